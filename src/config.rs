@@ -1,0 +1,604 @@
+//! Who this server is, where its peers live, and the knobs; checked once, before anything starts.
+//!
+//! Nothing here opens a socket or resolves a name. Addresses are compared by their text.
+
+use std::{
+    fs,
+    net::{IpAddr, TcpListener},
+    path::Path,
+    time::Duration,
+};
+
+use crate::{
+    error::ConfigError,
+    limits,
+    proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, Challenge, Sid, parse_list},
+    zoo_cfg,
+};
+
+/// When peers are dialed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Dial {
+    /// The mesh is kept up from the start.
+    #[default]
+    Eager,
+    /// The first frame for a peer, or a request, dials it, as ZooKeeper does. A link that ends is not dialed again
+    /// before the next frame.
+    OnDemand,
+}
+
+/// What a second connection does to the link that its peer has already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Replace {
+    /// From one of the peer's own addresses it replaces the link at once; from anywhere else it waits, unread, and
+    /// takes over only when the older link is found dead. A stranger cannot cut a live link.
+    #[default]
+    Proven,
+    /// It replaces the link at once wherever it comes from, as ZooKeeper does.
+    Newest,
+}
+
+/// What becomes of servers that claim a sid which is not configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// They are refused.
+    #[default]
+    Reject,
+    /// Up to `max` of them are peers, dialed back to the address they advertise, as joiners of a ZooKeeper ensemble
+    /// are. The address is not verified: anyone who reaches the port can make this server dial an address.
+    Admit {
+        /// How many are known at one time; an unlinked one gives way to a newcomer.
+        max: usize,
+    },
+}
+
+/// What the loop, and a thread in [`recv`](crate::CnxManager::recv), does while there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Idle {
+    /// Sleeps until something happens.
+    #[default]
+    Block,
+    /// Asks again and again for a while, yielding in between, then sleeps: saves the time of a wake-up and burns a
+    /// processor for it.
+    Spin {
+        /// How long after the last thing that happened.
+        for_at_most: Duration,
+    },
+}
+
+/// A server of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    pub(crate) sid: Sid,
+    pub(crate) addresses: Vec<Address>,
+}
+
+/// A checked configuration, from [`Config::builder`] or [`Config::from_zoo_cfg`].
+#[derive(Debug)]
+pub struct Config {
+    pub(crate) own: Sid,
+    /// This server's advertised addresses.
+    pub(crate) own_addresses: Vec<Address>,
+    /// Where to listen: `own_addresses` unless told otherwise.
+    pub(crate) listen: Vec<Address>,
+    pub(crate) listeners: Vec<TcpListener>,
+    /// All others, sorted by sid.
+    pub(crate) members: Vec<Server>,
+    pub(crate) knobs: Knobs,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Knobs {
+    pub(crate) challenge: Challenge,
+    pub(crate) dial: Dial,
+    pub(crate) replace: Replace,
+    pub(crate) unknown: Unknown,
+    pub(crate) idle: Idle,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) backoff_min: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) peer_dead_after: Duration,
+    pub(crate) listen_tries: u32,
+    pub(crate) listen_pause: Duration,
+    pub(crate) inbox_frames: usize,
+    pub(crate) observers_max: usize,
+    pub(crate) pending_max: usize,
+    pub(crate) unsent_limit: Option<u32>,
+    pub(crate) receive_buffer: Option<usize>,
+    pub(crate) dial_from: Option<IpAddr>,
+    pub(crate) seed: Option<u64>,
+}
+
+impl Default for Knobs {
+    fn default() -> Self {
+        Self {
+            challenge: Challenge::default(),
+            dial: Dial::default(),
+            replace: Replace::default(),
+            unknown: Unknown::default(),
+            idle: Idle::default(),
+            connect_timeout: limits::CONNECT_TIMEOUT,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            backoff_min: limits::BACKOFF_MIN,
+            backoff_max: limits::BACKOFF_MAX,
+            peer_dead_after: limits::PEER_DEAD_AFTER,
+            listen_tries: limits::LISTEN_TRIES,
+            listen_pause: limits::LISTEN_PAUSE,
+            inbox_frames: limits::INBOX_FRAMES,
+            observers_max: limits::OBSERVERS_MAX,
+            pending_max: limits::PENDING_MAX,
+            unsent_limit: Some(limits::UNSENT_LIMIT),
+            receive_buffer: None,
+            dial_from: None,
+            seed: None,
+        }
+    }
+}
+
+impl Config {
+    /// Starts a configuration for the server `own`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use quorum_cnx::{Config, Sid};
+    ///
+    /// let config = Config::builder(Sid(2))
+    ///     .server(Sid(1), "127.0.0.1:3181")
+    ///     .server(Sid(2), "127.0.0.1:3182")
+    ///     .build()?;
+    /// # Ok::<(), quorum_cnx::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn builder(own: Sid) -> ConfigBuilder {
+        ConfigBuilder {
+            own,
+            servers: Vec::new(),
+            listen: None,
+            listeners: Vec::new(),
+            listen_on_all_ips: false,
+            knobs: Knobs::default(),
+        }
+    }
+
+    /// Reads the servers and knobs out of the text of a ZooKeeper `zoo.cfg`, for the server `own`.
+    ///
+    /// Taken are the `server.N` lines (their election addresses; observers are peers as well), `cnxTimeout`,
+    /// `quorumCnxnTimeoutMs` or else `tickTime` x `syncLimit` as the handshake timeout, `electionPortBindRetry`,
+    /// `quorumListenOnAllIPs` and `multiAddress.enabled`. `tcpKeepAlive` is checked and otherwise ignored: keepalive is
+    /// always on, derived from [`peer_dead_after`](ConfigBuilder::peer_dead_after). Other keys are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    pub fn from_zoo_cfg(text: &str, own: Sid) -> Result<ConfigBuilder, ConfigError> {
+        let file = zoo_cfg::parse(text).map_err(of_zoo)?;
+        Ok(of_zoo_cfg(&file, &file.servers, own))
+    }
+
+    /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names if it has no `server.N` lines itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read.
+    pub fn from_zoo_cfg_file(
+        path: impl AsRef<Path>,
+        own: Sid,
+    ) -> Result<ConfigBuilder, ConfigError> {
+        let file = zoo_cfg::parse(&read(path.as_ref())?).map_err(of_zoo)?;
+        let Some(dynamic) = file
+            .dynamic_config_file
+            .as_deref()
+            .filter(|_| file.servers.is_empty())
+        else {
+            return Ok(of_zoo_cfg(&file, &file.servers, own));
+        };
+        // Relative to the working directory, as ZooKeeper takes it; then beside the file, where people put it.
+        let beside = path
+            .as_ref()
+            .parent()
+            .unwrap_or(Path::new(""))
+            .join(dynamic);
+        let text = read(Path::new(dynamic)).or_else(|error| read(&beside).map_err(|_| error))?;
+        let servers = zoo_cfg::parse_servers(&text).map_err(|error| ConfigError::ZooCfg {
+            line: 0,
+            why: format!("{dynamic} line {}: {}", error.line, error.why),
+        })?;
+        Ok(of_zoo_cfg(&file, &servers, own))
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| ConfigError::ZooCfg {
+        line: 0,
+        why: format!("cannot read {}: {error}", path.display()),
+    })
+}
+
+fn of_zoo(error: zoo_cfg::ZooCfgError) -> ConfigError {
+    ConfigError::ZooCfg {
+        line: error.line,
+        why: error.why,
+    }
+}
+
+fn of_zoo_cfg(file: &zoo_cfg::ZooCfg, servers: &[zoo_cfg::Server], own: Sid) -> ConfigBuilder {
+    let mut builder = Config::builder(own);
+    for server in servers {
+        builder
+            .servers
+            .push((server.sid, Given::Addresses(server.election.clone())));
+    }
+    let ticks = file
+        .tick_time
+        .zip(file.sync_limit)
+        .and_then(|(tick, limit)| tick.checked_mul(limit));
+    if let Some(timeout) = file.quorum_cnxn_timeout.or(ticks) {
+        builder = builder.handshake_timeout(timeout);
+    }
+    if let Some(timeout) = file.cnx_timeout {
+        builder = builder.connect_timeout(timeout);
+    }
+    if let Some(tries) = file.election_port_bind_retry {
+        builder = builder.listen_tries(tries);
+    }
+    if file.multi_address_enabled {
+        builder = builder.challenge(Challenge::V2);
+    }
+    builder.listen_on_all_ips(file.quorum_listen_on_all_ips)
+}
+
+#[derive(Clone, Debug)]
+enum Given {
+    Text(String),
+    Addresses(Vec<Address>),
+}
+
+/// Collects a configuration; [`ConfigBuilder::build`] checks it.
+#[derive(Debug)]
+#[must_use = "a builder does nothing before `build`"]
+pub struct ConfigBuilder {
+    own: Sid,
+    servers: Vec<(Sid, Given)>,
+    listen: Option<Vec<String>>,
+    listeners: Vec<TcpListener>,
+    listen_on_all_ips: bool,
+    knobs: Knobs,
+}
+
+impl ConfigBuilder {
+    /// Adds a server of the quorum, this one included, by its election addresses: `"host:port"`, or several joined by
+    /// `|`. IPv6 literals stand in brackets.
+    pub fn server(mut self, sid: Sid, addresses: impl Into<String>) -> Self {
+        self.servers.push((sid, Given::Text(addresses.into())));
+        self
+    }
+
+    /// Listens on these addresses instead of the own ones, which stay what is advertised. May be called repeatedly.
+    pub fn listen_on(mut self, address: impl Into<String>) -> Self {
+        self.listen.get_or_insert_default().push(address.into());
+        self
+    }
+
+    /// Takes a listening socket that is bound already (socket activation, or a test that wants a free port) instead
+    /// of binding the own addresses. May be called repeatedly. Such a socket is never bound anew.
+    pub fn listener(mut self, listener: TcpListener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
+    /// Listens on the wildcard address with each own port (`quorumListenOnAllIPs`). Off by default.
+    pub fn listen_on_all_ips(mut self, yes: bool) -> Self {
+        self.listen_on_all_ips = yes;
+        self
+    }
+
+    /// The form in which this server names itself. [`Challenge::V1`] by default.
+    pub fn challenge(mut self, form: Challenge) -> Self {
+        self.knobs.challenge = form;
+        self
+    }
+
+    /// When peers are dialed. [`Dial::Eager`] by default.
+    pub fn dial(mut self, dial: Dial) -> Self {
+        self.knobs.dial = dial;
+        self
+    }
+
+    /// What a second connection does to a link. [`Replace::Proven`] by default.
+    pub fn replace(mut self, replace: Replace) -> Self {
+        self.knobs.replace = replace;
+        self
+    }
+
+    /// What becomes of servers that are not configured. [`Unknown::Reject`] by default.
+    pub fn unknown(mut self, unknown: Unknown) -> Self {
+        self.knobs.unknown = unknown;
+        self
+    }
+
+    /// What the loop does while there is nothing to do. [`Idle::Block`] by default.
+    pub fn idle(mut self, idle: Idle) -> Self {
+        self.knobs.idle = idle;
+        self
+    }
+
+    /// How long one `connect(2)` may take (`cnxTimeout`). 5 s by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.knobs.connect_timeout = timeout;
+        self
+    }
+
+    /// How long an accepted connection may take to name itself, and a knock to be hung up. 5 s by default.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.knobs.handshake_timeout = timeout;
+        self
+    }
+
+    /// The first and the last ceiling of the random time that a peer is left alone after a failed attempt. 50 ms and
+    /// 1 s by default. The last one belongs below the election timeout of what runs on top.
+    pub fn backoff(mut self, first: Duration, last: Duration) -> Self {
+        self.knobs.backoff_min = first;
+        self.knobs.backoff_max = last;
+        self
+    }
+
+    /// When a peer that neither acknowledges nor answers is dead. 5 s by default, at least 2 s. `TCP_USER_TIMEOUT`
+    /// and the keepalive options are derived from it.
+    pub fn peer_dead_after(mut self, timeout: Duration) -> Self {
+        self.knobs.peer_dead_after = timeout;
+        self
+    }
+
+    /// Tries to open a listening socket before it is given up (`electionPortBindRetry`); 0 means for ever. 3 by
+    /// default. A success resets the count.
+    pub fn listen_tries(mut self, tries: u32) -> Self {
+        self.knobs.listen_tries = tries;
+        self
+    }
+
+    /// Time between two tries to listen. 1 s by default.
+    pub fn listen_pause(mut self, pause: Duration) -> Self {
+        self.knobs.listen_pause = pause;
+        self
+    }
+
+    /// Received messages that wait for the application before the oldest goes. 100 by default.
+    pub fn inbox_frames(mut self, frames: usize) -> Self {
+        self.knobs.inbox_frames = frames;
+        self
+    }
+
+    /// Observers without an id that are served at one time; 0 refuses them. 64 by default.
+    pub fn observers_max(mut self, observers: usize) -> Self {
+        self.knobs.observers_max = observers;
+        self
+    }
+
+    /// Accepted connections that may be unnamed at one time; one more evicts the oldest. 256 by default.
+    pub fn pending_max(mut self, connections: usize) -> Self {
+        self.knobs.pending_max = connections;
+        self
+    }
+
+    /// Bytes that the kernel may hold unsent in front of the newest frame (`TCP_NOTSENT_LOWAT`, Linux and macOS).
+    /// 16 KiB by default; `None` leaves it to the kernel, which then takes megabytes.
+    pub fn unsent_limit(mut self, bytes: Option<u32>) -> Self {
+        self.knobs.unsent_limit = bytes;
+        self
+    }
+
+    /// Size of the receive buffer of each link (`SO_RCVBUF`), in bytes. The kernel tunes it itself by default.
+    pub fn receive_buffer(mut self, bytes: Option<usize>) -> Self {
+        self.knobs.receive_buffer = bytes;
+        self
+    }
+
+    /// The source address of outgoing connections. The kernel chooses by default. Set it where a host has several
+    /// addresses and peers know this server by one of them: a connection from a peer's own address is trusted sooner
+    /// ([`Replace::Proven`]).
+    pub fn dial_from(mut self, ip: IpAddr) -> Self {
+        self.knobs.dial_from = Some(ip);
+        self
+    }
+
+    /// Seed of the jitter in the backoff, for tests that want the same times again. Random by default.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.knobs.seed = Some(seed);
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] that names what cannot work.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        check_knobs(&self.knobs)?;
+        let mut members = Vec::with_capacity(self.servers.len());
+        for (sid, given) in self.servers {
+            members.push(Server {
+                sid,
+                addresses: addresses_of(sid, given)?,
+            });
+        }
+        members.sort_by_key(|server| server.sid);
+        if let Some(pair) = members.windows(2).find(|pair| pair[0].sid == pair[1].sid) {
+            return Err(ConfigError::DuplicateSid(pair[0].sid));
+        }
+        if members.len() > limits::MEMBERS_MAX {
+            let why = format!(
+                "{} servers, at most {} are served",
+                members.len(),
+                limits::MEMBERS_MAX
+            );
+            return Err(ConfigError::BadOption {
+                option: "server",
+                why,
+            });
+        }
+        let own = self.own;
+        let Some(index) = members.iter().position(|server| server.sid == own) else {
+            return Err(ConfigError::OwnSidMissing(own));
+        };
+        let own_addresses = members.remove(index).addresses;
+        if let Some(server) = members
+            .iter()
+            .find(|server| server.addresses.iter().any(|a| a.port() == 0))
+        {
+            // Only a listening socket can have its port chosen by the kernel.
+            return Err(ConfigError::BadOption {
+                option: "server",
+                why: format!("server {} cannot be dialed at port 0", server.sid),
+            });
+        }
+        let listen = match self.listen {
+            Some(texts) => {
+                let mut listen = Vec::new();
+                for text in texts {
+                    listen.extend(addresses_of(own, Given::Text(text))?);
+                }
+                listen
+            }
+            None if self.listen_on_all_ips => wildcards(&own_addresses),
+            None => own_addresses.clone(),
+        };
+        Ok(Config {
+            own,
+            own_addresses,
+            listen,
+            listeners: self.listeners,
+            members,
+            knobs: self.knobs,
+        })
+    }
+}
+
+fn addresses_of(sid: Sid, given: Given) -> Result<Vec<Address>, ConfigError> {
+    if sid.0 < 0 || sid == Sid::OBSERVER {
+        return Err(ConfigError::ReservedSid(sid));
+    }
+    let addresses = match given {
+        Given::Addresses(addresses) => addresses,
+        Given::Text(text) if text.trim().is_empty() => return Err(ConfigError::NoAddress(sid)),
+        Given::Text(text) => match parse_list(&text) {
+            Ok(addresses) => addresses,
+            Err(why) => return Err(ConfigError::BadAddress { sid, text, why }),
+        },
+    };
+    if addresses.is_empty() {
+        return Err(ConfigError::NoAddress(sid));
+    }
+    let bytes: usize = addresses
+        .iter()
+        .map(|address| address.to_string().len() + 1)
+        .sum();
+    if addresses.len() > ADDRESSES_MAX || bytes > ADDRESS_BYTES_MAX {
+        let why = format!(
+            "server {sid} has {} addresses of {bytes} bytes, too many to be sent",
+            addresses.len()
+        );
+        return Err(ConfigError::BadOption {
+            option: "server",
+            why,
+        });
+    }
+    Ok(addresses)
+}
+
+/// One wildcard address for each distinct port.
+fn wildcards(own: &[Address]) -> Vec<Address> {
+    let mut ports: Vec<u16> = own.iter().map(Address::port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let any_v6 = own
+        .iter()
+        .any(|address| matches!(address.ip(), Some(IpAddr::V6(_))));
+    // A socket bound to `::` takes IPv4 as well.
+    ports
+        .into_iter()
+        .map(|port| Address::new(if any_v6 { "::" } else { "0.0.0.0" }, port))
+        .collect()
+}
+
+fn check_knobs(knobs: &Knobs) -> Result<(), ConfigError> {
+    let bad = |option, why: String| Err(ConfigError::BadOption { option, why });
+    let day = Duration::from_secs(24 * 60 * 60);
+    for (option, value) in [
+        ("connect_timeout", knobs.connect_timeout),
+        ("handshake_timeout", knobs.handshake_timeout),
+        ("listen_pause", knobs.listen_pause),
+        ("backoff", knobs.backoff_min),
+        ("backoff", knobs.backoff_max),
+        ("peer_dead_after", knobs.peer_dead_after),
+    ] {
+        if value < Duration::from_millis(1) || value > day {
+            return bad(option, format!("{value:?} is outside 1 ms to 24 h"));
+        }
+    }
+    if knobs.backoff_min > knobs.backoff_max {
+        return bad(
+            "backoff",
+            format!(
+                "starts at {:?}, above its end {:?}",
+                knobs.backoff_min, knobs.backoff_max
+            ),
+        );
+    }
+    if knobs.peer_dead_after < limits::PEER_DEAD_AFTER_MIN {
+        let why = format!(
+            "{:?} is less than {:?}",
+            knobs.peer_dead_after,
+            limits::PEER_DEAD_AFTER_MIN
+        );
+        return bad("peer_dead_after", why);
+    }
+    for (option, value, max) in [
+        ("inbox_frames", knobs.inbox_frames, 1 << 20),
+        ("pending_max", knobs.pending_max, 1 << 16),
+    ] {
+        if value == 0 || value > max {
+            return bad(option, format!("{value} is outside 1 to {max}"));
+        }
+    }
+    if knobs.observers_max > 1 << 16 {
+        return bad(
+            "observers_max",
+            format!("{} is above {}", knobs.observers_max, 1 << 16),
+        );
+    }
+    if let Unknown::Admit { max } = knobs.unknown {
+        if max == 0 || max > 1 << 16 {
+            return bad(
+                "unknown",
+                format!("admitting {max} servers is outside 1 to {}", 1 << 16),
+            );
+        }
+    }
+    if knobs.unsent_limit == Some(0) {
+        return bad(
+            "unsent_limit",
+            "0 bytes would never let a frame leave, use None for no limit".into(),
+        );
+    }
+    if knobs
+        .receive_buffer
+        .is_some_and(|bytes| bytes == 0 || bytes > 1 << 30)
+    {
+        return bad("receive_buffer", "outside 1 byte to 1 GiB".into());
+    }
+    if let Idle::Spin { for_at_most } = knobs.idle {
+        if for_at_most > Duration::from_secs(60) {
+            return bad(
+                "idle",
+                format!("spinning for {for_at_most:?} is above 60 s"),
+            );
+        }
+    }
+    Ok(())
+}

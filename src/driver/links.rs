@@ -1,0 +1,233 @@
+//! The connections of the loop: a slab, and for each connection where it stands.
+//!
+//! Nothing here reads or writes. Places are given again only after `bury`, at the end of a turn.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Instant};
+
+use slab::Slab;
+
+use crate::proto::{Assembler, LinkKey, PeerId};
+
+/// One TCP connection.
+#[derive(Debug)]
+pub(super) struct Link<S> {
+    pub(super) stream: Arc<S>,
+    pub(super) addr: SocketAddr,
+    pub(super) phase: Phase,
+    /// When it is given up, unless it has moved on by then.
+    due: Option<Instant>,
+    tenant: u32,
+    /// True exactly when it stands in the list of links to be read.
+    pub(super) busy: bool,
+    /// True exactly when the far end is known to have ended: reading goes on until the end is seen.
+    pub(super) ended: bool,
+}
+
+/// Where a connection stands.
+///
+/// ```text
+///   Dialing --connected--> Named --Up--> Open     (sid < own)
+///      |   `----connected--> Knocking                  (sid > own)
+///   Greeting --initial message--> Named --Up--> Open
+///   each of them --Reason--> Buried
+/// ```
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// `connect(2)` has not finished.
+    Dialing { peer: PeerId },
+    /// The initial message was written; the far end is to hang up.
+    Knocking { peer: PeerId },
+    /// Accepted; the far end has yet to say who it is. `heard` is the beginning of that.
+    Greeting { order: u64, heard: Vec<u8> },
+    /// It has a name and is not the link of its peer: not yet in this turn, or as a challenger. `held` came behind the
+    /// initial message.
+    Named { peer: PeerId, held: Vec<u8> },
+    /// Frames flow. `held` came behind the initial message and is read first.
+    Open {
+        peer: PeerId,
+        frames: Assembler,
+        held: Vec<u8>,
+        proved: bool,
+    },
+    /// It has ended and is closed at the end of the turn.
+    Buried,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(super) struct Links<S> {
+    slab: Slab<Link<S>>,
+    due: BTreeSet<(Instant, LinkKey)>,
+    /// Those that have yet to name themselves, oldest first.
+    greeting: BTreeSet<(u64, LinkKey)>,
+    buried: Vec<LinkKey>,
+    tenants: u32,
+    order: u64,
+}
+
+impl<S> Links<S> {
+    pub(super) fn new() -> Self {
+        Self {
+            slab: Slab::new(),
+            due: BTreeSet::new(),
+            greeting: BTreeSet::new(),
+            buried: Vec::new(),
+            tenants: 0,
+            order: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(super) fn greeting(&self) -> usize {
+        self.greeting.len()
+    }
+
+    /// The place that the next connection gets: the token to watch it under.
+    pub(super) fn next_index(&self) -> usize {
+        self.slab.vacant_key()
+    }
+
+    pub(super) fn insert_dialing(
+        &mut self,
+        stream: Arc<S>,
+        addr: SocketAddr,
+        peer: PeerId,
+        due: Instant,
+    ) -> LinkKey {
+        self.insert(stream, addr, Phase::Dialing { peer }, due)
+    }
+
+    pub(super) fn insert_greeting(
+        &mut self,
+        stream: Arc<S>,
+        addr: SocketAddr,
+        due: Instant,
+    ) -> LinkKey {
+        self.order += 1;
+        let order = self.order;
+        let key = self.insert(
+            stream,
+            addr,
+            Phase::Greeting {
+                order,
+                heard: Vec::new(),
+            },
+            due,
+        );
+        self.greeting.insert((order, key));
+        key
+    }
+
+    fn insert(&mut self, stream: Arc<S>, addr: SocketAddr, phase: Phase, due: Instant) -> LinkKey {
+        self.tenants = self.tenants.wrapping_add(1);
+        let tenant = self.tenants;
+        let link = Link {
+            stream,
+            addr,
+            phase,
+            due: None,
+            tenant,
+            busy: false,
+            ended: false,
+        };
+        let index =
+            u32::try_from(self.slab.insert(link)).expect("descriptors are far fewer than 2^32");
+        let key = LinkKey { index, tenant };
+        self.set_due(key, Some(due));
+        key
+    }
+
+    /// The living connection of this name.
+    pub(super) fn get_mut(&mut self, key: LinkKey) -> Option<&mut Link<S>> {
+        let link = self.slab.get_mut(key.index as usize)?;
+        (link.tenant == key.tenant && !matches!(link.phase, Phase::Buried)).then_some(link)
+    }
+
+    /// The living connection at this place.
+    pub(super) fn at(&mut self, index: usize) -> Option<(LinkKey, &mut Link<S>)> {
+        let link = self.slab.get_mut(index)?;
+        let key = LinkKey {
+            index: u32::try_from(index).ok()?,
+            tenant: link.tenant,
+        };
+        (!matches!(link.phase, Phase::Buried)).then_some((key, link))
+    }
+
+    pub(super) fn set_due(&mut self, key: LinkKey, due: Option<Instant>) {
+        let Some(link) = self.get_mut(key) else {
+            return;
+        };
+        let old = std::mem::replace(&mut link.due, due);
+        if let Some(old) = old {
+            self.due.remove(&(old, key));
+        }
+        if let Some(due) = due {
+            self.due.insert((due, key));
+        }
+    }
+
+    /// When the first connection is to be given up.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// The next connection whose time is up.
+    pub(super) fn overdue(&self, now: Instant) -> Option<LinkKey> {
+        self.due
+            .first()
+            .filter(|(at, _)| *at <= now)
+            .map(|(_, key)| *key)
+    }
+
+    /// The connection that has been silent for longest.
+    pub(super) fn oldest_greeting(&self) -> Option<LinkKey> {
+        self.greeting.first().map(|(_, key)| *key)
+    }
+
+    /// Moves a connection on, and returns the phase that it leaves.
+    pub(super) fn advance(
+        &mut self,
+        key: LinkKey,
+        phase: Phase,
+        due: Option<Instant>,
+    ) -> Option<Phase> {
+        let link = self.get_mut(key)?;
+        let old = std::mem::replace(&mut link.phase, phase);
+        if let Phase::Greeting { order, .. } = old {
+            self.greeting.remove(&(order, key));
+        }
+        self.set_due(key, due);
+        Some(old)
+    }
+
+    /// Ends a connection; it is removed at the end of the turn. Returns the phase that it leaves.
+    pub(super) fn bury(&mut self, key: LinkKey) -> Option<Phase> {
+        self.set_due(key, None);
+        let old = self.advance(key, Phase::Buried, None)?;
+        self.buried.push(key);
+        Some(old)
+    }
+
+    /// The keys of all living connections.
+    pub(super) fn keys(&self) -> Vec<LinkKey> {
+        self.slab
+            .iter()
+            .filter(|(_, link)| !matches!(link.phase, Phase::Buried))
+            .filter_map(|(index, link)| {
+                Some(LinkKey {
+                    index: u32::try_from(index).ok()?,
+                    tenant: link.tenant,
+                })
+            })
+            .collect()
+    }
+
+    /// Removes what has ended.
+    pub(super) fn exhume(&mut self) -> impl Iterator<Item = Link<S>> + '_ {
+        let Self { slab, buried, .. } = self;
+        buried.drain(..).map(|key| slab.remove(key.index as usize))
+    }
+}

@@ -1,0 +1,323 @@
+//! [`Net`] on mio and socket2: real sockets, with their options in one place.
+//!
+//! Nothing here decides anything about peers.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    net::{IpAddr, Shutdown, SocketAddr},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{
+    Events, Interest, Poll, Token,
+    net::{TcpListener, TcpStream},
+    unix::SourceFd,
+};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::{
+    net::{Found, Net, Ready, Stream, Waker},
+    resolver::Resolver,
+};
+use crate::{
+    config::Knobs,
+    limits::{ACCEPTS_PER_TURN, LISTEN_BACKLOG},
+    share::Wire,
+};
+
+/// Tokens of connections are places in a slab and stay far below these.
+const BELL: Token = Token(usize::MAX);
+const FIRST_DOOR: usize = usize::MAX - 1;
+
+/// Events taken from the kernel in one wait; more of them come with the next.
+const EVENTS_AT_ONCE: usize = 1024;
+
+/// The real network.
+pub struct MioNet {
+    poll: Poll,
+    events: Events,
+    doors: Vec<Option<TcpListener>>,
+    resolver: Resolver,
+    waker: Waker,
+    options: Options,
+}
+
+/// What is set on accepted and dialed sockets alike.
+#[derive(Clone, Debug)]
+struct Options {
+    dead_after: Duration,
+    unsent_limit: Option<u32>,
+    receive_buffer: Option<usize>,
+    dial_from: Option<IpAddr>,
+}
+
+impl MioNet {
+    pub(crate) fn new(knobs: &Knobs) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let bell = mio::Waker::new(poll.registry(), BELL)?;
+        let waker: Waker = Arc::new(move || {
+            // Fails only when the process is out of kernel memory; the loop then finds the work at its next deadline.
+            if let Err(error) = bell.wake() {
+                log::error!("cannot wake the loop: {error}");
+            }
+        });
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_AT_ONCE),
+            doors: Vec::new(),
+            resolver: Resolver::new(waker.clone()),
+            waker,
+            options: Options {
+                dead_after: knobs.peer_dead_after,
+                unsent_limit: knobs.unsent_limit,
+                receive_buffer: knobs.receive_buffer,
+                dial_from: knobs.dial_from,
+            },
+        })
+    }
+
+    fn install(&mut self, door: usize, mut listener: TcpListener) -> io::Result<SocketAddr> {
+        let at = listener.local_addr()?;
+        self.poll.registry().register(
+            &mut listener,
+            Token(FIRST_DOOR - door),
+            Interest::READABLE,
+        )?;
+        if self.doors.len() <= door {
+            self.doors.resize_with(door + 1, || None);
+        }
+        self.doors[door] = Some(listener);
+        Ok(at)
+    }
+}
+
+impl Net for MioNet {
+    type Stream = TcpStream;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        ready.extend(self.events.iter().map(|event| match event.token() {
+            BELL => Ready::Bell,
+            Token(token) if token > FIRST_DOOR - MAX_DOORS => Ready::Door(FIRST_DOOR - token),
+            Token(token) => {
+                let ended = event.is_read_closed() || event.is_write_closed() || event.is_error();
+                Ready::Link {
+                    token,
+                    readable: event.is_readable() || ended,
+                    writable: event.is_writable() || ended,
+                    ended,
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    fn listen(&mut self, door: usize, at: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = Socket::new(
+            Domain::for_address(at),
+            Type::STREAM.nonblocking(),
+            Some(Protocol::TCP),
+        )?;
+        // A restarted server must get its port while old connections linger (ZOOKEEPER-275).
+        socket.set_reuse_address(true)?;
+        if at.is_ipv6() {
+            // `::` serves IPv4 too, as Java's wildcard does; a specific address is not affected.
+            socket.set_only_v6(false)?;
+        }
+        if let Some(bytes) = self.options.receive_buffer {
+            // Inherited by accepted sockets, early enough for the window scale to be chosen by it.
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        socket.bind(&at.into())?;
+        socket.listen(LISTEN_BACKLOG)?;
+        self.install(door, TcpListener::from_std(socket.into()))
+    }
+
+    fn adopt(&mut self, door: usize, listener: std::net::TcpListener) -> io::Result<SocketAddr> {
+        listener.set_nonblocking(true)?;
+        self.install(door, TcpListener::from_std(listener))
+    }
+
+    fn accept(&mut self, door: usize) -> io::Result<(TcpStream, SocketAddr)> {
+        let Some(Some(listener)) = self.doors.get(door) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let (stream, from) = listener.accept()?;
+        self.options.apply(SockRef::from(&stream))?;
+        Ok((stream, from))
+    }
+
+    fn close_doors(&mut self) {
+        for mut listener in self.doors.drain(..).flatten() {
+            // Closing it ends the registration as well; this only spares the kernel a look-up.
+            let _ = self.poll.registry().deregister(&mut listener);
+        }
+    }
+
+    fn dial(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = Socket::new(
+            Domain::for_address(to),
+            Type::STREAM.nonblocking(),
+            Some(Protocol::TCP),
+        )?;
+        self.options.apply(SockRef::from(&socket))?;
+        if let Some(bytes) = self.options.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(from) = self
+            .options
+            .dial_from
+            .filter(|from| from.is_ipv4() == to.is_ipv4())
+        {
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+        }
+        match socket.connect(&to.into()) {
+            Ok(()) => {}
+            Err(error) if in_progress(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(TcpStream::from_std(socket.into()))
+    }
+
+    fn watch(&mut self, stream: &TcpStream, token: usize) -> io::Result<()> {
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&stream.as_raw_fd()), Token(token), interests)
+    }
+
+    fn unwatch(&mut self, stream: &TcpStream) {
+        // Fails only if it was not watched; either way nothing is reported any more.
+        let _ = self
+            .poll
+            .registry()
+            .deregister(&mut SourceFd(&stream.as_raw_fd()));
+    }
+
+    fn lookup(&mut self, ticket: u64, host: &str) {
+        self.resolver.lookup(ticket, host);
+    }
+
+    fn found(&mut self) -> Option<Found> {
+        self.resolver.found()
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}
+
+/// Listening sockets that fit between the tokens.
+const MAX_DOORS: usize = 1 << 16;
+const _: () = assert!(
+    ACCEPTS_PER_TURN > 0 && EVENTS_AT_ONCE > ACCEPTS_PER_TURN,
+    "accepting alone must not fill a turn"
+);
+
+/// `connect(2)` on a nonblocking socket says `EINPROGRESS`; `std` has no stable name for it on every platform.
+fn in_progress(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    ) || error.raw_os_error() == Some(EINPROGRESS)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const EINPROGRESS: i32 = 115;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const EINPROGRESS: i32 = 36;
+
+impl Options {
+    fn apply(&self, socket: SockRef<'_>) -> io::Result<()> {
+        // A frame leaves when it is written; nobody waits for more of them.
+        socket.set_tcp_nodelay(true)?;
+        // Idle links are asked after, so that one number bounds the time to notice a dead peer (ZOOKEEPER-1748).
+        let secs = self.dead_after.as_secs();
+        let idle = (secs * 2 / 5).max(1);
+        let probes = u32::try_from(secs.saturating_sub(idle).max(1))
+            .unwrap_or(u32::MAX)
+            .min(MAX_PROBES);
+        let interval = ((secs - idle) / u64::from(probes)).max(1);
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(idle))
+            .with_interval(Duration::from_secs(interval))
+            .with_retries(probes);
+        socket.set_tcp_keepalive(&keepalive)?;
+        self.apply_platform(socket)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn apply_platform(&self, socket: SockRef<'_>) -> io::Result<()> {
+        // Unacknowledged bytes and unanswered probes alike end the connection after this time: tcp(7).
+        socket.set_tcp_user_timeout(Some(self.dead_after))?;
+        if let Some(bytes) = self.unsent_limit {
+            socket.set_tcp_notsent_lowat(bytes)?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[allow(clippy::unused_self, reason = "the options have no counterpart here")]
+    fn apply_platform(&self, _socket: SockRef<'_>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The kernel takes at most this many keepalive probes (`MAX_TCP_KEEPCNT`).
+const MAX_PROBES: u32 = 127;
+
+impl Wire for TcpStream {
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        io::Write::write_vectored(&mut &*self, bufs)
+    }
+}
+
+impl Stream for TcpStream {
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        io::Read::read(&mut &*self, buf)
+    }
+
+    fn connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.take_error()? {
+            return Err(error);
+        }
+        match self.peer_addr() {
+            // A dial to a port of this machine at which nobody listens can meet itself (simultaneous open).
+            Ok(peer) if self.local_addr()? == peer => Err(io::ErrorKind::ConnectionRefused.into()),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected || in_progress(&error) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        Self::shutdown(self, how)
+    }
+}
+
+impl AsFd for MioNet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
+impl fmt::Debug for MioNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MioNet")
+            .field("doors", &self.doors.len())
+            .finish_non_exhaustive()
+    }
+}

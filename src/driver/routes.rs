@@ -1,0 +1,234 @@
+//! Where each peer can be reached: its addresses, what its names point to, and which address a dial tries next.
+//!
+//! Nothing here connects; the loop does, and tells the outcome.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use crate::{
+    limits::{LOOKUP_TIMEOUT, ROUTES_MAX},
+    proto::{Address, LinkKey, PeerId},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    routes: BTreeMap<PeerId, Route>,
+    /// Questions on their way, by ticket.
+    asked: BTreeMap<u64, Asker>,
+    tickets: u64,
+    /// Dials that wait for answers.
+    due: BTreeMap<PeerId, Instant>,
+}
+
+#[derive(Debug)]
+struct Route {
+    places: Vec<Place>,
+    dial: Dial,
+}
+
+/// One configured address, and the last good answer to its name.
+#[derive(Debug)]
+struct Place {
+    address: Address,
+    ips: Vec<IpAddr>,
+    asking: bool,
+}
+
+#[derive(Debug)]
+enum Dial {
+    Idle,
+    /// Names are being looked up.
+    Looking,
+    /// `link` is being connected; the rest comes if it fails.
+    Connecting {
+        link: Option<LinkKey>,
+        rest: VecDeque<SocketAddr>,
+    },
+}
+
+/// Who wanted to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Place(PeerId, usize),
+    Door(usize),
+}
+
+/// What a dial needs next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// These names are to be looked up, under these tickets.
+    Lookup(Vec<(u64, String)>),
+    /// This address is to be connected.
+    Connect(SocketAddr),
+    /// There is no address left to try.
+    Exhausted,
+}
+
+impl Routes {
+    pub(super) fn insert(&mut self, peer: PeerId, addresses: &[Address]) {
+        let place = |address: &Address| Place {
+            address: address.clone(),
+            ips: address.ip().into_iter().collect(),
+            asking: false,
+        };
+        let places = addresses.iter().map(place).collect();
+        self.routes.insert(
+            peer,
+            Route {
+                places,
+                dial: Dial::Idle,
+            },
+        );
+    }
+
+    pub(super) fn remove(&mut self, peer: PeerId) {
+        self.routes.remove(&peer);
+        self.due.remove(&peer);
+        // The id may be given to another guest, who must not get the answers.
+        self.asked
+            .retain(|_, asker| !matches!(asker, Asker::Place(whose, _) if *whose == peer));
+    }
+
+    /// Whether connections of this peer come from here, as far as is known.
+    pub(super) fn is_home(&self, peer: PeerId, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let of = |place: &Place| place.ips.iter().any(|known| known.to_canonical() == ip);
+        self.routes
+            .get(&peer)
+            .is_some_and(|route| route.places.iter().any(of))
+    }
+
+    /// A number for a question, to be recognized by in the answer.
+    pub(super) fn ticket(&mut self, asker: Asker) -> u64 {
+        self.tickets += 1;
+        self.asked.insert(self.tickets, asker);
+        self.tickets
+    }
+
+    /// Starts a dial: looks the names up, anew each time, since addresses move (ZOOKEEPER-1506).
+    pub(super) fn start(&mut self, peer: PeerId, now: Instant) -> Step {
+        let Some(route) = self.routes.get_mut(&peer) else {
+            return Step::Exhausted;
+        };
+        let mut questions = Vec::new();
+        for (index, place) in route.places.iter_mut().enumerate() {
+            if place.address.ip().is_none() && !place.asking {
+                place.asking = true;
+                self.tickets += 1;
+                self.asked.insert(self.tickets, Asker::Place(peer, index));
+                questions.push((self.tickets, place.address.host().to_owned()));
+            }
+        }
+        if route.is_asking() {
+            route.dial = Dial::Looking;
+            self.due.insert(peer, now + LOOKUP_TIMEOUT);
+            return Step::Lookup(questions);
+        }
+        route.connect()
+    }
+
+    /// An answer has come. Returns who asked, and for a place what its dial does next, if it waited for this.
+    pub(super) fn on_found(
+        &mut self,
+        ticket: u64,
+        ips: &[IpAddr],
+    ) -> Option<(Asker, Option<Step>)> {
+        let asker = self.asked.remove(&ticket)?;
+        let Asker::Place(peer, index) = asker else {
+            return Some((asker, None));
+        };
+        let route = self.routes.get_mut(&peer)?;
+        let place = route.places.get_mut(index)?;
+        place.asking = false;
+        if !ips.is_empty() {
+            place.ips = ips.to_vec();
+        }
+        let ready = matches!(route.dial, Dial::Looking) && !route.is_asking();
+        let step = ready.then(|| {
+            self.due.remove(&peer);
+            route.connect()
+        });
+        Some((asker, step))
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due.values().min().copied()
+    }
+
+    /// The next dial that has waited long enough for answers: it goes on with what is known.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<(PeerId, Step)> {
+        let (&peer, _) = self.due.iter().find(|(_, at)| **at <= now)?;
+        self.due.remove(&peer);
+        let route = self.routes.get_mut(&peer)?;
+        Some((peer, route.connect()))
+    }
+
+    /// The connection that was asked for is underway.
+    pub(super) fn on_connecting(&mut self, peer: PeerId, key: LinkKey) {
+        if let Some(Route {
+            dial: Dial::Connecting { link, .. },
+            ..
+        }) = self.routes.get_mut(&peer)
+        {
+            *link = Some(key);
+        }
+    }
+
+    /// The address did not work: the next one.
+    pub(super) fn next(&mut self, peer: PeerId) -> Step {
+        let Some(route) = self.routes.get_mut(&peer) else {
+            return Step::Exhausted;
+        };
+        let Dial::Connecting { link, rest } = &mut route.dial else {
+            return Step::Exhausted;
+        };
+        *link = None;
+        match rest.pop_front() {
+            Some(addr) => Step::Connect(addr),
+            None => {
+                route.dial = Dial::Idle;
+                Step::Exhausted
+            }
+        }
+    }
+
+    /// The dial has succeeded or is given up. Returns the connection that was underway.
+    pub(super) fn finish(&mut self, peer: PeerId) -> Option<LinkKey> {
+        self.due.remove(&peer);
+        match std::mem::replace(&mut self.routes.get_mut(&peer)?.dial, Dial::Idle) {
+            Dial::Connecting { link, .. } => link,
+            Dial::Idle | Dial::Looking => None,
+        }
+    }
+}
+
+impl Route {
+    fn is_asking(&self) -> bool {
+        self.places.iter().any(|place| place.asking)
+    }
+
+    fn connect(&mut self) -> Step {
+        let mut rest = VecDeque::new();
+        for place in &self.places {
+            for ip in &place.ips {
+                let addr = SocketAddr::new(*ip, place.address.port());
+                if rest.len() < ROUTES_MAX && !rest.contains(&addr) {
+                    rest.push_back(addr);
+                }
+            }
+        }
+        match rest.pop_front() {
+            Some(first) => {
+                self.dial = Dial::Connecting { link: None, rest };
+                Step::Connect(first)
+            }
+            None => {
+                self.dial = Dial::Idle;
+                Step::Exhausted
+            }
+        }
+    }
+}

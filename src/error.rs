@@ -1,0 +1,276 @@
+//! What can be said about a failure: mistakes of the caller, and the reasons for which a connection ends.
+//!
+//! Nothing here is logged or retried; that is decided where the failure is seen.
+
+use std::{error, fmt, io};
+
+use crate::proto::{AddressError, ChallengeError, Sid};
+
+/// A configuration that cannot work. Returned before any socket is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The own sid is not among the servers, so nobody knows where to listen.
+    OwnSidMissing(Sid),
+    /// Two servers have this sid.
+    DuplicateSid(Sid),
+    /// This sid cannot belong to a member: it is negative or [`Sid::OBSERVER`].
+    ReservedSid(Sid),
+    /// The server has no address.
+    NoAddress(Sid),
+    /// An address of this server cannot be used.
+    BadAddress {
+        /// Whose address it is.
+        sid: Sid,
+        /// The address as it was given.
+        text: String,
+        /// What is wrong with it.
+        why: AddressError,
+    },
+    /// An option has a value outside its range, or two options contradict each other.
+    BadOption {
+        /// The option, by the name of its builder method.
+        option: &'static str,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// A line of a `zoo.cfg` cannot be used.
+    ZooCfg {
+        /// The line, from 1; 0 when it concerns the file as a whole.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OwnSidMissing(sid) => write!(
+                f,
+                "server {sid} is this server, but it is not among the servers"
+            ),
+            Self::DuplicateSid(sid) => write!(f, "server {sid} is configured twice"),
+            Self::ReservedSid(sid) => {
+                write!(
+                    f,
+                    "{sid} cannot be the id of a server: use 0 to {}",
+                    i64::MAX - 1
+                )
+            }
+            Self::NoAddress(sid) => write!(f, "server {sid} has no address"),
+            Self::BadAddress { sid, text, why } => {
+                write!(f, "address {text:?} of server {sid}: {why}")
+            }
+            Self::BadOption { option, why } => write!(f, "{option}: {why}"),
+            Self::ZooCfg { line: 0, why } => write!(f, "zoo.cfg: {why}"),
+            Self::ZooCfg { line, why } => write!(f, "zoo.cfg line {line}: {why}"),
+        }
+    }
+}
+
+impl error::Error for ConfigError {}
+
+/// A frame that was not taken. It has changed nothing and is counted nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// Nobody with this sid is configured, admitted or connected as an observer.
+    UnknownPeer(Sid),
+    /// A frame has at least one byte.
+    Empty,
+    /// The frame is longer than [`FRAME_BYTES_MAX`](crate::limits::FRAME_BYTES_MAX); the length is in bytes.
+    TooLarge(usize),
+    /// The manager has halted, or its loop has died.
+    Halted,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPeer(sid) => write!(f, "no peer has the id {sid}"),
+            Self::Empty => f.write_str("a frame has at least one byte"),
+            Self::TooLarge(len) => {
+                write!(
+                    f,
+                    "a frame of {len} bytes is longer than {}",
+                    crate::limits::FRAME_BYTES_MAX
+                )
+            }
+            Self::Halted => f.write_str("the connection manager has halted"),
+        }
+    }
+}
+
+impl error::Error for SendError {}
+
+/// Why nothing was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// Nothing came in the time given.
+    Timeout,
+    /// Nothing is left and nothing can come: the manager has halted, or its loop has died.
+    Halted,
+}
+
+impl fmt::Display for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Timeout => "nothing was received in time",
+            Self::Halted => "the connection manager has halted",
+        })
+    }
+}
+
+impl error::Error for RecvError {}
+
+/// Who brought a connection to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The far end broke the protocol or hung up.
+    Peer,
+    /// The network, or a machine on the way, stopped carrying bytes.
+    Network,
+    /// This side decided so, by its rules or on request.
+    Ours,
+}
+
+/// Why a connection ended or was refused. The mesh survives each of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The far end closed the connection between two frames.
+    Closed,
+    /// The far end closed the connection inside a frame or an initial message.
+    ClosedEarly,
+    /// The kernel reported an error, a reset for instance.
+    Io(io::ErrorKind),
+    /// The peer acknowledged nothing for `peer_dead_after`.
+    Dead,
+    /// A frame claimed this length in bytes; only 1 to 524288 are legal.
+    BadLength(i32),
+    /// The initial message cannot be understood.
+    BadChallenge(ChallengeError),
+    /// The connection did not name itself within the handshake timeout.
+    HandshakeTimeout,
+    /// Newer connections needed the place of this one, which had not yet named itself.
+    Evicted,
+    /// Nobody with this sid is configured, and none is admitted.
+    UnknownSid(Sid),
+    /// The far end claims this server's own sid.
+    OwnSid,
+    /// As many observers as `observers_max` allows are connected.
+    ObserversFull,
+    /// As many unconfigured servers as `Unknown::Admit` allows are known and connected.
+    GuestsFull,
+    /// A newer connection of the same peer took its place.
+    Replaced,
+    /// It claimed the sid of a peer whose older link is alive.
+    OlderLives,
+    /// It claimed the sid of a linked peer for which another claim is already waiting.
+    ClaimWaiting,
+    /// `connect(2)` did not finish in time.
+    ConnectTimeout,
+    /// The name of the peer has no address.
+    NoAddress,
+    /// The connection is no longer needed: the peer came on another one first.
+    Superfluous,
+    /// The application dropped its links.
+    Dropped,
+    /// The manager halted.
+    Halted,
+}
+
+impl Reason {
+    /// A short name without details, in kebab case, for counters and machine-readable output.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::ClosedEarly => "closed-early",
+            Self::Io(_) => "io",
+            Self::Dead => "dead",
+            Self::BadLength(_) => "bad-length",
+            Self::BadChallenge(_) => "bad-challenge",
+            Self::HandshakeTimeout => "handshake-timeout",
+            Self::Evicted => "evicted",
+            Self::UnknownSid(_) => "unknown-sid",
+            Self::OwnSid => "own-sid",
+            Self::ObserversFull => "observers-full",
+            Self::GuestsFull => "guests-full",
+            Self::Replaced => "replaced",
+            Self::OlderLives => "older-lives",
+            Self::ClaimWaiting => "claim-waiting",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::NoAddress => "no-address",
+            Self::Superfluous => "superfluous",
+            Self::Dropped => "dropped",
+            Self::Halted => "halted",
+        }
+    }
+
+    /// Who brought it about.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Closed
+            | Self::ClosedEarly
+            | Self::BadLength(_)
+            | Self::BadChallenge(_)
+            | Self::HandshakeTimeout
+            | Self::UnknownSid(_)
+            | Self::OwnSid
+            | Self::OlderLives
+            | Self::ClaimWaiting => Fault::Peer,
+            Self::Io(_) | Self::Dead | Self::ConnectTimeout | Self::NoAddress => Fault::Network,
+            Self::Evicted
+            | Self::ObserversFull
+            | Self::GuestsFull
+            | Self::Replaced
+            | Self::Superfluous
+            | Self::Dropped
+            | Self::Halted => Fault::Ours,
+        }
+    }
+
+    /// The reason behind an error of the socket. `ETIMEDOUT` is how the kernel says that the far end is dead.
+    pub(crate) fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::Dead,
+            kind => Self::Io(kind),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed by the far end"),
+            Self::ClosedEarly => f.write_str("closed by the far end before its message was whole"),
+            Self::Io(kind) => write!(f, "{kind}"),
+            Self::Dead => {
+                f.write_str("nothing was acknowledged in time, the peer is dead or unreachable")
+            }
+            Self::BadLength(len) => write!(f, "a frame claims a length of {len} bytes"),
+            Self::BadChallenge(why) => write!(f, "initial message: {why}"),
+            Self::HandshakeTimeout => f.write_str("did not say who it is in time"),
+            Self::Evicted => f.write_str("was silent while newer connections needed the place"),
+            Self::UnknownSid(sid) => {
+                write!(f, "claims to be server {sid}, which is not configured")
+            }
+            Self::OwnSid => f.write_str("claims to be this very server: is an id used twice?"),
+            Self::ObserversFull => f.write_str("no more observers are served"),
+            Self::GuestsFull => f.write_str("no more unconfigured servers are admitted"),
+            Self::Replaced => f.write_str("replaced by a newer connection of the same peer"),
+            Self::OlderLives => f.write_str("claims a peer whose older link is alive"),
+            Self::ClaimWaiting => f.write_str("claims a peer for which another claim is waiting"),
+            Self::ConnectTimeout => f.write_str("did not answer the connect in time"),
+            Self::NoAddress => f.write_str("its name has no address"),
+            Self::Superfluous => f.write_str("no longer needed, the peer came first"),
+            Self::Dropped => f.write_str("dropped by the application"),
+            Self::Halted => f.write_str("the connection manager has halted"),
+        }
+    }
+}

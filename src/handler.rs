@@ -1,0 +1,147 @@
+//! What the loop tells the application, and how a handler on the loop's thread answers.
+//!
+//! A handler never blocks: while it runs, no link is served.
+
+use std::{fmt, net::SocketAddr, ops::Deref};
+
+use bytes::Bytes;
+
+use crate::{
+    error::Reason,
+    manager::Handle,
+    proto::{Address, Payload, Sid},
+};
+
+/// A message of a peer, as the inbox holds it.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Message {
+    /// Who sent it.
+    pub from: Sid,
+    /// The payload of its frame.
+    pub payload: Bytes,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Message({} bytes from {})",
+            self.payload.len(),
+            self.from
+        )
+    }
+}
+
+/// The payload of a frame that has just been decoded.
+///
+/// A small one is borrowed from the read buffer, a large one owns its bytes; both are read as a slice.
+pub struct Frame<'a>(pub(crate) Payload<'a>);
+
+impl Frame<'_> {
+    /// Keeps the payload beyond the call: without a copy if the frame was large, with one if it was small.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        match self.0 {
+            Payload::Borrowed(slice) => Bytes::copy_from_slice(slice),
+            Payload::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Deref for Frame<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Payload::Borrowed(slice) => slice,
+            Payload::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({} bytes)", self.len())
+    }
+}
+
+/// What happened to the mesh, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A listening socket is open.
+    Listening {
+        /// Where it is bound, with the port that the kernel chose if 0 was asked for.
+        addr: SocketAddr,
+    },
+    /// A try to open a listening socket failed; another follows unless a [`Event::ListenerLost`] does.
+    ListenFailed {
+        /// What was to be bound.
+        address: Address,
+        /// What the system said.
+        error: String,
+    },
+    /// The tries to open a listening socket are used up: peers with a larger sid cannot reach this server there.
+    ListenerLost {
+        /// What was to be bound.
+        address: Address,
+    },
+    /// A peer is linked.
+    Up {
+        /// Which one.
+        sid: Sid,
+        /// Whether this side opened the connection.
+        dialed: bool,
+        /// The far end.
+        addr: SocketAddr,
+    },
+    /// The link of a peer has ended. When a newer connection replaces it, an [`Event::Up`] follows at once.
+    Down {
+        /// Which one.
+        sid: Sid,
+        /// Why.
+        reason: Reason,
+    },
+    /// All addresses of a peer were tried and none could be reached. The next attempt follows after the backoff.
+    DialFailed {
+        /// Which one.
+        sid: Sid,
+        /// What the last address said.
+        reason: Reason,
+    },
+    /// An accepted connection was refused and closed.
+    Rejected {
+        /// Where it came from.
+        addr: SocketAddr,
+        /// Whom it claimed to be, if it came so far.
+        sid: Option<Sid>,
+        /// Why.
+        reason: Reason,
+    },
+    /// One turn of the loop took this long: a handler has blocked it.
+    SlowTurn {
+        /// How long.
+        took: std::time::Duration,
+    },
+    /// The loop has halted; nothing follows.
+    Halted,
+}
+
+/// What the loop calls on its own thread.
+///
+/// The loop hands a frame over where it decoded it, and an answer given through `handle` leaves in the same turn.
+pub trait Handler {
+    /// A whole frame has come from this peer, or from this server itself by loopback.
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle);
+
+    /// Everything that one peer had sent by now has been handed over.
+    fn on_burst_end(&mut self, handle: &Handle) {
+        let _ = handle;
+    }
+
+    /// Something happened to the mesh.
+    fn on_event(&mut self, event: &Event, handle: &Handle) {
+        let _ = (event, handle);
+    }
+}

@@ -1,0 +1,122 @@
+//! Every constant that bounds something, with its reason.
+//!
+//! What an application may want to change is a field of [`Config`](crate::Config) that starts from one of these.
+
+use std::time::Duration;
+
+/// The longest frame payload, in bytes: ZooKeeper's `PACKETMAXSIZE` since 3.4.6 (ZOOKEEPER-1808). A longer or
+/// non-positive length ends the link that claimed it.
+pub const FRAME_BYTES_MAX: usize = 512 << 10;
+
+/// Bytes of the length prefix in front of every payload.
+pub const PREFIX_BYTES: usize = 4;
+
+/// Messages that wait for the application before the oldest goes (`RECV_CAPACITY`). With the longest frames it holds
+/// 100 x 512 KiB = 50 MiB.
+pub const INBOX_FRAMES: usize = 100;
+
+/// Events that wait for the application before the oldest goes; each is under 200 bytes.
+pub const EVENTS_MAX: usize = 1024;
+
+/// The read buffer that all links share. Large enough that one read takes what a socket holds in a busy turn, small
+/// enough to stay in the second-level cache.
+pub const STAGE_BYTES: usize = 256 << 10;
+
+/// Bytes read from one link before the next one gets its share of the turn.
+pub const TURN_BYTES: usize = 256 << 10;
+
+/// Bytes read at once from a connection that has not said who it is: an initial message is at most 2068 bytes, and
+/// what comes after it has to be kept when the connection must wait as a challenger.
+pub const HELLO_READ_BYTES: usize = 4 << 10;
+
+/// How far a frame's own buffer grows ahead of the bytes that arrived for it.
+pub const GROW_BYTES: usize = 64 << 10;
+
+/// Remainder of a frame from which on it is worth reading straight into the frame's own buffer.
+pub const DIRECT_READ_BYTES: usize = 16 << 10;
+
+/// Accepted connections that may be silent at one time. One more evicts the oldest, so strangers cannot lock a member
+/// out: a member names itself in the packet after its SYN, and needs its place for a round trip only.
+pub const PENDING_MAX: usize = 256;
+
+/// Connections accepted in one turn, so that a flood of them leaves time for the links.
+pub const ACCEPTS_PER_TURN: usize = 64;
+
+/// Frames that one caller of `to_send` writes for others before it leaves the rest to the loop.
+pub const PEN_FRAMES_MAX: usize = 16;
+
+/// First ceiling of the time a peer is left alone after a failed attempt.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// Last ceiling of it. It stays below the time that an election waits for an answer.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How long one `connect(2)` may take (`zookeeper.cnxTimeout`).
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may take to name itself, and a knock to be hung up. ZooKeeper: `tickTime` x `syncLimit`.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A peer that neither acknowledges nor answers keepalive probes for this long is dead.
+pub const PEER_DEAD_AFTER: Duration = Duration::from_secs(5);
+
+/// The smallest `peer_dead_after`: the kernel counts keepalive in whole seconds, one idle and one probe at least.
+pub const PEER_DEAD_AFTER_MIN: Duration = Duration::from_secs(2);
+
+/// Tries to bind a listening socket before it is given up (`electionPortBindRetry`).
+pub const LISTEN_TRIES: u32 = 3;
+
+/// Time between two of these tries.
+pub const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pending connections that the kernel keeps for a listening socket; it caps this at `net.core.somaxconn`.
+pub const LISTEN_BACKLOG: i32 = 1024;
+
+/// How long accepting rests when the process or the machine is out of descriptors or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a name lookup may take before the addresses known so far are used.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Name lookups under way at one time, each on a thread of its own since `getaddrinfo(3)` cannot be given up.
+pub const LOOKUPS_MAX: usize = 8;
+
+/// Addresses kept for one peer, over all its names.
+pub const ROUTES_MAX: usize = 32;
+
+/// Observers without an id that are served at one time.
+pub const OBSERVERS_MAX: usize = 64;
+
+/// Members of a configuration.
+pub const MEMBERS_MAX: usize = 16 << 10;
+
+/// Bytes that the kernel may hold unsent in front of the newest frame (`TCP_NOTSENT_LOWAT`).
+pub const UNSENT_LIMIT: u32 = 16 << 10;
+
+/// A link this young answers no knock: the knock merely crossed it on the way.
+pub const KNOCK_CROSSING: Duration = Duration::from_secs(1);
+
+/// How much longer than `peer_dead_after` a challenger waits for the older link to die.
+pub const CHALLENGE_MARGIN: Duration = Duration::from_secs(1);
+
+/// A turn that took longer than this is reported: the handler has blocked the loop.
+pub const SLOW_TURN: Duration = Duration::from_millis(100);
+
+/// Log lines about one peer, or about strangers together, in each [`LOG_WINDOW`]; the number held back is reported.
+pub const LOG_LINES: u32 = 10;
+
+/// See [`LOG_LINES`].
+pub const LOG_WINDOW: Duration = Duration::from_secs(10);
+
+const _: () = assert!(
+    TURN_BYTES >= STAGE_BYTES,
+    "one turn must be able to empty the stage"
+);
+const _: () = assert!(
+    STAGE_BYTES > HELLO_READ_BYTES && HELLO_READ_BYTES > 2068,
+    "an initial message must fit one read"
+);
+const _: () = assert!(
+    BACKOFF_MIN.as_millis() <= BACKOFF_MAX.as_millis(),
+    "a ceiling that starts above its cap"
+);

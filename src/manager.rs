@@ -1,0 +1,391 @@
+//! The connection manager as an application holds it: start, send, receive, ask, halt.
+//!
+//! Nothing here waits for the network, except for the calls whose name says that they receive or halt.
+
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    config::{Config, Idle},
+    driver::EventLoop,
+    error::{RecvError, SendError},
+    handler::{Event, Frame, Handler, Message},
+    limits::EVENTS_MAX,
+    proto::Sid,
+    share::{Inbox, Nothing},
+    shared::{Life, Listening, Shared, asked},
+    stats::{Queue, Stats},
+};
+
+/// What became of a frame that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sent {
+    /// The kernel has all of it.
+    Written,
+    /// It waits in the slot or has begun to leave. It may still be replaced by a newer one if it has not begun.
+    Queued,
+    /// It waits in the slot, where it has replaced an older frame, which is never sent.
+    Superseded,
+    /// It is in the own inbox.
+    Loopback,
+}
+
+/// The way to a loop from any thread; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The own sid.
+    #[must_use]
+    pub fn sid(&self) -> Sid {
+        self.shared.own
+    }
+
+    /// Holds out `frame` to `sid` as the latest message. Never waits for the network: the frame is written on this
+    /// thread if the socket takes it, else it waits in the peer's one slot, where a newer frame replaces it.
+    ///
+    /// A frame for a peer that is not linked waits for the link; with [`Dial::OnDemand`](crate::Dial::OnDemand) the
+    /// peer is dialed for it. A frame for the own sid goes to the own inbox.
+    ///
+    /// # Errors
+    ///
+    /// A [`SendError`] if the frame was not taken.
+    pub fn to_send(&self, sid: Sid, frame: impl Into<Bytes>) -> Result<Sent, SendError> {
+        self.shared.to_send(sid, frame.into())
+    }
+
+    /// Asks for a link to `sid`, if there is none and none is underway.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`], or [`SendError::Halted`].
+    pub fn connect_one(&self, sid: Sid) -> Result<(), SendError> {
+        self.ask(sid, asked::LINK)
+    }
+
+    /// Asks for a link to every peer.
+    pub fn connect_all(&self) {
+        for peer in self.shared.peers() {
+            self.shared.ask(&peer, asked::LINK);
+        }
+    }
+
+    /// Dials `sid` also when it is linked; the new connection replaces the old one, and the last frame goes over it
+    /// once more.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`], or [`SendError::Halted`].
+    pub fn initiate_connection(&self, sid: Sid) -> Result<(), SendError> {
+        self.ask(sid, asked::INITIATE)
+    }
+
+    fn ask(&self, sid: Sid, what: u8) -> Result<(), SendError> {
+        if self.shared.life() != Life::Running {
+            return Err(SendError::Halted);
+        }
+        let peer = self.shared.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        self.shared.ask(&peer, what);
+        Ok(())
+    }
+
+    /// Whether nothing waits for any peer: every accepted frame was written, replaced or discarded.
+    #[must_use]
+    pub fn have_delivered(&self) -> bool {
+        self.shared
+            .peers()
+            .iter()
+            .all(|peer| peer.outbox.is_empty())
+    }
+
+    /// Whether `sid` is linked.
+    #[must_use]
+    pub fn connected_to_peer(&self, sid: Sid) -> bool {
+        self.shared
+            .find(sid)
+            .is_some_and(|peer| peer.linked.load(Ordering::Acquire))
+    }
+
+    /// Who is linked, by sid. Its length is what `getThreadCount() / 2` of the original counts.
+    #[must_use]
+    pub fn linked_peers(&self) -> Vec<Sid> {
+        let linked = |peer: &Arc<crate::shared::Peer>| peer.linked.load(Ordering::Acquire);
+        self.shared
+            .peers()
+            .iter()
+            .filter(|peer| linked(peer))
+            .map(|peer| peer.sid)
+            .collect()
+    }
+
+    /// What each listening socket is doing. Empty once halted.
+    #[must_use]
+    pub fn listening(&self) -> Vec<Listening> {
+        self.shared.listening()
+    }
+
+    /// All counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Drops every link and goes on: peers come back by the rules of [`Dial`](crate::Dial).
+    pub fn soft_halt(&self) {
+        self.shared.order(&self.shared.drop_links);
+    }
+
+    /// Asks the loop to halt, without waiting for it.
+    pub fn request_halt(&self) {
+        self.shared.order(&self.shared.halt);
+    }
+
+    /// Whether the loop has ended, by request or not.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.shared.life() != Life::Running
+    }
+
+    /// Whether the loop has ended without being asked to: an error of the system, or a panic of a handler.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        self.shared.life() == Life::Died
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+/// The connection manager of one server, with the loop on a thread of its own.
+///
+/// It dereferences to its [`Handle`], which can send and ask; the manager itself receives and halts. Dropping it halts
+/// it.
+pub struct CnxManager {
+    handle: Handle,
+    events: Events,
+    idle: Idle,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl CnxManager {
+    /// Opens the listening sockets and starts the loop.
+    ///
+    /// A listening socket that cannot be opened is no error: the loop tries again, and tells by
+    /// [`Event::ListenFailed`] and [`Handle::listening`].
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no event queue or no thread.
+    pub fn start(config: Config) -> io::Result<Self> {
+        let inbox = Arc::new(Inbox::new(config.knobs.inbox_frames));
+        let events = Events(Arc::new(Inbox::new(EVENTS_MAX)));
+        let idle = config.knobs.idle;
+        let handler = Post {
+            inbox: Arc::clone(&inbox),
+            batch: Vec::new(),
+            events: events.clone(),
+        };
+        let name = format!("quorum-cnx-{}", config.own);
+        let mut event_loop = EventLoop::with_inbox(config, handler, inbox, false)?;
+        let handle = event_loop.handle().clone();
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            if let Err(error) = event_loop.run() {
+                log::error!(target: "quorum_cnx::loop", "the loop ends, nothing is sent or received any more: {error}");
+            }
+        })?;
+        Ok(Self {
+            handle,
+            events,
+            idle,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// A handle to give to other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Takes the oldest received message; waits for one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Halted`] when nothing is left and nothing can come.
+    pub fn recv(&self) -> Result<Message, RecvError> {
+        take(&self.handle.shared.inbox, self.idle, None)
+    }
+
+    /// Takes the oldest received message; waits for one, but not longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Timeout`], or [`RecvError::Halted`] when nothing is left and nothing can come.
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvError> {
+        take(&self.handle.shared.inbox, self.idle, Some(timeout))
+    }
+
+    /// Takes the oldest received message, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Timeout`] when there is none now, or [`RecvError::Halted`] when none can come.
+    pub fn try_recv(&self) -> Result<Message, RecvError> {
+        self.handle.shared.inbox.try_pop().map_err(of_nothing)
+    }
+
+    /// What happens to the mesh.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// All counters, those of the event queue included.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            events: Queue::of(&self.events.0),
+            ..self.handle.stats()
+        }
+    }
+
+    /// Halts: returns when the loop's thread has ended and all sockets are closed, the listening ones included, so that
+    /// the port is free. What waits in the slots is discarded; what was received can still be taken. Needs nobody's
+    /// cooperation. Called on the loop's own thread, it asks only, as [`Handle::request_halt`] does.
+    pub fn halt(&self) {
+        self.handle.request_halt();
+        if self.handle.shared.is_loop_thread(thread::current().id()) {
+            return;
+        }
+        self.handle.shared.wait_for_end();
+        // Two callers may come here; the second waits for the lock until the first has joined.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // A panic of the loop was reported when it happened, and is visible in `has_died`.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::ops::Deref for CnxManager {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for CnxManager {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+impl fmt::Debug for CnxManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CnxManager")
+            .field("sid", &self.sid())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The events of a manager, oldest first; when 1024 wait, the oldest goes.
+#[derive(Clone, Debug)]
+pub struct Events(Arc<Inbox<Event>>);
+
+impl Events {
+    /// Takes the oldest event; waits for one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Halted`] when nothing is left and nothing can come.
+    pub fn recv(&self) -> Result<Event, RecvError> {
+        take(&self.0, Idle::Block, None)
+    }
+
+    /// Takes the oldest event; waits for one, but not longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Timeout`], or [`RecvError::Halted`] when nothing is left and nothing can come.
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Event, RecvError> {
+        take(&self.0, Idle::Block, Some(timeout))
+    }
+
+    /// Takes the oldest event, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Timeout`] when there is none now, or [`RecvError::Halted`] when none can come.
+    pub fn try_recv(&self) -> Result<Event, RecvError> {
+        self.0.try_pop().map_err(of_nothing)
+    }
+}
+
+/// The handler of a manager: posts what comes into the inbox, a burst at a time.
+struct Post {
+    inbox: Arc<Inbox<Message>>,
+    batch: Vec<Message>,
+    events: Events,
+}
+
+impl Handler for Post {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
+        self.batch.push(Message {
+            from,
+            payload: frame.into_bytes(),
+        });
+    }
+
+    fn on_burst_end(&mut self, _: &Handle) {
+        self.inbox.push_all(&mut self.batch);
+    }
+
+    fn on_event(&mut self, event: &Event, _: &Handle) {
+        self.events.0.push(event.clone());
+    }
+}
+
+impl Drop for Post {
+    /// The loop has ended, if only by a panic: nobody may wait for an event that cannot come.
+    fn drop(&mut self) {
+        self.events.0.close();
+    }
+}
+
+fn take<T>(inbox: &Inbox<T>, idle: Idle, timeout: Option<Duration>) -> Result<T, RecvError> {
+    let start = Instant::now();
+    let deadline = timeout.map(|timeout| start + timeout);
+    if let Idle::Spin { for_at_most } = idle {
+        let until = start + timeout.map_or(for_at_most, |timeout| timeout.min(for_at_most));
+        loop {
+            match inbox.try_pop() {
+                Err(Nothing::Yet) if Instant::now() < until => thread::yield_now(),
+                Err(Nothing::Yet) => break,
+                other => return other.map_err(of_nothing),
+            }
+        }
+    }
+    inbox.pop(deadline).map_err(of_nothing)
+}
+
+fn of_nothing(nothing: Nothing) -> RecvError {
+    match nothing {
+        Nothing::Yet => RecvError::Timeout,
+        Nothing::Ever => RecvError::Halted,
+    }
+}

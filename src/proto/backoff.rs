@@ -1,0 +1,95 @@
+//! How long a peer is left alone after an attempt that led nowhere.
+//!
+//! Exponential with full jitter; no clock here, the caller adds the delay to its own `now`.
+
+use std::time::Duration;
+
+/// Delays drawn evenly from zero to a ceiling that doubles from `first` to `last`.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    first: Duration,
+    last: Duration,
+    ceiling: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(first: Duration, last: Duration) -> Self {
+        Self {
+            first,
+            last,
+            ceiling: first,
+        }
+    }
+
+    /// The delay before the next attempt.
+    pub(crate) fn next(&mut self, chance: &mut Chance) -> Duration {
+        let delay = chance.up_to(self.ceiling);
+        self.ceiling = (self.ceiling * 2).min(self.last);
+        delay
+    }
+
+    /// The peer has proved that it is there.
+    pub(crate) fn reset(&mut self) {
+        self.ceiling = self.first;
+    }
+}
+
+/// A small generator of chance (splitmix64): spreads attempts, keeps no secret.
+#[derive(Debug)]
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A duration from zero to `ceiling`, in whole microseconds.
+    fn up_to(&mut self, ceiling: Duration) -> Duration {
+        let micros = u64::try_from(ceiling.as_micros()).unwrap_or(u64::MAX - 1);
+        Duration::from_micros(self.next() % (micros + 1))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_stay_below_a_ceiling_that_doubles_up_to_its_cap() {
+        let (first, last) = (Duration::from_millis(50), Duration::from_secs(1));
+        let mut chance = Chance::new(7);
+        for _ in 0..100 {
+            let mut backoff = Backoff::new(first, last);
+            let mut ceiling = first;
+            for _ in 0..10 {
+                assert_eq!(backoff.ceiling, ceiling);
+                assert!(backoff.next(&mut chance) <= ceiling);
+                ceiling = (ceiling * 2).min(last);
+            }
+            assert_eq!(backoff.ceiling, last);
+            backoff.reset();
+            assert_eq!(backoff.ceiling, first);
+        }
+    }
+
+    #[test]
+    fn delays_are_spread() {
+        let mut chance = Chance::new(1);
+        let ceiling = Duration::from_secs(1);
+        let low = (0..1000)
+            .filter(|_| chance.up_to(ceiling) < ceiling / 4)
+            .count();
+        assert!(
+            (180..=320).contains(&low),
+            "{low} of 1000 delays are in the first quarter"
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! The grammar of frames: a 4-byte big-endian length, then that many bytes of payload.
+//!
+//! Nothing here reads a socket. Memory grows with the bytes that arrived, never with a length that was merely claimed.
+
+use bytes::Bytes;
+
+use crate::limits::{DIRECT_READ_BYTES, FRAME_BYTES_MAX, GROW_BYTES, PREFIX_BYTES};
+
+/// A frame cannot have this length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadLength(pub(crate) i32);
+
+/// The payload of a whole frame: inside the input, or in a buffer of its own.
+#[derive(Debug)]
+pub(crate) enum Payload<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Bytes),
+}
+
+/// Puts frames together from input that is cut anywhere. Between two frames it holds no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Assembler {
+    partial: Partial,
+}
+
+#[derive(Debug, Default)]
+enum Partial {
+    #[default]
+    Nothing,
+    /// The first `have` bytes of a length.
+    Prefix {
+        bytes: [u8; PREFIX_BYTES],
+        have: usize,
+    },
+    /// `buf[..have]` of a payload of `len` bytes; the rest of `buf` is room.
+    Body {
+        buf: Vec<u8>,
+        have: usize,
+        len: usize,
+    },
+}
+
+impl Assembler {
+    /// Takes the next whole frame off the front of `input`. `None`: all of `input` was taken and a frame may be underway.
+    ///
+    /// # Errors
+    ///
+    /// The length that cannot be; the stream has no meaning from there on.
+    pub(crate) fn next<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+    ) -> Result<Option<Payload<'a>>, BadLength> {
+        loop {
+            match &mut self.partial {
+                Partial::Nothing => {
+                    let Some((prefix, rest)) = input.split_first_chunk::<PREFIX_BYTES>() else {
+                        if !input.is_empty() {
+                            let mut bytes = [0; PREFIX_BYTES];
+                            bytes[..input.len()].copy_from_slice(input);
+                            self.partial = Partial::Prefix {
+                                bytes,
+                                have: input.len(),
+                            };
+                            *input = &[];
+                        }
+                        return Ok(None);
+                    };
+                    let len = length(*prefix)?;
+                    if let Some((payload, rest)) = rest.split_at_checked(len) {
+                        *input = rest;
+                        return Ok(Some(Payload::Borrowed(payload)));
+                    }
+                    self.partial = Partial::Body {
+                        buf: rest.to_vec(),
+                        have: rest.len(),
+                        len,
+                    };
+                    *input = &[];
+                    return Ok(None);
+                }
+                Partial::Prefix { bytes, have } => {
+                    let taken = input.len().min(PREFIX_BYTES - *have);
+                    bytes[*have..*have + taken].copy_from_slice(&input[..taken]);
+                    *have += taken;
+                    *input = &input[taken..];
+                    if *have < PREFIX_BYTES {
+                        return Ok(None);
+                    }
+                    let len = length(*bytes)?;
+                    if let Some((payload, rest)) = input.split_at_checked(len) {
+                        *input = rest;
+                        self.partial = Partial::Nothing;
+                        return Ok(Some(Payload::Borrowed(payload)));
+                    }
+                    self.partial = Partial::Body {
+                        buf: input.to_vec(),
+                        have: input.len(),
+                        len,
+                    };
+                    *input = &[];
+                    return Ok(None);
+                }
+                Partial::Body { buf, have, len } => {
+                    let taken = input.len().min(*len - *have);
+                    // What `room` has made is used before more is made.
+                    let (first, more) = input[..taken].split_at(taken.min(buf.len() - *have));
+                    buf[*have..*have + first.len()].copy_from_slice(first);
+                    buf.extend_from_slice(more);
+                    *have += taken;
+                    *input = &input[taken..];
+                    return Ok(self.whole().map(Payload::Owned));
+                }
+            }
+        }
+    }
+
+    /// Room to read the rest of a large frame straight into, then to be passed to [`filled`](Self::filled).
+    pub(crate) fn room(&mut self) -> Option<&mut [u8]> {
+        let Partial::Body { buf, have, len } = &mut self.partial else {
+            return None;
+        };
+        let missing = *len - *have;
+        if missing < DIRECT_READ_BYTES {
+            return None;
+        }
+        if buf.len() == *have {
+            // Doubles, so that a large frame is moved a few times only; at most GROW_BYTES ahead at first.
+            let more = missing.min(GROW_BYTES.max(*have));
+            buf.reserve_exact(more);
+            buf.resize(*have + more, 0);
+        }
+        Some(&mut buf[*have..])
+    }
+
+    /// `n` bytes were read into the room. Returns the frame if that made it whole.
+    pub(crate) fn filled(&mut self, n: usize) -> Option<Bytes> {
+        let Partial::Body { buf, have, .. } = &mut self.partial else {
+            return None;
+        };
+        *have += n;
+        assert!(*have <= buf.len(), "more was read than there was room");
+        self.whole()
+    }
+
+    /// Whether the input so far ended with a whole frame.
+    pub(crate) fn is_between_frames(&self) -> bool {
+        matches!(self.partial, Partial::Nothing)
+    }
+
+    fn whole(&mut self) -> Option<Bytes> {
+        match &mut self.partial {
+            Partial::Body { buf, have, len } if have == len => {
+                let mut buf = std::mem::take(buf);
+                buf.truncate(*len);
+                self.partial = Partial::Nothing;
+                Some(buf.into())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn length(prefix: [u8; PREFIX_BYTES]) -> Result<usize, BadLength> {
+    let claimed = i32::from_be_bytes(prefix);
+    match usize::try_from(claimed) {
+        Ok(len) if (1..=FRAME_BYTES_MAX).contains(&len) => Ok(len),
+        _ => Err(BadLength(claimed)),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encode(payloads: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for payload in payloads {
+            bytes.extend(u32::try_from(payload.len()).unwrap().to_be_bytes());
+            bytes.extend(payload);
+        }
+        bytes
+    }
+
+    fn drain(
+        assembler: &mut Assembler,
+        mut input: &[u8],
+        into: &mut Vec<Vec<u8>>,
+    ) -> Result<(), BadLength> {
+        while let Some(payload) = assembler.next(&mut input)? {
+            into.push(match payload {
+                Payload::Borrowed(slice) => slice.to_vec(),
+                Payload::Owned(bytes) => bytes.to_vec(),
+            });
+        }
+        assert!(input.is_empty());
+        Ok(())
+    }
+
+    /// Feeds `bytes` in pieces of the given sizes, every other one through `room` where there is some.
+    fn assemble(bytes: &[u8], sizes: &[usize]) -> Result<Vec<Vec<u8>>, BadLength> {
+        let (mut assembler, mut frames, mut rest) = (Assembler::default(), Vec::new(), bytes);
+        for (turn, &size) in sizes.iter().cycle().enumerate() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, after) = rest.split_at(size.min(rest.len()));
+            if turn % 2 == 0 {
+                if let Some(room) = assembler.room() {
+                    let n = piece.len().min(room.len());
+                    room[..n].copy_from_slice(&piece[..n]);
+                    frames.extend(assembler.filled(n).map(|frame| frame.to_vec()));
+                    rest = &rest[n..];
+                    continue;
+                }
+            }
+            drain(&mut assembler, piece, &mut frames)?;
+            rest = after;
+        }
+        assert!(assembler.is_between_frames());
+        Ok(frames)
+    }
+
+    #[test]
+    fn frames_of_every_length_survive_being_cut() {
+        let payloads: Vec<Vec<u8>> = [1, 2, 3, 40, 4096, 65_536, 100_000, FRAME_BYTES_MAX]
+            .iter()
+            .map(|&len| (0..len).map(|i| (i % 251) as u8).collect())
+            .collect();
+        let bytes = encode(&payloads);
+        for sizes in [
+            &[1][..],
+            &[3, 7, 65_536],
+            &[200_000],
+            &[usize::MAX],
+            &[4],
+            &[5, 4096],
+        ] {
+            assert_eq!(assemble(&bytes, sizes).unwrap(), payloads);
+        }
+    }
+
+    #[test]
+    fn lengths_outside_1_to_524288_end_the_stream() {
+        for claimed in [0, -1, i32::MIN, i32::MAX, 524_289, 0x1603_0100, 0x4745_5420] {
+            let bytes = claimed.to_be_bytes();
+            assert_eq!(assemble(&bytes, &[4]), Err(BadLength(claimed)));
+            assert_eq!(assemble(&bytes, &[1]), Err(BadLength(claimed)));
+        }
+    }
+
+    #[test]
+    fn a_claimed_length_takes_no_memory() {
+        let mut assembler = Assembler::default();
+        let mut input = &[0, 8, 0, 0, 1, 2, 3][..];
+        assert!(assembler.next(&mut input).unwrap().is_none());
+        let Partial::Body { buf, .. } = &assembler.partial else {
+            panic!("a payload is underway")
+        };
+        assert!(buf.capacity() < 64);
+        let room = assembler.room().unwrap().len();
+        assert!(room <= GROW_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn any_splitting_gives_the_same_frames(
+            lens in prop::collection::vec(1_usize..70_000, 1..6),
+            sizes in prop::collection::vec(1_usize..90_000, 1..20),
+        ) {
+            let payloads: Vec<Vec<u8>> = lens.iter().map(|&len| vec![len as u8; len]).collect();
+            prop_assert_eq!(assemble(&encode(&payloads), &sizes).unwrap(), payloads);
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), cut in 1_usize..50) {
+            let mut assembler = Assembler::default();
+            for piece in bytes.chunks(cut) {
+                if drain(&mut assembler, piece, &mut Vec::new()).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! One link per pair: who dials, who yields, who replaces whom, and when to try again.
+//!
+//! Nothing here connects or reads. What happened comes in as `on_*`, what is to be done is left as [`Action`]s, which
+//! the driver carries out in their order.
+//!
+//! The link that survives is always the one dialed by the larger sid:
+//!
+//! | role | remote sid > own | remote sid < own | own sid |
+//! |---|---|---|---|
+//! | dialer, its initial message written | a knock: hang up, be dialed back | keep, replacing an older link | not dialed |
+//! | acceptor, initial message read | keep, replacing an older link | a knock: hang up, dial back; an older link ends when the new one stands | refuse |
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use slab::Slab;
+
+use super::{
+    Sid,
+    backoff::{Backoff, Chance},
+};
+use crate::{error::Reason, limits::KNOCK_CROSSING};
+
+/// Names a connection: its place in the driver's slab, and which of the place's tenants it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LinkKey {
+    pub(crate) index: u32,
+    pub(crate) tenant: u32,
+}
+
+/// Names a peer: its place in the roster. A place is given again only after [`Action::Part`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PeerId(pub(crate) u32);
+
+/// What the configuration decides.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) own: Sid,
+    /// Members are linked without being asked for.
+    pub(crate) eager: bool,
+    /// A newer connection wins wherever it comes from.
+    pub(crate) newest: bool,
+    pub(crate) guests_max: usize,
+    pub(crate) observers_max: usize,
+    pub(crate) backoff_min: Duration,
+    pub(crate) backoff_max: Duration,
+    /// How long a challenger waits for the older link to be found dead.
+    pub(crate) patience: Duration,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// A peer that was not configured is known from now on.
+    Meet { peer: PeerId, sid: Sid },
+    /// It is not any more, and has no link.
+    Part { peer: PeerId },
+    /// Connect to the peer; knock, if its sid is larger. One of `on_linked`, `on_knocked`, `on_dial_failed` follows.
+    Dial { peer: PeerId },
+    /// Give the attempt up; none of them follows.
+    Cancel { peer: PeerId },
+    /// This connection is the peer's link from now on.
+    Up { peer: PeerId, link: LinkKey },
+    /// End this connection; the roster has forgotten it.
+    Close { link: LinkKey, reason: Reason },
+}
+
+/// What becomes of an accepted connection that has named itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the link of this peer; an [`Action::Up`] was left.
+    Keep(PeerId),
+    /// It waits, unread, for the older link of this peer to end. [`Action::Up`] or [`Action::Close`] follows.
+    Wait(PeerId),
+    /// It was a knock and is hung up; a dial may follow.
+    Knock,
+    /// It is refused.
+    Reject(Reason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Member,
+    Guest,
+    Observer,
+}
+
+#[derive(Debug)]
+struct Peer {
+    sid: Sid,
+    kind: Kind,
+    link: Option<Link>,
+    challenger: Option<Challenger>,
+    attempt: Attempt,
+    /// True exactly when the peer is to be linked.
+    wanted: bool,
+    backoff: Backoff,
+    /// No knock is answered before.
+    deaf_until: Option<Instant>,
+    /// Under which time it stands in the agenda.
+    due: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Link {
+    key: LinkKey,
+    since: Instant,
+    /// True exactly when a frame has come over it.
+    proved: bool,
+}
+
+#[derive(Debug)]
+struct Challenger {
+    key: LinkKey,
+    until: Instant,
+}
+
+/// What is being done to get a link.
+///
+/// ```text
+///   Rest --wanted--> Underway --failed, knocked--> Waiting --time--> Underway
+///     ^-------- linked --+------------- linked -------+
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    Rest,
+    Underway,
+    Waiting { until: Instant },
+}
+
+/// Who is linked, who is being dialed, who is left alone until when.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    rules: Rules,
+    peers: Slab<Peer>,
+    by_sid: BTreeMap<Sid, PeerId>,
+    agenda: BTreeSet<(Instant, PeerId)>,
+    chance: Chance,
+    guests: usize,
+    observers: usize,
+    next_observer: i64,
+}
+
+impl Roster {
+    /// `members` get the ids 0, 1, ... in their order.
+    pub(crate) fn new(rules: Rules, members: impl IntoIterator<Item = Sid>, seed: u64) -> Self {
+        let mut roster = Self {
+            rules,
+            peers: Slab::new(),
+            by_sid: BTreeMap::new(),
+            agenda: BTreeSet::new(),
+            chance: Chance::new(seed),
+            guests: 0,
+            observers: 0,
+            next_observer: -1,
+        };
+        for sid in members {
+            assert_ne!(sid, roster.rules.own, "nobody is his own peer");
+            roster.insert(sid, Kind::Member);
+        }
+        roster
+    }
+
+    /// Who has this sid.
+    pub(crate) fn find(&self, sid: Sid) -> Option<PeerId> {
+        self.by_sid.get(&sid).copied()
+    }
+
+    /// The link of a peer.
+    pub(crate) fn link(&self, peer: PeerId) -> Option<LinkKey> {
+        Some(self.peers.get(peer.0 as usize)?.link.as_ref()?.key)
+    }
+
+    /// Whether a dial of this peer is a knock.
+    pub(crate) fn knocks(&self, peer: PeerId) -> bool {
+        self.peer(peer).sid > self.rules.own
+    }
+
+    /// When [`tick`](Self::tick) has something to do next.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.agenda.first().map(|(at, _)| *at)
+    }
+
+    /// The loop has started.
+    pub(crate) fn on_start(&mut self, todo: &mut Vec<Action>) {
+        if self.rules.eager {
+            self.want_all(todo);
+        }
+    }
+
+    /// All members are to be linked.
+    pub(crate) fn want_all(&mut self, todo: &mut Vec<Action>) {
+        let ids: Vec<PeerId> = self.by_sid.values().copied().collect();
+        for peer in ids {
+            self.want(peer, todo);
+        }
+    }
+
+    /// This peer is to be linked.
+    pub(crate) fn want(&mut self, id: PeerId, todo: &mut Vec<Action>) {
+        let peer = self.peer_mut(id);
+        if peer.link.is_some() || peer.kind == Kind::Observer {
+            return;
+        }
+        peer.wanted = true;
+        if peer.attempt == Attempt::Rest {
+            peer.attempt = Attempt::Underway;
+            todo.push(Action::Dial { peer: id });
+        }
+        self.settle(id);
+    }
+
+    /// This peer is to be dialed now, linked or not.
+    pub(crate) fn initiate(&mut self, id: PeerId, todo: &mut Vec<Action>) {
+        let peer = self.peer_mut(id);
+        if peer.kind == Kind::Observer || peer.attempt == Attempt::Underway {
+            return;
+        }
+        peer.wanted |= peer.link.is_none();
+        peer.attempt = Attempt::Underway;
+        todo.push(Action::Dial { peer: id });
+        self.settle(id);
+    }
+
+    /// A dial of a peer with a smaller sid is connected and has named this server.
+    pub(crate) fn on_linked(
+        &mut self,
+        id: PeerId,
+        link: LinkKey,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
+        assert!(!self.knocks(id), "a knock is no link");
+        self.establish(id, link, now, todo);
+    }
+
+    /// A knock was delivered: the peer should dial back before the next one.
+    pub(crate) fn on_knocked(&mut self, id: PeerId, now: Instant) {
+        self.retry(id, now);
+    }
+
+    /// No address of the peer could be reached. Returns whether another attempt follows.
+    pub(crate) fn on_dial_failed(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
+        let peer = self.peer_mut(id);
+        if peer.kind == Kind::Guest && peer.link.is_none() {
+            // Its address came from a stranger: it is dialed once for each time somebody asks.
+            self.part(id, todo);
+            return;
+        }
+        self.retry(id, now);
+    }
+
+    /// An accepted connection says that it is `sid`. `at_home`: it comes from one of that peer's own addresses.
+    /// `reachable`: it came with an address to dial back to.
+    pub(crate) fn on_hello(
+        &mut self,
+        sid: Sid,
+        link: LinkKey,
+        at_home: bool,
+        reachable: bool,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) -> Verdict {
+        if sid == self.rules.own {
+            return Verdict::Reject(Reason::OwnSid);
+        }
+        if sid == Sid::OBSERVER {
+            return self.on_observer(link, now, todo);
+        }
+        let id = match self.by_sid.get(&sid) {
+            // The ids of observers are ours to give.
+            Some(id) if sid.0 >= 0 => *id,
+            _ => match self.admit(sid, reachable, todo) {
+                Ok(id) => id,
+                Err(reason) => return Verdict::Reject(reason),
+            },
+        };
+        let trusted = at_home || self.rules.newest;
+        if sid < self.rules.own {
+            self.on_knock(id, trusted, now, todo);
+            return Verdict::Knock;
+        }
+        let until = now + self.rules.patience;
+        let peer = self.peer_mut(id);
+        if peer.link.is_none() || trusted {
+            self.establish(id, link, now, todo);
+            return Verdict::Keep(id);
+        }
+        if peer.challenger.is_some() {
+            return Verdict::Reject(Reason::ClaimWaiting);
+        }
+        peer.challenger = Some(Challenger { key: link, until });
+        self.settle(id);
+        Verdict::Wait(id)
+    }
+
+    /// A frame has come over this link of the peer: it is really there.
+    pub(crate) fn on_proof(&mut self, id: PeerId, key: LinkKey) {
+        let peer = self.peer_mut(id);
+        if let Some(link) = peer.link.as_mut().filter(|link| link.key == key) {
+            link.proved = true;
+            peer.backoff.reset();
+        }
+    }
+
+    /// A connection that the roster knows as a link or as a challenger of the peer has ended.
+    pub(crate) fn on_down(
+        &mut self,
+        id: PeerId,
+        key: LinkKey,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
+        let eager = self.rules.eager;
+        let Some(peer) = self.peers.get_mut(id.0 as usize) else {
+            return;
+        };
+        if peer
+            .challenger
+            .as_ref()
+            .is_some_and(|challenger| challenger.key == key)
+        {
+            peer.challenger = None;
+            self.settle(id);
+            return;
+        }
+        let Some(link) = peer.link.take_if(|link| link.key == key) else {
+            return;
+        };
+        if now.saturating_duration_since(link.since) >= self.rules.backoff_max {
+            peer.backoff.reset();
+        }
+        if let Some(challenger) = peer.challenger.take() {
+            self.establish(id, challenger.key, now, todo);
+            return;
+        }
+        if peer.kind == Kind::Observer {
+            self.part(id, todo);
+            return;
+        }
+        peer.wanted = eager && peer.kind == Kind::Member;
+        if peer.attempt == Attempt::Rest {
+            self.retry(id, now);
+        } else {
+            self.settle(id);
+        }
+    }
+
+    /// Does what has become due.
+    pub(crate) fn tick(&mut self, now: Instant, todo: &mut Vec<Action>) {
+        while let Some(&(at, id)) = self.agenda.first() {
+            if at > now {
+                break;
+            }
+            let peer = self.peer_mut(id);
+            if let Some(challenger) = peer
+                .challenger
+                .take_if(|challenger| challenger.until <= now)
+            {
+                todo.push(Action::Close {
+                    link: challenger.key,
+                    reason: Reason::OlderLives,
+                });
+            }
+            if let Attempt::Waiting { until } = peer.attempt {
+                if until <= now {
+                    peer.attempt = Attempt::Underway;
+                    todo.push(Action::Dial { peer: id });
+                }
+            }
+            self.settle(id);
+        }
+    }
+
+    fn on_observer(&mut self, link: LinkKey, now: Instant, todo: &mut Vec<Action>) -> Verdict {
+        if self.observers >= self.rules.observers_max {
+            return Verdict::Reject(Reason::ObserversFull);
+        }
+        let sid = Sid(self.next_observer);
+        self.next_observer -= 1;
+        let id = self.insert(sid, Kind::Observer);
+        todo.push(Action::Meet { peer: id, sid });
+        self.establish(id, link, now, todo);
+        Verdict::Keep(id)
+    }
+
+    /// Makes room for a guest, or says why there is none.
+    fn admit(
+        &mut self,
+        sid: Sid,
+        reachable: bool,
+        todo: &mut Vec<Action>,
+    ) -> Result<PeerId, Reason> {
+        let useless = sid < self.rules.own && !reachable;
+        if self.rules.guests_max == 0 || sid.0 < 0 || useless {
+            return Err(Reason::UnknownSid(sid));
+        }
+        if self.guests >= self.rules.guests_max {
+            let idle = |peer: &Peer| {
+                peer.kind == Kind::Guest && peer.link.is_none() && peer.attempt != Attempt::Underway
+            };
+            let Some((index, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
+                return Err(Reason::GuestsFull);
+            };
+            self.part(id_of(index), todo);
+        }
+        let id = self.insert(sid, Kind::Guest);
+        todo.push(Action::Meet { peer: id, sid });
+        Ok(id)
+    }
+
+    /// A smaller peer says that it has no link to this server.
+    fn on_knock(&mut self, id: PeerId, trusted: bool, now: Instant, todo: &mut Vec<Action>) {
+        let peer = &mut self.peers[id.0 as usize];
+        if let Some(link) = &peer.link {
+            // A stranger can say so too, and so can a knock that crossed the link on its way here.
+            if !trusted || now.saturating_duration_since(link.since) < KNOCK_CROSSING {
+                return;
+            }
+        }
+        if peer.attempt == Attempt::Underway {
+            return;
+        }
+        if let Some(until) = peer.deaf_until.filter(|until| *until > now) {
+            if peer.link.is_none() {
+                peer.wanted = true;
+                peer.attempt = Attempt::Waiting { until };
+                self.settle(id);
+            }
+            return;
+        }
+        peer.deaf_until = Some(
+            now + self
+                .rules
+                .backoff_min
+                .max(peer.backoff.next(&mut self.chance)),
+        );
+        self.initiate(id, todo);
+    }
+
+    /// Makes `link` the link of the peer, in place of an older one and of every attempt to get one.
+    fn establish(&mut self, id: PeerId, link: LinkKey, now: Instant, todo: &mut Vec<Action>) {
+        let knocks = self.knocks(id);
+        let peer = self.peer_mut(id);
+        if let Some(older) = peer.link.replace(Link {
+            key: link,
+            since: now,
+            proved: false,
+        }) {
+            todo.push(Action::Close {
+                link: older.key,
+                reason: Reason::Replaced,
+            });
+        }
+        if let Some(challenger) = peer.challenger.take() {
+            todo.push(Action::Close {
+                link: challenger.key,
+                reason: Reason::OlderLives,
+            });
+        }
+        if peer.attempt == Attempt::Underway && (knocks || peer.kind == Kind::Observer) {
+            todo.push(Action::Cancel { peer: id });
+        }
+        peer.attempt = Attempt::Rest;
+        peer.wanted = false;
+        todo.push(Action::Up { peer: id, link });
+        self.settle(id);
+    }
+
+    /// An attempt has ended without a link: another one follows later, if the peer is wanted.
+    fn retry(&mut self, id: PeerId, now: Instant) {
+        let patience = if self.knocks(id) {
+            self.rules.backoff_min
+        } else {
+            Duration::ZERO
+        };
+        let peer = &mut self.peers[id.0 as usize];
+        peer.attempt = if peer.wanted && peer.link.is_none() {
+            // The larger side goes first, so that its dial and a knock seldom cross.
+            Attempt::Waiting {
+                until: now + patience + peer.backoff.next(&mut self.chance),
+            }
+        } else {
+            Attempt::Rest
+        };
+        self.settle(id);
+    }
+
+    fn insert(&mut self, sid: Sid, kind: Kind) -> PeerId {
+        match kind {
+            Kind::Member => {}
+            Kind::Guest => self.guests += 1,
+            Kind::Observer => self.observers += 1,
+        }
+        let peer = Peer {
+            sid,
+            kind,
+            link: None,
+            challenger: None,
+            attempt: Attempt::Rest,
+            wanted: false,
+            backoff: Backoff::new(self.rules.backoff_min, self.rules.backoff_max),
+            deaf_until: None,
+            due: None,
+        };
+        let id = id_of(self.peers.insert(peer));
+        let older = self.by_sid.insert(sid, id);
+        assert!(older.is_none(), "one peer for each sid");
+        id
+    }
+
+    fn part(&mut self, id: PeerId, todo: &mut Vec<Action>) {
+        let peer = self.peers.remove(id.0 as usize);
+        assert!(
+            peer.link.is_none() && peer.challenger.is_none(),
+            "a linked peer is not forgotten"
+        );
+        if let Some(at) = peer.due {
+            self.agenda.remove(&(at, id));
+        }
+        self.by_sid.remove(&peer.sid);
+        match peer.kind {
+            Kind::Member => unreachable!("members stay"),
+            Kind::Guest => self.guests -= 1,
+            Kind::Observer => self.observers -= 1,
+        }
+        todo.push(Action::Part { peer: id });
+    }
+
+    /// Brings the agenda up to date with the peer, after every change of it.
+    fn settle(&mut self, id: PeerId) {
+        let peer = &mut self.peers[id.0 as usize];
+        let attempt = match peer.attempt {
+            Attempt::Waiting { until } => Some(until),
+            Attempt::Rest | Attempt::Underway => None,
+        };
+        let challenge = peer.challenger.as_ref().map(|challenger| challenger.until);
+        let due = attempt.into_iter().chain(challenge).min();
+        if due != peer.due {
+            if let Some(at) = peer.due {
+                self.agenda.remove(&(at, id));
+            }
+            if let Some(at) = due {
+                self.agenda.insert((at, id));
+            }
+            peer.due = due;
+        }
+        debug_assert!(self.peers[id.0 as usize].is_sound());
+    }
+
+    fn peer(&self, id: PeerId) -> &Peer {
+        &self.peers[id.0 as usize]
+    }
+
+    fn peer_mut(&mut self, id: PeerId) -> &mut Peer {
+        &mut self.peers[id.0 as usize]
+    }
+}
+
+fn id_of(index: usize) -> PeerId {
+    PeerId(u32::try_from(index).expect("limits keep the number of peers far below 2^32"))
+}
+
+impl Peer {
+    fn is_sound(&self) -> bool {
+        let challenges_something = self.challenger.is_none() || self.link.is_some();
+        let waits_for_something =
+            !matches!(self.attempt, Attempt::Waiting { .. }) || self.link.is_none();
+        let works_for_it = !self.wanted || (self.link.is_none() && self.attempt != Attempt::Rest);
+        challenges_something && waits_for_something && works_for_it
+    }
+}

@@ -1,0 +1,29 @@
+//! What more than one thread touches: the outbox of each peer, the doorbell of the loop, the inbox.
+//!
+//! Nothing here knows sids, rules or the operating system. Each type hides one mutex or one flag, is used through `&self`,
+//! and is model-checked with loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
+
+mod doorbell;
+mod inbox;
+mod outbox;
+
+pub(crate) use doorbell::{Doorbell, Notes};
+pub(crate) use inbox::{Inbox, Nothing};
+pub use outbox::Wire;
+pub(crate) use outbox::{Ask, Outbox, Put, Tally};
+
+/// The primitives of `std`, or loom's models of them.
+mod sync {
+    #[cfg(not(loom))]
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+
+    #[cfg(loom)]
+    pub(super) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
+
+    /// Locks, also when a thread has panicked with the lock held: every critical section here leaves its state whole.
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

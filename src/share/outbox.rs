@@ -1,0 +1,462 @@
+//! What waits for one peer: one slot, newest wins, and the pen with which it is written.
+//!
+//! No system call happens under the lock, and callers never wait for each other's system calls: whoever finds the pen
+//! resting takes it out of the state, writes, and puts it back. Whoever finds it away leaves the frame in the slot and goes;
+//! the holder looks at the slot before it lays the pen down.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    mem,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::sync::{Mutex, lock};
+
+/// Where a pen writes to: the write half of a connection.
+pub trait Wire: Send + Sync + fmt::Debug {
+    /// Writes some bytes without blocking, as `writev(2)` does.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is no room now; the connection is then reported writable once there is. Any other error
+    /// but `Interrupted` means that nothing can be written any more.
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// The outbox of one peer.
+///
+/// ```text
+///   Nowhere --attach--> Resting --put--> Away --all written--> Resting
+///                          ^              |
+///                          |           socket full
+///                          |              v
+///                        Away <--edge-- Waiting            (detach: from anywhere to Nowhere)
+/// ```
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    frames_max: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    pen: Pen,
+    /// The slot.
+    next: Option<Bytes>,
+    /// The last frame that was written to its end, for the next link.
+    last: Option<Bytes>,
+    /// True exactly when the loop was asked for a link and has not yet given one up or brought one.
+    wanted: bool,
+    /// True exactly when nothing is accepted any more.
+    closed: bool,
+    tally: Tally,
+}
+
+#[derive(Debug)]
+enum Pen {
+    /// There is no link.
+    Nowhere,
+    /// Nobody writes, all was written, and the slot is empty.
+    Resting(Arc<dyn Wire>),
+    /// The socket is full (or broken); the loop resumes. What had begun to leave is finished first.
+    Waiting(Arc<dyn Wire>, Option<Begun>),
+    /// Somebody writes.
+    Away {
+        /// The socket became writable again meanwhile: a full socket is to be tried once more.
+        edge: bool,
+        /// An accepted frame is with the pen.
+        carries: bool,
+        /// What the loop wants done with the pen when it comes back.
+        order: Option<Order>,
+    },
+}
+
+#[derive(Debug)]
+enum Order {
+    Drop,
+    Move(Arc<dyn Wire>),
+}
+
+/// A frame of which `done` bytes, prefix included, have left.
+#[derive(Debug)]
+struct Begun {
+    frame: Bytes,
+    done: usize,
+    /// True exactly when the frame was accepted and not yet accounted for; false for the last frame once more.
+    fresh: bool,
+}
+
+/// The account of one outbox, in frames: `accepted == written + superseded + discarded + waiting` at any time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) accepted: u64,
+    pub(crate) written: u64,
+    pub(crate) superseded: u64,
+    pub(crate) discarded: u64,
+    pub(crate) waiting: u64,
+    /// Last frames written once more; they were accepted, and written, before.
+    pub(crate) resent: u64,
+    /// Payload and prefix bytes of all frames written to their end.
+    pub(crate) bytes: u64,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    Written,
+    Queued,
+    Superseded,
+    Closed,
+}
+
+/// What is left for the loop to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Nothing,
+    /// There is no link, and nobody has asked for one yet.
+    Link,
+    /// Others put frames faster than this thread may write for them.
+    Resume,
+    /// The link is broken.
+    Broken(io::ErrorKind),
+}
+
+enum Progress {
+    Done,
+    Full,
+    Broken(io::ErrorKind),
+}
+
+impl Outbox {
+    /// `frames_max`: how many frames one call writes before it leaves the rest to the loop.
+    pub(crate) fn new(frames_max: usize) -> Self {
+        let state = State {
+            pen: Pen::Nowhere,
+            next: None,
+            last: None,
+            wanted: false,
+            closed: false,
+            tally: Tally::default(),
+        };
+        Self {
+            state: Mutex::new(state),
+            frames_max,
+        }
+    }
+
+    /// Puts a frame, and writes it at once if the pen rests.
+    pub(crate) fn put(&self, frame: Bytes) -> (Put, Ask) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return (Put::Closed, Ask::Nothing);
+        }
+        state.tally.accepted += 1;
+        match mem::replace(&mut state.pen, Pen::AWAY) {
+            Pen::Resting(wire) => {
+                drop(state);
+                self.write(wire, Begun::fresh(frame))
+            }
+            pen => {
+                let unlinked = matches!(pen, Pen::Nowhere);
+                state.pen = pen;
+                let older = state.next.replace(frame);
+                state.tally.superseded += u64::from(older.is_some());
+                let ask = if unlinked && !mem::replace(&mut state.wanted, true) {
+                    Ask::Link
+                } else {
+                    Ask::Nothing
+                };
+                drop(state);
+                // `older` is freed after the lock: dropping a payload may run the allocator.
+                (
+                    if older.is_some() {
+                        Put::Superseded
+                    } else {
+                        Put::Queued
+                    },
+                    ask,
+                )
+            }
+        }
+    }
+
+    /// The socket is writable again, or somebody asked the loop to go on.
+    pub(crate) fn resume(&self) -> Ask {
+        let mut state = lock(&self.state);
+        match mem::replace(&mut state.pen, Pen::AWAY) {
+            Pen::Waiting(wire, begun) => {
+                let begun = state.choose(begun);
+                self.go(state, wire, begun)
+            }
+            Pen::Away { carries, order, .. } => {
+                state.pen = Pen::Away {
+                    edge: true,
+                    carries,
+                    order,
+                };
+                Ask::Nothing
+            }
+            pen => {
+                state.pen = pen;
+                Ask::Nothing
+            }
+        }
+    }
+
+    /// A link has come up, perhaps in place of an older one. The slot goes out, or the last frame once more.
+    pub(crate) fn attach(&self, wire: Arc<dyn Wire>) -> Ask {
+        let mut state = lock(&self.state);
+        state.wanted = false;
+        match mem::replace(&mut state.pen, Pen::AWAY) {
+            Pen::Away { edge, carries, .. } => {
+                state.pen = Pen::Away {
+                    edge,
+                    carries,
+                    order: Some(Order::Move(wire)),
+                };
+                return Ask::Nothing;
+            }
+            Pen::Waiting(_, begun) => state.take_back(begun),
+            Pen::Nowhere | Pen::Resting(_) => {}
+        }
+        let begun = state.begin();
+        self.go(state, wire, begun)
+    }
+
+    /// The link has ended.
+    pub(crate) fn detach(&self) {
+        lock(&self.state).detach();
+    }
+
+    /// The peer is gone for good: what waits is discarded, nothing more is accepted.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        state.detach();
+        let slot = state.next.take();
+        state.tally.discarded += u64::from(slot.is_some());
+        let last = state.last.take();
+        drop(state);
+        drop((slot, last));
+    }
+
+    /// Whether every accepted frame has been written, replaced or discarded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tally().waiting == 0
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        let state = lock(&self.state);
+        let with_pen = match &state.pen {
+            Pen::Waiting(_, Some(begun)) => begun.fresh,
+            Pen::Away { carries, .. } => *carries,
+            _ => false,
+        };
+        Tally {
+            waiting: u64::from(state.next.is_some()) + u64::from(with_pen),
+            ..state.tally
+        }
+    }
+
+    /// Starts to write `begun`, or lets the pen rest if there is nothing. `state.pen` is `Away`.
+    fn go(
+        &self,
+        mut state: super::sync::MutexGuard<'_, State>,
+        wire: Arc<dyn Wire>,
+        begun: Option<Begun>,
+    ) -> Ask {
+        let Some(begun) = begun else {
+            state.pen = Pen::Resting(wire);
+            return Ask::Nothing;
+        };
+        state.pen = Pen::Away {
+            edge: false,
+            carries: begun.fresh,
+            order: None,
+        };
+        drop(state);
+        self.write(wire, begun).1
+    }
+
+    /// Writes with the pen in hand until the slot is empty or the socket full. `Put` is what became of `begun`.
+    fn write(&self, mut wire: Arc<dyn Wire>, mut begun: Begun) -> (Put, Ask) {
+        let mut first = Put::Queued;
+        let mut frames = 0;
+        loop {
+            let progress = begun.write_to(&*wire);
+            let mut state = lock(&self.state);
+            let Pen::Away { edge, order, .. } = mem::replace(&mut state.pen, Pen::AWAY) else {
+                unreachable!("only the holder of the pen puts it back");
+            };
+            let done = matches!(progress, Progress::Done);
+            let (rest, older) = if done {
+                (None, state.finished(begun))
+            } else {
+                (Some(begun), None)
+            };
+            if done && frames == 0 {
+                first = Put::Written;
+            }
+            frames += 1;
+            let next = match (order, progress) {
+                (Some(Order::Drop), _) => {
+                    state.take_back(rest);
+                    state.pen = Pen::Nowhere;
+                    return (first, Ask::Nothing);
+                }
+                (Some(Order::Move(to)), _) => {
+                    state.take_back(rest);
+                    wire = to;
+                    state.begin()
+                }
+                (None, Progress::Done) if frames >= self.frames_max && state.next.is_some() => {
+                    state.pen = Pen::Waiting(wire, None);
+                    return (first, Ask::Resume);
+                }
+                (None, Progress::Done) => state.choose(None),
+                (None, Progress::Full) if edge => state.choose(rest),
+                (None, Progress::Full) => {
+                    let rest = state.unbegin(rest);
+                    state.pen = Pen::Waiting(wire, rest);
+                    return (first, Ask::Nothing);
+                }
+                (None, Progress::Broken(kind)) => {
+                    state.pen = Pen::Waiting(wire, rest);
+                    return (first, Ask::Broken(kind));
+                }
+            };
+            let Some(next) = next else {
+                state.pen = Pen::Resting(wire);
+                return (first, Ask::Nothing);
+            };
+            state.pen = Pen::Away {
+                edge: false,
+                carries: next.fresh,
+                order: None,
+            };
+            drop(state);
+            drop(older);
+            begun = next;
+        }
+    }
+}
+
+impl Pen {
+    const AWAY: Self = Self::Away {
+        edge: false,
+        carries: true,
+        order: None,
+    };
+}
+
+impl State {
+    /// What goes first over a new link: the slot, else the last frame once more.
+    fn begin(&mut self) -> Option<Begun> {
+        match self.next.take() {
+            Some(frame) => Some(Begun::fresh(frame)),
+            None => self.last.clone().map(|frame| Begun {
+                frame,
+                done: 0,
+                fresh: false,
+            }),
+        }
+    }
+
+    /// What goes next over the same link: what has begun, unless nothing of it has left and the slot is newer.
+    fn choose(&mut self, begun: Option<Begun>) -> Option<Begun> {
+        match self.unbegin(begun) {
+            Some(begun) if begun.done > 0 || self.next.is_none() => Some(begun),
+            _ => self.next.take().map(Begun::fresh),
+        }
+    }
+
+    /// An accepted frame of which nothing has left is not begun: it goes back to the slot, where a newer one wins.
+    fn unbegin(&mut self, begun: Option<Begun>) -> Option<Begun> {
+        match begun {
+            Some(begun) if begun.done == 0 && begun.fresh => {
+                self.take_back(Some(begun));
+                None
+            }
+            begun => begun,
+        }
+    }
+
+    /// Takes back what cannot be finished on its link: it waits again, unless the slot has something newer.
+    fn take_back(&mut self, begun: Option<Begun>) {
+        match begun {
+            // Not fresh: it is the last frame, which is kept anyway.
+            None | Some(Begun { fresh: false, .. }) => {}
+            Some(_) if self.closed => self.tally.discarded += 1,
+            Some(_) if self.next.is_some() => self.tally.superseded += 1,
+            Some(begun) => self.next = Some(begun.frame),
+        }
+    }
+
+    /// Accounts for a frame that was written to its end. Returns the one that was the last before, to be freed.
+    fn finished(&mut self, begun: Begun) -> Option<Bytes> {
+        if begun.fresh {
+            self.tally.written += 1;
+        } else {
+            self.tally.resent += 1;
+        }
+        self.tally.bytes += begun.done as u64;
+        if self.closed {
+            Some(begun.frame)
+        } else {
+            self.last.replace(begun.frame)
+        }
+    }
+
+    fn detach(&mut self) {
+        match mem::replace(&mut self.pen, Pen::Nowhere) {
+            Pen::Away { edge, carries, .. } => {
+                self.pen = Pen::Away {
+                    edge,
+                    carries,
+                    order: Some(Order::Drop),
+                };
+            }
+            Pen::Waiting(_, begun) => self.take_back(begun),
+            Pen::Nowhere | Pen::Resting(_) => {}
+        }
+    }
+}
+
+impl Begun {
+    fn fresh(frame: Bytes) -> Self {
+        Self {
+            frame,
+            done: 0,
+            fresh: true,
+        }
+    }
+
+    fn write_to(&mut self, wire: &dyn Wire) -> Progress {
+        // The public calls refuse longer frames.
+        let len = u32::try_from(self.frame.len()).expect("a frame is at most 512 KiB long");
+        let prefix = len.to_be_bytes();
+        loop {
+            let written = match self.done.checked_sub(prefix.len()) {
+                None => wire.write(&[
+                    IoSlice::new(&prefix[self.done..]),
+                    IoSlice::new(&self.frame),
+                ]),
+                Some(at) => wire.write(&[IoSlice::new(&self.frame[at..])]),
+            };
+            match written {
+                // A socket that takes nothing of something will take nothing more.
+                Ok(0) => return Progress::Broken(io::ErrorKind::WriteZero),
+                Ok(n) => self.done += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Full,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Progress::Broken(error.kind()),
+            }
+            if self.done == prefix.len() + self.frame.len() {
+                return Progress::Done;
+            }
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! What the handles and the loop have in common: the peers, the inbox, the bell, the state of the loop.
+//!
+//! Nothing here waits for the network.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    thread::ThreadId,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    error::SendError,
+    handler::Message,
+    limits::{FRAME_BYTES_MAX, PEN_FRAMES_MAX},
+    manager::Sent,
+    proto::{Address, PeerId, Sid},
+    share::{Ask, Doorbell, Inbox, Notes, Outbox, Put},
+    stats::{Counters, Incoming, Outgoing, PeerCounters, PeerStats, Queue, Stats},
+};
+
+/// A peer, as every thread sees it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) sid: Sid,
+    pub(crate) outbox: Outbox,
+    pub(crate) counters: PeerCounters,
+    pub(crate) linked: AtomicBool,
+    /// What the loop was asked to do for this peer and has not yet looked at.
+    asked: AtomicU8,
+}
+
+/// The bits of `Peer::asked`.
+pub(crate) mod asked {
+    pub(crate) const LINK: u8 = 1;
+    pub(crate) const INITIATE: u8 = 2;
+    pub(crate) const RESUME: u8 = 4;
+    pub(crate) const BROKEN: u8 = 8;
+}
+
+impl Peer {
+    pub(crate) fn new(id: PeerId, sid: Sid) -> Self {
+        Self {
+            id,
+            sid,
+            outbox: Outbox::new(PEN_FRAMES_MAX),
+            counters: PeerCounters::default(),
+            linked: AtomicBool::new(false),
+            asked: AtomicU8::new(0),
+        }
+    }
+
+    /// What was asked since the last call.
+    pub(crate) fn take_asked(&self) -> u8 {
+        self.asked.swap(0, Ordering::AcqRel)
+    }
+
+    fn received(&self) -> Incoming {
+        Incoming {
+            frames: self.counters.frames.read(),
+            bytes: self.counters.bytes.read(),
+        }
+    }
+}
+
+/// What a listening socket is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Listening {
+    /// It is bound here.
+    Open(SocketAddr),
+    /// It is not open yet; the loop tries again.
+    Trying(Address),
+    /// The tries are used up.
+    Lost(Address),
+}
+
+/// How far the loop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Running,
+    /// It ended as it was asked to.
+    Halted,
+    /// It ended by an error or a panic.
+    Died,
+}
+
+#[derive(Debug)]
+struct State {
+    life: Life,
+    listening: Vec<Listening>,
+    loop_thread: Option<ThreadId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) own: Sid,
+    /// Sorted by sid; never changes, so that finding a member takes no lock.
+    members: Vec<Arc<Peer>>,
+    /// Observers and admitted servers.
+    guests: RwLock<BTreeMap<Sid, Arc<Peer>>>,
+    /// What guests that are gone had counted.
+    departed: Mutex<(Outgoing, Incoming)>,
+    /// Loopback goes here; in a manager it is the inbox of the application.
+    pub(crate) inbox: Arc<Inbox<Message>>,
+    /// Whether the loop empties the inbox into its handler.
+    inbox_is_for_the_loop: bool,
+    pub(crate) bell: Doorbell,
+    pub(crate) notes: Notes<Arc<Peer>>,
+    /// True exactly when the loop is to halt, and was not asked so before.
+    pub(crate) halt: AtomicBool,
+    /// True exactly when the loop is to drop its links.
+    pub(crate) drop_links: AtomicBool,
+    pub(crate) counters: Counters,
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        own: Sid,
+        members: Vec<Arc<Peer>>,
+        inbox: Arc<Inbox<Message>>,
+        inbox_is_for_the_loop: bool,
+        bell: Doorbell,
+    ) -> Self {
+        Self {
+            own,
+            members,
+            guests: RwLock::default(),
+            departed: Mutex::default(),
+            inbox,
+            inbox_is_for_the_loop,
+            bell,
+            notes: Notes::new(),
+            halt: AtomicBool::new(false),
+            drop_links: AtomicBool::new(false),
+            counters: Counters::default(),
+            state: Mutex::new(State {
+                life: Life::Running,
+                listening: Vec::new(),
+                loop_thread: None,
+            }),
+            ended: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn find(&self, sid: Sid) -> Option<Arc<Peer>> {
+        match self.member(sid) {
+            Some(peer) => Some(Arc::clone(peer)),
+            None => self
+                .guests
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&sid)
+                .cloned(),
+        }
+    }
+
+    fn member(&self, sid: Sid) -> Option<&Arc<Peer>> {
+        let index = self
+            .members
+            .binary_search_by_key(&sid, |peer| peer.sid)
+            .ok()?;
+        Some(&self.members[index])
+    }
+
+    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
+        let guests = self.guests.read().unwrap_or_else(PoisonError::into_inner);
+        let mut peers: Vec<_> = self
+            .members
+            .iter()
+            .chain(guests.values())
+            .cloned()
+            .collect();
+        peers.sort_by_key(|peer| peer.sid);
+        peers
+    }
+
+    pub(crate) fn meet(&self, peer: Arc<Peer>) {
+        self.guests
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(peer.sid, peer);
+    }
+
+    pub(crate) fn part(&self, peer: &Peer) {
+        peer.outbox.close();
+        self.guests
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&peer.sid);
+        let mut departed = lock(&self.departed);
+        departed.0.add(peer.outbox.tally());
+        let received = peer.received();
+        departed.1.frames += received.frames;
+        departed.1.bytes += received.bytes;
+    }
+
+    /// See [`Handle::to_send`](crate::Handle::to_send).
+    pub(crate) fn to_send(&self, sid: Sid, frame: Bytes) -> Result<Sent, SendError> {
+        match frame.len() {
+            0 => return Err(SendError::Empty),
+            1..=FRAME_BYTES_MAX => {}
+            len => return Err(SendError::TooLarge(len)),
+        }
+        if let Some(peer) = self.member(sid) {
+            return self.put(peer, frame);
+        }
+        if sid == self.own {
+            return self.loop_back(frame);
+        }
+        match self.find(sid) {
+            Some(peer) => self.put(&peer, frame),
+            None => Err(SendError::UnknownPeer(sid)),
+        }
+    }
+
+    fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<Sent, SendError> {
+        let (put, ask) = peer.outbox.put(frame);
+        match ask {
+            Ask::Nothing => {}
+            Ask::Link => self.ask(peer, asked::LINK),
+            Ask::Resume => self.ask(peer, asked::RESUME),
+            Ask::Broken(_) => self.ask(peer, asked::BROKEN),
+        }
+        match put {
+            Put::Written => Ok(Sent::Written),
+            Put::Queued => Ok(Sent::Queued),
+            Put::Superseded => Ok(Sent::Superseded),
+            Put::Closed if self.life() == Life::Running => Err(SendError::UnknownPeer(peer.sid)),
+            Put::Closed => Err(SendError::Halted),
+        }
+    }
+
+    fn loop_back(&self, frame: Bytes) -> Result<Sent, SendError> {
+        if !self.inbox.push(Message {
+            from: self.own,
+            payload: frame,
+        }) {
+            return Err(SendError::Halted);
+        }
+        self.counters.loopback.add(1);
+        if self.inbox_is_for_the_loop {
+            self.bell.ring();
+        }
+        Ok(Sent::Loopback)
+    }
+
+    /// Leaves a note for the loop about this peer. At most one note a peer waits.
+    pub(crate) fn ask(&self, peer: &Arc<Peer>, what: u8) {
+        // AcqRel: whoever finds the bits empty leaves the note; the loop takes the bits after the note.
+        if peer.asked.fetch_or(what, Ordering::AcqRel) == 0 {
+            self.notes.leave(Arc::clone(peer));
+        }
+        self.bell.ring();
+    }
+
+    pub(crate) fn order(&self, flag: &AtomicBool) {
+        flag.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    pub(crate) fn inbox_is_for_the_loop(&self) -> bool {
+        self.inbox_is_for_the_loop
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        lock(&self.state).life
+    }
+
+    pub(crate) fn set_loop_thread(&self, thread: ThreadId) {
+        lock(&self.state).loop_thread = Some(thread);
+    }
+
+    pub(crate) fn is_loop_thread(&self, thread: ThreadId) -> bool {
+        lock(&self.state).loop_thread == Some(thread)
+    }
+
+    pub(crate) fn set_listening(&self, door: usize, listening: Listening) {
+        let mut state = lock(&self.state);
+        match state.listening.get_mut(door) {
+            Some(place) => *place = listening,
+            None => state.listening.push(listening),
+        }
+    }
+
+    pub(crate) fn listening(&self) -> Vec<Listening> {
+        lock(&self.state).listening.clone()
+    }
+
+    /// The loop has ended: nothing is accepted, nothing comes, everybody who waits is told. Only the first call counts.
+    pub(crate) fn end(&self, life: Life) {
+        {
+            let mut state = lock(&self.state);
+            if state.life != Life::Running {
+                return;
+            }
+            state.life = life;
+            state.listening.clear();
+        }
+        for peer in self.peers() {
+            peer.outbox.close();
+            peer.linked.store(false, Ordering::Release);
+        }
+        self.inbox.close();
+        self.ended.notify_all();
+    }
+
+    pub(crate) fn wait_for_end(&self) -> Life {
+        let mut state = lock(&self.state);
+        while state.life == Life::Running {
+            state = self
+                .ended
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.life
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        let (mut sent, mut received) = *lock(&self.departed);
+        let peers: Vec<PeerStats> = self
+            .peers()
+            .iter()
+            .map(|peer| {
+                let tally = peer.outbox.tally();
+                sent.add(tally);
+                let got = peer.received();
+                received.frames += got.frames;
+                received.bytes += got.bytes;
+                let mut own = Outgoing::default();
+                own.add(tally);
+                PeerStats {
+                    sid: peer.sid,
+                    linked: peer.linked.load(Ordering::Acquire),
+                    sent: own,
+                    received: got,
+                    ups: peer.counters.ups.read(),
+                    dials: peer.counters.dials.read(),
+                }
+            })
+            .collect();
+        Stats {
+            sent,
+            received,
+            loopback: counters.loopback.read(),
+            inbox: Queue::of(&self.inbox),
+            events: Queue::default(),
+            accepted: counters.accepted.read(),
+            knocks: counters.knocks.read(),
+            rejected: counters.rejected.read(),
+            ups: counters.ups.read(),
+            downs: counters.downs.read(),
+            dials: counters.dials.read(),
+            dial_failures: counters.dial_failures.read(),
+            turns: counters.turns.read(),
+            connections: counters.connections.read(),
+            peers,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
