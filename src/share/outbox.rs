@@ -460,3 +460,287 @@ impl Begun {
         }
     }
 }
+
+#[cfg(test)]
+mod fixture {
+    use super::{super::sync::Mutex, *};
+
+    /// A socket with room for so many bytes.
+    #[derive(Debug)]
+    pub(super) struct Pipe(Mutex<(usize, Vec<u8>)>);
+
+    impl Pipe {
+        pub(super) fn with_room(room: usize) -> Arc<Self> {
+            Arc::new(Self(Mutex::new((room, Vec::new()))))
+        }
+
+        pub(super) fn make_room(&self, more: usize) {
+            lock(&self.0).0 += more;
+        }
+
+        /// The payloads that were written; panics if one is torn before the end.
+        pub(super) fn frames(&self) -> (Vec<Vec<u8>>, bool) {
+            let bytes = lock(&self.0).1.clone();
+            let (mut rest, mut frames) = (&bytes[..], Vec::new());
+            while let Some((prefix, body)) = rest.split_first_chunk::<4>() {
+                let len = u32::from_be_bytes(*prefix) as usize;
+                let Some((payload, after)) = body.split_at_checked(len) else {
+                    break;
+                };
+                frames.push(payload.to_vec());
+                rest = after;
+            }
+            (frames, rest.is_empty())
+        }
+    }
+
+    impl Wire for Pipe {
+        fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+            let mut state = lock(&self.0);
+            if state.0 == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let mut n = 0;
+            for byte in bufs.iter().flat_map(|buf| buf.iter()) {
+                if state.0 == 0 {
+                    break;
+                }
+                state.1.push(*byte);
+                state.0 -= 1;
+                n += 1;
+            }
+            Ok(n)
+        }
+    }
+
+    pub(super) fn assert_balance(outbox: &Outbox) {
+        let Tally {
+            accepted,
+            written,
+            superseded,
+            discarded,
+            waiting,
+            ..
+        } = outbox.tally();
+        assert_eq!(accepted, written + superseded + discarded + waiting);
+    }
+
+    pub(super) fn frame(n: u8) -> Bytes {
+        // Two bytes, so that a torn one can be told.
+        Bytes::from(vec![n, n])
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{sync::Arc as LoomArc, thread};
+
+    use super::{fixture::*, *};
+
+    #[test]
+    fn loom_of_two_callers_at_once_no_frame_is_left_behind() {
+        loom::model(|| {
+            let pipe = Pipe::with_room(usize::MAX);
+            let outbox = LoomArc::new(Outbox::new(16));
+            outbox.attach(pipe.clone());
+            let other = {
+                let outbox = LoomArc::clone(&outbox);
+                thread::spawn(move || outbox.put(frame(1)))
+            };
+            outbox.put(frame(2));
+            other.join().unwrap();
+            let (frames, whole) = pipe.frames();
+            assert!(whole);
+            let tally = outbox.tally();
+            assert_eq!((tally.accepted, tally.waiting), (2, 0));
+            assert_eq!(tally.written + tally.superseded, 2);
+            assert_eq!(frames.len() as u64, tally.written);
+        });
+    }
+
+    #[test]
+    fn loom_an_edge_while_somebody_writes_is_not_lost() {
+        loom::model(|| {
+            // Room for half a frame: the writer finds the socket full while the loop makes room.
+            let pipe = Pipe::with_room(3);
+            let outbox = LoomArc::new(Outbox::new(16));
+            outbox.attach(pipe.clone());
+            let the_loop = {
+                let (outbox, pipe) = (LoomArc::clone(&outbox), pipe.clone());
+                thread::spawn(move || {
+                    // One edge, and never another.
+                    pipe.make_room(100);
+                    outbox.resume();
+                })
+            };
+            outbox.put(frame(1));
+            outbox.put(frame(2));
+            the_loop.join().unwrap();
+            let (frames, whole) = pipe.frames();
+            assert!(whole, "the remainder was left behind");
+            assert_eq!(frames.last().map(Vec::as_slice), Some(&[2, 2][..]));
+            assert_eq!(outbox.tally().waiting, 0);
+            assert_balance(&outbox);
+        });
+    }
+
+    #[test]
+    fn loom_a_new_link_under_a_writer_gets_the_newest_frame() {
+        loom::model(|| {
+            let (old, new) = (Pipe::with_room(3), Pipe::with_room(usize::MAX));
+            let outbox = LoomArc::new(Outbox::new(16));
+            outbox.attach(old);
+            let the_loop = {
+                let (outbox, new) = (LoomArc::clone(&outbox), new.clone());
+                thread::spawn(move || {
+                    outbox.detach();
+                    outbox.attach(new);
+                })
+            };
+            outbox.put(frame(1));
+            outbox.put(frame(2));
+            the_loop.join().unwrap();
+            let (frames, whole) = new.frames();
+            assert!(whole);
+            assert!(
+                frames.is_sorted(),
+                "an older frame came after a newer one: {frames:?}"
+            );
+            assert_eq!(frames.last().map(Vec::as_slice), Some(&[2, 2][..]));
+            assert_balance(&outbox);
+        });
+    }
+
+    #[test]
+    fn loom_closing_under_a_writer_accounts_for_every_frame() {
+        loom::model(|| {
+            let outbox = LoomArc::new(Outbox::new(16));
+            outbox.attach(Pipe::with_room(3));
+            let the_loop = {
+                let outbox = LoomArc::clone(&outbox);
+                thread::spawn(move || outbox.close())
+            };
+            outbox.put(frame(1));
+            outbox.put(frame(2));
+            the_loop.join().unwrap();
+            assert_eq!(outbox.tally().waiting, 0);
+            assert_balance(&outbox);
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{fixture::*, *};
+
+    #[test]
+    fn a_frame_is_written_where_it_is_put() {
+        let (pipe, outbox) = (Pipe::with_room(usize::MAX), Outbox::new(16));
+        assert_eq!(outbox.attach(pipe.clone()), Ask::Nothing);
+        assert_eq!(outbox.put(frame(1)), (Put::Written, Ask::Nothing));
+        assert_eq!(pipe.frames(), (vec![vec![1, 1]], true));
+    }
+
+    #[test]
+    fn without_a_link_the_newest_waits_and_the_loop_is_asked_once() {
+        let outbox = Outbox::new(16);
+        assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Link));
+        assert_eq!(outbox.put(frame(2)), (Put::Superseded, Ask::Nothing));
+        let pipe = Pipe::with_room(usize::MAX);
+        outbox.attach(pipe.clone());
+        assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
+        assert_balance(&outbox);
+    }
+
+    #[test]
+    fn a_frame_that_has_begun_is_finished_and_one_that_has_not_is_replaced() {
+        let (pipe, outbox) = (Pipe::with_room(8), Outbox::new(16));
+        outbox.attach(pipe.clone());
+        assert_eq!(outbox.put(frame(1)).0, Put::Written);
+        assert_eq!(
+            outbox.put(frame(2)).0,
+            Put::Queued,
+            "two of its bytes have left"
+        );
+        assert_eq!(outbox.put(frame(3)).0, Put::Queued);
+        assert_eq!(outbox.put(frame(4)).0, Put::Superseded);
+        pipe.make_room(100);
+        outbox.resume();
+        assert_eq!(
+            pipe.frames(),
+            (vec![vec![1, 1], vec![2, 2], vec![4, 4]], true)
+        );
+        assert_balance(&outbox);
+    }
+
+    #[test]
+    fn a_frame_of_which_nothing_has_left_can_be_replaced() {
+        let (pipe, outbox) = (Pipe::with_room(6), Outbox::new(16));
+        outbox.attach(pipe.clone());
+        outbox.put(frame(1));
+        assert_eq!(outbox.put(frame(2)).0, Put::Queued, "the socket is full");
+        assert_eq!(outbox.put(frame(3)).0, Put::Superseded);
+        pipe.make_room(100);
+        outbox.resume();
+        assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![3, 3]], true));
+    }
+
+    #[test]
+    fn the_last_frame_goes_over_a_new_link_once_more() {
+        let (old, new, outbox) = (Pipe::with_room(100), Pipe::with_room(100), Outbox::new(16));
+        outbox.attach(old);
+        outbox.put(frame(1));
+        outbox.detach();
+        outbox.attach(new.clone());
+        assert_eq!(new.frames(), (vec![vec![1, 1]], true));
+        assert_eq!((outbox.tally().written, outbox.tally().resent), (1, 1));
+    }
+
+    #[test]
+    fn a_waiting_frame_goes_over_a_new_link_in_place_of_the_last() {
+        let (old, new, outbox) = (Pipe::with_room(100), Pipe::with_room(100), Outbox::new(16));
+        outbox.attach(old);
+        outbox.put(frame(1));
+        outbox.detach();
+        outbox.put(frame(2));
+        outbox.attach(new.clone());
+        assert_eq!(new.frames(), (vec![vec![2, 2]], true));
+        assert_eq!(outbox.tally().resent, 0);
+    }
+
+    #[test]
+    fn a_frame_cut_off_by_the_end_of_its_link_waits_again() {
+        let (old, new, outbox) = (Pipe::with_room(9), Pipe::with_room(100), Outbox::new(16));
+        outbox.attach(old);
+        outbox.put(frame(1));
+        outbox.put(frame(2));
+        outbox.detach();
+        assert_eq!(outbox.tally().waiting, 1);
+        outbox.attach(new.clone());
+        assert_eq!(new.frames(), (vec![vec![2, 2]], true));
+        assert_balance(&outbox);
+    }
+
+    #[test]
+    fn a_last_frame_that_has_not_begun_gives_way_to_a_newer_one() {
+        let (old, new, outbox) = (Pipe::with_room(100), Pipe::with_room(0), Outbox::new(16));
+        outbox.attach(old);
+        outbox.put(frame(1));
+        outbox.attach(new.clone());
+        outbox.put(frame(2));
+        new.make_room(100);
+        outbox.resume();
+        assert_eq!(new.frames(), (vec![vec![2, 2]], true));
+        assert_balance(&outbox);
+    }
+
+    #[test]
+    fn a_closed_outbox_takes_nothing_and_discards_what_waits() {
+        let outbox = Outbox::new(16);
+        outbox.put(frame(1));
+        outbox.close();
+        assert_eq!(outbox.put(frame(2)), (Put::Closed, Ask::Nothing));
+        assert_eq!(outbox.tally().discarded, 1);
+        assert_balance(&outbox);
+    }
+}
