@@ -154,7 +154,6 @@ impl Config {
     ///     .build()?;
     /// # Ok::<(), quorum_cnx::ConfigError>(())
     /// ```
-    #[must_use]
     pub fn builder(own: Sid) -> ConfigBuilder {
         ConfigBuilder {
             own,
@@ -202,7 +201,7 @@ impl Config {
         let beside = path
             .as_ref()
             .parent()
-            .unwrap_or(Path::new(""))
+            .unwrap_or_else(|| Path::new(""))
             .join(dynamic);
         let text = read(Path::new(dynamic)).or_else(|error| read(&beside).map_err(|_| error))?;
         let servers = zoo_cfg::parse_servers(&text).map_err(|error| ConfigError::ZooCfg {

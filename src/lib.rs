@@ -1,5 +1,125 @@
-//! The connection manager of a quorum.
+//! The peer connection manager of a quorum: every server runs one, and together they keep exactly
+//! one live TCP connection between every pair of servers, over which each server always holds out
+//! its latest message to each other one.
+//!
+//! It does what ZooKeeper's `QuorumCnxManager` does, with one event loop in place of two threads per
+//! peer, and speaks the same bytes: it can sit in the election mesh of real ZooKeeper servers
+//! (3.4, 3.5 and later).
+//!
+//! ```text
+//!                  any thread                          the loop's thread
+//!
+//!   to_send(sid) --> outbox: one slot, newest wins       sockets <--> links (a slab)
+//!        |              |                                             |
+//!        |              +-- written at once if the socket takes it    |
+//!        |                                                            v
+//!        +-- own sid --> inbox: 100, oldest goes <------------- frames, handler
+//!                           |                                         |
+//!   recv() <----------------+        roster: who is linked, dialed, left alone until when
+//! ```
+//!
+//! # Example
+//!
+//! ```
+//! use std::{net::TcpListener, time::Duration};
+//! use quorum_cnx::{CnxManager, Config, Event, Sid};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Two servers in one process; sockets that are bound already spare us fixed ports.
+//! let sockets = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+//! let [one, two] = [sockets[0].local_addr()?.to_string(), sockets[1].local_addr()?.to_string()];
+//! let mut managers = Vec::new();
+//! for (sid, socket) in (1..).map(Sid).zip(sockets) {
+//!     let config = Config::builder(sid).server(Sid(1), &one).server(Sid(2), &two);
+//!     managers.push(CnxManager::start(config.listener(socket).build()?)?);
+//! }
+//!
+//! managers[0].to_send(Sid(2), "vote for 2")?; // waits in the slot until the link is up
+//! let message = managers[1].recv_timeout(Duration::from_secs(10))?;
+//! assert_eq!((message.from, &message.payload[..]), (Sid(1), &b"vote for 2"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! 1. [`to_send`](Handle::to_send) never waits for the network, a name lookup or another peer. It
+//!    returns what became of the frame.
+//! 2. One slot per peer, newest wins: a frame that has not begun to leave is replaced by a newer one,
+//!    and the sender learns of it. A frame that has begun is finished first: the receiver never sees
+//!    a torn frame.
+//! 3. When a link comes up and the slot is empty, the last frame written to that peer is sent once
+//!    more, since it may have died with the old link. So the newest frame for a reachable peer arrives
+//!    at least once; duplicates of it are normal; an older frame never arrives after a newer one from
+//!    the same sender.
+//! 4. Frames for the own sid go straight to the inbox.
+//! 5. Received messages wait in one inbox of 100; when it is full the oldest goes, and is counted.
+//! 6. Frames of length below 1 or above 524 288 bytes end the link. Nothing that arrives from the
+//!    network ends the loop, a listening socket or the process.
+//! 7. Every accepted frame is accounted for: `accepted = written + superseded + discarded + waiting`
+//!    ([`Outgoing`]).
+//! 8. [`halt`](CnxManager::halt) returns when the port is free, all sockets are closed and the loop's
+//!    thread has ended; it needs no cooperation from any peer.
+//!
+//! # What is not
+//!
+//! - No queue: of the frames for a slow or absent peer, only the newest arrives.
+//! - No acknowledgement: [`Sent::Written`] means that the kernel has the frame, not that the peer has.
+//! - No order between peers, and none between a frame and an [`Event`] on another thread.
+//! - No secrecy and no authentication: a sid is believed when it is configured. A stranger cannot cut
+//!   or take over a live link of a member ([`Replace::Proven`]), but who reaches the port can take the
+//!   place of a member that is away. SASL and TLS of ZooKeeper are not spoken.
+//! - Clocks are monotonic ones; nothing depends on the time of day.
+//!
+//! # Words
+//!
+//! *peer*: a member, an admitted server or an observer, named by its [`Sid`]. *link*: the one TCP
+//! connection to a peer. *initial message* or *challenge*: the bytes with which a dialer names itself.
+//! *knock*: the connection by which a smaller sid asks a larger one to dial back. *frame*: a 4-byte
+//! big-endian length, then the payload. *outbox*: what waits for one peer. *inbox*: received messages
+//! waiting for the application. *roster*: who is linked, who is being dialed, who is left alone until
+//! when. *turn*: one round of the loop.
+//!
+//! # On the wire
+//!
+//! | message | bytes |
+//! |---|---|
+//! | initial message, [`Challenge::Bare`] | sid (8) |
+//! | initial message, [`Challenge::V1`] | -65536 (8), sid (8), n (4), `host:port` (n) |
+//! | initial message, [`Challenge::V2`] | -65535 (8), sid (8), n (4), <code>host:port&#124;host:port...</code> (n) |
+//! | frame | length (4), payload (length) |
+//!
+//! All integers are signed and big-endian. Nobody answers an initial message; frames may follow it
+//! directly.
+//!
+//! # Limits
+//!
+//! Everything that can grow has a bound with a name and a reason: see [`limits`] for the defaults and
+//! [`ConfigBuilder`] for what can be changed.
+//!
+//! # Two ways to use it
+//!
+//! - [`CnxManager`]: the loop has a thread of its own; messages come through the inbox.
+//! - [`EventLoop`]: the application's thread turns the loop, alone or nested in a loop of its own
+//!   (it is [`AsFd`](std::os::fd::AsFd)), and a [`Handler`] is called where a frame is decoded. An
+//!   answer given there leaves in the same turn: two thread hops per round trip instead of six.
+//!
+//! # Platforms
+//!
+//! Unix systems that mio supports. On Linux and Android a dead peer is found within
+//! [`peer_dead_after`](ConfigBuilder::peer_dead_after) (`TCP_USER_TIMEOUT`), and the kernel holds at
+//! most [`unsent_limit`](ConfigBuilder::unsent_limit) unsent bytes in front of the newest frame
+//! (`TCP_NOTSENT_LOWAT`); elsewhere the first relies on keepalive alone and the second has no effect.
+//!
+//! # How it is built
+//!
+//! `manager` (what the application holds) and `driver` (the loop, and the only folder that knows the
+//! operating system) meet in `shared` and `share` (what several threads touch, model-checked with
+//! loom). The driver asks `proto`, the rules without a clock or a socket, and obeys. The loop runs on
+//! a [`Net`]: the real one is [`MioNet`], and the tests turn the same loop on a simulated one.
+
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod config;
 mod driver;

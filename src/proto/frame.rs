@@ -50,68 +50,58 @@ impl Assembler {
         &mut self,
         input: &mut &'a [u8],
     ) -> Result<Option<Payload<'a>>, BadLength> {
-        loop {
-            match &mut self.partial {
-                Partial::Nothing => {
-                    let Some((prefix, rest)) = input.split_first_chunk::<PREFIX_BYTES>() else {
-                        if !input.is_empty() {
-                            let mut bytes = [0; PREFIX_BYTES];
-                            bytes[..input.len()].copy_from_slice(input);
-                            self.partial = Partial::Prefix {
-                                bytes,
-                                have: input.len(),
-                            };
-                            *input = &[];
-                        }
-                        return Ok(None);
-                    };
-                    let len = length(*prefix)?;
-                    if let Some((payload, rest)) = rest.split_at_checked(len) {
-                        *input = rest;
-                        return Ok(Some(Payload::Borrowed(payload)));
+        let len = match &mut self.partial {
+            Partial::Nothing => match input.split_first_chunk::<PREFIX_BYTES>() {
+                Some((prefix, rest)) => {
+                    *input = rest;
+                    length(*prefix)?
+                }
+                None => {
+                    if !input.is_empty() {
+                        let mut bytes = [0; PREFIX_BYTES];
+                        bytes[..input.len()].copy_from_slice(input);
+                        self.partial = Partial::Prefix {
+                            bytes,
+                            have: input.len(),
+                        };
+                        *input = &[];
                     }
-                    self.partial = Partial::Body {
-                        buf: rest.to_vec(),
-                        have: rest.len(),
-                        len,
-                    };
-                    *input = &[];
                     return Ok(None);
                 }
-                Partial::Prefix { bytes, have } => {
-                    let taken = input.len().min(PREFIX_BYTES - *have);
-                    bytes[*have..*have + taken].copy_from_slice(&input[..taken]);
-                    *have += taken;
-                    *input = &input[taken..];
-                    if *have < PREFIX_BYTES {
-                        return Ok(None);
-                    }
-                    let len = length(*bytes)?;
-                    if let Some((payload, rest)) = input.split_at_checked(len) {
-                        *input = rest;
-                        self.partial = Partial::Nothing;
-                        return Ok(Some(Payload::Borrowed(payload)));
-                    }
-                    self.partial = Partial::Body {
-                        buf: input.to_vec(),
-                        have: input.len(),
-                        len,
-                    };
-                    *input = &[];
+            },
+            Partial::Prefix { bytes, have } => {
+                let taken = input.len().min(PREFIX_BYTES - *have);
+                bytes[*have..*have + taken].copy_from_slice(&input[..taken]);
+                *have += taken;
+                *input = &input[taken..];
+                if *have < PREFIX_BYTES {
                     return Ok(None);
                 }
-                Partial::Body { buf, have, len } => {
-                    let taken = input.len().min(*len - *have);
-                    // What `room` has made is used before more is made.
-                    let (first, more) = input[..taken].split_at(taken.min(buf.len() - *have));
-                    buf[*have..*have + first.len()].copy_from_slice(first);
-                    buf.extend_from_slice(more);
-                    *have += taken;
-                    *input = &input[taken..];
-                    return Ok(self.whole().map(Payload::Owned));
-                }
+                length(*bytes)?
             }
+            Partial::Body { buf, have, len } => {
+                let taken = input.len().min(*len - *have);
+                // What `room` has made is used before more is made.
+                let (first, more) = input[..taken].split_at(taken.min(buf.len() - *have));
+                buf[*have..*have + first.len()].copy_from_slice(first);
+                buf.extend_from_slice(more);
+                *have += taken;
+                *input = &input[taken..];
+                return Ok(self.whole().map(Payload::Owned));
+            }
+        };
+        if let Some((payload, rest)) = input.split_at_checked(len) {
+            *input = rest;
+            self.partial = Partial::Nothing;
+            return Ok(Some(Payload::Borrowed(payload)));
         }
+        self.partial = Partial::Body {
+            buf: input.to_vec(),
+            have: input.len(),
+            len,
+        };
+        *input = &[];
+        Ok(None)
     }
 
     /// Room to read the rest of a large frame straight into, then to be passed to [`filled`](Self::filled).

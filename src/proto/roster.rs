@@ -97,6 +97,8 @@ struct Peer {
     /// True exactly when the peer is to be linked.
     wanted: bool,
     backoff: Backoff,
+    /// It is not dialed before, unless it knocks.
+    alone_until: Option<Instant>,
     /// No knock is answered before.
     deaf_until: Option<Instant>,
     /// Under which time it stands in the agenda.
@@ -184,30 +186,31 @@ impl Roster {
     }
 
     /// The loop has started.
-    pub(crate) fn on_start(&mut self, todo: &mut Vec<Action>) {
-        if self.rules.eager {
-            self.want_all(todo);
+    pub(crate) fn on_start(&mut self, now: Instant, todo: &mut Vec<Action>) {
+        if !self.rules.eager {
+            return;
+        }
+        let members: Vec<PeerId> = self.by_sid.values().copied().collect();
+        for peer in members {
+            self.want(peer, now, todo);
         }
     }
 
-    /// All members are to be linked.
-    pub(crate) fn want_all(&mut self, todo: &mut Vec<Action>) {
-        let ids: Vec<PeerId> = self.by_sid.values().copied().collect();
-        for peer in ids {
-            self.want(peer, todo);
-        }
-    }
-
-    /// This peer is to be linked.
-    pub(crate) fn want(&mut self, id: PeerId, todo: &mut Vec<Action>) {
+    /// This peer is to be linked: at once, or when it has been left alone for long enough.
+    pub(crate) fn want(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let peer = self.peer_mut(id);
         if peer.link.is_some() || peer.kind == Kind::Observer {
             return;
         }
         peer.wanted = true;
         if peer.attempt == Attempt::Rest {
-            peer.attempt = Attempt::Underway;
-            todo.push(Action::Dial { peer: id });
+            match peer.alone_until.filter(|until| *until > now) {
+                Some(until) => peer.attempt = Attempt::Waiting { until },
+                None => {
+                    peer.attempt = Attempt::Underway;
+                    todo.push(Action::Dial { peer: id });
+                }
+            }
         }
         self.settle(id);
     }
@@ -306,10 +309,12 @@ impl Roster {
     }
 
     /// A connection that the roster knows as a link or as a challenger of the peer has ended.
+    /// `demand`: something waits for the peer.
     pub(crate) fn on_down(
         &mut self,
         id: PeerId,
         key: LinkKey,
+        demand: bool,
         now: Instant,
         todo: &mut Vec<Action>,
     ) {
@@ -340,7 +345,7 @@ impl Roster {
             self.part(id, todo);
             return;
         }
-        peer.wanted = eager && peer.kind == Kind::Member;
+        peer.wanted = demand || (eager && peer.kind == Kind::Member);
         if peer.attempt == Attempt::Rest {
             self.retry(id, now);
         } else {
@@ -426,7 +431,10 @@ impl Roster {
         if let Some(until) = peer.deaf_until.filter(|until| *until > now) {
             if peer.link.is_none() {
                 peer.wanted = true;
-                peer.attempt = Attempt::Waiting { until };
+                // Not later than it would have been dialed anyway.
+                if peer.attempt == Attempt::Rest {
+                    peer.attempt = Attempt::Waiting { until };
+                }
                 self.settle(id);
             }
             return;
@@ -469,19 +477,19 @@ impl Roster {
         self.settle(id);
     }
 
-    /// An attempt has ended without a link: another one follows later, if the peer is wanted.
+    /// A link or an attempt has ended: the peer is left alone for a while, and then dialed if it is wanted.
     fn retry(&mut self, id: PeerId, now: Instant) {
+        // The larger side goes first, so that its dial and a knock seldom cross.
         let patience = if self.knocks(id) {
             self.rules.backoff_min
         } else {
             Duration::ZERO
         };
         let peer = &mut self.peers[id.0 as usize];
+        let until = now + patience + peer.backoff.next(&mut self.chance);
+        peer.alone_until = Some(until);
         peer.attempt = if peer.wanted && peer.link.is_none() {
-            // The larger side goes first, so that its dial and a knock seldom cross.
-            Attempt::Waiting {
-                until: now + patience + peer.backoff.next(&mut self.chance),
-            }
+            Attempt::Waiting { until }
         } else {
             Attempt::Rest
         };
@@ -502,6 +510,7 @@ impl Roster {
             attempt: Attempt::Rest,
             wanted: false,
             backoff: Backoff::new(self.rules.backoff_min, self.rules.backoff_max),
+            alone_until: None,
             deaf_until: None,
             due: None,
         };

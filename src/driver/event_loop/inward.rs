@@ -1,0 +1,247 @@
+//! In: connections are accepted and name themselves, links are read.
+//!
+//! Nothing here dials or writes.
+
+use std::{io, mem, net::SocketAddr, sync::Arc, time::Instant};
+
+use super::EventLoop;
+use crate::{
+    driver::{
+        links::Phase,
+        net::{Net, Stream as _},
+        pump::{self, Pumped},
+    },
+    error::Reason,
+    handler::{Event, Frame, Handler},
+    limits::ACCEPTS_PER_TURN,
+    proto::{Hello, LinkKey, Sid, Verdict},
+};
+
+/// Errors of `accept(2)` in one turn after which a door rests: each may concern one connection only, all of them not.
+const ACCEPT_ERRORS_MAX: usize = 8;
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    pub(super) fn accept(&mut self, now: Instant) {
+        let doors: Vec<usize> = self.doors.knocked().collect();
+        for door in doors {
+            let mut errors = 0;
+            for _ in 0..ACCEPTS_PER_TURN {
+                match self.net.accept(door) {
+                    Ok((stream, addr)) => self.welcome(stream, addr, now),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.doors.on_empty(door);
+                        break;
+                    }
+                    Err(error) => {
+                        // Most errors concern the one connection that is already gone again: accept(2).
+                        errors += 1;
+                        if is_exhaustion(&error) || errors >= ACCEPT_ERRORS_MAX {
+                            self.doors.on_exhausted(door, now);
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn welcome(&mut self, stream: N::Stream, addr: SocketAddr, now: Instant) {
+        self.handle.shared().counters.accepted.add(1);
+        if self.links.greeting() >= self.knobs.pending_max {
+            let oldest = self
+                .links
+                .oldest_greeting()
+                .expect("there are as many as allowed");
+            self.end(oldest, Reason::Evicted, now);
+        }
+        if let Err(error) = self.net.watch(&stream, self.links.next_index()) {
+            self.tell(
+                Event::Rejected {
+                    addr,
+                    sid: None,
+                    reason: Reason::of_io(&error),
+                },
+                now,
+            );
+            return;
+        }
+        let key =
+            self.links
+                .insert_greeting(Arc::new(stream), addr, now + self.knobs.handshake_timeout);
+        self.look_at(key);
+    }
+
+    /// Has the link read in this turn or the next: its edge may have come already.
+    pub(super) fn look_at(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(key) {
+            if !mem::replace(&mut link.busy, true) {
+                self.busy.push(key);
+            }
+        }
+    }
+
+    pub(super) fn read(&mut self, now: Instant) {
+        let mut round = mem::take(&mut self.busy);
+        for key in round.drain(..) {
+            let Some(link) = self.links.get_mut(key) else {
+                continue;
+            };
+            link.busy = false;
+            match &link.phase {
+                Phase::Open { .. } => self.pump(key, now),
+                Phase::Greeting { .. } => self.greet(key, now),
+                Phase::Knocking { .. } => self.hang_on(key, now),
+                // A challenger is not read, but it is let go when it leaves.
+                Phase::Named { .. } if link.ended => self.end(key, Reason::ClosedEarly, now),
+                Phase::Named { .. } | Phase::Dialing { .. } | Phase::Buried => {}
+            }
+        }
+        // Those that have more to read stand in `busy` again; the room is kept.
+        round.append(&mut self.busy);
+        self.busy = round;
+    }
+
+    pub(super) fn pump(&mut self, key: LinkKey, now: Instant) {
+        let Self {
+            links,
+            peers,
+            handler,
+            handle,
+            stage,
+            roster,
+            ..
+        } = self;
+        let Some(link) = links.get_mut(key) else {
+            return;
+        };
+        let Phase::Open {
+            peer: id,
+            frames,
+            held,
+            proved,
+        } = &mut link.phase
+        else {
+            return;
+        };
+        let (id, peer) = (
+            *id,
+            peers[id.0 as usize]
+                .as_ref()
+                .expect("an open link has a peer"),
+        );
+        let (mut count, mut bytes) = (0, 0);
+        let pumped = pump::frames(&*link.stream, frames, held, stage, link.ended, |payload| {
+            count += 1;
+            let frame = Frame(payload);
+            bytes += frame.len() as u64;
+            handler.on_frame(peer.sid, frame, handle);
+        });
+        if count > 0 {
+            peer.counters.frames.add(count);
+            peer.counters.bytes.add(bytes);
+            handler.on_burst_end(handle);
+            if !mem::replace(proved, true) {
+                roster.on_proof(id, key);
+            }
+        }
+        match pumped {
+            Pumped::Dry => {}
+            Pumped::More => self.look_at(key),
+            Pumped::End(reason) => self.end(key, reason, now),
+        }
+    }
+
+    /// Reads on at the initial message of an accepted connection.
+    pub(super) fn greet(&mut self, key: LinkKey, now: Instant) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Phase::Greeting { heard, .. } = &mut link.phase else {
+            return;
+        };
+        match pump::hello(&*link.stream, heard) {
+            Ok(None) => {}
+            Ok(Some(hello)) => {
+                let (held, addr) = (mem::take(heard), link.addr);
+                self.introduce(key, &hello, held, addr, now);
+            }
+            Err(Pumped::End(reason)) => self.end(key, reason, now),
+            Err(Pumped::Dry | Pumped::More) => {}
+        }
+    }
+
+    /// An accepted connection has named itself.
+    pub(super) fn introduce(
+        &mut self,
+        key: LinkKey,
+        hello: &Hello,
+        held: Vec<u8>,
+        addr: SocketAddr,
+        now: Instant,
+    ) {
+        let known = self.roster.find(hello.sid);
+        let at_home = known.is_some_and(|id| self.routes.is_home(id, addr.ip()));
+        let reachable = !hello.addresses.is_empty();
+        let verdict = self
+            .roster
+            .on_hello(hello.sid, key, at_home, reachable, now, &mut self.todo);
+        let sid = if hello.sid == Sid::OBSERVER {
+            None
+        } else {
+            Some(hello.sid)
+        };
+        // A guest's route is what it said last; a member's is what the configuration says.
+        let guest = self
+            .roster
+            .find(hello.sid)
+            .filter(|id| id.0 as usize >= self.members);
+        if let Some(id) =
+            guest.filter(|id| reachable && (known.is_none() || self.roster.link(*id).is_none()))
+        {
+            self.routes.insert(id, &hello.addresses);
+        }
+        match verdict {
+            Verdict::Keep(peer) | Verdict::Wait(peer) => {
+                self.links.advance(key, Phase::Named { peer, held }, None);
+            }
+            Verdict::Knock => {
+                self.handle.shared().counters.knocks.add(1);
+                self.links.bury(key);
+            }
+            Verdict::Reject(reason) => {
+                self.links.bury(key);
+                self.tell(Event::Rejected { addr, sid, reason }, now);
+            }
+        }
+    }
+
+    /// A knock waits for the far end to hang up; what it says until then means nothing.
+    pub(super) fn hang_on(&mut self, key: LinkKey, now: Instant) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        match link.stream.read(&mut self.stage) {
+            Ok(0) => self.end(key, Reason::Closed, now),
+            Ok(_) => self.look_at(key),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.look_at(key),
+            Err(error) => self.end(key, Reason::of_io(&error), now),
+        }
+    }
+}
+
+/// Whether the machine or the process is out of descriptors or memory: waiting may help, the next connection will not.
+fn is_exhaustion(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
+        105
+    } else {
+        55
+    };
+    matches!(
+        error.raw_os_error(),
+        Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)
+    )
+}

@@ -1,0 +1,171 @@
+//! Then do: the roster's actions carried out, and connections ended, each in one place.
+//!
+//! Nothing here decides who keeps which connection.
+
+use std::{
+    mem,
+    net::Shutdown,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use super::EventLoop;
+use crate::{
+    driver::{
+        links::Phase,
+        net::{Net, Stream as _},
+    },
+    error::Reason,
+    handler::{Event, Handler},
+    proto::{Action, Assembler, LinkKey, PeerId},
+    shared::{Life, Peer},
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    pub(super) fn carry_out(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Meet { peer: id, sid } => {
+                let peer = Arc::new(Peer::new(id, sid));
+                let index = id.0 as usize;
+                if self.peers.len() <= index {
+                    self.peers.resize(index + 1, None);
+                }
+                self.handle.shared().meet(Arc::clone(&peer));
+                self.peers[index] = Some(peer);
+            }
+            Action::Part { peer: id } => {
+                self.routes.remove(id);
+                if let Some(peer) = self.peers[id.0 as usize].take() {
+                    self.handle.shared().part(&peer);
+                    self.journal.forget(peer.sid);
+                }
+            }
+            Action::Dial { peer } => {
+                self.handle.shared().counters.dials.add(1);
+                self.peer(peer).counters.dials.add(1);
+                let step = self.routes.start(peer, now);
+                self.step(peer, step, Reason::NoAddress, now);
+            }
+            Action::Cancel { peer } => {
+                if let Some(key) = self.routes.finish(peer) {
+                    self.links.bury(key);
+                }
+            }
+            Action::Up { peer, link } => self.raise(peer, link, now),
+            Action::Close { link, reason } => self.end(link, reason, now),
+        }
+    }
+
+    /// A connection becomes the link of its peer.
+    pub(super) fn raise(&mut self, id: PeerId, key: LinkKey, now: Instant) {
+        let dialed = !self.roster.knocks(id);
+        let peer = Arc::clone(self.peer(id));
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let (stream, addr) = (Arc::clone(&link.stream), link.addr);
+        let Phase::Named { held, .. } = &mut link.phase else {
+            unreachable!("a link has a name before it comes up")
+        };
+        let phase = Phase::Open {
+            peer: id,
+            frames: Assembler::default(),
+            held: mem::take(held),
+            proved: false,
+        };
+        self.links.advance(key, phase, None);
+        peer.linked.store(true, Ordering::Release);
+        peer.counters.ups.add(1);
+        self.handle.shared().counters.ups.add(1);
+        // Before anybody is told: who sends on that word finds the link.
+        let ask = peer.outbox.attach(stream);
+        self.tell(
+            Event::Up {
+                sid: peer.sid,
+                dialed: dialed && peer.sid.0 >= 0,
+                addr,
+            },
+            now,
+        );
+        self.see_to(id, ask, now);
+        // What came while it had no name was announced by an edge that is gone.
+        self.look_at(key);
+    }
+
+    /// Ends a connection for this reason, and does what its phase asks for.
+    pub(super) fn end(&mut self, key: LinkKey, reason: Reason, now: Instant) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let addr = link.addr;
+        match self.links.bury(key) {
+            Some(Phase::Dialing { peer }) => {
+                let step = self.routes.next(peer);
+                self.step(peer, step, reason, now);
+            }
+            Some(Phase::Knocking { peer }) => {
+                self.routes.finish(peer);
+                self.roster.on_knocked(peer, now);
+            }
+            Some(Phase::Greeting { .. }) => self.tell(
+                Event::Rejected {
+                    addr,
+                    sid: None,
+                    reason,
+                },
+                now,
+            ),
+            Some(Phase::Named { peer, .. }) => {
+                let sid = self.peers[peer.0 as usize].as_ref().map(|peer| peer.sid);
+                self.tell(Event::Rejected { addr, sid, reason }, now);
+                self.roster.on_down(peer, key, false, now, &mut self.todo);
+            }
+            Some(Phase::Open { peer: id, .. }) => {
+                let peer = Arc::clone(self.peer(id));
+                peer.outbox.detach();
+                peer.linked.store(false, Ordering::Release);
+                self.tell(
+                    Event::Down {
+                        sid: peer.sid,
+                        reason,
+                    },
+                    now,
+                );
+                // Something still waits for this peer: with `Dial::OnDemand`, that is the demand.
+                let demand = !peer.outbox.is_empty();
+                self.roster.on_down(id, key, demand, now, &mut self.todo);
+            }
+            Some(Phase::Buried) | None => {}
+        }
+    }
+
+    pub(super) fn bury(&mut self) {
+        for link in self.links.exhume() {
+            self.net.unwatch(&link.stream);
+            // A thread that is just writing holds the stream a moment longer; the connection ends now.
+            let _ = link.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Halts: every socket is closed when this returns.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.net.close_doors();
+        for key in self.links.keys() {
+            if let Some(Phase::Open { peer, .. }) = self.links.bury(key) {
+                let peer = Arc::clone(self.peer(peer));
+                peer.outbox.detach();
+                self.tell(
+                    Event::Down {
+                        sid: peer.sid,
+                        reason: Reason::Halted,
+                    },
+                    now,
+                );
+            }
+        }
+        self.bury();
+        self.handle.shared().counters.connections.set(0);
+        self.tell(Event::Halted, now);
+        self.handle.shared().end(Life::Halted);
+    }
+}

@@ -1,0 +1,243 @@
+//! Out: what other threads ask for, what the sockets have room for again, and the dials.
+//!
+//! Nothing here reads frames.
+
+use std::{
+    io::{self, IoSlice},
+    mem,
+    net::{Shutdown, SocketAddr},
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use super::EventLoop;
+use crate::{
+    driver::{
+        links::Phase,
+        net::{Net, Stream as _},
+        routes::{Asker, Step},
+    },
+    error::Reason,
+    handler::{Event, Frame, Handler},
+    limits::INBOX_FRAMES,
+    proto::{Address, LinkKey, Payload, PeerId, encode},
+    share::{Ask, Wire as _},
+    shared::{Listening, Shared, asked},
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    /// Looks at what other threads have left.
+    pub(super) fn answer(&mut self, now: Instant) {
+        while let Some(found) = self.net.found() {
+            let ips = found.answer.unwrap_or_default();
+            match self.routes.on_found(found.ticket, &ips) {
+                Some((Asker::Place(peer, _), Some(step))) => {
+                    self.step(peer, step, Reason::NoAddress, now)
+                }
+                Some((Asker::Door(door), _)) => {
+                    self.doors
+                        .on_found(&mut self.net, door, ips, now, &mut self.wishes);
+                }
+                Some((Asker::Place(..), None)) | None => {}
+            }
+        }
+        let shared = Arc::clone(self.handle.shared());
+        if !shared.bell.lower() {
+            return;
+        }
+        let mut notes = mem::take(&mut self.notes);
+        shared.notes.take(&mut notes);
+        for peer in notes.drain(..) {
+            let asked = peer.take_asked();
+            let known = self.peers.get(peer.id.0 as usize).and_then(Option::as_ref);
+            if !known.is_some_and(|known| Arc::ptr_eq(known, &peer)) {
+                continue;
+            }
+            if asked & asked::BROKEN != 0 {
+                self.give_up(peer.id, now);
+            }
+            if asked & asked::RESUME != 0 {
+                self.see_to(peer.id, peer.outbox.resume(), now);
+            }
+            if asked & asked::INITIATE != 0 {
+                self.roster.initiate(peer.id, &mut self.todo);
+            }
+            if asked & asked::LINK != 0 {
+                self.roster.want(peer.id, now, &mut self.todo);
+            }
+        }
+        self.notes = notes;
+        if shared.inbox_is_for_the_loop() {
+            self.loop_back(&shared);
+        }
+        if shared.drop_links.swap(false, Ordering::AcqRel) {
+            for key in self.links.keys() {
+                if matches!(
+                    self.links.get_mut(key).map(|link| &link.phase),
+                    Some(Phase::Open { .. })
+                ) {
+                    self.end(key, Reason::Dropped, now);
+                }
+            }
+        }
+        self.halting = shared.halt.load(Ordering::Acquire);
+    }
+
+    /// Hands over what the application sent to this server itself.
+    pub(super) fn loop_back(&mut self, shared: &Shared) {
+        let mut any = false;
+        // As many as can wait: those that the handler sends meanwhile have their turn in the next turn.
+        for _ in 0..INBOX_FRAMES {
+            let Ok(message) = shared.inbox.try_pop() else {
+                break;
+            };
+            self.handler.on_frame(
+                message.from,
+                Frame(Payload::Owned(message.payload)),
+                &self.handle,
+            );
+            any = true;
+        }
+        if any {
+            self.handler.on_burst_end(&self.handle);
+        }
+    }
+
+    /// Goes on writing where there is room again, and ends connects.
+    pub(super) fn write(&mut self, now: Instant) {
+        let mut round = mem::take(&mut self.writable);
+        for key in round.drain(..) {
+            match self.links.get_mut(key).map(|link| &link.phase) {
+                Some(Phase::Open { peer, .. }) => {
+                    let id = *peer;
+                    let ask = self.peer(id).outbox.resume();
+                    self.see_to(id, ask, now);
+                }
+                Some(Phase::Dialing { .. }) => self.on_connected(key, now),
+                _ => {}
+            }
+        }
+        self.writable = round;
+    }
+
+    /// What an outbox has left for the loop to do.
+    pub(super) fn see_to(&mut self, id: PeerId, ask: Ask, now: Instant) {
+        match ask {
+            Ask::Nothing => {}
+            Ask::Resume => self.handle.shared().ask(self.peer(id), asked::RESUME),
+            Ask::Link => self.roster.want(id, now, &mut self.todo),
+            Ask::Broken(_) => self.give_up(id, now),
+        }
+    }
+
+    /// Nothing can be written to this peer's link any more: what it said before is read, then it ends.
+    pub(super) fn give_up(&mut self, id: PeerId, now: Instant) {
+        let Some(key) = self.roster.link(id) else {
+            return;
+        };
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        link.ended = true;
+        self.pump(key, now);
+        self.end(key, Reason::Io(io::ErrorKind::BrokenPipe), now);
+    }
+
+    /// Does what a dial needs next, until something is underway or nothing is left.
+    pub(super) fn step(&mut self, id: PeerId, mut step: Step, mut why: Reason, now: Instant) {
+        loop {
+            let error = match step {
+                Step::Lookup(questions) => {
+                    for (ticket, host) in questions {
+                        self.net.lookup(ticket, &host);
+                    }
+                    return;
+                }
+                Step::Connect(addr) => match self.connect(id, addr, now) {
+                    Ok(()) => return,
+                    Err(error) => error,
+                },
+                Step::Exhausted => {
+                    self.handle.shared().counters.dial_failures.add(1);
+                    let sid = self.peer(id).sid;
+                    self.tell(Event::DialFailed { sid, reason: why }, now);
+                    self.roster.on_dial_failed(id, now, &mut self.todo);
+                    return;
+                }
+            };
+            why = Reason::of_io(&error);
+            step = self.routes.next(id);
+        }
+    }
+
+    pub(super) fn connect(&mut self, id: PeerId, addr: SocketAddr, now: Instant) -> io::Result<()> {
+        let stream = self.net.dial(addr)?;
+        self.net.watch(&stream, self.links.next_index())?;
+        let key =
+            self.links
+                .insert_dialing(Arc::new(stream), addr, id, now + self.knobs.connect_timeout);
+        self.routes.on_connecting(id, key);
+        Ok(())
+    }
+
+    /// A connect has ended, one way or the other.
+    pub(super) fn on_connected(&mut self, key: LinkKey, now: Instant) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Phase::Dialing { peer } = link.phase else {
+            return;
+        };
+        match link.stream.connected() {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => return self.end(key, Reason::of_io(&error), now),
+        }
+        // In one write: an acceptor may take a short read for a short message (InitialMessage.parse of ZooKeeper).
+        let stream = Arc::clone(&link.stream);
+        let challenge = encode(self.knobs.challenge, self.handle.sid(), &self.advertised());
+        match stream.write(&[IoSlice::new(&challenge)]) {
+            Ok(n) if n == challenge.len() => {}
+            Ok(_) => return self.end(key, Reason::Io(io::ErrorKind::WriteZero), now),
+            Err(error) => return self.end(key, Reason::of_io(&error), now),
+        }
+        if self.roster.knocks(peer) {
+            // Tells the far end that nothing follows; it hangs up and dials back.
+            if let Err(error) = stream.shutdown(Shutdown::Write) {
+                return self.end(key, Reason::of_io(&error), now);
+            }
+            self.links.advance(
+                key,
+                Phase::Knocking { peer },
+                Some(now + self.knobs.handshake_timeout),
+            );
+        } else {
+            self.routes.finish(peer);
+            self.links.advance(
+                key,
+                Phase::Named {
+                    peer,
+                    held: Vec::new(),
+                },
+                None,
+            );
+            self.roster.on_linked(peer, key, now, &mut self.todo);
+        }
+    }
+
+    /// The own addresses as others can use them: a port that the kernel chose takes the place of 0.
+    pub(super) fn advertised(&self) -> Vec<Address> {
+        let mut listening = self.handle.listening().into_iter();
+        let bound = |listening: Option<Listening>| match listening {
+            Some(Listening::Open(at)) => at.port(),
+            _ => 0,
+        };
+        self.own_addresses
+            .iter()
+            .map(|address| match (address.port(), bound(listening.next())) {
+                (0, port) => Address::new(address.host(), port),
+                _ => address.clone(),
+            })
+            .collect()
+    }
+}
