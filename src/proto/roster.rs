@@ -581,3 +581,443 @@ impl Peer {
         challenges_something && waits_for_something && works_for_it
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const OWN: Sid = Sid(5);
+    const SMALL: Sid = Sid(2);
+    const LARGE: Sid = Sid(9);
+
+    fn rules() -> Rules {
+        Rules {
+            own: OWN,
+            eager: true,
+            newest: false,
+            guests_max: 0,
+            observers_max: 2,
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(1),
+            patience: Duration::from_secs(6),
+        }
+    }
+
+    /// A roster of 2, 5 (own) and 9 with a clock that only the test moves.
+    struct Bench {
+        roster: Roster,
+        now: Instant,
+        todo: Vec<Action>,
+        keys: u32,
+    }
+
+    impl Bench {
+        fn new(rules: Rules) -> Self {
+            let roster = Roster::new(rules, [SMALL, LARGE], 1);
+            Self {
+                roster,
+                now: Instant::now(),
+                todo: Vec::new(),
+                keys: 0,
+            }
+        }
+
+        /// One that has started, and whose first two dials are underway.
+        fn started(rules: Rules) -> Self {
+            let mut bench = Self::new(rules);
+            bench.roster.on_start(bench.now, &mut bench.todo);
+            bench.todo.clear();
+            bench
+        }
+
+        fn id(&self, sid: Sid) -> PeerId {
+            self.roster.find(sid).unwrap()
+        }
+
+        fn key(&mut self) -> LinkKey {
+            self.keys += 1;
+            LinkKey {
+                index: self.keys,
+                tenant: self.keys,
+            }
+        }
+
+        fn hello(&mut self, sid: Sid, at_home: bool) -> (LinkKey, Verdict) {
+            let key = self.key();
+            let verdict = self
+                .roster
+                .on_hello(sid, key, at_home, true, self.now, &mut self.todo);
+            (key, verdict)
+        }
+
+        fn linked(&mut self, sid: Sid) -> LinkKey {
+            let (id, key) = (self.id(sid), self.key());
+            self.roster.on_linked(id, key, self.now, &mut self.todo);
+            key
+        }
+
+        fn down(&mut self, sid: Sid, key: LinkKey) {
+            let id = self.id(sid);
+            self.roster
+                .on_down(id, key, false, self.now, &mut self.todo);
+        }
+
+        /// Moves the clock to the next deadline and does what is due.
+        fn next(&mut self) -> Duration {
+            let at = self.roster.deadline().expect("something is due");
+            let waited = at - self.now;
+            self.now = at;
+            self.roster.tick(self.now, &mut self.todo);
+            waited
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+            self.roster.tick(self.now, &mut self.todo);
+        }
+
+        fn todo(&mut self) -> Vec<Action> {
+            std::mem::take(&mut self.todo)
+        }
+    }
+
+    #[test]
+    fn an_eager_roster_dials_every_member_at_once() {
+        let mut bench = Bench::new(rules());
+        bench.roster.on_start(bench.now, &mut bench.todo);
+        let (small, large) = (bench.id(SMALL), bench.id(LARGE));
+        assert_eq!(
+            bench.todo(),
+            [Action::Dial { peer: small }, Action::Dial { peer: large }]
+        );
+        assert!(!bench.roster.knocks(small));
+        assert!(bench.roster.knocks(large));
+    }
+
+    #[test]
+    fn on_demand_nobody_is_dialed_before_somebody_asks() {
+        let mut bench = Bench::started(Rules {
+            eager: false,
+            ..rules()
+        });
+        assert_eq!(bench.roster.deadline(), None);
+        let small = bench.id(SMALL);
+        bench.roster.want(small, bench.now, &mut bench.todo);
+        bench.roster.want(small, bench.now, &mut bench.todo);
+        assert_eq!(bench.todo(), [Action::Dial { peer: small }]);
+    }
+
+    #[test]
+    fn a_dialed_smaller_peer_is_linked() {
+        let mut bench = Bench::started(rules());
+        let key = bench.linked(SMALL);
+        let peer = bench.id(SMALL);
+        assert_eq!(bench.todo(), [Action::Up { peer, link: key }]);
+        assert_eq!(bench.roster.link(peer), Some(key));
+    }
+
+    #[test]
+    fn a_larger_peer_that_dials_is_linked_and_the_knock_underway_is_given_up() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(LARGE);
+        let (key, verdict) = bench.hello(LARGE, true);
+        assert_eq!(verdict, Verdict::Keep(peer));
+        assert_eq!(
+            bench.todo(),
+            [Action::Cancel { peer }, Action::Up { peer, link: key }]
+        );
+    }
+
+    #[test]
+    fn a_knock_is_hung_up_and_dialed_back() {
+        let mut bench = Bench::started(Rules {
+            eager: false,
+            ..rules()
+        });
+        let (_, verdict) = bench.hello(SMALL, false);
+        assert_eq!(verdict, Verdict::Knock);
+        let peer = bench.id(SMALL);
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+
+    #[test]
+    fn knocks_are_answered_once_a_backoff_step() {
+        let mut bench = Bench::started(Rules {
+            eager: false,
+            ..rules()
+        });
+        let peer = bench.id(SMALL);
+        let mut dials = 0;
+        // A knock each millisecond for ten seconds, and every dial fails.
+        for _ in 0..10_000 {
+            bench.hello(SMALL, true);
+            bench.pass(Duration::from_millis(1));
+            for action in bench.todo() {
+                assert_eq!(action, Action::Dial { peer });
+                dials += 1;
+                bench
+                    .roster
+                    .on_dial_failed(peer, bench.now, &mut bench.todo);
+            }
+        }
+        assert!((5..100).contains(&dials), "{dials} dials in ten seconds");
+    }
+
+    #[test]
+    fn a_knock_that_crossed_a_fresh_link_is_ignored_and_a_later_one_is_not() {
+        let mut bench = Bench::started(rules());
+        bench.linked(SMALL);
+        bench.todo();
+        bench.hello(SMALL, true);
+        assert_eq!(bench.todo(), []);
+        bench.pass(KNOCK_CROSSING);
+        bench.hello(SMALL, true);
+        let peer = bench.id(SMALL);
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+
+    #[test]
+    fn a_knock_of_a_stranger_changes_nothing_for_a_linked_peer() {
+        let mut bench = Bench::started(rules());
+        bench.linked(SMALL);
+        bench.todo();
+        bench.pass(Duration::from_secs(60));
+        bench.hello(SMALL, false);
+        assert_eq!(bench.todo(), []);
+    }
+
+    #[test]
+    fn a_newer_connection_from_home_replaces_the_older_one_first() {
+        let mut bench = Bench::started(rules());
+        let (older, _) = bench.hello(LARGE, true);
+        bench.todo();
+        let (newer, verdict) = bench.hello(LARGE, true);
+        let peer = bench.id(LARGE);
+        assert_eq!(verdict, Verdict::Keep(peer));
+        let close = Action::Close {
+            link: older,
+            reason: Reason::Replaced,
+        };
+        assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
+        // The end of the older one is told late, and means nothing.
+        bench.down(LARGE, older);
+        assert_eq!(bench.roster.link(peer), Some(newer));
+    }
+
+    #[test]
+    fn a_stranger_waits_and_is_refused_while_the_older_link_lives() {
+        let mut bench = Bench::started(rules());
+        let (older, _) = bench.hello(LARGE, true);
+        bench.todo();
+        let (stranger, verdict) = bench.hello(LARGE, false);
+        let peer = bench.id(LARGE);
+        assert_eq!(verdict, Verdict::Wait(peer));
+        assert_eq!(
+            bench.hello(LARGE, false).1,
+            Verdict::Reject(Reason::ClaimWaiting)
+        );
+        assert_eq!(bench.todo(), []);
+        assert_eq!(bench.next(), Duration::from_secs(6));
+        let refuse = Action::Close {
+            link: stranger,
+            reason: Reason::OlderLives,
+        };
+        assert_eq!(bench.todo(), [refuse]);
+        assert_eq!(bench.roster.link(peer), Some(older));
+    }
+
+    #[test]
+    fn a_challenger_takes_the_place_of_a_link_that_ends() {
+        let mut bench = Bench::started(rules());
+        let (older, _) = bench.hello(LARGE, true);
+        let (challenger, _) = bench.hello(LARGE, false);
+        bench.todo();
+        bench.down(LARGE, older);
+        let peer = bench.id(LARGE);
+        assert_eq!(
+            bench.todo(),
+            [Action::Up {
+                peer,
+                link: challenger
+            }]
+        );
+        assert_eq!(bench.roster.deadline(), None);
+    }
+
+    #[test]
+    fn the_newest_wins_from_anywhere_if_told_so() {
+        let mut bench = Bench::started(Rules {
+            newest: true,
+            ..rules()
+        });
+        bench.hello(LARGE, true);
+        let (newer, verdict) = bench.hello(LARGE, false);
+        let peer = bench.id(LARGE);
+        assert_eq!(verdict, Verdict::Keep(peer));
+        assert_eq!(bench.roster.link(peer), Some(newer));
+    }
+
+    #[test]
+    fn failed_attempts_are_spaced_by_the_backoff_and_proof_resets_it() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(SMALL);
+        let mut waited = Vec::new();
+        for _ in 0..30 {
+            bench
+                .roster
+                .on_dial_failed(peer, bench.now, &mut bench.todo);
+            waited.push(bench.next());
+            assert_eq!(bench.todo(), [Action::Dial { peer }]);
+        }
+        assert!(waited[0] <= Duration::from_millis(50));
+        assert!(
+            waited
+                .iter()
+                .all(|waited| *waited <= Duration::from_secs(1))
+        );
+        assert!(
+            waited[10..]
+                .iter()
+                .any(|waited| *waited > Duration::from_millis(400))
+        );
+        // A mere connect proves nothing.
+        let key = bench.linked(SMALL);
+        bench.down(SMALL, key);
+        bench.next();
+        // A frame does.
+        let key = bench.linked(SMALL);
+        bench.roster.on_proof(peer, key);
+        bench.down(SMALL, key);
+        assert!(bench.next() <= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn a_knock_that_leads_to_nothing_is_repeated() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(LARGE);
+        bench.roster.on_knocked(peer, bench.now);
+        // The larger side has the first go.
+        assert!(bench.next() >= Duration::from_millis(50));
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+
+    #[test]
+    fn asking_for_a_peer_that_just_went_does_not_hurry_the_backoff() {
+        let mut bench = Bench::started(Rules {
+            eager: false,
+            ..rules()
+        });
+        let peer = bench.id(SMALL);
+        let mut dials = 0;
+        for _ in 0..10_000 {
+            bench.roster.want(peer, bench.now, &mut bench.todo);
+            bench.pass(Duration::from_millis(1));
+            if bench.todo().contains(&Action::Dial { peer }) {
+                dials += 1;
+                let key = bench.linked(SMALL);
+                bench.down(SMALL, key);
+            }
+        }
+        assert!((5..100).contains(&dials), "{dials} dials in ten seconds");
+    }
+
+    #[test]
+    fn initiating_dials_a_linked_peer_anew() {
+        let mut bench = Bench::started(rules());
+        let older = bench.linked(SMALL);
+        bench.todo();
+        let peer = bench.id(SMALL);
+        bench.roster.initiate(peer, &mut bench.todo);
+        bench.roster.initiate(peer, &mut bench.todo);
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+        let newer = bench.linked(SMALL);
+        let close = Action::Close {
+            link: older,
+            reason: Reason::Replaced,
+        };
+        assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
+    }
+
+    #[test]
+    fn the_own_sid_and_unknown_ones_are_refused_and_leave_nothing() {
+        let mut bench = Bench::started(rules());
+        assert_eq!(bench.hello(OWN, true).1, Verdict::Reject(Reason::OwnSid));
+        for sid in [0, 3, 6, 77, i64::MAX - 1, -1, -65_534, i64::MIN] {
+            let reason = Reason::UnknownSid(Sid(sid));
+            assert_eq!(bench.hello(Sid(sid), false).1, Verdict::Reject(reason));
+        }
+        assert_eq!(bench.todo(), []);
+        assert_eq!(bench.roster.peers.len(), 2);
+    }
+
+    #[test]
+    fn observers_get_negative_ids_up_to_a_bound_and_are_forgotten_when_they_go() {
+        let mut bench = Bench::started(rules());
+        let (first, _) = bench.hello(Sid::OBSERVER, false);
+        bench.hello(Sid::OBSERVER, false);
+        let id = bench.id(Sid(-1));
+        let meet = Action::Meet {
+            peer: id,
+            sid: Sid(-1),
+        };
+        assert_eq!(
+            bench.todo()[..2],
+            [
+                meet,
+                Action::Up {
+                    peer: id,
+                    link: first
+                }
+            ]
+        );
+        assert!(bench.roster.find(Sid(-2)).is_some());
+        let full = Verdict::Reject(Reason::ObserversFull);
+        assert_eq!(bench.hello(Sid::OBSERVER, false).1, full);
+        bench.down(Sid(-1), first);
+        assert_eq!(bench.todo(), [Action::Part { peer: id }]);
+        bench.hello(Sid::OBSERVER, false);
+        assert!(
+            bench.roster.find(Sid(-3)).is_some(),
+            "ids are not given twice"
+        );
+    }
+
+    #[test]
+    fn guests_are_admitted_up_to_a_bound_and_an_unlinked_one_gives_way() {
+        let mut bench = Bench::started(Rules {
+            guests_max: 2,
+            ..rules()
+        });
+        let (first, verdict) = bench.hello(Sid(77), false);
+        assert!(matches!(verdict, Verdict::Keep(_)));
+        bench.hello(Sid(78), false);
+        assert_eq!(
+            bench.hello(Sid(79), false).1,
+            Verdict::Reject(Reason::GuestsFull)
+        );
+        bench.down(Sid(77), first);
+        assert!(
+            bench.roster.find(Sid(77)).is_some(),
+            "it keeps its place while nobody needs it"
+        );
+        assert!(matches!(bench.hello(Sid(79), false).1, Verdict::Keep(_)));
+        assert_eq!(bench.roster.find(Sid(77)), None);
+    }
+
+    #[test]
+    fn a_smaller_guest_is_dialed_back_once_for_each_knock() {
+        let mut bench = Bench::started(Rules {
+            guests_max: 2,
+            ..rules()
+        });
+        assert_eq!(bench.hello(Sid(3), false).1, Verdict::Knock);
+        let peer = bench.id(Sid(3));
+        let meet = Action::Meet { peer, sid: Sid(3) };
+        assert_eq!(bench.todo(), [meet, Action::Dial { peer }]);
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        assert_eq!(bench.todo(), [Action::Part { peer }]);
+        assert_eq!(bench.roster.find(Sid(3)), None);
+    }
+}
