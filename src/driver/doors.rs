@@ -81,6 +81,17 @@ impl Doors {
         }
     }
 
+    /// What is to be known of the doors before any is opened.
+    pub(super) fn all_trying(&self) -> Vec<Wish> {
+        let trying = |door: &Door| Listening::Trying(door.address.clone());
+        self.doors
+            .iter()
+            .map(trying)
+            .enumerate()
+            .map(|(door, state)| Wish::Note(door, state))
+            .collect()
+    }
+
     /// Takes listening sockets that are bound already.
     pub(super) fn adopt<N: Net>(
         &mut self,

@@ -51,7 +51,6 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     journal: Journal,
     /// The peers that the roster knows, by id.
     peers: Vec<Option<Arc<Peer>>>,
-    members: usize,
     /// The read buffer that all links share.
     stage: Box<[u8]>,
     ready: Vec<Ready>,
@@ -172,7 +171,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Vec::new()
         };
         let mut doors = Doors::new(addresses, knobs.listen_tries, knobs.listen_pause, now);
-        let wishes = doors.adopt(&mut net, listeners)?;
+        let mut wishes = doors.all_trying();
+        wishes.extend(doors.adopt(&mut net, listeners)?);
         let mut todo = Vec::new();
         roster.on_start(now, &mut todo);
         let mut event_loop = Self {
@@ -186,7 +186,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             links: Links::new(),
             doors,
             journal: Journal::default(),
-            members: peers.len(),
             peers: peers.into_iter().map(Some).collect(),
             stage: vec![0; STAGE_BYTES].into_boxed_slice(),
             ready: Vec::new(),

@@ -321,3 +321,108 @@ impl fmt::Debug for MioNet {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{Config, Sid};
+
+    fn net() -> MioNet {
+        let config = Config::builder(Sid(1))
+            .server(Sid(1), "127.0.0.1:0")
+            .peer_dead_after(Duration::from_secs(10))
+            .unsent_limit(Some(4321))
+            .build()
+            .unwrap();
+        MioNet::new(&config.knobs).unwrap()
+    }
+
+    /// Waits until the door has a connection, and accepts it.
+    fn accept(net: &mut MioNet) -> TcpStream {
+        let mut ready = Vec::new();
+        while !ready.contains(&Ready::Door(0)) {
+            net.wait(Some(Duration::from_secs(10)), &mut ready).unwrap();
+        }
+        net.accept(0).unwrap().0
+    }
+
+    #[test]
+    fn accepted_and_dialed_sockets_have_the_same_options() {
+        let mut net = net();
+        let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let dialed = net.dial(at).unwrap();
+        let accepted = accept(&mut net);
+        for stream in [&dialed, &accepted] {
+            let socket = SockRef::from(stream);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert!(stream.connected().unwrap());
+            #[cfg(target_os = "linux")]
+            {
+                let time = socket.tcp_keepalive_time().unwrap();
+                let interval = socket.tcp_keepalive_interval().unwrap();
+                let probes = socket.tcp_keepalive_retries().unwrap();
+                assert!(time + interval * probes <= Duration::from_secs(10));
+                assert_eq!(
+                    socket.tcp_user_timeout().unwrap(),
+                    Some(Duration::from_secs(10))
+                );
+                assert_eq!(socket.tcp_notsent_lowat().unwrap(), 4321);
+            }
+        }
+    }
+
+    #[test]
+    fn a_port_can_be_had_again_while_old_connections_linger() {
+        let mut net = net();
+        let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let dialed = net.dial(at).unwrap();
+        let accepted = accept(&mut net);
+        net.close_doors();
+        // This side closes first, so that its port is the one that waits.
+        drop(accepted);
+        assert_eq!(net.listen(0, at).unwrap(), at);
+        drop(dialed);
+    }
+
+    #[test]
+    fn a_dial_that_met_itself_is_no_connection() {
+        let mut net = net();
+        let from = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = from.local_addr().unwrap();
+        drop(from);
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.bind(&at.into()).unwrap();
+        socket.connect(&at.into()).unwrap();
+        let itself = TcpStream::from_std(socket.into());
+        assert_eq!(
+            itself.connected().unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+        net.close_doors();
+    }
+
+    #[test]
+    fn the_waker_ends_a_wait() {
+        let mut net = net();
+        net.waker()();
+        let mut ready = Vec::new();
+        net.wait(None, &mut ready).unwrap();
+        assert_eq!(ready, [Ready::Bell]);
+    }
+
+    #[test]
+    fn a_name_is_looked_up_off_the_loop() {
+        let mut net = net();
+        net.lookup(7, "localhost");
+        let found = loop {
+            if let Some(found) = net.found() {
+                break found;
+            }
+            net.wait(Some(Duration::from_secs(10)), &mut Vec::new())
+                .unwrap();
+        };
+        assert_eq!(found.ticket, 7);
+        assert!(found.answer.unwrap().iter().any(IpAddr::is_loopback));
+    }
+}

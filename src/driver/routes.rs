@@ -68,6 +68,7 @@ pub(super) enum Step {
 }
 
 impl Routes {
+    /// The peer can be reached at these addresses, and no longer at others.
     pub(super) fn insert(&mut self, peer: PeerId, addresses: &[Address]) {
         let place = |address: &Address| Place {
             address: address.clone(),
@@ -75,19 +76,30 @@ impl Routes {
             asking: false,
         };
         let places = addresses.iter().map(place).collect();
-        self.routes.insert(
-            peer,
-            Route {
-                places,
-                dial: Dial::Idle,
-            },
-        );
+        self.forget_questions(peer);
+        match self.routes.get_mut(&peer) {
+            // A dial that is underway goes on.
+            Some(route) => route.places = places,
+            None => {
+                self.routes.insert(
+                    peer,
+                    Route {
+                        places,
+                        dial: Dial::Idle,
+                    },
+                );
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, peer: PeerId) {
         self.routes.remove(&peer);
         self.due.remove(&peer);
-        // The id may be given to another guest, who must not get the answers.
+        self.forget_questions(peer);
+    }
+
+    /// Answers still to come are for names, or for a tenant of the id, that are gone.
+    fn forget_questions(&mut self, peer: PeerId) {
         self.asked
             .retain(|_, asker| !matches!(asker, Asker::Place(whose, _) if *whose == peer));
     }

@@ -191,14 +191,7 @@ impl fmt::Display for ChallengeError {
     }
 }
 
-impl error::Error for ChallengeError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Self::Address(why) => Some(why),
-            _ => None,
-        }
-    }
-}
+impl error::Error for ChallengeError {}
 
 #[cfg(all(test, not(loom)))]
 mod tests {

@@ -18,7 +18,7 @@ use std::{
 use slab::Slab;
 
 use super::{
-    Sid,
+    Address, Sid,
     backoff::{Backoff, Chance},
 };
 use crate::{error::Reason, limits::KNOCK_CROSSING};
@@ -55,6 +55,11 @@ pub(crate) struct Rules {
 pub(crate) enum Action {
     /// A peer that was not configured is known from now on.
     Meet { peer: PeerId, sid: Sid },
+    /// It can be reached at these addresses, by its own word.
+    Learn {
+        peer: PeerId,
+        addresses: Vec<Address>,
+    },
     /// It is not any more, and has no link.
     Part { peer: PeerId },
     /// Connect to the peer; knock, if its sid is larger. One of `on_linked`, `on_knocked`, `on_dial_failed` follows.
@@ -78,6 +83,17 @@ pub(crate) enum Verdict {
     Knock,
     /// It is refused.
     Reject(Reason),
+}
+
+/// What an accepted connection says, and what speaks for it.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    pub(crate) sid: Sid,
+    pub(crate) link: LinkKey,
+    /// It comes from one of that peer's own addresses.
+    pub(crate) at_home: bool,
+    /// Where it says that it can be dialed.
+    pub(crate) addresses: &'a [Address],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,17 +271,19 @@ impl Roster {
         self.retry(id, now);
     }
 
-    /// An accepted connection says that it is `sid`. `at_home`: it comes from one of that peer's own addresses.
-    /// `reachable`: it came with an address to dial back to.
+    /// An accepted connection has named itself.
     pub(crate) fn on_hello(
         &mut self,
-        sid: Sid,
-        link: LinkKey,
-        at_home: bool,
-        reachable: bool,
+        claim: &Claim<'_>,
         now: Instant,
         todo: &mut Vec<Action>,
     ) -> Verdict {
+        let Claim {
+            sid,
+            link,
+            at_home,
+            addresses,
+        } = *claim;
         if sid == self.rules.own {
             return Verdict::Reject(Reason::OwnSid);
         }
@@ -275,11 +293,20 @@ impl Roster {
         let id = match self.by_sid.get(&sid) {
             // The ids of observers are ours to give.
             Some(id) if sid.0 >= 0 => *id,
-            _ => match self.admit(sid, reachable, todo) {
+            _ => match self.admit(sid, !addresses.is_empty(), todo) {
                 Ok(id) => id,
                 Err(reason) => return Verdict::Reject(reason),
             },
         };
+        // A member is where the configuration says, a guest where it said last.
+        let peer = self.peer(id);
+        if peer.kind == Kind::Guest && peer.link.is_none() && !addresses.is_empty() {
+            let addresses = addresses.to_vec();
+            todo.push(Action::Learn {
+                peer: id,
+                addresses,
+            });
+        }
         let trusted = at_home || self.rules.newest;
         if sid < self.rules.own {
             self.on_knock(id, trusted, now, todo);
@@ -644,9 +671,14 @@ mod tests {
 
         fn hello(&mut self, sid: Sid, at_home: bool) -> (LinkKey, Verdict) {
             let key = self.key();
-            let verdict = self
-                .roster
-                .on_hello(sid, key, at_home, true, self.now, &mut self.todo);
+            let addresses = &[Address::new("10.0.0.9", 3888)];
+            let claim = Claim {
+                sid,
+                link: key,
+                at_home,
+                addresses,
+            };
+            let verdict = self.roster.on_hello(&claim, self.now, &mut self.todo);
             (key, verdict)
         }
 
@@ -1013,7 +1045,9 @@ mod tests {
         assert_eq!(bench.hello(Sid(3), false).1, Verdict::Knock);
         let peer = bench.id(Sid(3));
         let meet = Action::Meet { peer, sid: Sid(3) };
-        assert_eq!(bench.todo(), [meet, Action::Dial { peer }]);
+        let addresses = vec![Address::new("10.0.0.9", 3888)];
+        let learn = Action::Learn { peer, addresses };
+        assert_eq!(bench.todo(), [meet, learn, Action::Dial { peer }]);
         bench
             .roster
             .on_dial_failed(peer, bench.now, &mut bench.todo);

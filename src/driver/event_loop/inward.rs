@@ -14,7 +14,7 @@ use crate::{
     error::Reason,
     handler::{Event, Frame, Handler},
     limits::ACCEPTS_PER_TURN,
-    proto::{Hello, LinkKey, Sid, Verdict},
+    proto::{Claim, Hello, LinkKey, Sid, Verdict},
 };
 
 /// Errors of `accept(2)` in one turn after which a door rests: each may concern one connection only, all of them not.
@@ -181,25 +181,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ) {
         let known = self.roster.find(hello.sid);
         let at_home = known.is_some_and(|id| self.routes.is_home(id, addr.ip()));
-        let reachable = !hello.addresses.is_empty();
-        let verdict = self
-            .roster
-            .on_hello(hello.sid, key, at_home, reachable, now, &mut self.todo);
-        let sid = if hello.sid == Sid::OBSERVER {
-            None
-        } else {
-            Some(hello.sid)
+        let claim = Claim {
+            sid: hello.sid,
+            link: key,
+            at_home,
+            addresses: &hello.addresses,
         };
-        // A guest's route is what it said last; a member's is what the configuration says.
-        let guest = self
-            .roster
-            .find(hello.sid)
-            .filter(|id| id.0 as usize >= self.members);
-        if let Some(id) =
-            guest.filter(|id| reachable && (known.is_none() || self.roster.link(*id).is_none()))
-        {
-            self.routes.insert(id, &hello.addresses);
-        }
+        let verdict = self.roster.on_hello(&claim, now, &mut self.todo);
+        let sid = (hello.sid != Sid::OBSERVER).then_some(hello.sid);
         match verdict {
             Verdict::Keep(peer) | Verdict::Wait(peer) => {
                 self.links.advance(key, Phase::Named { peer, held }, None);

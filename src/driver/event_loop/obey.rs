@@ -33,6 +33,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.handle.shared().meet(Arc::clone(&peer));
                 self.peers[index] = Some(peer);
             }
+            Action::Learn { peer, addresses } => self.routes.insert(peer, &addresses),
             Action::Part { peer: id } => {
                 self.routes.remove(id);
                 if let Some(peer) = self.peers[id.0 as usize].take() {
