@@ -208,6 +208,11 @@ impl Config {
             line: 0,
             why: format!("{dynamic} line {}: {}", error.line, error.why),
         })?;
+        file.check_addresses(&servers)
+            .map_err(|error| ConfigError::ZooCfg {
+                line: 0,
+                why: format!("{dynamic} line {}: {}", error.line, error.why),
+            })?;
         Ok(of_zoo_cfg(&file, &servers, own))
     }
 }
@@ -446,15 +451,16 @@ impl ConfigBuilder {
             return Err(ConfigError::OwnSidMissing(own));
         };
         let own_addresses = members.remove(index).addresses;
-        if let Some(server) = members
-            .iter()
-            .find(|server| server.addresses.iter().any(|a| a.port() == 0))
-        {
-            // Only a listening socket can have its port chosen by the kernel.
-            return Err(ConfigError::BadOption {
-                option: "server",
-                why: format!("server {} cannot be dialed at port 0", server.sid),
-            });
+        for server in &members {
+            // Only a listening socket can have its port, or its address, chosen by the kernel.
+            let useless = |address: &&Address| address.port() == 0 || address.is_wildcard();
+            if let Some(address) = server.addresses.iter().find(useless) {
+                let why = format!("server {} cannot be dialed at {address}", server.sid);
+                return Err(ConfigError::BadOption {
+                    option: "server",
+                    why,
+                });
+            }
         }
         let listen = match self.listen {
             Some(texts) => {
@@ -495,7 +501,8 @@ fn addresses_of(sid: Sid, given: Given) -> Result<Vec<Address>, ConfigError> {
     }
     let bytes: usize = addresses
         .iter()
-        .map(|address| address.to_string().len() + 1)
+        // With the longest port: 0 is replaced by the one that the kernel chooses.
+        .map(|address| address.host().len() + "[]:65535|".len())
         .sum();
     if addresses.len() > ADDRESSES_MAX || bytes > ADDRESS_BYTES_MAX {
         let why = format!(

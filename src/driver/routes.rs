@@ -155,8 +155,14 @@ impl Routes {
         let route = self.routes.get_mut(&peer)?;
         let place = route.places.get_mut(index)?;
         place.asking = false;
+        // The unspecified address would be this very machine.
+        let ips: Vec<IpAddr> = ips
+            .iter()
+            .filter(|ip| !ip.is_unspecified())
+            .copied()
+            .collect();
         if !ips.is_empty() {
-            place.ips = ips.to_vec();
+            place.ips = ips;
         }
         let ready = matches!(route.dial, Dial::Looking) && !route.is_asking();
         let step = ready.then(|| {

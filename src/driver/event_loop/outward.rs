@@ -20,7 +20,7 @@ use crate::{
     error::Reason,
     handler::{Event, Frame, Handler},
     limits::INBOX_FRAMES,
-    proto::{Address, LinkKey, Payload, PeerId, encode},
+    proto::{Address, Challenge, LinkKey, Payload, PeerId, encode},
     share::{Ask, Wire as _},
     shared::{Listening, Shared, asked},
 };
@@ -195,7 +195,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         // In one write: an acceptor may take a short read for a short message (InitialMessage.parse of ZooKeeper).
         let stream = Arc::clone(&link.stream);
-        let challenge = encode(self.knobs.challenge, self.handle.sid(), &self.advertised());
+        let challenge = self.challenge();
         match stream.write(&[IoSlice::new(&challenge)]) {
             Ok(n) if n == challenge.len() => {}
             Ok(_) => return self.end(key, Reason::Io(io::ErrorKind::WriteZero), now),
@@ -225,19 +225,25 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// The own addresses as others can use them: a port that the kernel chose takes the place of 0.
-    pub(super) fn advertised(&self) -> Vec<Address> {
+    /// How this server names itself, with a port that the kernel chose in place of 0.
+    fn challenge(&self) -> Vec<u8> {
         let mut listening = self.handle.listening().into_iter();
-        let bound = |listening: Option<Listening>| match listening {
-            Some(Listening::Open(at)) => at.port(),
-            _ => 0,
+        let mut addresses = Vec::new();
+        for address in &self.own_addresses {
+            match (address.port(), listening.next()) {
+                (0, Some(Listening::Open(at))) => {
+                    addresses.push(Address::new(address.host(), at.port()));
+                }
+                // Nobody could dial it back there.
+                (0, _) => {}
+                _ => addresses.push(address.clone()),
+            }
+        }
+        let form = if addresses.is_empty() {
+            Challenge::Bare
+        } else {
+            self.knobs.challenge
         };
-        self.own_addresses
-            .iter()
-            .map(|address| match (address.port(), bound(listening.next())) {
-                (0, port) => Address::new(address.host(), port),
-                _ => address.clone(),
-            })
-            .collect()
+        encode(form, self.handle.sid(), &addresses)
     }
 }
