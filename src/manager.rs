@@ -372,12 +372,14 @@ fn take<T>(inbox: &Inbox<T>, idle: Idle, timeout: Option<Duration>) -> Result<T,
     let deadline = timeout.map(|timeout| start + timeout);
     if let Idle::Spin { for_at_most } = idle {
         let until = start + timeout.map_or(for_at_most, |timeout| timeout.min(for_at_most));
-        loop {
-            match inbox.try_pop() {
-                Err(Nothing::Yet) if Instant::now() < until => thread::yield_now(),
-                Err(Nothing::Yet) => break,
-                other => return other.map_err(of_nothing),
+        while Instant::now() < until {
+            if inbox.is_stirred() {
+                match inbox.try_pop() {
+                    Err(Nothing::Yet) => {}
+                    other => return other.map_err(of_nothing),
+                }
             }
+            thread::yield_now();
         }
     }
     inbox.pop(deadline).map_err(of_nothing)

@@ -7,13 +7,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::sync::{Condvar, Mutex, lock};
+use super::sync::{
+    Condvar, Mutex,
+    atomic::{AtomicBool, Ordering},
+    lock,
+};
 
 #[derive(Debug)]
 pub(crate) struct Inbox<T> {
     state: Mutex<State<T>>,
     arrived: Condvar,
     capacity: usize,
+    /// False exactly when the queue is empty and open, give or take a moment: a thread that spins looks here, since one
+    /// that takes the lock again and again keeps everybody else from it.
+    stirred: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -54,6 +61,7 @@ impl<T> Inbox<T> {
             }),
             arrived: Condvar::new(),
             capacity,
+            stirred: AtomicBool::new(false),
         }
     }
 
@@ -65,6 +73,7 @@ impl<T> Inbox<T> {
         }
         // Freed after the lock: dropping a payload may run the allocator.
         let oldest = state.admit(item, self.capacity);
+        self.stirred.store(true, Ordering::Relaxed);
         let wake = state.sleepers > 0;
         drop(state);
         drop(oldest);
@@ -90,6 +99,7 @@ impl<T> Inbox<T> {
         for item in items.drain(doomed..) {
             oldest.extend(state.admit(item, self.capacity));
         }
+        self.stirred.store(true, Ordering::Relaxed);
         let wake = state.sleepers;
         drop(state);
         items.clear();
@@ -107,8 +117,18 @@ impl<T> Inbox<T> {
         match state.take() {
             Some(item) => Ok(item),
             None if state.closed => Err(Nothing::Ever),
-            None => Err(Nothing::Yet),
+            None => {
+                // Under the lock, so that it cannot hide a push.
+                self.stirred.store(false, Ordering::Relaxed);
+                Err(Nothing::Yet)
+            }
         }
+    }
+
+    /// Whether it is worth asking, at the price of a load. A push may be seen a moment late, and never not at all.
+    pub(crate) fn is_stirred(&self) -> bool {
+        // Relaxed: who sees it takes the lock, which orders the rest.
+        self.stirred.load(Ordering::Relaxed)
     }
 
     /// Takes the oldest item; waits for one until `deadline`, or for ever. A closed inbox is emptied first.
@@ -148,6 +168,7 @@ impl<T> Inbox<T> {
     /// Nothing comes any more: wakes everybody. What is queued can still be taken.
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
+        self.stirred.store(true, Ordering::Relaxed);
         self.arrived.notify_all();
     }
 
