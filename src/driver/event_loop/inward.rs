@@ -22,12 +22,17 @@ const ACCEPT_ERRORS_MAX: usize = 8;
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn accept(&mut self, now: Instant) {
+        // Not more than may be silent at one time: who comes now is read once before it can be evicted.
+        let mut share = ACCEPTS_PER_TURN.min(self.knobs.pending_max);
         let doors: Vec<usize> = self.doors.knocked().collect();
         for door in doors {
             let mut errors = 0;
-            for _ in 0..ACCEPTS_PER_TURN {
+            while share > 0 {
                 match self.net.accept(door) {
-                    Ok((stream, addr)) => self.welcome(stream, addr, now),
+                    Ok((stream, addr)) => {
+                        share -= 1;
+                        self.welcome(stream, addr, now);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.doors.on_empty(door);
                         break;
@@ -37,6 +42,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                         errors += 1;
                         if is_exhaustion(&error) || errors >= ACCEPT_ERRORS_MAX {
                             self.doors.on_exhausted(door, now);
+                            // A descriptor for whoever comes next: the silent ones have had theirs.
+                            if let Some(oldest) = self.links.oldest_greeting() {
+                                self.end(oldest, Reason::Evicted, now);
+                            }
                             break;
                         }
                     }
