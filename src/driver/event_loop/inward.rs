@@ -22,17 +22,14 @@ const ACCEPT_ERRORS_MAX: usize = 8;
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn accept(&mut self, now: Instant) {
-        // Not more than may be silent at one time: who comes now is read once before it can be evicted.
-        let mut share = ACCEPTS_PER_TURN.min(self.knobs.pending_max);
         let doors: Vec<usize> = self.doors.knocked().collect();
+        // In all not more than may be silent at one time: who comes now is read once before it can be evicted.
+        let share = ACCEPTS_PER_TURN.min(self.knobs.pending_max) / doors.len().max(1);
         for door in doors {
             let mut errors = 0;
-            while share > 0 {
+            for _ in 0..share.max(1) {
                 match self.net.accept(door) {
-                    Ok((stream, addr)) => {
-                        share -= 1;
-                        self.welcome(stream, addr, now);
-                    }
+                    Ok((stream, addr)) => self.welcome(stream, addr, now),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.doors.on_empty(door);
                         break;
