@@ -1,0 +1,485 @@
+//! What the tests on loopback share: meshes on ports that the kernel chose, far ends in the test's own hands, and
+//! waiting for a condition.
+//!
+//! Nothing here waits for a time to pass; every wait is for a fact, with a deadline that only a failure reaches.
+
+#![allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses a part of this"
+)]
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use quorum_cnx::{CnxManager, Config, ConfigBuilder, Event, Message, RecvError, Sid};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+/// Only a failure takes this long.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// Where members live.
+pub(crate) const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// Where strangers come from: no member's address.
+pub(crate) const ABROAD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {LONG:?}: {what}");
+        // Leaves the processor to those that are waited for; nothing depends on how long.
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Does something that must come back, on a thread of its own: what hangs fails instead.
+#[track_caller]
+pub(crate) fn within<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        // Fails when the test has given up.
+        let _ = sender.send(work());
+    });
+    match receiver.recv_timeout(LONG) {
+        Ok(done) => done,
+        Err(_) => panic!("did not come back within {LONG:?}, or panicked: {what}"),
+    }
+}
+
+/// Waits for the first event that answers the question, and skips those before it.
+#[track_caller]
+pub(crate) fn wait_for<T>(manager: &CnxManager, answer: impl Fn(&Event) -> Option<T>) -> T {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let event = manager
+            .events()
+            .recv_timeout(left)
+            .expect("the event did not come in time");
+        if let Some(answer) = answer(&event) {
+            return answer;
+        }
+    }
+}
+
+/// A listening socket on a port that the kernel chose, and its address.
+pub(crate) fn listener() -> (TcpListener, String) {
+    Vacant::new().open()
+}
+
+/// An address at which nobody listens, kept from everybody else.
+pub(crate) struct Vacant {
+    socket: Socket,
+    pub(crate) address: String,
+}
+
+impl Vacant {
+    pub(crate) fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        // As every server does, so that the port can be had again while connections linger.
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::from((HOME, 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            socket,
+            address: address.to_string(),
+        }
+    }
+
+    /// From now on somebody can be reached there. The backlog has room for every burst of these tests: a SYN that finds
+    /// none is repeated a second later.
+    pub(crate) fn open(self) -> (TcpListener, String) {
+        self.socket.listen(4096).unwrap();
+        (self.socket.into(), self.address)
+    }
+}
+
+/// Managers that know each other, and perhaps servers besides them.
+pub(crate) struct Mesh {
+    pub(crate) managers: Vec<Arc<CnxManager>>,
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Mesh {
+    /// One manager for each sid, all linked. `others` are in the configuration, and nothing more.
+    pub(crate) fn start(
+        sids: &[i64],
+        others: &[(i64, &str)],
+        shape: impl Fn(ConfigBuilder) -> ConfigBuilder,
+    ) -> Self {
+        let (listeners, addresses): (Vec<_>, Vec<_>) = sids.iter().map(|_| listener()).unzip();
+        let servers: Vec<(i64, String)> = sids
+            .iter()
+            .copied()
+            .zip(addresses.iter().cloned())
+            .chain(others.iter().map(|(sid, at)| (*sid, (*at).to_owned())))
+            .collect();
+        let start = |(listener, own): (TcpListener, &i64)| {
+            let builder = shape(configure(*own, &servers)).listener(listener);
+            Arc::new(CnxManager::start(builder.build().unwrap()).unwrap())
+        };
+        let managers = listeners.into_iter().zip(sids).map(start).collect();
+        Self {
+            managers,
+            addresses,
+        }
+    }
+
+    /// The same, and waits until everybody is linked with everybody.
+    #[track_caller]
+    pub(crate) fn linked(
+        sids: &[i64],
+        others: &[(i64, &str)],
+        shape: impl Fn(ConfigBuilder) -> ConfigBuilder,
+    ) -> Self {
+        let mesh = Self::start(sids, others, shape);
+        mesh.wait_linked();
+        mesh
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_linked(&self) {
+        eventually("every pair is linked", || {
+            self.managers
+                .iter()
+                .all(|manager| manager.linked_peers().len() + 1 >= self.managers.len())
+        });
+    }
+}
+
+/// A configuration with these servers.
+pub(crate) fn configure<S: AsRef<str>>(own: i64, servers: &[(i64, S)]) -> ConfigBuilder {
+    servers
+        .iter()
+        .fold(Config::builder(Sid(own)), |builder, (sid, address)| {
+            builder.server(Sid(*sid), address.as_ref())
+        })
+}
+
+/// One manager whose peers are the test's own business.
+pub(crate) fn alone<S: AsRef<str>>(
+    own: i64,
+    others: &[(i64, S)],
+    shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+) -> (CnxManager, String) {
+    let (listener, address) = listener();
+    let mut servers = vec![(own, address.clone())];
+    servers.extend(
+        others
+            .iter()
+            .map(|(sid, address)| (*sid, address.as_ref().to_owned())),
+    );
+    let builder = shape(configure(own, &servers)).listener(listener);
+    (
+        CnxManager::start(builder.build().unwrap()).unwrap(),
+        address,
+    )
+}
+
+/// Traffic: a token that goes round all managers, one higher with each hop. It crosses every link of a mesh of two or
+/// three. A frame that is lost stops it, and one that comes twice, or out of order, is noticed.
+pub(crate) struct Ring {
+    hops: Arc<AtomicU64>,
+    broken: Arc<Mutex<Option<String>>>,
+    /// What each manager received from elsewhere.
+    pub(crate) others: Vec<Receiver<Message>>,
+    managers: Vec<Arc<CnxManager>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Ring {
+    pub(crate) fn start(mesh: &Mesh) -> Self {
+        let managers = mesh.managers.clone();
+        let (hops, broken) = (Arc::default(), Arc::new(Mutex::new(None)));
+        let (mut others, mut threads) = (Vec::new(), Vec::new());
+        let count = managers.len();
+        for at in 0..count {
+            let (sender, receiver) = channel();
+            others.push(receiver);
+            let relay = Relay {
+                manager: Arc::clone(&managers[at]),
+                before: managers[(at + count - 1) % count].sid(),
+                behind: managers[(at + 1) % count].sid(),
+                hops: Arc::clone(&hops),
+                others: sender,
+            };
+            let (broken, expected) = (Arc::clone(&broken), (at + count - 1) % count);
+            threads.push(thread::spawn(move || {
+                if let Err(why) = relay.run(expected as u64, count as u64) {
+                    broken.lock().unwrap().get_or_insert(why);
+                }
+            }));
+        }
+        managers[0].to_send(managers[1].sid(), token(0)).unwrap();
+        let ring = Self {
+            hops,
+            broken,
+            others,
+            managers,
+            threads,
+        };
+        ring.wait_rounds(2);
+        ring
+    }
+
+    /// Waits until the token has gone round some more times.
+    #[track_caller]
+    pub(crate) fn wait_rounds(&self, rounds: u64) {
+        let count = self.threads.len() as u64;
+        let goal = self.hops.load(Ordering::Acquire) + rounds * count;
+        eventually("the token goes round", || {
+            let broken = self.broken.lock().unwrap();
+            assert_eq!(*broken, None, "the token ring is broken");
+            self.hops.load(Ordering::Acquire) >= goal
+        });
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        for manager in &self.managers {
+            manager.halt();
+        }
+        for thread in self.threads.drain(..) {
+            // A panic in there has been printed, and the token no longer goes round.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Relay {
+    manager: Arc<CnxManager>,
+    before: Sid,
+    behind: Sid,
+    hops: Arc<AtomicU64>,
+    others: Sender<Message>,
+}
+
+impl Relay {
+    fn run(self, mut expected: u64, count: u64) -> Result<(), String> {
+        loop {
+            let message = match self.manager.recv() {
+                Ok(message) => message,
+                Err(RecvError::Halted) => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            };
+            if message.from != self.before {
+                // Nobody may want to know.
+                let _ = self.others.send(message);
+                continue;
+            }
+            if message.payload != token(expected) {
+                return Err(format!(
+                    "{} got {:?}, not token {expected}",
+                    self.manager.sid(),
+                    message.payload.get(..8)
+                ));
+            }
+            self.hops.fetch_add(1, Ordering::AcqRel);
+            match self.manager.to_send(self.behind, token(expected + 1)) {
+                Ok(_) => {}
+                Err(_) if self.manager.is_halted() => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            }
+            expected += count;
+        }
+    }
+}
+
+/// Numbered, and of many lengths.
+fn token(number: u64) -> Vec<u8> {
+    let mut bytes = number.to_be_bytes().to_vec();
+    bytes.resize(8 + (number as usize * 37) % 1500, number as u8);
+    bytes
+}
+
+/// One end of a connection, moved by the test.
+pub(crate) struct Puppet(pub(crate) TcpStream);
+
+impl Puppet {
+    /// Connects from `from`, and says nothing.
+    pub(crate) fn dial(from: Ipv4Addr, to: &str) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        let to: SocketAddr = to.parse().unwrap();
+        socket.connect_timeout(&to.into(), LONG).unwrap();
+        Self::new(socket.into())
+    }
+
+    /// Connects from `from`, and says this.
+    pub(crate) fn say(from: Ipv4Addr, to: &str, bytes: &[u8]) -> Self {
+        let mut puppet = Self::dial(from, to);
+        puppet.write(bytes);
+        puppet
+    }
+
+    /// Takes the next connection, whoever it is.
+    #[track_caller]
+    pub(crate) fn accept(listener: &TcpListener) -> Self {
+        listener.set_nonblocking(true).unwrap();
+        let mut accepted = None;
+        eventually("somebody connects", || {
+            accepted = match listener.accept() {
+                Ok((stream, _)) => Some(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                Err(error) => panic!("cannot accept: {error}"),
+            };
+            accepted.is_some()
+        });
+        let stream = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        Self::new(stream)
+    }
+
+    fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_write_timeout(Some(LONG)).unwrap();
+        Self(stream)
+    }
+
+    /// Says this; if the far end has hung up already, nothing.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        match self.0.write_all(bytes) {
+            Ok(()) => {}
+            Err(error) if is_hung_up(&error) => {}
+            Err(error) => panic!("cannot write: {error}"),
+        }
+    }
+
+    /// Sends a frame.
+    pub(crate) fn send(&mut self, payload: impl AsRef<[u8]>) {
+        self.write(&frame(payload));
+    }
+
+    /// The payload of the next frame.
+    #[track_caller]
+    pub(crate) fn recv(&mut self) -> Vec<u8> {
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length).expect("a frame follows");
+        let mut payload = vec![0; i32::from_be_bytes(length).try_into().unwrap()];
+        self.0.read_exact(&mut payload).expect("the frame is whole");
+        payload
+    }
+
+    /// The initial message of the far end.
+    #[track_caller]
+    pub(crate) fn hello(&mut self) -> Hello {
+        let mut long = [0; 8];
+        self.0
+            .read_exact(&mut long)
+            .expect("an initial message follows");
+        let version = i64::from_be_bytes(long);
+        if version >= 0 {
+            return Hello {
+                version: None,
+                sid: version,
+                addresses: String::new(),
+            };
+        }
+        self.0.read_exact(&mut long).expect("a sid follows");
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length).expect("a length follows");
+        let mut text = vec![0; i32::from_be_bytes(length).try_into().unwrap()];
+        self.0.read_exact(&mut text).expect("the addresses follow");
+        Hello {
+            version: Some(version),
+            sid: i64::from_be_bytes(long),
+            addresses: String::from_utf8(text).unwrap(),
+        }
+    }
+
+    /// Ends what this side says.
+    pub(crate) fn finish(&self) {
+        // Fails when the far end has hung up already.
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection with a reset instead of a FIN.
+    pub(crate) fn reset(self) {
+        SockRef::from(&self.0)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+
+    /// Waits until the far end has hung up, and returns what it said before.
+    #[track_caller]
+    pub(crate) fn wait_closed(&mut self) -> Vec<u8> {
+        let mut said = Vec::new();
+        match self.0.read_to_end(&mut said) {
+            Ok(_) => {}
+            Err(error) if is_hung_up(&error) => {}
+            Err(error) => panic!("the connection was not closed: {error}"),
+        }
+        said
+    }
+
+    /// Where this end is.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+}
+
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::NotConnected
+    )
+}
+
+/// What an initial message says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) version: Option<i64>,
+    pub(crate) sid: i64,
+    pub(crate) addresses: String,
+}
+
+pub(crate) const V1: i64 = -65_536;
+pub(crate) const V2: i64 = -65_535;
+
+/// An initial message that is a sid alone.
+pub(crate) fn bare(sid: i64) -> Vec<u8> {
+    sid.to_be_bytes().to_vec()
+}
+
+/// An initial message with addresses, whose length it tells truly.
+pub(crate) fn versioned(version: i64, sid: i64, text: impl AsRef<[u8]>) -> Vec<u8> {
+    let text = text.as_ref();
+    claiming(version, sid, text.len().try_into().unwrap(), text)
+}
+
+/// An initial message that claims any length for its addresses.
+pub(crate) fn claiming(version: i64, sid: i64, length: i32, text: &[u8]) -> Vec<u8> {
+    [
+        &version.to_be_bytes()[..],
+        &sid.to_be_bytes(),
+        &length.to_be_bytes(),
+        text,
+    ]
+    .concat()
+}
+
+/// A frame on the wire.
+pub(crate) fn frame(payload: impl AsRef<[u8]>) -> Vec<u8> {
+    let payload = payload.as_ref();
+    let length = i32::try_from(payload.len()).unwrap();
+    [&length.to_be_bytes()[..], payload].concat()
+}

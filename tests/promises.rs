@@ -1,0 +1,1286 @@
+//! The promises of the crate page, each over real sockets.
+//!
+//! What strangers may try is in `hostile.rs`, what the original's own tests ask for in `parity.rs`.
+
+mod common;
+
+use std::{
+    io,
+    net::TcpListener,
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{
+    HOME, LONG, Mesh, Puppet, V1, Vacant, alone, bare, configure, eventually, frame, listener,
+    versioned, wait_for, within,
+};
+use quorum_cnx::{
+    Challenge, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler,
+    Idle, Listening, Reason, RecvError, SendError, Sent, Sid, Stats,
+};
+
+/// The manager under test is 5; its peer, the test's own end, is larger and so the one that dials.
+const OWN: i64 = 5;
+const PEER: i64 = 9;
+
+/// A manager, and what a test needs to be its only peer.
+struct Pair {
+    manager: Arc<CnxManager>,
+    address: String,
+    _peer_at: Vacant,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    fn with(shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+        let peer_at = Vacant::new();
+        let (manager, address) = alone(OWN, &[(PEER, &peer_at.address)], shape);
+        Self {
+            manager: Arc::new(manager),
+            address,
+            _peer_at: peer_at,
+        }
+    }
+
+    /// The peer dials, and is linked.
+    #[track_caller]
+    fn link(&self) -> Puppet {
+        let ups = self.manager.stats().ups;
+        let peer = Puppet::say(HOME, &self.address, &bare(PEER));
+        eventually("the peer is linked", || {
+            self.manager.stats().ups > ups && self.manager.connected_to_peer(Sid(PEER))
+        });
+        peer
+    }
+
+    /// The peer hangs up, and that is known.
+    #[track_caller]
+    fn unlink(&self, peer: Puppet) {
+        drop(peer);
+        eventually("the peer is down", || {
+            !self.manager.connected_to_peer(Sid(PEER))
+        });
+    }
+
+    fn send(&self, frame: impl Into<Bytes>) -> Sent {
+        self.manager.to_send(Sid(PEER), frame).unwrap()
+    }
+
+    /// Sends numbered frames to a peer that does not read, until they replace each other. Returns the last number.
+    #[track_caller]
+    fn clog(&self) -> u64 {
+        let manager = Arc::clone(&self.manager);
+        within("sending to a peer that does not read", move || {
+            let (mut number, mut superseded) = (0, 0);
+            while superseded < 10 {
+                number += 1;
+                match manager.to_send(Sid(PEER), numbered(number)).unwrap() {
+                    Sent::Written | Sent::Queued => {
+                        assert_eq!(superseded, 0, "room without a reader")
+                    }
+                    Sent::Superseded => superseded += 1,
+                    other => panic!("{other:?} for a peer"),
+                }
+            }
+            number
+        })
+    }
+}
+
+/// A frame of 100 000 bytes that shows when it is torn.
+fn numbered(number: u64) -> Vec<u8> {
+    let step = number as usize % 250 + 1;
+    let mut bytes: Vec<u8> = (0..100_000).map(|at| (at / 7 * step) as u8).collect();
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+fn number_of(frame: &[u8]) -> u64 {
+    u64::from_be_bytes(frame[..8].try_into().unwrap())
+}
+
+fn sent_to(stats: &Stats, sid: i64) -> quorum_cnx::Outgoing {
+    let of_sid = |peer: &&quorum_cnx::PeerStats| peer.sid == Sid(sid);
+    stats.peers.iter().find(of_sid).unwrap().sent
+}
+
+// Promises 1 and 2: sending never waits, newest wins, nothing is torn.
+
+#[test]
+fn sending_goes_on_without_a_reader_and_the_newest_frame_arrives_whole() {
+    let pair = Pair::new();
+    let mut peer = pair.link();
+    let newest = pair.clog();
+    let waiting = sent_to(&pair.manager.stats(), PEER);
+    assert!(waiting.balances() && waiting.waiting > 0, "{waiting:?}");
+    // The reader goes on: what had begun is finished, what was replaced never comes.
+    let (mut last, mut count) = (0, 0);
+    while last < newest {
+        let bytes = peer.recv();
+        let number = number_of(&bytes);
+        assert!(number > last, "{number} after {last}");
+        assert!(bytes == numbered(number), "frame {number} is torn");
+        (last, count) = (number, count + 1);
+    }
+    eventually("all is written", || pair.manager.have_delivered());
+    let sent = sent_to(&pair.manager.stats(), PEER);
+    assert_eq!((sent.accepted, sent.written), (newest, count));
+    assert_eq!(sent.superseded, newest - count);
+    // And the link is as good as before.
+    assert_eq!(pair.send("next"), Sent::Written);
+    assert_eq!(peer.recv(), b"next");
+}
+
+#[test]
+fn a_clogged_peer_does_not_hold_up_another() {
+    let vacant = Vacant::new();
+    let (manager, address) = alone(
+        OWN,
+        &[(PEER, &vacant.address), (8, &vacant.address)],
+        |builder| builder,
+    );
+    let pair = Pair {
+        manager: Arc::new(manager),
+        address,
+        _peer_at: vacant,
+    };
+    let clogged = pair.link();
+    let mut other = Puppet::say(HOME, &pair.address, &bare(8));
+    eventually("both are linked", || pair.manager.linked_peers().len() == 2);
+    pair.clog();
+    for round in 0..100_u64 {
+        assert_eq!(
+            pair.manager.to_send(Sid(8), numbered(round)),
+            Ok(Sent::Written)
+        );
+        assert_eq!(number_of(&other.recv()), round);
+        other.send(round.to_be_bytes());
+        assert_eq!(
+            number_of(&pair.manager.recv_timeout(LONG).unwrap().payload),
+            round
+        );
+    }
+    drop(clogged);
+}
+
+#[test]
+fn a_receipt_says_what_became_of_the_frame() {
+    let pair = Pair::new();
+    assert_eq!(pair.send("one"), Sent::Queued);
+    assert!(!pair.manager.have_delivered());
+    assert_eq!(pair.send("two"), Sent::Superseded);
+    let mut peer = pair.link();
+    assert_eq!(peer.recv(), b"two");
+    eventually("nothing waits", || pair.manager.have_delivered());
+    assert_eq!(pair.send("three"), Sent::Written);
+    assert_eq!(peer.recv(), b"three");
+    assert_eq!(pair.manager.to_send(Sid(OWN), "me"), Ok(Sent::Loopback));
+    let before = pair.manager.stats();
+    let longest = quorum_cnx::limits::FRAME_BYTES_MAX;
+    for (sid, len, error) in [
+        (7, 1, SendError::UnknownPeer(Sid(7))),
+        (-1, 1, SendError::UnknownPeer(Sid(-1))),
+        (i64::MAX, 1, SendError::UnknownPeer(Sid::OBSERVER)),
+        (PEER, 0, SendError::Empty),
+        (OWN, 0, SendError::Empty),
+        (PEER, longest + 1, SendError::TooLarge(longest + 1)),
+        (OWN, longest + 1, SendError::TooLarge(longest + 1)),
+    ] {
+        assert_eq!(pair.manager.to_send(Sid(sid), vec![1; len]), Err(error));
+        assert!(!error.to_string().is_empty());
+    }
+    assert_eq!(pair.manager.stats().sent, before.sent);
+    assert_eq!(pair.manager.stats().loopback, before.loopback);
+    pair.manager.halt();
+    for sid in [PEER, OWN] {
+        assert_eq!(
+            pair.manager.to_send(Sid(sid), "late"),
+            Err(SendError::Halted)
+        );
+    }
+}
+
+#[test]
+fn the_longest_and_the_shortest_frame_go_both_ways() {
+    let mesh = Mesh::linked(&[1, 2], &[], |builder| builder);
+    for len in [1, 2, 3, 4, 5, 65_535, 65_536, 65_537, 524_287, 524_288] {
+        let bytes: Vec<u8> = (0..len).map(|at: usize| (at * 31 >> 3) as u8).collect();
+        for (from, to) in [(0, 1), (1, 0)] {
+            let (from, to) = (&mesh.managers[from], &mesh.managers[to]);
+            from.to_send(to.sid(), bytes.clone()).unwrap();
+            let message = to.recv_timeout(LONG).unwrap();
+            assert_eq!(message.from, from.sid());
+            assert!(message.payload == bytes, "{len} bytes arrived differently");
+        }
+    }
+}
+
+// Promise 3: the last frame once more over a new link, never an older one after a newer one.
+
+#[test]
+fn the_last_frame_comes_again_over_a_new_link_unless_a_newer_one_waits() {
+    let pair = Pair::new();
+    let mut peer = pair.link();
+    pair.send("one");
+    assert_eq!(peer.recv(), b"one");
+    pair.unlink(peer);
+    let mut peer = pair.link();
+    assert_eq!(peer.recv(), b"one");
+    pair.unlink(peer);
+    pair.send("two");
+    pair.send("three");
+    let mut peer = pair.link();
+    assert_eq!(peer.recv(), b"three");
+    pair.send("four");
+    assert_eq!(peer.recv(), b"four");
+    eventually("nothing waits", || pair.manager.have_delivered());
+    let sent = sent_to(&pair.manager.stats(), PEER);
+    assert_eq!((sent.accepted, sent.written), (4, 3));
+    assert_eq!((sent.superseded, sent.resent), (1, 1));
+}
+
+#[test]
+fn a_frame_that_was_cut_off_comes_whole_over_the_next_link() {
+    let pair = Pair::new();
+    let peer = pair.link();
+    let newest = pair.clog();
+    pair.unlink(peer);
+    let mut peer = pair.link();
+    let bytes = peer.recv();
+    assert_eq!(number_of(&bytes), newest);
+    assert!(bytes == numbered(newest), "the frame is torn");
+    pair.send("next");
+    assert_eq!(peer.recv(), b"next");
+    let sent = sent_to(&pair.manager.stats(), PEER);
+    assert!(sent.balances() && sent.resent == 0, "{sent:?}");
+}
+
+#[test]
+fn over_many_reconnects_numbers_only_rise_and_the_newest_arrives() {
+    let pair = Pair::new();
+    let manager = Arc::clone(&pair.manager);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let sender = thread::spawn(move || {
+        let mut number = 0_u64;
+        while !stopped.load(Ordering::Acquire) {
+            number += 1;
+            manager
+                .to_send(Sid(PEER), number.to_be_bytes().to_vec())
+                .unwrap();
+        }
+        number
+    });
+    let mut last = 0;
+    for round in 0..50 {
+        let mut peer = pair.link();
+        for at in 0..20 {
+            let number = number_of(&peer.recv());
+            // The first one may be what the old link had brought already.
+            assert!(number > last || at == 0 && number == last);
+            last = number;
+        }
+        if round % 2 == 0 {
+            peer.reset();
+        } else {
+            drop(peer);
+        }
+        eventually("the peer is down", || {
+            !pair.manager.connected_to_peer(Sid(PEER))
+        });
+    }
+    stop.store(true, Ordering::Release);
+    let newest = sender.join().unwrap();
+    let mut peer = pair.link();
+    while last < newest {
+        let number = number_of(&peer.recv());
+        assert!(number >= last);
+        last = number;
+    }
+    let sent = sent_to(&pair.manager.stats(), PEER);
+    assert!(sent.balances(), "{sent:?}");
+    assert_eq!(sent.accepted, newest);
+}
+
+// Promise 4: loopback.
+
+#[test]
+fn frames_to_oneself_come_back_through_the_inbox() {
+    let pair = Pair::new();
+    for number in 0..3_u64 {
+        let bytes = Bytes::from(number.to_be_bytes().to_vec());
+        assert_eq!(pair.manager.to_send(Sid(OWN), bytes), Ok(Sent::Loopback));
+    }
+    for number in 0..3 {
+        let message = pair.manager.try_recv().unwrap();
+        assert_eq!(
+            (message.from, number_of(&message.payload)),
+            (Sid(OWN), number)
+        );
+    }
+    assert_eq!(pair.manager.try_recv(), Err(RecvError::Timeout));
+    assert_eq!(pair.manager.stats().loopback, 3);
+}
+
+/// A handler that does something with each frame, and hands frames and events on to the test.
+struct Tell<F> {
+    frames: Sender<(Sid, Bytes)>,
+    events: Sender<Event>,
+    answer: F,
+}
+
+/// What a handler was told.
+struct Told {
+    frames: Receiver<(Sid, Bytes)>,
+    events: Receiver<Event>,
+}
+
+fn tell<F: FnMut(Sid, &[u8], &Handle)>(answer: F) -> (Tell<F>, Told) {
+    let (frames, told_frames) = channel();
+    let (events, told_events) = channel();
+    let told = Told {
+        frames: told_frames,
+        events: told_events,
+    };
+    let tell = Tell {
+        frames,
+        events,
+        answer,
+    };
+    (tell, told)
+}
+
+impl<F: FnMut(Sid, &[u8], &Handle)> Handler for Tell<F> {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
+        (self.answer)(from, &frame, handle);
+        // The test may have ended.
+        let _ = self.frames.send((from, frame.into_bytes()));
+    }
+
+    fn on_event(&mut self, event: &Event, _: &Handle) {
+        let _ = self.events.send(event.clone());
+    }
+}
+
+/// A loop for `OWN` with the one peer, in the hands of the test.
+fn event_loop<H: Handler>(
+    handler: H,
+    shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+) -> (EventLoop<H>, String, Vacant) {
+    let (peer_at, own) = (Vacant::new(), listener());
+    let servers = [(OWN, &own.1), (PEER, &peer_at.address)];
+    let config = shape(configure(OWN, &servers).listener(own.0))
+        .build()
+        .unwrap();
+    (EventLoop::new(config, handler).unwrap(), own.1, peer_at)
+}
+
+/// Turns the loop until something is so.
+#[track_caller]
+fn turn_until<H: Handler>(
+    event_loop: &mut EventLoop<H>,
+    what: &str,
+    mut is_so: impl FnMut(&Handle) -> bool,
+) {
+    let handle = event_loop.handle().clone();
+    eventually(what, || {
+        assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
+        is_so(&handle)
+    });
+}
+
+#[test]
+fn frames_to_oneself_come_back_through_the_handler() {
+    let (handler, told) = tell(|from, frame: &[u8], handle: &Handle| {
+        // Those that a handler sends to itself have their turn in the next turn.
+        if from == Sid(OWN) && frame.len() < 5 {
+            handle.to_send(Sid(OWN), [frame, b"!"].concat()).unwrap();
+        }
+    });
+    let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
+    assert_eq!(
+        event_loop.handle().to_send(Sid(OWN), "me"),
+        Ok(Sent::Loopback)
+    );
+    let mut got = Vec::new();
+    turn_until(&mut event_loop, "the frames come back", |_| {
+        got.extend(told.frames.try_iter());
+        got.len() == 4
+    });
+    let expected = ["me", "me!", "me!!", "me!!!"].map(|text| (Sid(OWN), Bytes::from(text)));
+    assert_eq!(got, expected);
+    assert_eq!(event_loop.handle().stats().loopback, 4);
+}
+
+// Promise 5: the inbox drops its oldest, and counts them.
+
+#[test]
+fn a_full_inbox_drops_its_oldest_and_counts_them() {
+    let pair = Pair::with(|builder| builder.inbox_frames(3));
+    let mut peer = pair.link();
+    for number in 0..10_u64 {
+        peer.send(number.to_be_bytes());
+    }
+    eventually("all have come", || pair.manager.stats().inbox.pushed == 10);
+    for number in 7..10 {
+        assert_eq!(number_of(&pair.manager.recv().unwrap().payload), number);
+    }
+    assert_eq!(pair.manager.try_recv(), Err(RecvError::Timeout));
+    let stats = pair.manager.stats();
+    assert_eq!((stats.inbox.dropped, stats.inbox.taken), (7, 3));
+    assert_eq!((stats.received.frames, stats.received.bytes), (10, 80));
+}
+
+#[test]
+fn by_default_an_inbox_holds_a_hundred() {
+    let pair = Pair::new();
+    for number in 0..130_u64 {
+        let bytes = number.to_be_bytes().to_vec();
+        pair.manager.to_send(Sid(OWN), bytes).unwrap();
+    }
+    let inbox = pair.manager.stats().inbox;
+    assert_eq!((inbox.waiting, inbox.dropped), (100, 30));
+    assert_eq!(number_of(&pair.manager.try_recv().unwrap().payload), 30);
+}
+
+// Promise 7: the account.
+
+#[test]
+fn every_accepted_frame_is_accounted_for() {
+    // One peer reads, one is clogged, one is away, and observers come and go.
+    let vacant = Vacant::new();
+    let others = [
+        (PEER, &vacant.address),
+        (8, &vacant.address),
+        (7, &vacant.address),
+    ];
+    let (manager, address) = alone(OWN, &others, |builder| builder);
+    let clogged = Puppet::say(HOME, &address, &bare(8));
+    eventually("the peer is linked", || manager.connected_to_peer(Sid(8)));
+    let (accepted, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let mut observed = 0;
+    thread::scope(|scope| {
+        for sid in [PEER, 8, 7] {
+            let (manager, accepted, stop) = (&manager, &accepted, &stop);
+            scope.spawn(move || {
+                let payload = Bytes::from(numbered(1));
+                while !stop.load(Ordering::Acquire) {
+                    manager.to_send(Sid(sid), payload.clone()).unwrap();
+                    accepted.fetch_add(1, Ordering::AcqRel);
+                }
+            });
+        }
+        for round in 1..=10 {
+            let mut peer = Puppet::say(HOME, &address, &bare(PEER));
+            let observer = Puppet::say(HOME, &address, &bare(i64::MAX));
+            for _ in 0..20 {
+                peer.recv();
+            }
+            let sid = Sid(-round);
+            eventually("the observer is known", || {
+                manager.to_send(sid, "observe").is_ok()
+            });
+            observed += 1;
+            drop((peer, observer));
+            for peer in manager.stats().peers {
+                assert!(peer.sent.balances(), "{peer:?}");
+            }
+            eventually("the observer is forgotten", || {
+                manager.stats().peers.len() == 3
+            });
+        }
+        stop.store(true, Ordering::Release);
+    });
+    let stats = manager.stats();
+    assert!(stats.sent.balances(), "{stats:?}");
+    assert_eq!(
+        stats.sent.accepted,
+        accepted.load(Ordering::Acquire) + observed
+    );
+    assert!(stats.sent.waiting >= 1 && stats.sent.superseded > 0 && stats.sent.written > 200);
+    manager.halt();
+    let stats = manager.stats();
+    assert_eq!(stats.sent.waiting, 0);
+    assert!(
+        stats.sent.balances() && stats.sent.discarded >= 2,
+        "{stats:?}"
+    );
+    drop(clogged);
+}
+
+// Promise 8: halt.
+
+/// Whether a server could be started at this address.
+fn is_free(address: &str) -> bool {
+    TcpListener::bind(address).is_ok()
+}
+
+#[test]
+fn halt_frees_the_port_and_closes_every_connection() {
+    let pair = Pair::new();
+    let mut peer = pair.link();
+    let mut silent = Puppet::dial(HOME, &pair.address);
+    peer.send("left behind");
+    eventually("the frame has come", || {
+        pair.manager.stats().received.frames == 1
+    });
+    assert!(!is_free(&pair.address));
+    pair.manager.halt();
+    assert!(is_free(&pair.address));
+    peer.wait_closed();
+    silent.wait_closed();
+    assert!(pair.manager.is_halted() && !pair.manager.has_died());
+    assert!(pair.manager.listening().is_empty() && pair.manager.linked_peers().is_empty());
+    assert_eq!(pair.manager.stats().connections, 0);
+    // What was received can still be taken; then there is an end.
+    assert_eq!(pair.manager.recv().unwrap().payload, "left behind");
+    assert_eq!(pair.manager.recv(), Err(RecvError::Halted));
+    assert_eq!(pair.manager.try_recv(), Err(RecvError::Halted));
+    assert_eq!(pair.manager.connect_one(Sid(PEER)), Err(SendError::Halted));
+    let mut events = Vec::new();
+    while let Ok(event) = pair.manager.events().recv() {
+        events.push(event);
+    }
+    let down = Event::Down {
+        sid: Sid(PEER),
+        reason: Reason::Halted,
+    };
+    assert!(events.contains(&down), "{events:?}");
+    assert_eq!(events.last(), Some(&Event::Halted));
+}
+
+#[test]
+fn halt_needs_no_peer_that_reads() {
+    let pair = Pair::new();
+    let peer = pair.link();
+    pair.clog();
+    let manager = Arc::clone(&pair.manager);
+    within("halting while a peer does not read", move || manager.halt());
+    assert!(is_free(&pair.address));
+    let sent = pair.manager.stats().sent;
+    assert!(sent.balances() && sent.discarded >= 1, "{sent:?}");
+    drop(peer);
+}
+
+#[test]
+fn halt_works_from_any_thread_and_again() {
+    let pair = Pair::new();
+    let _peer = pair.link();
+    let waiting = Arc::clone(&pair.manager);
+    let receiver = thread::spawn(move || waiting.recv());
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (manager, address) = (Arc::clone(&pair.manager), pair.address.clone());
+            thread::spawn(move || {
+                manager.halt();
+                // Each of them may rely on it.
+                assert!(manager.is_halted());
+                assert_eq!(manager.listening(), []);
+                address
+            })
+        })
+        .collect();
+    within("halting on four threads", move || {
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(receiver.join().unwrap(), Err(RecvError::Halted));
+    });
+    pair.manager.halt();
+    assert!(is_free(&pair.address));
+}
+
+#[test]
+fn a_handle_can_ask_for_the_halt() {
+    let pair = Pair::new();
+    let mut peer = pair.link();
+    let handle = pair.manager.handle();
+    thread::spawn(move || handle.request_halt()).join().unwrap();
+    peer.wait_closed();
+    assert_eq!(pair.manager.recv(), Err(RecvError::Halted));
+    pair.manager.halt();
+    assert!(is_free(&pair.address));
+}
+
+#[test]
+fn a_handler_can_halt_its_own_loop() {
+    let (handler, told) = tell(|_, _: &[u8], handle: &Handle| handle.request_halt());
+    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let handle = event_loop.handle().clone();
+    let thread = thread::spawn(move || event_loop.run().map(|()| event_loop));
+    let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("stop")].concat());
+    peer.wait_closed();
+    let mut event_loop = within("running the loop", || thread.join().unwrap().unwrap());
+    assert!(handle.is_halted() && !handle.has_died());
+    assert!(is_free(&address));
+    assert_eq!(told.events.try_iter().last(), Some(Event::Halted));
+    // There are no more turns.
+    assert!(!event_loop.turn(None).unwrap());
+    assert_eq!(handle.to_send(Sid(OWN), "me"), Err(SendError::Halted));
+}
+
+#[test]
+fn dropping_a_manager_halts_it() {
+    let (manager, address) = alone(OWN, &[] as &[(i64, String)], |builder| builder);
+    let handle = manager.handle();
+    within("dropping the manager", move || drop(manager));
+    assert!(handle.is_halted());
+    assert!(is_free(&address));
+}
+
+#[test]
+fn soft_halt_drops_the_links_and_they_come_back() {
+    let mesh = Mesh::linked(&[1, 2, 3], &[], |builder| builder);
+    let [one, two, three] = &mesh.managers[..] else {
+        unreachable!()
+    };
+    two.to_send(Sid(1), "before").unwrap();
+    assert_eq!(one.recv_timeout(LONG).unwrap().payload, "before");
+    two.soft_halt();
+    eventually("the links have ended", || {
+        two.stats().downs.get("dropped") == Some(&2)
+    });
+    mesh.wait_linked();
+    eventually("the links are new ones at both ends", || {
+        two.stats().ups >= 4 && one.stats().ups >= 3 && three.stats().ups >= 3
+    });
+    assert!(!two.is_halted());
+    // The last frame once more, or this one alone.
+    two.to_send(Sid(1), "after").unwrap();
+    eventually("the frame arrives", || {
+        one.recv_timeout(LONG).unwrap().payload == "after"
+    });
+    assert_eq!(three.stats().downs.get("dropped"), None);
+}
+
+// The loop dying is visible.
+
+#[test]
+fn a_handler_that_panics_ends_its_loop_and_everybody_is_told() {
+    let (handler, _told) = tell(|_, _: &[u8], _: &Handle| panic!("as the test wants it"));
+    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let handle = event_loop.handle().clone();
+    assert!(!handle.has_died());
+    let thread = thread::spawn(move || event_loop.run());
+    let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("boom")].concat());
+    peer.wait_closed();
+    assert!(within("running the loop", || thread.join()).is_err());
+    assert!(handle.has_died() && handle.is_halted());
+    assert_eq!(handle.to_send(Sid(PEER), "x"), Err(SendError::Halted));
+    assert_eq!(handle.to_send(Sid(OWN), "x"), Err(SendError::Halted));
+    assert_eq!(handle.connect_one(Sid(PEER)), Err(SendError::Halted));
+    assert!(handle.linked_peers().is_empty() && handle.listening().is_empty());
+    assert!(is_free(&address));
+}
+
+/// A payload that does something when it is freed.
+struct Payload<F: FnMut()>(&'static [u8], F);
+
+impl<F: FnMut()> AsRef<[u8]> for Payload<F> {
+    fn as_ref(&self) -> &[u8] {
+        self.0
+    }
+}
+
+impl<F: FnMut()> Drop for Payload<F> {
+    fn drop(&mut self) {
+        (self.1)();
+    }
+}
+
+fn payload(bytes: &'static [u8], on_drop: impl FnMut() + Send + 'static) -> Bytes {
+    Bytes::from_owner(Payload(bytes, on_drop))
+}
+
+#[test]
+fn a_manager_whose_loop_dies_says_so() {
+    let pair = Pair::new();
+    let peer = pair.link();
+    // The loop frees this one, when the next one has become the last in its place.
+    pair.send(payload(b"boom", || panic!("as the test wants it")));
+    pair.unlink(peer);
+    pair.send("next");
+    let waiting = Arc::clone(&pair.manager);
+    let receiver = thread::spawn(move || waiting.recv());
+    let mut peer = Puppet::say(HOME, &pair.address, &bare(PEER));
+    peer.wait_closed();
+    let received = within("receiving", || receiver.join().unwrap());
+    assert_eq!(received, Err(RecvError::Halted));
+    assert!(pair.manager.has_died() && pair.manager.is_halted());
+    assert_eq!(pair.manager.to_send(Sid(PEER), "x"), Err(SendError::Halted));
+    let manager = Arc::clone(&pair.manager);
+    within("asking for events", move || {
+        while manager.events().recv().is_ok() {}
+    });
+    let manager = Arc::clone(&pair.manager);
+    within("halting what has died", move || manager.halt());
+    assert!(pair.manager.has_died());
+    assert!(is_free(&pair.address));
+}
+
+#[test]
+fn a_payload_is_freed_where_it_may_use_the_handle() {
+    let pair = Pair::new();
+    let (sender, freed) = channel();
+    let nosy = |name: &'static str| {
+        let (handle, sender) = (pair.manager.handle(), sender.clone());
+        payload(name.as_bytes(), move || {
+            let _ = handle.stats();
+            handle
+                .to_send(Sid(PEER), "from within")
+                .unwrap_or(Sent::Queued);
+            let _ = sender.send(name);
+        })
+    };
+    let send = |frame: Bytes| {
+        let manager = Arc::clone(&pair.manager);
+        within("sending", move || {
+            manager.to_send(Sid(PEER), frame).unwrap()
+        })
+    };
+    let expect = |name| assert_eq!(freed.recv_timeout(LONG), Ok(name));
+    // Replaced in the slot.
+    send(nosy("superseded"));
+    send("newer".into());
+    expect("superseded");
+    // Replaced as the last frame.
+    let mut peer = pair.link();
+    eventually("nothing waits", || pair.manager.have_delivered());
+    send(nosy("last"));
+    send("newer".into());
+    expect("last");
+    while peer.recv() != b"newer" {}
+    // Replaced while it had begun to leave: clogged with what is nosy too, so that this is one of them.
+    pair.clog();
+    send(nosy("waiting"));
+    send("newer".into());
+    expect("waiting");
+    // Cut off by the end of the link.
+    pair.unlink(peer);
+    // Discarded, by the loop.
+    send(nosy("discarded"));
+    let manager = Arc::clone(&pair.manager);
+    within("halting", move || manager.halt());
+    expect("discarded");
+}
+
+#[test]
+fn a_payload_that_was_cut_off_is_freed_where_it_may_use_the_handle() {
+    let pair = Pair::new();
+    let (sender, freed) = channel();
+    let peer = pair.link();
+    // Large frames, one of which has begun when the socket is full; a newer one waits behind it.
+    static LARGE: [u8; 500_000] = [7; 500_000];
+    let mut sent = 0;
+    while pair.manager.have_delivered() {
+        let (handle, sender) = (pair.manager.handle(), sender.clone());
+        pair.send(payload(&LARGE, move || {
+            let _ = handle.stats();
+            let _ = sender.send(());
+        }));
+        sent += 1;
+    }
+    pair.send("newest");
+    pair.unlink(peer);
+    let mut peer = pair.link();
+    assert_eq!(peer.recv(), b"newest");
+    for _ in 0..sent {
+        freed.recv_timeout(LONG).unwrap();
+    }
+}
+
+// The loop in the application's hands.
+
+#[test]
+fn two_loops_nest_in_the_poll_of_the_application() {
+    const COUNT: u64 = 1000;
+    let echo = |from, frame: &[u8], handle: &Handle| {
+        let number = number_of(frame) + 1;
+        if number < COUNT {
+            handle.to_send(from, number.to_be_bytes().to_vec()).unwrap();
+        }
+    };
+    let (listeners, addresses): (Vec<_>, Vec<_>) = (0..2).map(|_| listener()).unzip();
+    let servers = [(1, &addresses[0]), (2, &addresses[1])];
+    let mut poll = mio::Poll::new().unwrap();
+    let (mut loops, mut tolds) = (Vec::new(), Vec::new());
+    for (at, listener) in listeners.into_iter().enumerate() {
+        let (handler, told) = tell(echo);
+        let config = configure(servers[at].0, &servers).listener(listener);
+        let event_loop = EventLoop::new(config.build().unwrap(), handler).unwrap();
+        let fd = event_loop.as_fd().as_raw_fd();
+        let (source, readable) = (&mut mio::unix::SourceFd(&fd), mio::Interest::READABLE);
+        let token = mio::Token(at);
+        poll.registry().register(source, token, readable).unwrap();
+        loops.push(event_loop);
+        tolds.push(told);
+    }
+    // Waits until it is written: there is no link yet.
+    let first = 0_u64.to_be_bytes().to_vec();
+    loops[0].handle().to_send(Sid(2), first).unwrap();
+    let mut events = mio::Events::with_capacity(8);
+    let (mut due, mut heard) = ([true, true], 0);
+    eventually("the number goes to and fro", || {
+        let timeout = loops.iter().filter_map(EventLoop::timeout).min();
+        let timeout = timeout.unwrap_or(LONG).min(LONG);
+        let now = if due.contains(&true) {
+            Duration::ZERO
+        } else {
+            timeout
+        };
+        poll.poll(&mut events, Some(now)).unwrap();
+        due = [false, false];
+        for event in &events {
+            due[event.token().0] = true;
+        }
+        for (at, event_loop) in loops.iter_mut().enumerate() {
+            if due[at] || event_loop.timeout() == Some(Duration::ZERO) {
+                assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
+            }
+        }
+        heard += tolds
+            .iter()
+            .map(|told| told.frames.try_iter().count() as u64)
+            .sum::<u64>();
+        heard == COUNT
+    });
+    // Nothing is due: the loops are silent until something happens.
+    let handle = loops[1].handle().clone();
+    handle.request_halt();
+    poll.poll(&mut events, Some(LONG)).unwrap();
+    assert!(events.iter().any(|event| event.token() == mio::Token(1)));
+    assert!(!loops[1].turn(Some(Duration::ZERO)).unwrap());
+}
+
+#[test]
+fn an_answer_of_the_handler_comes_back_to_the_sender() {
+    let (handler, told) = tell(|from, frame: &[u8], handle: &Handle| {
+        assert_eq!(
+            handle.to_send(from, frame.iter().rev().copied().collect::<Vec<u8>>()),
+            Ok(Sent::Written)
+        );
+    });
+    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("abc")].concat());
+    turn_until(&mut event_loop, "the frame is answered", |_| {
+        told.frames.try_recv().is_ok()
+    });
+    // In the same turn, so without another one.
+    assert_eq!(peer.recv(), b"cba");
+}
+
+#[test]
+fn a_turn_that_a_handler_holds_up_is_reported() {
+    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {
+        thread::sleep(quorum_cnx::limits::SLOW_TURN + Duration::from_millis(1));
+    });
+    let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
+    event_loop.handle().to_send(Sid(OWN), "slow").unwrap();
+    turn_until(&mut event_loop, "the turn is reported", |_| {
+        let is_report = |event| matches!(event, Event::SlowTurn { took } if took > quorum_cnx::limits::SLOW_TURN);
+        told.events.try_iter().any(is_report)
+    });
+}
+
+/// Sends to whoever has just gone.
+struct Nagging;
+
+impl Handler for Nagging {
+    fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
+
+    fn on_event(&mut self, event: &Event, handle: &Handle) {
+        if let Event::Down { sid, .. } | Event::DialFailed { sid, .. } = event {
+            // It may be unknown already.
+            let _ = handle.to_send(*sid, "come back");
+            let _ = handle.initiate_connection(*sid);
+        }
+    }
+}
+
+#[test]
+fn a_frame_for_an_observer_that_has_just_left_is_no_trouble() {
+    let (mut event_loop, address, _peer_at) = event_loop(Nagging, |builder| builder);
+    let observer = Puppet::say(HOME, &address, &bare(i64::MAX));
+    turn_until(&mut event_loop, "the observer is linked", |handle| {
+        handle.connected_to_peer(Sid(-1))
+    });
+    drop(observer);
+    turn_until(&mut event_loop, "the observer is forgotten", |handle| {
+        handle.stats().peers.len() == 1
+    });
+    let _observer = Puppet::say(HOME, &address, &bare(i64::MAX));
+    turn_until(&mut event_loop, "another observer is linked", |handle| {
+        handle.connected_to_peer(Sid(-2))
+    });
+    assert!(event_loop.handle().stats().sent.balances());
+}
+
+#[test]
+fn a_frame_for_a_joiner_that_cannot_be_dialed_is_no_trouble() {
+    let (mut event_loop, address, peer_at) = event_loop(Nagging, |builder| {
+        builder.unknown(quorum_cnx::Unknown::Admit { max: 1 })
+    });
+    let knock = versioned(V1, 1, &peer_at.address);
+    for round in 1..=3 {
+        let _joiner = Puppet::say(HOME, &address, &knock);
+        turn_until(&mut event_loop, "the joiner has knocked", |handle| {
+            handle.stats().knocks == round
+        });
+        turn_until(&mut event_loop, "the joiner is forgotten", |handle| {
+            handle.stats().peers.len() == 1
+        });
+    }
+}
+
+#[test]
+fn an_error_of_the_old_link_does_not_end_the_new_one() {
+    let (handler, _told) = tell(|_, _: &[u8], _: &Handle| {});
+    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let old = Puppet::say(HOME, &address, &bare(PEER));
+    turn_until(&mut event_loop, "the peer is linked", |handle| {
+        handle.connected_to_peer(Sid(PEER))
+    });
+    // All in one turn: the old link breaks, the sender is the first to notice, and the new link is there.
+    old.reset();
+    let mut new = Puppet::say(HOME, &address, &[bare(PEER), frame("new")].concat());
+    let handle = event_loop.handle().clone();
+    eventually("the sender notices", || {
+        handle.to_send(Sid(PEER), "lost").unwrap() != Sent::Written
+    });
+    turn_until(&mut event_loop, "the new link is up", |handle| {
+        handle.stats().received.frames == 1
+    });
+    assert_eq!(new.recv(), b"lost");
+    let stats = handle.stats();
+    assert!(stats.rejected.is_empty(), "{:?}", stats.rejected);
+    assert_eq!(stats.ups, 2);
+}
+
+// When peers are dialed.
+
+#[test]
+fn on_demand_the_first_frame_dials_and_a_link_that_ends_is_left_alone() {
+    let (own, at_peer) = (listener(), listener());
+    let servers = [(OWN, &own.1), (1, &at_peer.1)];
+    let config = configure(OWN, &servers)
+        .listener(own.0)
+        .dial(Dial::OnDemand)
+        .build()
+        .unwrap();
+    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {});
+    let mut event_loop = EventLoop::new(config, handler).unwrap();
+    let handle = event_loop.handle().clone();
+    // Nothing happens, and nothing is due.
+    turn_until(&mut event_loop, "the loop listens", |_| true);
+    assert_eq!((event_loop.timeout(), handle.stats().dials), (None, 0));
+
+    assert_eq!(handle.to_send(Sid(1), "one"), Ok(Sent::Queued));
+    turn_until(
+        &mut event_loop,
+        "the frame is written",
+        Handle::have_delivered,
+    );
+    let mut peer = Puppet::accept(&at_peer.0);
+    assert_eq!((peer.hello().sid, peer.recv()), (OWN, b"one".to_vec()));
+    assert_eq!(handle.stats().dials, 1);
+
+    drop(peer);
+    let down = |event| matches!(event, Event::Down { .. });
+    turn_until(&mut event_loop, "the link ends", |_| {
+        told.events.try_iter().any(down)
+    });
+    assert_eq!((event_loop.timeout(), handle.stats().dials), (None, 1));
+
+    // A frame, or a request, dials again.
+    assert_eq!(handle.to_send(Sid(1), "two"), Ok(Sent::Queued));
+    turn_until(
+        &mut event_loop,
+        "the frame is written",
+        Handle::have_delivered,
+    );
+    let mut peer = Puppet::accept(&at_peer.0);
+    assert_eq!((peer.hello().sid, peer.recv()), (OWN, b"two".to_vec()));
+    drop(peer);
+    turn_until(&mut event_loop, "the link ends", |_| {
+        told.events.try_iter().any(down)
+    });
+    handle.connect_one(Sid(1)).unwrap();
+    turn_until(&mut event_loop, "the peer is linked", |handle| {
+        handle.connected_to_peer(Sid(1))
+    });
+    let mut peer = Puppet::accept(&at_peer.0);
+    assert_eq!((peer.hello().sid, peer.recv()), (OWN, b"two".to_vec()));
+    assert_eq!(handle.stats().dials, 3);
+}
+
+#[test]
+fn an_eager_loop_dials_again_and_again() {
+    let (own, at_peer) = (listener(), listener());
+    let config = configure(OWN, &[(OWN, &own.1), (1, &at_peer.1)])
+        .listener(own.0)
+        .backoff(Duration::from_millis(1), Duration::from_millis(5))
+        .build()
+        .unwrap();
+    let manager = CnxManager::start(config).unwrap();
+    for _ in 0..20 {
+        let mut peer = Puppet::accept(&at_peer.0);
+        assert_eq!(peer.hello().sid, OWN);
+    }
+    eventually("the dials are counted", || manager.stats().dials >= 20);
+}
+
+#[test]
+fn a_refused_dial_is_told_and_the_peer_linked_when_it_appears() {
+    for (own, peer) in [(1, 2), (2, 1)] {
+        let at_peer = Vacant::new();
+        let (manager, address) = alone(own, &[(peer, &at_peer.address)], |builder| builder);
+        for _ in 0..3 {
+            let reason = wait_for(&manager, |event| match event {
+                Event::DialFailed { sid, reason } if *sid == Sid(peer) => Some(reason.clone()),
+                _ => None,
+            });
+            assert_eq!(reason, Reason::Io(io::ErrorKind::ConnectionRefused));
+        }
+        assert!(manager.stats().dial_failures >= 3);
+        manager.to_send(Sid(peer), "are you there?").unwrap();
+        let (listener, peer_address) = at_peer.open();
+        let servers = [(own, &address), (peer, &peer_address)];
+        let config = configure(peer, &servers).listener(listener);
+        let appeared = CnxManager::start(config.build().unwrap()).unwrap();
+        let message = appeared.recv_timeout(LONG).unwrap();
+        assert_eq!(
+            (message.from, &message.payload[..]),
+            (Sid(own), &b"are you there?"[..])
+        );
+    }
+}
+
+#[test]
+fn initiating_a_connection_replaces_the_link_and_sends_the_last_frame_again() {
+    let mesh = Mesh::linked(&[1, 2], &[], |builder| builder);
+    let [one, two] = &mesh.managers[..] else {
+        unreachable!()
+    };
+    two.to_send(Sid(1), "again").unwrap();
+    assert_eq!(one.recv_timeout(LONG).unwrap().payload, "again");
+    two.initiate_connection(Sid(1)).unwrap();
+    assert_eq!(one.recv_timeout(LONG).unwrap().payload, "again");
+    for manager in [one, two] {
+        eventually("the old link has made room", || {
+            manager.stats().downs == [("replaced", 1)].into()
+                || manager.stats().downs == [("closed", 1)].into()
+        });
+        assert_eq!(manager.stats().ups, 2);
+    }
+    assert_eq!(
+        one.initiate_connection(Sid(1)),
+        Err(SendError::UnknownPeer(Sid(1)))
+    );
+}
+
+// Where peers are, and where this server listens.
+
+#[test]
+fn peers_are_found_by_name_and_at_the_address_that_answers() {
+    let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| listener()).unzip();
+    let dead = Vacant::new();
+    let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
+    // By a name; behind an address at which nobody listens; behind a name nobody has, which no resolver need be asked.
+    let servers = [
+        (1, format!("localhost:{}", port(&addresses[0]))),
+        (2, format!("{}|{}", dead.address, addresses[1])),
+        (3, format!("{}:1|{}", "x".repeat(64), addresses[2])),
+    ];
+    let start = |(listener, (own, _)): (TcpListener, &(i64, String))| {
+        let config = configure(*own, &servers).listener(listener);
+        CnxManager::start(config.build().unwrap()).unwrap()
+    };
+    let managers: Vec<CnxManager> = listeners.into_iter().zip(&servers).map(start).collect();
+    eventually("all are linked", || {
+        managers
+            .iter()
+            .all(|manager| manager.linked_peers().len() == 2)
+    });
+    for from in &managers {
+        for to in &managers {
+            from.to_send(to.sid(), "found").unwrap();
+            eventually("the frame arrives", || {
+                to.recv_timeout(LONG).unwrap().from == from.sid()
+            });
+        }
+    }
+}
+
+#[test]
+fn the_own_addresses_are_advertised_in_the_chosen_form() {
+    let at_peer = listener();
+    for (form, version, advertised) in [
+        (Challenge::Bare, None, ""),
+        (Challenge::V1, Some(V1), "a.example:1"),
+        (Challenge::V2, Some(common::V2), "a.example:1|[::1]:2"),
+    ] {
+        let config = Config::builder(Sid(OWN))
+            .server(Sid(OWN), "a.example:1|[::1]:2")
+            .server(Sid(1), &at_peer.1)
+            .listener(listener().0)
+            .challenge(form)
+            .build()
+            .unwrap();
+        let manager = CnxManager::start(config).unwrap();
+        let hello = Puppet::accept(&at_peer.0).hello();
+        assert_eq!((hello.version, hello.sid), (version, OWN));
+        assert_eq!(hello.addresses, advertised);
+        manager.halt();
+        // A second dial may have been on its way.
+        at_peer.0.set_nonblocking(true).unwrap();
+        while at_peer.0.accept().is_ok() {}
+    }
+}
+
+#[test]
+fn a_port_that_the_kernel_chooses_is_advertised() {
+    let at_peer = listener();
+    let config = configure(OWN, &[(OWN, "127.0.0.1:0"), (1, &at_peer.1)]);
+    let manager = CnxManager::start(config.build().unwrap()).unwrap();
+    let Listening::Open(at) = manager.listening()[0] else {
+        panic!("{:?}", manager.listening())
+    };
+    let hello = Puppet::accept(&at_peer.0).hello();
+    assert_eq!(hello.addresses, at.to_string());
+    let event = wait_for(&manager, |event| match event {
+        Event::Listening { addr } => Some(*addr),
+        _ => None,
+    });
+    assert_eq!(event, at);
+}
+
+#[test]
+fn a_port_that_is_taken_is_listened_on_when_it_is_free() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = configure(OWN, &[(OWN, address.to_string())])
+        .listen_tries(0)
+        .listen_pause(Duration::from_millis(5));
+    let manager = CnxManager::start(config.build().unwrap()).unwrap();
+    for _ in 0..5 {
+        let failed = wait_for(&manager, |event| match event {
+            Event::ListenFailed { address, error } => Some((address.to_string(), error.clone())),
+            _ => None,
+        });
+        assert_eq!(failed.0, address.to_string());
+        assert!(!failed.1.is_empty());
+    }
+    assert_eq!(
+        manager.listening(),
+        [Listening::Trying(address.to_string().parse().unwrap())]
+    );
+    drop(taken);
+    let at = wait_for(&manager, |event| match event {
+        Event::Listening { addr } => Some(*addr),
+        _ => None,
+    });
+    assert_eq!(
+        (at, &manager.listening()[..]),
+        (address, &[Listening::Open(address)][..])
+    );
+    let mut observer = Puppet::say(HOME, &address.to_string(), &bare(i64::MAX));
+    observer.send("hello");
+    assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "hello");
+}
+
+#[test]
+fn a_loop_that_has_lost_its_listening_socket_lives_on() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (listener, peer_address) = listener();
+    let servers = [(2, &address), (1, &peer_address)];
+    let config = configure(2, &servers)
+        .listen_tries(3)
+        .listen_pause(Duration::from_millis(1));
+    let manager = CnxManager::start(config.build().unwrap()).unwrap();
+    let mut failed = 0;
+    while let Event::ListenFailed { .. } = wait_for(&manager, |event| match event {
+        Event::ListenFailed { .. } | Event::ListenerLost { .. } => Some(event.clone()),
+        _ => None,
+    }) {
+        failed += 1;
+    }
+    assert_eq!(failed, 3);
+    assert_eq!(
+        manager.listening(),
+        [Listening::Lost(address.parse().unwrap())]
+    );
+    // The larger one dials, so the two find each other all the same.
+    let config = configure(1, &servers).listener(listener);
+    let peer = CnxManager::start(config.build().unwrap()).unwrap();
+    manager.to_send(Sid(1), "I cannot be dialed").unwrap();
+    assert_eq!(
+        peer.recv_timeout(LONG).unwrap().payload,
+        "I cannot be dialed"
+    );
+    assert!(!manager.is_halted());
+    drop(taken);
+}
+
+#[test]
+fn one_lost_listening_socket_leaves_the_others_open() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = configure(OWN, &[(OWN, "127.0.0.1:0")])
+        .listen_on(taken.local_addr().unwrap().to_string())
+        .listen_on("127.0.0.1:0")
+        .listen_tries(1);
+    let manager = CnxManager::start(config.build().unwrap()).unwrap();
+    let [Listening::Lost(_), Listening::Open(at)] = manager.listening()[..] else {
+        panic!("{:?}", manager.listening())
+    };
+    let mut observer = Puppet::say(HOME, &at.to_string(), &bare(i64::MAX));
+    observer.send("hello");
+    assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "hello");
+}
+
+/// Only Linux has more addresses on loopback than one.
+#[cfg(target_os = "linux")]
+#[test]
+fn outgoing_connections_come_from_the_chosen_address() {
+    let at_peer = listener();
+    let (_manager, _) = alone(OWN, &[(1, &at_peer.1)], |builder| {
+        builder.dial_from(common::ABROAD.into())
+    });
+    let peer = Puppet::accept(&at_peer.0);
+    assert_eq!(peer.0.peer_addr().unwrap().ip(), common::ABROAD);
+}
+
+#[test]
+fn a_spinning_loop_and_receiver_do_the_same() {
+    let idle = Idle::Spin {
+        for_at_most: Duration::from_millis(2),
+    };
+    let mesh = Mesh::linked(&[1, 2], &[], |builder| builder.idle(idle));
+    let [one, two] = &mesh.managers[..] else {
+        unreachable!()
+    };
+    for number in 0..100_u64 {
+        one.to_send(Sid(2), number.to_be_bytes().to_vec()).unwrap();
+        assert_eq!(number_of(&two.recv_timeout(LONG).unwrap().payload), number);
+    }
+    assert_eq!(
+        one.recv_timeout(Duration::from_millis(1)),
+        Err(RecvError::Timeout)
+    );
+    let waiting = Arc::clone(two);
+    let receiver = thread::spawn(move || waiting.recv());
+    two.halt();
+    let received = within("receiving", || receiver.join().unwrap());
+    assert_eq!(received, Err(RecvError::Halted));
+}
