@@ -1,0 +1,54 @@
+//! What happened last, in words, for whoever has to understand a failure.
+//!
+//! Written only when asked for: a failing seed is run again with it.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::chance::mix;
+
+const LINES_MAX: usize = 260;
+
+#[derive(Debug, Default)]
+pub struct Trace {
+    on: bool,
+    print: bool,
+    lines: VecDeque<String>,
+    /// A digest of the history, to compare two runs by.
+    pub digest: u64,
+}
+
+impl Trace {
+    pub fn new(on: bool, print: bool) -> Self {
+        Self {
+            on,
+            print,
+            ..Self::default()
+        }
+    }
+
+    pub fn line(&mut self, now: Duration, who: &str, what: impl FnOnce() -> String) {
+        self.digest = mix(self.digest ^ now.as_micros() as u64);
+        if !self.on {
+            return;
+        }
+        let line = format!("{:>11.3} ms  {who:<9} {}", now.as_secs_f64() * 1e3, what());
+        for byte in line.bytes() {
+            self.digest = mix(self.digest ^ u64::from(byte));
+        }
+        if self.print {
+            println!("{line}");
+        }
+        if self.lines.len() == LINES_MAX {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    pub fn text(&self) -> String {
+        self.lines
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
