@@ -235,9 +235,14 @@ impl Reason {
         }
     }
 
-    /// The reason behind an error of the socket. `ETIMEDOUT` is how the kernel says that the far end is dead.
+    /// The reason behind an error of the socket.
     pub(crate) fn of_io(error: &io::Error) -> Self {
-        match error.kind() {
+        Self::of_kind(error.kind())
+    }
+
+    /// The same. `ETIMEDOUT` is how the kernel says that the far end is dead.
+    pub(crate) fn of_kind(kind: io::ErrorKind) -> Self {
+        match kind {
             io::ErrorKind::TimedOut => Self::Dead,
             kind => Self::Io(kind),
         }
