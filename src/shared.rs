@@ -347,6 +347,7 @@ impl Shared {
                     sent: own,
                     received: got,
                     ups: peer.counters.ups.read(),
+                    downs: peer.counters.downs.read(),
                     dials: peer.counters.dials.read(),
                 }
             })
@@ -358,6 +359,8 @@ impl Shared {
             inbox: Queue::of(&self.inbox),
             events: Queue::default(),
             accepted: counters.accepted.read(),
+            kept: counters.kept.read(),
+            pending: counters.pending.read(),
             knocks: counters.knocks.read(),
             rejected: counters.rejected.read(),
             ups: counters.ups.read(),
