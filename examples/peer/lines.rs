@@ -116,8 +116,11 @@ impl Lines {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, line: Line) {
-        self.lock().push(line, self.frames_max);
+    pub(crate) fn push_all(&self, lines: impl IntoIterator<Item = Line>) {
+        let mut state = self.lock();
+        for line in lines {
+            state.push(line, self.frames_max);
+        }
         self.stirred.notify_one();
     }
 

@@ -209,6 +209,7 @@ fn run(config: Config, cli: &Cli) -> ExitCode {
     let lines = Arc::new(Lines::new(cli.capacity as usize));
     let reporter = Reporter {
         lines: Arc::clone(&lines),
+        burst: Vec::new(),
         echo: cli.echo,
     };
     let mut event_loop = match EventLoop::new(config, reporter) {
@@ -275,24 +276,29 @@ fn print(lines: &Lines, handle: &Handle, mut end: Option<Instant>) -> io::Result
 /// The loop's side: everything that comes becomes a line.
 struct Reporter {
     lines: Arc<Lines>,
+    burst: Vec<Line>,
     echo: bool,
 }
 
 impl Handler for Reporter {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
         let bytes = frame.into_bytes();
-        self.lines.push(Line::Frame(from, bytes.clone()));
+        self.burst.push(Line::Frame(from, bytes.clone()));
         // A frame to ourselves would come round for ever.
         if self.echo && from != handle.sid() {
             if let Err(error) = handle.to_send(from, bytes) {
-                self.lines
+                self.burst
                     .push(Line::Event(json::failure(&error.to_string())));
             }
         }
     }
 
+    fn on_burst_end(&mut self, _: &Handle) {
+        self.lines.push_all(self.burst.drain(..));
+    }
+
     fn on_event(&mut self, event: &Event, _: &Handle) {
-        self.lines.push(Line::Event(json::event(event)));
+        self.lines.push_all([Line::Event(json::event(event))]);
     }
 }
 
