@@ -7,6 +7,7 @@ mod ours;
 mod raw;
 
 use std::{
+    env,
     error::Error,
     fs,
     process::ExitCode,
@@ -20,7 +21,7 @@ use std::{
 
 use clap::Parser;
 use hdrhistogram::Histogram;
-use quorum_cnx::Idle;
+use quorum_cnx::{Idle, limits};
 
 /// A small frame, one that fills a page or so, one that is read into a buffer of its own, the largest.
 const SIZES: [usize; 4] = [64, 1 << 10, 16 << 10, 512 << 10];
@@ -44,6 +45,10 @@ struct Cli {
     /// Offers a frame only when the one before has left, so that none is superseded
     #[arg(long)]
     paced: bool,
+
+    /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel
+    #[arg(long, value_name = "N", default_value_t = limits::UNSENT_LIMIT)]
+    unsent_limit: u32,
 
     /// Given by `cargo bench`; without it this is a test, which only shows that everything runs
     #[arg(long, hide = true)]
@@ -94,6 +99,7 @@ struct Task {
     bytes: usize,
     time: Duration,
     paced: bool,
+    unsent_limit: Option<u32>,
 }
 
 /// What went one way.
@@ -181,8 +187,9 @@ fn main() -> ExitCode {
         Ok((flows, trips)) => {
             println!("{}", machine());
             println!(
-                "{repetitions} x {} ms each, medians; in brackets the ratio to raw sockets that idle alike\n",
-                time.as_millis()
+                "{repetitions} x {} ms each, medians; unsent limit {}; in brackets the ratio to raw sockets that idle alike\n",
+                time.as_millis(),
+                cli.unsent_limit
             );
             print_flows(&flows, cli.paced);
             print_trips(&trips);
@@ -218,6 +225,7 @@ fn measure(
                     bytes,
                     time,
                     paced: cli.paced,
+                    unsent_limit: (cli.unsent_limit > 0).then_some(cli.unsent_limit),
                 };
                 let (flow, trip) = match row.way {
                     Way::Raw => (raw::one_way(&task)?, raw::round_trip(&task)?),
@@ -237,8 +245,9 @@ fn machine() -> String {
     let read =
         |path| fs::read_to_string(path).map_or_else(|_| "?".into(), |text| text.trim().to_owned());
     format!(
-        "{} processors, Linux {}, congestion control {}, quorum-cnx {}",
+        "{} processors, {} {}, congestion control {}, quorum-cnx {}",
         thread::available_parallelism().map_or(0, usize::from),
+        env::consts::OS,
         read("/proc/sys/kernel/osrelease"),
         read("/proc/sys/net/ipv4/tcp_congestion_control"),
         env!("CARGO_PKG_VERSION"),

@@ -128,6 +128,7 @@ fn configs(task: &Task) -> Result<[Config; 2]> {
             .server(FAR, far.to_string())
             .listener(socket)
             .idle(task.idle)
+            .unsent_limit(task.unsent_limit)
             .build()
     };
     let [one, two] = sockets;
