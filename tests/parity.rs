@@ -204,11 +204,11 @@ fn worker_threads() {
     };
     all_have(&managers, 2);
     for _round in 0..5 {
-        for away in 0..3 {
+        for (away, address) in addresses.iter().enumerate() {
             managers.remove(away).halt();
             all_have(&managers, 1);
             // The port can be had at once.
-            let listener = TcpListener::bind(&addresses[away]).unwrap();
+            let listener = TcpListener::bind(address).unwrap();
             managers.insert(away, start(away, listener));
             all_have(&managers, 2);
         }

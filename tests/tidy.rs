@@ -108,7 +108,14 @@ fn nothing_is_left_lying_about() {
                 continue;
             }
             for (number, line) in (1..).zip(text.lines()) {
-                for word in ["FIXME", "XXX", "dbg!(", "todo!(", "unimplemented!(", "#[ignore"] {
+                for word in [
+                    "FIXME",
+                    "XXX",
+                    "dbg!(",
+                    "todo!(",
+                    "unimplemented!(",
+                    "#[ignore",
+                ] {
                     assert!(!line.contains(word), "{path}:{number}: {word}");
                 }
                 let is_task = line.contains("TODO") && !line.contains("TODO(#");
@@ -129,7 +136,10 @@ fn every_test_that_the_readme_names_is_there() {
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let sources: Vec<(String, String)> = [files("src", "rs"), files("tests", "rs")].concat();
     let mut rows = 0;
-    for row in readme.lines().filter(|line| line.starts_with("| `") || line.starts_with("| ")) {
+    for row in readme
+        .lines()
+        .filter(|line| line.starts_with("| `") || line.starts_with("| "))
+    {
         let Some(shown) = row.split('|').rev().nth(1) else {
             continue;
         };
@@ -142,7 +152,10 @@ fn every_test_that_the_readme_names_is_there() {
             let found = sources.iter().any(|(path, text)| {
                 path.ends_with(&format!("{file}.rs")) && text.contains(&format!("fn {test}("))
             });
-            assert!(found, "the README names `{reference}`, which does not exist");
+            assert!(
+                found,
+                "the README names `{reference}`, which does not exist"
+            );
         }
         rows += usize::from(named);
     }
