@@ -239,11 +239,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut addresses = Vec::new();
         for address in &self.own_addresses {
             match (address.port(), listening.next()) {
-                (0, Some(Listening::Open(at))) => {
+                (0, Some(Listening::Open(at))) if !address.is_wildcard() => {
                     addresses.push(Address::new(address.host(), at.port()));
                 }
-                // Nobody could dial it back there.
+                // Nobody could dial it back there; some releases would dial themselves (ZOOKEEPER-2164).
                 (0, _) => {}
+                _ if address.is_wildcard() => {}
                 _ => addresses.push(address.clone()),
             }
         }
