@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must pass. Bounded in time; says what it ran.
+# Everything that must pass, on a fresh Debian machine with Rust. Installs what is missing (as root), bounds every step in
+# time, says what it ran, and stops at the first failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,13 +8,43 @@ step() {
     local name=$1 start=$SECONDS
     shift
     echo "== $name"
-    "$@"
+    "$@" || {
+        local code=$?
+        echo "== $name: FAILED (exit code $code)"
+        exit "$code"
+    }
     echo "== $name: done in $((SECONDS - start)) s"
 }
 
+# The network tests need namespaces, the interop tests a JDK and ZooKeeper.
+setup() {
+    local packages=()
+    command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    command -v ip >/dev/null || packages+=(iproute2)
+    command -v sysctl >/dev/null || packages+=(procps)
+    if ((${#packages[@]})); then
+        if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+            echo "CANNOT RUN: install (Debian's names) ${packages[*]}" >&2
+            return 1
+        fi
+        export DEBIAN_FRONTEND=noninteractive
+        timeout 300 apt-get -qq update
+        timeout 600 apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null
+    fi
+    tests/interop/setup.sh
+    # Absent from minimal toolchains.
+    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+}
+
+# Each test of the suite may take a minute at most; the simulator and interop are bounded of their own.
+step 'setup' setup
 step 'formatting' cargo fmt --all --check
 step 'clippy' timeout 900 cargo clippy --all-targets -- -D warnings
-step 'docs' env RUSTDOCFLAGS='-D warnings' timeout 300 cargo doc --no-deps
+step 'docs' env RUSTDOCFLAGS='-D warnings' timeout 300 cargo doc --no-deps --document-private-items
+step 'examples and benches' timeout 900 cargo build --examples --benches
+step 'tests' timeout 1200 cargo test
 step 'loom' env RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=target/loom \
     timeout 900 cargo test --release --lib loom_
-step 'tests' timeout 900 cargo test
+step 'package' timeout 600 cargo package --allow-dirty --quiet
+echo "== everything passed in $SECONDS s"

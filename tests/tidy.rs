@@ -86,16 +86,10 @@ fn only_the_driver_knows_the_system_and_writes_log_lines() {
 
 #[test]
 fn every_room_says_what_happens_in_it() {
-    for dir in ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"] {
+    for dir in ["src", "tests", "examples", "benches"] {
         for (path, text) in files(dir, "rs") {
             let first = text.lines().next().unwrap_or_default();
-            // A fuzz target begins with the attribute that takes its `main` away.
-            let doc = if first.starts_with("#!") {
-                text.lines().nth(1).unwrap_or_default()
-            } else {
-                first
-            };
-            assert!(doc.starts_with("//! "), "{path} begins with {first:?}");
+            assert!(first.starts_with("//! "), "{path} begins with {first:?}");
         }
     }
 }
