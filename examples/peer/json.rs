@@ -63,8 +63,10 @@ pub(crate) fn stats(stats: &Stats, lines: &State) -> Value {
         // On their way from this server to itself, before they come to the inbox.
         "loopback_inbox": queue(&stats.inbox),
         "accepted": stats.accepted,
+        "kept": stats.kept,
         "knocks": stats.knocks,
         "rejected": stats.rejected,
+        "pending": stats.pending,
         "ups": stats.ups,
         "downs": stats.downs,
         "dials": stats.dials,
@@ -82,6 +84,7 @@ fn peer(peer: &PeerStats) -> Value {
         "sent": outgoing(&peer.sent),
         "received": incoming(&peer.received),
         "ups": peer.ups,
+        "downs": peer.downs,
         "dials": peer.dials,
     })
 }
