@@ -4,11 +4,11 @@
 
 mod common;
 
-use std::{fs, io::Write as _, net::TcpStream, path::PathBuf};
+use std::{fs, io::Write as _, net::TcpStream, path::PathBuf, process::Command};
 
 use common::{
-    HOME, Puppet, V1, V2, Vacant, bare, eventually, listener,
-    program::{Peer, program},
+    ABROAD, HOME, Puppet, V1, V2, Vacant, bare, eventually, listener,
+    program::{Peer, program, program_path},
     versioned,
 };
 use serde_json::{Value, json};
@@ -398,7 +398,7 @@ fn the_newest_connection_wins_if_it_shall() {
     peer.next("listening");
     let _member = Puppet::say(HOME, own, &bare(2));
     peer.next("up");
-    let stranger = Puppet::say(common::ABROAD, own, &bare(2));
+    let stranger = Puppet::say(ABROAD, own, &bare(2));
     assert_eq!(peer.next("down")["reason"], "replaced");
     assert_eq!(peer.next("up")["addr"], stranger.addr().to_string());
     peer.quit();
@@ -499,4 +499,35 @@ fn it_logs_if_asked() {
         errors.contains(&format!("listening on {}", places[0].address)),
         "{errors}"
     );
+}
+
+/// A process that is out of descriptors rests from accepting and goes on: the listening socket stays open, members that
+/// wait in its queue come in, and the silent ones that took the descriptors go.
+#[test]
+fn who_is_out_of_descriptors_recovers() {
+    let places = places::<2>();
+    let servers = servers(&places);
+    let mut command = Command::new("sh");
+    // Ten and some for itself: the listening socket, the queue of events, the waker, the standard streams.
+    command
+        .args(["-c", "ulimit -n 16; exec \"$0\" \"$@\""])
+        .arg(program_path());
+    let mut one = Peer::start_by(command, 1, &servers, &[]);
+    one.next("listening");
+    let silent: Vec<Puppet> = (0..50)
+        .map(|_| Puppet::dial(ABROAD, &places[0].address))
+        .collect();
+    // Behind all of them in the queue.
+    let mut two = Peer::start(2, &servers, &[]);
+    assert_eq!(two.next("up")["sid"], 1);
+    two.tell("send 1 still here");
+    assert_eq!(one.next("frame"), frame(2, "still here"));
+    let stats = one.stats();
+    assert!(stats["rejected"]["evicted"].as_u64() > Some(0), "{stats}");
+    // With descriptors to spare, everybody is looked at.
+    drop(silent);
+    eventually("all are gone", || one.stats()["pending"] == 0);
+    assert!(one.stats()["accepted"].as_u64() >= Some(51));
+    one.quit();
+    two.quit();
 }
