@@ -22,19 +22,23 @@ use serde_json::{Value, json};
 use super::{LONG, eventually};
 
 /// Cargo builds the examples before it runs the tests, beside them.
-pub(crate) fn program_path() -> PathBuf {
+pub(crate) fn example_path(name: &str) -> PathBuf {
     let mut path = env::current_exe().unwrap();
     path.pop();
     if path.ends_with("deps") {
         path.pop();
     }
-    let path = path.join("examples").join("peer");
+    let path = path.join("examples").join(name);
     assert!(
         path.exists(),
-        "{} is not built: `cargo build --example peer` does it",
+        "{} is not built: `cargo build --example {name}` does it",
         path.display()
     );
     path
+}
+
+pub(crate) fn program_path() -> PathBuf {
+    example_path("peer")
 }
 
 pub(crate) fn program() -> Command {
