@@ -15,13 +15,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{common::LONG, java, process::Process};
-
-/// A virtual machine may have to wait for a processor.
-const START: Duration = Duration::from_secs(60);
+use crate::{java, patience::PATIENCE, process::Process};
 
 pub(crate) struct CnxPeer {
-    pub(crate) sid: i64,
     pub(crate) process: Process,
     commands: ChildStdin,
     frames: Receiver<(i64, Vec<u8>)>,
@@ -31,12 +27,7 @@ pub(crate) struct CnxPeer {
 impl CnxPeer {
     /// Starts it as server `sid` of these, and waits until it listens.
     #[track_caller]
-    pub(crate) fn start(sid: i64, servers: &[(i64, SocketAddr)]) -> Self {
-        Self::with_options(sid, servers, &[])
-    }
-
-    #[track_caller]
-    pub(crate) fn with_options(sid: i64, servers: &[(i64, SocketAddr)], options: &[&str]) -> Self {
+    pub(crate) fn start(sid: i64, servers: &[(i64, SocketAddr)], options: &[&str]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut command = java::machine();
         command
@@ -55,13 +46,12 @@ impl CnxPeer {
         // Ends with the process.
         thread::spawn(move || listen(output, &frames_in, &answers_in));
         let peer = Self {
-            sid,
             process,
             commands,
             frames,
             answers,
         };
-        let answer = peer.answers.recv_timeout(START);
+        let answer = peer.answers.recv_timeout(PATIENCE);
         assert_eq!(answer.as_deref(), Ok("listening"), "{name} as server {sid}");
         peer
     }
@@ -83,7 +73,7 @@ impl CnxPeer {
     /// The next message and its sender.
     #[track_caller]
     pub(crate) fn recv(&self) -> (i64, Vec<u8>) {
-        self.recv_within(LONG).expect("a message comes in time")
+        self.recv_within(PATIENCE).expect("a message comes in time")
     }
 
     /// The next message and its sender, if one comes soon.
@@ -121,7 +111,7 @@ impl CnxPeer {
 
     /// Halts it as its own application would.
     #[track_caller]
-    pub(crate) fn halt(mut self) {
+    pub(crate) fn halt(&mut self) {
         assert_eq!(self.ask("halt"), "halted");
         assert!(self.process.wait().success());
     }
@@ -129,7 +119,9 @@ impl CnxPeer {
     #[track_caller]
     fn ask(&mut self, command: &str) -> String {
         writeln!(self.commands, "{command}").expect("it takes commands");
-        self.answers.recv_timeout(LONG).expect("it answers in time")
+        self.answers
+            .recv_timeout(PATIENCE)
+            .expect("it answers in time")
     }
 }
 

@@ -9,7 +9,12 @@ mod common;
 
 mod cnx_peer;
 mod java;
+mod patience;
 mod port;
 mod process;
+mod stage;
 
+mod faults;
+mod frames;
 mod pairs;
+mod slow;

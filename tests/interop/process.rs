@@ -4,12 +4,12 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
 };
 
-use crate::{common::eventually, java};
+use crate::{java, patience::patiently};
 
 pub(crate) struct Process {
     pub(crate) child: Child,
@@ -55,7 +55,7 @@ impl Process {
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
-        eventually("the process ends", || {
+        patiently("the process ends", || {
             status = self.child.try_wait().expect("a child can be waited for");
             status.is_some()
         });
@@ -65,7 +65,7 @@ impl Process {
     /// Stops it where it is, without ending it.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
-        eventually("the process has stopped", || self.state() == 'T');
+        patiently("the process has stopped", || self.state() == 'T');
     }
 
     /// Lets it go on after a pause.
@@ -91,10 +91,6 @@ impl Process {
         let stat = fs::read_to_string(path).expect("the process is known to the kernel");
         let (_, fields) = stat.rsplit_once(')').expect("a name stands in parentheses");
         fields.trim_start().chars().next().expect("a state follows")
-    }
-
-    pub(crate) fn log(&self) -> &Path {
-        &self.log
     }
 }
 
