@@ -16,5 +16,7 @@ mod stage;
 
 mod faults;
 mod frames;
+mod meshes;
 mod pairs;
 mod slow;
+mod strangers;
