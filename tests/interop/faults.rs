@@ -6,7 +6,7 @@ use quorum_cnx::{Fault, Reason, Sid};
 
 use crate::{
     patience::patiently,
-    stage::{ABOVE, BELOW, JAVA, Stage, await_down, recv_until},
+    stage::{ABOVE, BELOW, JAVA, Stage, await_any_down, await_down, recv_until},
 };
 
 /// How soon a knock that was not answered is repeated.
@@ -22,7 +22,7 @@ fn a_killed_zookeeper_is_seen_to_go_and_gets_our_last_frame_when_it_is_back() {
         assert_eq!((reason.fault(), &reason), (Fault::Peer, &Reason::Closed));
         stage.restart_java();
         assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
-        assert_eq!(ours.stats().sent.resent, 1);
+        assert!(ours.stats().sent.resent >= 1);
         stage.exchange(&ours, "anew", "anew, too");
         stage.await_one_connection(&ours);
     }
@@ -85,7 +85,7 @@ fn a_connection_that_we_initiate_replaces_the_link() {
         let ours = stage.acquainted(sid);
         ours.initiate_connection(Sid(JAVA)).unwrap();
         // A larger one dials. A smaller one asks for it: the other hangs up and dials, and either may be seen first.
-        let reason = await_down(&ours);
+        let reason = await_any_down(&ours);
         let hung_up = sid < JAVA && reason == Reason::Closed;
         assert!(hung_up || reason == Reason::Replaced, "{reason}");
         assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));

@@ -2,7 +2,7 @@
 
 use quorum_cnx::{Reason, SendError, Sid, limits::FRAME_BYTES_MAX};
 
-use crate::stage::{ABOVE, BELOW, JAVA, Stage, await_down, recv_until};
+use crate::stage::{ABOVE, BELOW, JAVA, Stage, assert_never_down, await_down, recv_until};
 
 /// Bytes that differ from their neighbours, and from those of another length.
 fn payload(bytes: usize) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn frames_from_one_byte_to_the_longest_arrive_whole_both_ways() {
             stage.java.send(sid, &payload);
             recv_until(&ours, &payload);
         }
-        assert!(ours.stats().downs.is_empty());
+        assert_never_down(&ours);
     }
 }
 

@@ -9,11 +9,15 @@ mod common;
 
 mod cnx_peer;
 mod java;
+mod notification;
 mod patience;
 mod port;
 mod process;
+mod program;
+mod server;
 mod stage;
 
+mod ensemble;
 mod faults;
 mod frames;
 mod meshes;

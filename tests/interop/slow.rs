@@ -6,7 +6,7 @@ use quorum_cnx::{CnxManager, Reason, Sent, Sid};
 
 use crate::{
     common::within,
-    stage::{ABOVE, BELOW, JAVA, Stage, await_down},
+    stage::{ABOVE, BELOW, JAVA, Stage, assert_never_down, await_down},
 };
 
 /// Large enough that the kernel soon takes no more of them.
@@ -74,7 +74,7 @@ fn a_stopped_zookeeper_blocks_nobody_and_wakes_to_the_newest_frame() {
         assert!(sent.waiting > 0 && sent.balances(), "{sent:?}");
         stage.java.process.resume();
         recv_rising_until(&stage, sid, newest);
-        assert!(ours.stats().downs.is_empty());
+        assert_never_down(&ours);
         stage.exchange(&ours, "still here", "here too");
         stage.await_one_connection(&ours);
     }

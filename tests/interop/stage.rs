@@ -133,9 +133,21 @@ pub(crate) fn recv_until(manager: &CnxManager, payload: impl AsRef<[u8]>) {
     }
 }
 
-/// Why the link to ZooKeeper's manager has ended.
+/// Why the link to ZooKeeper's manager has ended, other than to make room for another one: when it is slow to answer a
+/// knock it is asked twice, and answers both.
 #[track_caller]
 pub(crate) fn await_down(manager: &CnxManager) -> Reason {
+    loop {
+        match await_any_down(manager) {
+            Reason::Replaced => {}
+            reason => return reason,
+        }
+    }
+}
+
+/// Why the link to ZooKeeper's manager has ended, if only to make room for another one.
+#[track_caller]
+pub(crate) fn await_any_down(manager: &CnxManager) -> Reason {
     loop {
         let event = manager.events().recv_timeout(PATIENCE);
         match event.expect("the link ends in time") {
@@ -143,6 +155,14 @@ pub(crate) fn await_down(manager: &CnxManager) -> Reason {
             _ => {}
         }
     }
+}
+
+/// Checks that no link has ended, other than to make room for another one.
+#[track_caller]
+pub(crate) fn assert_never_down(manager: &CnxManager) {
+    let downs = manager.stats().downs;
+    let replaced = Reason::Replaced.name();
+    assert!(downs.keys().all(|reason| *reason == replaced), "{downs:?}");
 }
 
 /// How many established connections the kernel knows that were accepted at this address: `proc(5)`, `net/tcp`.
