@@ -6,6 +6,7 @@ use quorum_cnx::{Fault, Reason, Sid};
 
 use crate::{
     patience::patiently,
+    program::{Program, frame},
     stage::{ABOVE, BELOW, JAVA, Stage, await_any_down, await_down, recv_until},
 };
 
@@ -52,6 +53,32 @@ fn a_manager_of_ours_that_was_away_gets_the_last_message_of_zookeeper() {
         recv_until(&ours, "theirs");
         stage.exchange(&ours, "anew", "anew, too");
         stage.await_one_connection(&ours);
+    }
+}
+
+#[test]
+fn a_program_of_ours_that_is_killed_gets_the_last_message_of_zookeeper_when_it_is_back() {
+    let mut stage = Stage::new();
+    for sid in [BELOW, ABOVE] {
+        let mut arguments = vec!["--sid".to_owned(), sid.to_string()];
+        for server in [sid, JAVA] {
+            let address = stage.port(server).address;
+            arguments.extend(["--server".to_owned(), format!("{server}={address}")]);
+        }
+        let mut peer = Program::start(&arguments);
+        peer.order(&format!("send {JAVA} ours"));
+        stage.java.recv_until(sid, "ours");
+        stage.java.send(sid, "theirs");
+        let event = peer.await_event("frame", Some(JAVA));
+        assert_eq!(frame(&event), Some((JAVA, b"theirs".to_vec())));
+
+        peer.process.kill();
+        patiently("ZooKeeper notices", || stage.java.links().is_empty());
+        let peer = Program::start(&arguments);
+        let event = peer.await_event("frame", Some(JAVA));
+        assert_eq!(frame(&event), Some((JAVA, b"theirs".to_vec())));
+        peer.quit();
+        patiently("ZooKeeper notices", || stage.java.links().is_empty());
     }
 }
 

@@ -55,8 +55,10 @@ pub(crate) fn machine() -> Command {
     java
         // Start soon and stay small: several run at once, and none lives long.
         .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m"])
+        // Debian's logger; then that of other class paths, which says less by default than is looked for.
         .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
         .arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS")
+        .arg("-Dorg.apache.logging.log4j.level=INFO")
         .arg("-Dzookeeper.admin.enableServer=false")
         .args(["-cp", class_path]);
     java

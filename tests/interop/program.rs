@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(crate) struct Program {
-    process: Process,
+    pub(crate) process: Process,
     commands: ChildStdin,
     events: Receiver<Value>,
 }
