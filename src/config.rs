@@ -352,8 +352,11 @@ impl ConfigBuilder {
         self
     }
 
-    /// When a peer that neither acknowledges nor answers is dead. 5 s by default, at least 2 s. `TCP_USER_TIMEOUT`
-    /// and the keepalive options are derived from it.
+    /// When a peer that takes nothing of what is sent to it, or answers no probe, is dead. 5 s by default, at least 2 s.
+    /// `TCP_USER_TIMEOUT` and the keepalive options are derived from it.
+    ///
+    /// It is the kernel that answers probes: a process that has stopped is found out only when something waits for it (on
+    /// Linux since 5.11). A peer that may pause for longer than this while frames wait for it needs a longer time.
     pub fn peer_dead_after(mut self, timeout: Duration) -> Self {
         self.knobs.peer_dead_after = timeout;
         self

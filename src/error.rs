@@ -147,7 +147,8 @@ pub enum Reason {
     ClosedEarly,
     /// The kernel reported an error, a reset for instance.
     Io(io::ErrorKind),
-    /// The peer acknowledged nothing for `peer_dead_after`.
+    /// The peer took nothing of what was sent to it for `peer_dead_after`, or answered no probe: its machine is gone or
+    /// cannot be reached, or it has stopped reading.
     Dead,
     /// A frame claimed this length in bytes; only 1 to 524288 are legal.
     BadLength(i32),
@@ -235,9 +236,14 @@ impl Reason {
         }
     }
 
-    /// The reason behind an error of the socket. `ETIMEDOUT` is how the kernel says that the far end is dead.
+    /// The reason behind an error of the socket.
     pub(crate) fn of_io(error: &io::Error) -> Self {
-        match error.kind() {
+        Self::of_kind(error.kind())
+    }
+
+    /// The same. `ETIMEDOUT` is how the kernel says that the far end is dead.
+    pub(crate) fn of_kind(kind: io::ErrorKind) -> Self {
+        match kind {
             io::ErrorKind::TimedOut => Self::Dead,
             kind => Self::Io(kind),
         }
@@ -250,9 +256,7 @@ impl fmt::Display for Reason {
             Self::Closed => f.write_str("closed by the far end"),
             Self::ClosedEarly => f.write_str("closed by the far end before its message was whole"),
             Self::Io(kind) => write!(f, "{kind}"),
-            Self::Dead => {
-                f.write_str("nothing was acknowledged in time, the peer is dead or unreachable")
-            }
+            Self::Dead => f.write_str("took nothing in time: it is dead, stopped or unreachable"),
             Self::BadLength(len) => write!(f, "a frame claims a length of {len} bytes"),
             Self::BadChallenge(why) => write!(f, "initial message: {why}"),
             Self::HandshakeTimeout => f.write_str("did not say who it is in time"),

@@ -124,6 +124,9 @@
 mod config;
 mod driver;
 mod error;
+#[cfg(any(all(test, not(loom)), fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 pub mod limits;
 mod manager;

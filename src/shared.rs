@@ -197,7 +197,10 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&peer.sid);
         let mut departed = lock(&self.departed);
-        departed.0.add(peer.outbox.tally());
+        let mut tally = peer.outbox.tally();
+        // A thread may still have one in hand, which goes nowhere.
+        tally.discarded += std::mem::take(&mut tally.waiting);
+        departed.0.add(tally);
         let received = peer.received();
         departed.1.frames += received.frames;
         departed.1.bytes += received.bytes;
@@ -228,7 +231,7 @@ impl Shared {
             Ask::Nothing => {}
             Ask::Link => self.ask(peer, asked::LINK),
             Ask::Resume => self.ask(peer, asked::RESUME),
-            Ask::Broken(_) => self.ask(peer, asked::BROKEN),
+            Ask::Broken => self.ask(peer, asked::BROKEN),
         }
         match put {
             Put::Written => Ok(Sent::Written),
@@ -344,6 +347,7 @@ impl Shared {
                     sent: own,
                     received: got,
                     ups: peer.counters.ups.read(),
+                    downs: peer.counters.downs.read(),
                     dials: peer.counters.dials.read(),
                 }
             })
@@ -355,6 +359,8 @@ impl Shared {
             inbox: Queue::of(&self.inbox),
             events: Queue::default(),
             accepted: counters.accepted.read(),
+            kept: counters.kept.read(),
+            pending: counters.pending.read(),
             knocks: counters.knocks.read(),
             rejected: counters.rejected.read(),
             ups: counters.ups.read(),

@@ -29,13 +29,17 @@ pub struct Stats {
     pub inbox: Queue,
     /// Events on their way to the application.
     pub events: Queue,
-    /// Connections accepted.
+    /// Connections accepted: each was kept, was a knock, was refused, or is pending.
     pub accepted: u64,
+    /// Accepted connections that became the link of their peer.
+    pub kept: u64,
     /// Accepted connections that were knocks of peers with a smaller sid.
     pub knocks: u64,
     /// Accepted connections that were refused, by [`Reason::name`](crate::Reason::name).
     pub rejected: BTreeMap<&'static str, u64>,
-    /// Links that came up.
+    /// Accepted connections of which nothing is decided yet: they have not named themselves, or wait as challengers.
+    pub pending: u64,
+    /// Links that came up, whoever dialed.
     pub ups: u64,
     /// Links that ended, by [`Reason::name`](crate::Reason::name).
     pub downs: BTreeMap<&'static str, u64>,
@@ -49,6 +53,28 @@ pub struct Stats {
     pub connections: u64,
     /// Each peer that is known now, by sid.
     pub peers: Vec<PeerStats>,
+}
+
+impl Stats {
+    /// Whether everything is accounted for: frames, received messages, events, accepted connections, and links.
+    ///
+    /// Frames are at any time. The loop counts what it does to connections one by one, so these sums hold once nothing is
+    /// happening, or after [`halt`](crate::CnxManager::halt).
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        let refused: u64 = self.rejected.values().sum();
+        let ended: u64 = self.downs.values().sum();
+        let linked = self.peers.iter().filter(|peer| peer.linked).count() as u64;
+        let of_peer = |peer: &PeerStats| {
+            peer.sent.balances() && peer.ups == peer.downs + u64::from(peer.linked)
+        };
+        self.sent.balances()
+            && self.peers.iter().all(of_peer)
+            && self.inbox.balances()
+            && self.events.balances()
+            && self.accepted == self.kept + self.knocks + refused + self.pending
+            && self.ups == ended + linked
+    }
 }
 
 /// The counters of one peer.
@@ -65,6 +91,8 @@ pub struct PeerStats {
     pub received: Incoming,
     /// How often its link came up.
     pub ups: u64,
+    /// How often its link ended.
+    pub downs: u64,
     /// How often it was dialed or knocked at.
     pub dials: u64,
 }
@@ -141,6 +169,12 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// Whether every item is accounted for.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.pushed == self.taken + self.dropped + self.waiting
+    }
+
     pub(crate) fn of<T>(inbox: &Inbox<T>) -> Self {
         let counts = inbox.counts();
         Self {
@@ -199,6 +233,7 @@ pub(crate) struct PeerCounters {
     pub(crate) frames: Counter,
     pub(crate) bytes: Counter,
     pub(crate) ups: Counter,
+    pub(crate) downs: Counter,
     pub(crate) dials: Counter,
 }
 
@@ -207,6 +242,8 @@ pub(crate) struct PeerCounters {
 pub(crate) struct Counters {
     pub(crate) loopback: Counter,
     pub(crate) accepted: Counter,
+    pub(crate) kept: Counter,
+    pub(crate) pending: Counter,
     pub(crate) knocks: Counter,
     pub(crate) rejected: Reasons,
     pub(crate) ups: Counter,

@@ -107,6 +107,7 @@ impl Siege {
             eventually("only the links between members are left", || {
                 manager.stats().connections == 2
             });
+            eventually("every sum balances", || manager.stats().balances());
             let now = manager.stats();
             let strangers: u64 = downs
                 .iter()
@@ -432,6 +433,33 @@ fn a_challenger_that_leaves_makes_room_for_the_next() {
         siege.wait_rejected(round);
     }
     siege.lift(&[("closed-early", 3)], &[]);
+}
+
+#[test]
+fn a_challenger_that_leaves_as_it_comes_is_let_go() {
+    // In the test's hands, so that its name and its end come in one event, after it was accepted.
+    let (listener, address) = listener();
+    let vacant = Vacant::new();
+    let config = configure(1, &[(1, &address), (2, &vacant.address)])
+        .listener(listener)
+        .peer_dead_after(Duration::from_secs(3600))
+        .build()
+        .unwrap();
+    let mut event_loop = EventLoop::new(config, Deaf).unwrap();
+    let handle = event_loop.handle().clone();
+    let _member = Puppet::say(HOME, &address, &bare(2));
+    let mut stranger = Puppet::dial(ABROAD, &address);
+    eventually("both are accepted", || {
+        event_loop.turn(Some(Duration::ZERO)).unwrap();
+        handle.stats().accepted == 2 && handle.connected_to_peer(Sid(2))
+    });
+    stranger.write(&bare(2));
+    stranger.finish();
+    eventually("the stranger is gone", || {
+        event_loop.turn(Some(Duration::ZERO)).unwrap();
+        handle.stats().rejected == [("closed-early", 1)].into()
+    });
+    assert!(handle.stats().balances());
 }
 
 #[test]

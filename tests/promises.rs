@@ -215,7 +215,7 @@ fn a_receipt_says_what_became_of_the_frame() {
 fn the_longest_and_the_shortest_frame_go_both_ways() {
     let mesh = Mesh::linked(&[1, 2], &[], |builder| builder);
     for len in [1, 2, 3, 4, 5, 65_535, 65_536, 65_537, 524_287, 524_288] {
-        let bytes: Vec<u8> = (0..len).map(|at: usize| (at * 31 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..len).map(|at: usize| ((at * 31) >> 3) as u8).collect();
         for (from, to) in [(0, 1), (1, 0)] {
             let (from, to) = (&mesh.managers[from], &mesh.managers[to]);
             from.to_send(to.sid(), bytes.clone()).unwrap();
@@ -552,6 +552,9 @@ fn halt_frees_the_port_and_closes_every_connection() {
     while let Ok(event) = pair.manager.events().recv() {
         events.push(event);
     }
+    let stats = pair.manager.stats();
+    assert!(stats.balances(), "{stats:?}");
+    assert_eq!(stats.rejected, [("halted", 1)].into(), "the silent one");
     let down = Event::Down {
         sid: Sid(PEER),
         reason: Reason::Halted,

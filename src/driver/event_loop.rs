@@ -26,7 +26,7 @@ use crate::{
     config::{Config, Dial, Idle, Knobs, Replace, Unknown},
     error::Reason,
     handler::{Event, Handler, Message},
-    limits::{CHALLENGE_MARGIN, INBOX_FRAMES, SLOW_TURN, STAGE_BYTES},
+    limits::{CHALLENGE_MARGIN, SLOW_TURN, STAGE_BYTES},
     manager::Handle,
     proto::{Action, Address, LinkKey, PeerId, Roster, Rules},
     share::{Doorbell, Inbox},
@@ -107,13 +107,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ///
     /// When a listening socket that was handed over cannot be used.
     pub fn on_net(config: Config, handler: H, net: N) -> io::Result<Self> {
-        Self::build(
-            config,
-            handler,
-            net,
-            Arc::new(Inbox::new(INBOX_FRAMES)),
-            true,
-        )
+        let inbox = Arc::new(Inbox::new(config.knobs.inbox_frames));
+        Self::build(config, handler, net, inbox, true)
     }
 
     fn build(
@@ -377,6 +372,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let shared = self.handle.shared();
         shared.counters.turns.add(1);
         shared.counters.connections.set(self.links.len() as u64);
+        shared.counters.pending.set(self.links.pending() as u64);
         if self.halting {
             self.close(now);
             return;

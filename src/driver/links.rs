@@ -60,6 +60,8 @@ pub(super) struct Links<S> {
     due: BTreeSet<(Instant, LinkKey)>,
     /// Those that have yet to name themselves, oldest first.
     greeting: BTreeSet<(u64, LinkKey)>,
+    /// Those that have a name and are not links.
+    named: usize,
     buried: Vec<LinkKey>,
     tenants: u32,
     order: u64,
@@ -71,6 +73,7 @@ impl<S> Links<S> {
             slab: Slab::new(),
             due: BTreeSet::new(),
             greeting: BTreeSet::new(),
+            named: 0,
             buried: Vec::new(),
             tenants: 0,
             order: 0,
@@ -83,6 +86,11 @@ impl<S> Links<S> {
 
     pub(super) fn greeting(&self) -> usize {
         self.greeting.len()
+    }
+
+    /// Accepted connections that are neither links nor gone: those without a name, and challengers.
+    pub(super) fn pending(&self) -> usize {
+        self.greeting.len() + self.named
     }
 
     /// The place that the next connection gets: the token to watch it under.
@@ -195,9 +203,15 @@ impl<S> Links<S> {
         due: Option<Instant>,
     ) -> Option<Phase> {
         let link = self.get_mut(key)?;
+        let is_named = matches!(phase, Phase::Named { .. });
         let old = std::mem::replace(&mut link.phase, phase);
-        if let Phase::Greeting { order, .. } = old {
-            self.greeting.remove(&(order, key));
+        self.named += usize::from(is_named);
+        match old {
+            Phase::Greeting { order, .. } => {
+                self.greeting.remove(&(order, key));
+            }
+            Phase::Named { .. } => self.named -= 1,
+            _ => {}
         }
         self.set_due(key, due);
         Some(old)

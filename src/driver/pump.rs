@@ -13,7 +13,7 @@ use crate::{
 
 /// How reading a connection ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Pumped {
+pub(crate) enum Pumped {
     /// All that was there was read.
     Dry,
     /// There may be more; the edge will not come again.
@@ -24,7 +24,7 @@ pub(super) enum Pumped {
 
 /// Reads frames until the socket is dry or the share of the turn is used up. `ended`: the far end has ended, so that a
 /// short read does not mean that nothing follows.
-pub(super) fn frames<S: Stream>(
+pub(crate) fn frames<S: Stream>(
     stream: &S,
     frames: &mut Assembler,
     held: &mut Vec<u8>,
@@ -85,7 +85,7 @@ fn walk(
 }
 
 /// Reads on at an initial message of which `heard` has come. Once it is whole, what came behind it is left in `heard`.
-pub(super) fn hello<S: Stream>(stream: &S, heard: &mut Vec<u8>) -> Result<Option<Hello>, Pumped> {
+pub(crate) fn hello<S: Stream>(stream: &S, heard: &mut Vec<u8>) -> Result<Option<Hello>, Pumped> {
     let mut stage = [0; HELLO_READ_BYTES];
     loop {
         let n = match stream.read(&mut stage) {

@@ -34,6 +34,8 @@ pub trait Wire: Send + Sync + fmt::Debug {
 ///                          |           socket full
 ///                          |              v
 ///                        Away <--edge-- Waiting            (detach: from anywhere to Nowhere)
+///
+///   Away --error--> Broken --attach--> Away                 (the loop ends the link)
 /// ```
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -61,7 +63,9 @@ enum Pen {
     Nowhere,
     /// Nobody writes, all was written, and the slot is empty.
     Resting(Arc<dyn Wire>),
-    /// The socket is full (or broken); the loop resumes. What had begun to leave is finished first.
+    /// The link can no longer be written to, for this reason; the loop is to end it.
+    Broken(io::ErrorKind),
+    /// The socket is full; the loop resumes. What had begun to leave is finished first.
     Waiting(Arc<dyn Wire>, Option<Begun>),
     /// Somebody writes.
     Away {
@@ -120,9 +124,13 @@ pub(crate) enum Ask {
     Link,
     /// Others put frames faster than this thread may write for them.
     Resume,
-    /// The link is broken.
-    Broken(io::ErrorKind),
+    /// The link is broken: see [`Outbox::broken`].
+    Broken,
 }
+
+/// A frame that is done with. It is freed once the lock is released, never under it: freeing the last of a payload runs
+/// the code of whoever made it, which may come back here.
+type Spent = Option<Bytes>;
 
 enum Progress {
     Done,
@@ -169,8 +177,8 @@ impl Outbox {
                 } else {
                     Ask::Nothing
                 };
+                // Freed after the lock: see `Spent`.
                 drop(state);
-                // `older` is freed after the lock: dropping a payload may run the allocator.
                 (
                     if older.is_some() {
                         Put::Superseded
@@ -185,11 +193,12 @@ impl Outbox {
 
     /// The socket is writable again, or somebody asked the loop to go on.
     pub(crate) fn resume(&self) -> Ask {
+        let mut spent = None;
         let mut state = lock(&self.state);
         match mem::replace(&mut state.pen, Pen::AWAY) {
             Pen::Waiting(wire, begun) => {
-                let begun = state.choose(begun);
-                self.go(state, wire, begun)
+                let begun = state.choose(begun, &mut spent);
+                self.go(state, wire, begun, spent)
             }
             Pen::Away { carries, order, .. } => {
                 state.pen = Pen::Away {
@@ -208,6 +217,7 @@ impl Outbox {
 
     /// A link has come up, perhaps in place of an older one. The slot goes out, or the last frame once more.
     pub(crate) fn attach(&self, wire: Arc<dyn Wire>) -> Ask {
+        let mut spent = None;
         let mut state = lock(&self.state);
         state.wanted = false;
         match mem::replace(&mut state.pen, Pen::AWAY) {
@@ -219,28 +229,39 @@ impl Outbox {
                 };
                 return Ask::Nothing;
             }
-            Pen::Waiting(_, begun) => state.take_back(begun),
-            Pen::Nowhere | Pen::Resting(_) => {}
+            Pen::Waiting(_, begun) => state.take_back(begun, &mut spent),
+            Pen::Nowhere | Pen::Broken(_) | Pen::Resting(_) => {}
         }
         let begun = state.begin();
-        self.go(state, wire, begun)
+        self.go(state, wire, begun, spent)
     }
 
     /// The link has ended.
     pub(crate) fn detach(&self) {
-        lock(&self.state).detach();
+        let mut spent = None;
+        lock(&self.state).detach(&mut spent);
     }
 
     /// The peer is gone for good: what waits is discarded, nothing more is accepted.
     pub(crate) fn close(&self) {
+        let mut spent = None;
         let mut state = lock(&self.state);
         state.closed = true;
-        state.detach();
+        state.detach(&mut spent);
         let slot = state.next.take();
         state.tally.discarded += u64::from(slot.is_some());
         let last = state.last.take();
         drop(state);
         drop((slot, last));
+    }
+
+    /// Why the link that was attached last cannot be written to. Whoever was told [`Ask::Broken`] asks this before he
+    /// ends a link: a new one may have taken the place of the broken one by then.
+    pub(crate) fn broken(&self) -> Option<io::ErrorKind> {
+        match lock(&self.state).pen {
+            Pen::Broken(kind) => Some(kind),
+            _ => None,
+        }
     }
 
     /// Whether every accepted frame has been written, replaced or discarded.
@@ -267,9 +288,12 @@ impl Outbox {
         mut state: super::sync::MutexGuard<'_, State>,
         wire: Arc<dyn Wire>,
         begun: Option<Begun>,
+        spent: Spent,
     ) -> Ask {
         let Some(begun) = begun else {
             state.pen = Pen::Resting(wire);
+            drop(state);
+            drop(spent);
             return Ask::Nothing;
         };
         state.pen = Pen::Away {
@@ -278,6 +302,7 @@ impl Outbox {
             order: None,
         };
         drop(state);
+        drop(spent);
         self.write(wire, begun).1
     }
 
@@ -287,15 +312,18 @@ impl Outbox {
         let mut frames = 0;
         loop {
             let progress = begun.write_to(&*wire);
+            // Declared before the lock, so that they go after it, on every way out.
+            let (mut spent, mut old_wire) = (None, None);
             let mut state = lock(&self.state);
             let Pen::Away { edge, order, .. } = mem::replace(&mut state.pen, Pen::AWAY) else {
                 unreachable!("only the holder of the pen puts it back");
             };
             let done = matches!(progress, Progress::Done);
-            let (rest, older) = if done {
-                (None, state.finished(begun))
+            let rest = if done {
+                spent = state.finished(begun);
+                None
             } else {
-                (Some(begun), None)
+                Some(begun)
             };
             if done && frames == 0 {
                 first = Put::Written;
@@ -303,29 +331,30 @@ impl Outbox {
             frames += 1;
             let next = match (order, progress) {
                 (Some(Order::Drop), _) => {
-                    state.take_back(rest);
+                    state.take_back(rest, &mut spent);
                     state.pen = Pen::Nowhere;
                     return (first, Ask::Nothing);
                 }
                 (Some(Order::Move(to)), _) => {
-                    state.take_back(rest);
-                    wire = to;
+                    state.take_back(rest, &mut spent);
+                    old_wire = Some(mem::replace(&mut wire, to));
                     state.begin()
                 }
                 (None, Progress::Done) if frames >= self.frames_max && state.next.is_some() => {
                     state.pen = Pen::Waiting(wire, None);
                     return (first, Ask::Resume);
                 }
-                (None, Progress::Done) => state.choose(None),
-                (None, Progress::Full) if edge => state.choose(rest),
+                (None, Progress::Done) => state.choose(None, &mut spent),
+                (None, Progress::Full) if edge => state.choose(rest, &mut spent),
                 (None, Progress::Full) => {
-                    let rest = state.unbegin(rest);
+                    let rest = state.unbegin(rest, &mut spent);
                     state.pen = Pen::Waiting(wire, rest);
                     return (first, Ask::Nothing);
                 }
                 (None, Progress::Broken(kind)) => {
-                    state.pen = Pen::Waiting(wire, rest);
-                    return (first, Ask::Broken(kind));
+                    state.take_back(rest, &mut spent);
+                    state.pen = Pen::Broken(kind);
+                    return (first, Ask::Broken);
                 }
             };
             let Some(next) = next else {
@@ -338,7 +367,7 @@ impl Outbox {
                 order: None,
             };
             drop(state);
-            drop(older);
+            drop((spent, old_wire));
             begun = next;
         }
     }
@@ -366,18 +395,21 @@ impl State {
     }
 
     /// What goes next over the same link: what has begun, unless nothing of it has left and the slot is newer.
-    fn choose(&mut self, begun: Option<Begun>) -> Option<Begun> {
-        match self.unbegin(begun) {
+    fn choose(&mut self, begun: Option<Begun>, spent: &mut Spent) -> Option<Begun> {
+        match self.unbegin(begun, spent) {
             Some(begun) if begun.done > 0 || self.next.is_none() => Some(begun),
-            _ => self.next.take().map(Begun::fresh),
+            last => {
+                self.take_back(last, spent);
+                self.next.take().map(Begun::fresh)
+            }
         }
     }
 
     /// An accepted frame of which nothing has left is not begun: it goes back to the slot, where a newer one wins.
-    fn unbegin(&mut self, begun: Option<Begun>) -> Option<Begun> {
+    fn unbegin(&mut self, begun: Option<Begun>, spent: &mut Spent) -> Option<Begun> {
         match begun {
             Some(begun) if begun.done == 0 && begun.fresh => {
-                self.take_back(Some(begun));
+                self.take_back(Some(begun), spent);
                 None
             }
             begun => begun,
@@ -385,14 +417,23 @@ impl State {
     }
 
     /// Takes back what cannot be finished on its link: it waits again, unless the slot has something newer.
-    fn take_back(&mut self, begun: Option<Begun>) {
-        match begun {
-            // Not fresh: it is the last frame, which is kept anyway.
-            None | Some(Begun { fresh: false, .. }) => {}
-            Some(_) if self.closed => self.tally.discarded += 1,
-            Some(_) if self.next.is_some() => self.tally.superseded += 1,
-            Some(begun) => self.next = Some(begun.frame),
+    fn take_back(&mut self, begun: Option<Begun>, spent: &mut Spent) {
+        let Some(Begun { frame, fresh, .. }) = begun else {
+            return;
+        };
+        // Not fresh: it is the last frame, which is kept anyway.
+        if fresh {
+            if self.closed {
+                self.tally.discarded += 1;
+            } else if self.next.is_some() {
+                self.tally.superseded += 1;
+            } else {
+                self.next = Some(frame);
+                return;
+            }
         }
+        debug_assert!(spent.is_none(), "one frame at a time is with the pen");
+        *spent = Some(frame);
     }
 
     /// Accounts for a frame that was written to its end. Returns the one that was the last before, to be freed.
@@ -410,7 +451,7 @@ impl State {
         }
     }
 
-    fn detach(&mut self) {
+    fn detach(&mut self, spent: &mut Spent) {
         match mem::replace(&mut self.pen, Pen::Nowhere) {
             Pen::Away { edge, carries, .. } => {
                 self.pen = Pen::Away {
@@ -419,8 +460,8 @@ impl State {
                     order: Some(Order::Drop),
                 };
             }
-            Pen::Waiting(_, begun) => self.take_back(begun),
-            Pen::Nowhere | Pen::Resting(_) => {}
+            Pen::Waiting(_, begun) => self.take_back(begun, spent),
+            Pen::Nowhere | Pen::Broken(_) | Pen::Resting(_) => {}
         }
     }
 }
@@ -732,6 +773,30 @@ mod tests {
         outbox.resume();
         assert_eq!(new.frames(), (vec![vec![2, 2]], true));
         assert_balance(&outbox);
+    }
+
+    #[test]
+    fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
+        let outbox = Outbox::new(16);
+        outbox.attach(Arc::new(Cut));
+        assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Broken));
+        assert_eq!(outbox.put(frame(2)), (Put::Superseded, Ask::Nothing));
+        assert_eq!(outbox.broken(), Some(io::ErrorKind::ConnectionReset));
+        let pipe = Pipe::with_room(100);
+        outbox.attach(pipe.clone());
+        assert_eq!(outbox.broken(), None);
+        assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
+        assert_balance(&outbox);
+    }
+
+    /// A socket whose far end is gone.
+    #[derive(Debug)]
+    struct Cut;
+
+    impl Wire for Cut {
+        fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@
     reason = "each test file is a crate of its own and uses a part of this"
 )]
 
+pub(crate) mod program;
+
 use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},

@@ -94,7 +94,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             };
             link.busy = false;
             match &link.phase {
-                Phase::Open { .. } => self.pump(key, now),
+                Phase::Open { .. } => {
+                    if let Some(reason) = self.pump(key) {
+                        self.end(key, reason, now);
+                    }
+                }
                 Phase::Greeting { .. } => self.greet(key, now),
                 Phase::Knocking { .. } => self.hang_on(key, now),
                 // A challenger is not read, but it is let go when it leaves.
@@ -107,7 +111,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.busy = round;
     }
 
-    pub(super) fn pump(&mut self, key: LinkKey, now: Instant) {
+    /// Reads frames of a link up to its share of the turn. Returns why the link is to be ended, if it is.
+    pub(super) fn pump(&mut self, key: LinkKey) -> Option<Reason> {
         let Self {
             links,
             peers,
@@ -117,9 +122,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             roster,
             ..
         } = self;
-        let Some(link) = links.get_mut(key) else {
-            return;
-        };
+        let link = links.get_mut(key)?;
         let Phase::Open {
             peer: id,
             frames,
@@ -127,7 +130,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             proved,
         } = &mut link.phase
         else {
-            return;
+            return None;
         };
         let (id, peer) = (
             *id,
@@ -151,9 +154,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         match pumped {
-            Pumped::Dry => {}
-            Pumped::More => self.look_at(key),
-            Pumped::End(reason) => self.end(key, reason, now),
+            Pumped::Dry => None,
+            Pumped::More => {
+                self.look_at(key);
+                None
+            }
+            Pumped::End(reason) => Some(reason),
         }
     }
 
@@ -198,6 +204,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         match verdict {
             Verdict::Keep(peer) | Verdict::Wait(peer) => {
                 self.links.advance(key, Phase::Named { peer, held }, None);
+                // If it has left already, that was announced together with its name, and is not again.
+                self.look_at(key);
             }
             Verdict::Knock => {
                 self.handle.shared().counters.knocks.add(1);

@@ -59,8 +59,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// A connection becomes the link of its peer.
     pub(super) fn raise(&mut self, id: PeerId, key: LinkKey, now: Instant) {
-        let dialed = !self.roster.knocks(id);
         let peer = Arc::clone(self.peer(id));
+        // The larger sid dials; an observer cannot be dialed.
+        let dialed = !self.roster.knocks(id) && peer.sid.0 >= 0;
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -77,13 +78,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.links.advance(key, phase, None);
         peer.linked.store(true, Ordering::Release);
         peer.counters.ups.add(1);
-        self.handle.shared().counters.ups.add(1);
+        let counters = &self.handle.shared().counters;
+        counters.ups.add(1);
+        counters.kept.add(u64::from(!dialed));
         // Before anybody is told: who sends on that word finds the link.
         let ask = peer.outbox.attach(stream);
         self.tell(
             Event::Up {
                 sid: peer.sid,
-                dialed: dialed && peer.sid.0 >= 0,
+                dialed,
                 addr,
             },
             now,
@@ -125,6 +128,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let peer = Arc::clone(self.peer(id));
                 peer.outbox.detach();
                 peer.linked.store(false, Ordering::Release);
+                peer.counters.downs.add(1);
                 self.tell(
                     Event::Down {
                         sid: peer.sid,
@@ -152,20 +156,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn close(&mut self, now: Instant) {
         self.net.close_doors();
         for key in self.links.keys() {
-            if let Some(Phase::Open { peer, .. }) = self.links.bury(key) {
-                let peer = Arc::clone(self.peer(peer));
-                peer.outbox.detach();
-                self.tell(
-                    Event::Down {
-                        sid: peer.sid,
-                        reason: Reason::Halted,
-                    },
-                    now,
-                );
+            match self.links.get_mut(key).map(|link| &link.phase) {
+                // Nothing is tried any more.
+                Some(Phase::Dialing { .. } | Phase::Knocking { .. }) | None => {
+                    self.links.bury(key);
+                }
+                Some(_) => self.end(key, Reason::Halted, now),
             }
         }
         self.bury();
-        self.handle.shared().counters.connections.set(0);
+        let counters = &self.handle.shared().counters;
+        counters.connections.set(0);
+        counters.pending.set(0);
         self.tell(Event::Halted, now);
         self.handle.shared().end(Life::Halted);
     }

@@ -19,7 +19,6 @@ use crate::{
     },
     error::Reason,
     handler::{Event, Frame, Handler},
-    limits::INBOX_FRAMES,
     proto::{Address, Challenge, LinkKey, Payload, PeerId, encode},
     share::{Ask, Wire as _},
     shared::{Listening, Shared, asked},
@@ -50,7 +49,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         for peer in notes.drain(..) {
             let asked = peer.take_asked();
             let known = self.peers.get(peer.id.0 as usize).and_then(Option::as_ref);
-            if !known.is_some_and(|known| Arc::ptr_eq(known, &peer)) {
+            let is_same = known.is_some_and(|known| Arc::ptr_eq(known, &peer));
+            // The roster may have parted with it in this very turn, and the loop not yet.
+            if !is_same || self.roster.find(peer.sid) != Some(peer.id) {
                 continue;
             }
             if asked & asked::BROKEN != 0 {
@@ -87,7 +88,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn loop_back(&mut self, shared: &Shared) {
         let mut any = false;
         // As many as can wait: those that the handler sends meanwhile have their turn in the next turn.
-        for _ in 0..INBOX_FRAMES {
+        for _ in 0..self.knobs.inbox_frames {
             let Ok(message) = shared.inbox.try_pop() else {
                 break;
             };
@@ -126,21 +127,26 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Ask::Nothing => {}
             Ask::Resume => self.handle.shared().ask(self.peer(id), asked::RESUME),
             Ask::Link => self.roster.want(id, now, &mut self.todo),
-            Ask::Broken(_) => self.give_up(id, now),
+            Ask::Broken => self.give_up(id, now),
         }
     }
 
     /// Nothing can be written to this peer's link any more: what it said before is read, then it ends.
     pub(super) fn give_up(&mut self, id: PeerId, now: Instant) {
-        let Some(key) = self.roster.link(id) else {
+        let (Some(kind), Some(key)) = (self.peer(id).outbox.broken(), self.roster.link(id)) else {
             return;
         };
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
         link.ended = true;
-        self.pump(key, now);
-        self.end(key, Reason::Io(io::ErrorKind::BrokenPipe), now);
+        let read = self.pump(key);
+        let reason = match (kind, read) {
+            // Says only that the end was known already; the reader may know why.
+            (io::ErrorKind::BrokenPipe, Some(reason)) => reason,
+            (kind, _) => Reason::of_kind(kind),
+        };
+        self.end(key, reason, now);
     }
 
     /// Does what a dial needs next, until something is underway or nothing is left.
@@ -211,6 +217,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Phase::Knocking { peer },
                 Some(now + self.knobs.handshake_timeout),
             );
+            // It may have hung up already, which was announced together with the connection, and is not again.
+            self.look_at(key);
         } else {
             self.routes.finish(peer);
             self.links.advance(
@@ -231,11 +239,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut addresses = Vec::new();
         for address in &self.own_addresses {
             match (address.port(), listening.next()) {
-                (0, Some(Listening::Open(at))) => {
+                (0, Some(Listening::Open(at))) if !address.is_wildcard() => {
                     addresses.push(Address::new(address.host(), at.port()));
                 }
-                // Nobody could dial it back there.
+                // Nobody could dial it back there; some releases would dial themselves (ZOOKEEPER-2164).
                 (0, _) => {}
+                _ if address.is_wildcard() => {}
                 _ => addresses.push(address.clone()),
             }
         }

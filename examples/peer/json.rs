@@ -1,0 +1,110 @@
+//! What a line says, as JSON.
+//!
+//! Nothing here prints.
+
+use quorum_cnx::{Event, Incoming, Outgoing, PeerStats, Queue, Sent, Stats};
+use serde_json::{Value, json};
+
+use crate::lines::State;
+
+/// Something that was asked for cannot be done.
+pub(crate) fn failure(message: &str) -> Value {
+    json!({ "event": "error", "message": message })
+}
+
+pub(crate) fn outcome(sent: Sent) -> &'static str {
+    match sent {
+        Sent::Written => "written",
+        Sent::Queued => "queued",
+        Sent::Superseded => "superseded",
+        Sent::Loopback => "loopback",
+        _ => "other",
+    }
+}
+
+pub(crate) fn event(event: &Event) -> Value {
+    match event {
+        Event::Listening { addr } => json!({ "event": "listening", "addr": addr.to_string() }),
+        Event::ListenFailed { address, error } => json!({
+            "event": "listen-failed", "addr": address.to_string(), "message": error,
+        }),
+        Event::ListenerLost { address } => {
+            json!({ "event": "listener-lost", "addr": address.to_string() })
+        }
+        Event::Up { sid, dialed, addr } => json!({
+            "event": "up", "sid": sid.0, "dialed": dialed, "addr": addr.to_string(),
+        }),
+        Event::Down { sid, reason } => json!({
+            "event": "down", "sid": sid.0, "reason": reason.name(), "message": reason.to_string(),
+        }),
+        Event::DialFailed { sid, reason } => json!({
+            "event": "dial-failed", "sid": sid.0, "reason": reason.name(), "message": reason.to_string(),
+        }),
+        Event::Rejected { addr, sid, reason } => json!({
+            "event": "rejected", "addr": addr.to_string(), "sid": sid.map(|sid| sid.0),
+            "reason": reason.name(), "message": reason.to_string(),
+        }),
+        Event::SlowTurn { took } => json!({ "event": "slow-turn", "ms": took.as_millis() as u64 }),
+        Event::Halted => json!({ "event": "halted" }),
+        // A newer library may have more to tell.
+        other => json!({ "event": "other", "message": format!("{other:?}") }),
+    }
+}
+
+pub(crate) fn stats(stats: &Stats, lines: &State) -> Value {
+    json!({
+        "event": "stats",
+        "sent": outgoing(&stats.sent),
+        "received": incoming(&stats.received),
+        "loopback": stats.loopback,
+        // On their way through this program: what came from anybody, and what happened.
+        "inbox": lines.frames.json(),
+        "events": lines.events.json(),
+        // On their way from this server to itself, before they come to the inbox.
+        "loopback_inbox": queue(&stats.inbox),
+        "accepted": stats.accepted,
+        "knocks": stats.knocks,
+        "rejected": stats.rejected,
+        "ups": stats.ups,
+        "downs": stats.downs,
+        "dials": stats.dials,
+        "dial_failures": stats.dial_failures,
+        "turns": stats.turns,
+        "connections": stats.connections,
+        "peers": stats.peers.iter().map(peer).collect::<Vec<_>>(),
+    })
+}
+
+fn peer(peer: &PeerStats) -> Value {
+    json!({
+        "sid": peer.sid.0,
+        "linked": peer.linked,
+        "sent": outgoing(&peer.sent),
+        "received": incoming(&peer.received),
+        "ups": peer.ups,
+        "dials": peer.dials,
+    })
+}
+
+fn outgoing(sent: &Outgoing) -> Value {
+    json!({
+        "accepted": sent.accepted, "written": sent.written, "superseded": sent.superseded,
+        "discarded": sent.discarded, "waiting": sent.waiting, "resent": sent.resent, "bytes": sent.bytes,
+    })
+}
+
+fn queue(queue: &Queue) -> Value {
+    json!({
+        "pushed": queue.pushed, "taken": queue.taken, "dropped": queue.dropped, "waiting": queue.waiting,
+    })
+}
+
+fn incoming(received: &Incoming) -> Value {
+    json!({ "frames": received.frames, "bytes": received.bytes })
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    let digits = |byte: &u8| [digit(byte >> 4), digit(byte & 15)];
+    bytes.iter().flat_map(digits).collect()
+}

@@ -1,0 +1,310 @@
+//! One peer of a mesh on the command line: commands on standard input, a JSON object a line on standard output.
+//!
+//! The loop never waits for who reads the output: what is to be printed waits in a bounded queue of its own.
+
+mod commands;
+mod json;
+mod lines;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::{Parser, ValueEnum};
+use quorum_cnx::{
+    Challenge, Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, Replace, Sid,
+    Unknown, limits,
+};
+
+use crate::{
+    commands::Commands,
+    lines::{Line, Lines, Popped},
+};
+
+/// One peer of a quorum: looks into a live ZooKeeper election port, or tests a network.
+#[derive(Debug, Parser)]
+#[command(name = "peer", after_help = COMMANDS)]
+struct Cli {
+    /// The id of this server
+    #[arg(long, value_name = "SID", allow_negative_numbers = true)]
+    sid: i64,
+
+    /// A server of the quorum, this one included, by its election addresses; once for each
+    #[arg(long = "server", value_name = "SID=HOST:PORT[|HOST:PORT]", value_parser = server)]
+    servers: Vec<(i64, String)>,
+
+    /// Takes servers and times from a ZooKeeper configuration
+    #[arg(long, value_name = "FILE")]
+    zoo_cfg: Option<String>,
+
+    /// How this server names itself: the sid alone, or with one or all of its addresses [default: v1]
+    #[arg(long, value_enum)]
+    challenge: Option<ChallengeArg>,
+
+    /// Sends each frame back to where it came from
+    #[arg(long)]
+    echo: bool,
+
+    /// When peers are dialed
+    #[arg(long, value_enum, default_value = "eager")]
+    dial: DialArg,
+
+    /// Admits up to N servers that are not configured
+    #[arg(long, value_name = "N")]
+    admit: Option<usize>,
+
+    /// What a second connection needs to replace a link: proof that it is the peer's, or nothing
+    #[arg(long, value_enum, default_value = "proven")]
+    replace: ReplaceArg,
+
+    /// Received frames that wait to be printed before the oldest goes
+    #[arg(long, value_name = "N", default_value_t = limits::INBOX_FRAMES as u32,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    capacity: u32,
+
+    /// When a peer that acknowledges nothing is dead
+    #[arg(long, value_name = "N")]
+    peer_dead_after_ms: Option<u64>,
+
+    /// How long a connection may take to name itself
+    #[arg(long, value_name = "N")]
+    handshake_timeout_ms: Option<u64>,
+
+    /// Halts after this time
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    seconds: Option<Duration>,
+
+    /// Logs what happens to standard error; RUST_LOG chooses in more detail
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+const COMMANDS: &str = "\
+Commands on standard input, one a line:
+  send SID TEXT  holds out TEXT, the rest of the line, to the server SID
+  hex SID HEX    the same with bytes in hexadecimal
+  connect SID    asks for a link to SID
+  connect-all    asks for a link to everybody
+  stats          prints all counters
+  flush          the next command waits until nothing waits for any peer
+  quit           halts
+
+The end of standard input is no end: the peer goes on until `quit`, the end of --seconds, or a signal.
+To send one frame and be done:
+
+  printf 'send 1 hello\\nflush\\nquit\\n' | peer --sid 2 --server ...
+
+Standard output has one JSON object a line, with the field `event`: listening, listen-failed,
+listener-lost, up, down, dial-failed, rejected, frame, sent, stats, slow-turn, error, halted.
+
+Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if the loop died.";
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ChallengeArg {
+    Bare,
+    V1,
+    V2,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DialArg {
+    Eager,
+    OnDemand,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ReplaceArg {
+    Proven,
+    Newest,
+}
+
+fn server(text: &str) -> Result<(i64, String), String> {
+    let (sid, addresses) = text.split_once('=').ok_or("there is no `=` in it")?;
+    let sid = sid
+        .parse()
+        .map_err(|_| format!("`{sid}` is no server id"))?;
+    Ok((sid, addresses.to_owned()))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "this is no number")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return refuse(&one_line(&error.to_string())),
+        // The help, in full.
+        Err(error) => error.exit(),
+    };
+    let filter = if cli.verbose {
+        "quorum_cnx=debug"
+    } else {
+        "off"
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
+    match config(&cli) {
+        Ok(config) => run(config, &cli),
+        Err(error) => refuse(&error.to_string()),
+    }
+}
+
+/// Nothing was started.
+fn refuse(why: &str) -> ExitCode {
+    complain(why);
+    ExitCode::from(2)
+}
+
+/// The first paragraph: what is wrong, without the usage that follows it.
+fn one_line(error: &str) -> String {
+    let lines = error.lines().take_while(|line| !line.trim().is_empty());
+    let line = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+    line.trim_start_matches("error: ").to_owned()
+}
+
+fn config(cli: &Cli) -> Result<Config, ConfigError> {
+    let own = Sid(cli.sid);
+    let mut builder = match &cli.zoo_cfg {
+        Some(path) => Config::from_zoo_cfg_file(path, own)?,
+        None => Config::builder(own),
+    };
+    for (sid, addresses) in &cli.servers {
+        builder = builder.server(Sid(*sid), addresses);
+    }
+    builder = builder
+        .dial(match cli.dial {
+            DialArg::Eager => Dial::Eager,
+            DialArg::OnDemand => Dial::OnDemand,
+        })
+        .replace(match cli.replace {
+            ReplaceArg::Proven => Replace::Proven,
+            ReplaceArg::Newest => Replace::Newest,
+        });
+    if let Some(challenge) = cli.challenge {
+        builder = builder.challenge(match challenge {
+            ChallengeArg::Bare => Challenge::Bare,
+            ChallengeArg::V1 => Challenge::V1,
+            ChallengeArg::V2 => Challenge::V2,
+        });
+    }
+    if let Some(max) = cli.admit {
+        builder = builder.unknown(Unknown::Admit { max });
+    }
+    if let Some(millis) = cli.peer_dead_after_ms {
+        builder = builder.peer_dead_after(Duration::from_millis(millis));
+    }
+    if let Some(millis) = cli.handshake_timeout_ms {
+        builder = builder.handshake_timeout(Duration::from_millis(millis));
+    }
+    builder.build()
+}
+
+/// The loop and the commands have threads of their own; this one prints.
+fn run(config: Config, cli: &Cli) -> ExitCode {
+    let lines = Arc::new(Lines::new(cli.capacity as usize));
+    let reporter = Reporter {
+        lines: Arc::clone(&lines),
+        burst: Vec::new(),
+        echo: cli.echo,
+    };
+    let mut event_loop = match EventLoop::new(config, reporter) {
+        Ok(event_loop) => event_loop,
+        Err(error) => return fail(&format!("the loop cannot start: {error}")),
+    };
+    let handle = event_loop.handle().clone();
+    let turner = thread::spawn(move || event_loop.run());
+    let commands = Commands {
+        lines: Arc::clone(&lines),
+        handle: handle.clone(),
+    };
+    // Nobody waits for it: it may sit in a read that never ends.
+    thread::spawn(move || commands.run());
+
+    let end = cli.seconds.map(|seconds| Instant::now() + seconds);
+    let printed = print(&lines, &handle, end);
+    // Who closed our output wants no more of us, and no complaint either.
+    handle.request_halt();
+    match turner.join() {
+        Ok(Ok(())) => match printed {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                fail(&format!("cannot print: {error}"))
+            }
+            _ => ExitCode::SUCCESS,
+        },
+        Ok(Err(error)) => fail(&format!("the loop died: {error}")),
+        // Its message is on standard error.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// It was started, and cannot go on.
+fn fail(why: &str) -> ExitCode {
+    complain(why);
+    ExitCode::FAILURE
+}
+
+fn complain(why: &str) {
+    // When nobody reads this either, the exit code has to do.
+    let _ = writeln!(io::stderr(), "peer: {why}");
+}
+
+fn print(lines: &Lines, handle: &Handle, mut end: Option<Instant>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    loop {
+        match lines.pop(end) {
+            Popped::Line(line) => {
+                // One write a line, so that a reader never sees half of one for long.
+                let mut text = line.into_json().to_string();
+                text.push('\n');
+                out.write_all(text.as_bytes())?;
+                out.flush()?;
+            }
+            Popped::Timeout => {
+                handle.request_halt();
+                end = None;
+            }
+            Popped::End => return Ok(()),
+        }
+    }
+}
+
+/// The loop's side: everything that comes becomes a line.
+struct Reporter {
+    lines: Arc<Lines>,
+    burst: Vec<Line>,
+    echo: bool,
+}
+
+impl Handler for Reporter {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
+        let bytes = frame.into_bytes();
+        self.burst.push(Line::Frame(from, bytes.clone()));
+        // A frame to ourselves would come round for ever.
+        if self.echo && from != handle.sid() {
+            if let Err(error) = handle.to_send(from, bytes) {
+                self.burst
+                    .push(Line::Event(json::failure(&error.to_string())));
+            }
+        }
+    }
+
+    fn on_burst_end(&mut self, _: &Handle) {
+        self.lines.push_all(self.burst.drain(..));
+    }
+
+    fn on_event(&mut self, event: &Event, _: &Handle) {
+        self.lines.push_all([Line::Event(json::event(event))]);
+    }
+}
+
+impl Drop for Reporter {
+    /// The loop has ended, if only by a panic.
+    fn drop(&mut self) {
+        self.lines.close();
+    }
+}

@@ -1,0 +1,381 @@
+//! The original's own tests, by name: what `CnxManagerTest` and its neighbours ask of ZooKeeper's manager, asked here.
+//!
+//! The tests of SASL and TLS are left out, since neither is spoken. `TestCircularBlockingQueue` is beside the inbox, in
+//! `src/share/inbox.rs`.
+
+mod common;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use common::{
+    HOME, LONG, Mesh, Puppet, V1, V2, Vacant, alone, bare, claiming, configure, eventually, frame,
+    listener, versioned, wait_for, within,
+};
+use quorum_cnx::{CnxManager, Dial, Event, Listening, Reason, SendError, Sent, Sid};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// An address that answers nothing at all: a listening socket whose queue is full, so that the kernel drops every SYN.
+struct BlackHole {
+    address: String,
+    _socket: Socket,
+    _in_the_queue: Vec<Socket>,
+}
+
+impl BlackHole {
+    fn new() -> Self {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let hole = socket();
+        hole.bind(&SocketAddr::from((HOME, 0)).into()).unwrap();
+        hole.listen(0).unwrap();
+        let at = hole.local_addr().unwrap();
+        let in_the_queue = (0..4)
+            .map(|_| {
+                let filler = socket();
+                filler.set_nonblocking(true).unwrap();
+                // Underway for as long as the socket lives.
+                let _ = filler.connect(&at);
+                filler
+            })
+            .collect();
+        Self {
+            address: at.as_socket().unwrap().to_string(),
+            _socket: hole,
+            _in_the_queue: in_the_queue,
+        }
+    }
+}
+
+/// Whether a server could be started at this address.
+fn is_free(address: &str) -> bool {
+    TcpListener::bind(address).is_ok()
+}
+
+/// `testCnxManager`: two managers hear each other; then the smaller one asks for a connection although there is one: the
+/// larger one dials anew, and its last message comes once more. Nobody listens after the halt.
+#[test]
+fn cnx_manager() {
+    let mesh = Mesh::linked(&[0, 1], &[], |builder| builder);
+    let [zero, one] = &mesh.managers[..] else {
+        unreachable!()
+    };
+    zero.to_send(Sid(1), "vote of 0").unwrap();
+    one.to_send(Sid(0), "vote of 1").unwrap();
+    assert_eq!(one.recv_timeout(LONG).unwrap().payload, "vote of 0");
+    assert_eq!(zero.recv_timeout(LONG).unwrap().payload, "vote of 1");
+    // Asked again and again: a request that crosses a link which has just come up is not heard.
+    let ups = zero.stats().ups;
+    eventually("the larger one has dialed anew", || {
+        zero.initiate_connection(Sid(1)).unwrap();
+        zero.stats().ups > ups
+    });
+    assert_eq!(zero.recv_timeout(LONG).unwrap().payload, "vote of 1");
+    for (manager, address) in mesh.managers.iter().zip(&mesh.addresses) {
+        manager.halt();
+        assert!(is_free(address));
+        assert_eq!(manager.listening(), []);
+    }
+}
+
+/// `testCnxManagerTimeout`: sending to an address that does not answer comes back at once, and so does halting.
+#[test]
+fn cnx_manager_timeout() {
+    let hole = BlackHole::new();
+    let (manager, address) = alone(5, &[(2, &hole.address)], |builder| {
+        builder
+            .dial(Dial::OnDemand)
+            .connect_timeout(Duration::from_secs(3600))
+    });
+    let manager = within("sending to who does not answer", move || {
+        assert_eq!(manager.to_send(Sid(2), "vote"), Ok(Sent::Queued));
+        manager
+    });
+    eventually("it is dialed", || manager.stats().dials == 1);
+    within("halting during a connect", move || manager.halt());
+    assert!(is_free(&address));
+    // And a connect that does not come to an end is given up.
+    let (manager, _) = alone(5, &[(2, &hole.address)], |builder| {
+        builder.connect_timeout(Duration::from_millis(50))
+    });
+    let reason = wait_for(&manager, |event| match event {
+        Event::DialFailed { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert_eq!(reason, Reason::ConnectTimeout);
+}
+
+/// `testCnxManagerSpinLock`: a frame of length -20 ends its connection, and the manager goes on.
+#[test]
+fn cnx_manager_spin_lock() {
+    let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
+    let mut peer = Puppet::say(HOME, &address, &versioned(V1, 2, "127.0.0.1:1"));
+    eventually("the peer is linked", || manager.connected_to_peer(Sid(2)));
+    peer.write(&(-20_i32).to_be_bytes());
+    peer.wait_closed();
+    eventually("the link is down for this reason", || {
+        manager.stats().downs == [("bad-length", 1)].into()
+    });
+    let mut again = Puppet::say(HOME, &address, &[bare(2), frame("still here")].concat());
+    assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "still here");
+    manager.halt();
+    again.wait_closed();
+    assert!(is_free(&address));
+}
+
+/// `testCnxManagerListenerThreadConfigurableRetry`: an own address without an address ends the listening after the tries,
+/// which is told; here it ends nothing else.
+#[test]
+fn cnx_manager_listener_thread_configurable_retry() {
+    // No name is longer than 63 bytes between dots, so no resolver need be asked.
+    let nowhere = format!("{}:3888", "x".repeat(64));
+    let config = configure(1, &[(1, &nowhere)])
+        .listen_tries(2)
+        .listen_pause(Duration::from_millis(1));
+    let manager = CnxManager::start(config.build().unwrap()).unwrap();
+    let mut failures = 0;
+    let lost = loop {
+        let event = wait_for(&manager, |event| Some(event.clone()));
+        match event {
+            Event::ListenFailed { .. } => failures += 1,
+            Event::ListenerLost { address } => break address.to_string(),
+            _ => {}
+        }
+    };
+    assert_eq!(failures, 2, "as configured; 0 would be for ever");
+    assert_eq!(lost, nowhere);
+    assert_eq!(
+        manager.listening(),
+        [Listening::Lost(nowhere.parse().unwrap())]
+    );
+    assert_eq!(manager.to_send(Sid(1), "alive"), Ok(Sent::Loopback));
+}
+
+/// `testCnxManagerNPE` (ZOOKEEPER-1789): a bare sid, as 3.4 sends it, and then a frame.
+#[test]
+fn cnx_manager_npe() {
+    let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
+    let _peer = Puppet::say(HOME, &address, &[bare(2), frame([1, 2, 3, 4])].concat());
+    let message = manager.recv_timeout(LONG).unwrap();
+    assert_eq!(
+        (message.from, &message.payload[..]),
+        (Sid(2), &[1, 2, 3, 4][..])
+    );
+}
+
+/// `testSocketTimeout` (ZOOKEEPER-900): who connects and says nothing is let go, and keeps nobody waiting meanwhile.
+#[test]
+fn socket_timeout() {
+    let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| {
+        builder.handshake_timeout(Duration::from_millis(200))
+    });
+    let mut silent = Puppet::dial(HOME, &address);
+    let _peer = Puppet::say(HOME, &address, &[bare(2), frame("meanwhile")].concat());
+    assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "meanwhile");
+    silent.wait_closed();
+    eventually("it is counted", || {
+        manager.stats().rejected == [("handshake-timeout", 1)].into()
+    });
+}
+
+/// `testWorkerThreads`: with three managers, each is linked with two; one while another is away; two again when it is
+/// back. What were threads there are connections here, and none is left over.
+#[test]
+fn worker_threads() {
+    let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| listener()).unzip();
+    let servers: Vec<(i64, &String)> = (0..).zip(&addresses).collect();
+    let start = |own: usize, listener| {
+        let config = configure(own as i64, &servers).listener(listener);
+        CnxManager::start(config.build().unwrap()).unwrap()
+    };
+    let mut managers: Vec<CnxManager> = (0..)
+        .zip(listeners)
+        .map(|(own, listener)| start(own, listener))
+        .collect();
+    let all_have = |managers: &[CnxManager], links: usize| {
+        eventually("all have their links, and no more connections", || {
+            managers.iter().all(|manager| {
+                let stats = manager.stats();
+                manager.linked_peers().len() == links
+                    && (links < 2 || stats.connections == links as u64)
+            })
+        });
+    };
+    all_have(&managers, 2);
+    for _round in 0..5 {
+        for (away, address) in addresses.iter().enumerate() {
+            managers.remove(away).halt();
+            all_have(&managers, 1);
+            // The port can be had at once.
+            let listener = TcpListener::bind(address).unwrap();
+            managers.insert(away, start(away, listener));
+            all_have(&managers, 2);
+        }
+    }
+}
+
+/// `testInitialMessage`: what is an initial message and what is none.
+#[test]
+fn initial_message() {
+    let (manager, address) = alone(1, &[(5, "127.0.0.1:1")], |builder| builder);
+    let mebibyte = vec![b'a'; 1 << 20];
+    let refused = [
+        versioned(-65_530, 5, "10.0.0.2:3888"),
+        claiming(V1, 5, mebibyte.len() as i32, &mebibyte),
+        versioned(V1, 5, "what's going on here?"),
+    ];
+    for (count, message) in (1..).zip(refused) {
+        Puppet::say(HOME, &address, &message).wait_closed();
+        eventually("it is refused", || {
+            manager.stats().rejected == [("bad-challenge", count)].into()
+        });
+    }
+    let understood = [
+        versioned(V1, 5, "10.0.0.2:3888"),
+        versioned(V2, 5, "1.1.1.1:9999|2.2.2.2:8888|3.3.3.3:7777"),
+    ];
+    for message in understood {
+        let _peer = Puppet::say(HOME, &address, &[message, frame("hello")].concat());
+        let message = manager.recv_timeout(LONG).unwrap();
+        assert_eq!(
+            (message.from, &message.payload[..]),
+            (Sid(5), &b"hello"[..])
+        );
+    }
+}
+
+/// `testWildcardAddressRecognition` (ZOOKEEPER-2164): a wildcard that is advertised is never dialed.
+#[test]
+fn wildcard_address_recognition() {
+    let home = listener();
+    let port = home.0.local_addr().unwrap().port();
+    let (manager, address) = alone(5, &[] as &[(i64, String)], |builder| {
+        builder.unknown(quorum_cnx::Unknown::Admit { max: 1 })
+    });
+    // Nothing else is advertised, so there is nobody to dial: the claim is refused.
+    for wildcard in ["0.0.0.0", "[::]", "[0:0:0:0:0:0:0:0]"] {
+        let hello = versioned(V1, 2, format!("{wildcard}:{port}"));
+        Puppet::say(HOME, &address, &hello).wait_closed();
+    }
+    eventually("they are refused", || {
+        manager.stats().rejected == [("unknown-sid", 3)].into()
+    });
+    assert_eq!(manager.stats().dials, 0);
+    // Beside a wildcard, the other address is taken.
+    let hello = versioned(V2, 2, format!("0.0.0.0:1|127.0.0.1:{port}"));
+    Puppet::say(HOME, &address, &hello).wait_closed();
+    assert_eq!(Puppet::accept(&home.0).hello().sid, 5);
+    for plain in ["127.0.0.1:1", "255.255.255.255:1", "nowhere.invalid:1"] {
+        assert!(plain.parse::<quorum_cnx::Address>().is_ok());
+    }
+}
+
+/// `testCnxFromFutureVersion` of branch 3.4 (ZOOKEEPER-1633): a versioned message of a larger sid is understood, and the
+/// frame behind it comes whole. Versions that do not exist yet are refused, as they are since 3.5.1.
+#[test]
+fn cnx_from_future_version() {
+    let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
+    let text = "this is a test message string";
+    let hello = versioned(V1, 2, "127.0.0.1:11221");
+    let _peer = Puppet::say(HOME, &address, &[hello, frame(text)].concat());
+    let message = manager.recv_timeout(LONG).unwrap();
+    assert_eq!(
+        (message.from, &message.payload[..]),
+        (Sid(2), text.as_bytes())
+    );
+    assert!(manager.connected_to_peer(Sid(2)));
+    let future = versioned(-65_534, 2, "127.0.0.1:11221");
+    Puppet::say(HOME, &address, &future).wait_closed();
+    assert_eq!(manager.stats().rejected, [("bad-challenge", 1)].into());
+}
+
+/// `testSocketConnectionTimeoutDuringConnectingToElectionAddress` (ZOOKEEPER-3756): while the address of one member
+/// answers nothing, the others link and hear each other, whatever is sent to the one that is away.
+#[test]
+fn socket_connection_timeout_during_connecting_to_election_address() {
+    let hole = BlackHole::new();
+    // Smaller and larger than both: each kind of dial hangs.
+    let away = [(0, hole.address.as_str()), (9, hole.address.as_str())];
+    let mesh = Mesh::linked(&[1, 2], &away, |builder| {
+        builder.connect_timeout(Duration::from_secs(3600))
+    });
+    for round in 0..100_u32 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let (from, to) = (&mesh.managers[from], &mesh.managers[to]);
+            for sid in [0, 9] {
+                assert!(from.to_send(Sid(sid), "are you there?").is_ok());
+            }
+            let vote = round.to_be_bytes().to_vec();
+            from.to_send(to.sid(), vote.clone()).unwrap();
+            assert_eq!(to.recv_timeout(LONG).unwrap().payload, vote);
+        }
+    }
+    for manager in &mesh.managers {
+        assert_eq!(manager.linked_peers().len(), 1);
+        // One dial a peer at a time, and it still hangs.
+        assert!(
+            manager
+                .stats()
+                .peers
+                .iter()
+                .all(|peer| peer.dials <= 1 || peer.linked)
+        );
+    }
+}
+
+/// `testBadPackets` of `QuorumPeerMainTest`: four bytes at the election port, and hung up.
+#[test]
+fn bad_packets() {
+    let mesh = Mesh::linked(&[1, 2, 3], &[], |builder| builder);
+    for address in &mesh.addresses {
+        let mut stranger = Puppet::say(Ipv4Addr::LOCALHOST, address, &[0x40, 0, 0, 0]);
+        stranger.finish();
+        stranger.wait_closed();
+    }
+    for (manager, next) in mesh
+        .managers
+        .iter()
+        .zip(mesh.managers.iter().cycle().skip(1))
+    {
+        manager.to_send(next.sid(), "still works").unwrap();
+        assert_eq!(next.recv_timeout(LONG).unwrap().payload, "still works");
+        eventually("it is counted", || {
+            manager.stats().rejected == [("closed-early", 1)].into()
+        });
+    }
+}
+
+/// `testCircularBlockingQueue` through the whole: an inbox of two, three messages, the first is gone.
+#[test]
+fn circular_blocking_queue() {
+    let (manager, _) = alone(1, &[] as &[(i64, String)], |builder| {
+        builder.inbox_frames(2)
+    });
+    for number in ["1", "2", "3"] {
+        assert_eq!(manager.to_send(Sid(1), number), Ok(Sent::Loopback));
+    }
+    assert_eq!(manager.try_recv().unwrap().payload, "2");
+    assert_eq!(manager.try_recv().unwrap().payload, "3");
+    assert_eq!(manager.stats().inbox.dropped, 1);
+}
+
+/// What `haveDelivered` was meant to say (ZOOKEEPER-3637, 4605): all has left, not merely something.
+#[test]
+fn have_delivered_means_all() {
+    let away = Vacant::new();
+    let mesh = Mesh::linked(&[1, 2], &[(3, &away.address)], |builder| builder);
+    let one = &mesh.managers[0];
+    one.to_send(Sid(2), "arrives").unwrap();
+    assert_eq!(
+        mesh.managers[1].recv_timeout(LONG).unwrap().payload,
+        "arrives"
+    );
+    eventually("all is written", || one.have_delivered());
+    one.to_send(Sid(3), "waits").unwrap();
+    assert!(!one.have_delivered(), "one of the two still waits");
+    assert_eq!(
+        one.to_send(Sid(4), "nobody"),
+        Err(SendError::UnknownPeer(Sid(4)))
+    );
+}
