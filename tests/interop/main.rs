@@ -1,0 +1,26 @@
+//! Against real ZooKeeper, over loopback: its class `QuorumCnxManager` driven by a program of ours, and whole servers.
+//!
+//! Nothing here is skipped: without a Java compiler or ZooKeeper's jars every test fails and says what to install
+//! (`tests/interop/setup.sh` does it on Debian). `ZOOKEEPER_CLASSPATH` chooses another release than Debian's; the class is
+//! driven in 3.8 and 3.9. Needs Linux, for `/proc`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cnx_peer;
+mod java;
+mod notification;
+mod patience;
+mod port;
+mod process;
+mod program;
+mod server;
+mod stage;
+
+mod ensemble;
+mod faults;
+mod frames;
+mod meshes;
+mod pairs;
+mod slow;
+mod strangers;

@@ -1,0 +1,77 @@
+//! Who is linked with whom, and by what bytes: one manager of ZooKeeper's and one of ours.
+
+use quorum_cnx::{Challenge, ConfigBuilder, Dial, Sid};
+
+use crate::{
+    common::{Puppet, V1, V2},
+    patience::patiently,
+    stage::{ABOVE, BELOW, JAVA, Stage, recv_until},
+};
+
+#[test]
+fn whoever_is_larger_and_whoever_speaks_first_both_are_heard() {
+    let mut stage = Stage::new();
+    for sid in [BELOW, ABOVE] {
+        for form in [Challenge::Bare, Challenge::V1, Challenge::V2] {
+            for we_first in [true, false] {
+                let case = format!("{sid} {form:?} {we_first}");
+                println!("{case}");
+                // On demand: the first to speak is the first to dial.
+                let shape = |builder: ConfigBuilder| builder.challenge(form).dial(Dial::OnDemand);
+                let ours = stage.ours(sid, shape);
+                let (ping, pong) = (format!("{case} ping"), format!("{case} pong"));
+                if we_first {
+                    ours.to_send(Sid(JAVA), ping.clone()).unwrap();
+                    stage.java.recv_until(sid, &ping);
+                    stage.java.send(sid, &pong);
+                    recv_until(&ours, &pong);
+                } else {
+                    stage.java.send(sid, &ping);
+                    recv_until(&ours, &ping);
+                    ours.to_send(Sid(JAVA), pong.clone()).unwrap();
+                    stage.java.recv_until(sid, &pong);
+                }
+                stage.await_one_connection(&ours);
+                drop(ours);
+                // What ZooKeeper sends before it has noticed is lost with the old link, and it never tries again.
+                patiently("ZooKeeper notices", || stage.java.links().is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_eager_manager_links_without_a_word() {
+    let mut stage = Stage::new();
+    for sid in [BELOW, ABOVE] {
+        let ours = stage.ours(sid, |builder| builder);
+        stage.await_one_connection(&ours);
+        assert_eq!(ours.stats().sent.accepted, 0);
+        drop(ours);
+        patiently("ZooKeeper notices", || stage.java.links().is_empty());
+    }
+}
+
+#[test]
+fn zookeeper_names_itself_in_either_version_and_is_understood() {
+    for (options, version) in [(&[][..], V1), (&["--multi-address"][..], V2)] {
+        let mut stage = Stage::with_options(options);
+        // What it says, as the bytes are.
+        let listener = stage.port(BELOW).listen();
+        stage.java.send(BELOW, "first");
+        let mut puppet = Puppet::accept(&listener);
+        let hello = puppet.hello();
+        assert_eq!((hello.version, hello.sid), (Some(version), JAVA));
+        assert_eq!(hello.addresses, stage.port(JAVA).address.to_string());
+        assert_eq!(puppet.recv(), b"first");
+        drop((puppet, listener));
+        patiently("ZooKeeper notices", || stage.java.links().is_empty());
+
+        for sid in [BELOW, ABOVE] {
+            let ours = stage.acquainted(sid);
+            stage.await_one_connection(&ours);
+            drop(ours);
+            patiently("ZooKeeper notices", || stage.java.links().is_empty());
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Real ZooKeeper servers, started as an operator starts them: with a `zoo.cfg`, a data directory and a `myid`.
+//!
+//! Nothing here speaks to them but to ask how they are.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    path::PathBuf,
+    process,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use crate::{
+    java,
+    patience::{PATIENCE, patiently},
+    port::Port,
+    process::Process,
+};
+
+/// The places of the servers 1, 2, 3 and so on, and their common configuration. Who of them is a real server is up to
+/// the test.
+pub(crate) struct Ensemble {
+    places: Vec<Place>,
+    directory: PathBuf,
+    number: usize,
+}
+
+struct Place {
+    quorum: Port,
+    election: Port,
+    client: Port,
+}
+
+impl Ensemble {
+    pub(crate) fn new(servers: usize) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let place = |_| Place {
+            quorum: Port::new(),
+            election: Port::new(),
+            client: Port::new(),
+        };
+        Self {
+            places: (0..servers).map(place).collect(),
+            directory: java::scratch().join(format!("{}-ensemble-{number}", process::id())),
+            number,
+        }
+    }
+
+    pub(crate) fn sids(&self) -> impl Iterator<Item = i64> + use<> {
+        1..=self.places.len() as i64
+    }
+
+    pub(crate) fn election(&self, sid: i64) -> &Port {
+        &self.place(sid).election
+    }
+
+    /// Where the leader `sid` would be found by its followers.
+    pub(crate) fn quorum(&self, sid: i64) -> &Port {
+        &self.place(sid).quorum
+    }
+
+    /// The election addresses of all.
+    pub(crate) fn elections(&self) -> Vec<(i64, String)> {
+        let address = |sid| (sid, self.election(sid).address.to_string());
+        self.sids().map(address).collect()
+    }
+
+    fn place(&self, sid: i64) -> &Place {
+        &self.places[sid as usize - 1]
+    }
+
+    fn configuration(&self, sid: i64) -> String {
+        let mut text = format!(
+            "tickTime=1000\ninitLimit=5\nsyncLimit=3\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n\
+             4lw.commands.whitelist=*\n",
+            self.directory.join(sid.to_string()).display(),
+            self.place(sid).client.address.port(),
+        );
+        for other in self.sids() {
+            let (quorum, election) = (self.quorum(other).address, self.election(other).address);
+            text += &format!("server.{other}={quorum}:{}\n", election.port());
+        }
+        text
+    }
+
+    /// Writes the configuration of this server, for whoever reads it.
+    pub(crate) fn write_configuration(&self, sid: i64) -> PathBuf {
+        let data = self.directory.join(sid.to_string());
+        fs::create_dir_all(&data).expect("a directory can be made");
+        fs::write(data.join("myid"), sid.to_string()).expect("a file can be written");
+        let path = self.directory.join(format!("zoo-{sid}.cfg"));
+        fs::write(&path, self.configuration(sid)).expect("a file can be written");
+        path
+    }
+
+    /// Starts a real server in this place, with the data that it has from before.
+    pub(crate) fn start(&self, sid: i64) -> Server {
+        let mut command = java::machine();
+        command
+            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+            .arg(self.write_configuration(sid));
+        let name = format!("server-{sid}-of-{}", self.number);
+        Server {
+            process: Process::start(&name, &mut command, false),
+            client: self.place(sid).client.address,
+        }
+    }
+}
+
+impl Drop for Ensemble {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            // Of no interest any more; if it is gone already, all the better.
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    client: SocketAddr,
+}
+
+impl Server {
+    /// Waits until its log says this.
+    #[track_caller]
+    pub(crate) fn await_said(&self, text: &str) {
+        patiently(text, || self.process.said().contains(text));
+    }
+
+    /// Waits until it serves clients in this mode.
+    #[track_caller]
+    pub(crate) fn await_mode(&self, mode: &str) {
+        let line = format!("Mode: {mode}\n");
+        patiently(&line, || {
+            self.ask("srvr").is_some_and(|said| said.contains(&line))
+        });
+    }
+
+    /// What it answers to a word of four letters, if anybody is there.
+    fn ask(&self, word: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.client).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.write_all(word.as_bytes()).ok()?;
+        stream.shutdown(Shutdown::Write).ok()?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said).ok()?;
+        Some(said)
+    }
+}

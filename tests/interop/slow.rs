@@ -1,0 +1,98 @@
+//! A ZooKeeper that is stopped in the middle of everything: what we send meanwhile, and what it gets when it wakes.
+
+use std::{sync::Arc, time::Duration};
+
+use quorum_cnx::{CnxManager, Reason, Sent, Sid};
+
+use crate::{
+    common::within,
+    stage::{ABOVE, BELOW, JAVA, Stage, assert_never_down, await_down},
+};
+
+/// Large enough that the kernel soon takes no more of them.
+const BYTES: usize = 64 << 10;
+
+/// Numbered, and all of it of that number.
+fn numbered(number: u64) -> Vec<u8> {
+    number.to_be_bytes().repeat(BYTES / 8)
+}
+
+/// The number of a frame that is whole.
+#[track_caller]
+fn number_of(payload: &[u8]) -> u64 {
+    let number = u64::from_be_bytes(payload[..8].try_into().unwrap());
+    assert!(payload == numbered(number), "frame {number} is torn");
+    number
+}
+
+/// Sends frames 1, 2, 3 and so on, until so many of them have taken the place of an older one; gives the last number.
+#[track_caller]
+fn send_until_superseded(ours: &Arc<CnxManager>, times: u64) -> u64 {
+    let ours = Arc::clone(ours);
+    within("sending to a peer that does not read", move || {
+        let (mut number, mut superseded) = (0, 0);
+        while superseded < times {
+            number += 1;
+            if ours.to_send(Sid(JAVA), numbered(number)) == Ok(Sent::Superseded) {
+                superseded += 1;
+            }
+        }
+        number
+    })
+}
+
+/// Waits for the newest frame; none before it may be torn or older than its predecessor.
+#[track_caller]
+fn recv_rising_until(stage: &Stage, from: i64, newest: u64) {
+    let mut before = 0;
+    while before < newest {
+        let (sid, payload) = stage.java.recv();
+        assert_eq!(sid, from);
+        if payload == b"ours" {
+            // The one before the numbered ones, over a new link.
+            assert_eq!(before, 0);
+            continue;
+        }
+        let number = number_of(&payload);
+        assert!(number >= before, "{number} after {before}");
+        before = number;
+    }
+}
+
+#[test]
+fn a_stopped_zookeeper_blocks_nobody_and_wakes_to_the_newest_frame() {
+    let mut stage = Stage::new();
+    for sid in [BELOW, ABOVE] {
+        // Its kernel acknowledges what it can hold, and nobody shall find it dead.
+        let long = Duration::from_secs(600);
+        let ours = Arc::new(stage.ours(sid, |builder| builder.peer_dead_after(long)));
+        stage.exchange(&ours, "ours", "theirs");
+        stage.java.process.pause();
+        let newest = send_until_superseded(&ours, 100);
+        let sent = ours.stats().sent;
+        assert_eq!((sent.superseded, sent.accepted), (100, newest + 1));
+        assert!(sent.waiting > 0 && sent.balances(), "{sent:?}");
+        stage.java.process.resume();
+        recv_rising_until(&stage, sid, newest);
+        assert_never_down(&ours);
+        stage.exchange(&ours, "still here", "here too");
+        stage.await_one_connection(&ours);
+    }
+}
+
+#[test]
+fn a_zookeeper_that_is_stopped_for_too_long_is_dead_until_it_wakes() {
+    let mut stage = Stage::new();
+    for sid in [BELOW, ABOVE] {
+        let soon = Duration::from_secs(2);
+        let ours = Arc::new(stage.ours(sid, |builder| builder.peer_dead_after(soon)));
+        stage.exchange(&ours, "ours", "theirs");
+        stage.java.process.pause();
+        let newest = send_until_superseded(&ours, 1);
+        assert_eq!(await_down(&ours), Reason::Dead);
+        stage.java.process.resume();
+        recv_rising_until(&stage, sid, newest);
+        stage.exchange(&ours, "still here", "here too");
+        stage.await_one_connection(&ours);
+    }
+}

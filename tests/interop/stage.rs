@@ -1,0 +1,195 @@
+//! Two managers: one of ZooKeeper's, and one of ours with a smaller or a larger sid.
+//!
+//! Nothing here is checked; the tests do that.
+
+use std::{fs, net::SocketAddr};
+
+use quorum_cnx::{CnxManager, ConfigBuilder, Event, Reason, Sid};
+
+use crate::{
+    cnx_peer::CnxPeer,
+    common::configure,
+    patience::{PATIENCE, patiently},
+    port::Port,
+};
+
+/// The sid of ZooKeeper's manager, and ours below and above it.
+pub(crate) const JAVA: i64 = 5;
+pub(crate) const BELOW: i64 = 2;
+pub(crate) const ABOVE: i64 = 9;
+
+/// Servers that know each other: one of ZooKeeper's, and a place below and one above it for ours.
+pub(crate) struct Stage {
+    pub(crate) ports: [Port; 3],
+    pub(crate) java: CnxPeer,
+}
+
+impl Stage {
+    #[track_caller]
+    pub(crate) fn new() -> Self {
+        Self::with_options(&[])
+    }
+
+    #[track_caller]
+    pub(crate) fn with_options(options: &[&str]) -> Self {
+        let ports = [Port::new(), Port::new(), Port::new()];
+        let java = CnxPeer::start(JAVA, &servers(&ports), options);
+        Self { ports, java }
+    }
+
+    /// Starts ZooKeeper's manager anew, in the same place.
+    #[track_caller]
+    pub(crate) fn restart_java(&mut self) {
+        self.java = CnxPeer::start(JAVA, &servers(&self.ports), &[]);
+    }
+
+    /// Ours, in one of its places. It knows ZooKeeper's only.
+    pub(crate) fn ours(
+        &self,
+        sid: i64,
+        shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+    ) -> CnxManager {
+        let servers: Vec<(i64, String)> = servers(&self.ports)
+            .into_iter()
+            .filter(|(other, _)| [sid, JAVA].contains(other))
+            .map(|(sid, at)| (sid, at.to_string()))
+            .collect();
+        let builder = shape(configure(sid, &servers)).listener(self.port(sid).listen());
+        CnxManager::start(builder.build().unwrap()).unwrap()
+    }
+
+    /// The same, when each has heard the other: the last message of ours is `ours` from now on, and of theirs `theirs`.
+    #[track_caller]
+    pub(crate) fn acquainted(&mut self, sid: i64) -> CnxManager {
+        let ours = self.ours(sid, |builder| builder);
+        self.exchange(&ours, "ours", "theirs");
+        ours
+    }
+
+    /// Sends a message each way, and waits for both.
+    #[track_caller]
+    pub(crate) fn exchange(&mut self, manager: &CnxManager, ours: &str, theirs: &str) {
+        let sid = manager.sid().0;
+        manager.to_send(Sid(JAVA), ours.to_owned()).unwrap();
+        self.java.recv_until(sid, ours);
+        self.java.send(sid, theirs);
+        recv_until(manager, theirs);
+    }
+
+    pub(crate) fn port(&self, sid: i64) -> &Port {
+        &self.ports[[BELOW, JAVA, ABOVE]
+            .iter()
+            .position(|at| *at == sid)
+            .unwrap()]
+    }
+
+    /// Waits until exactly one connection joins the two, by their own accounts and by that of the kernel.
+    #[track_caller]
+    pub(crate) fn await_one_connection(&mut self, manager: &CnxManager) {
+        let sid = manager.sid().0;
+        // The one with the larger sid has dialed the other.
+        let (there, gone) = if sid < JAVA { (sid, JAVA) } else { (JAVA, sid) };
+        let (there, gone) = (self.port(there).address, self.port(gone).address);
+        patiently("exactly one connection joins the two", || {
+            (established_at(there), established_at(gone)) == (1, 0)
+                && manager.linked_peers() == [Sid(JAVA)]
+                && manager.stats().connections == 1
+                && self.java.linked_peers() == [sid]
+                && self.java.thread_count() == 2
+        });
+        let [(_, own, other)] = self.java.links()[..] else {
+            panic!("the link has gone again")
+        };
+        let (at_java, at_ours) = (
+            self.port(JAVA).address.port(),
+            self.port(sid).address.port(),
+        );
+        assert!(if sid < JAVA {
+            other == at_ours
+        } else {
+            own == at_java
+        });
+    }
+}
+
+fn servers(ports: &[Port; 3]) -> Vec<(i64, SocketAddr)> {
+    [BELOW, JAVA, ABOVE]
+        .into_iter()
+        .zip(ports.iter().map(|port| port.address))
+        .collect()
+}
+
+/// Waits for this message of ZooKeeper's manager, and skips those before it: a new link begins with the last message.
+#[track_caller]
+pub(crate) fn recv_until(manager: &CnxManager, payload: impl AsRef<[u8]>) {
+    loop {
+        let message = manager
+            .recv_timeout(PATIENCE)
+            .expect("a message comes in time");
+        assert_eq!(message.from, Sid(JAVA));
+        if message.payload == payload.as_ref() {
+            return;
+        }
+    }
+}
+
+/// Why the link to ZooKeeper's manager has ended, other than to make room for another one: when it is slow to answer a
+/// knock it is asked twice, and answers both.
+#[track_caller]
+pub(crate) fn await_down(manager: &CnxManager) -> Reason {
+    loop {
+        match await_any_down(manager) {
+            Reason::Replaced => {}
+            reason => return reason,
+        }
+    }
+}
+
+/// Why the link to ZooKeeper's manager has ended, if only to make room for another one.
+#[track_caller]
+pub(crate) fn await_any_down(manager: &CnxManager) -> Reason {
+    loop {
+        let event = manager.events().recv_timeout(PATIENCE);
+        match event.expect("the link ends in time") {
+            Event::Down { sid, reason } if sid == Sid(JAVA) => return reason,
+            _ => {}
+        }
+    }
+}
+
+/// Checks that no link has ended, other than to make room for another one.
+#[track_caller]
+pub(crate) fn assert_never_down(manager: &CnxManager) {
+    let downs = manager.stats().downs;
+    let replaced = Reason::Replaced.name();
+    assert!(downs.keys().all(|reason| *reason == replaced), "{downs:?}");
+}
+
+/// How many established connections the kernel knows that were accepted at this address: `proc(5)`, `net/tcp`.
+#[track_caller]
+pub(crate) fn established_at(address: SocketAddr) -> usize {
+    let SocketAddr::V4(address) = address else {
+        panic!("{address} is not an IPv4 address")
+    };
+    // The address as one number of this machine's own byte order, the port as a plain number.
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    let local = format!("{ip:08X}:{:04X}", address.port());
+    // Java's sockets are IPv6 ones, and this is how they spell the same.
+    let mapped = format!(
+        "0000000000000000{:08X}{local}",
+        u32::from_ne_bytes([0, 0, 255, 255])
+    );
+    let count = |path: &str| {
+        let table = fs::read_to_string(path).expect("the kernel lists its connections");
+        let is_one = |line: &&str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let is_here = fields
+                .get(1)
+                .is_some_and(|at| *at == local || *at == mapped);
+            // `TCP_ESTABLISHED`.
+            is_here && fields.get(3) == Some(&"01")
+        };
+        table.lines().filter(is_one).count()
+    };
+    count("/proc/net/tcp") + count("/proc/net/tcp6")
+}
