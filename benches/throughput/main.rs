@@ -28,7 +28,7 @@ const SIZES: [usize; 4] = [64, 1 << 10, 16 << 10, 512 << 10];
 
 /// Frames per second one way and round-trip times, beside bare sockets.
 #[derive(Debug, Parser)]
-#[command(name = "throughput")]
+#[command(name = "throughput", bin_name = "cargo bench --bench throughput --")]
 struct Cli {
     /// How long all measurements take together
     #[arg(long, value_name = "N", default_value_t = 45, value_parser = clap::value_parser!(u32).range(1..=3600))]
