@@ -393,7 +393,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes that the kernel may hold unsent in front of the newest frame (`TCP_NOTSENT_LOWAT`, Linux and macOS).
+    /// Bytes that the kernel may hold unsent in front of the newest frame (`TCP_NOTSENT_LOWAT`; Linux and Android).
     /// 16 KiB by default; `None` leaves it to the kernel, which then takes megabytes.
     pub fn unsent_limit(mut self, bytes: Option<u32>) -> Self {
         self.knobs.unsent_limit = bytes;

@@ -57,7 +57,7 @@
 //! 6. Frames of length below 1 or above 524 288 bytes end the link. Nothing that arrives from the
 //!    network ends the loop, a listening socket or the process.
 //! 7. Every accepted frame is accounted for: `accepted = written + superseded + discarded + waiting`
-//!    ([`Outgoing`]).
+//!    ([`Outgoing`]); so are accepted connections and links ([`Stats::balances`]).
 //! 8. [`halt`](CnxManager::halt) returns when the port is free, all sockets are closed and the loop's
 //!    thread has ended; it needs no cooperation from any peer.
 //!
