@@ -1,16 +1,15 @@
 //! Three to five servers, some of ZooKeeper's and some of ours, in every order of sids.
 
-use std::{collections::HashSet, net::SocketAddr, thread};
+use std::{collections::HashSet, net::SocketAddr, thread, time::Duration};
 
 use quorum_cnx::{CnxManager, Sid};
 
 use crate::{
-    cnx_peer::CnxPeer,
-    common::configure,
-    patience::{PATIENCE, patiently},
-    port::Port,
-    stage::established_at,
+    cnx_peer::CnxPeer, common::configure, patience::patiently, port::Port, stage::established_at,
 };
+
+/// How soon two of ZooKeeper's managers try again what they have failed to do.
+const REPEAT: Duration = Duration::from_millis(300);
 
 enum Member {
     Java(CnxPeer),
@@ -26,14 +25,13 @@ impl Member {
         }
     }
 
-    #[track_caller]
-    fn recv(&self) -> (i64, Vec<u8>) {
+    /// The next message and its sender, if one comes soon.
+    fn recv_within(&self, time: Duration) -> Option<(i64, Vec<u8>)> {
         match self {
-            Self::Java(peer) => peer.recv(),
+            Self::Java(peer) => peer.recv_within(time),
             Self::Ours(manager) => {
-                let message = manager.recv_timeout(PATIENCE);
-                let message = message.expect("a message comes in time");
-                (message.from.0, message.payload.to_vec())
+                let message = manager.recv_timeout(time).ok()?;
+                Some((message.from.0, message.payload.to_vec()))
             }
         }
     }
@@ -50,6 +48,13 @@ impl Member {
         match self {
             Self::Java(peer) => peer.thread_count() / 2,
             Self::Ours(manager) => manager.stats().connections as usize,
+        }
+    }
+
+    fn connect(&mut self, to: i64) {
+        match self {
+            Self::Java(peer) => peer.order(&format!("connect {to}")),
+            Self::Ours(manager) => manager.connect_one(Sid(to)).unwrap(),
         }
     }
 
@@ -98,42 +103,68 @@ impl Mixed {
         1..=self.members.len() as i64
     }
 
+    fn member(&mut self, sid: i64) -> &mut Member {
+        &mut self.members[sid as usize - 1]
+    }
+
+    /// Whether both are ZooKeeper's. Two of them can lose their link and what was on it when both dial at once, and try
+    /// again with the next message only: an election repeats itself. A pair with one of ours needs no such help.
+    fn are_java(&self, one: i64, other: i64) -> bool {
+        let is_java = |sid: i64| matches!(self.members[sid as usize - 1], Member::Java(_));
+        is_java(one) && is_java(other)
+    }
+
     /// Everybody sends to everybody, and hears everybody.
     #[track_caller]
     fn exchange(&mut self, word: &str) {
+        let text = |from: i64, to: i64| format!("{word} {from} to {to}");
         for from in self.sids() {
             for to in self.sids().filter(|to| *to != from) {
-                self.members[from as usize - 1].send(to, &format!("{word} {from} to {to}"));
+                self.member(from).send(to, &text(from, to));
             }
         }
         for to in self.sids() {
             let mut missing: HashSet<i64> = self.sids().filter(|from| *from != to).collect();
-            while !missing.is_empty() {
-                let (from, payload) = self.members[to as usize - 1].recv();
-                // What came before may come again.
-                if payload == format!("{word} {from} to {to}").as_bytes() {
-                    missing.remove(&from);
+            patiently("everybody is heard", || {
+                if let Some((from, payload)) = self.member(to).recv_within(REPEAT) {
+                    // What came before may come again.
+                    if payload == text(from, to).as_bytes() {
+                        missing.remove(&from);
+                    }
+                } else {
+                    for from in missing.iter().copied() {
+                        if self.are_java(from, to) {
+                            self.member(from).send(to, &text(from, to));
+                        }
+                    }
                 }
+                missing.is_empty()
+            });
+        }
+    }
+
+    /// Whether this one is linked with all others, by its own account and that of the kernel.
+    fn is_linked(&mut self, sid: i64) -> bool {
+        let others: Vec<i64> = self.sids().filter(|other| *other != sid).collect();
+        let larger = others.iter().filter(|other| **other > sid).count();
+        let at = self.ports[sid as usize - 1].address;
+        let linked = self.member(sid).linked_peers();
+        for other in others.iter().copied() {
+            if other < sid && !linked.contains(&other) && self.are_java(sid, other) {
+                self.member(sid).connect(other);
             }
         }
+        // Those with a larger sid have dialed this one, and nobody else has.
+        established_at(at) == larger
+            && linked == others
+            && self.member(sid).connections() == others.len()
     }
 
     /// Waits until exactly one connection joins each pair, by everybody's account and by the kernel's.
     #[track_caller]
     fn await_one_connection_each(&mut self) {
-        let sids: Vec<i64> = self.sids().collect();
-        let ports = &self.ports;
-        let members = &mut self.members;
         patiently("exactly one connection joins each pair", || {
-            sids.iter().all(|sid| {
-                let others: Vec<i64> = sids.iter().copied().filter(|other| other != sid).collect();
-                let larger = others.iter().filter(|other| *other > sid).count();
-                let at = *sid as usize - 1;
-                // Those with a larger sid have dialed this one, and nobody else has.
-                established_at(ports[at].address) == larger
-                    && members[at].linked_peers() == others
-                    && members[at].connections() == others.len()
-            })
+            self.sids().all(|sid| self.is_linked(sid))
         });
     }
 
