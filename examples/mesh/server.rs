@@ -1,111 +1,127 @@
-//! A server as the process that starts, hears and kills it sees it.
+//! The two kinds of servers: a manager, and a loop in this program's own hands that can die without a halt.
 //!
-//! Nothing here judges.
+//! Nothing here judges; what happens is noted in `seen`.
 
 use std::{
-    env,
     error::Error,
-    io::{BufRead as _, BufReader},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::Sender,
+    net::TcpListener,
+    panic,
+    sync::Arc,
     thread,
+    time::{Duration, Instant},
 };
 
-use crate::member::Report;
+use quorum_cnx::{
+    CnxManager, Config, ConfigError, Event, EventLoop, Frame, Handle, Handler, Sid, Stats,
+};
 
-/// A server, as this process sees it.
-pub(crate) struct Server {
-    pub(crate) sid: i64,
-    pub(crate) address: String,
-    pub(crate) incarnation: u64,
-    child: Option<Child>,
-    pub(crate) orders: Option<ChildStdin>,
-    pub(crate) report: Option<Report>,
+use crate::{
+    seen::{Order, Promise, Seen},
+    sids,
+};
+
+/// Time between two values.
+const TICK: Duration = Duration::from_millis(10);
+
+fn config(seen: &Seen, own: Sid) -> Result<Config, ConfigError> {
+    let mut builder = Config::builder(own);
+    for (sid, server) in &seen.lock().servers {
+        builder = builder.server(*sid, &server.address);
+    }
+    builder.build()
 }
 
-impl Server {
-    pub(crate) fn new(sid: i64, address: String) -> Self {
-        Self {
-            sid,
-            address,
-            incarnation: 0,
-            child: None,
-            orders: None,
-            report: None,
+/// A server as most are: the loop has a thread of its own, and the application's threads send and receive.
+pub(crate) fn start_manager(seen: &Arc<Seen>, own: Sid) -> Result<(), Box<dyn Error>> {
+    let manager = CnxManager::start(config(seen, own)?)?;
+    seen.lock().begin(own, manager.handle());
+    let (events, seen_there) = (manager.events().clone(), Arc::clone(seen));
+    thread::spawn(move || {
+        while let Ok(event) = events.recv() {
+            seen_there.lock().note_event(own, &event);
         }
-    }
-
-    /// Starts it, as this very program. What it says goes into `mouth`.
-    pub(crate) fn spawn(
-        &mut self,
-        addresses: &[String],
-        mouth: Sender<Said>,
-    ) -> Result<(), Box<dyn Error>> {
-        let mut command = Command::new(env::current_exe()?);
-        command
-            .args(["--member", &self.sid.to_string()])
-            .args(["--incarnation", &self.incarnation.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        for address in addresses {
-            command.args(["--address", address]);
-        }
-        let mut child = command.spawn()?;
-        let lines = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines();
-        self.orders = child.stdin.take();
-        self.child = Some(child);
-        let (sid, incarnation) = (self.sid, self.incarnation);
-        thread::spawn(move || {
-            // A killed server may leave half a line.
-            let reports = lines.map_while(|line| serde_json::from_str(&line.ok()?).ok());
-            for report in reports.map(Some).chain([None]) {
-                let said = Said {
-                    sid,
-                    incarnation,
-                    report,
-                };
-                // Fails when nobody wants to know any more.
-                let _ = mouth.send(said);
+    });
+    let seen = Arc::clone(seen);
+    thread::spawn(move || {
+        let mut next = Instant::now();
+        while seen.lock().server(own).order != Order::Halt && !manager.is_halted() {
+            let left = hold_out(&seen, &manager, &mut next);
+            if let Ok(message) = manager.recv_timeout(left) {
+                seen.lock().note_frame(own, message.from, &message.payload);
             }
-        });
-        Ok(())
-    }
-
-    pub(crate) fn is_alive(&self) -> bool {
-        self.child.is_some()
-    }
-
-    /// Why there is nothing to show of it.
-    pub(crate) fn absence(&self) -> Option<&'static str> {
-        match &self.report {
-            Some(report) if report.port_is_free.is_some() => Some("halted"),
-            Some(_) => None,
-            None if self.is_alive() => Some("starting"),
-            None => Some("dead"),
         }
+        manager.halt();
+        end(&seen, &manager, &manager.stats());
+    });
+    Ok(())
+}
+
+/// The server that dies: its loop is turned here.
+pub(crate) fn start_victim(seen: &Arc<Seen>, own: Sid) -> Result<(), Box<dyn Error>> {
+    let handler = Victim(Arc::clone(seen));
+    let mut event_loop = EventLoop::new(config(seen, own)?, handler)?;
+    let handle = event_loop.handle().clone();
+    seen.lock().begin(own, handle.clone());
+    let seen = Arc::clone(seen);
+    thread::spawn(move || {
+        let mut next = Instant::now();
+        while let Ok(true) = event_loop.turn(Some(hold_out(&seen, &handle, &mut next))) {
+            if seen.lock().server(own).order == Order::Halt {
+                handle.request_halt();
+            }
+        }
+        end(&seen, &handle, &handle.stats());
+    });
+    Ok(())
+}
+
+struct Victim(Arc<Seen>);
+
+impl Handler for Victim {
+    /// The death is here. A thread cannot be killed from outside, so it unwinds out of the turn, past everything that the
+    /// loop was about to do: the rest of what it has read is lost, nothing is answered, nobody is told. `halt` is never
+    /// called, which `has_died` confirms; a [`CnxManager`] would halt when it is dropped. The destructors on the way close
+    /// the accounts for this process and, towards the peers, do nothing but close the sockets, as the kernel does for a
+    /// process that is killed. What cannot be seen here is a machine that is gone without closing anything.
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
+        let mut state = self.0.lock();
+        if state.server(handle.sid()).order == Order::Die {
+            drop(state);
+            // Not `panic!`, which would print something.
+            panic::resume_unwind(Box::new("killed"));
+        }
+        state.note_frame(handle.sid(), from, &frame);
     }
 
-    /// SIGKILL: it has no chance to say anything to anybody.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Fails when it has ended.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        self.orders = None;
-        self.report = None;
+    fn on_event(&mut self, event: &Event, handle: &Handle) {
+        self.0.lock().note_event(handle.sid(), event);
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
+/// Gives a new value to everybody if it is time for one, as long as values change, and says when the next is due.
+fn hold_out(seen: &Seen, handle: &Handle, next: &mut Instant) -> Duration {
+    let own = handle.sid();
+    if Instant::now() >= *next {
+        *next += TICK;
+        let value = seen.lock().next_value(own);
+        for peer in sids().filter(|sid| *sid != own) {
+            let Some(value) = &value else { break };
+            if let Err(error) = handle.to_send(peer, value.clone()) {
+                let why = format!("server {own} cannot send to {peer}: {error}");
+                seen.lock().blame(Promise::Newest, why);
+            }
+        }
     }
+    next.saturating_duration_since(Instant::now())
 }
 
-/// What a server said, or `None` when it has ended; and in which life.
-pub(crate) struct Said {
-    pub(crate) sid: i64,
-    pub(crate) incarnation: u64,
-    pub(crate) report: Option<Report>,
+/// It has halted: its accounts are closed, and its port is free.
+fn end(seen: &Seen, handle: &Handle, stats: &Stats) {
+    let own = handle.sid();
+    let mut state = seen.lock();
+    if let Err(error) = TcpListener::bind(&state.server(own).address) {
+        state.blame(Promise::Ports, format!("that of server {own}: {error}"));
+    }
+    state.close(own, stats, stats.balances());
+    state.server(own).is_over = handle.is_halted() && !handle.has_died();
 }

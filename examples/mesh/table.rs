@@ -3,140 +3,159 @@
 //! Nothing here knows what is to happen. The cursor is never hidden, so that an interrupt leaves a clean terminal.
 
 use std::{
-    fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
+    mem,
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
-use crate::{SERVERS, server::Server};
+use quorum_cnx::{Event, Sid};
 
-/// Time between two drawings, and between two lines.
+use crate::{
+    SERVERS, VICTIM,
+    seen::{Promise, Seen, Server, State, micros},
+    sids,
+};
+
+/// Only a broken promise takes this long.
+const LONG: Duration = Duration::from_secs(10);
+
+/// Time between two looks at the servers.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Time between two drawings, and how many of them make the second after which there is a line.
 const REDRAW: Duration = Duration::from_millis(200);
-const RELINE: Duration = Duration::from_secs(1);
+const REDRAWS: u32 = 5;
 
 pub(crate) struct Screen {
     start: Instant,
+    seen: Arc<Seen>,
     is_terminal: bool,
+    /// How often it was time to draw.
+    draws: u32,
     /// Lines of the last drawing, which the next one covers.
-    drawn: usize,
-    next: Instant,
+    covered: usize,
     /// What happened, a line each.
-    happenings: Vec<String>,
+    happenings: String,
 }
 
 impl Screen {
-    pub(crate) fn new(start: Instant) -> Self {
+    pub(crate) fn new(start: Instant, seen: Arc<Seen>) -> Self {
         Self {
             start,
+            seen,
             is_terminal: io::stdout().is_terminal(),
-            drawn: 0,
-            next: start,
-            happenings: Vec::new(),
+            draws: 0,
+            covered: 0,
+            happenings: String::new(),
         }
-    }
-
-    /// When it is to be drawn again.
-    pub(crate) fn next(&self) -> Instant {
-        self.next
     }
 
     /// Says that something happened.
-    pub(crate) fn tell(&mut self, servers: &[Server], what: &str) -> io::Result<()> {
-        let at = self.start.elapsed().as_secs_f64();
-        let line = format!("{at:6.2} s  {what}");
-        if self.is_terminal {
-            self.happenings.push(line);
-            self.draw(servers)
-        } else {
-            writeln!(io::stdout(), "{line}")
+    pub(crate) fn tell(&mut self, what: &str) -> io::Result<()> {
+        let line = format!("{:6.2} s  {what}\n", self.start.elapsed().as_secs_f64());
+        if !self.is_terminal {
+            return io::stdout().write_all(line.as_bytes());
         }
+        self.happenings += &line;
+        self.draw()
     }
 
-    /// Draws what there is, if it is time.
-    pub(crate) fn refresh(&mut self, servers: &[Server]) -> io::Result<()> {
-        let now = Instant::now();
-        if now < self.next {
+    /// Shows what there is until it is done, and tells. If that takes too long, the promise is broken.
+    pub(crate) fn until(
+        &mut self,
+        promise: Promise,
+        done: &str,
+        is_done: impl Fn(&State) -> bool,
+    ) -> io::Result<()> {
+        let start = Instant::now();
+        while !is_done(&self.seen.lock()) {
+            if start.elapsed() > LONG {
+                let why = format!("not within {} s: {done}", LONG.as_secs());
+                self.seen.lock().blame(promise, why.clone());
+                return self.tell(&why);
+            }
+            self.look()?;
+        }
+        self.tell(&format!("{done}, {} ms later", start.elapsed().as_millis()))
+    }
+
+    /// Shows what there is until then.
+    pub(crate) fn watch(&mut self, end: Instant) -> io::Result<()> {
+        while Instant::now() < end {
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> io::Result<()> {
+        thread::sleep(LOOK);
+        if self.start.elapsed() < REDRAW * (self.draws + 1) {
             return Ok(());
         }
-        self.next = now + if self.is_terminal { REDRAW } else { RELINE };
-        if self.is_terminal {
-            self.draw(servers)
-        } else {
-            let line = self.line(servers);
-            writeln!(io::stdout(), "{line}")
+        self.draws += 1;
+        let is_second = self.draws % REDRAWS == 0;
+        if is_second {
+            self.seen.lock().roll();
+        }
+        match (self.is_terminal, is_second) {
+            (true, _) => self.draw(),
+            (false, true) => io::stdout().write_all(self.line().as_bytes()),
+            (false, false) => Ok(()),
         }
     }
 
-    fn line(&self, servers: &[Server]) -> String {
+    fn line(&self) -> String {
+        let state = self.seen.lock();
         let at = self.start.elapsed().as_secs_f64();
         let mut line = format!("{at:6.2} s  server: links, frames/s, p50 us ");
-        for server in servers {
-            let _ = write!(line, "  {}: ", server.sid);
-            match (&server.report, server.absence()) {
-                (Some(report), None) => {
-                    let (links, pace) = (report.links.len(), report.pace);
-                    let _ = write!(line, "{links} {} {:.0}", pace.frames, pace.p50_us);
-                }
-                (_, absence) => line += absence.unwrap_or_default(),
-            }
+        for (sid, server) in &state.servers {
+            let (links, pace) = (server.links_up(), &server.pace);
+            line += &match server.absence() {
+                Some(absence) => format!("  {sid}: {absence}"),
+                None => format!("  {sid}: {links} {} {}", pace.len(), micros(pace)[0]),
+            };
         }
-        line
+        line + "\n"
     }
 
-    fn draw(&mut self, servers: &[Server]) -> io::Result<()> {
+    fn draw(&mut self) -> io::Result<()> {
         let at = self.start.elapsed().as_secs_f64();
-        let sids: Vec<String> = servers
-            .iter()
-            .map(|server| server.sid.to_string())
-            .collect();
-        let mut lines = vec![
-            format!("{SERVERS} servers on loopback, a process each; {at:.1} s"),
-            String::new(),
-            format!(
-                "server  address          links {}     value  frames/s   p50 us   p99 us",
-                sids.join(" ")
-            ),
-        ];
-        lines.extend(servers.iter().map(|server| row(server, servers)));
-        lines.push(String::new());
-        lines.push("links: > it dialed, < it was dialed, . none".into());
-        lines.push(String::new());
-        lines.extend(self.happenings.iter().cloned());
-
-        let mut text = String::new();
-        if self.drawn > 0 {
-            // Up to the first line: covered line by line, which does not flicker.
-            let _ = write!(text, "\x1b[{}A", self.drawn);
+        let heads: String = sids().map(|sid| format!("{sid} ")).collect();
+        let state = self.seen.lock();
+        let rows: String = state.servers.iter().map(row).collect();
+        // A terminal may be slow, and the servers are not to wait for it.
+        drop(state);
+        let text = format!(
+            "{SERVERS} servers in one process: {VICTIM} an EventLoop, the others CnxManagers; {at:.1} s\n\n\
+             server  address          links {heads}    value  frames/s   p50 us   p99 us\n{rows}\n\
+             links: > it dialed, < it was dialed, . none\n\n{}",
+            self.happenings,
+        );
+        // Covered line by line, which does not flicker.
+        let mut text = text.replace('\n', "\x1b[K\n");
+        let covered = mem::replace(&mut self.covered, text.lines().count());
+        if covered > 0 {
+            text.insert_str(0, &format!("\x1b[{covered}A\r"));
         }
-        for line in &lines {
-            let _ = writeln!(text, "\r{line}\x1b[K");
-        }
-        self.drawn = lines.len();
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        io::stdout().write_all(text.as_bytes())
     }
 }
 
-fn row(server: &Server, servers: &[Server]) -> String {
-    let head = format!("{:>6}  {:<16}", server.sid, server.address);
-    let report = match (&server.report, server.absence()) {
-        (Some(report), None) => report,
-        (_, absence) => return format!("{head} {}", absence.unwrap_or_default()),
+fn row((own, server): (&Sid, &Server)) -> String {
+    let head = format!("{:>6}  {:<16}", own.0, server.address);
+    if let Some(absence) = server.absence() {
+        return format!("{head} {absence}\n");
+    }
+    let mark = |sid| match server.links.get(&sid) {
+        _ if sid == *own => "  ",
+        Some(Event::Up { dialed: true, .. }) => "> ",
+        Some(Event::Up { dialed: false, .. }) => "< ",
+        _ => ". ",
     };
-    let mark = |other: &Server| match report.links.get(&other.sid) {
-        _ if other.sid == server.sid => " ",
-        Some(true) => ">",
-        Some(false) => "<",
-        None => ".",
-    };
-    let links: Vec<&str> = servers.iter().map(mark).collect();
-    format!(
-        "{head}       {} {:>9} {:>9} {:>8.0} {:>8.0}",
-        links.join(" "),
-        report.version,
-        report.pace.frames,
-        report.pace.p50_us,
-        report.pace.p99_us
-    )
+    let links: String = sids().map(mark).collect();
+    let (value, frames) = (server.version, server.pace.len());
+    let [p50, p99] = micros(&server.pace);
+    format!("{head}       {links}{value:>9} {frames:>9} {p50:>8} {p99:>8}\n")
 }
