@@ -28,16 +28,16 @@ fn the_demonstration_kills_a_server_and_every_promise_holds() {
     let (code, said, errors) = mesh(&["--seconds", "2"]);
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{said}");
     for line in [
-        "server 3 is killed with SIGKILL",
-        "all others have noticed",
-        "server 3 is started again",
+        "server 3 has died in the middle of a turn",
+        "all others know",
+        "server 3 is started again, on its port",
         "all are linked again",
-        "held    one connection for each pair",
+        "held    one link for each pair, dialed by the larger id at both ends",
         "held    everybody has everybody's last value",
         "held    no older value after a newer one",
-        "held    every frame has its account",
-        "held    server 3 was missed by all",
-        "held    the ports were free",
+        "held    every account balances",
+        "held    the dead server was missed by all, and is linked with all again",
+        "held    all have halted, and their ports are free",
     ] {
         assert!(said.contains(line), "{line:?} is not in {said}");
     }
