@@ -16,6 +16,7 @@
     reason = "nothing is reachable from outside of a test"
 )]
 
+mod calls;
 mod chance;
 mod faults;
 mod host;
@@ -65,7 +66,7 @@ fn run(seed: u64, print: bool, words: bool) -> Outcome {
 /// Runs a failed seed once more, in words, and gives up.
 fn report(seed: u64) -> ! {
     let outcome = run(seed, false, true);
-    let Failure { property, what } = outcome.failure.unwrap_or(Failure {
+    let Failure { property, what } = outcome.failure.unwrap_or_else(|| Failure {
         property: "determinism",
         what: "the seed fails only sometimes".into(),
     });

@@ -1,15 +1,10 @@
 //! What TCP does: handshakes, bytes in order, acknowledgements, FIN, reset, keepalive, user timeout.
 //!
-//! No packet is modelled, only what two kernels know of each other and when: bytes stay with their sender until they
+//! What a process asks of its sockets is in `calls`. No packet is modelled, only what two kernels know of each other and when: bytes stay with their sender until they
 //! are acknowledged, and are tried again while the way is cut. The facts are those of Linux (tcp(7), tcp_input.c,
 //! tcp_timer.c), each named where it matters.
 
-use std::{
-    collections::VecDeque,
-    io::{self, IoSlice},
-    net::{Shutdown, SocketAddr},
-    time::Duration,
-};
+use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use crate::kernel::{Due, EMFILE, Kernel};
 
@@ -55,31 +50,31 @@ pub struct Sock {
     pub rx: VecDeque<u8>,
     pub fin_in: bool,
     /// Not acknowledged; the first `sent` of them are with the far end.
-    tx: VecDeque<u8>,
-    sent: usize,
+    pub tx: VecDeque<u8>,
+    pub sent: usize,
     /// Nothing is written any more.
-    shut: bool,
-    fin_out: bool,
-    fin_acked: bool,
+    pub shut: bool,
+    pub fin_out: bool,
+    pub fin_acked: bool,
     /// Reads say the end.
-    deaf: bool,
+    pub deaf: bool,
     /// A write found too little room: an edge is owed.
-    nospace: bool,
+    pub nospace: bool,
     /// No room before, whatever the buffer says.
-    full_until: Duration,
-    rx_cap: usize,
-    tx_cap: usize,
+    pub full_until: Duration,
+    pub rx_cap: usize,
+    pub tx_cap: usize,
     pub watched: Option<usize>,
     pub edge_in: bool,
     pub edge_out: bool,
     pub listed: bool,
-    progress: Duration,
-    heard: Duration,
+    pub progress: Duration,
+    pub heard: Duration,
     pub dead_after: Option<Duration>,
 }
 
 impl Sock {
-    fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         self.tx_cap.saturating_sub(self.tx.len())
     }
 
@@ -102,11 +97,11 @@ impl Sock {
         )
     }
 
-    fn closed(&self) -> bool {
+    pub fn closed(&self) -> bool {
         !self.held && !self.queued
     }
 
-    fn has_work(&self) -> bool {
+    pub fn has_work(&self) -> bool {
         !self.tx.is_empty() || (self.shut && !self.fin_acked)
     }
 }
@@ -283,7 +278,7 @@ impl Kernel {
     }
 
     /// Something of this direction leaves, if there is something and nothing is on its way.
-    fn fly(&mut self, conn: usize, side: usize) {
+    pub fn fly(&mut self, conn: usize, side: usize) {
         let Conn { socks, flying, .. } = &self.conns[conn];
         let Some(sock) = socks[side].filter(|_| !flying[side]) else {
             return;
@@ -469,7 +464,7 @@ impl Kernel {
         let it = &self.socks[sock];
         let Some(dead_after) = it
             .dead_after
-            .filter(|_| !it.gone && !(it.closed() && it.fin_acked))
+            .filter(|_| !(it.gone || (it.closed() && it.fin_acked)))
         else {
             return;
         };
@@ -495,149 +490,5 @@ impl Kernel {
             }
         }
         self.after(PROBE, Due::Timer(sock));
-    }
-
-    pub fn read(&mut self, sock: usize, buf: &mut [u8]) -> io::Result<usize> {
-        if self.chance.permille(self.quirks.interrupted) {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let it = &mut self.socks[sock];
-        let node = it.node;
-        if !it.rx.is_empty() {
-            let mut n = buf.len().min(it.rx.len());
-            let short = n > 1 && self.chance.permille(self.quirks.short_read);
-            if short {
-                n = self.chance.between(1, n - 1);
-            }
-            let (a, b) = it.rx.as_slices();
-            let k = n.min(a.len());
-            buf[..k].copy_from_slice(&a[..k]);
-            buf[k..n].copy_from_slice(&b[..n - k]);
-            it.rx.drain(..n);
-            let (conn, side) = (it.conn, it.side);
-            self.nodes[node].moved += 1;
-            if short {
-                // A short read is one after which more has arrived, with an edge of its own.
-                self.edge(sock, true, false);
-            }
-            self.fly(conn, 1 - side);
-            return Ok(n);
-        }
-        if let Some(error) = it.error.take() {
-            self.nodes[node].moved += 1;
-            return Err(io::Error::from_raw_os_error(error));
-        }
-        if it.fin_in || it.gone || it.deaf {
-            return Ok(0);
-        }
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    pub fn write(&mut self, sock: usize, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        if self.chance.permille(self.quirks.interrupted) {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let now = self.now;
-        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let it = &mut self.socks[sock];
-        if let Some(error) = it.error.take() {
-            return Err(io::Error::from_raw_os_error(error));
-        }
-        if it.gone || it.shut {
-            return Err(io::Error::from_raw_os_error(EPIPE));
-        }
-        let mut room = if it.standing && now >= it.full_until {
-            it.room()
-        } else {
-            0
-        };
-        // A small write into an empty buffer is taken whole; anything else may find memory short.
-        let mut wait = None;
-        if room > 0
-            && (total > 100 || !it.tx.is_empty())
-            && self.chance.permille(self.quirks.short_write)
-        {
-            room = self.chance.below(room.min(total) + 1);
-            let time = self.chance.micros(50, 20_000);
-            it.full_until = now + time;
-            wait = Some(time);
-        }
-        let n = total.min(room);
-        it.nospace |= n < total;
-        let (node, conn, side) = (it.node, it.conn, it.side);
-        if n > 0 {
-            if !it.has_work() {
-                it.progress = now;
-            }
-            let mut left = n;
-            for buf in bufs {
-                let k = left.min(buf.len());
-                it.tx.extend(&buf[..k]);
-                left -= k;
-            }
-        }
-        if let Some(time) = wait {
-            self.after(time, Due::Room(sock));
-        }
-        if n == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.nodes[node].moved += 1;
-        self.fly(conn, side);
-        Ok(n)
-    }
-
-    /// As `SO_ERROR` and `getpeername(2)` say.
-    pub fn connected(&mut self, sock: usize) -> io::Result<bool> {
-        let it = &mut self.socks[sock];
-        match it.error.take() {
-            Some(error) => Err(io::Error::from_raw_os_error(error)),
-            None => Ok(it.standing && !it.gone),
-        }
-    }
-
-    pub fn shutdown(&mut self, sock: usize, how: Shutdown) -> io::Result<()> {
-        let now = self.now;
-        let it = &mut self.socks[sock];
-        if it.gone {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        if !it.standing {
-            // A connect that is shut down is given up: inet_shutdown() in af_inet.c.
-            it.gone = true;
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        it.deaf |= how != Shutdown::Write;
-        if how != Shutdown::Read && !it.shut {
-            if !it.has_work() {
-                it.progress = now;
-            }
-            it.shut = true;
-            let (conn, side) = (it.conn, it.side);
-            self.fly(conn, side);
-        }
-        // It wakes who polls, whatever has changed.
-        self.edge(sock, false, true);
-        Ok(())
-    }
-
-    /// The process lets go of it.
-    pub fn close(&mut self, sock: usize) {
-        let it = &mut self.socks[sock];
-        if !std::mem::replace(&mut it.held, false) {
-            return;
-        }
-        let (node, unread, standing) = (it.node, !it.rx.is_empty(), it.standing);
-        self.nodes[node].held -= 1;
-        self.unwatch(sock);
-        if !standing {
-            self.socks[sock].gone = true;
-        } else if unread {
-            // What was received and never read is answered by a reset: RFC 2525, 2.17.
-            self.abort(sock);
-        } else {
-            // Fails when it is gone already.
-            let _ = self.shutdown(sock, Shutdown::Both);
-        }
     }
 }

@@ -340,14 +340,14 @@ impl World {
     }
 
     /// The process dies; its kernel closes what it had.
-    pub fn crash(&mut self, host: usize) {
+    pub fn crash(&self, host: usize) {
         self.kernel().note(host, || "crashes".into());
         self.hosts[host].turning.take();
         self.kernel().forget_process(host);
     }
 
     /// The machine is dead, and tells nobody.
-    pub fn lose_power(&mut self, host: usize) {
+    pub fn lose_power(&self, host: usize) {
         self.kernel().note(host, || "loses power".into());
         self.kernel().power_off(host);
         self.hosts[host].turning.take();
