@@ -45,7 +45,8 @@ pub enum Due {
     Timer(usize),
     /// The socket has room after all.
     Room(usize),
-    Answer(usize, u64, Option<IpAddr>),
+    /// A lookup of the n-th process on this machine is answered.
+    Answer(usize, u32, u64, Option<IpAddr>),
     /// For the world: the application of this host does something.
     App(usize),
     Fault,
@@ -90,6 +91,8 @@ pub struct Node {
     pub on: bool,
     /// A process runs on it that waits for readiness.
     pub running: bool,
+    /// How many have run on it before.
+    process: u32,
     /// Who connects is accepted and hung up on at once: something else has the address.
     pub slams: bool,
     pub dead_after: Option<Duration>,
@@ -166,6 +169,7 @@ impl Kernel {
             ips,
             on: true,
             running: false,
+            process: 0,
             slams: false,
             dead_after: None,
             paused_until: Duration::ZERO,
@@ -429,11 +433,12 @@ impl Kernel {
             self.chance.micros(100, 5000)
         };
         self.note(node, || format!("looks {host} up: {answer:?} in {takes:?}"));
-        self.after(takes, Due::Answer(node, ticket, answer));
+        let process = self.nodes[node].process;
+        self.after(takes, Due::Answer(node, process, ticket, answer));
     }
 
-    pub fn answer(&mut self, node: usize, ticket: u64, answer: Option<IpAddr>) {
-        if !self.nodes[node].running {
+    pub fn answer(&mut self, node: usize, process: u32, ticket: u64, answer: Option<IpAddr>) {
+        if self.nodes[node].process != process {
             return;
         }
         let answer = answer
@@ -464,6 +469,7 @@ impl Kernel {
     pub fn forget_process(&mut self, node: usize) {
         let it = &mut self.nodes[node];
         (it.running, it.wake_at, it.bell) = (false, None, false);
+        it.process += 1;
         it.paused_until = Duration::ZERO;
         it.found.clear();
         it.ready.clear();

@@ -108,6 +108,13 @@ impl World {
                 ),
             );
         }
+        // Greeting, or as a challenger of a member or a guest.
+        if stats.pending > (self.plan.pending_max + members + guests) as u64 {
+            self.fail(
+                "P4",
+                format!("host {host} has {} pending connections", stats.pending),
+            );
+        }
         if stats.connections != held as u64 {
             self.fail(
                 "P4",

@@ -23,7 +23,12 @@ pub struct Stranger {
     node: usize,
     chance: Chance,
     visit: Option<Visit>,
+    /// True exactly when it was not sent away in time although it had nothing to say.
+    pub overstays: bool,
 }
+
+/// After this time a silent stranger is gone: the handshake timeout, and the way of the FIN.
+const PATIENCE: Duration = Duration::from_secs(7);
 
 /// One connection of a stranger.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ struct Visit {
     /// It ends its side when all is said.
     hangs_up: bool,
     reads: bool,
+    silent: bool,
+    since: Duration,
     /// How often it still looks at the connection before it leaves.
     stays: usize,
 }
@@ -45,6 +52,7 @@ impl Stranger {
             node,
             chance,
             visit: None,
+            overstays: false,
         }
     }
 
@@ -60,6 +68,8 @@ impl Stranger {
             return self.chance.millis(1, 400);
         }
         visit.stays -= 1;
+        let lingers = kernel.now - visit.since > PATIENCE && sock.standing && !sock.fin_in;
+        self.overstays |= plan.calm && visit.silent && lingers;
         if sock.standing {
             if let Some(piece) = visit.says.pop_front() {
                 // Whether it is taken whole is not for a stranger to care.
@@ -104,9 +114,12 @@ impl Stranger {
         let node = self.node;
         kernel.note(node, || format!("comes to {to}: {what}"));
         let sock = kernel.dial(node, to).ok()?;
+        let silent = says.is_empty();
         Some(Visit {
             sock,
-            hangs_up: chance.percent(30),
+            silent,
+            since: kernel.now,
+            hangs_up: !silent && chance.percent(30),
             reads: chance.percent(60),
             stays: says.len() + *chance.pick(&[0, 1, 5, 60]),
             says,

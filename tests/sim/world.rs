@@ -184,10 +184,16 @@ impl World {
             Due::Reset(conn, side) => kernel.on_reset(conn, side),
             Due::Timer(sock) => kernel.on_timer(sock),
             Due::Room(sock) => kernel.on_room(sock),
-            Due::Answer(node, ticket, answer) => kernel.answer(node, ticket, answer),
+            Due::Answer(node, process, ticket, answer) => {
+                kernel.answer(node, process, ticket, answer)
+            }
             Due::Stranger(index) => {
                 if index < self.strangers.len() {
                     stranger::on_due(&mut self.strangers, index, &mut kernel, &self.plan);
+                    if self.strangers[index].overstays {
+                        let what = format!("stranger {index} says nothing and is not sent away");
+                        self.books.borrow_mut().fail("P4", what);
+                    }
                 }
             }
             Due::App(host) => {
