@@ -150,6 +150,10 @@ impl Stream for Script {
     fn shutdown(&self, _: Shutdown) -> io::Result<()> {
         Ok(())
     }
+
+    fn abort(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

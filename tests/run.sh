@@ -44,6 +44,7 @@ step 'clippy' timeout 900 cargo clippy --all-targets -- -D warnings
 step 'docs' env RUSTDOCFLAGS='-D warnings' timeout 300 cargo doc --no-deps --document-private-items
 step 'examples and benches' timeout 900 cargo build --examples --benches
 step 'tests' timeout 1200 cargo test
+step 'mutants of the simulator' timeout 900 tests/sim/mutants.sh
 step 'loom' env RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=target/loom \
     timeout 900 cargo test --release --lib loom_
 step 'package' timeout 600 cargo package --allow-dirty --quiet

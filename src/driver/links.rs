@@ -21,6 +21,8 @@ pub(super) struct Link<S> {
     pub(super) busy: bool,
     /// True exactly when the far end is known to have ended: reading goes on until the end is seen.
     pub(super) ended: bool,
+    /// True exactly when what it has not delivered yet must not be delivered any more.
+    pub(super) aborted: bool,
 }
 
 /// Where a connection stands.
@@ -140,6 +142,7 @@ impl<S> Links<S> {
             tenant,
             busy: false,
             ended: false,
+            aborted: false,
         };
         let index =
             u32::try_from(self.slab.insert(link)).expect("descriptors are far fewer than 2^32");

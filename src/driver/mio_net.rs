@@ -306,6 +306,12 @@ impl Stream for TcpStream {
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         Self::shutdown(self, how)
     }
+
+    fn abort(&self) -> io::Result<()> {
+        // The reset leaves when the last owner closes the socket; a thread that is just writing finds its end before.
+        SockRef::from(self).set_linger(Some(Duration::ZERO))?;
+        Self::shutdown(self, Shutdown::Both)
+    }
 }
 
 impl AsFd for MioNet {
@@ -324,6 +330,8 @@ impl fmt::Debug for MioNet {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::thread;
+
     use super::*;
     use crate::{Config, Sid};
 
@@ -383,6 +391,26 @@ mod tests {
         drop(accepted);
         assert_eq!(net.listen(0, at).unwrap(), at);
         drop(dialed);
+    }
+
+    #[test]
+    fn an_aborted_connection_ends_with_a_reset() {
+        let mut net = net();
+        let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let dialed = net.dial(at).unwrap();
+        let accepted = accept(&mut net);
+        // More than the far end has room for: the rest waits on this side.
+        while dialed.write(&[IoSlice::new(&[7; 1 << 16])]).is_ok() {}
+        Stream::abort(&dialed).unwrap();
+        drop(dialed);
+        let error = loop {
+            match Stream::read(&accepted, &mut [0; 1 << 16]) {
+                Ok(n) => assert_ne!(n, 0, "the far end was told that this is all"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]

@@ -33,6 +33,13 @@ pub trait Stream: Wire + 'static {
     ///
     /// When the connection is gone already.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+
+    /// Ends both directions at once: what was written and has not arrived is not tried again (`SO_LINGER` of zero).
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone already.
+    fn abort(&self) -> io::Result<()>;
 }
 
 /// Something to look at.

@@ -1,4 +1,4 @@
-//! The machines under the simulated hosts: sockets, readiness, listening, names, and the one timeline of the world.
+//! The machines under the simulated hosts: readiness, listening, names, and the one timeline of the world.
 //!
 //! What TCP does with segments is in `tcp`; nothing here knows the code under test. Readiness is Linux's edge-triggered
 //! epoll: every change puts a socket on the list of its machine, and what is reported is how it stands when asked.
@@ -6,6 +6,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -13,30 +14,39 @@ use std::{
 
 use quorum_cnx::{Found, Ready};
 
-use crate::{chance::Chance, tcp::Conn, trace::Trace};
+use crate::{
+    chance::Chance,
+    tcp::{Conn, Sock},
+    trace::Trace,
+};
 
 pub const EMFILE: i32 = 24;
 pub const EADDRINUSE: i32 = 98;
 pub const ECONNABORTED: i32 = 103;
 
 /// Something that happens at a time.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Due {
     /// The process of this machine gets a processor.
     Wake(usize),
-    /// A SYN reaches the far end, for the n-th time.
-    Syn(usize, u32),
+    /// A SYN of this connection reaches the far end.
+    Syn(usize),
     SynAck(usize),
+    /// The last part of the handshake: the connection enters the queue of the listening socket.
+    Third(usize),
     Refused(usize),
     /// The front of this direction of a connection reaches the far end.
     Arrive(usize, usize),
     /// What arrived in this direction is acknowledged.
     Ack(usize, usize),
-    /// Keepalive, retransmission and death of this socket.
+    /// A reset reaches this side of a connection.
+    Reset(usize, usize),
+    /// Keepalive and death of this socket.
     Timer(usize),
     /// The socket has room after all.
     Room(usize),
-    Answer(usize, u64, Option<IpAddr>),
+    /// A lookup of the n-th process on this machine is answered.
+    Answer(usize, u32, u64, Option<IpAddr>),
     /// For the world: the application of this host does something.
     App(usize),
     Fault,
@@ -50,74 +60,17 @@ pub enum Due {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quirks {
     pub interrupted: u32,
-    pub full_for_no_reason: u32,
+    pub short_read: u32,
+    pub short_write: u32,
     pub late_event: u32,
     pub spurious_event: u32,
     /// Reports only what has changed (as kqueue does), not all that is so (as epoll does).
     pub narrow_events: bool,
+    /// A connection that was reset while it waited is an error of `accept` (BSD), not of `read` (Linux).
     pub abort_on_accept: bool,
     pub tiny_segments: u32,
     pub rx_bytes: usize,
     pub tx_bytes: usize,
-}
-
-/// One end of a connection.
-#[derive(Debug)]
-pub struct Sock {
-    pub node: usize,
-    pub conn: usize,
-    pub side: usize,
-    /// A process has it.
-    pub held: bool,
-    /// It waits in the queue of a listening socket.
-    pub queued: bool,
-    /// The connection stands.
-    pub standing: bool,
-    /// The machine knows it no more, or it is broken.
-    pub gone: bool,
-    pub error: Option<i32>,
-    pub rx: VecDeque<u8>,
-    pub rx_cap: usize,
-    pub fin_in: bool,
-    pub tx: VecDeque<u8>,
-    pub tx_cap: usize,
-    pub in_flight: usize,
-    /// Nothing is written any more.
-    pub shut: bool,
-    pub fin_sent: bool,
-    pub fin_acked: bool,
-    /// A write found too little room: an edge is owed.
-    pub nospace: bool,
-    pub watched: Option<usize>,
-    pub edge_in: bool,
-    pub edge_out: bool,
-    listed: bool,
-    pub progress: Duration,
-    pub heard: Duration,
-    pub closed: Option<Duration>,
-    pub dead_after: Option<Duration>,
-}
-
-impl Sock {
-    pub fn room(&self) -> usize {
-        self.tx_cap.saturating_sub(self.tx.len() + self.in_flight)
-    }
-
-    /// Linux calls a socket writable when a third of its buffer is free.
-    pub fn writable(&self) -> bool {
-        self.shut || self.gone || (self.standing && self.room() * 3 >= self.tx_cap)
-    }
-
-    /// `readable`, `writable`, `ended`, as `poll(2)` would say now.
-    fn stand(&self) -> (bool, bool, bool) {
-        let hung = self.gone || self.error.is_some() || (self.fin_in && self.shut);
-        let ended = hung || self.fin_in;
-        (
-            ended || !self.rx.is_empty(),
-            hung || self.writable(),
-            ended,
-        )
-    }
 }
 
 #[derive(Debug)]
@@ -125,7 +78,7 @@ pub struct Listener {
     pub door: usize,
     pub at: SocketAddr,
     pub queue: VecDeque<usize>,
-    pub edge: bool,
+    edge: bool,
 }
 
 /// One machine.
@@ -138,6 +91,10 @@ pub struct Node {
     pub on: bool,
     /// A process runs on it that waits for readiness.
     pub running: bool,
+    /// How many have run on it before.
+    process: u32,
+    /// Who connects is accepted and hung up on at once: something else has the address.
+    pub slams: bool,
     pub dead_after: Option<Duration>,
     pub paused_until: Duration,
     /// How far its clock is ahead of the world's.
@@ -145,18 +102,19 @@ pub struct Node {
     pub emfile: bool,
     pub port_taken: bool,
     pub listeners: Vec<Listener>,
-    pub bell: bool,
-    pub ready: Vec<usize>,
-    pub wake_at: Option<Duration>,
     pub found: VecDeque<Found>,
+    /// Sockets that its process holds, without the listening ones.
     pub held: usize,
     /// Calls that moved something, to tell work from spinning.
     pub moved: u64,
-    pub watched: BTreeSet<usize>,
+    bell: bool,
+    ready: Vec<usize>,
+    watched: BTreeSet<usize>,
+    wake_at: Option<Duration>,
     port: u16,
 }
 
-/// How names are answered.
+/// How names are answered, per mille.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dns {
     pub fails: u32,
@@ -171,33 +129,34 @@ pub struct Kernel {
     pub nodes: Vec<Node>,
     pub socks: Vec<Sock>,
     pub conns: Vec<Conn>,
-    /// Ways that lose everything, from one machine to another.
-    pub cut: BTreeSet<(usize, usize)>,
+    /// Ways that lose everything, from one machine to another, and how many faults want that.
+    pub cut: BTreeMap<(usize, usize), usize>,
     /// Addresses from which nothing ever comes back.
     pub black: BTreeSet<IpAddr>,
-    pub latency: BTreeMap<(usize, usize), Duration>,
     pub names: BTreeMap<String, IpAddr>,
     pub dns: Dns,
     pub trace: Trace,
+    /// Slow ways take up to so many milliseconds.
+    pub latency_ms: u64,
     timeline: BinaryHeap<Reverse<(Duration, u64, Due)>>,
     order: u64,
 }
 
 impl Kernel {
-    pub fn new(chance: Chance, quirks: Quirks, trace: Trace) -> Self {
+    pub fn new(chance: Chance, trace: Trace) -> Self {
         Self {
             now: Duration::ZERO,
             chance,
-            quirks,
+            quirks: Quirks::default(),
             nodes: Vec::new(),
             socks: Vec::new(),
             conns: Vec::new(),
-            cut: BTreeSet::new(),
+            cut: BTreeMap::new(),
             black: BTreeSet::new(),
-            latency: BTreeMap::new(),
             names: BTreeMap::new(),
             dns: Dns::default(),
             trace,
+            latency_ms: 1,
             timeline: BinaryHeap::new(),
             order: 0,
         }
@@ -210,19 +169,21 @@ impl Kernel {
             ips,
             on: true,
             running: false,
+            process: 0,
+            slams: false,
             dead_after: None,
             paused_until: Duration::ZERO,
             skew: Duration::ZERO,
             emfile: false,
             port_taken: false,
             listeners: Vec::new(),
-            bell: false,
-            ready: Vec::new(),
-            wake_at: None,
             found: VecDeque::new(),
             held: 0,
             moved: 0,
+            bell: false,
+            ready: Vec::new(),
             watched: BTreeSet::new(),
+            wake_at: None,
             port: 32_768,
         });
         self.nodes.len() - 1
@@ -241,12 +202,41 @@ impl Kernel {
     pub fn next(&mut self) -> Option<Due> {
         let Reverse((when, _, due)) = self.timeline.pop()?;
         self.now = when;
+        let mut hasher = DefaultHasher::new();
+        (when, &due).hash(&mut hasher);
+        self.trace.mix(hasher.finish());
         Some(due)
     }
 
     pub fn note(&mut self, node: usize, what: impl FnOnce() -> String) {
         let (now, name) = (self.now, &self.nodes[node].name);
         self.trace.line(now, name, what);
+    }
+
+    /// The same about no machine.
+    pub fn say(&mut self, who: &str, what: impl FnOnce() -> String) {
+        self.trace.line(self.now, who, what);
+    }
+
+    pub fn node_at(&self, ip: IpAddr) -> Option<usize> {
+        self.nodes.iter().position(|node| node.ips.contains(&ip))
+    }
+
+    /// A processor for this machine has been given: the next one is to be asked for.
+    pub fn awake(&mut self, node: usize) -> bool {
+        let now = self.now;
+        let it = &mut self.nodes[node];
+        // What is not the earliest wake was overtaken by an earlier one.
+        if !it.running || it.wake_at != Some(now) {
+            return false;
+        }
+        it.wake_at = None;
+        if it.paused_until > now {
+            let until = it.paused_until;
+            self.wake_by(node, until);
+            return false;
+        }
+        true
     }
 
     /// Gives the process of this machine a processor soon.
@@ -256,13 +246,13 @@ impl Kernel {
     }
 
     pub fn wake_by(&mut self, node: usize, when: Duration) {
-        let node_of = &mut self.nodes[node];
-        if !node_of.running {
+        let it = &mut self.nodes[node];
+        if !it.running {
             return;
         }
-        let when = when.max(node_of.paused_until);
-        if node_of.wake_at.is_none_or(|at| at > when) {
-            node_of.wake_at = Some(when);
+        let when = when.max(it.paused_until);
+        if it.wake_at.is_none_or(|at| at > when) {
+            it.wake_at = Some(when);
             self.at(when, Due::Wake(node));
         }
     }
@@ -337,7 +327,7 @@ impl Kernel {
                 ready.push(Ready::Link {
                     token,
                     readable: readable || ended,
-                    writable,
+                    writable: writable || ended,
                     ended,
                 });
             }
@@ -347,7 +337,7 @@ impl Kernel {
             if !watched.is_empty() {
                 let sock = *self.chance.pick(&watched);
                 ready.push(Ready::Link {
-                    token: self.socks[sock].watched.unwrap(),
+                    token: self.socks[sock].watched.expect("it is on the list"),
                     readable: true,
                     writable: true,
                     ended: false,
@@ -362,57 +352,68 @@ impl Kernel {
     }
 
     pub fn listen(&mut self, node: usize, door: usize, at: SocketAddr) -> io::Result<SocketAddr> {
-        let owner = &mut self.nodes[node];
-        if owner.port_taken || owner.listeners.iter().any(|other| other.at == at) {
+        let it = &mut self.nodes[node];
+        if it.port_taken || it.listeners.iter().any(|other| other.at == at) {
             return Err(io::Error::from_raw_os_error(EADDRINUSE));
         }
-        if owner.emfile {
+        if it.emfile {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
-        if !owner.ips.contains(&at.ip()) {
+        if !it.ips.contains(&at.ip()) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
-        owner.listeners.push(Listener {
+        it.moved += 1;
+        it.listeners.push(Listener {
             door,
             at,
             queue: VecDeque::new(),
             edge: false,
         });
+        self.note(node, || format!("listens at {at}"));
         Ok(at)
     }
 
-    pub fn accept(&mut self, node: usize, door: usize) -> io::Result<(usize, SocketAddr)> {
-        let (emfile, aborts) = (self.nodes[node].emfile, self.quirks.abort_on_accept);
-        let Some(listener) = self.nodes[node]
+    /// A connection enters the queue of a listening socket.
+    pub fn enqueue(&mut self, node: usize, at: SocketAddr, sock: usize) {
+        let listener = self.nodes[node]
             .listeners
             .iter_mut()
-            .find(|listener| listener.door == door)
-        else {
+            .find(|other| other.at == at);
+        let listener = listener.expect("the caller has looked");
+        listener.queue.push_back(sock);
+        listener.edge = true;
+        self.wake(node);
+    }
+
+    pub fn accept(&mut self, node: usize, door: usize) -> io::Result<(usize, SocketAddr)> {
+        let it = &mut self.nodes[node];
+        let Some(listener) = it.listeners.iter_mut().find(|other| other.door == door) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        if listener.queue.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        if emfile {
+        // Linux looks for a descriptor first, whether or not there is a connection.
+        if it.emfile {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
-        let sock = listener.queue.pop_front().unwrap();
-        self.nodes[node].moved += 1;
+        let Some(sock) = listener.queue.pop_front() else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        it.moved += 1;
         self.socks[sock].queued = false;
-        if self.socks[sock].gone && aborts {
+        if self.socks[sock].gone && self.quirks.abort_on_accept {
             return Err(io::Error::from_raw_os_error(ECONNABORTED));
         }
         self.socks[sock].held = true;
+        self.socks[sock].dead_after = self.nodes[node].dead_after;
         self.nodes[node].held += 1;
-        let conn = &self.conns[self.socks[sock].conn];
-        Ok((sock, conn.from))
+        self.after(Duration::from_secs(1), Due::Timer(sock));
+        Ok((sock, self.conns[self.socks[sock].conn].from))
     }
 
     pub fn close_doors(&mut self, node: usize) {
         for listener in std::mem::take(&mut self.nodes[node].listeners) {
             for sock in listener.queue {
                 self.socks[sock].queued = false;
-                self.reset(sock);
+                self.abort(sock);
             }
         }
     }
@@ -431,12 +432,13 @@ impl Kernel {
         } else {
             self.chance.micros(100, 5000)
         };
-        self.note(node, || format!("looks {host} up, answer {answer:?} in {takes:?}"));
-        self.after(takes, Due::Answer(node, ticket, answer));
+        self.note(node, || format!("looks {host} up: {answer:?} in {takes:?}"));
+        let process = self.nodes[node].process;
+        self.after(takes, Due::Answer(node, process, ticket, answer));
     }
 
-    pub fn answer(&mut self, node: usize, ticket: u64, answer: Option<IpAddr>) {
-        if !self.nodes[node].running {
+    pub fn answer(&mut self, node: usize, process: u32, ticket: u64, answer: Option<IpAddr>) {
+        if self.nodes[node].process != process {
             return;
         }
         let answer = answer
@@ -454,23 +456,22 @@ impl Kernel {
     /// The machine loses power: nobody is told anything.
     pub fn power_off(&mut self, node: usize) {
         self.forget_process(node);
-        self.nodes[node].on = false;
-        self.nodes[node].listeners.clear();
-        for sock in &mut self.socks {
-            if sock.node == node {
-                (sock.gone, sock.held, sock.queued, sock.watched) = (true, false, false, None);
-            }
+        let it = &mut self.nodes[node];
+        (it.on, it.held) = (false, 0);
+        it.listeners.clear();
+        it.watched.clear();
+        for sock in self.socks.iter_mut().filter(|sock| sock.node == node) {
+            (sock.gone, sock.held, sock.queued, sock.watched) = (true, false, false, None);
         }
-        self.nodes[node].held = 0;
-        self.nodes[node].watched.clear();
     }
 
     /// Whatever waited for the process that ran here is void.
     pub fn forget_process(&mut self, node: usize) {
-        let node = &mut self.nodes[node];
-        (node.running, node.wake_at, node.bell) = (false, None, false);
-        node.paused_until = Duration::ZERO;
-        node.found.clear();
-        node.ready.clear();
+        let it = &mut self.nodes[node];
+        (it.running, it.wake_at, it.bell) = (false, None, false);
+        it.process += 1;
+        it.paused_until = Duration::ZERO;
+        it.found.clear();
+        it.ready.clear();
     }
 }

@@ -1,12 +1,13 @@
 //! What happened last, in words, for whoever has to understand a failure.
 //!
-//! Written only when asked for: a failing seed is run again with it.
+//! Words are written only when asked for: a failing seed is run again with them. The digest is always kept, and does not
+//! depend on them.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::chance::mix;
 
-const LINES_MAX: usize = 260;
+const LINES_MAX: usize = 120;
 
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -26,15 +27,16 @@ impl Trace {
         }
     }
 
+    /// Makes this number part of the digest.
+    pub fn mix(&mut self, what: u64) {
+        self.digest = mix(self.digest.rotate_left(7) ^ what);
+    }
+
     pub fn line(&mut self, now: Duration, who: &str, what: impl FnOnce() -> String) {
-        self.digest = mix(self.digest ^ now.as_micros() as u64);
         if !self.on {
             return;
         }
-        let line = format!("{:>11.3} ms  {who:<9} {}", now.as_secs_f64() * 1e3, what());
-        for byte in line.bytes() {
-            self.digest = mix(self.digest ^ u64::from(byte));
-        }
+        let line = format!("{:>12.3} ms  {who:<9} {}", now.as_secs_f64() * 1e3, what());
         if self.print {
             println!("{line}");
         }

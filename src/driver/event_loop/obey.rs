@@ -102,6 +102,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         };
         let addr = link.addr;
+        // The next link begins with what is newest. The far end may see the two connections in the other order, and
+        // must not find there what is older. After a halt there is no next link, and the last words are to arrive.
+        link.aborted = matches!(link.phase, Phase::Open { .. }) && reason != Reason::Halted;
         match self.links.bury(key) {
             Some(Phase::Dialing { peer }) => {
                 let step = self.routes.next(peer);
@@ -148,7 +151,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         for link in self.links.exhume() {
             self.net.unwatch(&link.stream);
             // A thread that is just writing holds the stream a moment longer; the connection ends now.
-            let _ = link.stream.shutdown(Shutdown::Both);
+            let _ = if link.aborted {
+                link.stream.abort()
+            } else {
+                link.stream.shutdown(Shutdown::Both)
+            };
         }
     }
 

@@ -139,6 +139,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
+        if !matches!(link.phase, Phase::Open { .. }) {
+            // It has just taken the place of the broken one, which is ended for that in this very turn.
+            return;
+        }
         link.ended = true;
         let read = self.pump(key);
         let reason = match (kind, read) {

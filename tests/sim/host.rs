@@ -1,0 +1,359 @@
+//! What an application on a simulated host does and keeps account of: the frames it puts, the frames and events it gets.
+//!
+//! The properties that can be seen from here are checked here, at once; the rest is in `properties`.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::LazyLock,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use quorum_cnx::{
+    Event, Frame, Handle, Handler, Reason, SendError, Sent, Sid, limits::FRAME_BYTES_MAX,
+};
+
+use crate::{chance::Chance, net::Machines};
+
+/// A property that does not hold.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub property: &'static str,
+    pub what: String,
+}
+
+pub type Books = Rc<RefCell<Ledger>>;
+
+/// What all applications of a world have done and seen.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub failure: Option<Failure>,
+    pub hosts: Vec<Account>,
+    /// A second connection replaces a link wherever it comes from.
+    pub newest: bool,
+    /// Nothing is wrong but strangers: no link of a member may end.
+    pub calm: bool,
+    pub now: Duration,
+}
+
+/// One host, since its process started.
+#[derive(Debug)]
+pub struct Account {
+    pub sid: Sid,
+    /// Its configured addresses.
+    pub homes: Vec<IpAddr>,
+    /// All addresses from which it may speak.
+    pub machine: Vec<IpAddr>,
+    pub incarnation: u32,
+    /// Newest frame put for each host, by its index.
+    pub put: BTreeMap<usize, u64>,
+    /// Newest frame got from each incarnation of each host.
+    pub got: BTreeMap<(usize, u32), u64>,
+    pub links: BTreeMap<Sid, Up>,
+    pub accepted: u64,
+    pub looped: [u64; 2],
+    pub frames: u64,
+    pub ups: u64,
+    pub ups_accepted: u64,
+    pub downs: u64,
+    pub rejected: u64,
+    pub events: u64,
+    /// Dials of a peer that led to nothing, by the clock of the machine; see `properties`.
+    pub fruitless: BTreeMap<Sid, Vec<Duration>>,
+    next: u64,
+    replaced: Option<Sid>,
+}
+
+impl Account {
+    pub fn new(sid: Sid, homes: Vec<IpAddr>, machine: Vec<IpAddr>) -> Self {
+        Self {
+            sid,
+            homes,
+            machine,
+            incarnation: 0,
+            put: BTreeMap::new(),
+            got: BTreeMap::new(),
+            links: BTreeMap::new(),
+            accepted: 0,
+            looped: [0; 2],
+            frames: 0,
+            ups: 0,
+            ups_accepted: 0,
+            downs: 0,
+            rejected: 0,
+            events: 0,
+            fruitless: BTreeMap::new(),
+            next: 0,
+            replaced: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Up {
+    pub addr: SocketAddr,
+    pub dialed: bool,
+    since: Duration,
+}
+
+impl Ledger {
+    pub fn fail(&mut self, property: &'static str, what: impl Into<String>) {
+        self.failure.get_or_insert_with(|| Failure {
+            property,
+            what: what.into(),
+        });
+    }
+
+    pub fn index_of(&self, sid: Sid) -> Option<usize> {
+        self.hosts.iter().position(|host| host.sid == sid)
+    }
+
+    fn is_home(&self, sid: Sid, ip: IpAddr) -> bool {
+        self.index_of(sid)
+            .is_some_and(|host| self.hosts[host].homes.contains(&ip))
+    }
+
+    /// The process of a host starts: what it knew is gone.
+    pub fn start(&mut self, host: usize) {
+        let old = &mut self.hosts[host];
+        let (homes, machine) = (old.homes.clone(), old.machine.clone());
+        *old = Account {
+            incarnation: old.incarnation + 1,
+            ..Account::new(old.sid, homes, machine)
+        };
+    }
+
+    fn on_event(&mut self, me: usize, event: &Event) {
+        let now = self.now;
+        let account = &mut self.hosts[me];
+        account.events += 1;
+        match event {
+            Event::Up { sid, dialed, addr } => {
+                account.ups += 1;
+                account.ups_accepted += u64::from(!dialed);
+                let up = Up {
+                    addr: *addr,
+                    dialed: *dialed,
+                    since: now,
+                };
+                let older = account.links.insert(*sid, up);
+                let replaced = account.replaced.take() == Some(*sid);
+                let member = self.index_of(*sid).is_some();
+                if older.is_some() {
+                    self.fail("P1", format!("{sid} is up twice at host {me}"));
+                }
+                if *dialed && *sid > self.hosts[me].sid {
+                    self.fail(
+                        "P1",
+                        format!("host {me} keeps a link that it dialed to the larger {sid}"),
+                    );
+                }
+                // P6. An older link that had ended by itself has no claim any more.
+                if replaced && member && !self.newest && !self.is_home(*sid, addr.ip()) {
+                    self.fail(
+                        "P6",
+                        format!("a stranger at {addr} replaces the link of {sid} at host {me}"),
+                    );
+                }
+            }
+            Event::Down { sid, reason } => {
+                account.downs += 1;
+                account.replaced = (*reason == Reason::Replaced).then_some(*sid);
+                let Some(up) = account.links.remove(sid) else {
+                    return self.fail("P5", format!("{sid} is down at host {me} and was not up"));
+                };
+                if now - up.since >= Duration::from_secs(1) {
+                    account.fruitless.remove(sid);
+                }
+                if self.calm && self.index_of(*sid).is_some() {
+                    self.fail(
+                        "P6",
+                        format!(
+                            "only strangers are about, and {sid} goes down at host {me}: {reason}"
+                        ),
+                    );
+                }
+            }
+            Event::Rejected { .. } => account.rejected += 1,
+            Event::SlowTurn { took } => self.fail("P4", format!("a turn took {took:?} in no time")),
+            _ => {}
+        }
+    }
+
+    /// Returns who has sent the frame, if it is a host.
+    fn on_frame(&mut self, me: usize, from: Sid, payload: &[u8]) -> Option<usize> {
+        let own = self.hosts[me].sid;
+        if from == own {
+            self.hosts[me].looped[1] += 1;
+        } else {
+            self.hosts[me].frames += 1;
+            self.hosts[me].fruitless.remove(&from);
+        }
+        let addr = self.hosts[me].links.get(&from).map(|up| up.addr.ip());
+        let true_one = self.index_of(from).map(|host| &self.hosts[host]);
+        if from != own
+            && !true_one
+                .zip(addr)
+                .is_some_and(|(host, addr)| host.machine.contains(&addr))
+        {
+            // A stranger has the place of a peer that is away, or is nobody's peer: it says what it likes.
+            return None;
+        }
+        if payload.starts_with(STRANGE) {
+            self.fail(
+                "P6",
+                format!("host {me} takes a frame of a stranger for one of {from}"),
+            );
+            return None;
+        }
+        let Some(letter) = Letter::read(payload) else {
+            self.fail(
+                "P3",
+                format!(
+                    "host {me} got a torn frame of {} bytes from {from}",
+                    payload.len()
+                ),
+            );
+            return None;
+        };
+        if letter.to != me || self.hosts[letter.from].sid != from {
+            self.fail(
+                "P3",
+                format!("host {me} got a frame of {from} that is {letter:?}"),
+            );
+        }
+        if from != own {
+            // By incarnation: what a process wrote before it died may still be on its way when the next one speaks.
+            let key = (letter.from, letter.incarnation);
+            let newest = self.hosts[me].got.insert(key, letter.number);
+            if newest.is_some_and(|newest| newest > letter.number) {
+                self.fail(
+                    "P3",
+                    format!("host {me} got {letter:?} after the newer {newest:?}"),
+                );
+            }
+        }
+        Some(letter.from)
+    }
+}
+
+/// What a stranger's frames begin with.
+pub const STRANGE: &[u8] = b"stranger";
+
+/// The head of a frame between hosts.
+#[derive(Clone, Copy, Debug)]
+struct Letter {
+    from: usize,
+    to: usize,
+    incarnation: u32,
+    number: u64,
+}
+
+const HEAD: usize = 18;
+
+/// Every frame's body is a piece of this, so that a torn or mixed one can be told.
+static FILLED: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    (0..FRAME_BYTES_MAX + 251)
+        .map(|i| (i % 251) as u8)
+        .collect()
+});
+
+impl Letter {
+    fn write(self, len: usize) -> Bytes {
+        let mut bytes = Vec::with_capacity(HEAD + len);
+        bytes.extend([self.from as u8, self.to as u8]);
+        bytes.extend(self.incarnation.to_be_bytes());
+        bytes.extend(self.number.to_be_bytes());
+        bytes.extend(u32::try_from(len).expect("it is short").to_be_bytes());
+        let from = self.number as usize % 251;
+        bytes.extend(&FILLED[from..from + len]);
+        bytes.into()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
+        let number = u64::from_be_bytes(head[6..14].try_into().ok()?);
+        let len = u32::from_be_bytes(head[14..].try_into().ok()?) as usize;
+        let from = number as usize % 251;
+        let body = FILLED.get(from..from + len)?;
+        (rest == body).then_some(Self {
+            from: head[0].into(),
+            to: head[1].into(),
+            incarnation: u32::from_be_bytes(head[2..6].try_into().ok()?),
+            number,
+        })
+    }
+}
+
+/// Puts a new frame for a host, or for the sender itself.
+pub fn put(
+    books: &Books,
+    handle: &Handle,
+    me: usize,
+    to: usize,
+    len: usize,
+) -> Result<Sent, SendError> {
+    let (sid, letter) = {
+        let ledger = &mut *books.borrow_mut();
+        let sid = ledger.hosts[to].sid;
+        let account = &mut ledger.hosts[me];
+        account.next += 1;
+        let letter = Letter {
+            from: me,
+            to,
+            incarnation: account.incarnation,
+            number: account.next,
+        };
+        (sid, letter)
+    };
+    // Not under the borrow: the loop may turn in the middle of it.
+    let result = handle.to_send(sid, letter.write(len));
+    let account = &mut books.borrow_mut().hosts[me];
+    match result {
+        Ok(Sent::Loopback) => account.looped[0] += 1,
+        Ok(_) => {
+            account.accepted += 1;
+            let newest = account.put.entry(to).or_default();
+            *newest = letter.number.max(*newest);
+        }
+        Err(_) => {}
+    }
+    result
+}
+
+/// The application of a host, as its loop calls it.
+pub struct App {
+    pub me: usize,
+    pub books: Books,
+    pub machines: Machines,
+    pub chance: Chance,
+    /// How many of 100 frames it answers where it gets them.
+    pub answers: u32,
+}
+
+impl Handler for App {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
+        let sender = self.books.borrow_mut().on_frame(self.me, from, &frame);
+        {
+            let mut kernel = self.machines.lock();
+            kernel.trace.mix(frame.len() as u64);
+            let len = frame.len();
+            kernel.note(self.me, || format!("got {len} bytes from {from}"));
+        }
+        if let Some(sender) = sender.filter(|sender| *sender != self.me) {
+            if self.chance.percent(self.answers) {
+                let len = self.chance.below(40);
+                // An answer that is not taken is an error of the account, which is checked elsewhere.
+                let _ = put(&self.books, handle, self.me, sender, len);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: &Event, _: &Handle) {
+        self.machines.lock().note(self.me, || format!("{event:?}"));
+        self.books.borrow_mut().on_event(self.me, event);
+    }
+}

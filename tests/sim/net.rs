@@ -1,0 +1,194 @@
+//! The simulated machines as the `Net` of the loop under test.
+//!
+//! Nothing here decides anything; the one trick is [`meanwhile`].
+
+use std::{
+    cell::RefCell,
+    fmt,
+    io::{self, IoSlice},
+    net::{Shutdown, SocketAddr, TcpListener},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use quorum_cnx::{Found, Net, Ready, Stream, Waker, Wire};
+
+use crate::kernel::Kernel;
+
+/// The time at which every world begins.
+static DAWN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+thread_local! {
+    static MEANWHILE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// Has this done in the middle of the next write, and runs `then`. To the outbox it is as if another thread had done it
+/// while this one was in the system call.
+pub fn meanwhile<T>(what: impl FnOnce() + 'static, then: impl FnOnce() -> T) -> T {
+    MEANWHILE.set(Some(Box::new(what)));
+    let result = then();
+    MEANWHILE.take();
+    result
+}
+
+/// The machines, as all their processes see them. One thread only ever has them; the lock is there because sockets may
+/// be written from any thread.
+#[derive(Clone, Debug)]
+pub struct Machines(Arc<Mutex<Kernel>>);
+
+impl Machines {
+    pub fn new(kernel: Kernel) -> Self {
+        Self(Arc::new(Mutex::new(kernel)))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Kernel> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a process sees of its machine.
+#[derive(Debug)]
+pub struct SimNet {
+    pub machines: Machines,
+    pub node: usize,
+    /// Events reported so far.
+    pub reported: u64,
+}
+
+/// A socket of a process; closed when it is dropped.
+pub struct SimStream {
+    machines: Machines,
+    sock: usize,
+}
+
+impl SimNet {
+    pub fn new(machines: Machines, node: usize) -> Self {
+        Self {
+            machines,
+            node,
+            reported: 0,
+        }
+    }
+
+    fn stream(&self, sock: usize) -> SimStream {
+        SimStream {
+            machines: self.machines.clone(),
+            sock,
+        }
+    }
+}
+
+impl Net for SimNet {
+    type Stream = SimStream;
+
+    fn now(&self) -> Instant {
+        let kernel = self.machines.lock();
+        *DAWN + kernel.now + kernel.nodes[self.node].skew
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        assert_eq!(
+            timeout,
+            Some(Duration::ZERO),
+            "the world waits, the loop does not"
+        );
+        self.machines.lock().collect(self.node, ready);
+        self.reported += ready.len() as u64;
+        Ok(())
+    }
+
+    fn listen(&mut self, door: usize, at: SocketAddr) -> io::Result<SocketAddr> {
+        self.machines.lock().listen(self.node, door, at)
+    }
+
+    fn adopt(&mut self, _: usize, _: TcpListener) -> io::Result<SocketAddr> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn accept(&mut self, door: usize) -> io::Result<(SimStream, SocketAddr)> {
+        let (sock, from) = self.machines.lock().accept(self.node, door)?;
+        Ok((self.stream(sock), from))
+    }
+
+    fn close_doors(&mut self) {
+        self.machines.lock().close_doors(self.node);
+    }
+
+    fn dial(&mut self, to: SocketAddr) -> io::Result<SimStream> {
+        let sock = self.machines.lock().dial(self.node, to)?;
+        Ok(self.stream(sock))
+    }
+
+    fn watch(&mut self, stream: &SimStream, token: usize) -> io::Result<()> {
+        self.machines.lock().watch(stream.sock, token);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, stream: &SimStream) {
+        self.machines.lock().unwatch(stream.sock);
+    }
+
+    fn lookup(&mut self, ticket: u64, host: &str) {
+        self.machines.lock().lookup(self.node, ticket, host);
+    }
+
+    fn found(&mut self) -> Option<Found> {
+        self.machines.lock().nodes[self.node].found.pop_front()
+    }
+
+    fn waker(&self) -> Waker {
+        let (machines, node) = (self.machines.clone(), self.node);
+        Arc::new(move || machines.lock().ring(node))
+    }
+}
+
+impl Drop for SimNet {
+    /// The process is gone, and its listening sockets with it.
+    fn drop(&mut self) {
+        self.machines.lock().close_doors(self.node);
+    }
+}
+
+impl Wire for SimStream {
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = self.machines.lock().write(self.sock, bufs);
+        let what = MEANWHILE.take();
+        if let Some(what) = what {
+            // A socket that was found full may have room again by the time the writer says so.
+            self.machines.lock().relieve(self.sock);
+            what();
+        }
+        written
+    }
+}
+
+impl Stream for SimStream {
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.machines.lock().read(self.sock, buf)
+    }
+
+    fn connected(&self) -> io::Result<bool> {
+        self.machines.lock().connected(self.sock)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.machines.lock().shutdown(self.sock, how)
+    }
+
+    fn abort(&self) -> io::Result<()> {
+        self.machines.lock().abort(self.sock);
+        Ok(())
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        self.machines.lock().close(self.sock);
+    }
+}
+
+impl fmt::Debug for SimStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimStream({})", self.sock)
+    }
+}

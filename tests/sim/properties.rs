@@ -1,0 +1,300 @@
+//! What must hold: after every turn, after healing, and after halting.
+//!
+//! P3 and P6, and the parts of P1 and P5 that an application sees, are checked in `host` where they happen.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use quorum_cnx::{SendError, Sid, Stats};
+
+use crate::{
+    plan::{GUESTS, OBSERVERS},
+    world::World,
+};
+
+/// Turns in a row, within [`IN_A_ROW`] of each other, that may find nothing to do. A few are normal: an event that was
+/// reported late, a socket that was closed meanwhile.
+const IDLE_TURNS_MAX: u32 = 25;
+const IN_A_ROW: Duration = Duration::from_millis(2);
+
+/// So many dials of a peer that never proved to be there take at least so long. The ceiling of the backoff is above
+/// half a second from the fifth attempt on, and half of the ceiling is the mean: thirty take 13 s on average, and fewer
+/// than 5 s in less than one of a million cases.
+const DIALS_MAX: usize = 30;
+const DIALS_TAKE: Duration = Duration::from_secs(5);
+
+/// What is remembered of a host from turn to turn.
+#[derive(Debug, Default)]
+pub struct Watch {
+    last: [u64; 3],
+    idle_turns: u32,
+    idle_at: Duration,
+    dials: BTreeMap<Sid, u64>,
+}
+
+impl World {
+    fn fail(&self, property: &'static str, what: String) {
+        self.books.borrow_mut().fail(property, what);
+    }
+
+    /// Looks at a host after each of its turns.
+    pub fn watch(&mut self, host: usize, reported: u64) {
+        let handle = self.hosts[host].handle.clone().expect("it turns");
+        let stats = handle.stats();
+        self.watch_sums(host, &stats);
+        self.watch_limits(host, &stats);
+        self.watch_dials(host, &stats);
+        let (now, moved) = {
+            let kernel = self.kernel();
+            (kernel.now, kernel.nodes[host].moved)
+        };
+        let looped = self.books.borrow().hosts[host].looped[1];
+        let events = self.books.borrow().hosts[host].events + looped;
+        let watch = &mut self.hosts[host].watch;
+        let seen = [reported, moved, events];
+        if std::mem::replace(&mut watch.last, seen) != seen || now - watch.idle_at > IN_A_ROW {
+            watch.idle_turns = 0;
+        }
+        watch.idle_turns += 1;
+        watch.idle_at = now;
+        if watch.idle_turns > IDLE_TURNS_MAX {
+            self.fail(
+                "P4",
+                format!("host {host} turns again and again and finds nothing to do"),
+            );
+        }
+    }
+
+    /// P5.
+    fn watch_sums(&self, host: usize, stats: &Stats) {
+        let failure = {
+            let account = &self.books.borrow().hosts[host];
+            let downs: u64 = stats.downs.values().sum();
+            let rejected: u64 = stats.rejected.values().sum();
+            let events = (account.ups, account.downs, account.rejected);
+            if !stats.balances() {
+                Some("a sum does not balance")
+            } else if stats.sent.accepted != account.accepted {
+                Some("not as many frames were taken as were put")
+            } else if events != (stats.ups, downs, rejected) {
+                Some("an event was not told or not counted")
+            } else if (stats.kept, stats.received.frames) != (account.ups_accepted, account.frames)
+            {
+                Some("a link or a frame was not counted")
+            } else {
+                None
+            }
+        };
+        if let Some(what) = failure {
+            self.fail("P5", format!("host {host}: {what}; {stats:?}"));
+        }
+    }
+
+    /// P4: tables.
+    fn watch_limits(&self, host: usize, stats: &Stats) {
+        let (members, guests) = (
+            self.plan.hosts.len() - 1,
+            if self.plan.admits { GUESTS } else { 0 },
+        );
+        let peers = members + guests + OBSERVERS;
+        // A link, a challenger and an attempt for each peer.
+        let most = 3 * peers + self.plan.pending_max;
+        let held = self.kernel().nodes[host].held;
+        if stats.peers.len() > peers || held > most {
+            self.fail(
+                "P4",
+                format!(
+                    "host {host} has {} peers and {held} sockets",
+                    stats.peers.len()
+                ),
+            );
+        }
+        // Greeting, or as a challenger of a member or a guest.
+        if stats.pending > (self.plan.pending_max + members + guests) as u64 {
+            self.fail(
+                "P4",
+                format!("host {host} has {} pending connections", stats.pending),
+            );
+        }
+        if stats.connections != held as u64 {
+            self.fail(
+                "P4",
+                format!(
+                    "host {host} knows {} connections and holds {held}",
+                    stats.connections
+                ),
+            );
+        }
+    }
+
+    /// P4: dial rates, by the clock of the machine, which may have jumped.
+    fn watch_dials(&mut self, host: usize, stats: &Stats) {
+        let now = {
+            let kernel = self.kernel();
+            kernel.now + kernel.nodes[host].skew
+        };
+        for peer in &stats.peers {
+            let before = self.hosts[host]
+                .watch
+                .dials
+                .insert(peer.sid, peer.dials)
+                .unwrap_or_default();
+            // A guest may have gone and come again, and counts anew.
+            let more = peer.dials.saturating_sub(before);
+            let ledger = &mut *self.books.borrow_mut();
+            let times = ledger.hosts[host].fruitless.entry(peer.sid).or_default();
+            times.extend((0..more).map(|_| now));
+            let keep = times.len().saturating_sub(DIALS_MAX);
+            times.drain(..keep);
+            let took = times
+                .last()
+                .zip(times.first())
+                .map_or(Duration::MAX, |(last, first)| *last - *first);
+            if times.len() == DIALS_MAX && took < DIALS_TAKE {
+                ledger.fail(
+                    "P4",
+                    format!(
+                        "host {host} dials {} {DIALS_MAX} times in {took:?}",
+                        peer.sid
+                    ),
+                );
+            }
+        }
+    }
+
+    /// After healing: P1 and P2.
+    pub fn judge(&self) {
+        for a in 0..self.hosts.len() {
+            for b in 0..self.hosts.len() {
+                if a < b {
+                    self.judge_pair(a, b);
+                }
+                if a != b {
+                    self.judge_newest(a, b);
+                }
+            }
+        }
+    }
+
+    /// P1, by the sockets and not only by what the loops say.
+    fn judge_pair(&self, a: usize, b: usize) {
+        let sid = |host: usize| self.plan.hosts[host].sid;
+        let (large, small) = if sid(a) > sid(b) { (a, b) } else { (b, a) };
+        let kernel = self.kernel();
+        let mut links = Vec::new();
+        for (index, conn) in kernel.conns.iter().enumerate() {
+            let open: Vec<_> = conn
+                .socks
+                .iter()
+                .flatten()
+                .map(|&sock| &kernel.socks[sock])
+                .filter(|sock| sock.held)
+                .collect();
+            let Some(dialer) = conn.socks[0].map(|sock| kernel.socks[sock].node) else {
+                continue;
+            };
+            let dialed = kernel.node_at(conn.to.ip());
+            let between = (dialer == large && dialed == Some(small))
+                || (dialer == small && dialed == Some(large));
+            if between && !open.is_empty() {
+                let whole = open.len() == 2 && open.iter().all(|sock| sock.standing && !sock.gone);
+                links.push((index, dialer, whole, conn.from, conn.to));
+            }
+        }
+        drop(kernel);
+        let [(_, dialer, true, from, to)] = links[..] else {
+            return self.fail(
+                "P1",
+                format!("hosts {large} and {small} share other than one link: {links:?}"),
+            );
+        };
+        if dialer != large {
+            return self.fail(
+                "P1",
+                format!("the link of {large} and {small} was dialed by the smaller one"),
+            );
+        }
+        let ledger = self.books.borrow();
+        let at_large = ledger.hosts[large]
+            .links
+            .get(&sid(small))
+            .map(|up| (up.addr, up.dialed));
+        let at_small = ledger.hosts[small]
+            .links
+            .get(&sid(large))
+            .map(|up| (up.addr, up.dialed));
+        drop(ledger);
+        if at_large != Some((to, true)) || at_small != Some((from, false)) {
+            self.fail(
+                "P1",
+                format!("{large} and {small} see their link as {at_large:?} and {at_small:?}"),
+            );
+        }
+        for (host, peer) in [(large, small), (small, large)] {
+            let handle = self.hosts[host].handle.as_ref().expect("it runs");
+            if !handle.connected_to_peer(sid(peer)) {
+                self.fail(
+                    "P1",
+                    format!("host {host} does not say that it is linked to {peer}"),
+                );
+            }
+        }
+    }
+
+    /// P2. That the process of the receiver got it is more than was promised, and true as every link begins with the
+    /// newest frame.
+    fn judge_newest(&self, from: usize, to: usize) {
+        let ledger = self.books.borrow();
+        let sender = &ledger.hosts[from];
+        let Some(newest) = sender.put.get(&to).copied() else {
+            return;
+        };
+        let got = ledger.hosts[to].got.get(&(from, sender.incarnation));
+        let got = got.copied();
+        drop(ledger);
+        if got != Some(newest) {
+            let what = format!("host {to} got {got:?} last from host {from}, which put {newest}");
+            self.fail("P2", what);
+        }
+    }
+
+    /// P7: whatever goes on, a halt ends in the turn that sees it, with no socket left open and every frame accounted for.
+    pub fn halt(&mut self, host: usize) {
+        let handle = self.hosts[host].handle.clone().expect("it runs");
+        handle.request_halt();
+        self.kernel().note(host, || "halts".into());
+        self.turn(host);
+        if !handle.is_halted() || handle.has_died() {
+            self.fail("P7", format!("host {host} goes on after it was halted"));
+        }
+        let (held, open) = {
+            let kernel = self.kernel();
+            (kernel.nodes[host].held, kernel.nodes[host].listeners.len())
+        };
+        if held != 0 || open != 0 {
+            self.fail(
+                "P7",
+                format!(
+                    "host {host} has halted and holds {held} sockets, {open} of them listening"
+                ),
+            );
+        }
+        let refused = handle.to_send(self.plan.hosts[(host + 1) % self.hosts.len()].sid, "late");
+        if refused != Err(SendError::Halted) || handle.stats().sent.waiting != 0 {
+            self.fail(
+                "P7",
+                format!("host {host} has halted and takes a frame: {refused:?}"),
+            );
+        }
+        self.hosts[host].turning.take();
+        self.kernel().forget_process(host);
+    }
+
+    pub fn halt_all(&mut self) {
+        self.books.borrow_mut().calm = false;
+        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+        self.chance.shuffle(&mut order);
+        for host in order {
+            self.halt(host);
+        }
+    }
+}
