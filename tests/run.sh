@@ -16,12 +16,13 @@ step() {
     echo "== $name: done in $((SECONDS - start)) s"
 }
 
-# The network tests need namespaces, the interop tests a JDK and ZooKeeper.
+# The network tests need namespaces, the mutants patches, the interop tests a JDK and ZooKeeper.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     command -v ip >/dev/null || packages+=(iproute2)
     command -v sysctl >/dev/null || packages+=(procps)
+    command -v patch >/dev/null || packages+=(patch)
     if ((${#packages[@]})); then
         if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
             echo "CANNOT RUN: install (Debian's names) ${packages[*]}" >&2
