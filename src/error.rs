@@ -174,8 +174,8 @@ pub enum Reason {
     ClaimWaiting,
     /// `connect(2)` did not finish in time.
     ConnectTimeout,
-    /// The name of the peer has no address.
-    NoAddress,
+    /// None of these names has an address; they are joined by `|`.
+    NoAddress(String),
     /// The connection is no longer needed: the peer came on another one first.
     Superfluous,
     /// The application dropped its links.
@@ -205,7 +205,7 @@ impl Reason {
             Self::OlderLives => "older-lives",
             Self::ClaimWaiting => "claim-waiting",
             Self::ConnectTimeout => "connect-timeout",
-            Self::NoAddress => "no-address",
+            Self::NoAddress(_) => "no-address",
             Self::Superfluous => "superfluous",
             Self::Dropped => "dropped",
             Self::Halted => "halted",
@@ -225,7 +225,7 @@ impl Reason {
             | Self::OwnSid
             | Self::OlderLives
             | Self::ClaimWaiting => Fault::Peer,
-            Self::Io(_) | Self::Dead | Self::ConnectTimeout | Self::NoAddress => Fault::Network,
+            Self::Io(_) | Self::Dead | Self::ConnectTimeout | Self::NoAddress(_) => Fault::Network,
             Self::Evicted
             | Self::ObserversFull
             | Self::GuestsFull
@@ -271,7 +271,7 @@ impl fmt::Display for Reason {
             Self::OlderLives => f.write_str("claims a peer whose older link is alive"),
             Self::ClaimWaiting => f.write_str("claims a peer for which another claim is waiting"),
             Self::ConnectTimeout => f.write_str("did not answer the connect in time"),
-            Self::NoAddress => f.write_str("its name has no address"),
+            Self::NoAddress(names) => write!(f, "no address is known for {names}"),
             Self::Superfluous => f.write_str("no longer needed, the peer came first"),
             Self::Dropped => f.write_str("dropped by the application"),
             Self::Halted => f.write_str("the connection manager has halted"),

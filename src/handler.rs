@@ -107,7 +107,9 @@ pub enum Event {
     DialFailed {
         /// Which one.
         sid: Sid,
-        /// What the last address said.
+        /// Which address was tried last; `None` if there was none, and the reason is [`Reason::NoAddress`].
+        addr: Option<SocketAddr>,
+        /// What it said.
         reason: Reason,
     },
     /// An accepted connection was refused and closed.

@@ -1049,11 +1049,12 @@ fn a_refused_dial_is_told_and_the_peer_linked_when_it_appears() {
         let at_peer = Vacant::new();
         let (manager, address) = alone(own, &[(peer, &at_peer.address)], |builder| builder);
         for _ in 0..3 {
-            let reason = wait_for(&manager, |event| match event {
-                Event::DialFailed { sid, reason } if *sid == Sid(peer) => Some(reason.clone()),
-                _ => None,
-            });
-            assert_eq!(reason, Reason::Io(io::ErrorKind::ConnectionRefused));
+            let failed = Event::DialFailed {
+                sid: Sid(peer),
+                addr: Some(at_peer.address.parse().unwrap()),
+                reason: Reason::Io(io::ErrorKind::ConnectionRefused),
+            };
+            wait_for(&manager, |event| (*event == failed).then_some(()));
         }
         assert!(manager.stats().dial_failures >= 3);
         manager.to_send(Sid(peer), "are you there?").unwrap();
@@ -1066,6 +1067,21 @@ fn a_refused_dial_is_told_and_the_peer_linked_when_it_appears() {
             (message.from, &message.payload[..]),
             (Sid(own), &b"are you there?"[..])
         );
+    }
+}
+
+#[test]
+fn a_name_that_nobody_has_is_told_and_tried_again() {
+    // Longer than a name can be between dots, so no resolver need be asked.
+    let nobody = "x".repeat(64);
+    let (manager, _) = alone(OWN, &[(1, format!("{nobody}:1"))], |builder| builder);
+    let failed = Event::DialFailed {
+        sid: Sid(1),
+        addr: None,
+        reason: Reason::NoAddress(nobody),
+    };
+    for _ in 0..3 {
+        wait_for(&manager, |event| (*event == failed).then_some(()));
     }
 }
 

@@ -37,8 +37,9 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::Down { sid, reason } => json!({
             "event": "down", "sid": sid.0, "reason": reason.name(), "message": reason.to_string(),
         }),
-        Event::DialFailed { sid, reason } => json!({
-            "event": "dial-failed", "sid": sid.0, "reason": reason.name(), "message": reason.to_string(),
+        Event::DialFailed { sid, addr, reason } => json!({
+            "event": "dial-failed", "sid": sid.0, "addr": addr.map(|addr| addr.to_string()),
+            "reason": reason.name(), "message": reason.to_string(),
         }),
         Event::Rejected { addr, sid, reason } => json!({
             "event": "rejected", "addr": addr.to_string(), "sid": sid.map(|sid| sid.0),

@@ -343,7 +343,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.end(key, reason, now);
         }
         while let Some((peer, step)) = self.routes.overdue(now) {
-            self.step(peer, step, Reason::NoAddress, now);
+            self.step(peer, step, None, now);
         }
         self.doors.tick(&mut self.net, now, &mut self.wishes);
         let mut wishes = mem::take(&mut self.wishes);

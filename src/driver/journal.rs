@@ -104,9 +104,16 @@ impl std::fmt::Display for Line<'_> {
                 addr,
             } => write!(f, "peer {sid}: up, accepted from {addr}"),
             Event::Down { sid, reason } => write!(f, "peer {sid}: down, {reason}"),
-            Event::DialFailed { sid, reason } => {
-                write!(f, "peer {sid}: cannot be reached, {reason}")
-            }
+            Event::DialFailed {
+                sid,
+                addr: Some(addr),
+                reason,
+            } => write!(f, "peer {sid}: cannot be reached at {addr}, {reason}"),
+            Event::DialFailed {
+                sid,
+                addr: None,
+                reason,
+            } => write!(f, "peer {sid}: cannot be reached, {reason}"),
             Event::Rejected {
                 addr,
                 sid: None,

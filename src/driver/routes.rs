@@ -104,6 +104,16 @@ impl Routes {
             .retain(|_, asker| !matches!(asker, Asker::Place(whose, _) if *whose == peer));
     }
 
+    /// What is looked up to find this peer.
+    pub(super) fn names(&self, peer: PeerId) -> String {
+        let places = self
+            .routes
+            .get(&peer)
+            .map_or(&[][..], |route| &route.places);
+        let hosts: Vec<&str> = places.iter().map(|place| place.address.host()).collect();
+        hosts.join("|")
+    }
+
     /// Whether connections of this peer come from here, as far as is known.
     pub(super) fn is_home(&self, peer: PeerId, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();

@@ -45,7 +45,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.handle.shared().counters.dials.add(1);
                 self.peer(peer).counters.dials.add(1);
                 let step = self.routes.start(peer, now);
-                self.step(peer, step, Reason::NoAddress, now);
+                self.step(peer, step, None, now);
             }
             Action::Cancel { peer } => {
                 if let Some(key) = self.routes.finish(peer) {
@@ -108,7 +108,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         match self.links.bury(key) {
             Some(Phase::Dialing { peer }) => {
                 let step = self.routes.next(peer);
-                self.step(peer, step, reason, now);
+                self.step(peer, step, Some((addr, reason)), now);
             }
             Some(Phase::Knocking { peer }) => {
                 self.routes.finish(peer);

@@ -30,9 +30,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         while let Some(found) = self.net.found() {
             let ips = found.answer.unwrap_or_default();
             match self.routes.on_found(found.ticket, &ips) {
-                Some((Asker::Place(peer, _), Some(step))) => {
-                    self.step(peer, step, Reason::NoAddress, now)
-                }
+                Some((Asker::Place(peer, _), Some(step))) => self.step(peer, step, None, now),
                 Some((Asker::Door(door), _)) => {
                     self.doors
                         .on_found(&mut self.net, door, ips, now, &mut self.wishes);
@@ -154,9 +152,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// Does what a dial needs next, until something is underway or nothing is left.
-    pub(super) fn step(&mut self, id: PeerId, mut step: Step, mut why: Reason, now: Instant) {
+    /// `failed`: the address that was tried last, and what became of that.
+    pub(super) fn step(
+        &mut self,
+        id: PeerId,
+        mut step: Step,
+        mut failed: Option<(SocketAddr, Reason)>,
+        now: Instant,
+    ) {
         loop {
-            let error = match step {
+            let (addr, error) = match step {
                 Step::Lookup(questions) => {
                     for (ticket, host) in questions {
                         self.net.lookup(ticket, &host);
@@ -165,17 +170,21 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 Step::Connect(addr) => match self.connect(id, addr, now) {
                     Ok(()) => return,
-                    Err(error) => error,
+                    Err(error) => (addr, error),
                 },
                 Step::Exhausted => {
                     self.handle.shared().counters.dial_failures.add(1);
                     let sid = self.peer(id).sid;
-                    self.tell(Event::DialFailed { sid, reason: why }, now);
+                    let (addr, reason) = match failed {
+                        Some((addr, reason)) => (Some(addr), reason),
+                        None => (None, Reason::NoAddress(self.routes.names(id))),
+                    };
+                    self.tell(Event::DialFailed { sid, addr, reason }, now);
                     self.roster.on_dial_failed(id, now, &mut self.todo);
                     return;
                 }
             };
-            why = Reason::of_io(&error);
+            failed = Some((addr, Reason::of_io(&error)));
             step = self.routes.next(id);
         }
     }
