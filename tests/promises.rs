@@ -443,6 +443,27 @@ fn a_full_inbox_drops_its_oldest_and_counts_them() {
 }
 
 #[test]
+fn receiving_for_longer_than_any_clock_runs_is_receiving() {
+    for idle in [
+        Idle::Block,
+        Idle::Spin {
+            for_at_most: Duration::from_millis(1),
+        },
+    ] {
+        let (manager, _) = alone(1, &[] as &[(i64, String)], |builder| builder.idle(idle));
+        manager.to_send(Sid(1), "to oneself").unwrap();
+        let message = manager.recv_timeout(Duration::MAX).unwrap();
+        assert_eq!(message.payload, "to oneself");
+        assert!(manager.events().recv_timeout(Duration::MAX).is_ok());
+        let halter = manager.handle();
+        let receiver = thread::spawn(move || manager.recv_timeout(Duration::MAX));
+        halter.request_halt();
+        let received = within("receiving", || receiver.join().unwrap());
+        assert_eq!(received, Err(RecvError::Halted));
+    }
+}
+
+#[test]
 fn by_default_an_inbox_holds_a_hundred() {
     let pair = Pair::new();
     for number in 0..130_u64 {
