@@ -14,7 +14,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -1323,4 +1323,22 @@ fn a_spinning_loop_and_receiver_do_the_same() {
     two.halt();
     let received = within("receiving", || receiver.join().unwrap());
     assert_eq!(received, Err(RecvError::Halted));
+}
+
+#[test]
+fn a_turn_that_spins_waits_no_longer_than_it_may() {
+    let wait = Duration::from_millis(50);
+    let config = configure(OWN, &[(OWN, "127.0.0.1:0")]).idle(Idle::Spin { for_at_most: wait });
+    let (handler, _) = tell(|_, _, _| {});
+    let mut event_loop = EventLoop::new(config.build().unwrap(), handler).unwrap();
+    turn_until(&mut event_loop, "the loop has nothing to do", |_| true);
+    // The best of several: a busy machine may make any of them late.
+    let waited = (0..10).map(|_| {
+        let start = Instant::now();
+        assert!(event_loop.turn(Some(wait)).unwrap());
+        start.elapsed()
+    });
+    let best = waited.min().unwrap();
+    assert!(best >= wait, "{best:?} of {wait:?}");
+    assert!(best < wait * 3 / 2, "{best:?} in place of {wait:?}");
 }

@@ -280,19 +280,21 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.handle.shared().set_loop_thread(turner);
         }
         let due = self.timeout();
-        let timeout = match (timeout, due) {
+        let mut timeout = match (timeout, due) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
         if let Idle::Spin { for_at_most } = self.knobs.idle {
-            let until =
-                self.net.now() + timeout.map_or(for_at_most, |timeout| timeout.min(for_at_most));
+            let start = self.net.now();
             loop {
                 self.net.wait(Some(Duration::ZERO), &mut self.ready)?;
-                if !self.ready.is_empty() || timeout == Some(Duration::ZERO) {
+                let spun = self.net.now().saturating_duration_since(start);
+                if !self.ready.is_empty() || timeout.is_some_and(|timeout| spun >= timeout) {
                     return Ok(());
                 }
-                if self.net.now() >= until {
+                if spun >= for_at_most {
+                    // What was spun away is not waited for again.
+                    timeout = timeout.map(|timeout| timeout.saturating_sub(spun));
                     break;
                 }
                 thread::yield_now();
