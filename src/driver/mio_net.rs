@@ -244,7 +244,7 @@ impl Options {
         socket.set_tcp_nodelay(true)?;
         // Idle links are asked after, so that one number bounds the time to notice a dead peer (ZOOKEEPER-1748).
         let secs = self.dead_after.as_secs();
-        let idle = (secs * 2 / 5).max(1);
+        let idle = (secs * 2 / 5).clamp(1, MAX_IDLE_SECS);
         let probes = u32::try_from(secs.saturating_sub(idle).max(1))
             .unwrap_or(u32::MAX)
             .min(MAX_PROBES);
@@ -276,6 +276,9 @@ impl Options {
 
 /// The kernel takes at most this many keepalive probes (`MAX_TCP_KEEPCNT`).
 const MAX_PROBES: u32 = 127;
+
+/// And as many seconds before the first of them (`MAX_TCP_KEEPIDLE`).
+const MAX_IDLE_SECS: u64 = 32_767;
 
 impl Wire for TcpStream {
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -333,16 +336,17 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::{Config, Sid};
+    use crate::{Config, ConfigBuilder, Sid};
 
     fn net() -> MioNet {
-        let config = Config::builder(Sid(1))
+        net_with(|builder| builder.peer_dead_after(Duration::from_secs(10)))
+    }
+
+    fn net_with(shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> MioNet {
+        let builder = Config::builder(Sid(1))
             .server(Sid(1), "127.0.0.1:0")
-            .peer_dead_after(Duration::from_secs(10))
-            .unsent_limit(Some(4321))
-            .build()
-            .unwrap();
-        MioNet::new(&config.knobs).unwrap()
+            .unsent_limit(Some(4321));
+        MioNet::new(&shape(builder).build().unwrap().knobs).unwrap()
     }
 
     /// Waits until the door has a connection, and accepts it.
@@ -377,6 +381,28 @@ mod tests {
                 );
                 assert_eq!(socket.tcp_notsent_lowat().unwrap(), 4321);
             }
+        }
+    }
+
+    #[test]
+    fn every_time_after_which_a_peer_is_dead_makes_options_that_the_system_takes() {
+        let day = 24 * 60 * 60;
+        for secs in [2, 3, 5, 60, 3600, 81_917, 81_920, day] {
+            let after = Duration::from_secs(secs);
+            let mut net = net_with(|builder| builder.peer_dead_after(after));
+            let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+            let dialed = net.dial(at).unwrap();
+            #[cfg(target_os = "linux")]
+            {
+                let socket = SockRef::from(&dialed);
+                let time = socket.tcp_keepalive_time().unwrap();
+                let interval = socket.tcp_keepalive_interval().unwrap();
+                let probes = socket.tcp_keepalive_retries().unwrap();
+                assert!(time + interval * probes <= after, "{after:?}");
+                assert!(time + interval * (probes + 1) >= after / 2, "{after:?}");
+                assert_eq!(socket.tcp_user_timeout().unwrap(), Some(after));
+            }
+            drop(dialed);
         }
     }
 
