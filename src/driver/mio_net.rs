@@ -135,10 +135,7 @@ impl Net for MioNet {
             // `::` serves IPv4 too, as Java's wildcard does; a specific address is not affected.
             socket.set_only_v6(false)?;
         }
-        if let Some(bytes) = self.options.receive_buffer {
-            // Inherited by accepted sockets, early enough for the window scale to be chosen by it.
-            socket.set_recv_buffer_size(bytes)?;
-        }
+        self.options.apply_receive_buffer(SockRef::from(&socket))?;
         socket.bind(&at.into())?;
         socket.listen(LISTEN_BACKLOG)?;
         self.install(door, TcpListener::from_std(socket.into()))
@@ -146,6 +143,8 @@ impl Net for MioNet {
 
     fn adopt(&mut self, door: usize, listener: std::net::TcpListener) -> io::Result<SocketAddr> {
         listener.set_nonblocking(true)?;
+        self.options
+            .apply_receive_buffer(SockRef::from(&listener))?;
         self.install(door, TcpListener::from_std(listener))
     }
 
@@ -172,9 +171,7 @@ impl Net for MioNet {
             Some(Protocol::TCP),
         )?;
         self.options.apply(SockRef::from(&socket))?;
-        if let Some(bytes) = self.options.receive_buffer {
-            socket.set_recv_buffer_size(bytes)?;
-        }
+        self.options.apply_receive_buffer(SockRef::from(&socket))?;
         if let Some(from) = self
             .options
             .dial_from
@@ -255,6 +252,15 @@ impl Options {
             .with_retries(probes);
         socket.set_tcp_keepalive(&keepalive)?;
         self.apply_platform(socket)
+    }
+
+    /// On a listening socket it is inherited by the accepted ones, and on any early enough for the window scale to be chosen
+    /// by it.
+    fn apply_receive_buffer(&self, socket: SockRef<'_>) -> io::Result<()> {
+        match self.receive_buffer {
+            Some(bytes) => socket.set_recv_buffer_size(bytes),
+            None => Ok(()),
+        }
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -403,6 +409,25 @@ mod tests {
                 assert_eq!(socket.tcp_user_timeout().unwrap(), Some(after));
             }
             drop(dialed);
+        }
+    }
+
+    #[test]
+    fn every_link_has_the_receive_buffer_that_was_asked_for() {
+        let mut net = net_with(|builder| builder.receive_buffer(Some(9000)));
+        let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let dialed = net.dial(at).unwrap();
+        let accepted = accept(&mut net);
+        net.close_doors();
+        // One that was handed over, as by socket activation.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = net.adopt(0, listener).unwrap();
+        let _other = net.dial(at).unwrap();
+        let adopted = accept(&mut net);
+        for stream in [&dialed, &accepted, &adopted] {
+            let size = SockRef::from(stream).recv_buffer_size().unwrap();
+            // Linux counts its own overhead as well.
+            assert!((9000..=18_000).contains(&size), "{size}");
         }
     }
 
