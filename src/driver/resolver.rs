@@ -12,12 +12,13 @@ use std::{
 };
 
 use super::net::{Found, Waker};
-use crate::limits::LOOKUPS_MAX;
+use crate::limits::{LOOKUPS_MAX, LOOKUPS_WAITING_MAX};
 
 /// Lookups under way, and those that wait for a thread.
 pub(super) struct Resolver {
     answers: (Sender<Found>, Receiver<Found>),
     waiting: VecDeque<(u64, String)>,
+    /// Questions that are not waiting any more, and whose answers were not taken yet.
     running: usize,
     waker: Waker,
 }
@@ -33,7 +34,13 @@ impl Resolver {
     }
 
     pub(super) fn lookup(&mut self, ticket: u64, host: &str) {
-        // Bounded by the caller: one question at a time for each configured name.
+        // Members ask for each name once at a time, but a guest has new names whenever it says so, and a name whose servers do
+        // not answer holds its thread for as long as they like.
+        if self.waiting.len() >= LOOKUPS_WAITING_MAX {
+            let busy = io::Error::new(io::ErrorKind::ResourceBusy, "too many names are looked up");
+            self.running += 1;
+            return self.fail(ticket, busy);
+        }
         self.waiting.push_back((ticket, host.to_owned()));
         self.start();
     }
@@ -63,17 +70,22 @@ impl Resolver {
                 .name("quorum-cnx-lookup".into())
                 .spawn(ask)
             {
-                let found = Found {
-                    ticket,
-                    answer: Err(error),
-                };
-                self.answers
-                    .0
-                    .send(found)
-                    .expect("the receiver is in the same struct");
-                (self.waker)();
+                self.fail(ticket, error);
             }
         }
+    }
+
+    /// Answers a question itself.
+    fn fail(&self, ticket: u64, error: io::Error) {
+        let found = Found {
+            ticket,
+            answer: Err(error),
+        };
+        self.answers
+            .0
+            .send(found)
+            .expect("the receiver is in the same struct");
+        (self.waker)();
     }
 }
 
@@ -85,4 +97,41 @@ fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
         }
     }
     Ok(ips)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_question_too_many_is_answered_with_an_error_and_all_others_are_asked() {
+        let mut resolver = Resolver::new(Arc::new(|| {}));
+        // As if all threads were held by names whose servers do not answer.
+        resolver.running = LOOKUPS_MAX;
+        for ticket in 0..LOOKUPS_WAITING_MAX as u64 + 1 {
+            resolver.lookup(ticket, "127.0.0.1");
+        }
+        assert_eq!(resolver.waiting.len(), LOOKUPS_WAITING_MAX);
+        let found = resolver.found().expect("nobody waits for this answer");
+        assert_eq!(found.ticket, LOOKUPS_WAITING_MAX as u64);
+        assert!(found.answer.is_err());
+        assert_eq!(resolver.running, LOOKUPS_MAX);
+        // A thread is free again.
+        resolver.waiting.truncate(2);
+        resolver.running -= 1;
+        resolver.start();
+        for ticket in 0..2 {
+            let found = loop {
+                match resolver.found() {
+                    Some(found) => break found,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(found.ticket, ticket);
+            assert!(found.answer.is_ok());
+        }
+        assert_eq!(resolver.running, LOOKUPS_MAX - 1);
+    }
 }
