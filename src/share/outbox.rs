@@ -172,8 +172,8 @@ impl Outbox {
                 state.pen = pen;
                 let older = state.next.replace(frame);
                 state.tally.superseded += u64::from(older.is_some());
-                let ask = if unlinked && !mem::replace(&mut state.wanted, true) {
-                    Ask::Link
+                let ask = if unlinked {
+                    state.ask_for_link()
                 } else {
                     Ask::Nothing
                 };
@@ -333,7 +333,13 @@ impl Outbox {
                 (Some(Order::Drop), _) => {
                     state.take_back(rest, &mut spent);
                     state.pen = Pen::Nowhere;
-                    return (first, Ask::Nothing);
+                    // Whoever put it while the pen was away asked for nothing, and the loop may have looked before.
+                    let ask = if state.next.is_some() {
+                        state.ask_for_link()
+                    } else {
+                        Ask::Nothing
+                    };
+                    return (first, ask);
                 }
                 (Some(Order::Move(to)), _) => {
                     state.take_back(rest, &mut spent);
@@ -382,6 +388,15 @@ impl Pen {
 }
 
 impl State {
+    /// Something waits, and there is no link.
+    fn ask_for_link(&mut self) -> Ask {
+        if mem::replace(&mut self.wanted, true) {
+            Ask::Nothing
+        } else {
+            Ask::Link
+        }
+    }
+
     /// What goes first over a new link: the slot, else the last frame once more.
     fn begin(&mut self) -> Option<Begun> {
         match self.next.take() {
@@ -796,6 +811,42 @@ mod tests {
     impl Wire for Cut {
         fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
             Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+
+    #[test]
+    fn a_frame_put_while_the_last_one_goes_over_a_link_that_ends_asks_for_another() {
+        let outbox = Arc::new(Outbox::new(16));
+        outbox.attach(Pipe::with_room(100));
+        outbox.put(frame(1));
+        let meanwhile = Arc::clone(&outbox);
+        let ask = outbox.attach(Arc::new(Meanwhile(move || {
+            // The loop finds nothing that waits, so it sees no demand.
+            meanwhile.detach();
+            assert!(meanwhile.is_empty());
+            assert_eq!(meanwhile.put(frame(2)), (Put::Queued, Ask::Nothing));
+        })));
+        assert_eq!(ask, Ask::Link);
+        assert_eq!(outbox.put(frame(3)), (Put::Superseded, Ask::Nothing));
+        let pipe = Pipe::with_room(100);
+        outbox.attach(pipe.clone());
+        assert_eq!(pipe.frames(), (vec![vec![3, 3]], true));
+        assert_balance(&outbox);
+    }
+
+    /// A socket that is full, and something that happens while it is written to.
+    struct Meanwhile<F>(F);
+
+    impl<F: Fn() + Send + Sync> Wire for Meanwhile<F> {
+        fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            (self.0)();
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+
+    impl<F> fmt::Debug for Meanwhile<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Meanwhile")
         }
     }
 
