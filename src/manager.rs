@@ -38,7 +38,7 @@ pub enum Sent {
 }
 
 /// The way to a loop from any thread; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
 }
@@ -167,6 +167,15 @@ impl Handle {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+}
+
+impl fmt::Debug for Handle {
+    /// Without the peers and what waits for them: a payload is nobody else's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("sid", &self.sid())
+            .finish_non_exhaustive()
     }
 }
 

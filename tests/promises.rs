@@ -443,6 +443,17 @@ fn a_full_inbox_drops_its_oldest_and_counts_them() {
 }
 
 #[test]
+fn no_payload_is_shown_to_who_debugs() {
+    let away = Vacant::new();
+    let (manager, _) = alone(1, &[(2, &away.address)], |builder| builder);
+    manager.to_send(Sid(2), "a secret").unwrap();
+    manager.to_send(Sid(1), "a secret").unwrap();
+    let shown = format!("{:?} {:?} {:?}", manager.handle(), manager, manager.recv());
+    assert!(shown.contains("Handle") && shown.contains("Message"));
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[test]
 fn receiving_for_longer_than_any_clock_runs_is_receiving() {
     for idle in [
         Idle::Block,
