@@ -106,7 +106,8 @@ pub const CHALLENGE_MARGIN: Duration = Duration::from_secs(1);
 /// A turn that took longer than this is reported: the handler has blocked the loop.
 pub const SLOW_TURN: Duration = Duration::from_millis(100);
 
-/// Log lines about one peer, or about strangers together, in each [`LOG_WINDOW`]; the number held back is reported.
+/// Log lines about one peer, about strangers together, or about this server, in each [`LOG_WINDOW`]; the number held back
+/// is reported.
 pub const LOG_LINES: u32 = 10;
 
 /// See [`LOG_LINES`].

@@ -1,7 +1,7 @@
 //! One place where facts become log lines.
 //!
-//! Lines about one peer, and lines about strangers, are throttled; what was held back is counted in the next line that
-//! gets through. Never a payload.
+//! Lines about one peer, about strangers, and about this server are throttled apart; what was held back is counted in the
+//! next line that gets through. Never a payload.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -16,8 +16,16 @@ const TARGET: &str = "quorum_cnx::mesh";
 /// Writes events to the log.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    /// By peer; `None` for strangers together. As many as there are peers.
-    throttles: BTreeMap<Option<Sid>, Throttle>,
+    /// As many as there are peers, and two.
+    throttles: BTreeMap<About, Throttle>,
+}
+
+/// Whom a line is about. Strangers are one, so that they cannot fill our tables, and cannot hide what is about ourselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Peer(Sid),
+    Strangers,
+    Ourselves,
 }
 
 #[derive(Debug)]
@@ -30,38 +38,47 @@ struct Throttle {
 impl Journal {
     /// A peer is not known any more.
     pub(super) fn forget(&mut self, sid: Sid) {
-        self.throttles.remove(&Some(sid));
+        self.throttles.remove(&About::Peer(sid));
     }
 
     pub(super) fn write(&mut self, event: &Event, now: Instant) {
         let (level, about) = match event {
-            Event::Listening { .. } | Event::Halted => {
-                log::info!(target: TARGET, "{}", Line(event));
-                return;
+            Event::Listening { .. } | Event::Halted => (log::Level::Info, None),
+            // Once for each listening socket: an operator must not miss it.
+            Event::ListenerLost { .. } => (log::Level::Warn, None),
+            Event::Up { sid, .. } | Event::Down { sid, .. } => {
+                (log::Level::Info, Some(About::Peer(*sid)))
             }
-            Event::Up { sid, .. } | Event::Down { sid, .. } => (log::Level::Info, Some(*sid)),
-            Event::DialFailed { sid, .. } => (log::Level::Warn, Some(*sid)),
-            // Whom a refused connection claims to be is its own word and must not fill our tables.
-            Event::Rejected { .. }
-            | Event::ListenFailed { .. }
-            | Event::ListenerLost { .. }
-            | Event::SlowTurn { .. } => (log::Level::Warn, None),
+            Event::DialFailed { sid, .. } => (log::Level::Warn, Some(About::Peer(*sid))),
+            // Whom a refused connection claims to be is its own word.
+            Event::Rejected { .. } => (log::Level::Warn, Some(About::Strangers)),
+            Event::ListenFailed { .. } | Event::SlowTurn { .. } => {
+                (log::Level::Warn, Some(About::Ourselves))
+            }
         };
         if level > log::max_level() {
             return;
         }
-        let throttle = self.throttles.entry(about).or_insert(Throttle {
-            since: now,
-            lines: 0,
-            held: 0,
-        });
-        match throttle.admit(now) {
+        match self.admit(about, now) {
             Some(0) => log::log!(target: TARGET, level, "{}", Line(event)),
             Some(held) => {
                 log::log!(target: TARGET, level, "{} ({held} similar lines held back)", Line(event))
             }
             None => {}
         }
+    }
+
+    /// Whether a line may be written, and how many about the same were not since the last one.
+    fn admit(&mut self, about: Option<About>, now: Instant) -> Option<u64> {
+        let Some(about) = about else {
+            return Some(0);
+        };
+        let throttle = self.throttles.entry(about).or_insert(Throttle {
+            since: now,
+            lines: 0,
+            held: 0,
+        });
+        throttle.admit(now)
     }
 }
 
@@ -145,16 +162,15 @@ mod tests {
 
     #[test]
     fn ten_lines_get_through_and_the_rest_is_counted() {
-        let start = Instant::now();
-        let mut throttle = Throttle {
-            since: start,
-            lines: 0,
-            held: 0,
-        };
-        let through = (0..10_000)
-            .filter(|_| throttle.admit(start).is_some())
-            .count();
-        assert_eq!(through, 10);
-        assert_eq!(throttle.admit(start + Duration::from_secs(11)), Some(9990));
+        let (start, mut journal) = (Instant::now(), Journal::default());
+        let mut admit = |about, after| journal.admit(about, start + Duration::from_secs(after));
+        let strangers = Some(About::Strangers);
+        let through = (0..10_000).filter(|_| admit(strangers, 0).is_some());
+        assert_eq!(through.count(), 10);
+        // What is about a peer, or about ourselves, is not held back for that.
+        for other in [Some(About::Peer(Sid(1))), Some(About::Ourselves), None] {
+            assert_eq!(admit(other, 0), Some(0), "{other:?}");
+        }
+        assert_eq!(admit(strangers, 11), Some(9990));
     }
 }
