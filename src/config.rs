@@ -169,8 +169,8 @@ impl Config {
     ///
     /// Taken are the `server.N` lines (their election addresses; observers are peers as well), `cnxTimeout`,
     /// `quorumCnxnTimeoutMs` or else `tickTime` x `syncLimit` as the handshake timeout, `electionPortBindRetry`,
-    /// `quorumListenOnAllIPs` and `multiAddress.enabled`. `tcpKeepAlive` is checked and otherwise ignored: keepalive is
-    /// always on, derived from [`peer_dead_after`](ConfigBuilder::peer_dead_after). Other keys are ignored.
+    /// `quorumListenOnAllIPs` and `multiAddress.enabled`. `initLimit` and `tcpKeepAlive` are checked and otherwise ignored:
+    /// keepalive is always on, derived from [`peer_dead_after`](ConfigBuilder::peer_dead_after). Other keys are ignored.
     ///
     /// # Errors
     ///

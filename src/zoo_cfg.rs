@@ -17,18 +17,14 @@ pub(crate) struct ZooCfg {
     pub(crate) tick_time: Option<Duration>,
     /// In ticks.
     pub(crate) sync_limit: Option<u32>,
-    /// In ticks.
-    pub(crate) init_limit: Option<u32>,
     pub(crate) cnx_timeout: Option<Duration>,
     /// 0 means for ever. A negative number is no value, as in ZooKeeper.
     pub(crate) election_port_bind_retry: Option<u32>,
-    pub(crate) tcp_keep_alive: Option<bool>,
     /// Zero and negative numbers are no value, as in ZooKeeper.
     pub(crate) quorum_cnxn_timeout: Option<Duration>,
     pub(crate) quorum_listen_on_all_ips: bool,
     pub(crate) multi_address_enabled: bool,
     pub(crate) dynamic_config_file: Option<String>,
-    pub(crate) data_dir: Option<String>,
 }
 
 /// A `server.N` line. It has at least one address, and as many for the quorum as for the election.
@@ -113,11 +109,16 @@ impl ZooCfg {
                     _ => Some(property.millis()?),
                 };
             }
-            "tcpKeepAlive" => self.tcp_keep_alive = Some(property.flag()?),
+            // Always on.
+            "tcpKeepAlive" => {
+                property.flag()?;
+            }
             _ => match key {
-                "dataDir" => self.data_dir = property.text(),
                 "dynamicConfigFile" => self.dynamic_config_file = property.text(),
-                "initLimit" => self.init_limit = Some(property.count()?),
+                // Bounds nothing here, but a slip of the pen is named.
+                "initLimit" => {
+                    property.count()?;
+                }
                 "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = property.flag()?,
                 "syncLimit" => self.sync_limit = Some(property.count()?),
                 "tickTime" => self.tick_time = Some(property.millis()?),
@@ -476,15 +477,12 @@ quorumListenOnAllIPs=true
             servers,
             tick_time: Some(Duration::from_secs(2)),
             sync_limit: Some(5),
-            init_limit: Some(10),
             cnx_timeout: Some(Duration::from_secs(3)),
             election_port_bind_retry: Some(0),
-            tcp_keep_alive: Some(true),
             quorum_cnxn_timeout: Some(Duration::from_secs(7)),
             quorum_listen_on_all_ips: true,
             multi_address_enabled: false,
             dynamic_config_file: None,
-            data_dir: Some("/var/lib/zookeeper".into()),
         };
         assert_eq!(cfg, expected);
     }
