@@ -363,7 +363,7 @@ impl ConfigBuilder {
     }
 
     /// Tries to open a listening socket before it is given up (`electionPortBindRetry`); 0 means for ever. 3 by
-    /// default. A success resets the count.
+    /// default. Once open it stays open.
     pub fn listen_tries(mut self, tries: u32) -> Self {
         self.knobs.listen_tries = tries;
         self

@@ -113,7 +113,7 @@ pub(crate) struct Shared {
     inbox_is_for_the_loop: bool,
     pub(crate) bell: Doorbell,
     pub(crate) notes: Notes<Arc<Peer>>,
-    /// True exactly when the loop is to halt, and was not asked so before.
+    /// True exactly when the loop was asked to halt.
     pub(crate) halt: AtomicBool,
     /// True exactly when the loop is to drop its links.
     pub(crate) drop_links: AtomicBool,
@@ -316,7 +316,7 @@ impl Shared {
         self.ended.notify_all();
     }
 
-    pub(crate) fn wait_for_end(&self) -> Life {
+    pub(crate) fn wait_for_end(&self) {
         let mut state = lock(&self.state);
         while state.life == Life::Running {
             state = self
@@ -324,7 +324,6 @@ impl Shared {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        state.life
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -26,6 +26,7 @@ pub(super) struct Doors {
 struct Door {
     address: Address,
     state: State,
+    /// How often it could not be opened. Once open it stays so.
     tries: u32,
     /// Where its name pointed to when it was last looked up.
     known: Vec<IpAddr>,
@@ -138,7 +139,6 @@ impl Doors {
     /// All that waited at this door were accepted.
     pub(super) fn on_empty(&mut self, door: usize) {
         self.doors[door].knocked = false;
-        self.doors[door].tries = 0;
     }
 
     /// A connection could not be accepted for want of descriptors or memory: the door rests, since the edge that
@@ -217,7 +217,6 @@ impl Doors {
                 Ok(at) => {
                     // Whoever connected since the socket was opened is announced by no edge that we can rely on.
                     door.knocked = true;
-                    door.tries = 0;
                     door.state = State::Open { resting: None };
                     wishes.extend([
                         Wish::Note(index, Listening::Open(at)),

@@ -260,7 +260,7 @@ impl Roster {
         self.retry(id, now);
     }
 
-    /// No address of the peer could be reached. Returns whether another attempt follows.
+    /// No address of the peer could be reached.
     pub(crate) fn on_dial_failed(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let peer = self.peer_mut(id);
         if peer.kind == Kind::Guest && peer.link.is_none() {
