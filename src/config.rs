@@ -283,26 +283,30 @@ impl ConfigBuilder {
         self
     }
 
-    /// Listens on these addresses instead of the own ones, which stay what is advertised. May be called repeatedly.
+    /// Listens on these addresses instead of the own ones, which stay what is advertised. May be called repeatedly. Goes
+    /// before [`listen_on_all_ips`](Self::listen_on_all_ips).
     pub fn listen_on(mut self, address: impl Into<String>) -> Self {
         self.listen.get_or_insert_default().push(address.into());
         self
     }
 
     /// Takes a listening socket that is bound already (socket activation, or a test that wants a free port) instead
-    /// of binding the own addresses. May be called repeatedly. Such a socket is never bound anew.
+    /// of binding the own addresses. May be called repeatedly. Such a socket is never bound anew. Goes before all other
+    /// ways to say where to listen.
     pub fn listener(mut self, listener: TcpListener) -> Self {
         self.listeners.push(listener);
         self
     }
 
-    /// Listens on the wildcard address with each own port (`quorumListenOnAllIPs`). Off by default.
+    /// Listens on the wildcard address with each own port (`quorumListenOnAllIPs`): `0.0.0.0`, or `::`, which takes IPv4 as
+    /// well, if an own address is an IPv6 literal. Off by default.
     pub fn listen_on_all_ips(mut self, yes: bool) -> Self {
         self.listen_on_all_ips = yes;
         self
     }
 
-    /// The form in which this server names itself. [`Challenge::V1`] by default.
+    /// The form in which this server names itself. [`Challenge::V1`] by default. It is [`Challenge::Bare`] all the same as
+    /// long as no own address can be dialed: wildcards, and port 0 before the socket is open.
     pub fn challenge(mut self, form: Challenge) -> Self {
         self.knobs.challenge = form;
         self
@@ -381,7 +385,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Observers without an id that are served at one time; 0 refuses them. 64 by default.
+    /// Observers without an id that are served at one time; 0 refuses them. 64 by default. Anybody who reaches the port can
+    /// come as one, and what he sends is received like any message.
     pub fn observers_max(mut self, observers: usize) -> Self {
         self.knobs.observers_max = observers;
         self

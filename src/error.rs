@@ -27,7 +27,7 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: AddressError,
     },
-    /// An option has a value outside its range, or two options contradict each other.
+    /// An option has a value outside its range, or values that contradict each other.
     BadOption {
         /// The option, by the name of its builder method.
         option: &'static str,

@@ -35,11 +35,13 @@ impl fmt::Debug for Message {
 
 /// The payload of a frame that has just been decoded.
 ///
-/// A small one is borrowed from the read buffer, a large one owns its bytes; both are read as a slice.
+/// One that came whole in one read is borrowed from the read buffer, one that came in pieces owns its bytes; both are read
+/// as a slice.
 pub struct Frame<'a>(pub(crate) Payload<'a>);
 
 impl Frame<'_> {
-    /// Keeps the payload beyond the call: without a copy if the frame was large, with one if it was small.
+    /// Keeps the payload beyond the call: with a copy if the frame came whole in one read, without one if it came in pieces,
+    /// as all do that are longer than the [read buffer](crate::limits::STAGE_BYTES).
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
@@ -137,7 +139,8 @@ pub trait Handler {
     /// A whole frame has come from this peer, or from this server itself by loopback.
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle);
 
-    /// Everything that one peer had sent by now has been handed over.
+    /// What was read from one peer in one go has been handed over, one or more frames; if it has sent more than its
+    /// [share](crate::limits::TURN_BYTES) of the turn, the rest follows in the next. Also after a burst by loopback.
     fn on_burst_end(&mut self, handle: &Handle) {
         let _ = handle;
     }

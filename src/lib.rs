@@ -68,7 +68,9 @@
 //! - No order between peers, and none between a frame and an [`Event`] on another thread.
 //! - No secrecy and no authentication: a sid is believed when it is configured. A stranger cannot cut
 //!   or take over a live link of a member ([`Replace::Proven`]), but who reaches the port can take the
-//!   place of a member that is away. SASL and TLS of ZooKeeper are not spoken.
+//!   place of a member that is away, or come as an observer (up to
+//!   [`observers_max`](ConfigBuilder::observers_max), which may be 0). SASL and TLS of ZooKeeper are not
+//!   spoken.
 //! - Clocks are monotonic ones; nothing depends on the time of day.
 //!
 //! # Words
@@ -78,7 +80,7 @@
 //! *knock*: the connection by which a smaller sid asks a larger one to dial back. *frame*: a 4-byte
 //! big-endian length, then the payload. *outbox*: what waits for one peer. *inbox*: received messages
 //! waiting for the application. *roster*: who is linked, who is being dialed, who is left alone until
-//! when. *turn*: one round of the loop.
+//! when. *turn*: one round of the loop. *door*: a listening socket, by its number, in [`Net`].
 //!
 //! # On the wire
 //!
@@ -106,9 +108,10 @@
 //!
 //! # Platforms
 //!
-//! Unix systems that mio supports. On Linux and Android a dead peer is found within
-//! [`peer_dead_after`](ConfigBuilder::peer_dead_after) (`TCP_USER_TIMEOUT`), and the kernel holds at
-//! most [`unsent_limit`](ConfigBuilder::unsent_limit) unsent bytes in front of the newest frame
+//! Linux, where all of it is tested, and macOS, where a part is; Android, FreeBSD, NetBSD and DragonFly
+//! have what it needs. On Linux and Android a dead peer is found within
+//! [`peer_dead_after`](ConfigBuilder::peer_dead_after) (`TCP_USER_TIMEOUT`), and the kernel holds little
+//! more than [`unsent_limit`](ConfigBuilder::unsent_limit) unsent bytes in front of the newest frame
 //! (`TCP_NOTSENT_LOWAT`); elsewhere the first relies on keepalive alone and the second has no effect.
 //!
 //! # How it is built

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::proto::CHALLENGE_BYTES_MAX;
+
 /// The longest frame payload, in bytes: ZooKeeper's `PACKETMAXSIZE` since 3.4.6 (ZOOKEEPER-1808). A longer or
 /// non-positive length ends the link that claimed it.
 pub const FRAME_BYTES_MAX: usize = 512 << 10;
@@ -15,7 +17,8 @@ pub const PREFIX_BYTES: usize = 4;
 /// 100 x 512 KiB = 50 MiB.
 pub const INBOX_FRAMES: usize = 100;
 
-/// Events that wait for the application before the oldest goes; each is under 200 bytes.
+/// Events that wait for the application before the oldest goes; each is under 200 bytes, and up to 2 KiB more when it
+/// tells the names of a peer that have no address.
 pub const EVENTS_MAX: usize = 1024;
 
 /// The read buffer that all links share. Large enough that one read takes what a socket holds in a busy turn, small
@@ -36,7 +39,7 @@ pub const GROW_BYTES: usize = 64 << 10;
 pub const DIRECT_READ_BYTES: usize = 16 << 10;
 
 /// Accepted connections that may be silent at one time. One more evicts the oldest, so strangers cannot lock a member
-/// out: a member names itself in the packet after its SYN, and needs its place for a round trip only.
+/// out: a member names itself as soon as it is connected, and needs its place for no longer than that takes.
 pub const PENDING_MAX: usize = 256;
 
 /// Connections accepted in one turn, so that a flood of them leaves time for the links.
@@ -118,7 +121,7 @@ const _: () = assert!(
     "one turn must be able to empty the stage"
 );
 const _: () = assert!(
-    STAGE_BYTES > HELLO_READ_BYTES && HELLO_READ_BYTES > 2068,
+    STAGE_BYTES > HELLO_READ_BYTES && HELLO_READ_BYTES > CHALLENGE_BYTES_MAX,
     "an initial message must fit one read"
 );
 const _: () = assert!(

@@ -84,7 +84,8 @@ impl Handle {
     }
 
     /// Dials `sid` also when it is linked; the new connection replaces the old one, and the last frame goes over it
-    /// once more.
+    /// once more. A larger sid is asked by a knock to do the same, which it ignores for a link that is younger than
+    /// [`KNOCK_CROSSING`](crate::limits::KNOCK_CROSSING).
     ///
     /// # Errors
     ///
@@ -198,7 +199,7 @@ impl CnxManager {
     ///
     /// # Errors
     ///
-    /// When the system gives no event queue or no thread.
+    /// When the system gives no event queue or no thread, or a listening socket that was handed over cannot be used.
     pub fn start(config: Config) -> io::Result<Self> {
         let inbox = Arc::new(Inbox::new(config.knobs.inbox_frames));
         let events = Events(Arc::new(Inbox::new(EVENTS_MAX)));

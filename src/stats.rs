@@ -25,9 +25,10 @@ pub struct Stats {
     pub received: Incoming,
     /// Frames of this server to itself.
     pub loopback: u64,
-    /// Messages on their way to the application: what became of received and loopback frames.
+    /// Messages on their way to the application: what became of received and loopback frames; of the latter only in an
+    /// [`EventLoop`](crate::EventLoop), whose handler is given the former as they come.
     pub inbox: Queue,
-    /// Events on their way to the application.
+    /// Events on their way to the application; only in [`CnxManager::stats`](crate::CnxManager::stats), else all are 0.
     pub events: Queue,
     /// Connections accepted: each was kept, was a knock, was refused, or is pending.
     pub accepted: u64,

@@ -38,6 +38,37 @@ use crate::{
 /// [`run`](Self::run) turns it until it halts. [`turn`](Self::turn) is for an application with a loop of its own: the
 /// `EventLoop` is [`AsFd`], readable when a turn has something to do, and [`timeout`](Self::timeout) says when one is due
 /// without that.
+///
+/// # Examples
+///
+/// ```
+/// use quorum_cnx::{Config, EventLoop, Frame, Handle, Handler, Sid};
+///
+/// /// Answers each frame where it is decoded, and halts after ten.
+/// struct Echo(u32);
+///
+/// impl Handler for Echo {
+///     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
+///         self.0 += 1;
+///         if self.0 == 10 {
+///             handle.request_halt();
+///         } else {
+///             // Never blocks. An error means that nobody is there to hear the answer.
+///             let _ = handle.to_send(from, frame.into_bytes());
+///         }
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Alone, it talks to itself.
+/// let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0").build()?;
+/// let mut event_loop = EventLoop::new(config, Echo(0))?;
+/// event_loop.handle().to_send(Sid(1), "hello")?;
+/// event_loop.run()?;
+/// assert_eq!(event_loop.handler().0, 10);
+/// # Ok(())
+/// # }
+/// ```
 pub struct EventLoop<H: Handler, N: Net = MioNet> {
     net: N,
     handler: H,
@@ -69,14 +100,15 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
 }
 
 impl<H: Handler> EventLoop<H> {
-    /// Opens the listening sockets. Frames to the own sid come back through the handler.
+    /// Opens the listening sockets, of which the handler hears before this returns, and begins to dial. Frames to the own
+    /// sid come back through the handler.
     ///
     /// A listening socket that cannot be opened is no error: the loop tries again, and tells by
     /// [`Event::ListenFailed`].
     ///
     /// # Errors
     ///
-    /// When the system gives no event queue.
+    /// When the system gives no event queue, or a listening socket that was handed over cannot be used.
     pub fn new(config: Config, handler: H) -> io::Result<Self> {
         let net = MioNet::new(&config.knobs)?;
         Self::on_net(config, handler, net)
