@@ -8,6 +8,7 @@ use std::{
     io,
     net::TcpListener,
     os::fd::{AsFd as _, AsRawFd as _},
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -700,6 +701,22 @@ fn soft_halt_drops_the_links_and_they_come_back() {
 }
 
 // The loop dying is visible.
+
+#[test]
+fn a_loop_whose_turn_was_cut_off_turns_no_more() {
+    let (handler, _told) = tell(|_, _: &[u8], _: &Handle| panic!("as the test wants it"));
+    let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
+    let handle = event_loop.handle().clone();
+    handle.to_send(Sid(OWN), "boom").unwrap();
+    let turns = || while event_loop.turn(Some(Duration::ZERO)).unwrap() {};
+    panic::catch_unwind(AssertUnwindSafe(turns)).unwrap_err();
+    // Who catches the panic of a handler is not left with a loop that does half of its work.
+    for _ in 0..2 {
+        assert!(event_loop.turn(Some(Duration::ZERO)).is_err());
+        assert!(handle.has_died());
+    }
+    assert_eq!(handle.to_send(Sid(PEER), "x"), Err(SendError::Halted));
+}
 
 #[test]
 fn a_handler_that_panics_ends_its_loop_and_everybody_is_told() {

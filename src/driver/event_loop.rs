@@ -97,6 +97,8 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     turner: Option<ThreadId>,
     /// True exactly when the loop was asked to halt.
     halting: bool,
+    /// True exactly when a turn has begun and not come to its end.
+    turning: bool,
 }
 
 impl<H: Handler> EventLoop<H> {
@@ -223,6 +225,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             wishes,
             turner: None,
             halting: false,
+            turning: false,
         };
         event_loop.decide(now);
         event_loop.bury();
@@ -249,7 +252,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ///
     /// # Errors
     ///
-    /// When the system's event queue fails; the loop cannot go on then.
+    /// Those of [`turn`](Self::turn).
     pub fn run(&mut self) -> io::Result<()> {
         while self.turn(None)? {}
         Ok(())
@@ -276,13 +279,24 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ///
     /// # Errors
     ///
-    /// When the system's event queue fails; the loop cannot go on then.
+    /// When the system's event queue fails, or an earlier turn was cut off, by that or by a panic of the handler. The loop
+    /// has died then, as everybody who holds a handle is told.
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        if self.turning {
+            // What it was about to do is lost, links that were to be read for instance.
+            self.handle.shared().end(Life::Died);
+            return Err(io::Error::other("an earlier turn was cut off"));
+        }
         if self.halting {
             return Ok(false);
         }
+        self.turning = true;
+
         // Nap.
-        self.nap(timeout)?;
+        if let Err(error) = self.nap(timeout) {
+            self.handle.shared().end(Life::Died);
+            return Err(error);
+        }
         let now = self.net.now();
 
         // Note who is ready.
@@ -302,6 +316,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Bury: no place in the slab is given again inside a turn.
         self.bury();
         self.finish(now);
+        self.turning = false;
         Ok(!self.halting)
     }
 
@@ -437,7 +452,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 }
 
 impl<H: Handler, N: Net> Drop for EventLoop<H, N> {
-    /// Also when a handler panics: nobody waits for a loop that is gone.
+    /// Also when a handler panics: nobody waits for a loop that is gone. After a halt this changes nothing.
     fn drop(&mut self) {
         self.handle.shared().end(Life::Died);
     }
