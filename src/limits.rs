@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::proto::CHALLENGE_BYTES_MAX;
+use crate::{handler::Event, proto::CHALLENGE_BYTES_MAX};
 
 /// The longest frame payload, in bytes: ZooKeeper's `PACKETMAXSIZE` since 3.4.6 (ZOOKEEPER-1808). A longer or
 /// non-positive length ends the link that claimed it.
@@ -123,6 +123,10 @@ const _: () = assert!(
 const _: () = assert!(
     STAGE_BYTES > HELLO_READ_BYTES && HELLO_READ_BYTES > CHALLENGE_BYTES_MAX,
     "an initial message must fit one read"
+);
+const _: () = assert!(
+    size_of::<Event>() < 200,
+    "EVENTS_MAX bounds the memory of events by this"
 );
 const _: () = assert!(
     BACKOFF_MIN.as_millis() <= BACKOFF_MAX.as_millis(),
