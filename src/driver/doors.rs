@@ -3,7 +3,7 @@
 //! An accepted connection never closes its listening socket, and a lost one never ends the process.
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     time::{Duration, Instant},
 };
 
@@ -28,8 +28,8 @@ struct Door {
     state: State,
     /// How often it could not be opened. Once open it stays so.
     tries: u32,
-    /// Where its name pointed to when it was last looked up.
-    known: Vec<IpAddr>,
+    /// Where its name pointed to when it was last looked up, with ports that mean nothing.
+    known: Vec<SocketAddr>,
     /// True exactly when connections may wait to be accepted.
     knocked: bool,
 }
@@ -162,7 +162,9 @@ impl Doors {
             match self.doors[index].state {
                 State::Open { .. } => self.doors[index].state = State::Open { resting: None },
                 State::Waiting { .. } => match self.doors[index].address.ip() {
-                    Some(ip) => self.open(net, index, &[ip], now, wishes),
+                    Some(ip) => {
+                        self.open(net, index, &[SocketAddr::new(ip, 0)], now, wishes);
+                    }
                     None => {
                         self.doors[index].state = State::Looking {
                             until: now + LOOKUP_TIMEOUT,
@@ -187,12 +189,12 @@ impl Doors {
         &mut self,
         net: &mut N,
         door: usize,
-        ips: Vec<IpAddr>,
+        addresses: Vec<SocketAddr>,
         now: Instant,
         wishes: &mut Vec<Wish>,
     ) {
-        if !ips.is_empty() {
-            self.doors[door].known = ips;
+        if !addresses.is_empty() {
+            self.doors[door].known = addresses;
         }
         if matches!(self.doors[door].state, State::Looking { .. }) {
             let known = self.doors[door].known.clone();
@@ -205,15 +207,16 @@ impl Doors {
         &mut self,
         net: &mut N,
         index: usize,
-        ips: &[IpAddr],
+        addresses: &[SocketAddr],
         now: Instant,
         wishes: &mut Vec<Wish>,
     ) {
         let (tries_max, pause) = (self.tries_max, self.pause);
         let door = &mut self.doors[index];
         let mut error = "its name has no address".to_owned();
-        for ip in ips {
-            match net.listen(index, SocketAddr::new(*ip, door.address.port())) {
+        for mut at in addresses.iter().copied() {
+            at.set_port(door.address.port());
+            match net.listen(index, at) {
                 Ok(at) => {
                     // Whoever connected since the socket was opened is announced by no edge that we can rely on.
                     door.knocked = true;

@@ -502,6 +502,7 @@ mod tests {
                 .unwrap();
         };
         assert_eq!(found.ticket, 7);
-        assert!(found.answer.unwrap().iter().any(IpAddr::is_loopback));
+        let answer = found.answer.unwrap();
+        assert!(answer.iter().any(|address| address.ip().is_loopback()));
     }
 }

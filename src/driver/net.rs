@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener},
+    net::{Shutdown, SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -72,8 +72,8 @@ pub type Waker = Arc<dyn Fn() + Send + Sync>;
 pub struct Found {
     /// The number given with the question.
     pub ticket: u64,
-    /// All addresses of the name, or what the resolver said.
-    pub answer: io::Result<Vec<IpAddr>>,
+    /// All addresses of the name, or what the resolver said. The ports mean nothing; the scopes of IPv6 addresses do.
+    pub answer: io::Result<Vec<SocketAddr>>,
 }
 
 /// The system under the loop.

@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{IpAddr, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
@@ -89,14 +89,14 @@ impl Resolver {
     }
 }
 
-fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
-    let mut ips = Vec::new();
-    for addr in (host, 0).to_socket_addrs()? {
-        if !ips.contains(&addr.ip()) {
-            ips.push(addr.ip());
+fn addresses(host: &str) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for address in (host, 0).to_socket_addrs()? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
         }
     }
-    Ok(ips)
+    Ok(addresses)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -104,6 +104,18 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn a_link_local_address_keeps_its_scope() {
+        // By number: interfaces are named differently everywhere.
+        let [SocketAddr::V6(address)] = addresses("fe80::1%1").unwrap()[..] else {
+            panic!("one literal is one address")
+        };
+        assert_eq!(
+            (address.ip().to_string(), address.scope_id()),
+            ("fe80::1".into(), 1)
+        );
+    }
 
     #[test]
     fn a_question_too_many_is_answered_with_an_error_and_all_others_are_asked() {

@@ -33,7 +33,8 @@ struct Route {
 #[derive(Debug)]
 struct Place {
     address: Address,
-    ips: Vec<IpAddr>,
+    /// With ports that mean nothing.
+    known: Vec<SocketAddr>,
     asking: bool,
 }
 
@@ -72,7 +73,11 @@ impl Routes {
     pub(super) fn insert(&mut self, peer: PeerId, addresses: &[Address]) {
         let place = |address: &Address| Place {
             address: address.clone(),
-            ips: address.ip().into_iter().collect(),
+            known: address
+                .ip()
+                .map(|ip| SocketAddr::new(ip, 0))
+                .into_iter()
+                .collect(),
             asking: false,
         };
         let places = addresses.iter().map(place).collect();
@@ -117,7 +122,8 @@ impl Routes {
     /// Whether connections of this peer come from here, as far as is known.
     pub(super) fn is_home(&self, peer: PeerId, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        let of = |place: &Place| place.ips.iter().any(|known| known.to_canonical() == ip);
+        let is_there = |known: &SocketAddr| known.ip().to_canonical() == ip;
+        let of = |place: &Place| place.known.iter().any(is_there);
         self.routes
             .get(&peer)
             .is_some_and(|route| route.places.iter().any(of))
@@ -156,7 +162,7 @@ impl Routes {
     pub(super) fn on_found(
         &mut self,
         ticket: u64,
-        ips: &[IpAddr],
+        addresses: &[SocketAddr],
     ) -> Option<(Asker, Option<Step>)> {
         let asker = self.asked.remove(&ticket)?;
         let Asker::Place(peer, index) = asker else {
@@ -166,13 +172,13 @@ impl Routes {
         let place = route.places.get_mut(index)?;
         place.asking = false;
         // The unspecified address would be this very machine.
-        let ips: Vec<IpAddr> = ips
+        let addresses: Vec<SocketAddr> = addresses
             .iter()
-            .filter(|ip| !ip.is_unspecified())
+            .filter(|address| !address.ip().is_unspecified())
             .copied()
             .collect();
-        if !ips.is_empty() {
-            place.ips = ips;
+        if !addresses.is_empty() {
+            place.known = addresses;
         }
         let ready = matches!(route.dial, Dial::Looking) && !route.is_asking();
         let step = ready.then(|| {
@@ -241,8 +247,8 @@ impl Route {
     fn connect(&mut self) -> Step {
         let mut rest = VecDeque::new();
         for place in &self.places {
-            for ip in &place.ips {
-                let addr = SocketAddr::new(*ip, place.address.port());
+            for mut addr in place.known.iter().copied() {
+                addr.set_port(place.address.port());
                 if rest.len() < ROUTES_MAX && !rest.contains(&addr) {
                     rest.push_back(addr);
                 }

@@ -442,7 +442,7 @@ impl Kernel {
             return;
         }
         let answer = answer
-            .map(|ip| vec![ip])
+            .map(|ip| vec![SocketAddr::new(ip, 0)])
             .ok_or_else(|| io::Error::other("no such name"));
         self.nodes[node].found.push_back(Found { ticket, answer });
         self.ring(node);

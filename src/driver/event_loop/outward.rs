@@ -28,12 +28,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Looks at what other threads have left.
     pub(super) fn answer(&mut self, now: Instant) {
         while let Some(found) = self.net.found() {
-            let ips = found.answer.unwrap_or_default();
-            match self.routes.on_found(found.ticket, &ips) {
+            let addresses = found.answer.unwrap_or_default();
+            match self.routes.on_found(found.ticket, &addresses) {
                 Some((Asker::Place(peer, _), Some(step))) => self.step(peer, step, None, now),
                 Some((Asker::Door(door), _)) => {
                     self.doors
-                        .on_found(&mut self.net, door, ips, now, &mut self.wishes);
+                        .on_found(&mut self.net, door, addresses, now, &mut self.wishes);
                 }
                 Some((Asker::Place(..), None)) | None => {}
             }
