@@ -244,7 +244,7 @@ impl Options {
         socket.set_tcp_nodelay(true)?;
         // Idle links are asked after, so that one number bounds the time to notice a dead peer (ZOOKEEPER-1748).
         let secs = self.dead_after.as_secs();
-        let idle = (secs * 2 / 5).max(1);
+        let idle = (secs * 2 / 5).clamp(1, MAX_IDLE);
         let probes = u32::try_from(secs.saturating_sub(idle).max(1))
             .unwrap_or(u32::MAX)
             .min(MAX_PROBES);
@@ -276,6 +276,9 @@ impl Options {
 
 /// The kernel takes at most this many keepalive probes (`MAX_TCP_KEEPCNT`).
 const MAX_PROBES: u32 = 127;
+
+/// And waits for the first one at most this many seconds (`MAX_TCP_KEEPIDLE`).
+const MAX_IDLE: u64 = 32767;
 
 impl Wire for TcpStream {
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -333,15 +336,19 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::{Config, Sid};
+    use crate::{Config, ConfigBuilder, Sid};
 
     fn net() -> MioNet {
-        let config = Config::builder(Sid(1))
-            .server(Sid(1), "127.0.0.1:0")
-            .peer_dead_after(Duration::from_secs(10))
-            .unsent_limit(Some(4321))
-            .build()
-            .unwrap();
+        net_with(|config| {
+            config
+                .peer_dead_after(Duration::from_secs(10))
+                .unsent_limit(Some(4321))
+        })
+    }
+
+    fn net_with(shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> MioNet {
+        let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0");
+        let config = shape(config).build().unwrap();
         MioNet::new(&config.knobs).unwrap()
     }
 
@@ -377,6 +384,19 @@ mod tests {
                 );
                 assert_eq!(socket.tcp_notsent_lowat().unwrap(), 4321);
             }
+        }
+    }
+
+    #[test]
+    fn every_time_that_the_configuration_allows_suits_the_kernel() {
+        let day = 24 * 60 * 60;
+        for secs in [2, 3, 5, 60, 320, 3600, 20 * 3600, 23 * 3600, day] {
+            let dead_after = Duration::from_secs(secs);
+            let mut net = net_with(|config| config.peer_dead_after(dead_after));
+            let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+            let dialed = net.dial(at);
+            assert!(dialed.is_ok(), "dead after {dead_after:?}: {dialed:?}");
+            accept(&mut net);
         }
     }
 
