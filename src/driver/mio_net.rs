@@ -146,6 +146,10 @@ impl Net for MioNet {
 
     fn adopt(&mut self, door: usize, listener: std::net::TcpListener) -> io::Result<SocketAddr> {
         listener.set_nonblocking(true)?;
+        if let Some(bytes) = self.options.receive_buffer {
+            // As in `listen`: inherited by whoever is accepted from now on.
+            SockRef::from(&listener).set_recv_buffer_size(bytes)?;
+        }
         self.install(door, TcpListener::from_std(listener))
     }
 
@@ -398,6 +402,23 @@ mod tests {
             assert!(dialed.is_ok(), "dead after {dead_after:?}: {dialed:?}");
             accept(&mut net);
         }
+    }
+
+    #[test]
+    fn connections_at_a_socket_that_was_handed_over_get_the_receive_buffer() {
+        let size = |handed_over: bool| {
+            let mut net = net_with(|config| config.receive_buffer(Some(10_000)));
+            let at = if handed_over {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                net.adopt(0, listener).unwrap()
+            } else {
+                net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap()
+            };
+            let _dialed = net.dial(at).unwrap();
+            let accepted = accept(&mut net);
+            SockRef::from(&accepted).recv_buffer_size().unwrap()
+        };
+        assert_eq!(size(true), size(false));
     }
 
     #[test]
