@@ -285,10 +285,20 @@ const MAX_PROBES: u32 = 127;
 const MAX_IDLE: u64 = 32767;
 
 impl Wire for TcpStream {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        // `writev(2)` raises SIGPIPE when the far end has hung up, which ends a process that does not ignore it.
+        SockRef::from(self).send_vectored_with_flags(bufs, MSG_NOSIGNAL)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         io::Write::write_vectored(&mut &*self, bufs)
     }
 }
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MSG_NOSIGNAL: i32 = 0x4000;
 
 impl Stream for TcpStream {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -452,6 +462,23 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn writing_to_who_has_hung_up_raises_no_signal() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let raised = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::clone(&raised)).unwrap();
+        let mut net = net();
+        let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let dialed = net.dial(at).unwrap();
+        let _accepted = accept(&mut net);
+        Stream::shutdown(&dialed, Shutdown::Write).unwrap();
+        let error = dialed.write(&[IoSlice::new(b"frame")]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert!(!raised.load(Ordering::Relaxed));
     }
 
     #[test]
