@@ -369,7 +369,8 @@ impl Drop for Post {
 
 fn take<T>(inbox: &Inbox<T>, idle: Idle, timeout: Option<Duration>) -> Result<T, RecvError> {
     let start = Instant::now();
-    let deadline = timeout.map(|timeout| start + timeout);
+    // A time that no clock reaches is no deadline.
+    let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
     if let Idle::Spin { for_at_most } = idle {
         let until = start + timeout.map_or(for_at_most, |timeout| timeout.min(for_at_most));
         while Instant::now() < until {

@@ -443,6 +443,16 @@ fn a_full_inbox_drops_its_oldest_and_counts_them() {
 }
 
 #[test]
+fn a_time_that_no_clock_reaches_is_waited_for() {
+    let mesh = Mesh::linked(&[1], &[], |builder| builder);
+    let one = &mesh.managers[0];
+    one.to_send(Sid(1), "to myself").unwrap();
+    let message = one.recv_timeout(Duration::MAX).unwrap();
+    assert_eq!(&message.payload[..], b"to myself");
+    one.events().recv_timeout(Duration::MAX).unwrap();
+}
+
+#[test]
 fn by_default_an_inbox_holds_a_hundred() {
     let pair = Pair::new();
     for number in 0..130_u64 {

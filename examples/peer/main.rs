@@ -225,7 +225,10 @@ fn run(config: Config, cli: &Cli) -> ExitCode {
     // Nobody waits for it: it may sit in a read that never ends.
     thread::spawn(move || commands.run());
 
-    let end = cli.seconds.map(|seconds| Instant::now() + seconds);
+    // A time that no clock reaches is no end.
+    let end = cli
+        .seconds
+        .and_then(|seconds| Instant::now().checked_add(seconds));
     let printed = print(&lines, &handle, end);
     // Who closed our output wants no more of us, and no complaint either.
     handle.request_halt();
