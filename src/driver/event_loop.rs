@@ -280,23 +280,24 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.handle.shared().set_loop_thread(turner);
         }
         let due = self.timeout();
-        let timeout = match (timeout, due) {
+        let mut timeout = match (timeout, due) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
         if let Idle::Spin { for_at_most } = self.knobs.idle {
-            let until =
-                self.net.now() + timeout.map_or(for_at_most, |timeout| timeout.min(for_at_most));
-            loop {
+            let start = self.net.now();
+            let at_most = timeout.map_or(for_at_most, |timeout| timeout.min(for_at_most));
+            let mut spun = Duration::ZERO;
+            while spun < at_most {
                 self.net.wait(Some(Duration::ZERO), &mut self.ready)?;
-                if !self.ready.is_empty() || timeout == Some(Duration::ZERO) {
+                if !self.ready.is_empty() {
                     return Ok(());
                 }
-                if self.net.now() >= until {
-                    break;
-                }
                 thread::yield_now();
+                spun = self.net.now().saturating_duration_since(start);
             }
+            // The time that was spun away is not slept as well.
+            timeout = timeout.map(|timeout| timeout.saturating_sub(spun));
         }
         self.net.wait(timeout, &mut self.ready)
     }
