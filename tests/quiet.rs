@@ -2,13 +2,14 @@
 
 use std::{
     io::{self, IoSlice},
-    net::{Shutdown, SocketAddr, TcpListener},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use quorum_cnx::{
-    Config, EventLoop, Found, Frame, Handle, Handler, Idle, Net, Ready, Sid, Stream, Waker, Wire,
+    Config, ConfigBuilder, EventLoop, Found, Frame, Handle, Handler, Idle, Listening, Net, Ready,
+    Sid, Stream, Waker, Wire,
 };
 
 /// What asking once costs.
@@ -16,6 +17,10 @@ const ASKING: Duration = Duration::from_millis(1);
 
 struct Nothing {
     now: Instant,
+    /// The lookups that were asked for.
+    asked: Vec<u64>,
+    /// Those that are answered.
+    answers: Vec<Found>,
 }
 
 /// There are no connections.
@@ -60,10 +65,12 @@ impl Net for Nothing {
         match *stream {}
     }
 
-    fn lookup(&mut self, _: u64, _: &str) {}
+    fn lookup(&mut self, ticket: u64, _: &str) {
+        self.asked.push(ticket);
+    }
 
     fn found(&mut self) -> Option<Found> {
-        None
+        self.answers.pop()
     }
 
     fn waker(&self) -> Waker {
@@ -101,16 +108,13 @@ impl Handler for Deaf {
     fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
 }
 
-fn event_loop(idle: Idle) -> EventLoop<Deaf, Nothing> {
-    let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:3181");
+fn event_loop(config: ConfigBuilder) -> EventLoop<Deaf, Nothing> {
     let net = Nothing {
         now: Instant::now(),
+        asked: Vec::new(),
+        answers: Vec::new(),
     };
-    let mut event_loop = EventLoop::on_net(config.idle(idle).build().unwrap(), Deaf, net).unwrap();
-    // The first one finds out that nobody waits at the door.
-    event_loop.turn(Some(Duration::ZERO)).unwrap();
-    assert_eq!(event_loop.timeout(), None);
-    event_loop
+    EventLoop::on_net(config.build().unwrap(), Deaf, net).unwrap()
 }
 
 #[test]
@@ -118,7 +122,11 @@ fn a_turn_takes_its_time_and_no_more_whatever_it_does_meanwhile() {
     let millis = Duration::from_millis;
     let spin = |for_at_most| Idle::Spin { for_at_most };
     for idle in [Idle::Block, spin(millis(10)), spin(millis(100))] {
-        let mut event_loop = event_loop(idle);
+        let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:3181");
+        let mut event_loop = event_loop(config.idle(idle));
+        // The first one finds out that nobody waits at the door.
+        event_loop.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!(event_loop.timeout(), None);
         for wait in [5, 10, 25, 200].map(millis) {
             let start = event_loop.net().now();
             event_loop.turn(Some(wait)).unwrap();
@@ -130,4 +138,28 @@ fn a_turn_takes_its_time_and_no_more_whatever_it_does_meanwhile() {
             );
         }
     }
+}
+
+#[test]
+fn a_lookup_that_hangs_is_not_asked_for_again() {
+    let config = Config::builder(Sid(1))
+        .server(Sid(1), "one.example:3181")
+        .server(Sid(2), "two.example:3181")
+        .listen_tries(0);
+    let mut event_loop = event_loop(config);
+    let start = event_loop.net().now();
+    while event_loop.net().now() - start < Duration::from_secs(600) {
+        event_loop.turn(None).unwrap();
+    }
+    // One for the own name, one for the peer's.
+    assert_eq!(event_loop.net().asked.len(), 2);
+    for ticket in event_loop.net().asked.clone() {
+        event_loop.net().answers.push(Found {
+            ticket,
+            answer: Ok(vec![IpAddr::from([127, 0, 0, 1])]),
+        });
+    }
+    event_loop.turn(Some(Duration::ZERO)).unwrap();
+    let open = [Listening::Open("127.0.0.1:3181".parse().unwrap())];
+    assert_eq!(event_loop.handle().listening(), open);
 }

@@ -3,6 +3,7 @@
 //! An accepted connection never closes its listening socket, and a lost one never ends the process.
 
 use std::{
+    mem,
     net::{IpAddr, SocketAddr, TcpListener},
     time::{Duration, Instant},
 };
@@ -29,6 +30,8 @@ struct Door {
     tries: u32,
     /// Where its name pointed to when it was last looked up.
     known: Vec<IpAddr>,
+    /// True exactly when its name is being looked up, be it for an earlier try: a lookup may outlast several.
+    asking: bool,
     /// True exactly when connections may wait to be accepted.
     knocked: bool,
 }
@@ -71,6 +74,7 @@ impl Doors {
                 state: State::Waiting { until: now },
                 tries: 0,
                 known: Vec::new(),
+                asking: false,
                 knocked: false,
             })
             .collect();
@@ -107,6 +111,7 @@ impl Doors {
                 state: State::Open { resting: None },
                 tries: 0,
                 known: Vec::new(),
+                asking: false,
                 knocked: true,
             });
             wishes.extend([
@@ -167,10 +172,10 @@ impl Doors {
                         self.doors[index].state = State::Looking {
                             until: now + LOOKUP_TIMEOUT,
                         };
-                        wishes.push(Wish::Lookup(
-                            index,
-                            self.doors[index].address.host().to_owned(),
-                        ));
+                        if !mem::replace(&mut self.doors[index].asking, true) {
+                            let host = self.doors[index].address.host().to_owned();
+                            wishes.push(Wish::Lookup(index, host));
+                        }
                     }
                 },
                 State::Looking { .. } => {
@@ -191,6 +196,7 @@ impl Doors {
         now: Instant,
         wishes: &mut Vec<Wish>,
     ) {
+        self.doors[door].asking = false;
         if !ips.is_empty() {
             self.doors[door].known = ips;
         }
