@@ -5,7 +5,7 @@
 use std::{
     fmt,
     io::{self, IoSlice},
-    net::{IpAddr, Shutdown, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -124,11 +124,16 @@ impl Net for MioNet {
     }
 
     fn listen(&mut self, door: usize, at: SocketAddr) -> io::Result<SocketAddr> {
-        let socket = Socket::new(
-            Domain::for_address(at),
-            Type::STREAM.nonblocking(),
-            Some(Protocol::TCP),
-        )?;
+        let kind = Type::STREAM.nonblocking();
+        let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port()));
+        let (socket, at) = match Socket::new(Domain::for_address(at), kind, Some(Protocol::TCP)) {
+            // Without IPv6 in the kernel, all addresses are those of IPv4.
+            Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) && is_any_v6(at) => {
+                let socket = Socket::new(Domain::IPV4, kind, Some(Protocol::TCP))?;
+                (socket, any_v4)
+            }
+            socket => (socket?, at),
+        };
         // A restarted server must get its port while old connections linger (ZOOKEEPER-275).
         socket.set_reuse_address(true)?;
         if at.is_ipv6() {
@@ -228,6 +233,15 @@ const _: () = assert!(
     ACCEPTS_PER_TURN > 0 && EVENTS_AT_ONCE > ACCEPTS_PER_TURN,
     "accepting alone must not fill a turn"
 );
+
+fn is_any_v6(at: SocketAddr) -> bool {
+    at.is_ipv6() && at.ip().is_unspecified()
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const EAFNOSUPPORT: i32 = 97;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const EAFNOSUPPORT: i32 = 47;
 
 /// `connect(2)` on a nonblocking socket says `EINPROGRESS`; `std` has no stable name for it on every platform.
 fn in_progress(error: &io::Error) -> bool {
