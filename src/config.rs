@@ -530,13 +530,14 @@ fn wildcards(own: &[Address]) -> Vec<Address> {
     let mut ports: Vec<u16> = own.iter().map(Address::port).collect();
     ports.sort_unstable();
     ports.dedup();
-    let any_v6 = own
+    // A name may point to either kind, and to another one tomorrow.
+    let only_v4 = own
         .iter()
-        .any(|address| matches!(address.ip(), Some(IpAddr::V6(_))));
+        .all(|address| matches!(address.ip(), Some(IpAddr::V4(_))));
     // A socket bound to `::` takes IPv4 as well.
     ports
         .into_iter()
-        .map(|port| Address::new(if any_v6 { "::" } else { "0.0.0.0" }, port))
+        .map(|port| Address::new(if only_v4 { "0.0.0.0" } else { "::" }, port))
         .collect()
 }
 

@@ -477,6 +477,14 @@ fn it_halts_when_its_time_is_over() {
 }
 
 #[test]
+fn a_time_that_no_clock_reaches_is_no_end() {
+    let places = places::<1>();
+    let peer = Peer::start(1, &servers(&places), &["--seconds", "1e19"]);
+    peer.next("listening");
+    peer.quit();
+}
+
+#[test]
 fn who_closes_its_output_ends_it_quietly() {
     let places = places::<1>();
     let mut peer = Peer::start_unread(1, &servers(&places), &[]);

@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     io,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _},
     panic::{self, AssertUnwindSafe},
     sync::{
@@ -1231,6 +1231,23 @@ fn a_port_that_the_kernel_chooses_is_advertised() {
         _ => None,
     });
     assert_eq!(event, at);
+}
+
+/// As Java's wildcard: a name may point to addresses of either kind.
+#[test]
+fn on_all_ips_means_those_of_both_kinds() {
+    for own in ["localhost:0", "[::1]:0"] {
+        let config = configure(OWN, &[(OWN, own)]).listen_on_all_ips(true);
+        let manager = CnxManager::start(config.build().unwrap()).unwrap();
+        let Listening::Open(at) = manager.listening()[0] else {
+            panic!("{:?}", manager.listening())
+        };
+        TcpStream::connect(("127.0.0.1", at.port())).unwrap();
+        // A machine without IPv6 has no such address.
+        if TcpListener::bind("[::1]:0").is_ok() {
+            TcpStream::connect(("::1", at.port())).unwrap();
+        }
+    }
 }
 
 #[test]

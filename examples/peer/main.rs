@@ -225,6 +225,7 @@ fn run(config: Config, cli: &Cli) -> ExitCode {
     // Nobody waits for it: it may sit in a read that never ends.
     thread::spawn(move || commands.run());
 
+    // A time that no clock reaches is no end.
     let end = cli
         .seconds
         .and_then(|seconds| Instant::now().checked_add(seconds));

@@ -3,6 +3,7 @@
 //! An accepted connection never closes its listening socket, and a lost one never ends the process.
 
 use std::{
+    mem,
     net::{SocketAddr, TcpListener},
     time::{Duration, Instant},
 };
@@ -30,6 +31,8 @@ struct Door {
     tries: u32,
     /// Where its name pointed to when it was last looked up, with ports that mean nothing.
     known: Vec<SocketAddr>,
+    /// True exactly when its name is being looked up, be it for an earlier try: a lookup may outlast several.
+    asking: bool,
     /// True exactly when connections may wait to be accepted.
     knocked: bool,
 }
@@ -72,6 +75,7 @@ impl Doors {
                 state: State::Waiting { until: now },
                 tries: 0,
                 known: Vec::new(),
+                asking: false,
                 knocked: false,
             })
             .collect();
@@ -108,6 +112,7 @@ impl Doors {
                 state: State::Open { resting: None },
                 tries: 0,
                 known: Vec::new(),
+                asking: false,
                 knocked: true,
             });
             wishes.extend([
@@ -169,10 +174,10 @@ impl Doors {
                         self.doors[index].state = State::Looking {
                             until: now + LOOKUP_TIMEOUT,
                         };
-                        wishes.push(Wish::Lookup(
-                            index,
-                            self.doors[index].address.host().to_owned(),
-                        ));
+                        if !mem::replace(&mut self.doors[index].asking, true) {
+                            let host = self.doors[index].address.host().to_owned();
+                            wishes.push(Wish::Lookup(index, host));
+                        }
                     }
                 },
                 State::Looking { .. } => {
@@ -193,6 +198,7 @@ impl Doors {
         now: Instant,
         wishes: &mut Vec<Wish>,
     ) {
+        self.doors[door].asking = false;
         if !addresses.is_empty() {
             self.doors[door].known = addresses;
         }

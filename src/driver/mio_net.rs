@@ -5,7 +5,7 @@
 use std::{
     fmt,
     io::{self, IoSlice},
-    net::{IpAddr, Shutdown, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -124,11 +124,16 @@ impl Net for MioNet {
     }
 
     fn listen(&mut self, door: usize, at: SocketAddr) -> io::Result<SocketAddr> {
-        let socket = Socket::new(
-            Domain::for_address(at),
-            Type::STREAM.nonblocking(),
-            Some(Protocol::TCP),
-        )?;
+        let kind = Type::STREAM.nonblocking();
+        let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port()));
+        let (socket, at) = match Socket::new(Domain::for_address(at), kind, Some(Protocol::TCP)) {
+            // Without IPv6 in the kernel, all addresses are those of IPv4.
+            Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) && is_any_v6(at) => {
+                let socket = Socket::new(Domain::IPV4, kind, Some(Protocol::TCP))?;
+                (socket, any_v4)
+            }
+            socket => (socket?, at),
+        };
         // A restarted server must get its port while old connections linger (ZOOKEEPER-275).
         socket.set_reuse_address(true)?;
         if at.is_ipv6() {
@@ -222,6 +227,15 @@ const _: () = assert!(
     "accepting alone must not fill a turn"
 );
 
+fn is_any_v6(at: SocketAddr) -> bool {
+    at.is_ipv6() && at.ip().is_unspecified()
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const EAFNOSUPPORT: i32 = 97;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const EAFNOSUPPORT: i32 = 47;
+
 /// `connect(2)` on a nonblocking socket says `EINPROGRESS`; `std` has no stable name for it on every platform.
 fn in_progress(error: &io::Error) -> bool {
     matches!(
@@ -287,10 +301,20 @@ const MAX_PROBES: u32 = 127;
 const MAX_IDLE_SECS: u64 = 32_767;
 
 impl Wire for TcpStream {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        // `writev(2)` raises SIGPIPE when the far end has hung up, which ends a process that does not ignore it.
+        SockRef::from(self).send_vectored_with_flags(bufs, MSG_NOSIGNAL)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         io::Write::write_vectored(&mut &*self, bufs)
     }
 }
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MSG_NOSIGNAL: i32 = 0x4000;
 
 impl Stream for TcpStream {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -462,6 +486,23 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn writing_to_who_has_hung_up_raises_no_signal() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let raised = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::clone(&raised)).unwrap();
+        let mut net = net();
+        let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let dialed = net.dial(at).unwrap();
+        let _accepted = accept(&mut net);
+        Stream::shutdown(&dialed, Shutdown::Write).unwrap();
+        let error = dialed.write(&[IoSlice::new(b"frame")]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert!(!raised.load(Ordering::Relaxed));
     }
 
     #[test]
