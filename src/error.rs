@@ -147,6 +147,9 @@ pub enum Reason {
     ClosedEarly,
     /// The kernel reported an error, a reset for instance.
     Io(io::ErrorKind),
+    /// The kernel reported an error that has no [`io::ErrorKind`] of its own, by this number (`errno(3)`): out of
+    /// descriptors, for instance.
+    Os(i32),
     /// The peer took nothing of what was sent to it for `peer_dead_after`, or answered no probe: its machine is gone or
     /// cannot be reached, or it has stopped reading.
     Dead,
@@ -191,7 +194,7 @@ impl Reason {
         match self {
             Self::Closed => "closed",
             Self::ClosedEarly => "closed-early",
-            Self::Io(_) => "io",
+            Self::Io(_) | Self::Os(_) => "io",
             Self::Dead => "dead",
             Self::BadLength(_) => "bad-length",
             Self::BadChallenge(_) => "bad-challenge",
@@ -226,7 +229,8 @@ impl Reason {
             | Self::OlderLives
             | Self::ClaimWaiting => Fault::Peer,
             Self::Io(_) | Self::Dead | Self::ConnectTimeout | Self::NoAddress(_) => Fault::Network,
-            Self::Evicted
+            Self::Os(_)
+            | Self::Evicted
             | Self::ObserversFull
             | Self::GuestsFull
             | Self::Replaced
@@ -238,7 +242,12 @@ impl Reason {
 
     /// The reason behind an error of the socket.
     pub(crate) fn of_io(error: &io::Error) -> Self {
-        Self::of_kind(error.kind())
+        // The kind of whatever has none cannot be named here, but no number is this large.
+        let nameless = io::Error::from_raw_os_error(i32::MAX).kind();
+        match error.raw_os_error() {
+            Some(number) if error.kind() == nameless => Self::Os(number),
+            _ => Self::of_kind(error.kind()),
+        }
     }
 
     /// The same. `ETIMEDOUT` is how the kernel says that the far end is dead.
@@ -256,6 +265,7 @@ impl fmt::Display for Reason {
             Self::Closed => f.write_str("closed by the far end"),
             Self::ClosedEarly => f.write_str("closed by the far end before its message was whole"),
             Self::Io(kind) => write!(f, "{kind}"),
+            Self::Os(number) => io::Error::from_raw_os_error(*number).fmt(f),
             Self::Dead => f.write_str("took nothing in time: it is dead, stopped or unreachable"),
             Self::BadLength(len) => write!(f, "a frame claims a length of {len} bytes"),
             Self::BadChallenge(why) => write!(f, "initial message: {why}"),
@@ -275,6 +285,33 @@ impl fmt::Display for Reason {
             Self::Superfluous => f.write_str("no longer needed, the peer came first"),
             Self::Dropped => f.write_str("dropped by the application"),
             Self::Halted => f.write_str("the connection manager has halted"),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_keeps_what_an_operator_needs() {
+        // ECONNREFUSED, EMFILE and ETIMEDOUT of Linux.
+        #[cfg(target_os = "linux")]
+        for (number, reason, said) in [
+            (
+                111,
+                Reason::Io(io::ErrorKind::ConnectionRefused),
+                "connection refused",
+            ),
+            (24, Reason::Os(24), "Too many open files (os error 24)"),
+            (
+                110,
+                Reason::Dead,
+                "took nothing in time: it is dead, stopped or unreachable",
+            ),
+        ] {
+            let of = Reason::of_io(&io::Error::from_raw_os_error(number));
+            assert_eq!((&of, of.to_string().as_str()), (&reason, said));
         }
     }
 }

@@ -84,6 +84,14 @@ pub enum Event {
         /// What the system said.
         error: String,
     },
+    /// A connection could not be accepted: it was gone already, or descriptors or memory are short, and accepting rests
+    /// for a moment. The listening socket stays open.
+    AcceptFailed {
+        /// Where it was to be accepted.
+        address: Address,
+        /// What the system said.
+        error: String,
+    },
     /// The tries to open a listening socket are used up: peers with a larger sid cannot reach this server there.
     ListenerLost {
         /// What was to be bound.

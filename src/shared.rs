@@ -358,6 +358,7 @@ impl Shared {
             inbox: Queue::of(&self.inbox),
             events: Queue::default(),
             accepted: counters.accepted.read(),
+            accept_failures: counters.accept_failures.read(),
             kept: counters.kept.read(),
             pending: counters.pending.read(),
             knocks: counters.knocks.read(),

@@ -32,6 +32,8 @@ pub struct Stats {
     pub events: Queue,
     /// Connections accepted: each was kept, was a knock, was refused, or is pending.
     pub accepted: u64,
+    /// Connections that could not be accepted.
+    pub accept_failures: u64,
     /// Accepted connections that became the link of their peer.
     pub kept: u64,
     /// Accepted connections that were knocks of peers with a smaller sid.
@@ -243,6 +245,7 @@ pub(crate) struct PeerCounters {
 pub(crate) struct Counters {
     pub(crate) loopback: Counter,
     pub(crate) accepted: Counter,
+    pub(crate) accept_failures: Counter,
     pub(crate) kept: Counter,
     pub(crate) pending: Counter,
     pub(crate) knocks: Counter,

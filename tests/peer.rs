@@ -529,9 +529,12 @@ fn who_is_out_of_descriptors_recovers() {
     let mut two = Peer::start(2, &servers, &[]);
     assert_eq!(two.next("up")["sid"], 1);
     two.tell("send 1 still here");
+    let told = one.next("accept-failed")["message"].take();
+    assert!(told.as_str().unwrap().contains("open files"), "{told}");
     assert_eq!(one.next("frame"), frame(2, "still here"));
     let stats = one.stats();
     assert!(stats["rejected"]["evicted"].as_u64() > Some(0), "{stats}");
+    assert!(stats["accept_failures"].as_u64() > Some(0), "{stats}");
     // With descriptors to spare, everybody is looked at.
     drop(silent);
     eventually("all are gone", || one.stats()["pending"] == 0);

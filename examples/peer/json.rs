@@ -28,6 +28,9 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::ListenFailed { address, error } => json!({
             "event": "listen-failed", "addr": address.to_string(), "message": error,
         }),
+        Event::AcceptFailed { address, error } => json!({
+            "event": "accept-failed", "addr": address.to_string(), "message": error,
+        }),
         Event::ListenerLost { address } => {
             json!({ "event": "listener-lost", "addr": address.to_string() })
         }
@@ -64,6 +67,7 @@ pub(crate) fn stats(stats: &Stats, lines: &State) -> Value {
         // On their way from this server to itself, before they come to the inbox.
         "loopback_inbox": queue(&stats.inbox),
         "accepted": stats.accepted,
+        "accept_failures": stats.accept_failures,
         "kept": stats.kept,
         "knocks": stats.knocks,
         "rejected": stats.rejected,

@@ -99,7 +99,8 @@ To send one frame and be done:
   printf 'send 1 hello\\nflush\\nquit\\n' | peer --sid 2 --server ...
 
 Standard output has one JSON object a line, with the field `event`: listening, listen-failed,
-listener-lost, up, down, dial-failed, rejected, frame, sent, stats, slow-turn, error, halted.
+listener-lost, accept-failed, up, down, dial-failed, rejected, frame, sent, stats, slow-turn, error,
+halted.
 
 Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if the loop died.";
 

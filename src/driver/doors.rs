@@ -154,6 +154,11 @@ impl Doors {
         };
     }
 
+    /// Where this door is, as it was configured.
+    pub(super) fn address(&self, door: usize) -> &Address {
+        &self.doors[door].address
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.doors.iter().filter_map(|door| door.due()).min()
     }

@@ -444,6 +444,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         match &event {
             Event::Down { reason, .. } => counters.downs.count(reason.name()),
             Event::Rejected { reason, .. } => counters.rejected.count(reason.name()),
+            Event::AcceptFailed { .. } => counters.accept_failures.add(1),
             _ => {}
         }
         self.journal.write(&event, now);

@@ -52,7 +52,7 @@ impl Journal {
             Event::DialFailed { sid, .. } => (log::Level::Warn, Some(About::Peer(*sid))),
             // Whom a refused connection claims to be is its own word.
             Event::Rejected { .. } => (log::Level::Warn, Some(About::Strangers)),
-            Event::ListenFailed { .. } | Event::SlowTurn { .. } => {
+            Event::ListenFailed { .. } | Event::AcceptFailed { .. } | Event::SlowTurn { .. } => {
                 (log::Level::Warn, Some(About::Ourselves))
             }
         };
@@ -105,6 +105,9 @@ impl std::fmt::Display for Line<'_> {
             Event::Listening { addr } => write!(f, "listening on {addr}"),
             Event::ListenFailed { address, error } => {
                 write!(f, "cannot listen on {address}: {error}")
+            }
+            Event::AcceptFailed { address, error } => {
+                write!(f, "cannot accept a connection on {address}: {error}")
             }
             Event::ListenerLost { address } => write!(
                 f,

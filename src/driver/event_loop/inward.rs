@@ -37,6 +37,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     Err(error) => {
                         // Most errors concern the one connection that is already gone again: accept(2).
                         errors += 1;
+                        let failed = Event::AcceptFailed {
+                            address: self.doors.address(door).clone(),
+                            error: error.to_string(),
+                        };
+                        self.tell(failed, now);
                         if is_exhaustion(&error) || errors >= ACCEPT_ERRORS_MAX {
                             self.doors.on_exhausted(door, now);
                             // A descriptor for whoever comes next: the silent ones have had theirs.
