@@ -54,6 +54,10 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Last ceiling of it. It stays below the time that an election waits for an answer.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// A link that has lasted this long, or for the last ceiling of the backoff if that is shorter, has proved its peer: the
+/// backoff starts anew.
+pub const PROVEN_AFTER: Duration = Duration::from_secs(1);
+
 /// How long one `connect(2)` may take (`zookeeper.cnxTimeout`).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

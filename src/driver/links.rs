@@ -49,7 +49,6 @@ pub(super) enum Phase {
         peer: PeerId,
         frames: Assembler,
         held: Vec<u8>,
-        proved: bool,
     },
     /// It has ended and is closed at the end of the turn.
     Buried,

@@ -124,25 +124,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             handler,
             handle,
             stage,
-            roster,
             ..
         } = self;
         let link = links.get_mut(key)?;
-        let Phase::Open {
-            peer: id,
-            frames,
-            held,
-            proved,
-        } = &mut link.phase
-        else {
+        let Phase::Open { peer, frames, held } = &mut link.phase else {
             return None;
         };
-        let (id, peer) = (
-            *id,
-            peers[id.0 as usize]
-                .as_ref()
-                .expect("an open link has a peer"),
-        );
+        let peer = peers[peer.0 as usize]
+            .as_ref()
+            .expect("an open link has a peer");
         let (mut count, mut bytes) = (0, 0);
         let pumped = pump::frames(&*link.stream, frames, held, stage, link.ended, |payload| {
             count += 1;
@@ -154,9 +144,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             peer.counters.frames.add(count);
             peer.counters.bytes.add(bytes);
             handler.on_burst_end(handle);
-            if !mem::replace(proved, true) {
-                roster.on_proof(id, key);
-            }
         }
         match pumped {
             Pumped::Dry => None,

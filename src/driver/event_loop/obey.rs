@@ -73,7 +73,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             peer: id,
             frames: Assembler::default(),
             held: mem::take(held),
-            proved: false,
         };
         self.links.advance(key, phase, None);
         peer.linked.store(true, Ordering::Release);
