@@ -1019,6 +1019,29 @@ fn an_error_of_the_old_link_does_not_end_the_new_one() {
     assert_eq!(stats.ups, 2);
 }
 
+/// With two addresses, connections of one peer wait in two queues, whose order among each other nobody knows.
+#[test]
+fn a_connection_that_its_dialer_has_given_up_replaces_nothing_and_brings_nothing() {
+    let second = listener();
+    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {});
+    let (mut event_loop, first, _peer_at) =
+        event_loop(handler, |builder| builder.listener(second.0));
+    let older = Puppet::say(HOME, &second.1, &[bare(PEER), frame("older")].concat());
+    older.reset();
+    let mut newer = Puppet::say(HOME, &first, &[bare(PEER), frame("newer")].concat());
+    turn_until(&mut event_loop, "both are seen", |handle| {
+        let stats = handle.stats();
+        stats.accepted == 2 && stats.pending == 0 && stats.received.frames > 0
+    });
+    let handle = event_loop.handle().clone();
+    handle.to_send(Sid(PEER), "answer").unwrap();
+    assert_eq!(newer.recv(), b"answer");
+    let got: Vec<Bytes> = told.frames.try_iter().map(|(_, bytes)| bytes).collect();
+    assert_eq!(got, ["newer"]);
+    let stats = handle.stats();
+    assert_eq!((stats.ups, stats.rejected), (1, [("io", 1)].into()));
+}
+
 // When peers are dialed.
 
 #[test]

@@ -20,11 +20,12 @@ pub trait Stream: Wire + 'static {
     /// `WouldBlock` when nothing is there; the connection is reported readable once there is.
     fn read(&self, buf: &mut [u8]) -> io::Result<usize>;
 
-    /// Whether a dialed connection stands; `false` while that is not known yet.
+    /// Whether the connection stands; `false` while that is not known yet, or not any more. That the far end has ended its
+    /// side makes no difference.
     ///
     /// # Errors
     ///
-    /// Why it could not be made.
+    /// Why it could not be made, or why it broke.
     fn connected(&self) -> io::Result<bool>;
 
     /// Ends one or both directions, as `shutdown(2)` does.

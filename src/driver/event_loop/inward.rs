@@ -165,10 +165,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         };
         match pump::hello(&*link.stream, heard) {
             Ok(None) => {}
-            Ok(Some(hello)) => {
-                let (held, addr) = (mem::take(heard), link.addr);
-                self.introduce(key, &hello, held, addr, now);
-            }
+            Ok(Some(hello)) => match link.stream.connected() {
+                Ok(true) => {
+                    let (held, addr) = (mem::take(heard), link.addr);
+                    self.introduce(key, &hello, held, addr, now);
+                }
+                // Its dialer has given it up. It may have waited longer than a newer one at another listening socket,
+                // and must neither replace that nor bring frames older than those that came over it.
+                Ok(false) => self.end(key, Reason::Closed, now),
+                Err(error) => self.end(key, Reason::of_io(&error), now),
+            },
             Err(Pumped::End(reason)) => self.end(key, reason, now),
             Err(Pumped::Dry | Pumped::More) => {}
         }
