@@ -45,6 +45,9 @@ pub const PENDING_MAX: usize = 256;
 /// Connections accepted in one turn, so that a flood of them leaves time for the links.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
+/// Events taken from the kernel in one turn; more of them come with the next, which is due at once.
+pub const EVENTS_PER_TURN: usize = 1024;
+
 /// Frames that one caller of `to_send` writes for others before it leaves the rest to the loop.
 pub const PEN_FRAMES_MAX: usize = 16;
 
@@ -131,6 +134,10 @@ const _: () = assert!(
 const _: () = assert!(
     size_of::<Event>() < 200,
     "EVENTS_MAX bounds the memory of events by this"
+);
+const _: () = assert!(
+    ACCEPTS_PER_TURN > 0 && EVENTS_PER_TURN > ACCEPTS_PER_TURN,
+    "accepting alone must not fill a turn"
 );
 const _: () = assert!(
     BACKOFF_MIN.as_millis() <= BACKOFF_MAX.as_millis(),

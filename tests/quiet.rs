@@ -9,7 +9,7 @@ use std::{
 
 use quorum_cnx::{
     Config, ConfigBuilder, EventLoop, Found, Frame, Handle, Handler, Idle, Listening, Net, Ready,
-    Sid, Stream, Waker, Wire,
+    Sid, Stream, Waker, Wire, limits,
 };
 
 /// What asking once costs.
@@ -17,6 +17,8 @@ const ASKING: Duration = Duration::from_millis(1);
 
 struct Nothing {
     now: Instant,
+    /// So many things are ready in the next wait.
+    ready: usize,
     /// The lookups that were asked for.
     asked: Vec<u64>,
     /// Those that are answered.
@@ -34,7 +36,11 @@ impl Net for Nothing {
         self.now
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, _: &mut Vec<Ready>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        ready.extend(std::iter::repeat_n(
+            Ready::Bell,
+            std::mem::take(&mut self.ready),
+        ));
         self.now += timeout.expect("nothing would end this wait").max(ASKING);
         Ok(())
     }
@@ -111,6 +117,7 @@ impl Handler for Deaf {
 fn event_loop(config: ConfigBuilder) -> EventLoop<Deaf, Nothing> {
     let net = Nothing {
         now: Instant::now(),
+        ready: 0,
         asked: Vec::new(),
         answers: Vec::new(),
     };
@@ -137,6 +144,22 @@ fn a_turn_takes_its_time_and_no_more_whatever_it_does_meanwhile() {
                 "{idle:?}: {took:?} in place of {wait:?}"
             );
         }
+    }
+}
+
+/// The application's own poll, if it is edge-triggered, says only once that the loop has something to do.
+#[test]
+fn a_turn_that_took_all_it_may_is_followed_by_another() {
+    let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:3181");
+    let mut event_loop = event_loop(config);
+    event_loop.turn(Some(Duration::ZERO)).unwrap();
+    for (ready, due) in [
+        (limits::EVENTS_PER_TURN, Some(Duration::ZERO)),
+        (limits::EVENTS_PER_TURN - 1, None),
+    ] {
+        event_loop.net().ready = ready;
+        event_loop.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!(event_loop.timeout(), due);
     }
 }
 

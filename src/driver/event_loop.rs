@@ -26,7 +26,7 @@ use crate::{
     config::{Config, Dial, Idle, Knobs, Replace, Unknown},
     error::Reason,
     handler::{Event, Handler, Message},
-    limits::{CHALLENGE_MARGIN, SLOW_TURN, STAGE_BYTES},
+    limits::{CHALLENGE_MARGIN, EVENTS_PER_TURN, SLOW_TURN, STAGE_BYTES},
     manager::Handle,
     proto::{Action, Address, LinkKey, PeerId, Roster, Rules},
     share::{Doorbell, Inbox},
@@ -95,6 +95,9 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     wishes: Vec<Wish>,
     /// Who turned last.
     turner: Option<ThreadId>,
+    /// True exactly when the last turn took as many events as one may, so that more may wait. Whoever nests this loop in
+    /// another that is edge-triggered, as mio is, has had his edge.
+    crowded: bool,
     /// True exactly when the loop was asked to halt.
     halting: bool,
     /// True exactly when a turn has begun and not come to its end.
@@ -128,7 +131,8 @@ impl<H: Handler> EventLoop<H> {
 }
 
 impl<H: Handler> AsFd for EventLoop<H> {
-    /// Readable (level-triggered) when a turn has something to do.
+    /// Readable (level-triggered) when a turn has something to do. Who watches it edge-triggered turns the loop also for as
+    /// long as [`timeout`](EventLoop::timeout) is zero.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net.as_fd()
     }
@@ -224,6 +228,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             notes: Vec::new(),
             wishes,
             turner: None,
+            crowded: false,
             halting: false,
             turning: false,
         };
@@ -261,7 +266,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// How long a turn may wait at most until something is due; `None`: for ever.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
-        if !self.busy.is_empty() || self.doors.knocked().next().is_some() {
+        if self.crowded || !self.busy.is_empty() || self.doors.knocked().next().is_some() {
             return Some(Duration::ZERO);
         }
         let deadlines = [
@@ -351,6 +356,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     fn note(&mut self) {
+        self.crowded = self.ready.len() >= EVENTS_PER_TURN;
         for ready in self.ready.drain(..) {
             let Ready::Link {
                 token,

@@ -24,16 +24,13 @@ use super::{
 };
 use crate::{
     config::Knobs,
-    limits::{ACCEPTS_PER_TURN, LISTEN_BACKLOG},
+    limits::{EVENTS_PER_TURN, LISTEN_BACKLOG},
     share::Wire,
 };
 
 /// Tokens of connections are places in a slab and stay far below these.
 const BELL: Token = Token(usize::MAX);
 const FIRST_DOOR: usize = usize::MAX - 1;
-
-/// Events taken from the kernel in one wait; more of them come with the next.
-const EVENTS_AT_ONCE: usize = 1024;
 
 /// The real network.
 pub struct MioNet {
@@ -66,7 +63,7 @@ impl MioNet {
         });
         Ok(Self {
             poll,
-            events: Events::with_capacity(EVENTS_AT_ONCE),
+            events: Events::with_capacity(EVENTS_PER_TURN),
             doors: Vec::new(),
             resolver: Resolver::new(waker.clone()),
             waker,
@@ -222,10 +219,6 @@ impl Net for MioNet {
 
 /// Listening sockets that fit between the tokens.
 const MAX_DOORS: usize = 1 << 16;
-const _: () = assert!(
-    ACCEPTS_PER_TURN > 0 && EVENTS_AT_ONCE > ACCEPTS_PER_TURN,
-    "accepting alone must not fill a turn"
-);
 
 fn is_any_v6(at: SocketAddr) -> bool {
     at.is_ipv6() && at.ip().is_unspecified()
