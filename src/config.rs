@@ -298,8 +298,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Listens on the wildcard address with each own port (`quorumListenOnAllIPs`): `0.0.0.0`, or `::`, which takes IPv4 as
-    /// well, if an own address is an IPv6 literal. Off by default.
+    /// Listens on the wildcard address with each own port (`quorumListenOnAllIPs`): `::`, which takes IPv4 as well, or
+    /// `0.0.0.0` if all own addresses are IPv4 literals. Off by default.
     pub fn listen_on_all_ips(mut self, yes: bool) -> Self {
         self.listen_on_all_ips = yes;
         self

@@ -85,8 +85,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Hands over what the application sent to this server itself.
     pub(super) fn loop_back(&mut self, shared: &Shared) {
         let mut any = false;
-        // As many as can wait: those that the handler sends meanwhile have their turn in the next turn.
-        for _ in 0..self.knobs.inbox_frames {
+        // As many as wait now: those that the handler sends meanwhile ring the bell again, and come in the next turn.
+        for _ in 0..shared.inbox.counts().waiting {
             let Ok(message) = shared.inbox.try_pop() else {
                 break;
             };
