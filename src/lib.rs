@@ -139,7 +139,7 @@ mod shared;
 mod stats;
 mod zoo_cfg;
 
-pub use config::{Config, ConfigBuilder, Dial, Idle, Replace, Unknown};
+pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
 pub use driver::{EventLoop, Found, MioNet, Net, Ready, Stream, Waker};
 pub use error::{ConfigError, Fault, Reason, RecvError, SendError};
 pub use handler::{Event, Frame, Handler, Message};

@@ -67,6 +67,27 @@ impl Handle {
         self.shared.to_send(sid, frame.into())
     }
 
+    /// The same for bytes that the caller keeps: they are copied. In a queue this costs less than a `Bytes` does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`to_send`](Self::to_send).
+    pub fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<Sent, SendError> {
+        self.shared.to_send_slice(sid, frame)
+    }
+
+    /// Puts many frames at once; they are copied. Returns how many were taken, from the first on: with
+    /// [`Outbox::Queue`](crate::Outbox::Queue) fewer than given if the rest has no room. With
+    /// [`Outbox::Latest`](crate::Outbox::Latest) it is the same as one [`to_send`](Self::to_send) after the other.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`] if there is no room for the first one; else those of [`to_send`](Self::to_send), for any of the
+    /// frames. Nothing was taken then.
+    pub fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
+        self.shared.to_send_all(sid, frames)
+    }
+
     /// Asks for a link to `sid`, if there is none and none is underway.
     ///
     /// # Errors

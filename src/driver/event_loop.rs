@@ -186,7 +186,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 .find(member.sid)
                 .expect("the roster was made of the members");
             routes.insert(id, &member.addresses);
-            peers.push(Arc::new(Peer::new(id, member.sid)));
+            peers.push(Arc::new(Peer::new(id, member.sid, knobs.outbox)));
         }
         let waker = net.waker();
         let bell = Doorbell::new(move || waker());

@@ -4,13 +4,19 @@
 //! and is model-checked with loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
 
 mod doorbell;
+#[cfg(test)]
+mod fixture;
 mod inbox;
+mod latest;
 mod outbox;
+mod queue;
 
 pub(crate) use doorbell::{Doorbell, Notes};
 pub(crate) use inbox::{Inbox, Nothing};
+pub(crate) use latest::Latest;
 pub use outbox::Wire;
 pub(crate) use outbox::{Ask, Outbox, Put, Tally};
+pub(crate) use queue::Queue;
 
 /// The primitives of `std`, or loom's models of them.
 mod sync {
