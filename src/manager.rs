@@ -88,6 +88,17 @@ impl Handle {
         self.shared.to_send_all(sid, frames)
     }
 
+    /// Waits until a frame for `sid` would replace none and be taken: until the slot is free, or at least half of the
+    /// [queue](crate::Outbox::Queue). Returns whether it is, or the time has passed. On the loop's own thread, which alone
+    /// makes room, it does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`]. A loop that has halted has room, and [`to_send`](Self::to_send) says that it has halted.
+    pub fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
+        self.shared.wait_for_room(sid, timeout)
+    }
+
     /// Asks for a link to `sid`, if there is none and none is underway.
     ///
     /// # Errors

@@ -9,7 +9,8 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    thread::ThreadId,
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use crate::{
     limits::{FRAME_BYTES_MAX, PEN_FRAMES_MAX, WHOLE_FRAME_BYTES},
     manager::Sent,
     proto::{Address, PeerId, Sid},
-    share::{Ask, Doorbell, Inbox, Latest, Notes, Outbox, Put, Queue},
+    share::{Ask, Doorbell, Inbox, Notes, Outbox, Put},
     stats::{self, Counters, Incoming, Outgoing, PeerCounters, PeerStats, Stats},
 };
 
@@ -48,8 +49,8 @@ pub(crate) mod asked {
 impl Peer {
     pub(crate) fn new(id: PeerId, sid: Sid, outbox: config::Outbox) -> Self {
         let outbox = match outbox {
-            config::Outbox::Latest => Outbox::Latest(Latest::new(PEN_FRAMES_MAX)),
-            config::Outbox::Queue { bytes } => Outbox::Queue(Queue::new(bytes)),
+            config::Outbox::Latest => Outbox::latest(PEN_FRAMES_MAX),
+            config::Outbox::Queue { bytes } => Outbox::queue(bytes),
         };
         Self {
             id,
@@ -258,6 +259,22 @@ impl Shared {
             Some(peer) => self.put_all(&peer, frames),
             None => Err(SendError::UnknownPeer(sid)),
         }
+    }
+
+    /// See [`Handle::wait_for_room`](crate::Handle::wait_for_room).
+    pub(crate) fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
+        if sid == self.own {
+            return Ok(true);
+        }
+        let peer = self.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        if self.is_loop_thread(thread::current().id()) {
+            // Only this thread could make room.
+            return Ok(peer.outbox.has_room());
+        }
+        // A time that no clock reaches is for ever.
+        Ok(peer
+            .outbox
+            .wait_for_room(Instant::now().checked_add(timeout)))
     }
 
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<Sent, SendError> {

@@ -10,7 +10,7 @@ use std::{
 use super::sync::{
     Condvar, Mutex,
     atomic::{AtomicBool, Ordering},
-    lock,
+    lock, sleep,
 };
 
 #[derive(Debug)]
@@ -149,18 +149,7 @@ impl<T> Inbox<T> {
                 },
             };
             state.sleepers += 1;
-            state = match left {
-                None => self
-                    .arrived
-                    .wait(state)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner),
-                Some(left) => {
-                    self.arrived
-                        .wait_timeout(state, left)
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .0
-                }
-            };
+            state = sleep(&self.arrived, state, left);
             state.sleepers -= 1;
         }
     }

@@ -220,6 +220,12 @@ impl Latest {
         }
     }
 
+    /// Whether the slot is free.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = lock(&self.state);
+        state.next.is_none() || state.closed
+    }
+
     pub(crate) fn tally(&self) -> Tally {
         let state = lock(&self.state);
         let with_pen = match &state.pen {

@@ -6,11 +6,20 @@ use std::{
     fmt,
     io::{self, IoSlice},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
-use super::{latest::Latest, queue::Queue};
+use super::{
+    latest::Latest,
+    queue::Queue,
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        lock, sleep,
+    },
+};
 
 /// Where an outbox writes to: the write half of a connection.
 pub trait Wire: Send + Sync + fmt::Debug {
@@ -63,81 +72,116 @@ pub(crate) enum Ask {
 
 /// The outbox of one peer.
 #[derive(Debug)]
-pub(crate) enum Outbox {
+pub(crate) struct Outbox {
+    kind: Kind,
+    /// Threads in `wait_for_room`: nobody is notified when nobody sleeps.
+    sleepers: AtomicUsize,
+    /// Guards nothing: it is held while a sleeper makes sure that it must sleep, so that the notice cannot come in between.
+    bed: Mutex<()>,
+    room: Condvar,
+}
+
+#[derive(Debug)]
+enum Kind {
     Latest(Latest),
     Queue(Queue),
 }
 
 impl Outbox {
+    /// One slot. `frames_max`: how many frames one call writes before it leaves the rest to the loop.
+    pub(crate) fn latest(frames_max: usize) -> Self {
+        Self::new(Kind::Latest(Latest::new(frames_max)))
+    }
+
+    /// A queue of so many bytes.
+    pub(crate) fn queue(bytes_max: usize) -> Self {
+        Self::new(Kind::Queue(Queue::new(bytes_max)))
+    }
+
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            sleepers: AtomicUsize::new(0),
+            bed: Mutex::new(()),
+            room: Condvar::new(),
+        }
+    }
+
     pub(crate) fn is_queue(&self) -> bool {
-        matches!(self, Self::Queue(_))
+        matches!(self.kind, Kind::Queue(_))
     }
 
     /// Takes a frame.
     pub(crate) fn put(&self, frame: Bytes) -> (Put, Ask) {
-        match self {
-            Self::Latest(latest) => latest.put(frame),
-            Self::Queue(queue) => queue.put(frame),
-        }
+        let done = match &self.kind {
+            Kind::Latest(latest) => latest.put(frame),
+            Kind::Queue(queue) => return queue.put(frame),
+        };
+        // The slot may have been written out for others.
+        self.tell_room();
+        done
     }
 
     /// Takes the first of these frames, as many as there is room for: their number, with what became of the last.
     pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
-        match self {
-            Self::Latest(latest) => {
-                let (mut put, mut ask) = (Put::Queued, Ask::Nothing);
-                for frame in frames {
-                    let (next, more) = latest.put(Bytes::copy_from_slice(frame));
-                    put = next;
-                    if more != Ask::Nothing {
-                        ask = more;
-                    }
-                }
-                let taken = if put == Put::Closed { 0 } else { frames.len() };
-                (taken, put, ask)
-            }
-            Self::Queue(queue) => queue.put_all(frames),
+        if let Kind::Queue(queue) = &self.kind {
+            return queue.put_all(frames);
         }
+        let (mut put, mut ask) = (Put::Queued, Ask::Nothing);
+        for frame in frames {
+            let (next, more) = self.put(Bytes::copy_from_slice(frame));
+            put = next;
+            if more != Ask::Nothing {
+                ask = more;
+            }
+        }
+        let taken = if put == Put::Closed { 0 } else { frames.len() };
+        (taken, put, ask)
     }
 
     /// The socket is writable again, or somebody asked the loop to go on.
     pub(crate) fn resume(&self) -> Ask {
-        match self {
-            Self::Latest(latest) => latest.resume(),
-            Self::Queue(queue) => queue.resume(),
-        }
+        let ask = match &self.kind {
+            Kind::Latest(latest) => latest.resume(),
+            Kind::Queue(queue) => queue.resume(),
+        };
+        self.tell_room();
+        ask
     }
 
     /// A link has come up, perhaps in place of an older one.
     pub(crate) fn attach(&self, wire: Arc<dyn Wire>) -> Ask {
-        match self {
-            Self::Latest(latest) => latest.attach(wire),
-            Self::Queue(queue) => queue.attach(wire),
-        }
+        let ask = match &self.kind {
+            Kind::Latest(latest) => latest.attach(wire),
+            Kind::Queue(queue) => queue.attach(wire),
+        };
+        self.tell_room();
+        ask
     }
 
     /// The link has ended.
     pub(crate) fn detach(&self) {
-        match self {
-            Self::Latest(latest) => latest.detach(),
-            Self::Queue(queue) => queue.detach(),
+        match &self.kind {
+            Kind::Latest(latest) => latest.detach(),
+            Kind::Queue(queue) => queue.detach(),
         }
     }
 
     /// The peer is gone for good: what waits is discarded, nothing more is accepted.
     pub(crate) fn close(&self) {
-        match self {
-            Self::Latest(latest) => latest.close(),
-            Self::Queue(queue) => queue.close(),
+        match &self.kind {
+            Kind::Latest(latest) => latest.close(),
+            Kind::Queue(queue) => queue.close(),
         }
+        self.tell_room();
     }
 
     /// Why the link that was attached last cannot be written to. Whoever was told [`Ask::Broken`] asks this before he
     /// ends a link: a new one may have taken the place of the broken one by then.
     pub(crate) fn broken(&self) -> Option<io::ErrorKind> {
-        match self {
-            Self::Latest(latest) => latest.broken(),
-            Self::Queue(queue) => queue.broken(),
+        match &self.kind {
+            Kind::Latest(latest) => latest.broken(),
+            Kind::Queue(queue) => queue.broken(),
         }
     }
 
@@ -147,9 +191,81 @@ impl Outbox {
     }
 
     pub(crate) fn tally(&self) -> Tally {
-        match self {
-            Self::Latest(latest) => latest.tally(),
-            Self::Queue(queue) => queue.tally(),
+        match &self.kind {
+            Kind::Latest(latest) => latest.tally(),
+            Kind::Queue(queue) => queue.tally(),
+        }
+    }
+
+    /// Whether the slot is free, or at least half of the queue. A closed outbox has room: who puts into it learns more.
+    pub(crate) fn has_room(&self) -> bool {
+        match &self.kind {
+            Kind::Latest(latest) => latest.has_room(),
+            Kind::Queue(queue) => queue.has_room(),
+        }
+    }
+
+    /// Waits until there is room or the deadline has passed (`None`: for ever); says whether there is.
+    pub(crate) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
+        // Relaxed: it is the lock of the kind that orders this before or after what makes room. Who makes room after our look
+        // has that lock after us, and then sees the count.
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        let mut bed = lock(&self.bed);
+        let has_room = loop {
+            if self.has_room() {
+                break true;
+            }
+            let left = match deadline {
+                None => None,
+                Some(at) => match at.saturating_duration_since(Instant::now()) {
+                    Duration::ZERO => break false,
+                    left => Some(left),
+                },
+            };
+            bed = sleep(&self.room, bed, left);
+        };
+        drop(bed);
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
+        has_room
+    }
+
+    fn tell_room(&self) {
+        if self.sleepers.load(Ordering::Relaxed) > 0 && self.has_room() {
+            // Whoever has found no room is asleep once we have had this.
+            drop(lock(&self.bed));
+            self.room.notify_all();
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{sync::Arc as LoomArc, thread};
+
+    use super::{super::fixture::*, *};
+
+    #[test]
+    fn loom_who_waits_for_room_is_told_of_it() {
+        for outbox in [|| Outbox::latest(16), || Outbox::queue(12)] {
+            loom::model(move || {
+                let pipe = Pipe::with_room(0);
+                let outbox = LoomArc::new(outbox());
+                outbox.attach(pipe.clone());
+                outbox.put(frame(1));
+                outbox.put(frame(2));
+                let sender = {
+                    let outbox = LoomArc::clone(&outbox);
+                    thread::spawn(move || {
+                        assert!(outbox.wait_for_room(None));
+                        outbox.put(frame(3));
+                    })
+                };
+                pipe.make_room(100);
+                outbox.resume();
+                sender.join().unwrap();
+                outbox.resume();
+                assert_eq!(pipe.frames().0.last(), Some(&vec![3, 3]));
+            });
         }
     }
 }

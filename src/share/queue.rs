@@ -112,7 +112,15 @@ impl Queue {
 
     /// Takes the first of these frames, as many as there is room for: their number, and [`Put::Full`] if it is 0.
     pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
+        let need: usize = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
         let mut state = lock(&self.state);
+        if state.encode_all(frames, need, self.bytes_max) {
+            return (
+                frames.len(),
+                Put::Queued,
+                state.accepted(frames.len() as u64),
+            );
+        }
         let mut taken = 0;
         for frame in frames {
             if let Some(refusal) = state.refusal(frame.len(), self.bytes_max) {
@@ -160,6 +168,12 @@ impl Queue {
 
     pub(crate) fn broken(&self) -> Option<io::ErrorKind> {
         lock(&self.hand).broken
+    }
+
+    /// Whether half of it is free.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = lock(&self.state);
+        state.bytes <= self.bytes_max / 2 || state.closed
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -263,6 +277,28 @@ impl State {
         } else {
             None
         }
+    }
+
+    /// The usual case: there is room for all of them in the last run. Returns whether it was.
+    fn encode_all(&mut self, frames: &[&[u8]], need: usize, bytes_max: usize) -> bool {
+        let Some(Piece::Run {
+            bytes,
+            frames: count,
+        }) = self.pieces.back_mut()
+        else {
+            return false;
+        };
+        if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > bytes_max || self.closed {
+            return false;
+        }
+        bytes.reserve(need);
+        for frame in frames {
+            bytes.extend_from_slice(&prefix(frame.len()));
+            bytes.extend_from_slice(frame);
+        }
+        *count += frames.len() as u64;
+        self.bytes += need;
+        true
     }
 
     fn encode(&mut self, frame: &[u8]) {
