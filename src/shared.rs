@@ -16,9 +16,9 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    batch::Burst,
     config,
     error::SendError,
-    handler::Message,
     limits::{FRAME_BYTES_MAX, PEN_FRAMES_MAX, WHOLE_FRAME_BYTES},
     manager::Sent,
     proto::{Address, PeerId, Sid},
@@ -114,7 +114,7 @@ pub(crate) struct Shared {
     /// What guests that are gone had counted.
     departed: Mutex<(Outgoing, Incoming)>,
     /// Loopback goes here; in a manager it is the inbox of the application.
-    pub(crate) inbox: Arc<Inbox<Message>>,
+    pub(crate) inbox: Arc<Inbox<Burst>>,
     /// Whether the loop empties the inbox into its handler.
     inbox_is_for_the_loop: bool,
     pub(crate) bell: Doorbell,
@@ -132,7 +132,7 @@ impl Shared {
     pub(crate) fn new(
         own: Sid,
         members: Vec<Arc<Peer>>,
-        inbox: Arc<Inbox<Message>>,
+        inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
         bell: Doorbell,
     ) -> Self {
@@ -310,10 +310,7 @@ impl Shared {
     }
 
     fn loop_back(&self, frame: Bytes) -> Result<Sent, SendError> {
-        if !self.inbox.push(Message {
-            from: self.own,
-            payload: frame,
-        }) {
+        if !self.inbox.push(Burst::whole(self.own, frame)) {
             return Err(SendError::Halted);
         }
         self.counters.loopback.add(1);

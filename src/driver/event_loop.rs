@@ -23,9 +23,10 @@ use super::{
     routes::{Asker, Routes},
 };
 use crate::{
+    batch::Burst,
     config::{Config, Dial, Idle, Knobs, Replace, Unknown},
     error::Reason,
-    handler::{Event, Handler, Message},
+    handler::{Event, Handler},
     limits::{CHALLENGE_MARGIN, EVENTS_PER_TURN, SLOW_TURN, STAGE_BYTES},
     manager::Handle,
     proto::{Action, Address, LinkKey, PeerId, Roster, Rules},
@@ -122,7 +123,7 @@ impl<H: Handler> EventLoop<H> {
     pub(crate) fn with_inbox(
         config: Config,
         handler: H,
-        inbox: Arc<Inbox<Message>>,
+        inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
     ) -> io::Result<Self> {
         let net = MioNet::new(&config.knobs)?;
@@ -153,7 +154,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         config: Config,
         handler: H,
         mut net: N,
-        inbox: Arc<Inbox<Message>>,
+        inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
     ) -> io::Result<Self> {
         let Config {

@@ -12,7 +12,7 @@ mod outbox;
 mod queue;
 
 pub(crate) use doorbell::{Doorbell, Notes};
-pub(crate) use inbox::{Inbox, Nothing};
+pub(crate) use inbox::{Inbox, Nothing, Parcel, Wait};
 pub use outbox::Wire;
 pub(crate) use outbox::{Ask, Outbox, Put, Tally};
 
