@@ -163,6 +163,11 @@ impl World {
 
     /// After healing: P1 and P2.
     pub fn judge(&self) {
+        for (host, it) in self.hosts.iter().enumerate() {
+            if !it.handle.as_ref().expect("it runs").have_delivered() {
+                self.fail("P2", format!("host {host} keeps a frame back"));
+            }
+        }
         for a in 0..self.hosts.len() {
             for b in 0..self.hosts.len() {
                 if a < b {
