@@ -386,23 +386,24 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Reads the link that is most likely to have something, without asking whether it has: a request less for each frame of
     /// a conversation. Returns whether something came, and so the turn has begun.
     fn read_hot(&mut self) -> bool {
-        // Others may be ready as well.
-        if self.hot_turns >= HOT_TURNS_MAX {
-            self.hot_turns = 0;
-            return false;
-        }
-        let Some(key) = self.hot.take() else {
+        let before = mem::take(&mut self.hot_turns);
+        let Some(key) = self.hot else {
             return false;
         };
+        if before >= HOT_TURNS_MAX {
+            // Others may be ready as well.
+            return false;
+        }
+        self.hot = None;
         if let Some(reason) = self.pump(key) {
             let now = self.net.now();
             self.end(key, reason, now);
-            return true;
+        } else if self.hot.is_none() {
+            self.hot = self.links.get_mut(key).map(|_| key);
+            return false;
         }
-        let came = self.hot.is_some();
-        self.hot_turns = if came { self.hot_turns + 1 } else { 0 };
-        self.hot = self.links.get_mut(key).map(|_| key);
-        came
+        self.hot_turns = before + 1;
+        true
     }
 
     fn note(&mut self) {
