@@ -351,8 +351,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let shared = Arc::clone(self.handle.shared());
-        shared.bell.rise();
+        self.handle.shared().bell.rise();
         if let Idle::Spin { for_at_most } = self.knobs.idle {
             let start = self.net.now();
             loop {
@@ -362,7 +361,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.net.wait(Some(Duration::ZERO), &mut self.ready)?;
                 let spun = self.net.now().saturating_duration_since(start);
                 if !self.ready.is_empty()
-                    || shared.bell.is_rung()
+                    || self.handle.shared().bell.is_rung()
                     || timeout.is_some_and(|timeout| spun >= timeout)
                 {
                     return Ok(());
@@ -375,11 +374,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 thread::yield_now();
             }
         }
-        if timeout != Some(Duration::ZERO) && !shared.bell.doze() {
+        if timeout != Some(Duration::ZERO) && !self.handle.shared().bell.doze() {
             timeout = Some(Duration::ZERO);
         }
         let waited = self.net.wait(timeout, &mut self.ready);
-        shared.bell.rise();
+        self.handle.shared().bell.rise();
         waited
     }
 
