@@ -30,7 +30,8 @@ use crate::{
 pub enum Sent {
     /// The kernel has all of it.
     Written,
-    /// It waits in the slot or has begun to leave. It may still be replaced by a newer one if it has not begun.
+    /// It waits in the slot or has begun to leave. It may still be replaced by a newer one if it has not begun. In a
+    /// [queue](crate::Outbox::Queue) it waits for the loop, and is never replaced.
     Queued,
     /// It waits in the slot, where it has replaced an older frame, which is never sent.
     Superseded,
@@ -56,7 +57,8 @@ impl Handle {
     }
 
     /// Holds out `frame` to `sid` as the latest message. Never waits for the network: the frame is written on this
-    /// thread if the socket takes it, else it waits in the peer's one slot, where a newer frame replaces it.
+    /// thread if the socket takes it, else it waits in the peer's one slot, where a newer frame replaces it. With
+    /// [`Outbox::Queue`](crate::Outbox::Queue) it goes behind those that wait, and the loop writes it.
     ///
     /// A frame for a peer that is not linked waits for the link; with [`Dial::OnDemand`](crate::Dial::OnDemand) the
     /// peer is dialed for it. A frame for the own sid goes to the own inbox.
