@@ -48,6 +48,10 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 /// Turns in a row in which a loop that spins may read the link that spoke last before it asks who else is ready.
 pub const HOT_TURNS_MAX: u32 = 16;
 
+/// Reads of that link in a row that find nothing, before who else is ready is asked, and others get the processor: two
+/// or three microseconds.
+pub const HOT_READS: usize = 8;
+
 /// Events taken from the kernel in one turn; more of them come with the next, which is due at once.
 pub const EVENTS_PER_TURN: usize = 1024;
 

@@ -243,6 +243,7 @@ impl CnxManager {
             inbox: Arc::clone(&inbox),
             packer: Packer::default(),
             from: None,
+            spins: idle != Idle::Block,
             events: events.clone(),
         };
         let name = format!("quorum-cnx-{}", config.own);
@@ -433,6 +434,7 @@ struct Post {
     packer: Packer,
     /// Whose burst it is.
     from: Option<Sid>,
+    spins: bool,
     events: Events,
 }
 
@@ -449,6 +451,10 @@ impl Handler for Post {
         if let Some(from) = self.from.take() {
             // Not taken once the loop has ended, when nobody reads any more either.
             self.inbox.push_all(self.packer.pack(from));
+            if self.spins {
+                // Who waits for it may share this processor.
+                thread::yield_now();
+            }
         }
     }
 
