@@ -1,0 +1,33 @@
+//! The two ends of a measurement: each is started, says that it is ready, and measures between `mark` and `stop`.
+//!
+//! Nothing here knows of rounds, medians or other programs; that is the harness.
+
+mod control;
+mod flows;
+mod ours;
+mod payload;
+mod raw;
+mod received;
+mod task;
+mod times;
+mod trips;
+mod walker;
+mod window;
+mod workers;
+
+use std::io;
+
+use serde_json::{Map, Value};
+
+pub(crate) use control::{Control, Order};
+pub(crate) use task::{Role, Task};
+
+use crate::workloads::Way;
+
+/// Runs one end until it is told to stop, and returns what it has measured.
+pub(crate) fn run(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
+    match task.variant.way {
+        Way::Raw => raw::run(task, control),
+        _ => ours::run(task, control),
+    }
+}

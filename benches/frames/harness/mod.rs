@@ -1,0 +1,40 @@
+//! The harness: who takes part, in which order, how often, and what is made of the results.
+//!
+//! Nothing here sends a frame; that is done by the ends, which it starts.
+
+mod child;
+mod contenders;
+mod end;
+mod figures;
+mod json;
+mod machine;
+mod measurement;
+mod namespace;
+mod plan;
+mod progress;
+mod report;
+mod rounds;
+mod table;
+
+use std::io;
+
+use crate::cli::{Congestion, Run};
+
+/// Measures what is asked for, and reports it.
+pub(crate) fn run(run: &Run) -> io::Result<()> {
+    let congestion = match run.congestion {
+        Congestion::Reno => namespace::enter(),
+        Congestion::Keep => namespace::Network::Kept,
+    };
+    let contenders = if run.no_compare || run.one_process {
+        Vec::new()
+    } else {
+        contenders::find(run.compare.as_deref())?
+    };
+    child::watch_signals()?;
+    let plan = plan::Plan::new(run, &contenders);
+    let record = machine::Record::new(&plan, congestion, &contenders);
+    println!("{record}");
+    let results = rounds::measure_all(&plan)?;
+    report::report(run, &record, &results)
+}
