@@ -17,6 +17,9 @@ use crate::{failure::failure, workloads::Workload};
 /// Traffic runs for this long before it counts.
 const WARM: Duration = Duration::from_millis(100);
 
+/// Threads that send at once, where several do.
+pub(super) const SENDERS: usize = 8;
+
 /// Measures what a receiving end gets.
 pub(super) fn measure_received(
     task: &Task,

@@ -3,15 +3,20 @@
 //! Nothing here knows of rounds, medians or other programs; that is the harness.
 
 mod control;
+mod fans;
 mod flows;
+mod meshes;
 mod ours;
+mod pace;
 mod payload;
 mod raw;
 mod received;
+mod slows;
 mod task;
 mod times;
 mod trips;
 mod walker;
+mod waves;
 mod window;
 mod workers;
 
@@ -22,7 +27,7 @@ use serde_json::{Map, Value};
 pub(crate) use control::{Control, Order};
 pub(crate) use task::{Role, Task};
 
-use crate::workloads::Way;
+use crate::{failure::failure, workloads::Way};
 
 /// Runs one end until it is told to stop, and returns what it has measured.
 pub(crate) fn run(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -30,4 +35,11 @@ pub(crate) fn run(task: &Task, control: &Control) -> io::Result<Map<String, Valu
         Way::Raw => raw::run(task, control),
         _ => ours::run(task, control),
     }
+}
+
+/// For what has only one.
+fn no_other_end() -> io::Result<Map<String, Value>> {
+    Err(failure(
+        "all servers of a mesh are in the process of `drive`: start only that, without --to",
+    ))
 }

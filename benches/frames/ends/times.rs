@@ -66,6 +66,11 @@ impl Times {
         }
     }
 
+    /// 0 if there was no time at all.
+    pub(crate) fn median_us(&self) -> f64 {
+        micros(self.lock().value_at_quantile(0.5))
+    }
+
     /// Percentile and microseconds, denser towards the end: ten points for every nine.
     pub(crate) fn percentiles(&self) -> Value {
         let times = self.lock();

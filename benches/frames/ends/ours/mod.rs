@@ -2,23 +2,51 @@
 //!
 //! Nothing here knows what the figures are compared to.
 
+mod contended;
+mod fan_out;
 mod flow;
 mod latency;
+mod many;
+mod mesh;
 mod setup;
+mod slow_peer;
 
 use std::io;
 
 use serde_json::{Map, Value};
 
-use super::{Control, Role, Task};
+use super::{Control, Role, Task, raw};
 use crate::workloads::Workload;
 
 pub(super) fn run(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
-    match (task.workload, task.role) {
-        (Workload::Latency, Role::Serve) => latency::serve(task, control),
-        (Workload::Latency, Role::Drive) => latency::drive(task, control),
-        (Workload::Latest | Workload::Lossless, Role::Serve) => flow::serve(task, control),
-        (Workload::Latest | Workload::Lossless, Role::Drive) => flow::drive(task, control),
-        _ => Err(crate::failure::failure("not yet")),
+    match task.role {
+        Role::Serve => serve(task, control),
+        Role::Drive => drive(task, control),
+    }
+}
+
+fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
+    match task.workload {
+        Workload::Latency => latency::serve(task, control),
+        Workload::Latest | Workload::Lossless => flow::serve(task, control),
+        Workload::Stream => Err(crate::failure::failure("not yet")),
+        Workload::Many => many::serve(task, control),
+        // Only the sender is measured; who receives is the same for everybody.
+        Workload::FanOut | Workload::SlowPeer | Workload::Mesh | Workload::Contended => {
+            raw::serve(task, control)
+        }
+    }
+}
+
+fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
+    match task.workload {
+        Workload::Latency => latency::drive(task, control),
+        Workload::Latest | Workload::Lossless => flow::drive(task, control),
+        Workload::Stream => Err(crate::failure::failure("not yet")),
+        Workload::FanOut => fan_out::drive(task, control),
+        Workload::Many => many::drive(task, control),
+        Workload::SlowPeer => slow_peer::drive(task, control),
+        Workload::Mesh => mesh::drive(task, control),
+        Workload::Contended => contended::drive(task, control),
     }
 }

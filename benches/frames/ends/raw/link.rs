@@ -26,8 +26,7 @@ const BACKLOG: i32 = 4096;
 const TRIES_PER_YIELD: u32 = 16;
 
 /// Sets what the library sets.
-pub(crate) fn options(task: &Task, stream: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(stream);
+pub(crate) fn options(task: &Task, socket: SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(2))
@@ -53,7 +52,7 @@ pub(crate) fn dial(task: &Task, number: u64) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&to, CONNECT_TIMEOUT).context(format_args!(
         "connecting to {to}; is `serve` running there?"
     ))?;
-    options(task, &stream)?;
+    options(task, SockRef::from(&stream))?;
     stream.write_all(&number.to_be_bytes())?;
     Ok(stream)
 }
@@ -79,7 +78,7 @@ pub(crate) fn listen(task: &Task) -> io::Result<(TcpListener, SocketAddr)> {
 /// Accepts one connection, and hears its number.
 pub(crate) fn take(task: &Task, listener: &TcpListener) -> io::Result<(TcpStream, u64)> {
     let (mut stream, _) = listener.accept().context("accepting a connection")?;
-    options(task, &stream)?;
+    options(task, SockRef::from(&stream))?;
     let number = hello(&mut stream)?;
     Ok((stream, number))
 }
