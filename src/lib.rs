@@ -124,6 +124,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod batch;
 mod config;
 mod driver;
 mod error;
@@ -139,7 +140,8 @@ mod shared;
 mod stats;
 mod zoo_cfg;
 
-pub use config::{Config, ConfigBuilder, Dial, Idle, Replace, Unknown};
+pub use batch::{Batch, BatchIter};
+pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
 pub use driver::{EventLoop, Found, MioNet, Net, Ready, Stream, Waker};
 pub use error::{ConfigError, Fault, Reason, RecvError, SendError};
 pub use handler::{Event, Frame, Handler, Message};

@@ -51,6 +51,17 @@ pub const EVENTS_PER_TURN: usize = 1024;
 /// Frames that one caller of `to_send` writes for others before it leaves the rest to the loop.
 pub const PEN_FRAMES_MAX: usize = 16;
 
+/// Bytes that wait for one peer with [`Outbox::QUEUE`](crate::Outbox::QUEUE) before the sender is told that there is no
+/// room: some hundred microseconds of a fast network.
+pub const QUEUE_BYTES: usize = 1 << 20;
+
+/// Small frames that wait in a queue stand together in buffers of this size: one system call takes several.
+pub const QUEUE_RUN_BYTES: usize = 128 << 10;
+
+/// From this length on a frame is not copied into a queue: copying it would cost more than a buffer of its own in
+/// `writev(2)`.
+pub const WHOLE_FRAME_BYTES: usize = 16 << 10;
+
 /// First ceiling of the time a peer is left alone after a failed attempt.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 

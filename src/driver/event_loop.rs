@@ -23,9 +23,10 @@ use super::{
     routes::{Asker, Routes},
 };
 use crate::{
+    batch::Burst,
     config::{Config, Dial, Idle, Knobs, Replace, Unknown},
     error::Reason,
-    handler::{Event, Handler, Message},
+    handler::{Event, Handler},
     limits::{CHALLENGE_MARGIN, EVENTS_PER_TURN, SLOW_TURN, STAGE_BYTES},
     manager::Handle,
     proto::{Action, Address, LinkKey, PeerId, Roster, Rules},
@@ -122,7 +123,7 @@ impl<H: Handler> EventLoop<H> {
     pub(crate) fn with_inbox(
         config: Config,
         handler: H,
-        inbox: Arc<Inbox<Message>>,
+        inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
     ) -> io::Result<Self> {
         let net = MioNet::new(&config.knobs)?;
@@ -153,7 +154,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         config: Config,
         handler: H,
         mut net: N,
-        inbox: Arc<Inbox<Message>>,
+        inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
     ) -> io::Result<Self> {
         let Config {
@@ -186,7 +187,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 .find(member.sid)
                 .expect("the roster was made of the members");
             routes.insert(id, &member.addresses);
-            peers.push(Arc::new(Peer::new(id, member.sid)));
+            peers.push(Arc::new(Peer::new(id, member.sid, knobs.outbox)));
         }
         let waker = net.waker();
         let bell = Doorbell::new(move || waker());
@@ -259,7 +260,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ///
     /// Those of [`turn`](Self::turn).
     pub fn run(&mut self) -> io::Result<()> {
-        while self.turn(None)? {}
+        while self.round(None)? {}
         Ok(())
     }
 
@@ -287,6 +288,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// When the system's event queue fails, or an earlier turn was cut off, by that or by a panic of the handler. The loop
     /// has died then, as everybody who holds a handle is told.
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        let goes_on = self.round(timeout)?;
+        // Nobody knows when the next one comes: what was left for it meanwhile must make it due.
+        self.handle.shared().bell.hand_over();
+        Ok(goes_on)
+    }
+
+    /// The turn.
+    fn round(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         if self.turning {
             // What it was about to do is lost, links that were to be read for instance.
             self.handle.shared().end(Life::Died);
@@ -336,12 +345,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+        let shared = Arc::clone(self.handle.shared());
+        shared.bell.rise();
         if let Idle::Spin { for_at_most } = self.knobs.idle {
             let start = self.net.now();
             loop {
                 self.net.wait(Some(Duration::ZERO), &mut self.ready)?;
                 let spun = self.net.now().saturating_duration_since(start);
-                if !self.ready.is_empty() || timeout.is_some_and(|timeout| spun >= timeout) {
+                if !self.ready.is_empty()
+                    || shared.bell.is_rung()
+                    || timeout.is_some_and(|timeout| spun >= timeout)
+                {
                     return Ok(());
                 }
                 if spun >= for_at_most {
@@ -352,7 +366,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 thread::yield_now();
             }
         }
-        self.net.wait(timeout, &mut self.ready)
+        if timeout != Some(Duration::ZERO) && !shared.bell.doze() {
+            timeout = Some(Duration::ZERO);
+        }
+        let waited = self.net.wait(timeout, &mut self.ready);
+        shared.bell.rise();
+        waited
     }
 
     fn note(&mut self) {
