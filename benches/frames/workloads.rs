@@ -231,6 +231,14 @@ const CONTENDED: [Metric; 4] = [
     without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),
 ];
 
+/// What is counted in a round of its own, whatever the workload.
+pub(crate) const CALLS: [Metric; 4] = [
+    shown("calls_per_frame", "calls\na frame", 1.0),
+    shown("drive_calls_per_frame", "of the\nsender", 1.0),
+    shown("serve_calls_per_frame", "of the\nreceiver", 1.0),
+    without_limit(shown("wakes_per_frame", "wakes\na frame", 1.0)),
+];
+
 impl Workload {
     /// As on the command line.
     pub(crate) fn name(self) -> &'static str {
@@ -268,6 +276,11 @@ impl Workload {
 
     /// Whether a second process is needed.
     pub(crate) fn has_two_ends(self) -> bool {
+        self != Self::Mesh
+    }
+
+    /// Whether frames are sent at all.
+    pub(crate) fn has_sizes(self) -> bool {
         self != Self::Mesh
     }
 

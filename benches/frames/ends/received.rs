@@ -25,10 +25,6 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    pub(crate) fn frames(&self) -> u64 {
-        self.frames.load(Ordering::Relaxed)
-    }
-
     /// Frames, bytes and gaps, to be compared at two times.
     pub(crate) fn counts(&self) -> [u64; 3] {
         [&self.frames, &self.bytes, &self.gaps].map(|count| count.load(Ordering::Relaxed))

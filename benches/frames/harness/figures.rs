@@ -33,12 +33,22 @@ pub(crate) struct Row {
 
 /// All figures of a cell.
 pub(crate) fn rows(measured: &Measured) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for series in &measured.series {
-        let metrics = series.who.variant().map_or_else(
+    rows_of(measured, |who| {
+        who.variant().map_or_else(
             || measured.cell.workload.metrics(),
             |variant| measured.cell.workload.metrics_of(variant),
-        );
+        )
+    })
+}
+
+/// These figures of a cell.
+pub(crate) fn rows_of(
+    measured: &Measured,
+    metrics: impl Fn(&Participant) -> &'static [Metric],
+) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for series in &measured.series {
+        let metrics = metrics(&series.who);
         rows.extend(
             metrics
                 .iter()

@@ -2,6 +2,8 @@
 //!
 //! Nothing here sends a frame; that is done by the ends, which it starts.
 
+mod calls;
+mod chart;
 mod child;
 mod contenders;
 mod end;
@@ -11,6 +13,7 @@ mod machine;
 mod measurement;
 mod namespace;
 mod plan;
+mod plots;
 mod progress;
 mod report;
 mod rounds;
@@ -34,7 +37,16 @@ pub(crate) fn run(run: &Run) -> io::Result<()> {
     child::watch_signals()?;
     let plan = plan::Plan::new(run, &contenders);
     let record = machine::Record::new(&plan, congestion, &contenders);
-    println!("{record}");
-    let results = rounds::measure_all(&plan)?;
-    report::report(run, &record, &results)
+    if !run.test {
+        println!("{record}");
+    }
+    let progress = progress::Progress::new(plan.measurements());
+    let results = rounds::measure_all(&plan, &progress)?;
+    let calls = if plan.traces {
+        calls::count(&plan, &progress)?
+    } else {
+        Vec::new()
+    };
+    progress.finish();
+    report::report(run, &record, &results, &calls)
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here is started.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::contenders::Contender;
 use crate::{
@@ -56,7 +56,10 @@ pub(crate) struct Plan {
     pub(crate) cells: Vec<(Cell, Vec<Participant>)>,
     pub(crate) rounds: u32,
     pub(crate) time: Duration,
-    pub(crate) within: Duration,
+    /// When no further measurement is begun.
+    deadline: Instant,
+    /// Whether only a part is wanted.
+    pub(crate) is_brief: bool,
     pub(crate) spin_us: u32,
     pub(crate) unsent_limit: u32,
     pub(crate) one_process: bool,
@@ -84,7 +87,8 @@ impl Plan {
             cells,
             rounds: run.rounds.unwrap_or(rounds),
             time: Duration::from_millis(run.time_ms.unwrap_or(time_ms).into()),
-            within: Duration::from_secs(run.within.unwrap_or(within).into()),
+            deadline: Instant::now() + Duration::from_secs(run.within.unwrap_or(within).into()),
+            is_brief: run.quick || run.test,
             spin_us: run.spin_us,
             unsent_limit: run.unsent_limit,
             one_process: run.one_process,
@@ -92,6 +96,11 @@ impl Plan {
             traces: !run.no_strace && !run.one_process,
             placement: run.placement,
         }
+    }
+
+    /// Whether no further measurement is to be begun.
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
     }
 
     /// On which processors this workload runs.

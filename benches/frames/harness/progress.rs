@@ -33,6 +33,11 @@ impl Progress {
         self.0.set_message(message);
     }
 
+    /// Says something that stays, above the bar.
+    pub(crate) fn say(&self, line: &str) {
+        self.0.suspend(|| eprintln!("{line}"));
+    }
+
     pub(crate) fn end(&self) {
         self.0.inc(1);
     }

@@ -1,4 +1,4 @@
-//! What was measured, told: tables, files, and what went wrong.
+//! What was measured, told: tables, files, plots, and what went wrong.
 //!
 //! Nothing here is measured.
 
@@ -10,22 +10,40 @@ use super::{
     figures::{self, Row},
     json,
     machine::Record,
-    rounds::Results,
+    plots,
+    rounds::{Measured, Results},
     table,
 };
-use crate::{cli::Run, failure::failure, workloads::Workload};
+use crate::{
+    cli::Run,
+    failure::failure,
+    workloads::{CALLS, Workload},
+};
 
 /// An error if something failed; the rest is told all the same.
-pub(crate) fn report(run: &Run, record: &Record, results: &Results) -> io::Result<()> {
-    let rows: Vec<Row> = results.cells.iter().flat_map(figures::rows).collect();
-    if !run.test {
-        for workload in Workload::value_variants() {
-            if let Some(table) = table::table(*workload, &rows) {
-                println!("{table}");
-            }
+pub(crate) fn report(
+    run: &Run,
+    record: &Record,
+    results: &Results,
+    calls: &[Measured],
+) -> io::Result<()> {
+    let mut rows: Vec<Row> = results.cells.iter().flat_map(figures::rows).collect();
+    let of_calls = |measured| figures::rows_of(measured, |_| &CALLS);
+    let calls: Vec<Row> = calls.iter().flat_map(of_calls).collect();
+    let workloads = Workload::value_variants().iter();
+    let tables = workloads.filter_map(|workload| table::of_workload(*workload, &rows));
+    for table in tables.chain(table::of_calls(&calls)) {
+        if !run.test {
+            println!("{table}");
+        }
+    }
+    if let Some(directory) = &run.plot {
+        for file in plots::draw(directory, results, &rows)? {
+            println!("plot: {file}");
         }
     }
     if let Some(path) = &run.json {
+        rows.extend(calls);
         json::write(path, record, &rows)?;
         println!("figures: {}", path.display());
     }

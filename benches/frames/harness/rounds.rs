@@ -2,7 +2,7 @@
 //!
 //! A shared machine is not the same from one minute to the next; what is compared is measured within seconds.
 
-use std::{io, time::Instant};
+use std::io;
 
 use serde_json::{Map, Value};
 
@@ -38,9 +38,7 @@ pub(crate) struct Results {
 }
 
 /// Measures everything that is planned and for which there is time.
-pub(crate) fn measure_all(plan: &Plan) -> io::Result<Results> {
-    let progress = Progress::new(plan.measurements());
-    let start = Instant::now();
+pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Results> {
     let mut results = Results::default();
     for (cell, participants) in &plan.cells {
         let series = |who: &Participant| Series {
@@ -53,7 +51,7 @@ pub(crate) fn measure_all(plan: &Plan) -> io::Result<Results> {
         };
         for _ in 0..plan.rounds {
             for series in &mut measured.series {
-                if start.elapsed() >= plan.within {
+                if plan.is_over() {
                     results.left_out += 1;
                     continue;
                 }
@@ -65,7 +63,6 @@ pub(crate) fn measure_all(plan: &Plan) -> io::Result<Results> {
         }
         results.cells.push(measured);
     }
-    progress.finish();
     Ok(results)
 }
 

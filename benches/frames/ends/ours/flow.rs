@@ -9,9 +9,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
-use quorum_cnx::{CnxManager, Event, Frame, Handle, Handler, SendError, Sent, Sid};
+use quorum_cnx::{Batch, CnxManager, Config, Event, Frame, Handle, Handler, SendError, Sent, Sid};
 use serde_json::{Map, Value};
 
 use super::setup::{DRIVER, Halt, Ignore, SERVER, driving, serving, start, wait_linked};
@@ -26,42 +27,46 @@ use crate::{
     workloads::{Way, Workload},
 };
 
-/// Messages that are taken before what has come is made visible.
-const BURST_MAX: usize = 100;
+/// How long the sender waits for the slot before it looks whether it is over.
+const ROOM: Duration = Duration::from_millis(100);
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (config, at) = serving(task, [DRIVER])?;
     let received = Arc::new(Received::default());
-    let mut burst = Burst::new(&received, true);
-    let (mut workers, connected) = (Workers::default(), control.connected());
-    let _halt = if task.variant.way == Way::Inbox {
-        let manager = CnxManager::start(config).context("starting the manager")?;
-        let handle = manager.handle();
-        workers.spawn("application", move || {
-            take_all(&manager, &mut burst, &connected);
-            Ok(())
-        })?;
-        Halt(handle)
-    } else {
-        start(config, Count { burst, connected }, &mut workers)?
-    };
+    let mut workers = Workers::default();
+    let _halt = receive(task, config, control, &mut workers, &received)?;
     control.ready(at);
     flows::measure_received(task, control, &mut workers, &received)
 }
 
-/// Until the manager halts.
-fn take_all(manager: &CnxManager, burst: &mut Burst, connected: &AtomicBool) {
-    while let Ok(first) = manager.recv() {
-        connected.store(true, Ordering::Release);
-        count(burst, &first.payload);
-        for _ in 1..BURST_MAX {
-            let Ok(next) = manager.try_recv() else {
-                break;
-            };
-            count(burst, &next.payload);
-        }
-        burst.end();
+/// Starts who receives and counts.
+pub(super) fn receive(
+    task: &Task,
+    config: Config,
+    control: &Control,
+    workers: &mut Workers,
+    received: &Arc<Received>,
+) -> io::Result<Halt> {
+    let with_ages = task.workload != Workload::Stream;
+    let mut burst = Burst::new(received, with_ages);
+    let connected = control.connected();
+    if task.variant.way != Way::Inbox {
+        return start(config, Count { burst, connected }, workers);
     }
+    let manager = CnxManager::start(config).context("starting the manager")?;
+    let handle = manager.handle();
+    workers.spawn("application", move || {
+        let mut batch = Batch::default();
+        while manager.recv_all(&mut batch).is_ok() {
+            connected.store(true, Ordering::Release);
+            for (_, payload) in &batch {
+                count(&mut burst, payload);
+            }
+            burst.end();
+        }
+        Ok(())
+    })?;
+    Ok(Halt(handle))
 }
 
 fn count(burst: &mut Burst, payload: &[u8]) {
@@ -95,18 +100,7 @@ impl Handler for Count {
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (config, at) = driving(task, DRIVER, [SERVER])?;
     let mut workers = Workers::default();
-    let halt = if task.variant.way == Way::Inbox {
-        let manager = CnxManager::start(config).context("starting the manager")?;
-        let handle = manager.handle();
-        workers.spawn("application", move || {
-            // Nothing comes; it waits until the manager halts.
-            let _ = manager.recv();
-            Ok(())
-        })?;
-        Halt(handle)
-    } else {
-        start(config, Ignore, &mut workers)?
-    };
+    let halt = start_sender(task, config, &mut workers)?;
     wait_linked(control, &mut workers, &halt.0, [SERVER])?;
     let (owned, handle) = (task.clone(), halt.0.clone());
     workers.spawn("sender", move || match send_all(&owned, &handle) {
@@ -119,6 +113,21 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     })
 }
 
+/// Starts the loop of who sends; nothing comes to it.
+pub(super) fn start_sender(task: &Task, config: Config, workers: &mut Workers) -> io::Result<Halt> {
+    if task.variant.way != Way::Inbox {
+        return start(config, Ignore, workers);
+    }
+    let manager = CnxManager::start(config).context("starting the manager")?;
+    let handle = manager.handle();
+    workers.spawn("application", move || {
+        // It waits until the manager halts.
+        let _ = manager.recv();
+        Ok(())
+    })?;
+    Ok(Halt(handle))
+}
+
 /// Until the loop halts.
 fn send_all(task: &Task, handle: &Handle) -> Result<(), SendError> {
     for number in 1.. {
@@ -128,10 +137,20 @@ fn send_all(task: &Task, handle: &Handle) -> Result<(), SendError> {
         };
         let sent = handle.to_send(SERVER, head.payload(task.bytes()))?;
         if task.workload == Workload::Lossless && sent != Sent::Written {
-            while !handle.have_delivered() && !handle.is_halted() {
-                thread::yield_now();
-            }
+            wait_until_free(task, handle)?;
         }
     }
+    Ok(())
+}
+
+/// Until the slot is free, asleep or awake.
+fn wait_until_free(task: &Task, handle: &Handle) -> Result<(), SendError> {
+    if task.spins() {
+        while !handle.have_delivered() && !handle.is_halted() {
+            thread::yield_now();
+        }
+        return Ok(());
+    }
+    while !handle.wait_for_room(SERVER, ROOM)? {}
     Ok(())
 }

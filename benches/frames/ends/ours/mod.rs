@@ -10,6 +10,7 @@ mod many;
 mod mesh;
 mod setup;
 mod slow_peer;
+mod stream;
 
 use std::io;
 
@@ -29,7 +30,7 @@ fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     match task.workload {
         Workload::Latency => latency::serve(task, control),
         Workload::Latest | Workload::Lossless => flow::serve(task, control),
-        Workload::Stream => Err(crate::failure::failure("not yet")),
+        Workload::Stream => stream::serve(task, control),
         Workload::Many => many::serve(task, control),
         // Only the sender is measured; who receives is the same for everybody.
         Workload::FanOut | Workload::SlowPeer | Workload::Mesh | Workload::Contended => {
@@ -42,7 +43,7 @@ fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     match task.workload {
         Workload::Latency => latency::drive(task, control),
         Workload::Latest | Workload::Lossless => flow::drive(task, control),
-        Workload::Stream => Err(crate::failure::failure("not yet")),
+        Workload::Stream => stream::drive(task, control),
         Workload::FanOut => fan_out::drive(task, control),
         Workload::Many => many::drive(task, control),
         Workload::SlowPeer => slow_peer::drive(task, control),

@@ -38,6 +38,15 @@ pub(crate) fn serving(
     task: &Task,
     peers: impl IntoIterator<Item = Sid>,
 ) -> io::Result<(Config, SocketAddr)> {
+    let (builder, at) = serving_builder(task, peers)?;
+    Ok((finish(builder)?, at))
+}
+
+/// The same, to be completed.
+pub(crate) fn serving_builder(
+    task: &Task,
+    peers: impl IntoIterator<Item = Sid>,
+) -> io::Result<(ConfigBuilder, SocketAddr)> {
     let (listener, at) = raw::listen(task)?;
     let mut builder = builder(task, SERVER)
         .server(SERVER, at.to_string())
@@ -46,7 +55,7 @@ pub(crate) fn serving(
     for peer in peers {
         builder = builder.server(peer, NOWHERE);
     }
-    Ok((builder.build().context("configuring")?, at))
+    Ok((builder, at))
 }
 
 /// The end that connects to all these peers, which all live where `serve` listens.
@@ -55,6 +64,16 @@ pub(crate) fn driving(
     own: Sid,
     peers: impl IntoIterator<Item = Sid>,
 ) -> io::Result<(Config, SocketAddr)> {
+    let (builder, at) = driver_builder(task, own, peers)?;
+    Ok((finish(builder)?, at))
+}
+
+/// The same, to be completed.
+pub(crate) fn driver_builder(
+    task: &Task,
+    own: Sid,
+    peers: impl IntoIterator<Item = Sid>,
+) -> io::Result<(ConfigBuilder, SocketAddr)> {
     let to = task
         .to
         .ok_or_else(|| failure("`drive` needs --to IP:PORT, which `serve` has printed"))?
@@ -67,7 +86,12 @@ pub(crate) fn driving(
     for peer in peers {
         builder = builder.server(peer, &to);
     }
-    Ok((builder.build().context("configuring")?, at))
+    Ok((builder, at))
+}
+
+/// Checks a configuration.
+pub(crate) fn finish(builder: ConfigBuilder) -> io::Result<Config> {
+    builder.build().context("configuring")
 }
 
 /// Halts a loop when its end is over.
