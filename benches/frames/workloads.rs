@@ -306,11 +306,11 @@ impl Workload {
         const SMALL: &[u32] = &[64];
         const EVERY: &[u32] = &[64, 1 << 10, 16 << 10, 64 << 10, 512 << 10];
         match (self, quick) {
-            (Self::Latency, _) => (&[64, 1 << 10], &[0]),
+            (Self::Latency, false) => (&[64, 1 << 10], &[0]),
+            (Self::Latency | Self::Latest | Self::Lossless, true) => (SMALL, &[0]),
             (Self::Latest | Self::Lossless, false) => (&[64, 1 << 10, 16 << 10], &[0]),
-            (Self::Latest | Self::Lossless, true) => (&[64, 16 << 10], &[0]),
             (Self::Stream, false) => (EVERY, &[1, 16]),
-            (Self::Stream, true) => (&[64, 1 << 10, 64 << 10], &[1, 16]),
+            (Self::Stream, true) => (&[64, 64 << 10], &[16]),
             (Self::FanOut, false) => (SMALL, &[10, 100, 1000]),
             (Self::FanOut, true) => (SMALL, &[10, 100]),
             (Self::Many, false) => (SMALL, &[10, 1000, 5000]),

@@ -74,11 +74,14 @@ impl Times {
     /// Percentile and microseconds, denser towards the end: ten points for every nine.
     pub(crate) fn percentiles(&self) -> Value {
         let times = self.lock();
-        let point = |step: i32| {
-            let share = 1.0 - 10f64.powf(f64::from(step) / -10.0);
-            json!([share * 100.0, micros(times.value_at_quantile(share))])
-        };
-        (0..=40).map(point).collect()
+        let shares = (0..=40).map(|step| 1.0 - 10f64.powf(f64::from(step) / -10.0));
+        // Beyond that there is only the slowest one.
+        let last = 1.0 - 1.0 / times.len().max(1) as f64;
+        let point = |share: f64| json!([share * 100.0, micros(times.value_at_quantile(share))]);
+        shares
+            .take_while(|share| *share <= last)
+            .map(point)
+            .collect()
     }
 }
 

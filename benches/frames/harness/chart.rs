@@ -20,6 +20,9 @@ const HEIGHT: u32 = 480;
 /// Of it, for the names of the lines.
 const LEGEND: i32 = 190;
 
+/// A chart with less on its logarithmic axis makes mountains of molehills.
+const DECADE: f64 = 1.0;
+
 const FONT: &str = "sans-serif";
 
 /// How values become places.
@@ -93,8 +96,9 @@ impl Chart {
         root.fill(&WHITE).map_err(|error| told(&error))?;
         let (left, right) = root.split_horizontally(WIDTH as i32 - LEGEND);
         let places = self.places();
-        let [x, y] = [|point: &(f64, f64)| point.0, |point: &(f64, f64)| point.1]
-            .map(|of| range(places.iter().flatten().map(of)));
+        let all = || places.iter().flatten();
+        let x = range(all().map(|point| point.0), 0.0);
+        let y = range(all().map(|point| point.1), DECADE);
         let ticks = [self.ticks(&self.x, &x), self.ticks(&self.y, &y)];
         let mut chart = ChartBuilder::on(&left)
             .caption(&self.title, (FONT, 22))
@@ -207,12 +211,14 @@ impl Chart {
     }
 }
 
-/// With a little room on both sides.
-fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
+/// With a little room on both sides, and at least so wide.
+fn range(values: impl Iterator<Item = f64>, least: f64) -> std::ops::Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
     });
-    let margin = ((high - low) * 0.04).max(0.02);
+    let margin = ((high - low) * 0.04)
+        .max(0.02)
+        .max((least - (high - low)) / 2.0);
     low - margin..high + margin
 }
 

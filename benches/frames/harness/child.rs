@@ -66,7 +66,10 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .context(format_args!("starting {name} ({})", program.display()))?;
+            .context(format_args!(
+                "starting {name} ({})",
+                program.to_string_lossy()
+            ))?;
         let (said, lines) = channel();
         let stdout = child.stdout.take().expect("stdout is piped");
         thread::spawn(move || {

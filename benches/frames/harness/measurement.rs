@@ -47,11 +47,12 @@ pub(crate) struct Traces<'a> {
     pub(crate) drive: &'a Path,
 }
 
-/// Measures once; what both ends tell.
+/// Measures once for this time; what both ends tell.
 pub(crate) fn measure(
     plan: &Plan,
     cell: Cell,
     who: &Participant,
+    time: Duration,
     traces: Option<Traces<'_>>,
 ) -> io::Result<Map<String, Value>> {
     let start = |role, to| start(plan, cell, who, role, to, traces);
@@ -69,7 +70,7 @@ pub(crate) fn measure(
     for end in &mut ends {
         end.order(Order::Mark)?;
     }
-    pause(plan.time)?;
+    pause(time)?;
     for end in &mut ends {
         end.order(Order::Stop)?;
     }
@@ -175,7 +176,7 @@ fn arguments(
     side: &str,
     to: Option<String>,
 ) -> Vec<OsString> {
-    let at_most = (plan.time + MARGIN).as_secs();
+    let at_most = (plan.longer() + MARGIN).as_secs();
     let mut arguments = vec![
         side.to_owned(),
         "--workload".into(),
@@ -227,7 +228,7 @@ fn task(
         unsent_limit: plan.unsent_limit,
         listen: ([127, 0, 0, 1], 0).into(),
         to,
-        at_most: (plan.time + MARGIN).as_secs() as u32,
+        at_most: (plan.longer() + MARGIN).as_secs() as u32,
         seconds: None,
         role,
     })

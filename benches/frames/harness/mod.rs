@@ -17,14 +17,24 @@ mod plots;
 mod progress;
 mod report;
 mod rounds;
+mod smoke;
 mod table;
 
 use std::io;
 
 use crate::cli::{Congestion, Run};
 
-/// Measures what is asked for, and reports it.
+/// Measures what is asked for, and reports it; or only shows that everything runs.
 pub(crate) fn run(run: &Run) -> io::Result<()> {
+    child::watch_signals()?;
+    if run.test {
+        smoke::run(run)
+    } else {
+        measure(run)
+    }
+}
+
+fn measure(run: &Run) -> io::Result<()> {
     let congestion = match run.congestion {
         Congestion::Reno => namespace::enter(),
         Congestion::Keep => namespace::Network::Kept,
@@ -34,19 +44,19 @@ pub(crate) fn run(run: &Run) -> io::Result<()> {
     } else {
         contenders::find(run.compare.as_deref())?
     };
-    child::watch_signals()?;
     let plan = plan::Plan::new(run, &contenders);
     let record = machine::Record::new(&plan, congestion, &contenders);
     if !run.test {
         println!("{record}");
     }
     let progress = progress::Progress::new(plan.measurements());
-    let results = rounds::measure_all(&plan, &progress)?;
+    // First, since it belongs to no round and is to be there when time runs short.
     let calls = if plan.traces {
         calls::count(&plan, &progress)?
     } else {
         Vec::new()
     };
+    let results = rounds::measure_all(&plan, &progress)?;
     progress.finish();
     report::report(run, &record, &results, &calls)
 }

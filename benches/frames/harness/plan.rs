@@ -2,7 +2,12 @@
 //!
 //! Nothing here is started.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::contenders::Contender;
 use crate::{
@@ -17,6 +22,19 @@ pub(crate) struct Cell {
     pub(crate) size: u32,
     /// Peers, idle links, managers, frames a call; see [`Workload::count_means`].
     pub(crate) count: u32,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.workload.name())?;
+        if self.workload.has_sizes() {
+            write!(f, " {} B", self.size)?;
+        }
+        if let Some(means) = self.workload.count_means() {
+            write!(f, ", {} {}", self.count, means.replace('\n', " "))?;
+        }
+        Ok(())
+    }
 }
 
 /// Who takes part.
@@ -67,12 +85,14 @@ pub(crate) struct Plan {
     /// Whether system calls are counted.
     pub(crate) traces: bool,
     placement: Option<Placement>,
+    /// Whether there are two processors, and a way to say which.
+    can_split: bool,
 }
 
 impl Plan {
     pub(crate) fn new(run: &Run, contenders: &[Contender]) -> Self {
         let (rounds, time_ms, within) = match (run.test, run.quick) {
-            (true, _) => (1, 20, 300),
+            (true, _) => (1, 50, 300),
             (false, true) => (1, 100, 50),
             (false, false) => (5, 300, 14 * 60),
         };
@@ -95,7 +115,13 @@ impl Plan {
             is_test: run.test,
             traces: !run.no_strace && !run.one_process,
             placement: run.placement,
+            can_split: !run.one_process && can_split(),
         }
+    }
+
+    /// How long what has failed is measured when it is tried again.
+    pub(crate) fn longer(&self) -> Duration {
+        self.time * 5
     }
 
     /// Whether no further measurement is to be begun.
@@ -105,12 +131,14 @@ impl Plan {
 
     /// On which processors this workload runs.
     pub(crate) fn placement(&self, workload: Workload) -> Placement {
-        let usual = if workload.is_about_latency() && !self.is_test {
+        if let Some(placement) = self.placement {
+            return placement;
+        }
+        if workload.is_about_latency() && self.can_split {
             Placement::Split
         } else {
             Placement::Free
-        };
-        self.placement.unwrap_or(usual)
+        }
     }
 
     /// How many measurements that are.
@@ -118,6 +146,17 @@ impl Plan {
         let participants: usize = self.cells.iter().map(|(_, who)| who.len()).sum();
         participants as u64 * u64::from(self.rounds)
     }
+}
+
+fn can_split() -> bool {
+    let mut taskset = Command::new("taskset");
+    taskset.args(["-c", "0,1", "true"]);
+    for side in [Command::stdin, Command::stdout, Command::stderr] {
+        side(&mut taskset, Stdio::null());
+    }
+    // Also where only one of the two is there, it succeeds.
+    let has_two = thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+    has_two && taskset.status().is_ok_and(|status| status.success())
 }
 
 fn all(run: &Run) -> Vec<Workload> {

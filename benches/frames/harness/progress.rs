@@ -22,15 +22,7 @@ impl Progress {
     }
 
     pub(crate) fn begin(&self, cell: Cell, who: &Participant) {
-        let workload = cell.workload.name();
-        let count = cell
-            .workload
-            .count_means()
-            .map_or_else(String::new, |means| {
-                format!(", {} {}", cell.count, means.replace('\n', " "))
-            });
-        let message = format!("{workload} {} B{count}, {}", cell.size, who.name());
-        self.0.set_message(message);
+        self.0.set_message(format!("{cell}, {}", who.name()));
     }
 
     /// Says something that stays, above the bar.

@@ -7,6 +7,7 @@ use std::io;
 use clap::ValueEnum as _;
 
 use super::{
+    child::check_interrupt,
     figures::{self, Row},
     json,
     machine::Record,
@@ -27,29 +28,33 @@ pub(crate) fn report(
     results: &Results,
     calls: &[Measured],
 ) -> io::Result<()> {
+    let say = |line: &str| {
+        // A test that fills the screen is not read.
+        if !run.test {
+            println!("{line}");
+        }
+    };
     let mut rows: Vec<Row> = results.cells.iter().flat_map(figures::rows).collect();
     let of_calls = |measured| figures::rows_of(measured, |_| &CALLS);
     let calls: Vec<Row> = calls.iter().flat_map(of_calls).collect();
     let workloads = Workload::value_variants().iter();
     let tables = workloads.filter_map(|workload| table::of_workload(*workload, &rows));
     for table in tables.chain(table::of_calls(&calls)) {
-        if !run.test {
-            println!("{table}");
-        }
+        say(&table);
     }
     if let Some(directory) = &run.plot {
         for file in plots::draw(directory, results, &rows)? {
-            println!("plot: {file}");
+            say(&format!("plot: {file}"));
         }
     }
     if let Some(path) = &run.json {
         rows.extend(calls);
         json::write(path, record, &rows)?;
-        println!("figures: {}", path.display());
+        say(&format!("figures: {}", path.display()));
     }
     if results.left_out > 0 {
         println!(
-            "note: {} measurements were left out, the time was over; --within gives more",
+            "note: {} measurements were left out, there was no time for them; --within gives more",
             results.left_out
         );
     }
@@ -60,8 +65,5 @@ pub(crate) fn report(
             "{count} measurements failed:\n{failures}"
         )));
     }
-    if run.test {
-        println!("everything runs; `cargo bench --bench frames` measures");
-    }
-    Ok(())
+    check_interrupt()
 }
