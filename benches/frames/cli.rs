@@ -18,6 +18,10 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) run: Run,
 
+    /// Given by `cargo bench NAME` to all benchmarks
+    #[arg(hide = true)]
+    pub(crate) name: Option<String>,
+
     /// Given by `cargo bench`; without it this is a test, which only shows that everything runs
     #[arg(long, hide = true, global = true)]
     pub(crate) bench: bool,

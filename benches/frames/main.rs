@@ -47,6 +47,6 @@ fn end(task: &Task) -> io::Result<()> {
     let seconds = |n: u32| Duration::from_secs(n.into());
     let control = Control::of_process(seconds(task.at_most), task.seconds.map(seconds));
     let results = ends::run(task, &control)?;
-    control.say(results.into());
+    control.answer(results);
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Nothing here measures. Every wait has a deadline.
 
 use std::{
+    cell::Cell,
     fmt::Display,
     io::{self, BufRead as _, Write as _},
     net::SocketAddr,
@@ -16,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::workers::Workers;
 use crate::failure::failure;
@@ -46,6 +47,8 @@ pub(crate) struct Control {
     /// Keeps `orders` from being hung up where nobody orders.
     _unheard: Option<Sender<Order>>,
     connected: Arc<AtomicBool>,
+    /// True exactly when it was told to end without being asked for results.
+    is_dismissed: Cell<bool>,
 }
 
 impl Control {
@@ -94,11 +97,19 @@ impl Control {
             alone_for: None,
             _unheard: None,
             connected: Arc::default(),
+            is_dismissed: Cell::new(false),
+        }
+    }
+
+    /// Says what was measured, if anybody wants to know.
+    pub(crate) fn answer(&self, results: Map<String, Value>) {
+        if !self.is_dismissed.get() {
+            self.say(results.into());
         }
     }
 
     /// Says any line.
-    pub(crate) fn say(&self, value: Value) {
+    fn say(&self, value: Value) {
         (self.say)(value);
     }
 
@@ -151,7 +162,10 @@ impl Control {
             match self.orders.recv_timeout(GLANCE) {
                 Ok(Order::Mark) => on_mark(),
                 Ok(Order::Stop) => return Ok(true),
-                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.is_dismissed.set(true);
+                    return Ok(false);
+                }
                 Err(RecvTimeoutError::Timeout) => self.glance(workers)?,
             }
         }

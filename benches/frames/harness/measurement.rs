@@ -28,6 +28,9 @@ use crate::{
 /// How long an end may take until it is ready: a Java machine starts and warms up in it.
 const READY: Duration = Duration::from_secs(60);
 
+/// How long it may take at least, even if the time of the whole run is nearly over.
+const READY_AT_LEAST: Duration = Duration::from_secs(5);
+
 /// How long an end may take to tell its results: a mesh of many managers is completed first.
 const RESULTS: Duration = Duration::from_secs(30);
 
@@ -60,11 +63,11 @@ pub(crate) fn measure(
     let mut to = None;
     if cell.workload.has_two_ends() {
         let serve = start(Role::Serve, None)?;
-        to = Some(ready(&serve)?);
+        to = Some(ready(plan, &serve)?);
         ends.push(serve);
     }
     let drive = start(Role::Drive, to)?;
-    ready(&drive)?;
+    ready(plan, &drive)?;
     // The sender first: it must not find nobody there when it stops.
     ends.insert(0, drive);
     for end in &mut ends {
@@ -84,8 +87,9 @@ pub(crate) fn measure(
     Ok(results)
 }
 
-fn ready(end: &End) -> io::Result<String> {
-    let said = end.hear("`ready`", READY)?;
+fn ready(plan: &Plan, end: &End) -> io::Result<String> {
+    let within = plan.left().clamp(READY_AT_LEAST, READY);
+    let said = end.hear("`ready`", within)?;
     match said.get("ready") {
         Some(Value::String(at)) => Ok(at.clone()),
         _ => Err(failure(format_args!(

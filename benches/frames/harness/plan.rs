@@ -124,6 +124,11 @@ impl Plan {
         self.time * 5
     }
 
+    /// How long until then.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// Whether no further measurement is to be begun.
     pub(crate) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
