@@ -45,6 +45,9 @@ pub const PENDING_MAX: usize = 256;
 /// Connections accepted in one turn, so that a flood of them leaves time for the links.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
+/// Turns in a row in which a loop that spins may read the link that spoke last before it asks who else is ready.
+pub const HOT_TURNS_MAX: u32 = 16;
+
 /// Events taken from the kernel in one turn; more of them come with the next, which is due at once.
 pub const EVENTS_PER_TURN: usize = 1024;
 

@@ -109,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) own: Sid,
     /// Sorted by sid; never changes, so that finding a member takes no lock.
     members: Vec<Arc<Peer>>,
+    /// The sids of these: a search touches them alone.
+    sids: Vec<Sid>,
     /// Observers and admitted servers.
     guests: RwLock<BTreeMap<Sid, Arc<Peer>>>,
     /// What guests that are gone had counted.
@@ -138,6 +140,7 @@ impl Shared {
     ) -> Self {
         Self {
             own,
+            sids: members.iter().map(|peer| peer.sid).collect(),
             members,
             guests: RwLock::default(),
             departed: Mutex::default(),
@@ -170,10 +173,7 @@ impl Shared {
     }
 
     fn member(&self, sid: Sid) -> Option<&Arc<Peer>> {
-        let index = self
-            .members
-            .binary_search_by_key(&sid, |peer| peer.sid)
-            .ok()?;
+        let index = self.sids.binary_search(&sid).ok()?;
         Some(&self.members[index])
     }
 

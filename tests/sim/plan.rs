@@ -4,7 +4,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use quorum_cnx::{Challenge, Config, Dial, Outbox, Replace, Sid, Unknown};
+use quorum_cnx::{Challenge, Config, Dial, Idle, Outbox, Replace, Sid, Unknown};
 
 use crate::{chance::Chance, kernel::Quirks};
 
@@ -44,6 +44,8 @@ pub struct Plan {
     pub talks_on: bool,
     /// All frames are to arrive in order, not only the newest.
     pub queue: bool,
+    /// Loops spin, if only once a turn: they read where something came from last before they ask.
+    pub spins: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -110,9 +112,11 @@ impl Plan {
             large: *chance.pick(&[0, 20, 150]),
             talks_on: dial == Dial::OnDemand || chance.percent(50),
             queue: false,
+            spins: false,
         };
         // Last, so that the other seeds stay what they were.
         plan.queue = chance.percent(25);
+        plan.spins = chance.percent(25);
         // What the kernel had taken when a link ended is lost, and the next frame is needed to see that all is well.
         plan.talks_on |= plan.queue;
         plan
@@ -132,6 +136,10 @@ impl Plan {
             .seed(seed);
         if self.queue {
             builder = builder.outbox(Outbox::QUEUE);
+        }
+        if self.spins {
+            let for_at_most = Duration::ZERO;
+            builder = builder.idle(Idle::Spin { for_at_most });
         }
         if self.admits {
             builder = builder.unknown(Unknown::Admit { max: GUESTS });

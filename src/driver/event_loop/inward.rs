@@ -124,6 +124,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             handler,
             handle,
             stage,
+            hot,
             ..
         } = self;
         let link = links.get_mut(key)?;
@@ -144,6 +145,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             peer.counters.frames.add(count);
             peer.counters.bytes.add(bytes);
             handler.on_burst_end(handle);
+            *hot = Some(key);
         }
         match pumped {
             Pumped::Dry => None,
