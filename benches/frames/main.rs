@@ -6,6 +6,8 @@ mod cli;
 mod ends;
 mod failure;
 mod harness;
+mod metrics;
+mod variants;
 mod workloads;
 
 use std::{io, process::ExitCode, time::Duration};

@@ -2,9 +2,12 @@
 //!
 //! Nothing here is measured.
 
-use std::{fmt, str::FromStr};
-
 use clap::ValueEnum;
+
+use crate::{
+    metrics::{CONTENDED, FAN_OUT, FLOW, IDLE, MANY, MESH, Metric, SLOW_PEER, STREAM, TRIPS},
+    variants::{How, Variant, Way, variant},
+};
 
 /// A kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -28,216 +31,6 @@ pub(crate) enum Workload {
     /// Eight threads that send at once
     Contended,
 }
-
-/// Who carries the frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Way {
-    /// Bare sockets: the limit.
-    Raw,
-    /// A handler on the loop's thread.
-    Handler,
-    /// The application's own thread turns the loop.
-    Loop,
-    /// A `CnxManager` and its inbox.
-    Inbox,
-    /// Links, and nothing on them.
-    Idle,
-}
-
-/// How it waits, or writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum How {
-    /// It sleeps until something happens.
-    Block,
-    /// It asks again and again.
-    Spin,
-    /// One blocking write for each frame.
-    Write,
-    /// Many frames that were encoded before, in one write.
-    Chunks,
-    /// Connects and accepts, one after the other.
-    Connect,
-}
-
-/// One of those who take part, by name: `handler/spin`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Variant {
-    pub(crate) way: Way,
-    pub(crate) how: How,
-}
-
-const WAYS: [(Way, &str); 5] = [
-    (Way::Raw, "raw"),
-    (Way::Handler, "handler"),
-    (Way::Loop, "loop"),
-    (Way::Inbox, "inbox"),
-    (Way::Idle, "idle"),
-];
-
-const HOWS: [(How, &str); 5] = [
-    (How::Block, "block"),
-    (How::Spin, "spin"),
-    (How::Write, "write"),
-    (How::Chunks, "chunks"),
-    (How::Connect, "connect"),
-];
-
-impl fmt::Display for Variant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = WAYS.iter().find(|(way, _)| *way == self.way);
-        let how = HOWS.iter().find(|(how, _)| *how == self.how);
-        let name = |found: Option<&'static str>| found.expect("all are in the table");
-        let [way, how] = [way.map(|way| way.1), how.map(|how| how.1)].map(name);
-        f.pad(&format!("{way}/{how}"))
-    }
-}
-
-impl FromStr for Variant {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let named = || {
-            let (way, how) = text.split_once('/')?;
-            let (way, _) = WAYS.iter().find(|(_, name)| *name == way)?;
-            let (how, _) = HOWS.iter().find(|(_, name)| *name == how)?;
-            Some(variant(*way, *how))
-        };
-        named().ok_or_else(|| "no such variant; there are handler/block, raw/spin, ...".into())
-    }
-}
-
-const fn variant(way: Way, how: How) -> Variant {
-    Variant { way, how }
-}
-
-/// A figure that a workload yields.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Metric {
-    /// Its key in the results.
-    pub(crate) key: &'static str,
-    /// Its column in the table; none if it is only in the file.
-    pub(crate) column: Option<&'static str>,
-    /// What one unit of the column is in units of the result.
-    pub(crate) unit: f64,
-    /// Whether bare sockets have it, so that there is a ratio.
-    pub(crate) has_limit: bool,
-}
-
-impl Metric {
-    /// Whether this one must yield it, in any circumstances.
-    pub(crate) fn is_promised_by(&self, variant: Variant) -> bool {
-        self.has_limit || variant.way != Way::Raw
-    }
-}
-
-const fn shown(key: &'static str, column: &'static str, unit: f64) -> Metric {
-    Metric {
-        key,
-        column: Some(column),
-        unit,
-        has_limit: true,
-    }
-}
-
-const fn kept(key: &'static str) -> Metric {
-    Metric {
-        key,
-        column: None,
-        unit: 1.0,
-        has_limit: true,
-    }
-}
-
-const fn without_limit(metric: Metric) -> Metric {
-    Metric {
-        has_limit: false,
-        ..metric
-    }
-}
-
-const KILO: f64 = 1e3;
-const GIGA: f64 = 1e9;
-
-const TRIPS: [Metric; 5] = [
-    shown("rtt_p50_us", "p50 us", 1.0),
-    shown("rtt_p90_us", "p90 us", 1.0),
-    shown("rtt_p99_us", "p99 us", 1.0),
-    shown("rtt_p999_us", "p99.9 us", 1.0),
-    shown("rtt_max_us", "max us", 1.0),
-];
-
-const FLOW: [Metric; 7] = [
-    shown("delivered_per_s", "delivered\nk/s", KILO),
-    without_limit(shown("offered_per_s", "offered\nk/s", KILO)),
-    kept("written_per_s"),
-    without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),
-    shown("age_p50_us", "age p50\nus", 1.0),
-    shown("age_p99_us", "p99 us", 1.0),
-    shown("age_max_us", "max us", 1.0),
-];
-
-const STREAM: [Metric; 4] = [
-    shown("delivered_per_s", "frames\nk/s", KILO),
-    shown("bytes_per_s", "GB/s", GIGA),
-    without_limit(shown("offered_per_s", "offered\nk/s", KILO)),
-    without_limit(shown("gaps", "gaps", 1.0)),
-];
-
-const FAN_OUT: [Metric; 5] = [
-    shown("per_peer_p50_us", "us\na peer", 1.0),
-    shown("per_peer_p99_us", "p99 us\na peer", 1.0),
-    shown("last_p50_us", "last has\nit, us", 1.0),
-    shown("last_p99_us", "p99 us", 1.0),
-    without_limit(shown("incomplete", "not\nto all", 1.0)),
-];
-
-const MANY: [Metric; 5] = [
-    shown("rtt_p50_us", "p50 us", 1.0),
-    shown("rtt_p99_us", "p99 us", 1.0),
-    shown("rtt_max_us", "max us", 1.0),
-    without_limit(shown("bytes_per_idle_link", "bytes\na link", 1.0)),
-    without_limit(kept("bytes_per_member")),
-];
-
-const IDLE: [Metric; 4] = [
-    without_limit(shown("bytes_per_idle_link", "bytes\na link", 1.0)),
-    without_limit(shown("idle_cpu_percent", "idle\nCPU %", 1.0)),
-    without_limit(shown("idle_turns_per_s", "idle\nturns/s", 1.0)),
-    without_limit(kept("bytes_per_member")),
-];
-
-const SLOW_PEER: [Metric; 10] = [
-    shown("rtt_p50_us", "others\np50 us", 1.0),
-    shown("rtt_p99_us", "p99 us", 1.0),
-    shown("rtt_max_us", "max us", 1.0),
-    without_limit(kept("rtt_missing")),
-    shown("age_p50_us", "age p50\nus", 1.0),
-    kept("age_max_us"),
-    shown("newest_age_us", "newest\nus", 1.0),
-    shown("stale_bytes", "stale\nKB", KILO),
-    without_limit(kept("offered_per_s")),
-    kept("delivered_per_s"),
-];
-
-const MESH: [Metric; 2] = [
-    shown("full_ms", "full mesh\nms", 1.0),
-    shown("reform_ms", "one comes\nback, ms", 1.0),
-];
-
-const CONTENDED: [Metric; 4] = [
-    shown("delivered_per_s", "delivered\nk/s", KILO),
-    without_limit(shown("offered_per_s", "offered\nk/s", KILO)),
-    kept("written_per_s"),
-    without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),
-];
-
-/// What is counted in a round of its own, whatever the workload.
-pub(crate) const CALLS: [Metric; 4] = [
-    shown("calls_per_frame", "calls\na frame", 1.0),
-    shown("drive_calls_per_frame", "of the\nsender", 1.0),
-    shown("serve_calls_per_frame", "of the\nreceiver", 1.0),
-    without_limit(shown("wakes_per_frame", "wakes\na frame", 1.0)),
-];
 
 impl Workload {
     /// As on the command line.
@@ -335,6 +128,7 @@ impl Workload {
             }
             Self::Stream => vec![
                 variant(Way::Raw, How::Chunks),
+                variant(Way::Raw, How::Unbounded),
                 write,
                 variant(Way::Handler, How::Block),
                 variant(Way::Inbox, How::Block),
@@ -371,6 +165,8 @@ impl Workload {
                 None => How::Block,
             },
             Self::Latest | Self::Lossless | Self::FanOut | Self::Contended => How::Write,
+            // Other programs leave the kernel's buffers as they are.
+            Self::Stream if of.is_none() => How::Unbounded,
             Self::Stream => How::Chunks,
             Self::SlowPeer => How::Spin,
             Self::Mesh => How::Connect,

@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 pub(crate) use control::{Control, Order};
 pub(crate) use task::{Role, Task};
 
-use crate::{failure::failure, workloads::Way};
+use crate::{failure::failure, variants::Way};
 
 /// Runs one end until it is told to stop, and returns what it has measured.
 pub(crate) fn run(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -35,6 +35,11 @@ pub(crate) fn run(task: &Task, control: &Control) -> io::Result<Map<String, Valu
         Way::Raw => raw::run(task, control),
         _ => ours::run(task, control),
     }
+}
+
+/// What can be shown without another end.
+pub(crate) fn check() -> io::Result<()> {
+    walker::check()
 }
 
 /// For what has only one.

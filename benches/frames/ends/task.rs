@@ -7,7 +7,10 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Args;
 use quorum_cnx::{Idle, limits};
 
-use crate::workloads::{How, Variant, Workload};
+use crate::{
+    variants::{How, Variant},
+    workloads::Workload,
+};
 
 /// Which of the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +97,8 @@ impl Task {
     }
 
     pub(crate) fn unsent_limit(&self) -> Option<u32> {
-        (self.unsent_limit > 0).then_some(self.unsent_limit)
+        let is_limited = self.unsent_limit > 0 && self.variant.how != How::Unbounded;
+        is_limited.then_some(self.unsent_limit)
     }
 
     /// When a silent peer is dead. The slow peer is not meant to be.

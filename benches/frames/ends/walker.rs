@@ -2,7 +2,10 @@
 //!
 //! Nothing here reads a socket. A frame may come in any pieces.
 
-use super::payload::{HEAD_BYTES, Head};
+use std::io;
+
+use super::payload::{HEAD_BYTES, Head, frame, stamp};
+use crate::failure::failure;
 
 /// Length prefix and head.
 const FRONT_BYTES: usize = 4 + HEAD_BYTES;
@@ -65,4 +68,32 @@ fn front_of(bytes: &[u8]) -> Option<(Head, usize)> {
     let head = Head::of(&bytes[4..])?;
     // Ends send no shorter ones.
     Some((head, len.max(HEAD_BYTES)))
+}
+
+/// The same frames are found however the bytes are cut.
+pub(super) fn check() -> io::Result<()> {
+    let mut bytes = Vec::new();
+    let mut sent = Vec::new();
+    for (number, len) in [16, 17, 64, 16, 1000].into_iter().enumerate() {
+        let head = Head {
+            stamp: 7,
+            number: number as u64,
+        };
+        let mut frame = frame(len);
+        stamp(&mut frame, head);
+        bytes.extend(frame);
+        sent.push((head, len));
+    }
+    for cut in 1..=bytes.len() {
+        let (mut walker, mut found) = (Walker::default(), Vec::new());
+        for part in bytes.chunks(cut) {
+            walker.walk(part, |head, len| found.push((head, len)));
+        }
+        if found != sent {
+            return Err(failure(format_args!(
+                "other frames when cut into {cut} bytes: {found:?}"
+            )));
+        }
+    }
+    Ok(())
 }

@@ -17,8 +17,9 @@ use super::{
     rounds::{Measured, Series},
 };
 use crate::{
-    failure::While,
-    workloads::{How, Workload},
+    failure::{While, failure},
+    variants::How,
+    workloads::Workload,
 };
 
 /// With more peers a trace takes longer than it tells.
@@ -167,4 +168,28 @@ fn count_lines(text: &str) -> Calls {
         counted.wakes += u64::from(is_bell || is_futex);
     }
     counted
+}
+
+/// Each kind of line is counted as what it is.
+pub(super) fn check() -> io::Result<()> {
+    let text = r#"
+10 write(4, "early", 5) = 5
+11 read(0, "mark\n", 8192) = 5
+10 write(4, "\0\0\0@", 68 <unfinished ...>
+12 write(5, "\1\0\0\0\0\0\0\0", 8) = 8
+10 <... write resumed>) = 68
+12 futex(0x7f, FUTEX_WAKE_PRIVATE, 1) = 1
+12 futex(0x7f, FUTEX_WAIT_PRIVATE, 1, NULL) = 0
+12 --- SIGCHLD {si_signo=SIGCHLD} ---
+11 <... read resumed>"stop\n", 8192) = 5
+12 write(4, "late", 4) = 4
+"#;
+    let counted = count_lines(text);
+    let right = Calls { calls: 4, wakes: 2 };
+    if counted != right {
+        return Err(failure(format_args!(
+            "{counted:?} in a trace that has {right:?}"
+        )));
+    }
+    Ok(())
 }

@@ -260,7 +260,8 @@ fn looks(lines: &[Line]) -> Vec<Look> {
         let name = &line.name;
         let is_dashed = name.ends_with("/spin") || name.ends_with("a call") || name == "raw/write";
         let color = match name.split('/').next() {
-            Some("raw") => RGBColor(110, 110, 110),
+            Some("raw") if name == "raw/unbounded" => BLACK,
+            Some("raw") => RGBColor(120, 120, 120),
             Some("handler") => COOL[0],
             Some("inbox") => COOL[1],
             Some("loop") => COOL[2],

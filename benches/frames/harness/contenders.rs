@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::child::Process;
+use super::{child::Process, plan::Cell};
 use crate::{
     failure::{While, failure},
     workloads::Workload,
@@ -32,9 +32,29 @@ pub(crate) struct Contender {
     workloads: Vec<String>,
 }
 
+/// More managers in one Java machine, each with two threads for every other one, take longer than they tell.
+const JAVA_MANAGERS_MAX: u32 = 9;
+
 impl Contender {
-    pub(crate) fn takes_part(&self, workload: Workload) -> bool {
-        self.workloads.iter().any(|name| name == workload.name())
+    pub(crate) fn takes_part(&self, cell: Cell) -> bool {
+        if cell.workload == Workload::Mesh {
+            return self.builds_meshes() && cell.count <= JAVA_MANAGERS_MAX;
+        }
+        self.workloads
+            .iter()
+            .any(|name| name == cell.workload.name())
+    }
+
+    /// ZooKeeper can, by a command of its own that needs neither mark nor stop.
+    fn builds_meshes(&self) -> bool {
+        let is_java = |argument: &OsString| argument.to_string_lossy().starts_with("java");
+        self.command.get(1).is_some_and(is_java)
+    }
+
+    /// That command.
+    pub(crate) fn mesh_command(&self, managers: u32) -> Vec<OsString> {
+        let arguments = ["mesh", "--managers", &managers.to_string()].map(OsString::from);
+        [&self.command[..], &arguments].concat()
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     plan::Participant,
     rounds::{Measured, Series},
 };
-use crate::workloads::Metric;
+use crate::metrics::Metric;
 
 /// One figure, as the file has it.
 #[derive(Clone, Debug, Serialize)]

@@ -22,7 +22,8 @@ use crate::{
     cli::Placement,
     ends::{Order, Role, Task},
     failure::{While, failure},
-    workloads::{Variant, Workload},
+    variants::Variant,
+    workloads::Workload,
 };
 
 /// How long an end may take until it is ready: a Java machine starts and warms up in it.
@@ -58,6 +59,13 @@ pub(crate) fn measure(
     time: Duration,
     traces: Option<Traces<'_>>,
 ) -> io::Result<Map<String, Value>> {
+    if let (Participant::Contender(contender), Workload::Mesh) = (who, cell.workload) {
+        let command = contender.mesh_command(cell.count);
+        let end = End::Process(Process::start(format!("{} mesh", who.name()), &command)?);
+        let results = end.hear("results", RESULTS)?;
+        end.end()?;
+        return Ok(results);
+    }
     let start = |role, to| start(plan, cell, who, role, to, traces);
     let mut ends = Vec::new();
     let mut to = None;

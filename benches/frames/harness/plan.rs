@@ -12,7 +12,8 @@ use std::{
 use super::contenders::Contender;
 use crate::{
     cli::{Placement, Run},
-    workloads::{Variant, Way, Workload},
+    variants::{Variant, Way},
+    workloads::Workload,
 };
 
 /// A workload with all its numbers.
@@ -98,9 +99,8 @@ impl Plan {
         };
         let mut cells = Vec::new();
         for workload in all(run) {
-            let participants = participants(run, workload, contenders);
             for cell in cells_of(run, workload) {
-                cells.push((cell, participants.clone()));
+                cells.push((cell, participants(run, cell, contenders)));
             }
         }
         Self {
@@ -197,11 +197,11 @@ fn cells_of(run: &Run, workload: Workload) -> Vec<Cell> {
     cells
 }
 
-fn participants(run: &Run, workload: Workload, contenders: &[Contender]) -> Vec<Participant> {
-    let own = workload.variants().into_iter().map(Participant::Own);
+fn participants(run: &Run, cell: Cell, contenders: &[Contender]) -> Vec<Participant> {
+    let own = cell.workload.variants().into_iter().map(Participant::Own);
     let others = contenders
         .iter()
-        .filter(|contender| contender.takes_part(workload))
+        .filter(|contender| contender.takes_part(cell))
         .cloned()
         .map(Participant::Contender);
     let is_wanted = |participant: &Participant| {

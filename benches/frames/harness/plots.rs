@@ -12,10 +12,7 @@ use super::{
     rounds::{Measured, Results, Series},
     table::size,
 };
-use crate::{
-    failure::While,
-    workloads::{Way, Workload},
-};
+use crate::{failure::While, variants::Way, workloads::Workload};
 
 /// Draws all plots for which something was measured; returns their files.
 pub(crate) fn draw(directory: &Path, results: &Results, rows: &[Row]) -> io::Result<Vec<String>> {

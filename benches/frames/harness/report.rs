@@ -15,11 +15,7 @@ use super::{
     rounds::{Measured, Results},
     table,
 };
-use crate::{
-    cli::Run,
-    failure::failure,
-    workloads::{CALLS, Workload},
-};
+use crate::{cli::Run, failure::failure, metrics::CALLS, workloads::Workload};
 
 /// An error if something failed; the rest is told all the same.
 pub(crate) fn report(

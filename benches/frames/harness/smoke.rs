@@ -7,14 +7,18 @@ use std::{fs, io, path::Path};
 use clap::ValueEnum as _;
 use serde_json::Value;
 
+use super::calls;
 use crate::{
     cli::{Congestion, Run},
+    ends,
     failure::{While, failure},
     workloads::Workload,
 };
 
 /// Fails if anything does.
 pub(crate) fn run(asked: &Run) -> io::Result<()> {
+    ends::check().context("walking along frames")?;
+    calls::check().context("counting system calls")?;
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("frames");
     fs::create_dir_all(&directory).context(format_args!("creating {}", directory.display()))?;
     let file = directory.join("frames.json");

@@ -5,7 +5,10 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::figures::Row;
-use crate::workloads::{CALLS, Metric, Workload};
+use crate::{
+    metrics::{CALLS, Metric},
+    workloads::Workload,
+};
 
 /// The table of a workload; nothing if it was not measured.
 pub(crate) fn of_workload(workload: Workload, rows: &[Row]) -> Option<String> {

@@ -15,7 +15,7 @@ use super::setup::{Halt, Ignore, driving, start, wait_linked};
 use crate::{
     ends::{Control, Task, fans, pace::Beat, payload::Head, times::Times, workers::Workers},
     failure::While,
-    workloads::Way,
+    variants::Way,
 };
 
 /// How long a turn waits at most while links come up.

@@ -24,7 +24,8 @@ use crate::{
         workers::Workers,
     },
     failure::While,
-    workloads::{Way, Workload},
+    variants::Way,
+    workloads::Workload,
 };
 
 /// How long the sender waits for the slot before it looks whether it is over.

@@ -20,7 +20,7 @@ use super::setup::{DRIVER, Halt, SERVER, driving, serving, start, wait_linked};
 use crate::{
     ends::{Control, Task, times::Times, trips, workers::Workers},
     failure::While,
-    workloads::Way,
+    variants::Way,
 };
 
 /// How long a turn may wait at most, so that the application sees whether it is over.

@@ -24,7 +24,7 @@ use crate::{
         workers::Workers,
     },
     failure::{While, failure},
-    workloads::Way,
+    variants::Way,
 };
 
 /// How long the links are held after the end.

@@ -21,7 +21,7 @@ use crate::{
         workers::Workers,
     },
     failure::While,
-    workloads::Way,
+    variants::Way,
 };
 
 /// Who answers at once.

@@ -22,7 +22,8 @@ use crate::{
         walker::Walker,
         workers::Workers,
     },
-    workloads::{How, Workload},
+    variants::How,
+    workloads::Workload,
 };
 
 /// Who dials says this number.
@@ -47,7 +48,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
 
 fn receive(mut stream: TcpStream, task: &Task, received: &Arc<Received>) -> io::Result<()> {
     let with_ages = task.workload != Workload::Stream;
-    let is_numbered = task.variant.how != How::Chunks;
+    let is_numbered = !is_encoded_before(task);
     let mut burst = Burst::new(received, with_ages);
     let mut buffer = vec![0; CHUNK_BYTES];
     let (mut walker, mut number) = (Walker::default(), 0);
@@ -80,7 +81,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let mut workers = Workers::default();
     let (owned, counting) = (task.clone(), Arc::clone(&offered));
     workers.spawn("sender", move || {
-        if owned.variant.how == How::Chunks {
+        if is_encoded_before(&owned) {
             send_chunks(stream, &owned, &counting);
         } else {
             send_frames(stream, &owned, &counting);
@@ -93,6 +94,10 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
         [offered, offered, 0]
     };
     flows::measure_sent(control, &mut workers, at, counts)
+}
+
+fn is_encoded_before(task: &Task) -> bool {
+    matches!(task.variant.how, How::Chunks | How::Unbounded)
 }
 
 /// Until the other end is gone.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     ends::{Control, Task, workers::Workers},
     failure::failure,
-    workloads::Way,
+    variants::Way,
 };
 
 /// Who is busy says this number; those who are not say the following ones.
