@@ -66,11 +66,11 @@ pub(crate) struct Run {
     #[arg(long = "variant", value_name = "TEXT")]
     pub(crate) variants: Vec<String>,
 
-    /// How often each is measured; the median counts
+    /// How often each is measured; the median counts [default: 5, 1 if quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: Option<u32>,
 
-    /// How long each is measured
+    /// How long each is measured [default: 300, 100 if quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) time_ms: Option<u32>,
 

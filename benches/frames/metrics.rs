@@ -61,13 +61,13 @@ pub(crate) const TRIPS: [Metric; 5] = [
 ];
 
 pub(crate) const FLOW: [Metric; 7] = [
-    shown("delivered_per_s", "delivered\nk/s", KILO),
+    shown("delivered_per_s", "frames\nk/s", KILO),
     without_limit(shown("offered_per_s", "offered\nk/s", KILO)),
     kept("written_per_s"),
     without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),
     shown("age_p50_us", "age p50\nus", 1.0),
     shown("age_p99_us", "p99 us", 1.0),
-    shown("age_max_us", "max us", 1.0),
+    kept("age_max_us"),
 ];
 
 pub(crate) const STREAM: [Metric; 4] = [
@@ -103,7 +103,7 @@ pub(crate) const IDLE: [Metric; 4] = [
 pub(crate) const SLOW_PEER: [Metric; 10] = [
     shown("rtt_p50_us", "others\np50 us", 1.0),
     shown("rtt_p99_us", "p99 us", 1.0),
-    shown("rtt_max_us", "max us", 1.0),
+    kept("rtt_max_us"),
     without_limit(kept("rtt_missing")),
     shown("age_p50_us", "age p50\nus", 1.0),
     kept("age_max_us"),
@@ -119,7 +119,7 @@ pub(crate) const MESH: [Metric; 2] = [
 ];
 
 pub(crate) const CONTENDED: [Metric; 4] = [
-    shown("delivered_per_s", "delivered\nk/s", KILO),
+    shown("delivered_per_s", "frames\nk/s", KILO),
     without_limit(shown("offered_per_s", "offered\nk/s", KILO)),
     kept("written_per_s"),
     without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),

@@ -28,7 +28,7 @@ pub(crate) enum How {
     Spin,
     /// One blocking write for each frame.
     Write,
-    /// Many frames that were encoded before, in one write.
+    /// Many frames that were encoded before, in one write, and nobody ever sleeps.
     Chunks,
     /// The same, and the kernel may hold unsent what it likes, as it may for those who do not ask it otherwise.
     Unbounded,

@@ -13,7 +13,7 @@ use crate::failure::failure;
 const WARM: u64 = 10;
 
 /// Time for each peer between two values: several times what a write takes, so that values do not pile up.
-const PER_PEER: Duration = Duration::from_micros(10);
+const PER_PEER: Duration = Duration::from_micros(30);
 
 /// The shortest time between two values: everybody has gone to sleep meanwhile.
 const SHORTEST: Duration = Duration::from_millis(2);

@@ -1,6 +1,7 @@
 //! The two ends of a measurement: each is started, says that it is ready, and measures between `mark` and `stop`.
 //!
-//! Nothing here knows of rounds, medians or other programs; that is the harness.
+//! Nothing here knows of rounds, medians or other programs; that is the harness. Others can be ends as well, since all speak
+//! the same lines: `{"ready":"IP:PORT"}` on stdout, then `mark` and `stop` on stdin, then a line of results, an object.
 
 mod control;
 mod fans;

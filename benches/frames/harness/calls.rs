@@ -78,7 +78,8 @@ fn chosen(plan: &Plan) -> Vec<(Cell, Vec<Participant>)> {
         {
             continue;
         }
-        let blocks = |who: &&Participant| who.variant().is_some_and(|it| it.how != How::Spin);
+        let spins = |how: How| matches!(how, How::Spin | How::Chunks | How::Unbounded);
+        let blocks = |who: &&Participant| who.variant().is_some_and(|it| !spins(it.how));
         chosen.push((*cell, participants.iter().filter(blocks).cloned().collect()));
     }
     chosen

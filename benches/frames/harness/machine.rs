@@ -16,6 +16,10 @@ use super::{
     namespace::{self, Network},
     plan::Plan,
 };
+use crate::cli::Placement;
+
+/// Beside the names, in the columns that the tables have.
+const VALUE_WIDTH: usize = 80;
 
 /// What is told above the tables and in the file.
 #[derive(Debug)]
@@ -62,22 +66,42 @@ impl Record {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (key, value) in &self.0 {
-            writeln!(f, "{:20}{value}", key.replace('_', " "))?;
+            let (mut line, mut width) = (format!("{:20}", key.replace('_', " ")), 0);
+            for word in value.split(' ') {
+                if width > 0 && width + word.len() > VALUE_WIDTH {
+                    line.push_str(&format!("\n{:20}", ""));
+                    width = 0;
+                }
+                line.push_str(word);
+                line.push(' ');
+                width += word.len() + 1;
+            }
+            writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
     }
 }
 
+/// `split: latency, many; free: mesh`.
 fn placement(plan: &Plan) -> String {
-    let mut names: Vec<String> = Vec::new();
+    let mut groups: Vec<(Placement, Vec<&str>)> = Vec::new();
     for (cell, _) in &plan.cells {
-        let workload = cell.workload;
-        let name = format!("{} {:?}", workload.name(), plan.placement(workload)).to_lowercase();
-        if !names.contains(&name) {
-            names.push(name);
+        let (placement, name) = (plan.placement(cell.workload), cell.workload.name());
+        match groups.iter_mut().find(|(other, _)| *other == placement) {
+            Some((_, names)) if names.contains(&name) => {}
+            Some((_, names)) => names.push(name),
+            None => groups.push((placement, vec![name])),
         }
     }
-    names.join(", ")
+    let text = |(placement, names): &(Placement, Vec<&str>)| {
+        format!(
+            "{}: {}",
+            format!("{placement:?}").to_lowercase(),
+            names.join(", ")
+        )
+    };
+    let texts: Vec<String> = groups.iter().map(text).collect();
+    texts.join("; ")
 }
 
 fn processor() -> String {

@@ -121,7 +121,7 @@ fn header(names: &[Name], columns: &[Metric], has_range: bool) -> Vec<String> {
     for (at, metric) in columns.iter().enumerate() {
         header.extend(metric.column.map(str::to_owned));
         if at == 0 {
-            header.extend(has_range.then(|| "min - max".into()));
+            header.extend(has_range.then(|| "min-max".into()));
             header.push("x raw".into());
         }
     }
@@ -137,7 +137,7 @@ fn cells(columns: &[Metric], figures: &[&Row], has_range: bool) -> Vec<String> {
         if at == 0 {
             let range = |row: &&Row| {
                 let [min, max] = [row.min, row.max].map(|value| short(value / metric.unit));
-                format!("{min} - {max}")
+                format!("{min}-{max}")
             };
             cells.extend(has_range.then(|| figure.map_or_else(String::new, range)));
             cells.push(text(figure.and_then(|row| row.ratio)));
@@ -159,6 +159,7 @@ pub(crate) fn size(bytes: u32) -> String {
 fn short(value: f64) -> String {
     let decimals = match value.abs() {
         0.0 => 0,
+        x if x < 0.01 => 5,
         x if x < 0.1 => 3,
         x if x < 10.0 => 2,
         x if x < 100.0 => 1,

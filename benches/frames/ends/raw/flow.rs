@@ -1,6 +1,7 @@
-//! One way over a bare connection: a write for each frame, or chunks that were encoded before.
+//! One way over a bare connection: a blocking write for each frame, or chunks that were encoded before.
 //!
-//! The receiver reads as much as there is and walks the length prefixes.
+//! The receiver reads as much as there is and walks the length prefixes. With chunks nobody ever sleeps: to wake a receiver
+//! costs more than what it reads, and a limit must not pay that.
 
 use std::{
     io::{self, Read, Write},
@@ -13,7 +14,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::link::{Hangup, dial, listen, take};
+use super::link::{Hangup, Spinner, dial, listen, take};
 use crate::{
     ends::{
         Control, Task, flows,
@@ -29,8 +30,8 @@ use crate::{
 /// Who dials says this number.
 const DRIVER: u64 = 2;
 
-/// What one read takes at most, and about what one write of encoded frames gives: the library's read buffer.
-const CHUNK_BYTES: usize = 256 << 10;
+/// What one read takes at most, and about what one write of encoded frames gives: with less, large frames are slower.
+const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (listener, at) = listen(task)?;
@@ -40,13 +41,14 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
     workers.spawn("receiver", move || {
         let (stream, _) = take(&owned, &listener)?;
         connected.store(true, Ordering::Release);
+        let stream = Spinner::new(stream, is_encoded_before(&owned))?;
         receive(stream, &owned, &counting)
     })?;
     control.ready(at);
     flows::measure_received(task, control, &mut workers, &received)
 }
 
-fn receive(mut stream: TcpStream, task: &Task, received: &Arc<Received>) -> io::Result<()> {
+fn receive(mut stream: impl Read, task: &Task, received: &Arc<Received>) -> io::Result<()> {
     let with_ages = task.workload != Workload::Stream;
     let is_numbered = !is_encoded_before(task);
     let mut burst = Burst::new(received, with_ages);
@@ -81,6 +83,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let mut workers = Workers::default();
     let (owned, counting) = (task.clone(), Arc::clone(&offered));
     workers.spawn("sender", move || {
+        let stream = Spinner::new(stream, is_encoded_before(&owned))?;
         if is_encoded_before(&owned) {
             send_chunks(stream, &owned, &counting);
         } else {
@@ -101,7 +104,7 @@ fn is_encoded_before(task: &Task) -> bool {
 }
 
 /// Until the other end is gone.
-fn send_frames(mut stream: TcpStream, task: &Task, offered: &AtomicU64) {
+fn send_frames(mut stream: impl Write, task: &Task, offered: &AtomicU64) {
     let mut frame = frame(task.bytes());
     for number in 1.. {
         let now = wall_nanos();
@@ -114,7 +117,7 @@ fn send_frames(mut stream: TcpStream, task: &Task, offered: &AtomicU64) {
 }
 
 /// Until the other end is gone.
-fn send_chunks(mut stream: TcpStream, task: &Task, offered: &AtomicU64) {
+fn send_chunks(mut stream: impl Write, task: &Task, offered: &AtomicU64) {
     let frame = frame(task.bytes());
     let frames = (CHUNK_BYTES / frame.len()).max(1);
     let chunk = frame.repeat(frames);
