@@ -6,6 +6,7 @@ use std::{
     env, fs, io,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
+    time::Duration,
 };
 
 use serde_json::{Map, Value, json};
@@ -24,6 +25,9 @@ use crate::{
 
 /// With more peers a trace takes longer than it tells.
 const PEERS_MAX: u32 = 100;
+
+/// Who is traced gets little done in less.
+const SLOWED: Duration = Duration::from_millis(300);
 
 /// Counts for everybody who blocks, in the smallest cells. What failed is told, and is no failure of the run.
 pub(crate) fn count(plan: &Plan, progress: &Progress) -> io::Result<Vec<Measured>> {
@@ -102,7 +106,7 @@ fn once(plan: &Plan, cell: Cell, who: &Participant) -> io::Result<Map<String, Va
         serve: &serve.0,
         drive: &drive.0,
     };
-    let results = measure(plan, cell, who, plan.time, Some(traces))?;
+    let results = measure(plan, cell, who, plan.time.max(SLOWED), Some(traces))?;
     let (key, each) = frames_key(cell.workload).unwrap_or(("", 1.0));
     let frames = results.get(key).and_then(Value::as_f64).unwrap_or(0.0) * each;
     let [drive, serve] = [drive.read()?, serve.read()?];

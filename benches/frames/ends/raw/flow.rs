@@ -5,7 +5,6 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
