@@ -30,7 +30,8 @@ use crate::{
 pub enum Sent {
     /// The kernel has all of it.
     Written,
-    /// It waits in the slot or has begun to leave. It may still be replaced by a newer one if it has not begun.
+    /// It waits in the slot or has begun to leave. It may still be replaced by a newer one if it has not begun. In a
+    /// [queue](crate::Outbox::Queue) it waits for the loop, and is never replaced.
     Queued,
     /// It waits in the slot, where it has replaced an older frame, which is never sent.
     Superseded,
@@ -56,7 +57,8 @@ impl Handle {
     }
 
     /// Holds out `frame` to `sid` as the latest message. Never waits for the network: the frame is written on this
-    /// thread if the socket takes it, else it waits in the peer's one slot, where a newer frame replaces it.
+    /// thread if the socket takes it, else it waits in the peer's one slot, where a newer frame replaces it. With
+    /// [`Outbox::Queue`](crate::Outbox::Queue) it goes behind those that wait, and the loop writes it.
     ///
     /// A frame for a peer that is not linked waits for the link; with [`Dial::OnDemand`](crate::Dial::OnDemand) the
     /// peer is dialed for it. A frame for the own sid goes to the own inbox.
@@ -241,6 +243,7 @@ impl CnxManager {
             inbox: Arc::clone(&inbox),
             packer: Packer::default(),
             from: None,
+            spins: idle != Idle::Block,
             events: events.clone(),
         };
         let name = format!("quorum-cnx-{}", config.own);
@@ -431,6 +434,7 @@ struct Post {
     packer: Packer,
     /// Whose burst it is.
     from: Option<Sid>,
+    spins: bool,
     events: Events,
 }
 
@@ -447,6 +451,10 @@ impl Handler for Post {
         if let Some(from) = self.from.take() {
             // Not taken once the loop has ended, when nobody reads any more either.
             self.inbox.push_all(self.packer.pack(from));
+            if self.spins {
+                // Who waits for it may share this processor.
+                thread::yield_now();
+            }
         }
     }
 

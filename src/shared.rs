@@ -19,7 +19,7 @@ use crate::{
     batch::Burst,
     config,
     error::SendError,
-    limits::{FRAME_BYTES_MAX, PEN_FRAMES_MAX, WHOLE_FRAME_BYTES},
+    limits::{FRAME_BYTES_MAX, WHOLE_FRAME_BYTES},
     manager::Sent,
     proto::{Address, PeerId, Sid},
     share::{Ask, Doorbell, Inbox, Notes, Outbox, Put},
@@ -49,7 +49,7 @@ pub(crate) mod asked {
 impl Peer {
     pub(crate) fn new(id: PeerId, sid: Sid, outbox: config::Outbox) -> Self {
         let outbox = match outbox {
-            config::Outbox::Latest => Outbox::latest(PEN_FRAMES_MAX),
+            config::Outbox::Latest => Outbox::latest(),
             config::Outbox::Queue { bytes } => Outbox::queue(bytes),
         };
         Self {

@@ -27,7 +27,7 @@ use crate::{
     config::{Config, Dial, Idle, Knobs, Replace, Unknown},
     error::Reason,
     handler::{Event, Handler},
-    limits::{CHALLENGE_MARGIN, EVENTS_PER_TURN, HOT_TURNS_MAX, SLOW_TURN, STAGE_BYTES},
+    limits::{CHALLENGE_MARGIN, EVENTS_PER_TURN, HOT_READS, HOT_TURNS_MAX, SLOW_TURN, STAGE_BYTES},
     manager::Handle,
     proto::{Action, Address, LinkKey, PeerId, Roster, Rules},
     share::{Doorbell, Inbox},
@@ -351,8 +351,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let shared = Arc::clone(self.handle.shared());
-        shared.bell.rise();
+        self.handle.shared().bell.rise();
         if let Idle::Spin { for_at_most } = self.knobs.idle {
             let start = self.net.now();
             loop {
@@ -362,7 +361,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.net.wait(Some(Duration::ZERO), &mut self.ready)?;
                 let spun = self.net.now().saturating_duration_since(start);
                 if !self.ready.is_empty()
-                    || shared.bell.is_rung()
+                    || self.handle.shared().bell.is_rung()
                     || timeout.is_some_and(|timeout| spun >= timeout)
                 {
                     return Ok(());
@@ -375,35 +374,36 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 thread::yield_now();
             }
         }
-        if timeout != Some(Duration::ZERO) && !shared.bell.doze() {
+        if timeout != Some(Duration::ZERO) && !self.handle.shared().bell.doze() {
             timeout = Some(Duration::ZERO);
         }
         let waited = self.net.wait(timeout, &mut self.ready);
-        shared.bell.rise();
+        self.handle.shared().bell.rise();
         waited
     }
 
-    /// Reads the link that is most likely to have something, without asking whether it has: a request less for each frame of
-    /// a conversation. Returns whether something came, and so the turn has begun.
+    /// Reads the link that is most likely to have something, a few times, without asking whether it has: that is asked for
+    /// each time only by a loop that has more to do than to wait for an answer. Returns whether something came, and so the
+    /// turn has begun.
     fn read_hot(&mut self) -> bool {
         let before = mem::take(&mut self.hot_turns);
-        let Some(key) = self.hot else {
-            return false;
-        };
-        if before >= HOT_TURNS_MAX {
+        let Some(key) = self.hot.filter(|_| before < HOT_TURNS_MAX) else {
             // Others may be ready as well.
             return false;
+        };
+        for _ in 0..HOT_READS {
+            self.hot = None;
+            if let Some(reason) = self.pump(key) {
+                let now = self.net.now();
+                self.end(key, reason, now);
+            } else if self.hot.is_none() {
+                continue;
+            }
+            self.hot_turns = before + 1;
+            return true;
         }
-        self.hot = None;
-        if let Some(reason) = self.pump(key) {
-            let now = self.net.now();
-            self.end(key, reason, now);
-        } else if self.hot.is_none() {
-            self.hot = self.links.get_mut(key).map(|_| key);
-            return false;
-        }
-        self.hot_turns = before + 1;
-        true
+        self.hot = self.links.get_mut(key).map(|_| key);
+        false
     }
 
     fn note(&mut self) {

@@ -7,9 +7,10 @@ mod doorbell;
 #[cfg(test)]
 mod fixture;
 mod inbox;
-mod latest;
 mod outbox;
+mod pen;
 mod queue;
+mod slot;
 
 pub(crate) use doorbell::{Doorbell, Notes};
 pub(crate) use inbox::{Inbox, Nothing, Parcel, Wait};

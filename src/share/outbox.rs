@@ -1,6 +1,6 @@
 //! What waits for one peer, of either kind, and the words that both kinds share.
 //!
-//! Nothing is decided here: [`Latest`] is one slot that its callers write, [`Queue`] a stream that the loop writes.
+//! Nothing is decided here: a [`Slot`] or a [`Queue`] is what waits, a [`Writer`] writes either.
 
 use std::{
     fmt,
@@ -11,9 +11,12 @@ use std::{
 
 use bytes::Bytes;
 
+use crate::limits::{PEN_BATCHES_MAX, PEN_FRAMES_MAX};
+
 use super::{
-    latest::Latest,
+    pen::Writer,
     queue::Queue,
+    slot::Slot,
     sync::{
         Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -83,19 +86,22 @@ pub(crate) struct Outbox {
 
 #[derive(Debug)]
 enum Kind {
-    Latest(Latest),
-    Queue(Queue),
+    Latest(Writer<Slot>),
+    Queue(Writer<Queue>),
 }
 
 impl Outbox {
-    /// One slot. `frames_max`: how many frames one call writes before it leaves the rest to the loop.
-    pub(crate) fn latest(frames_max: usize) -> Self {
-        Self::new(Kind::Latest(Latest::new(frames_max)))
+    /// One slot.
+    pub(crate) fn latest() -> Self {
+        Self::new(Kind::Latest(Writer::new(Slot::default(), PEN_FRAMES_MAX)))
     }
 
     /// A queue of so many bytes.
     pub(crate) fn queue(bytes_max: usize) -> Self {
-        Self::new(Kind::Queue(Queue::new(bytes_max)))
+        Self::new(Kind::Queue(Writer::new(
+            Queue::new(bytes_max),
+            PEN_BATCHES_MAX,
+        )))
     }
 
     fn new(kind: Kind) -> Self {
@@ -115,9 +121,9 @@ impl Outbox {
     pub(crate) fn put(&self, frame: Bytes) -> (Put, Ask) {
         let done = match &self.kind {
             Kind::Latest(latest) => latest.put(frame),
-            Kind::Queue(queue) => return queue.put(frame),
+            Kind::Queue(queue) => queue.put(frame),
         };
-        // The slot may have been written out for others.
+        // It may have been written out for others.
         self.tell_room();
         done
     }
@@ -125,7 +131,9 @@ impl Outbox {
     /// Takes the first of these frames, as many as there is room for: their number, with what became of the last.
     pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         if let Kind::Queue(queue) = &self.kind {
-            return queue.put_all(frames);
+            let done = queue.put_all(frames);
+            self.tell_room();
+            return done;
         }
         let (mut put, mut ask) = (Put::Queued, Ask::Nothing);
         for frame in frames {
@@ -246,7 +254,7 @@ mod loom_tests {
 
     #[test]
     fn loom_who_waits_for_room_is_told_of_it() {
-        for outbox in [|| Outbox::latest(16), || Outbox::queue(12)] {
+        for outbox in [Outbox::latest, || Outbox::queue(12)] {
             loom::model(move || {
                 let pipe = Pipe::with_room(0);
                 let outbox = LoomArc::new(outbox());

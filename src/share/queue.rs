@@ -1,59 +1,38 @@
-//! Everything that waits for one peer, in order: encoded where it is put, written by the loop in large batches.
+//! A queue: all frames in order, encoded where they are put, written in large batches.
 //!
-//! Callers never write here. They append under the lock, and ask the loop once for all that it finds when it comes.
+//! Nothing here writes: see [`Writer`]. Who puts a few frames asks the loop to write them; who finds that many have come
+//! together takes the pen and writes them himself, while they are in the cache of his processor.
 
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     mem,
-    sync::Arc,
 };
 
 use bytes::Bytes;
 
 use super::{
     outbox::{Ask, Put, Tally, Wire},
-    sync::{Mutex, lock},
+    pen::{Load, Progress, Store, Writer},
+    sync::MutexGuard,
 };
 use crate::limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES};
 
-/// An outbox that holds up to so many bytes.
-///
-/// ```text
-///   put --> pieces --taken whole by the loop--> hand --one write for many--> wire
-///             ^                                  |
-///             `------ what the link that ended has not taken, in front ------'
-/// ```
 #[derive(Debug)]
-pub(crate) struct Queue {
-    state: Mutex<State>,
-    /// Used by the loop alone; locked before `state`.
-    hand: Mutex<Hand>,
-    bytes_max: usize,
-}
-
-#[derive(Debug)]
-struct State {
+pub(super) struct Queue {
     pieces: VecDeque<Piece>,
-    /// Of all that waits, what the loop has in hand included; prefixes count.
+    /// Of these pieces.
+    frames: u64,
+    /// Of all that waits, what the pen has in hand included; prefixes count.
     bytes: usize,
+    bytes_max: usize,
     /// Buffers of runs that have left, for the next ones.
     spare: Vec<Vec<u8>>,
-    attention: Attention,
+    /// True exactly when the loop was asked to write what waits and has not yet come.
+    called: bool,
     /// True exactly when nothing is accepted any more.
     closed: bool,
     tally: Tally,
-}
-
-/// Whether the loop must be told of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attention {
-    /// There is no link. `asked`: the loop was asked for one and has not yet given it up or brought it.
-    Unlinked { asked: bool },
-    /// All was written.
-    Resting,
-    /// It will come: it was asked, or the socket is full.
-    Called,
 }
 
 /// Bytes that leave together.
@@ -68,211 +47,106 @@ enum Piece {
     },
 }
 
-/// What the loop writes.
-#[derive(Debug, Default)]
-struct Hand {
-    wire: Option<Arc<dyn Wire>>,
+/// Pieces that are written in one go.
+#[derive(Debug)]
+pub(super) struct Batch {
     pieces: VecDeque<Piece>,
-    /// Bytes of the first piece that have left.
+    frames: u64,
+    /// Bytes that have left, of the first piece that is not gone.
     done: usize,
-    broken: Option<io::ErrorKind>,
+    /// Pieces that have left.
+    gone: usize,
 }
 
-impl Queue {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        let state = State {
-            pieces: VecDeque::new(),
-            bytes: 0,
-            spare: Vec::new(),
-            attention: Attention::Unlinked { asked: false },
-            closed: false,
-            tally: Tally::default(),
-        };
-        Self {
-            state: Mutex::new(state),
-            hand: Mutex::default(),
-            bytes_max,
-        }
-    }
-
-    pub(crate) fn put(&self, frame: Bytes) -> (Put, Ask) {
+impl Writer<Queue> {
+    pub(super) fn put(&self, frame: Bytes) -> (Put, Ask) {
         if frame.len() < WHOLE_FRAME_BYTES {
             let (_, put, ask) = self.put_all(&[&frame]);
             return (put, ask);
         }
-        let mut state = lock(&self.state);
-        if let Some(refusal) = state.refusal(frame.len(), self.bytes_max) {
+        let mut state = self.lock();
+        let queue = &mut state.store;
+        if let Some(refusal) = queue.refusal(frame.len()) {
             return (refusal, Ask::Nothing);
         }
         let prefix = prefix(frame.len());
-        state.bytes += PREFIX_BYTES + frame.len();
-        state.pieces.push_back(Piece::Whole { prefix, frame });
-        (Put::Queued, state.accepted(1))
+        queue.bytes += PREFIX_BYTES + frame.len();
+        queue.pieces.push_back(Piece::Whole { prefix, frame });
+        (Put::Queued, self.accepted(state, 1))
     }
 
     /// Takes the first of these frames, as many as there is room for: their number, and [`Put::Full`] if it is 0.
-    pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
+    pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         let need: usize = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
-        let mut state = lock(&self.state);
-        if state.encode_all(frames, need, self.bytes_max) {
-            return (
-                frames.len(),
-                Put::Queued,
-                state.accepted(frames.len() as u64),
-            );
-        }
-        let mut taken = 0;
-        for frame in frames {
-            if let Some(refusal) = state.refusal(frame.len(), self.bytes_max) {
-                if taken == 0 {
-                    return (0, refusal, Ask::Nothing);
+        let mut state = self.lock();
+        let queue = &mut state.store;
+        if !queue.encode_all(frames, need) {
+            for (taken, frame) in frames.iter().enumerate() {
+                match queue.refusal(frame.len()) {
+                    None => queue.encode(frame),
+                    Some(refusal) if taken == 0 => return (0, refusal, Ask::Nothing),
+                    Some(_) => return (taken, Put::Queued, self.accepted(state, taken)),
                 }
-                break;
             }
-            state.encode(frame);
-            taken += 1;
         }
-        (taken, Put::Queued, state.accepted(taken as u64))
+        (
+            frames.len(),
+            Put::Queued,
+            self.accepted(state, frames.len()),
+        )
     }
 
-    pub(crate) fn resume(&self) -> Ask {
-        self.write(&mut lock(&self.hand))
-    }
-
-    /// What was begun on an older link begins anew: of a frame that did not leave whole, nobody has seen the rest.
-    pub(crate) fn attach(&self, wire: Arc<dyn Wire>) -> Ask {
-        let mut hand = lock(&self.hand);
-        self.let_go(&mut hand);
-        hand.wire = Some(wire);
-        lock(&self.state).attention = Attention::Called;
-        self.write(&mut hand)
-    }
-
-    pub(crate) fn detach(&self) {
-        let mut hand = lock(&self.hand);
-        self.let_go(&mut hand);
-        lock(&self.state).attention = Attention::Unlinked { asked: false };
-    }
-
-    pub(crate) fn close(&self) {
-        self.detach();
-        let mut state = lock(&self.state);
-        state.closed = true;
-        state.bytes = 0;
-        state.tally.discarded += mem::take(&mut state.tally.waiting);
-        let rest = (mem::take(&mut state.pieces), mem::take(&mut state.spare));
-        // Freed after the lock: freeing the last of a payload runs the code of whoever made it, which may come back here.
+    /// Counts frames that were taken, and has them written.
+    fn accepted(&self, mut state: MutexGuard<'_, super::pen::State<Queue>>, frames: usize) -> Ask {
+        state.store.tally.accepted += frames as u64;
+        state.store.frames += frames as u64;
+        if !state.is_resting() {
+            return state.want_link();
+        }
+        let queue = &mut state.store;
+        if queue.bytes < QUEUE_RUN_BYTES {
+            return if mem::replace(&mut queue.called, true) {
+                Ask::Nothing
+            } else {
+                Ask::Resume
+            };
+        }
+        let batch = queue.choose(None, &mut Spent::default());
+        let (Some(wire), Some(batch)) = (state.take_pen(), batch) else {
+            unreachable!("it rests, and something waits");
+        };
+        state.carry(&batch);
         drop(state);
-        drop(rest);
-    }
-
-    pub(crate) fn broken(&self) -> Option<io::ErrorKind> {
-        lock(&self.hand).broken
+        self.write(wire, batch).1
     }
 
     /// Whether half of it is free.
-    pub(crate) fn has_room(&self) -> bool {
-        let state = lock(&self.state);
-        state.bytes <= self.bytes_max / 2 || state.closed
-    }
-
-    pub(crate) fn tally(&self) -> Tally {
-        lock(&self.state).tally
-    }
-
-    /// Writes until nothing waits, the socket is full or the share of the turn is used up.
-    fn write(&self, hand: &mut Hand) -> Ask {
-        let mut budget = TURN_BYTES;
-        while let Some(wire) = &hand.wire {
-            if hand.pieces.is_empty() {
-                let mut state = lock(&self.state);
-                if state.pieces.is_empty() {
-                    state.attention = Attention::Resting;
-                    // An idle link holds no buffer.
-                    let spare = mem::take(&mut state.spare);
-                    drop(state);
-                    drop(spare);
-                    return Ask::Nothing;
-                }
-                mem::swap(&mut hand.pieces, &mut state.pieces);
-            }
-            if budget == 0 {
-                return Ask::Resume;
-            }
-            match hand.gather(|bufs| wire.write(bufs)) {
-                // A socket that takes nothing of something will take nothing more.
-                Ok(0) => hand.broken = Some(io::ErrorKind::WriteZero),
-                Ok(n) => {
-                    budget = budget.saturating_sub(n);
-                    self.left(hand, n);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ask::Nothing,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => hand.broken = Some(error.kind()),
-            }
-            if hand.broken.is_some() {
-                hand.wire = None;
-                return Ask::Broken;
-            }
-        }
-        Ask::Nothing
-    }
-
-    /// Accounts for `n` bytes that the socket has taken.
-    fn left(&self, hand: &mut Hand, n: usize) {
-        hand.done += n;
-        let mut frames = 0;
-        let mut bytes = 0;
-        let mut gone = Vec::new();
-        while let Some(piece) = hand.pieces.front() {
-            let len = piece.len();
-            if hand.done < len {
-                break;
-            }
-            hand.done -= len;
-            frames += piece.frames();
-            bytes += len as u64;
-            gone.extend(hand.pieces.pop_front());
-        }
-        let mut state = lock(&self.state);
-        state.bytes -= n;
-        state.tally.written(frames, bytes);
-        for piece in &mut gone {
-            if let Piece::Run { bytes, .. } = piece {
-                if state.spare.len() < SPARE_RUNS && bytes.capacity() <= 2 * QUEUE_RUN_BYTES {
-                    bytes.clear();
-                    state.spare.push(mem::take(bytes));
-                }
-            }
-        }
-        drop(state);
-        drop(gone);
-    }
-
-    /// Puts what the link has not taken back in front of what waits.
-    fn let_go(&self, hand: &mut Hand) {
-        hand.wire = None;
-        hand.broken = None;
-        let mut state = lock(&self.state);
-        let done = mem::take(&mut hand.done);
-        if let Some(piece) = hand.pieces.front_mut() {
-            let (frames, bytes) = piece.cut(done);
-            state.tally.written(frames, bytes as u64);
-            // What had begun to leave begins anew.
-            state.bytes += done - bytes;
-        }
-        while let Some(piece) = hand.pieces.pop_back() {
-            state.pieces.push_front(piece);
-        }
+    pub(super) fn has_room(&self) -> bool {
+        let queue = &self.lock().store;
+        queue.bytes <= queue.bytes_max / 2 || queue.closed
     }
 }
 
-impl State {
+impl Queue {
+    /// Up to so many bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            pieces: VecDeque::new(),
+            frames: 0,
+            bytes: 0,
+            bytes_max,
+            spare: Vec::new(),
+            called: false,
+            closed: false,
+            tally: Tally::default(),
+        }
+    }
+
     /// Why a frame of this length cannot be taken.
-    fn refusal(&self, len: usize, bytes_max: usize) -> Option<Put> {
+    fn refusal(&self, len: usize) -> Option<Put> {
         if self.closed {
             Some(Put::Closed)
-        } else if self.bytes + PREFIX_BYTES + len > bytes_max {
+        } else if self.bytes + PREFIX_BYTES + len > self.bytes_max {
             Some(Put::Full)
         } else {
             None
@@ -280,7 +154,7 @@ impl State {
     }
 
     /// The usual case: there is room for all of them in the last run. Returns whether it was.
-    fn encode_all(&mut self, frames: &[&[u8]], need: usize, bytes_max: usize) -> bool {
+    fn encode_all(&mut self, frames: &[&[u8]], need: usize) -> bool {
         let Some(Piece::Run {
             bytes,
             frames: count,
@@ -288,7 +162,8 @@ impl State {
         else {
             return false;
         };
-        if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > bytes_max || self.closed {
+        if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > self.bytes_max || self.closed
+        {
             return false;
         }
         bytes.reserve(need);
@@ -303,57 +178,172 @@ impl State {
 
     fn encode(&mut self, frame: &[u8]) {
         let need = PREFIX_BYTES + frame.len();
-        self.bytes += need;
-        let (bytes, frames) = match self.pieces.back_mut() {
-            Some(Piece::Run { bytes, frames }) if bytes.len() + need <= QUEUE_RUN_BYTES => {
-                (bytes, frames)
-            }
-            _ => {
-                let bytes = self.spare.pop().unwrap_or_default();
-                self.pieces.push_back(Piece::Run { bytes, frames: 0 });
-                let Some(Piece::Run { bytes, frames }) = self.pieces.back_mut() else {
-                    unreachable!("it was just put there");
-                };
-                (bytes, frames)
-            }
+        let has_room = match self.pieces.back() {
+            Some(Piece::Run { bytes, .. }) => bytes.len() + need <= QUEUE_RUN_BYTES,
+            _ => false,
+        };
+        if !has_room {
+            let bytes = self.spare.pop().unwrap_or_default();
+            self.pieces.push_back(Piece::Run { bytes, frames: 0 });
+        }
+        let Some(Piece::Run { bytes, frames }) = self.pieces.back_mut() else {
+            unreachable!("there is room in it");
         };
         bytes.extend_from_slice(&prefix(frame.len()));
         bytes.extend_from_slice(frame);
         *frames += 1;
+        self.bytes += need;
     }
 
-    /// Counts frames that were taken, and says what the loop is to be asked for.
-    fn accepted(&mut self, frames: u64) -> Ask {
-        self.tally.accepted += frames;
-        self.tally.waiting += frames;
-        match self.attention {
-            Attention::Unlinked { asked: false } => {
-                self.attention = Attention::Unlinked { asked: true };
-                Ask::Link
-            }
-            Attention::Resting => {
-                self.attention = Attention::Called;
-                Ask::Resume
-            }
-            Attention::Unlinked { asked: true } | Attention::Called => Ask::Nothing,
+    /// Keeps the buffer of a run for another.
+    fn recycle(&mut self, piece: &mut Piece) {
+        let Piece::Run { bytes, .. } = piece else {
+            return;
+        };
+        if !self.closed && self.spare.len() < SPARE_RUNS && bytes.capacity() <= 2 * QUEUE_RUN_BYTES
+        {
+            bytes.clear();
+            self.spare.push(mem::take(bytes));
         }
     }
 }
 
-impl Tally {
-    fn written(&mut self, frames: u64, bytes: u64) {
-        self.written += frames;
-        self.waiting -= frames;
-        self.bytes += bytes;
+/// What is done with: pieces, and buffers.
+#[derive(Debug, Default)]
+pub(super) struct Spent {
+    pieces: VecDeque<Piece>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Store for Queue {
+    type Load = Batch;
+    type Spent = Spent;
+
+    fn begin(&mut self) -> Option<Batch> {
+        self.choose(None, &mut Spent::default())
+    }
+
+    /// What has begun, else as much as a turn may take.
+    fn choose(&mut self, rest: Option<Batch>, _: &mut Spent) -> Option<Batch> {
+        if rest.is_some() || self.pieces.is_empty() {
+            return rest;
+        }
+        let (mut count, mut bytes, mut frames) = (0, 0, 0);
+        for piece in &self.pieces {
+            if count > 0 && bytes + piece.len() > TURN_BYTES {
+                break;
+            }
+            count += 1;
+            bytes += piece.len();
+            frames += piece.frames();
+        }
+        self.frames -= frames;
+        let later = self.pieces.split_off(count);
+        Some(Batch {
+            pieces: mem::replace(&mut self.pieces, later),
+            frames,
+            done: 0,
+            gone: 0,
+        })
+    }
+
+    fn set_aside(&mut self, rest: Batch, _: &mut Spent) -> Option<Batch> {
+        Some(rest)
+    }
+
+    /// What the link has not taken stands in front again. A frame that did not leave whole begins anew: nobody has seen the
+    /// rest of it.
+    fn take_back(&mut self, mut rest: Batch, spent: &mut Spent) {
+        for mut piece in rest.pieces.drain(..rest.gone) {
+            self.tally.written += piece.frames();
+            self.tally.bytes += piece.len() as u64;
+            self.bytes -= piece.len();
+            rest.frames -= piece.frames();
+            self.recycle(&mut piece);
+            spent.pieces.push_back(piece);
+        }
+        if let Some(piece) = rest.pieces.front_mut() {
+            let (frames, bytes) = piece.cut(rest.done);
+            self.tally.written += frames;
+            self.tally.bytes += bytes as u64;
+            self.bytes -= bytes;
+            rest.frames -= frames;
+        }
+        if self.closed {
+            self.tally.discarded += rest.frames;
+            spent.pieces.append(&mut rest.pieces);
+            return;
+        }
+        self.frames += rest.frames;
+        while let Some(piece) = rest.pieces.pop_back() {
+            self.pieces.push_front(piece);
+        }
+    }
+
+    fn finished(&mut self, mut batch: Batch, spent: &mut Spent) {
+        self.tally.written += batch.frames;
+        for piece in &mut batch.pieces {
+            self.tally.bytes += piece.len() as u64;
+            self.bytes -= piece.len();
+            self.recycle(piece);
+        }
+        spent.pieces = batch.pieces;
+    }
+
+    fn loop_came(&mut self) {
+        self.called = false;
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.pieces.is_empty()
+    }
+
+    /// An idle link holds no buffer.
+    fn tidy(&mut self, spent: &mut Spent) {
+        spent.spare = mem::take(&mut self.spare);
+    }
+
+    fn close(&mut self, spent: &mut Spent) {
+        self.closed = true;
+        self.tally.discarded += mem::take(&mut self.frames);
+        spent.pieces = mem::take(&mut self.pieces);
+        self.tidy(spent);
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            waiting: self.frames,
+            ..self.tally
+        }
     }
 }
 
-impl Hand {
+impl Load for Batch {
+    fn write_to(&mut self, wire: &dyn Wire) -> Progress {
+        while self.gone < self.pieces.len() {
+            match self.lend(|bufs| wire.write(bufs)) {
+                // A socket that takes nothing of something will take nothing more.
+                Ok(0) => return Progress::Broken(io::ErrorKind::WriteZero),
+                Ok(n) => self.left(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Full,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Progress::Broken(error.kind()),
+            }
+        }
+        Progress::Done
+    }
+
+    fn frames(&self) -> u64 {
+        self.frames
+    }
+}
+
+impl Batch {
     /// Lends what is next to a vectored write.
-    fn gather<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+    fn lend<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
         let mut bufs = [IoSlice::new(&[]); BUFS_MAX];
         let (mut count, mut skip) = (0, self.done);
-        'full: for piece in &self.pieces {
+        'full: for piece in self.pieces.range(self.gone..) {
             for part in piece.parts() {
                 let Some(rest) = part.get(skip..).filter(|rest| !rest.is_empty()) else {
                     skip -= part.len();
@@ -369,13 +359,25 @@ impl Hand {
         }
         write(&bufs[..count])
     }
+
+    /// `n` bytes more have left.
+    fn left(&mut self, n: usize) {
+        self.done += n;
+        while let Some(piece) = self.pieces.get(self.gone) {
+            if self.done < piece.len() {
+                break;
+            }
+            self.done -= piece.len();
+            self.gone += 1;
+        }
+    }
 }
 
 /// Buffers kept for runs to come, while there is something to write: one is filled while one leaves.
-const SPARE_RUNS: usize = 4;
+const SPARE_RUNS: usize = 2;
 
-/// Buffers in one vectored write: some hundred KiB of whole frames; the system takes at most 1024 (`IOV_MAX`).
-const BUFS_MAX: usize = 64;
+/// Buffers in one vectored write: as much as a turn may take of whole frames; the system takes at most 1024 (`IOV_MAX`).
+const BUFS_MAX: usize = 32;
 
 impl Piece {
     fn parts(&self) -> [&[u8]; 2] {
@@ -428,8 +430,12 @@ mod loom_tests {
 
     use super::{super::fixture::*, *};
 
+    fn queue(bytes_max: usize) -> Writer<Queue> {
+        Writer::new(Queue::new(bytes_max), 2)
+    }
+
     /// The loop, as often as it is asked to.
-    fn answer(queue: &Queue, mut ask: Ask) {
+    fn answer(queue: &Writer<Queue>, mut ask: Ask) {
         while ask == Ask::Resume {
             ask = queue.resume();
         }
@@ -439,7 +445,7 @@ mod loom_tests {
     fn loom_of_two_callers_at_once_somebody_calls_the_loop_for_both() {
         loom::model(|| {
             let pipe = Pipe::with_room(usize::MAX);
-            let queue = LoomArc::new(Queue::new(1000));
+            let queue = LoomArc::new(queue(1000));
             queue.attach(pipe.clone());
             let other = {
                 let queue = LoomArc::clone(&queue);
@@ -461,7 +467,7 @@ mod loom_tests {
     fn loom_frames_put_while_the_link_changes_arrive_once_and_in_order() {
         loom::model(|| {
             let (old, new) = (Pipe::with_room(9), Pipe::with_room(usize::MAX));
-            let queue = LoomArc::new(Queue::new(1000));
+            let queue = LoomArc::new(queue(1000));
             queue.attach(old.clone());
             queue.put(frame(1));
             let caller = {
@@ -488,13 +494,19 @@ mod loom_tests {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::{super::fixture::*, *};
 
+    fn queue(bytes_max: usize) -> Writer<Queue> {
+        Writer::new(Queue::new(bytes_max), 2)
+    }
+
     #[test]
     fn frames_wait_for_the_loop_which_is_asked_once() {
-        let (pipe, queue) = (Pipe::with_room(usize::MAX), Queue::new(1000));
+        let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1000));
         assert_eq!(queue.attach(pipe.clone()), Ask::Nothing);
         assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
         assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
@@ -505,7 +517,7 @@ mod tests {
 
     #[test]
     fn without_a_link_the_loop_is_asked_for_one_once_for_each_loss() {
-        let queue = Queue::new(1000);
+        let queue = queue(1000);
         for _ in 0..2 {
             assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Link));
             assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
@@ -518,22 +530,22 @@ mod tests {
 
     #[test]
     fn a_full_queue_takes_what_has_room_and_says_so() {
-        let queue = Queue::new(20);
+        let queue = queue(20);
         let frame = &[7, 7][..];
         assert_eq!(queue.put_all(&[frame; 5]).0, 3);
         assert_eq!(queue.put_all(&[frame; 5]), (0, Put::Full, Ask::Nothing));
         assert_eq!(queue.put_all(&[]), (0, Put::Queued, Ask::Nothing));
-        let pipe = Pipe::with_room(6);
+        let pipe = Pipe::with_room(100);
         queue.attach(pipe.clone());
-        assert_eq!(queue.put_all(&[frame; 5]).0, 1, "one has left");
-        assert_eq!(queue.tally().accepted, 4);
+        assert_eq!(queue.put_all(&[frame; 5]).0, 3, "all have left");
+        assert_eq!(queue.tally().accepted, 6);
         assert_balance(queue.tally());
     }
 
     #[test]
     fn a_frame_cut_off_by_the_end_of_its_link_begins_anew_and_no_other_does() {
         let (old, new) = (Pipe::with_room(9), Pipe::with_room(100));
-        let queue = Queue::new(1000);
+        let queue = queue(1000);
         queue.attach(old);
         for n in 1..=3 {
             queue.put(frame(n));
@@ -550,21 +562,45 @@ mod tests {
 
     #[test]
     fn one_call_writes_its_share_only() {
-        let (pipe, queue) = (Pipe::with_room(usize::MAX), Queue::new(1 << 20));
+        let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
         let frame = Bytes::from(vec![1; WHOLE_FRAME_BYTES]);
-        for _ in 0..BUFS_MAX / 2 + 1 {
+        let batch = TURN_BYTES / (PREFIX_BYTES + WHOLE_FRAME_BYTES);
+        for _ in 0..=2 * batch {
             queue.put(frame.clone());
         }
         assert_eq!(queue.attach(pipe.clone()), Ask::Resume);
-        assert_eq!(pipe.frames().0.len(), BUFS_MAX / 2);
+        assert_eq!(pipe.frames().0.len(), 2 * batch);
         assert_eq!(queue.put(frame.clone()), (Put::Queued, Ask::Nothing));
         assert_eq!(queue.resume(), Ask::Nothing);
-        assert_eq!(pipe.frames().0.len(), BUFS_MAX / 2 + 2);
+        assert_eq!(pipe.frames().0.len(), 2 * batch + 2);
+    }
+
+    #[test]
+    fn who_puts_the_last_of_many_writes_them() {
+        let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
+        queue.attach(pipe.clone());
+        let frame = &[1; 1000][..];
+        let many = QUEUE_RUN_BYTES / (PREFIX_BYTES + frame.len());
+        assert_eq!(queue.put_all(&[frame]), (1, Put::Queued, Ask::Resume));
+        let most = vec![frame; many - 1];
+        let (taken, _, ask) = queue.put_all(&most);
+        assert_eq!(
+            (taken, ask, pipe.frames().0.len()),
+            (many - 1, Ask::Nothing, 0)
+        );
+        assert_eq!(queue.put_all(&[frame]), (1, Put::Queued, Ask::Nothing));
+        assert_eq!(pipe.frames().0.len(), many + 1);
+        // The loop, which was asked at first, finds nothing left to do.
+        assert_eq!((queue.resume(), queue.tally().waiting), (Ask::Nothing, 0));
+        assert!(
+            queue.lock().store.spare.is_empty(),
+            "an idle link holds no buffer"
+        );
     }
 
     #[test]
     fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
-        let queue = Queue::new(1000);
+        let queue = queue(1000);
         queue.attach(Arc::new(Cut));
         assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
         assert_eq!(queue.resume(), Ask::Broken);
@@ -579,7 +615,7 @@ mod tests {
 
     #[test]
     fn a_closed_queue_takes_nothing_and_discards_what_waits() {
-        let queue = Queue::new(1000);
+        let queue = queue(1000);
         queue.attach(Pipe::with_room(9));
         for n in 1..=3 {
             queue.put(frame(n));
@@ -598,7 +634,7 @@ mod tests {
             lens in prop::collection::vec(prop_oneof![1_usize..100, 10_000_usize..40_000], 1..40),
             rooms in prop::collection::vec(0_usize..90_000, 1..20),
         ) {
-            let queue = Queue::new(4 << 20);
+            let queue = queue(4 << 20);
             let mut pipe = Pipe::with_room(0);
             queue.attach(pipe.clone());
             let (mut came, mut room) = (Vec::new(), rooms.iter().cycle());
@@ -622,7 +658,7 @@ mod tests {
             prop_assert_eq!(came, sent);
             let tally = queue.tally();
             prop_assert_eq!((tally.waiting, tally.written), (0, lens.len() as u64));
-            prop_assert_eq!(lock(&queue.state).bytes, 0);
+            prop_assert_eq!(queue.lock().store.bytes, 0);
         }
     }
 }

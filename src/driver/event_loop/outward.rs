@@ -38,10 +38,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Some((Asker::Place(..), None)) | None => {}
             }
         }
-        let shared = Arc::clone(self.handle.shared());
-        if !shared.bell.lower() {
+        if !self.handle.shared().bell.lower() {
             return;
         }
+        let shared = Arc::clone(self.handle.shared());
         let mut notes = mem::take(&mut self.notes);
         shared.notes.take(&mut notes);
         for peer in notes.drain(..) {
