@@ -14,6 +14,12 @@ use super::{
 };
 use crate::{failure::While, variants::Way, workloads::Workload};
 
+/// Whose fastest round trip takes longer is told, and not drawn.
+const TOO_SLOW_US: f64 = 10_000.0;
+
+/// Up to 99.99 %: few measure more round trips than that tells.
+const NINES_MAX: f64 = 4.01;
+
 /// Draws all plots for which something was measured; returns their files.
 pub(crate) fn draw(directory: &Path, results: &Results, rows: &[Row]) -> io::Result<Vec<String>> {
     fs::create_dir_all(directory).context(format_args!("creating {}", directory.display()))?;
@@ -43,24 +49,33 @@ pub(crate) fn draw(directory: &Path, results: &Results, rows: &[Row]) -> io::Res
 fn latency(measured: &Measured) -> Chart {
     // One nine is one unit: 90 %, 99 %, 99.9 %.
     let nines = |percentile: f64| -(1.0 - percentile / 100.0).max(1e-5).log10();
-    let lines = measured.series.iter().filter_map(|series| {
+    let mut lines = Vec::new();
+    let mut title = format!("Round trip of {}", size(measured.cell.size));
+    for series in &measured.series {
+        let way = series.who.variant().map(|variant| variant.way);
         // The loop in the application's hands is nearly the same line as the handler.
-        if series
-            .who
-            .variant()
-            .is_some_and(|variant| variant.way == Way::Loop)
-        {
-            return None;
+        let Some(points) = typical(series).filter(|_| way != Some(Way::Loop)) else {
+            continue;
+        };
+        let fastest = points.first().map_or(0.0, |(_, us)| *us);
+        if fastest > TOO_SLOW_US {
+            // It would press all others to the ground.
+            title.push_str(&format!(
+                "; not shown: {}, {:.0} ms",
+                series.who.name(),
+                fastest / 1000.0
+            ));
+            continue;
         }
-        let points = typical(series)?.into_iter();
-        Some(Line {
+        let points = points
+            .into_iter()
+            .map(|(percentile, us)| (nines(percentile), us));
+        lines.push(Line {
             name: series.who.name(),
-            points: points
-                .map(|(percentile, us)| (nines(percentile), us))
-                .collect(),
+            points: points.filter(|(nines, _)| *nines <= NINES_MAX).collect(),
             has_markers: false,
-        })
-    });
+        });
+    }
     let ticks = [
         (0.0, "0"),
         (0.301, "50"),
@@ -70,14 +85,14 @@ fn latency(measured: &Measured) -> Chart {
         (4.0, "99.99"),
     ];
     Chart {
-        title: format!("Round trip of {}", size(measured.cell.size)),
+        title,
         x: Axis {
             label: "percentile".into(),
             scale: Scale::Linear,
             ticks: ticks.map(|(at, label)| (at, label.to_owned())).into(),
         },
         y: Axis::log("microseconds"),
-        lines: lines.collect(),
+        lines,
     }
 }
 
@@ -103,9 +118,12 @@ fn over_sizes(rows: &[Row], workload: Workload) -> Chart {
     } else {
         ("delivered_per_s", 1e3, "thousand frames delivered a second")
     };
-    let chosen = |row: &&Row| row.workload == workload.name() && row.metric == metric;
+    let is_it = |row: &&Row| row.workload == workload.name() && row.metric == metric;
+    // Others have one line each: how many they are given at once makes no difference to them.
+    let most = rows.iter().filter(is_it).map(|row| row.count).max();
+    let chosen = |row: &&Row| is_it(row) && (row.variant.contains('/') || Some(row.count) == most);
     let lines = lines(rows.iter().filter(chosen), |row| {
-        let name = if is_stream && row.count > 1 && !row.variant.starts_with("raw/") {
+        let name = if is_stream && row.count > 1 && is_ours(row) {
             format!("{}, {} a call", row.variant, row.count)
         } else {
             row.variant.clone()
@@ -132,6 +150,11 @@ fn over_sizes(rows: &[Row], workload: Workload) -> Chart {
         y: Axis::log(label),
         lines,
     }
+}
+
+/// Names of others have no slash.
+fn is_ours(row: &Row) -> bool {
+    row.variant.contains('/') && !row.variant.starts_with("raw/")
 }
 
 /// What a peer more costs.
