@@ -94,9 +94,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) spin_us: u32,
 
-    /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel
-    #[arg(long, value_name = "N", default_value_t = quorum_cnx::limits::UNSENT_LIMIT)]
-    pub(crate) unsent_limit: u32,
+    /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel, which is the default for
+    /// `stream` [default: 16384]
+    #[arg(long, value_name = "N")]
+    pub(crate) unsent_limit: Option<u32>,
 
     /// The program that runs the contenders [default: benches/compare/target/release/compare]
     #[arg(long, value_name = "PATH")]

@@ -30,8 +30,6 @@ pub(crate) enum How {
     Write,
     /// Many frames that were encoded before, in one write, and nobody ever sleeps.
     Chunks,
-    /// The same, and the kernel may hold unsent what it likes, as it may for those who do not ask it otherwise.
-    Unbounded,
     /// Connects and accepts, one after the other.
     Connect,
 }
@@ -51,12 +49,11 @@ const WAYS: [(Way, &str); 5] = [
     (Way::Idle, "idle"),
 ];
 
-const HOWS: [(How, &str); 6] = [
+const HOWS: [(How, &str); 5] = [
     (How::Block, "block"),
     (How::Spin, "spin"),
     (How::Write, "write"),
     (How::Chunks, "chunks"),
-    (How::Unbounded, "unbounded"),
     (How::Connect, "connect"),
 ];
 

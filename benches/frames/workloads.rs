@@ -128,7 +128,6 @@ impl Workload {
             }
             Self::Stream => vec![
                 variant(Way::Raw, How::Chunks),
-                variant(Way::Raw, How::Unbounded),
                 write,
                 variant(Way::Handler, How::Block),
                 variant(Way::Inbox, How::Block),
@@ -165,8 +164,6 @@ impl Workload {
                 None => How::Block,
             },
             Self::Latest | Self::Lossless | Self::FanOut | Self::Contended => How::Write,
-            // Other programs leave the kernel's buffers as they are.
-            Self::Stream if of.is_none() => How::Unbounded,
             Self::Stream => How::Chunks,
             Self::SlowPeer => How::Spin,
             Self::Mesh => How::Connect,

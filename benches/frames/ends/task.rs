@@ -52,9 +52,10 @@ pub(crate) struct Task {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) spin_us: u32,
 
-    /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel
-    #[arg(long, value_name = "N", default_value_t = limits::UNSENT_LIMIT)]
-    pub(crate) unsent_limit: u32,
+    /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel, which is the default for
+    /// `stream` [default: 16384]
+    #[arg(long, value_name = "N")]
+    pub(crate) unsent_limit: Option<u32>,
 
     /// Where `serve` listens
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
@@ -97,8 +98,12 @@ impl Task {
     }
 
     pub(crate) fn unsent_limit(&self) -> Option<u32> {
-        let is_limited = self.unsent_limit > 0 && self.variant.how != How::Unbounded;
-        is_limited.then_some(self.unsent_limit)
+        // As the library has it.
+        let default = match self.workload {
+            Workload::Stream => 0,
+            _ => limits::UNSENT_LIMIT,
+        };
+        Some(self.unsent_limit.unwrap_or(default)).filter(|bytes| *bytes > 0)
     }
 
     /// When a silent peer is dead. The slow peer is not meant to be.

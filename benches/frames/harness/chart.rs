@@ -260,7 +260,6 @@ fn looks(lines: &[Line]) -> Vec<Look> {
         let name = &line.name;
         let is_dashed = name.ends_with("/spin") || name.ends_with("a call") || name == "raw/write";
         let color = match name.split('/').next() {
-            Some("raw") if name == "raw/unbounded" => BLACK,
             Some("raw") => RGBColor(120, 120, 120),
             Some("handler") => COOL[0],
             Some("inbox") => COOL[1],

@@ -40,7 +40,11 @@ impl Record {
             ("rounds", plan.rounds.to_string()),
             ("time_ms", plan.time.as_millis().to_string()),
             ("spin_us", plan.spin_us.to_string()),
-            ("unsent_limit", plan.unsent_limit.to_string()),
+            (
+                "unsent_limit",
+                plan.unsent_limit
+                    .map_or_else(|| "default".into(), |bytes| bytes.to_string()),
+            ),
             (
                 "processes",
                 if plan.one_process { "one" } else { "two" }.into(),

@@ -212,7 +212,9 @@ fn arguments(
     }
     if who.variant().is_some() {
         add("--spin-us", plan.spin_us.to_string());
-        add("--unsent-limit", plan.unsent_limit.to_string());
+        if let Some(bytes) = plan.unsent_limit {
+            add("--unsent-limit", bytes.to_string());
+        }
     }
     if let Some(to) = to {
         add("--to", to);

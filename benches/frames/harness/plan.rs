@@ -80,7 +80,7 @@ pub(crate) struct Plan {
     /// Whether only a part is wanted.
     pub(crate) is_brief: bool,
     pub(crate) spin_us: u32,
-    pub(crate) unsent_limit: u32,
+    pub(crate) unsent_limit: Option<u32>,
     pub(crate) one_process: bool,
     pub(crate) is_test: bool,
     /// Whether system calls are counted.

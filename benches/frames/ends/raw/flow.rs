@@ -99,7 +99,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
 }
 
 fn is_encoded_before(task: &Task) -> bool {
-    matches!(task.variant.how, How::Chunks | How::Unbounded)
+    task.variant.how == How::Chunks
 }
 
 /// Until the other end is gone.
