@@ -16,13 +16,15 @@ step() {
     echo "== $name: done in $((SECONDS - start)) s"
 }
 
-# The network tests need namespaces, the mutants patches, the interop tests a JDK and ZooKeeper.
+# The network tests need namespaces, the mutants patches, the count of instructions valgrind, the interop tests a JDK and
+# ZooKeeper.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     command -v ip >/dev/null || packages+=(iproute2)
     command -v sysctl >/dev/null || packages+=(procps)
     command -v patch >/dev/null || packages+=(patch)
+    command -v valgrind >/dev/null || packages+=(valgrind)
     if ((${#packages[@]})); then
         if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
             echo "CANNOT RUN: install (Debian's names) ${packages[*]}" >&2
@@ -48,5 +50,6 @@ step 'tests' timeout 1200 cargo test
 step 'mutants of the simulator' timeout 900 tests/sim/mutants.sh
 step 'loom' env RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=target/loom \
     timeout 900 cargo test --release --lib loom_
+step 'instructions' timeout 600 cargo bench --bench instructions -- --check
 step 'package' timeout 600 cargo package --allow-dirty --quiet
 echo "== everything passed in $SECONDS s"
