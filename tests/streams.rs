@@ -136,7 +136,10 @@ fn a_full_queue_says_so_and_takes_again_when_there_is_room() {
 fn over_many_reconnects_a_queue_repeats_nothing_and_keeps_the_order() {
     const COUNT: u64 = 20_000;
     let mesh = Mesh::linked(&[1, 2], &[], |builder| {
-        builder.outbox(Outbox::QUEUE).inbox_frames(1 << 20)
+        // Links that are cut on purpose are wanted again at once.
+        let [first, last] = [1, 20].map(Duration::from_millis);
+        let builder = builder.outbox(Outbox::QUEUE).inbox_frames(1 << 20);
+        builder.backoff(first, last)
     });
     let [near, far] = [mesh.managers[0].clone(), mesh.managers[1].clone()];
     within("the frames are sent over many links", move || {
