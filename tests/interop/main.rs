@@ -16,7 +16,9 @@ mod process;
 mod program;
 mod server;
 mod stage;
+mod voter;
 
+mod elections;
 mod ensemble;
 mod faults;
 mod frames;

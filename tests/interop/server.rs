@@ -25,6 +25,8 @@ pub(crate) struct Ensemble {
     places: Vec<Place>,
     directory: PathBuf,
     number: usize,
+    /// How many ticks, of a second each, a leader waits for its followers and they for it.
+    init_limit: u32,
 }
 
 struct Place {
@@ -35,6 +37,10 @@ struct Place {
 
 impl Ensemble {
     pub(crate) fn new(servers: usize) -> Self {
+        Self::with_init_limit(servers, 5)
+    }
+
+    pub(crate) fn with_init_limit(servers: usize, init_limit: u32) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let place = |_| Place {
@@ -46,6 +52,7 @@ impl Ensemble {
             places: (0..servers).map(place).collect(),
             directory: java::scratch().join(format!("{}-ensemble-{number}", process::id())),
             number,
+            init_limit,
         }
     }
 
@@ -74,8 +81,9 @@ impl Ensemble {
 
     fn configuration(&self, sid: i64) -> String {
         let mut text = format!(
-            "tickTime=1000\ninitLimit=5\nsyncLimit=3\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n\
+            "tickTime=1000\ninitLimit={}\nsyncLimit=3\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n\
              4lw.commands.whitelist=*\n",
+            self.init_limit,
             self.directory.join(sid.to_string()).display(),
             self.place(sid).client.address.port(),
         );
