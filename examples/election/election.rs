@@ -23,7 +23,7 @@ use crate::{
 /// How long something better may still come when a quorum agrees. The slowest message of a healthy network is faster.
 pub(crate) const FINALIZE_WAIT: Duration = Duration::from_millis(200);
 
-/// When a vote is told again for the first time, if nothing is heard meanwhile; each time it takes twice as long.
+/// When a vote is told again for the first time; each time it takes twice as long.
 pub(crate) const RESEND_FIRST: Duration = Duration::from_millis(200);
 
 /// The longest time after which a vote is told again.
@@ -86,7 +86,8 @@ struct Looking {
     received: BTreeMap<Sid, Ballot>,
     /// What those say who look no more, of whatever round.
     outside: BTreeMap<Sid, Ballot>,
-    /// How long nothing may be heard before the vote is told again.
+    /// How long after it was told the vote is told again. ZooKeeper counts from what it heard last instead: one who answers
+    /// each of its messages could keep it from ever speaking to the others.
     interval: Duration,
     resend_at: Duration,
     /// When the proposal is elected; `None` as long as no quorum agrees with it.
@@ -182,10 +183,10 @@ impl Election {
             received: BTreeMap::new(),
             outside: BTreeMap::new(),
             interval: RESEND_FIRST,
-            resend_at: now + RESEND_FIRST,
+            resend_at: now,
             settled_at: None,
         });
-        self.propose(self.initial, actions);
+        self.propose(now, self.initial, actions);
         self.review(now);
     }
 
@@ -216,23 +217,23 @@ impl Election {
         actions: &mut Vec<Action>,
     ) {
         let looks = heard.state == State::Looking;
-        let current = self.current();
-        if !self.quorum.is_voter(from) {
-            // An observer, or a server that is to join: told, and not counted. Only if it asks, or two who do not know each
-            // other would answer each other for ever.
-            if looks {
-                actions.push(Action::Send(from, current));
-            }
-            return;
+        let is_voter = self.quorum.is_voter(from);
+        let owes_answer = match self.phase {
+            // An observer, or a server that is to join: told, and not counted.
+            _ if !is_voter => true,
+            Phase::New | Phase::Looking(_) => heard.vote.round < self.round,
+            Phase::Decided(_) => true,
+        };
+        // Only those who look are answered, and only by those who vote. ZooKeeper is less strict, and an observer in a later
+        // round and a voter who does not follow it there answer each other as fast as they can.
+        if owes_answer && looks && self.votes {
+            actions.push(Action::Send(from, self.current()));
         }
         let Phase::Looking(_) = self.phase else {
-            if looks && current.state != State::Looking {
-                actions.push(Action::Send(from, current));
-            }
             return;
         };
-        if looks && heard.vote.round < self.round {
-            actions.push(Action::Send(from, current));
+        if !is_voter {
+            return;
         }
         if !self.quorum.is_voter(heard.vote.leader) {
             return;
@@ -266,11 +267,11 @@ impl Election {
             self.round = vote.round;
             looking.received.clear();
             let proposal = self.better(vote, self.initial).unwrap_or(self.initial);
-            self.propose(proposal, actions);
+            self.propose(now, proposal, actions);
         } else {
             let proposal = looking.proposal;
             if let Some(better) = self.better(vote, proposal) {
-                self.propose(better, actions);
+                self.propose(now, better, actions);
             }
         }
         self.record(from, heard);
@@ -335,7 +336,7 @@ impl Election {
     }
 
     /// Makes a vote the own one, and tells all.
-    fn propose(&mut self, vote: Vote, actions: &mut Vec<Action>) {
+    fn propose(&mut self, now: Duration, vote: Vote, actions: &mut Vec<Action>) {
         let Phase::Looking(looking) = &mut self.phase else {
             return;
         };
@@ -344,6 +345,7 @@ impl Election {
             ..vote
         };
         looking.proposal = vote;
+        looking.resend_at = now + looking.interval;
         // What a quorum agreed with was something else.
         looking.settled_at = None;
         if self.votes {
@@ -383,7 +385,6 @@ impl Election {
         let Phase::Looking(looking) = &mut self.phase else {
             return;
         };
-        looking.resend_at = now + looking.interval;
         let ours = Ballot {
             state: State::Looking,
             vote: looking.proposal,

@@ -288,7 +288,7 @@ impl Member {
         Ok(())
     }
 
-    fn on_event(&mut self, event: &Event) {
+    fn on_event(&self, event: &Event) {
         let own = self.role.own;
         match event {
             Event::Listening { addr } => {
