@@ -346,8 +346,6 @@ impl Election {
         };
         looking.proposal = vote;
         looking.resend_at = now + looking.interval;
-        // What a quorum agreed with was something else.
-        looking.settled_at = None;
         if self.votes {
             let ballot = Ballot {
                 state: State::Looking,

@@ -104,6 +104,7 @@ fn malformed_notifications_are_refused() {
                 there,
             },
         ),
+        (claim(-5), Malformed::Configuration { claimed: -5, there }),
         (
             claim(10_000),
             Malformed::Configuration {

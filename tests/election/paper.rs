@@ -262,6 +262,37 @@ fn votes_of_the_round_before_are_forgotten_in_a_later_one() {
 }
 
 #[test]
+fn decisions_of_the_round_before_are_forgotten_as_well() {
+    let follows = |epoch, round| Vote {
+        epoch,
+        ..vote(3, round)
+    };
+    let mut server = Server::new(1, 5);
+    server.hear(2, says(State::Following, follows(1, 1)));
+    server.hear(4, says(State::Following, follows(2, 1)));
+    server.hear(5, looking(5, 2));
+    // Of its own round only the leader has said anything, and those of another one have to be of one epoch.
+    let told = server.hear(3, says(State::Leading, follows(3, 2)));
+    assert_eq!(elected(&told), None);
+}
+
+#[test]
+fn votes_for_one_leader_agree_only_if_it_has_come_as_far_in_all_of_them() {
+    let mut server = Server::new(2, 5);
+    let further = Vote {
+        zxid: 5,
+        ..vote(3, 1)
+    };
+    server.hear(3, says(State::Looking, further));
+    server.hear(1, looking(3, 1));
+    let done = server.pass(FINALIZE_WAIT);
+    let is_elected = |(_, done): &(_, Action)| matches!(done, Action::Elect(_));
+    assert!(!done.iter().any(is_elected), "{done:?}");
+    server.hear(1, says(State::Looking, further));
+    assert_eq!(server.decides().vote, further);
+}
+
+#[test]
 fn a_vote_is_told_again_after_200_ms_and_then_twice_as_long_each_time_up_to_a_minute() {
     let mut server = Server::new(2, 3);
     let done = server.pass(Duration::from_secs(300));
@@ -321,6 +352,9 @@ fn strangers_are_answered_and_not_counted_and_nobody_votes_for_them() {
     let mut server = Server::new(2, 3);
     let answer = vec![Action::Send(Sid(7), looking(2, 1))];
     assert_eq!(server.hear(7, looking(7, 5)), answer);
+    // Neither for those who are there, nor in a later round.
+    assert_eq!(server.hear(7, looking(3, 1)), answer);
+    assert_eq!(server.hear(7, looking(3, 5)), answer);
     assert_eq!(server.hear(7, Notification::QUESTION), answer);
     // Two who do not know each other would answer each other for ever.
     assert_eq!(server.hear(7, says(State::Observing, vote(3, 1))), []);
