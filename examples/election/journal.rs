@@ -194,7 +194,8 @@ impl Journal {
             own,
             json!({
                 "leader": vote.leader.0, "round": vote.round, "state": state.name(),
-                "ms": took.as_millis() as u64, "by": how,
+                "ms": took.as_millis() as u64, "by": how, "zxid": format!("{:#x}", vote.zxid),
+                "epoch": vote.epoch,
             }),
         );
         self.draw(at, own, Fact::Elected(outcome));

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Worlds of each kind.
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 800;
 
 /// How long things go wrong.
 const STORM: Duration = Duration::from_secs(40);

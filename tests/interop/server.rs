@@ -79,7 +79,7 @@ impl Ensemble {
         &self.places[sid as usize - 1]
     }
 
-    fn configuration(&self, sid: i64) -> String {
+    fn configuration(&self, sid: i64, election: impl Fn(i64) -> SocketAddr) -> String {
         let mut text = format!(
             "tickTime=1000\ninitLimit={}\nsyncLimit=3\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n\
              4lw.commands.whitelist=*\n",
@@ -88,7 +88,7 @@ impl Ensemble {
             self.place(sid).client.address.port(),
         );
         for other in self.sids() {
-            let (quorum, election) = (self.quorum(other).address, self.election(other).address);
+            let (quorum, election) = (self.quorum(other).address, election(other));
             text += &format!("server.{other}={quorum}:{}\n", election.port());
         }
         text
@@ -96,11 +96,20 @@ impl Ensemble {
 
     /// Writes the configuration of this server, for whoever reads it.
     pub(crate) fn write_configuration(&self, sid: i64) -> PathBuf {
+        self.write_configuration_with(sid, |other| self.election(other).address)
+    }
+
+    /// The same for one who finds the others on other ports for the election.
+    pub(crate) fn write_configuration_with(
+        &self,
+        sid: i64,
+        election: impl Fn(i64) -> SocketAddr,
+    ) -> PathBuf {
         let data = self.directory.join(sid.to_string());
         fs::create_dir_all(&data).expect("a directory can be made");
         fs::write(data.join("myid"), sid.to_string()).expect("a file can be written");
         let path = self.directory.join(format!("zoo-{sid}.cfg"));
-        fs::write(&path, self.configuration(sid)).expect("a file can be written");
+        fs::write(&path, self.configuration(sid, election)).expect("a file can be written");
         path
     }
 
@@ -148,8 +157,33 @@ impl Server {
         });
     }
 
+    /// How often its log has said this.
+    pub(crate) fn count_said(&self, text: &str) -> usize {
+        self.process.said().matches(text).count()
+    }
+
+    /// Opens a session, as a client does: a transaction, which it has logged with a quorum when this returns.
+    #[track_caller]
+    pub(crate) fn log_a_transaction(&self) {
+        let mut stream = TcpStream::connect(self.client).expect("it serves clients");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request = Vec::new();
+        // Version, last transaction seen, timeout, no session yet, and its password.
+        request.extend(0_i32.to_be_bytes());
+        request.extend(0_i64.to_be_bytes());
+        request.extend(10_000_i32.to_be_bytes());
+        request.extend(0_i64.to_be_bytes());
+        request.extend(16_i32.to_be_bytes());
+        request.extend([0; 16]);
+        let length = request.len() as i32;
+        let request = [&length.to_be_bytes(), &request[..]].concat();
+        stream.write_all(&request).expect("it takes a request");
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).expect("it answers");
+    }
+
     /// What it answers to a word of four letters, if anybody is there.
-    fn ask(&self, word: &str) -> Option<String> {
+    pub(crate) fn ask(&self, word: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.client).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.write_all(word.as_bytes()).ok()?;

@@ -2,6 +2,8 @@
 //!
 //! Nothing here votes.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use crate::{patience::PATIENCE, program::Program, server::Ensemble};
@@ -34,8 +36,10 @@ impl Voter {
     /// Waits for the first line that is so, and skips those before it.
     #[track_caller]
     pub(crate) fn await_line(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let line = self.program.event_within(PATIENCE);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.program.event_within(left);
             let line = line.unwrap_or_else(|| panic!("server {}: {what} does not come", self.sid));
             if is_so(&line) {
                 return line;
