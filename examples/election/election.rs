@@ -72,6 +72,8 @@ pub(crate) struct Election {
     votes: bool,
     round: i64,
     phase: Phase,
+    /// What those said who looked while this server had a leader: the last vote of each.
+    early: BTreeMap<Sid, Notification>,
 }
 
 enum Phase {
@@ -144,6 +146,7 @@ impl Election {
             votes,
             round: 0,
             phase: Phase::New,
+            early: BTreeMap::new(),
         }
     }
 
@@ -175,6 +178,9 @@ impl Election {
     }
 
     /// There is no leader, or no more: a new round begins.
+    ///
+    /// Those who noticed it earlier have cast their votes already. ZooKeeper has dropped them, and hears them when they are
+    /// told again; here they count as if the network had held them back a little.
     pub(crate) fn look(&mut self, now: Duration, actions: &mut Vec<Action>) {
         // A neighbour may claim any round, the last one there is included.
         self.round = self.round.saturating_add(1);
@@ -188,6 +194,9 @@ impl Election {
         });
         self.propose(now, self.initial, actions);
         self.review(now);
+        for (from, heard) in std::mem::take(&mut self.early) {
+            self.on_vote(now, from, heard, actions);
+        }
     }
 
     /// The time has come to [`deadline`](Self::deadline).
@@ -229,15 +238,16 @@ impl Election {
         if owes_answer && looks && self.votes {
             actions.push(Action::Send(from, self.current()));
         }
+        if !is_voter || !self.quorum.is_voter(heard.vote.leader) {
+            return;
+        }
         let Phase::Looking(_) = self.phase else {
+            match looks {
+                true => self.early.insert(from, heard),
+                false => self.early.remove(&from),
+            };
             return;
         };
-        if !is_voter {
-            return;
-        }
-        if !self.quorum.is_voter(heard.vote.leader) {
-            return;
-        }
         match heard.state {
             State::Looking => self.on_vote(now, from, heard, actions),
             State::Following | State::Leading => self.on_decision(now, from, heard, actions),

@@ -15,6 +15,7 @@ mod timeline;
 
 use std::{
     collections::BTreeSet,
+    fs::OpenOptions,
     io::{self, BufRead as _, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -49,7 +50,7 @@ struct Cli {
     #[arg(long, value_name = "FILE")]
     zoo_cfg: PathBuf,
 
-    /// The id of this server in it; several ids are several servers in one process
+    /// The id of this server in it; several, joined by commas, are several servers in one process
     #[arg(long, value_name = "N", required = true, value_delimiter = ',')]
     myid: Vec<i64>,
 
@@ -88,9 +89,10 @@ struct Cli {
 }
 
 const MORE: &str = "\
-Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`: listening, up,
-down, looking, vote (the own vote, when it changes), sent, received, elected, leader-reached,
-leader-lost, malformed, newer-configuration, stats, timeline, dropped, error, halted.
+Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
+started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
+leader-reached, leader-lost, malformed, newer-configuration, stats, timeline, dropped (lines that nobody
+read in time), error and halted.
 
 Commands on standard input, one a line:
   leader-lost  looks for a new leader, as if the present one were gone
@@ -177,7 +179,14 @@ struct Plan {
 
 fn plan(cli: &Cli) -> Result<Plan, String> {
     let path = cli.zoo_cfg.display();
-    let in_file = |why: String| format!("{path}: {}", why.trim_start_matches("zoo.cfg: "));
+    // The library does not know what the file is called, unless it has read it itself.
+    let in_file = |why: String| match why
+        .trim_start_matches("zoo.cfg")
+        .trim_start_matches([':', ' '])
+    {
+        unread if unread.starts_with("cannot read") => unread.to_owned(),
+        why => format!("{path}: {why}"),
+    };
     let cfg = ZooCfg::read(&cli.zoo_cfg).map_err(|error| in_file(error.to_string()))?;
     let quorum = Quorum::of(&cfg).map_err(in_file)?;
     let tick = cfg.tick_time.unwrap_or(TICK_TIME);
@@ -199,8 +208,24 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
             limit,
             tick,
         };
-        let config = cfg.builder(Sid(*own)).build();
+        if !cfg.servers.iter().any(|server| server.sid == role.own) {
+            let sids: Vec<String> = cfg
+                .servers
+                .iter()
+                .map(|server| server.sid.to_string())
+                .collect();
+            let sids = sids.join(", ");
+            return Err(in_file(format!(
+                "--myid {own} is not among its servers, which are {sids}"
+            )));
+        }
+        let config = cfg.builder(role.own).build();
         members.push((role, config.map_err(|error| in_file(error.to_string()))?));
+    }
+    if let Some(file) = &cli.timeline {
+        // Rather now than when there is something to lose.
+        let opened = OpenOptions::new().create(true).append(true).open(file);
+        opened.map_err(|error| format!("cannot write --timeline {}: {error}", file.display()))?;
     }
     Ok(Plan {
         cfg: Arc::new(cfg),

@@ -409,6 +409,36 @@ fn who_has_decided_tells_those_who_look_and_answers_nobody_else() {
 }
 
 #[test]
+fn a_vote_that_came_too_early_counts_when_the_round_begins() {
+    let mut server = Server::new(2, 5);
+    server.hear(5, looking(5, 1));
+    server.hear(1, looking(5, 1));
+    server.decides();
+    // The leader dies; these have noticed it before, and 3 has got over it.
+    for (from, heard) in [
+        (4, looking(4, 2)),
+        (1, looking(4, 2)),
+        (3, looking(4, 2)),
+        (3, says(State::Following, vote(5, 1))),
+        (7, looking(7, 2)),
+    ] {
+        server.hear(from, heard);
+    }
+    let actions = server.look();
+    let proposals = actions
+        .iter()
+        .filter(|done| matches!(done, Action::Propose(_)));
+    assert_eq!(proposals.count(), 2, "its own, and the better one");
+    assert_eq!(server.decides().vote, vote(4, 2));
+    // Those of a round that is over do not count.
+    server.hear(1, looking(1, 1));
+    server.look();
+    assert_eq!(server.election.current(), looking(2, 3));
+    // Three and four are of no use any more, and nobody else has looked.
+    assert_eq!(server.pass(FINALIZE_WAIT).len(), 5);
+}
+
+#[test]
 fn who_comes_late_follows_whom_a_quorum_follows_and_who_says_so_itself() {
     let mut server = Server::new(1, 5);
     let later = says(State::Following, vote(3, 6));
