@@ -242,16 +242,31 @@ impl Election {
             return;
         }
         let Phase::Looking(_) = self.phase else {
-            match looks {
-                true => self.early.insert(from, heard),
-                false => self.early.remove(&from),
-            };
+            self.on_word(from, heard);
             return;
         };
         match heard.state {
             State::Looking => self.on_vote(now, from, heard, actions),
             State::Following | State::Leading => self.on_decision(now, from, heard, actions),
             State::Observing => {}
+        }
+    }
+
+    /// Somebody has said something while this server has a leader.
+    fn on_word(&mut self, from: Sid, heard: Notification) {
+        if heard.state == State::Looking {
+            self.early.insert(from, heard);
+            return;
+        }
+        self.early.remove(&from);
+        let Phase::Decided(outcome) = &mut self.phase else {
+            return;
+        };
+        let vote = &mut outcome.vote;
+        let is_leader = heard.state == State::Leading && from == heard.vote.leader;
+        if is_leader && from == vote.leader {
+            // It has begun a new epoch meanwhile: who comes late compares what it is told by all.
+            vote.epoch = vote.epoch.max(heard.vote.epoch);
         }
     }
 

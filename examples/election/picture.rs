@@ -71,7 +71,7 @@ impl Canvas {
             let gap = moment - before;
             if gap > Duration::ZERO {
                 let micros = gap.as_micros() as f64;
-                y += 2.0 + 5.0 * (1.0 + micros / 10.0).log10();
+                y += 4.0 + 6.0 * (1.0 + micros / 10.0).log10();
                 if gap >= LULL {
                     y += 2.0 * TICK;
                 }
@@ -325,7 +325,7 @@ impl Canvas {
             x += 112.0;
         }
         self.put(format_args!(
-            r##"<text x="{LEFT}" y="84" fill="#555555">arrow: a notification with this vote; dashed: of one who has a leader; cross: replaced by a newer one before it left</text>"##,
+            r##"<text x="{LEFT}" y="84" fill="#555555">arrow: a vote on its way (open: its arrival is not seen); dashed: from one who has a leader; cross: replaced before it left</text>"##,
         ));
         let height = self.bottom;
         format!(

@@ -439,6 +439,22 @@ fn a_vote_that_came_too_early_counts_when_the_round_begins() {
 }
 
 #[test]
+fn the_epoch_that_a_leader_has_begun_is_told_to_those_who_come_late() {
+    let later = Vote {
+        epoch: 7,
+        ..vote(3, 1)
+    };
+    let mut server = Server::new(2, 3);
+    server.hear(3, looking(3, 1));
+    server.decides();
+    // Others may think what they like.
+    server.hear(1, says(State::Following, later));
+    assert_eq!(server.election.current().vote, vote(3, 1));
+    server.hear(3, says(State::Leading, later));
+    assert_eq!(server.election.current(), says(State::Following, later));
+}
+
+#[test]
 fn who_comes_late_follows_whom_a_quorum_follows_and_who_says_so_itself() {
     let mut server = Server::new(1, 5);
     let later = says(State::Following, vote(3, 6));
