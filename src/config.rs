@@ -70,6 +70,30 @@ pub enum Idle {
     },
 }
 
+/// What waits for each peer while its socket is full or it is not linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Outbox {
+    /// One frame, the newest. It is written on the thread that sends it if the socket takes it, and once more over the next
+    /// link.
+    #[default]
+    Latest,
+    /// All frames in order, up to `bytes` with their prefixes of 4 bytes; then the sender is told
+    /// ([`SendError::Full`](crate::SendError::Full)) and decides. They are written by the loop, many with one system call, and
+    /// each only once: what the kernel had taken when a link ended may be lost, the rest goes over the next link.
+    Queue {
+        /// For each peer; at least one frame of the greatest length must fit.
+        bytes: usize,
+    },
+}
+
+impl Outbox {
+    /// A queue of [`QUEUE_BYTES`](limits::QUEUE_BYTES).
+    pub const QUEUE: Self = Self::Queue {
+        bytes: limits::QUEUE_BYTES,
+    };
+}
+
 /// A server of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
@@ -98,6 +122,7 @@ pub(crate) struct Knobs {
     pub(crate) replace: Replace,
     pub(crate) unknown: Unknown,
     pub(crate) idle: Idle,
+    pub(crate) outbox: Outbox,
     pub(crate) connect_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) backoff_min: Duration,
@@ -122,6 +147,7 @@ impl Default for Knobs {
             replace: Replace::default(),
             unknown: Unknown::default(),
             idle: Idle::default(),
+            outbox: Outbox::default(),
             connect_timeout: limits::CONNECT_TIMEOUT,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             backoff_min: limits::BACKOFF_MIN,
@@ -367,6 +393,12 @@ impl ConfigBuilder {
     /// What the loop does while there is nothing to do. [`Idle::Block`] by default.
     pub fn idle(mut self, idle: Idle) -> Self {
         self.knobs.idle = idle;
+        self
+    }
+
+    /// What waits for each peer. [`Outbox::Latest`] by default.
+    pub fn outbox(mut self, outbox: Outbox) -> Self {
+        self.knobs.outbox = outbox;
         self
     }
 
@@ -640,6 +672,15 @@ fn check_knobs(knobs: &Knobs) -> Result<(), ConfigError> {
         .is_some_and(|bytes| bytes == 0 || bytes > 1 << 30)
     {
         return bad("receive_buffer", "outside 1 byte to 1 GiB".into());
+    }
+    if let Outbox::Queue { bytes } = knobs.outbox {
+        let min = limits::PREFIX_BYTES + limits::FRAME_BYTES_MAX;
+        if !(min..=1 << 30).contains(&bytes) {
+            return bad(
+                "outbox",
+                format!("a queue of {bytes} bytes is outside {min} bytes to 1 GiB"),
+            );
+        }
     }
     if let Idle::Spin { for_at_most } = knobs.idle {
         if for_at_most > Duration::from_secs(60) {

@@ -81,6 +81,8 @@ pub enum SendError {
     Empty,
     /// The frame is longer than [`FRAME_BYTES_MAX`](crate::limits::FRAME_BYTES_MAX); the length is in bytes.
     TooLarge(usize),
+    /// The queue of this peer has no room for it ([`Outbox::Queue`](crate::Outbox::Queue)).
+    Full,
     /// The manager has halted, or its loop has died.
     Halted,
 }
@@ -96,6 +98,9 @@ impl fmt::Display for SendError {
                     "a frame of {len} bytes is longer than {}",
                     crate::limits::FRAME_BYTES_MAX
                 )
+            }
+            Self::Full => {
+                f.write_str("the queue of this peer is full: wait until it has written something")
             }
             Self::Halted => f.write_str("the connection manager has halted"),
         }

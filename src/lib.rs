@@ -63,7 +63,8 @@
 //!
 //! # What is not
 //!
-//! - No queue: of the frames for a slow or absent peer, only the newest arrives.
+//! - No queue, unless [`Outbox::Queue`] is asked for: of the frames for a slow or absent peer, only the newest arrives.
+//!   With a queue, frames leave in order and once; it replaces promises 2 and 3.
 //! - No acknowledgement: [`Sent::Written`] means that the kernel has the frame, not that the peer has.
 //! - No order between peers, and none between a frame and an [`Event`] on another thread.
 //! - No secrecy and no authentication: a sid is believed when it is configured. A stranger cannot cut
@@ -78,8 +79,8 @@
 //! *peer*: a member, an admitted server or an observer, named by its [`Sid`]. *link*: the one TCP
 //! connection to a peer. *initial message* or *challenge*: the bytes with which a dialer names itself.
 //! *knock*: the connection by which a smaller sid asks a larger one to dial back. *frame*: a 4-byte
-//! big-endian length, then the payload. *outbox*: what waits for one peer. *inbox*: received messages
-//! waiting for the application. *roster*: who is linked, who is being dialed, who is left alone until
+//! big-endian length, then the payload. *outbox*: what waits for one peer, in a *slot* or a *queue*.
+//! *inbox*: received messages waiting for the application; a *batch* of them is taken at once. *roster*: who is linked, who is being dialed, who is left alone until
 //! when. *turn*: one round of the loop. *door*: a listening socket, by its number, in [`Net`].
 //!
 //! # On the wire
@@ -98,6 +99,16 @@
 //!
 //! Everything that can grow has a bound with a name and a reason: see [`limits`] for the defaults and
 //! [`ConfigBuilder`] for what can be changed.
+//!
+//! # Two outboxes
+//!
+//! - [`Outbox::Latest`]: one slot. The frame is written on the thread that sends it, as soon as it is sent: for votes,
+//!   heartbeats, state of which only the newest counts.
+//! - [`Outbox::Queue`]: a stream. Frames are put together where they are sent, the loop writes hundreds with one system
+//!   call, and a sender that is too fast is told ([`SendError::Full`]). [`to_send_all`](Handle::to_send_all) puts many at
+//!   once, and [`recv_all`](CnxManager::recv_all) takes all that have come.
+//!
+//! In both, [`wait_for_room`](Handle::wait_for_room) lets a sender that must not lose a frame wait.
 //!
 //! # Two ways to use it
 //!
@@ -124,6 +135,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod batch;
 mod config;
 mod driver;
 mod error;
@@ -139,7 +151,8 @@ mod shared;
 mod stats;
 mod zoo_cfg;
 
-pub use config::{Config, ConfigBuilder, Dial, Idle, Replace, Unknown};
+pub use batch::{Batch, BatchIter};
+pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
 pub use driver::{EventLoop, Found, MioNet, Net, Ready, Stream, Waker};
 pub use error::{ConfigError, Fault, Reason, RecvError, SendError};
 pub use handler::{Event, Frame, Handler, Message};

@@ -45,11 +45,33 @@ pub const PENDING_MAX: usize = 256;
 /// Connections accepted in one turn, so that a flood of them leaves time for the links.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
+/// Turns in a row in which a loop that spins may read the link that spoke last before it asks who else is ready.
+pub const HOT_TURNS_MAX: u32 = 16;
+
+/// Reads of that link in a row that find nothing, before who else is ready is asked, and others get the processor: two
+/// or three microseconds.
+pub const HOT_READS: usize = 8;
+
 /// Events taken from the kernel in one turn; more of them come with the next, which is due at once.
 pub const EVENTS_PER_TURN: usize = 1024;
 
 /// Frames that one caller of `to_send` writes for others before it leaves the rest to the loop.
 pub const PEN_FRAMES_MAX: usize = 16;
+
+/// The same for a queue, in batches of up to [`TURN_BYTES`].
+pub const PEN_BATCHES_MAX: usize = 2;
+
+/// Bytes that wait for one peer with [`Outbox::QUEUE`](crate::Outbox::QUEUE) before the sender is told that there is no
+/// room: some hundred microseconds of a fast network.
+pub const QUEUE_BYTES: usize = 1 << 20;
+
+/// Small frames that wait in a queue stand together in buffers of this size. When so much has come together, whoever puts
+/// the next frame writes it; before, the loop is asked to.
+pub const QUEUE_RUN_BYTES: usize = 64 << 10;
+
+/// From this length on a frame is not copied into a queue: copying it would cost more than a buffer of its own in
+/// `writev(2)`.
+pub const WHOLE_FRAME_BYTES: usize = 16 << 10;
 
 /// First ceiling of the time a peer is left alone after a failed attempt.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);

@@ -12,13 +12,14 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    batch::{Batch, Burst, Packer, Single},
     config::{Config, Idle},
     driver::EventLoop,
     error::{RecvError, SendError},
     handler::{Event, Frame, Handler, Message},
     limits::EVENTS_MAX,
-    proto::Sid,
-    share::{Inbox, Nothing},
+    proto::{Payload, Sid},
+    share::{Inbox, Nothing, Parcel, Wait},
     shared::{Life, Listening, Shared, asked},
     stats::{Queue, Stats},
 };
@@ -29,7 +30,8 @@ use crate::{
 pub enum Sent {
     /// The kernel has all of it.
     Written,
-    /// It waits in the slot or has begun to leave. It may still be replaced by a newer one if it has not begun.
+    /// It waits in the slot or has begun to leave. It may still be replaced by a newer one if it has not begun. In a
+    /// [queue](crate::Outbox::Queue) it waits for the loop, and is never replaced.
     Queued,
     /// It waits in the slot, where it has replaced an older frame, which is never sent.
     Superseded,
@@ -55,7 +57,8 @@ impl Handle {
     }
 
     /// Holds out `frame` to `sid` as the latest message. Never waits for the network: the frame is written on this
-    /// thread if the socket takes it, else it waits in the peer's one slot, where a newer frame replaces it.
+    /// thread if the socket takes it, else it waits in the peer's one slot, where a newer frame replaces it. With
+    /// [`Outbox::Queue`](crate::Outbox::Queue) it goes behind those that wait, and the loop writes it.
     ///
     /// A frame for a peer that is not linked waits for the link; with [`Dial::OnDemand`](crate::Dial::OnDemand) the
     /// peer is dialed for it. A frame for the own sid goes to the own inbox.
@@ -65,6 +68,38 @@ impl Handle {
     /// A [`SendError`] if the frame was not taken.
     pub fn to_send(&self, sid: Sid, frame: impl Into<Bytes>) -> Result<Sent, SendError> {
         self.shared.to_send(sid, frame.into())
+    }
+
+    /// The same for bytes that the caller keeps: they are copied. In a queue this costs less than a `Bytes` does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`to_send`](Self::to_send).
+    pub fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<Sent, SendError> {
+        self.shared.to_send_slice(sid, frame)
+    }
+
+    /// Puts many frames at once; they are copied. Returns how many were taken, from the first on: with
+    /// [`Outbox::Queue`](crate::Outbox::Queue) fewer than given if the rest has no room. With
+    /// [`Outbox::Latest`](crate::Outbox::Latest) it is the same as one [`to_send`](Self::to_send) after the other.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`] if there is no room for the first one; else those of [`to_send`](Self::to_send), for any of the
+    /// frames. Nothing was taken then.
+    pub fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
+        self.shared.to_send_all(sid, frames)
+    }
+
+    /// Waits until a frame for `sid` would replace none and be taken: until the slot is free, or at least half of the
+    /// [queue](crate::Outbox::Queue). Returns whether it is, or the time has passed. On the loop's own thread, which alone
+    /// makes room, it does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`]. A loop that has halted has room, and [`to_send`](Self::to_send) says that it has halted.
+    pub fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
+        self.shared.wait_for_room(sid, timeout)
     }
 
     /// Asks for a link to `sid`, if there is none and none is underway.
@@ -206,7 +241,9 @@ impl CnxManager {
         let idle = config.knobs.idle;
         let handler = Post {
             inbox: Arc::clone(&inbox),
-            batch: Vec::new(),
+            packer: Packer::default(),
+            from: None,
+            spins: idle != Idle::Block,
             events: events.clone(),
         };
         let name = format!("quorum-cnx-{}", config.own);
@@ -237,7 +274,7 @@ impl CnxManager {
     ///
     /// [`RecvError::Halted`] when nothing is left and nothing can come.
     pub fn recv(&self) -> Result<Message, RecvError> {
-        take(&self.handle.shared.inbox, self.idle, None)
+        self.take(Wait::Forever)
     }
 
     /// Takes the oldest received message; waits for one, but not longer than `timeout`.
@@ -246,7 +283,7 @@ impl CnxManager {
     ///
     /// [`RecvError::Timeout`], or [`RecvError::Halted`] when nothing is left and nothing can come.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvError> {
-        take(&self.handle.shared.inbox, self.idle, Some(timeout))
+        self.take(Wait::at_most(timeout))
     }
 
     /// Takes the oldest received message, if there is one.
@@ -255,7 +292,52 @@ impl CnxManager {
     ///
     /// [`RecvError::Timeout`] when there is none now, or [`RecvError::Halted`] when none can come.
     pub fn try_recv(&self) -> Result<Message, RecvError> {
-        self.handle.shared.inbox.try_pop().map_err(of_nothing)
+        self.take(Wait::No)
+    }
+
+    /// Takes all received messages at once, in place of those in `batch`; waits for at least one. Returns their number.
+    /// Where many come, this is much faster than one by one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Halted`] when nothing is left and nothing can come; `batch` is empty then.
+    pub fn recv_all(&self, batch: &mut Batch) -> Result<usize, RecvError> {
+        self.take_all(batch, Wait::Forever)
+    }
+
+    /// The same, but waits for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Timeout`], or [`RecvError::Halted`] when nothing is left and nothing can come; `batch` is empty then.
+    pub fn recv_all_timeout(
+        &self,
+        batch: &mut Batch,
+        timeout: Duration,
+    ) -> Result<usize, RecvError> {
+        self.take_all(batch, Wait::at_most(timeout))
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Timeout`] when there is none now, or [`RecvError::Halted`] when none can come; `batch` is empty then.
+    pub fn try_recv_all(&self, batch: &mut Batch) -> Result<usize, RecvError> {
+        self.take_all(batch, Wait::No)
+    }
+
+    fn take(&self, wait: Wait) -> Result<Message, RecvError> {
+        let inbox = &self.handle.shared.inbox;
+        let taken = spin_and_wait(inbox, self.idle, wait, |wait| inbox.pop(wait))?;
+        Ok(taken.into_message())
+    }
+
+    fn take_all(&self, batch: &mut Batch, wait: Wait) -> Result<usize, RecvError> {
+        let inbox = &self.handle.shared.inbox;
+        batch.fill(|bursts| {
+            spin_and_wait(inbox, self.idle, wait, |wait| inbox.pop_all(bursts, wait))
+        })
     }
 
     /// What happens to the mesh.
@@ -315,7 +397,7 @@ impl fmt::Debug for CnxManager {
 
 /// The events of a manager, oldest first; when 1024 wait, the oldest goes.
 #[derive(Clone, Debug)]
-pub struct Events(Arc<Inbox<Event>>);
+pub struct Events(Arc<Inbox<Single<Event>>>);
 
 impl Events {
     /// Takes the oldest event; waits for one.
@@ -324,7 +406,7 @@ impl Events {
     ///
     /// [`RecvError::Halted`] when nothing is left and nothing can come.
     pub fn recv(&self) -> Result<Event, RecvError> {
-        take(&self.0, Idle::Block, None)
+        self.0.pop(Wait::Forever).map_err(of_nothing)
     }
 
     /// Takes the oldest event; waits for one, but not longer than `timeout`.
@@ -333,7 +415,7 @@ impl Events {
     ///
     /// [`RecvError::Timeout`], or [`RecvError::Halted`] when nothing is left and nothing can come.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Event, RecvError> {
-        take(&self.0, Idle::Block, Some(timeout))
+        self.0.pop(Wait::at_most(timeout)).map_err(of_nothing)
     }
 
     /// Takes the oldest event, if there is one.
@@ -342,31 +424,42 @@ impl Events {
     ///
     /// [`RecvError::Timeout`] when there is none now, or [`RecvError::Halted`] when none can come.
     pub fn try_recv(&self) -> Result<Event, RecvError> {
-        self.0.try_pop().map_err(of_nothing)
+        self.0.pop(Wait::No).map_err(of_nothing)
     }
 }
 
 /// The handler of a manager: posts what comes into the inbox, a burst at a time.
 struct Post {
-    inbox: Arc<Inbox<Message>>,
-    batch: Vec<Message>,
+    inbox: Arc<Inbox<Burst>>,
+    packer: Packer,
+    /// Whose burst it is.
+    from: Option<Sid>,
+    spins: bool,
     events: Events,
 }
 
 impl Handler for Post {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
-        self.batch.push(Message {
-            from,
-            payload: frame.into_bytes(),
-        });
+        self.from = Some(from);
+        match frame.0 {
+            Payload::Borrowed(slice) => self.packer.copy(slice),
+            Payload::Owned(bytes) => self.packer.add(from, bytes),
+        }
     }
 
     fn on_burst_end(&mut self, _: &Handle) {
-        self.inbox.push_all(&mut self.batch);
+        if let Some(from) = self.from.take() {
+            // Not taken once the loop has ended, when nobody reads any more either.
+            self.inbox.push_all(self.packer.pack(from));
+            if self.spins {
+                // Who waits for it may share this processor.
+                thread::yield_now();
+            }
+        }
     }
 
     fn on_event(&mut self, event: &Event, _: &Handle) {
-        self.events.0.push(event.clone());
+        self.events.0.push(Single::new(event.clone()));
     }
 }
 
@@ -377,15 +470,21 @@ impl Drop for Post {
     }
 }
 
-fn take<T>(inbox: &Inbox<T>, idle: Idle, timeout: Option<Duration>) -> Result<T, RecvError> {
-    let start = Instant::now();
-    // A time that no clock reaches is for ever.
-    let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
-    if let Idle::Spin { for_at_most } = idle {
-        let until = start + timeout.map_or(for_at_most, |timeout| timeout.min(for_at_most));
+/// Asks this inbox again and again for a while, if it is to spin, before it waits.
+fn spin_and_wait<P: Parcel, T>(
+    inbox: &Inbox<P>,
+    idle: Idle,
+    wait: Wait,
+    mut pop: impl FnMut(Wait) -> Result<T, Nothing>,
+) -> Result<T, RecvError> {
+    if let (Idle::Spin { for_at_most }, Wait::Until(_) | Wait::Forever) = (idle, wait) {
+        let mut until = Instant::now() + for_at_most;
+        if let Wait::Until(deadline) = wait {
+            until = until.min(deadline);
+        }
         while Instant::now() < until {
             if inbox.is_stirred() {
-                match inbox.try_pop() {
+                match pop(Wait::No) {
                     Err(Nothing::Yet) => {}
                     other => return other.map_err(of_nothing),
                 }
@@ -393,7 +492,7 @@ fn take<T>(inbox: &Inbox<T>, idle: Idle, timeout: Option<Duration>) -> Result<T,
             thread::yield_now();
         }
     }
-    inbox.pop(deadline).map_err(of_nothing)
+    pop(wait).map_err(of_nothing)
 }
 
 fn of_nothing(nothing: Nothing) -> RecvError {

@@ -9,19 +9,21 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    thread::ThreadId,
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
 use crate::{
+    batch::Burst,
+    config,
     error::SendError,
-    handler::Message,
-    limits::{FRAME_BYTES_MAX, PEN_FRAMES_MAX},
+    limits::{FRAME_BYTES_MAX, WHOLE_FRAME_BYTES},
     manager::Sent,
     proto::{Address, PeerId, Sid},
     share::{Ask, Doorbell, Inbox, Notes, Outbox, Put},
-    stats::{Counters, Incoming, Outgoing, PeerCounters, PeerStats, Queue, Stats},
+    stats::{self, Counters, Incoming, Outgoing, PeerCounters, PeerStats, Stats},
 };
 
 /// A peer, as every thread sees it.
@@ -45,11 +47,15 @@ pub(crate) mod asked {
 }
 
 impl Peer {
-    pub(crate) fn new(id: PeerId, sid: Sid) -> Self {
+    pub(crate) fn new(id: PeerId, sid: Sid, outbox: config::Outbox) -> Self {
+        let outbox = match outbox {
+            config::Outbox::Latest => Outbox::latest(),
+            config::Outbox::Queue { bytes } => Outbox::queue(bytes),
+        };
         Self {
             id,
             sid,
-            outbox: Outbox::new(PEN_FRAMES_MAX),
+            outbox,
             counters: PeerCounters::default(),
             linked: AtomicBool::new(false),
             asked: AtomicU8::new(0),
@@ -103,12 +109,14 @@ pub(crate) struct Shared {
     pub(crate) own: Sid,
     /// Sorted by sid; never changes, so that finding a member takes no lock.
     members: Vec<Arc<Peer>>,
+    /// The sids of these: a search touches them alone.
+    sids: Vec<Sid>,
     /// Observers and admitted servers.
     guests: RwLock<BTreeMap<Sid, Arc<Peer>>>,
     /// What guests that are gone had counted.
     departed: Mutex<(Outgoing, Incoming)>,
     /// Loopback goes here; in a manager it is the inbox of the application.
-    pub(crate) inbox: Arc<Inbox<Message>>,
+    pub(crate) inbox: Arc<Inbox<Burst>>,
     /// Whether the loop empties the inbox into its handler.
     inbox_is_for_the_loop: bool,
     pub(crate) bell: Doorbell,
@@ -126,12 +134,13 @@ impl Shared {
     pub(crate) fn new(
         own: Sid,
         members: Vec<Arc<Peer>>,
-        inbox: Arc<Inbox<Message>>,
+        inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
         bell: Doorbell,
     ) -> Self {
         Self {
             own,
+            sids: members.iter().map(|peer| peer.sid).collect(),
             members,
             guests: RwLock::default(),
             departed: Mutex::default(),
@@ -164,10 +173,7 @@ impl Shared {
     }
 
     fn member(&self, sid: Sid) -> Option<&Arc<Peer>> {
-        let index = self
-            .members
-            .binary_search_by_key(&sid, |peer| peer.sid)
-            .ok()?;
+        let index = self.sids.binary_search(&sid).ok()?;
         Some(&self.members[index])
     }
 
@@ -208,11 +214,7 @@ impl Shared {
 
     /// See [`Handle::to_send`](crate::Handle::to_send).
     pub(crate) fn to_send(&self, sid: Sid, frame: Bytes) -> Result<Sent, SendError> {
-        match frame.len() {
-            0 => return Err(SendError::Empty),
-            1..=FRAME_BYTES_MAX => {}
-            len => return Err(SendError::TooLarge(len)),
-        }
+        check(frame.len())?;
         if let Some(peer) = self.member(sid) {
             return self.put(peer, frame);
         }
@@ -225,28 +227,90 @@ impl Shared {
         }
     }
 
+    /// See [`Handle::to_send_slice`](crate::Handle::to_send_slice).
+    pub(crate) fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<Sent, SendError> {
+        check(frame.len())?;
+        match self.member(sid) {
+            // One that is to be kept whole, or written at once, is copied before anything is locked.
+            Some(peer) if frame.len() < WHOLE_FRAME_BYTES && peer.outbox.is_queue() => {
+                let (_, put, ask) = peer.outbox.put_all(&[frame]);
+                self.see_to(peer, ask);
+                self.receipt(peer, put)
+            }
+            _ => self.to_send(sid, Bytes::copy_from_slice(frame)),
+        }
+    }
+
+    /// See [`Handle::to_send_all`](crate::Handle::to_send_all).
+    pub(crate) fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
+        for frame in frames {
+            check(frame.len())?;
+        }
+        if let Some(peer) = self.member(sid) {
+            return self.put_all(peer, frames);
+        }
+        if sid == self.own {
+            for frame in frames {
+                self.loop_back(Bytes::copy_from_slice(frame))?;
+            }
+            return Ok(frames.len());
+        }
+        match self.find(sid) {
+            Some(peer) => self.put_all(&peer, frames),
+            None => Err(SendError::UnknownPeer(sid)),
+        }
+    }
+
+    /// See [`Handle::wait_for_room`](crate::Handle::wait_for_room).
+    pub(crate) fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
+        if sid == self.own {
+            return Ok(true);
+        }
+        let peer = self.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        if self.is_loop_thread(thread::current().id()) {
+            // Only this thread could make room.
+            return Ok(peer.outbox.has_room());
+        }
+        // A time that no clock reaches is for ever.
+        Ok(peer
+            .outbox
+            .wait_for_room(Instant::now().checked_add(timeout)))
+    }
+
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<Sent, SendError> {
         let (put, ask) = peer.outbox.put(frame);
+        self.see_to(peer, ask);
+        self.receipt(peer, put)
+    }
+
+    fn put_all(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
+        let (taken, put, ask) = peer.outbox.put_all(frames);
+        self.see_to(peer, ask);
+        self.receipt(peer, put).map(|_| taken)
+    }
+
+    fn see_to(&self, peer: &Arc<Peer>, ask: Ask) {
         match ask {
             Ask::Nothing => {}
             Ask::Link => self.ask(peer, asked::LINK),
             Ask::Resume => self.ask(peer, asked::RESUME),
             Ask::Broken => self.ask(peer, asked::BROKEN),
         }
+    }
+
+    fn receipt(&self, peer: &Peer, put: Put) -> Result<Sent, SendError> {
         match put {
             Put::Written => Ok(Sent::Written),
             Put::Queued => Ok(Sent::Queued),
             Put::Superseded => Ok(Sent::Superseded),
+            Put::Full => Err(SendError::Full),
             Put::Closed if self.life() == Life::Running => Err(SendError::UnknownPeer(peer.sid)),
             Put::Closed => Err(SendError::Halted),
         }
     }
 
     fn loop_back(&self, frame: Bytes) -> Result<Sent, SendError> {
-        if !self.inbox.push(Message {
-            from: self.own,
-            payload: frame,
-        }) {
+        if !self.inbox.push(Burst::whole(self.own, frame)) {
             return Err(SendError::Halted);
         }
         self.counters.loopback.add(1);
@@ -355,8 +419,8 @@ impl Shared {
             sent,
             received,
             loopback: counters.loopback.read(),
-            inbox: Queue::of(&self.inbox),
-            events: Queue::default(),
+            inbox: stats::Queue::of(&self.inbox),
+            events: stats::Queue::default(),
             accepted: counters.accepted.read(),
             accept_failures: counters.accept_failures.read(),
             kept: counters.kept.read(),
@@ -371,6 +435,14 @@ impl Shared {
             connections: counters.connections.read(),
             peers,
         }
+    }
+}
+
+fn check(frame_len: usize) -> Result<(), SendError> {
+    match frame_len {
+        0 => Err(SendError::Empty),
+        1..=FRAME_BYTES_MAX => Ok(()),
+        len => Err(SendError::TooLarge(len)),
     }
 }
 

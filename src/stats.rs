@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     proto::Sid,
-    share::{Inbox, Tally},
+    share::{Inbox, Parcel, Tally},
 };
 
 /// All counters at one time. Each peer's own are consistent; peers are read one after the other.
@@ -178,7 +178,7 @@ impl Queue {
         self.pushed == self.taken + self.dropped + self.waiting
     }
 
-    pub(crate) fn of<T>(inbox: &Inbox<T>) -> Self {
+    pub(crate) fn of<P: Parcel>(inbox: &Inbox<P>) -> Self {
         let counts = inbox.counts();
         Self {
             pushed: counts.pushed,

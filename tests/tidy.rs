@@ -18,7 +18,10 @@ fn files(dir: &str, extension: &str) -> Vec<(String, String)> {
         entries.sort();
         for path in entries {
             if path.is_dir() {
-                dirs.push(path);
+                // A package of its own keeps there what it was built into.
+                if !path.ends_with("target") {
+                    dirs.push(path);
+                }
             } else if path.extension().is_some_and(|found| found == extension) {
                 let name = path.strip_prefix(root).unwrap().display().to_string();
                 files.push((name, fs::read_to_string(&path).unwrap()));

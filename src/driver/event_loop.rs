@@ -23,10 +23,11 @@ use super::{
     routes::{Asker, Routes},
 };
 use crate::{
+    batch::Burst,
     config::{Config, Dial, Idle, Knobs, Replace, Unknown},
     error::Reason,
-    handler::{Event, Handler, Message},
-    limits::{CHALLENGE_MARGIN, EVENTS_PER_TURN, SLOW_TURN, STAGE_BYTES},
+    handler::{Event, Handler},
+    limits::{CHALLENGE_MARGIN, EVENTS_PER_TURN, HOT_READS, HOT_TURNS_MAX, SLOW_TURN, STAGE_BYTES},
     manager::Handle,
     proto::{Action, Address, LinkKey, PeerId, Roster, Rules},
     share::{Doorbell, Inbox},
@@ -87,6 +88,10 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     ready: Vec<Ready>,
     /// Links to be read, in the order in which they became readable.
     busy: Vec<LinkKey>,
+    /// The link that has brought frames last: a loop that spins looks there first.
+    hot: Option<LinkKey>,
+    /// Turns in a row that found something there, and did not ask who else is ready.
+    hot_turns: u32,
     /// Links whose socket has room again, or whose connect has ended.
     writable: Vec<LinkKey>,
     /// What the roster wants done, carried out in one place.
@@ -95,7 +100,7 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     wishes: Vec<Wish>,
     /// Who turned last.
     turner: Option<ThreadId>,
-    /// True exactly when the last turn took as many events as one may, so that more may wait. Whoever nests this loop in
+    /// True exactly when the last turn took as many events as one may, or none at all, so that more may wait. Whoever nests this loop in
     /// another that is edge-triggered, as mio is, has had his edge.
     crowded: bool,
     /// True exactly when the loop was asked to halt.
@@ -122,7 +127,7 @@ impl<H: Handler> EventLoop<H> {
     pub(crate) fn with_inbox(
         config: Config,
         handler: H,
-        inbox: Arc<Inbox<Message>>,
+        inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
     ) -> io::Result<Self> {
         let net = MioNet::new(&config.knobs)?;
@@ -153,7 +158,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         config: Config,
         handler: H,
         mut net: N,
-        inbox: Arc<Inbox<Message>>,
+        inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
     ) -> io::Result<Self> {
         let Config {
@@ -186,7 +191,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 .find(member.sid)
                 .expect("the roster was made of the members");
             routes.insert(id, &member.addresses);
-            peers.push(Arc::new(Peer::new(id, member.sid)));
+            peers.push(Arc::new(Peer::new(id, member.sid, knobs.outbox)));
         }
         let waker = net.waker();
         let bell = Doorbell::new(move || waker());
@@ -223,6 +228,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             stage: vec![0; STAGE_BYTES].into_boxed_slice(),
             ready: Vec::new(),
             busy: Vec::new(),
+            hot: None,
+            hot_turns: 0,
             writable: Vec::new(),
             todo,
             notes: Vec::new(),
@@ -259,7 +266,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ///
     /// Those of [`turn`](Self::turn).
     pub fn run(&mut self) -> io::Result<()> {
-        while self.turn(None)? {}
+        while self.round(None)? {}
         Ok(())
     }
 
@@ -287,6 +294,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// When the system's event queue fails, or an earlier turn was cut off, by that or by a panic of the handler. The loop
     /// has died then, as everybody who holds a handle is told.
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        let goes_on = self.round(timeout)?;
+        // Nobody knows when the next one comes: what was left for it meanwhile must make it due.
+        self.handle.shared().bell.hand_over();
+        Ok(goes_on)
+    }
+
+    /// The turn.
+    fn round(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         if self.turning {
             // What it was about to do is lost, links that were to be read for instance.
             self.handle.shared().end(Life::Died);
@@ -336,12 +351,19 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+        self.handle.shared().bell.rise();
         if let Idle::Spin { for_at_most } = self.knobs.idle {
             let start = self.net.now();
             loop {
+                if self.read_hot() {
+                    return Ok(());
+                }
                 self.net.wait(Some(Duration::ZERO), &mut self.ready)?;
                 let spun = self.net.now().saturating_duration_since(start);
-                if !self.ready.is_empty() || timeout.is_some_and(|timeout| spun >= timeout) {
+                if !self.ready.is_empty()
+                    || self.handle.shared().bell.is_rung()
+                    || timeout.is_some_and(|timeout| spun >= timeout)
+                {
                     return Ok(());
                 }
                 if spun >= for_at_most {
@@ -352,11 +374,40 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 thread::yield_now();
             }
         }
-        self.net.wait(timeout, &mut self.ready)
+        if timeout != Some(Duration::ZERO) && !self.handle.shared().bell.doze() {
+            timeout = Some(Duration::ZERO);
+        }
+        let waited = self.net.wait(timeout, &mut self.ready);
+        self.handle.shared().bell.rise();
+        waited
+    }
+
+    /// Reads the link that is most likely to have something, a few times, without asking whether it has: that is asked for
+    /// each time only by a loop that has more to do than to wait for an answer. Returns whether something came, and so the
+    /// turn has begun.
+    fn read_hot(&mut self) -> bool {
+        let before = mem::take(&mut self.hot_turns);
+        let Some(key) = self.hot.filter(|_| before < HOT_TURNS_MAX) else {
+            // Others may be ready as well.
+            return false;
+        };
+        for _ in 0..HOT_READS {
+            self.hot = None;
+            if let Some(reason) = self.pump(key) {
+                let now = self.net.now();
+                self.end(key, reason, now);
+            } else if self.hot.is_none() {
+                continue;
+            }
+            self.hot_turns = before + 1;
+            return true;
+        }
+        self.hot = self.links.get_mut(key).map(|_| key);
+        false
     }
 
     fn note(&mut self) {
-        self.crowded = self.ready.len() >= EVENTS_PER_TURN;
+        self.crowded = self.hot_turns > 0 || self.ready.len() >= EVENTS_PER_TURN;
         for ready in self.ready.drain(..) {
             let Ready::Link {
                 token,

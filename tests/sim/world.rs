@@ -68,6 +68,7 @@ impl World {
         (kernel.quirks, kernel.latency_ms) = (plan.quirks, plan.latency_ms);
         let mut ledger = Ledger {
             newest: plan.replace == quorum_cnx::Replace::Newest,
+            once: plan.queue,
             ..Ledger::default()
         };
         kernel.say("plan", || format!("{plan:?}"));

@@ -23,6 +23,9 @@ const ACCEPT_ERRORS_MAX: usize = 8;
 impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn accept(&mut self, now: Instant) {
         let doors: Vec<usize> = self.doors.knocked().collect();
+        if doors.is_empty() {
+            return;
+        }
         // In all not more than may be silent at one time: who comes now is read once before it can be evicted.
         let share = ACCEPTS_PER_TURN.min(self.knobs.pending_max) / doors.len().max(1);
         for door in doors {
@@ -124,6 +127,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             handler,
             handle,
             stage,
+            hot,
             ..
         } = self;
         let link = links.get_mut(key)?;
@@ -144,6 +148,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             peer.counters.frames.add(count);
             peer.counters.bytes.add(bytes);
             handler.on_burst_end(handle);
+            *hot = Some(key);
         }
         match pumped {
             Pumped::Dry => None,

@@ -25,7 +25,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn carry_out(&mut self, action: Action, now: Instant) {
         match action {
             Action::Meet { peer: id, sid } => {
-                let peer = Arc::new(Peer::new(id, sid));
+                let peer = Arc::new(Peer::new(id, sid, self.knobs.outbox));
                 let index = id.0 as usize;
                 if self.peers.len() <= index {
                     self.peers.resize(index + 1, None);

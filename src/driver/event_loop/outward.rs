@@ -20,7 +20,7 @@ use crate::{
     error::Reason,
     handler::{Event, Frame, Handler},
     proto::{Address, Challenge, LinkKey, Payload, PeerId, encode},
-    share::{Ask, Wire as _},
+    share::{Ask, Wait, Wire as _},
     shared::{Listening, Shared, asked},
 };
 
@@ -38,10 +38,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Some((Asker::Place(..), None)) | None => {}
             }
         }
-        let shared = Arc::clone(self.handle.shared());
-        if !shared.bell.lower() {
+        if !self.handle.shared().bell.lower() {
             return;
         }
+        let shared = Arc::clone(self.handle.shared());
         let mut notes = mem::take(&mut self.notes);
         shared.notes.take(&mut notes);
         for peer in notes.drain(..) {
@@ -87,9 +87,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut any = false;
         // As many as wait now: those that the handler sends meanwhile ring the bell again, and come in the next turn.
         for _ in 0..shared.inbox.counts().waiting {
-            let Ok(message) = shared.inbox.try_pop() else {
+            let Ok(taken) = shared.inbox.pop(Wait::No) else {
                 break;
             };
+            let message = taken.into_message();
             self.handler.on_frame(
                 message.from,
                 Frame(Payload::Owned(message.payload)),

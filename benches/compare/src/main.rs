@@ -1,0 +1,185 @@
+//! The programs that the library is compared with, behind one command line.
+//!
+//! Nothing here knows the library itself: the harness that measures it drives these in the same way, by the lines that
+//! `control` speaks.
+
+mod control;
+mod meter;
+mod payload;
+mod with_java;
+mod with_message_io;
+mod with_tokio;
+mod with_zmq;
+
+use std::{ffi::OsString, io, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One end of a connection, as it is made with something else than quorum-cnx.
+#[derive(Debug, Parser)]
+#[command(name = "compare", version)]
+struct Cli {
+    #[command(subcommand)]
+    contender: Contender,
+}
+
+#[derive(Debug, Subcommand)]
+enum Contender {
+    /// Which contenders can run here, as JSON
+    List,
+    /// tokio's current_thread runtime and the codecs of tokio-util
+    Tokio {
+        #[command(subcommand)]
+        role: Role,
+    },
+    /// libzmq: PAIR, and PUSH to PULL
+    Libzmq {
+        #[command(subcommand)]
+        role: Role,
+    },
+    /// libzmq with ZMQ_CONFLATE
+    LibzmqConflate {
+        #[command(subcommand)]
+        role: Role,
+    },
+    /// message-io's FramedTcp
+    MessageIo {
+        #[command(subcommand)]
+        role: Role,
+    },
+    /// ZooKeeper's own QuorumCnxManager, from Debian's jars: serve, drive, or mesh --managers N
+    Java {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// The same, from the jars that ZOOKEEPER_CLASSPATH names
+    JavaGiven {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Role {
+    /// Listens
+    Serve {
+        /// Where
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+        listen: String,
+
+        #[command(flatten)]
+        task: Task,
+    },
+    /// Connects, and sends
+    Drive {
+        /// Where the other end listens
+        #[arg(long, value_name = "HOST:PORT")]
+        to: String,
+
+        #[command(flatten)]
+        task: Task,
+    },
+}
+
+/// What both ends are told.
+#[derive(Clone, Debug, Args)]
+struct Task {
+    #[arg(long)]
+    workload: Workload,
+
+    /// How it is done, where a contender has several ways; `README.md` lists them
+    #[arg(long, default_value = "default")]
+    variant: String,
+
+    /// Bytes of a payload
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    size: usize,
+
+    /// Frames that are put at once, where the contender can
+    #[arg(long, value_name = "K", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    frames_per_call: u32,
+
+    /// Far ends; no contender has more than one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1))]
+    peers: u32,
+
+    /// When to give up
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
+    at_most: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// One frame goes there and back
+    Latency,
+    /// Never waits, newest wins
+    Latest,
+    /// Waits until the frame before has left
+    Lossless,
+    /// Every frame counts, as many at once as can be
+    Stream,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().contender {
+        Contender::List => list(),
+        Contender::Tokio { role } => control::run(role, with_tokio::run),
+        Contender::Libzmq { role } => control::run(role, with_zmq::run),
+        Contender::LibzmqConflate { role } => control::run(role, with_zmq::run_conflated),
+        Contender::MessageIo { role } => control::run(role, with_message_io::run),
+        Contender::Java { arguments } => with_java::run(with_java::Jars::Debian, &arguments),
+        Contender::JavaGiven { arguments } => with_java::run(with_java::Jars::Given, &arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What cannot run is left out, and why is said on standard error.
+fn list() -> io::Result<()> {
+    let contender = |name: &str, command: &str, workloads: &[&str]| serde_json::json!({"name": name, "command": [command], "workloads": workloads});
+    let mut list = vec![
+        contender(
+            "tokio",
+            "tokio",
+            &["latency", "latest", "lossless", "stream"],
+        ),
+        contender(
+            "libzmq",
+            "libzmq",
+            &["latency", "latest", "lossless", "stream"],
+        ),
+        contender("libzmq-conflate", "libzmq-conflate", &["latest"]),
+        contender(
+            "message-io",
+            "message-io",
+            &["latency", "lossless", "stream"],
+        ),
+    ];
+    for (jars, command) in [
+        (with_java::Jars::Debian, "java"),
+        (with_java::Jars::Given, "java-given"),
+    ] {
+        match with_java::version(jars) {
+            Ok(Some(version)) => {
+                let mut name = format!("zookeeper-{version}");
+                if list.iter().any(|other| other["name"] == name) {
+                    name += "-given";
+                }
+                list.push(contender(
+                    &name,
+                    command,
+                    &["latency", "latest", "lossless"],
+                ));
+            }
+            Ok(None) => {}
+            Err(why) => eprintln!("compare: no {command}: {why}"),
+        }
+    }
+    println!("{}", serde_json::Value::from(list));
+    Ok(())
+}

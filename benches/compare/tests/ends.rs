@@ -1,0 +1,218 @@
+//! Every contender that can run here, at every workload it claims: two processes, a fifth of a second.
+//!
+//! Nothing is asserted about speed, except that something arrives.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+const MEASURED: Duration = Duration::from_millis(200);
+
+/// A process of the test's own, which never outlives it.
+struct End {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl End {
+    fn start(command: &[&str]) -> Self {
+        let mut child = compare()
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    fn say(&mut self, command: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{command}").unwrap();
+    }
+
+    #[track_caller]
+    fn hear(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    #[track_caller]
+    fn ends(&mut self, code: i32) {
+        // To wait closes the pipe, which is a reason to end as well.
+        let _open = self.child.stdin.take();
+        assert_eq!(self.child.wait().unwrap().code(), Some(code));
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn compare() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_compare"))
+}
+
+/// Names, commands and workloads of what can run here.
+fn contenders() -> Vec<(String, String, Vec<String>)> {
+    let output = compare().arg("list").output().unwrap();
+    assert!(output.status.success());
+    let list: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    list.iter()
+        .map(|contender| {
+            let command = contender["command"].as_array().unwrap();
+            assert_eq!(command.len(), 1);
+            let workloads = contender["workloads"].as_array().unwrap();
+            (
+                text(&contender["name"]),
+                text(&command[0]),
+                workloads.iter().map(text).collect(),
+            )
+        })
+        .collect()
+}
+
+/// What `serve` and `drive` say in the end, as one object.
+fn measure(command: &str, workload: &str, variant: &str) -> Value {
+    let mut options = vec!["--workload", workload, "--variant", variant];
+    options.extend(["--size", "64", "--at-most", "60"]);
+    let mut serve = End::start(&[&[command, "serve"], &options[..]].concat());
+    let address = serve.hear()["ready"].as_str().unwrap().to_owned();
+    let drive = [command, "drive", "--to", &address];
+    let mut drive = End::start(&[&drive[..], &options[..]].concat());
+    assert!(drive.hear()["ready"].is_string());
+    drive.say("mark");
+    serve.say("mark");
+    thread::sleep(MEASURED);
+    drive.say("stop");
+    serve.say("stop");
+    let (mut all, served) = (drive.hear(), serve.hear());
+    drive.ends(0);
+    serve.ends(0);
+    let together = all.as_object_mut().unwrap();
+    together.extend(served.as_object().unwrap().clone());
+    all
+}
+
+#[track_caller]
+fn check(results: &Value, workload: &str) {
+    let keys: &[&str] = match workload {
+        "latency" => &[
+            "rtt_p50_us",
+            "rtt_p90_us",
+            "rtt_p99_us",
+            "rtt_p999_us",
+            "rtt_max_us",
+            "round_trips",
+        ],
+        "stream" => &["offered_per_s", "delivered_per_s", "bytes_per_s"],
+        _ => &[
+            "offered_per_s",
+            "delivered_per_s",
+            "age_p50_us",
+            "age_p99_us",
+            "age_max_us",
+        ],
+    };
+    for key in keys {
+        assert!(results[key].as_f64() > Some(0.0), "{key} in {results}");
+    }
+    match workload {
+        "latency" => assert_eq!(results["rtt_percentiles"].as_array().unwrap().len(), 41),
+        "stream" => assert_eq!(results["gaps"], 0),
+        _ => {
+            for key in ["written_per_s", "superseded_per_s"] {
+                assert!(
+                    results[key].is_null() || results[key].as_f64() >= Some(0.0),
+                    "{key} in {results}"
+                );
+            }
+        }
+    }
+}
+
+/// One after the other: there are few processors, and none of them should starve.
+#[test]
+fn every_contender_carries_every_workload_it_claims() {
+    let contenders = contenders();
+    assert!(contenders.len() >= 4);
+    for (name, command, workloads) in contenders {
+        for workload in workloads {
+            let results = measure(&command, &workload, "default");
+            println!("{name} {workload}: {results}");
+            check(&results, &workload);
+        }
+    }
+}
+
+#[test]
+fn every_variant_runs() {
+    for (command, workload, variants) in [
+        (
+            "tokio",
+            "latest",
+            &["watch", "watch-thread", "mpsc-thread"][..],
+        ),
+        ("tokio", "lossless", &["mpsc"]),
+        ("tokio", "stream", &["feed-bytes", "flush"]),
+        ("libzmq", "latest", &["dontwait"]),
+        ("libzmq", "stream", &["hwm-100000"]),
+        ("libzmq-conflate", "latest", &["both"]),
+    ] {
+        for variant in variants {
+            check(&measure(command, workload, variant), workload);
+        }
+    }
+}
+
+#[test]
+fn an_end_that_is_left_alone_gives_up() {
+    let mut end = End::start(&["tokio", "serve", "--workload", "latency", "--at-most", "1"]);
+    assert!(end.hear()["ready"].is_string());
+    end.ends(1);
+}
+
+#[test]
+fn an_end_whose_input_ends_stops_without_results() {
+    let mut end = End::start(&["libzmq", "serve", "--workload", "stream"]);
+    assert!(end.hear()["ready"].is_string());
+    drop(end.child.stdin.take());
+    end.ends(0);
+}
+
+#[test]
+fn an_end_whose_connection_is_gone_says_so() {
+    let options = ["--workload", "latency", "--at-most", "60"];
+    let mut serve = End::start(&[&["tokio", "serve"], &options[..]].concat());
+    let address = serve.hear()["ready"].as_str().unwrap().to_owned();
+    let mut drive = End::start(&[&["tokio", "drive", "--to", &address], &options[..]].concat());
+    drive.hear();
+    drop(drive);
+    serve.ends(1);
+}
+
+#[test]
+fn a_mesh_of_real_managers_becomes_full() {
+    if !contenders().iter().any(|(_, command, _)| command == "java") {
+        println!("NOT RUN: no Java, or no ZooKeeper");
+        return;
+    }
+    let output = compare()
+        .args(["java", "mesh", "--managers", "3", "--at-most", "60"])
+        .output()
+        .unwrap();
+    let mesh: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        mesh["full_ms"].as_f64() > Some(0.0) && mesh["best_ms"].as_f64() > Some(0.0),
+        "{mesh}"
+    );
+}

@@ -1,0 +1,171 @@
+//! How many instructions a frame takes, by valgrind: a regression shows on a noisy machine as well.
+//!
+//! Nothing here looks at a clock. Without `--bench` this is a test that runs each case once, without valgrind.
+
+mod baseline;
+mod cases;
+mod counter;
+mod memory;
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use clap::Parser;
+
+use baseline::{Baseline, MadeWith};
+use cases::{CASES, Case, Failure};
+
+/// Frames of a case that is only to be seen to run.
+const FEW: u64 = 320;
+
+/// Instructions per frame, beside those of the baseline.
+#[derive(Debug, Parser)]
+#[command(
+    name = "instructions",
+    bin_name = "cargo bench --bench instructions --"
+)]
+struct Cli {
+    /// Fails if a case takes more than 5 % more than the baseline says
+    #[arg(long, conflicts_with = "save")]
+    check: bool,
+
+    /// Makes this the baseline
+    #[arg(long)]
+    save: bool,
+
+    /// Only the cases whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "", conflicts_with = "save")]
+    only: String,
+
+    /// Does one case, and nothing else: what is run under valgrind
+    #[arg(long, hide = true, requires = "frames")]
+    case: Option<String>,
+
+    #[arg(long, hide = true)]
+    frames: Option<u64>,
+
+    /// Given by `cargo bench`; without it this is a test, which only shows that everything runs
+    #[arg(long, hide = true)]
+    bench: bool,
+
+    /// Given by those who want a test
+    #[arg(long, hide = true)]
+    test: bool,
+
+    /// Given by `cargo bench NAME` to all benchmarks
+    #[arg(hide = true)]
+    name: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("instructions: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    if let (Some(name), Some(frames)) = (&cli.case, cli.frames) {
+        let case = CASES.iter().find(|case| case.name == name);
+        (case.ok_or("no such case")?.run)(frames)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if cli.test || !(cli.bench || cli.check || cli.save) {
+        for case in &CASES {
+            (case.run)(FEW).map_err(|error| format!("{}: {error}", case.name))?;
+        }
+        println!(
+            "instructions: {} cases run; `cargo bench --bench instructions` counts them",
+            CASES.len()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    if cfg!(debug_assertions) {
+        return Err(
+            "only what is optimized is worth counting: cargo bench --bench instructions".into(),
+        );
+    }
+    let Some(valgrind) = counter::version() else {
+        return Err(
+            "CANNOT COUNT: there is no valgrind; install it (Debian, Fedora, FreeBSD: valgrind)"
+                .into(),
+        );
+    };
+    count(cli, &valgrind)
+}
+
+fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
+    let here = MadeWith::here()?;
+    println!(
+        "instructions per frame: rustc {}, {}, {valgrind}",
+        here.rustc, here.target
+    );
+    let kept = Baseline::load()?;
+    let limit = kept
+        .as_ref()
+        .map_or(0.0, |kept| kept.made_with.growth_max(&here));
+    if let Some(kept) = kept.as_ref().filter(|kept| kept.made_with != here) {
+        let MadeWith { rustc, target } = &kept.made_with;
+        println!(
+            "THE BASELINE WAS MADE ELSEWHERE, with rustc {rustc} for {target}: up to {limit} % more is let pass"
+        );
+    }
+    println!(
+        "{:<48} {:>10} {:>10} {:>8}",
+        "case", "now", "baseline", "change"
+    );
+    let mut counts = BTreeMap::new();
+    let (mut grown, mut unknown) = (Vec::new(), Vec::new());
+    for case in CASES.iter().filter(|case| case.name.contains(&cli.only)) {
+        let count = counter::per_frame(case)?;
+        let growth = kept.as_ref().and_then(|kept| kept.growth(case.name, count));
+        show(case, count, kept.as_ref(), growth);
+        match growth {
+            None => unknown.push(case.name),
+            Some(growth) if growth > limit => grown.push(case.name),
+            Some(_) => {}
+        }
+        counts.insert(case.name.to_owned(), (count * 10.0).round() / 10.0);
+    }
+    if cli.save {
+        let baseline = Baseline {
+            made_with: here,
+            cases: counts,
+        };
+        baseline.save()?;
+        println!(
+            "this is the baseline from now on: commit it, and say why the counts have changed"
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !cli.check {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !unknown.is_empty() {
+        return Err(format!(
+            "no baseline of: {}. Make one: cargo bench --bench instructions -- --save",
+            unknown.join("; ")
+        )
+        .into());
+    }
+    if grown.is_empty() {
+        println!("no case takes more than {limit} % more than the baseline");
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!(
+        "MORE THAN {limit} % MORE INSTRUCTIONS: {}. See where they go with `valgrind --tool=callgrind` on this program \
+         with `--case NAME --frames 20000`, and callgrind_annotate. If they are worth it: \
+         cargo bench --bench instructions -- --save, and say in the commit what they buy",
+        grown.join("; ")
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+fn show(case: &Case, count: f64, kept: Option<&Baseline>, growth: Option<f64>) {
+    let before = kept.and_then(|kept| kept.cases.get(case.name));
+    let before = before.map_or_else(|| "-".to_owned(), |before| format!("{before:.1}"));
+    let change = growth.map_or_else(|| "-".to_owned(), |growth| format!("{growth:+.1} %"));
+    println!("{:<48} {count:>10.1} {before:>10} {change:>8}", case.name);
+}
