@@ -21,13 +21,20 @@ const NOT_SERVING: &str = "not currently serving requests";
 
 /// Follows with the data of the server that was elected, so that it serves and says by `srvr` what it is.
 #[track_caller]
-fn await_leader(ensemble: &Ensemble, server: &Server, voter: i64, elected: &serde_json::Value) {
+fn await_leader(
+    ensemble: &Ensemble,
+    server: &Server,
+    voter: i64,
+    elected: &serde_json::Value,
+    what: &str,
+) {
     let leader = elected["leader"].as_i64().unwrap();
     let zxid = elected["zxid"].as_str().unwrap().trim_start_matches("0x");
     let zxid = i64::from_str_radix(zxid, 16).unwrap();
     let epoch = elected["epoch"].as_i64().unwrap();
     let _learner = Learner::follow(ensemble.quorum(leader).address, voter, zxid, epoch);
     server.await_mode("leader");
+    server.print_elections(what);
 }
 
 #[test]
@@ -43,7 +50,7 @@ fn a_lone_real_server_leads_by_the_vote_of_our_voter() {
     assert_eq!(elected["by"], "votes");
     server.await_said("LEADING - LEADER ELECTION TOOK");
     voter.await_event("leader-reached");
-    await_leader(&ensemble, &server, 1, &elected);
+    await_leader(&ensemble, &server, 1, &elected, "(a) real server 2");
     assert_eq!(voter.stats()["malformed"], 0);
     voter.quit();
 }
@@ -63,10 +70,11 @@ fn every_form_of_our_vote_is_understood_by_a_real_server() {
 fn when_the_real_leader_dies_our_vote_elects_the_other_one() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let mut servers = [ensemble.start(2), ensemble.start(3)];
-    let voter = Voter::start(&ensemble, 1, &["--follow-leader-port"]);
-    voter.await_elected(3);
+    // Or ours and the one that is ready first would elect each other.
     servers[0].await_mode("follower");
     servers[1].await_mode("leader");
+    let voter = Voter::start(&ensemble, 1, &["--follow-leader-port"]);
+    voter.await_elected(3);
     voter.await_event("leader-reached");
 
     servers[1].process.kill();
@@ -74,7 +82,8 @@ fn when_the_real_leader_dies_our_vote_elects_the_other_one() {
     let elected = voter.await_elected(2);
     assert_eq!(elected["by"], "votes");
     servers[0].await_said("LEADING - LEADER ELECTION TOOK");
-    await_leader(&ensemble, &servers[0], 1, &elected);
+    let what = "(b) real server 2";
+    await_leader(&ensemble, &servers[0], 1, &elected, what);
     voter.quit();
 }
 
@@ -90,20 +99,27 @@ fn the_largest_sid_follows_when_it_has_less_than_the_others() {
         let late = Voter::start(&ensemble, 3, &[]);
         assert_eq!(late.await_elected(2)["by"], "told");
     }
-    // All look at once. It has come to that epoch, and not to that transaction.
+    // Now all of them look. It has come to that epoch, and not to that transaction.
     let last = ["--zxid", "0x100000000", "--follow-leader-port"];
     let voter = Voter::start(&ensemble, 3, &last);
     voter.await_line("its own vote", |line| {
         line["event"] == "vote" && line["leader"] == 3
     });
-    let servers = [ensemble.start(1), ensemble.start(2)];
+    // Both have as much; the second one first, or the first one and ours would elect each other.
+    let second = ensemble.start(2);
     let elected = voter.await_elected(2);
     assert_eq!(
-        (&elected["epoch"], &elected["zxid"]),
-        (&1.into(), &"0x100000001".into())
+        (&elected["by"], &elected["epoch"]),
+        (&"votes".into(), &1.into())
     );
-    servers[1].await_mode("leader");
-    servers[0].await_mode("follower");
+    assert_ne!(elected["zxid"], "0x100000000");
+    second.await_said("LEADING - LEADER ELECTION TOOK");
+    let first = ensemble.start(1);
+    first.await_mode("follower");
+    second.await_mode("leader");
+    first.print_elections("(d) real server 1");
+    second.print_elections("(d) real server 2");
+    println!("(d) ours, server 3: {elected}");
     voter.quit();
 }
 

@@ -9,10 +9,11 @@ const INIT_LIMIT: u32 = 60;
 fn an_ensemble_goes_on_without_our_voter_and_it_finds_its_leader_again() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let servers = [ensemble.start(1), ensemble.start(3)];
-    let mut voter = Voter::start(&ensemble, 2, &["--follow-leader-port"]);
-    voter.await_elected(3);
+    // Or ours and the one that is ready first would elect each other.
     servers[0].await_mode("follower");
     servers[1].await_mode("leader");
+    let mut voter = Voter::start(&ensemble, 2, &["--follow-leader-port"]);
+    voter.await_elected(3);
     let elections = servers[0].count_said("LEADER ELECTION TOOK");
 
     // It starts again, twice, in the middle of nothing.
@@ -26,6 +27,7 @@ fn an_ensemble_goes_on_without_our_voter_and_it_finds_its_leader_again() {
     servers[0].await_mode("follower");
     servers[1].await_mode("leader");
     assert_eq!(servers[0].count_said("LEADER ELECTION TOOK"), elections);
+    servers[1].print_elections("(c) ours killed and restarted twice, real server 3");
     voter.quit();
 }
 
@@ -33,11 +35,12 @@ fn an_ensemble_goes_on_without_our_voter_and_it_finds_its_leader_again() {
 fn an_ensemble_that_needs_our_voter_waits_for_it_and_then_recovers() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let (other, mut leader) = (ensemble.start(1), ensemble.start(3));
-    let voter = Voter::start(&ensemble, 2, &["--follow-leader-port"]);
-    voter.await_elected(3);
+    // Or ours and the one that is ready first would elect each other.
     other.await_mode("follower");
     leader.await_mode("leader");
-    // As the program is with its vote, so the epoch of the ensemble has gone on without it.
+    let voter = Voter::start(&ensemble, 2, &["--follow-leader-port"]);
+    voter.await_elected(3);
+    // The leader dies while it is stopped: the other one alone is no quorum.
     voter.program.process.pause();
     leader.process.kill();
     other.await_said("Notification time out: 800 ms");
@@ -51,6 +54,8 @@ fn an_ensemble_that_needs_our_voter_waits_for_it_and_then_recovers() {
     let third = ensemble.start(3);
     third.await_mode("follower");
     other.await_mode("leader");
+    other.print_elections("(c) ours stopped and continued, real server 1");
+    third.print_elections("(c) ours stopped and continued, real server 3");
     voter.quit();
 }
 
@@ -87,5 +92,6 @@ fn our_voter_that_was_cut_off_comes_back_and_its_vote_is_what_was_missing() {
     proxies.iter().for_each(Proxy::heal);
     voter.await_elected(1);
     other.await_said("LEADING - LEADER ELECTION TOOK");
+    other.print_elections("(c) ours cut off and back, real server 1");
     voter.quit();
 }

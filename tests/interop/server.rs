@@ -162,6 +162,18 @@ impl Server {
         self.process.said().matches(text).count()
     }
 
+    /// Prints what proves how it has elected: lines of its log (shown with `--nocapture`), and what it is.
+    pub(crate) fn print_elections(&self, what: &str) {
+        for line in self.process.said().lines() {
+            if line.contains("LEADER ELECTION TOOK") {
+                println!("{what}: {line}");
+            }
+        }
+        let said = self.ask("srvr").unwrap_or_default();
+        let mode = said.lines().find(|line| line.starts_with("Mode:"));
+        println!("{what}: srvr: {}", mode.unwrap_or_else(|| said.trim_end()));
+    }
+
     /// Opens a session, as a client does: a transaction, which it has logged with a quorum when this returns.
     #[track_caller]
     pub(crate) fn log_a_transaction(&self) {
