@@ -439,6 +439,25 @@ fn a_vote_that_came_too_early_counts_when_the_round_begins() {
 }
 
 #[test]
+fn a_vote_that_came_too_early_is_forgotten_when_its_sender_has_a_leader() {
+    let mut server = Server::new(2, 5);
+    server.hear(5, looking(5, 1));
+    server.hear(1, looking(5, 1));
+    server.decides();
+    server.hear(4, looking(4, 2));
+    server.hear(3, looking(4, 2));
+    server.hear(3, says(State::Following, vote(5, 1)));
+    server.look();
+    // It and 4 are two of five.
+    assert_eq!(server.election.current(), looking(4, 2));
+    assert_eq!(
+        server.pass(FINALIZE_WAIT).len(),
+        5,
+        "told again, and not elected"
+    );
+}
+
+#[test]
 fn the_epoch_that_a_leader_has_begun_is_told_to_those_who_come_late() {
     let later = Vote {
         epoch: 7,
@@ -449,6 +468,11 @@ fn the_epoch_that_a_leader_has_begun_is_told_to_those_who_come_late() {
     server.decides();
     // Others may think what they like.
     server.hear(1, says(State::Following, later));
+    let another = Vote {
+        leader: Sid(1),
+        ..later
+    };
+    server.hear(3, says(State::Following, another));
     assert_eq!(server.election.current().vote, vote(3, 1));
     server.hear(3, says(State::Leading, later));
     assert_eq!(server.election.current(), says(State::Following, later));
