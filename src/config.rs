@@ -158,7 +158,7 @@ impl Default for Knobs {
             inbox_frames: limits::INBOX_FRAMES,
             observers_max: limits::OBSERVERS_MAX,
             pending_max: limits::PENDING_MAX,
-            unsent_limit: Some(limits::UNSENT_LIMIT),
+            unsent_limit: None,
             receive_buffer: None,
             dial_from: None,
             seed: None,
@@ -187,6 +187,7 @@ impl Config {
             listen: None,
             listeners: Vec::new(),
             listen_on_all_ips: false,
+            unsent_limit: None,
             knobs: Knobs::default(),
         }
     }
@@ -332,6 +333,8 @@ pub struct ConfigBuilder {
     listen: Option<Vec<String>>,
     listeners: Vec<TcpListener>,
     listen_on_all_ips: bool,
+    /// `None`: as the outbox needs it.
+    unsent_limit: Option<Option<u32>>,
     knobs: Knobs,
 }
 
@@ -465,9 +468,10 @@ impl ConfigBuilder {
     }
 
     /// Bytes that the kernel may hold unsent in front of the newest frame (`TCP_NOTSENT_LOWAT`; Linux and Android).
-    /// 16 KiB by default; `None` leaves it to the kernel, which then takes megabytes.
+    /// 16 KiB by default with [`Outbox::Latest`]; `None`, the default with [`Outbox::Queue`], leaves it to the kernel, which then
+    /// takes megabytes.
     pub fn unsent_limit(mut self, bytes: Option<u32>) -> Self {
-        self.knobs.unsent_limit = bytes;
+        self.unsent_limit = Some(bytes);
         self
     }
 
@@ -496,7 +500,12 @@ impl ConfigBuilder {
     /// # Errors
     ///
     /// A [`ConfigError`] that names what cannot work.
-    pub fn build(self) -> Result<Config, ConfigError> {
+    pub fn build(mut self) -> Result<Config, ConfigError> {
+        self.knobs.unsent_limit = self.unsent_limit.unwrap_or(match self.knobs.outbox {
+            Outbox::Latest => Some(limits::UNSENT_LIMIT),
+            // All of a queue is to arrive: nothing in it grows stale.
+            Outbox::Queue { .. } => None,
+        });
         check_knobs(&self.knobs)?;
         let mut members = Vec::with_capacity(self.servers.len());
         for (sid, given) in self.servers {

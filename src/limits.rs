@@ -67,7 +67,7 @@ pub const QUEUE_BYTES: usize = 1 << 20;
 
 /// Small frames that wait in a queue stand together in buffers of this size. When so much has come together, whoever puts
 /// the next frame writes it; before, the loop is asked to.
-pub const QUEUE_RUN_BYTES: usize = 64 << 10;
+pub const QUEUE_RUN_BYTES: usize = 128 << 10;
 
 /// From this length on a frame is not copied into a queue: copying it would cost more than a buffer of its own in
 /// `writev(2)`.
@@ -126,7 +126,7 @@ pub const OBSERVERS_MAX: usize = 64;
 /// Members of a configuration.
 pub const MEMBERS_MAX: usize = 16 << 10;
 
-/// Bytes that the kernel may hold unsent in front of the newest frame (`TCP_NOTSENT_LOWAT`).
+/// Bytes that the kernel may hold unsent in front of the newest frame of a slot (`TCP_NOTSENT_LOWAT`).
 pub const UNSENT_LIMIT: u32 = 16 << 10;
 
 /// A link this young answers no knock: the knock merely crossed it on the way.

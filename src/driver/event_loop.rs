@@ -98,6 +98,8 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     todo: Vec<Action>,
     notes: Vec<Arc<Peer>>,
     wishes: Vec<Wish>,
+    /// True exactly when another thread has woken the loop for this turn.
+    woken: bool,
     /// Who turned last.
     turner: Option<ThreadId>,
     /// True exactly when the last turn took as many events as one may, or none at all, so that more may wait. Whoever nests this loop in
@@ -234,6 +236,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             todo,
             notes: Vec::new(),
             wishes,
+            woken: false,
             turner: None,
             crowded: false,
             halting: false,
@@ -408,6 +411,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     fn note(&mut self) {
         self.crowded = self.hot_turns > 0 || self.ready.len() >= EVENTS_PER_TURN;
+        self.woken = false;
         for ready in self.ready.drain(..) {
             let Ready::Link {
                 token,
@@ -416,8 +420,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 ended,
             } = ready
             else {
-                if let Ready::Door(door) = ready {
-                    self.doors.on_knocked(door);
+                match ready {
+                    Ready::Door(door) => self.doors.on_knocked(door),
+                    _ => self.woken = true,
                 }
                 continue;
             };

@@ -94,7 +94,7 @@ pub(super) struct State<S: Store> {
 enum Pen<L> {
     /// There is no link.
     Nowhere,
-    /// Nobody writes. A slot is empty then; of a queue, the loop was asked to write the rest.
+    /// Nobody writes. If something waits, the loop was asked to write it; whoever comes first takes the pen.
     Resting(Arc<dyn Wire>),
     /// The link can no longer be written to, for this reason; the loop is to end it.
     Broken(io::ErrorKind),
@@ -281,7 +281,7 @@ impl<S: Store> Writer<S> {
                     state.store.begin()
                 }
                 (None, Progress::Done) if loads >= self.loads_max && state.store.is_waiting() => {
-                    state.pen = Pen::Waiting(wire, None);
+                    state.pen = Pen::Resting(wire);
                     return (first_done, Ask::Resume);
                 }
                 (None, Progress::Done) => state.store.choose(None, &mut spent),

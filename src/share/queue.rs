@@ -570,7 +570,7 @@ mod tests {
         }
         assert_eq!(queue.attach(pipe.clone()), Ask::Resume);
         assert_eq!(pipe.frames().0.len(), 2 * batch);
-        assert_eq!(queue.put(frame.clone()), (Put::Queued, Ask::Nothing));
+        assert_eq!(queue.put(frame.clone()), (Put::Queued, Ask::Resume));
         assert_eq!(queue.resume(), Ask::Nothing);
         assert_eq!(pipe.frames().0.len(), 2 * batch + 2);
     }

@@ -47,9 +47,13 @@ impl Writer<Slot> {
         }
         state.store.tally.accepted += 1;
         if let Some(wire) = state.take_pen() {
+            // The loop was asked to write this one, and has not come yet.
+            let older = state.store.next.take();
+            state.store.tally.superseded += u64::from(older.is_some());
             let begun = Begun::fresh(frame);
             state.carry(&begun);
             drop(state);
+            drop(older);
             return match self.write(wire, begun) {
                 (true, ask) => (Put::Written, ask),
                 (false, ask) => (Put::Queued, ask),

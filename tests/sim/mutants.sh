@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Bugs made by hand, each in a copy of the tree, and whether the simulator finds them. One that survives, or that can no
-# longer be made, is a failure. `mutants.sh name...` tries these only; MUTANT_SEEDS=n gives each other than 256 seeds.
+# longer be made, is a failure. `mutants.sh name...` tries these only; MUTANT_SEEDS=n gives each other than 512 seeds.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 target=${CARGO_TARGET_DIR:-$root/target}
 # One place for all, so that each costs an incremental build only.
 tree=$target/mutants/tree
-export CARGO_TARGET_DIR=$target/mutants/target SIM_SEEDS=${MUTANT_SEEDS:-256} RUST_BACKTRACE=0
+export CARGO_TARGET_DIR=$target/mutants/target SIM_SEEDS=${MUTANT_SEEDS:-512} RUST_BACKTRACE=0
 
 rm -rf "$tree"
 mkdir -p "$tree"

@@ -7,6 +7,7 @@ use std::{
     mem,
     net::{Shutdown, SocketAddr},
     sync::{Arc, atomic::Ordering},
+    thread,
     time::Instant,
 };
 
@@ -56,6 +57,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.give_up(peer.id, now);
             }
             if asked & asked::RESUME != 0 {
+                if mem::take(&mut self.woken) {
+                    // The first of many frames has woken the loop, perhaps on the processor of who puts them: when he has
+                    // put more, they leave together.
+                    thread::yield_now();
+                }
                 self.see_to(peer.id, peer.outbox.resume(), now);
             }
             if asked & asked::INITIATE != 0 {

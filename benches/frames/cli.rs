@@ -1,0 +1,149 @@
+//! The command line: the harness, and the two ends that it starts.
+//!
+//! Nothing here is done yet.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{ends::Task, workloads::Workload};
+
+/// Measures the library beside bare sockets and other programs, in the same run and in turn with them.
+#[derive(Debug, Parser)]
+#[command(name = "frames", bin_name = "cargo bench --bench frames --", after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) end: Option<End>,
+
+    #[command(flatten)]
+    pub(crate) run: Run,
+
+    /// Given by `cargo bench NAME` to all benchmarks
+    #[arg(hide = true)]
+    pub(crate) name: Option<String>,
+
+    /// Given by `cargo bench`; without it this is a test, which only shows that everything runs
+    #[arg(long, hide = true, global = true)]
+    pub(crate) bench: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Everything, within 15 minutes; files for a report:
+    cargo bench --bench frames -- --json frames.json --plot plots
+  One thing, quickly:
+    cargo bench --bench frames -- --workload latency --size 64 --variant handler --rounds 3
+  Two machines, the first of which is 10.0.0.1 (both ends end by themselves; ages need clocks that agree):
+    cargo bench --bench frames -- serve --workload latency --variant handler/block --listen 10.0.0.1:7000 --seconds 10
+    cargo bench --bench frames -- drive --workload latency --variant handler/block --to 10.0.0.1:7000 --seconds 10
+  The same over bare sockets, for comparison: --variant raw/block";
+
+/// An end of a measurement, for the harness or for people.
+#[derive(Debug, Subcommand)]
+pub(crate) enum End {
+    /// The end that listens, receives and answers
+    Serve(Task),
+    /// The end that connects and sends
+    Drive(Task),
+}
+
+/// What the harness runs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Run {
+    /// Only these workloads; may be repeated
+    #[arg(long = "workload", value_name = "NAME")]
+    pub(crate) workloads: Vec<Workload>,
+
+    /// Only frames of these payload bytes, also others than the usual ones; may be repeated
+    #[arg(long = "size", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    pub(crate) sizes: Vec<u32>,
+
+    /// Only these numbers of peers, idle links, managers or frames a call; may be repeated
+    #[arg(long = "count", value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16_000))]
+    pub(crate) counts: Vec<u32>,
+
+    /// Only variants and contenders whose name contains this, and the bare sockets; may be repeated
+    #[arg(long = "variant", value_name = "TEXT")]
+    pub(crate) variants: Vec<String>,
+
+    /// How often each is measured; the median counts [default: 5, 1 if quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) rounds: Option<u32>,
+
+    /// How long each is measured [default: 300, 100 if quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub(crate) time_ms: Option<u32>,
+
+    /// One short round of a part, within 60 s
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// When no further measurement is begun [default: 14 minutes, 50 s if quick]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) within: Option<u32>,
+
+    /// On which processors the ends run [default: split for latency, many and slow-peer, else free]
+    #[arg(long, value_name = "WAY")]
+    pub(crate) placement: Option<Placement>,
+
+    /// The congestion control: `reno` in a network namespace of its own, or `keep` what the machine has
+    #[arg(long, value_name = "WAY", default_value = "reno")]
+    pub(crate) congestion: Congestion,
+
+    /// How long who spins does so before it blocks
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) spin_us: u32,
+
+    /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel, which is the default for
+    /// `stream` [default: 16384]
+    #[arg(long, value_name = "N")]
+    pub(crate) unsent_limit: Option<u32>,
+
+    /// The program that runs the contenders [default: benches/compare/target/release/compare]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) compare: Option<PathBuf>,
+
+    /// Leaves the contenders out
+    #[arg(long)]
+    pub(crate) no_compare: bool,
+
+    /// Counts no system calls
+    #[arg(long)]
+    pub(crate) no_strace: bool,
+
+    /// Both ends in this process, without contenders and system calls
+    #[arg(long)]
+    pub(crate) one_process: bool,
+
+    /// Writes all figures as a list of rows
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Draws plots (SVG) into this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) plot: Option<PathBuf>,
+
+    /// Only a test that everything runs
+    #[arg(long, hide = true)]
+    pub(crate) test: bool,
+}
+
+/// On which processors the ends run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Placement {
+    /// `drive` on processor 0, `serve` on processor 1
+    Split,
+    /// Wherever the kernel puts them
+    Free,
+    /// Both on processor 0
+    Same,
+}
+
+/// What becomes of the congestion control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Congestion {
+    /// Reno for all, in a network namespace of its own
+    Reno,
+    /// What the machine has
+    Keep,
+}

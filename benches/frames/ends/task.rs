@@ -1,0 +1,117 @@
+//! What one end is told on its command line.
+//!
+//! Nothing here is done yet.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Args;
+use quorum_cnx::{Idle, limits};
+
+use crate::{
+    variants::{How, Variant},
+    workloads::Workload,
+};
+
+/// Which of the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Listens, receives, answers.
+    Serve,
+    /// Connects and sends.
+    Drive,
+}
+
+/// The options of an end.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Task {
+    /// What is measured
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workload: Workload,
+
+    /// Who carries the frames, and how it waits, for example `handler/spin`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) variant: Variant,
+
+    /// Payload bytes of a frame
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    pub(crate) size: u32,
+
+    /// Frames given to one call (`stream`)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) frames_per_call: u32,
+
+    /// Peers (`fan-out`, `contended`), idle links (`many`), managers (`mesh`)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    pub(crate) peers: u32,
+
+    /// What the slow peer reads, in MB a second; 0: nothing (`slow-peer`)
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) slow_mbps: u32,
+
+    /// How long who spins does so before it blocks
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) spin_us: u32,
+
+    /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel, which is the default for
+    /// `stream` [default: 16384]
+    #[arg(long, value_name = "N")]
+    pub(crate) unsent_limit: Option<u32>,
+
+    /// Where `serve` listens
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+
+    /// Where `drive` finds `serve`
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) to: Option<SocketAddr>,
+
+    /// Gives up after this time, whatever happens
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) at_most: u32,
+
+    /// Measures by itself for this time once the other end is there, instead of waiting for `mark` and `stop` on stdin
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: Option<u32>,
+
+    /// Which end; the subcommand says it
+    #[arg(skip = Role::Serve)]
+    pub(crate) role: Role,
+}
+
+impl Task {
+    pub(crate) fn bytes(&self) -> usize {
+        self.size as usize
+    }
+
+    pub(crate) fn spins(&self) -> bool {
+        self.variant.how == How::Spin
+    }
+
+    pub(crate) fn idle(&self) -> Idle {
+        if self.spins() {
+            Idle::Spin {
+                for_at_most: Duration::from_micros(self.spin_us.into()),
+            }
+        } else {
+            Idle::Block
+        }
+    }
+
+    pub(crate) fn unsent_limit(&self) -> Option<u32> {
+        // As the library has it.
+        let default = match self.workload {
+            Workload::Stream => 0,
+            _ => limits::UNSENT_LIMIT,
+        };
+        Some(self.unsent_limit.unwrap_or(default)).filter(|bytes| *bytes > 0)
+    }
+
+    /// When a silent peer is dead. The slow peer is not meant to be.
+    pub(crate) fn dead_after(&self) -> Duration {
+        if self.workload == Workload::SlowPeer {
+            Duration::from_secs(3600)
+        } else {
+            limits::PEER_DEAD_AFTER
+        }
+    }
+}

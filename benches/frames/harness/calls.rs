@@ -1,0 +1,200 @@
+//! System calls and wakes for each frame: a short round of its own, traced by `strace`.
+//!
+//! Nothing here counts for time: who is traced is slow, and who spins calls the system as often as it likes.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    measurement::{Traces, measure},
+    plan::{Cell, Participant, Plan},
+    progress::Progress,
+    rounds::{Measured, Series},
+};
+use crate::{
+    failure::{While, failure},
+    variants::How,
+    workloads::Workload,
+};
+
+/// With more peers a trace takes longer than it tells.
+const PEERS_MAX: u32 = 100;
+
+/// Who is traced gets little done in less.
+const SLOWED: Duration = Duration::from_millis(300);
+
+/// Counts for everybody who blocks, in the smallest cells. What failed is told, and is no failure of the run.
+pub(crate) fn count(plan: &Plan, progress: &Progress) -> io::Result<Vec<Measured>> {
+    let is_there = |status: io::Result<process::ExitStatus>| status.is_ok_and(|it| it.success());
+    let mut strace = Command::new("strace");
+    strace.arg("-V").stdin(Stdio::null()).stdout(Stdio::null());
+    if !is_there(strace.stderr(Stdio::null()).status()) {
+        progress.say("note: without system calls per frame: `strace` is not installed");
+        return Ok(Vec::new());
+    }
+    let mut counted = Vec::new();
+    for (cell, participants) in chosen(plan) {
+        let mut measured = Measured {
+            cell,
+            series: Vec::new(),
+        };
+        for who in participants {
+            if plan.is_over() {
+                progress.say("note: not all system calls were counted, the time was over");
+                return Ok(counted);
+            }
+            progress.begin(cell, &who);
+            match once(plan, cell, &who) {
+                Ok(calls) => measured.series.push(Series {
+                    who,
+                    rounds: vec![Some(calls)],
+                }),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+                Err(error) => progress.say(&format!("note: no system calls counted: {error}")),
+            }
+        }
+        counted.push(measured);
+    }
+    Ok(counted)
+}
+
+/// Of each workload whose frames are counted, the first size.
+fn chosen(plan: &Plan) -> Vec<(Cell, Vec<Participant>)> {
+    let mut chosen: Vec<(Cell, Vec<Participant>)> = Vec::new();
+    for (cell, participants) in &plan.cells {
+        let first = chosen
+            .iter()
+            .find(|(other, _)| other.workload == cell.workload);
+        let is_other_size = first.is_some_and(|(first, _)| first.size != cell.size);
+        // One is enough to show that it works, and a few where time is short.
+        let is_left_out =
+            (plan.is_brief && first.is_some()) || (plan.is_test && !chosen.is_empty());
+        if frames_key(cell.workload).is_none()
+            || is_other_size
+            || is_left_out
+            || cell.count > PEERS_MAX
+        {
+            continue;
+        }
+        let spins = |how: How| matches!(how, How::Spin | How::Chunks);
+        let blocks = |who: &&Participant| who.variant().is_some_and(|it| !spins(it.how));
+        chosen.push((*cell, participants.iter().filter(blocks).cloned().collect()));
+    }
+    chosen
+}
+
+/// Which result says how many frames crossed, and how many for each of it.
+fn frames_key(workload: Workload) -> Option<(&'static str, f64)> {
+    match workload {
+        Workload::Latency => Some(("round_trips", 2.0)),
+        Workload::Latest | Workload::Lossless | Workload::Stream => Some(("delivered", 1.0)),
+        Workload::FanOut | Workload::Contended => Some(("delivered", 1.0)),
+        Workload::Many | Workload::SlowPeer | Workload::Mesh => None,
+    }
+}
+
+fn once(plan: &Plan, cell: Cell, who: &Participant) -> io::Result<Map<String, Value>> {
+    let files = [Trace::new("drive"), Trace::new("serve")];
+    let [drive, serve] = &files;
+    let traces = Traces {
+        serve: &serve.0,
+        drive: &drive.0,
+    };
+    let results = measure(plan, cell, who, plan.time.max(SLOWED), Some(traces))?;
+    let (key, each) = frames_key(cell.workload).unwrap_or(("", 1.0));
+    let frames = results.get(key).and_then(Value::as_f64).unwrap_or(0.0) * each;
+    let [drive, serve] = [drive.read()?, serve.read()?];
+    let mut calls = Map::new();
+    let mut add = |key: &str, n: u64| calls.insert(key.into(), json!(n as f64 / frames.max(1.0)));
+    add("calls_per_frame", drive.calls + serve.calls);
+    add("drive_calls_per_frame", drive.calls);
+    add("serve_calls_per_frame", serve.calls);
+    add("wakes_per_frame", drive.wakes + serve.wakes);
+    Ok(calls)
+}
+
+/// A file that is removed again.
+struct Trace(PathBuf);
+
+/// What is in one, between mark and stop.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Calls {
+    calls: u64,
+    wakes: u64,
+}
+
+impl Trace {
+    fn new(side: &str) -> Self {
+        let name = format!("quorum-cnx-frames-{}-{side}.trace", process::id());
+        Self(env::temp_dir().join(name))
+    }
+
+    fn read(&self) -> io::Result<Calls> {
+        let path: &Path = &self.0;
+        let text = fs::read(path).context(format_args!("reading {}", path.display()))?;
+        Ok(count_lines(&String::from_utf8_lossy(&text)))
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        // It may never have come to be.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A line for each call, with the number of its thread in front; calls that were interrupted by others have two.
+fn count_lines(text: &str) -> Calls {
+    let mut counted = Calls::default();
+    let mut is_measured = false;
+    for line in text.lines() {
+        let call = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
+        // The orders are read from stdin.
+        if call.contains("read") && call.contains("\"mark\\n\"") {
+            counted = Calls::default();
+            is_measured = true;
+            continue;
+        }
+        if call.contains("read") && call.contains("\"stop\\n\"") {
+            break;
+        }
+        if !is_measured || !call.starts_with(|c: char| c.is_ascii_lowercase()) {
+            continue;
+        }
+        counted.calls += 1;
+        let is_bell = call.starts_with("write(") && call.contains(r#", "\1\0\0\0\0\0\0\0", 8"#);
+        let is_futex = call.starts_with("futex(") && call.contains("FUTEX_WAKE");
+        counted.wakes += u64::from(is_bell || is_futex);
+    }
+    counted
+}
+
+/// Each kind of line is counted as what it is.
+pub(super) fn check() -> io::Result<()> {
+    let text = r#"
+10 write(4, "early", 5) = 5
+11 read(0, "mark\n", 8192) = 5
+10 write(4, "\0\0\0@", 68 <unfinished ...>
+12 write(5, "\1\0\0\0\0\0\0\0", 8) = 8
+10 <... write resumed>) = 68
+12 futex(0x7f, FUTEX_WAKE_PRIVATE, 1) = 1
+12 futex(0x7f, FUTEX_WAIT_PRIVATE, 1, NULL) = 0
+12 --- SIGCHLD {si_signo=SIGCHLD} ---
+11 <... read resumed>"stop\n", 8192) = 5
+12 write(4, "late", 4) = 4
+"#;
+    let counted = count_lines(text);
+    let right = Calls { calls: 4, wakes: 2 };
+    if counted != right {
+        return Err(failure(format_args!(
+            "{counted:?} in a trace that has {right:?}"
+        )));
+    }
+    Ok(())
+}

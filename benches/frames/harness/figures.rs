@@ -1,0 +1,121 @@
+//! What is made of the rounds: medians, extremes, ratios to the limit of the same round, and the others beside it.
+//!
+//! Nothing here is printed.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    plan::Participant,
+    rounds::{Measured, Series},
+};
+use crate::metrics::Metric;
+
+/// One figure, as the file has it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) workload: &'static str,
+    pub(crate) variant: String,
+    pub(crate) size: u32,
+    /// Peers, idle links, managers, frames a call; 0 where there is no such number.
+    pub(crate) count: u32,
+    pub(crate) metric: &'static str,
+    pub(crate) value: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    /// Of bare sockets.
+    pub(crate) limit: Option<f64>,
+    /// Median of the ratios of each round.
+    pub(crate) ratio: Option<f64>,
+    /// What other programs yield, by name; only beside the library.
+    pub(crate) peers: Map<String, Value>,
+}
+
+/// All figures of a cell.
+pub(crate) fn rows(measured: &Measured) -> Vec<Row> {
+    rows_of(measured, |who| {
+        who.variant().map_or_else(
+            || measured.cell.workload.metrics(),
+            |variant| measured.cell.workload.metrics_of(variant),
+        )
+    })
+}
+
+/// These figures of a cell.
+pub(crate) fn rows_of(
+    measured: &Measured,
+    metrics: impl Fn(&Participant) -> &'static [Metric],
+) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for series in &measured.series {
+        let metrics = metrics(&series.who);
+        rows.extend(
+            metrics
+                .iter()
+                .filter_map(|metric| row(measured, series, metric)),
+        );
+    }
+    rows
+}
+
+fn row(measured: &Measured, series: &Series, metric: &Metric) -> Option<Row> {
+    let cell = measured.cell;
+    let values: Vec<f64> = values(series, metric.key).flatten().collect();
+    let value = median(values.clone())?;
+    let limit = cell
+        .workload
+        .limit(series.who.variant())
+        .filter(|_| metric.has_limit)
+        .and_then(|limit| {
+            let is_it = |series: &&Series| series.who.variant() == Some(limit);
+            measured.series.iter().find(is_it)
+        });
+    let ratios = limit.into_iter().flat_map(|limit| {
+        let both = self::values(series, metric.key).zip(self::values(limit, metric.key));
+        both.filter_map(|(own, limit)| Some(own? / limit.filter(|limit| *limit > 0.0)?))
+    });
+    let mut peers = Map::new();
+    if series.who.is_ours() {
+        for other in &measured.series {
+            let Participant::Contender(contender) = &other.who else {
+                continue;
+            };
+            let values = self::values(other, metric.key).flatten().collect();
+            if let Some(value) = median(values) {
+                peers.insert(contender.name.clone(), json!(value));
+            }
+        }
+    }
+    Some(Row {
+        workload: cell.workload.name(),
+        variant: series.who.name(),
+        size: cell.size,
+        count: cell.count,
+        metric: metric.key,
+        value,
+        min: values.iter().copied().fold(f64::INFINITY, f64::min),
+        max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        limit: limit.and_then(|limit| median(self::values(limit, metric.key).flatten().collect())),
+        ratio: median(ratios.collect()),
+        peers,
+    })
+}
+
+/// Round by round.
+fn values(series: &Series, key: &'static str) -> impl Iterator<Item = Option<f64>> {
+    series
+        .rounds
+        .iter()
+        .map(move |round| round.as_ref()?.get(key)?.as_f64())
+}
+
+/// The one in the middle, or between the two in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let upper = *values.get(middle)?;
+    if values.len() % 2 == 1 {
+        return Some(upper);
+    }
+    Some(f64::midpoint(values[middle - 1], upper))
+}

@@ -1,0 +1,27 @@
+//! The file for programs: a list of rows, of which the first says where and how the others were measured.
+//!
+//! Nothing here is computed.
+
+use std::{fs, io, path::Path};
+
+use serde_json::{Value, json};
+
+use super::{figures::Row, machine::Record};
+use crate::failure::While;
+
+pub(crate) fn write(path: &Path, record: &Record, rows: &[Row]) -> io::Result<()> {
+    let first = json!({
+        "workload": "record", "variant": "", "size": 0, "count": 0, "metric": "record",
+        "value": null, "min": null, "max": null, "limit": null, "ratio": null, "peers": {},
+        "record": record.to_json(),
+    });
+    let mut text = String::from("[\n");
+    text.push_str(&first.to_string());
+    for row in rows {
+        let row = serde_json::to_value(row).unwrap_or(Value::Null);
+        text.push_str(",\n");
+        text.push_str(&row.to_string());
+    }
+    text.push_str("\n]\n");
+    fs::write(path, text).context(format_args!("writing {}", path.display()))
+}

@@ -1,0 +1,249 @@
+//! One measurement: two ends are started, marked, stopped and reaped.
+//!
+//! Nothing here can hang: every step has a deadline, after which the ends are killed.
+
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Map, Value};
+
+use super::{
+    child::{Process, check_interrupt},
+    end::End,
+    plan::{Cell, Participant, Plan},
+};
+use crate::{
+    cli::Placement,
+    ends::{Order, Role, Task},
+    failure::{While, failure},
+    variants::Variant,
+    workloads::Workload,
+};
+
+/// How long an end may take until it is ready: a Java machine starts and warms up in it.
+const READY: Duration = Duration::from_secs(60);
+
+/// How long it may take at least, even if the time of the whole run is nearly over.
+const READY_AT_LEAST: Duration = Duration::from_secs(5);
+
+/// How long an end may take to tell its results: a mesh of many managers is completed first.
+const RESULTS: Duration = Duration::from_secs(30);
+
+/// How long the ends live at most beyond the measurement, if all else fails.
+const MARGIN: Duration = Duration::from_secs(120);
+
+/// From how many peers on an end needs more descriptors than are usual.
+const MANY_PEERS: u32 = 100;
+
+/// Raises the limit of descriptors as far as it goes, then becomes what follows.
+const RAISED: &str = "ulimit -n \"$(ulimit -H -n)\"; exec \"$0\" \"$@\"";
+
+/// Where the traces of the two ends go, if their system calls are to be counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Traces<'a> {
+    pub(crate) serve: &'a Path,
+    pub(crate) drive: &'a Path,
+}
+
+/// Measures once for this time; what both ends tell.
+pub(crate) fn measure(
+    plan: &Plan,
+    cell: Cell,
+    who: &Participant,
+    time: Duration,
+    traces: Option<Traces<'_>>,
+) -> io::Result<Map<String, Value>> {
+    if let (Participant::Contender(contender), Workload::Mesh) = (who, cell.workload) {
+        let command = contender.mesh_command(cell.count);
+        let end = End::Process(Process::start(format!("{} mesh", who.name()), &command)?);
+        let results = end.hear("results", RESULTS)?;
+        end.end()?;
+        return Ok(results);
+    }
+    let start = |role, to| start(plan, cell, who, role, to, traces);
+    let mut ends = Vec::new();
+    let mut to = None;
+    if cell.workload.has_two_ends() {
+        let serve = start(Role::Serve, None)?;
+        to = Some(ready(plan, &serve)?);
+        ends.push(serve);
+    }
+    let drive = start(Role::Drive, to)?;
+    ready(plan, &drive)?;
+    // The sender first: it must not find nobody there when it stops.
+    ends.insert(0, drive);
+    for end in &mut ends {
+        end.order(Order::Mark)?;
+    }
+    pause(time)?;
+    for end in &mut ends {
+        end.order(Order::Stop)?;
+    }
+    let mut results = Map::new();
+    for end in &ends {
+        results.extend(end.hear("results", RESULTS)?);
+    }
+    for end in ends {
+        end.end()?;
+    }
+    Ok(results)
+}
+
+fn ready(plan: &Plan, end: &End) -> io::Result<String> {
+    let within = plan.left().clamp(READY_AT_LEAST, READY);
+    let said = end.hear("`ready`", within)?;
+    match said.get("ready") {
+        Some(Value::String(at)) => Ok(at.clone()),
+        _ => Err(failure(format_args!(
+            "`{}` in place of `ready`",
+            Value::from(said)
+        ))),
+    }
+}
+
+/// Waits, but not when interrupted.
+fn pause(time: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + time;
+    loop {
+        check_interrupt()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        thread::sleep(left.min(Duration::from_millis(50)));
+    }
+}
+
+fn start(
+    plan: &Plan,
+    cell: Cell,
+    who: &Participant,
+    role: Role,
+    to: Option<String>,
+    traces: Option<Traces<'_>>,
+) -> io::Result<End> {
+    let side = match role {
+        Role::Serve => "serve",
+        Role::Drive => "drive",
+    };
+    let name = format!("{} {} {side}", cell.workload.name(), who.name());
+    match who {
+        Participant::Own(variant) if plan.one_process => {
+            let task = task(plan, cell, *variant, role, to.as_deref())?;
+            Ok(End::thread(name, task))
+        }
+        _ => {
+            let mut command = prefix(plan, cell, role, traces);
+            command.extend(program(who)?);
+            command.extend(arguments(plan, cell, who, side, to));
+            Ok(End::Process(Process::start(name, &command)?))
+        }
+    }
+}
+
+/// What stands in front of every program alike.
+fn prefix(plan: &Plan, cell: Cell, role: Role, traces: Option<Traces<'_>>) -> Vec<OsString> {
+    let mut command: Vec<OsString> = Vec::new();
+    if cell.count >= MANY_PEERS || cell.workload == Workload::Mesh {
+        command.extend(["sh", "-c", RAISED].map(OsString::from));
+    }
+    let processor = match (plan.placement(cell.workload), role) {
+        (Placement::Free, _) => None,
+        (Placement::Split, Role::Serve) => Some("1"),
+        (Placement::Split | Placement::Same, _) => Some("0"),
+    };
+    if let Some(processor) = processor {
+        command.extend(["taskset", "-c", processor].map(OsString::from));
+    }
+    if let Some(traces) = traces {
+        command.extend(["strace", "-f", "-s", "16", "-o"].map(OsString::from));
+        command.push(match role {
+            Role::Serve => traces.serve.into(),
+            Role::Drive => traces.drive.into(),
+        });
+    }
+    command
+}
+
+fn program(who: &Participant) -> io::Result<Vec<OsString>> {
+    match who {
+        Participant::Own(_) => {
+            let own = env::current_exe().context("finding the own executable")?;
+            Ok(vec![own.into()])
+        }
+        Participant::Contender(contender) => Ok(contender.command.clone()),
+    }
+}
+
+fn arguments(
+    plan: &Plan,
+    cell: Cell,
+    who: &Participant,
+    side: &str,
+    to: Option<String>,
+) -> Vec<OsString> {
+    let at_most = (plan.longer() + MARGIN).as_secs();
+    let mut arguments = vec![
+        side.to_owned(),
+        "--workload".into(),
+        cell.workload.name().into(),
+        "--variant".into(),
+        who.variant()
+            .map_or_else(|| "default".into(), |variant| variant.to_string()),
+        "--size".into(),
+        cell.size.to_string(),
+        "--at-most".into(),
+        at_most.to_string(),
+    ];
+    let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
+    match cell.workload {
+        Workload::Stream => add("--frames-per-call", cell.count.to_string()),
+        Workload::SlowPeer => add("--slow-mbps", cell.count.to_string()),
+        Workload::FanOut | Workload::Many | Workload::Mesh | Workload::Contended => {
+            add("--peers", cell.count.to_string());
+        }
+        Workload::Latency | Workload::Latest | Workload::Lossless => {}
+    }
+    if who.variant().is_some() {
+        add("--spin-us", plan.spin_us.to_string());
+        if let Some(bytes) = plan.unsent_limit {
+            add("--unsent-limit", bytes.to_string());
+        }
+    }
+    if let Some(to) = to {
+        add("--to", to);
+    }
+    arguments.into_iter().map(OsString::from).collect()
+}
+
+/// The same for an end in this process.
+fn task(
+    plan: &Plan,
+    cell: Cell,
+    variant: Variant,
+    role: Role,
+    to: Option<&str>,
+) -> io::Result<Task> {
+    let to = to.map(str::parse).transpose().context("where to connect")?;
+    Ok(Task {
+        workload: cell.workload,
+        variant,
+        size: cell.size,
+        frames_per_call: cell.count.max(1),
+        peers: cell.count.max(1),
+        slow_mbps: cell.count,
+        spin_us: plan.spin_us,
+        unsent_limit: plan.unsent_limit,
+        listen: ([127, 0, 0, 1], 0).into(),
+        to,
+        at_most: (plan.longer() + MARGIN).as_secs() as u32,
+        seconds: None,
+        role,
+    })
+}

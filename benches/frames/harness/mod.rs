@@ -1,0 +1,62 @@
+//! The harness: who takes part, in which order, how often, and what is made of the results.
+//!
+//! Nothing here sends a frame; that is done by the ends, which it starts.
+
+mod calls;
+mod chart;
+mod child;
+mod contenders;
+mod end;
+mod figures;
+mod json;
+mod machine;
+mod measurement;
+mod namespace;
+mod plan;
+mod plots;
+mod progress;
+mod report;
+mod rounds;
+mod smoke;
+mod table;
+
+use std::io;
+
+use crate::cli::{Congestion, Run};
+
+/// Measures what is asked for, and reports it; or only shows that everything runs.
+pub(crate) fn run(run: &Run) -> io::Result<()> {
+    child::watch_signals()?;
+    if run.test {
+        smoke::run(run)
+    } else {
+        measure(run)
+    }
+}
+
+fn measure(run: &Run) -> io::Result<()> {
+    let congestion = match run.congestion {
+        Congestion::Reno => namespace::enter(),
+        Congestion::Keep => namespace::Network::Kept,
+    };
+    let contenders = if run.no_compare || run.one_process {
+        Vec::new()
+    } else {
+        contenders::find(run.compare.as_deref())?
+    };
+    let plan = plan::Plan::new(run, &contenders);
+    let record = machine::Record::new(&plan, congestion, &contenders);
+    if !run.test {
+        println!("{record}");
+    }
+    let progress = progress::Progress::new(plan.measurements());
+    // First, since it belongs to no round and is to be there when time runs short.
+    let calls = if plan.traces {
+        calls::count(&plan, &progress)?
+    } else {
+        Vec::new()
+    };
+    let results = rounds::measure_all(&plan, &progress)?;
+    progress.finish();
+    report::report(run, &record, &results, &calls)
+}

@@ -1,0 +1,214 @@
+//! What will be measured: cells, who takes part in each, how often and for how long.
+//!
+//! Nothing here is started.
+
+use std::{
+    fmt,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::contenders::Contender;
+use crate::{
+    cli::{Placement, Run},
+    variants::{Variant, Way},
+    workloads::Workload,
+};
+
+/// A workload with all its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cell {
+    pub(crate) workload: Workload,
+    pub(crate) size: u32,
+    /// Peers, idle links, managers, frames a call; see [`Workload::count_means`].
+    pub(crate) count: u32,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.workload.name())?;
+        if self.workload.has_sizes() {
+            write!(f, " {} B", self.size)?;
+        }
+        if let Some(means) = self.workload.count_means() {
+            write!(f, ", {} {}", self.count, means.replace('\n', " "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Who takes part.
+#[derive(Clone, Debug)]
+pub(crate) enum Participant {
+    /// Bare sockets or the library.
+    Own(Variant),
+    /// Another program.
+    Contender(Contender),
+}
+
+impl Participant {
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Own(variant) => variant.to_string(),
+            Self::Contender(contender) => contender.name.clone(),
+        }
+    }
+
+    pub(crate) fn variant(&self) -> Option<Variant> {
+        match self {
+            Self::Own(variant) => Some(*variant),
+            Self::Contender(_) => None,
+        }
+    }
+
+    /// Whether it is the library.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.variant()
+            .is_some_and(|variant| variant.way != Way::Raw)
+    }
+}
+
+/// Everything that is asked for.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) cells: Vec<(Cell, Vec<Participant>)>,
+    pub(crate) rounds: u32,
+    pub(crate) time: Duration,
+    /// When no further measurement is begun.
+    deadline: Instant,
+    /// Whether only a part is wanted.
+    pub(crate) is_brief: bool,
+    pub(crate) spin_us: u32,
+    pub(crate) unsent_limit: Option<u32>,
+    pub(crate) one_process: bool,
+    pub(crate) is_test: bool,
+    /// Whether system calls are counted.
+    pub(crate) traces: bool,
+    placement: Option<Placement>,
+    /// Whether there are two processors, and a way to say which.
+    can_split: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(run: &Run, contenders: &[Contender]) -> Self {
+        let (rounds, time_ms, within) = match (run.test, run.quick) {
+            (true, _) => (1, 50, 300),
+            (false, true) => (1, 100, 50),
+            (false, false) => (5, 300, 14 * 60),
+        };
+        let mut cells = Vec::new();
+        for workload in all(run) {
+            for cell in cells_of(run, workload) {
+                cells.push((cell, participants(run, cell, contenders)));
+            }
+        }
+        Self {
+            cells,
+            rounds: run.rounds.unwrap_or(rounds),
+            time: Duration::from_millis(run.time_ms.unwrap_or(time_ms).into()),
+            deadline: Instant::now() + Duration::from_secs(run.within.unwrap_or(within).into()),
+            is_brief: run.quick || run.test,
+            spin_us: run.spin_us,
+            unsent_limit: run.unsent_limit,
+            one_process: run.one_process,
+            is_test: run.test,
+            traces: !run.no_strace && !run.one_process,
+            placement: run.placement,
+            can_split: !run.one_process && can_split(),
+        }
+    }
+
+    /// How long what has failed is measured when it is tried again.
+    pub(crate) fn longer(&self) -> Duration {
+        self.time * 5
+    }
+
+    /// How long until then.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether no further measurement is to be begun.
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// On which processors this workload runs.
+    pub(crate) fn placement(&self, workload: Workload) -> Placement {
+        if let Some(placement) = self.placement {
+            return placement;
+        }
+        if workload.is_about_latency() && self.can_split {
+            Placement::Split
+        } else {
+            Placement::Free
+        }
+    }
+
+    /// How many measurements that are.
+    pub(crate) fn measurements(&self) -> u64 {
+        let participants: usize = self.cells.iter().map(|(_, who)| who.len()).sum();
+        participants as u64 * u64::from(self.rounds)
+    }
+}
+
+fn can_split() -> bool {
+    let mut taskset = Command::new("taskset");
+    taskset.args(["-c", "0,1", "true"]);
+    for side in [Command::stdin, Command::stdout, Command::stderr] {
+        side(&mut taskset, Stdio::null());
+    }
+    // Also where only one of the two is there, it succeeds.
+    let has_two = thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+    has_two && taskset.status().is_ok_and(|status| status.success())
+}
+
+fn all(run: &Run) -> Vec<Workload> {
+    if !run.workloads.is_empty() {
+        return run.workloads.clone();
+    }
+    use clap::ValueEnum as _;
+    Workload::value_variants().to_vec()
+}
+
+fn cells_of(run: &Run, workload: Workload) -> Vec<Cell> {
+    let (sizes, counts) = workload.cells(run.quick || run.test);
+    let chosen = |given: &[u32], usual: &[u32]| {
+        let few = if run.test { &usual[..1] } else { usual };
+        if given.is_empty() { few } else { given }.to_vec()
+    };
+    let mut cells = Vec::new();
+    // What has no such number is measured all the same when another workload is given some.
+    let counts = if workload.count_means().is_some() {
+        chosen(&run.counts, counts)
+    } else {
+        vec![0]
+    };
+    for size in chosen(&run.sizes, sizes) {
+        for count in &counts {
+            cells.push(Cell {
+                workload,
+                size,
+                count: *count,
+            });
+        }
+    }
+    cells
+}
+
+fn participants(run: &Run, cell: Cell, contenders: &[Contender]) -> Vec<Participant> {
+    let own = cell.workload.variants().into_iter().map(Participant::Own);
+    let others = contenders
+        .iter()
+        .filter(|contender| contender.takes_part(cell))
+        .cloned()
+        .map(Participant::Contender);
+    let is_wanted = |participant: &Participant| {
+        let name = participant.name();
+        run.variants.is_empty()
+            || name.starts_with("raw/")
+            || run.variants.iter().any(|text| name.contains(text))
+    };
+    own.chain(others).filter(is_wanted).collect()
+}

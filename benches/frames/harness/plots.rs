@@ -1,0 +1,207 @@
+//! Which plots there are, and what is in them.
+//!
+//! Nothing here draws; that is `chart`.
+
+use std::{fs, io, path::Path};
+
+use serde_json::Value;
+
+use super::{
+    chart::{Axis, Chart, Line, Scale},
+    figures::{Row, median},
+    rounds::{Measured, Results, Series},
+    table::size,
+};
+use crate::{failure::While, variants::Way, workloads::Workload};
+
+/// Whose fastest round trip takes longer is told, and not drawn.
+const TOO_SLOW_US: f64 = 10_000.0;
+
+/// Up to 99.99 %: few measure more round trips than that tells.
+const NINES_MAX: f64 = 4.01;
+
+/// Draws all plots for which something was measured; returns their files.
+pub(crate) fn draw(directory: &Path, results: &Results, rows: &[Row]) -> io::Result<Vec<String>> {
+    fs::create_dir_all(directory).context(format_args!("creating {}", directory.display()))?;
+    let mut charts = Vec::new();
+    for measured in &results.cells {
+        if measured.cell.workload == Workload::Latency {
+            let bytes = measured.cell.size;
+            charts.push((format!("latency-{bytes}.svg"), latency(measured)));
+        }
+    }
+    charts.push(("stream.svg".into(), over_sizes(rows, Workload::Stream)));
+    charts.push(("lossless.svg".into(), over_sizes(rows, Workload::Lossless)));
+    charts.push(("latest.svg".into(), over_sizes(rows, Workload::Latest)));
+    charts.push(("fan-out.svg".into(), fan_out(rows)));
+    let mut files = Vec::new();
+    for (name, chart) in charts {
+        if chart.lines.iter().any(|line| line.points.len() > 1) {
+            let path = directory.join(name);
+            chart.draw(&path)?;
+            files.push(path.display().to_string());
+        }
+    }
+    Ok(files)
+}
+
+/// How long a round trip takes, by percentile.
+fn latency(measured: &Measured) -> Chart {
+    // One nine is one unit: 90 %, 99 %, 99.9 %.
+    let nines = |percentile: f64| -(1.0 - percentile / 100.0).max(1e-5).log10();
+    let mut lines = Vec::new();
+    let mut title = format!("Round trip of {}", size(measured.cell.size));
+    for series in &measured.series {
+        let way = series.who.variant().map(|variant| variant.way);
+        // The loop in the application's hands is nearly the same line as the handler.
+        let Some(points) = typical(series).filter(|_| way != Some(Way::Loop)) else {
+            continue;
+        };
+        let fastest = points.first().map_or(0.0, |(_, us)| *us);
+        if fastest > TOO_SLOW_US {
+            // It would press all others to the ground.
+            title.push_str(&format!(
+                "; not shown: {}, {:.0} ms",
+                series.who.name(),
+                fastest / 1000.0
+            ));
+            continue;
+        }
+        let points = points
+            .into_iter()
+            .map(|(percentile, us)| (nines(percentile), us));
+        lines.push(Line {
+            name: series.who.name(),
+            points: points.filter(|(nines, _)| *nines <= NINES_MAX).collect(),
+            has_markers: false,
+        });
+    }
+    let ticks = [
+        (0.0, "0"),
+        (0.301, "50"),
+        (1.0, "90"),
+        (2.0, "99"),
+        (3.0, "99.9"),
+        (4.0, "99.99"),
+    ];
+    Chart {
+        title,
+        x: Axis {
+            label: "percentile".into(),
+            scale: Scale::Linear,
+            ticks: ticks.map(|(at, label)| (at, label.to_owned())).into(),
+        },
+        y: Axis::log("microseconds"),
+        lines,
+    }
+}
+
+/// The percentiles of the round in the middle.
+fn typical(series: &Series) -> Option<Vec<(f64, f64)>> {
+    let p50 = |round: &serde_json::Map<String, Value>| round.get("rtt_p50_us")?.as_f64();
+    let rounds = || series.rounds.iter().flatten();
+    let middle = median(rounds().filter_map(p50).collect())?;
+    let distance = |round: &serde_json::Map<String, Value>| {
+        p50(round).map_or(f64::INFINITY, |value| (value - middle).abs())
+    };
+    let round = rounds().min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+    let points = round.get("rtt_percentiles")?.as_array()?;
+    let point = |point: &Value| Some((point.get(0)?.as_f64()?, point.get(1)?.as_f64()?));
+    Some(points.iter().filter_map(point).collect())
+}
+
+/// What arrives, over the size of a frame.
+fn over_sizes(rows: &[Row], workload: Workload) -> Chart {
+    let is_stream = workload == Workload::Stream;
+    let (metric, unit, label) = if is_stream {
+        ("bytes_per_s", 1e9, "GB of payload a second")
+    } else {
+        ("delivered_per_s", 1e3, "thousand frames delivered a second")
+    };
+    let is_it = |row: &&Row| row.workload == workload.name() && row.metric == metric;
+    // Others have one line each: how many they are given at once makes no difference to them.
+    let most = rows.iter().filter(is_it).map(|row| row.count).max();
+    let chosen = |row: &&Row| is_it(row) && (row.variant.contains('/') || Some(row.count) == most);
+    let lines = lines(rows.iter().filter(chosen), |row| {
+        let name = if is_stream && row.count > 1 && is_ours(row) {
+            format!("{}, {} a call", row.variant, row.count)
+        } else {
+            row.variant.clone()
+        };
+        (name, (row.size.into(), row.value / unit))
+    });
+    let mut sizes: Vec<u32> = rows.iter().filter(chosen).map(|row| row.size).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    Chart {
+        title: match workload {
+            Workload::Stream => "Stream: every frame, in order".into(),
+            Workload::Lossless => "One slot, the sender waits until it is free".into(),
+            _ => "One slot, the sender never waits".into(),
+        },
+        x: Axis {
+            label: "payload of a frame".into(),
+            scale: Scale::Log,
+            ticks: sizes
+                .iter()
+                .map(|bytes| ((*bytes).into(), size(*bytes)))
+                .collect(),
+        },
+        y: Axis::log(label),
+        lines,
+    }
+}
+
+/// Names of others have no slash.
+fn is_ours(row: &Row) -> bool {
+    row.variant.contains('/') && !row.variant.starts_with("raw/")
+}
+
+/// What a peer more costs.
+fn fan_out(rows: &[Row]) -> Chart {
+    let chosen =
+        |row: &&Row| row.workload == Workload::FanOut.name() && row.metric == "per_peer_p50_us";
+    let mut counts: Vec<u32> = rows.iter().filter(chosen).map(|row| row.count).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    Chart {
+        title: "One value of 64 B to many peers".into(),
+        x: Axis {
+            label: "peers".into(),
+            scale: Scale::Log,
+            ticks: counts
+                .iter()
+                .map(|n| ((*n).into(), n.to_string()))
+                .collect(),
+        },
+        y: Axis::log("microseconds for each peer"),
+        lines: lines(rows.iter().filter(chosen), |row| {
+            (row.variant.clone(), (row.count.into(), row.value))
+        }),
+    }
+}
+
+/// One line for each name, in the order in which they come.
+fn lines<'a>(
+    rows: impl Iterator<Item = &'a Row>,
+    point: impl Fn(&Row) -> (String, (f64, f64)),
+) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for row in rows {
+        let (name, point) = point(row);
+        let at = lines.iter().position(|line| line.name == name);
+        let at = at.unwrap_or_else(|| {
+            lines.push(Line {
+                name,
+                points: Vec::new(),
+                has_markers: true,
+            });
+            lines.len() - 1
+        });
+        // Bare sockets are measured once for each number of frames a call; the first stands for all.
+        if lines[at].points.iter().all(|(x, _)| *x != point.0) {
+            lines[at].points.push(point);
+        }
+    }
+    lines
+}

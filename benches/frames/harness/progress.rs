@@ -1,0 +1,40 @@
+//! A bar on a terminal that says what is being measured and how long it will take.
+//!
+//! Nothing is shown where stderr is no terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::plan::{Cell, Participant};
+
+/// What is told while measuring.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    pub(crate) fn new(measurements: u64) -> Self {
+        let style =
+            ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} (still {eta}) {msg}");
+        let bar = ProgressBar::new(measurements)
+            .with_style(style.expect("the template has no unknown fields"));
+        bar.enable_steady_tick(Duration::from_secs(1));
+        Self(bar)
+    }
+
+    pub(crate) fn begin(&self, cell: Cell, who: &Participant) {
+        self.0.set_message(format!("{cell}, {}", who.name()));
+    }
+
+    /// Says something that stays, above the bar.
+    pub(crate) fn say(&self, line: &str) {
+        self.0.suspend(|| eprintln!("{line}"));
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.inc(1);
+    }
+
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

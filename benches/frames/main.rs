@@ -1,0 +1,54 @@
+//! `cargo bench --bench frames`: how fast frames are, beside bare sockets and beside other programs.
+//!
+//! Nothing is asserted about time; without `--bench` it only shows that everything runs.
+
+mod cli;
+mod ends;
+mod failure;
+mod harness;
+mod metrics;
+mod variants;
+mod workloads;
+
+use std::{io, process::ExitCode, time::Duration};
+
+use clap::Parser as _;
+
+use crate::{
+    cli::{Cli, End, Run},
+    ends::{Control, Role, Task},
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.end {
+        Some(End::Serve(task)) => end(&Task {
+            role: Role::Serve,
+            ..task
+        }),
+        Some(End::Drive(task)) => end(&Task {
+            role: Role::Drive,
+            ..task
+        }),
+        None => harness::run(&Run {
+            test: cli.run.test || !cli.bench,
+            ..cli.run
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("frames: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one end in this process.
+fn end(task: &Task) -> io::Result<()> {
+    let seconds = |n: u32| Duration::from_secs(n.into());
+    let control = Control::of_process(seconds(task.at_most), task.seconds.map(seconds));
+    let results = ends::run(task, &control)?;
+    control.answer(results);
+    Ok(())
+}

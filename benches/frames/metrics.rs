@@ -1,0 +1,134 @@
+//! What is measured in each workload: keys of the results, columns of the tables.
+//!
+//! Nothing here is computed.
+
+use crate::variants::{Variant, Way};
+
+/// A figure that a workload yields.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Metric {
+    /// Its key in the results.
+    pub(crate) key: &'static str,
+    /// Its column in the table; none if it is only in the file.
+    pub(crate) column: Option<&'static str>,
+    /// What one unit of the column is in units of the result.
+    pub(crate) unit: f64,
+    /// Whether bare sockets have it, so that there is a ratio.
+    pub(crate) has_limit: bool,
+}
+
+impl Metric {
+    /// Whether this one must yield it, in any circumstances.
+    pub(crate) fn is_promised_by(&self, variant: Variant) -> bool {
+        self.has_limit || variant.way != Way::Raw
+    }
+}
+
+const fn shown(key: &'static str, column: &'static str, unit: f64) -> Metric {
+    Metric {
+        key,
+        column: Some(column),
+        unit,
+        has_limit: true,
+    }
+}
+
+const fn kept(key: &'static str) -> Metric {
+    Metric {
+        key,
+        column: None,
+        unit: 1.0,
+        has_limit: true,
+    }
+}
+
+const fn without_limit(metric: Metric) -> Metric {
+    Metric {
+        has_limit: false,
+        ..metric
+    }
+}
+
+const KILO: f64 = 1e3;
+const GIGA: f64 = 1e9;
+
+pub(crate) const TRIPS: [Metric; 5] = [
+    shown("rtt_p50_us", "p50 us", 1.0),
+    shown("rtt_p90_us", "p90 us", 1.0),
+    shown("rtt_p99_us", "p99 us", 1.0),
+    shown("rtt_p999_us", "p99.9 us", 1.0),
+    shown("rtt_max_us", "max us", 1.0),
+];
+
+pub(crate) const FLOW: [Metric; 7] = [
+    shown("delivered_per_s", "frames\nk/s", KILO),
+    without_limit(shown("offered_per_s", "offered\nk/s", KILO)),
+    kept("written_per_s"),
+    without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),
+    shown("age_p50_us", "age p50\nus", 1.0),
+    shown("age_p99_us", "p99 us", 1.0),
+    kept("age_max_us"),
+];
+
+pub(crate) const STREAM: [Metric; 4] = [
+    shown("delivered_per_s", "frames\nk/s", KILO),
+    shown("bytes_per_s", "GB/s", GIGA),
+    without_limit(shown("offered_per_s", "offered\nk/s", KILO)),
+    without_limit(shown("gaps", "gaps", 1.0)),
+];
+
+pub(crate) const FAN_OUT: [Metric; 5] = [
+    shown("per_peer_p50_us", "us\na peer", 1.0),
+    shown("per_peer_p99_us", "p99 us\na peer", 1.0),
+    shown("last_p50_us", "last has\nit, us", 1.0),
+    shown("last_p99_us", "p99 us", 1.0),
+    without_limit(shown("incomplete", "not\nto all", 1.0)),
+];
+
+pub(crate) const MANY: [Metric; 5] = [
+    shown("rtt_p50_us", "p50 us", 1.0),
+    shown("rtt_p99_us", "p99 us", 1.0),
+    shown("rtt_max_us", "max us", 1.0),
+    without_limit(shown("bytes_per_idle_link", "bytes\na link", 1.0)),
+    without_limit(kept("bytes_per_member")),
+];
+
+pub(crate) const IDLE: [Metric; 4] = [
+    without_limit(shown("bytes_per_idle_link", "bytes\na link", 1.0)),
+    without_limit(shown("idle_cpu_percent", "idle\nCPU %", 1.0)),
+    without_limit(shown("idle_turns_per_s", "idle\nturns/s", 1.0)),
+    without_limit(kept("bytes_per_member")),
+];
+
+pub(crate) const SLOW_PEER: [Metric; 10] = [
+    shown("rtt_p50_us", "others\np50 us", 1.0),
+    shown("rtt_p99_us", "p99 us", 1.0),
+    kept("rtt_max_us"),
+    without_limit(kept("rtt_missing")),
+    shown("age_p50_us", "age p50\nus", 1.0),
+    kept("age_max_us"),
+    shown("newest_age_us", "newest\nus", 1.0),
+    shown("stale_bytes", "stale\nKB", KILO),
+    without_limit(kept("offered_per_s")),
+    kept("delivered_per_s"),
+];
+
+pub(crate) const MESH: [Metric; 2] = [
+    shown("full_ms", "full mesh\nms", 1.0),
+    shown("reform_ms", "one comes\nback, ms", 1.0),
+];
+
+pub(crate) const CONTENDED: [Metric; 4] = [
+    shown("delivered_per_s", "frames\nk/s", KILO),
+    without_limit(shown("offered_per_s", "offered\nk/s", KILO)),
+    kept("written_per_s"),
+    without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),
+];
+
+/// What is counted in a round of its own, whatever the workload.
+pub(crate) const CALLS: [Metric; 4] = [
+    shown("calls_per_frame", "calls\na frame", 1.0),
+    shown("drive_calls_per_frame", "of the\nsender", 1.0),
+    shown("serve_calls_per_frame", "of the\nreceiver", 1.0),
+    without_limit(shown("wakes_per_frame", "wakes\na frame", 1.0)),
+];

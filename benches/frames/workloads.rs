@@ -1,0 +1,196 @@
+//! What can be measured: the workloads, who takes part in each, what each yields, and what its limit is.
+//!
+//! Nothing here is measured.
+
+use clap::ValueEnum;
+
+use crate::{
+    metrics::{CONTENDED, FAN_OUT, FLOW, IDLE, MANY, MESH, Metric, SLOW_PEER, STREAM, TRIPS},
+    variants::{How, Variant, Way, variant},
+};
+
+/// A kind of traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub(crate) enum Workload {
+    /// Strict ping-pong of one frame
+    Latency,
+    /// A sender that never pauses, into one slot: what arrives, and how old it is
+    Latest,
+    /// One slot, and a sender that waits until it is free
+    Lossless,
+    /// Every frame counts, in order
+    Stream,
+    /// One value to many peers
+    FanOut,
+    /// One busy pair beside many idle links
+    Many,
+    /// One peer that does not keep up, and what the others feel of it
+    SlowPeer,
+    /// Time until everybody is linked to everybody
+    Mesh,
+    /// Eight threads that send at once
+    Contended,
+}
+
+impl Workload {
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Latest => "latest",
+            Self::Lossless => "lossless",
+            Self::Stream => "stream",
+            Self::FanOut => "fan-out",
+            Self::Many => "many",
+            Self::SlowPeer => "slow-peer",
+            Self::Mesh => "mesh",
+            Self::Contended => "contended",
+        }
+    }
+
+    /// For people.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Latency => "latency: there and back, one frame at a time",
+            Self::Latest => {
+                "latest: a sender that never pauses, into one slot; only the newest matters"
+            }
+            Self::Lossless => "lossless: one slot, and a sender that waits until it is free",
+            Self::Stream => "stream: every frame counts, in order",
+            Self::FanOut => "fan-out: one value to many peers",
+            Self::Many => "many: a busy pair beside idle links",
+            Self::SlowPeer => {
+                "slow-peer: one peer does not keep up; what the others feel of it, and what it gets"
+            }
+            Self::Mesh => "mesh: until everybody is linked to everybody",
+            Self::Contended => "contended: eight threads send at once",
+        }
+    }
+
+    /// Whether a second process is needed.
+    pub(crate) fn has_two_ends(self) -> bool {
+        self != Self::Mesh
+    }
+
+    /// Whether frames are sent at all.
+    pub(crate) fn has_sizes(self) -> bool {
+        self != Self::Mesh
+    }
+
+    /// Whether the time of a single frame counts rather than their number: such are pinned to processors by default.
+    pub(crate) fn is_about_latency(self) -> bool {
+        matches!(self, Self::Latency | Self::Many | Self::SlowPeer)
+    }
+
+    /// What the number beside the size means; none if there is no such number.
+    pub(crate) fn count_means(self) -> Option<&'static str> {
+        match self {
+            Self::Latency | Self::Latest | Self::Lossless => None,
+            Self::Stream => Some("frames\na call"),
+            Self::FanOut | Self::Contended => Some("peers"),
+            Self::Many => Some("idle\nlinks"),
+            Self::SlowPeer => Some("slow\nMB/s"),
+            Self::Mesh => Some("managers"),
+        }
+    }
+
+    /// Payload sizes, and the numbers beside them.
+    pub(crate) fn cells(self, quick: bool) -> (&'static [u32], &'static [u32]) {
+        const SMALL: &[u32] = &[64];
+        const EVERY: &[u32] = &[64, 1 << 10, 16 << 10, 64 << 10, 512 << 10];
+        match (self, quick) {
+            (Self::Latency, false) => (&[64, 1 << 10], &[0]),
+            (Self::Latency | Self::Latest | Self::Lossless, true) => (SMALL, &[0]),
+            (Self::Latest | Self::Lossless, false) => (&[64, 1 << 10, 16 << 10], &[0]),
+            (Self::Stream, false) => (EVERY, &[1, 16]),
+            (Self::Stream, true) => (&[64, 64 << 10], &[16]),
+            (Self::FanOut, false) => (SMALL, &[10, 100, 1000]),
+            (Self::FanOut, true) => (SMALL, &[10, 100]),
+            (Self::Many, false) => (SMALL, &[10, 1000, 5000]),
+            (Self::Many, true) => (SMALL, &[10, 1000]),
+            (Self::SlowPeer, _) => (&[1 << 10], &[0, 1]),
+            (Self::Mesh, false) => (SMALL, &[3, 9, 33, 65]),
+            (Self::Mesh, true) => (SMALL, &[3, 9]),
+            (Self::Contended, _) => (SMALL, &[1, 8]),
+        }
+    }
+
+    /// Who takes part, besides the other programs. The limits go first.
+    pub(crate) fn variants(self) -> Vec<Variant> {
+        let both = |way| [variant(way, How::Block), variant(way, How::Spin)];
+        let write = variant(Way::Raw, How::Write);
+        match self {
+            Self::Latency => [Way::Raw, Way::Handler, Way::Loop, Way::Inbox]
+                .map(both)
+                .concat(),
+            Self::Latest | Self::Lossless => {
+                [vec![write], [Way::Handler, Way::Inbox].map(both).concat()].concat()
+            }
+            Self::Stream => vec![
+                variant(Way::Raw, How::Chunks),
+                write,
+                variant(Way::Handler, How::Block),
+                variant(Way::Inbox, How::Block),
+            ],
+            Self::FanOut => vec![
+                write,
+                variant(Way::Handler, How::Block),
+                variant(Way::Loop, How::Block),
+            ],
+            Self::Many => [
+                [Way::Raw, Way::Handler].map(both).concat(),
+                vec![variant(Way::Idle, How::Block)],
+            ]
+            .concat(),
+            Self::SlowPeer => vec![
+                variant(Way::Raw, How::Spin),
+                variant(Way::Loop, How::Spin),
+                variant(Way::Handler, How::Block),
+            ],
+            Self::Mesh => vec![
+                variant(Way::Raw, How::Connect),
+                variant(Way::Inbox, How::Block),
+            ],
+            Self::Contended => vec![write, variant(Way::Handler, How::Block)],
+        }
+    }
+
+    /// The bare sockets to which this one, or another program (`None`), is compared.
+    pub(crate) fn limit(self, of: Option<Variant>) -> Option<Variant> {
+        let how = match self {
+            Self::Latency | Self::Many => match of {
+                Some(Variant { way: Way::Idle, .. }) => return None,
+                Some(Variant { how, .. }) => how,
+                None => How::Block,
+            },
+            Self::Latest | Self::Lossless | Self::FanOut | Self::Contended => How::Write,
+            Self::Stream => How::Chunks,
+            Self::SlowPeer => How::Spin,
+            Self::Mesh => How::Connect,
+        };
+        Some(variant(Way::Raw, how))
+    }
+
+    /// What is yielded by all who take part, the idle ones excepted.
+    pub(crate) fn metrics(self) -> &'static [Metric] {
+        match self {
+            Self::Latency => &TRIPS,
+            Self::Latest | Self::Lossless => &FLOW,
+            Self::Stream => &STREAM,
+            Self::FanOut => &FAN_OUT,
+            Self::Many => &MANY,
+            Self::SlowPeer => &SLOW_PEER,
+            Self::Mesh => &MESH,
+            Self::Contended => &CONTENDED,
+        }
+    }
+
+    /// What this one must yield.
+    pub(crate) fn metrics_of(self, of: Variant) -> &'static [Metric] {
+        if of.way == Way::Idle {
+            &IDLE
+        } else {
+            self.metrics()
+        }
+    }
+}
