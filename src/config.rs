@@ -13,7 +13,7 @@ use crate::{
     error::ConfigError,
     limits,
     proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, Challenge, Sid, parse_list},
-    zoo_cfg,
+    zoo_cfg::{self, ZooCfg},
 };
 
 /// When peers are dialed.
@@ -203,8 +203,7 @@ impl Config {
     ///
     /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
     pub fn from_zoo_cfg(text: &str, own: Sid) -> Result<ConfigBuilder, ConfigError> {
-        let file = zoo_cfg::parse(text).map_err(of_zoo)?;
-        Ok(of_zoo_cfg(&file, &file.servers, own))
+        Ok(ZooCfg::parse(text)?.builder(own))
     }
 
     /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names if it has no `server.N` lines itself.
@@ -216,31 +215,66 @@ impl Config {
         path: impl AsRef<Path>,
         own: Sid,
     ) -> Result<ConfigBuilder, ConfigError> {
-        let file = zoo_cfg::parse(&read(path.as_ref())?).map_err(of_zoo)?;
+        Ok(ZooCfg::read(path)?.builder(own))
+    }
+}
+
+impl ZooCfg {
+    /// Reads the text of a `zoo.cfg`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        zoo_cfg::parse(text).map_err(of_zoo)
+    }
+
+    /// Reads the text of a dynamic configuration, as election messages of ZooKeeper 3.5 and later hold it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    pub fn parse_dynamic(text: &str) -> Result<Self, ConfigError> {
+        zoo_cfg::parse_dynamic(text).map_err(of_zoo)
+    }
+
+    /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names if it has no `server.N` lines itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let mut file = Self::parse(&read(path.as_ref())?)?;
         let Some(dynamic) = file
             .dynamic_config_file
-            .as_deref()
+            .clone()
             .filter(|_| file.servers.is_empty())
         else {
-            return Ok(of_zoo_cfg(&file, &file.servers, own));
+            return Ok(file);
         };
         // Relative to the working directory, as ZooKeeper takes it; then beside the file, where people put it.
         let beside = path
             .as_ref()
             .parent()
             .unwrap_or_else(|| Path::new(""))
-            .join(dynamic);
-        let text = read(Path::new(dynamic)).or_else(|error| read(&beside).map_err(|_| error))?;
-        let servers = zoo_cfg::parse_servers(&text).map_err(|error| ConfigError::ZooCfg {
+            .join(&dynamic);
+        let text = read(Path::new(&dynamic)).or_else(|error| read(&beside).map_err(|_| error))?;
+        let in_dynamic = |error: zoo_cfg::ZooCfgError| ConfigError::ZooCfg {
             line: 0,
             why: format!("{dynamic} line {}: {}", error.line, error.why),
-        })?;
-        file.check_addresses(&servers)
-            .map_err(|error| ConfigError::ZooCfg {
-                line: 0,
-                why: format!("{dynamic} line {}: {}", error.line, error.why),
-            })?;
-        Ok(of_zoo_cfg(&file, &servers, own))
+        };
+        let found = zoo_cfg::parse_dynamic(&text).map_err(in_dynamic)?;
+        file.check_addresses(&found.servers).map_err(in_dynamic)?;
+        file.servers = found.servers;
+        file.groups = found.groups;
+        file.weights = found.weights;
+        file.version = found.version;
+        Ok(file)
+    }
+
+    /// The configuration of the server `own` among these, as [`Config::from_zoo_cfg`] makes it.
+    pub fn builder(&self, own: Sid) -> ConfigBuilder {
+        of_zoo_cfg(self, own)
     }
 }
 
@@ -258,9 +292,9 @@ fn of_zoo(error: zoo_cfg::ZooCfgError) -> ConfigError {
     }
 }
 
-fn of_zoo_cfg(file: &zoo_cfg::ZooCfg, servers: &[zoo_cfg::Server], own: Sid) -> ConfigBuilder {
+fn of_zoo_cfg(file: &ZooCfg, own: Sid) -> ConfigBuilder {
     let mut builder = Config::builder(own);
-    for server in servers {
+    for server in &file.servers {
         builder
             .servers
             .push((server.sid, Given::Addresses(server.election.clone())));

@@ -56,12 +56,9 @@ pub fn config(bytes: &[u8]) {
         return;
     };
     let lines = text.split(['\n', '\r']).count();
-    for parsed in [
-        zoo_cfg::parse(text).map(|cfg| cfg.servers),
-        zoo_cfg::parse_servers(text),
-    ] {
+    for parsed in [zoo_cfg::parse(text), zoo_cfg::parse_dynamic(text)] {
         match parsed {
-            Ok(servers) => assert!(servers.iter().all(|server| !server.election.is_empty())),
+            Ok(cfg) => assert!(cfg.servers.iter().all(|server| !server.election.is_empty())),
             Err(error) => assert!((1..=lines).contains(&error.line) && !error.why.is_empty()),
         }
     }

@@ -164,3 +164,4 @@ pub use proto::{
 pub use share::Wire;
 pub use shared::Listening;
 pub use stats::{Incoming, Outgoing, PeerStats, Queue, Stats};
+pub use zoo_cfg::{ZooCfg, ZooServer};

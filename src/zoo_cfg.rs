@@ -9,14 +9,39 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::proto::{Address, Sid};
 
-/// What concerns this crate in a `zoo.cfg`; `None` where a key is not there.
+/// What a `zoo.cfg` says of the ensemble and its connections; `None` where a key is not there.
+///
+/// [`Config::from_zoo_cfg_file`](crate::Config::from_zoo_cfg_file) is all that a connection manager needs of it. An
+/// election on top of one asks for more: who votes, with what weight, and where a leader is found.
+///
+/// # Examples
+///
+/// ```
+/// use quorum_cnx::{Sid, ZooCfg};
+///
+/// let cfg = ZooCfg::parse("server.1=zk1:2888:3888\nserver.2=zk2:2888:3888:observer\n")?;
+/// assert!(cfg.servers[1].observer);
+/// assert_eq!(cfg.servers[0].quorum[0].to_string(), "zk1:2888");
+/// let config = cfg.builder(Sid(1)).build()?;
+/// # Ok::<(), quorum_cnx::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ZooCfg {
+#[non_exhaustive]
+pub struct ZooCfg {
     /// The `server.N` lines, in their order.
-    pub(crate) servers: Vec<Server>,
-    pub(crate) tick_time: Option<Duration>,
-    /// In ticks.
-    pub(crate) sync_limit: Option<u32>,
+    pub servers: Vec<ZooServer>,
+    /// The `group.N` lines of a hierarchical quorum: who is in which group. Nobody is in two.
+    pub groups: BTreeMap<i64, Vec<Sid>>,
+    /// The `weight.N` lines of a hierarchical quorum. None is negative.
+    pub weights: BTreeMap<Sid, i64>,
+    /// The `version` of a dynamic configuration, hexadecimal in its text; 0 without one.
+    pub version: i64,
+    /// `tickTime`.
+    pub tick_time: Option<Duration>,
+    /// `initLimit`, in ticks.
+    pub init_limit: Option<u32>,
+    /// `syncLimit`, in ticks.
+    pub sync_limit: Option<u32>,
     pub(crate) cnx_timeout: Option<Duration>,
     /// 0 means for ever. A negative number is no value, as in ZooKeeper.
     pub(crate) election_port_bind_retry: Option<u32>,
@@ -29,13 +54,20 @@ pub(crate) struct ZooCfg {
 
 /// A `server.N` line. It has at least one address, and as many for the quorum as for the election.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Server {
-    pub(crate) sid: Sid,
+#[non_exhaustive]
+pub struct ZooServer {
+    /// N.
+    pub sid: Sid,
     /// Where the line begins.
     pub(crate) line: usize,
-    pub(crate) quorum: Vec<Address>,
-    pub(crate) election: Vec<Address>,
-    pub(crate) observer: bool,
+    /// Where its followers find it when it leads.
+    pub quorum: Vec<Address>,
+    /// Where the others find it for the election.
+    pub election: Vec<Address>,
+    /// True exactly when it does not vote.
+    pub observer: bool,
+    /// Where its clients find it, as it is written behind the first `;`.
+    pub client: Option<String>,
 }
 
 /// A line that cannot be used.
@@ -53,6 +85,7 @@ pub(crate) fn parse(text: &str) -> Result<ZooCfg, ZooCfgError> {
     for property in properties(text)? {
         match property.key.strip_prefix("server.") {
             Some(id) => cfg.servers.push(property.server(id)?),
+            None if cfg.take_weighing(&property)? => {}
             None => cfg.take(&property)?,
         }
     }
@@ -62,26 +95,29 @@ pub(crate) fn parse(text: &str) -> Result<ZooCfg, ZooCfgError> {
     Ok(cfg)
 }
 
-/// Reads a dynamic configuration file, in which ZooKeeper tolerates no other keys than these. Whether a server may
-/// have several addresses is up to the `zoo.cfg`: see [`ZooCfg::check_addresses`].
-pub(crate) fn parse_servers(text: &str) -> Result<Vec<Server>, ZooCfgError> {
-    let mut servers = Vec::new();
+/// Reads a dynamic configuration, of a file or of a peer, in which ZooKeeper tolerates no other keys than these. Whether a
+/// server may have several addresses is up to the `zoo.cfg`: see [`ZooCfg::check_addresses`].
+pub(crate) fn parse_dynamic(text: &str) -> Result<ZooCfg, ZooCfgError> {
+    let mut cfg = ZooCfg::default();
     for property in properties(text)? {
-        let key = property.key.as_str();
-        if let Some(id) = key.strip_prefix("server.") {
-            servers.push(property.server(id)?);
-        } else if key != "version" && !key.starts_with("group") && !key.starts_with("weight") {
-            return Err(property.bad("does not belong in a dynamic configuration file"));
+        if let Some(id) = property.key.strip_prefix("server.") {
+            cfg.servers.push(property.server(id)?);
+        } else if property.key == "version" {
+            cfg.version = i64::from_str_radix(&property.value, 16).map_err(|_| {
+                property.bad(format!("{:?} is not a hexadecimal number", property.value))
+            })?;
+        } else if !cfg.take_weighing(&property)? {
+            return Err(property.bad("does not belong in a dynamic configuration"));
         }
     }
-    refuse_duplicates(&servers)?;
-    Ok(servers)
+    refuse_duplicates(&cfg.servers)?;
+    Ok(cfg)
 }
 
 impl ZooCfg {
     /// Refuses servers with several addresses unless `multiAddress.enabled` is set, as ZooKeeper does.
-    pub(crate) fn check_addresses(&self, servers: &[Server]) -> Result<(), ZooCfgError> {
-        let several = |server: &&Server| server.election.len() > 1;
+    pub(crate) fn check_addresses(&self, servers: &[ZooServer]) -> Result<(), ZooCfgError> {
+        let several = |server: &&ZooServer| server.election.len() > 1;
         match servers.iter().find(several) {
             Some(server) if !self.multi_address_enabled => Err(ZooCfgError {
                 line: server.line,
@@ -92,6 +128,31 @@ impl ZooCfg {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Takes a key of a hierarchical quorum, if it is one.
+    fn take_weighing(&mut self, property: &Property) -> Result<bool, ZooCfgError> {
+        if let Some(id) = property.key.strip_prefix("group.") {
+            let group = property.id(id)?.0;
+            let members = property.value.split(':').map(|sid| property.id(sid));
+            let members = members.collect::<Result<Vec<Sid>, _>>()?;
+            let others = || self.groups.iter().filter(|(other, _)| **other != group);
+            for (at, sid) in members.iter().enumerate() {
+                if members[..at].contains(sid) || others().any(|(_, all)| all.contains(sid)) {
+                    return Err(property.bad(format!("server {sid} is in a group already")));
+                }
+            }
+            self.groups.insert(group, members);
+        } else if let Some(id) = property.key.strip_prefix("weight.") {
+            let weight = i64::from(property.number()?);
+            if weight < 0 {
+                return Err(property.bad(format!("{weight} is less than 0")));
+            }
+            self.weights.insert(property.id(id)?, weight);
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     fn take(&mut self, property: &Property) -> Result<(), ZooCfgError> {
@@ -116,9 +177,7 @@ impl ZooCfg {
             _ => match key {
                 "dynamicConfigFile" => self.dynamic_config_file = property.text(),
                 // Bounds nothing here, but a slip of the pen is named.
-                "initLimit" => {
-                    property.count()?;
-                }
+                "initLimit" => self.init_limit = Some(property.count()?),
                 "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = property.flag()?,
                 "syncLimit" => self.sync_limit = Some(property.count()?),
                 "tickTime" => self.tick_time = Some(property.millis()?),
@@ -129,7 +188,7 @@ impl ZooCfg {
     }
 }
 
-fn refuse_duplicates(servers: &[Server]) -> Result<(), ZooCfgError> {
+fn refuse_duplicates(servers: &[ZooServer]) -> Result<(), ZooCfgError> {
     let mut lines = BTreeMap::new();
     for server in servers {
         if let Some(first) = lines.insert(server.sid, server.line) {
@@ -191,15 +250,19 @@ impl Property {
         (!self.value.is_empty()).then(|| self.value.clone())
     }
 
-    /// The value as `address[|address...][;client[;secure client]]`.
-    fn server(&self, id: &str) -> Result<Server, ZooCfgError> {
-        let sid = match id.parse() {
-            Ok(sid) if (0..i64::MAX).contains(&sid) => Sid(sid),
+    fn id(&self, text: &str) -> Result<Sid, ZooCfgError> {
+        match text.trim().parse() {
+            Ok(sid) if (0..i64::MAX).contains(&sid) => Ok(Sid(sid)),
             _ => {
                 let max = i64::MAX - 1;
-                return Err(self.bad(format!("the id is not a number from 0 to {max}")));
+                Err(self.bad(format!("the id is not a number from 0 to {max}")))
             }
-        };
+        }
+    }
+
+    /// The value as `address[|address...][;client[;secure client]]`.
+    fn server(&self, id: &str) -> Result<ZooServer, ZooCfgError> {
+        let sid = self.id(id)?;
         let (mut quorum, mut election, mut observer) = (Vec::new(), Vec::new(), None);
         let (addresses, clients) = match self.value.split_once(';') {
             Some((addresses, clients)) => (addresses, Some(clients)),
@@ -219,12 +282,13 @@ impl Property {
         if let Some(clients) = clients {
             self.check_clients(clients)?;
         }
-        Ok(Server {
+        Ok(ZooServer {
             sid,
             line: self.line,
             quorum,
             election,
             observer: observer == Some(true),
+            client: clients.map(str::to_owned),
         })
     }
 
@@ -409,7 +473,7 @@ mod tests {
     }
 
     /// The only server of a configuration that consists of this line.
-    fn server(line: &str) -> Server {
+    fn server(line: &str) -> ZooServer {
         let text = format!("multiAddress.enabled=true\n{line}");
         let mut servers = parse(&text).unwrap().servers;
         assert_eq!(servers.len(), 1);
@@ -460,12 +524,13 @@ quorumCnxnTimeoutMs=7000
 quorumListenOnAllIPs=true
 ";
         let cfg = parse(text).unwrap();
-        let of = |sid, line, quorum, election, observer| Server {
+        let of = |sid: i64, line, quorum, election, observer| ZooServer {
             sid: Sid(sid),
             line,
             quorum: addresses(&[quorum]),
             election: addresses(&[election]),
             observer,
+            client: [None, Some("2181"), Some("[::]:2181")][sid as usize - 1].map(str::to_owned),
         };
         let (zk1, zk2) = ("zk1.example.com", "zk2.example.com");
         let servers = vec![
@@ -476,13 +541,14 @@ quorumListenOnAllIPs=true
         let expected = ZooCfg {
             servers,
             tick_time: Some(Duration::from_secs(2)),
+            init_limit: Some(10),
             sync_limit: Some(5),
             cnx_timeout: Some(Duration::from_secs(3)),
             election_port_bind_retry: Some(0),
             quorum_cnxn_timeout: Some(Duration::from_secs(7)),
             quorum_listen_on_all_ips: true,
             multi_address_enabled: false,
-            dynamic_config_file: None,
+            ..ZooCfg::default()
         };
         assert_eq!(cfg, expected);
     }
@@ -630,12 +696,13 @@ quorumListenOnAllIPs=true
             "server.1=zk1:2888:3888:participant;[::]:2181;2281",
             "server.1=zk1:2888:3888;;zk1:2281",
         ] {
-            let expected = Server {
+            let expected = ZooServer {
                 sid: Sid(1),
                 line: 2,
                 quorum: addresses(&["zk1:2888"]),
                 election: addresses(&["zk1:3888"]),
                 observer: false,
+                client: line.split_once(';').map(|(_, client)| client.to_owned()),
             };
             assert_eq!(server(line), expected, "{line}");
         }
@@ -756,10 +823,19 @@ quorumListenOnAllIPs=true
     fn a_dynamic_file_holds_servers_and_little_else() {
         let text = "group.1=1:2\nserver.1=a:1:2:participant;2181\nserver.2=b:1:2|c:1:2\n\
                     weight.1=1\nversion=100000003\n";
-        let servers = parse_servers(text).unwrap();
+        let ZooCfg {
+            servers,
+            groups,
+            weights,
+            version,
+            ..
+        } = parse_dynamic(text).unwrap();
         let sids: Vec<Sid> = servers.iter().map(|server| server.sid).collect();
         assert_eq!(sids, [Sid(1), Sid(2)]);
-        assert_eq!(parse_servers("# none\n\\\n"), Ok(vec![]));
+        assert_eq!(groups, [(1, vec![Sid(1), Sid(2)])].into());
+        assert_eq!(weights, [(Sid(1), 1)].into());
+        assert_eq!(version, 0x1_0000_0003);
+        assert_eq!(parse_dynamic("# none\n\\\n"), Ok(ZooCfg::default()));
 
         let mut cfg = parse("dynamicConfigFile=/etc/zk/zoo.cfg.dynamic").unwrap();
         let file = cfg.dynamic_config_file.as_deref();
@@ -768,31 +844,55 @@ quorumListenOnAllIPs=true
         cfg.multi_address_enabled = true;
         assert_eq!(cfg.check_addresses(&servers), Ok(()));
 
-        let error = parse_servers("server.1=a:1:2\ntickTime=2000").unwrap_err();
-        assert_eq!(error.line, 2);
-        assert_eq!(
-            error.why,
-            "tickTime: does not belong in a dynamic configuration file"
-        );
-        assert_eq!(
-            parse_servers("server.1=a:1:2\nserver.1=a:1:2")
-                .unwrap_err()
-                .line,
-            2
-        );
+        for (line, expected) in [
+            (
+                "tickTime=2000",
+                "tickTime: does not belong in a dynamic configuration",
+            ),
+            ("server.1=a:1:2", "server.1 is in line 1 already"),
+            ("version=zz", "version: \"zz\" is not a hexadecimal number"),
+            ("version=", "version: \"\" is not a hexadecimal number"),
+        ] {
+            let error = parse_dynamic(&format!("server.1=a:1:2\n{line}")).unwrap_err();
+            assert_eq!((error.line, error.why.as_str()), (2, expected));
+        }
+    }
+
+    #[test]
+    fn groups_and_weights_are_read_and_mistakes_in_them_named() {
+        let cfg = parse("group.1=1:2:3\ngroup.2 = 4 : 5\nweight.4=0\nweight.5=3").unwrap();
+        let groups = [(1, vec![1, 2, 3]), (2, vec![4, 5])];
+        let groups = groups.map(|(group, sids)| (group, sids.into_iter().map(Sid).collect()));
+        assert_eq!(cfg.groups, groups.into());
+        assert_eq!(cfg.weights, [(Sid(4), 0), (Sid(5), 3)].into());
+        for (line, expected) in [
+            ("group.x=1", "group.x: the id is not a number"),
+            ("group.2=4:", "group.2: the id is not a number"),
+            ("group.2=4:1", "group.2: server 1 is in a group already"),
+            ("group.2=4:4", "group.2: server 4 is in a group already"),
+            ("weight.4=-1", "weight.4: -1 is less than 0"),
+            (
+                "weight.4=heavy",
+                "weight.4: \"heavy\" is not a whole number",
+            ),
+            ("weight.=1", "weight.: the id is not a number"),
+        ] {
+            let why = why(&format!("group.1=1:2\n{line}"));
+            assert!(why.contains(expected), "{line}: {why}");
+        }
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused_with_a_line_of_it(
             pieces in prop::collection::vec(
-                "server\\.[-0-9]{0,3}=|[a-z:=|;\\[\\]\\\\#! \\n\\r0-9]{0,8}|tickTime=|\\\\u[0-9a-f]{0,5}|\\PC{0,4}",
+                "(server|group|weight)\\.[-0-9]{0,3}=|[a-z:=|;\\[\\]\\\\#! \\n\\r0-9]{0,8}|tickTime=|\\\\u[0-9a-f]{0,5}|\\PC{0,4}",
                 0..12,
             ),
         ) {
             let text = pieces.concat();
             let lines = text.replace("\r\n", "\n").split(['\n', '\r']).count();
-            for error in [parse(&text).err(), parse_servers(&text).err()].into_iter().flatten() {
+            for error in [parse(&text).err(), parse_dynamic(&text).err()].into_iter().flatten() {
                 prop_assert!((1..=lines).contains(&error.line), "{}", error.why);
             }
         }

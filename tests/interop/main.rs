@@ -9,18 +9,25 @@ mod common;
 
 mod cnx_peer;
 mod java;
+mod learner;
 mod notification;
 mod patience;
 mod port;
 mod process;
 mod program;
+mod proxy;
 mod server;
 mod stage;
+mod voter;
 
+mod durations;
+mod elections;
 mod ensemble;
 mod faults;
 mod frames;
 mod meshes;
+mod onlookers;
 mod pairs;
+mod recoveries;
 mod slow;
 mod strangers;

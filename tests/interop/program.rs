@@ -1,4 +1,4 @@
-//! The command line program `peer` of the examples, as an operator runs it.
+//! The command line programs `peer` and `election` of the examples, as an operator runs them.
 //!
 //! Nothing here reads more of its lines than it is asked for.
 
@@ -30,11 +30,17 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Starts the peer.
     #[track_caller]
     pub(crate) fn start(arguments: &[String]) -> Self {
+        Self::start_example("peer", arguments)
+    }
+
+    #[track_caller]
+    pub(crate) fn start_example(example: &str, arguments: &[String]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("peer-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut command = Command::new(place());
+        let name = format!("{example}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut command = Command::new(place(example));
         let mut process = Process::start(&name, command.args(arguments), true);
         let commands = process.child.stdin.take().expect("it is piped");
         let output = process.child.stdout.take().expect("it is piped");
@@ -96,12 +102,12 @@ pub(crate) fn frame(event: &Value) -> Option<(i64, Vec<u8>)> {
 }
 
 /// Cargo puts examples beside the directory of the tests.
-fn place() -> PathBuf {
+fn place(example: &str) -> PathBuf {
     let test = env::current_exe().expect("this test lies somewhere");
     let mut place = test;
     place.pop();
     place.pop();
-    place.extend(["examples", "peer"]);
+    place.extend(["examples", example]);
     assert!(
         place.exists(),
         "INTEROP WAS NOT RUN: there is no {}, build it with `cargo build --examples`",

@@ -25,6 +25,8 @@ pub(crate) struct Ensemble {
     places: Vec<Place>,
     directory: PathBuf,
     number: usize,
+    /// How many ticks, of a second each, a leader waits for its followers and they for it.
+    init_limit: u32,
 }
 
 struct Place {
@@ -35,6 +37,10 @@ struct Place {
 
 impl Ensemble {
     pub(crate) fn new(servers: usize) -> Self {
+        Self::with_init_limit(servers, 5)
+    }
+
+    pub(crate) fn with_init_limit(servers: usize, init_limit: u32) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let place = |_| Place {
@@ -46,6 +52,7 @@ impl Ensemble {
             places: (0..servers).map(place).collect(),
             directory: java::scratch().join(format!("{}-ensemble-{number}", process::id())),
             number,
+            init_limit,
         }
     }
 
@@ -72,15 +79,16 @@ impl Ensemble {
         &self.places[sid as usize - 1]
     }
 
-    fn configuration(&self, sid: i64) -> String {
+    fn configuration(&self, sid: i64, election: impl Fn(i64) -> SocketAddr) -> String {
         let mut text = format!(
-            "tickTime=1000\ninitLimit=5\nsyncLimit=3\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n\
+            "tickTime=1000\ninitLimit={}\nsyncLimit=3\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n\
              4lw.commands.whitelist=*\n",
+            self.init_limit,
             self.directory.join(sid.to_string()).display(),
             self.place(sid).client.address.port(),
         );
         for other in self.sids() {
-            let (quorum, election) = (self.quorum(other).address, self.election(other).address);
+            let (quorum, election) = (self.quorum(other).address, election(other));
             text += &format!("server.{other}={quorum}:{}\n", election.port());
         }
         text
@@ -88,11 +96,20 @@ impl Ensemble {
 
     /// Writes the configuration of this server, for whoever reads it.
     pub(crate) fn write_configuration(&self, sid: i64) -> PathBuf {
+        self.write_configuration_with(sid, |other| self.election(other).address)
+    }
+
+    /// The same for one who finds the others on other ports for the election.
+    pub(crate) fn write_configuration_with(
+        &self,
+        sid: i64,
+        election: impl Fn(i64) -> SocketAddr,
+    ) -> PathBuf {
         let data = self.directory.join(sid.to_string());
         fs::create_dir_all(&data).expect("a directory can be made");
         fs::write(data.join("myid"), sid.to_string()).expect("a file can be written");
         let path = self.directory.join(format!("zoo-{sid}.cfg"));
-        fs::write(&path, self.configuration(sid)).expect("a file can be written");
+        fs::write(&path, self.configuration(sid, election)).expect("a file can be written");
         path
     }
 
@@ -140,8 +157,45 @@ impl Server {
         });
     }
 
+    /// How often its log has said this.
+    pub(crate) fn count_said(&self, text: &str) -> usize {
+        self.process.said().matches(text).count()
+    }
+
+    /// Prints what proves how it has elected: lines of its log (shown with `--nocapture`), and what it is.
+    pub(crate) fn print_elections(&self, what: &str) {
+        for line in self.process.said().lines() {
+            if line.contains("LEADER ELECTION TOOK") {
+                println!("{what}: {line}");
+            }
+        }
+        let said = self.ask("srvr").unwrap_or_default();
+        let mode = said.lines().find(|line| line.starts_with("Mode:"));
+        println!("{what}: srvr: {}", mode.unwrap_or_else(|| said.trim_end()));
+    }
+
+    /// Opens a session, as a client does: a transaction, which it has logged with a quorum when this returns.
+    #[track_caller]
+    pub(crate) fn log_a_transaction(&self) {
+        let mut stream = TcpStream::connect(self.client).expect("it serves clients");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request = Vec::new();
+        // Version, last transaction seen, timeout, no session yet, and its password.
+        request.extend(0_i32.to_be_bytes());
+        request.extend(0_i64.to_be_bytes());
+        request.extend(10_000_i32.to_be_bytes());
+        request.extend(0_i64.to_be_bytes());
+        request.extend(16_i32.to_be_bytes());
+        request.extend([0; 16]);
+        let length = request.len() as i32;
+        let request = [&length.to_be_bytes(), &request[..]].concat();
+        stream.write_all(&request).expect("it takes a request");
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).expect("it answers");
+    }
+
     /// What it answers to a word of four letters, if anybody is there.
-    fn ask(&self, word: &str) -> Option<String> {
+    pub(crate) fn ask(&self, word: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.client).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.write_all(word.as_bytes()).ok()?;

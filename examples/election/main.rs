@@ -1,0 +1,334 @@
+//! A voter in an election of ZooKeeper servers, or several, or somebody who only watches: the rules are in `election`, the
+//! connections are the library's.
+//!
+//! Nothing here replicates anything: who is elected only says so.
+
+mod election;
+mod journal;
+mod leader_port;
+mod member;
+mod notification;
+mod picture;
+mod quorum;
+mod tenure;
+mod timeline;
+
+use std::{
+    collections::BTreeSet,
+    fs::OpenOptions,
+    io::{self, BufRead as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use clap::{Parser, ValueEnum};
+use quorum_cnx::{Sid, ZooCfg};
+use serde_json::json;
+
+use crate::{
+    journal::Journal,
+    member::{Command, Member, Remote, Role},
+    notification::Format,
+    quorum::Quorum,
+    timeline::Timeline,
+};
+
+/// What ZooKeeper takes when its configuration does not say.
+const TICK_TIME: Duration = Duration::from_secs(3);
+
+/// In ticks; ZooKeeper has no default, and its sample file says this.
+const SYNC_LIMIT: u32 = 5;
+
+/// Takes part in the election of a ZooKeeper ensemble, as one of its servers.
+#[derive(Debug, Parser)]
+#[command(name = "election", after_help = MORE)]
+struct Cli {
+    /// The configuration of the ensemble; a dynamic configuration file that it names is read as well
+    #[arg(long, value_name = "FILE")]
+    zoo_cfg: PathBuf,
+
+    /// The id of this server in it; several, joined by commas, are several servers in one process
+    #[arg(long, value_name = "N", required = true, value_delimiter = ',')]
+    myid: Vec<i64>,
+
+    /// The last transaction that it claims to have, decimal or 0x and hexadecimal
+    #[arg(long, value_name = "X", default_value = "0", value_parser = number,
+        allow_negative_numbers = true)]
+    zxid: i64,
+
+    /// The epoch that it claims to be in [default: that of the transaction, its high 32 bits]
+    #[arg(long, value_name = "E", value_parser = number, allow_negative_numbers = true)]
+    epoch: Option<i64>,
+
+    /// Never votes; asks the others every tick, and shows what they say
+    #[arg(long)]
+    observe: bool,
+
+    /// Connects to the quorum port of the leader, only to see whether it is alive; opens the own one when it leads
+    #[arg(long)]
+    follow_leader_port: bool,
+
+    /// Draws an election as a picture (SVG) when it is over; the next one replaces it
+    #[arg(long, value_name = "FILE")]
+    timeline: Option<PathBuf>,
+
+    /// In which form to send: as ZooKeeper 3.3, 3.4.0, 3.4.6 or 3.5 and later
+    #[arg(long, value_enum, default_value = "44")]
+    format: FormatArg,
+
+    /// Quits after this time
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    seconds: Option<Duration>,
+
+    /// Logs what happens to connections to standard error; RUST_LOG chooses in more detail
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+const MORE: &str = "\
+Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
+started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
+leader-reached, leader-lost, malformed, newer-configuration, stats, timeline, dropped (lines that nobody
+read in time), error and halted.
+
+Commands on standard input, one a line:
+  leader-lost  looks for a new leader, as if the present one were gone
+  stats        prints what it does, and counters
+  quit         halts
+
+Without a vote: give it the place of a voter with --observe and it hears every vote, but the ensemble
+lacks that voter; give it an `observer` line of its own and it hears what is answered when it asks.
+
+A server that is elected does not serve clients: real followers leave it after initLimit ticks and elect
+again. With the default --zxid it wins only among servers that are as empty as it is.
+
+Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if it died.";
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    #[value(name = "28")]
+    Bare,
+    #[value(name = "36")]
+    Epoch,
+    #[value(name = "40")]
+    V1,
+    #[value(name = "44")]
+    V2,
+}
+
+fn number(text: &str) -> Result<i64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        // As ZooKeeper prints negative ones, too.
+        Some(digits) => u64::from_str_radix(digits, 16).map(|number| number as i64),
+        None => text.parse(),
+    };
+    parsed.map_err(|error| format!("{error}; write a decimal number, or 0x and a hexadecimal one"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "this is no number")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return refuse(&one_line(&error.to_string())),
+        // The help, in full.
+        Err(error) => error.exit(),
+    };
+    let filter = if cli.verbose {
+        "quorum_cnx=debug"
+    } else {
+        "off"
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
+    match plan(&cli) {
+        Ok(plan) => run(&cli, plan),
+        Err(why) => refuse(&why),
+    }
+}
+
+/// Nothing was started.
+fn refuse(why: &str) -> ExitCode {
+    complain(why);
+    ExitCode::from(2)
+}
+
+fn complain(why: &str) {
+    // When nobody reads this either, the exit code has to do.
+    let _ = writeln!(io::stderr(), "election: {why}");
+}
+
+/// The first paragraph: what is wrong, without the usage that follows it.
+fn one_line(error: &str) -> String {
+    let lines = error.lines().take_while(|line| !line.trim().is_empty());
+    let line = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+    line.trim_start_matches("error: ").to_owned()
+}
+
+/// What is to be run, checked.
+struct Plan {
+    cfg: Arc<ZooCfg>,
+    quorum: Quorum,
+    members: Vec<(Role, quorum_cnx::Config)>,
+}
+
+fn plan(cli: &Cli) -> Result<Plan, String> {
+    let path = cli.zoo_cfg.display();
+    // The library does not know what the file is called, unless it has read it itself.
+    let in_file = |why: String| match why
+        .trim_start_matches("zoo.cfg")
+        .trim_start_matches([':', ' '])
+    {
+        unread if unread.starts_with("cannot read") => unread.to_owned(),
+        why => format!("{path}: {why}"),
+    };
+    let cfg = ZooCfg::read(&cli.zoo_cfg).map_err(|error| in_file(error.to_string()))?;
+    let quorum = Quorum::of(&cfg).map_err(in_file)?;
+    let tick = cfg.tick_time.unwrap_or(TICK_TIME);
+    let limit = tick.saturating_mul(cfg.sync_limit.unwrap_or(SYNC_LIMIT));
+    let mut members = Vec::new();
+    for own in BTreeSet::from_iter(&cli.myid) {
+        let role = Role {
+            own: Sid(*own),
+            zxid: cli.zxid,
+            epoch: cli.epoch.unwrap_or(cli.zxid >> 32),
+            observes: cli.observe,
+            follows_port: cli.follow_leader_port,
+            format: match cli.format {
+                FormatArg::Bare => Format::Bare,
+                FormatArg::Epoch => Format::Epoch,
+                FormatArg::V1 => Format::V1,
+                FormatArg::V2 => Format::V2,
+            },
+            limit,
+            tick,
+        };
+        if !cfg.servers.iter().any(|server| server.sid == role.own) {
+            let sids: Vec<String> = cfg
+                .servers
+                .iter()
+                .map(|server| server.sid.to_string())
+                .collect();
+            let sids = sids.join(", ");
+            return Err(in_file(format!(
+                "--myid {own} is not among its servers, which are {sids}"
+            )));
+        }
+        let config = cfg.builder(role.own).build();
+        members.push((role, config.map_err(|error| in_file(error.to_string()))?));
+    }
+    if let Some(file) = &cli.timeline {
+        // Rather now than when there is something to lose.
+        let opened = OpenOptions::new().create(true).append(true).open(file);
+        opened.map_err(|error| format!("cannot write --timeline {}: {error}", file.display()))?;
+    }
+    Ok(Plan {
+        cfg: Arc::new(cfg),
+        quorum,
+        members,
+    })
+}
+
+/// Each member has a thread of its own, and so have the commands, and the end of the time; this one prints.
+fn run(cli: &Cli, plan: Plan) -> ExitCode {
+    let own: Vec<Sid> = plan.members.iter().map(|(role, _)| role.own).collect();
+    let timeline = Timeline::new(own.iter().copied(), plan.quorum.voters());
+    let timeline = cli.timeline.clone().map(|path| (path, timeline));
+    let (journal, lines) = Journal::new(timeline);
+    let journal = Arc::new(journal);
+    let (mut members, mut remotes) = (Vec::new(), Vec::new());
+    for (role, config) in plan.members {
+        let own = role.own;
+        tell_start(&journal, &role, &plan.cfg, &plan.quorum);
+        let (cfg, quorum) = (Arc::clone(&plan.cfg), plan.quorum.clone());
+        match Member::new(role, config, cfg, quorum, Arc::clone(&journal)) {
+            Ok((member, remote)) => {
+                members.push((own, member));
+                remotes.push(remote);
+            }
+            Err(error) => {
+                complain(&format!("server {own} cannot start: {error}"));
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let remotes = Arc::new(remotes);
+    // Nobody waits for these: the one may sit in a read that never ends, the other in a long sleep.
+    let orders = Arc::clone(&remotes);
+    thread::spawn(move || obey(&orders));
+    if let Some(time) = cli.seconds {
+        thread::spawn(move || {
+            thread::sleep(time);
+            order(&remotes, Command::Quit);
+        });
+    }
+    thread::scope(|scope| {
+        let threads: Vec<_> = members
+            .into_iter()
+            .map(|(own, member)| (own, scope.spawn(move || member.run())))
+            .collect();
+        let journal = &*journal;
+        let printer = scope.spawn(move || journal.print(&lines));
+        let mut code = ExitCode::SUCCESS;
+        for (own, thread) in threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    complain(&format!("server {own} died: {error}"));
+                    code = ExitCode::FAILURE;
+                }
+                // Its message is on standard error.
+                Err(_) => code = ExitCode::FAILURE,
+            }
+        }
+        journal.draw_rest(own[0]);
+        journal.close();
+        drop(printer.join());
+        code
+    })
+}
+
+fn tell_start(journal: &Journal, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {
+    let sids = |observer| {
+        let servers = cfg.servers.iter();
+        let servers = servers.filter(|server| server.observer == observer);
+        servers.map(|server| server.sid.0).collect::<Vec<_>>()
+    };
+    let is_voter = quorum.is_voter(role.own) && !role.observes;
+    let line = json!({
+        "role": if is_voter { "voter" } else { "observer" },
+        "voters": sids(false), "observers": sids(true),
+        "quorum": if quorum.is_hierarchical() { "hierarchical" } else { "majority" },
+        "zxid": format!("{:#x}", role.zxid), "epoch": role.epoch,
+    });
+    journal.tell("started", role.own, line);
+}
+
+fn order(remotes: &[Remote], command: Command) {
+    for remote in remotes {
+        remote.order(command);
+    }
+}
+
+/// The end of standard input is no end: an operator may have sent all that he wants to say.
+fn obey(remotes: &[Remote]) {
+    for line in io::stdin().lock().lines() {
+        let Ok(line) = line else {
+            return complain("a command is not UTF-8: no more commands are read");
+        };
+        match line.trim() {
+            "leader-lost" => order(remotes, Command::LeaderLost),
+            "stats" => order(remotes, Command::Stats),
+            "quit" => order(remotes, Command::Quit),
+            "" => {}
+            other => complain(&format!(
+                "there is no command `{other}`, but leader-lost, stats and quit"
+            )),
+        }
+    }
+}

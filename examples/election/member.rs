@@ -1,0 +1,432 @@
+//! One server of the ensemble: the library's loop, the election on top of it, and all that wakes either, in one poll on one
+//! thread.
+//!
+//! Nothing here decides an election, and nothing waits but the poll.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+
+use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+use quorum_cnx::{
+    Address, Config, Event, EventLoop, Frame, Handle, Handler, Sent, Sid, Stats, ZooCfg,
+};
+use serde_json::json;
+
+use crate::{
+    election::{Action, Election},
+    journal::Journal,
+    leader_port::{LeaderPort, Word},
+    notification::{Format, Notification, State, configuration},
+    quorum::Quorum,
+    tenure::Tenure,
+};
+
+/// The library's loop, which is a poll itself.
+const LOOP: Token = Token(0);
+/// A command, or an attempt to reach the leader's port that has ended.
+const WAKER: Token = Token(1);
+/// The leader's port.
+const PORT: Token = Token(2);
+
+/// Commands that may wait; who gives one more waits.
+const COMMANDS_MAX: usize = 16;
+
+/// What an operator may order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Command {
+    /// The leader is gone.
+    LeaderLost,
+    Stats,
+    Quit,
+}
+
+/// What a member is, and how it behaves.
+#[derive(Clone, Debug)]
+pub(crate) struct Role {
+    pub(crate) own: Sid,
+    pub(crate) zxid: i64,
+    pub(crate) epoch: i64,
+    /// True exactly when it never votes.
+    pub(crate) observes: bool,
+    /// True exactly when it watches the leader's port, and opens it when it leads.
+    pub(crate) follows_port: bool,
+    pub(crate) format: Format,
+    /// How long a leader, or its followers, may be silent.
+    pub(crate) limit: Duration,
+    /// How often one who only observes asks.
+    pub(crate) tick: Duration,
+}
+
+pub(crate) struct Member {
+    role: Role,
+    cfg: Arc<ZooCfg>,
+    quorum: Quorum,
+    configuration: String,
+    journal: Arc<Journal>,
+    poll: Poll,
+    event_loop: EventLoop<Ear>,
+    port: LeaderPort,
+    commands: Receiver<Command>,
+    election: Election,
+    tenure: Option<Tenure>,
+    looking_since: Duration,
+    /// When one who only observes asks again.
+    ask_at: Duration,
+    malformed: u64,
+    /// The newest configuration that somebody has told of.
+    newest: i64,
+}
+
+/// The way to a member from other threads.
+pub(crate) struct Remote {
+    commands: SyncSender<Command>,
+    waker: Arc<Waker>,
+}
+
+impl Remote {
+    pub(crate) fn order(&self, command: Command) {
+        // Fails when it has ended, which is all that could be ordered now.
+        let _ = self.commands.send(command);
+        let _ = self.waker.wake();
+    }
+}
+
+impl Member {
+    /// Opens what it needs.
+    pub(crate) fn new(
+        role: Role,
+        config: Config,
+        cfg: Arc<ZooCfg>,
+        quorum: Quorum,
+        journal: Arc<Journal>,
+    ) -> io::Result<(Self, Remote)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let event_loop = EventLoop::new(config, Ear::default())?;
+        let fd = event_loop.as_fd().as_raw_fd();
+        let (source, interest) = (&mut SourceFd(&fd), Interest::READABLE);
+        poll.registry().register(source, LOOP, interest)?;
+        let (sender, commands) = sync_channel(COMMANDS_MAX);
+        let remote = Remote {
+            commands: sender,
+            waker: Arc::clone(&waker),
+        };
+        let election = match role.observes {
+            true => Election::observer(role.own, quorum.clone()),
+            false => Election::new(role.own, quorum.clone(), role.zxid, role.epoch),
+        };
+        let member = Self {
+            port: LeaderPort::new(poll.registry().try_clone()?, waker, PORT),
+            configuration: configuration(&cfg),
+            newest: cfg.version,
+            role,
+            cfg,
+            quorum,
+            journal,
+            poll,
+            event_loop,
+            commands,
+            election,
+            tenure: None,
+            looking_since: Duration::ZERO,
+            ask_at: Duration::ZERO,
+            malformed: 0,
+        };
+        Ok((member, remote))
+    }
+
+    /// Takes part until it is told to quit.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(16);
+        self.look("it has just started");
+        loop {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            if !self.event_loop.turn(Some(Duration::ZERO))? {
+                self.journal.tell("halted", self.role.own, json!({}));
+                return Ok(());
+            }
+            while let Some(heard) = self.event_loop.handler().0.pop_front() {
+                match heard {
+                    Heard::Frame(from, bytes) => self.on_frame(from, &bytes),
+                    Heard::Event(event) => self.on_event(&event),
+                }
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                self.obey(command);
+            }
+            match self.port.look(self.journal.now()) {
+                Some(Word::Reached) => {
+                    self.journal
+                        .tell("leader-reached", self.role.own, json!({}));
+                }
+                Some(Word::Gone(why)) => self.on_loss(&why),
+                None => {}
+            }
+            self.on_time();
+            if self.journal.is_unread() {
+                self.event_loop.handle().request_halt();
+            }
+        }
+    }
+
+    /// How long nothing is to be done.
+    fn timeout(&self) -> Option<Duration> {
+        let now = self.journal.now();
+        let asks = self.role.observes.then_some(self.ask_at);
+        let tenure = self.tenure.as_ref().map(Tenure::deadline);
+        let own = [self.election.deadline(), tenure, asks, self.port.deadline()];
+        let own = own.into_iter().flatten().min();
+        let own = own.map(|at| at.saturating_sub(now));
+        [own, self.event_loop.timeout()].into_iter().flatten().min()
+    }
+
+    fn on_time(&mut self) {
+        let now = self.journal.now();
+        if self.election.deadline().is_some_and(|at| at <= now) {
+            let mut actions = Vec::new();
+            self.election.on_time(now, &mut actions);
+            self.act(actions);
+        }
+        match self.tenure.as_mut().map(|tenure| tenure.on_time(now)) {
+            Some(Err(loss)) => self.on_loss(&loss.to_string()),
+            Some(Ok(silent)) => {
+                for sid in silent {
+                    self.send(sid, Notification::QUESTION);
+                }
+            }
+            None => {}
+        }
+        if self.role.observes && self.ask_at <= now {
+            self.ask_at = now + self.role.tick;
+            for sid in self.quorum.voters() {
+                self.ask(sid);
+            }
+        }
+    }
+
+    fn ask(&self, sid: Sid) {
+        // What waits for one who is away would be asked in vain.
+        if sid != self.role.own && self.event_loop.handle().connected_to_peer(sid) {
+            self.send(sid, Notification::QUESTION);
+        }
+    }
+
+    fn look(&mut self, why: &str) {
+        self.tenure = None;
+        self.port.leave();
+        self.looking_since = self.journal.now();
+        let mut actions = Vec::new();
+        self.election.look(self.looking_since, &mut actions);
+        let round = self.election.round();
+        self.journal.looking(self.role.own, round, why);
+        self.act(actions);
+    }
+
+    /// There is no leader any more.
+    fn on_loss(&mut self, why: &str) {
+        let leader = self.election.current().vote.leader;
+        let line = json!({ "leader": leader.0, "why": why });
+        self.journal.tell("leader-lost", self.role.own, line);
+        self.look(why);
+    }
+
+    fn on_frame(&mut self, from: Sid, bytes: &[u8]) {
+        let (heard, configuration) = match Notification::read(bytes) {
+            Ok(read) => read,
+            Err(why) => return self.on_malformed(from, &why.to_string()),
+        };
+        self.journal.received(self.role.own, from, heard);
+        if !configuration.is_empty() {
+            // Its vote counts all the same, as it does in ZooKeeper.
+            if let Err(why) = self.on_configuration(from, configuration) {
+                self.on_malformed(from, &why);
+            }
+        }
+        let (now, mut actions) = (self.journal.now(), Vec::new());
+        self.election
+            .on_notification(now, from, heard, &mut actions);
+        self.act(actions);
+        let word = self.tenure.as_mut();
+        if let Some(Err(loss)) = word.map(|tenure| tenure.on_notification(now, from, &heard)) {
+            self.on_loss(&loss.to_string());
+        }
+    }
+
+    fn on_malformed(&mut self, from: Sid, why: &str) {
+        self.malformed += 1;
+        let line = json!({ "from": from.0, "why": why, "count": self.malformed });
+        self.journal.tell("malformed", self.role.own, line);
+    }
+
+    /// Tells of a newer configuration, once: who is to vote with it starts anew with its file.
+    fn on_configuration(&mut self, from: Sid, text: &[u8]) -> Result<(), String> {
+        let text =
+            std::str::from_utf8(text).map_err(|error| format!("its configuration: {error}"))?;
+        if text == self.configuration {
+            return Ok(());
+        }
+        let cfg = ZooCfg::parse_dynamic(text).map_err(|why| format!("its configuration: {why}"))?;
+        if cfg.version > self.newest {
+            self.newest = cfg.version;
+            let version = format!("{:x}", cfg.version);
+            let line = json!({ "from": from.0, "version": version, "configuration": text });
+            self.journal
+                .tell("newer-configuration", self.role.own, line);
+        }
+        Ok(())
+    }
+
+    fn on_event(&self, event: &Event) {
+        let own = self.role.own;
+        match event {
+            Event::Listening { addr } => {
+                let line = json!({ "addr": addr.to_string() });
+                self.journal.tell("listening", own, line);
+            }
+            Event::ListenFailed { address, error } => {
+                let message = format!("cannot listen on {address}, and will try again: {error}");
+                self.journal.error(own, &message);
+            }
+            Event::ListenerLost { address } => {
+                let message = format!(
+                    "gave up listening on {address}: servers with a larger id cannot reach this one"
+                );
+                self.journal.error(own, &message);
+            }
+            Event::Up { sid, dialed, .. } => {
+                let line = json!({ "sid": sid.0, "dialed": dialed });
+                self.journal.tell("up", own, line);
+                if self.role.observes {
+                    self.ask(*sid);
+                }
+            }
+            Event::Down { sid, reason } => {
+                let line = json!({ "sid": sid.0, "reason": reason.name() });
+                self.journal.tell("down", own, line);
+            }
+            // Of no interest to an election; the log has it.
+            _ => {}
+        }
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Propose(_) if self.role.observes => {}
+                Action::Propose(vote) => self.journal.vote(self.role.own, vote),
+                Action::Send(..) if self.role.observes => {}
+                Action::Send(to, notification) => self.send(to, notification),
+                Action::Connect => self.event_loop.handle().connect_all(),
+                Action::Elect(outcome) => {
+                    let now = self.journal.now();
+                    let took = now.saturating_sub(self.looking_since);
+                    self.journal.elected(self.role.own, outcome, took);
+                    let (own, limit) = (self.role.own, self.role.limit);
+                    let quorum = self.quorum.clone();
+                    self.tenure = Some(Tenure::new(own, quorum, outcome, limit, now));
+                    if self.role.follows_port {
+                        self.go_to_port(outcome.state, outcome.vote.leader);
+                    }
+                }
+            }
+        }
+    }
+
+    fn go_to_port(&mut self, state: State, leader: Sid) {
+        let addresses = self.quorum_addresses(leader);
+        if state != State::Leading {
+            return self.port.watch(addresses);
+        }
+        if let Err(error) = self.port.hold(&addresses) {
+            // Its followers will notice, and look again; so will it.
+            self.journal.error(self.role.own, &error.to_string());
+        }
+    }
+
+    fn quorum_addresses(&self, sid: Sid) -> Vec<Address> {
+        let mut servers = self.cfg.servers.iter();
+        let server = servers.find(|server| server.sid == sid);
+        server.map_or_else(Vec::new, |server| server.quorum.clone())
+    }
+
+    fn send(&self, to: Sid, notification: Notification) {
+        let bytes = notification.write(self.role.format, &self.configuration);
+        // Before it leaves, or its arrival could be earlier.
+        let at = self.journal.now();
+        match self.event_loop.handle().to_send(to, bytes) {
+            Ok(sent) => {
+                let outcome = match sent {
+                    Sent::Written => "written",
+                    Sent::Queued => "queued",
+                    Sent::Superseded => "superseded",
+                    _ => "other",
+                };
+                self.journal
+                    .sent(at, self.role.own, to, notification, outcome);
+            }
+            Err(error) => {
+                let message = format!("cannot send to server {to}: {error}");
+                self.journal.error(self.role.own, &message);
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Quit => self.event_loop.handle().request_halt(),
+            Command::Stats => {
+                let line = self.stats(&self.event_loop.handle().stats());
+                self.journal.tell("stats", self.role.own, line);
+            }
+            Command::LeaderLost if self.tenure.is_some() => self.on_loss("an operator says so"),
+            Command::LeaderLost => {
+                let message = "there is no leader that could be lost: it looks for one already";
+                self.journal.error(self.role.own, message);
+            }
+        }
+    }
+
+    fn stats(&self, stats: &Stats) -> serde_json::Value {
+        let current = self.election.current();
+        let linked = self.event_loop.handle().linked_peers();
+        json!({
+            "state": current.state.name(), "leader": current.vote.leader.0,
+            "round": current.vote.round, "linked": linked.iter().map(|sid| sid.0).collect::<Vec<_>>(),
+            "malformed": self.malformed, "sent": stats.sent.written,
+            "superseded": stats.sent.superseded, "waiting": stats.sent.waiting,
+            "received": stats.received.frames, "balances": stats.sent.balances(),
+        })
+    }
+}
+
+/// What the loop hands over in one turn.
+enum Heard {
+    Frame(Sid, Vec<u8>),
+    Event(Event),
+}
+
+/// The loop's side: keeps what comes in a turn until its end, so that its bound is that of a turn.
+#[derive(Default)]
+struct Ear(VecDeque<Heard>);
+
+impl Handler for Ear {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
+        self.0.push_back(Heard::Frame(from, frame.to_vec()));
+    }
+
+    fn on_event(&mut self, event: &Event, _: &Handle) {
+        self.0.push_back(Heard::Event(event.clone()));
+    }
+}

@@ -1,0 +1,281 @@
+//! The program `election` by itself: ensembles of nothing but it, in one process, and command lines that cannot work.
+//!
+//! Whom it elects among real servers is tested in `interop`, and its rules in `election`.
+
+mod common;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::Instant,
+};
+
+use common::{LONG, Vacant, program::example_path, within};
+use serde_json::Value;
+
+/// The configuration of servers 1, 2, 3 and so on, in a directory of its own.
+struct Ensemble {
+    /// Kept from everybody else.
+    _ports: Vec<Vacant>,
+    directory: PathBuf,
+}
+
+impl Ensemble {
+    fn new(servers: usize, more: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let nth = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("elect-{}-{nth}", std::process::id());
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let ports: Vec<Vacant> = (0..2 * servers).map(|_| Vacant::new()).collect();
+        let mut text = format!("tickTime=1000\ninitLimit=5\nsyncLimit=3\n{more}");
+        for (sid, places) in (1..).zip(ports.chunks(2)) {
+            let (_, election) = places[1].address.split_once(':').unwrap();
+            text += &format!("server.{sid}={}:{election}\n", places[0].address);
+        }
+        let ensemble = Self {
+            _ports: ports,
+            directory,
+        };
+        fs::write(ensemble.path("zoo.cfg"), text).unwrap();
+        ensemble
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+}
+
+impl Drop for Ensemble {
+    fn drop(&mut self) {
+        // Of no interest any more.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Runs it to its end: its exit code, its lines and its complaints.
+#[track_caller]
+fn election(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    let output = within("the program", move || {
+        let mut command = Command::new(example_path("election"));
+        command.env_remove("RUST_LOG").args(arguments);
+        command.stdin(Stdio::null()).output().unwrap()
+    });
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let complaints = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), lines.collect(), complaints)
+}
+
+/// A program that runs until it is told to quit.
+struct Running {
+    child: Child,
+    coming: Receiver<Value>,
+    lines: Vec<Value>,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(example_path("election"));
+        command.env_remove("RUST_LOG").args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, coming) = channel();
+        // Ends with the program.
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                // Fails when the test has ended.
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Self {
+            child,
+            coming,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Waits until these follow one leader; gives it.
+    #[track_caller]
+    fn await_leader(&mut self, of: &[i64]) -> i64 {
+        let deadline = Instant::now() + LONG;
+        loop {
+            let says = |sid: &i64| {
+                let mut last = self.lines.iter().rev();
+                let last = last.find(|line| {
+                    let is_word = ["looking", "elected"]
+                        .iter()
+                        .any(|word| line["event"] == *word);
+                    is_word && line["myid"] == *sid
+                });
+                last.and_then(|line| line["leader"].as_i64())
+            };
+            let leaders: Vec<_> = of.iter().map(says).collect();
+            if let Some(leader) =
+                leaders[0].filter(|_| leaders.iter().all(|all| *all == leaders[0]))
+            {
+                return leader;
+            }
+            self.next(deadline);
+        }
+    }
+
+    /// Waits until so many lines tell of such an event.
+    #[track_caller]
+    fn await_events(&mut self, event: &str, count: usize) {
+        let deadline = Instant::now() + LONG;
+        while self
+            .lines
+            .iter()
+            .filter(|line| line["event"] == event)
+            .count()
+            < count
+        {
+            self.next(deadline);
+        }
+    }
+
+    #[track_caller]
+    fn next(&mut self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.coming.recv_timeout(left) {
+            Ok(line) => self.lines.push(line),
+            Err(_) => panic!("nothing comes in time after {:#?}", self.lines),
+        }
+    }
+
+    #[track_caller]
+    fn quit(mut self, members: usize) {
+        let mut input = self.child.stdin.take().unwrap();
+        input.write_all(b"quit\n").unwrap();
+        self.await_events("halted", members);
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    /// No process may outlive a failed test.
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_ensemble_in_one_process_elects_and_draws_it() {
+    let ensemble = Ensemble::new(3, "");
+    let (cfg, picture) = (ensemble.path("zoo.cfg"), ensemble.path("election.svg"));
+    let all = ["--zoo-cfg", &cfg, "--myid", "1,2,3", "--follow-leader-port"];
+    let mut running = Running::start(&[&all[..], &["--timeline", &picture]].concat());
+    // The one with the largest id, unless it started too late for that.
+    let leader = running.await_leader(&[1, 2, 3]);
+    running.await_events("leader-reached", 2);
+    running.await_events("timeline", 1);
+    for (event, count) in [
+        ("started", 3),
+        ("listening", 3),
+        ("looking", 3),
+        ("vote", 3),
+    ] {
+        running.await_events(event, count);
+    }
+    let drawn = fs::read_to_string(&picture).unwrap();
+    assert!(drawn.starts_with("<svg"));
+    assert!(drawn.contains(&format!("server {leader} is elected")) && drawn.contains("LEADING"));
+
+    // An operator says that it is gone: all look again, and agree again.
+    let mut input = running.child.stdin.take().unwrap();
+    input.write_all(b"leader-lost\nstats\n").unwrap();
+    running.await_events("leader-lost", 3);
+    running.await_events("stats", 3);
+    running.child.stdin = Some(input);
+    running.await_leader(&[1, 2, 3]);
+    running.quit(3);
+}
+
+#[test]
+fn groups_and_weights_decide_who_is_elected_and_who_is_enough() {
+    // The third one counts for nothing, and the first one is enough.
+    let weights = "group.1=1:2:3\nweight.1=3\nweight.2=1\nweight.3=0\n";
+    let ensemble = Ensemble::new(3, weights);
+    let cfg = ensemble.path("zoo.cfg");
+    let some = ["--zoo-cfg", &cfg, "--myid"];
+    let mut first = Running::start(&[&some[..], &["1"]].concat());
+    assert_eq!(first.await_leader(&[1]), 1);
+    first.quit(1);
+    let mut others = Running::start(&[&some[..], &["2,3"]].concat());
+    // Long after a quorum would have decided: each has told its vote three times.
+    others.await_events("sent", 2 * 2 * 4);
+    assert!(others.lines.iter().all(|line| line["event"] != "elected"));
+    let mut first = Running::start(&[&some[..], &["1"]].concat());
+    let leader = others.await_leader(&[2, 3]);
+    assert!([1, 2].contains(&leader), "{leader}");
+    assert_eq!(first.await_leader(&[1]), leader);
+    first.quit(1);
+    others.quit(2);
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_a_reason() {
+    let ensemble = Ensemble::new(3, "");
+    let cfg = ensemble.path("zoo.cfg");
+    let (missing, bad) = (ensemble.path("missing.cfg"), ensemble.path("bad.cfg"));
+    fs::write(&bad, "tickTime=2000\nserver.1=zk1\n").unwrap();
+    let (dynamic, observers) = (ensemble.path("dynamic.cfg"), ensemble.path("observers.cfg"));
+    fs::write(&dynamic, "dynamicConfigFile=none.dynamic\n").unwrap();
+    fs::write(&observers, "server.1=zk1:1:2:observer\n").unwrap();
+    let nowhere = ensemble.path("no/where.svg");
+    for (arguments, expected) in [
+        (vec!["--myid", "1"], "--zoo-cfg"),
+        (vec!["--zoo-cfg", &cfg], "--myid"),
+        (
+            vec!["--zoo-cfg", &cfg, "--myid", "one"],
+            "invalid value 'one'",
+        ),
+        (
+            vec!["--zoo-cfg", &cfg, "--myid", "9"],
+            "--myid 9 is not among its servers, which are 1, 2, 3",
+        ),
+        (
+            vec!["--zoo-cfg", &missing, "--myid", "1"],
+            "missing.cfg: No such file",
+        ),
+        (
+            vec!["--zoo-cfg", &bad, "--myid", "1"],
+            "bad.cfg: line 2: server.1: no ports",
+        ),
+        (
+            vec!["--zoo-cfg", &dynamic, "--myid", "1"],
+            "cannot read none.dynamic",
+        ),
+        (
+            vec!["--zoo-cfg", &observers, "--myid", "1"],
+            "observers.cfg: no server votes",
+        ),
+        (
+            vec!["--zoo-cfg", &cfg, "--myid", "1", "--zxid", "0xq"],
+            "write a decimal number, or 0x",
+        ),
+        (
+            vec!["--zoo-cfg", &cfg, "--myid", "1", "--timeline", &nowhere],
+            "cannot write --timeline",
+        ),
+    ] {
+        let (code, lines, complaint) = election(&arguments);
+        assert_eq!((code, lines.len()), (Some(2), 0), "{arguments:?}");
+        assert!(complaint.contains(expected), "{complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    }
+}

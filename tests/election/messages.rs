@@ -1,0 +1,186 @@
+//! Notifications as bytes: those of real servers, of every age, and those that are none.
+
+use proptest::prelude::*;
+use quorum_cnx::{Sid, ZooCfg};
+
+use crate::notification::{Format, Malformed, Notification, State, Vote, configuration};
+
+const CONFIGURATION: &str = "server.1=127.0.0.1:2888:3888:participant;0.0.0.0:2181\nversion=0";
+
+const VOTE: Vote = Vote {
+    leader: Sid(5),
+    zxid: 0x1_0000_0001,
+    round: 7,
+    epoch: 2,
+};
+
+fn notification(version: i32) -> Notification {
+    Notification {
+        state: State::Leading,
+        vote: VOTE,
+        version,
+    }
+}
+
+/// As ZooKeeper 3.5 and later send it.
+fn golden() -> Vec<u8> {
+    let mut bytes = vec![
+        0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0,
+        0, 0, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 63,
+    ];
+    bytes.extend(CONFIGURATION.as_bytes());
+    bytes
+}
+
+#[test]
+fn the_bytes_are_those_of_zookeeper() {
+    let golden = golden();
+    assert_eq!(
+        notification(2).write(Format::V2, CONFIGURATION),
+        golden,
+        "3.5 and later"
+    );
+    let read = (notification(2), CONFIGURATION.as_bytes());
+    assert_eq!(Notification::read(&golden), Ok(read));
+}
+
+#[test]
+fn every_age_is_read_and_written() {
+    let golden = golden();
+    for (format, length, version) in [(Format::Epoch, 36, 0), (Format::V1, 40, 1)] {
+        let mut bytes = golden[..length].to_vec();
+        if length == 40 {
+            bytes[39] = 1;
+        }
+        let notification = notification(version);
+        assert_eq!(notification.write(format, CONFIGURATION), bytes);
+        assert_eq!(Notification::read(&bytes), Ok((notification, &[][..])));
+    }
+    // The epoch of the oldest is that of the transaction, also of a negative one.
+    let bytes = notification(0).write(Format::Bare, CONFIGURATION);
+    assert_eq!(bytes, golden[..28]);
+    let (mut read, _) = Notification::read(&bytes).unwrap();
+    assert_eq!((read.vote.epoch, read.version), (1, 0));
+    read.vote.zxid = i64::MIN;
+    let bytes = read.write(Format::Bare, "");
+    assert_eq!(
+        Notification::read(&bytes).unwrap().0.vote.epoch,
+        i64::MIN >> 32
+    );
+}
+
+#[test]
+fn what_follows_is_ignored_as_zookeeper_does() {
+    let mut old = golden()[..40].to_vec();
+    old[39] = 1;
+    old.extend([9; 50]);
+    assert_eq!(Notification::read(&old), Ok((notification(1), &[][..])));
+    let mut new = golden();
+    new.extend([9; 50]);
+    let read = (notification(2), CONFIGURATION.as_bytes());
+    assert_eq!(Notification::read(&new), Ok(read));
+}
+
+/// The messages of `FLEMalformedNotificationMessageTest`, by its names. The last one, a configuration that is none, is a
+/// whole notification, whose vote counts: see `elections: malformed_notifications_are_counted_and_the_election_goes_on`.
+#[test]
+fn malformed_notifications_are_refused() {
+    let golden = golden();
+    let claim = |length: i32| {
+        let mut bytes = golden.clone();
+        bytes[40..44].copy_from_slice(&length.to_be_bytes());
+        Notification::read(&bytes).unwrap_err()
+    };
+    let there = CONFIGURATION.len();
+    for (malformed, expected) in [
+        (
+            Notification::read(&golden[..12]).unwrap_err(),
+            Malformed::Length(12),
+        ),
+        (
+            claim(-123),
+            Malformed::Configuration {
+                claimed: -123,
+                there,
+            },
+        ),
+        (claim(-5), Malformed::Configuration { claimed: -5, there }),
+        (
+            claim(10_000),
+            Malformed::Configuration {
+                claimed: 10_000,
+                there,
+            },
+        ),
+        (
+            Notification::read(&golden[..30]).unwrap_err(),
+            Malformed::Length(30),
+        ),
+    ] {
+        assert_eq!(malformed, expected);
+        assert!(malformed.to_string().contains(" bytes"), "{malformed}");
+    }
+    let invalid = "my very invalid config string";
+    let bytes = notification(2).write(Format::V2, invalid);
+    let (read, text) = Notification::read(&bytes).unwrap();
+    assert_eq!((read, text), (notification(2), invalid.as_bytes()));
+    assert!(ZooCfg::parse_dynamic(invalid).is_err());
+}
+
+#[test]
+fn every_length_is_whole_or_refused_and_every_state_known_or_refused() {
+    let golden = golden();
+    for length in 0..golden.len() {
+        let is_whole = [28, 36].contains(&length);
+        let read = Notification::read(&golden[..length]);
+        assert_eq!(read.is_ok(), is_whole, "{length} bytes");
+    }
+    for state in [-1_i32, 4, i32::MAX] {
+        let mut bytes = golden.clone();
+        bytes[..4].copy_from_slice(&state.to_be_bytes());
+        assert_eq!(
+            Notification::read(&bytes),
+            Err(Malformed::State(state)),
+            "{state}"
+        );
+    }
+}
+
+#[test]
+fn a_configuration_is_told_as_zookeeper_tells_it() {
+    let text = "group.1=1:2\nweight.1=3\nserver.2=b:1:2:observer;2181\nserver.1=a:1:2|[::1]:3:4\n\
+                version=10000000a\n";
+    let cfg = ZooCfg::parse_dynamic(text).unwrap();
+    let told = "server.2=b:1:2:observer;2181\nserver.1=a:1:2|[::1]:3:4:participant\ngroup.1=1:2\n\
+                weight.1=3\nversion=10000000a";
+    assert_eq!(configuration(&cfg), told);
+    let again = ZooCfg::parse_dynamic(told).unwrap();
+    assert_eq!(configuration(&again), told);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+        if let Ok((notification, text)) = Notification::read(&bytes) {
+            prop_assert!(text.len() + 44 <= bytes.len() || text.is_empty());
+            let text = std::str::from_utf8(text).unwrap_or_default();
+            let again = Notification { version: 2, ..notification }.write(Format::V2, text);
+            let (read, same) = Notification::read(&again).unwrap();
+            prop_assert_eq!((read.state, read.vote), (notification.state, notification.vote));
+            prop_assert_eq!(same, text.as_bytes());
+        }
+    }
+
+    /// Nearer to what is understood: real messages in which some bytes are others, or missing.
+    #[test]
+    fn what_is_broken_a_little_is_read_or_refused(
+        breaks in prop::collection::vec((0_usize..107, any::<u8>()), 0..4), length in 0_usize..108,
+    ) {
+        let mut bytes = golden();
+        for (at, byte) in breaks {
+            bytes[at] = byte;
+        }
+        bytes.truncate(length);
+        let _ = Notification::read(&bytes);
+    }
+}

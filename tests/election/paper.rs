@@ -1,0 +1,655 @@
+//! Cases of an election that were thought out on paper, and those of ZooKeeper's own tests, by their names.
+
+use std::time::Duration;
+
+use quorum_cnx::{Sid, ZooCfg};
+
+use crate::{
+    election::{Action, Election, FINALIZE_WAIT, Outcome, RESEND_FIRST, RESEND_LAST},
+    notification::{Notification, State, Vote},
+    quorum::Quorum,
+};
+
+/// One server, and time that passes when it is told to.
+struct Server {
+    election: Election,
+    now: Duration,
+}
+
+impl Server {
+    /// One of `voters` servers that looks for the first time.
+    fn new(own: i64, voters: i64) -> Self {
+        Self::with(own, Quorum::majority((1..=voters).map(Sid)), 0, 0)
+    }
+
+    fn with(own: i64, quorum: Quorum, zxid: i64, epoch: i64) -> Self {
+        let mut server = Self {
+            election: Election::new(Sid(own), quorum, zxid, epoch),
+            now: Duration::from_secs(1000),
+        };
+        server.look();
+        server
+    }
+
+    fn look(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.election.look(self.now, &mut actions);
+        actions
+    }
+
+    fn hear(&mut self, from: i64, heard: Notification) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.election
+            .on_notification(self.now, Sid(from), heard, &mut actions);
+        actions
+    }
+
+    /// Lets time pass, and gives what is done meanwhile and when.
+    fn pass(&mut self, time: Duration) -> Vec<(Duration, Action)> {
+        let (start, end) = (self.now, self.now + time);
+        let mut done = Vec::new();
+        while let Some(at) = self.election.deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            let mut actions = Vec::new();
+            self.election.on_time(self.now, &mut actions);
+            let since = self.now - start;
+            done.extend(actions.into_iter().map(|action| (since, action)));
+        }
+        self.now = end;
+        done
+    }
+
+    /// What it has decided when something better has had its time.
+    #[track_caller]
+    fn decides(&mut self) -> Outcome {
+        let done = self.pass(FINALIZE_WAIT);
+        match done[..] {
+            [(FINALIZE_WAIT, Action::Elect(outcome))] => outcome,
+            _ => panic!("{done:?}"),
+        }
+    }
+
+    fn proposal(&self) -> i64 {
+        self.election.current().vote.leader.0
+    }
+}
+
+fn vote(leader: i64, round: i64) -> Vote {
+    Vote {
+        leader: Sid(leader),
+        zxid: 0,
+        round,
+        epoch: 0,
+    }
+}
+
+fn says(state: State, vote: Vote) -> Notification {
+    Notification {
+        state,
+        vote,
+        version: 2,
+    }
+}
+
+fn looking(leader: i64, round: i64) -> Notification {
+    says(State::Looking, vote(leader, round))
+}
+
+fn elected(actions: &[Action]) -> Option<Outcome> {
+    actions.iter().find_map(|action| match action {
+        Action::Elect(outcome) => Some(*outcome),
+        _ => None,
+    })
+}
+
+fn all_hear(sids: &[i64], notification: Notification) -> Vec<Action> {
+    let send = |sid: &i64| Action::Send(Sid(*sid), notification);
+    sids.iter().map(send).collect()
+}
+
+#[test]
+fn a_round_begins_with_a_vote_for_oneself_told_to_all_others() {
+    let mut server = Server::new(2, 3);
+    assert_eq!(server.proposal(), 2);
+    // The second look is the second round.
+    let mut expected = vec![Action::Propose(vote(2, 2))];
+    expected.extend(all_hear(&[1, 3], looking(2, 2)));
+    assert_eq!(server.look(), expected);
+}
+
+#[test]
+fn the_better_vote_is_adopted_and_told_and_elected_when_nothing_better_comes() {
+    let mut server = Server::new(2, 5);
+    let mut expected = vec![Action::Propose(vote(4, 1))];
+    expected.extend(all_hear(&[1, 3, 4, 5], looking(4, 1)));
+    assert_eq!(server.hear(4, looking(4, 1)), expected);
+    // A worse one changes nothing.
+    assert_eq!(server.hear(3, looking(3, 1)), []);
+    assert_eq!(server.proposal(), 4);
+    // The third one that agrees makes a quorum.
+    assert_eq!(server.hear(3, looking(4, 1)), []);
+    let outcome = server.decides();
+    assert_eq!(outcome.state, State::Following);
+    assert_eq!((outcome.vote, outcome.was_told), (vote(4, 1), false));
+    assert_eq!(server.election.deadline(), None);
+}
+
+#[test]
+fn who_gets_a_quorum_for_itself_leads() {
+    let mut server = Server::new(3, 3);
+    assert_eq!(server.hear(1, looking(3, 1)), []);
+    assert_eq!(server.decides().state, State::Leading);
+    let alone = &mut Server::new(1, 1);
+    assert_eq!(alone.decides().state, State::Leading);
+}
+
+#[test]
+fn something_better_may_come_until_the_last_moment() {
+    let mut server = Server::new(2, 5);
+    server.hear(1, looking(2, 1));
+    server.hear(3, looking(2, 1));
+    let almost = FINALIZE_WAIT - Duration::from_nanos(1);
+    assert_eq!(server.pass(almost), []);
+    server.hear(5, looking(5, 1));
+    assert_eq!(server.proposal(), 5);
+    assert_eq!(server.pass(almost), [], "a quorum for 5 is not there yet");
+    server.hear(1, looking(5, 1));
+    assert_eq!(server.decides().vote.leader, Sid(5));
+}
+
+#[test]
+fn each_message_that_counts_gives_something_better_the_whole_time_again() {
+    let mut server = Server::new(3, 3);
+    server.hear(1, looking(3, 1));
+    server.pass(FINALIZE_WAIT / 2);
+    server.hear(2, looking(2, 1));
+    assert_eq!(server.decides().vote.leader, Sid(3));
+}
+
+#[test]
+fn a_quorum_that_was_there_and_is_not_any_more_elects_nobody() {
+    let mut server = Server::new(3, 3);
+    server.hear(1, looking(3, 1));
+    // It has started again, and does not know any more.
+    server.hear(1, looking(1, 1));
+    let done = server.pass(FINALIZE_WAIT * 3);
+    assert!(
+        done.iter()
+            .all(|(_, done)| !matches!(done, Action::Elect(_))),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn the_order_is_by_epoch_then_transaction_then_sid() {
+    let of = |leader: i64, zxid: i64, epoch: i64| {
+        let vote = Vote {
+            leader: Sid(leader),
+            zxid,
+            round: 1,
+            epoch,
+        };
+        says(State::Looking, vote)
+    };
+    let own = || Server::with(2, Quorum::majority([1, 2, 3].map(Sid)), 5, 5);
+    for (heard, wins) in [
+        (of(3, 5, 5), true),
+        (of(1, 5, 5), false),
+        (of(2, 5, 5), false),
+        (of(1, 6, 5), true),
+        (of(3, 4, 5), false),
+        (of(1, 0, 6), true),
+        (of(3, i64::MAX, 4), false),
+        (of(3, i64::MAX, i64::MIN), false),
+        (of(1, i64::MIN, i64::MAX), true),
+    ] {
+        let mut server = own();
+        let before = server.election.current();
+        server.hear(heard.vote.leader.0, heard);
+        let expected = if wins { heard } else { before };
+        assert_eq!(server.election.current(), expected, "{heard:?}");
+    }
+}
+
+#[test]
+fn a_vote_of_an_earlier_round_is_answered_at_once_and_not_counted() {
+    let mut server = Server::new(3, 3);
+    server.look();
+    let answer = vec![Action::Send(Sid(1), looking(3, 2))];
+    assert_eq!(server.hear(1, looking(3, 1)), answer);
+    let done = server.pass(FINALIZE_WAIT);
+    assert!(
+        done.iter()
+            .all(|(_, done)| !matches!(done, Action::Elect(_))),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_vote_of_a_later_round_takes_its_hearer_there() {
+    let mut server = Server::new(2, 3);
+    // This one has agreed in the first round, which is of no use in the ninth.
+    server.hear(3, looking(3, 1));
+    let mut expected = vec![Action::Propose(vote(2, 9))];
+    expected.extend(all_hear(&[1, 3], looking(2, 9)));
+    assert_eq!(server.hear(1, looking(1, 9)), expected);
+    assert_eq!(server.proposal(), 2, "its own vote, which beats the other");
+    server.hear(1, looking(2, 9));
+    assert_eq!(server.decides().vote, vote(2, 9));
+    // From the last round that there is, it goes no further, and stays alive.
+    let mut server = Server::new(2, 3);
+    server.hear(1, looking(1, i64::MAX));
+    server.look();
+    assert_eq!(server.election.round(), i64::MAX);
+}
+
+#[test]
+fn votes_of_the_round_before_are_forgotten_in_a_later_one() {
+    let mut server = Server::new(2, 5);
+    server.hear(3, looking(3, 1));
+    server.hear(4, looking(3, 1));
+    server.hear(1, looking(3, 2));
+    assert_eq!(server.election.current(), looking(3, 2));
+    // Of five, only 1 and 2 itself vote for 3 in the second round.
+    let done = server.pass(FINALIZE_WAIT);
+    assert!(
+        done.iter()
+            .all(|(_, done)| !matches!(done, Action::Elect(_))),
+        "{done:?}"
+    );
+    server.hear(4, looking(3, 2));
+    assert_eq!(server.decides().vote, vote(3, 2));
+}
+
+#[test]
+fn decisions_of_the_round_before_are_forgotten_as_well() {
+    let follows = |epoch, round| Vote {
+        epoch,
+        ..vote(3, round)
+    };
+    let mut server = Server::new(1, 5);
+    server.hear(2, says(State::Following, follows(1, 1)));
+    server.hear(4, says(State::Following, follows(2, 1)));
+    server.hear(5, looking(5, 2));
+    // Of its own round only the leader has said anything, and those of another one have to be of one epoch.
+    let told = server.hear(3, says(State::Leading, follows(3, 2)));
+    assert_eq!(elected(&told), None);
+}
+
+#[test]
+fn votes_for_one_leader_agree_only_if_it_has_come_as_far_in_all_of_them() {
+    let mut server = Server::new(2, 5);
+    let further = Vote {
+        zxid: 5,
+        ..vote(3, 1)
+    };
+    server.hear(3, says(State::Looking, further));
+    server.hear(1, looking(3, 1));
+    let done = server.pass(FINALIZE_WAIT);
+    let is_elected = |(_, done): &(_, Action)| matches!(done, Action::Elect(_));
+    assert!(!done.iter().any(is_elected), "{done:?}");
+    server.hear(1, says(State::Looking, further));
+    assert_eq!(server.decides().vote, further);
+}
+
+#[test]
+fn a_vote_is_told_again_after_200_ms_and_then_twice_as_long_each_time_up_to_a_minute() {
+    let mut server = Server::new(2, 3);
+    let done = server.pass(Duration::from_secs(300));
+    let told = done.iter().filter(|(_, done)| *done == Action::Connect);
+    let (mut at, mut interval, mut expected) = (RESEND_FIRST, RESEND_FIRST, Vec::new());
+    while at <= Duration::from_secs(300) {
+        expected.push(at);
+        interval = (interval * 2).min(RESEND_LAST);
+        at += interval;
+    }
+    assert_eq!(told.map(|(at, _)| *at).collect::<Vec<_>>(), expected);
+    assert_eq!(interval, RESEND_LAST);
+    let to_all = all_hear(&[1, 3], looking(2, 1));
+    let messages = done.iter().map(|(_, done)| *done);
+    let messages: Vec<Action> = messages.filter(|done| *done != Action::Connect).collect();
+    assert_eq!(messages, to_all.repeat(expected.len()));
+    // A new round starts from the beginning.
+    server.look();
+    assert_eq!(server.pass(RESEND_FIRST).len(), 3);
+}
+
+#[test]
+fn what_is_heard_does_not_put_off_telling_again_but_a_new_vote_does() {
+    let mut server = Server::new(2, 5);
+    server.pass(RESEND_FIRST / 2);
+    server.hear(1, looking(1, 1));
+    server.hear(4, says(State::Leading, vote(4, 3)));
+    let told = server.pass(RESEND_FIRST / 2);
+    assert_eq!(told.len(), 5, "to four, and all are to be linked");
+    server.pass(RESEND_FIRST);
+    server.hear(3, looking(3, 1));
+    assert_eq!(server.pass(RESEND_FIRST * 2 - Duration::from_nanos(1)), []);
+    assert_eq!(server.pass(Duration::from_nanos(1)).len(), 5);
+}
+
+#[test]
+fn who_has_lost_its_data_neither_elects_nor_is_elected() {
+    let nobody = Vote {
+        zxid: -1,
+        epoch: 9,
+        ..vote(3, 1)
+    };
+    let mut server = Server::new(2, 3);
+    assert_eq!(server.hear(3, says(State::Looking, nobody)), []);
+    assert_eq!(server.proposal(), 2);
+    let mut lost = Server::with(2, Quorum::majority([1, 2, 3].map(Sid)), -1, 0);
+    assert_eq!(lost.hear(3, looking(3, 1)), []);
+    assert_eq!(lost.proposal(), 2);
+    // It is told by those who have elected.
+    lost.hear(3, says(State::Leading, vote(3, 4)));
+    let told = lost.hear(1, says(State::Following, vote(3, 4)));
+    assert_eq!(elected(&told).unwrap().vote, vote(3, 4));
+}
+
+#[test]
+fn strangers_are_answered_and_not_counted_and_nobody_votes_for_them() {
+    let mut server = Server::new(2, 3);
+    let answer = vec![Action::Send(Sid(7), looking(2, 1))];
+    assert_eq!(server.hear(7, looking(7, 5)), answer);
+    // Neither for those who are there, nor in a later round.
+    assert_eq!(server.hear(7, looking(3, 1)), answer);
+    assert_eq!(server.hear(7, looking(3, 5)), answer);
+    assert_eq!(server.hear(7, Notification::QUESTION), answer);
+    // Two who do not know each other would answer each other for ever.
+    assert_eq!(server.hear(7, says(State::Observing, vote(3, 1))), []);
+    assert_eq!(server.hear(3, looking(7, 1)), []);
+    assert_eq!(server.proposal(), 2);
+    assert_eq!(server.election.round(), 1);
+    for sid in [3, 1] {
+        assert_eq!(server.hear(sid, says(State::Leading, vote(7, 1))), []);
+        assert_eq!(server.hear(sid, says(State::Observing, vote(3, 1))), []);
+    }
+    assert_eq!(server.election.current(), looking(2, 1));
+}
+
+/// A simulated world went wild over this: an observer in a later round than a voter, and each answered the other.
+#[test]
+fn who_has_no_vote_answers_nobody() {
+    let mut server = Server::with(9, Quorum::majority([1, 2, 3].map(Sid)), 0, 0);
+    server.look();
+    assert_eq!(server.hear(1, looking(1, 1)), []);
+    server.hear(3, looking(3, 2));
+    server.hear(1, looking(3, 2));
+    server.decides();
+    assert_eq!(server.hear(1, looking(1, 3)), []);
+    assert_eq!(server.hear(1, Notification::QUESTION), []);
+}
+
+#[test]
+fn a_question_is_answered_by_whoever_it_is_asked_and_never_counted() {
+    let mut server = Server::new(2, 3);
+    let answer = vec![Action::Send(Sid(1), looking(2, 1))];
+    assert_eq!(server.hear(1, Notification::QUESTION), answer);
+    server.hear(1, looking(2, 1));
+    server.decides();
+    let answer = vec![Action::Send(Sid(1), says(State::Leading, vote(2, 1)))];
+    assert_eq!(server.hear(1, Notification::QUESTION), answer);
+}
+
+#[test]
+fn who_has_decided_tells_those_who_look_and_answers_nobody_else() {
+    let mut server = Server::new(2, 3);
+    server.hear(3, looking(3, 1));
+    server.decides();
+    let answer = says(State::Following, vote(3, 1));
+    for round in [0, 1, 7] {
+        let expected = vec![Action::Send(Sid(1), answer)];
+        assert_eq!(server.hear(1, looking(1, round)), expected);
+    }
+    for state in [State::Following, State::Leading, State::Observing] {
+        assert_eq!(server.hear(1, says(state, vote(1, 7))), []);
+    }
+    assert_eq!(server.election.current(), answer);
+}
+
+#[test]
+fn a_vote_that_came_too_early_counts_when_the_round_begins() {
+    let mut server = Server::new(2, 5);
+    server.hear(5, looking(5, 1));
+    server.hear(1, looking(5, 1));
+    server.decides();
+    // The leader dies; these have noticed it before, and 3 has got over it.
+    for (from, heard) in [
+        (4, looking(4, 2)),
+        (1, looking(4, 2)),
+        (3, looking(4, 2)),
+        (3, says(State::Following, vote(5, 1))),
+        (7, looking(7, 2)),
+    ] {
+        server.hear(from, heard);
+    }
+    let actions = server.look();
+    let proposals = actions
+        .iter()
+        .filter(|done| matches!(done, Action::Propose(_)));
+    assert_eq!(proposals.count(), 2, "its own, and the better one");
+    assert_eq!(server.decides().vote, vote(4, 2));
+    // Those of a round that is over do not count.
+    server.hear(1, looking(1, 1));
+    server.look();
+    assert_eq!(server.election.current(), looking(2, 3));
+    // Three and four are of no use any more, and nobody else has looked.
+    assert_eq!(server.pass(FINALIZE_WAIT).len(), 5);
+}
+
+#[test]
+fn a_vote_that_came_too_early_is_forgotten_when_its_sender_has_a_leader() {
+    let mut server = Server::new(2, 5);
+    server.hear(5, looking(5, 1));
+    server.hear(1, looking(5, 1));
+    server.decides();
+    server.hear(4, looking(4, 2));
+    server.hear(3, looking(4, 2));
+    server.hear(3, says(State::Following, vote(5, 1)));
+    server.look();
+    // It and 4 are two of five.
+    assert_eq!(server.election.current(), looking(4, 2));
+    assert_eq!(
+        server.pass(FINALIZE_WAIT).len(),
+        5,
+        "told again, and not elected"
+    );
+}
+
+#[test]
+fn the_epoch_that_a_leader_has_begun_is_told_to_those_who_come_late() {
+    let later = Vote {
+        epoch: 7,
+        ..vote(3, 1)
+    };
+    let mut server = Server::new(2, 3);
+    server.hear(3, looking(3, 1));
+    server.decides();
+    // Others may think what they like.
+    server.hear(1, says(State::Following, later));
+    let another = Vote {
+        leader: Sid(1),
+        ..later
+    };
+    server.hear(3, says(State::Following, another));
+    assert_eq!(server.election.current().vote, vote(3, 1));
+    server.hear(3, says(State::Leading, later));
+    assert_eq!(server.election.current(), says(State::Following, later));
+}
+
+#[test]
+fn who_comes_late_follows_whom_a_quorum_follows_and_who_says_so_itself() {
+    let mut server = Server::new(1, 5);
+    let later = says(State::Following, vote(3, 6));
+    assert_eq!(server.hear(2, later), []);
+    assert_eq!(server.hear(4, later), []);
+    assert_eq!(server.hear(5, later), [], "the leader has not said it");
+    let told = server.hear(3, says(State::Leading, vote(3, 6)));
+    let outcome = elected(&told).unwrap();
+    assert_eq!((outcome.state, outcome.was_told), (State::Following, true));
+    assert_eq!(outcome.vote, vote(3, 6));
+    assert_eq!(server.election.round(), 6);
+}
+
+#[test]
+fn a_leader_without_a_quorum_is_not_followed() {
+    let mut server = Server::new(1, 5);
+    assert_eq!(server.hear(3, says(State::Leading, vote(3, 6))), []);
+    assert_eq!(server.hear(2, says(State::Following, vote(3, 6))), []);
+    assert_eq!(server.hear(4, says(State::Following, vote(5, 6))), []);
+    assert_eq!(server.election.current(), looking(1, 1));
+    assert!(elected(&server.hear(5, says(State::Following, vote(3, 6)))).is_some());
+}
+
+#[test]
+fn those_who_follow_agree_by_leader_and_epoch_whatever_else_they_say() {
+    let told = |epochs: [i64; 3], versions: [i32; 3]| {
+        let mut server = Server::new(1, 5);
+        let mut outcome = None;
+        for (at, sid) in [2, 4, 3].into_iter().enumerate() {
+            let vote = Vote {
+                leader: Sid(3),
+                zxid: at as i64,
+                round: 4 + at as i64,
+                epoch: epochs[at],
+            };
+            let state = if sid == 3 {
+                State::Leading
+            } else {
+                State::Following
+            };
+            let heard = Notification {
+                state,
+                vote,
+                version: versions[at],
+            };
+            outcome = elected(&server.hear(sid, heard));
+        }
+        outcome.is_some()
+    };
+    assert!(told([2, 2, 2], [2, 1, 2]));
+    assert!(!told([1, 2, 2], [2, 2, 2]));
+    // Version 0 has the epoch from before the leader was followed.
+    assert!(told([1, 2, 2], [0, 2, 2]));
+    assert!(!told([1, 1, 2], [0, 0, 0]));
+}
+
+#[test]
+fn in_its_own_round_a_decision_adds_to_the_votes() {
+    let mut server = Server::new(1, 5);
+    server.hear(4, looking(4, 1));
+    server.hear(3, looking(4, 1));
+    // With the own vote and that of 3, who looks, this is a quorum.
+    let told = server.hear(4, says(State::Leading, vote(4, 1)));
+    assert_eq!(elected(&told).unwrap().vote, vote(4, 1));
+    // In another round it is not.
+    let mut server = Server::new(1, 5);
+    server.hear(4, looking(4, 1));
+    server.hear(3, looking(4, 1));
+    server.pass(FINALIZE_WAIT / 2);
+    let told = server.hear(4, says(State::Leading, vote(4, 2)));
+    assert_eq!(elected(&told), None);
+}
+
+#[test]
+fn an_observer_follows_without_a_vote() {
+    let quorum = Quorum::majority([1, 2, 3].map(Sid));
+    let mut server = Server::with(9, quorum.clone(), 77, 7);
+    assert_eq!(server.election.current().vote.leader, Sid(i64::MIN));
+    server.hear(3, looking(3, 1));
+    server.hear(1, looking(3, 1));
+    assert_eq!(server.decides().state, State::Observing);
+    // In the place of a voter, too, whose vote the quorum lacks then.
+    let mut silent = Server {
+        election: Election::observer(Sid(3), quorum),
+        now: Duration::ZERO,
+    };
+    silent.look();
+    silent.hear(2, looking(2, 1));
+    silent.hear(1, looking(2, 1));
+    assert_eq!(silent.decides().state, State::Observing);
+    silent.look();
+    silent.hear(2, says(State::Following, vote(3, 1)));
+    let told = silent.hear(1, says(State::Following, vote(3, 1)));
+    assert_eq!(elected(&told), None, "it does not lead, whoever follows it");
+}
+
+#[test]
+fn who_has_no_weight_is_not_elected() {
+    let text = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\ngroup.1=1:2:3\nweight.3=0";
+    let quorum = Quorum::of(&ZooCfg::parse(text).unwrap()).unwrap();
+    let mut server = Server::with(1, quorum, 0, 0);
+    assert_eq!(server.hear(3, looking(3, 1)), []);
+    assert_eq!(server.proposal(), 1);
+    server.hear(2, looking(2, 1));
+    assert_eq!(server.proposal(), 2);
+    assert_eq!(
+        server.decides().vote.leader,
+        Sid(2),
+        "1 and 2 have all the weight"
+    );
+}
+
+/// A server looks, and before its vote is told again hears that another one follows it already.
+#[test]
+fn fle_lost_message() {
+    let mut server = Server::new(2, 3);
+    server.hear(1, looking(1, 1));
+    let told = server.hear(1, says(State::Following, vote(2, 1)));
+    assert_eq!(elected(&told).unwrap().state, State::Leading);
+}
+
+/// Two say that they follow this server, in round 1. In that round it leads; in the next one the same old messages must
+/// not make it lead.
+#[test]
+fn fle_backward_election_round() {
+    let mut server = Server::new(3, 3);
+    let old = says(State::Following, vote(3, 1));
+    assert!(elected(&server.hear(1, old)).is_some());
+    server.look();
+    assert_eq!(server.hear(1, old), []);
+    assert_eq!(server.hear(2, old), []);
+    assert_eq!(server.election.current(), looking(3, 2));
+}
+
+/// Whatever anybody says, one who hears an election to its end elects.
+#[test]
+fn after_any_messages_an_election_goes_on() {
+    use proptest::prelude::*;
+    let numbers = || prop_oneof![Just(i64::MIN), Just(-1), Just(i64::MAX), -2_i64..6];
+    let states = (0_usize..4).prop_map(|at| {
+        [
+            State::Looking,
+            State::Following,
+            State::Leading,
+            State::Observing,
+        ][at]
+    });
+    let message = (
+        0_i64..5,
+        states,
+        [numbers(), numbers(), numbers(), numbers()],
+        -1_i32..4,
+    );
+    let messages = proptest::collection::vec(message, 0..60);
+    proptest!(|(messages in messages)| {
+        let mut server = Server::new(2, 3);
+        for (from, state, [leader, zxid, round, epoch], version) in messages {
+            let vote = Vote { leader: Sid(leader), zxid, round, epoch };
+            server.hear(from, Notification { state, vote, version });
+            server.pass(Duration::from_millis(10));
+        }
+        // A quorum of what it votes itself, or of a round of its own if it has decided something.
+        if server.election.current().state != State::Looking {
+            server.look();
+        }
+        let current = server.election.current();
+        let mut outcome = elected(&server.hear(1, current));
+        outcome = outcome.or_else(|| elected(&server.hear(3, current)));
+        prop_assume!(current.vote.zxid != -1);
+        let done = server.pass(FINALIZE_WAIT);
+        let later = done.iter().find_map(|(_, action)| elected(&[*action]));
+        prop_assert_eq!(outcome.or(later).map(|outcome| outcome.vote), Some(current.vote));
+    });
+}

@@ -1,0 +1,209 @@
+//! What must hold in every simulated world: no leader without a quorum, none that lacks what a quorum has, no two of them,
+//! and one in bounded time wherever a quorum is connected.
+
+use std::{collections::BTreeSet, env, time::Duration};
+
+use quorum_cnx::{Sid, ZooCfg};
+
+use crate::{
+    chance::Chance,
+    election::FINALIZE_WAIT,
+    notification::State,
+    quorum::Quorum,
+    world::{Failure, Rank, Weather, World},
+};
+
+/// Worlds of each kind.
+const SEEDS: u64 = 800;
+
+/// How long things go wrong.
+const STORM: Duration = Duration::from_secs(40);
+
+/// How soon after that somebody must lead all: two votes told again after the longest time, and a little.
+const BOUND: Duration = Duration::from_secs(150);
+
+/// One to seven voters, sometimes with groups and weights, and sometimes an observer, of random ranks.
+fn ensemble(chance: &mut Chance) -> (Quorum, Vec<Rank>) {
+    let voters = chance.between(1, 7) as i64;
+    let mut text = String::new();
+    for sid in 1..=voters {
+        text += &format!("server.{sid}=zk:{sid}:1{sid}\n");
+    }
+    if chance.percent(20) {
+        text += "server.99=zk:99:199:observer\n";
+    }
+    if voters > 2 && chance.percent(30) {
+        let mut groups = vec![Vec::new(); chance.between(1, 3)];
+        for sid in 1..=voters {
+            let group = chance.below(groups.len());
+            groups[group].push(sid.to_string());
+            text += &format!("weight.{sid}={}\n", *chance.pick(&[0, 1, 1, 1, 2]));
+        }
+        for (at, group) in groups.iter().enumerate().filter(|(_, all)| !all.is_empty()) {
+            text += &format!("group.{at}={}\n", group.join(":"));
+        }
+    }
+    let cfg = ZooCfg::parse(&text).unwrap();
+    let sids: Vec<Sid> = cfg.servers.iter().map(|server| server.sid).collect();
+    let rank = |sid| Rank {
+        epoch: chance.below(2) as i64,
+        zxid: chance.below(3) as i64,
+        sid,
+    };
+    let ranks = sids.into_iter().map(rank).collect();
+    // Without any weight nobody could be elected: an ensemble of equals instead.
+    let quorum = Quorum::of(&cfg).unwrap_or_else(|_| Quorum::majority((1..=voters).map(Sid)));
+    (quorum, ranks)
+}
+
+/// Everything goes wrong for a while, then a quorum is left alone.
+fn storm(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
+    let mut chance = Chance::new(seed);
+    let (quorum, ranks) = ensemble(&mut chance);
+    let mut world = World::new(quorum, ranks, chance.fork(), verbose);
+    let done = play(&mut world, &mut chance);
+    (world, done)
+}
+
+fn play(world: &mut World, chance: &mut Chance) -> Result<(), Failure> {
+    let crashes = chance.percent(60);
+    while world.now < STORM {
+        let at = chance.below(world.count());
+        match chance.below(10) {
+            0..=3 if !world.is_up(at) => world.start(at)?,
+            4 if crashes => world.crash(at),
+            5 => world.cut(at, chance.below(3)),
+            6 => (0..world.count()).for_each(|at| world.cut(at, 0)),
+            7 => {
+                let slowest = *chance.pick(&[2, 50, 300, 2000]);
+                world.weather = Weather {
+                    loss_permille: *chance.pick(&[0, 50, 400]),
+                    twice_permille: *chance.pick(&[0, 200]),
+                    delay_ms: (1, slowest),
+                    in_order: chance.percent(70),
+                };
+            }
+            _ => {}
+        }
+        let longest = *chance.pick(&[20, 300, 3000]);
+        let next = world.now + chance.millis(1, longest);
+        world.run_until(next)?;
+    }
+    world.weather = Weather::CALM;
+    // Some stay away, as long as the others are a quorum.
+    let mut there: BTreeSet<usize> = (0..world.count()).collect();
+    for _ in 0..chance.below(world.count()) {
+        let leaver = chance.below(world.count());
+        let mut left = there.clone();
+        left.remove(&leaver);
+        let sids: BTreeSet<Sid> = left.iter().map(|at| world.rank(*at).sid).collect();
+        if world.quorum.is_met_by(&sids) {
+            there = left;
+        }
+    }
+    for at in 0..world.count() {
+        let is_there = there.contains(&at);
+        world.cut(at, usize::from(!is_there) * (at + 1));
+        if is_there && !world.is_up(at) {
+            world.start(at)?;
+        }
+    }
+    world.run_until(STORM + BOUND)?;
+    settled(world, &there)
+}
+
+/// All who are there have the same leader, which leads.
+fn settled(world: &World, there: &BTreeSet<usize>) -> Result<(), Failure> {
+    let mut leaders = BTreeSet::new();
+    for at in there {
+        match world.outcome(*at) {
+            Some(outcome) => drop(leaders.insert(outcome.vote.leader)),
+            None => {
+                let sid = world.rank(*at).sid;
+                return Err(Failure(format!("{sid} has no leader after {BOUND:?}")));
+            }
+        }
+    }
+    let leads = |sid: &Sid| {
+        let leader = there.iter().find(|at| world.rank(**at).sid == *sid);
+        let outcome = leader.and_then(|at| world.outcome(*at));
+        outcome.is_some_and(|outcome| outcome.state == State::Leading)
+    };
+    if leaders.len() != 1 || !leaders.iter().all(leads) {
+        return Err(Failure(format!("after {BOUND:?} they follow {leaders:?}")));
+    }
+    Ok(())
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+#[track_caller]
+fn try_seeds(world: fn(u64, bool) -> (World, Result<(), Failure>)) {
+    if let Some(seed) = number("ELECTION_SEED") {
+        let (world, done) = world(seed, true);
+        println!("{}", world.history());
+        done.unwrap();
+        return;
+    }
+    for seed in 0..number("ELECTION_SEEDS").unwrap_or(SEEDS) {
+        if let (_, Err(Failure(what))) = world(seed, false) {
+            panic!("seed {seed}: {what}\nELECTION_SEED={seed} shows how");
+        }
+    }
+}
+
+#[test]
+fn no_storm_makes_two_leaders_and_after_it_a_quorum_has_one() {
+    try_seeds(storm);
+}
+
+/// All start at once and hear each other sooner than they decide: the best of them is elected by all, in the first round.
+fn calm(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
+    let mut chance = Chance::new(seed);
+    let (quorum, ranks) = ensemble(&mut chance);
+    let mut world = World::new(quorum, ranks, chance.fork(), verbose);
+    let done = (|| {
+        // A server that is not up yet hears nothing, and the library would have told it: all are before the first speaks.
+        world.weather.delay_ms = (30, 90);
+        for at in 0..world.count() {
+            world.start(at)?;
+            let next = world.now + chance.millis(0, 3);
+            world.run_until(next)?;
+        }
+        world.run_until(world.now + FINALIZE_WAIT * 4)?;
+        let ranks = (0..world.count()).map(|at| world.rank(at));
+        let can_win =
+            |rank: &Rank| world.quorum.is_voter(rank.sid) && world.quorum.has_weight(rank.sid);
+        let best = ranks.filter(can_win).max();
+        let best = best.ok_or_else(|| Failure("nobody can win".into()))?;
+        for at in 0..world.count() {
+            let outcome = world.outcome(at);
+            let vote = outcome.map(|outcome| (outcome.vote.leader, outcome.vote.round));
+            let sid = world.rank(at).sid;
+            // Who is no voter, or has no weight and ranks above, is told later, when it asks again.
+            let is_told = !can_win(&world.rank(at));
+            if vote != Some((best.sid, 1)) && !(is_told && vote.is_none()) {
+                return Err(Failure(format!(
+                    "{sid} has {outcome:?}, and not {best:?} in the first round"
+                )));
+            }
+        }
+        Ok(())
+    })();
+    (world, done)
+}
+
+#[test]
+fn those_who_start_together_elect_the_best_in_the_first_round() {
+    try_seeds(calm);
+}
+
+#[test]
+fn the_same_seed_has_the_same_history() {
+    for seed in 0..20 {
+        assert_eq!(storm(seed, true).0.history(), storm(seed, true).0.history());
+    }
+}

@@ -1,0 +1,193 @@
+//! Elections of real servers in which the program `election` is one of the voters, and whom its vote elects.
+
+use std::time::Duration;
+
+use quorum_cnx::{CnxManager, Sid};
+
+use crate::{
+    common::configure,
+    learner::Learner,
+    notification::{Notification, State},
+    patience::patiently,
+    server::{Ensemble, Server},
+    voter::Voter,
+};
+
+/// In ticks: longer than any test waits, so that a leader is still one when somebody looks.
+const INIT_LIMIT: u32 = 60;
+
+/// What a server says to `srvr` that neither leads nor follows.
+const NOT_SERVING: &str = "not currently serving requests";
+
+/// Follows with the data of the server that was elected, so that it serves and says by `srvr` what it is.
+#[track_caller]
+fn await_leader(
+    ensemble: &Ensemble,
+    server: &Server,
+    voter: i64,
+    elected: &serde_json::Value,
+    what: &str,
+) {
+    let leader = elected["leader"].as_i64().unwrap();
+    let zxid = elected["zxid"].as_str().unwrap().trim_start_matches("0x");
+    let zxid = i64::from_str_radix(zxid, 16).unwrap();
+    let epoch = elected["epoch"].as_i64().unwrap();
+    let _learner = Learner::follow(ensemble.quorum(leader).address, voter, zxid, epoch);
+    server.await_mode("leader");
+    server.print_elections(what);
+}
+
+#[test]
+fn a_lone_real_server_leads_by_the_vote_of_our_voter() {
+    let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
+    let server = ensemble.start(2);
+    // Nobody answers it, and it tells so again and again.
+    server.await_said("Notification time out: 800 ms");
+    assert!(server.ask("srvr").unwrap().contains(NOT_SERVING));
+    assert_eq!(server.count_said("LEADER ELECTION TOOK"), 0);
+    let mut voter = Voter::start(&ensemble, 1, &["--follow-leader-port"]);
+    let elected = voter.await_elected(2);
+    assert_eq!(elected["by"], "votes");
+    server.await_said("LEADING - LEADER ELECTION TOOK");
+    voter.await_event("leader-reached");
+    await_leader(&ensemble, &server, 1, &elected, "(a) real server 2");
+    assert_eq!(voter.stats()["malformed"], 0);
+    voter.quit();
+}
+
+#[test]
+fn every_form_of_our_vote_is_understood_by_a_real_server() {
+    for format in ["28", "40"] {
+        let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
+        let server = ensemble.start(2);
+        let voter = Voter::start(&ensemble, 1, &["--format", format]);
+        voter.await_elected(2);
+        server.await_said("LEADING - LEADER ELECTION TOOK");
+    }
+}
+
+#[test]
+fn when_the_real_leader_dies_our_vote_elects_the_other_one() {
+    let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
+    let mut servers = [ensemble.start(2), ensemble.start(3)];
+    // Or ours and the one that is ready first would elect each other.
+    servers[0].await_mode("follower");
+    servers[1].await_mode("leader");
+    let voter = Voter::start(&ensemble, 1, &["--follow-leader-port"]);
+    voter.await_elected(3);
+    voter.await_event("leader-reached");
+
+    servers[1].process.kill();
+    voter.await_event("leader-lost");
+    let elected = voter.await_elected(2);
+    assert_eq!(elected["by"], "votes");
+    servers[0].await_said("LEADING - LEADER ELECTION TOOK");
+    let what = "(b) real server 2";
+    await_leader(&ensemble, &servers[0], 1, &elected, what);
+    voter.quit();
+}
+
+#[test]
+fn the_largest_sid_follows_when_it_has_less_than_the_others() {
+    let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
+    {
+        // They come to an epoch and to a transaction of which the third one knows nothing.
+        let servers = [ensemble.start(1), ensemble.start(2)];
+        servers[1].await_mode("leader");
+        servers[0].await_mode("follower");
+        servers[1].log_a_transaction();
+        let late = Voter::start(&ensemble, 3, &[]);
+        assert_eq!(late.await_elected(2)["by"], "told");
+    }
+    // Now all of them look. It has come to that epoch, and not to that transaction.
+    let last = ["--zxid", "0x100000000", "--follow-leader-port"];
+    let voter = Voter::start(&ensemble, 3, &last);
+    voter.await_line("its own vote", |line| {
+        line["event"] == "vote" && line["leader"] == 3
+    });
+    // Both have as much; the second one first, or the first one and ours would elect each other.
+    let second = ensemble.start(2);
+    let elected = voter.await_elected(2);
+    assert_eq!(
+        (&elected["by"], &elected["epoch"]),
+        (&"votes".into(), &1.into())
+    );
+    assert_ne!(elected["zxid"], "0x100000000");
+    second.await_said("LEADING - LEADER ELECTION TOOK");
+    let first = ensemble.start(1);
+    first.await_mode("follower");
+    second.await_mode("leader");
+    first.print_elections("(d) real server 1");
+    second.print_elections("(d) real server 2");
+    println!("(d) ours, server 3: {elected}");
+    voter.quit();
+}
+
+/// The messages of `FLEMalformedNotificationMessageTest`, and all beginnings of a real one.
+fn malformed(vote: &Notification) -> Vec<Vec<u8>> {
+    let whole = vote.write();
+    let config_length = |length: i32| {
+        let mut bytes = whole.clone();
+        bytes[40..44].copy_from_slice(&length.to_be_bytes());
+        bytes
+    };
+    let invalid = Notification {
+        config: "my very invalid config string".into(),
+        ..vote.clone()
+    };
+    let mut all = vec![
+        whole[..12].to_vec(),
+        config_length(-123),
+        config_length(10_000),
+        invalid.write(),
+        whole[..30].to_vec(),
+    ];
+    let is_none = |length: &usize| ![28, 36].contains(length);
+    let beginnings = (1..whole.len()).filter(is_none);
+    all.extend(beginnings.map(|length| whole[..length].to_vec()));
+    all
+}
+
+#[test]
+fn malformed_notifications_are_counted_and_the_election_goes_on() {
+    let ensemble = Ensemble::new(3);
+    let mut voter = Voter::start(&ensemble, 2, &[]);
+    let listener = ensemble.election(3).listen();
+    let builder = configure(3, &ensemble.elections()).listener(listener);
+    let ours = CnxManager::start(builder.build().unwrap()).unwrap();
+    patiently("they are linked", || ours.connected_to_peer(Sid(2)));
+    // What it says is for itself, and is worth less than what it has; it counts nowhere but where the test looks.
+    let vote = Notification {
+        state: State::Looking,
+        leader: 3,
+        zxid: 0,
+        round: 1,
+        peer_epoch: -1,
+        config: "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nversion=0".into(),
+    };
+    let all = malformed(&vote);
+    for (count, bytes) in (1..).zip(&all) {
+        ours.to_send(Sid(2), bytes.clone()).unwrap();
+        let line = voter.await_event("malformed");
+        assert_eq!((&line["count"], &line["from"]), (&count.into(), &3.into()));
+        assert!(!line["why"].as_str().unwrap().is_empty());
+    }
+    let vote = Notification {
+        peer_epoch: 0,
+        ..vote
+    };
+    ours.to_send(Sid(2), vote.write()).unwrap();
+    voter.await_elected(3);
+    assert_eq!(voter.stats()["malformed"], all.len());
+    // As seen from outside: it says that it follows.
+    ours.to_send(Sid(2), vote.write()).unwrap();
+    let mut last = None;
+    patiently("it answers", || {
+        while let Ok(message) = ours.recv_timeout(Duration::from_millis(1)) {
+            last = Some(Notification::read(&message.payload));
+        }
+        last.as_ref()
+            .is_some_and(|last| last.state == State::Following && last.leader == 3)
+    });
+    voter.quit();
+}
