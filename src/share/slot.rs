@@ -81,6 +81,7 @@ impl Writer<Slot> {
 
 impl Slot {
     /// An accepted frame of which nothing has left is not begun: it goes back to the slot, where a newer one wins.
+    #[inline]
     fn unbegin(&mut self, begun: Option<Begun>, spent: &mut Spent) -> Option<Begun> {
         match begun {
             Some(begun) if begun.done == 0 && begun.fresh => {
@@ -109,6 +110,7 @@ impl Store for Slot {
     }
 
     /// What has begun, unless nothing of it has left and the slot is newer.
+    #[inline]
     fn choose(&mut self, begun: Option<Begun>, spent: &mut Spent) -> Option<Begun> {
         match self.unbegin(begun, spent) {
             Some(begun) if begun.done > 0 || self.next.is_none() => Some(begun),
@@ -143,6 +145,7 @@ impl Store for Slot {
     }
 
     /// It is the last from now on; the one before is done with.
+    #[inline]
     fn finished(&mut self, begun: Begun, spent: &mut Spent) {
         if begun.fresh {
             self.tally.written += 1;
@@ -192,6 +195,7 @@ impl Begun {
 }
 
 impl Load for Begun {
+    #[inline]
     fn write_to(&mut self, wire: &dyn Wire) -> Progress {
         // The public calls refuse longer frames.
         let len = u32::try_from(self.frame.len()).expect("a frame is at most 512 KiB long");
