@@ -19,7 +19,7 @@ use crate::{
     batch::Burst,
     config,
     error::SendError,
-    limits::{FRAME_BYTES_MAX, WHOLE_FRAME_BYTES},
+    limits::{FRAME_BYTES_MAX, QUEUE_RUN_BYTES},
     manager::Sent,
     proto::{Address, PeerId, Sid},
     share::{Ask, Doorbell, Inbox, Notes, Outbox, Put},
@@ -172,6 +172,7 @@ impl Shared {
         }
     }
 
+    #[inline]
     fn member(&self, sid: Sid) -> Option<&Arc<Peer>> {
         let index = self.sids.binary_search(&sid).ok()?;
         Some(&self.members[index])
@@ -231,8 +232,8 @@ impl Shared {
     pub(crate) fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<Sent, SendError> {
         check(frame.len())?;
         match self.member(sid) {
-            // One that is to be kept whole, or written at once, is copied before anything is locked.
-            Some(peer) if frame.len() < WHOLE_FRAME_BYTES && peer.outbox.is_queue() => {
+            // One that would fill a run, or is written at once, is copied before anything is locked.
+            Some(peer) if frame.len() < QUEUE_RUN_BYTES / 2 && peer.outbox.is_queue() => {
                 let (_, put, ask) = peer.outbox.put_all(&[frame]);
                 self.see_to(peer, ask);
                 self.receipt(peer, put)
@@ -289,6 +290,7 @@ impl Shared {
         self.receipt(peer, put).map(|_| taken)
     }
 
+    #[inline]
     fn see_to(&self, peer: &Arc<Peer>, ask: Ask) {
         match ask {
             Ask::Nothing => {}
@@ -298,6 +300,7 @@ impl Shared {
         }
     }
 
+    #[inline]
     fn receipt(&self, peer: &Peer, put: Put) -> Result<Sent, SendError> {
         match put {
             Put::Written => Ok(Sent::Written),

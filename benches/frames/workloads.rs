@@ -130,6 +130,7 @@ impl Workload {
                 variant(Way::Raw, How::Chunks),
                 write,
                 variant(Way::Handler, How::Block),
+                variant(Way::Loop, How::Block),
                 variant(Way::Inbox, How::Block),
             ],
             Self::FanOut => vec![

@@ -129,6 +129,7 @@ impl Outbox {
     }
 
     /// Takes the first of these frames, as many as there is room for: their number, with what became of the last.
+    #[inline]
     pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         if let Kind::Queue(queue) = &self.kind {
             let done = queue.put_all(frames);
@@ -237,6 +238,7 @@ impl Outbox {
         has_room
     }
 
+    #[inline]
     fn tell_room(&self) {
         if self.sleepers.load(Ordering::Relaxed) > 0 && self.has_room() {
             // Whoever has found no room is asleep once we have had this.

@@ -76,6 +76,7 @@ impl Writer<Queue> {
     }
 
     /// Takes the first of these frames, as many as there is room for: their number, and [`Put::Full`] if it is 0.
+    #[inline]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         let need: usize = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
         let mut state = self.lock();
@@ -97,6 +98,7 @@ impl Writer<Queue> {
     }
 
     /// Counts frames that were taken, and has them written.
+    #[inline]
     fn accepted(&self, mut state: MutexGuard<'_, super::pen::State<Queue>>, frames: usize) -> Ask {
         state.store.tally.accepted += frames as u64;
         state.store.frames += frames as u64;
@@ -154,6 +156,7 @@ impl Queue {
     }
 
     /// The usual case: there is room for all of them in the last run. Returns whether it was.
+    #[inline]
     fn encode_all(&mut self, frames: &[&[u8]], need: usize) -> bool {
         let Some(Piece::Run {
             bytes,

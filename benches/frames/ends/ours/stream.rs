@@ -1,15 +1,16 @@
 //! Every frame, in order, through the queue: one a call or many a call.
 //!
-//! The sender is a thread of the application; the receiver is a handler, or an application at an inbox.
+//! The sender is a thread of the application, which perhaps turns the loop itself; the receiver is a handler, or an application
+//! at an inbox.
 
 use std::{io, sync::Arc, time::Duration};
 
-use quorum_cnx::{Config, Handle, SendError, limits};
+use quorum_cnx::{Config, EventLoop, Handle, SendError, limits};
 use serde_json::{Map, Value};
 
 use super::{
     flow,
-    setup::{DRIVER, SERVER, driver_builder, finish, serving_builder, wait_linked},
+    setup::{DRIVER, Halt, Ignore, SERVER, driver_builder, finish, serving_builder, wait_linked},
 };
 use crate::{
     ends::{
@@ -19,6 +20,7 @@ use crate::{
         workers::Workers,
     },
     failure::While,
+    variants::Way,
 };
 
 /// What may wait for the application at the receiving end, about: as much as no frame is lost for which it is only late.
@@ -29,6 +31,9 @@ const INBOX_FRAMES_MAX: usize = 1 << 20;
 
 /// How long the sender waits for room before it looks whether it is over.
 const ROOM: Duration = Duration::from_millis(100);
+
+/// Who turns the loop himself does so once in so many calls, if there is always room.
+const CALLS_PER_TURN: u32 = 4096;
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (builder, at) = serving_builder(task, [DRIVER])?;
@@ -46,46 +51,76 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let bytes = limits::QUEUE_BYTES;
     let config: Config = finish(builder.outbox(quorum_cnx::Outbox::Queue { bytes }))?;
     let mut workers = Workers::default();
-    let halt = flow::start_sender(task, config, &mut workers)?;
-    wait_linked(control, &mut workers, &halt.0, [SERVER])?;
-    let (owned, handle) = (task.clone(), halt.0.clone());
-    workers.spawn("sender", move || {
-        let sent = if owned.frames_per_call == 1 {
-            send_one_by_one(&owned, &handle)
-        } else {
-            send_many(&owned, &handle)
-        };
-        match sent {
-            Err(SendError::Halted) => Ok(()),
-            other => other.context("sending"),
-        }
-    })?;
+    let owned = task.clone();
+    let halt = if task.variant.way == Way::Loop {
+        let mut event_loop = EventLoop::new(config, Ignore).context("starting the loop")?;
+        let halt = Halt(event_loop.handle().clone());
+        workers.spawn("application", move || {
+            send_by_turns(&owned, &mut event_loop)
+        })?;
+        wait_linked(control, &mut workers, &halt.0, [SERVER])?;
+        halt
+    } else {
+        let halt = flow::start_sender(task, config, &mut workers)?;
+        wait_linked(control, &mut workers, &halt.0, [SERVER])?;
+        let handle = halt.0.clone();
+        workers.spawn("sender", move || {
+            let sent = send(&owned, &handle, |is_full| {
+                if is_full {
+                    handle.wait_for_room(SERVER, ROOM)?;
+                }
+                Ok(())
+            });
+            over(sent)
+        })?;
+        halt
+    };
     flows::measure_sent(control, &mut workers, at, || {
         let sent = halt.0.stats().sent;
         [sent.accepted, sent.written, sent.superseded]
     })
 }
 
-/// A call for each frame, until the loop halts.
-fn send_one_by_one(task: &Task, handle: &Handle) -> Result<(), SendError> {
-    let mut payload = vec![b'x'; task.bytes()];
-    for number in 1.. {
-        number_it(&mut payload, number);
-        loop {
-            match handle.to_send_slice(SERVER, &payload) {
-                Ok(_) => break,
-                Err(SendError::Full) => {
-                    handle.wait_for_room(SERVER, ROOM)?;
-                }
-                Err(error) => return Err(error),
-            }
+/// The application's own thread turns the loop where there is no room, and now and then, to see what else there is.
+fn send_by_turns(task: &Task, event_loop: &mut EventLoop<Ignore>) -> io::Result<()> {
+    let handle = event_loop.handle().clone();
+    let mut turn = |timeout| match event_loop.turn(Some(timeout)) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(SendError::Halted),
+    };
+    while !handle.connected_to_peer(SERVER) {
+        if turn(ROOM).is_err() {
+            return Ok(());
         }
     }
-    Ok(())
+    let mut calls = 0_u32;
+    let sent = send(task, &handle, |is_full| {
+        if is_full {
+            return turn(ROOM);
+        }
+        calls = calls.wrapping_add(1);
+        if calls % CALLS_PER_TURN == 0 {
+            turn(Duration::ZERO)?;
+        }
+        Ok(())
+    });
+    over(sent)
 }
 
-/// A call for so many frames, until the loop halts.
-fn send_many(task: &Task, handle: &Handle) -> Result<(), SendError> {
+/// That the loop halts is no failure.
+fn over(sent: Result<(), SendError>) -> io::Result<()> {
+    match sent {
+        Err(SendError::Halted) => Ok(()),
+        other => other.context("sending"),
+    }
+}
+
+/// So many frames a call, until the loop halts. `between` is told after each call whether there was no room.
+fn send(
+    task: &Task,
+    handle: &Handle,
+    mut between: impl FnMut(bool) -> Result<(), SendError>,
+) -> Result<(), SendError> {
     let mut payloads = vec![vec![b'x'; task.bytes()]; task.frames_per_call as usize];
     let mut number = 0;
     loop {
@@ -93,17 +128,26 @@ fn send_many(task: &Task, handle: &Handle) -> Result<(), SendError> {
             number += 1;
             number_it(payload, number);
         }
+        if let [payload] = &payloads[..] {
+            while let Err(error) = handle.to_send_slice(SERVER, payload) {
+                if error != SendError::Full {
+                    return Err(error);
+                }
+                between(true)?;
+            }
+            between(false)?;
+            continue;
+        }
         let frames: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
         let mut left = &frames[..];
         while !left.is_empty() {
             match handle.to_send_all(SERVER, left) {
                 Ok(taken) => left = &left[taken..],
-                Err(SendError::Full) => {
-                    handle.wait_for_room(SERVER, ROOM)?;
-                }
+                Err(SendError::Full) => between(true)?,
                 Err(error) => return Err(error),
             }
         }
+        between(false)?;
     }
 }
 
