@@ -34,6 +34,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// How many make the count steady.
     pub(crate) frames: u64,
+    /// By how many percent more than others it may differ from the baseline: how a socket cuts a burst is chance.
+    pub(crate) slack: f64,
     pub(crate) run: fn(u64) -> Result<(), Failure>,
 }
 
@@ -68,11 +70,14 @@ pub(crate) const CASES: [Case; 17] = [
     }),
     case("inbox: loopback 64 B, try_recv", 20_480, inbox_one_by_one),
     case("inbox: loopback 64 B, recv_all", 20_480, inbox_all),
-    case(
-        "manager: bursts of 64 B by a socket, recv_all",
-        10_240,
-        manager,
-    ),
+    Case {
+        slack: 20.0,
+        ..case(
+            "manager: bursts of 64 B by a socket, recv_all",
+            10_240,
+            manager,
+        )
+    },
     case("turn: 64 B in, answer out", 5_000, |n| echo(1, n)),
     case("turn: 16 times 64 B in, answers out", 20_480, |n| {
         echo(16, n)
@@ -82,7 +87,12 @@ pub(crate) const CASES: [Case; 17] = [
 ];
 
 const fn case(name: &'static str, frames: u64, run: fn(u64) -> Result<(), Failure>) -> Case {
-    Case { name, frames, run }
+    Case {
+        name,
+        frames,
+        slack: 0.0,
+        run,
+    }
 }
 
 /// How a frame is put.

@@ -124,7 +124,7 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
         show(case, count, kept.as_ref(), growth);
         match growth {
             None => unknown.push(case.name),
-            Some(growth) if growth > limit => grown.push(case.name),
+            Some(growth) if growth > limit + case.slack => grown.push(case.name),
             Some(_) => {}
         }
         counts.insert(case.name.to_owned(), (count * 10.0).round() / 10.0);
