@@ -79,8 +79,8 @@ pub enum Outbox {
     #[default]
     Latest,
     /// All frames in order, up to `bytes` with their prefixes of 4 bytes; then the sender is told
-    /// ([`SendError::Full`](crate::SendError::Full)) and decides. They are written by the loop, many with one system call, and
-    /// each only once: what the kernel had taken when a link ended may be lost, the rest goes over the next link.
+    /// ([`SendError::Full`](crate::SendError::Full)) and decides. Many are written with one system call, by the loop or by
+    /// whoever sends the last of [many](limits::QUEUE_RUN_BYTES), and each only once: what the kernel had taken when a link ended may be lost, the rest goes over the next link.
     Queue {
         /// For each peer; at least one frame of the greatest length must fit.
         bytes: usize,

@@ -104,8 +104,8 @@
 //!
 //! - [`Outbox::Latest`]: one slot. The frame is written on the thread that sends it, as soon as it is sent: for votes,
 //!   heartbeats, state of which only the newest counts.
-//! - [`Outbox::Queue`]: a stream. Frames are put together where they are sent, the loop writes hundreds with one system
-//!   call, and a sender that is too fast is told ([`SendError::Full`]). [`to_send_all`](Handle::to_send_all) puts many at
+//! - [`Outbox::Queue`]: a stream. Frames are put together where they are sent, and hundreds are written with one system call:
+//!   by whoever sends the last of 128 KiB, or by the loop, which is asked to write what waits. A sender that is too fast is told ([`SendError::Full`]). [`to_send_all`](Handle::to_send_all) puts many at
 //!   once, and [`recv_all`](CnxManager::recv_all) takes all that have come.
 //!
 //! In both, [`wait_for_room`](Handle::wait_for_room) lets a sender that must not lose a frame wait.

@@ -58,7 +58,7 @@ impl Handle {
 
     /// Holds out `frame` to `sid` as the latest message. Never waits for the network: the frame is written on this
     /// thread if the socket takes it, else it waits in the peer's one slot, where a newer frame replaces it. With
-    /// [`Outbox::Queue`](crate::Outbox::Queue) it goes behind those that wait, and the loop writes it.
+    /// [`Outbox::Queue`](crate::Outbox::Queue) it goes behind those that wait, and leaves together with others.
     ///
     /// A frame for a peer that is not linked waits for the link; with [`Dial::OnDemand`](crate::Dial::OnDemand) the
     /// peer is dialed for it. A frame for the own sid goes to the own inbox.
