@@ -31,7 +31,7 @@ pub enum Sent {
     /// The kernel has all of it.
     Written,
     /// It waits in the slot or has begun to leave. It may still be replaced by a newer one if it has not begun. In a
-    /// [queue](crate::Outbox::Queue) it waits for the loop, and is never replaced.
+    /// [queue](crate::Outbox::Queue) it waits for those in front of it, or has left with them, and is never replaced.
     Queued,
     /// It waits in the slot, where it has replaced an older frame, which is never sent.
     Superseded,
@@ -92,8 +92,8 @@ impl Handle {
     }
 
     /// Waits until a frame for `sid` would replace none and be taken: until the slot is free, or at least half of the
-    /// [queue](crate::Outbox::Queue). Returns whether it is, or the time has passed. On the loop's own thread, which alone
-    /// makes room, it does not wait.
+    /// [queue](crate::Outbox::Queue). Returns whether it is, or `false` when the time has passed. On the loop's own
+    /// thread, for which it would wait, it does not wait.
     ///
     /// # Errors
     ///

@@ -263,6 +263,7 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     thread::spawn(move || obey(&orders));
     if let Some(time) = cli.seconds {
         thread::spawn(move || {
+            // As long as the user has asked for.
             thread::sleep(time);
             order(&remotes, Command::Quit);
         });

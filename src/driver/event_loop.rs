@@ -102,8 +102,8 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     woken: bool,
     /// Who turned last.
     turner: Option<ThreadId>,
-    /// True exactly when the last turn took as many events as one may, or none at all, so that more may wait. Whoever nests this loop in
-    /// another that is edge-triggered, as mio is, has had his edge.
+    /// True exactly when the last turn took as many events as one may, or did not ask for any, so that more may wait.
+    /// Whoever nests this loop in another that is edge-triggered, as mio is, has had his edge.
     crowded: bool,
     /// True exactly when the loop was asked to halt.
     halting: bool,
@@ -385,9 +385,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         waited
     }
 
-    /// Reads the link that is most likely to have something, a few times, without asking whether it has: that is asked for
-    /// each time only by a loop that has more to do than to wait for an answer. Returns whether something came, and so the
-    /// turn has begun.
+    /// Reads the link that is most likely to have something, a few times, without asking first whether it has: who waits for
+    /// an answer is spared that request. Returns whether something came, and so the turn has begun.
     fn read_hot(&mut self) -> bool {
         let before = mem::take(&mut self.hot_turns);
         let Some(key) = self.hot.filter(|_| before < HOT_TURNS_MAX) else {

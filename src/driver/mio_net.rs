@@ -317,7 +317,7 @@ impl Wire for TcpStream {
 }
 
 /// A prefix and a payload of so few bytes in all are put together here: that costs less than to have the kernel do it (150 to
-/// 250 ns less of some 4 us, measured from 64 B to 1 KiB).
+/// 250 ns less of the 7.8 us of a write and its read, measured from 64 B to 1 KiB).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const SMALL_WRITE_BYTES: usize = 1280;
 
