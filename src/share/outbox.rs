@@ -129,7 +129,8 @@ impl Outbox {
     }
 
     /// Takes the first of these frames, as many as there is room for: their number, with what became of the last.
-    #[inline]
+    // Always: with one frame the loops below this are gone, and a quarter of all instructions of a call with them.
+    #[inline(always)]
     pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         if let Kind::Queue(queue) = &self.kind {
             let done = queue.put_all(frames);
@@ -240,7 +241,14 @@ impl Outbox {
 
     #[inline]
     fn tell_room(&self) {
-        if self.sleepers.load(Ordering::Relaxed) > 0 && self.has_room() {
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
+            self.wake_sleepers();
+        }
+    }
+
+    #[cold]
+    fn wake_sleepers(&self) {
+        if self.has_room() {
             // Whoever has found no room is asleep once we have had this.
             drop(lock(&self.bed));
             self.room.notify_all();

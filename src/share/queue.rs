@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::{
     outbox::{Ask, Put, Tally, Wire},
-    pen::{Load, Progress, Store, Writer},
+    pen::{Load, Progress, State, Store, Writer},
     sync::MutexGuard,
 };
 use crate::limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES};
@@ -76,44 +76,57 @@ impl Writer<Queue> {
     }
 
     /// Takes the first of these frames, as many as there is room for: their number, and [`Put::Full`] if it is 0.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
-        let need: usize = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
+        let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
         let mut state = self.lock();
-        let queue = &mut state.store;
-        if !queue.encode_all(frames, need) {
-            for (taken, frame) in frames.iter().enumerate() {
-                match queue.refusal(frame.len()) {
-                    None => queue.encode(frame),
-                    Some(refusal) if taken == 0 => return (0, refusal, Ask::Nothing),
-                    Some(_) => return (taken, Put::Queued, self.accepted(state, taken)),
-                }
+        if !state.store.encode_all(frames, need) {
+            return self.put_one_by_one(state, frames);
+        }
+        let ask = self.accepted(state, frames.len());
+        (frames.len(), Put::Queued, ask)
+    }
+
+    #[cold]
+    fn put_one_by_one(
+        &self,
+        mut state: MutexGuard<'_, State<Queue>>,
+        frames: &[&[u8]],
+    ) -> (usize, Put, Ask) {
+        for (taken, frame) in frames.iter().enumerate() {
+            match state.store.refusal(frame.len()) {
+                None => state.store.encode(frame),
+                Some(refusal) if taken == 0 => return (0, refusal, Ask::Nothing),
+                Some(_) => return (taken, Put::Queued, self.accepted(state, taken)),
             }
         }
-        (
-            frames.len(),
-            Put::Queued,
-            self.accepted(state, frames.len()),
-        )
+        let ask = self.accepted(state, frames.len());
+        (frames.len(), Put::Queued, ask)
     }
 
     /// Counts frames that were taken, and has them written.
-    #[inline]
-    fn accepted(&self, mut state: MutexGuard<'_, super::pen::State<Queue>>, frames: usize) -> Ask {
+    #[inline(always)]
+    fn accepted(&self, mut state: MutexGuard<'_, State<Queue>>, frames: usize) -> Ask {
         state.store.tally.accepted += frames as u64;
         state.store.frames += frames as u64;
         if !state.is_resting() {
             return state.want_link();
         }
         let queue = &mut state.store;
-        if queue.bytes < QUEUE_RUN_BYTES {
-            return if mem::replace(&mut queue.called, true) {
-                Ask::Nothing
-            } else {
-                Ask::Resume
-            };
+        if queue.bytes >= QUEUE_RUN_BYTES {
+            return self.write_here(state);
         }
-        let batch = queue.choose(None, &mut Spent::default());
+        if mem::replace(&mut queue.called, true) {
+            Ask::Nothing
+        } else {
+            Ask::Resume
+        }
+    }
+
+    /// Takes the pen, which rests.
+    #[cold]
+    fn write_here(&self, mut state: MutexGuard<'_, State<Queue>>) -> Ask {
+        let batch = state.store.begin();
         let (Some(wire), Some(batch)) = (state.take_pen(), batch) else {
             unreachable!("it rests, and something waits");
         };
@@ -156,7 +169,7 @@ impl Queue {
     }
 
     /// The usual case: there is room for all of them in the last run. Returns whether it was.
-    #[inline]
+    #[inline(always)]
     fn encode_all(&mut self, frames: &[&[u8]], need: usize) -> bool {
         let Some(Piece::Run {
             bytes,
