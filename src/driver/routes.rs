@@ -176,6 +176,8 @@ impl Routes {
             .iter()
             .filter(|address| !address.ip().is_unspecified())
             .copied()
+            // Whoever answers for a name may have thousands.
+            .take(ROUTES_MAX)
             .collect();
         if !addresses.is_empty() {
             place.known = addresses;
@@ -264,5 +266,25 @@ impl Route {
                 Step::Exhausted
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_thousands_of_addresses_is_known_by_a_few() {
+        let (peer, mut routes) = (PeerId(0), Routes::default());
+        routes.insert(peer, &[Address::new("everywhere", 3888)]);
+        let Step::Lookup(questions) = routes.start(peer, Instant::now()) else {
+            panic!("a name is looked up")
+        };
+        let addresses: Vec<SocketAddr> = (0..10_000_u32)
+            .map(|n| SocketAddr::new(IpAddr::from((n + 1).to_be_bytes()), 0))
+            .collect();
+        let (_, step) = routes.on_found(questions[0].0, &addresses).unwrap();
+        assert!(matches!(step, Some(Step::Connect(_))));
+        assert_eq!(routes.routes[&peer].places[0].known.len(), ROUTES_MAX);
     }
 }
