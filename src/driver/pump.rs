@@ -100,7 +100,8 @@ pub(crate) fn hello<S: Stream>(stream: &S, heard: &mut Vec<u8>) -> Result<Option
         match decode(heard) {
             Ok(None) => {}
             Ok(Some((hello, taken))) => {
-                heard.drain(..taken);
+                // In a buffer of its own size: it may be kept for as long as the connection, empty for instance.
+                *heard = heard.split_off(taken);
                 return Ok(Some(hello));
             }
             Err(why) => return Err(Pumped::End(Reason::BadChallenge(why))),
