@@ -98,7 +98,7 @@
 //! # Limits
 //!
 //! Everything that can grow has a bound with a name and a reason: see [`limits`] for the defaults and
-//! [`ConfigBuilder`] for what can be changed.
+//! [`ConfigBuilder`] for what can be changed. [`Config::max_memory`] is the sum of them.
 //!
 //! # Two outboxes
 //!
@@ -145,6 +145,7 @@ pub mod fuzzing;
 mod handler;
 pub mod limits;
 mod manager;
+mod memory;
 mod proto;
 mod share;
 mod shared;
