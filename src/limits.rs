@@ -45,8 +45,9 @@ pub const DIRECT_READ_BYTES: usize = 16 << 10;
 /// out: a member names itself as soon as it is connected, and needs its place for no longer than that takes.
 pub const PENDING_MAX: usize = 256;
 
-/// Connections accepted in one turn, so that a flood of them leaves time for the links.
-pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connections accepted in one turn, so that a flood of them leaves time for the links: each takes some 45 us until it is
+/// refused, and no less when more of them come in one turn.
+pub const ACCEPTS_PER_TURN: usize = 8;
 
 /// Turns in a row in which a loop that spins may read the link that spoke last before it asks who else is ready.
 pub const HOT_TURNS_MAX: u32 = 16;
