@@ -95,8 +95,8 @@ impl Config {
     ///     (1..=3).fold(builder, |builder, n| builder.server(Sid(n), format!("zk{n}:3888")))
     /// };
     /// // Mostly the inbox; and what 64 observers could make it hold.
-    /// assert_eq!(servers(0).build()?.max_memory() >> 20, 62);
-    /// assert_eq!(servers(64).build()?.max_memory() >> 20, 190);
+    /// assert_eq!(servers(0).build()?.max_memory() >> 20, 63);
+    /// assert_eq!(servers(64).build()?.max_memory() >> 20, 191);
     /// # Ok::<(), quorum_cnx::ConfigError>(())
     /// ```
     #[must_use]

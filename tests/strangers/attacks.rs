@@ -172,7 +172,7 @@ fn random_hellos(order: &Order, numbers: std::ops::Range<u64>) {
         let len = chance.below(64) as usize;
         let mut bytes: Vec<u8> = (0..len).map(|_| chance.next() as u8).collect();
         if chance.below(2) == 0 {
-            let version = [V1, V2, -chance.below(1 << 20).cast_signed()][chance.below(3) as usize];
+            let version = [V1, V2, -(chance.below(1 << 20) as i64)][chance.below(3) as usize];
             let length = match chance.below(4) {
                 0 => chance.next() as i32,
                 _ => bytes.len() as i32,
@@ -180,7 +180,7 @@ fn random_hellos(order: &Order, numbers: std::ops::Range<u64>) {
             bytes
                 .iter_mut()
                 .for_each(|byte| *byte = b"0123456789abc.:|"[usize::from(*byte % 16)]);
-            bytes = claiming(version, chance.next().cast_signed(), length, &bytes);
+            bytes = claiming(version, chance.next() as i64, length, &bytes);
         }
         bytes
     };
@@ -190,7 +190,7 @@ fn random_hellos(order: &Order, numbers: std::ops::Range<u64>) {
 /// Every member's sid, from where none of them is, with frames behind it.
 fn claims(order: &Order, numbers: std::ops::Range<u64>) {
     let hello = |n: u64| {
-        let sid = 1 + (n / 3 % 3).cast_signed();
+        let sid = 1 + (n / 3 % 3) as i64;
         let name = match n % 2 {
             0 => bare(sid),
             _ => versioned(V2, sid, "127.0.1.1:1"),
