@@ -4,23 +4,22 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::net::TcpStream;
 
 use crate::{attacks, role};
 
 /// How long a connection may take, or an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What an attack is given.
 #[derive(Clone)]
@@ -29,13 +28,15 @@ pub(crate) struct Order {
     /// How often it is to be done at least.
     pub(crate) count: u64,
     pub(crate) seed: u64,
+    /// When it ends also without having been done so often: those who are attacked may not answer.
+    until: Instant,
     stopped: Arc<AtomicBool>,
 }
 
 impl Order {
     /// Whether the attack is to go on, after it was done so often.
     pub(crate) fn goes_on(&self, done: u64) -> bool {
-        done < self.count || !self.is_stopped()
+        (done < self.count && Instant::now() < self.until) || !self.is_stopped()
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -76,6 +77,7 @@ fn parse(order: &Value, stopped: &Arc<AtomicBool>) -> Order {
         targets: targets.iter().map(address).collect(),
         count: order["count"].as_u64().expect("a number"),
         seed: order["seed"].as_u64().expect("a number"),
+        until: Instant::now() + Duration::from_secs(order["at_most"].as_u64().expect("a number")),
         stopped: Arc::clone(stopped),
     }
 }

@@ -51,7 +51,7 @@ fn silent(order: &Order) -> Done {
     let (mut kept, mut done) = (VecDeque::new(), Done::default());
     // Some for itself.
     let room = descriptors_max().saturating_sub(64).min(order.count) as usize;
-    while done.done < order.count {
+    while done.done < order.count && order.goes_on(done.done) {
         if let Ok(stream) = connect(done.done, order.target(done.done)) {
             kept.push_back(stream);
         }
@@ -76,7 +76,7 @@ fn dribble(order: &Order) -> Done {
     while order.goes_on(done.done) {
         let round = Instant::now();
         for n in 0..room {
-            if order.is_stopped() && done.done >= order.count {
+            if !order.goes_on(done.done) {
                 break;
             }
             let Some(place) = kept.get_mut(n) else {
