@@ -96,6 +96,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that neither acknowledges nor answers keepalive probes for this long is dead.
 pub const PEER_DEAD_AFTER: Duration = Duration::from_secs(5);
 
+/// How long after a loss the kernel begins to count the time of `TCP_USER_TIMEOUT`, on a fast network: with the first byte
+/// that it sends again, which may follow a probe. Both take 200 ms at least (`TCP_RTO_MIN`).
+pub const RESENT_AFTER: Duration = Duration::from_millis(400);
+
 /// The smallest `peer_dead_after`: the kernel counts keepalive in whole seconds, one idle and one probe at least.
 pub const PEER_DEAD_AFTER_MIN: Duration = Duration::from_secs(2);
 
@@ -168,6 +172,10 @@ const _: () = assert!(
 const _: () = assert!(
     ACCEPTS_PER_TURN > 0 && EVENTS_PER_TURN > ACCEPTS_PER_TURN,
     "accepting alone must not fill a turn"
+);
+const _: () = assert!(
+    RESENT_AFTER.as_millis() * 2 < PEER_DEAD_AFTER_MIN.as_millis(),
+    "most of the time a peer has to answer"
 );
 const _: () = assert!(
     BACKOFF_MIN.as_millis() <= BACKOFF_MAX.as_millis(),

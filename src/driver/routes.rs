@@ -231,6 +231,21 @@ impl Routes {
         }
     }
 
+    /// The peer is there, and the address that is being tried does not work or not yet: the next one, after the last the first
+    /// again. Returns the connection that was underway as well; nothing if none was.
+    pub(super) fn hurry(&mut self, peer: PeerId) -> Option<(LinkKey, Step)> {
+        let route = self.routes.get_mut(&peer)?;
+        let Dial::Connecting { link, rest } = &mut route.dial else {
+            return None;
+        };
+        let key = link.take()?;
+        let step = match rest.pop_front() {
+            Some(addr) => Step::Connect(addr),
+            None => route.connect(),
+        };
+        Some((key, step))
+    }
+
     /// The dial has succeeded or is given up. Returns the connection that was underway.
     pub(super) fn finish(&mut self, peer: PeerId) -> Option<LinkKey> {
         self.due.remove(&peer);

@@ -67,6 +67,8 @@ pub(crate) enum Action {
     Part { peer: PeerId },
     /// Connect to the peer; knock, if its sid is larger. One of `on_linked`, `on_knocked`, `on_dial_failed` follows.
     Dial { peer: PeerId },
+    /// Give up the connection that is being tried for the next one of the same attempt: the peer is there.
+    Hurry { peer: PeerId },
     /// Give the attempt up; none of them follows.
     Cancel { peer: PeerId },
     /// This connection is the peer's link from now on.
@@ -145,8 +147,14 @@ struct Challenger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempt {
     Rest,
-    Underway,
+    Underway { since: Instant },
     Waiting { until: Instant },
+}
+
+impl Attempt {
+    fn is_underway(self) -> bool {
+        matches!(self, Self::Underway { .. })
+    }
 }
 
 /// Who is linked, who is being dialed, who is left alone until when.
@@ -224,7 +232,7 @@ impl Roster {
             match peer.alone_until.filter(|until| *until > now) {
                 Some(until) => peer.attempt = Attempt::Waiting { until },
                 None => {
-                    peer.attempt = Attempt::Underway;
+                    peer.attempt = Attempt::Underway { since: now };
                     todo.push(Action::Dial { peer: id });
                 }
             }
@@ -233,13 +241,13 @@ impl Roster {
     }
 
     /// This peer is to be dialed now, linked or not.
-    pub(crate) fn initiate(&mut self, id: PeerId, todo: &mut Vec<Action>) {
+    pub(crate) fn initiate(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let peer = self.peer_mut(id);
-        if peer.kind == Kind::Observer || peer.attempt == Attempt::Underway {
+        if peer.kind == Kind::Observer || peer.attempt.is_underway() {
             return;
         }
         peer.wanted |= peer.link.is_none();
-        peer.attempt = Attempt::Underway;
+        peer.attempt = Attempt::Underway { since: now };
         todo.push(Action::Dial { peer: id });
         self.settle(id);
     }
@@ -269,7 +277,13 @@ impl Roster {
             self.part(id, todo);
             return;
         }
-        self.retry(id, now);
+        // The time that it took counts as time in which the peer was left alone: a network that is back after a silence is
+        // tried as often as one that refuses.
+        let since = match peer.attempt {
+            Attempt::Underway { since } => since,
+            Attempt::Rest | Attempt::Waiting { .. } => now,
+        };
+        self.retry(id, since);
     }
 
     /// An accepted connection has named itself.
@@ -392,7 +406,7 @@ impl Roster {
             }
             if let Attempt::Waiting { until } = peer.attempt {
                 if until <= now {
-                    peer.attempt = Attempt::Underway;
+                    peer.attempt = Attempt::Underway { since: now };
                     todo.push(Action::Dial { peer: id });
                 }
             }
@@ -425,7 +439,7 @@ impl Roster {
         }
         if self.guests >= self.rules.guests_max {
             let idle = |peer: &Peer| {
-                peer.kind == Kind::Guest && peer.link.is_none() && peer.attempt != Attempt::Underway
+                peer.kind == Kind::Guest && peer.link.is_none() && !peer.attempt.is_underway()
             };
             let Some((index, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
                 return Err(Reason::GuestsFull);
@@ -446,8 +460,12 @@ impl Roster {
                 return;
             }
         }
-        if peer.attempt == Attempt::Underway {
-            return;
+        if let Attempt::Underway { since } = peer.attempt {
+            // It merely crossed the knock, if it is young. An older one began when the way was not open, and its next packet
+            // is as far away as the kernel likes.
+            if !trusted || now.saturating_duration_since(since) < KNOCK_CROSSING {
+                return;
+            }
         }
         if let Some(until) = peer.deaf_until.filter(|until| *until > now) {
             if peer.link.is_none() {
@@ -466,7 +484,12 @@ impl Roster {
                 .backoff_min
                 .max(peer.backoff.next(&mut self.chance)),
         );
-        self.initiate(id, todo);
+        if peer.attempt.is_underway() {
+            peer.attempt = Attempt::Underway { since: now };
+            todo.push(Action::Hurry { peer: id });
+        } else {
+            self.initiate(id, now, todo);
+        }
     }
 
     /// Makes `link` the link of the peer, in place of an older one and of every attempt to get one.
@@ -488,7 +511,7 @@ impl Roster {
                 reason: Reason::OlderLives,
             });
         }
-        if peer.attempt == Attempt::Underway && (knocks || peer.kind == Kind::Observer) {
+        if peer.attempt.is_underway() && (knocks || peer.kind == Kind::Observer) {
             todo.push(Action::Cancel { peer: id });
         }
         peer.attempt = Attempt::Rest;
@@ -497,8 +520,8 @@ impl Roster {
         self.settle(id);
     }
 
-    /// A link or an attempt has ended: the peer is left alone for a while, and then dialed if it is wanted.
-    fn retry(&mut self, id: PeerId, now: Instant) {
+    /// A link or an attempt has ended: the peer is left alone for a while, counted from then, and dialed if it is wanted.
+    fn retry(&mut self, id: PeerId, from: Instant) {
         // The larger side goes first, so that its dial and a knock seldom cross.
         let patience = if self.knocks(id) {
             self.rules.backoff_min
@@ -506,7 +529,7 @@ impl Roster {
             Duration::ZERO
         };
         let peer = &mut self.peers[id.0 as usize];
-        let until = now + patience + peer.backoff.next(&mut self.chance);
+        let until = from + patience + peer.backoff.next(&mut self.chance);
         peer.alone_until = Some(until);
         peer.attempt = if peer.wanted && peer.link.is_none() {
             Attempt::Waiting { until }
@@ -563,7 +586,7 @@ impl Roster {
         let peer = &mut self.peers[id.0 as usize];
         let attempt = match peer.attempt {
             Attempt::Waiting { until } => Some(until),
-            Attempt::Rest | Attempt::Underway => None,
+            Attempt::Rest | Attempt::Underway { .. } => None,
         };
         let challenge = peer.challenger.as_ref().map(|challenger| challenger.until);
         let due = attempt.into_iter().chain(challenge).min();
@@ -923,6 +946,41 @@ mod tests {
         assert!(bench.next() <= Duration::from_millis(50));
     }
 
+    /// A silent network wastes the time of an attempt, in which it may have come back.
+    #[test]
+    fn the_time_of_an_attempt_that_nobody_answered_is_not_waited_for_again() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(SMALL);
+        for _ in 0..20 {
+            bench.pass(Duration::from_secs(5));
+            bench
+                .roster
+                .on_dial_failed(peer, bench.now, &mut bench.todo);
+            bench.pass(Duration::ZERO);
+            assert_eq!(bench.todo(), [Action::Dial { peer }]);
+        }
+    }
+
+    #[test]
+    fn a_knock_hurries_a_dial_that_is_no_longer_young() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(SMALL);
+        bench.hello(SMALL, true);
+        assert_eq!(bench.todo(), [], "the dial has crossed the knock");
+        bench.pass(KNOCK_CROSSING);
+        bench.hello(SMALL, false);
+        assert_eq!(bench.todo(), [], "a stranger can say so too");
+        for _ in 0..2 {
+            bench.hello(SMALL, true);
+            assert_eq!(bench.todo(), [Action::Hurry { peer }]);
+            bench.hello(SMALL, true);
+            assert_eq!(bench.todo(), [], "the dial is young again");
+            bench.pass(KNOCK_CROSSING);
+        }
+        let key = bench.linked(SMALL);
+        assert_eq!(bench.todo(), [Action::Up { peer, link: key }]);
+    }
+
     #[test]
     fn a_knock_that_leads_to_nothing_is_repeated() {
         let mut bench = Bench::started(rules());
@@ -959,8 +1017,8 @@ mod tests {
         let older = bench.linked(SMALL);
         bench.todo();
         let peer = bench.id(SMALL);
-        bench.roster.initiate(peer, &mut bench.todo);
-        bench.roster.initiate(peer, &mut bench.todo);
+        bench.roster.initiate(peer, bench.now, &mut bench.todo);
+        bench.roster.initiate(peer, bench.now, &mut bench.todo);
         assert_eq!(bench.todo(), [Action::Dial { peer }]);
         let newer = bench.linked(SMALL);
         let close = Action::Close {
