@@ -16,9 +16,9 @@ const NEAR: Sid = Sid(1);
 const FAR: Sid = Sid(2);
 
 /// Bytes of one run.
-const BYTES_MAX: usize = 3 << 19;
+const BYTES_MAX: usize = 5 << 17;
 /// Pieces of one run; the rest comes in one.
-const PIECES_MAX: usize = 2000;
+const PIECES_MAX: usize = 200;
 
 /// How a link comes to its end.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +144,7 @@ fn read(stream: &[u8], end: End, cut: &Cut) -> (Vec<Vec<u8>>, Reason) {
     }
     match end {
         End::Finish => outside.finish(line),
-        End::Reset => outside.reset(line),
+        End::Reset => outside.reset(line, std::io::ErrorKind::ConnectionReset),
     }
     while turn() {}
     let stats = event_loop.handle().stats();

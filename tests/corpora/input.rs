@@ -2,6 +2,8 @@
 //!
 //! Nothing is refused: what is missing at the end is zero.
 
+use quorum_cnx::limits::FRAME_BYTES_MAX;
+
 #[derive(Debug)]
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
@@ -21,12 +23,15 @@ impl<'a> Input<'a> {
         taken
     }
 
-    /// The length of something: 1 to 524 288 in two bytes, the small ones exactly.
+    /// The length of something, in two bytes: 1 to 524 288, mostly few.
     pub(crate) fn size(&mut self) -> usize {
-        let size = usize::from(u16::from_be_bytes([self.byte(), self.byte()]));
-        match size.checked_sub(1 << 15) {
-            None => size + 1,
-            Some(large) => (large + 1) << 4,
-        }
+        let (high, low) = (usize::from(self.byte()), usize::from(self.byte()));
+        let less_one = match high {
+            0..192 => (high & 3) << 8 | low,
+            // Around what is read straight into its own buffer.
+            192..248 => (high - 192) << 9 | low,
+            248.. => (high - 247) * (FRAME_BYTES_MAX / 8) - 1 - low,
+        };
+        less_one + 1
     }
 }

@@ -4,13 +4,13 @@
 //! are sent through a slot or a queue; links are dropped; time passes; the loop halts. What the promises of the crate page say
 //! holds whatever happens, and is checked from outside.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, io::ErrorKind, net::SocketAddr, time::Duration};
 
 use quorum_cnx::{Config, Event, EventLoop, Outbox, Replace, SendError, Sid, Unknown, limits};
 
 use crate::{
     input::Input,
-    net::{Inside, Outside, Recorder, Told},
+    net::{Fault, Inside, Outside, Recorder, Told},
 };
 
 const OWN: Sid = Sid(5);
@@ -26,7 +26,8 @@ const STEPS_MAX: usize = 400;
 
 pub(crate) fn check(bytes: &[u8]) {
     let mut input = Input(bytes);
-    let mut run = Run::new(input.byte());
+    let flags = input.byte();
+    let mut run = Run::new(flags);
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;
@@ -34,7 +35,11 @@ pub(crate) fn check(bytes: &[u8]) {
         run.step(&mut input);
     }
     run.settle();
-    run.halt();
+    if flags & 16 == 0 {
+        run.halt();
+    } else {
+        run.die();
+    }
 }
 
 /// One loop and its surroundings.
@@ -110,7 +115,9 @@ impl Run {
             }
             7 => {
                 if let Some(line) = self.line(input) {
-                    self.outside.reset(line);
+                    let to_writers = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+                    let to_writers = to_writers[usize::from(input.byte() & 1)];
+                    self.outside.reset(line, to_writers);
                 }
             }
             8 | 9 => {
@@ -119,9 +126,9 @@ impl Run {
                 }
             }
             10 => {
+                // Perhaps not even enough for the initial message.
                 let flags = input.byte();
-                // Enough for the initial message at least, as the kernel has.
-                self.outside.answer_dials(flags & 3 != 0, 64 + input.size());
+                self.outside.answer_dials(flags & 3 != 0, input.size());
             }
             11 | 12 => self.send(input),
             13 => self.send_many(input),
@@ -213,15 +220,20 @@ impl Run {
 
     fn order(&self, what: u8) {
         let handle = self.event_loop.handle();
-        match what % 4 {
+        match what % 8 {
             0 => handle.soft_halt(),
             1 => handle.connect_all(),
             2 => handle
-                .initiate_connection(peer(what >> 2))
+                .initiate_connection(peer(what >> 3))
                 .expect("it is known and runs"),
-            _ => handle
-                .connect_one(peer(what >> 2))
+            3 => handle
+                .connect_one(peer(what >> 3))
                 .expect("it is known and runs"),
+            // One after the other, so that nobody else has a chance.
+            4 => (0..9).for_each(|_| self.outside.refuse(Fault::Accept)),
+            5 => self.outside.refuse(Fault::Dial),
+            6 => self.outside.refuse(Fault::Watch),
+            _ => self.outside.refuse(Fault::Shutdown),
         }
     }
 
@@ -380,6 +392,22 @@ impl Run {
             (stats.sent.waiting, stats.pending, stats.connections),
             (0, 0, 0)
         );
+    }
+
+    /// The system does what a loop cannot go on after.
+    fn die(mut self) {
+        let handle = self.event_loop.handle().clone();
+        self.outside.refuse(Fault::Wait);
+        for _ in 0..2 {
+            assert!(self.event_loop.turn(None).is_err());
+            assert!(handle.has_died());
+        }
+        assert_eq!(handle.to_send(SMALL, "late"), Err(SendError::Halted));
+        assert!(handle.linked_peers().is_empty());
+        let sent = handle.stats().sent;
+        assert!(sent.balances() && sent.waiting == 0, "{sent:?}");
+        drop(self.event_loop);
+        assert!(!self.outside.holds_lines(), "something is left open");
     }
 }
 

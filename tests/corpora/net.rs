@@ -29,9 +29,21 @@ struct World {
     ready: Vec<Ready>,
     lookups: VecDeque<(u64, String)>,
     found: VecDeque<Found>,
+    /// What the system refuses next.
+    faults: Vec<Fault>,
     /// Where the loop wanted to go: hosts that it asked for, addresses that it dialed.
     sought: Vec<String>,
     is_open: bool,
+}
+
+/// What a system can refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Accept,
+    Dial,
+    Watch,
+    Shutdown,
+    Wait,
 }
 
 /// One connection.
@@ -51,6 +63,8 @@ pub(crate) struct Line {
     full: bool,
     token: Option<usize>,
     fate: Fate,
+    /// What a writer is told once it is reset.
+    broken: io::ErrorKind,
     /// True exactly when the loop has ended its side, or the line.
     pub(crate) closed: bool,
 }
@@ -98,9 +112,11 @@ impl Outside {
         self.lock().end(line, Fate::Finished);
     }
 
-    /// The connection breaks.
-    pub(crate) fn reset(&self, line: usize) {
-        self.lock().end(line, Fate::Reset);
+    /// The connection breaks, which a writer may be told in other words than a reader.
+    pub(crate) fn reset(&self, line: usize, to_writers: io::ErrorKind) {
+        let mut world = self.lock();
+        world.lines[line].broken = to_writers;
+        world.end(line, Fate::Reset);
     }
 
     /// The far end takes so many bytes more.
@@ -136,6 +152,11 @@ impl Outside {
         }
     }
 
+    /// The next call of this kind fails.
+    pub(crate) fn refuse(&self, fault: Fault) {
+        self.lock().faults.push(fault);
+    }
+
     pub(crate) fn pass(&self, time: Duration) {
         self.lock().now += time;
     }
@@ -160,14 +181,28 @@ impl Outside {
         found.expect("the loop names addresses that exist")
     }
 
-    /// Whether the loop holds a line or a door open.
+    /// Whether the loop holds a door open, or a line.
     pub(crate) fn holds_something(&self) -> bool {
-        let world = self.lock();
-        world.is_open || world.lines.iter().any(|line| line.token.is_some())
+        self.lock().is_open || self.holds_lines()
+    }
+
+    /// Whether the loop holds a line open.
+    pub(crate) fn holds_lines(&self) -> bool {
+        self.lock().lines.iter().any(|line| line.token.is_some())
     }
 }
 
 impl World {
+    fn fails(&mut self, fault: Fault) -> io::Result<()> {
+        match self.faults.iter().position(|next| *next == fault) {
+            Some(at) => {
+                self.faults.swap_remove(at);
+                Err(io::ErrorKind::OutOfMemory.into())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn open(&mut self, addr: SocketAddr, fate: Fate) -> usize {
         self.lines.push(Line {
             addr,
@@ -179,6 +214,7 @@ impl World {
             full: false,
             token: None,
             fate,
+            broken: io::ErrorKind::ConnectionReset,
             closed: false,
         });
         self.lines.len() - 1
@@ -233,7 +269,9 @@ impl Net for Inside {
     }
 
     fn wait(&mut self, _: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
-        ready.append(&mut self.0.lock().ready);
+        let mut world = self.0.lock();
+        world.fails(Fault::Wait)?;
+        ready.append(&mut world.ready);
         Ok(())
     }
 
@@ -248,6 +286,7 @@ impl Net for Inside {
 
     fn accept(&mut self, _: usize) -> io::Result<(End, SocketAddr)> {
         let mut world = self.0.lock();
+        world.fails(Fault::Accept)?;
         let line = world.waiting.pop_front();
         let line = line.ok_or(io::ErrorKind::WouldBlock)?;
         Ok((End(self.0.clone(), line), world.lines[line].addr))
@@ -260,12 +299,14 @@ impl Net for Inside {
     fn dial(&mut self, to: SocketAddr) -> io::Result<End> {
         let mut world = self.0.lock();
         world.sought.push(to.to_string());
+        world.fails(Fault::Dial)?;
         let line = world.open(to, Fate::Connecting);
         Ok(End(self.0.clone(), line))
     }
 
     fn watch(&mut self, stream: &End, token: usize) -> io::Result<()> {
         let mut world = self.0.lock();
+        world.fails(Fault::Watch)?;
         world.lines[stream.1].token = Some(token);
         // As epoll does, for what was there before.
         world.report(stream.1, false);
@@ -299,7 +340,7 @@ impl Wire for End {
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let line = &mut self.0.lock().lines[self.1];
         if line.fate == Fate::Reset {
-            return Err(io::ErrorKind::ConnectionReset.into());
+            return Err(line.broken.into());
         }
         if line.room == 0 {
             line.full = true;
@@ -335,17 +376,21 @@ impl Stream for End {
     }
 
     fn connected(&self) -> io::Result<bool> {
-        match self.0.lock().lines[self.1].fate {
+        let line = &self.0.lock().lines[self.1];
+        match line.fate {
             Fate::Connecting => Ok(false),
             Fate::Open | Fate::Finished => Ok(true),
             Fate::Refused => Err(io::ErrorKind::ConnectionRefused.into()),
-            Fate::Reset => Err(io::ErrorKind::ConnectionReset.into()),
+            // The error may have been told before.
+            Fate::Reset if line.broken == io::ErrorKind::BrokenPipe => Ok(false),
+            Fate::Reset => Err(line.broken.into()),
         }
     }
 
     fn shutdown(&self, _: Shutdown) -> io::Result<()> {
-        self.0.lock().lines[self.1].closed = true;
-        Ok(())
+        let mut world = self.0.lock();
+        world.lines[self.1].closed = true;
+        world.fails(Fault::Shutdown)
     }
 
     fn abort(&self) -> io::Result<()> {
