@@ -139,9 +139,6 @@ mod batch;
 mod config;
 mod driver;
 mod error;
-#[cfg(any(all(test, not(loom)), fuzzing))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod handler;
 pub mod limits;
 mod manager;

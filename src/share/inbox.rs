@@ -353,6 +353,29 @@ mod tests {
     }
 
     #[test]
+    fn all_who_wait_are_woken_by_what_comes_at_once() {
+        let inbox = Arc::new(Inbox::new(Room::for_items(2)));
+        let sleepers = [(); 2].map(|()| {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || inbox.pop(Wait::Forever))
+        });
+        while lock(&inbox.state).sleepers < sleepers.len() {
+            thread::yield_now();
+        }
+        inbox.push(1..3);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !sleepers.iter().all(thread::JoinHandle::is_finished) {
+            assert!(Instant::now() < deadline, "somebody sleeps on");
+            thread::yield_now();
+        }
+        let taken: Vec<_> = sleepers.map(|sleeper| sleeper.join().unwrap()).into();
+        assert!(
+            taken.contains(&Ok(1)) && taken.contains(&Ok(2)),
+            "{taken:?}"
+        );
+    }
+
+    #[test]
     fn a_parcel_larger_than_the_room_leaves_its_newest() {
         let inbox = Inbox::new(Room::for_items(2));
         inbox.push(0..1);

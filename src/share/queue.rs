@@ -178,8 +178,8 @@ impl Queue {
         else {
             return false;
         };
-        if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > self.bytes_max || self.closed
-        {
+        // A closed queue has no pieces.
+        if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > self.bytes_max {
             return false;
         }
         bytes.reserve(need);
@@ -661,6 +661,16 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_takes_nothing_of_something_is_broken() {
+        let queue = queue(1000);
+        queue.attach(Arc::new(Stuck));
+        assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
+        assert_eq!(queue.resume(), Ask::Broken);
+        assert_eq!(queue.broken(), Some(io::ErrorKind::WriteZero));
+        assert_eq!(queue.tally().waiting, 1);
+    }
+
+    #[test]
     fn a_closed_queue_takes_nothing_and_discards_what_waits() {
         let queue = queue(1000);
         queue.attach(Pipe::with_room(9));
@@ -670,6 +680,10 @@ mod tests {
         queue.resume();
         queue.close();
         assert_eq!(queue.put(frame(4)), (Put::Closed, Ask::Nothing));
+        assert_eq!(
+            queue.put_all(&[&[0][..]; 2]),
+            (0, Put::Closed, Ask::Nothing)
+        );
         assert_eq!((queue.tally().written, queue.tally().discarded), (1, 2));
         assert_balance(queue.tally());
     }
