@@ -130,37 +130,34 @@ fn nothing_is_left_lying_about() {
     }
 }
 
-/// The feature table names the test behind each row as `file: test`, where the file is one under `tests` or `src`.
+/// Tables name the tests behind their rows as `file: test`, where the file is one under `tests` or `src`.
 #[test]
-fn every_test_that_the_readme_names_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+fn every_test_that_a_table_names_is_there() {
     let sources: Vec<(String, String)> = [files("src", "rs"), files("tests", "rs")].concat();
-    let mut rows = 0;
-    for row in readme
-        .lines()
-        .filter(|line| line.starts_with("| `") || line.starts_with("| "))
-    {
-        let Some(shown) = row.split('|').rev().nth(1) else {
-            continue;
-        };
-        let mut named = false;
-        for reference in shown.split('`').skip(1).step_by(2) {
-            let Some((file, test)) = reference.split_once(": ") else {
-                continue;
-            };
-            named = true;
-            let found = sources.iter().any(|(path, text)| {
-                path.ends_with(&format!("{file}.rs")) && text.contains(&format!("fn {test}("))
-            });
-            assert!(
-                found,
-                "the README names `{reference}`, which does not exist"
-            );
+    for (page, rows_min) in [("README.md", 12), ("tests/README.md", 35)] {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let text = fs::read_to_string(&page).unwrap();
+        let mut rows = 0;
+        for row in text.lines().filter(|line| line.starts_with("| ")) {
+            let mut names_one = false;
+            for reference in row.split('`').skip(1).step_by(2) {
+                let Some((file, test)) = reference.split_once(": ") else {
+                    continue;
+                };
+                names_one = true;
+                let found = sources.iter().any(|(path, text)| {
+                    path.ends_with(&format!("{file}.rs")) && text.contains(&format!("fn {test}("))
+                });
+                assert!(found, "{}: there is no `{reference}`", page.display());
+            }
+            rows += usize::from(names_one);
         }
-        rows += usize::from(named);
+        assert!(
+            rows >= rows_min,
+            "{}: only {rows} rows name a test",
+            page.display()
+        );
     }
-    assert!(rows >= 12, "only {rows} rows of the README name a test");
 }
 
 /// What a program that uses the library is built of besides, and under which licence. The same list stands in `deny.toml`,
