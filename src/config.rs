@@ -13,6 +13,7 @@ use crate::{
     error::ConfigError,
     limits,
     proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, Challenge, Sid, parse_list},
+    share::Room,
     zoo_cfg::{self, ZooCfg},
 };
 
@@ -131,6 +132,7 @@ pub(crate) struct Knobs {
     pub(crate) listen_tries: u32,
     pub(crate) listen_pause: Duration,
     pub(crate) inbox_frames: usize,
+    pub(crate) inbox_bytes: usize,
     pub(crate) observers_max: usize,
     pub(crate) pending_max: usize,
     pub(crate) unsent_limit: Option<u32>,
@@ -156,12 +158,22 @@ impl Default for Knobs {
             listen_tries: limits::LISTEN_TRIES,
             listen_pause: limits::LISTEN_PAUSE,
             inbox_frames: limits::INBOX_FRAMES,
+            inbox_bytes: limits::INBOX_BYTES,
             observers_max: limits::OBSERVERS_MAX,
             pending_max: limits::PENDING_MAX,
             unsent_limit: None,
             receive_buffer: None,
             dial_from: None,
             seed: None,
+        }
+    }
+}
+
+impl Knobs {
+    pub(crate) fn inbox_room(&self) -> Room {
+        Room {
+            items: self.inbox_frames,
+            bytes: self.inbox_bytes,
         }
     }
 }
@@ -455,6 +467,14 @@ impl ConfigBuilder {
         self
     }
 
+    /// Memory that received messages may hold while they wait for the application, in bytes, before the oldest go. 64 MiB by
+    /// default, which the default of [`inbox_frames`](Self::inbox_frames) never reaches. Small messages that were read
+    /// together are held together, and go together.
+    pub fn inbox_bytes(mut self, bytes: usize) -> Self {
+        self.knobs.inbox_bytes = bytes;
+        self
+    }
+
     /// Observers without an id that are served at one time; 0 refuses them. 64 by default. Anybody who reaches the port can
     /// come as one, and what he sends is received like any message.
     pub fn observers_max(mut self, observers: usize) -> Self {
@@ -656,6 +676,14 @@ fn check_knobs(knobs: &Knobs) -> Result<(), ConfigError> {
         if value == 0 || value > max {
             return bad(option, format!("{value} is outside 1 to {max}"));
         }
+    }
+    if knobs.inbox_bytes < limits::FRAME_BYTES_MAX {
+        let why = format!(
+            "{} bytes have no room for the longest frame, {} bytes",
+            knobs.inbox_bytes,
+            limits::FRAME_BYTES_MAX
+        );
+        return bad("inbox_bytes", why);
     }
     if knobs.observers_max > 1 << 16 {
         return bad(

@@ -533,6 +533,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_open_accepts_nobody_and_what_is_not_connected_says_so() {
+        let mut net = net();
+        assert_eq!(
+            net.accept(7).unwrap_err().kind(),
+            io::ErrorKind::NotConnected
+        );
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        assert!(!TcpStream::from_std(socket.into()).connected().unwrap());
+    }
+
+    #[test]
+    fn a_dial_that_the_system_refuses_at_once_is_told_at_once() {
+        // Without its scope, a link-local address leads nowhere.
+        assert!(net().dial("[fe80::1]:1".parse().unwrap()).is_err());
+    }
+
+    #[test]
     fn the_waker_ends_a_wait() {
         let mut net = net();
         net.waker()();

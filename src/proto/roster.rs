@@ -224,7 +224,8 @@ impl Roster {
     /// This peer is to be linked: at once, or when it has been left alone for long enough.
     pub(crate) fn want(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let peer = self.peer_mut(id);
-        if peer.link.is_some() || peer.kind == Kind::Observer {
+        // An observer has a link for as long as it is known.
+        if peer.link.is_some() {
             return;
         }
         peer.wanted = true;
@@ -511,7 +512,7 @@ impl Roster {
                 reason: Reason::OlderLives,
             });
         }
-        if peer.attempt.is_underway() && (knocks || peer.kind == Kind::Observer) {
+        if peer.attempt.is_underway() && knocks {
             todo.push(Action::Cancel { peer: id });
         }
         peer.attempt = Attempt::Rest;
@@ -531,7 +532,7 @@ impl Roster {
         let peer = &mut self.peers[id.0 as usize];
         let until = from + patience + peer.backoff.next(&mut self.chance);
         peer.alone_until = Some(until);
-        peer.attempt = if peer.wanted && peer.link.is_none() {
+        peer.attempt = if peer.wanted {
             Attempt::Waiting { until }
         } else {
             Attempt::Rest
@@ -621,7 +622,10 @@ impl Peer {
         let waits_for_something =
             !matches!(self.attempt, Attempt::Waiting { .. }) || self.link.is_none();
         let works_for_it = !self.wanted || (self.link.is_none() && self.attempt != Attempt::Rest);
-        challenges_something && waits_for_something && works_for_it
+        // It can be dialed, or is linked.
+        let comes_by_itself =
+            self.kind != Kind::Observer || (self.attempt == Attempt::Rest && self.link.is_some());
+        challenges_something && waits_for_something && works_for_it && comes_by_itself
     }
 }
 
@@ -1026,6 +1030,70 @@ mod tests {
             reason: Reason::Replaced,
         };
         assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
+    }
+
+    #[test]
+    fn a_knock_too_early_is_answered_when_the_backoff_lets_it() {
+        let mut bench = Bench::started(Rules {
+            eager: false,
+            ..rules()
+        });
+        let peer = bench.id(SMALL);
+        bench.hello(SMALL, true);
+        let key = bench.linked(SMALL);
+        bench.down(SMALL, key);
+        bench.todo();
+        assert_eq!(bench.roster.deadline(), None, "nobody wants it");
+        bench.hello(SMALL, true);
+        assert_eq!(bench.todo(), []);
+        assert!(bench.next() <= Duration::from_millis(50));
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+
+    #[test]
+    fn an_observer_is_never_dialed() {
+        let mut bench = Bench::started(rules());
+        bench.hello(Sid::OBSERVER, false);
+        bench.todo();
+        let id = bench.id(Sid(-1));
+        bench.roster.initiate(id, bench.now, &mut bench.todo);
+        bench.roster.want(id, bench.now, &mut bench.todo);
+        assert_eq!(bench.todo(), []);
+    }
+
+    #[test]
+    fn a_guest_that_is_linked_stays_when_a_dial_of_it_fails() {
+        let mut bench = Bench::started(Rules {
+            guests_max: 1,
+            ..rules()
+        });
+        bench.hello(Sid(3), false);
+        let peer = bench.id(Sid(3));
+        let key = bench.linked(Sid(3));
+        bench.roster.initiate(peer, bench.now, &mut bench.todo);
+        bench.todo();
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        assert_eq!((bench.todo(), bench.roster.link(peer)), (vec![], Some(key)));
+    }
+
+    #[test]
+    fn the_end_of_a_connection_of_who_is_gone_means_nothing() {
+        let mut bench = Bench::started(Rules {
+            guests_max: 1,
+            ..rules()
+        });
+        let (key, _) = bench.hello(Sid(3), false);
+        let peer = bench.id(Sid(3));
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        bench.todo();
+        bench
+            .roster
+            .on_down(peer, key, true, bench.now, &mut bench.todo);
+        assert_eq!(bench.todo(), []);
     }
 
     #[test]

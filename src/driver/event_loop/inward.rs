@@ -180,8 +180,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Ok(false) => self.end(key, Reason::Closed, now),
                 Err(error) => self.end(key, Reason::of_io(&error), now),
             },
-            Err(Pumped::End(reason)) => self.end(key, reason, now),
-            Err(Pumped::Dry | Pumped::More) => {}
+            Err(reason) => self.end(key, reason, now),
         }
     }
 
