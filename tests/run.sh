@@ -16,7 +16,7 @@ step() {
     echo "== $name: done in $((SECONDS - start)) s"
 }
 
-# The network tests need namespaces, the mutants patches, the tests of system calls strace, the count of instructions
+# The network tests need namespaces and what breaks networks and clocks, the mutants patches, the tests of system calls strace, the count of instructions
 # valgrind, the interop tests a JDK and ZooKeeper.
 setup() {
     local packages=()
@@ -25,6 +25,9 @@ setup() {
     command -v sysctl >/dev/null || packages+=(procps)
     command -v patch >/dev/null || packages+=(patch)
     command -v strace >/dev/null || packages+=(strace)
+    command -v nft >/dev/null || packages+=(nftables)
+    command -v ethtool >/dev/null || packages+=(ethtool)
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
     command -v valgrind >/dev/null || packages+=(valgrind)
     if ((${#packages[@]})); then
         if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
