@@ -84,6 +84,11 @@ impl Assembler {
                 // What `room` has made is used before more is made.
                 let (first, more) = input[..taken].split_at(taken.min(buf.len() - *have));
                 buf[*have..*have + first.len()].copy_from_slice(first);
+                if buf.capacity() - buf.len() < more.len() {
+                    // Doubles as `room` does, and never beyond the frame: whoever keeps it keeps all of the buffer.
+                    let rest = *len - buf.len();
+                    buf.reserve_exact(rest.min(more.len().max(GROW_BYTES).max(*have)));
+                }
                 buf.extend_from_slice(more);
                 *have += taken;
                 *input = &input[taken..];
@@ -251,6 +256,26 @@ mod tests {
         assert!(buf.capacity() < 64);
         let room = assembler.room().unwrap().len();
         assert!(room <= GROW_BYTES);
+    }
+
+    #[test]
+    fn a_frame_that_came_in_pieces_has_no_more_room_than_its_length() {
+        for sizes in [&[100][..], &[60_000, 1], &[300_000, 224_280, 1], &[5, 4096]] {
+            let len = FRAME_BYTES_MAX;
+            let bytes = encode(&[vec![7; len]]);
+            let (mut assembler, mut rest, mut sizes) =
+                (Assembler::default(), &bytes[..], sizes.iter().cycle());
+            let frame = loop {
+                let size = sizes.next().copied().unwrap_or_default();
+                let (mut piece, after) = rest.split_at(size.min(rest.len()));
+                rest = after;
+                match assembler.next(&mut piece) {
+                    Ok(Some(Payload::Owned(frame))) => break frame,
+                    other => assert!(matches!(other, Ok(None)), "{other:?}"),
+                }
+            };
+            assert_eq!((frame.len(), Vec::from(frame).capacity()), (len, len));
+        }
     }
 
     proptest! {
