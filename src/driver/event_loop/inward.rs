@@ -97,6 +97,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn read(&mut self, now: Instant) {
         let mut round = mem::take(&mut self.busy);
         for key in round.drain(..) {
+            if self.handle.shared().is_halting() {
+                // Nobody wants to know any more.
+                break;
+            }
             let Some(link) = self.links.get_mut(key) else {
                 continue;
             };
@@ -139,6 +143,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             .expect("an open link has a peer");
         let (mut count, mut bytes) = (0, 0);
         let pumped = pump::frames(&*link.stream, frames, held, stage, link.ended, |payload| {
+            if handle.shared().is_halting() {
+                return;
+            }
             count += 1;
             let frame = Frame(payload);
             bytes += frame.len() as u64;
