@@ -30,7 +30,7 @@ use crate::{
 fn nobody_asks_for_what_has_come_and_memory_stays_flat() {
     let _turn = one_at_a_time();
     let longest = limits::FRAME_BYTES_MAX;
-    for (links, frame_bytes, frames) in [(50, 100, 200_000), (20, longest, 1000)] {
+    for (links, frame_bytes, frames) in [(50, 100, 100_000), (20, longest, 400)] {
         unheard(links, frame_bytes, frames);
     }
 }
@@ -50,7 +50,7 @@ fn unheard(links: i64, frame_bytes: usize, frames: u64) {
         Holdings::own()
     };
     // The inbox is full, and each link has the frame that it is reading.
-    let full = come(frames / 10);
+    let full = come(frames / 2);
     let later = come(frames);
     let held = (limits::INBOX_FRAMES + links as usize) * frame_bytes;
     let allowed = held as u64 + 16 * MIB;
