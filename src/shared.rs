@@ -107,7 +107,15 @@ struct State {
 /// Read with every frame, and written once: it shares its line of the cache with nothing.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct HaltOrder(pub(crate) AtomicBool);
+pub(crate) struct HaltOrder(AtomicBool);
+
+impl HaltOrder {
+    #[inline]
+    pub(crate) fn is_given(&self) -> bool {
+        // Relaxed: it guards nothing. The loop acts on it after the bell, which orders the rest.
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -288,7 +296,7 @@ impl Shared {
     fn admit(&self, frame_len: usize) -> Result<(), SendError> {
         check(frame_len)?;
         // Also before the loop has seen it: threads that go on sending would keep it from the locks that it needs to halt.
-        if self.is_halting() {
+        if self.halt.is_given() {
             return Err(SendError::Halted);
         }
         Ok(())
@@ -355,13 +363,6 @@ impl Shared {
 
     pub(crate) fn request_halt(&self) {
         self.order(&self.halt.0);
-    }
-
-    /// Whether the loop was asked to halt.
-    #[inline]
-    pub(crate) fn is_halting(&self) -> bool {
-        // Relaxed: it guards nothing. The loop acts on it after the bell, which orders the rest.
-        self.halt.0.load(Ordering::Relaxed)
     }
 
     pub(crate) fn inbox_is_for_the_loop(&self) -> bool {

@@ -6,7 +6,7 @@ use std::{
     any::Any,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -55,6 +55,8 @@ pub(crate) struct Scene {
     subject: Option<Subject>,
     /// How long the handler takes for a frame.
     pause: Duration,
+    /// Frames that it has begun with.
+    heard: Arc<AtomicU64>,
     ends: Vec<Puppet>,
     props: Vec<Box<dyn Any>>,
 }
@@ -68,6 +70,7 @@ impl Scene {
             address,
             subject: None,
             pause: Duration::ZERO,
+            heard: Arc::default(),
             ends: Vec::new(),
             props: Vec::new(),
         }
@@ -83,6 +86,11 @@ impl Scene {
         self.pause = pause;
     }
 
+    /// Frames that the handler of a loop has begun with.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Acquire)
+    }
+
     pub(crate) fn start(&mut self) -> Handle {
         let builder = self.builder.take().expect("it starts once");
         let config = builder.build().unwrap();
@@ -93,6 +101,7 @@ impl Scene {
             let (stop, (sender, asked)) = (Arc::new(AtomicBool::new(false)), channel());
             let handler = Obedient {
                 pause: self.pause,
+                heard: Arc::clone(&self.heard),
                 stop: Arc::clone(&stop),
                 asked: sender,
             };
@@ -168,12 +177,14 @@ fn members(own: &str) -> ConfigBuilder {
 /// Halts its loop when it is told to.
 struct Obedient {
     pause: Duration,
+    heard: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     asked: Sender<Instant>,
 }
 
 impl Handler for Obedient {
     fn on_frame(&mut self, _: Sid, _: Frame<'_>, handle: &Handle) {
+        self.heard.fetch_add(1, Ordering::AcqRel);
         if self.stop.load(Ordering::Acquire) {
             // Fails when nobody wants to know.
             let _ = self.asked.send(Instant::now());

@@ -127,7 +127,7 @@ fn senders(outbox: Outbox, to: To) -> Vec<String> {
     // What was written has come, to the byte.
     eventually("all that was written comes", || crowd.moved() == sent.bytes);
     let turns = (manager.stats().turns - turns) as f64 / put as f64;
-    assert!(turns < 0.2, "{turns} turns a frame");
+    assert!(turns < 0.05, "{turns} turns a frame");
     // Nobody starves: the slowest has put as many as it was to, in time. How many the others have put meanwhile is the
     // system's business, who shares out processors and locks.
     let least = accounts.iter().map(Account::put).min().unwrap();

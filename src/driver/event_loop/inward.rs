@@ -98,7 +98,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut round = mem::take(&mut self.busy);
         let (mut heard, mut later) = (false, Vec::new());
         for key in round.drain(..) {
-            if self.handle.shared().is_halting() {
+            if self.handle.shared().halt.is_given() {
                 // Nobody wants to know any more.
                 break;
             }
@@ -153,8 +153,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             .as_ref()
             .expect("an open link has a peer");
         let (mut count, mut bytes) = (0, 0);
+        let halt = &handle.shared().halt;
         let pumped = pump::frames(&*link.stream, frames, held, stage, link.ended, |payload| {
-            if handle.shared().is_halting() {
+            if halt.is_given() {
                 return;
             }
             count += 1;
