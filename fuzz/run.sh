@@ -1,29 +1,30 @@
 #!/usr/bin/env bash
-# Fuzzes each grammar for a while: fuzz/run.sh [SECONDS]. Needs cargo-fuzz (`cargo install cargo-fuzz`) and a C++ compiler.
-# Without sanitizers, which the library has no use for (it forbids unsafe code), the stable toolchain will do.
+# Looks for inputs that break what must hold: fuzz/run.sh [SECONDS [TARGET...]]; a minute for each target by default. Needs
+# cargo-fuzz (`cargo install cargo-fuzz`) and a C++ compiler. Without sanitizers, which the library has no use for (it
+# forbids unsafe code), the stable toolchain will do.
+#
+# The targets are the functions in `tests/corpora`. What is kept of earlier runs, in `fuzz/corpus`, is where a run begins, and
+# `cargo test --test corpora` gives it to the same functions. A run finds thousands of inputs; afterwards those that reach
+# something that no other does are kept, the smallest first. What breaks is left in `fuzz/artifacts`: it becomes a test where
+# the mistake was, and is put into `fuzz/corpus` once that is mended.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=${1:-60}
-for target in challenge link config; do
-    seeds=$(mktemp -d)
-    case $target in
-        challenge)
-            printf '\0\0\0\0\0\0\0\5' > "$seeds/bare"
-            printf '\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\0\0\5\0\0\0\x0d10.0.0.2:3888' > "$seeds/v1"
-            printf '\xff\xff\xff\xff\xff\xff\0\1\0\0\0\0\0\0\0\5\0\0\0\x0f[::1]:1|a.b:22|' > "$seeds/v2"
-            ;;
-        link)
-            printf '\4\0\0\0\0\0\0\0\5\0\0\0\2hi\0\0\0\1!' > "$seeds/bare"
-            printf '\7\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\0\0\5\0\0\0\x0d10.0.0.2:3888\0\0\0\1!' > "$seeds/v1"
-            ;;
-        config)
-            printf 'tickTime=2000\nsyncLimit=5\nserver.1=10.0.0.1:2888:3888:observer;0.0.0.0:2181\n' > "$seeds/static"
-            printf 'multiAddress.enabled=true\nserver.1=a:1:2|[::1]:3:4\ncnxTimeout=\\u0031\n' > "$seeds/multi"
-            ;;
-    esac
-    mkdir -p "fuzz/corpus/$target"
-    cargo fuzz run --sanitizer none "$target" "fuzz/corpus/$target" "$seeds" -- \
-        -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=1024
-    rm -r "$seeds"
+shift || true
+targets=("$@")
+((${#targets[@]})) || targets=(challenge frames link config notification)
+for target in "${targets[@]}"; do
+    kept=fuzz/corpus/$target
+    found=fuzz/target/found/$target
+    mkdir -p "$kept" "$found"
+    # A unit may take long on a machine that does other things besides.
+    options=(-max_len=4096 -timeout=60 -rss_limit_mb=1024)
+    cargo fuzz run --sanitizer none "$target" "$found" "$kept" -- "${options[@]}" -max_total_time="$seconds"
+    smallest=$(mktemp -d)
+    cargo fuzz run --sanitizer none "$target" "$smallest" "$found" "$kept" -- "${options[@]}" -merge=1 -use_counters=0
+    # In the repository an input is named by what is in it, as it was found.
+    rm -rf "$kept"
+    mv "$smallest" "$kept"
+    chmod 755 "$kept"
 done

@@ -76,6 +76,13 @@ impl Parcel for Burst {
         }
         self.messages -= messages;
     }
+
+    fn held(&self) -> usize {
+        match self.form {
+            Form::Whole => self.bytes.len(),
+            Form::Run { held } => held,
+        }
+    }
 }
 
 /// A message taken out of a burst, which holds its bytes together with those of others.
@@ -280,6 +287,11 @@ impl<T> Parcel for Single<T> {
     }
 
     fn shed(&mut self, _: usize) {}
+
+    /// Their number bounds their memory.
+    fn held(&self) -> usize {
+        0
+    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -13,6 +13,7 @@ use crate::{
     error::ConfigError,
     limits,
     proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, Challenge, Sid, parse_list},
+    share::Room,
     zoo_cfg::{self, ZooCfg},
 };
 
@@ -131,6 +132,7 @@ pub(crate) struct Knobs {
     pub(crate) listen_tries: u32,
     pub(crate) listen_pause: Duration,
     pub(crate) inbox_frames: usize,
+    pub(crate) inbox_bytes: usize,
     pub(crate) observers_max: usize,
     pub(crate) pending_max: usize,
     pub(crate) unsent_limit: Option<u32>,
@@ -156,12 +158,22 @@ impl Default for Knobs {
             listen_tries: limits::LISTEN_TRIES,
             listen_pause: limits::LISTEN_PAUSE,
             inbox_frames: limits::INBOX_FRAMES,
+            inbox_bytes: limits::INBOX_BYTES,
             observers_max: limits::OBSERVERS_MAX,
             pending_max: limits::PENDING_MAX,
             unsent_limit: None,
             receive_buffer: None,
             dial_from: None,
             seed: None,
+        }
+    }
+}
+
+impl Knobs {
+    pub(crate) fn inbox_room(&self) -> Room {
+        Room {
+            items: self.inbox_frames,
+            bytes: self.inbox_bytes,
         }
     }
 }
@@ -426,7 +438,8 @@ impl ConfigBuilder {
     }
 
     /// When a peer that takes nothing of what is sent to it, or answers no probe, is dead. 5 s by default, at least 2 s.
-    /// `TCP_USER_TIMEOUT` and the keepalive options are derived from it.
+    /// `TCP_USER_TIMEOUT` and the keepalive options are derived from it. Linux counts from when it first sends bytes again;
+    /// where round trips take, or just took, longer than a local network's, it does that later, and notices later.
     ///
     /// It is the kernel that answers probes: a process that has stopped is found out only when something waits for it (on
     /// Linux since 5.11). A peer that may pause for longer than this while frames wait for it needs a longer time.
@@ -451,6 +464,14 @@ impl ConfigBuilder {
     /// Received messages that wait for the application before the oldest goes. 100 by default.
     pub fn inbox_frames(mut self, frames: usize) -> Self {
         self.knobs.inbox_frames = frames;
+        self
+    }
+
+    /// Memory that received messages may hold while they wait for the application, in bytes, before the oldest go. 64 MiB by
+    /// default, which the default of [`inbox_frames`](Self::inbox_frames) never reaches. Small messages that were read
+    /// together are held together, and go together.
+    pub fn inbox_bytes(mut self, bytes: usize) -> Self {
+        self.knobs.inbox_bytes = bytes;
         self
     }
 
@@ -655,6 +676,14 @@ fn check_knobs(knobs: &Knobs) -> Result<(), ConfigError> {
         if value == 0 || value > max {
             return bad(option, format!("{value} is outside 1 to {max}"));
         }
+    }
+    if knobs.inbox_bytes < limits::FRAME_BYTES_MAX {
+        let why = format!(
+            "{} bytes have no room for the longest frame, {} bytes",
+            knobs.inbox_bytes,
+            limits::FRAME_BYTES_MAX
+        );
+        return bad("inbox_bytes", why);
     }
     if knobs.observers_max > 1 << 16 {
         return bad(

@@ -98,7 +98,7 @@
 //! # Limits
 //!
 //! Everything that can grow has a bound with a name and a reason: see [`limits`] for the defaults and
-//! [`ConfigBuilder`] for what can be changed.
+//! [`ConfigBuilder`] for what can be changed. [`Config::max_memory`] is the sum of them.
 //!
 //! # Two outboxes
 //!
@@ -139,12 +139,10 @@ mod batch;
 mod config;
 mod driver;
 mod error;
-#[cfg(any(all(test, not(loom)), fuzzing))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod handler;
 pub mod limits;
 mod manager;
+mod memory;
 mod proto;
 mod share;
 mod shared;

@@ -17,6 +17,9 @@ pub const PREFIX_BYTES: usize = 4;
 /// 100 x 512 KiB = 50 MiB.
 pub const INBOX_FRAMES: usize = 100;
 
+/// Memory that these messages may hold before the oldest go, for an inbox that is made longer than that.
+pub const INBOX_BYTES: usize = 64 << 20;
+
 /// Events that wait for the application before the oldest goes; each is under 200 bytes, and up to 2 KiB more when it
 /// tells the names of a peer that have no address.
 pub const EVENTS_MAX: usize = 1024;
@@ -42,8 +45,9 @@ pub const DIRECT_READ_BYTES: usize = 16 << 10;
 /// out: a member names itself as soon as it is connected, and needs its place for no longer than that takes.
 pub const PENDING_MAX: usize = 256;
 
-/// Connections accepted in one turn, so that a flood of them leaves time for the links.
-pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connections accepted in one turn, so that a flood of them leaves time for the links: each takes some 45 us until it is
+/// refused, and no less when more of them come in one turn.
+pub const ACCEPTS_PER_TURN: usize = 8;
 
 /// Turns in a row in which a loop that spins may read the link that spoke last before it asks who else is ready.
 pub const HOT_TURNS_MAX: u32 = 16;
@@ -92,6 +96,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that neither acknowledges nor answers keepalive probes for this long is dead.
 pub const PEER_DEAD_AFTER: Duration = Duration::from_secs(5);
 
+/// How long after a loss the kernel begins to count the time of `TCP_USER_TIMEOUT`, on a fast network: with the first byte
+/// that it sends again, which may follow a probe. Both take 200 ms at least (`TCP_RTO_MIN`).
+pub const RESENT_AFTER: Duration = Duration::from_millis(400);
+
 /// The smallest `peer_dead_after`: the kernel counts keepalive in whole seconds, one idle and one probe at least.
 pub const PEER_DEAD_AFTER_MIN: Duration = Duration::from_secs(2);
 
@@ -117,7 +125,7 @@ pub const LOOKUPS_MAX: usize = 8;
 /// it does a name that nobody has. Enough for a name of each member; at most 5 MiB with the longest names.
 pub const LOOKUPS_WAITING_MAX: usize = MEMBERS_MAX;
 
-/// Addresses kept for one peer, over all its names.
+/// Addresses kept for one name, and tried in one dial, over all names of the peer.
 pub const ROUTES_MAX: usize = 32;
 
 /// Observers without an id that are served at one time.
@@ -151,6 +159,10 @@ const _: () = assert!(
     "one turn must be able to empty the stage"
 );
 const _: () = assert!(
+    INBOX_FRAMES * (FRAME_BYTES_MAX + PREFIX_BYTES) < INBOX_BYTES,
+    "with the defaults the count alone decides"
+);
+const _: () = assert!(
     STAGE_BYTES > HELLO_READ_BYTES && HELLO_READ_BYTES > CHALLENGE_BYTES_MAX,
     "an initial message must fit one read"
 );
@@ -161,6 +173,10 @@ const _: () = assert!(
 const _: () = assert!(
     ACCEPTS_PER_TURN > 0 && EVENTS_PER_TURN > ACCEPTS_PER_TURN,
     "accepting alone must not fill a turn"
+);
+const _: () = assert!(
+    RESENT_AFTER.as_millis() * 2 < PEER_DEAD_AFTER_MIN.as_millis(),
+    "most of the time a peer has to answer"
 );
 const _: () = assert!(
     BACKOFF_MIN.as_millis() <= BACKOFF_MAX.as_millis(),

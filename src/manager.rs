@@ -19,7 +19,7 @@ use crate::{
     handler::{Event, Frame, Handler, Message},
     limits::EVENTS_MAX,
     proto::{Payload, Sid},
-    share::{Inbox, Nothing, Parcel, Wait},
+    share::{Inbox, Nothing, Parcel, Room, Wait},
     shared::{Life, Listening, Shared, asked},
     stats::{Queue, Stats},
 };
@@ -236,8 +236,11 @@ impl CnxManager {
     ///
     /// When the system gives no event queue or no thread, or a listening socket that was handed over cannot be used.
     pub fn start(config: Config) -> io::Result<Self> {
-        let inbox = Arc::new(Inbox::new(config.knobs.inbox_frames));
-        let events = Events(Arc::new(Inbox::new(EVENTS_MAX)));
+        let inbox = Arc::new(Inbox::new(config.knobs.inbox_room()));
+        let events = Events(Arc::new(Inbox::new(Room {
+            items: EVENTS_MAX,
+            bytes: usize::MAX,
+        })));
         let idle = config.knobs.idle;
         let handler = Post {
             inbox: Arc::clone(&inbox),

@@ -112,7 +112,7 @@ pub struct Outgoing {
     pub superseded: u64,
     /// Frames that were waiting when the manager halted or their peer was forgotten.
     pub discarded: u64,
-    /// Frames in the slot, or partly written.
+    /// Frames in the slot or the queue, or partly written: those of a queue that leave together count as written together.
     pub waiting: u64,
     /// Last frames written once more over a new link; not part of the sum.
     pub resent: u64,

@@ -126,6 +126,11 @@ fn knobs_outside_their_range_are_named() {
         ("backoff", builder().backoff(second * 2, second)),
         ("inbox_frames", builder().inbox_frames(0)),
         ("inbox_frames", builder().inbox_frames(usize::MAX)),
+        ("inbox_bytes", builder().inbox_bytes(0)),
+        (
+            "inbox_bytes",
+            builder().inbox_bytes(limits::FRAME_BYTES_MAX - 1),
+        ),
         ("pending_max", builder().pending_max(0)),
         ("pending_max", builder().pending_max(usize::MAX)),
         ("observers_max", builder().observers_max(usize::MAX)),

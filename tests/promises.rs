@@ -24,8 +24,8 @@ use common::{
     versioned, wait_for, within,
 };
 use quorum_cnx::{
-    Challenge, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler,
-    Idle, Listening, Reason, RecvError, SendError, Sent, Sid, Stats,
+    Batch, Challenge, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle,
+    Handler, Idle, Listening, Reason, RecvError, SendError, Sent, Sid, Stats,
 };
 
 /// The manager under test is 5; its peer, the test's own end, is larger and so the one that dials.
@@ -402,6 +402,22 @@ fn turn_until<H: Handler>(
 }
 
 #[test]
+fn the_thread_of_the_loop_does_not_wait_for_room_that_only_it_could_make() {
+    let (handler, told) = tell(|_, _: &[u8], handle: &Handle| {
+        handle.to_send(Sid(PEER), "waits for a link").unwrap();
+        assert_eq!(handle.wait_for_room(Sid(PEER), Duration::MAX), Ok(false));
+        assert_eq!(handle.wait_for_room(Sid(OWN), Duration::MAX), Ok(true));
+    });
+    let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
+    event_loop.handle().to_send(Sid(OWN), "now").unwrap();
+    within("asking for room", move || {
+        turn_until(&mut event_loop, "the handler has asked", |_| {
+            told.frames.try_iter().count() == 1
+        });
+    });
+}
+
+#[test]
 fn frames_to_oneself_come_back_through_the_handler() {
     let (handler, told) = tell(|from, frame: &[u8], handle: &Handle| {
         // Those that a handler sends to itself have their turn in the next turn.
@@ -449,9 +465,41 @@ fn no_payload_is_shown_to_who_debugs() {
     let (manager, _) = alone(1, &[(2, &away.address)], |builder| builder);
     manager.to_send(Sid(2), "a secret").unwrap();
     manager.to_send(Sid(1), "a secret").unwrap();
-    let shown = format!("{:?} {:?} {:?}", manager.handle(), manager, manager.recv());
-    assert!(shown.contains("Handle") && shown.contains("Message"));
+    let mut shown = format!("{:?} {:?} {:?}", manager.handle(), manager, manager.recv());
+    manager.to_send(Sid(1), "a secret").unwrap();
+    let mut batch = Batch::new();
+    manager.recv_all(&mut batch).unwrap();
+    shown += &format!("{batch:?} {:?}", batch.iter());
+    let own = listener();
+    let config = configure(OWN, &[(OWN, &own.1)]).listener(own.0);
+    let mut event_loop = EventLoop::new(config.build().unwrap(), Shower::default()).unwrap();
+    event_loop.handle().to_send(Sid(OWN), "a secret").unwrap();
+    turn_until(&mut event_loop, "it is back", |handle| {
+        handle.stats().inbox.taken == 1
+    });
+    shown += &format!("{event_loop:?}");
+    shown += &event_loop.handler().0;
+    for name in [
+        "Handle",
+        "Message",
+        "Batch(1",
+        "BatchIter",
+        "EventLoop",
+        "Frame(8",
+    ] {
+        assert!(shown.contains(name), "{name} is not in {shown}");
+    }
     assert!(!shown.contains("secret"), "{shown}");
+}
+
+/// Keeps how a frame shows itself.
+#[derive(Default)]
+struct Shower(String);
+
+impl Handler for Shower {
+    fn on_frame(&mut self, _: Sid, frame: Frame<'_>, _: &Handle) {
+        self.0 += &format!("{frame:?}");
+    }
 }
 
 #[test]
@@ -1303,6 +1351,16 @@ fn the_own_addresses_are_advertised_in_the_chosen_form() {
         at_peer.0.set_nonblocking(true).unwrap();
         while at_peer.0.accept().is_ok() {}
     }
+}
+
+#[test]
+fn who_listens_everywhere_names_no_address() {
+    let at_peer = listener();
+    let servers = [(OWN, "0.0.0.0:0"), (1, &at_peer.1)];
+    let manager = CnxManager::start(configure(OWN, &servers).build().unwrap()).unwrap();
+    let hello = Puppet::accept(&at_peer.0).hello();
+    assert_eq!((hello.version, hello.sid), (None, OWN));
+    manager.halt();
 }
 
 #[test]

@@ -16,14 +16,15 @@ step() {
     echo "== $name: done in $((SECONDS - start)) s"
 }
 
-# The network tests need namespaces, the mutants patches, the count of instructions valgrind, the interop tests a JDK and
-# ZooKeeper.
+# The network tests need namespaces, the mutants patches, the tests of system calls strace, the count of instructions
+# valgrind, the interop tests a JDK and ZooKeeper.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     command -v ip >/dev/null || packages+=(iproute2)
     command -v sysctl >/dev/null || packages+=(procps)
     command -v patch >/dev/null || packages+=(patch)
+    command -v strace >/dev/null || packages+=(strace)
     command -v valgrind >/dev/null || packages+=(valgrind)
     if ((${#packages[@]})); then
         if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then

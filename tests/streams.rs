@@ -212,6 +212,10 @@ fn who_waits_for_room_is_told_of_the_end() {
     let handle = manager.handle();
     assert_eq!(handle.wait_for_room(FAR, Duration::ZERO), Ok(false));
     assert_eq!(
+        handle.to_send_all(Sid(7), &[b"a"]),
+        Err(SendError::UnknownPeer(Sid(7)))
+    );
+    assert_eq!(
         handle.wait_for_room(Sid(7), LONG),
         Err(SendError::UnknownPeer(Sid(7)))
     );

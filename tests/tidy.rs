@@ -1,9 +1,13 @@
 //! The house rules that a program can check, so that they cannot rot.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
+
+use serde_json::Value;
 
 /// Every file under `dir`, its path from the root, and its text.
 fn files(dir: &str, extension: &str) -> Vec<(String, String)> {
@@ -157,4 +161,81 @@ fn every_test_that_the_readme_names_is_there() {
         rows += usize::from(named);
     }
     assert!(rows >= 12, "only {rows} rows of the README name a test");
+}
+
+/// What a program that uses the library is built of besides, and under which licence. The same list stands in `deny.toml`,
+/// which continuous integration checks for advisories as well.
+const NEEDED: [(&str, &str); 6] = [
+    ("bytes", "MIT"),
+    ("libc", "MIT OR Apache-2.0"),
+    ("log", "MIT OR Apache-2.0"),
+    ("mio", "MIT"),
+    ("slab", "MIT"),
+    ("socket2", "MIT OR Apache-2.0"),
+];
+
+/// What a program prints.
+fn output(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program} {args:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// An array in the answer of `cargo metadata`.
+fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().unwrap()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn by_id<'a>(value: &'a Value, key: &str) -> BTreeMap<&'a str, &'a Value> {
+    let values = array(value, key).iter();
+    values.map(|value| (text(value, "id"), value)).collect()
+}
+
+#[test]
+fn the_library_needs_what_was_agreed_upon_and_nothing_else() {
+    // Other systems' packages were perhaps never fetched; those that are served need no others.
+    let version = output("rustc", &["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    let metadata = output(
+        env!("CARGO"),
+        &[
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            host.unwrap(),
+        ],
+    );
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let resolve = &metadata["resolve"];
+    let (packages, nodes) = (by_id(&metadata, "packages"), by_id(resolve, "nodes"));
+    let mut found = BTreeMap::new();
+    let mut todo = vec![text(resolve, "root")];
+    while let Some(id) = todo.pop() {
+        for dependency in array(nodes[id], "deps") {
+            let for_tests = array(dependency, "dep_kinds")
+                .iter()
+                .all(|kind| text(kind, "kind") == "dev");
+            let package = packages[text(dependency, "pkg")];
+            let licence = text(package, "license");
+            if !for_tests && found.insert(text(package, "name"), licence).is_none() {
+                assert_eq!(
+                    text(package, "source"),
+                    "registry+https://github.com/rust-lang/crates.io-index"
+                );
+                todo.push(text(dependency, "pkg"));
+            }
+        }
+    }
+    assert_eq!(found, BTreeMap::from(NEEDED));
 }

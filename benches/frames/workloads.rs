@@ -126,13 +126,11 @@ impl Workload {
             Self::Latest | Self::Lossless => {
                 [vec![write], [Way::Handler, Way::Inbox].map(both).concat()].concat()
             }
-            Self::Stream => vec![
-                variant(Way::Raw, How::Chunks),
-                write,
-                variant(Way::Handler, How::Block),
-                variant(Way::Loop, How::Block),
-                variant(Way::Inbox, How::Block),
-            ],
+            Self::Stream => [
+                vec![variant(Way::Raw, How::Chunks), write],
+                [Way::Handler, Way::Loop, Way::Inbox].map(both).concat(),
+            ]
+            .concat(),
             Self::FanOut => vec![
                 write,
                 variant(Way::Handler, How::Block),

@@ -1,4 +1,10 @@
 #![no_main]
 //! A configuration file, from any text.
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| quorum_cnx::fuzzing::config(bytes));
+#[path = "../../tests/corpora/config.rs"]
+mod config;
+#[path = "../../examples/election/notification.rs"]
+#[allow(dead_code, reason = "only its grammar is needed here")]
+mod message;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| config::check(bytes));

@@ -1,4 +1,12 @@
 #![no_main]
-//! A whole link, from any bytes cut anywhere.
+//! Links of a whole loop: both directions, any order of what can happen.
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| quorum_cnx::fuzzing::link(bytes));
+#[path = "../../tests/corpora/link.rs"]
+mod link;
+#[path = "../../tests/corpora/input.rs"]
+mod input;
+#[path = "../../tests/corpora/net.rs"]
+#[allow(dead_code, reason = "other targets use more of it")]
+mod net;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| link::check(bytes));

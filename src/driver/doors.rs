@@ -11,7 +11,7 @@ use std::{
 use super::net::Net;
 use crate::{
     handler::Event,
-    limits::{ACCEPT_PAUSE, LOOKUP_TIMEOUT},
+    limits::{ACCEPT_PAUSE, LOOKUP_TIMEOUT, ROUTES_MAX},
     proto::Address,
     shared::Listening,
 };
@@ -199,12 +199,14 @@ impl Doors {
         &mut self,
         net: &mut N,
         door: usize,
-        addresses: Vec<SocketAddr>,
+        mut addresses: Vec<SocketAddr>,
         now: Instant,
         wishes: &mut Vec<Wish>,
     ) {
         self.doors[door].asking = false;
         if !addresses.is_empty() {
+            addresses.truncate(ROUTES_MAX);
+            addresses.shrink_to_fit();
             self.doors[door].known = addresses;
         }
         if matches!(self.doors[door].state, State::Looking { .. }) {

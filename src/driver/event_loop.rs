@@ -152,7 +152,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ///
     /// When a listening socket that was handed over cannot be used.
     pub fn on_net(config: Config, handler: H, net: N) -> io::Result<Self> {
-        let inbox = Arc::new(Inbox::new(config.knobs.inbox_frames));
+        let inbox = Arc::new(Inbox::new(config.knobs.inbox_room()));
         Self::build(config, handler, net, inbox, true)
     }
 

@@ -159,9 +159,142 @@ impl std::fmt::Display for Line<'_> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::time::Duration;
+    use std::{cell::RefCell, io, time::Duration};
+
+    use log::{Level, LevelFilter, Log, Metadata, Record};
 
     use super::*;
+    use crate::{error::Reason, proto::Address};
+
+    thread_local! {
+        static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Keeps the lines of each thread apart: other tests run besides.
+    struct Listener;
+
+    impl Log for Listener {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            if record.target() == TARGET {
+                let line = (record.level(), record.args().to_string());
+                LINES.with_borrow_mut(|lines| lines.push(line));
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn every_event_is_a_line_that_says_of_whom() {
+        log::set_logger(&Listener).unwrap();
+        log::set_max_level(LevelFilter::Info);
+        let (addr, address) = ("10.0.0.2:3888".parse().unwrap(), Address::new("zk1", 3888));
+        let (sid, reason) = (Sid(2), Reason::Closed);
+        let error = "out of luck".to_owned();
+        let events = [
+            (Event::Listening { addr }, "listening on 10.0.0.2:3888"),
+            (
+                Event::ListenFailed {
+                    address: address.clone(),
+                    error: error.clone(),
+                },
+                "cannot listen on zk1:3888: out of luck",
+            ),
+            (
+                Event::AcceptFailed {
+                    address: address.clone(),
+                    error,
+                },
+                "cannot accept a connection on zk1:3888: out of luck",
+            ),
+            (
+                Event::ListenerLost { address },
+                "given up listening on zk1:3888",
+            ),
+            (
+                Event::Up {
+                    sid,
+                    dialed: true,
+                    addr,
+                },
+                "peer 2: up, dialed at 10.0.0.2:3888",
+            ),
+            (
+                Event::Up {
+                    sid,
+                    dialed: false,
+                    addr,
+                },
+                "peer 2: up, accepted from 10.0.0.2:3888",
+            ),
+            (Event::Down { sid, reason }, "peer 2: down, "),
+            (
+                Event::DialFailed {
+                    sid,
+                    addr: Some(addr),
+                    reason: Reason::ConnectTimeout,
+                },
+                "peer 2: cannot be reached at 10.0.0.2:3888, ",
+            ),
+            (
+                Event::DialFailed {
+                    sid,
+                    addr: None,
+                    reason: Reason::NoAddress("zk1|zk2".into()),
+                },
+                "peer 2: cannot be reached, ",
+            ),
+            (
+                Event::Rejected {
+                    addr,
+                    sid: None,
+                    reason: Reason::Io(io::ErrorKind::ConnectionReset),
+                },
+                "refused a connection from 10.0.0.2:3888: ",
+            ),
+            (
+                Event::Rejected {
+                    addr,
+                    sid: Some(sid),
+                    reason: Reason::OlderLives,
+                },
+                "refused a connection from 10.0.0.2:3888 for peer 2: ",
+            ),
+            (
+                Event::SlowTurn {
+                    took: Duration::from_secs(3),
+                },
+                "one turn took 3s",
+            ),
+            (Event::Halted, "halted"),
+        ];
+        let (start, mut journal) = (Instant::now(), Journal::default());
+        for (event, _) in &events {
+            journal.write(event, start);
+        }
+        let lines = LINES.take();
+        assert_eq!(lines.len(), events.len());
+        for ((_, line), (_, begin)) in lines.iter().zip(&events) {
+            assert!(line.starts_with(begin), "{line:?} for {begin:?}");
+        }
+        // An operator who asks for warnings only is not told of what goes well.
+        let quiet = lines.iter().filter(|(level, _)| *level == Level::Info);
+        assert_eq!(quiet.count(), 5);
+
+        // Of many alike, how many there were is said once it is quieter.
+        for _ in 0..30 {
+            journal.write(&events[9].0, start);
+        }
+        journal.write(&events[9].0, start + LOG_WINDOW);
+        let lines = LINES.take();
+        let (_, last) = lines.last().unwrap();
+        assert_eq!(lines.len(), 9, "two were written before");
+        assert!(last.ends_with(" (22 similar lines held back)"), "{last}");
+    }
 
     #[test]
     fn ten_lines_get_through_and_the_rest_is_counted() {

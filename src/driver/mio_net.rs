@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::Knobs,
-    limits::{EVENTS_PER_TURN, LISTEN_BACKLOG},
+    limits::{EVENTS_PER_TURN, LISTEN_BACKLOG, RESENT_AFTER},
     share::Wire,
 };
 
@@ -272,8 +272,9 @@ impl Options {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn apply_platform(&self, socket: SockRef<'_>) -> io::Result<()> {
-        // Unacknowledged bytes and unanswered probes alike end the connection after this time: tcp(7).
-        socket.set_tcp_user_timeout(Some(self.dead_after))?;
+        // Unacknowledged bytes and unanswered probes alike end the connection after this time: tcp(7). It begins when the
+        // kernel sends the bytes again.
+        socket.set_tcp_user_timeout(Some(self.dead_after - RESENT_AFTER))?;
         if let Some(bytes) = self.unsent_limit {
             socket.set_tcp_notsent_lowat(bytes)?;
         }
@@ -415,7 +416,7 @@ mod tests {
                 assert!(time + interval * probes <= Duration::from_secs(10));
                 assert_eq!(
                     socket.tcp_user_timeout().unwrap(),
-                    Some(Duration::from_secs(10))
+                    Some(Duration::from_secs(10) - RESENT_AFTER)
                 );
                 assert_eq!(socket.tcp_notsent_lowat().unwrap(), 4321);
             }
@@ -438,7 +439,8 @@ mod tests {
                 let probes = socket.tcp_keepalive_retries().unwrap();
                 assert!(time + interval * probes <= after, "{after:?}");
                 assert!(time + interval * (probes + 1) >= after / 2, "{after:?}");
-                assert_eq!(socket.tcp_user_timeout().unwrap(), Some(after));
+                let user_timeout = after - RESENT_AFTER;
+                assert_eq!(socket.tcp_user_timeout().unwrap(), Some(user_timeout));
             }
             drop(dialed);
         }
@@ -528,6 +530,23 @@ mod tests {
             io::ErrorKind::ConnectionRefused
         );
         net.close_doors();
+    }
+
+    #[test]
+    fn what_is_not_open_accepts_nobody_and_what_is_not_connected_says_so() {
+        let mut net = net();
+        assert_eq!(
+            net.accept(7).unwrap_err().kind(),
+            io::ErrorKind::NotConnected
+        );
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        assert!(!TcpStream::from_std(socket.into()).connected().unwrap());
+    }
+
+    #[test]
+    fn a_dial_that_the_system_refuses_at_once_is_told_at_once() {
+        // Without its scope, a link-local address leads nowhere.
+        assert!(net().dial("[fe80::1]:1".parse().unwrap()).is_err());
     }
 
     #[test]

@@ -12,9 +12,6 @@ mod pump;
 mod resolver;
 mod routes;
 
-#[cfg(any(all(test, not(loom)), fuzzing))]
-pub(crate) use pump::{Pumped, frames as read_frames, hello as read_hello};
-
 pub use event_loop::EventLoop;
 pub use mio_net::MioNet;
 pub use net::{Found, Net, Ready, Stream, Waker};

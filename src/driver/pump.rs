@@ -85,25 +85,30 @@ fn walk(
 }
 
 /// Reads on at an initial message of which `heard` has come. Once it is whole, what came behind it is left in `heard`.
-pub(crate) fn hello<S: Stream>(stream: &S, heard: &mut Vec<u8>) -> Result<Option<Hello>, Pumped> {
+///
+/// # Errors
+///
+/// Why the connection is to be ended.
+pub(crate) fn hello<S: Stream>(stream: &S, heard: &mut Vec<u8>) -> Result<Option<Hello>, Reason> {
     let mut stage = [0; HELLO_READ_BYTES];
     loop {
         let n = match stream.read(&mut stage) {
-            Ok(0) => return Err(Pumped::End(Reason::ClosedEarly)),
+            Ok(0) => return Err(Reason::ClosedEarly),
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Pumped::End(Reason::of_io(&error))),
+            Err(error) => return Err(Reason::of_io(&error)),
         };
         // Bounded: a message that is not whole after CHALLENGE_BYTES_MAX bytes is an error of `decode`.
         heard.extend_from_slice(&stage[..n]);
         match decode(heard) {
             Ok(None) => {}
             Ok(Some((hello, taken))) => {
-                heard.drain(..taken);
+                // In a buffer of its own size: it may be kept for as long as the connection, empty for instance.
+                *heard = heard.split_off(taken);
                 return Ok(Some(hello));
             }
-            Err(why) => return Err(Pumped::End(Reason::BadChallenge(why))),
+            Err(why) => return Err(Reason::BadChallenge(why)),
         }
     }
 }

@@ -176,6 +176,8 @@ impl Routes {
             .iter()
             .filter(|address| !address.ip().is_unspecified())
             .copied()
+            // Whoever answers for a name may have thousands.
+            .take(ROUTES_MAX)
             .collect();
         if !addresses.is_empty() {
             place.known = addresses;
@@ -229,6 +231,21 @@ impl Routes {
         }
     }
 
+    /// The peer is there, and the address that is being tried does not work or not yet: the next one, after the last the first
+    /// again. Returns the connection that was underway as well; nothing if none was.
+    pub(super) fn hurry(&mut self, peer: PeerId) -> Option<(LinkKey, Step)> {
+        let route = self.routes.get_mut(&peer)?;
+        let Dial::Connecting { link, rest } = &mut route.dial else {
+            return None;
+        };
+        let key = link.take()?;
+        let step = match rest.pop_front() {
+            Some(addr) => Step::Connect(addr),
+            None => route.connect(),
+        };
+        Some((key, step))
+    }
+
     /// The dial has succeeded or is given up. Returns the connection that was underway.
     pub(super) fn finish(&mut self, peer: PeerId) -> Option<LinkKey> {
         self.due.remove(&peer);
@@ -264,5 +281,79 @@ impl Route {
                 Step::Exhausted
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const PEER: PeerId = PeerId(3);
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// Asks for the one name among these addresses. Returns its ticket.
+    fn start(routes: &mut Routes, addresses: &[&str]) -> u64 {
+        let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        routes.insert(PEER, &addresses);
+        match routes.start(PEER, Instant::now()) {
+            Step::Lookup(questions) => questions[0].0,
+            other => panic!("{other:?} without a lookup"),
+        }
+    }
+
+    #[test]
+    fn an_answer_for_an_older_name_means_nothing() {
+        let mut routes = Routes::default();
+        let older = start(&mut routes, &["old.example:1"]);
+        let newer = start(&mut routes, &["new.example:1"]);
+        assert_eq!(routes.on_found(older, &[at("10.0.0.1:0")]), None);
+        let connect = Step::Connect(at("10.0.0.2:1"));
+        let found = routes.on_found(newer, &[at("10.0.0.2:0")]);
+        assert_eq!(found, Some((Asker::Place(PEER, 0), Some(connect))));
+        assert_eq!(routes.on_found(newer, &[]), None, "it is answered once");
+    }
+
+    #[test]
+    fn each_address_is_tried_once_and_not_too_many() {
+        let mut routes = Routes::default();
+        let ticket = start(&mut routes, &["10.0.0.1:1", "many.example:1"]);
+        let many: Vec<SocketAddr> = (1..=99)
+            .map(|host| SocketAddr::from(([10, 0, 0, host], 0)))
+            .collect();
+        let (_, step) = routes.on_found(ticket, &many).unwrap();
+        let mut step = step.unwrap();
+        let mut tried = Vec::new();
+        while let Step::Connect(addr) = step {
+            tried.push(addr);
+            step = routes.next(PEER);
+        }
+        let all = many.iter().map(|addr| SocketAddr::new(addr.ip(), 1));
+        assert_eq!(tried, all.take(ROUTES_MAX).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_nowhere() {
+        let mut routes = Routes::default();
+        let ticket = start(&mut routes, &["old.example:1"]);
+        routes.remove(PEER);
+        assert_eq!(routes.on_found(ticket, &[at("10.0.0.1:0")]), None);
+        assert_eq!(routes.next(PEER), Step::Exhausted);
+        assert_eq!(routes.start(PEER, Instant::now()), Step::Exhausted);
+        assert_eq!((routes.finish(PEER), routes.deadline()), (None, None));
+    }
+
+    #[test]
+    fn a_name_with_thousands_of_addresses_is_known_by_a_few() {
+        let mut routes = Routes::default();
+        let ticket = start(&mut routes, &["everywhere.example:3888"]);
+        let addresses: Vec<SocketAddr> = (0..10_000_u32)
+            .map(|n| SocketAddr::new(IpAddr::from((n + 1).to_be_bytes()), 0))
+            .collect();
+        let (_, step) = routes.on_found(ticket, &addresses).unwrap();
+        assert!(matches!(step, Some(Step::Connect(_))));
+        assert_eq!(routes.routes[&PEER].places[0].known.len(), ROUTES_MAX);
     }
 }

@@ -421,6 +421,21 @@ mod tests {
             .prop_filter("wildcards are dropped", |address| !address.is_wildcard())
     }
 
+    #[test]
+    fn every_refusal_says_in_words_what_is_wrong() {
+        for (bytes, words) in [
+            ((-1_i64).to_be_bytes().to_vec(), "-1 is neither an id"),
+            (message(V1, 5, -7, b""), "-7 bytes, outside 1 to 2048"),
+            (with_text([0xff]), "not UTF-8"),
+            (with_text("|".repeat(40) + "a:1"), "41 addresses, more than"),
+            (with_text("a b:1"), "address: the host contains ' '"),
+            (with_text("a:0"), "at port 0"),
+        ] {
+            let why = decode(&bytes).unwrap_err().to_string();
+            assert!(why.contains(words), "{why:?} without {words:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(

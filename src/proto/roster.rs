@@ -67,6 +67,8 @@ pub(crate) enum Action {
     Part { peer: PeerId },
     /// Connect to the peer; knock, if its sid is larger. One of `on_linked`, `on_knocked`, `on_dial_failed` follows.
     Dial { peer: PeerId },
+    /// Give up the connection that is being tried for the next one of the same attempt: the peer is there.
+    Hurry { peer: PeerId },
     /// Give the attempt up; none of them follows.
     Cancel { peer: PeerId },
     /// This connection is the peer's link from now on.
@@ -145,8 +147,14 @@ struct Challenger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempt {
     Rest,
-    Underway,
+    Underway { since: Instant },
     Waiting { until: Instant },
+}
+
+impl Attempt {
+    fn is_underway(self) -> bool {
+        matches!(self, Self::Underway { .. })
+    }
 }
 
 /// Who is linked, who is being dialed, who is left alone until when.
@@ -216,7 +224,8 @@ impl Roster {
     /// This peer is to be linked: at once, or when it has been left alone for long enough.
     pub(crate) fn want(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let peer = self.peer_mut(id);
-        if peer.link.is_some() || peer.kind == Kind::Observer {
+        // An observer has a link for as long as it is known.
+        if peer.link.is_some() {
             return;
         }
         peer.wanted = true;
@@ -224,7 +233,7 @@ impl Roster {
             match peer.alone_until.filter(|until| *until > now) {
                 Some(until) => peer.attempt = Attempt::Waiting { until },
                 None => {
-                    peer.attempt = Attempt::Underway;
+                    peer.attempt = Attempt::Underway { since: now };
                     todo.push(Action::Dial { peer: id });
                 }
             }
@@ -233,13 +242,13 @@ impl Roster {
     }
 
     /// This peer is to be dialed now, linked or not.
-    pub(crate) fn initiate(&mut self, id: PeerId, todo: &mut Vec<Action>) {
+    pub(crate) fn initiate(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let peer = self.peer_mut(id);
-        if peer.kind == Kind::Observer || peer.attempt == Attempt::Underway {
+        if peer.kind == Kind::Observer || peer.attempt.is_underway() {
             return;
         }
         peer.wanted |= peer.link.is_none();
-        peer.attempt = Attempt::Underway;
+        peer.attempt = Attempt::Underway { since: now };
         todo.push(Action::Dial { peer: id });
         self.settle(id);
     }
@@ -269,7 +278,13 @@ impl Roster {
             self.part(id, todo);
             return;
         }
-        self.retry(id, now);
+        // The time that it took counts as time in which the peer was left alone: a network that is back after a silence is
+        // tried as often as one that refuses.
+        let since = match peer.attempt {
+            Attempt::Underway { since } => since,
+            Attempt::Rest | Attempt::Waiting { .. } => now,
+        };
+        self.retry(id, since);
     }
 
     /// An accepted connection has named itself.
@@ -392,7 +407,7 @@ impl Roster {
             }
             if let Attempt::Waiting { until } = peer.attempt {
                 if until <= now {
-                    peer.attempt = Attempt::Underway;
+                    peer.attempt = Attempt::Underway { since: now };
                     todo.push(Action::Dial { peer: id });
                 }
             }
@@ -425,7 +440,7 @@ impl Roster {
         }
         if self.guests >= self.rules.guests_max {
             let idle = |peer: &Peer| {
-                peer.kind == Kind::Guest && peer.link.is_none() && peer.attempt != Attempt::Underway
+                peer.kind == Kind::Guest && peer.link.is_none() && !peer.attempt.is_underway()
             };
             let Some((index, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
                 return Err(Reason::GuestsFull);
@@ -446,8 +461,12 @@ impl Roster {
                 return;
             }
         }
-        if peer.attempt == Attempt::Underway {
-            return;
+        if let Attempt::Underway { since } = peer.attempt {
+            // It merely crossed the knock, if it is young. An older one began when the way was not open, and its next packet
+            // is as far away as the kernel likes.
+            if !trusted || now.saturating_duration_since(since) < KNOCK_CROSSING {
+                return;
+            }
         }
         if let Some(until) = peer.deaf_until.filter(|until| *until > now) {
             if peer.link.is_none() {
@@ -466,7 +485,12 @@ impl Roster {
                 .backoff_min
                 .max(peer.backoff.next(&mut self.chance)),
         );
-        self.initiate(id, todo);
+        if peer.attempt.is_underway() {
+            peer.attempt = Attempt::Underway { since: now };
+            todo.push(Action::Hurry { peer: id });
+        } else {
+            self.initiate(id, now, todo);
+        }
     }
 
     /// Makes `link` the link of the peer, in place of an older one and of every attempt to get one.
@@ -488,7 +512,7 @@ impl Roster {
                 reason: Reason::OlderLives,
             });
         }
-        if peer.attempt == Attempt::Underway && (knocks || peer.kind == Kind::Observer) {
+        if peer.attempt.is_underway() && knocks {
             todo.push(Action::Cancel { peer: id });
         }
         peer.attempt = Attempt::Rest;
@@ -497,8 +521,8 @@ impl Roster {
         self.settle(id);
     }
 
-    /// A link or an attempt has ended: the peer is left alone for a while, and then dialed if it is wanted.
-    fn retry(&mut self, id: PeerId, now: Instant) {
+    /// A link or an attempt has ended: the peer is left alone for a while, counted from then, and dialed if it is wanted.
+    fn retry(&mut self, id: PeerId, from: Instant) {
         // The larger side goes first, so that its dial and a knock seldom cross.
         let patience = if self.knocks(id) {
             self.rules.backoff_min
@@ -506,9 +530,9 @@ impl Roster {
             Duration::ZERO
         };
         let peer = &mut self.peers[id.0 as usize];
-        let until = now + patience + peer.backoff.next(&mut self.chance);
+        let until = from + patience + peer.backoff.next(&mut self.chance);
         peer.alone_until = Some(until);
-        peer.attempt = if peer.wanted && peer.link.is_none() {
+        peer.attempt = if peer.wanted {
             Attempt::Waiting { until }
         } else {
             Attempt::Rest
@@ -563,7 +587,7 @@ impl Roster {
         let peer = &mut self.peers[id.0 as usize];
         let attempt = match peer.attempt {
             Attempt::Waiting { until } => Some(until),
-            Attempt::Rest | Attempt::Underway => None,
+            Attempt::Rest | Attempt::Underway { .. } => None,
         };
         let challenge = peer.challenger.as_ref().map(|challenger| challenger.until);
         let due = attempt.into_iter().chain(challenge).min();
@@ -598,7 +622,10 @@ impl Peer {
         let waits_for_something =
             !matches!(self.attempt, Attempt::Waiting { .. }) || self.link.is_none();
         let works_for_it = !self.wanted || (self.link.is_none() && self.attempt != Attempt::Rest);
-        challenges_something && waits_for_something && works_for_it
+        // It can be dialed, or is linked.
+        let comes_by_itself =
+            self.kind != Kind::Observer || (self.attempt == Attempt::Rest && self.link.is_some());
+        challenges_something && waits_for_something && works_for_it && comes_by_itself
     }
 }
 
@@ -923,6 +950,41 @@ mod tests {
         assert!(bench.next() <= Duration::from_millis(50));
     }
 
+    /// A silent network wastes the time of an attempt, in which it may have come back.
+    #[test]
+    fn the_time_of_an_attempt_that_nobody_answered_is_not_waited_for_again() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(SMALL);
+        for _ in 0..20 {
+            bench.pass(Duration::from_secs(5));
+            bench
+                .roster
+                .on_dial_failed(peer, bench.now, &mut bench.todo);
+            bench.pass(Duration::ZERO);
+            assert_eq!(bench.todo(), [Action::Dial { peer }]);
+        }
+    }
+
+    #[test]
+    fn a_knock_hurries_a_dial_that_is_no_longer_young() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(SMALL);
+        bench.hello(SMALL, true);
+        assert_eq!(bench.todo(), [], "the dial has crossed the knock");
+        bench.pass(KNOCK_CROSSING);
+        bench.hello(SMALL, false);
+        assert_eq!(bench.todo(), [], "a stranger can say so too");
+        for _ in 0..2 {
+            bench.hello(SMALL, true);
+            assert_eq!(bench.todo(), [Action::Hurry { peer }]);
+            bench.hello(SMALL, true);
+            assert_eq!(bench.todo(), [], "the dial is young again");
+            bench.pass(KNOCK_CROSSING);
+        }
+        let key = bench.linked(SMALL);
+        assert_eq!(bench.todo(), [Action::Up { peer, link: key }]);
+    }
+
     #[test]
     fn a_knock_that_leads_to_nothing_is_repeated() {
         let mut bench = Bench::started(rules());
@@ -959,8 +1021,8 @@ mod tests {
         let older = bench.linked(SMALL);
         bench.todo();
         let peer = bench.id(SMALL);
-        bench.roster.initiate(peer, &mut bench.todo);
-        bench.roster.initiate(peer, &mut bench.todo);
+        bench.roster.initiate(peer, bench.now, &mut bench.todo);
+        bench.roster.initiate(peer, bench.now, &mut bench.todo);
         assert_eq!(bench.todo(), [Action::Dial { peer }]);
         let newer = bench.linked(SMALL);
         let close = Action::Close {
@@ -968,6 +1030,70 @@ mod tests {
             reason: Reason::Replaced,
         };
         assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
+    }
+
+    #[test]
+    fn a_knock_too_early_is_answered_when_the_backoff_lets_it() {
+        let mut bench = Bench::started(Rules {
+            eager: false,
+            ..rules()
+        });
+        let peer = bench.id(SMALL);
+        bench.hello(SMALL, true);
+        let key = bench.linked(SMALL);
+        bench.down(SMALL, key);
+        bench.todo();
+        assert_eq!(bench.roster.deadline(), None, "nobody wants it");
+        bench.hello(SMALL, true);
+        assert_eq!(bench.todo(), []);
+        assert!(bench.next() <= Duration::from_millis(50));
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+
+    #[test]
+    fn an_observer_is_never_dialed() {
+        let mut bench = Bench::started(rules());
+        bench.hello(Sid::OBSERVER, false);
+        bench.todo();
+        let id = bench.id(Sid(-1));
+        bench.roster.initiate(id, bench.now, &mut bench.todo);
+        bench.roster.want(id, bench.now, &mut bench.todo);
+        assert_eq!(bench.todo(), []);
+    }
+
+    #[test]
+    fn a_guest_that_is_linked_stays_when_a_dial_of_it_fails() {
+        let mut bench = Bench::started(Rules {
+            guests_max: 1,
+            ..rules()
+        });
+        bench.hello(Sid(3), false);
+        let peer = bench.id(Sid(3));
+        let key = bench.linked(Sid(3));
+        bench.roster.initiate(peer, bench.now, &mut bench.todo);
+        bench.todo();
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        assert_eq!((bench.todo(), bench.roster.link(peer)), (vec![], Some(key)));
+    }
+
+    #[test]
+    fn the_end_of_a_connection_of_who_is_gone_means_nothing() {
+        let mut bench = Bench::started(Rules {
+            guests_max: 1,
+            ..rules()
+        });
+        let (key, _) = bench.hello(Sid(3), false);
+        let peer = bench.id(Sid(3));
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        bench.todo();
+        bench
+            .roster
+            .on_down(peer, key, true, bench.now, &mut bench.todo);
+        assert_eq!(bench.todo(), []);
     }
 
     #[test]

@@ -70,6 +70,16 @@ impl Wire for Cut {
     }
 }
 
+/// A socket that takes nothing, and does not say why.
+#[derive(Debug)]
+pub(super) struct Stuck;
+
+impl Wire for Stuck {
+    fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
 pub(super) fn assert_balance(tally: Tally) {
     let Tally {
         accepted,

@@ -25,22 +25,34 @@ pub(crate) trait Parcel {
 
     /// Drops this many of the oldest, but not all.
     fn shed(&mut self, items: usize);
+
+    /// The memory that it holds, beside its place in the queue: the same until the last item goes.
+    fn held(&self) -> usize;
 }
 
 #[derive(Debug)]
 pub(crate) struct Inbox<P> {
     state: Mutex<State<P>>,
     arrived: Condvar,
-    /// In items.
-    capacity: usize,
+    room: Room,
     /// False exactly when the queue is empty and open, give or take a moment: a thread that spins looks here, since one
     /// that takes the lock again and again keeps everybody else from it.
     stirred: AtomicBool,
 }
 
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) items: usize,
+    /// The newest parcel stays even if it alone is larger.
+    pub(crate) bytes: usize,
+}
+
 #[derive(Debug)]
 struct State<P> {
     queue: VecDeque<P>,
+    /// The memory that these hold.
+    held: usize,
     counts: Counts,
     /// Threads in `pop`: nobody is notified when nobody sleeps.
     sleepers: usize,
@@ -82,17 +94,18 @@ pub(crate) enum Nothing {
 }
 
 impl<P: Parcel> Inbox<P> {
-    pub(crate) fn new(capacity: usize) -> Self {
-        assert!(capacity > 0, "an inbox holds at least one item");
+    pub(crate) fn new(room: Room) -> Self {
+        assert!(room.items > 0, "an inbox holds at least one item");
         Self {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
+                held: 0,
                 counts: Counts::default(),
                 sleepers: 0,
                 closed: false,
             }),
             arrived: Condvar::new(),
-            capacity,
+            room,
             stirred: AtomicBool::new(false),
         }
     }
@@ -112,7 +125,7 @@ impl<P: Parcel> Inbox<P> {
             return false;
         }
         for parcel in parcels {
-            state.admit(parcel, self.capacity, &mut gone);
+            state.admit(parcel, self.room, &mut gone);
         }
         self.stirred.store(true, Ordering::Relaxed);
         let wake = state.sleepers;
@@ -184,30 +197,45 @@ impl<P: Parcel> Inbox<P> {
 
 impl<P: Parcel> State<P> {
     /// Queues `parcel`; what has no room goes, the oldest first, whole parcels into `gone`.
-    fn admit(&mut self, parcel: P, capacity: usize, gone: &mut Vec<P>) {
+    fn admit(&mut self, parcel: P, room: Room, gone: &mut Vec<P>) {
         let items = parcel.items() as u64;
         self.counts.pushed += items;
         self.counts.waiting += items;
+        self.held += parcel.held();
         self.queue.push_back(parcel);
-        while let Some(excess @ 1..) = self.counts.waiting.checked_sub(capacity as u64) {
+        while let Some(excess @ 1..) = self.counts.waiting.checked_sub(room.items as u64) {
             let oldest = self.queue.front_mut().expect("what waits is queued");
-            let items = oldest.items() as u64;
-            let dropped = items.min(excess);
-            if dropped == items {
-                gone.extend(self.queue.pop_front());
+            if oldest.items() as u64 <= excess {
+                self.drop_oldest(gone);
             } else {
-                oldest.shed(dropped as usize);
+                oldest.shed(excess as usize);
+                self.counts.dropped += excess;
+                self.counts.waiting -= excess;
             }
-            self.counts.dropped += dropped;
-            self.counts.waiting -= dropped;
         }
+        // A parcel gives back its memory only as a whole.
+        while self.held > room.bytes && self.queue.len() > 1 {
+            self.drop_oldest(gone);
+        }
+    }
+
+    fn drop_oldest(&mut self, gone: &mut Vec<P>) {
+        let oldest = self.queue.pop_front().expect("what waits is queued");
+        let items = oldest.items() as u64;
+        self.held -= oldest.held();
+        self.counts.dropped += items;
+        self.counts.waiting -= items;
+        gone.push(oldest);
     }
 
     fn take(&mut self) -> Option<P::Item> {
         let oldest = self.queue.front_mut()?;
+        // Before its last item goes, and its memory with it.
+        let held = oldest.held();
         let item = oldest.take();
         if oldest.items() == 0 {
             self.queue.pop_front();
+            self.held -= held;
         }
         self.counts.taken += 1;
         self.counts.waiting -= 1;
@@ -220,9 +248,18 @@ impl<P: Parcel> State<P> {
         }
         debug_assert!(into.is_empty(), "what is in it would become the queue");
         std::mem::swap(&mut self.queue, into);
+        self.held = 0;
         let taken = std::mem::take(&mut self.counts.waiting);
         self.counts.taken += taken;
         Some(taken as usize)
+    }
+}
+
+#[cfg(test)]
+impl Room {
+    fn for_items(items: usize) -> Self {
+        let bytes = usize::MAX;
+        Self { items, bytes }
     }
 }
 
@@ -242,6 +279,11 @@ impl Parcel for std::ops::Range<u8> {
     fn shed(&mut self, items: usize) {
         self.start += items as u8;
     }
+
+    /// As a run does: all of it until the last goes.
+    fn held(&self) -> usize {
+        usize::from(self.end)
+    }
 }
 
 #[cfg(all(test, loom))]
@@ -253,7 +295,7 @@ mod loom_tests {
     #[test]
     fn loom_a_sleeper_is_woken_by_a_push_and_by_the_end() {
         loom::model(|| {
-            let inbox = Arc::new(Inbox::new(1));
+            let inbox = Arc::new(Inbox::new(Room::for_items(1)));
             let sleeper = {
                 let inbox = Arc::clone(&inbox);
                 thread::spawn(move || {
@@ -287,7 +329,7 @@ mod tests {
     /// `TestCircularBlockingQueue` of the original: of three offers to a queue of two, the last two are taken.
     #[test]
     fn the_oldest_goes_when_there_is_no_room() {
-        let inbox = Inbox::new(2);
+        let inbox = Inbox::new(Room::for_items(2));
         for n in 1..=3 {
             assert!(inbox.push(n..n + 1));
         }
@@ -311,8 +353,31 @@ mod tests {
     }
 
     #[test]
+    fn all_who_wait_are_woken_by_what_comes_at_once() {
+        let inbox = Arc::new(Inbox::new(Room::for_items(2)));
+        let sleepers = [(); 2].map(|()| {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || inbox.pop(Wait::Forever))
+        });
+        while lock(&inbox.state).sleepers < sleepers.len() {
+            thread::yield_now();
+        }
+        inbox.push(1..3);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !sleepers.iter().all(thread::JoinHandle::is_finished) {
+            assert!(Instant::now() < deadline, "somebody sleeps on");
+            thread::yield_now();
+        }
+        let taken: Vec<_> = sleepers.map(|sleeper| sleeper.join().unwrap()).into();
+        assert!(
+            taken.contains(&Ok(1)) && taken.contains(&Ok(2)),
+            "{taken:?}"
+        );
+    }
+
+    #[test]
     fn a_parcel_larger_than_the_room_leaves_its_newest() {
-        let inbox = Inbox::new(2);
+        let inbox = Inbox::new(Room::for_items(2));
         inbox.push(0..1);
         inbox.push_all([1..3, 3..6]);
         assert_eq!((inbox.pop(Wait::No), inbox.pop(Wait::No)), (Ok(4), Ok(5)));
@@ -328,8 +393,33 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_parcel_goes_when_the_memory_is_used_up_and_the_newest_never_does() {
+        let inbox = Inbox::new(Room {
+            items: 100,
+            bytes: 10,
+        });
+        inbox.push_all([0..2, 2..4, 4..6]);
+        assert_eq!(inbox.counts().dropped, 2, "12 bytes are held by three");
+        assert_eq!((inbox.pop(Wait::No), inbox.pop(Wait::No)), (Ok(2), Ok(3)));
+        // What was taken holds nothing.
+        inbox.push(0..4);
+        assert_eq!(inbox.counts().dropped, 2);
+        inbox.push(50..60);
+        assert_eq!((inbox.counts().dropped, inbox.counts().waiting), (8, 10));
+        let mut taken = VecDeque::new();
+        assert_eq!(inbox.pop_all(&mut taken, Wait::No), Ok(10));
+        inbox.push_all([0..4, 0..5]);
+        assert_eq!(inbox.counts().waiting, 9, "all was taken");
+        let counts = inbox.counts();
+        assert_eq!(
+            counts.pushed,
+            counts.taken + counts.dropped + counts.waiting
+        );
+    }
+
+    #[test]
     fn everything_is_taken_at_once() {
-        let inbox = Inbox::new(4);
+        let inbox = Inbox::new(Room::for_items(4));
         let mut taken = VecDeque::new();
         assert_eq!(inbox.pop_all(&mut taken, Wait::No), Err(Nothing::Yet));
         inbox.push_all([0..3, 3..5]);
@@ -350,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_taker_waits_for_an_offer() {
-        let inbox = Arc::new(Inbox::new(2));
+        let inbox = Arc::new(Inbox::new(Room::for_items(2)));
         let taker = {
             let inbox = Arc::clone(&inbox);
             thread::spawn(move || inbox.pop(Wait::Forever))
@@ -361,7 +451,7 @@ mod tests {
 
     #[test]
     fn a_closed_inbox_is_emptied_and_then_says_so() {
-        let inbox = Inbox::new(2);
+        let inbox = Inbox::new(Room::for_items(2));
         inbox.push(1..2);
         inbox.close();
         assert!(!inbox.push(2..3));
@@ -371,7 +461,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_at_the_deadline() {
-        let inbox = Inbox::<std::ops::Range<u8>>::new(1);
+        let inbox = Inbox::<std::ops::Range<u8>>::new(Room::for_items(1));
         assert_eq!(inbox.pop(Wait::Until(Instant::now())), Err(Nothing::Yet));
     }
 }

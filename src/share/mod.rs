@@ -13,7 +13,7 @@ mod queue;
 mod slot;
 
 pub(crate) use doorbell::{Doorbell, Notes};
-pub(crate) use inbox::{Inbox, Nothing, Parcel, Wait};
+pub(crate) use inbox::{Inbox, Nothing, Parcel, Room, Wait};
 pub use outbox::Wire;
 pub(crate) use outbox::{Ask, Outbox, Put, Tally};
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::{
     outbox::{Ask, Put, Tally, Wire},
-    pen::{Load, Progress, Store, Writer},
+    pen::{Load, Progress, State, Store, Writer},
     sync::MutexGuard,
 };
 use crate::limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES};
@@ -76,44 +76,57 @@ impl Writer<Queue> {
     }
 
     /// Takes the first of these frames, as many as there is room for: their number, and [`Put::Full`] if it is 0.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
-        let need: usize = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
+        let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
         let mut state = self.lock();
-        let queue = &mut state.store;
-        if !queue.encode_all(frames, need) {
-            for (taken, frame) in frames.iter().enumerate() {
-                match queue.refusal(frame.len()) {
-                    None => queue.encode(frame),
-                    Some(refusal) if taken == 0 => return (0, refusal, Ask::Nothing),
-                    Some(_) => return (taken, Put::Queued, self.accepted(state, taken)),
-                }
+        if !state.store.encode_all(frames, need) {
+            return self.put_one_by_one(state, frames);
+        }
+        let ask = self.accepted(state, frames.len());
+        (frames.len(), Put::Queued, ask)
+    }
+
+    #[cold]
+    fn put_one_by_one(
+        &self,
+        mut state: MutexGuard<'_, State<Queue>>,
+        frames: &[&[u8]],
+    ) -> (usize, Put, Ask) {
+        for (taken, frame) in frames.iter().enumerate() {
+            match state.store.refusal(frame.len()) {
+                None => state.store.encode(frame),
+                Some(refusal) if taken == 0 => return (0, refusal, Ask::Nothing),
+                Some(_) => return (taken, Put::Queued, self.accepted(state, taken)),
             }
         }
-        (
-            frames.len(),
-            Put::Queued,
-            self.accepted(state, frames.len()),
-        )
+        let ask = self.accepted(state, frames.len());
+        (frames.len(), Put::Queued, ask)
     }
 
     /// Counts frames that were taken, and has them written.
-    #[inline]
-    fn accepted(&self, mut state: MutexGuard<'_, super::pen::State<Queue>>, frames: usize) -> Ask {
+    #[inline(always)]
+    fn accepted(&self, mut state: MutexGuard<'_, State<Queue>>, frames: usize) -> Ask {
         state.store.tally.accepted += frames as u64;
         state.store.frames += frames as u64;
         if !state.is_resting() {
             return state.want_link();
         }
         let queue = &mut state.store;
-        if queue.bytes < QUEUE_RUN_BYTES {
-            return if mem::replace(&mut queue.called, true) {
-                Ask::Nothing
-            } else {
-                Ask::Resume
-            };
+        if queue.bytes >= QUEUE_RUN_BYTES {
+            return self.write_here(state);
         }
-        let batch = queue.choose(None, &mut Spent::default());
+        if mem::replace(&mut queue.called, true) {
+            Ask::Nothing
+        } else {
+            Ask::Resume
+        }
+    }
+
+    /// Takes the pen, which rests.
+    #[cold]
+    fn write_here(&self, mut state: MutexGuard<'_, State<Queue>>) -> Ask {
+        let batch = state.store.begin();
         let (Some(wire), Some(batch)) = (state.take_pen(), batch) else {
             unreachable!("it rests, and something waits");
         };
@@ -156,7 +169,7 @@ impl Queue {
     }
 
     /// The usual case: there is room for all of them in the last run. Returns whether it was.
-    #[inline]
+    #[inline(always)]
     fn encode_all(&mut self, frames: &[&[u8]], need: usize) -> bool {
         let Some(Piece::Run {
             bytes,
@@ -165,8 +178,8 @@ impl Queue {
         else {
             return false;
         };
-        if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > self.bytes_max || self.closed
-        {
+        // A closed queue has no pieces.
+        if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > self.bytes_max {
             return false;
         }
         bytes.reserve(need);
@@ -181,12 +194,13 @@ impl Queue {
 
     fn encode(&mut self, frame: &[u8]) {
         let need = PREFIX_BYTES + frame.len();
-        let has_room = match self.pieces.back() {
-            Some(Piece::Run { bytes, .. }) => bytes.len() + need <= QUEUE_RUN_BYTES,
-            _ => false,
+        let bytes = match self.pieces.back() {
+            Some(Piece::Run { bytes, .. }) if bytes.len() + need <= QUEUE_RUN_BYTES => None,
+            // Perhaps another large one follows, and a buffer for many would hold few.
+            Some(Piece::Whole { .. }) => Some(Vec::new()),
+            _ => Some(self.spare.pop().unwrap_or_default()),
         };
-        if !has_room {
-            let bytes = self.spare.pop().unwrap_or_default();
+        if let Some(bytes) = bytes {
             self.pieces.push_back(Piece::Run { bytes, frames: 0 });
         }
         let Some(Piece::Run { bytes, frames }) = self.pieces.back_mut() else {
@@ -502,9 +516,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::fixture::*, *};
+    use crate::limits::QUEUE_BYTES;
 
     fn queue(bytes_max: usize) -> Writer<Queue> {
         Writer::new(Queue::new(bytes_max), 2)
+    }
+
+    impl Piece {
+        /// The memory that it holds.
+        fn held(&self) -> usize {
+            match self {
+                Self::Run { bytes, .. } => bytes.capacity(),
+                Self::Whole { frame, .. } => frame.len(),
+            }
+        }
     }
 
     #[test]
@@ -602,6 +627,25 @@ mod tests {
     }
 
     #[test]
+    fn a_few_bytes_between_large_frames_hold_no_buffer_for_many() {
+        let (pipe, queue) = (Pipe::with_room(0), queue(QUEUE_BYTES));
+        queue.attach(pipe.clone());
+        let (small, large) = (&[1; 1000][..], Bytes::from(vec![2; WHOLE_FRAME_BYTES]));
+        while queue.put_all(&[small]).0 == 1 {}
+        let full = queue.lock().store.bytes;
+        for _ in 0..16 {
+            // As much as a turn takes: its buffers are to spare.
+            pipe.make_room(TURN_BYTES);
+            while queue.resume() == Ask::Resume {}
+            while queue.put_all(&[small]).0 == 1 && queue.put(large.clone()).0 == Put::Queued {}
+        }
+        let state = queue.lock();
+        let held: usize = state.store.pieces.iter().map(Piece::held).sum();
+        let bytes = state.store.bytes;
+        assert!(bytes > full / 2 && held <= 2 * bytes, "{held} for {bytes}");
+    }
+
+    #[test]
     fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
         let queue = queue(1000);
         queue.attach(Arc::new(Cut));
@@ -617,6 +661,16 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_takes_nothing_of_something_is_broken() {
+        let queue = queue(1000);
+        queue.attach(Arc::new(Stuck));
+        assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
+        assert_eq!(queue.resume(), Ask::Broken);
+        assert_eq!(queue.broken(), Some(io::ErrorKind::WriteZero));
+        assert_eq!(queue.tally().waiting, 1);
+    }
+
+    #[test]
     fn a_closed_queue_takes_nothing_and_discards_what_waits() {
         let queue = queue(1000);
         queue.attach(Pipe::with_room(9));
@@ -626,6 +680,10 @@ mod tests {
         queue.resume();
         queue.close();
         assert_eq!(queue.put(frame(4)), (Put::Closed, Ask::Nothing));
+        assert_eq!(
+            queue.put_all(&[&[0][..]; 2]),
+            (0, Put::Closed, Ask::Nothing)
+        );
         assert_eq!((queue.tally().written, queue.tally().discarded), (1, 2));
         assert_balance(queue.tally());
     }

@@ -468,6 +468,31 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_takes_nothing_of_something_is_broken() {
+        let outbox = Writer::new(Slot::default(), 16);
+        outbox.attach(Arc::new(Stuck));
+        assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Broken));
+        assert_eq!(outbox.broken(), Some(io::ErrorKind::WriteZero));
+        assert_eq!(outbox.tally().waiting, 1);
+    }
+
+    #[test]
+    fn a_frame_that_has_begun_over_a_link_that_is_replaced_begins_anew() {
+        let (old, new, outbox) = (
+            Pipe::with_room(3),
+            Pipe::with_room(100),
+            Writer::new(Slot::default(), 16),
+        );
+        outbox.attach(old);
+        assert_eq!(outbox.put(frame(1)).0, Put::Queued);
+        // No end of the older one is told before.
+        assert_eq!(outbox.attach(new.clone()), Ask::Nothing);
+        assert_eq!(new.frames(), (vec![vec![1, 1]], true));
+        assert_eq!(outbox.tally().waiting, 0);
+        assert_balance(outbox.tally());
+    }
+
+    #[test]
     fn a_frame_put_while_the_last_one_goes_over_a_link_that_ends_asks_for_another() {
         let outbox = Arc::new(Writer::new(Slot::default(), 16));
         outbox.attach(Pipe::with_room(100));

@@ -9,7 +9,7 @@
 
 use std::{fmt, fs};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::eventually;
 
@@ -73,13 +73,9 @@ pub(crate) fn wait_descriptors(before: Holdings) {
 /// Lets this process have so many descriptors.
 #[track_caller]
 pub(crate) fn need_descriptors(count: u64) {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < count) {
-        let wanted = Rlimit {
-            current: Some(count),
-            maximum: limit.maximum,
-        };
-        setrlimit(Resource::Nofile, wanted).unwrap_or_else(|error| {
+    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    if now < count {
+        setrlimit(Resource::RLIMIT_NOFILE, count, most).unwrap_or_else(|error| {
             panic!("NOT RUN: this test needs {count} descriptors (`ulimit -H -n`): {error}")
         });
     }

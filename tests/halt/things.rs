@@ -14,9 +14,13 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rustix::{
-    fs::{CWD, FileType, Mode, OFlags},
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+use nix::{
+    fcntl::{OFlag, open},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        stat::Mode,
+    },
+    unistd::mkfifo,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -90,7 +94,7 @@ pub(crate) fn are_names_slow_here() -> bool {
 pub(crate) fn run_again_where_names_are_slow(test: &str) {
     let name = format!("quorum-cnx-names-{}", std::process::id());
     let pipe = env::temp_dir().join(name);
-    rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
     let status = Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(ALIASES, &pipe)
@@ -107,36 +111,35 @@ impl Drop for SlowNames {
         let pipe = env::var_os(ALIASES).expect("this is where names are slow");
         while lookups() > 0 {
             // Fails when nobody reads, that is when all of them are on their way out.
-            let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-            drop(rustix::fs::open(&pipe, flags, Mode::empty()));
+            let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
+            drop(open(pipe.as_os_str(), flags, Mode::empty()));
             thread::yield_now();
         }
     }
 }
 
 /// No more descriptors than there are now, and these.
-pub(crate) struct Shortage(Rlimit);
+pub(crate) struct Shortage {
+    before: (u64, u64),
+}
 
 impl Shortage {
     pub(crate) fn of_all_but(spare: u64) -> Self {
-        let before = getrlimit(Resource::Nofile);
+        let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         let highest = fs::read_dir("/proc/self/fd")
             .unwrap()
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok())
             .max();
-        let shortage = Rlimit {
-            current: Some(highest.unwrap() + spare),
-            maximum: before.maximum,
-        };
-        setrlimit(Resource::Nofile, shortage).unwrap();
-        Self(before)
+        setrlimit(Resource::RLIMIT_NOFILE, highest.unwrap() + spare, before.1).unwrap();
+        Self { before }
     }
 }
 
 impl Drop for Shortage {
     fn drop(&mut self) {
-        setrlimit(Resource::Nofile, Rlimit { ..self.0 }).unwrap();
+        let (soft, hard) = self.before;
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
     }
 }
 

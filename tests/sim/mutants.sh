@@ -15,7 +15,8 @@ git ls-files -z --cached --others --exclude-standard -- Cargo.toml Cargo.lock sr
     xargs -0 cp --parents -t "$tree"
 # The copy is a crate of its own, whatever lies around it, with no more to build than the simulator needs.
 grep -q '^\[workspace\]' "$tree/Cargo.toml" || printf '\n[workspace]\n' >>"$tree/Cargo.toml"
-sed -i -e '/^members/d' -e '/^\[\(dev-dependencies\|\[bench\]\|\[example\]\)\]/,/^$/d' "$tree/Cargo.toml"
+sed -i -e '/^members/d' -e '/^\[\(dev-dependencies\|\[bench\]\|\[example\]\|\[test\]\)\]/,/^$/d' \
+    -e '/^\[target.*linux.*\.dev-dependencies\]/,/^$/d' "$tree/Cargo.toml"
 
 simulate() {
     (cd "$tree" && SIM_FIRST=$1 timeout 300 cargo test --quiet --test sim all_properties 2>&1)

@@ -15,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use crate::{
@@ -138,16 +141,16 @@ impl Member {
 
     /// The process does nothing until it is continued.
     pub(crate) fn stop(&self) {
-        self.signal(Signal::STOP);
+        self.signal(Signal::SIGSTOP);
     }
 
     pub(crate) fn go_on(&self) {
-        self.signal(Signal::CONT);
+        self.signal(Signal::SIGCONT);
     }
 
     fn signal(&self, signal: Signal) {
         if let Some(process) = &self.process {
-            kill_process(process.pid(), signal).unwrap();
+            kill(process.pid(), signal).unwrap();
         }
     }
 
@@ -233,7 +236,8 @@ impl Drop for Member {
 
 impl Process {
     fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        let number = self.child.id().try_into();
+        Pid::from_raw(number.expect("process numbers are far below 2^31"))
     }
 
     fn end(&mut self) {

@@ -155,13 +155,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let (mut count, mut bytes) = (0, 0);
         let halt = &handle.shared().halt;
         let pumped = pump::frames(&*link.stream, frames, held, stage, link.ended, |payload| {
-            if halt.is_given() {
-                return;
-            }
-            count += 1;
             let frame = Frame(payload);
-            bytes += frame.len() as u64;
-            handler.on_frame(peer.sid, frame, handle);
+            if !halt.is_given() {
+                count += 1;
+                bytes += frame.len() as u64;
+                handler.on_frame(peer.sid, frame, handle);
+            }
         });
         if count > 0 {
             peer.counters.frames.add(count);
@@ -199,8 +198,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Ok(false) => self.end(key, Reason::Closed, now),
                 Err(error) => self.end(key, Reason::of_io(&error), now),
             },
-            Err(Pumped::End(reason)) => self.end(key, reason, now),
-            Err(Pumped::Dry | Pumped::More) => {}
+            Err(reason) => self.end(key, reason, now),
         }
     }
 

@@ -47,6 +47,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let step = self.routes.start(peer, now);
                 self.step(peer, step, None, now);
             }
+            Action::Hurry { peer } => {
+                if let Some((key, step)) = self.routes.hurry(peer) {
+                    self.links.bury(key);
+                    self.step(peer, step, None, now);
+                }
+            }
             Action::Cancel { peer } => {
                 if let Some(key) = self.routes.finish(peer) {
                     self.links.bury(key);

@@ -65,7 +65,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.see_to(peer.id, peer.outbox.resume(), now);
             }
             if asked & asked::INITIATE != 0 {
-                self.roster.initiate(peer.id, &mut self.todo);
+                self.roster.initiate(peer.id, now, &mut self.todo);
             }
             if asked & asked::LINK != 0 {
                 self.roster.want(peer.id, now, &mut self.todo);

@@ -38,7 +38,7 @@ const CALLS_PER_TURN: u32 = 4096;
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (builder, at) = serving_builder(task, [DRIVER])?;
     let frames = (INBOX_BYTES / task.bytes()).clamp(limits::INBOX_FRAMES, INBOX_FRAMES_MAX);
-    let config = finish(builder.inbox_frames(frames))?;
+    let config = finish(builder.inbox_frames(frames).inbox_bytes(INBOX_BYTES))?;
     let received = Arc::new(Received::default());
     let mut workers = Workers::default();
     let _halt = flow::receive(task, config, control, &mut workers, &received)?;

@@ -1,0 +1,10 @@
+#![no_main]
+//! A message of an election, from any bytes.
+
+#[path = "../../tests/corpora/notification.rs"]
+mod notification;
+#[path = "../../examples/election/notification.rs"]
+#[allow(dead_code, reason = "only its grammar is needed here")]
+mod message;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| notification::check(bytes));

@@ -1,0 +1,221 @@
+//! Target `challenge`: an accepted connection begins with these bytes.
+//!
+//! The loop makes of them what is written down here once more, in other words; cut into single bytes or not; and of what one
+//! loop says of itself, another understands the same.
+
+use quorum_cnx::{
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, CHALLENGE_BYTES_MAX, Challenge, ChallengeError,
+    Config, ConfigBuilder, Event, EventLoop, Reason, Sid, Unknown,
+};
+
+use crate::net::{Inside, Outside, Recorder, Told};
+
+const OWN: Sid = Sid(1000);
+
+pub(crate) fn check(bytes: &[u8]) {
+    let bytes = &bytes[..bytes.len().min(CHALLENGE_BYTES_MAX + 8)];
+    let meaning = meaning(bytes);
+    let whole = introduce(bytes, bytes.len().max(1), &meaning);
+    assert_eq!(introduce(bytes, 1, &meaning), whole, "cut it is another");
+    if let Meaning::Name { sid, addresses, .. } = meaning {
+        repeat(sid, &addresses);
+    }
+}
+
+/// What an initial message says.
+#[derive(Debug, PartialEq)]
+enum Meaning {
+    /// It is not whole.
+    Nothing,
+    /// It is none, which is known from so many bytes on.
+    Nonsense { known: usize, why: ChallengeError },
+    Name {
+        sid: Sid,
+        addresses: Vec<Address>,
+        bytes: usize,
+    },
+}
+
+/// The grammar, by its table in the crate page.
+fn meaning(bytes: &[u8]) -> Meaning {
+    let nonsense = |known, why| Meaning::Nonsense { known, why };
+    let long = |at: usize| Some(i64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    match long(0) {
+        None => return Meaning::Nothing,
+        Some(-65_536 | -65_535) => {}
+        Some(version) if version < 0 => {
+            return nonsense(8, ChallengeError::UnknownVersion(version));
+        }
+        Some(sid) => {
+            return Meaning::Name {
+                sid: Sid(sid),
+                addresses: Vec::new(),
+                bytes: 8,
+            };
+        }
+    }
+    let (Some(sid), Some(len)) = (long(8), bytes.get(16..20)) else {
+        return Meaning::Nothing;
+    };
+    let len = i32::from_be_bytes(len.try_into().expect("4 bytes"));
+    if len < 1 || len > ADDRESS_BYTES_MAX as i32 {
+        return nonsense(20, ChallengeError::AddressBytes(len));
+    }
+    let end = 20 + len as usize;
+    let Some(text) = bytes.get(20..end) else {
+        return Meaning::Nothing;
+    };
+    match places(text) {
+        Ok(addresses) => Meaning::Name {
+            sid: Sid(sid),
+            addresses,
+            bytes: end,
+        },
+        Err(why) => nonsense(end, why),
+    }
+}
+
+fn places(text: &[u8]) -> Result<Vec<Address>, ChallengeError> {
+    let text = std::str::from_utf8(text).map_err(|_| ChallengeError::NotUtf8)?;
+    let mut parts: Vec<&str> = text.split('|').collect();
+    while parts.last().is_some_and(|part| part.is_empty()) {
+        parts.pop();
+    }
+    if parts.len() > ADDRESSES_MAX {
+        return Err(ChallengeError::TooManyAddresses(parts.len()));
+    }
+    let mut places = Vec::new();
+    for part in parts {
+        let place: Address = part.parse().map_err(ChallengeError::Address)?;
+        if place.port() == 0 {
+            return Err(ChallengeError::PortZero);
+        }
+        places.push(place);
+    }
+    places.retain(|place| !place.is_wildcard());
+    Ok(places)
+}
+
+fn turn_on(config: ConfigBuilder) -> Option<(Outside, EventLoop<Recorder, Inside>)> {
+    let outside = Outside::default();
+    let config = config.seed(1).build().ok()?;
+    let event_loop = EventLoop::on_net(config, Recorder::default(), outside.net());
+    Some((outside, event_loop.expect("no socket was handed over")))
+}
+
+fn turn(event_loop: &mut EventLoop<Recorder, Inside>) {
+    event_loop.turn(None).expect("this system never fails");
+}
+
+/// Says it in pieces to a loop that admits everybody. Returns what the loop tells, and where it goes.
+fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<String>) {
+    let config = Config::builder(OWN)
+        .server(OWN, "10.0.0.1:3888")
+        .unknown(Unknown::Admit { max: 8 });
+    let (outside, mut event_loop) = turn_on(config).expect("it is sound");
+    let addr = "10.0.0.2:40000".parse().expect("an address");
+    let line = outside.arrive(addr);
+    let (decided, bytes) = match meaning {
+        Meaning::Nothing => (usize::MAX, bytes),
+        Meaning::Nonsense { known, .. } => (*known, bytes),
+        // What follows would be frames.
+        Meaning::Name { bytes: len, .. } => (*len, &bytes[..*len]),
+    };
+    let mut said = 0;
+    for piece in bytes.chunks(piece) {
+        outside.say(line, piece);
+        said += piece.len();
+        turn(&mut event_loop);
+        let stats = event_loop.handle().stats();
+        assert_eq!(stats.pending, u64::from(said < decided), "after {said}");
+        if said >= decided {
+            break;
+        }
+    }
+    outside.finish(line);
+    let mut sought = outside.sought();
+    for _ in 0..2 {
+        outside.know_no_names();
+        outside.answer_dials(false, 0);
+        turn(&mut event_loop);
+        sought.extend(outside.sought());
+    }
+    let told = std::mem::take(&mut event_loop.handler().told);
+    let refused = |reason, sid| {
+        let rejected = Event::Rejected { addr, sid, reason };
+        assert_eq!(told, [Told::Event(rejected)]);
+        assert_eq!(sought, [""; 0]);
+    };
+    match meaning {
+        Meaning::Nothing => refused(Reason::ClosedEarly, None),
+        Meaning::Nonsense { why, .. } => refused(Reason::BadChallenge(why.clone()), None),
+        Meaning::Name { sid, addresses, .. } => match *sid {
+            OWN => refused(Reason::OwnSid, Some(OWN)),
+            sid if sid.0 < 0 || (sid < OWN && addresses.is_empty()) => {
+                refused(Reason::UnknownSid(sid), Some(sid));
+            }
+            sid if sid < OWN => check_sought(&sought, addresses),
+            sid => {
+                let named = if sid == Sid::OBSERVER { Sid(-1) } else { sid };
+                let up = Event::Up {
+                    sid: named,
+                    dialed: false,
+                    addr,
+                };
+                assert_eq!(told.first(), Some(&Told::Event(up)));
+            }
+        },
+    }
+    let stats = event_loop.handle().stats();
+    assert!(stats.balances(), "{stats:?}");
+    (told, sought)
+}
+
+/// It was a knock: the loop asks for all names at once, else dials one literal after the other.
+fn check_sought(sought: &[String], addresses: &[Address]) {
+    let names: Vec<&str> = addresses
+        .iter()
+        .filter(|address| address.ip().is_none())
+        .map(Address::host)
+        .collect();
+    assert_eq!(sought[..names.len()], names);
+    let literal = |address: &Address| Some((address.ip()?, address.port()).into());
+    let literals: Vec<std::net::SocketAddr> = addresses.iter().filter_map(literal).collect();
+    for dialed in &sought[names.len()..] {
+        let dialed = dialed.parse().expect("an address was dialed");
+        assert!(
+            literals.contains(&dialed),
+            "{dialed} is not in {literals:?}"
+        );
+    }
+    assert_eq!(sought.len() > names.len(), !literals.is_empty());
+}
+
+/// A server that is called so and can be reached there says as much of itself.
+fn repeat(sid: Sid, addresses: &[Address]) {
+    let texts: Vec<String> = addresses.iter().map(Address::to_string).collect();
+    let text = texts.join("|");
+    let other = Sid(if sid.0 == 0 { 1 } else { 0 });
+    for (form, said) in [
+        (Challenge::V2, addresses),
+        (Challenge::V1, &addresses[..addresses.len().min(1)]),
+    ] {
+        let config = Config::builder(sid)
+            .server(sid, &text)
+            .server(other, "10.0.0.9:3888")
+            .challenge(form);
+        // Not everybody who can be understood can be configured: one without an address cannot.
+        let Some((outside, mut event_loop)) = turn_on(config) else {
+            return;
+        };
+        outside.answer_dials(true, 1 << 20);
+        turn(&mut event_loop);
+        let heard = outside.look(0, |line| line.heard.clone());
+        let again = Meaning::Name {
+            sid,
+            addresses: said.to_vec(),
+            bytes: heard.len(),
+        };
+        assert_eq!(meaning(&heard), again);
+    }
+}

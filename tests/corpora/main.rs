@@ -1,0 +1,104 @@
+//! What fuzzers have found worth keeping, given to the same targets once more; and random inputs besides.
+//!
+//! A target is a file beside this one: a function that takes any bytes and panics when what must hold does not. Nothing here
+//! looks for new inputs: `fuzz/run.sh` does, and keeps them in `fuzz/corpus`.
+
+mod challenge;
+mod config;
+mod frames;
+mod input;
+mod link;
+mod net;
+mod notification;
+
+#[path = "../../examples/election/notification.rs"]
+#[allow(dead_code, reason = "only its grammar is needed here")]
+mod message;
+
+use std::{fs, panic::catch_unwind, path::Path};
+
+use proptest::prelude::*;
+
+/// Gives all that is kept for a target to it.
+fn replay(target: &str, check: fn(&[u8])) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let mut kept: Vec<_> = fs::read_dir(&dir)
+        .unwrap_or_else(|error| panic!("the corpus is missing: {}: {error}", dir.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    kept.sort();
+    assert!(
+        kept.len() >= 10,
+        "{} inputs in {}",
+        kept.len(),
+        dir.display()
+    );
+    for path in &kept {
+        let bytes = fs::read(path).unwrap();
+        if catch_unwind(|| check(&bytes)).is_err() {
+            panic!("it failed, as said above, with {}", path.display());
+        }
+    }
+    println!("{target}: {} inputs", kept.len());
+}
+
+#[test]
+fn what_is_kept_of_initial_messages_still_holds() {
+    replay("challenge", challenge::check);
+}
+
+#[test]
+fn what_is_kept_of_frames_still_holds() {
+    replay("frames", frames::check);
+}
+
+#[test]
+fn what_is_kept_of_links_still_holds() {
+    replay("link", link::check);
+}
+
+#[test]
+fn what_is_kept_of_configurations_still_holds() {
+    replay("config", config::check);
+}
+
+#[test]
+fn what_is_kept_of_notifications_still_holds() {
+    replay("notification", notification::check);
+}
+
+/// Random bytes alone hardly ever begin as an initial message does.
+fn almost_a_challenge() -> impl Strategy<Value = Vec<u8>> {
+    let version = prop::sample::select(vec![-65_536_i64, -65_535, -65_534, -1, 5]);
+    let text = "[a-z0-9.:|\\[\\]-]{0,40}|(10\\.0\\.0\\.[1-9]:[0-9]{1,5}\\|?){1,4}";
+    (version, any::<i64>(), text).prop_map(|(version, sid, text)| {
+        let mut bytes = version.to_be_bytes().to_vec();
+        bytes.extend(sid.to_be_bytes());
+        bytes.extend((text.len() as i32).to_be_bytes());
+        bytes.extend(text.as_bytes());
+        bytes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_bytes_are_as_good(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        challenge::check(&bytes);
+        frames::check(&bytes);
+        link::check(&bytes);
+        config::check(&bytes);
+        notification::check(&bytes);
+    }
+
+    #[test]
+    fn almost_a_challenge_is_one_or_none(mut bytes in almost_a_challenge(), at in any::<prop::sample::Index>(), flip in any::<u8>()) {
+        challenge::check(&bytes);
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        challenge::check(&bytes);
+    }
+}

@@ -1,0 +1,71 @@
+//! Networks in parts, which become one again, and networks that come and go.
+
+use std::time::Duration;
+
+use crate::{
+    chance::Chance,
+    lan::Lan,
+    quorum::Quorum,
+    rounds, run_time,
+    switch::{Fate, Way, between},
+    table::record,
+};
+
+pub(crate) fn a_partition_that_heals_is_one_mesh_again() {
+    let quorum = Quorum::start(Lan::new(rounds::members(5)), Duration::from_millis(25));
+    let all = quorum.all();
+    for round in 0..rounds::rounds() {
+        let mut here = all.clone();
+        let split = (all.len() / 2 + round) % (all.len() - 1) + 1;
+        let there = here.split_off(split);
+        let start = run_time::now();
+        quorum.lan.treat(&between(&here, &there, Fate::Drop));
+        let noticed = quorum.notice(&here, &there, start);
+        let noticed = noticed.max(quorum.notice(&there, &here, start));
+        for part in [&here, &there] {
+            quorum.settle(part, run_time::now());
+        }
+        quorum.lan.treat(&[]);
+        let recovery = quorum.settle(&all, run_time::now());
+        for part in [&here, &there] {
+            quorum.undisturbed(part, start);
+        }
+        record("a partition", all.len(), Some(noticed), recovery);
+    }
+}
+
+/// Every link is reset while somebody talks, and again before it has proved itself.
+pub(crate) fn every_pair_flaps_at_once_and_the_mesh_stands_again() {
+    let quorum = Quorum::start(Lan::new(9), Duration::from_millis(60));
+    let all = quorum.all();
+    for round in 0..rounds::rounds() {
+        let mut chance = Chance::new(round as u64);
+        for _ in 0..6 {
+            quorum.lan.treat(&between(&all, &all, Fate::Reset));
+            run_time::pass(chance.millis(100, 300));
+            quorum.lan.treat(&[]);
+            run_time::pass(chance.millis(100, 600));
+        }
+        record(
+            "every pair reset, 6 times",
+            all.len(),
+            None,
+            quorum.settle(&all, run_time::now()),
+        );
+        for _ in 0..6 {
+            let cut: Vec<Way> = between(&all, &all, Fate::Drop)
+                .into_iter()
+                .filter(|_| chance.percent(50))
+                .collect();
+            quorum.lan.treat(&cut);
+            run_time::pass(chance.millis(200, 1000));
+        }
+        quorum.lan.treat(&[]);
+        record(
+            "every way cut by chance",
+            all.len(),
+            None,
+            quorum.settle(&all, run_time::now()),
+        );
+    }
+}

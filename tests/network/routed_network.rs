@@ -1,0 +1,225 @@
+//! Two hosts and a router between them that stops forwarding what comes from one side or both, which nobody is told.
+//!
+//! Nothing here drives frames in numbers; each test looks at the links of one pair.
+
+use serde_json::{Value, json};
+
+use crate::{
+    common::{
+        eventually,
+        program::{Peer, program_path},
+    },
+    namespace::{Namespace, nth_network, run},
+};
+
+/// How long a peer may be silent: the shortest time that is allowed.
+const DEAD_AFTER_MS: &str = "2000";
+
+/// Hosts 1 and 2 and the router between them.
+struct Network {
+    hosts: [Namespace; 2],
+    router: Namespace,
+}
+
+#[derive(Clone, Copy)]
+enum Cut {
+    Nothing,
+    From(usize),
+    Both,
+}
+
+impl Network {
+    fn new() -> Self {
+        let nth = nth_network();
+        let network = Self {
+            hosts: ["one", "two"].map(|part| Namespace::new(nth, part)),
+            router: Namespace::new(nth, "router"),
+        };
+        for host in [1, 2] {
+            let (namespace, at_router) = (network.host(host), format!("10.77.{host}.1"));
+            let (name, port) = (namespace.name(), format!("port{host}"));
+            network.router.batch(&[
+                format!("link add {port} type veth peer name eth0 netns {name}"),
+                format!("addr add {at_router}/24 dev {port}"),
+                format!("link set {port} up"),
+            ]);
+            namespace.batch(&[
+                format!("addr add {}/24 dev eth0", address(host)),
+                "link set eth0 up".into(),
+                format!("route add default via {at_router}"),
+            ]);
+        }
+        network.cut(Cut::Nothing);
+        network
+    }
+
+    fn host(&self, host: usize) -> &Namespace {
+        &self.hosts[host - 1]
+    }
+
+    /// From now on the router forwards nothing that comes from there.
+    fn cut(&self, cut: Cut) {
+        for host in [1, 2] {
+            let is_cut = match cut {
+                Cut::Nothing => false,
+                Cut::From(from) => from == host,
+                Cut::Both => true,
+            };
+            let setting = format!("net.ipv4.conf.port{host}.forwarding={}", i32::from(!is_cut));
+            run(self.router.command("sysctl").args(["-qw", &setting]));
+        }
+    }
+
+    /// The program on this host.
+    fn peer(&self, host: usize) -> Peer {
+        let addresses = [1, 2].map(|host| format!("{}:3888", address(host)));
+        let servers = [(1, addresses[0].as_str()), (2, addresses[1].as_str())];
+        Peer::start_by(
+            self.host(host).command(program_path()),
+            i64::try_from(host).unwrap(),
+            &servers,
+            &["--peer-dead-after-ms", DEAD_AFTER_MS],
+        )
+    }
+
+    /// Both, linked.
+    #[track_caller]
+    fn pair(&self) -> [Peer; 2] {
+        let peers = [self.peer(1), self.peer(2)];
+        for peer in &peers {
+            peer.next("up");
+        }
+        peers
+    }
+}
+
+fn address(host: usize) -> String {
+    format!("10.77.{host}.2")
+}
+
+/// A frame goes from one to the other; what is repeated of earlier ones is skipped.
+#[track_caller]
+fn talk(from: &mut Peer, to: &Peer, to_sid: i64, text: &str) {
+    from.tell(&format!("send {to_sid} {text}"));
+    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    eventually("the frame arrives", || {
+        to.next("frame")["hex"] == hex.as_str()
+    });
+}
+
+/// Whether a link ended because its far end is dead, or was told so by a reset of the one who had found it out first.
+#[track_caller]
+fn assert_dead(down: &Value) {
+    let reason = down["reason"].as_str().unwrap();
+    assert!(["dead", "io"].contains(&reason), "{down}");
+}
+
+pub(crate) fn an_idle_link_whose_packets_vanish_is_found_dead_at_both_ends_and_comes_back() {
+    let network = Network::new();
+    let [mut one, mut two] = network.pair();
+    talk(&mut one, &two, 2, "before");
+    talk(&mut two, &one, 1, "before");
+    network.cut(Cut::Both);
+    for peer in [&one, &two] {
+        assert_eq!(peer.next("down")["reason"], "dead");
+    }
+    // Nobody can be reached, which is told and no reason to give up.
+    two.next("dial-failed");
+    network.cut(Cut::Nothing);
+    for peer in [&one, &two] {
+        peer.next("up");
+    }
+    talk(&mut one, &two, 2, "after");
+    talk(&mut two, &one, 1, "after");
+    one.quit();
+    two.quit();
+}
+
+pub(crate) fn a_link_with_frames_on_their_way_is_found_dead_and_the_newest_arrives_later() {
+    let network = Network::new();
+    let [mut one, mut two] = network.pair();
+    network.cut(Cut::Both);
+    one.tell("send 2 written into the void");
+    assert_eq!(one.next("sent")["outcome"], "written");
+    one.tell("send 2 the newest");
+    assert_eq!(one.next("down")["reason"], "dead");
+    assert_dead(&two.next("down"));
+    network.cut(Cut::Nothing);
+    two.next("up");
+    let hex: String = "the newest"
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(two.next("frame")["hex"], hex.as_str());
+    talk(&mut two, &one, 1, "after");
+    one.quit();
+    two.quit();
+}
+
+pub(crate) fn a_way_that_is_cut_in_one_direction_is_no_link() {
+    for from in [1, 2] {
+        let network = Network::new();
+        let [mut one, mut two] = network.pair();
+        network.cut(Cut::From(from));
+        for peer in [&one, &two] {
+            assert_dead(&peer.next("down"));
+        }
+        network.cut(Cut::Nothing);
+        for peer in [&one, &two] {
+            peer.next("up");
+        }
+        talk(&mut one, &two, 2, "after");
+        talk(&mut two, &one, 1, "after");
+        one.quit();
+        two.quit();
+    }
+}
+
+/// The machine of one goes without a word and comes back with another process: the older link is still there at the
+/// other end, as far as that knows, and makes room.
+pub(crate) fn a_machine_that_lost_its_power_and_comes_back_is_linked_again() {
+    for gone in [1, 2] {
+        let network = Network::new();
+        let [mut one, two] = network.pair();
+        talk(&mut one, &two, 2, "before");
+        network.cut(Cut::Both);
+        let (back, mut left) = if gone == 1 { (one, two) } else { (two, one) };
+        // Its resets do not get through.
+        drop(back);
+        network.cut(Cut::Nothing);
+        let mut back = network.peer(gone);
+        back.next("up");
+        // Whichever comes first: the older link is replaced, or told to be gone by the machine that knows nothing of it.
+        let down = left.next("down");
+        let reason = down["reason"].as_str().unwrap();
+        assert!(
+            ["replaced", "io", "dead", "closed"].contains(&reason),
+            "{down}"
+        );
+        left.next("up");
+        let other = if gone == 1 { 2 } else { 1 };
+        talk(&mut left, &back, gone as i64, "welcome");
+        talk(&mut back, &left, other, "here I am");
+        back.quit();
+        left.quit();
+    }
+}
+
+pub(crate) fn a_frame_for_who_cannot_be_reached_waits_and_the_sender_does_not() {
+    let network = Network::new();
+    network.cut(Cut::Both);
+    let mut one = network.peer(1);
+    for _ in 0..3 {
+        one.tell("send 2 waiting");
+    }
+    let outcomes: Vec<Value> = (0..3).map(|_| one.next("sent")["outcome"].take()).collect();
+    assert_eq!(
+        outcomes,
+        [json!("queued"), json!("superseded"), json!("superseded")]
+    );
+    let two = network.peer(2);
+    network.cut(Cut::Nothing);
+    assert_eq!(two.next("frame")["len"], "waiting".len());
+    one.quit();
+    two.quit();
+}
