@@ -83,7 +83,7 @@ pub enum SendError {
     TooLarge(usize),
     /// The queue of this peer has no room for it ([`Outbox::Queue`](crate::Outbox::Queue)).
     Full,
-    /// The manager has halted, or its loop has died.
+    /// The manager has halted or was asked to, or its loop has died.
     Halted,
 }
 

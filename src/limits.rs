@@ -143,7 +143,8 @@ pub const KNOCK_CROSSING: Duration = Duration::from_secs(1);
 /// How much longer than `peer_dead_after` a challenger waits for the older link to die.
 pub const CHALLENGE_MARGIN: Duration = Duration::from_secs(1);
 
-/// A turn that took longer than this is reported: the handler has blocked the loop.
+/// A turn that took longer than this is reported: the handler has blocked the loop. It reads no further link then; those
+/// come first in the next one.
 pub const SLOW_TURN: Duration = Duration::from_millis(100);
 
 /// Log lines about one peer, about strangers together, or about this server, in each [`LOG_WINDOW`]; the number held back

@@ -184,9 +184,9 @@ impl Handle {
         self.shared.order(&self.shared.drop_links);
     }
 
-    /// Asks the loop to halt, without waiting for it.
+    /// Asks the loop to halt, without waiting for it. From now on no frame is taken, and none that comes is handed over.
     pub fn request_halt(&self) {
-        self.shared.order(&self.shared.halt);
+        self.shared.request_halt();
     }
 
     /// Whether the loop has ended, by request or not.

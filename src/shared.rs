@@ -104,6 +104,19 @@ struct State {
     loop_thread: Option<ThreadId>,
 }
 
+/// Read with every frame, and written once: it shares its line of the cache with nothing.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct HaltOrder(AtomicBool);
+
+impl HaltOrder {
+    #[inline]
+    pub(crate) fn is_given(&self) -> bool {
+        // Relaxed: it guards nothing. The loop acts on it after the bell, which orders the rest.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) own: Sid,
@@ -122,7 +135,7 @@ pub(crate) struct Shared {
     pub(crate) bell: Doorbell,
     pub(crate) notes: Notes<Arc<Peer>>,
     /// True exactly when the loop was asked to halt.
-    pub(crate) halt: AtomicBool,
+    pub(crate) halt: HaltOrder,
     /// True exactly when the loop is to drop its links.
     pub(crate) drop_links: AtomicBool,
     pub(crate) counters: Counters,
@@ -148,7 +161,7 @@ impl Shared {
             inbox_is_for_the_loop,
             bell,
             notes: Notes::new(),
-            halt: AtomicBool::new(false),
+            halt: HaltOrder::default(),
             drop_links: AtomicBool::new(false),
             counters: Counters::default(),
             state: Mutex::new(State {
@@ -215,7 +228,7 @@ impl Shared {
 
     /// See [`Handle::to_send`](crate::Handle::to_send).
     pub(crate) fn to_send(&self, sid: Sid, frame: Bytes) -> Result<Sent, SendError> {
-        check(frame.len())?;
+        self.admit(frame.len())?;
         if let Some(peer) = self.member(sid) {
             return self.put(peer, frame);
         }
@@ -230,7 +243,7 @@ impl Shared {
 
     /// See [`Handle::to_send_slice`](crate::Handle::to_send_slice).
     pub(crate) fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<Sent, SendError> {
-        check(frame.len())?;
+        self.admit(frame.len())?;
         match self.member(sid) {
             // One that would fill a run, or is written at once, is copied before anything is locked.
             Some(peer) if frame.len() < QUEUE_RUN_BYTES / 2 && peer.outbox.is_queue() => {
@@ -245,7 +258,7 @@ impl Shared {
     /// See [`Handle::to_send_all`](crate::Handle::to_send_all).
     pub(crate) fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
         for frame in frames {
-            check(frame.len())?;
+            self.admit(frame.len())?;
         }
         if let Some(peer) = self.member(sid) {
             return self.put_all(peer, frames);
@@ -276,6 +289,17 @@ impl Shared {
         Ok(peer
             .outbox
             .wait_for_room(Instant::now().checked_add(timeout)))
+    }
+
+    /// Whether a frame of this length is taken.
+    #[inline]
+    fn admit(&self, frame_len: usize) -> Result<(), SendError> {
+        check(frame_len)?;
+        // Also before the loop has seen it: threads that go on sending would keep it from the locks that it needs to halt.
+        if self.halt.is_given() {
+            return Err(SendError::Halted);
+        }
+        Ok(())
     }
 
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<Sent, SendError> {
@@ -335,6 +359,10 @@ impl Shared {
     pub(crate) fn order(&self, flag: &AtomicBool) {
         flag.store(true, Ordering::Release);
         self.bell.ring();
+    }
+
+    pub(crate) fn request_halt(&self) {
+        self.order(&self.halt.0);
     }
 
     pub(crate) fn inbox_is_for_the_loop(&self) -> bool {

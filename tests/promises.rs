@@ -715,6 +715,72 @@ fn a_handler_can_halt_its_own_loop() {
 }
 
 #[test]
+fn once_a_halt_is_asked_for_nothing_is_taken_or_handed_over() {
+    let (handler, told) = tell(|_, _: &[u8], handle: &Handle| handle.request_halt());
+    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let handle = event_loop.handle().clone();
+    // All three come in one read.
+    let said = [bare(PEER), frame("stop"), frame("more"), frame("and more")].concat();
+    let _peer = Puppet::say(HOME, &address, &said);
+    eventually("the loop halts", || {
+        !event_loop.turn(Some(Duration::ZERO)).unwrap()
+    });
+    assert_eq!(told.frames.try_iter().count(), 1);
+    assert_eq!(handle.stats().received.frames, 1);
+    // Nor where the loop has not come to it yet.
+    let (handler, _told) = tell(|_, _: &[u8], _: &Handle| {});
+    let (event_loop, _, _peer_at) = self::event_loop(handler, |builder| builder);
+    let handle = event_loop.handle();
+    handle.request_halt();
+    for sid in [PEER, OWN].map(Sid) {
+        assert_eq!(handle.to_send(sid, "x"), Err(SendError::Halted));
+        assert_eq!(handle.to_send_all(sid, &[b"x"]), Err(SendError::Halted));
+    }
+    assert!(!handle.is_halted());
+}
+
+#[test]
+fn a_manager_that_is_halted_on_its_own_loop_does_not_wait_for_itself() {
+    let pair = Pair::new();
+    let peer = pair.link();
+    let (manager, (sender, halted)) = (Arc::clone(&pair.manager), channel());
+    // The loop frees this one, when the next one has become the last in its place.
+    pair.send(payload(b"halts", move || {
+        manager.halt();
+        let _ = sender.send(thread::current().name().map(str::to_owned));
+    }));
+    pair.unlink(peer);
+    pair.send("next");
+    let _peer = Puppet::say(HOME, &pair.address, &bare(PEER));
+    let thread = halted.recv_timeout(LONG).expect("it comes back");
+    assert_eq!(thread.as_deref(), Some("quorum-cnx-5"));
+    let manager = Arc::clone(&pair.manager);
+    within("halting", move || manager.halt());
+    assert!(!pair.manager.has_died() && is_free(&pair.address));
+}
+
+#[test]
+fn a_handler_can_halt_another_manager() {
+    let (other_at, own_at) = (listener(), listener());
+    let servers = [(OWN, &own_at.1), (PEER, &other_at.1)];
+    let other = configure(PEER, &servers).listener(other_at.0);
+    let other = Arc::new(CnxManager::start(other.build().unwrap()).unwrap());
+    let halting = Arc::clone(&other);
+    // It waits here, while the link between the two needs both loops.
+    let (handler, told) = tell(move |_, _: &[u8], _: &Handle| halting.halt());
+    let config = configure(OWN, &servers).listener(own_at.0);
+    let mut event_loop = EventLoop::new(config.build().unwrap(), handler).unwrap();
+    let handle = event_loop.handle().clone();
+    let thread = thread::spawn(move || event_loop.run());
+    other.to_send(Sid(OWN), "halt yourself").unwrap();
+    told.frames.recv_timeout(LONG).expect("it comes back");
+    assert!(other.is_halted() && is_free(&other_at.1));
+    eventually("the link has ended", || handle.linked_peers().is_empty());
+    handle.request_halt();
+    within("running the loop", || thread.join().unwrap().unwrap());
+}
+
+#[test]
 fn dropping_a_manager_halts_it() {
     let (manager, address) = alone(OWN, &[] as &[(i64, String)], |builder| builder);
     let handle = manager.handle();

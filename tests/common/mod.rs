@@ -8,6 +8,9 @@
     reason = "each test file is a crate of its own and uses a part of this"
 )]
 
+pub(crate) mod crowd;
+pub(crate) mod figures;
+pub(crate) mod process;
 pub(crate) mod program;
 
 use std::{

@@ -13,7 +13,7 @@ use crate::{
     },
     error::Reason,
     handler::{Event, Frame, Handler},
-    limits::ACCEPTS_PER_TURN,
+    limits::{ACCEPTS_PER_TURN, SLOW_TURN},
     proto::{Claim, Hello, LinkKey, Sid, Verdict},
 };
 
@@ -96,10 +96,24 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     pub(super) fn read(&mut self, now: Instant) {
         let mut round = mem::take(&mut self.busy);
+        let (mut heard, mut later) = (false, Vec::new());
         for key in round.drain(..) {
+            if self.handle.shared().halt.is_given() {
+                // Nobody wants to know any more.
+                break;
+            }
             let Some(link) = self.links.get_mut(key) else {
                 continue;
             };
+            let is_open = matches!(link.phase, Phase::Open { .. });
+            if is_open && mem::replace(&mut heard, true) {
+                let took = self.net.now().saturating_duration_since(now);
+                if took > SLOW_TURN {
+                    // The handler is slow, and there is more to a turn than frames.
+                    later.push(key);
+                    continue;
+                }
+            }
             link.busy = false;
             match &link.phase {
                 Phase::Open { .. } => {
@@ -114,7 +128,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Phase::Named { .. } | Phase::Dialing { .. } | Phase::Buried => {}
             }
         }
-        // Those that have more to read stand in `busy` again; the room is kept.
+        // First those that were not heard, then those that have more, which stand in `busy` again; the room is kept.
+        round.append(&mut later);
         round.append(&mut self.busy);
         self.busy = round;
     }
@@ -138,11 +153,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             .as_ref()
             .expect("an open link has a peer");
         let (mut count, mut bytes) = (0, 0);
+        let halt = &handle.shared().halt;
         let pumped = pump::frames(&*link.stream, frames, held, stage, link.ended, |payload| {
-            count += 1;
             let frame = Frame(payload);
-            bytes += frame.len() as u64;
-            handler.on_frame(peer.sid, frame, handle);
+            if !halt.is_given() {
+                count += 1;
+                bytes += frame.len() as u64;
+                handler.on_frame(peer.sid, frame, handle);
+            }
         });
         if count > 0 {
             peer.counters.frames.add(count);

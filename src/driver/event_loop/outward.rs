@@ -85,7 +85,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
             }
         }
-        self.halting = shared.halt.load(Ordering::Acquire);
+        self.halting = shared.halt.is_given();
     }
 
     /// Hands over what the application sent to this server itself.
