@@ -24,9 +24,21 @@ pub enum Fault {
 impl World {
     /// Lets something go wrong.
     pub fn fault(&mut self) {
-        let host = self.chance.below(self.hosts.len());
-        let other = (host + self.chance.between(1, self.hosts.len() - 1)) % self.hosts.len();
-        match self.chance.below(15) {
+        let number = self.size.faults;
+        self.size.faults += 1;
+        // Drawn from chance of its own, so that the next one does not depend on whether this one happens.
+        let next = self.mischief.fork();
+        if self.only.has_fault(number) {
+            self.kernel().say("fault", || format!("number {number}"));
+            self.happen();
+        }
+        self.mischief = next;
+    }
+
+    fn happen(&mut self) {
+        let host = self.mischief.below(self.hosts.len());
+        let other = (host + self.mischief.between(1, self.hosts.len() - 1)) % self.hosts.len();
+        match self.mischief.below(15) {
             0 => self.begin(Fault::Cut(vec![(host, other)])),
             1 => self.begin(Fault::Cut(vec![(host, other), (other, host)])),
             2 => {
@@ -37,7 +49,7 @@ impl World {
             3 | 4 => self.break_one(),
             5 | 6 if self.is_up(host) => {
                 self.crash(host);
-                self.kernel().nodes[host].slams = self.chance.percent(40);
+                self.kernel().nodes[host].slams = self.mischief.percent(40);
                 self.begin(Fault::Down(host));
             }
             7 if self.is_up(host) => {
@@ -49,14 +61,14 @@ impl World {
                 self.begin(Fault::Down(host));
             }
             9 => {
-                let time = self.chance.millis(10, 7000);
+                let time = self.mischief.millis(10, 7000);
                 let mut kernel = self.kernel();
                 let until = kernel.now + time;
                 kernel.note(host, || format!("is paused until {until:?}"));
                 kernel.nodes[host].paused_until = until;
             }
             10 => {
-                let jump = self.chance.millis(1, 20_000);
+                let jump = self.mischief.millis(1, 20_000);
                 let mut kernel = self.kernel();
                 kernel.note(host, || format!("has its clock jump by {jump:?}"));
                 kernel.nodes[host].skew += jump;
@@ -71,8 +83,8 @@ impl World {
 
     fn begin(&mut self, fault: Fault) {
         let time = self
-            .chance
-            .millis(1, *self.chance.clone().pick(&[100, 2000, 8000]));
+            .mischief
+            .millis(1, *self.mischief.clone().pick(&[100, 2000, 8000]));
         let index = self.faults.len();
         let mut kernel = self.kernel();
         kernel.say("fault", || format!("{fault:?} for {time:?}"));
@@ -127,8 +139,8 @@ impl World {
         if all.is_empty() {
             return;
         }
-        let conn = *self.chance.pick(&all);
-        let (first, both) = (self.chance.below(2), self.chance.percent(50));
+        let conn = *self.mischief.pick(&all);
+        let (first, both) = (self.mischief.below(2), self.mischief.percent(50));
         kernel.send_reset(conn, first);
         if both {
             kernel.send_reset(conn, 1 - first);

@@ -67,7 +67,8 @@ pub struct Account {
     pub events: u64,
     /// Dials of a peer that led to nothing, by the clock of the machine; see `properties`.
     pub fruitless: BTreeMap<Sid, Vec<Duration>>,
-    next: u64,
+    /// The number of the newest frame, taken or not.
+    pub next: u64,
     replaced: Option<Sid>,
 }
 
@@ -253,11 +254,11 @@ pub const STRANGE: &[u8] = b"stranger";
 
 /// The head of a frame between hosts.
 #[derive(Clone, Copy, Debug)]
-struct Letter {
+pub struct Letter {
     from: usize,
     to: usize,
     incarnation: u32,
-    number: u64,
+    pub number: u64,
 }
 
 const HEAD: usize = 18;
@@ -281,7 +282,7 @@ impl Letter {
         bytes.into()
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
         let number = u64::from_be_bytes(head[6..14].try_into().ok()?);
         let len = u32::from_be_bytes(head[14..].try_into().ok()?) as usize;
@@ -351,7 +352,10 @@ impl Handler for App {
             let mut kernel = self.machines.lock();
             kernel.trace.mix(frame.len() as u64);
             let len = frame.len();
-            kernel.note(self.me, || format!("got {len} bytes from {from}"));
+            kernel.note(self.me, || {
+                let number = Letter::read(&frame).map_or(0, |letter| letter.number);
+                format!("got frame {number} of {len} bytes from {from}")
+            });
         }
         if let Some(sender) = sender.filter(|sender| *sender != self.me) {
             if self.chance.percent(self.answers) {

@@ -19,7 +19,7 @@ sed -i -e '/^members/d' -e '/^\[\(dev-dependencies\|\[bench\]\|\[example\]\|\[te
     -e '/^\[target.*linux.*\.dev-dependencies\]/,/^$/d' "$tree/Cargo.toml"
 
 simulate() {
-    (cd "$tree" && SIM_FIRST=$1 timeout 300 cargo test --quiet --test sim all_properties 2>&1)
+    (cd "$tree" && SIM_FIRST=$1 SIM_SHRINK=0 timeout 300 cargo test --quiet --test sim all_properties 2>&1)
 }
 
 restore() {

@@ -22,10 +22,16 @@ const IN_A_ROW: Duration = Duration::from_millis(2);
 const DIALS_MAX: usize = 30;
 const DIALS_TAKE: Duration = Duration::from_secs(5);
 
+/// Sums only grow, so that what is wrong stays wrong: they are looked at when a connection has come or gone or something
+/// was told, and else in one of so many turns.
+const UNEVENTFUL_TURNS: u32 = 8;
+
 /// What is remembered of a host from turn to turn.
 #[derive(Debug, Default)]
 pub struct Watch {
-    last: [u64; 3],
+    last: [u64; 2],
+    told: [u64; 2],
+    uneventful: u32,
     idle_turns: u32,
     idle_at: Duration,
     dials: BTreeMap<Sid, u64>,
@@ -38,25 +44,37 @@ impl World {
 
     /// Looks at a host after each of its turns.
     pub fn watch(&mut self, host: usize, reported: u64) {
-        let handle = self.hosts[host].handle.clone().expect("it turns");
-        let stats = handle.stats();
-        self.watch_sums(host, &stats);
-        self.watch_limits(host, &stats);
-        self.watch_dials(host, &stats);
-        let (now, moved) = {
+        let (now, moved, held) = {
             let kernel = self.kernel();
-            (kernel.now, kernel.nodes[host].moved)
+            let node = &kernel.nodes[host];
+            (kernel.now, node.moved, node.held as u64)
         };
-        let looped = self.books.borrow().hosts[host].looped[1];
-        let events = self.books.borrow().hosts[host].events + looped;
+        let events = {
+            let account = &self.books.borrow().hosts[host];
+            account.events + account.looped[1]
+        };
         let watch = &mut self.hosts[host].watch;
-        let seen = [reported, moved, events];
-        if std::mem::replace(&mut watch.last, seen) != seen || now - watch.idle_at > IN_A_ROW {
+        let (seen, told) = ([reported, moved], [events, held]);
+        let eventful = std::mem::replace(&mut watch.told, told) != told;
+        if std::mem::replace(&mut watch.last, seen) != seen
+            || eventful
+            || now - watch.idle_at > IN_A_ROW
+        {
             watch.idle_turns = 0;
         }
         watch.idle_turns += 1;
         watch.idle_at = now;
-        if watch.idle_turns > IDLE_TURNS_MAX {
+        let spins = watch.idle_turns > IDLE_TURNS_MAX;
+        watch.uneventful += 1;
+        if eventful || watch.uneventful >= UNEVENTFUL_TURNS {
+            watch.uneventful = 0;
+            let handle = self.hosts[host].handle.as_ref().expect("it turns");
+            let stats = handle.stats();
+            self.watch_sums(host, &stats);
+            self.watch_limits(host, &stats);
+            self.watch_dials(host, &stats);
+        }
+        if spins {
             self.fail(
                 "P4",
                 format!("host {host} turns again and again and finds nothing to do"),
