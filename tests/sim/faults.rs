@@ -2,7 +2,7 @@
 //!
 //! Nothing here judges; whatever happens to the machines is allowed to happen.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     kernel::{Due, Kernel},
@@ -18,7 +18,7 @@ pub enum Fault {
     NoDescriptors(usize),
     PortTaken(usize),
     BadNames,
-    Nowhere(usize),
+    Nowhere(IpAddr),
 }
 
 impl World {
@@ -76,7 +76,11 @@ impl World {
             11 => self.begin(Fault::NoDescriptors(host)),
             12 => self.begin(Fault::PortTaken(host)),
             13 => self.begin(Fault::BadNames),
-            14 => self.begin(Fault::Nowhere(host)),
+            14 => {
+                let plan = &self.plan.hosts[host];
+                let (ips, black) = (plan.ips.clone(), usize::from(plan.first_is_black));
+                self.begin(Fault::Nowhere(*self.mischief.clone().pick(&ips[black..])));
+            }
             _ => {}
         }
     }
@@ -117,7 +121,9 @@ impl World {
         }
         for host in 0..self.hosts.len() {
             let mut kernel = self.kernel();
-            kernel.nodes[host].paused_until = Duration::ZERO;
+            let now = kernel.now;
+            let until = &mut kernel.nodes[host].paused_until;
+            *until = now.min(*until);
             kernel.wake(host);
         }
         for mut stranger in std::mem::take(&mut self.strangers) {
@@ -161,21 +167,19 @@ fn set(kernel: &mut Kernel, fault: &Fault, wrong: bool) {
             }
         }
         Fault::Down(_) => {}
-        Fault::NoDescriptors(host) => kernel.nodes[*host].emfile = wrong,
+        Fault::NoDescriptors(host) => {
+            kernel.nodes[*host].emfile = wrong;
+            kernel.nodes[*host].emfile_at = kernel.now;
+        }
         Fault::PortTaken(host) => kernel.nodes[*host].port_taken = wrong,
         Fault::BadNames => {
             (kernel.dns.fails, kernel.dns.slow) = if wrong { (500, 500) } else { (0, 0) }
         }
-        Fault::Nowhere(host) => {
-            let ip = *kernel.nodes[*host]
-                .ips
-                .last()
-                .expect("every machine has an address");
-            if wrong {
-                kernel.black.insert(ip);
-            } else {
-                kernel.black.remove(&ip);
-            }
+        Fault::Nowhere(ip) if wrong => {
+            kernel.black.insert(*ip);
+        }
+        Fault::Nowhere(ip) => {
+            kernel.black.remove(ip);
         }
     }
 }

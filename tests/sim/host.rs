@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::LazyLock,
@@ -16,7 +16,7 @@ use quorum_cnx::{
     Event, Frame, Handle, Handler, Reason, SendError, Sent, Sid, limits::FRAME_BYTES_MAX,
 };
 
-use crate::{chance::Chance, net::Machines};
+use crate::{chance::Chance, net::Machines, plan::OBSERVERS};
 
 /// A property that does not hold.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Ledger {
     pub hosts: Vec<Account>,
     /// A second connection replaces a link wherever it comes from.
     pub newest: bool,
+    /// Members are configured by name.
+    pub by_name: bool,
     /// No frame may come twice.
     pub once: bool,
     /// Nothing is wrong but strangers: no link of a member may end.
@@ -65,6 +67,8 @@ pub struct Account {
     pub downs: u64,
     pub rejected: u64,
     pub events: u64,
+    /// Peers whose names were looked up and found.
+    pub found: BTreeSet<Sid>,
     /// Dials of a peer that led to nothing, by the clock of the machine; see `properties`.
     pub fruitless: BTreeMap<Sid, Vec<Duration>>,
     /// The number of the newest frame, taken or not.
@@ -91,6 +95,7 @@ impl Account {
             downs: 0,
             rejected: 0,
             events: 0,
+            found: BTreeSet::new(),
             fruitless: BTreeMap::new(),
             next: 0,
             replaced: None,
@@ -115,6 +120,15 @@ impl Ledger {
 
     pub fn index_of(&self, sid: Sid) -> Option<usize> {
         self.hosts.iter().position(|host| host.sid == sid)
+    }
+
+    /// A host has been told where another one is.
+    pub fn on_found(&mut self, me: usize, ip: IpAddr) {
+        let found = self.hosts.iter().find(|host| host.homes.contains(&ip));
+        let sid = found.map(|host| host.sid);
+        if me < self.hosts.len() {
+            self.hosts[me].found.extend(sid);
+        }
     }
 
     fn is_home(&self, sid: Sid, ip: IpAddr) -> bool {
@@ -184,7 +198,30 @@ impl Ledger {
                     );
                 }
             }
-            Event::Rejected { .. } => account.rejected += 1,
+            Event::Rejected { addr, sid, reason } => {
+                account.rejected += 1;
+                // Their ids are negative; whoever has just gone was told before.
+                let observers = account.links.range(..Sid(0)).count();
+                if *reason == Reason::ObserversFull && observers < OBSERVERS {
+                    let what = format!("host {me} serves {observers} observers and no more");
+                    self.fail("P4", what);
+                }
+                let is_strange = matches!(reason, Reason::OlderLives | Reason::ClaimWaiting);
+                // By name, a home is known only once it was looked up.
+                let claimant = sid.filter(|_| is_strange && !self.by_name);
+                if claimant.is_some_and(|sid| self.is_home(sid, addr.ip())) {
+                    let what = format!("host {me} takes {addr} for a stranger: {reason}");
+                    self.fail("P1", what);
+                }
+            }
+            Event::DialFailed {
+                sid,
+                reason: Reason::NoAddress(_),
+                ..
+            } if account.found.contains(sid) => {
+                let what = format!("host {me} has forgotten where {sid} was found before");
+                self.fail("P2", what);
+            }
             Event::SlowTurn { took } => self.fail("P4", format!("a turn took {took:?} in no time")),
             _ => {}
         }

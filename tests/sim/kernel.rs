@@ -148,6 +148,8 @@ pub struct Node {
     /// How far its clock is ahead of the world's.
     pub skew: Duration,
     pub emfile: bool,
+    /// When it was so last.
+    pub emfile_at: Duration,
     pub port_taken: bool,
     pub listeners: Vec<Listener>,
     pub found: VecDeque<Found>,
@@ -157,7 +159,7 @@ pub struct Node {
     pub moved: u64,
     bell: bool,
     ready: Vec<usize>,
-    watched: BTreeSet<usize>,
+    pub watched: BTreeSet<usize>,
     wake_at: Option<Duration>,
     port: u16,
 }
@@ -225,6 +227,7 @@ impl Kernel {
             paused_until: Duration::ZERO,
             skew: Duration::ZERO,
             emfile: false,
+            emfile_at: Duration::ZERO,
             port_taken: false,
             listeners: Vec::new(),
             found: VecDeque::new(),
@@ -260,13 +263,13 @@ impl Kernel {
         Some(due)
     }
 
-    pub fn note(&mut self, node: usize, what: impl FnOnce() -> String) {
+    pub fn note(&self, node: usize, what: impl FnOnce() -> String) {
         let (now, name) = (self.now, &self.nodes[node].name);
         self.trace.line(now, name, what);
     }
 
     /// The same about no machine.
-    pub fn say(&mut self, who: &str, what: impl FnOnce() -> String) {
+    pub fn say(&self, who: &str, what: impl FnOnce() -> String) {
         self.trace.line(self.now, who, what);
     }
 
@@ -469,6 +472,9 @@ impl Kernel {
             return Err(io::Error::from_raw_os_error(ECONNABORTED));
         }
         self.socks[sock].held = true;
+        // What ended while it waited could not be seen before.
+        let ended_at = &mut self.socks[sock].ended_at;
+        *ended_at = ended_at.map(|_| self.now);
         self.socks[sock].dead_after = self.nodes[node].dead_after;
         self.nodes[node].held += 1;
         self.after(Duration::from_secs(1), Due::Timer(sock));
@@ -512,7 +518,8 @@ impl Kernel {
         });
     }
 
-    pub fn answer(&mut self, question: usize) {
+    /// Answers a lookup, unless who asked is gone. Returns what was found, and for whom.
+    pub fn answer(&mut self, question: usize) -> Option<(usize, IpAddr)> {
         let Question {
             node,
             process,
@@ -520,13 +527,17 @@ impl Kernel {
             answer,
         } = self.questions[question];
         if self.nodes[node].process != process {
-            return;
+            return None;
         }
-        let answer = answer
+        let found = answer
             .map(|ip| vec![SocketAddr::new(ip, 0)])
             .ok_or_else(|| io::Error::other("no such name"));
-        self.nodes[node].found.push_back(Found { ticket, answer });
+        self.nodes[node].found.push_back(Found {
+            ticket,
+            answer: found,
+        });
         self.ring(node);
+        Some((node, answer?))
     }
 
     pub fn ring(&mut self, node: usize) {

@@ -2,11 +2,15 @@
 //!
 //! P3 and P6, and the parts of P1 and P5 that an application sees, are checked in `host` where they happen.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use quorum_cnx::{SendError, Sid, Stats};
 
 use crate::{
+    host::{Up, put},
     plan::{GUESTS, OBSERVERS},
     world::World,
 };
@@ -26,15 +30,23 @@ const DIALS_TAKE: Duration = Duration::from_secs(5);
 /// was told, and else in one of so many turns.
 const UNEVENTFUL_TURNS: u32 = 8;
 
+/// Whoever can turn has done by then what an event was about.
+const LATE: Duration = Duration::from_secs(1);
+
 /// What is remembered of a host from turn to turn.
 #[derive(Debug, Default)]
 pub struct Watch {
     last: [u64; 2],
     told: [u64; 2],
+    /// The links that are older than this were to be dropped.
+    pub dropped_at: Option<Duration>,
     uneventful: u32,
     idle_turns: u32,
     idle_at: Duration,
     dials: BTreeMap<Sid, u64>,
+    dials_of_guests: u64,
+    /// How many of them the application has asked for, at most.
+    pub asked_for_guests: u64,
 }
 
 impl World {
@@ -44,6 +56,7 @@ impl World {
 
     /// Looks at a host after each of its turns.
     pub fn watch(&mut self, host: usize, reported: u64) {
+        self.watch_order(host);
         let (now, moved, held) = {
             let kernel = self.kernel();
             let node = &kernel.nodes[host];
@@ -73,6 +86,7 @@ impl World {
             self.watch_sums(host, &stats);
             self.watch_limits(host, &stats);
             self.watch_dials(host, &stats);
+            self.watch_far_ends(host);
         }
         if spins {
             self.fail(
@@ -144,6 +158,25 @@ impl World {
         }
     }
 
+    /// What the far end has ended goes soon, and nobody waits at an open door.
+    fn watch_far_ends(&self, host: usize) {
+        let kernel = self.kernel();
+        let node = &kernel.nodes[host];
+        let is_late = |since: Duration| kernel.now - since.max(node.paused_until) > LATE;
+        let ended = |sock: &&usize| kernel.socks[**sock].ended_at.is_some_and(is_late);
+        if let Some(sock) = node.watched.iter().find(ended) {
+            let conn = kernel.socks[*sock].conn;
+            self.fail("P4", format!("host {host} keeps #{conn}, which has ended"));
+        }
+        let first = |queue: &VecDeque<usize>| queue.front().map(|&sock| &kernel.socks[sock]);
+        for sock in node.listeners.iter().filter_map(|door| first(&door.queue)) {
+            if !node.emfile && is_late(sock.queued_at.max(node.emfile_at)) {
+                let conn = sock.conn;
+                self.fail("P2", format!("host {host} lets #{conn} wait at its door"));
+            }
+        }
+    }
+
     /// P4: dial rates, by the clock of the machine, which may have jumped.
     fn watch_dials(&mut self, host: usize, stats: &Stats) {
         let now = {
@@ -159,6 +192,14 @@ impl World {
             // A guest may have gone and come again, and counts anew.
             let more = peer.dials.saturating_sub(before);
             let ledger = &mut *self.books.borrow_mut();
+            if ledger.index_of(peer.sid).is_none() {
+                let dials = &mut self.hosts[host].watch.dials_of_guests;
+                *dials += more;
+                if *dials > stats.knocks + self.hosts[host].watch.asked_for_guests {
+                    let what = format!("host {host} dials {} unasked", peer.sid);
+                    ledger.fail("P4", what);
+                }
+            }
             let times = ledger.hosts[host].fruitless.entry(peer.sid).or_default();
             times.extend((0..more).map(|_| now));
             let keep = times.len().saturating_sub(DIALS_MAX);
@@ -182,8 +223,15 @@ impl World {
     /// After healing: P1 and P2.
     pub fn judge(&self) {
         for (host, it) in self.hosts.iter().enumerate() {
-            if !it.handle.as_ref().expect("it runs").have_delivered() {
+            let handle = it.handle.as_ref().expect("it runs");
+            if !handle.have_delivered() {
                 self.fail("P2", format!("host {host} keeps a frame back"));
+            }
+            self.watch_far_ends(host);
+            let [sent, got] = self.books.borrow().hosts[host].looped;
+            if sent != got + handle.stats().inbox.dropped {
+                let what = format!("host {host} got {got} of {sent} frames from itself");
+                self.fail("P5", what);
             }
         }
         for a in 0..self.hosts.len() {
@@ -195,6 +243,28 @@ impl World {
                     self.judge_newest(a, b);
                 }
             }
+        }
+        // Last, since it starts something.
+        for from in 0..self.hosts.len() {
+            for to in (0..self.hosts.len()).filter(|&to| to != from) {
+                let handle = self.hosts[from].handle.as_ref().expect("it runs");
+                let put = put(&self.books, handle, from, to, 1);
+                if put.is_err() {
+                    let what = format!("host {from} has nothing to send and no room: {put:?}");
+                    self.fail("P2", what);
+                }
+            }
+        }
+    }
+
+    /// What an application has asked for is done in the turn that sees it.
+    fn watch_order(&mut self, host: usize) {
+        let Some(at) = self.hosts[host].watch.dropped_at.take() else {
+            return;
+        };
+        let older = |up: &Up| up.since < at;
+        if self.books.borrow().hosts[host].links.values().any(older) {
+            self.fail("P7", format!("host {host} keeps links after a soft halt"));
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use crate::{host::put, kernel::Due, net::meanwhile, world::World};
+use crate::{host::put, kernel::Due, net::meanwhile, plan::GUESTS, world::World};
 
 /// So often a world's applications speak at their pace; then they take their time. A few busy worlds would otherwise take
 /// longer than hundreds of others.
@@ -12,7 +12,7 @@ const BUSY_CALLS: usize = 400;
 const SLOWER: u32 = 10;
 
 /// Bytes of large frames in one world; then all are small.
-const LARGE_BYTES: usize = 4 << 20;
+const LARGE_BYTES: usize = 8 << 20;
 
 impl World {
     /// The application of a host does something.
@@ -41,6 +41,8 @@ impl World {
             0 if !self.plan.calm => {
                 note("soft_halt");
                 handle.soft_halt();
+                let now = self.kernel().now;
+                self.hosts[host].watch.dropped_at = Some(now);
             }
             1 if !self.plan.calm && to != host => {
                 note(&format!("initiate_connection to host {to}"));
@@ -54,6 +56,7 @@ impl World {
             3 => {
                 note("connect_all");
                 handle.connect_all();
+                self.hosts[host].watch.asked_for_guests += GUESTS as u64;
             }
             _ => {
                 note("frames");
@@ -73,13 +76,13 @@ impl World {
         }
     }
 
-    /// Of any size up to nearly the largest, each power of two as often as the next one, so that all borders are crossed.
+    /// Of any size up to nearly the largest, so that all borders are crossed; the larger the power of two, the more often.
     fn length(&mut self) -> usize {
         let large = self.chance.permille(self.plan.large) && self.large_bytes < LARGE_BYTES;
         if !large {
             return self.chance.below(60);
         }
-        let least = 1000 << self.chance.below(10);
+        let least = 1000 << self.chance.below(10).max(self.chance.below(10));
         let len = self.chance.between(least, (2 * least).min(520_000));
         self.large_bytes += len;
         len

@@ -70,6 +70,9 @@ pub struct Sock {
     pub edge_in: bool,
     pub edge_out: bool,
     pub listed: bool,
+    /// When the far end had ended it, or it broke.
+    pub ended_at: Option<Duration>,
+    pub queued_at: Duration,
     pub progress: Duration,
     pub heard: Duration,
     pub dead_after: Option<Duration>,
@@ -137,6 +140,8 @@ impl Kernel {
             edge_in: false,
             edge_out: false,
             listed: false,
+            ended_at: None,
+            queued_at: now,
             progress: now,
             heard: now,
             dead_after: self.nodes[node].dead_after,
@@ -366,6 +371,9 @@ impl Kernel {
         it.fin_out |= fin;
         to.heard = now;
         to.fin_in |= fin;
+        if fin {
+            to.ended_at.get_or_insert(now);
+        }
         if n > 0 || fin {
             self.edge(receiver, true, false);
         }
@@ -439,11 +447,13 @@ impl Kernel {
 
     /// The connection is over for this end. What was received can still be read.
     pub fn kill(&mut self, sock: usize, error: i32) {
+        let now = self.now;
         let it = &mut self.socks[sock];
         if it.gone {
             return;
         }
         (it.gone, it.error) = (true, Some(error));
+        it.ended_at.get_or_insert(now);
         it.tx.clear();
         it.sent = 0;
         let (node, conn) = (it.node, it.conn);

@@ -73,6 +73,11 @@ impl Trace {
         Self { words, digest: 0 }
     }
 
+    /// What comes now is only the end of the world.
+    pub fn end(&mut self) {
+        self.words = None;
+    }
+
     pub fn is_on(&self) -> bool {
         self.words.is_some()
     }

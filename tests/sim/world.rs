@@ -77,6 +77,7 @@ impl World {
         let mut ledger = Ledger {
             newest: plan.replace == quorum_cnx::Replace::Newest,
             once: plan.queue,
+            by_name: plan.hosts.iter().any(|host| host.name.is_some()),
             ..Ledger::default()
         };
         kernel.say("plan", || format!("{plan:?}"));
@@ -159,7 +160,11 @@ impl World {
             self.halt_all();
         }
         let failure = self.books.borrow().failure.clone();
+        if let Some(Failure { property, what }) = &failure {
+            self.kernel().say("FAILS", || format!("{property}: {what}"));
+        }
         let digest = self.kernel().trace.digest;
+        self.kernel().trace.end();
         Outcome {
             failure,
             digest,
@@ -209,13 +214,18 @@ impl World {
             Due::Reset(conn, side) => kernel.on_reset(conn, side),
             Due::Timer(sock) => kernel.on_timer(sock),
             Due::Room(sock) => kernel.on_room(sock),
-            Due::Answer(question) => kernel.answer(question),
+            Due::Answer(question) => {
+                if let Some((node, ip)) = kernel.answer(question) {
+                    self.books.borrow_mut().on_found(node, ip);
+                }
+            }
             Due::Stranger(index) => {
                 if index < self.strangers.len() {
                     stranger::on_due(&mut self.strangers, index, &mut kernel, &self.plan);
-                    if self.strangers[index].overstays {
-                        let what = format!("stranger {index} says nothing and is not sent away");
-                        self.books.borrow_mut().fail("P4", what);
+                    let ledger = &mut *self.books.borrow_mut();
+                    if self.strangers[index].overstays && ledger.calm {
+                        let what = format!("stranger {index} is nobody and is not sent away");
+                        ledger.fail("P4", what);
                     }
                 }
             }
