@@ -37,6 +37,7 @@ impl Kernel {
                 self.edge(sock, true, false);
             }
             self.fly(conn, 1 - side);
+            self.note(node, || format!("#{conn} reads {n} bytes"));
             return Ok(n);
         }
         if let Some(error) = it.error.take() {
@@ -81,6 +82,7 @@ impl Kernel {
         let n = total.min(room);
         it.nospace |= n < total;
         let (node, conn, side) = (it.node, it.conn, it.side);
+        let first = n > 0 && !std::mem::replace(&mut it.spoke, true);
         if n > 0 {
             if !it.has_work() {
                 it.progress = now;
@@ -100,6 +102,11 @@ impl Kernel {
         }
         self.nodes[node].moved += 1;
         self.fly(conn, side);
+        self.note(node, || {
+            let sid = (first && side == 0).then(|| claimed(bufs)).flatten();
+            let says = sid.map_or(String::new(), |sid| format!(" and says that it is {sid}"));
+            format!("#{conn} writes {n} of {total} bytes{says}")
+        });
         Ok(n)
     }
 
@@ -146,6 +153,8 @@ impl Kernel {
         let (node, unread, standing) = (it.node, !it.rx.is_empty(), it.standing);
         self.nodes[node].held -= 1;
         self.unwatch(sock);
+        let conn = self.socks[sock].conn;
+        self.note(node, || format!("#{conn} is closed"));
         if !standing {
             self.socks[sock].gone = true;
         } else if unread {
@@ -155,5 +164,18 @@ impl Kernel {
             // Fails when it is gone already.
             let _ = self.shutdown(sock, Shutdown::Both);
         }
+    }
+}
+
+/// The sid in an initial message that is written whole, as it should be.
+fn claimed(bufs: &[IoSlice<'_>]) -> Option<i64> {
+    let mut numbers = bufs.first()?.chunks_exact(8);
+    let mut number = || Some(i64::from_be_bytes(numbers.next()?.try_into().ok()?));
+    let first = number()?;
+    // The older form is the bare sid, the newer ones begin with their version.
+    if matches!(first, -65_536 | -65_535) {
+        number()
+    } else {
+        Some(first)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here judges; whatever happens to the machines is allowed to happen.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     kernel::{Due, Kernel},
@@ -18,15 +18,27 @@ pub enum Fault {
     NoDescriptors(usize),
     PortTaken(usize),
     BadNames,
-    Nowhere(usize),
+    Nowhere(IpAddr),
 }
 
 impl World {
     /// Lets something go wrong.
     pub fn fault(&mut self) {
-        let host = self.chance.below(self.hosts.len());
-        let other = (host + self.chance.between(1, self.hosts.len() - 1)) % self.hosts.len();
-        match self.chance.below(15) {
+        let number = self.size.faults;
+        self.size.faults += 1;
+        // Drawn from chance of its own, so that the next one does not depend on whether this one happens.
+        let next = self.mischief.fork();
+        if self.only.has_fault(number) {
+            self.kernel().say("fault", || format!("number {number}"));
+            self.happen();
+        }
+        self.mischief = next;
+    }
+
+    fn happen(&mut self) {
+        let host = self.mischief.below(self.hosts.len());
+        let other = (host + self.mischief.between(1, self.hosts.len() - 1)) % self.hosts.len();
+        match self.mischief.below(15) {
             0 => self.begin(Fault::Cut(vec![(host, other)])),
             1 => self.begin(Fault::Cut(vec![(host, other), (other, host)])),
             2 => {
@@ -37,7 +49,7 @@ impl World {
             3 | 4 => self.break_one(),
             5 | 6 if self.is_up(host) => {
                 self.crash(host);
-                self.kernel().nodes[host].slams = self.chance.percent(40);
+                self.kernel().nodes[host].slams = self.mischief.percent(40);
                 self.begin(Fault::Down(host));
             }
             7 if self.is_up(host) => {
@@ -49,14 +61,14 @@ impl World {
                 self.begin(Fault::Down(host));
             }
             9 => {
-                let time = self.chance.millis(10, 7000);
+                let time = self.mischief.millis(10, 7000);
                 let mut kernel = self.kernel();
                 let until = kernel.now + time;
                 kernel.note(host, || format!("is paused until {until:?}"));
                 kernel.nodes[host].paused_until = until;
             }
             10 => {
-                let jump = self.chance.millis(1, 20_000);
+                let jump = self.mischief.millis(1, 20_000);
                 let mut kernel = self.kernel();
                 kernel.note(host, || format!("has its clock jump by {jump:?}"));
                 kernel.nodes[host].skew += jump;
@@ -64,15 +76,19 @@ impl World {
             11 => self.begin(Fault::NoDescriptors(host)),
             12 => self.begin(Fault::PortTaken(host)),
             13 => self.begin(Fault::BadNames),
-            14 => self.begin(Fault::Nowhere(host)),
+            14 => {
+                let plan = &self.plan.hosts[host];
+                let (ips, black) = (plan.ips.clone(), usize::from(plan.first_is_black));
+                self.begin(Fault::Nowhere(*self.mischief.clone().pick(&ips[black..])));
+            }
             _ => {}
         }
     }
 
     fn begin(&mut self, fault: Fault) {
         let time = self
-            .chance
-            .millis(1, *self.chance.clone().pick(&[100, 2000, 8000]));
+            .mischief
+            .millis(1, *self.mischief.clone().pick(&[100, 2000, 8000]));
         let index = self.faults.len();
         let mut kernel = self.kernel();
         kernel.say("fault", || format!("{fault:?} for {time:?}"));
@@ -105,7 +121,9 @@ impl World {
         }
         for host in 0..self.hosts.len() {
             let mut kernel = self.kernel();
-            kernel.nodes[host].paused_until = Duration::ZERO;
+            let now = kernel.now;
+            let until = &mut kernel.nodes[host].paused_until;
+            *until = now.min(*until);
             kernel.wake(host);
         }
         for mut stranger in std::mem::take(&mut self.strangers) {
@@ -127,8 +145,8 @@ impl World {
         if all.is_empty() {
             return;
         }
-        let conn = *self.chance.pick(&all);
-        let (first, both) = (self.chance.below(2), self.chance.percent(50));
+        let conn = *self.mischief.pick(&all);
+        let (first, both) = (self.mischief.below(2), self.mischief.percent(50));
         kernel.send_reset(conn, first);
         if both {
             kernel.send_reset(conn, 1 - first);
@@ -149,21 +167,19 @@ fn set(kernel: &mut Kernel, fault: &Fault, wrong: bool) {
             }
         }
         Fault::Down(_) => {}
-        Fault::NoDescriptors(host) => kernel.nodes[*host].emfile = wrong,
+        Fault::NoDescriptors(host) => {
+            kernel.nodes[*host].emfile = wrong;
+            kernel.nodes[*host].emfile_at = kernel.now;
+        }
         Fault::PortTaken(host) => kernel.nodes[*host].port_taken = wrong,
         Fault::BadNames => {
             (kernel.dns.fails, kernel.dns.slow) = if wrong { (500, 500) } else { (0, 0) }
         }
-        Fault::Nowhere(host) => {
-            let ip = *kernel.nodes[*host]
-                .ips
-                .last()
-                .expect("every machine has an address");
-            if wrong {
-                kernel.black.insert(ip);
-            } else {
-                kernel.black.remove(&ip);
-            }
+        Fault::Nowhere(ip) if wrong => {
+            kernel.black.insert(*ip);
+        }
+        Fault::Nowhere(ip) => {
+            kernel.black.remove(ip);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::LazyLock,
@@ -16,7 +16,7 @@ use quorum_cnx::{
     Event, Frame, Handle, Handler, Reason, SendError, Sent, Sid, limits::FRAME_BYTES_MAX,
 };
 
-use crate::{chance::Chance, net::Machines};
+use crate::{chance::Chance, net::Machines, plan::OBSERVERS};
 
 /// A property that does not hold.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Ledger {
     pub hosts: Vec<Account>,
     /// A second connection replaces a link wherever it comes from.
     pub newest: bool,
+    /// Members are configured by name.
+    pub by_name: bool,
     /// No frame may come twice.
     pub once: bool,
     /// Nothing is wrong but strangers: no link of a member may end.
@@ -65,9 +67,12 @@ pub struct Account {
     pub downs: u64,
     pub rejected: u64,
     pub events: u64,
+    /// Peers whose names were looked up and found.
+    pub found: BTreeSet<Sid>,
     /// Dials of a peer that led to nothing, by the clock of the machine; see `properties`.
     pub fruitless: BTreeMap<Sid, Vec<Duration>>,
-    next: u64,
+    /// The number of the newest frame, taken or not.
+    pub next: u64,
     replaced: Option<Sid>,
 }
 
@@ -90,6 +95,7 @@ impl Account {
             downs: 0,
             rejected: 0,
             events: 0,
+            found: BTreeSet::new(),
             fruitless: BTreeMap::new(),
             next: 0,
             replaced: None,
@@ -114,6 +120,15 @@ impl Ledger {
 
     pub fn index_of(&self, sid: Sid) -> Option<usize> {
         self.hosts.iter().position(|host| host.sid == sid)
+    }
+
+    /// A host has been told where another one is.
+    pub fn on_found(&mut self, me: usize, ip: IpAddr) {
+        let found = self.hosts.iter().find(|host| host.homes.contains(&ip));
+        let sid = found.map(|host| host.sid);
+        if me < self.hosts.len() {
+            self.hosts[me].found.extend(sid);
+        }
     }
 
     fn is_home(&self, sid: Sid, ip: IpAddr) -> bool {
@@ -183,7 +198,30 @@ impl Ledger {
                     );
                 }
             }
-            Event::Rejected { .. } => account.rejected += 1,
+            Event::Rejected { addr, sid, reason } => {
+                account.rejected += 1;
+                // Their ids are negative; whoever has just gone was told before.
+                let observers = account.links.range(..Sid(0)).count();
+                if *reason == Reason::ObserversFull && observers < OBSERVERS {
+                    let what = format!("host {me} serves {observers} observers and no more");
+                    self.fail("P4", what);
+                }
+                let is_strange = matches!(reason, Reason::OlderLives | Reason::ClaimWaiting);
+                // By name, a home is known only once it was looked up.
+                let claimant = sid.filter(|_| is_strange && !self.by_name);
+                if claimant.is_some_and(|sid| self.is_home(sid, addr.ip())) {
+                    let what = format!("host {me} takes {addr} for a stranger: {reason}");
+                    self.fail("P1", what);
+                }
+            }
+            Event::DialFailed {
+                sid,
+                reason: Reason::NoAddress(_),
+                ..
+            } if account.found.contains(sid) => {
+                let what = format!("host {me} has forgotten where {sid} was found before");
+                self.fail("P2", what);
+            }
             Event::SlowTurn { took } => self.fail("P4", format!("a turn took {took:?} in no time")),
             _ => {}
         }
@@ -253,11 +291,11 @@ pub const STRANGE: &[u8] = b"stranger";
 
 /// The head of a frame between hosts.
 #[derive(Clone, Copy, Debug)]
-struct Letter {
+pub struct Letter {
     from: usize,
     to: usize,
     incarnation: u32,
-    number: u64,
+    pub number: u64,
 }
 
 const HEAD: usize = 18;
@@ -281,7 +319,7 @@ impl Letter {
         bytes.into()
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
         let number = u64::from_be_bytes(head[6..14].try_into().ok()?);
         let len = u32::from_be_bytes(head[14..].try_into().ok()?) as usize;
@@ -351,7 +389,10 @@ impl Handler for App {
             let mut kernel = self.machines.lock();
             kernel.trace.mix(frame.len() as u64);
             let len = frame.len();
-            kernel.note(self.me, || format!("got {len} bytes from {from}"));
+            kernel.note(self.me, || {
+                let number = Letter::read(&frame).map_or(0, |letter| letter.number);
+                format!("got frame {number} of {len} bytes from {from}")
+            });
         }
         if let Some(sender) = sender.filter(|sender| *sender != self.me) {
             if self.chance.percent(self.answers) {

@@ -4,9 +4,8 @@
 //! epoll: every change puts a socket on the list of its machine, and what is reported is how it stands when asked.
 
 use std::{
-    cmp::Reverse,
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -25,7 +24,7 @@ pub const EADDRINUSE: i32 = 98;
 pub const ECONNABORTED: i32 = 103;
 
 /// Something that happens at a time.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub enum Due {
     /// The process of this machine gets a processor.
     Wake(usize),
@@ -45,8 +44,8 @@ pub enum Due {
     Timer(usize),
     /// The socket has room after all.
     Room(usize),
-    /// A lookup of the n-th process on this machine is answered.
-    Answer(usize, u32, u64, Option<IpAddr>),
+    /// The n-th lookup is answered.
+    Answer(usize),
     /// For the world: the application of this host does something.
     App(usize),
     Fault,
@@ -54,6 +53,44 @@ pub enum Due {
     Stranger(usize),
     /// For the world: the plan enters its next part.
     Part(usize),
+}
+
+/// One line of the timeline. What comes first is the greatest, as a heap wants it.
+#[derive(Debug)]
+struct Entry {
+    when: Duration,
+    /// Of two things at one time the one that was known first comes first.
+    order: u64,
+    due: Due,
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.when, other.order).cmp(&(self.when, self.order))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Entry {}
+
+/// A lookup of the n-th process on a machine.
+#[derive(Debug)]
+struct Question {
+    node: usize,
+    process: u32,
+    ticket: u64,
+    answer: Option<IpAddr>,
 }
 
 /// How often the machines do what the loop must live with, per mille of calls.
@@ -71,6 +108,17 @@ pub struct Quirks {
     pub tiny_segments: u32,
     pub rx_bytes: usize,
     pub tx_bytes: usize,
+}
+
+impl Quirks {
+    /// As benign as these machines can be.
+    pub fn none(self) -> Self {
+        Self {
+            rx_bytes: self.rx_bytes,
+            tx_bytes: self.tx_bytes,
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -100,6 +148,8 @@ pub struct Node {
     /// How far its clock is ahead of the world's.
     pub skew: Duration,
     pub emfile: bool,
+    /// When it was so last.
+    pub emfile_at: Duration,
     pub port_taken: bool,
     pub listeners: Vec<Listener>,
     pub found: VecDeque<Found>,
@@ -109,7 +159,7 @@ pub struct Node {
     pub moved: u64,
     bell: bool,
     ready: Vec<usize>,
-    watched: BTreeSet<usize>,
+    pub watched: BTreeSet<usize>,
     wake_at: Option<Duration>,
     port: u16,
 }
@@ -138,8 +188,9 @@ pub struct Kernel {
     pub trace: Trace,
     /// Slow ways take up to so many milliseconds.
     pub latency_ms: u64,
-    timeline: BinaryHeap<Reverse<(Duration, u64, Due)>>,
+    timeline: BinaryHeap<Entry>,
     order: u64,
+    questions: Vec<Question>,
 }
 
 impl Kernel {
@@ -159,6 +210,7 @@ impl Kernel {
             latency_ms: 1,
             timeline: BinaryHeap::new(),
             order: 0,
+            questions: Vec::new(),
         }
     }
 
@@ -175,6 +227,7 @@ impl Kernel {
             paused_until: Duration::ZERO,
             skew: Duration::ZERO,
             emfile: false,
+            emfile_at: Duration::ZERO,
             port_taken: false,
             listeners: Vec::new(),
             found: VecDeque::new(),
@@ -191,7 +244,11 @@ impl Kernel {
 
     pub fn at(&mut self, when: Duration, due: Due) {
         self.order += 1;
-        self.timeline.push(Reverse((when, self.order, due)));
+        self.timeline.push(Entry {
+            when,
+            order: self.order,
+            due,
+        });
     }
 
     pub fn after(&mut self, time: Duration, due: Due) {
@@ -200,21 +257,19 @@ impl Kernel {
 
     /// The next thing that happens; the clock moves to it.
     pub fn next(&mut self) -> Option<Due> {
-        let Reverse((when, _, due)) = self.timeline.pop()?;
+        let Entry { when, due, .. } = self.timeline.pop()?;
         self.now = when;
-        let mut hasher = DefaultHasher::new();
-        (when, &due).hash(&mut hasher);
-        self.trace.mix(hasher.finish());
+        self.trace.mix((when, due));
         Some(due)
     }
 
-    pub fn note(&mut self, node: usize, what: impl FnOnce() -> String) {
+    pub fn note(&self, node: usize, what: impl FnOnce() -> String) {
         let (now, name) = (self.now, &self.nodes[node].name);
         self.trace.line(now, name, what);
     }
 
     /// The same about no machine.
-    pub fn say(&mut self, who: &str, what: impl FnOnce() -> String) {
+    pub fn say(&self, who: &str, what: impl FnOnce() -> String) {
         self.trace.line(self.now, who, what);
     }
 
@@ -291,21 +346,24 @@ impl Kernel {
         self.nodes[node].watched.remove(&sock);
     }
 
-    /// What `epoll_wait(2)` would report now.
-    pub fn collect(&mut self, node: usize, ready: &mut Vec<Ready>) {
-        let quirks = self.quirks;
-        if std::mem::take(&mut self.nodes[node].bell) {
-            ready.push(Ready::Bell);
+    /// What `epoll_wait(2)` would report now. Returns whether the bell was rung, which is not reported: a loop that was
+    /// woken lets the threads go first that have woken it, and there are none.
+    pub fn collect(&mut self, node: usize, ready: &mut Vec<Ready>) -> bool {
+        let (quirks, mut words) = (self.quirks, self.trace.is_on().then(String::new));
+        let rung = std::mem::take(&mut self.nodes[node].bell);
+        if rung {
+            words.iter_mut().for_each(|words| *words += " bell");
         }
         for listener in &mut self.nodes[node].listeners {
             if std::mem::take(&mut listener.edge) && !listener.queue.is_empty() {
                 ready.push(Ready::Door(listener.door));
+                words.iter_mut().for_each(|words| *words += " door");
             }
         }
         let mut listed = std::mem::take(&mut self.nodes[node].ready);
         self.chance.shuffle(&mut listed);
         let mut late = Vec::new();
-        for sock in listed {
+        for sock in listed.drain(..) {
             self.socks[sock].listed = false;
             let Some(token) = self.socks[sock].watched else {
                 continue;
@@ -323,6 +381,11 @@ impl Kernel {
                 ended &= it.edge_in || it.error.is_some();
             }
             (it.edge_in, it.edge_out) = (false, false);
+            if let Some(words) = &mut words {
+                *words += &format!(" #{}", it.conn);
+                let told = [(readable, " in"), (writable, " out"), (ended, " end")];
+                words.extend(told.iter().filter(|it| it.0).map(|it| it.1));
+            }
             if readable || writable || ended {
                 ready.push(Ready::Link {
                     token,
@@ -344,11 +407,17 @@ impl Kernel {
                 });
             }
         }
+        // Its room is kept.
+        self.nodes[node].ready = listed;
+        if let Some(words) = words.filter(|words| !words.is_empty()) {
+            self.note(node, || format!("turns:{words}"));
+        }
         if !late.is_empty() {
             self.nodes[node].ready.append(&mut late);
             let when = self.now + self.chance.micros(20, 3000);
             self.wake_by(node, when);
         }
+        rung
     }
 
     pub fn listen(&mut self, node: usize, door: usize, at: SocketAddr) -> io::Result<SocketAddr> {
@@ -403,10 +472,16 @@ impl Kernel {
             return Err(io::Error::from_raw_os_error(ECONNABORTED));
         }
         self.socks[sock].held = true;
+        // What ended while it waited could not be seen before.
+        let ended_at = &mut self.socks[sock].ended_at;
+        *ended_at = ended_at.map(|_| self.now);
         self.socks[sock].dead_after = self.nodes[node].dead_after;
         self.nodes[node].held += 1;
         self.after(Duration::from_secs(1), Due::Timer(sock));
-        Ok((sock, self.conns[self.socks[sock].conn].from))
+        let conn = self.socks[sock].conn;
+        let from = self.conns[conn].from;
+        self.note(node, || format!("#{conn} is accepted, from {from}"));
+        Ok((sock, from))
     }
 
     pub fn close_doors(&mut self, node: usize) {
@@ -434,18 +509,35 @@ impl Kernel {
         };
         self.note(node, || format!("looks {host} up: {answer:?} in {takes:?}"));
         let process = self.nodes[node].process;
-        self.after(takes, Due::Answer(node, process, ticket, answer));
+        self.after(takes, Due::Answer(self.questions.len()));
+        self.questions.push(Question {
+            node,
+            process,
+            ticket,
+            answer,
+        });
     }
 
-    pub fn answer(&mut self, node: usize, process: u32, ticket: u64, answer: Option<IpAddr>) {
+    /// Answers a lookup, unless who asked is gone. Returns what was found, and for whom.
+    pub fn answer(&mut self, question: usize) -> Option<(usize, IpAddr)> {
+        let Question {
+            node,
+            process,
+            ticket,
+            answer,
+        } = self.questions[question];
         if self.nodes[node].process != process {
-            return;
+            return None;
         }
-        let answer = answer
+        let found = answer
             .map(|ip| vec![SocketAddr::new(ip, 0)])
             .ok_or_else(|| io::Error::other("no such name"));
-        self.nodes[node].found.push_back(Found { ticket, answer });
+        self.nodes[node].found.push_back(Found {
+            ticket,
+            answer: found,
+        });
         self.ring(node);
+        Some((node, answer?))
     }
 
     pub fn ring(&mut self, node: usize) {

@@ -9,7 +9,9 @@
 //! - P7 halt always ends, with no socket left open
 //!
 //! `cargo test --test sim` runs 256 seeds. `SIM_SEEDS=n` and `SIM_FIRST=n` choose others, `SIM_SEED=n` runs one and prints
-//! what happens in it. `mutants.sh` shows that the properties catch what they are for.
+//! what happens in it. Many are best run with `cargo test --profile sim --test sim`, which keeps all assertions. A seed that
+//! fails is shrunk (unless `SIM_SHRINK=0`): `SIM_ONLY` says what was left of it, see `only`. `mutants.sh` shows that the
+//! properties catch what they are for.
 
 #![allow(
     unreachable_pub,
@@ -22,9 +24,12 @@ mod faults;
 mod host;
 mod kernel;
 mod net;
+mod only;
 mod plan;
 mod properties;
+mod shrink;
 mod stranger;
+mod talk;
 mod tcp;
 mod trace;
 mod world;
@@ -37,7 +42,9 @@ use std::{
 };
 
 use host::Failure;
-use trace::Trace;
+use only::{Only, Size};
+use shrink::{Shrunk, shrink};
+use trace::{Trace, Words};
 use world::{Outcome, World};
 
 const SEEDS: u64 = 256;
@@ -51,35 +58,54 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs one seed. A panic of the code under test is a failure like any other.
-fn run(seed: u64, print: bool, words: bool) -> Outcome {
-    let run = || World::new(seed, Trace::new(words, print)).run();
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Outcome {
-        failure: Some(Failure {
-            property: "panic",
-            what: "see above".into(),
-        }),
-        digest: 0,
-        trace: String::new(),
+fn run(seed: u64, only: &Only, words: Option<Words>) -> Outcome {
+    let run = || World::new(seed, only.clone(), Trace::new(words)).run();
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        Outcome {
+            failure: Some(Failure {
+                property: "panic",
+                what: text.unwrap_or_default(),
+            }),
+            digest: 0,
+            size: Size::default(),
+        }
     })
 }
 
-/// Runs a failed seed once more, in words, and gives up.
-fn report(seed: u64) -> ! {
-    let outcome = run(seed, false, true);
-    let Failure { property, what } = outcome.failure.unwrap_or_else(|| Failure {
-        property: "determinism",
-        what: "the seed fails only sometimes".into(),
-    });
+/// Makes the world of a failed seed as small as it can be, tells its history, and gives up.
+fn report(seed: u64, first: &Outcome) -> ! {
+    let Some(Failure { property, what }) = &first.failure else {
+        unreachable!("it has failed");
+    };
+    let line = format!("seed {seed}: {property}: {what}");
+    let shrunk = if number("SIM_SHRINK") == Some(0) {
+        Shrunk::default()
+    } else {
+        shrink(first, |only| run(seed, only, None))
+    };
+    let (only, words) = (shrunk.only.to_string(), Words::default());
+    let last = run(seed, &shrunk.only, Some(words.clone())).failure;
+    let last = last.map_or_else(
+        || "nothing is wrong the second time".to_owned(),
+        |last| format!("{}: {}", last.property, last.what),
+    );
     panic!(
-        "seed {seed}: {property}: {what}\n\n{}\n\nseed {seed}: {property}: {what}\nreplay: SIM_SEED={seed} cargo test --test sim -- --nocapture seeds",
-        outcome.trace
+        "{line}\n\n{}\nThis is the history of the seed with only: {only}\n\
+         ({} tries to make it smaller.) There: {last}\n\n{line}\n\
+         replay: SIM_SEED={seed} SIM_ONLY='{only}' cargo test --test sim -- --nocapture all_properties",
+        words.text(),
+        shrunk.tries,
     );
 }
 
 #[test]
 fn all_properties_hold_in_all_seeds() {
     if let Some(seed) = number("SIM_SEED") {
-        let outcome = run(seed, true, true);
+        let only = env::var("SIM_ONLY").unwrap_or_default();
+        let only = only.parse().unwrap_or_else(|why| panic!("SIM_ONLY: {why}"));
+        let outcome = run(seed, &only, Some(Words::printed()));
         if let Some(Failure { property, what }) = outcome.failure {
             panic!("seed {seed}: {property}: {what}");
         }
@@ -94,9 +120,10 @@ fn all_properties_hold_in_all_seeds() {
             if seed >= first + count {
                 break;
             }
-            if run(seed, false, false).failure.is_some() {
+            let outcome = run(seed, &Only::default(), None);
+            if outcome.failure.is_some() {
                 failed.store(true, Ordering::Relaxed);
-                return Some(seed);
+                return Some((seed, outcome));
             }
         }
         None
@@ -107,18 +134,22 @@ fn all_properties_hold_in_all_seeds() {
         let seeds = workers
             .into_iter()
             .map(|worker| worker.join().expect("panics are caught"));
-        seeds.flatten().min()
+        seeds.flatten().min_by_key(|(seed, _)| *seed)
     });
-    if let Some(seed) = failed {
-        report(seed);
+    if let Some((seed, outcome)) = failed {
+        report(seed, &outcome);
     }
 }
 
 #[test]
 fn the_same_seed_has_the_same_history() {
     for seed in 0..8 {
-        let (first, second) = (run(seed, false, false), run(seed, false, true));
+        let all = Only::default();
+        let (first, second) = (
+            run(seed, &all, None),
+            run(seed, &all, Some(Words::default())),
+        );
         assert_eq!(first.digest, second.digest, "seed {seed}");
-        assert_ne!(first.digest, run(seed + 1, false, false).digest);
+        assert_ne!(first.digest, run(seed + 1, &all, None).digest);
     }
 }

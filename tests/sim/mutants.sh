@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Bugs made by hand, each in a copy of the tree, and whether the simulator finds them. One that survives, or that can no
-# longer be made, is a failure. `mutants.sh name...` tries these only; MUTANT_SEEDS=n gives each other than 512 seeds.
+# longer be made, is a failure. `mutants.sh name...` tries these only; MUTANT_SEEDS=n gives each other than 2048 seeds.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 target=${CARGO_TARGET_DIR:-$root/target}
 # One place for all, so that each costs an incremental build only.
 tree=$target/mutants/tree
-export CARGO_TARGET_DIR=$target/mutants/target SIM_SEEDS=${MUTANT_SEEDS:-512} RUST_BACKTRACE=0
+export CARGO_TARGET_DIR=$target/mutants/target SIM_SEEDS=${MUTANT_SEEDS:-2048} RUST_BACKTRACE=0
 
 rm -rf "$tree"
 mkdir -p "$tree"
@@ -18,8 +18,11 @@ grep -q '^\[workspace\]' "$tree/Cargo.toml" || printf '\n[workspace]\n' >>"$tree
 sed -i -e '/^members/d' -e '/^\[\(dev-dependencies\|\[bench\]\|\[example\]\|\[test\]\)\]/,/^$/d' \
     -e '/^\[target.*linux.*\.dev-dependencies\]/,/^$/d' "$tree/Cargo.toml"
 
+# Little is built anew for each, and much of it is run.
+printf '\n[profile.dev]\nopt-level = 1\ndebug = false\n' >>"$tree/Cargo.toml"
+
 simulate() {
-    (cd "$tree" && SIM_FIRST=$1 timeout 300 cargo test --quiet --test sim all_properties 2>&1)
+    (cd "$tree" && SIM_FIRST=$1 SIM_SHRINK=0 timeout 300 cargo test --quiet --test sim all_properties 2>&1)
 }
 
 restore() {

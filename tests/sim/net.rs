@@ -92,8 +92,8 @@ impl Net for SimNet {
             Some(Duration::ZERO),
             "the world waits, the loop does not"
         );
-        self.machines.lock().collect(self.node, ready);
-        self.reported += ready.len() as u64;
+        let rung = self.machines.lock().collect(self.node, ready);
+        self.reported += ready.len() as u64 + u64::from(rung);
         Ok(())
     }
 

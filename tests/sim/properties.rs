@@ -2,11 +2,15 @@
 //!
 //! P3 and P6, and the parts of P1 and P5 that an application sees, are checked in `host` where they happen.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use quorum_cnx::{SendError, Sid, Stats};
 
 use crate::{
+    host::{Up, put},
     plan::{GUESTS, OBSERVERS},
     world::World,
 };
@@ -22,13 +26,27 @@ const IN_A_ROW: Duration = Duration::from_millis(2);
 const DIALS_MAX: usize = 30;
 const DIALS_TAKE: Duration = Duration::from_secs(5);
 
+/// Sums only grow, so that what is wrong stays wrong: they are looked at when a connection has come or gone or something
+/// was told, and else in one of so many turns.
+const UNEVENTFUL_TURNS: u32 = 8;
+
+/// Whoever can turn has done by then what an event was about.
+const LATE: Duration = Duration::from_secs(1);
+
 /// What is remembered of a host from turn to turn.
 #[derive(Debug, Default)]
 pub struct Watch {
-    last: [u64; 3],
+    last: [u64; 2],
+    told: [u64; 2],
+    /// The links that are older than this were to be dropped.
+    pub dropped_at: Option<Duration>,
+    uneventful: u32,
     idle_turns: u32,
     idle_at: Duration,
     dials: BTreeMap<Sid, u64>,
+    dials_of_guests: u64,
+    /// How many of them the application has asked for, at most.
+    pub asked_for_guests: u64,
 }
 
 impl World {
@@ -38,25 +56,39 @@ impl World {
 
     /// Looks at a host after each of its turns.
     pub fn watch(&mut self, host: usize, reported: u64) {
-        let handle = self.hosts[host].handle.clone().expect("it turns");
-        let stats = handle.stats();
-        self.watch_sums(host, &stats);
-        self.watch_limits(host, &stats);
-        self.watch_dials(host, &stats);
-        let (now, moved) = {
+        self.watch_order(host);
+        let (now, moved, held) = {
             let kernel = self.kernel();
-            (kernel.now, kernel.nodes[host].moved)
+            let node = &kernel.nodes[host];
+            (kernel.now, node.moved, node.held as u64)
         };
-        let looped = self.books.borrow().hosts[host].looped[1];
-        let events = self.books.borrow().hosts[host].events + looped;
+        let events = {
+            let account = &self.books.borrow().hosts[host];
+            account.events + account.looped[1]
+        };
         let watch = &mut self.hosts[host].watch;
-        let seen = [reported, moved, events];
-        if std::mem::replace(&mut watch.last, seen) != seen || now - watch.idle_at > IN_A_ROW {
+        let (seen, told) = ([reported, moved], [events, held]);
+        let eventful = std::mem::replace(&mut watch.told, told) != told;
+        if std::mem::replace(&mut watch.last, seen) != seen
+            || eventful
+            || now - watch.idle_at > IN_A_ROW
+        {
             watch.idle_turns = 0;
         }
         watch.idle_turns += 1;
         watch.idle_at = now;
-        if watch.idle_turns > IDLE_TURNS_MAX {
+        let spins = watch.idle_turns > IDLE_TURNS_MAX;
+        watch.uneventful += 1;
+        if eventful || watch.uneventful >= UNEVENTFUL_TURNS {
+            watch.uneventful = 0;
+            let handle = self.hosts[host].handle.as_ref().expect("it turns");
+            let stats = handle.stats();
+            self.watch_sums(host, &stats);
+            self.watch_limits(host, &stats);
+            self.watch_dials(host, &stats);
+            self.watch_far_ends(host);
+        }
+        if spins {
             self.fail(
                 "P4",
                 format!("host {host} turns again and again and finds nothing to do"),
@@ -126,6 +158,25 @@ impl World {
         }
     }
 
+    /// What the far end has ended goes soon, and nobody waits at an open door.
+    fn watch_far_ends(&self, host: usize) {
+        let kernel = self.kernel();
+        let node = &kernel.nodes[host];
+        let is_late = |since: Duration| kernel.now - since.max(node.paused_until) > LATE;
+        let ended = |sock: &&usize| kernel.socks[**sock].ended_at.is_some_and(is_late);
+        if let Some(sock) = node.watched.iter().find(ended) {
+            let conn = kernel.socks[*sock].conn;
+            self.fail("P4", format!("host {host} keeps #{conn}, which has ended"));
+        }
+        let first = |queue: &VecDeque<usize>| queue.front().map(|&sock| &kernel.socks[sock]);
+        for sock in node.listeners.iter().filter_map(|door| first(&door.queue)) {
+            if !node.emfile && is_late(sock.queued_at.max(node.emfile_at)) {
+                let conn = sock.conn;
+                self.fail("P2", format!("host {host} lets #{conn} wait at its door"));
+            }
+        }
+    }
+
     /// P4: dial rates, by the clock of the machine, which may have jumped.
     fn watch_dials(&mut self, host: usize, stats: &Stats) {
         let now = {
@@ -141,6 +192,14 @@ impl World {
             // A guest may have gone and come again, and counts anew.
             let more = peer.dials.saturating_sub(before);
             let ledger = &mut *self.books.borrow_mut();
+            if ledger.index_of(peer.sid).is_none() {
+                let dials = &mut self.hosts[host].watch.dials_of_guests;
+                *dials += more;
+                if *dials > stats.knocks + self.hosts[host].watch.asked_for_guests {
+                    let what = format!("host {host} dials {} unasked", peer.sid);
+                    ledger.fail("P4", what);
+                }
+            }
             let times = ledger.hosts[host].fruitless.entry(peer.sid).or_default();
             times.extend((0..more).map(|_| now));
             let keep = times.len().saturating_sub(DIALS_MAX);
@@ -164,8 +223,15 @@ impl World {
     /// After healing: P1 and P2.
     pub fn judge(&self) {
         for (host, it) in self.hosts.iter().enumerate() {
-            if !it.handle.as_ref().expect("it runs").have_delivered() {
+            let handle = it.handle.as_ref().expect("it runs");
+            if !handle.have_delivered() {
                 self.fail("P2", format!("host {host} keeps a frame back"));
+            }
+            self.watch_far_ends(host);
+            let [sent, got] = self.books.borrow().hosts[host].looped;
+            if sent != got + handle.stats().inbox.dropped {
+                let what = format!("host {host} got {got} of {sent} frames from itself");
+                self.fail("P5", what);
             }
         }
         for a in 0..self.hosts.len() {
@@ -177,6 +243,28 @@ impl World {
                     self.judge_newest(a, b);
                 }
             }
+        }
+        // Last, since it starts something.
+        for from in 0..self.hosts.len() {
+            for to in (0..self.hosts.len()).filter(|&to| to != from) {
+                let handle = self.hosts[from].handle.as_ref().expect("it runs");
+                let put = put(&self.books, handle, from, to, 1);
+                if put.is_err() {
+                    let what = format!("host {from} has nothing to send and no room: {put:?}");
+                    self.fail("P2", what);
+                }
+            }
+        }
+    }
+
+    /// What an application has asked for is done in the turn that sees it.
+    fn watch_order(&mut self, host: usize) {
+        let Some(at) = self.hosts[host].watch.dropped_at.take() else {
+            return;
+        };
+        let older = |up: &Up| up.since < at;
+        if self.books.borrow().hosts[host].links.values().any(older) {
+            self.fail("P7", format!("host {host} keeps links after a soft halt"));
         }
     }
 

@@ -23,12 +23,16 @@ pub struct Stranger {
     node: usize,
     chance: Chance,
     visit: Option<Visit>,
-    /// True exactly when it was not sent away in time although it had nothing to say.
+    /// True exactly when it was not sent away in time although it had nothing to say, or claims to be a member that has a
+    /// link.
     pub overstays: bool,
 }
 
 /// After this time a silent stranger is gone: the handshake timeout, and the way of the FIN.
 const PATIENCE: Duration = Duration::from_secs(7);
+
+/// So much longer a challenger may wait, beyond the time after which a link that is dead is found to be.
+const CHALLENGE: Duration = Duration::from_secs(2);
 
 /// One connection of a stranger.
 #[derive(Debug)]
@@ -39,6 +43,7 @@ struct Visit {
     hangs_up: bool,
     reads: bool,
     silent: bool,
+    claims: bool,
     since: Duration,
     /// How often it still looks at the connection before it leaves.
     stays: usize,
@@ -69,7 +74,8 @@ impl Stranger {
         }
         visit.stays -= 1;
         let lingers = kernel.now - visit.since > PATIENCE && sock.standing && !sock.fin_in;
-        self.overstays |= plan.calm && visit.silent && lingers;
+        let challenges = kernel.now - visit.since > PATIENCE + plan.dead_after + CHALLENGE;
+        self.overstays |= plan.calm && lingers && (visit.silent || (visit.claims && challenges));
         if sock.standing {
             if let Some(piece) = visit.says.pop_front() {
                 // Whether it is taken whole is not for a stranger to care.
@@ -114,18 +120,21 @@ impl Stranger {
         let node = self.node;
         kernel.note(node, || format!("comes to {to}: {what}"));
         let sock = kernel.dial(node, to).ok()?;
-        let silent = says.is_empty();
+        let (silent, claims) = (says.is_empty(), what.contains(CLAIM));
         Some(Visit {
             sock,
             silent,
+            claims,
             since: kernel.now,
             hangs_up: !silent && chance.percent(30),
             reads: chance.percent(60),
-            stays: says.len() + *chance.pick(&[0, 1, 5, 60]),
+            stays: says.len() + *chance.pick(&[0, 1, 5, 60, 150]),
             says,
         })
     }
 }
+
+const CLAIM: &str = "claims a member's sid";
 
 /// What a stranger says, in pieces.
 fn speech(chance: &mut Chance, sid: Sid, own: bool, source: IpAddr) -> (Vec<Vec<u8>>, String) {
@@ -144,9 +153,13 @@ fn speech(chance: &mut Chance, sid: Sid, own: bool, source: IpAddr) -> (Vec<Vec<
             );
         }
         3 => (Sid::OBSERVER, "observes"),
-        4 => (Sid(chance.between(100, 105) as i64), "joins"),
+        4 => {
+            let larger = chance.percent(50);
+            let (low, high) = if larger { (100, 105) } else { (0, 19) };
+            (Sid(chance.between(low, high) as i64), "joins")
+        }
         _ if own => (sid, "claims the host's own sid"),
-        _ => (sid, "claims a member's sid"),
+        _ => (sid, CLAIM),
     };
     let mut says = vec![hello(chance, claimed, source)];
     for _ in 0..chance.below(4) {

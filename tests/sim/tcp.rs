@@ -4,7 +4,7 @@
 //! are acknowledged, and are tried again while the way is cut. The facts are those of Linux (tcp(7), tcp_input.c,
 //! tcp_timer.c), each named where it matters.
 
-use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
+use std::{cmp::Ordering, collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use crate::kernel::{Due, EMFILE, Kernel};
 
@@ -52,6 +52,8 @@ pub struct Sock {
     /// Not acknowledged; the first `sent` of them are with the far end.
     pub tx: VecDeque<u8>,
     pub sent: usize,
+    /// True exactly when something was written.
+    pub spoke: bool,
     /// Nothing is written any more.
     pub shut: bool,
     pub fin_out: bool,
@@ -68,6 +70,9 @@ pub struct Sock {
     pub edge_in: bool,
     pub edge_out: bool,
     pub listed: bool,
+    /// When the far end had ended it, or it broke.
+    pub ended_at: Option<Duration>,
+    pub queued_at: Duration,
     pub progress: Duration,
     pub heard: Duration,
     pub dead_after: Option<Duration>,
@@ -122,6 +127,7 @@ impl Kernel {
             fin_in: false,
             tx: VecDeque::new(),
             sent: 0,
+            spoke: false,
             shut: false,
             fin_out: false,
             fin_acked: false,
@@ -134,6 +140,8 @@ impl Kernel {
             edge_in: false,
             edge_out: false,
             listed: false,
+            ended_at: None,
+            queued_at: now,
             progress: now,
             heard: now,
             dead_after: self.nodes[node].dead_after,
@@ -352,15 +360,20 @@ impl Kernel {
             n = self.chance.between(1, n.min(40));
         }
         let now = self.now;
-        let it = &mut self.socks[sender];
-        let bytes: Vec<u8> = it.tx.range(it.sent..it.sent + n).copied().collect();
-        it.sent += n;
+        let (it, to) = two(&mut self.socks, sender, receiver);
+        let (a, b) = it.tx.as_slices();
+        let (from, until) = (it.sent, it.sent + n);
+        to.rx.extend(&a[from.min(a.len())..until.min(a.len())]);
+        to.rx
+            .extend(&b[from.saturating_sub(a.len())..until.saturating_sub(a.len())]);
+        it.sent = until;
         let fin = it.shut && it.sent == it.tx.len();
         it.fin_out |= fin;
-        let it = &mut self.socks[receiver];
-        it.heard = now;
-        it.fin_in |= fin;
-        it.rx.extend(bytes);
+        to.heard = now;
+        to.fin_in |= fin;
+        if fin {
+            to.ended_at.get_or_insert(now);
+        }
         if n > 0 || fin {
             self.edge(receiver, true, false);
         }
@@ -434,11 +447,13 @@ impl Kernel {
 
     /// The connection is over for this end. What was received can still be read.
     pub fn kill(&mut self, sock: usize, error: i32) {
+        let now = self.now;
         let it = &mut self.socks[sock];
         if it.gone {
             return;
         }
         (it.gone, it.error) = (true, Some(error));
+        it.ended_at.get_or_insert(now);
         it.tx.clear();
         it.sent = 0;
         let (node, conn) = (it.node, it.conn);
@@ -470,7 +485,10 @@ impl Kernel {
         };
         let (node, conn, side) = (it.node, it.conn, it.side);
         let far_node = self.conns[conn].nodes[1 - side];
+        let idle = (dead_after * 2 / 5).max(PROBE);
+        let mut next = it.heard + idle;
         if it.has_work() {
+            next = it.progress + dead_after;
             // Also for a window that stays shut: RFC 5482, and tcp_probe_timer().
             if now - it.progress >= dead_after {
                 return self.kill(sock, ETIMEDOUT);
@@ -478,17 +496,28 @@ impl Kernel {
         } else if now - it.heard >= dead_after {
             self.send_reset(conn, 1 - side);
             return self.kill(sock, ETIMEDOUT);
-        } else if now - it.heard >= (dead_after * 2 / 5).max(PROBE) && self.way(node, far_node) {
+        } else if now >= next && self.way(node, far_node) {
             match self.conns[conn].socks[1 - side].filter(|&far| !self.socks[far].gone) {
                 None => self.send_reset(conn, side),
                 Some(far) => {
                     self.socks[far].heard = now;
                     if self.way(far_node, node) {
                         self.socks[sock].heard = now;
+                        next = now + idle;
                     }
                 }
             }
         }
-        self.after(PROBE, Due::Timer(sock));
+        // Nothing happens before: whatever is heard or written meanwhile moves it on.
+        self.at(next.max(now + PROBE), Due::Timer(sock));
+    }
+}
+
+/// Two of them at once.
+fn two<T>(all: &mut [T], a: usize, b: usize) -> (&mut T, &mut T) {
+    let (low, high) = all.split_at_mut(a.max(b));
+    match a.cmp(&b) {
+        Ordering::Less => (&mut low[a], &mut high[0]),
+        _ => (&mut high[0], &mut low[b]),
     }
 }

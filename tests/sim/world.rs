@@ -13,9 +13,10 @@ use quorum_cnx::{EventLoop, Handle};
 use crate::{
     chance::Chance,
     faults::Fault,
-    host::{Account, App, Books, Failure, Ledger, put},
+    host::{Account, App, Books, Failure, Ledger},
     kernel::{Due, Kernel},
-    net::{Machines, SimNet, meanwhile},
+    net::{Machines, SimNet},
+    only::{Only, Size},
     plan::Plan,
     properties::Watch,
     stranger::{self, Stranger},
@@ -41,13 +42,19 @@ pub struct Host {
 
 pub struct World {
     pub plan: Plan,
+    pub only: Only,
+    /// What has happened so far.
+    pub size: Size,
     pub machines: Machines,
     pub books: Books,
     pub hosts: Vec<Host>,
     pub chance: Chance,
+    /// Of its own, so that the faults stay the same when calls are left out.
+    pub mischief: Chance,
     pub faults: Vec<Option<Fault>>,
     pub strangers: Vec<Stranger>,
-    talking: bool,
+    pub talking: bool,
+    pub large_bytes: usize,
     /// True exactly when the time of the last check has come.
     over: bool,
 }
@@ -57,18 +64,20 @@ pub struct World {
 pub struct Outcome {
     pub failure: Option<Failure>,
     pub digest: u64,
-    pub trace: String,
+    pub size: Size,
 }
 
 impl World {
-    pub fn new(seed: u64, trace: Trace) -> Self {
+    pub fn new(seed: u64, only: Only, trace: Trace) -> Self {
         let mut chance = Chance::new(seed);
-        let plan = Plan::new(&mut chance);
+        let mut plan = Plan::new(&mut chance);
+        only.cut(&mut plan);
         let mut kernel = Kernel::new(chance.fork(), trace);
         (kernel.quirks, kernel.latency_ms) = (plan.quirks, plan.latency_ms);
         let mut ledger = Ledger {
             newest: plan.replace == quorum_cnx::Replace::Newest,
             once: plan.queue,
+            by_name: plan.hosts.iter().any(|host| host.name.is_some()),
             ..Ledger::default()
         };
         kernel.say("plan", || format!("{plan:?}"));
@@ -99,15 +108,25 @@ impl World {
             watch: Watch::default(),
         };
         let hosts = plan.hosts.iter().map(|_| host()).collect();
+        let size = Size {
+            hosts: plan.hosts.len(),
+            strangers: plan.strangers,
+            storm: plan.storm[1] - plan.storm[0],
+            ..Size::default()
+        };
         Self {
             plan,
+            only,
+            size,
             machines: Machines::new(kernel),
             books: Rc::new(RefCell::new(ledger)),
             hosts,
+            mischief: chance.fork(),
             chance,
             faults: Vec::new(),
             strangers,
             talking: true,
+            large_bytes: 0,
             over: false,
         }
     }
@@ -119,13 +138,20 @@ impl World {
     /// Lets everything happen, up to the first failure.
     pub fn run(mut self) -> Outcome {
         self.prepare();
-        while !self.over && self.books.borrow().failure.is_none() {
-            let due = self
-                .kernel()
+        let machines = self.machines.clone();
+        while !self.over {
+            let mut kernel = machines.lock();
+            let due = kernel
                 .next()
                 .expect("the parts of the plan are on the timeline");
-            self.books.borrow_mut().now = self.kernel().now;
-            self.on(due);
+            {
+                let ledger = &mut *self.books.borrow_mut();
+                ledger.now = kernel.now;
+                if ledger.failure.is_some() {
+                    break;
+                }
+            }
+            self.on(due, kernel);
         }
         if self.books.borrow().failure.is_none() {
             self.judge();
@@ -134,11 +160,15 @@ impl World {
             self.halt_all();
         }
         let failure = self.books.borrow().failure.clone();
-        let kernel = self.kernel();
+        if let Some(Failure { property, what }) = &failure {
+            self.kernel().say("FAILS", || format!("{property}: {what}"));
+        }
+        let digest = self.kernel().trace.digest;
+        self.kernel().trace.end();
         Outcome {
             failure,
-            digest: kernel.trace.digest,
-            trace: kernel.trace.text(),
+            digest,
+            size: self.size,
         }
     }
 
@@ -167,8 +197,7 @@ impl World {
         }
     }
 
-    fn on(&mut self, due: Due) {
-        let mut kernel = self.machines.lock();
+    fn on(&mut self, due: Due, mut kernel: MutexGuard<'_, Kernel>) {
         match due {
             Due::Wake(node) => {
                 if kernel.awake(node) {
@@ -185,15 +214,18 @@ impl World {
             Due::Reset(conn, side) => kernel.on_reset(conn, side),
             Due::Timer(sock) => kernel.on_timer(sock),
             Due::Room(sock) => kernel.on_room(sock),
-            Due::Answer(node, process, ticket, answer) => {
-                kernel.answer(node, process, ticket, answer)
+            Due::Answer(question) => {
+                if let Some((node, ip)) = kernel.answer(question) {
+                    self.books.borrow_mut().on_found(node, ip);
+                }
             }
             Due::Stranger(index) => {
                 if index < self.strangers.len() {
                     stranger::on_due(&mut self.strangers, index, &mut kernel, &self.plan);
-                    if self.strangers[index].overstays {
-                        let what = format!("stranger {index} says nothing and is not sent away");
-                        self.books.borrow_mut().fail("P4", what);
+                    let ledger = &mut *self.books.borrow_mut();
+                    if self.strangers[index].overstays && ledger.calm {
+                        let what = format!("stranger {index} is nobody and is not sent away");
+                        ledger.fail("P4", what);
                     }
                 }
             }
@@ -204,7 +236,7 @@ impl World {
             Due::Fault => {
                 if kernel.now < self.plan.storm[1] {
                     let time = self
-                        .chance
+                        .mischief
                         .micros(0, self.plan.fault_every.as_micros() as u64);
                     kernel.after(time, Due::Fault);
                     drop(kernel);
@@ -216,7 +248,11 @@ impl World {
                 self.recover(index);
             }
             Due::Part(part) => {
-                kernel.say("plan", || format!("part {part}"));
+                let names = ["the storm begins", "the storm is over: all is made good"];
+                let names = names
+                    .into_iter()
+                    .chain(["the last words", "quiet: what was promised must be true"]);
+                kernel.say("plan", || names.clone().nth(part).unwrap_or("?").to_owned());
                 drop(kernel);
                 self.enter(part);
             }
@@ -232,89 +268,12 @@ impl World {
                 self.talking = self.plan.talks_on;
             }
             2 if self.plan.talks_on => {
-                for host in 0..self.hosts.len() {
-                    for to in (0..self.hosts.len()).filter(|&to| to != host) {
-                        self.put(host, to);
-                    }
-                }
+                self.last_words();
                 self.talking = false;
             }
             2 => {}
             _ => self.over = true,
         }
-    }
-
-    /// The application of a host does something.
-    fn talk(&mut self, host: usize) {
-        if !self.talking {
-            return;
-        }
-        let every = self
-            .chance
-            .micros(0, self.plan.talk_every.as_micros() as u64);
-        self.kernel().after(every, Due::App(host));
-        let Some(handle) = self.hosts[host].handle.clone().filter(|_| self.is_up(host)) else {
-            return;
-        };
-        let to = self.chance.below(self.hosts.len());
-        let sid = self.plan.hosts[to].sid;
-        match self.chance.below(100) {
-            // What the application asks for is no fault of strangers.
-            0 if !self.plan.calm => handle.soft_halt(),
-            1 if !self.plan.calm && to != host => {
-                self.books.borrow_mut().hosts[host].fruitless.remove(&sid);
-                handle.initiate_connection(sid).expect("it is a member");
-            }
-            2 if to != host => handle.connect_one(sid).expect("it is a member"),
-            3 => handle.connect_all(),
-            _ => {
-                for _ in 0..*self.chance.pick(&[1, 1, 1, 2, 30]) {
-                    self.put(host, to);
-                }
-            }
-        }
-    }
-
-    /// Puts a frame, with something happening in the middle of it now and then.
-    fn put(&mut self, host: usize, to: usize) {
-        let Some(handle) = self.hosts[host].handle.clone() else {
-            return;
-        };
-        let large = self.chance.permille(self.plan.large);
-        let len = if large {
-            self.chance.between(1000, 520_000)
-        } else {
-            self.chance.below(60)
-        };
-        let books = Rc::clone(&self.books);
-        let result = match self.chance.below(10) {
-            0 => {
-                let (inner, other) = (Rc::clone(&books), handle.clone());
-                let more = move || {
-                    // What became of it is in the account.
-                    let _ = put(&inner, &other, host, to, 3);
-                };
-                meanwhile(more, || put(&books, &handle, host, to, len))
-            }
-            1 => {
-                // What the turn leaves to be done is seen by the next one.
-                let (turning, machines) =
-                    (Rc::clone(&self.hosts[host].turning), self.machines.clone());
-                let turn = move || {
-                    if let Some(turning) = &mut *turning.borrow_mut() {
-                        turning
-                            .turn(Some(Duration::ZERO))
-                            .expect("the simulated system does not fail");
-                    }
-                    machines.lock().wake(host);
-                };
-                meanwhile(turn, || put(&books, &handle, host, to, len))
-            }
-            _ => put(&books, &handle, host, to, len),
-        };
-        self.kernel().note(host, || {
-            format!("puts {len} bytes for host {to}: {result:?}")
-        });
     }
 
     pub fn is_up(&self, host: usize) -> bool {

@@ -1,0 +1,162 @@
+//! What is left of a world when parts of it are switched off, so that a failure can be seen in a smaller one.
+//!
+//! Nothing here chooses the parts; that is `shrink`, or whoever writes `SIM_ONLY`.
+
+use std::{collections::BTreeSet, fmt, ops::Range, str::FromStr, time::Duration};
+
+use crate::plan::Plan;
+
+/// Absent: all that the seed has planned.
+///
+/// As text, `hosts=2 strangers=0 faults=3+7 calls=10..14 storm=2500ms without=quirks+large`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Only {
+    /// The first so many.
+    pub hosts: Option<usize>,
+    pub strangers: Option<usize>,
+    /// By their numbers, in the order of their times.
+    pub faults: Option<BTreeSet<usize>>,
+    /// What applications do during the storm, by its number.
+    pub calls: Option<Range<usize>>,
+    /// How long faults go on.
+    pub storm: Option<Duration>,
+    pub without: BTreeSet<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Quirks,
+    Large,
+    Answers,
+    TalksOn,
+}
+
+impl Part {
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Quirks, "quirks"),
+        (Self::Large, "large"),
+        (Self::Answers, "answers"),
+        (Self::TalksOn, "talks-on"),
+    ];
+}
+
+/// How much of everything a world had.
+#[derive(Clone, Debug, Default)]
+pub struct Size {
+    pub hosts: usize,
+    pub strangers: usize,
+    pub faults: usize,
+    pub calls: usize,
+    pub storm: Duration,
+}
+
+impl Only {
+    /// Leaves out of the plan what is switched off. Faults and calls are left out when their time comes.
+    pub fn cut(&self, plan: &mut Plan) {
+        plan.hosts.truncate(self.hosts.unwrap_or(usize::MAX));
+        plan.strangers = plan.strangers.min(self.strangers.unwrap_or(usize::MAX));
+        if let Some(storm) = self.storm {
+            plan.storm[1] = plan.storm[1].min(plan.storm[0] + storm);
+        }
+        for part in &self.without {
+            match part {
+                Part::Quirks => plan.quirks = plan.quirks.none(),
+                Part::Large => plan.large = 0,
+                Part::Answers => plan.answers = 0,
+                Part::TalksOn => plan.talks_on = false,
+            }
+        }
+    }
+
+    pub fn has_fault(&self, number: usize) -> bool {
+        self.faults
+            .as_ref()
+            .is_none_or(|faults| faults.contains(&number))
+    }
+
+    pub fn has_call(&self, number: usize) -> bool {
+        self.calls
+            .as_ref()
+            .is_none_or(|calls| calls.contains(&number))
+    }
+}
+
+impl fmt::Display for Only {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = Vec::new();
+        let joined = |all: Vec<String>| all.join("+");
+        words.extend(self.hosts.map(|n| format!("hosts={n}")));
+        words.extend(self.strangers.map(|n| format!("strangers={n}")));
+        words.extend(self.faults.as_ref().map(|all| {
+            let all = all.iter().map(ToString::to_string).collect();
+            format!("faults={}", joined(all))
+        }));
+        words.extend(self.calls.as_ref().map(|all| format!("calls={all:?}")));
+        words.extend(
+            self.storm
+                .map(|storm| format!("storm={}ms", storm.as_millis())),
+        );
+        if !self.without.is_empty() {
+            let names = Part::ALL
+                .iter()
+                .filter(|(part, _)| self.without.contains(part));
+            let names = names.map(|(_, name)| (*name).to_owned()).collect();
+            words.push(format!("without={}", joined(names)));
+        }
+        f.write_str(&words.join(" "))
+    }
+}
+
+impl FromStr for Only {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut only = Self::default();
+        for word in text.split_whitespace() {
+            only.take(word)
+                .ok_or_else(|| format!("`{word}` is no part of a world"))?;
+        }
+        Ok(only)
+    }
+}
+
+impl Only {
+    fn take(&mut self, word: &str) -> Option<()> {
+        let (name, value) = word.split_once('=')?;
+        let all = || value.split('+').filter(|one| !one.is_empty());
+        match name {
+            "hosts" => self.hosts = Some(value.parse().ok().filter(|n| *n >= 2)?),
+            "strangers" => self.strangers = Some(value.parse().ok()?),
+            "faults" => self.faults = Some(all().map(|n| n.parse().ok()).collect::<Option<_>>()?),
+            "calls" => {
+                let (from, to) = value.split_once("..")?;
+                self.calls = Some(from.parse().ok()?..to.parse().ok()?);
+            }
+            "storm" => {
+                let millis = value.strip_suffix("ms")?.parse().ok()?;
+                self.storm = Some(Duration::from_millis(millis));
+            }
+            "without" => {
+                let part = |name| {
+                    let found = Part::ALL.iter().find(|(_, known)| *known == name);
+                    found.map(|(part, _)| *part)
+                };
+                self.without = all().map(part).collect::<Option<_>>()?;
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+#[test]
+fn what_is_left_of_a_world_can_be_written_and_read() {
+    let text = "hosts=2 strangers=0 faults=3+7 calls=10..14 storm=2500ms without=quirks+large";
+    let only: Only = text.parse().expect("it is well formed");
+    assert_eq!(only.to_string(), text);
+    assert!(only.has_fault(7) && !only.has_fault(4) && only.has_call(13) && !only.has_call(14));
+    assert_eq!("faults=".parse::<Only>().unwrap().to_string(), "faults=");
+    for bad in ["hosts", "hosts=1", "faults=x", "calls=3", "without=rain"] {
+        assert!(bad.parse::<Only>().is_err(), "{bad}");
+    }
+}

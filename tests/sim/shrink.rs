@@ -1,0 +1,154 @@
+//! From a world that fails to a smaller one that fails in the same property.
+//!
+//! The seed stays; parts of what it has planned are switched off, one after the other, and stay off when the failure stays.
+//! Nothing here looks at why.
+
+use std::{
+    collections::BTreeSet,
+    panic,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    only::{Only, Part, Size},
+    world::Outcome,
+};
+
+const TRIES_MAX: u32 = 1000;
+const TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What was found.
+#[derive(Default)]
+pub struct Shrunk {
+    pub only: Only,
+    pub tries: u32,
+}
+
+struct Shrinker<F> {
+    run: F,
+    property: &'static str,
+    best: Only,
+    size: Size,
+    tries: u32,
+    until: Instant,
+}
+
+/// Leaves out what can be left out. `run` runs the world once; `first` is how it failed as a whole.
+pub fn shrink(first: &Outcome, run: impl Fn(&Only) -> Outcome) -> Shrunk {
+    let Some(failure) = &first.failure else {
+        return Shrunk::default();
+    };
+    let mut shrinker = Shrinker {
+        run,
+        property: failure.property,
+        best: Only::default(),
+        size: first.size.clone(),
+        tries: 0,
+        until: Instant::now() + TIME_MAX,
+    };
+    // Panics on the way are not for anybody to read.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    while shrinker.round() {}
+    panic::set_hook(hook);
+    Shrunk {
+        only: shrinker.best,
+        tries: shrinker.tries,
+    }
+}
+
+impl<F: Fn(&Only) -> Outcome> Shrinker<F> {
+    /// Tries every kind of cut once. Returns whether one has made the world smaller.
+    fn round(&mut self) -> bool {
+        let before = self.best.clone();
+        for strangers in smaller(self.size.strangers, 0) {
+            self.attempt(|only| only.strangers = Some(strangers));
+        }
+        for hosts in smaller(self.size.hosts, 2) {
+            self.attempt(|only| only.hosts = Some(hosts));
+        }
+        for (part, _) in Part::ALL {
+            self.attempt(|only| {
+                only.without.insert(part);
+            });
+        }
+        self.cut_storm();
+        self.cut_faults();
+        self.cut_calls();
+        self.best != before
+    }
+
+    fn cut_storm(&mut self) {
+        for sixteenths in [1, 2, 4, 8, 12] {
+            let storm = self.size.storm * sixteenths / 16;
+            let storm = Duration::from_millis(storm.as_millis() as u64);
+            if self.attempt(|only| only.storm = Some(storm)) {
+                return;
+            }
+        }
+    }
+
+    /// Pieces of what is left, each half as large as the one before.
+    fn cut_faults(&mut self) {
+        let all: Vec<usize> = match &self.best.faults {
+            Some(faults) => faults.iter().copied().collect(),
+            None => (0..self.size.faults).collect(),
+        };
+        let mut piece = all.len();
+        let mut left: BTreeSet<usize> = all.iter().copied().collect();
+        while piece > 0 {
+            for some in all.chunks(piece) {
+                let fewer: BTreeSet<usize> = left
+                    .iter()
+                    .copied()
+                    .filter(|fault| !some.contains(fault))
+                    .collect();
+                if fewer != left && self.attempt(|only| only.faults = Some(fewer.clone())) {
+                    left = fewer;
+                }
+            }
+            piece /= 2;
+        }
+    }
+
+    /// Those at the end, then those at the beginning.
+    fn cut_calls(&mut self) {
+        let mut calls = self.best.calls.clone().unwrap_or(0..self.size.calls);
+        let mut piece = calls.len();
+        while piece > 0 {
+            for fewer in [
+                calls.start..calls.end - piece.min(calls.len()),
+                calls.start + piece.min(calls.len())..calls.end,
+            ] {
+                if fewer != calls && self.attempt(|only| only.calls = Some(fewer.clone())) {
+                    calls = fewer;
+                    break;
+                }
+            }
+            piece /= 2;
+        }
+    }
+
+    /// Keeps a cut if the world still fails in the same property.
+    fn attempt(&mut self, cut: impl FnOnce(&mut Only)) -> bool {
+        let mut only = self.best.clone();
+        cut(&mut only);
+        if only == self.best || self.tries >= TRIES_MAX || Instant::now() > self.until {
+            return false;
+        }
+        self.tries += 1;
+        let outcome = (self.run)(&only);
+        let fails = outcome
+            .failure
+            .is_some_and(|failure| failure.property == self.property);
+        if fails {
+            (self.best, self.size) = (only, outcome.size);
+        }
+        fails
+    }
+}
+
+/// From the smallest on.
+fn smaller(now: usize, least: usize) -> std::ops::Range<usize> {
+    least..now.max(least)
+}
