@@ -2,7 +2,7 @@
 //!
 //! Nothing here judges; whatever happens to the machines is allowed to happen.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use crate::{
     kernel::{Due, Kernel},
