@@ -21,7 +21,7 @@ mod table;
 
 use std::{env, fs, path::Path, time::Duration};
 
-use siege::{Plan, Siege};
+use siege::{Plan, Row, Siege};
 
 /// Observers that each member serves at one time.
 pub(crate) const OBSERVERS: usize = 4;
@@ -53,9 +53,22 @@ const FULL: Form = Form {
     quiet: Duration::from_secs(3),
     loud: Duration::from_secs(5),
     counts: [
-        10_000, 10_000, 250_000, 50_000, 50_000, 20_000, 4_000, 50_000, 5_000,
+        10_000, 10_000, 250_000, 50_000, 50_000, 20_000, 4_000, 50_000, 1_000,
     ],
 };
+
+impl Form {
+    fn text(&self, rows: &[Row]) -> String {
+        format!(
+            "{}\n{}: {} rounds of each, {:?} quiet and at least {:?} not\n",
+            table::of(rows),
+            self.name,
+            self.rounds,
+            self.quiet,
+            self.loud,
+        )
+    }
+}
 
 fn main() {
     match role::own().as_deref() {
@@ -97,6 +110,7 @@ fn besiege() {
         println!("no attack is called {}", named.join(" or "));
         return;
     }
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strangers.txt");
     let mut siege = Siege::lay();
     let mut rows = Vec::new();
     for (plan, count) in &plans {
@@ -107,18 +121,10 @@ fn besiege() {
         }
         siege.verify(plan, &mut row);
         rows.push(row);
+        // Each time, so that what was measured is not lost with what comes later.
+        fs::write(&path, form.text(&rows)).expect("the table can be kept");
     }
-    let text = format!(
-        "{}\n{}: {} rounds of each, {:?} quiet and at least {:?} not\n",
-        table::of(&rows),
-        form.name,
-        form.rounds,
-        form.quiet,
-        form.loud,
-    );
-    print!("{text}");
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strangers.txt");
-    fs::write(&path, text).expect("the table can be kept");
+    print!("{}", form.text(&rows));
     println!("kept in {}", path.display());
     if form.rounds == SHORT.rounds {
         println!("left out: the full form, `STRANGERS=full cargo test --test strangers`");
