@@ -16,8 +16,8 @@ step() {
     echo "== $name: done in $((SECONDS - start)) s"
 }
 
-# The network tests need namespaces and what breaks networks and clocks, the mutants patches, the tests of system calls strace, the count of instructions
-# valgrind, the interop tests a JDK and ZooKeeper.
+# The network tests need namespaces and what breaks networks and clocks, the mutants patches, the tests of system calls
+# strace, the count of instructions valgrind, the interop tests a JDK and ZooKeeper.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
@@ -51,9 +51,12 @@ step 'clippy' timeout 900 cargo clippy --all-targets -- -D warnings
 step 'docs' env RUSTDOCFLAGS='-D warnings' timeout 300 cargo doc --no-deps --document-private-items
 step 'examples and benches' timeout 900 cargo build --examples --benches
 step 'tests' timeout 1200 cargo test
+step 'soak of two minutes' timeout 900 tests/soak.sh 0.033
 step 'mutants of the simulator' timeout 900 tests/sim/mutants.sh
 step 'loom' env RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=target/loom \
     timeout 900 cargo test --release --lib loom_
 step 'instructions' timeout 600 cargo bench --bench instructions -- --check
 step 'package' timeout 600 cargo package --allow-dirty --quiet
 echo "== everything passed in $SECONDS s"
+echo "== left out, see tests/README.md: NETWORK_ROUNDS=10, STRANGERS=full, SIM_SEEDS=1000000, tests/soak.sh HOURS," \
+    "fuzz/run.sh, tests/sanitizers.sh, tests/coverage.sh, cargo deny check, cargo bench --bench frames"
