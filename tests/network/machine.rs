@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    namespace::{self, Namespace, try_feed},
+    namespace::{self, Namespace, run, try_feed},
     switch::Fate,
 };
 
@@ -22,7 +22,7 @@ pub(crate) fn look() -> Result<(), String> {
     for name in namespace::sweep() {
         println!("network: removed {name}, left by a run that was killed");
     }
-    let missing: Vec<&str> = ["ip", "sysctl", "nft", "ethtool", "kill", "date"]
+    let missing: Vec<&str> = ["ip", "tc", "sysctl", "nft", "ethtool", "kill", "date"]
         .into_iter()
         .filter(|program| Command::new(program).arg("--help").output().is_err())
         .collect();
@@ -50,6 +50,14 @@ pub(crate) fn look() -> Result<(), String> {
         try_feed(trial.command("nft").args(["-f", "-"]), &script)
             .map_err(|error| format!("nftables of this kernel cannot {fate:?}: {error}"))?;
     }
+    let slow = ["tbf", "rate", "1mbit", "burst", "16k", "latency", "500ms"];
+    let mut tc = trial.command("tc");
+    tc.args(["qdisc", "add", "dev", "one", "root"]).args(slow);
+    try_feed(&mut tc, "")
+        .map_err(|error| format!("this kernel has no slow ways (tbf): {error}"))?;
+    run(trial
+        .command("tc")
+        .args(["qdisc", "del", "dev", "one", "root"]));
     let netem = Command::new("tc")
         .args(["-n", trial.name(), "qdisc", "add", "dev", "one", "root"])
         .args(["netem", "delay", "1ms"])

@@ -57,6 +57,15 @@ impl Network {
         &self.hosts[host - 1]
     }
 
+    /// From now on the router takes its time with what it forwards.
+    fn slow_down(&self) {
+        for port in ["port1", "port2"] {
+            let mut tc = self.router.command("tc");
+            tc.args(["qdisc", "add", "dev", port, "root", "tbf"]);
+            run(tc.args(["rate", "1mbit", "burst", "16k", "latency", "500ms"]));
+        }
+    }
+
     /// From now on the router forwards nothing that comes from there.
     fn cut(&self, cut: Cut) {
         for host in [1, 2] {
@@ -152,6 +161,26 @@ pub(crate) fn a_link_with_frames_on_their_way_is_found_dead_and_the_newest_arriv
         .collect();
     assert_eq!(two.next("frame")["hex"], hex.as_str());
     talk(&mut two, &one, 1, "after");
+    one.quit();
+    two.quit();
+}
+
+pub(crate) fn a_large_frame_on_a_slow_way_is_not_taken_for_death() {
+    let network = Network::new();
+    let peers = network.pair();
+    network.slow_down();
+    let [mut one, mut two] = peers;
+    // On the way for four seconds, twice as long as a peer may be silent, and in both directions at once.
+    let large = "x".repeat(500_000);
+    one.tell(&format!("send 2 {large}"));
+    two.tell(&format!("send 1 {large}"));
+    for peer in [&one, &two] {
+        assert_eq!(peer.next("frame")["len"], large.len());
+    }
+    for peer in [&mut one, &mut two] {
+        let stats = peer.stats();
+        assert_eq!((&stats["ups"], &stats["downs"]), (&json!(1), &json!({})));
+    }
     one.quit();
     two.quit();
 }
