@@ -440,6 +440,8 @@ impl ConfigBuilder {
     /// When a peer that takes nothing of what is sent to it, or answers no probe, is dead. 5 s by default, at least 2 s.
     /// `TCP_USER_TIMEOUT` and the keepalive options are derived from it. Linux counts from when it first sends bytes again;
     /// where round trips take, or just took, longer than a local network's, it does that later, and notices later.
+    /// And a peer that is heard but does not hear makes it count anew: such a peer gives up its links in this time, those whom
+    /// it talks to do at most about twice as much later.
     ///
     /// It is the kernel that answers probes: a process that has stopped is found out only when something waits for it (on
     /// Linux since 5.11). A peer that may pause for longer than this while frames wait for it needs a longer time.
