@@ -3,6 +3,7 @@
 //! An accepted connection never closes its listening socket, and a lost one never ends the process.
 
 use std::{
+    collections::BTreeMap,
     mem,
     net::{SocketAddr, TcpListener},
     time::{Duration, Instant},
@@ -12,13 +13,17 @@ use super::net::Net;
 use crate::{
     handler::Event,
     limits::{ACCEPT_PAUSE, LOOKUP_TIMEOUT, ROUTES_MAX},
-    proto::Address,
+    proto::{Address, PeerId},
     shared::Listening,
 };
 
 #[derive(Debug)]
 pub(super) struct Doors {
     doors: Vec<Door>,
+    /// When it was last known of all doors who had come.
+    looked: Instant,
+    /// How the last link of each peer that dials this server has come.
+    kept: BTreeMap<PeerId, Arrival>,
     tries_max: u32,
     pause: Duration,
 }
@@ -33,8 +38,34 @@ struct Door {
     known: Vec<SocketAddr>,
     /// True exactly when its name is being looked up, be it for an earlier try: a lookup may outlast several.
     asking: bool,
-    /// True exactly when connections may wait to be accepted.
-    knocked: bool,
+    /// Since when connections may wait to be accepted, if they may.
+    knocked: Option<Instant>,
+    /// Connections accepted so far.
+    accepted: u64,
+}
+
+/// How a connection has come: as which one at which door, and between which times.
+///
+/// Connections are accepted in the order in which they have come to one door. At another door one may have waited for longer,
+/// while this process stood still or was out of descriptors, and its dialer may have given it up since, of which not every
+/// network tells. What it brings is older then than what has come over its successor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    door: usize,
+    nth: u64,
+    after: Instant,
+    before: Instant,
+}
+
+impl Arrival {
+    /// Whether this connection has certainly come later.
+    fn is_later_than(&self, other: &Self) -> bool {
+        if self.door == other.door {
+            self.nth > other.nth
+        } else {
+            self.after > other.before
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -76,11 +107,14 @@ impl Doors {
                 tries: 0,
                 known: Vec::new(),
                 asking: false,
-                knocked: false,
+                knocked: None,
+                accepted: 0,
             })
             .collect();
         Self {
             doors,
+            looked: now,
+            kept: BTreeMap::new(),
             tries_max,
             pause,
         }
@@ -113,7 +147,8 @@ impl Doors {
                 tries: 0,
                 known: Vec::new(),
                 asking: false,
-                knocked: true,
+                knocked: Some(self.looked),
+                accepted: 0,
             });
             wishes.extend([
                 Wish::Note(door, Listening::Open(at)),
@@ -123,17 +158,50 @@ impl Doors {
         Ok(wishes)
     }
 
-    /// Connections wait at this door.
+    /// Connections wait at this door, which have come since the doors were looked at last.
     pub(super) fn on_knocked(&mut self, door: usize) {
         if let Some(door) = self.doors.get_mut(door) {
-            door.knocked = true;
+            door.knocked.get_or_insert(self.looked);
         }
+    }
+
+    /// It is known of all doors who has come.
+    pub(super) fn on_looked(&mut self, now: Instant) {
+        self.looked = now;
+    }
+
+    /// A connection was accepted.
+    pub(super) fn on_accepted(&mut self, index: usize, now: Instant) -> Arrival {
+        let door = &mut self.doors[index];
+        door.accepted += 1;
+        Arrival {
+            door: index,
+            nth: door.accepted,
+            after: door.knocked.unwrap_or(self.looked),
+            before: now,
+        }
+    }
+
+    /// Whether a connection has come later than the one that was kept last for this peer.
+    pub(super) fn is_latest(&self, peer: PeerId, arrival: &Arrival) -> bool {
+        let kept = self.kept.get(&peer);
+        kept.is_none_or(|kept| arrival.is_later_than(kept))
+    }
+
+    pub(super) fn keep(&mut self, peer: PeerId, arrival: Arrival) {
+        self.kept.insert(peer, arrival);
+    }
+
+    /// A peer is not known any more.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.kept.remove(&peer);
     }
 
     /// The doors at which connections may wait.
     pub(super) fn knocked(&self) -> impl Iterator<Item = usize> + '_ {
-        let ready =
-            |door: &Door| door.knocked && matches!(door.state, State::Open { resting: None });
+        let ready = |door: &Door| {
+            door.knocked.is_some() && matches!(door.state, State::Open { resting: None })
+        };
         self.doors
             .iter()
             .enumerate()
@@ -143,7 +211,7 @@ impl Doors {
 
     /// All that waited at this door were accepted.
     pub(super) fn on_empty(&mut self, door: usize) {
-        self.doors[door].knocked = false;
+        self.doors[door].knocked = None;
     }
 
     /// A connection could not be accepted for want of descriptors or memory: the door rests, since the edge that
@@ -232,7 +300,7 @@ impl Doors {
             match net.listen(index, at) {
                 Ok(at) => {
                     // Whoever connected since the socket was opened is announced by no edge that we can rely on.
-                    door.knocked = true;
+                    door.knocked = Some(self.looked);
                     door.state = State::Open { resting: None };
                     wishes.extend([
                         Wish::Note(index, Listening::Open(at)),
@@ -267,5 +335,42 @@ impl Door {
             State::Open { resting } => resting,
             State::Lost => None,
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_have_waited_longer_at_another_door_is_not_the_latest() {
+        let at = |millis| {
+            static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+            *START + Duration::from_millis(millis)
+        };
+        let peer = PeerId(0);
+        let addresses = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| text.parse().unwrap());
+        let mut doors = Doors::new(addresses.to_vec(), 0, Duration::ZERO, at(0));
+        // Somebody comes to the first door, which rests, and later to the second.
+        doors.on_knocked(0);
+        doors.on_looked(at(10));
+        doors.on_knocked(1);
+        doors.on_looked(at(20));
+        let kept = doors.on_accepted(1, at(20));
+        assert!(doors.is_latest(peer, &kept));
+        doors.keep(peer, kept);
+        let waited = doors.on_accepted(0, at(30));
+        assert!(!doors.is_latest(peer, &waited));
+        // Who comes there when nobody waits any more has come later, and so has whoever is behind at the same door.
+        doors.on_empty(0);
+        doors.on_looked(at(40));
+        doors.on_knocked(0);
+        let later = doors.on_accepted(0, at(50));
+        let behind = doors.on_accepted(0, at(50));
+        assert!(doors.is_latest(peer, &later));
+        doors.keep(peer, behind);
+        assert!(!doors.is_latest(peer, &later));
+        doors.forget(peer);
+        assert!(doors.is_latest(peer, &waited));
     }
 }

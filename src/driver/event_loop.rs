@@ -324,6 +324,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
         // Note who is ready.
         self.note();
+        if !self.crowded {
+            self.doors.on_looked(now);
+        }
 
         // In: connections first, so that a member's initial message is read before its place is needed.
         self.accept(now);

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Instant};
 
 use slab::Slab;
 
+use super::doors::Arrival;
 use crate::proto::{Assembler, LinkKey, PeerId};
 
 /// One TCP connection.
@@ -13,6 +14,8 @@ use crate::proto::{Assembler, LinkKey, PeerId};
 pub(super) struct Link<S> {
     pub(super) stream: Arc<S>,
     pub(super) addr: SocketAddr,
+    /// How it has come, if it was accepted.
+    pub(super) arrival: Option<Arrival>,
     pub(super) phase: Phase,
     /// When it is given up, unless it has moved on by then.
     due: Option<Instant>,
@@ -106,13 +109,14 @@ impl<S> Links<S> {
         peer: PeerId,
         due: Instant,
     ) -> LinkKey {
-        self.insert(stream, addr, Phase::Dialing { peer }, due)
+        self.insert(stream, addr, None, Phase::Dialing { peer }, due)
     }
 
     pub(super) fn insert_greeting(
         &mut self,
         stream: Arc<S>,
         addr: SocketAddr,
+        arrival: Arrival,
         due: Instant,
     ) -> LinkKey {
         self.order += 1;
@@ -120,6 +124,7 @@ impl<S> Links<S> {
         let key = self.insert(
             stream,
             addr,
+            Some(arrival),
             Phase::Greeting {
                 order,
                 heard: Vec::new(),
@@ -130,12 +135,20 @@ impl<S> Links<S> {
         key
     }
 
-    fn insert(&mut self, stream: Arc<S>, addr: SocketAddr, phase: Phase, due: Instant) -> LinkKey {
+    fn insert(
+        &mut self,
+        stream: Arc<S>,
+        addr: SocketAddr,
+        arrival: Option<Arrival>,
+        phase: Phase,
+        due: Instant,
+    ) -> LinkKey {
         self.tenants = self.tenants.wrapping_add(1);
         let tenant = self.tenants;
         let link = Link {
             stream,
             addr,
+            arrival,
             phase,
             due: None,
             tenant,

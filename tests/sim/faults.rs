@@ -65,7 +65,8 @@ impl World {
                 let mut kernel = self.kernel();
                 let until = kernel.now + time;
                 kernel.note(host, || format!("is paused until {until:?}"));
-                kernel.nodes[host].paused_until = until;
+                let paused = &mut kernel.nodes[host].paused_until;
+                *paused = until.max(*paused);
             }
             10 => {
                 let jump = self.mischief.millis(1, 20_000);

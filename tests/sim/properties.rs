@@ -123,6 +123,13 @@ impl World {
 
     /// P4: tables.
     fn watch_limits(&self, host: usize, stats: &Stats) {
+        let refused = self.books.borrow_mut().hosts[host].refused.take();
+        if let Some(served @ ..OBSERVERS) = refused {
+            self.fail(
+                "P4",
+                format!("host {host} serves {served} observers and no more"),
+            );
+        }
         let (members, guests) = (
             self.plan.hosts.len() - 1,
             if self.plan.admits { GUESTS } else { 0 },

@@ -7,6 +7,7 @@ use std::{io, mem, net::SocketAddr, sync::Arc, time::Instant};
 use super::EventLoop;
 use crate::{
     driver::{
+        doors::Arrival,
         links::Phase,
         net::{Net, Stream as _},
         pump::{self, Pumped},
@@ -32,7 +33,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             let mut errors = 0;
             for _ in 0..share.max(1) {
                 match self.net.accept(door) {
-                    Ok((stream, addr)) => self.welcome(stream, addr, now),
+                    Ok((stream, addr)) => {
+                        let arrival = self.doors.on_accepted(door, now);
+                        self.welcome(stream, addr, arrival, now);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.doors.on_empty(door);
                         break;
@@ -59,7 +63,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    pub(super) fn welcome(&mut self, stream: N::Stream, addr: SocketAddr, now: Instant) {
+    pub(super) fn welcome(
+        &mut self,
+        stream: N::Stream,
+        addr: SocketAddr,
+        arrival: Arrival,
+        now: Instant,
+    ) {
         self.handle.shared().counters.accepted.add(1);
         if self.links.greeting() >= self.knobs.pending_max {
             let oldest = self
@@ -79,9 +89,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             );
             return;
         }
-        let key =
-            self.links
-                .insert_greeting(Arc::new(stream), addr, now + self.knobs.handshake_timeout);
+        let due = now + self.knobs.handshake_timeout;
+        let key = self
+            .links
+            .insert_greeting(Arc::new(stream), addr, arrival, due);
         self.look_at(key);
     }
 
@@ -212,6 +223,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         now: Instant,
     ) {
         let known = self.roster.find(hello.sid);
+        let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
+        if let (Some(id), Some(arrival)) = (known, &arrival) {
+            // A smaller sid's is a knock, which brings nothing.
+            if self.roster.knocks(id) && !self.doors.is_latest(id, arrival) {
+                self.links.bury(key);
+                let (sid, reason) = (Some(hello.sid), Reason::Replaced);
+                self.tell(Event::Rejected { addr, sid, reason }, now);
+                return;
+            }
+        }
         let at_home = known.is_some_and(|id| self.routes.is_home(id, addr.ip()));
         let claim = Claim {
             sid: hello.sid,
@@ -223,6 +244,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let sid = (hello.sid != Sid::OBSERVER).then_some(hello.sid);
         match verdict {
             Verdict::Keep(peer) | Verdict::Wait(peer) => {
+                if let (Verdict::Keep(_), Some(arrival)) = (&verdict, arrival) {
+                    self.doors.keep(peer, arrival);
+                }
                 self.links.advance(key, Phase::Named { peer, held }, None);
                 // If it has left already, that was announced together with its name, and is not again.
                 self.look_at(key);

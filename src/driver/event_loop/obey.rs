@@ -36,6 +36,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Action::Learn { peer, addresses } => self.routes.insert(peer, &addresses),
             Action::Part { peer: id } => {
                 self.routes.remove(id);
+                self.doors.forget(id);
                 if let Some(peer) = self.peers[id.0 as usize].take() {
                     self.handle.shared().part(&peer);
                     self.journal.forget(peer.sid);
@@ -72,6 +73,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         };
         let (stream, addr) = (Arc::clone(&link.stream), link.addr);
+        if let Some(arrival) = link.arrival {
+            // It may have been a challenger until now.
+            self.doors.keep(id, arrival);
+        }
         let Phase::Named { held, .. } = &mut link.phase else {
             unreachable!("a link has a name before it comes up")
         };
