@@ -1,4 +1,5 @@
-//! What the system says about a process: its memory, its descriptors, and how many of these it may have.
+//! What the system says about a process: its memory and its descriptors; and what it grants: how many of these, and when it
+//! has a processor.
 //!
 //! Nothing here judges.
 
@@ -41,4 +42,21 @@ pub(crate) fn limit_descriptors(pid: u32, count: usize) {
         .status()
         .expect("`prlimit` is needed (Debian: util-linux)");
     assert!(status.success(), "prlimit: {status}");
+}
+
+/// Whether all threads of a process get a processor before those of others from now on, which not everybody may have, or like
+/// those of others.
+pub(crate) fn prefer(pid: u32, yes: bool) -> bool {
+    let policy = if yes {
+        ["--fifo", "1"]
+    } else {
+        ["--other", "0"]
+    };
+    Command::new("chrt")
+        .args(["--all-tasks", "--pid", policy[0], policy[1]])
+        .arg(pid.to_string())
+        .output()
+        .expect("`chrt` is needed (Debian: util-linux)")
+        .status
+        .success()
 }

@@ -5,8 +5,9 @@
 //!
 //! Asserted: the links of the members stay up, their memory stays below what `Config::max_memory` promises, and afterwards
 //! every table has its old size and no descriptor is left. Printed, and kept in `target/tmp/strangers.txt`: round trips among
-//! the members, quiet and under each attack, and those of a bare pair of sockets beside a bare listening socket under the same
-//! attack, which is what the kernel and the machine alone cost.
+//! the members, quiet, under each attack, while a bare listening socket of another process has the same attack, and under it
+//! once more with the processors before everybody else (`SCHED_FIFO`, which root may have). The second tells what the kernel
+//! costs, the last what is left when nobody waits for a processor.
 
 mod attacker;
 mod attacks;

@@ -7,7 +7,6 @@ use std::{net::SocketAddr, thread, time::Duration};
 use serde_json::{Value, json};
 
 use crate::{
-    bare::Pinger,
     common::{Vacant, eventually},
     machine::{self, Memory},
     role::Actor,
@@ -19,8 +18,8 @@ const BESIEGED: usize = 1;
 /// Descriptors of each process but the attacker's.
 const DESCRIPTORS: usize = 1024;
 
-/// What is done to the bare socket at most: enough to be measured, and nothing is to be proved there.
-const BARE_MAX: u64 = 20_000;
+/// What is done at most where nothing is to be proved: enough to be measured.
+const MEASURED_MAX: u64 = 20_000;
 
 /// How many times longer than it should an attack may take, on a machine that is busy with other things.
 const AT_MOST: u32 = 60;
@@ -106,8 +105,10 @@ pub(crate) struct Row {
     pub(crate) held: u64,
     pub(crate) quiet: Laps,
     pub(crate) loud: Laps,
-    pub(crate) bare_quiet: Laps,
-    pub(crate) bare_loud: Laps,
+    /// While the bare socket has the attack.
+    pub(crate) spared: Laps,
+    /// While they have it, and the processors before everybody else.
+    pub(crate) preferred: Laps,
     /// Of the besieged member, above what it took before any attack.
     pub(crate) grown: u64,
     pub(crate) ceiling: u64,
@@ -135,7 +136,6 @@ struct Member {
 struct Bare {
     actor: Actor,
     at: SocketAddr,
-    echo: SocketAddr,
 }
 
 pub(crate) struct Siege {
@@ -167,7 +167,7 @@ impl Siege {
             .collect();
         let mut bare = Actor::start("bare", &DESCRIPTORS.to_string());
         let answer = bare.ask(&json!({}));
-        let at = |name: &str| answer[name].as_str().and_then(|text| text.parse().ok());
+        let at = answer["at"].as_str().and_then(|text| text.parse().ok());
         eventually("every pair is linked", || {
             members.iter_mut().all(|member| {
                 let stats = member.stats();
@@ -180,8 +180,7 @@ impl Siege {
         });
         let mut siege = Self {
             bare: Bare {
-                at: at("at").expect("an address"),
-                echo: at("echo").expect("an address"),
+                at: at.expect("an address"),
                 actor: bare,
             },
             members,
@@ -240,7 +239,7 @@ impl Siege {
         self.members[BESIEGED].actor.ask(&order);
     }
 
-    /// Quiet, then attacked; the members, then the bare pair.
+    /// Quiet, then attacked: the members, the bare socket beside them, and the members while they are preferred.
     pub(crate) fn round(
         &mut self,
         plan: &Plan,
@@ -264,14 +263,26 @@ impl Siege {
         row.held = row.held.max(held);
         self.wait_gone();
 
-        let pinger = Pinger::start(self.bare.echo);
-        thread::sleep(quiet);
-        row.bare_quiet.micros.extend(pinger.end());
-        let pinger = Pinger::start(self.bare.echo);
-        let (besieged, at) = (self.bare.actor.pid(), self.bare.at);
-        let count = count.min(BARE_MAX);
-        self.attack(plan, besieged, &[at], count, seed, loud);
-        row.bare_loud.micros.extend(pinger.end());
+        let count = count.min(MEASURED_MAX);
+        let (bare, at) = (self.bare.actor.pid(), self.bare.at);
+        self.lap();
+        self.attack(plan, bare, &[at], count, seed, loud);
+        row.spared.add(self.lap());
+
+        if self.prefer(true) {
+            self.lap();
+            let (done, _) = self.attack(plan, besieged, &targets, count, seed, loud);
+            row.preferred.add(self.lap());
+            row.done += done;
+            self.prefer(false);
+            self.wait_gone();
+        }
+    }
+
+    /// Whether the system lets the members have the processors before everybody else.
+    fn prefer(&self, yes: bool) -> bool {
+        let mut members = self.members.iter();
+        members.all(|member| machine::prefer(member.actor.pid(), yes))
     }
 
     /// Has the attacker do this, for at least so long.
@@ -363,6 +374,13 @@ impl Member {
     fn grown(&self) -> u64 {
         let peak = machine::memory(self.actor.pid()).peak;
         peak.saturating_sub(self.base.now)
+    }
+}
+
+impl Row {
+    pub(crate) fn lost(&self) -> u64 {
+        let all = [&self.quiet, &self.loud, &self.spared, &self.preferred];
+        all.map(|laps| laps.lost).iter().sum()
     }
 }
 

@@ -12,11 +12,12 @@ pub(crate) fn of(rows: &[Row]) -> String {
         "attack",
         "done",
         "at once",
-        "members: p50, p99 quiet",
-        "p50, p99 attacked",
+        "p50, p99 quiet",
+        "attacked",
         "p99 x",
-        "kernel alone: p99 quiet",
-        "p99 attacked",
+        "a bare socket is",
+        "p99 x",
+        "attacked, preferred",
         "p99 x",
         "lost",
         "memory, of promised",
@@ -29,17 +30,18 @@ pub(crate) fn of(rows: &[Row]) -> String {
             both(&row.quiet),
             both(&row.loud),
             ratio(&row.quiet, &row.loud),
-            micros(&row.bare_quiet, 99),
-            micros(&row.bare_loud, 99),
-            ratio(&row.bare_quiet, &row.bare_loud),
-            (row.quiet.lost + row.loud.lost).to_string(),
+            both(&row.spared),
+            ratio(&row.quiet, &row.spared),
+            both(&row.preferred),
+            ratio(&row.quiet, &row.preferred),
+            row.lost().to_string(),
             format!("{} of {} MiB", row.grown >> 20, row.ceiling >> 20),
         ]);
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\nround trips in microseconds")
+    format!("{table}\nround trips among the members in microseconds")
 }
 
 fn both(laps: &Laps) -> String {
