@@ -34,7 +34,9 @@ pub enum Dial {
 #[non_exhaustive]
 pub enum Replace {
     /// From one of the peer's own addresses it replaces the link at once; from anywhere else it waits, unread, and
-    /// takes over only when the older link is found dead. A stranger cannot cut a live link.
+    /// takes over only when the older link is found dead. A stranger cannot cut a live link. A peer that comes back with
+    /// another address behind its name is recognized: whoever claims to be it has the name looked up anew, once a second at
+    /// most.
     #[default]
     Proven,
     /// It replaces the link at once wherever it comes from, as ZooKeeper does.

@@ -121,6 +121,10 @@ pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Name lookups under way at one time, each on a thread of its own since `getaddrinfo(3)` cannot be given up.
 pub const LOOKUPS_MAX: usize = 8;
 
+/// How often a peer's names are looked up because somebody claims to be that peer from where it is not known to be. Strangers
+/// may do so all the time; the peer itself comes back with another address behind its name.
+pub const INQUIRY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Name lookups that wait for one of those; one more is answered with an error at once, which its dial or door survives as
 /// it does a name that nobody has. Enough for a name of each member; at most 5 MiB with the longest names.
 pub const LOOKUPS_WAITING_MAX: usize = MEMBERS_MAX;

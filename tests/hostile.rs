@@ -19,7 +19,7 @@ use common::{
     eventually, frame, listener, versioned, wait_for,
 };
 use quorum_cnx::{
-    CnxManager, ConfigBuilder, Event, EventLoop, Frame, Handle, Handler, Reason, Replace,
+    CnxManager, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Reason, Replace,
     SendError, Sent, Sid, Stats, Unknown,
 };
 
@@ -424,6 +424,34 @@ fn a_stranger_cannot_take_the_link_of_a_larger_member() {
 }
 
 #[test]
+fn a_member_whose_name_leads_to_where_the_challenger_is_need_not_wait() {
+    let vacant = Vacant::new();
+    let port = vacant.address.rsplit(':').next().unwrap().to_owned();
+    // Nothing is looked up before somebody asks, and the older link never dies by itself.
+    let (manager, address) = alone(1, &[(2, format!("localhost:{port}"))], |builder| {
+        builder
+            .dial(Dial::OnDemand)
+            .peer_dead_after(Duration::from_secs(3600))
+    });
+    let mut gone = Puppet::say(HOME, &address, &bare(2));
+    wait_for(&manager, |event| {
+        matches!(event, Event::Up { .. }).then_some(())
+    });
+    let back = Puppet::say(HOME, &address, &bare(2));
+    let reason = wait_for(&manager, |event| match event {
+        Event::Down { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert_eq!(reason, Reason::Replaced);
+    gone.wait_closed();
+    let addr = wait_for(&manager, |event| match event {
+        Event::Up { addr, .. } => Some(*addr),
+        _ => None,
+    });
+    assert_eq!(addr, back.addr());
+}
+
+#[test]
 fn a_challenger_that_leaves_makes_room_for_the_next() {
     let siege = Siege::lay();
     for round in 1..4 {
@@ -626,7 +654,7 @@ fn a_knock_at_a_member_that_is_away_dials_the_configured_address_only() {
     let configured = listener();
     let elsewhere = listener();
     let (manager, address) = alone(5, &[(2, &configured.1)], |builder| {
-        builder.dial(quorum_cnx::Dial::OnDemand)
+        builder.dial(Dial::OnDemand)
     });
     Puppet::say(ABROAD, &address, &versioned(V1, 2, &elsewhere.1)).wait_closed();
     let mut dialed = Puppet::accept(&configured.0);

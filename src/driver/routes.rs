@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    limits::{LOOKUP_TIMEOUT, ROUTES_MAX},
+    limits::{INQUIRY_PAUSE, LOOKUP_TIMEOUT, ROUTES_MAX},
     proto::{Address, LinkKey, PeerId},
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Routes {
 #[derive(Debug)]
 struct Route {
     places: Vec<Place>,
+    /// When it was last asked where the peer is because somebody claimed to be it.
+    inquired: Option<Instant>,
     dial: Dial,
 }
 
@@ -90,6 +92,7 @@ impl Routes {
                     peer,
                     Route {
                         places,
+                        inquired: None,
                         dial: Dial::Idle,
                     },
                 );
@@ -138,11 +141,35 @@ impl Routes {
 
     /// Starts a dial: looks the names up, anew each time, since addresses move (ZOOKEEPER-1506).
     pub(super) fn start(&mut self, peer: PeerId, now: Instant) -> Step {
+        let questions = self.ask(peer);
         let Some(route) = self.routes.get_mut(&peer) else {
             return Step::Exhausted;
         };
+        if route.is_asking() {
+            route.dial = Dial::Looking;
+            self.due.insert(peer, now + LOOKUP_TIMEOUT);
+            return Step::Lookup(questions);
+        }
+        route.connect()
+    }
+
+    /// Somebody claims to be this peer from where it is not known to be. Returns the names to look up for that.
+    pub(super) fn inquire(&mut self, peer: PeerId, now: Instant) -> Vec<(u64, String)> {
+        let Some(route) = self.routes.get_mut(&peer) else {
+            return Vec::new();
+        };
+        if route.inquired.is_some_and(|at| now < at + INQUIRY_PAUSE) {
+            return Vec::new();
+        }
+        route.inquired = Some(now);
+        self.ask(peer)
+    }
+
+    /// The names of this peer that are not being looked up, which they are from now on.
+    fn ask(&mut self, peer: PeerId) -> Vec<(u64, String)> {
         let mut questions = Vec::new();
-        for (index, place) in route.places.iter_mut().enumerate() {
+        let places = self.routes.get_mut(&peer).map(|route| &mut route.places);
+        for (index, place) in places.into_iter().flatten().enumerate() {
             if place.address.ip().is_none() && !place.asking {
                 place.asking = true;
                 self.tickets += 1;
@@ -150,12 +177,7 @@ impl Routes {
                 questions.push((self.tickets, place.address.host().to_owned()));
             }
         }
-        if route.is_asking() {
-            route.dial = Dial::Looking;
-            self.due.insert(peer, now + LOOKUP_TIMEOUT);
-            return Step::Lookup(questions);
-        }
-        route.connect()
+        questions
     }
 
     /// An answer has come. Returns who asked, and for a place what its dial does next, if it waited for this.
@@ -231,9 +253,10 @@ impl Routes {
         }
     }
 
-    /// The peer is there, and the address that is being tried does not work or not yet: the next one, after the last the first
-    /// again. Returns the connection that was underway as well; nothing if none was.
-    pub(super) fn hurry(&mut self, peer: PeerId) -> Option<(LinkKey, Step)> {
+    /// The peer is there, and the address that is being tried does not work or not yet: the next one, and after the last as if
+    /// nothing were known, since the peer may be somewhere else now. Returns the connection that was underway as well; nothing
+    /// if none was.
+    pub(super) fn hurry(&mut self, peer: PeerId, now: Instant) -> Option<(LinkKey, Step)> {
         let route = self.routes.get_mut(&peer)?;
         let Dial::Connecting { link, rest } = &mut route.dial else {
             return None;
@@ -241,7 +264,7 @@ impl Routes {
         let key = link.take()?;
         let step = match rest.pop_front() {
             Some(addr) => Step::Connect(addr),
-            None => route.connect(),
+            None => self.start(peer, now),
         };
         Some((key, step))
     }
@@ -332,6 +355,47 @@ mod tests {
         }
         let all = many.iter().map(|addr| SocketAddr::new(addr.ip(), 1));
         assert_eq!(tried, all.take(ROUTES_MAX).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn whoever_claims_to_be_the_peer_has_its_name_looked_up_now_and_then() {
+        let mut routes = Routes::default();
+        let now = Instant::now();
+        assert_eq!(routes.inquire(PEER, now), []);
+        let ticket = start(&mut routes, &["10.0.0.9:1", "moves.example:1"]);
+        assert_eq!(routes.inquire(PEER, now), [], "it is being looked up");
+        routes.on_found(ticket, &[at("10.0.0.1:0")]).unwrap();
+        assert_eq!(routes.inquire(PEER, now), [], "it was just asked for");
+        let questions = routes.inquire(PEER, now + INQUIRY_PAUSE);
+        assert_eq!(questions, [(ticket + 1, "moves.example".to_owned())]);
+        let found = routes.on_found(ticket + 1, &[at("10.0.0.2:0")]);
+        assert_eq!(found, Some((Asker::Place(PEER, 1), None)));
+        for (ip, is_home) in [("10.0.0.1", false), ("10.0.0.2", true), ("10.0.0.9", true)] {
+            assert_eq!(routes.is_home(PEER, ip.parse().unwrap()), is_home);
+        }
+    }
+
+    #[test]
+    fn who_is_in_a_hurry_and_has_tried_all_looks_the_name_up_anew() {
+        let mut routes = Routes::default();
+        let now = Instant::now();
+        let key = LinkKey {
+            index: 1,
+            tenant: 1,
+        };
+        let ticket = start(&mut routes, &["moves.example:1"]);
+        assert_eq!(routes.hurry(PEER, now), None, "nothing is tried yet");
+        routes.on_found(ticket, &[at("10.0.0.1:0"), at("10.0.0.2:0")]);
+        routes.on_connecting(PEER, key);
+        let step = Step::Connect(at("10.0.0.2:1"));
+        assert_eq!(routes.hurry(PEER, now), Some((key, step)));
+        assert_eq!(routes.hurry(PEER, now), None, "it has just begun");
+        routes.on_connecting(PEER, key);
+        let step = Step::Lookup(vec![(ticket + 1, "moves.example".to_owned())]);
+        assert_eq!(routes.hurry(PEER, now), Some((key, step)));
+        let step = Some(Step::Connect(at("10.0.0.3:1")));
+        let found = routes.on_found(ticket + 1, &[at("10.0.0.3:0")]);
+        assert_eq!(found, Some((Asker::Place(PEER, 0), step)));
     }
 
     #[test]

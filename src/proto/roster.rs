@@ -71,6 +71,9 @@ pub(crate) enum Action {
     Hurry { peer: PeerId },
     /// Give the attempt up; none of them follows.
     Cancel { peer: PeerId },
+    /// Somebody who may be this peer is where it is not known to be: find out whether it is there now. `on_recognized` follows
+    /// if a challenger is.
+    Inquire { peer: PeerId },
     /// This connection is the peer's link from now on.
     Up { peer: PeerId, link: LinkKey },
     /// End this connection; the roster has forgotten it.
@@ -200,6 +203,11 @@ impl Roster {
         Some(self.peers.get(peer.0 as usize)?.link.as_ref()?.key)
     }
 
+    /// The connection that waits for the link of this peer to end.
+    pub(crate) fn challenger(&self, peer: PeerId) -> Option<LinkKey> {
+        Some(self.peers.get(peer.0 as usize)?.challenger.as_ref()?.key)
+    }
+
     /// Whether a dial of this peer is a knock.
     pub(crate) fn knocks(&self, peer: PeerId) -> bool {
         self.peer(peer).sid > self.rules.own
@@ -324,6 +332,12 @@ impl Roster {
             });
         }
         let trusted = at_home || self.rules.newest;
+        let peer = self.peer(id);
+        let is_in_doubt = peer.link.is_some() || peer.attempt.is_underway();
+        // A guest's names are his own word.
+        if is_in_doubt && !trusted && peer.kind == Kind::Member {
+            todo.push(Action::Inquire { peer: id });
+        }
         if sid < self.rules.own {
             self.on_knock(id, trusted, now, todo);
             return Verdict::Knock;
@@ -340,6 +354,13 @@ impl Roster {
         peer.challenger = Some(Challenger { key: link, until });
         self.settle(id);
         Verdict::Wait(id)
+    }
+
+    /// The challenger comes from where the peer is, as is known by now.
+    pub(crate) fn on_recognized(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
+        if let Some(challenger) = self.peer_mut(id).challenger.take() {
+            self.establish(id, challenger.key, now, todo);
+        }
     }
 
     /// A connection that the roster knows as a link or as a challenger of the peer has ended.
@@ -835,7 +856,8 @@ mod tests {
         bench.todo();
         bench.pass(Duration::from_secs(60));
         bench.hello(SMALL, false);
-        assert_eq!(bench.todo(), []);
+        let peer = bench.id(SMALL);
+        assert_eq!(bench.todo(), [Action::Inquire { peer }]);
     }
 
     #[test]
@@ -868,7 +890,7 @@ mod tests {
             bench.hello(LARGE, false).1,
             Verdict::Reject(Reason::ClaimWaiting)
         );
-        assert_eq!(bench.todo(), []);
+        assert_eq!(bench.todo(), vec![Action::Inquire { peer }; 2]);
         assert_eq!(bench.next(), Duration::from_secs(6));
         let refuse = Action::Close {
             link: stranger,
@@ -876,6 +898,24 @@ mod tests {
         };
         assert_eq!(bench.todo(), [refuse]);
         assert_eq!(bench.roster.link(peer), Some(older));
+    }
+
+    #[test]
+    fn a_challenger_that_is_recognized_takes_the_place_of_a_link_that_lives() {
+        let mut bench = Bench::started(rules());
+        let (older, _) = bench.hello(LARGE, true);
+        let (challenger, _) = bench.hello(LARGE, false);
+        bench.todo();
+        let peer = bench.id(LARGE);
+        assert_eq!(bench.roster.challenger(peer), Some(challenger));
+        for _ in 0..2 {
+            bench.roster.on_recognized(peer, bench.now, &mut bench.todo);
+        }
+        let (link, reason) = (older, Reason::Replaced);
+        let close = Action::Close { link, reason };
+        let link = challenger;
+        assert_eq!(bench.todo(), [close, Action::Up { peer, link }]);
+        assert_eq!(bench.roster.challenger(peer), None);
     }
 
     #[test]
@@ -973,7 +1013,11 @@ mod tests {
         assert_eq!(bench.todo(), [], "the dial has crossed the knock");
         bench.pass(KNOCK_CROSSING);
         bench.hello(SMALL, false);
-        assert_eq!(bench.todo(), [], "a stranger can say so too");
+        assert_eq!(
+            bench.todo(),
+            [Action::Inquire { peer }],
+            "a stranger can say so too"
+        );
         for _ in 0..2 {
             bench.hello(SMALL, true);
             assert_eq!(bench.todo(), [Action::Hurry { peer }]);

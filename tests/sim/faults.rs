@@ -15,6 +15,8 @@ pub enum Fault {
     Cut(Vec<(usize, usize)>),
     /// The process is gone; something else may have its address meanwhile.
     Down(usize),
+    /// The machine is gone, and another one with another address gets its name and its part.
+    Moves(usize),
     NoDescriptors(usize),
     PortTaken(usize),
     BadNames,
@@ -54,7 +56,12 @@ impl World {
             }
             7 if self.is_up(host) => {
                 self.lose_power(host);
-                self.begin(Fault::Down(host));
+                let moves = self.plan.hosts[host].name.is_some() && self.mischief.percent(50);
+                self.begin(if moves {
+                    Fault::Moves(host)
+                } else {
+                    Fault::Down(host)
+                });
             }
             8 if self.is_up(host) => {
                 self.halt(host);
@@ -109,9 +116,16 @@ impl World {
             kernel.say("fault", || format!("{fault:?} is over"));
             set(&mut kernel, &fault, false);
         }
-        if let Fault::Down(host) = fault {
-            self.kernel().nodes[host].slams = false;
-            self.start(host);
+        match fault {
+            Fault::Down(host) => {
+                self.kernel().nodes[host].slams = false;
+                self.start(host);
+            }
+            Fault::Moves(host) => {
+                self.replace_machine(host);
+                self.start(host);
+            }
+            _ => {}
         }
     }
 
@@ -167,7 +181,7 @@ fn set(kernel: &mut Kernel, fault: &Fault, wrong: bool) {
                 }
             }
         }
-        Fault::Down(_) => {}
+        Fault::Down(_) | Fault::Moves(_) => {}
         Fault::NoDescriptors(host) => {
             kernel.nodes[*host].emfile = wrong;
             kernel.nodes[*host].emfile_at = kernel.now;

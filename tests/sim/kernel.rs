@@ -557,6 +557,23 @@ impl Kernel {
         }
     }
 
+    /// Another machine takes the part of one without power, at another address. What is on its way to the old one gets nowhere.
+    pub fn replace_machine(&mut self, node: usize, old: IpAddr, new: IpAddr) {
+        let ruin = self.add_node(format!("what {} was", self.nodes[node].name), vec![old]);
+        self.nodes[ruin].on = false;
+        for end in self.conns.iter_mut().flat_map(|conn| &mut conn.nodes) {
+            if *end == node {
+                *end = ruin;
+            }
+        }
+        let it = &mut self.nodes[node];
+        it.ips.retain(|ip| *ip != old);
+        it.ips.push(new);
+        if it.source == old {
+            it.source = new;
+        }
+    }
+
     /// Whatever waited for the process that ran here is void.
     pub fn forget_process(&mut self, node: usize) {
         let it = &mut self.nodes[node];

@@ -24,7 +24,7 @@ const TRIES_MAX: u32 = 9;
 pub struct Conn {
     pub from: SocketAddr,
     pub to: SocketAddr,
-    nodes: [usize; 2],
+    pub nodes: [usize; 2],
     pub socks: [Option<usize>; 2],
     syns: u32,
     /// Something of this direction is on its way.

@@ -6,7 +6,7 @@
 //!
 //! What must hold is in `host` and `properties`; nothing here judges.
 
-use std::{cell::RefCell, rc::Rc, sync::MutexGuard, time::Duration};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::MutexGuard, time::Duration};
 
 use quorum_cnx::{EventLoop, Handle};
 
@@ -317,6 +317,27 @@ impl World {
         self.kernel().note(host, || "loses power".into());
         self.kernel().power_off(host);
         self.hosts[host].turning.take();
+    }
+
+    /// The machine of this host is gone for good; another one, with another address, has its name from now on.
+    pub fn replace_machine(&mut self, host: usize) {
+        let plan = &mut self.plan.hosts[host];
+        let old = plan.ips[0];
+        let IpAddr::V4(v4) = old else {
+            unreachable!("the plan knows IPv4 only")
+        };
+        let [a, b, moves, n] = v4.octets();
+        let new = IpAddr::from([a, b, moves + 1, n]);
+        plan.ips[0] = new;
+        let mut kernel = self.machines.lock();
+        kernel.note(host, || format!("comes back as {new}"));
+        kernel.replace_machine(host, old, new);
+        let name = plan.name.clone().expect("only a name can move");
+        kernel.names.insert(name, new);
+        // Whoever knows the old address only takes it for his still.
+        let account = &mut self.books.borrow_mut().hosts[host];
+        account.homes.push(new);
+        account.machine.push(new);
     }
 
     /// Turns the loop of a host once.

@@ -49,7 +49,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.step(peer, step, None, now);
             }
             Action::Hurry { peer } => {
-                if let Some((key, step)) = self.routes.hurry(peer) {
+                if let Some((key, step)) = self.routes.hurry(peer, now) {
                     self.links.bury(key);
                     self.step(peer, step, None, now);
                 }
@@ -57,6 +57,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Action::Cancel { peer } => {
                 if let Some(key) = self.routes.finish(peer) {
                     self.links.bury(key);
+                }
+            }
+            Action::Inquire { peer } => {
+                for (ticket, host) in self.routes.inquire(peer, now) {
+                    self.net.lookup(ticket, &host);
                 }
             }
             Action::Up { peer, link } => self.raise(peer, link, now),

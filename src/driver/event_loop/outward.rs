@@ -31,12 +31,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         while let Some(found) = self.net.found() {
             let addresses = found.answer.unwrap_or_default();
             match self.routes.on_found(found.ticket, &addresses) {
-                Some((Asker::Place(peer, _), Some(step))) => self.step(peer, step, None, now),
+                Some((Asker::Place(peer, _), step)) => {
+                    if let Some(step) = step {
+                        self.step(peer, step, None, now);
+                    }
+                    self.recognize(peer, now);
+                }
                 Some((Asker::Door(door), _)) => {
                     self.doors
                         .on_found(&mut self.net, door, addresses, now, &mut self.wishes);
                 }
-                Some((Asker::Place(..), None)) | None => {}
+                None => {}
             }
         }
         if !self.handle.shared().bell.lower() {
@@ -124,6 +129,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         self.writable = round;
+    }
+
+    /// More is known of where this peer is: perhaps its challenger comes from there.
+    fn recognize(&mut self, id: PeerId, now: Instant) {
+        let challenger = self.roster.challenger(id);
+        let link = challenger.and_then(|key| self.links.get_mut(key));
+        if link.is_some_and(|link| self.routes.is_home(id, link.addr.ip())) {
+            self.roster.on_recognized(id, now, &mut self.todo);
+        }
     }
 
     /// What an outbox has left for the loop to do.
