@@ -269,6 +269,22 @@ impl Routes {
         Some((key, step))
     }
 
+    /// The connection that is underway.
+    pub(super) fn connecting(&self, peer: PeerId) -> Option<LinkKey> {
+        match self.routes.get(&peer)?.dial {
+            Dial::Connecting { link, .. } => link,
+            Dial::Idle | Dial::Looking => None,
+        }
+    }
+
+    /// The names mean other addresses than when the dial began: it begins anew, at these.
+    pub(super) fn redirect(&mut self, peer: PeerId) -> Step {
+        match self.routes.get_mut(&peer) {
+            Some(route) => route.connect(),
+            None => Step::Exhausted,
+        }
+    }
+
     /// The dial has succeeded or is given up. Returns the connection that was underway.
     pub(super) fn finish(&mut self, peer: PeerId) -> Option<LinkKey> {
         self.due.remove(&peer);
@@ -396,6 +412,10 @@ mod tests {
         let step = Some(Step::Connect(at("10.0.0.3:1")));
         let found = routes.on_found(ticket + 1, &[at("10.0.0.3:0")]);
         assert_eq!(found, Some((Asker::Place(PEER, 0), step)));
+        assert_eq!(routes.connecting(PEER), None);
+        routes.on_connecting(PEER, key);
+        assert_eq!(routes.connecting(PEER), Some(key));
+        assert_eq!(routes.redirect(PEER), Step::Connect(at("10.0.0.3:1")));
     }
 
     #[test]

@@ -131,12 +131,21 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.writable = round;
     }
 
-    /// More is known of where this peer is: perhaps its challenger comes from there.
+    /// More is known of where this peer is: perhaps its challenger comes from there, and it is being dialed where it was.
     fn recognize(&mut self, id: PeerId, now: Instant) {
+        let mut is_home = |key| {
+            let addr = self.links.get_mut(key)?.addr;
+            Some(self.routes.is_home(id, addr.ip()))
+        };
         let challenger = self.roster.challenger(id);
-        let link = challenger.and_then(|key| self.links.get_mut(key));
-        if link.is_some_and(|link| self.routes.is_home(id, link.addr.ip())) {
-            self.roster.on_recognized(id, now, &mut self.todo);
+        if challenger.and_then(&mut is_home) == Some(true) {
+            return self.roster.on_recognized(id, now, &mut self.todo);
+        }
+        let dialed = self.routes.connecting(id);
+        if let Some(key) = dialed.filter(|key| is_home(*key) == Some(false)) {
+            self.links.bury(key);
+            let step = self.routes.redirect(id);
+            self.step(id, step, None, now);
         }
     }
 
