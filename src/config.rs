@@ -440,10 +440,11 @@ impl ConfigBuilder {
     }
 
     /// When a peer that takes nothing of what is sent to it, or answers no probe, is dead. 5 s by default, at least 2 s.
-    /// `TCP_USER_TIMEOUT` and the keepalive options are derived from it. Linux counts from when it first sends bytes again;
-    /// where round trips take, or just took, longer than a local network's, it does that later, and notices later.
-    /// And a peer that is heard but does not hear makes it count anew: such a peer gives up its links in this time, those whom
-    /// it talks to do at most about twice as much later.
+    /// `TCP_USER_TIMEOUT` and the keepalive options are derived from it. Linux counts from when it first sends bytes again. It
+    /// does that later where round trips take, or just took (a handshake that was repeated is one), longer than a local
+    /// network's. And it puts it off for as long as frames follow each other within two round trips, which delayed
+    /// acknowledgements make 80 ms long, and the congestion window takes them: with `cubic`, whose window does not grow while
+    /// it is not needed, the time is kept within 0.2 s; with `bbr` 1.3 s more were measured, for a frame each 25 ms.
     ///
     /// It is the kernel that answers probes: a process that has stopped is found out only when something waits for it (on
     /// Linux since 5.11). A peer that may pause for longer than this while frames wait for it needs a longer time.

@@ -96,9 +96,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that neither acknowledges nor answers keepalive probes for this long is dead.
 pub const PEER_DEAD_AFTER: Duration = Duration::from_secs(5);
 
-/// How long after a loss the kernel begins to count the time of `TCP_USER_TIMEOUT`, on a fast network: with the first byte
-/// that it sends again, which may follow a probe. Both take 200 ms at least (`TCP_RTO_MIN`).
-pub const RESENT_AFTER: Duration = Duration::from_millis(400);
+/// How long after a loss the kernel begins to count the time of `TCP_USER_TIMEOUT`, on a fast network: with the first bytes
+/// that it sends again. It probes before, after 200 ms at least (`TCP_RTO_MIN`), and the 200 ms after that begin anew with each
+/// frame that leaves meanwhile, for which a window of ten packets leaves room for some hundred milliseconds more.
+pub const RESENT_AFTER: Duration = Duration::from_millis(800);
 
 /// The smallest `peer_dead_after`: the kernel counts keepalive in whole seconds, one idle and one probe at least.
 pub const PEER_DEAD_AFTER_MIN: Duration = Duration::from_secs(2);

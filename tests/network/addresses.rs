@@ -10,7 +10,7 @@ pub(crate) fn a_host_that_returns_with_another_address_is_found_by_its_name() {
     for victim in rounds::victims(&all) {
         let live = quorum.all_but(&[victim]);
         for is_missed in [true, false] {
-            let start = run_time::now();
+            let start = quorum.aged();
             quorum.lan.treat(&around(victim, &all));
             // Whatever its kernel says for it is not heard.
             quorum.kill(victim);

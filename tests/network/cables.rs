@@ -22,7 +22,7 @@ pub(crate) fn a_cable_that_is_pulled_is_noticed_and_put_back_brings_the_member_b
             } else {
                 "a cable pulled"
             };
-            let start = run_time::now();
+            let start = quorum.aged();
             if silent {
                 quorum.lan.treat(&around(victim, &quorum.all()));
             } else {
@@ -71,7 +71,7 @@ pub(crate) fn a_member_that_is_not_heard_or_does_not_hear_is_no_member_until_it_
                     fate: Fate::Drop,
                 }]
             };
-            let start = run_time::now();
+            let start = quorum.aged();
             quorum.lan.treat(&ways);
             let noticed = quorum.notice(&live, &[victim], start);
             let alone = quorum.notice(&[victim], &live, start);

@@ -18,7 +18,7 @@ pub(crate) fn a_partition_that_heals_is_one_mesh_again() {
         let mut here = all.clone();
         let split = (all.len() / 2 + round) % (all.len() - 1) + 1;
         let there = here.split_off(split);
-        let start = run_time::now();
+        let start = quorum.aged();
         quorum.lan.treat(&between(&here, &there, Fate::Drop));
         let noticed = quorum.notice(&here, &there, start);
         let noticed = noticed.max(quorum.notice(&there, &here, start));

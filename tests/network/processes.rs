@@ -16,7 +16,7 @@ pub(crate) fn a_member_that_is_killed_is_missed_at_once_and_welcome_again() {
     let all = quorum.all();
     for victim in rounds::victims(&all) {
         let live = quorum.all_but(&[victim]);
-        let start = run_time::now();
+        let start = quorum.aged();
         quorum.kill(victim);
         let noticed = quorum.notice(&live, &[victim], start);
         quorum.settle(&live, run_time::now());
@@ -51,7 +51,7 @@ pub(crate) fn a_member_that_stands_still_holds_nobody_up_and_goes_on() {
     let all = quorum.all();
     for victim in rounds::victims(&all) {
         let live = quorum.all_but(&[victim]);
-        let start = run_time::now();
+        let start = quorum.aged();
         quorum.stop(victim, true);
         run_time::pass(DEAD_AFTER + Duration::from_secs(1));
         quorum.settle(&live, run_time::now());
@@ -78,7 +78,7 @@ pub(crate) fn all_are_restarted_one_after_the_other_in_both_orders() {
             };
             for victim in order {
                 let live = quorum.all_but(&[victim]);
-                let start = run_time::now();
+                let start = quorum.aged();
                 quorum.quit(victim);
                 let noticed = quorum.notice(&live, &[victim], start);
                 let launch = run_time::now();

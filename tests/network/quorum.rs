@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use quorum_cnx::limits::KNOCK_CROSSING;
 use serde_json::Value;
 
 use crate::{
@@ -94,6 +95,11 @@ impl Quorum {
         let mut all = self.all();
         all.retain(|member| !without.contains(member));
         all
+    }
+
+    /// From now on nothing is given to these or for them.
+    pub(crate) fn leave_out(&self, members: &[i64]) {
+        self.traffic.leave_out(members);
     }
 
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -186,6 +192,13 @@ impl Quorum {
     pub(crate) fn pid(&self, member: i64) -> u32 {
         let seat = self.seat(member);
         seat.as_ref().expect("it has a process").peer.child.id()
+    }
+
+    /// Lets all links carry frames for a while, and says when that is done. A kernel that had to repeat a handshake takes round
+    /// trips for long ones until it has seen enough of them, and a link that is young answers no knock.
+    pub(crate) fn aged(&self) -> Duration {
+        run_time::pass(KNOCK_CROSSING * 3 / 2);
+        run_time::now()
     }
 
     /// Waits until each of these has noticed that the others are gone; returns how long the slowest took.

@@ -32,6 +32,12 @@ pub(crate) fn note(text: String) {
     NOTES.lock().unwrap().push(text);
 }
 
+/// What new network namespaces begin with.
+fn congestion_control() -> String {
+    let name = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    name.map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
+}
+
 fn median_and_most(times: &mut [Duration]) -> String {
     times.sort_unstable();
     match times {
@@ -66,14 +72,17 @@ pub(crate) fn finish() {
             median_and_most(&mut figures.through),
         ]);
     }
-    if rows.is_empty() {
+    let notes = NOTES.lock().unwrap();
+    if rows.is_empty() && notes.is_empty() {
         return;
     }
     let mut text = format!(
         "{table}\n\nMedian / most of all rounds, each of which counts its slowest pair. In every round: 0 frames lost that may not \
-         be lost, 0 torn, 0 older after newer, 0 links doubled or missing; who breaks one of these has failed and has no row.\n"
+         be lost, 0 torn, 0 older after newer, 0 links doubled or missing; who breaks one of these has failed and has no row. \
+         Congestion control, which decides when a kernel gives up: {}.\n",
+        congestion_control()
     );
-    for note in NOTES.lock().unwrap().iter() {
+    for note in notes.iter() {
         text.push_str(note);
         text.push('\n');
     }

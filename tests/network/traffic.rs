@@ -38,6 +38,8 @@ pub(crate) struct Traffic {
 #[derive(Default)]
 struct Shared {
     is_paused: AtomicBool,
+    /// Who is given nothing, and for whom nobody is.
+    left_out: Mutex<Vec<i64>>,
     /// Held during a round.
     round: Mutex<()>,
 }
@@ -60,8 +62,11 @@ impl Traffic {
                 due = Instant::now().max(due + pace);
                 let _round = here.round.lock().unwrap();
                 if !here.is_paused.load(Ordering::Relaxed) {
-                    for seat in seats.iter() {
-                        give(seat, &seats, &ledger);
+                    let left_out = here.left_out.lock().unwrap();
+                    let is_in = |seat: &&Seat| !left_out.contains(&seat.member);
+                    let talkers: Vec<&Seat> = seats.iter().filter(is_in).collect();
+                    for seat in &talkers {
+                        give(seat, &talkers, &ledger);
                     }
                 }
             }
@@ -79,6 +84,11 @@ impl Traffic {
         // A round that has begun is waited for.
         drop(self.shared.round.lock().unwrap());
     }
+
+    /// From now on these are given nothing, nor is anybody for them.
+    pub(crate) fn leave_out(&self, members: &[i64]) {
+        *self.shared.left_out.lock().unwrap() = members.to_vec();
+    }
 }
 
 impl Drop for Traffic {
@@ -92,7 +102,7 @@ impl Drop for Traffic {
 }
 
 /// A frame for each other member.
-fn give(seat: &Seat, all: &[Seat], ledger: &Mutex<Ledger>) {
+fn give(seat: &Seat, all: &[&Seat], ledger: &Mutex<Ledger>) {
     let mut process = seat.process.lock().unwrap();
     let Some(process) = process.as_mut().filter(|process| !process.is_stopped) else {
         return;
