@@ -1518,6 +1518,67 @@ fn a_spinning_loop_and_receiver_do_the_same() {
 }
 
 #[test]
+fn a_peer_that_always_has_something_to_say_does_not_keep_a_spinning_loop_from_the_others() {
+    let vacant = Vacant::new();
+    let own = listener();
+    let servers = [
+        (OWN, &own.1),
+        (PEER, &vacant.address),
+        (PEER + 1, &vacant.address),
+    ];
+    let config = configure(OWN, &servers)
+        .listener(own.0)
+        .idle(Idle::Spin {
+            for_at_most: Duration::from_millis(1),
+        })
+        .build()
+        .unwrap();
+    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {});
+    let mut event_loop = EventLoop::new(config, handler).unwrap();
+    let mut talker = Puppet::say(HOME, &own.1, &bare(PEER));
+    let mut other = Puppet::say(HOME, &own.1, &bare(PEER + 1));
+    turn_until(&mut event_loop, "both are linked", |handle| {
+        handle.linked_peers().len() == 2
+    });
+    talker.send("first");
+    turn_until(
+        &mut event_loop,
+        "the loop has heard where to look first",
+        |handle| handle.stats().received.frames == 1,
+    );
+    talker.send("again");
+    other.send("once");
+    let from_other = |frames: &Told| frames.frames.try_iter().any(|(from, _)| from.0 > PEER);
+    // On a machine that is busy a packet may take a while, but not a hundred times as long as a turn.
+    let turns = (1..=100 * quorum_cnx::limits::HOT_TURNS_MAX).find(|_| {
+        talker.send("again");
+        assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
+        from_other(&told)
+    });
+    assert!(turns.is_some(), "it is not heard");
+}
+
+#[test]
+fn a_knock_says_who_it_is_and_that_this_is_all() {
+    let at_peer = listener();
+    let (_manager, _) = alone(OWN, &[(PEER, &at_peer.1)], |builder| {
+        builder.handshake_timeout(Duration::from_secs(3600))
+    });
+    let mut knock = Puppet::accept(&at_peer.0);
+    assert_eq!(knock.hello().sid, OWN);
+    assert_eq!(knock.wait_closed(), b"");
+}
+
+#[test]
+fn a_knock_that_nobody_hangs_up_is_given_up_for_the_next() {
+    let at_peer = listener();
+    let (_manager, _) = alone(OWN, &[(PEER, &at_peer.1)], |builder| {
+        builder.handshake_timeout(Duration::from_millis(200))
+    });
+    let _kept = [(); 2].map(|()| Puppet::accept(&at_peer.0));
+}
+
+#[test]
 fn a_turn_that_spins_waits_no_longer_than_it_may() {
     let wait = Duration::from_millis(50);
     let config = configure(OWN, &[(OWN, "127.0.0.1:0")]).idle(Idle::Spin { for_at_most: wait });

@@ -341,6 +341,52 @@ impl Door {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::{Config, Sid, driver::mio_net::MioNet};
+
+    fn net() -> MioNet {
+        let builder = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0");
+        MioNet::new(&builder.build().unwrap().knobs).unwrap()
+    }
+
+    #[test]
+    fn who_waits_at_a_door_that_rests_is_accepted_after_it_without_another_knock() {
+        let (mut net, start) = (net(), Instant::now());
+        let address = "127.0.0.1:0".parse().unwrap();
+        let mut doors = Doors::new(vec![address], 0, Duration::ZERO, start);
+        doors.tick(&mut net, start, &mut Vec::new());
+        doors.on_empty(0);
+        doors.on_knocked(0);
+        assert_eq!(doors.knocked().collect::<Vec<_>>(), [0]);
+        doors.on_exhausted(0, start);
+        let over = start + ACCEPT_PAUSE;
+        assert_eq!((doors.knocked().count(), doors.deadline()), (0, Some(over)));
+        doors.tick(&mut net, over, &mut Vec::new());
+        assert_eq!(doors.knocked().collect::<Vec<_>>(), [0]);
+        assert_eq!(doors.deadline(), None);
+    }
+
+    #[test]
+    fn a_name_that_is_not_answered_in_time_is_tried_again_and_asked_once() {
+        let (mut net, start) = (net(), Instant::now());
+        let pause = Duration::from_millis(300);
+        let address = "silent.example:1".parse().unwrap();
+        let mut doors = Doors::new(vec![address], 0, pause, start);
+        let mut wishes = Vec::new();
+        doors.tick(&mut net, start, &mut wishes);
+        assert!(matches!(wishes[..], [Wish::Lookup(0, _)]), "{wishes:?}");
+        let late = start + LOOKUP_TIMEOUT;
+        assert_eq!(doors.deadline(), Some(late));
+        wishes.clear();
+        doors.tick(&mut net, late, &mut wishes);
+        assert!(
+            matches!(wishes[0], Wish::Tell(Event::ListenFailed { .. })),
+            "{wishes:?}"
+        );
+        assert_eq!(doors.deadline(), Some(late + pause));
+        wishes.clear();
+        doors.tick(&mut net, late + pause, &mut wishes);
+        assert!(wishes.is_empty(), "its name is still being looked up");
+    }
 
     #[test]
     fn who_may_have_waited_longer_at_another_door_is_not_the_latest() {

@@ -419,6 +419,22 @@ mod tests {
     }
 
     #[test]
+    fn a_dial_goes_on_with_what_is_known_when_no_answer_comes() {
+        let mut routes = Routes::default();
+        let now = Instant::now();
+        let late = now + LOOKUP_TIMEOUT;
+        let addresses = ["10.0.0.1:1", "silent.example:1"];
+        let addresses = addresses.map(|text| text.parse().unwrap());
+        routes.insert(PEER, &addresses);
+        assert!(matches!(routes.start(PEER, now), Step::Lookup(_)));
+        assert_eq!(routes.deadline(), Some(late));
+        assert_eq!(routes.overdue(late - LOOKUP_TIMEOUT / 2), None);
+        let step = Step::Connect(at("10.0.0.1:1"));
+        assert_eq!(routes.overdue(late), Some((PEER, step)));
+        assert_eq!((routes.overdue(late), routes.deadline()), (None, None));
+    }
+
+    #[test]
     fn a_peer_that_is_gone_is_nowhere() {
         let mut routes = Routes::default();
         let ticket = start(&mut routes, &["old.example:1"]);
