@@ -139,6 +139,7 @@ pub(crate) struct Knobs {
     pub(crate) pending_max: usize,
     pub(crate) unsent_limit: Option<u32>,
     pub(crate) receive_buffer: Option<usize>,
+    pub(crate) congestion_control: Option<String>,
     pub(crate) dial_from: Option<IpAddr>,
     pub(crate) seed: Option<u64>,
 }
@@ -165,6 +166,7 @@ impl Default for Knobs {
             pending_max: limits::PENDING_MAX,
             unsent_limit: None,
             receive_buffer: None,
+            congestion_control: None,
             dial_from: None,
             seed: None,
         }
@@ -443,8 +445,9 @@ impl ConfigBuilder {
     /// `TCP_USER_TIMEOUT` and the keepalive options are derived from it. Linux counts from when it first sends bytes again. It
     /// does that later where round trips take, or just took (a handshake that was repeated is one), longer than a local
     /// network's. And it puts it off for as long as frames follow each other within two round trips, which delayed
-    /// acknowledgements make 80 ms long, and the congestion window takes them: with `cubic`, whose window does not grow while
-    /// it is not needed, the time is kept within 0.2 s; with `bbr` 1.3 s more were measured, for a frame each 25 ms.
+    /// acknowledgements make 80 ms long, and the congestion window takes them: with `cubic` and `reno`, whose window does not
+    /// grow while it is not needed, the time is kept within 0.2 s; with `bbr` 1.3 s more were measured, for a frame each 25 ms
+    /// ([`congestion_control`](Self::congestion_control)).
     ///
     /// It is the kernel that answers probes: a process that has stopped is found out only when something waits for it (on
     /// Linux since 5.11). A peer that may pause for longer than this while frames wait for it needs a longer time.
@@ -504,6 +507,14 @@ impl ConfigBuilder {
     /// Size of the receive buffer of each link (`SO_RCVBUF`), in bytes. The kernel tunes it itself by default.
     pub fn receive_buffer(mut self, bytes: Option<usize>) -> Self {
         self.knobs.receive_buffer = bytes;
+        self
+    }
+
+    /// How each link adapts to the network (`TCP_CONGESTION`; Linux and Android): `reno`, which every kernel has, or a name out
+    /// of `/proc/sys/net/ipv4/tcp_allowed_congestion_control`. The system's default by default. Where that is `bbr`, another one
+    /// notices dead peers sooner ([`peer_dead_after`](Self::peer_dead_after)), and does not pace what stays in one data centre.
+    pub fn congestion_control(mut self, name: impl Into<String>) -> Self {
+        self.knobs.congestion_control = Some(name.into());
         self
     }
 
@@ -715,6 +726,13 @@ fn check_knobs(knobs: &Knobs) -> Result<(), ConfigError> {
         .is_some_and(|bytes| bytes == 0 || bytes > 1 << 30)
     {
         return bad("receive_buffer", "outside 1 byte to 1 GiB".into());
+    }
+    if let Some(name) = &knobs.congestion_control {
+        let is_name = (1..=15).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+        if !is_name {
+            let why = format!("{name:?} is not a name of 1 to 15 bytes of ASCII");
+            return bad("congestion_control", why);
+        }
     }
     if let Outbox::Queue { bytes } = knobs.outbox {
         let min = limits::PREFIX_BYTES + limits::FRAME_BYTES_MAX;

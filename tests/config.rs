@@ -140,6 +140,15 @@ fn knobs_outside_their_range_are_named() {
             builder().unknown(Unknown::Admit { max: usize::MAX }),
         ),
         ("unsent_limit", builder().unsent_limit(Some(0))),
+        ("congestion_control", builder().congestion_control("")),
+        (
+            "congestion_control",
+            builder().congestion_control("sixteen-letters-"),
+        ),
+        (
+            "congestion_control",
+            builder().congestion_control("two words"),
+        ),
         ("receive_buffer", builder().receive_buffer(Some(0))),
         ("receive_buffer", builder().receive_buffer(Some(usize::MAX))),
         ("idle", builder().idle(Idle::Spin { for_at_most: year })),

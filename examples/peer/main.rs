@@ -70,6 +70,10 @@ struct Cli {
     #[arg(long, value_name = "N")]
     peer_dead_after_ms: Option<u64>,
 
+    /// TCP's congestion control in place of the system's default: reno, or another that the system allows
+    #[arg(long, value_name = "NAME")]
+    congestion_control: Option<String>,
+
     /// How long a connection may take to name itself
     #[arg(long, value_name = "N")]
     handshake_timeout_ms: Option<u64>,
@@ -198,6 +202,9 @@ fn config(cli: &Cli) -> Result<Config, ConfigError> {
     }
     if let Some(millis) = cli.peer_dead_after_ms {
         builder = builder.peer_dead_after(Duration::from_millis(millis));
+    }
+    if let Some(name) = &cli.congestion_control {
+        builder = builder.congestion_control(name);
     }
     if let Some(millis) = cli.handshake_timeout_ms {
         builder = builder.handshake_timeout(Duration::from_millis(millis));

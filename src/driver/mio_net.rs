@@ -48,6 +48,7 @@ struct Options {
     dead_after: Duration,
     unsent_limit: Option<u32>,
     receive_buffer: Option<usize>,
+    congestion_control: Option<String>,
     dial_from: Option<IpAddr>,
 }
 
@@ -61,18 +62,21 @@ impl MioNet {
                 log::error!("cannot wake the loop: {error}");
             }
         });
+        let options = Options {
+            dead_after: knobs.peer_dead_after,
+            unsent_limit: knobs.unsent_limit,
+            receive_buffer: knobs.receive_buffer,
+            congestion_control: knobs.congestion_control.clone(),
+            dial_from: knobs.dial_from,
+        };
+        options.check()?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             doors: Vec::new(),
             resolver: Resolver::new(waker.clone()),
             waker,
-            options: Options {
-                dead_after: knobs.peer_dead_after,
-                unsent_limit: knobs.unsent_limit,
-                receive_buffer: knobs.receive_buffer,
-                dial_from: knobs.dial_from,
-            },
+            options,
         })
     }
 
@@ -243,6 +247,20 @@ const EINPROGRESS: i32 = 115;
 const EINPROGRESS: i32 = 36;
 
 impl Options {
+    /// What the system does not have or allow would end every link as soon as it is made.
+    fn check(&self) -> io::Result<()> {
+        let Some(name) = &self.congestion_control else {
+            return Ok(());
+        };
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        self.apply(SockRef::from(&socket)).map_err(|error| {
+            let why = format!(
+                "congestion control {name}, which must be in /proc/sys/net/ipv4/tcp_allowed_congestion_control: {error}"
+            );
+            io::Error::new(error.kind(), why)
+        })
+    }
+
     fn apply(&self, socket: SockRef<'_>) -> io::Result<()> {
         // A frame leaves when it is written; nobody waits for more of them.
         socket.set_tcp_nodelay(true)?;
@@ -277,6 +295,9 @@ impl Options {
         socket.set_tcp_user_timeout(Some(self.dead_after - RESENT_AFTER))?;
         if let Some(bytes) = self.unsent_limit {
             socket.set_tcp_notsent_lowat(bytes)?;
+        }
+        if let Some(name) = &self.congestion_control {
+            socket.set_tcp_congestion(name.as_bytes())?;
         }
         Ok(())
     }
@@ -384,7 +405,8 @@ mod tests {
     fn net_with(shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> MioNet {
         let builder = Config::builder(Sid(1))
             .server(Sid(1), "127.0.0.1:0")
-            .unsent_limit(Some(4321));
+            .unsent_limit(Some(4321))
+            .congestion_control("reno");
         MioNet::new(&shape(builder).build().unwrap().knobs).unwrap()
     }
 
@@ -419,6 +441,7 @@ mod tests {
                     Some(Duration::from_secs(10) - RESENT_AFTER)
                 );
                 assert_eq!(socket.tcp_notsent_lowat().unwrap(), 4321);
+                assert!(socket.tcp_congestion().unwrap().starts_with(b"reno"));
             }
         }
     }
@@ -513,6 +536,16 @@ mod tests {
         let error = dialed.write(&[IoSlice::new(b"frame")]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert!(!raised.load(Ordering::Relaxed));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_congestion_control_that_the_system_does_not_have_is_named() {
+        let builder = Config::builder(Sid(1))
+            .server(Sid(1), "127.0.0.1:0")
+            .congestion_control("no-such");
+        let error = MioNet::new(&builder.build().unwrap().knobs).unwrap_err();
+        assert!(error.to_string().contains("no-such"), "{error}");
     }
 
     #[test]

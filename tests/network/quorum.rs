@@ -24,6 +24,9 @@ use crate::{
     traffic::{Process, Seat, Traffic},
 };
 
+/// What every kernel has, and what notices in time whatever the machine's default is.
+pub(crate) const CONGESTION_CONTROL: &str = "reno";
+
 /// How long a peer may be silent: the shortest time that is allowed.
 pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(2);
 
@@ -134,7 +137,14 @@ impl Quorum {
             member,
             &servers,
             // Room for what is printed late on a busy machine.
-            &["--peer-dead-after-ms", &dead_after, "--capacity", "65536"],
+            &[
+                "--peer-dead-after-ms",
+                &dead_after,
+                "--capacity",
+                "65536",
+                "--congestion-control",
+                CONGESTION_CONTROL,
+            ],
         );
         let lines = mem::replace(&mut peer.lines, channel().1);
         self.ledger().on_birth(member);

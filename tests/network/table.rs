@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Mutex, time::Duration}
 
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 
-use crate::quorum::Recovery;
+use crate::quorum::{CONGESTION_CONTROL, Recovery};
 
 static ROWS: Mutex<BTreeMap<(usize, String), Figures>> = Mutex::new(BTreeMap::new());
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -30,12 +30,6 @@ pub(crate) fn record(fault: &str, members: usize, noticed: Option<Duration>, rec
 /// A line below the table.
 pub(crate) fn note(text: String) {
     NOTES.lock().unwrap().push(text);
-}
-
-/// What new network namespaces begin with.
-fn congestion_control() -> String {
-    let name = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
-    name.map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
 }
 
 fn median_and_most(times: &mut [Duration]) -> String {
@@ -79,8 +73,7 @@ pub(crate) fn finish() {
     let mut text = format!(
         "{table}\n\nMedian / most of all rounds, each of which counts its slowest pair. In every round: 0 frames lost that may not \
          be lost, 0 torn, 0 older after newer, 0 links doubled or missing; who breaks one of these has failed and has no row. \
-         Congestion control, which decides when a kernel gives up: {}.\n",
-        congestion_control()
+         Congestion control: {CONGESTION_CONTROL}.\n"
     );
     for note in notes.iter() {
         text.push_str(note);
