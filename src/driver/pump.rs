@@ -8,7 +8,7 @@ use super::net::Stream;
 use crate::{
     error::Reason,
     limits::{HELLO_READ_BYTES, TURN_BYTES},
-    proto::{Assembler, Hello, Payload, decode},
+    proto::{Assembler, BadLength, Hello, Payload, decode},
 };
 
 /// How reading a connection ended.
@@ -75,11 +75,20 @@ fn walk(
     mut input: &[u8],
     take: &mut impl FnMut(Payload<'_>),
 ) -> Option<Pumped> {
+    let bad_length = |bad: BadLength| Some(Pumped::End(Reason::BadLength(bad.0)));
     loop {
+        match frames.next_whole(&mut input) {
+            Ok(Some(payload)) => {
+                take(Payload::Borrowed(payload));
+                continue;
+            }
+            Ok(None) => {}
+            Err(bad) => return bad_length(bad),
+        }
         match frames.next(&mut input) {
             Ok(Some(payload)) => take(payload),
             Ok(None) => return None,
-            Err(bad) => return Some(Pumped::End(Reason::BadLength(bad.0))),
+            Err(bad) => return bad_length(bad),
         }
     }
 }

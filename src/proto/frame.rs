@@ -41,6 +41,30 @@ enum Partial {
 }
 
 impl Assembler {
+    /// Takes the next whole frame off the front of `input`, if it stands there and none is underway. It leaves what is cut off
+    /// to [`next`](Self::next): most frames are not, and this is the short way for them.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`next`](Self::next).
+    #[inline(always)]
+    pub(crate) fn next_whole<'a>(
+        &self,
+        input: &mut &'a [u8],
+    ) -> Result<Option<&'a [u8]>, BadLength> {
+        let Some((prefix, rest)) = input.split_first_chunk::<PREFIX_BYTES>() else {
+            return Ok(None);
+        };
+        if !self.is_between_frames() {
+            return Ok(None);
+        }
+        let Some((payload, rest)) = rest.split_at_checked(length(*prefix)?) else {
+            return Ok(None);
+        };
+        *input = rest;
+        Ok(Some(payload))
+    }
+
     /// Takes the next whole frame off the front of `input`. `None`: all of `input` was taken and a frame may be underway.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ pub use challenge::{
 
 pub(crate) use address::parse_list;
 pub(crate) use challenge::{Hello, decode, encode};
-pub(crate) use frame::{Assembler, Payload};
+pub(crate) use frame::{Assembler, BadLength, Payload};
 pub(crate) use roster::{Action, Claim, LinkKey, PeerId, Roster, Rules, Verdict};
 
 /// The id of a server: the signed 64-bit number that ZooKeeper keeps in its `myid` file.
