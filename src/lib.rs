@@ -117,6 +117,13 @@
 //!   (it is [`AsFd`](std::os::fd::AsFd)), and a [`Handler`] is called where a frame is decoded. An
 //!   answer given there leaves in the same turn: two thread hops per round trip instead of six.
 //!
+//! # When microseconds count
+//!
+//! - Answer in a [`Handler`], and let the loop spin ([`Idle::Spin`]) if it has a processor to itself.
+//! - See that it has: a loop that shares its processor with what is busy waits for it, on Linux for milliseconds; strangers
+//!   who flood the port are busy, too. A real-time policy (`chrt --fifo`) or processors of its own keep others away.
+//! - Say [`congestion_control("reno")`](ConfigBuilder::congestion_control) where the system paces (`bbr`).
+//!
 //! # Platforms
 //!
 //! Linux, where all of it is tested, and macOS, where a part is; Android, FreeBSD, NetBSD and DragonFly
