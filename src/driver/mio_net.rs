@@ -253,7 +253,7 @@ impl Options {
             return Ok(());
         };
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        self.apply(SockRef::from(&socket)).map_err(|error| {
+        self.apply_congestion_control(&SockRef::from(&socket)).map_err(|error| {
             let why = format!(
                 "congestion control {name}, which must be in /proc/sys/net/ipv4/tcp_allowed_congestion_control: {error}"
             );
@@ -296,9 +296,20 @@ impl Options {
         if let Some(bytes) = self.unsent_limit {
             socket.set_tcp_notsent_lowat(bytes)?;
         }
-        if let Some(name) = &self.congestion_control {
-            socket.set_tcp_congestion(name.as_bytes())?;
+        self.apply_congestion_control(&socket)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn apply_congestion_control(&self, socket: &SockRef<'_>) -> io::Result<()> {
+        match &self.congestion_control {
+            Some(name) => socket.set_tcp_congestion(name.as_bytes()),
+            None => Ok(()),
         }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[allow(clippy::unused_self, reason = "it is the system's business")]
+    fn apply_congestion_control(&self, _socket: &SockRef<'_>) -> io::Result<()> {
         Ok(())
     }
 
