@@ -261,8 +261,11 @@ impl World {
 
     fn enter(&mut self, part: usize) {
         match part {
-            // In a calm world the mesh stands before strangers come.
-            0 => self.books.borrow_mut().calm = self.plan.calm && self.is_whole(),
+            // In a calm world the mesh stands before strangers come, and no knock that has crossed a link is on its way.
+            0 => {
+                let is_calm = self.plan.calm && self.is_whole() && self.has_only_links();
+                self.books.borrow_mut().calm = is_calm;
+            }
             1 => {
                 self.heal();
                 self.talking = self.plan.talks_on;
@@ -366,5 +369,15 @@ impl World {
         let ledger = self.books.borrow();
         let linked = |host: &Account| host.links.len() == ledger.hosts.len() - 1;
         ledger.hosts.iter().all(linked)
+    }
+
+    /// Whether nobody has a connection, or is to have one, that is no link.
+    fn has_only_links(&self) -> bool {
+        let links: usize = (self.books.borrow().hosts.iter())
+            .map(|host| host.links.len())
+            .sum();
+        let kernel = self.kernel();
+        let ends = kernel.socks.iter();
+        links == ends.filter(|end| end.held || end.queued).count()
     }
 }
