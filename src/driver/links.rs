@@ -240,6 +240,14 @@ impl<S> Links<S> {
         Some(old)
     }
 
+    /// The same, and what it has said must not arrive any more.
+    pub(super) fn abort(&mut self, key: LinkKey) {
+        if let Some(link) = self.get_mut(key) {
+            link.aborted = true;
+        }
+        self.bury(key);
+    }
+
     /// The keys of all living connections.
     pub(super) fn keys(&self) -> Vec<LinkKey> {
         self.slab

@@ -69,8 +69,8 @@ pub(crate) enum Action {
     Dial { peer: PeerId },
     /// Give up the connection that is being tried for the next one of the same attempt: the peer is there.
     Hurry { peer: PeerId },
-    /// Give the attempt up; none of them follows.
-    Cancel { peer: PeerId },
+    /// Give the attempt up; none of them follows. `late`: what it has said must not arrive any more.
+    Cancel { peer: PeerId, late: bool },
     /// Somebody who may be this peer is where it is not known to be: find out whether it is there now. `on_recognized` follows
     /// if a challenger is.
     Inquire { peer: PeerId },
@@ -533,8 +533,11 @@ impl Roster {
                 reason: Reason::OlderLives,
             });
         }
-        if peer.attempt.is_underway() && knocks {
-            todo.push(Action::Cancel { peer: id });
+        if let (Attempt::Underway { since }, true) = (peer.attempt, knocks) {
+            // A knock that is lost is sent again and again by the kernel, and could come when it is not taken any more for one
+            // that has merely crossed the link.
+            let late = now.saturating_duration_since(since) >= KNOCK_CROSSING / 2;
+            todo.push(Action::Cancel { peer: id, late });
         }
         peer.attempt = Attempt::Rest;
         peer.wanted = false;
@@ -797,7 +800,26 @@ mod tests {
         assert_eq!(verdict, Verdict::Keep(peer));
         assert_eq!(
             bench.todo(),
-            [Action::Cancel { peer }, Action::Up { peer, link: key }]
+            [
+                Action::Cancel { peer, late: false },
+                Action::Up { peer, link: key }
+            ]
+        );
+    }
+
+    #[test]
+    fn a_knock_that_took_long_must_not_arrive_after_the_link() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(LARGE);
+        bench.todo();
+        bench.pass(KNOCK_CROSSING / 2);
+        let (key, _) = bench.hello(LARGE, true);
+        assert_eq!(
+            bench.todo(),
+            [
+                Action::Cancel { peer, late: true },
+                Action::Up { peer, link: key }
+            ]
         );
     }
 

@@ -78,8 +78,9 @@ impl Stranger {
         self.overstays |= plan.calm && lingers && (visit.silent || (visit.claims && challenges));
         if sock.standing {
             if let Some(piece) = visit.says.pop_front() {
-                // Whether it is taken whole is not for a stranger to care.
-                let _ = kernel.write(visit.sock, &[IoSlice::new(&piece)]);
+                // Whether it is taken whole is not for a stranger to care; but what lacks a byte claims something else.
+                let taken = kernel.write(visit.sock, &[IoSlice::new(&piece)]);
+                visit.claims &= taken.is_ok_and(|n| n == piece.len());
             } else if std::mem::take(&mut visit.hangs_up) {
                 let _ = kernel.shutdown(visit.sock, Shutdown::Write);
             }

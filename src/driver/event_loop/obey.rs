@@ -50,15 +50,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             Action::Hurry { peer } => {
                 if let Some((key, step)) = self.routes.hurry(peer, now) {
-                    self.links.bury(key);
+                    self.links.abort(key);
                     self.step(peer, step, None, now);
                 }
             }
-            Action::Cancel { peer } => {
-                if let Some(key) = self.routes.finish(peer) {
+            Action::Cancel { peer, late } => match self.routes.finish(peer) {
+                Some(key) if late => self.links.abort(key),
+                Some(key) => {
                     self.links.bury(key);
                 }
-            }
+                None => {}
+            },
             Action::Inquire { peer } => {
                 for (ticket, host) in self.routes.inquire(peer, now) {
                     self.net.lookup(ticket, &host);
@@ -119,7 +121,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let addr = link.addr;
         // The next link begins with what is newest. The far end may see the two connections in the other order, and
         // must not find there what is older. After a halt there is no next link, and the last words are to arrive.
-        link.aborted = matches!(link.phase, Phase::Open { .. }) && reason != Reason::Halted;
+        link.aborted = match link.phase {
+            Phase::Open { .. } => reason != Reason::Halted,
+            // The next knock says the same, and this one could come when there is a link.
+            Phase::Knocking { .. } => reason == Reason::HandshakeTimeout,
+            _ => false,
+        };
         match self.links.bury(key) {
             Some(Phase::Dialing { peer }) => {
                 let step = self.routes.next(peer);

@@ -143,7 +143,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         let dialed = self.routes.connecting(id);
         if let Some(key) = dialed.filter(|key| is_home(*key) == Some(false)) {
-            self.links.bury(key);
+            self.links.abort(key);
             let step = self.routes.redirect(id);
             self.step(id, step, None, now);
         }
