@@ -261,9 +261,11 @@ impl World {
 
     fn enter(&mut self, part: usize) {
         match part {
-            // In a calm world the mesh stands before strangers come, and no knock that has crossed a link is on its way.
+            // In a calm world the mesh stands before strangers come, and no knock that has crossed a link is on its way if it
+            // may be read so late that it is not taken for one that has.
             0 => {
-                let is_calm = self.plan.calm && self.is_whole() && self.has_only_links();
+                let in_time = self.plan.quirks.late_event == 0 || self.has_only_links();
+                let is_calm = self.plan.calm && self.is_whole() && in_time;
                 self.books.borrow_mut().calm = is_calm;
             }
             1 => {
