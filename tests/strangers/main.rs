@@ -127,6 +127,9 @@ fn besiege() {
     }
     print!("{}", form.text(&rows));
     println!("kept in {}", path.display());
+    if rows.iter().all(|row| row.preferred.micros.is_empty()) {
+        println!("left out: the members preferred, for which `chrt --fifo` must be allowed");
+    }
     if form.rounds == SHORT.rounds {
         println!("left out: the full form, `STRANGERS=full cargo test --test strangers`");
     }
