@@ -26,6 +26,7 @@ use common::{
 use quorum_cnx::{
     Batch, Challenge, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle,
     Handler, Idle, Listening, Reason, RecvError, SendError, Sent, Sid, Stats,
+    limits::KNOCK_CROSSING,
 };
 
 /// The manager under test is 5; its peer, the test's own end, is larger and so the one that dials.
@@ -1575,7 +1576,23 @@ fn a_knock_that_nobody_hangs_up_is_given_up_for_the_next() {
     let (_manager, _) = alone(OWN, &[(PEER, &at_peer.1)], |builder| {
         builder.handshake_timeout(Duration::from_millis(200))
     });
-    let _kept = [(); 2].map(|()| Puppet::accept(&at_peer.0));
+    let [first, _second] = [(); 2].map(|()| Puppet::accept(&at_peer.0));
+    // It must not come to its turn there after the second one.
+    first.wait_reset();
+}
+
+#[test]
+fn a_knock_that_took_long_is_reset_when_there_is_a_link() {
+    let at_peer = listener();
+    let (manager, address) = alone(OWN, &[(PEER, &at_peer.1)], |builder| builder);
+    let knock = Puppet::accept(&at_peer.0);
+    // No event says so: it is the time itself that makes it late.
+    thread::sleep(KNOCK_CROSSING / 2);
+    let _link = Puppet::say(HOME, &address, &bare(PEER));
+    eventually("the peer is linked", || {
+        manager.connected_to_peer(Sid(PEER))
+    });
+    knock.wait_reset();
 }
 
 #[test]

@@ -433,6 +433,15 @@ impl Puppet {
         said
     }
 
+    /// Waits until the far end has ended the connection with a reset.
+    #[track_caller]
+    pub(crate) fn wait_reset(&self) {
+        eventually("the connection is reset", || {
+            let error = self.0.take_error().unwrap();
+            error.is_some_and(|error| is_hung_up(&error))
+        });
+    }
+
     /// Where this end is.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
