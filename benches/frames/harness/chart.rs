@@ -239,7 +239,7 @@ fn plain(value: f64) -> String {
     text
 }
 
-/// Bare sockets are gray, the library is blue and green, others are warm; who spins, or writes many at once, is dashed.
+/// Bare sockets are gray, the library is blue and green, others are warm; who spins, or writes frames one by one, is dashed.
 fn looks(lines: &[Line]) -> Vec<Look> {
     const COOL: [RGBColor; 4] = [
         RGBColor(0, 92, 200),
@@ -258,7 +258,7 @@ fn looks(lines: &[Line]) -> Vec<Look> {
     let mut warm = WARM.into_iter().cycle();
     let look = |line: &Line| {
         let name = &line.name;
-        let is_dashed = name.ends_with("/spin") || name.ends_with("a call") || name == "raw/write";
+        let is_dashed = name.ends_with("/spin") || name == "raw/write";
         let color = match name.split('/').next() {
             Some("raw") => RGBColor(120, 120, 120),
             Some("handler") => COOL[0],

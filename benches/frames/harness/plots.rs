@@ -2,7 +2,7 @@
 //!
 //! Nothing here draws; that is `chart`.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use serde_json::Value;
 
@@ -30,9 +30,17 @@ pub(crate) fn draw(directory: &Path, results: &Results, rows: &[Row]) -> io::Res
             charts.push((format!("latency-{bytes}.svg"), latency(measured)));
         }
     }
-    charts.push(("stream.svg".into(), over_sizes(rows, Workload::Stream)));
-    charts.push(("lossless.svg".into(), over_sizes(rows, Workload::Lossless)));
-    charts.push(("latest.svg".into(), over_sizes(rows, Workload::Latest)));
+    for workload in [Workload::Stream, Workload::Lossless, Workload::Latest] {
+        let name = workload.name();
+        let counts: BTreeSet<u32> = of(rows, workload).map(|row| row.count).collect();
+        for count in &counts {
+            let file = match counts.len() {
+                1 => format!("{name}.svg"),
+                _ => format!("{name}-{count}.svg"),
+            };
+            charts.push((file, over_sizes(rows, workload, *count)));
+        }
+    }
     charts.push(("fan-out.svg".into(), fan_out(rows)));
     let mut files = Vec::new();
     for (name, chart) in charts {
@@ -110,32 +118,27 @@ fn typical(series: &Series) -> Option<Vec<(f64, f64)>> {
     Some(points.iter().filter_map(point).collect())
 }
 
-/// What arrives, over the size of a frame.
-fn over_sizes(rows: &[Row], workload: Workload) -> Chart {
-    let is_stream = workload == Workload::Stream;
-    let (metric, unit, label) = if is_stream {
-        ("bytes_per_s", 1e9, "GB of payload a second")
-    } else {
-        ("delivered_per_s", 1e3, "thousand frames delivered a second")
+/// What is known of a workload.
+fn of(rows: &[Row], workload: Workload) -> impl Iterator<Item = &Row> {
+    rows.iter()
+        .filter(move |row| row.workload == workload.name())
+}
+
+/// What arrives, over the size of a frame, with so many frames a call.
+fn over_sizes(rows: &[Row], workload: Workload, count: u32) -> Chart {
+    let (metric, unit, label) = match workload {
+        Workload::Stream => ("bytes_per_s", 1e9, "GB of payload a second"),
+        _ => ("delivered_per_s", 1e3, "thousand frames delivered a second"),
     };
-    let is_it = |row: &&Row| row.workload == workload.name() && row.metric == metric;
-    // Others have one line each: how many they are given at once makes no difference to them.
-    let most = rows.iter().filter(is_it).map(|row| row.count).max();
-    let chosen = |row: &&Row| is_it(row) && (row.variant.contains('/') || Some(row.count) == most);
-    let lines = lines(rows.iter().filter(chosen), |row| {
-        let name = if is_stream && row.count > 1 && is_ours(row) {
-            format!("{}, {} a call", row.variant, row.count)
-        } else {
-            row.variant.clone()
-        };
-        (name, (row.size.into(), row.value / unit))
+    let chosen = || of(rows, workload).filter(|row| row.metric == metric && row.count == count);
+    let lines = lines(chosen(), |row| {
+        (row.variant.clone(), (row.size.into(), row.value / unit))
     });
-    let mut sizes: Vec<u32> = rows.iter().filter(chosen).map(|row| row.size).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
+    let sizes: BTreeSet<u32> = chosen().map(|row| row.size).collect();
     Chart {
         title: match workload {
-            Workload::Stream => "Stream: every frame, in order".into(),
+            Workload::Stream if count == 1 => "Stream: every frame, in order, one a call".into(),
+            Workload::Stream => format!("Stream: every frame, in order, {count} a call"),
             Workload::Lossless => "One slot, the sender waits until it is free".into(),
             _ => "One slot, the sender never waits".into(),
         },
@@ -143,18 +146,13 @@ fn over_sizes(rows: &[Row], workload: Workload) -> Chart {
             label: "payload of a frame".into(),
             scale: Scale::Log,
             ticks: sizes
-                .iter()
-                .map(|bytes| ((*bytes).into(), size(*bytes)))
+                .into_iter()
+                .map(|bytes| (bytes.into(), size(bytes)))
                 .collect(),
         },
         y: Axis::log(label),
         lines,
     }
-}
-
-/// Names of others have no slash.
-fn is_ours(row: &Row) -> bool {
-    row.variant.contains('/') && !row.variant.starts_with("raw/")
 }
 
 /// What a peer more costs.
@@ -198,10 +196,7 @@ fn lines<'a>(
             });
             lines.len() - 1
         });
-        // Bare sockets are measured once for each number of frames a call; the first stands for all.
-        if lines[at].points.iter().all(|(x, _)| *x != point.0) {
-            lines[at].points.push(point);
-        }
+        lines[at].points.push(point);
     }
     lines
 }
