@@ -80,7 +80,8 @@ impl Handle {
     }
 
     /// Puts many frames at once; they are copied. Returns how many were taken, from the first on: with
-    /// [`Outbox::Queue`](crate::Outbox::Queue) fewer than given if the rest has no room. With
+    /// [`Outbox::Queue`](crate::Outbox::Queue) fewer than given if the rest has no room. What is more than
+    /// [leaves together](crate::limits::QUEUE_RUN_BYTES) is put in parts, between which frames of other threads may come. With
     /// [`Outbox::Latest`](crate::Outbox::Latest) it is the same as one [`to_send`](Self::to_send) after the other.
     ///
     /// # Errors

@@ -245,8 +245,7 @@ impl Shared {
     pub(crate) fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<Sent, SendError> {
         self.admit(frame.len())?;
         match self.member(sid) {
-            // One that would fill a run, or is written at once, is copied before anything is locked.
-            Some(peer) if frame.len() < QUEUE_RUN_BYTES / 2 && peer.outbox.is_queue() => {
+            Some(peer) if !is_long(frame) && peer.outbox.is_queue() => {
                 let (_, put, ask) = peer.outbox.put_all(&[frame]);
                 self.see_to(peer, ask);
                 self.receipt(peer, put)
@@ -309,9 +308,28 @@ impl Shared {
     }
 
     fn put_all(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
-        let (taken, put, ask) = peer.outbox.put_all(frames);
-        self.see_to(peer, ask);
-        self.receipt(peer, put).map(|_| taken)
+        let mut taken = self.put_part(peer, frames)?;
+        while taken < frames.len() {
+            match self.put_part(peer, &frames[taken..]) {
+                Ok(more) => taken += more,
+                Err(_) => break,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Puts the first of these, as many as leave together.
+    fn put_part(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
+        match frames {
+            [frame, ..] if is_long(frame) => {
+                self.put(peer, Bytes::copy_from_slice(frame)).map(|_| 1)
+            }
+            frames => {
+                let (taken, put, ask) = peer.outbox.put_all(frames);
+                self.see_to(peer, ask);
+                self.receipt(peer, put).map(|_| taken)
+            }
+        }
     }
 
     #[inline]
@@ -475,6 +493,11 @@ fn check(frame_len: usize) -> Result<(), SendError> {
         1..=FRAME_BYTES_MAX => Ok(()),
         len => Err(SendError::TooLarge(len)),
     }
+}
+
+/// Whether a queue is given a copy of it: it would fill a run, or be written at once, and is copied before anything is locked.
+fn is_long(frame: &[u8]) -> bool {
+    frame.len() >= QUEUE_RUN_BYTES / 2
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

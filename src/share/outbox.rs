@@ -128,7 +128,8 @@ impl Outbox {
         done
     }
 
-    /// Takes the first of these frames, as many as there is room for: their number, with what became of the last.
+    /// Takes the first of these frames, as many as there is room for and as may leave together: their number, with what became
+    /// of the last.
     // Always: with one frame the loops below this are gone, and a quarter of all instructions of a call with them.
     #[inline(always)]
     pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {

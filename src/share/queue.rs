@@ -75,7 +75,8 @@ impl Writer<Queue> {
         (Put::Queued, self.accepted(state, 1))
     }
 
-    /// Takes the first of these frames, as many as there is room for: their number, and [`Put::Full`] if it is 0.
+    /// Takes the first of these frames, as many as there is room for and as may leave together: their number, and
+    /// [`Put::Full`] if it is 0.
     #[inline(always)]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
@@ -93,12 +94,18 @@ impl Writer<Queue> {
         mut state: MutexGuard<'_, State<Queue>>,
         frames: &[&[u8]],
     ) -> (usize, Put, Ask) {
+        let mut bytes = 0;
         for (taken, frame) in frames.iter().enumerate() {
             match state.store.refusal(frame.len()) {
+                // So much is written while it is in the cache, and the loop is not kept from the lock for longer.
+                None if bytes >= QUEUE_RUN_BYTES => {
+                    return (taken, Put::Queued, self.accepted(state, taken));
+                }
                 None => state.store.encode(frame),
                 Some(refusal) if taken == 0 => return (0, refusal, Ask::Nothing),
                 Some(_) => return (taken, Put::Queued, self.accepted(state, taken)),
             }
+            bytes += PREFIX_BYTES + frame.len();
         }
         let ask = self.accepted(state, frames.len());
         (frames.len(), Put::Queued, ask)
@@ -624,6 +631,20 @@ mod tests {
             queue.lock().store.spare.is_empty(),
             "an idle link holds no buffer"
         );
+    }
+
+    #[test]
+    fn of_more_than_leaves_together_a_part_is_taken_and_written_at_a_time() {
+        let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(QUEUE_BYTES));
+        queue.attach(pipe.clone());
+        let frame = &[1; 1000][..];
+        let part = QUEUE_RUN_BYTES.div_ceil(PREFIX_BYTES + frame.len());
+        let all = vec![frame; 3 * part];
+        for parts in 1..=3 {
+            let put = queue.put_all(&all[(parts - 1) * part..]);
+            assert_eq!(put, (part, Put::Queued, Ask::Nothing));
+            assert_eq!(pipe.frames().0.len(), parts * part);
+        }
     }
 
     #[test]
