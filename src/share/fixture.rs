@@ -48,13 +48,11 @@ impl Wire for Pipe {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut n = 0;
-        for byte in bufs.iter().flat_map(|buf| buf.iter()) {
-            if state.0 == 0 {
-                break;
-            }
-            state.1.push(*byte);
-            state.0 -= 1;
-            n += 1;
+        for buf in bufs {
+            let part = &buf[..buf.len().min(state.0)];
+            state.1.extend_from_slice(part);
+            state.0 -= part.len();
+            n += part.len();
         }
         Ok(n)
     }
