@@ -117,31 +117,37 @@ impl Pair {
             peer,
             said: 0,
         };
-        pair.talk();
+        pair.talk("the start");
         pair
     }
 
     /// A new frame goes to the peer and comes back, over however many links it takes.
     #[track_caller]
-    fn talk(&mut self) {
+    fn talk(&mut self, after: &str) {
         self.said += 1;
         let word = self.said.to_string();
         self.manager.to_send(PEER, word.clone()).unwrap();
-        eventually("the newest frame comes back", || {
-            // What comes late is older.
-            let left = self.manager.recv_timeout(Duration::from_millis(100));
-            left.is_ok_and(|message| message.payload == word)
-        });
+        eventually(
+            &format!("after {after} the newest frame comes back"),
+            || {
+                // What comes late is older.
+                let left = self.manager.recv_timeout(Duration::from_millis(100));
+                left.is_ok_and(|message| message.payload == word)
+            },
+        );
     }
 
     /// The calls fail, while there is a reason to call, until that was often enough.
     #[track_caller]
     fn endure(&mut self, call: &str, error: &str, by: By) {
+        // Not one more: of a call that is being spoiled when the tracer lets go, the peer hears that the kernel has no such
+        // call (ENOSYS), and a loop whose `epoll_wait` says so ends.
+        let last = 2 * TIMES - 1;
         let tracer = Tracer::attach(
             &self.peer,
             &[
                 &format!("--trace={call}"),
-                &format!("--inject={call}:error={error}:when=1+2"),
+                &format!("--inject={call}:error={error}:when=1..{last}+2"),
             ],
         );
         eventually(&format!("{call} says {error}"), || {
@@ -155,7 +161,7 @@ impl Pair {
             tracer.lines_with("(INJECTED)") >= TIMES
         });
         drop(tracer);
-        self.talk();
+        self.talk(&format!("{call} said {error}"));
     }
 
     fn endure_all(mut self, faults: &[&[Fault]]) {
@@ -257,7 +263,7 @@ fn a_frame_is_read_and_written_with_one_call_each() {
     let trace = calls.map(|call| call.trim_end_matches('('));
     let tracer = Tracer::attach(&pair.peer, &[&format!("--trace={}", trace.join(","))]);
     for _ in 0..FRAMES {
-        pair.talk();
+        pair.talk("the one before");
     }
     let counts = calls.map(|call| tracer.lines_with(call));
     let [sends, received] = [counts[..3].iter().sum::<usize>(), counts[3]];
