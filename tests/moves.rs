@@ -26,6 +26,7 @@ const NEW: &str = "10.0.0.2:4000";
 #[derive(Debug, Default)]
 struct State {
     said: VecDeque<u8>,
+    /// Nothing more will be said.
     is_finished: bool,
     /// Nobody has answered yet.
     is_connecting: bool,
@@ -36,8 +37,8 @@ struct State {
 struct End(Arc<Mutex<State>>);
 
 impl End {
-    /// Whoever has dialed says this, and nothing more if it is a knock.
-    fn saying(sid: i64, frame: &[u8], is_knock: bool) -> Self {
+    /// Whoever has dialed says who it is, and this frame; if that is empty, it knocks.
+    fn saying(sid: i64, frame: &[u8]) -> Self {
         let mut said = sid.to_be_bytes().to_vec();
         if !frame.is_empty() {
             said.extend((frame.len() as u32).to_be_bytes());
@@ -45,7 +46,7 @@ impl End {
         }
         let state = State {
             said: said.into(),
-            is_finished: is_knock,
+            is_finished: frame.is_empty(),
             ..State::default()
         };
         Self(Arc::new(Mutex::new(state)))
@@ -131,8 +132,8 @@ impl Net for Memory {
     }
 
     fn watch(&mut self, stream: &End, token: usize) -> io::Result<()> {
-        let is_dialed = stream.0.lock().unwrap().is_connecting;
-        if !is_dialed {
+        let is_connecting = stream.0.lock().unwrap().is_connecting;
+        if !is_connecting {
             self.ready.push(Ready::Link {
                 token,
                 readable: true,
@@ -168,7 +169,7 @@ impl Handler for Received {
     }
 }
 
-/// A loop with one peer, which is behind a name.
+/// A loop with one peer, which is behind a name that means [`OLD`] at first.
 struct World {
     event_loop: EventLoop<Received, Memory>,
     received: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -195,10 +196,20 @@ impl World {
             received,
         };
         world.go_on();
+        world.answer(OLD);
         world
     }
 
-    /// Turns until nothing more happens.
+    /// The same, and the peer has dialed from where it was at first, and said "first".
+    fn linked() -> (Self, End) {
+        let mut world = Self::with(LARGER);
+        let link = End::saying(LARGER, b"first");
+        world.arrive(&link, OLD);
+        assert_eq!(world.received(), [b"first"]);
+        (world, link)
+    }
+
+    /// More turns than anything here takes.
     fn go_on(&mut self) {
         for _ in 0..8 {
             assert!(self.event_loop.turn(Some(Duration::ZERO)).unwrap());
@@ -224,10 +235,6 @@ impl World {
         self.go_on();
     }
 
-    fn is_asking(&mut self) -> bool {
-        !self.event_loop.net().asked.is_empty()
-    }
-
     fn received(&self) -> Vec<Vec<u8>> {
         self.received.lock().unwrap().clone()
     }
@@ -236,10 +243,9 @@ impl World {
 #[test]
 fn a_dial_to_where_the_peer_is_no_more_begins_anew_where_it_is() {
     let mut world = World::with(SMALLER);
-    world.answer(OLD);
     let (to, first) = world.event_loop.net().dialed.pop().unwrap();
     assert_eq!(to, OLD);
-    world.arrive(&End::saying(SMALLER, b"", true), NEW);
+    world.arrive(&End::saying(SMALLER, b""), NEW);
     assert!(!first.was_reset(), "anybody may say so");
     world.answer(NEW);
     assert!(first.was_reset());
@@ -249,12 +255,8 @@ fn a_dial_to_where_the_peer_is_no_more_begins_anew_where_it_is() {
 
 #[test]
 fn a_peer_that_comes_back_from_elsewhere_is_recognized() {
-    let mut world = World::with(LARGER);
-    world.answer(OLD);
-    let first = End::saying(LARGER, b"first", false);
-    world.arrive(&first, OLD);
-    assert_eq!(world.received(), [b"first"]);
-    world.arrive(&End::saying(LARGER, b"again", false), NEW);
+    let (mut world, first) = World::linked();
+    world.arrive(&End::saying(LARGER, b"again"), NEW);
     assert_eq!(world.received(), [b"first"], "anybody may say so");
     assert!(!first.was_reset());
     world.answer(NEW);
@@ -264,18 +266,18 @@ fn a_peer_that_comes_back_from_elsewhere_is_recognized() {
 
 #[test]
 fn who_says_to_be_a_peer_and_is_none_changes_nothing_and_asks_little() {
-    let mut world = World::with(LARGER);
-    world.answer(OLD);
-    let link = End::saying(LARGER, b"first", false);
-    world.arrive(&link, OLD);
+    let (mut world, link) = World::linked();
     for _ in 0..3 {
         for _ in 0..10 {
-            world.arrive(&End::saying(LARGER, b"false", false), NEW);
+            world.arrive(&End::saying(LARGER, b"false"), NEW);
         }
         assert_eq!(world.event_loop.net().asked.len(), 1);
         world.answer(OLD);
-        world.arrive(&End::saying(LARGER, b"false", false), NEW);
-        assert!(!world.is_asking(), "it was asked just now");
+        world.arrive(&End::saying(LARGER, b"false"), NEW);
+        assert!(
+            world.event_loop.net().asked.is_empty(),
+            "it was asked just now"
+        );
         world.event_loop.net().now += INQUIRY_PAUSE;
     }
     assert_eq!(world.received(), [b"first"]);
