@@ -131,7 +131,8 @@ pub enum Event {
         /// Why.
         reason: Reason,
     },
-    /// One turn of the loop took this long: a handler has blocked it.
+    /// One turn of the loop took this long: a handler has blocked it. With [`Idle::Spin`](crate::Idle::Spin) the time is not
+    /// taken of turns that bring frames of the link that spoke last and nothing else.
     SlowTurn {
         /// How long.
         took: std::time::Duration,

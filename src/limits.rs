@@ -49,7 +49,8 @@ pub const PENDING_MAX: usize = 256;
 /// refused, and no less when more of them come in one turn.
 pub const ACCEPTS_PER_TURN: usize = 8;
 
-/// Turns in a row in which a loop that spins may read the link that spoke last before it asks who else is ready.
+/// Turns in a row in which a loop that spins may read the link that spoke last before it asks who else is ready and what is
+/// due.
 pub const HOT_TURNS_MAX: u32 = 16;
 
 /// Reads of that link in a row that find nothing, before who else is ready is asked, and others get the processor: two

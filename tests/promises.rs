@@ -1048,6 +1048,32 @@ fn an_answer_of_the_handler_comes_back_to_the_sender() {
 }
 
 #[test]
+fn what_a_handler_asks_for_is_done_in_the_same_turn() {
+    let for_at_most = Duration::from_millis(1);
+    for idle in [Idle::Block, Idle::Spin { for_at_most }] {
+        let (handler, told) = tell(|_, payload: &[u8], handle: &Handle| {
+            if payload == b"halt" {
+                handle.request_halt();
+            }
+        });
+        let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder.idle(idle));
+        let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("first")].concat());
+        turn_until(
+            &mut event_loop,
+            "the loop has heard where to look first",
+            |_| told.frames.try_recv().is_ok(),
+        );
+        peer.send("halt");
+        eventually("the frame comes, and with it the end", || {
+            let goes_on = event_loop.turn(Some(Duration::ZERO)).unwrap();
+            let came = told.frames.try_recv().is_ok();
+            assert_eq!(goes_on, !came, "{idle:?}");
+            came
+        });
+    }
+}
+
+#[test]
 fn a_turn_that_a_handler_holds_up_is_reported() {
     let (handler, told) = tell(|_, _: &[u8], _: &Handle| {
         thread::sleep(quorum_cnx::limits::SLOW_TURN + Duration::from_millis(1));

@@ -276,7 +276,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// How long a turn may wait at most until something is due; `None`: for ever.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
-        if self.crowded || !self.busy.is_empty() || self.doors.knocked().next().is_some() {
+        if self.crowded || self.has_more() {
             return Some(Duration::ZERO);
         }
         let deadlines = [
@@ -319,6 +319,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if let Err(error) = self.nap(timeout) {
             self.handle.shared().end(Life::Died);
             return Err(error);
+        }
+        // Others may be ready as well.
+        self.crowded = self.hot_turns > 0 || self.ready.len() >= EVENTS_PER_TURN;
+        if self.is_done() {
+            self.handle.shared().counters.turns.add(1);
+            self.turning = false;
+            return Ok(true);
         }
         let now = self.net.now();
 
@@ -401,6 +408,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             if let Some(reason) = self.pump(key) {
                 let now = self.net.now();
                 self.end(key, reason, now);
+                self.hot = None;
             } else if self.hot.is_none() {
                 continue;
             }
@@ -411,8 +419,21 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         false
     }
 
+    /// Whether the turn has brought frames of the hot link, and knows of nothing else to do. The answer of an application that
+    /// turns the loop waits for the end of the turn, so that the rest of it, and even a look at the clock, would be felt.
+    fn is_done(&self) -> bool {
+        self.hot_turns > 0
+            && self.hot.is_some()
+            && !self.has_more()
+            && !self.handle.shared().bell.is_rung()
+    }
+
+    /// Whether a link or a listening socket is known to hold more than was taken.
+    fn has_more(&self) -> bool {
+        !self.busy.is_empty() || self.doors.knocked().next().is_some()
+    }
+
     fn note(&mut self) {
-        self.crowded = self.hot_turns > 0 || self.ready.len() >= EVENTS_PER_TURN;
         self.woken = false;
         for ready in self.ready.drain(..) {
             let Ready::Link {
