@@ -1,20 +1,21 @@
 //! Received messages on their way through the inbox: as they were read, a burst of one peer at a time.
 //!
-//! Small payloads of a burst stand one behind the other in one buffer, so that handing them over costs a copy each, not an
+//! Small payloads of a burst stand one behind the other in few buffers, so that handing them over costs a copy each, not an
 //! allocation.
 
 use std::{
     collections::{VecDeque, vec_deque},
     fmt, mem,
+    sync::Arc,
 };
 
 use bytes::{Buf as _, Bytes};
 
 use crate::{
-    handler::Message,
-    limits::{PREFIX_BYTES, WHOLE_FRAME_BYTES},
-    proto::Sid,
-    share::Parcel,
+    handler::{Frame, Message},
+    limits::{INBOX_RUN_BYTES, PREFIX_BYTES, STAGE_BYTES, WHOLE_FRAME_BYTES},
+    proto::{Payload, Sid},
+    share::{Parcel, Spares},
 };
 
 /// Messages of one peer that came together.
@@ -22,17 +23,18 @@ use crate::{
 pub(crate) struct Burst {
     from: Sid,
     form: Form,
-    /// One payload, or several, each behind its length.
     bytes: Bytes,
     messages: usize,
+    /// So many bytes are kept from being freed by each payload that is taken out.
+    held: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Form {
     /// One payload as it is.
     Whole,
-    /// So many bytes are kept from being freed by each payload that is taken out.
-    Run { held: usize },
+    /// Several, or one, each behind its length.
+    Run,
 }
 
 impl Burst {
@@ -40,9 +42,23 @@ impl Burst {
         Self {
             from,
             form: Form::Whole,
+            held: payload.len(),
             bytes: payload,
             messages: 1,
         }
+    }
+
+    /// Its buffer, empty, if that is worth keeping and nobody holds a part of it.
+    fn into_spare(self) -> Option<Vec<u8>> {
+        let is_useful = |bytes| (WHOLE_FRAME_BYTES..=STAGE_BYTES).contains(&bytes);
+        if !is_useful(self.held) {
+            return None;
+        }
+        let mut bytes = self.bytes;
+        bytes.advance(bytes.len());
+        // Nothing is left to be copied.
+        let buffer = Vec::from(bytes);
+        is_useful(buffer.capacity()).then_some(buffer)
     }
 }
 
@@ -55,18 +71,21 @@ impl Parcel for Burst {
 
     fn take(&mut self) -> Taken {
         self.messages -= 1;
-        let (payload, held) = match self.form {
-            Form::Whole => (mem::take(&mut self.bytes), 0),
-            Form::Run { held } => {
+        let payload = match self.form {
+            Form::Whole => mem::take(&mut self.bytes),
+            Form::Run => {
                 let len = self.bytes.get_u32() as usize;
-                (self.bytes.split_to(len), held)
+                self.bytes.split_to(len)
             }
         };
         let message = Message {
             from: self.from,
             payload,
         };
-        Taken { message, held }
+        Taken {
+            message,
+            held: self.held,
+        }
     }
 
     fn shed(&mut self, messages: usize) {
@@ -78,10 +97,7 @@ impl Parcel for Burst {
     }
 
     fn held(&self) -> usize {
-        match self.form {
-            Form::Whole => self.bytes.len(),
-            Form::Run { held } => held,
-        }
+        self.held
     }
 }
 
@@ -105,31 +121,50 @@ impl Taken {
 }
 
 /// Puts bursts together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Packer {
     run: Vec<u8>,
     messages: usize,
     bursts: Vec<Burst>,
+    spares: Arc<Spares>,
 }
 
 impl Packer {
-    /// Adds a payload by a copy.
-    pub(crate) fn copy(&mut self, payload: &[u8]) {
-        self.run.reserve(PREFIX_BYTES + payload.len());
-        let len = u32::try_from(payload.len()).expect("a frame is at most 512 KiB long");
-        self.run.extend_from_slice(&len.to_be_bytes());
-        self.run.extend_from_slice(payload);
-        self.messages += 1;
+    pub(crate) fn new(spares: Arc<Spares>) -> Self {
+        Self {
+            run: Vec::new(),
+            messages: 0,
+            bursts: Vec::new(),
+            spares,
+        }
     }
 
-    /// Adds a payload that has a buffer of its own, which is kept if it is large.
-    pub(crate) fn add(&mut self, from: Sid, payload: Bytes) {
-        if payload.len() < WHOLE_FRAME_BYTES {
-            self.copy(&payload);
-        } else {
+    /// Adds a payload: by a copy if it is small, else in a buffer of its own.
+    pub(crate) fn add(&mut self, from: Sid, frame: Frame<'_>) {
+        if frame.len() >= WHOLE_FRAME_BYTES {
             self.seal(from);
-            self.bursts.push(Burst::whole(from, payload));
+            let burst = match frame.0 {
+                Payload::Borrowed(slice) => {
+                    let mut buffer = self.spares.take(slice.len());
+                    buffer.extend_from_slice(slice);
+                    Burst {
+                        held: buffer.capacity(),
+                        ..Burst::whole(from, buffer.into())
+                    }
+                }
+                Payload::Owned(bytes) => Burst::whole(from, bytes),
+            };
+            self.bursts.push(burst);
+            return;
         }
+        let len = self.run.len() + PREFIX_BYTES + frame.len();
+        if len > self.run.capacity() {
+            self.make_room(from, len);
+        }
+        let len = u32::try_from(frame.len()).expect("a frame is at most 512 KiB long");
+        self.run.extend_from_slice(&len.to_be_bytes());
+        self.run.extend_from_slice(&frame);
+        self.messages += 1;
     }
 
     /// All that was added came from this peer.
@@ -138,14 +173,28 @@ impl Packer {
         self.bursts.drain(..)
     }
 
+    /// The run is to become this long.
+    fn make_room(&mut self, from: Sid, len: usize) {
+        if len <= WHOLE_FRAME_BYTES {
+            // Perhaps this is all: what holds the message must not be much larger.
+            self.run.reserve(len - self.run.len());
+            return;
+        }
+        if len > INBOX_RUN_BYTES {
+            self.seal(from);
+        }
+        let mut room = self.spares.take(INBOX_RUN_BYTES);
+        room.append(&mut self.run);
+        self.run = room;
+    }
+
     fn seal(&mut self, from: Sid) {
         if self.messages > 0 {
             let run = mem::take(&mut self.run);
             self.bursts.push(Burst {
                 from,
-                form: Form::Run {
-                    held: run.capacity(),
-                },
+                form: Form::Run,
+                held: run.capacity(),
                 bytes: run.into(),
                 messages: mem::take(&mut self.messages),
             });
@@ -202,12 +251,13 @@ impl Batch {
         }
     }
 
-    /// Fills it anew.
+    /// Fills it anew, and leaves the buffers that it had to others.
     pub(crate) fn fill<E>(
         &mut self,
+        spares: &Spares,
         fill: impl FnOnce(&mut VecDeque<Burst>) -> Result<usize, E>,
     ) -> Result<usize, E> {
-        self.bursts.clear();
+        spares.give(self.bursts.drain(..).filter_map(Burst::into_spare));
         self.messages = 0;
         self.messages = fill(&mut self.bursts)?;
         Ok(self.messages)
@@ -297,43 +347,105 @@ impl<T> Parcel for Single<T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::limits::INBOX_SPARE_BYTES;
+
+    fn spares() -> Arc<Spares> {
+        Arc::new(Spares::new(INBOX_SPARE_BYTES))
+    }
 
     fn texts(batch: &Batch) -> Vec<(i64, &[u8])> {
         batch.iter().map(|(sid, bytes)| (sid.0, bytes)).collect()
     }
 
-    fn packed(add: impl FnOnce(&mut Packer)) -> Vec<Burst> {
-        let mut packer = Packer::default();
-        add(&mut packer);
+    /// What came of one peer.
+    fn packed(payloads: &[&[u8]]) -> Vec<Burst> {
+        let mut packer = Packer::new(spares());
+        for payload in payloads {
+            packer.add(Sid(1), Frame(Payload::Borrowed(payload)));
+        }
         packer.pack(Sid(1)).collect()
+    }
+
+    fn fill(batch: &mut Batch, spares: &Spares, bursts: Vec<Burst>) {
+        let messages = bursts.iter().map(Burst::items).sum();
+        let filled = batch.fill(spares, |into| {
+            into.extend(bursts);
+            Ok::<_, ()>(messages)
+        });
+        assert_eq!((filled, batch.len()), (Ok(messages), messages));
+    }
+
+    fn batch_of(bursts: Vec<Burst>) -> Batch {
+        let mut batch = Batch::new();
+        fill(&mut batch, &spares(), bursts);
+        batch
     }
 
     #[test]
     fn a_batch_has_the_messages_in_the_order_in_which_they_came() {
-        let large = Bytes::from(vec![3; WHOLE_FRAME_BYTES]);
-        let mut bursts = packed(|packer| {
-            packer.copy(b"a");
-            packer.add(Sid(1), Bytes::from_static(b"bc"));
-            packer.add(Sid(1), large.clone());
-            packer.copy(b"d");
-        });
+        let large = [3; WHOLE_FRAME_BYTES];
+        let mut bursts = packed(&[b"a", b"bc", &large, b"d"]);
         bursts.push(Burst::whole(Sid(2), Bytes::from_static(b"e")));
-        let mut batch = Batch::new();
-        let filled = batch.fill(|into| {
-            into.extend(bursts);
-            Ok::<_, ()>(5)
-        });
-        assert_eq!((filled, batch.len()), (Ok(5), 5));
+        let mut batch = batch_of(bursts);
         let expected: [(i64, &[u8]); 5] =
             [(1, b"a"), (1, b"bc"), (1, &large), (1, b"d"), (2, b"e")];
         assert_eq!(texts(&batch), expected);
-        assert_eq!(batch.fill(|_| Err(())), Err(()));
+        assert_eq!(batch.fill(&spares(), |_| Err(())), Err(()));
         assert!(batch.is_empty() && texts(&batch).is_empty());
     }
 
     #[test]
+    fn what_waits_holds_little_more_than_its_bytes() {
+        let mixed = [1, 100, 5000, WHOLE_FRAME_BYTES - 1, WHOLE_FRAME_BYTES].repeat(20);
+        let alike = [5000; 50];
+        let lens = mixed.iter().chain(&alike).zip(0..);
+        let payloads: Vec<_> = lens.map(|(len, n)| vec![n; *len]).collect();
+        let slices: Vec<_> = payloads.iter().map(Vec::as_slice).collect();
+        let bursts = packed(&slices);
+        let held: usize = bursts.iter().map(Burst::held).sum();
+        let bytes: usize = payloads.iter().map(Vec::len).sum();
+        assert!(held < 2 * bytes, "{held} for {bytes}");
+        assert!(
+            bursts
+                .iter()
+                .all(|burst| burst.held() <= 2 * INBOX_RUN_BYTES)
+        );
+        let batch = batch_of(bursts);
+        assert!(batch.iter().map(|(_, payload)| payload).eq(slices));
+    }
+
+    #[test]
+    fn buffers_go_round() {
+        // No others have just so much room.
+        let rooms = [INBOX_RUN_BYTES + 1, 100_001];
+        let spares = spares();
+        spares.give(rooms.map(Vec::with_capacity));
+        let mut packer = Packer::new(Arc::clone(&spares));
+        let mut batch = Batch::new();
+        for _ in 0..3 {
+            for payload in [vec![1; 10_000], vec![2; 10_000], vec![3; 100_000]] {
+                packer.add(Sid(1), Frame(Payload::Borrowed(&payload)));
+            }
+            let bursts: Vec<_> = packer.pack(Sid(1)).collect();
+            let held: Vec<_> = bursts.iter().map(Burst::held).collect();
+            assert_eq!(held, rooms);
+            fill(&mut batch, &spares, bursts);
+            // Replaced by a small message, which needs none.
+            fill(&mut batch, &spares, packed(&[b"small"]));
+        }
+        // One that somebody holds, as who sends to himself may, and one that is larger than any that will be copied.
+        let ours = Bytes::from(vec![4; 100_000]);
+        let payloads = [ours.clone(), vec![5; STAGE_BYTES + 1].into()];
+        let bursts = payloads.map(|payload| Burst::whole(Sid(1), payload));
+        fill(&mut batch, &spares, bursts.into());
+        fill(&mut batch, &spares, Vec::new());
+        assert_eq!(spares.rooms(), rooms);
+        assert!(ours.iter().all(|byte| *byte == 4));
+    }
+
+    #[test]
     fn a_burst_sheds_its_oldest() {
-        let mut bursts = packed(|packer| b"abc".chunks(1).for_each(|text| packer.copy(text)));
+        let mut bursts = packed(&[b"a", b"b", b"c"]);
         let burst = &mut bursts[0];
         burst.shed(2);
         assert_eq!(burst.items(), 1);
@@ -343,10 +455,7 @@ mod tests {
 
     #[test]
     fn a_small_message_does_not_hold_its_burst() {
-        let mut bursts = packed(|packer| {
-            packer.copy(b"small");
-            packer.copy(&[1; 1000]);
-        });
+        let mut bursts = packed(&[b"small", &[1; 1000]]);
         let run = bursts[0].bytes.clone();
         let small = bursts[0].take().into_message().payload;
         let large = bursts[0].take().into_message().payload;

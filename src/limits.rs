@@ -74,9 +74,17 @@ pub const QUEUE_BYTES: usize = 1 << 20;
 /// the next frame writes it; before, the loop is asked to.
 pub const QUEUE_RUN_BYTES: usize = 128 << 10;
 
-/// From this length on a frame is not copied into a queue: copying it would cost more than a buffer of its own in
-/// `writev(2)`.
+/// From this length on a frame has a buffer of its own, in a queue and in the inbox: copying it to others would cost more
+/// than that, one more for `writev(2)` for instance.
 pub const WHOLE_FRAME_BYTES: usize = 16 << 10;
+
+/// Received frames that are shorter stand together on their way through the inbox: in buffers of this size, if many come at
+/// a time.
+pub const INBOX_RUN_BYTES: usize = 40 << 10;
+
+/// What [`recv_all`](crate::CnxManager::recv_all) keeps of the buffers that it finds in a batch, for those who come next: as
+/// much as the loop may fill while the application is at what it filled before.
+pub const INBOX_SPARE_BYTES: usize = 1 << 20;
 
 /// First ceiling of the time a peer is left alone after a failed attempt.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -167,6 +175,10 @@ const _: () = assert!(
 const _: () = assert!(
     INBOX_FRAMES * (FRAME_BYTES_MAX + PREFIX_BYTES) < INBOX_BYTES,
     "with the defaults the count alone decides"
+);
+const _: () = assert!(
+    INBOX_RUN_BYTES >= 2 * (WHOLE_FRAME_BYTES + PREFIX_BYTES),
+    "a buffer is left for the next one when it is half full at least"
 );
 const _: () = assert!(
     STAGE_BYTES > HELLO_READ_BYTES && HELLO_READ_BYTES > CHALLENGE_BYTES_MAX,

@@ -17,9 +17,9 @@ use crate::{
     driver::EventLoop,
     error::{RecvError, SendError},
     handler::{Event, Frame, Handler, Message},
-    limits::EVENTS_MAX,
-    proto::{Payload, Sid},
-    share::{Inbox, Nothing, Parcel, Room, Wait},
+    limits::{EVENTS_MAX, INBOX_SPARE_BYTES},
+    proto::Sid,
+    share::{Inbox, Nothing, Parcel, Room, Spares, Wait},
     shared::{Life, Listening, Shared, asked},
     stats::{Queue, Stats},
 };
@@ -224,6 +224,8 @@ pub struct CnxManager {
     handle: Handle,
     events: Events,
     idle: Idle,
+    /// Of batches, for bursts.
+    spares: Arc<Spares>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -243,9 +245,10 @@ impl CnxManager {
             bytes: usize::MAX,
         })));
         let idle = config.knobs.idle;
+        let spares = Arc::new(Spares::new(INBOX_SPARE_BYTES));
         let handler = Post {
             inbox: Arc::clone(&inbox),
-            packer: Packer::default(),
+            packer: Packer::new(Arc::clone(&spares)),
             from: None,
             spins: idle != Idle::Block,
             events: events.clone(),
@@ -262,6 +265,7 @@ impl CnxManager {
             handle,
             events,
             idle,
+            spares,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -339,7 +343,7 @@ impl CnxManager {
 
     fn take_all(&self, batch: &mut Batch, wait: Wait) -> Result<usize, RecvError> {
         let inbox = &self.handle.shared.inbox;
-        batch.fill(|bursts| {
+        batch.fill(&self.spares, |bursts| {
             spin_and_wait(inbox, self.idle, wait, |wait| inbox.pop_all(bursts, wait))
         })
     }
@@ -445,10 +449,7 @@ struct Post {
 impl Handler for Post {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
         self.from = Some(from);
-        match frame.0 {
-            Payload::Borrowed(slice) => self.packer.copy(slice),
-            Payload::Owned(bytes) => self.packer.add(from, bytes),
-        }
+        self.packer.add(from, frame);
     }
 
     fn on_burst_end(&mut self, _: &Handle) {

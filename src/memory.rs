@@ -5,14 +5,14 @@
 use crate::{
     config::{Config, Outbox, Unknown},
     limits::{
-        ACCEPTS_PER_TURN, EVENTS_MAX, FRAME_BYTES_MAX, LOOKUPS_WAITING_MAX, QUEUE_RUN_BYTES,
-        STAGE_BYTES, TURN_BYTES,
+        ACCEPTS_PER_TURN, EVENTS_MAX, FRAME_BYTES_MAX, INBOX_SPARE_BYTES, LOOKUPS_WAITING_MAX,
+        QUEUE_RUN_BYTES, STAGE_BYTES, TURN_BYTES,
     },
     proto::ADDRESSES_MAX,
 };
 
-/// The loop itself: the read buffer, and what one turn takes out of it on its way to the inbox.
-const LOOP_BYTES: usize = 4 << 20;
+/// The loop itself: the read buffer, what one turn takes out of it on its way to the inbox, and buffers to spare for that.
+const LOOP_BYTES: usize = 5 << 20;
 
 /// An event that waits, its names included.
 const EVENT_BYTES: usize = 5 << 9;
@@ -20,8 +20,7 @@ const EVENT_BYTES: usize = 5 << 9;
 /// The place of a message in the inbox.
 const PLACE_BYTES: usize = 256;
 
-/// Messages that were read in one go are kept in one buffer until the last of them is gone: the oldest of these may hold
-/// many that are gone already.
+/// What was read in one go, in buffers that are up to half empty.
 const BURST_BYTES: usize = 1 << 20;
 
 /// What the tables say about one peer.
@@ -45,10 +44,10 @@ const RUNS: usize = 4;
 
 const _: () = assert!(
     BURST_BYTES >= 2 * (TURN_BYTES + STAGE_BYTES),
-    "a buffer that grows doubles, and a turn may end with a full read"
+    "a turn may end with a full read"
 );
 const _: () = assert!(
-    LOOP_BYTES >= STAGE_BYTES + 2 * BURST_BYTES + 2 * FRAME_BYTES_MAX,
+    LOOP_BYTES >= STAGE_BYTES + 2 * BURST_BYTES + 2 * FRAME_BYTES_MAX + INBOX_SPARE_BYTES,
     "a burst is handed over while another goes, and a frame moves while it grows"
 );
 
@@ -58,7 +57,7 @@ impl Config {
     ///
     /// | for each | at most |
     /// |---|---|
-    /// | server: the loop, with its read buffer of 256 KiB and what it reads in a turn | 4 MiB |
+    /// | server: the loop, with its read buffer of 256 KiB, what it reads in a turn, and 1 MiB of buffers to spare | 5 MiB |
     /// | server: events that wait, [1024](crate::limits::EVENTS_MAX) of 2.5 KiB | 2.5 MiB |
     /// | server: received messages that wait, the smaller of [`inbox_bytes`](crate::ConfigBuilder::inbox_bytes) and [`inbox_frames`](crate::ConfigBuilder::inbox_frames) x 512 KiB; one burst | that + 1 MiB |
     /// | place in the inbox, [`inbox_frames`](crate::ConfigBuilder::inbox_frames) | 256 B |
@@ -95,8 +94,8 @@ impl Config {
     ///     (1..=3).fold(builder, |builder, n| builder.server(Sid(n), format!("zk{n}:3888")))
     /// };
     /// // Mostly the inbox; and what 64 observers could make it hold.
-    /// assert_eq!(servers(0).build()?.max_memory() >> 20, 63);
-    /// assert_eq!(servers(64).build()?.max_memory() >> 20, 191);
+    /// assert_eq!(servers(0).build()?.max_memory() >> 20, 64);
+    /// assert_eq!(servers(64).build()?.max_memory() >> 20, 192);
     /// # Ok::<(), quorum_cnx::ConfigError>(())
     /// ```
     #[must_use]

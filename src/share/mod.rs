@@ -1,4 +1,5 @@
-//! What more than one thread touches: the outbox of each peer, the doorbell of the loop, the inbox.
+//! What more than one thread touches: the outbox of each peer, the doorbell of the loop, the inbox, buffers to
+//! spare.
 //!
 //! Nothing here knows sids, rules or the operating system. Each type hides one mutex or one flag, is used through `&self`,
 //! and is model-checked with loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
@@ -11,11 +12,13 @@ mod outbox;
 mod pen;
 mod queue;
 mod slot;
+mod spares;
 
 pub(crate) use doorbell::{Doorbell, Notes};
 pub(crate) use inbox::{Inbox, Nothing, Parcel, Room, Wait};
 pub use outbox::Wire;
 pub(crate) use outbox::{Ask, Outbox, Put, Tally};
+pub(crate) use spares::Spares;
 
 /// The primitives of `std`, or loom's models of them.
 mod sync {
