@@ -183,6 +183,7 @@ fn growth(have: usize, len: usize) -> usize {
     (len - have).min(GROW_BYTES.max(have))
 }
 
+#[inline]
 fn length(prefix: [u8; PREFIX_BYTES]) -> Result<usize, BadLength> {
     let claimed = i32::from_be_bytes(prefix);
     match usize::try_from(claimed) {
