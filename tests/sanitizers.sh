@@ -33,7 +33,7 @@ miri() {
     # No threads here, so that one schedule is all of them. What cuts hundreds of kilobytes into pieces would take hours.
     env CARGO_TARGET_DIR=target/miri PROPTEST_CASES=2 MIRIFLAGS="$flags" \
         timeout 3600 cargo +nightly miri test --lib -- \
-        proto:: --skip any_splitting_gives --skip a_frame_that_came_in_pieces --skip frames_of_every_length
+        proto:: batch:: --skip any_splitting_gives --skip a_frame_that_came_in_pieces --skip frames_of_every_length
 }
 
 # Everything is built anew, the standard library too: what is not instrumented looks like a race.

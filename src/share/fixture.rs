@@ -59,9 +59,11 @@ impl Wire for Pipe {
 }
 
 /// A socket whose far end is gone.
+#[cfg(not(loom))]
 #[derive(Debug)]
 pub(super) struct Cut;
 
+#[cfg(not(loom))]
 impl Wire for Cut {
     fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
         Err(io::ErrorKind::ConnectionReset.into())
@@ -69,9 +71,11 @@ impl Wire for Cut {
 }
 
 /// A socket that takes nothing, and does not say why.
+#[cfg(not(loom))]
 #[derive(Debug)]
 pub(super) struct Stuck;
 
+#[cfg(not(loom))]
 impl Wire for Stuck {
     fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
         Ok(0)

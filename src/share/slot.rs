@@ -231,8 +231,6 @@ impl Load for Begun {
 mod loom_tests {
     use loom::{sync::Arc as LoomArc, thread};
 
-    use std::sync::Arc;
-
     use super::{super::fixture::*, *};
 
     #[test]

@@ -53,11 +53,32 @@ impl Spares {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 impl Spares {
     /// What each has room for.
     pub(crate) fn rooms(&self) -> Vec<usize> {
         lock(&self.buffers).iter().map(Vec::capacity).collect()
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+
+    #[test]
+    fn loom_a_spare_buffer_goes_to_one() {
+        loom::model(|| {
+            let spares = Arc::new(Spares::new(100));
+            let other = {
+                let spares = Arc::clone(&spares);
+                thread::spawn(move || spares.take(10).capacity())
+            };
+            spares.give([Vec::with_capacity(15)]);
+            let rooms = [spares.take(10).capacity(), other.join().unwrap()];
+            assert!(rooms == [15, 10] || rooms == [10, 15], "{rooms:?}");
+        });
     }
 }
 
