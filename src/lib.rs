@@ -124,6 +124,10 @@
 //!   who flood the port are busy, too. A real-time policy (`chrt --fifo`) or processors of its own keep others away.
 //! - Say [`congestion_control("reno")`](ConfigBuilder::congestion_control) where the system paces (`bbr`).
 //!
+//! Where megabytes count, [`Outbox::Queue`], [`to_send_all`](Handle::to_send_all), a [`Handler`] or
+//! [`recv_all`](CnxManager::recv_all). Frames of [16 KiB](limits::WHOLE_FRAME_BYTES) and more that an application keeps for a
+//! while are faster with an allocator that does not give them back to the kernel.
+//!
 //! # Platforms
 //!
 //! Linux, where all of it is tested, and macOS, where a part is; Android, FreeBSD, NetBSD and DragonFly

@@ -304,7 +304,8 @@ impl CnxManager {
     }
 
     /// Takes all received messages at once, in place of those in `batch`; waits for at least one. Returns their number.
-    /// Where many come, this is much faster than one by one.
+    /// Where many come, this is much faster than one by one, most of all with the same `batch` again and again: what it holds
+    /// is given back to the loop to be filled anew.
     ///
     /// # Errors
     ///
