@@ -26,6 +26,8 @@ pub(crate) enum How {
     Block,
     /// It asks again and again.
     Spin,
+    /// It asks again and again, and a readiness queue watches its socket, too, as that of an event loop does.
+    Watch,
     /// One blocking write for each frame.
     Write,
     /// Many frames that were encoded before, in one write, and nobody ever sleeps.
@@ -49,9 +51,10 @@ const WAYS: [(Way, &str); 5] = [
     (Way::Idle, "idle"),
 ];
 
-const HOWS: [(How, &str); 5] = [
+const HOWS: [(How, &str); 6] = [
     (How::Block, "block"),
     (How::Spin, "spin"),
+    (How::Watch, "watch"),
     (How::Write, "write"),
     (How::Chunks, "chunks"),
     (How::Connect, "connect"),

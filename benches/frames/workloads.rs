@@ -120,9 +120,12 @@ impl Workload {
         let both = |way| [variant(way, How::Block), variant(way, How::Spin)];
         let write = variant(Way::Raw, How::Write);
         match self {
-            Self::Latency => [Way::Raw, Way::Handler, Way::Loop, Way::Inbox]
-                .map(both)
-                .concat(),
+            Self::Latency => [
+                both(Way::Raw).to_vec(),
+                vec![variant(Way::Raw, How::Watch)],
+                [Way::Handler, Way::Loop, Way::Inbox].map(both).concat(),
+            ]
+            .concat(),
             Self::Latest | Self::Lossless => {
                 [vec![write], [Way::Handler, Way::Inbox].map(both).concat()].concat()
             }
@@ -159,6 +162,9 @@ impl Workload {
         let how = match self {
             Self::Latency | Self::Many => match of {
                 Some(Variant { way: Way::Idle, .. }) => return None,
+                Some(Variant {
+                    how: How::Watch, ..
+                }) => How::Spin,
                 Some(Variant { how, .. }) => how,
                 None => How::Block,
             },

@@ -82,7 +82,7 @@ fn chosen(plan: &Plan) -> Vec<(Cell, Vec<Participant>)> {
         {
             continue;
         }
-        let spins = |how: How| matches!(how, How::Spin | How::Chunks);
+        let spins = |how: How| matches!(how, How::Spin | How::Watch | How::Chunks);
         let blocks = |who: &&Participant| who.variant().is_some_and(|it| !spins(it.how));
         chosen.push((*cell, participants.iter().filter(blocks).cloned().collect()));
     }

@@ -12,7 +12,11 @@ use super::{
     rounds::{Measured, Results, Series},
     table::size,
 };
-use crate::{failure::While, variants::Way, workloads::Workload};
+use crate::{
+    failure::While,
+    variants::{How, Variant, Way},
+    workloads::Workload,
+};
 
 /// Whose fastest round trip takes longer is told, and not drawn.
 const TOO_SLOW_US: f64 = 10_000.0;
@@ -60,9 +64,10 @@ fn latency(measured: &Measured) -> Chart {
     let mut lines = Vec::new();
     let mut title = format!("Round trip of {}", size(measured.cell.size));
     for series in &measured.series {
-        let way = series.who.variant().map(|variant| variant.way);
-        // The loop in the application's hands is nearly the same line as the handler.
-        let Some(points) = typical(series).filter(|_| way != Some(Way::Loop)) else {
+        // Nearly the same lines as the handler and the bare socket that spins.
+        let is_alike = |one: Variant| one.way == Way::Loop || one.how == How::Watch;
+        let is_alike = series.who.variant().is_some_and(is_alike);
+        let Some(points) = typical(series).filter(|_| !is_alike) else {
             continue;
         };
         let fastest = points.first().map_or(0.0, |(_, us)| *us);

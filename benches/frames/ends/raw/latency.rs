@@ -10,8 +10,11 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::link::{Hangup, Spinner, dial, listen, take};
-use crate::ends::{Control, Task, payload::frame, times::Times, trips, workers::Workers};
+use super::link::{Hangup, Spinner, Watched, dial, listen, take};
+use crate::{
+    ends::{Control, Task, payload::frame, times::Times, trips, workers::Workers},
+    variants::How,
+};
 
 /// Who dials says this number.
 const DRIVER: u64 = 2;
@@ -23,7 +26,11 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
     workers.spawn("echo", move || {
         let (stream, _) = take(&owned, &listener)?;
         connected.store(true, Ordering::Release);
-        echo(Spinner::new(stream, owned.spins())?, owned.bytes())
+        let bytes = owned.bytes();
+        match owned.variant.how {
+            How::Watch => echo(Watched::new(stream)?, bytes),
+            how => echo(Spinner::new(stream, how == How::Spin)?, bytes),
+        }
     })?;
     control.ready(at);
     control.measure(&mut workers, || {})?;
@@ -61,9 +68,10 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let _hangup = Hangup(stream.try_clone()?);
     let times = Arc::new(Times::default());
     let mut workers = Workers::default();
-    let (recording, bytes, spins) = (Arc::clone(&times), task.bytes(), task.spins());
-    workers.spawn("ping", move || {
-        ping(Spinner::new(stream, spins)?, bytes, &recording)
+    let (recording, bytes, how) = (Arc::clone(&times), task.bytes(), task.variant.how);
+    workers.spawn("ping", move || match how {
+        How::Watch => ping(Watched::new(stream)?, bytes, &recording),
+        how => ping(Spinner::new(stream, how == How::Spin)?, bytes, &recording),
     })?;
     trips::measure(control, &mut workers, &times, at)
 }

@@ -5,10 +5,13 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
     thread,
     time::Duration,
 };
 
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use quorum_cnx::limits;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::{
@@ -101,19 +104,30 @@ impl Spinner {
         Ok(Self(stream))
     }
 
-    fn again<T>(mut once: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        let mut tries = 0;
-        loop {
-            match once() {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    tries += 1;
-                    if tries % TRIES_PER_YIELD == 0 {
-                        thread::yield_now();
-                    }
+    fn again<T>(once: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        again(once, TRIES_PER_YIELD, || Ok(()))
+    }
+}
+
+/// Tries until it need not wait. After so many tries in vain it does what is to be done between, and offers the processor to
+/// others.
+fn again<T>(
+    mut once: impl FnMut() -> io::Result<T>,
+    tries_max: u32,
+    mut between: impl FnMut() -> io::Result<()>,
+) -> io::Result<T> {
+    let mut tries = 0;
+    loop {
+        match once() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                tries += 1;
+                if tries % tries_max == 0 {
+                    between()?;
+                    thread::yield_now();
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                other => return other,
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
         }
     }
 }
@@ -127,6 +141,56 @@ impl Read for Spinner {
 impl Write for Spinner {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Self::again(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same, spinning, and a readiness queue watches it, as it must for a loop that serves more than one: what that costs when
+/// nothing else is done. It is asked as often as the library asks it.
+pub(crate) struct Watched {
+    stream: TcpStream,
+    poll: Poll,
+    events: Events,
+}
+
+impl Watched {
+    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        let poll = Poll::new()?;
+        poll.registry().register(
+            &mut SourceFd(&stream.as_raw_fd()),
+            Token(0),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        Ok(Self {
+            stream,
+            poll,
+            events: Events::with_capacity(limits::EVENTS_PER_TURN),
+        })
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Self {
+            stream,
+            poll,
+            events,
+        } = self;
+        again(
+            || stream.read(buffer),
+            limits::HOT_READS as u32,
+            || poll.poll(events, Some(Duration::ZERO)),
+        )
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Spinner::again(|| self.stream.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
