@@ -125,8 +125,8 @@
 //! - Say [`congestion_control("reno")`](ConfigBuilder::congestion_control) where the system paces (`bbr`).
 //!
 //! Where megabytes count, [`Outbox::Queue`], [`to_send_all`](Handle::to_send_all), a [`Handler`] or
-//! [`recv_all`](CnxManager::recv_all). Frames of [16 KiB](limits::WHOLE_FRAME_BYTES) and more that an application keeps for a
-//! while are faster with an allocator that does not give them back to the kernel.
+//! [`recv_all`](CnxManager::recv_all). Frames of hundreds of KiB come through the inbox by half faster with an allocator that
+//! does not give large buffers back to the kernel at once.
 //!
 //! # Platforms
 //!
