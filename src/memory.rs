@@ -20,7 +20,7 @@ const EVENT_BYTES: usize = 5 << 9;
 /// The place of a message in the inbox.
 const PLACE_BYTES: usize = 256;
 
-/// What was read in one go, in buffers that are up to half empty.
+/// What was read in one go, in buffers that are up to half empty. Spare ones may be larger than that; they count as such.
 const BURST_BYTES: usize = 1 << 20;
 
 /// What the tables say about one peer.

@@ -1585,6 +1585,55 @@ fn a_peer_that_always_has_something_to_say_does_not_keep_a_spinning_loop_from_th
     assert!(turns.is_some(), "it is not heard");
 }
 
+/// Turns a loop that spins until it has heard its peer, and so knows where to look first.
+fn spinning() -> (EventLoop<impl Handler>, Puppet, String, Told, Vacant) {
+    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {});
+    let for_at_most = Duration::from_millis(1);
+    let shape = |builder: ConfigBuilder| builder.idle(Idle::Spin { for_at_most });
+    let (mut event_loop, address, peer_at) = event_loop(handler, shape);
+    let talker = Puppet::say(HOME, &address, &[bare(PEER), frame("first")].concat());
+    turn_until(&mut event_loop, "the peer is heard", |_| {
+        told.frames.try_recv().is_ok()
+    });
+    (event_loop, talker, address, told, peer_at)
+}
+
+#[test]
+fn a_link_that_ends_where_a_spinning_loop_looks_first_is_closed_in_the_same_turn() {
+    let no_length = [0; 4];
+    for last_words in [Vec::new(), [&frame("again")[..], &no_length].concat()] {
+        let (mut event_loop, mut talker, _, told, _peer_at) = spinning();
+        assert_eq!(event_loop.handle().stats().connections, 1);
+        talker.write(&last_words);
+        drop(talker);
+        turn_until(&mut event_loop, "the end is told", |_| {
+            let is_end = |event| matches!(event, Event::Down { .. });
+            told.events.try_iter().any(is_end)
+        });
+        assert_eq!(event_loop.handle().stats().connections, 0);
+    }
+}
+
+#[test]
+fn who_waits_at_the_door_of_a_spinning_loop_is_accepted_turn_by_turn() {
+    let (mut event_loop, mut talker, address, _told, _peer_at) = spinning();
+    let turns = 4;
+    let waiting = turns * quorum_cnx::limits::ACCEPTS_PER_TURN;
+    let _waiting: Vec<_> = (0..waiting).map(|_| Puppet::dial(HOME, &address)).collect();
+    let handle = event_loop.handle().clone();
+    let accepted = || handle.stats().accepted - 1;
+    let mut turn = || {
+        talker.send("again");
+        assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
+    };
+    eventually("the door is looked at", || {
+        turn();
+        accepted() > 0
+    });
+    (1..turns).for_each(|_| turn());
+    assert_eq!(accepted(), waiting as u64);
+}
+
 #[test]
 fn a_knock_says_who_it_is_and_that_this_is_all() {
     let at_peer = listener();

@@ -183,6 +183,7 @@ fn growth(have: usize, len: usize) -> usize {
     (len - have).min(GROW_BYTES.max(have))
 }
 
+// Once a frame, and where the handler's crate is compiled.
 #[inline]
 fn length(prefix: [u8; PREFIX_BYTES]) -> Result<usize, BadLength> {
     let claimed = i32::from_be_bytes(prefix);

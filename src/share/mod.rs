@@ -1,5 +1,4 @@
-//! What more than one thread touches: the outbox of each peer, the doorbell of the loop, the inbox, buffers to
-//! spare.
+//! What more than one thread touches: the outbox of each peer, the doorbell of the loop, the inbox, spare buffers.
 //!
 //! Nothing here knows sids, rules or the operating system. Each type hides one mutex or one flag, is used through `&self`,
 //! and is model-checked with loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.

@@ -1,7 +1,7 @@
 //! Buffers that one thread is done with, for another that fills the next ones.
 //!
-//! Large ones that are freed instead go back to the kernel, which clears them for whoever asks next: of a stream through the
-//! inbox that took half of the time.
+//! Large ones that are freed instead may go back to the kernel, which clears them for whoever asks next: of a stream through
+//! the inbox that took up to half of the time.
 
 use super::sync::{Mutex, lock};
 
@@ -92,6 +92,12 @@ mod tests {
         spares.give([Vec::with_capacity(100), Vec::with_capacity(200)]);
         let rooms = [101, 30, 100, 40].map(|bytes| spares.take(bytes).capacity());
         assert_eq!(rooms, [200, 30, 100, 40]);
+        spares.give([Vec::with_capacity(10), Vec::with_capacity(11)]);
+        assert_eq!(
+            spares.take(10).capacity(),
+            11,
+            "given last, so in the cache"
+        );
     }
 
     #[test]
