@@ -44,7 +44,7 @@ fn measure(run: &Run) -> io::Result<()> {
     } else {
         contenders::find(run.compare.as_deref())?
     };
-    let plan = plan::Plan::new(run, &contenders);
+    let plan = plan::Plan::new(run, &contenders)?;
     let record = machine::Record::new(&plan, congestion, &contenders);
     if !run.test {
         println!("{record}");

@@ -3,7 +3,8 @@
 //! Nothing here is started.
 
 use std::{
-    fmt,
+    collections::BTreeSet,
+    fmt, io,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -12,6 +13,7 @@ use std::{
 use super::contenders::Contender;
 use crate::{
     cli::{Placement, Run},
+    failure::failure,
     variants::{Variant, Way},
     workloads::Workload,
 };
@@ -91,7 +93,10 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(run: &Run, contenders: &[Contender]) -> Self {
+    /// # Errors
+    ///
+    /// When a name is asked for that nobody has.
+    pub(crate) fn new(run: &Run, contenders: &[Contender]) -> io::Result<Self> {
         let (rounds, time_ms, within) = match (run.test, run.quick) {
             (true, _) => (1, 50, 300),
             (false, true) => (1, 100, 50),
@@ -100,10 +105,16 @@ impl Plan {
         let mut cells = Vec::new();
         for workload in all(run) {
             for cell in cells_of(run, workload) {
-                cells.push((cell, participants(run, cell, contenders)));
+                cells.push((cell, everybody(cell, contenders)));
             }
         }
-        Self {
+        for text in &run.variants {
+            check_name(text, &cells)?;
+        }
+        for (_, participants) in &mut cells {
+            participants.retain(|participant| is_wanted(run, participant));
+        }
+        Ok(Self {
             cells,
             rounds: run.rounds.unwrap_or(rounds),
             time: Duration::from_millis(run.time_ms.unwrap_or(time_ms).into()),
@@ -116,7 +127,7 @@ impl Plan {
             traces: !run.no_strace && !run.one_process,
             placement: run.placement,
             can_split: !run.one_process && can_split(),
-        }
+        })
     }
 
     /// How long what has failed is measured when it is tried again.
@@ -197,18 +208,32 @@ fn cells_of(run: &Run, workload: Workload) -> Vec<Cell> {
     cells
 }
 
-fn participants(run: &Run, cell: Cell, contenders: &[Contender]) -> Vec<Participant> {
+fn everybody(cell: Cell, contenders: &[Contender]) -> Vec<Participant> {
     let own = cell.workload.variants().into_iter().map(Participant::Own);
     let others = contenders
         .iter()
         .filter(|contender| contender.takes_part(cell))
         .cloned()
         .map(Participant::Contender);
-    let is_wanted = |participant: &Participant| {
-        let name = participant.name();
-        run.variants.is_empty()
-            || name.starts_with("raw/")
-            || run.variants.iter().any(|text| name.contains(text))
-    };
-    own.chain(others).filter(is_wanted).collect()
+    own.chain(others).collect()
+}
+
+fn is_wanted(run: &Run, participant: &Participant) -> bool {
+    let name = participant.name();
+    run.variants.is_empty()
+        || name.starts_with("raw/")
+        || run.variants.iter().any(|text| name.contains(text))
+}
+
+/// Somebody's name must contain this: minutes of bare sockets alone are not what was meant.
+fn check_name(text: &str, cells: &[(Cell, Vec<Participant>)]) -> io::Result<()> {
+    let participants = cells.iter().flat_map(|(_, participants)| participants);
+    let names: BTreeSet<_> = participants.map(Participant::name).collect();
+    if names.iter().any(|name| name.contains(text)) {
+        return Ok(());
+    }
+    let names = Vec::from_iter(names).join(", ");
+    Err(failure(format!(
+        "--variant {text}: nobody who takes part has such a name; there are {names}"
+    )))
 }
