@@ -16,14 +16,14 @@ step() {
     echo "== $name: done in $((SECONDS - start)) s"
 }
 
-# The network tests need namespaces and what breaks networks and clocks, the mutants patches, the tests of system calls
+# The network tests need namespaces and what breaks networks and clocks, the mutants perl, the tests of system calls
 # strace, the count of instructions valgrind, the interop tests a JDK and ZooKeeper.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     command -v ip >/dev/null || packages+=(iproute2)
     command -v sysctl >/dev/null || packages+=(procps)
-    command -v patch >/dev/null || packages+=(patch)
+    command -v perl >/dev/null || packages+=(perl)
     command -v strace >/dev/null || packages+=(strace)
     command -v nft >/dev/null || packages+=(nftables)
     command -v ethtool >/dev/null || packages+=(ethtool)

@@ -40,22 +40,22 @@ verdict() {
 
 names=("$@")
 if [ ${#names[@]} -eq 0 ]; then
-    for patch in tests/sim/mutants/*.patch; do
-        names+=("$(basename "$patch" .patch)")
+    for mutant in tests/sim/mutants/*.txt; do
+        names+=("$(basename "$mutant" .txt)")
     done
 fi
 for name in "${names[@]}"; do
-    patch=$root/tests/sim/mutants/$name.patch start=$SECONDS
-    what=$(head -n 1 "$patch")
+    mutant=$root/tests/sim/mutants/$name.txt start=$SECONDS
+    what=$(head -n 1 "$mutant")
     restore
-    if ! (cd "$tree" && patch --quiet --strip=1 --fuzz=0 <"$patch" >/dev/null); then
+    if ! (cd "$tree" && perl "$root/tests/sim/mutate.pl" "$mutant"); then
         verdict "$name" 'CANNOT BE MADE' 0 "$what"
         failures=$((failures + 1))
         continue
     fi
     status=0
     # Some are seen late, and are not looked for in the seeds before.
-    first=$(sed -n 's/^Not seen before seed \([0-9]*\)\.$/\1/p' "$patch")
+    first=$(sed -n 's/^Not seen before seed \([0-9]*\)\.$/\1/p' "$mutant")
     output=$(simulate "${first:-0}") || status=$?
     found=$(sed -n 's/^seed \([0-9]*\): \(P[0-9]\|panic\|determinism\): .*/\2 in seed \1/p' <<<"$output" | tail -n 1)
     if [ -n "$found" ]; then

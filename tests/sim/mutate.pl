@@ -1,0 +1,28 @@
+# Makes one mutant: `perl mutate.pl MUTANT` in the copy of the tree.
+#
+# A mutant file says what is wrong with the mutant, and then, once or more: the file to change, `<<<`, the text to find,
+# `===`, the text to put in its place, `>>>`. White space does not count in a search, so that a mutant survives every
+# formatting; the text must stand in its file exactly once.
+use strict;
+use warnings;
+
+my ($mutant) = @ARGV;
+local $/;
+open my $in, '<', $mutant or die "$mutant: $!\n";
+my $text = <$in>;
+my $edits = 0;
+while ($text =~ /^(\S+)\n<<<\n(.*?)\n===\n(.*?)\n?>>>$/gms) {
+    my ($path, $old, $new) = ($1, $2, $3);
+    $old =~ s/\s+//g;
+    my $pattern = join '\s*', map { quotemeta } split //, $old;
+    open my $source, '<', $path or die "$path: $!\n";
+    my $code = <$source>;
+    my $found = () = $code =~ /$pattern/g;
+    $found == 1 or die "$path: found $found times: $2\n";
+    $code =~ s/$pattern/$new/;
+    open my $out, '>', $path or die "$path: $!\n";
+    print $out $code;
+    close $out or die "$path: $!\n";
+    $edits++;
+}
+$edits > 0 or die "$mutant: changes nothing\n";
