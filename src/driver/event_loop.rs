@@ -7,6 +7,7 @@ mod obey;
 mod outward;
 
 use std::{
+    collections::BTreeMap,
     fmt, io, mem,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
@@ -81,8 +82,8 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     links: Links<N::Stream>,
     doors: Doors,
     journal: Journal,
-    /// The peers that the roster knows, by id.
-    peers: Vec<Option<Arc<Peer>>>,
+    /// The peers that the roster has announced, until it parts with them.
+    peers: BTreeMap<PeerId, Arc<Peer>>,
     /// The read buffer that all links share.
     stage: Box<[u8]>,
     ready: Vec<Ready>,
@@ -189,11 +190,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut roster = Roster::new(rules, members.iter().map(|member| member.sid), seed);
         let (mut routes, mut peers) = (Routes::default(), Vec::new());
         for member in &members {
-            let id = roster
-                .find(member.sid)
-                .expect("the roster was made of the members");
-            routes.insert(id, &member.addresses);
-            peers.push(Arc::new(Peer::new(id, member.sid, knobs.outbox)));
+            if let Some(id) = roster.find(member.sid) {
+                routes.insert(id, &member.addresses);
+                peers.push(Arc::new(Peer::new(id, member.sid, knobs.outbox)));
+            }
         }
         let waker = net.waker();
         let bell = Doorbell::new(move || waker());
@@ -226,7 +226,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             links: Links::new(),
             doors,
             journal: Journal::default(),
-            peers: peers.into_iter().map(Some).collect(),
+            peers: peers.into_iter().map(|peer| (peer.id, peer)).collect(),
             stage: vec![0; STAGE_BYTES].into_boxed_slice(),
             ready: Vec::new(),
             busy: Vec::new(),
@@ -517,10 +517,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    fn peer(&self, id: PeerId) -> &Arc<Peer> {
-        self.peers[id.0 as usize]
-            .as_ref()
-            .expect("the roster and the loop know the same peers")
+    /// The peer of this id, for as long as it is known.
+    fn peer(&self, id: PeerId) -> Option<&Arc<Peer>> {
+        self.peers.get(&id)
     }
 
     /// Counts, logs and hands over what has happened.

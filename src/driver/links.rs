@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Instant};
 use slab::Slab;
 
 use super::doors::Arrival;
-use crate::proto::{Assembler, LinkKey, PeerId};
+use crate::{
+    proto::{Assembler, LinkKey, PeerId},
+    shared::Peer,
+};
 
 /// One TCP connection.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ pub(super) enum Phase {
     Named { peer: PeerId, held: Vec<u8> },
     /// Frames flow. `held` came behind the initial message and is read first.
     Open {
-        peer: PeerId,
+        peer: Arc<Peer>,
         frames: Assembler,
         held: Vec<u8>,
     },
@@ -210,6 +213,23 @@ impl<S> Links<S> {
         self.greeting.first().map(|(_, key)| *key)
     }
 
+    /// Makes a named connection the link of this peer. Returns its stream and its far end; `None`, and nothing changes, if it
+    /// has ended or is not named.
+    pub(super) fn open(&mut self, key: LinkKey, peer: Arc<Peer>) -> Option<(Arc<S>, SocketAddr)> {
+        let link = self.get_mut(key)?;
+        let Phase::Named { held, .. } = &mut link.phase else {
+            return None;
+        };
+        let phase = Phase::Open {
+            peer,
+            frames: Assembler::default(),
+            held: std::mem::take(held),
+        };
+        let far_end = (Arc::clone(&link.stream), link.addr);
+        self.advance(key, phase, None);
+        Some(far_end)
+    }
+
     /// Moves a connection on, and returns the phase that it leaves.
     pub(super) fn advance(
         &mut self,
@@ -265,6 +285,8 @@ impl<S> Links<S> {
     /// Removes what has ended.
     pub(super) fn exhume(&mut self) -> impl Iterator<Item = Link<S>> + '_ {
         let Self { slab, buried, .. } = self;
-        buried.drain(..).map(|key| slab.remove(key.index as usize))
+        buried
+            .drain(..)
+            .filter_map(|key| slab.try_remove(key.index as usize))
     }
 }

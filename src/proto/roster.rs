@@ -15,8 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slab::Slab;
-
 use super::{
     Address, Sid,
     backoff::{Backoff, Chance},
@@ -33,9 +31,10 @@ pub(crate) struct LinkKey {
     pub(crate) tenant: u32,
 }
 
-/// Names a peer: its place in the roster. A place is given again only after [`Action::Part`].
+/// Names a peer from [`Action::Meet`] to [`Action::Part`]. No id is given twice, so that the id of a peer that is gone means
+/// nobody, and every rule answers "no such peer" to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct PeerId(pub(crate) u32);
+pub(crate) struct PeerId(pub(crate) u64);
 
 /// What the configuration decides.
 #[derive(Clone, Debug)]
@@ -161,10 +160,14 @@ impl Attempt {
 }
 
 /// Who is linked, who is being dialed, who is left alone until when.
+///
+/// Every method is total: it may be called with any [`PeerId`] and any [`LinkKey`], those of peers and connections that are
+/// gone included. Such a call changes nothing, except that a connection which is offered to a peer that is gone is closed.
 #[derive(Debug)]
 pub(crate) struct Roster {
     rules: Rules,
-    peers: Slab<Peer>,
+    peers: BTreeMap<PeerId, Peer>,
+    next_id: u64,
     by_sid: BTreeMap<Sid, PeerId>,
     agenda: BTreeSet<(Instant, PeerId)>,
     chance: Chance,
@@ -178,7 +181,8 @@ impl Roster {
     pub(crate) fn new(rules: Rules, members: impl IntoIterator<Item = Sid>, seed: u64) -> Self {
         let mut roster = Self {
             rules,
-            peers: Slab::new(),
+            peers: BTreeMap::new(),
+            next_id: 0,
             by_sid: BTreeMap::new(),
             agenda: BTreeSet::new(),
             chance: Chance::new(seed),
@@ -200,17 +204,19 @@ impl Roster {
 
     /// The link of a peer.
     pub(crate) fn link(&self, peer: PeerId) -> Option<LinkKey> {
-        Some(self.peers.get(peer.0 as usize)?.link.as_ref()?.key)
+        Some(self.peers.get(&peer)?.link.as_ref()?.key)
     }
 
     /// The connection that waits for the link of this peer to end.
     pub(crate) fn challenger(&self, peer: PeerId) -> Option<LinkKey> {
-        Some(self.peers.get(peer.0 as usize)?.challenger.as_ref()?.key)
+        Some(self.peers.get(&peer)?.challenger.as_ref()?.key)
     }
 
     /// Whether a dial of this peer is a knock.
     pub(crate) fn knocks(&self, peer: PeerId) -> bool {
-        self.peer(peer).sid > self.rules.own
+        self.peers
+            .get(&peer)
+            .is_some_and(|peer| peer.sid > self.rules.own)
     }
 
     /// When [`tick`](Self::tick) has something to do next.
@@ -231,7 +237,9 @@ impl Roster {
 
     /// This peer is to be linked: at once, or when it has been left alone for long enough.
     pub(crate) fn want(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
-        let peer = self.peer_mut(id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         // An observer has a link for as long as it is known.
         if peer.link.is_some() {
             return;
@@ -251,7 +259,9 @@ impl Roster {
 
     /// This peer is to be dialed now, linked or not.
     pub(crate) fn initiate(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
-        let peer = self.peer_mut(id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         if peer.kind == Kind::Observer || peer.attempt.is_underway() {
             return;
         }
@@ -269,7 +279,14 @@ impl Roster {
         now: Instant,
         todo: &mut Vec<Action>,
     ) {
-        assert!(!self.knocks(id), "a knock is no link");
+        if self.knocks(id) {
+            // The link of this pair is the one that the larger side dials.
+            todo.push(Action::Close {
+                link,
+                reason: Reason::Superfluous,
+            });
+            return;
+        }
         self.establish(id, link, now, todo);
     }
 
@@ -280,7 +297,9 @@ impl Roster {
 
     /// No address of the peer could be reached.
     pub(crate) fn on_dial_failed(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
-        let peer = self.peer_mut(id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         if peer.kind == Kind::Guest && peer.link.is_none() {
             // Its address came from a stranger: it is dialed once for each time somebody asks.
             self.part(id, todo);
@@ -323,7 +342,9 @@ impl Roster {
             },
         };
         // A member is where the configuration says, a guest where it said last.
-        let peer = self.peer(id);
+        let Some(peer) = self.peers.get(&id) else {
+            return Verdict::Reject(Reason::UnknownSid(sid));
+        };
         if peer.kind == Kind::Guest && peer.link.is_none() && !addresses.is_empty() {
             let addresses = addresses.to_vec();
             todo.push(Action::Learn {
@@ -332,7 +353,6 @@ impl Roster {
             });
         }
         let trusted = at_home || self.rules.newest;
-        let peer = self.peer(id);
         let is_in_doubt = peer.link.is_some() || peer.attempt.is_underway();
         // A guest's names are his own word.
         if is_in_doubt && !trusted && peer.kind == Kind::Member {
@@ -342,8 +362,6 @@ impl Roster {
             self.on_knock(id, trusted, now, todo);
             return Verdict::Knock;
         }
-        let until = now + self.rules.patience;
-        let peer = self.peer_mut(id);
         if peer.link.is_none() || trusted {
             self.establish(id, link, now, todo);
             return Verdict::Keep(id);
@@ -351,14 +369,21 @@ impl Roster {
         if peer.challenger.is_some() {
             return Verdict::Reject(Reason::ClaimWaiting);
         }
-        peer.challenger = Some(Challenger { key: link, until });
+        let until = now + self.rules.patience;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.challenger = Some(Challenger { key: link, until });
+        }
         self.settle(id);
         Verdict::Wait(id)
     }
 
     /// The challenger comes from where the peer is, as is known by now.
     pub(crate) fn on_recognized(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
-        if let Some(challenger) = self.peer_mut(id).challenger.take() {
+        let challenger = self
+            .peers
+            .get_mut(&id)
+            .and_then(|peer| peer.challenger.take());
+        if let Some(challenger) = challenger {
             self.establish(id, challenger.key, now, todo);
         }
     }
@@ -374,7 +399,7 @@ impl Roster {
         todo: &mut Vec<Action>,
     ) {
         let eager = self.rules.eager;
-        let Some(peer) = self.peers.get_mut(id.0 as usize) else {
+        let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         if peer
@@ -416,7 +441,10 @@ impl Roster {
             if at > now {
                 break;
             }
-            let peer = self.peer_mut(id);
+            let Some(peer) = self.peers.get_mut(&id) else {
+                self.agenda.remove(&(at, id));
+                continue;
+            };
             if let Some(challenger) = peer
                 .challenger
                 .take_if(|challenger| challenger.until <= now)
@@ -463,10 +491,11 @@ impl Roster {
             let idle = |peer: &Peer| {
                 peer.kind == Kind::Guest && peer.link.is_none() && !peer.attempt.is_underway()
             };
-            let Some((index, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
+            // The one that is known for longest: ids rise.
+            let Some((&idle, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
                 return Err(Reason::GuestsFull);
             };
-            self.part(id_of(index), todo);
+            self.part(idle, todo);
         }
         let id = self.insert(sid, Kind::Guest);
         todo.push(Action::Meet { peer: id, sid });
@@ -475,7 +504,9 @@ impl Roster {
 
     /// A smaller peer says that it has no link to this server.
     fn on_knock(&mut self, id: PeerId, trusted: bool, now: Instant, todo: &mut Vec<Action>) {
-        let peer = &mut self.peers[id.0 as usize];
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         if let Some(link) = &peer.link {
             // A stranger can say so too, and so can a knock that crossed the link on its way here.
             if !trusted || now.saturating_duration_since(link.since) < KNOCK_CROSSING {
@@ -517,17 +548,22 @@ impl Roster {
     /// Makes `link` the link of the peer, in place of an older one and of every attempt to get one.
     fn establish(&mut self, id: PeerId, link: LinkKey, now: Instant, todo: &mut Vec<Action>) {
         let knocks = self.knocks(id);
-        let peer = self.peer_mut(id);
-        if let Some(older) = peer.link.replace(Link {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            let reason = Reason::Superfluous;
+            return todo.push(Action::Close { link, reason });
+        };
+        let older = peer.link.replace(Link {
             key: link,
             since: now,
-        }) {
+        });
+        if let Some(older) = older.filter(|older| older.key != link) {
             todo.push(Action::Close {
                 link: older.key,
                 reason: Reason::Replaced,
             });
         }
-        if let Some(challenger) = peer.challenger.take() {
+        let challenger = peer.challenger.take();
+        if let Some(challenger) = challenger.filter(|challenger| challenger.key != link) {
             todo.push(Action::Close {
                 link: challenger.key,
                 reason: Reason::OlderLives,
@@ -553,7 +589,9 @@ impl Roster {
         } else {
             Duration::ZERO
         };
-        let peer = &mut self.peers[id.0 as usize];
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let until = from + patience + peer.backoff.next(&mut self.chance);
         peer.alone_until = Some(until);
         peer.attempt = if peer.wanted {
@@ -582,39 +620,48 @@ impl Roster {
             deaf_until: None,
             due: None,
         };
-        let id = id_of(self.peers.insert(peer));
+        let id = PeerId(self.next_id);
+        self.next_id += 1;
+        self.peers.insert(id, peer);
         let older = self.by_sid.insert(sid, id);
-        assert!(older.is_none(), "one peer for each sid");
+        debug_assert!(older.is_none(), "one peer for each sid");
         id
     }
 
+    /// Forgets a peer that is not a member.
     fn part(&mut self, id: PeerId, todo: &mut Vec<Action>) {
-        let peer = self.peers.remove(id.0 as usize);
-        assert!(
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.kind != Kind::Member) else {
+            return;
+        };
+        debug_assert!(
             peer.link.is_none() && peer.challenger.is_none(),
             "a linked peer is not forgotten"
         );
+        match peer.kind {
+            Kind::Member => {}
+            Kind::Guest => self.guests -= 1,
+            Kind::Observer => self.observers -= 1,
+        }
         if let Some(at) = peer.due {
             self.agenda.remove(&(at, id));
         }
         self.by_sid.remove(&peer.sid);
-        match peer.kind {
-            Kind::Member => unreachable!("members stay"),
-            Kind::Guest => self.guests -= 1,
-            Kind::Observer => self.observers -= 1,
-        }
+        self.peers.remove(&id);
         todo.push(Action::Part { peer: id });
     }
 
     /// Brings the agenda up to date with the peer, after every change of it.
     fn settle(&mut self, id: PeerId) {
-        let peer = &mut self.peers[id.0 as usize];
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let attempt = match peer.attempt {
             Attempt::Waiting { until } => Some(until),
             Attempt::Rest | Attempt::Underway { .. } => None,
         };
         let challenge = peer.challenger.as_ref().map(|challenger| challenger.until);
         let due = attempt.into_iter().chain(challenge).min();
+        debug_assert!(peer.is_sound());
         if due != peer.due {
             if let Some(at) = peer.due {
                 self.agenda.remove(&(at, id));
@@ -624,20 +671,29 @@ impl Roster {
             }
             peer.due = due;
         }
-        debug_assert!(self.peers[id.0 as usize].is_sound());
-    }
-
-    fn peer(&self, id: PeerId) -> &Peer {
-        &self.peers[id.0 as usize]
-    }
-
-    fn peer_mut(&mut self, id: PeerId) -> &mut Peer {
-        &mut self.peers[id.0 as usize]
     }
 }
 
-fn id_of(index: usize) -> PeerId {
-    PeerId(u32::try_from(index).expect("limits keep the number of peers far below 2^32"))
+#[cfg(test)]
+impl Roster {
+    /// The invariants of the whole.
+    fn check(&self) {
+        let of = |kind| self.peers.values().filter(|peer| peer.kind == kind).count();
+        assert!(self.peers.values().all(Peer::is_sound));
+        assert_eq!(of(Kind::Guest), self.guests);
+        assert_eq!(of(Kind::Observer), self.observers);
+        assert!(self.guests <= self.rules.guests_max);
+        assert!(self.observers <= self.rules.observers_max);
+        let by_sid: BTreeMap<_, _> = self
+            .peers
+            .iter()
+            .map(|(id, peer)| (peer.sid, *id))
+            .collect();
+        assert_eq!(by_sid, self.by_sid);
+        let due = |(id, peer): (&PeerId, &Peer)| Some((peer.due?, *id));
+        let agenda: BTreeSet<_> = self.peers.iter().filter_map(due).collect();
+        assert_eq!(agenda, self.agenda);
+    }
 }
 
 impl Peer {
@@ -1245,5 +1301,76 @@ mod tests {
             .on_dial_failed(peer, bench.now, &mut bench.todo);
         assert_eq!(bench.todo(), [Action::Part { peer }]);
         assert_eq!(bench.roster.find(Sid(3)), None);
+    }
+
+    /// Any call, with any id: of a peer, of a peer that is gone, or never given. What the roster wants done is followed as
+    /// the loop would, late, or not at all.
+    #[test]
+    fn no_call_with_any_id_breaks_the_roster() {
+        use proptest::prelude::*;
+
+        #[derive(Clone, Debug)]
+        struct Call {
+            what: u8,
+            whom: u8,
+            key: u8,
+            sid: i64,
+            flags: u8,
+            millis: u16,
+        }
+        let sid = prop_oneof![-3..12_i64, Just(i64::MAX), Just(i64::MIN)];
+        let call = (0..12_u8, 0..16_u8, 0..24_u8, sid, any::<u8>(), 0..1500_u16).prop_map(
+            |(what, whom, key, sid, flags, millis)| Call {
+                what,
+                whom,
+                key,
+                sid,
+                flags,
+                millis,
+            },
+        );
+        proptest!(|(
+            calls in proptest::collection::vec(call, 1..200),
+            eager: bool, newest: bool, guests_max in 0..3_usize, observers_max in 0..4_usize,
+        )| {
+            let rules = Rules { eager, newest, guests_max, observers_max, ..rules() };
+            let mut bench = Bench::started(rules);
+            // Ids that were given, and some that never were.
+            let mut ids = vec![PeerId(u64::MAX), PeerId(1 << 20)];
+            for Call { what, whom, key, sid, flags, millis } in calls {
+                ids.extend(bench.roster.by_sid.values().copied());
+                ids.dedup();
+                let id = ids[ids.len() - 1 - usize::from(whom) % ids.len()];
+                // Keys of connections, used again and again, for one peer or for several.
+                let link = LinkKey { index: u32::from(key), tenant: 1 };
+                let (now, todo) = (bench.now, &mut bench.todo);
+                match what {
+                    0 => bench.roster.want(id, now, todo),
+                    1 => bench.roster.initiate(id, now, todo),
+                    2 => bench.roster.on_linked(id, link, now, todo),
+                    3 => bench.roster.on_knocked(id, now),
+                    4 => bench.roster.on_dial_failed(id, now, todo),
+                    5..=7 => {
+                        let at_home = flags & 1 != 0;
+                        let addresses = [Address::new("10.0.0.9", 3888)];
+                        let addresses = &addresses[..usize::from(flags & 2 != 0)];
+                        let claim = Claim { sid: Sid(sid), link, at_home, addresses };
+                        bench.roster.on_hello(&claim, now, todo);
+                    }
+                    8 => bench.roster.on_recognized(id, now, todo),
+                    9 => {
+                        let link = bench.roster.link(id).filter(|_| flags & 1 != 0).unwrap_or(link);
+                        bench.roster.on_down(id, link, flags & 2 != 0, now, todo);
+                    }
+                    10 => {
+                        let link = bench.roster.challenger(id).unwrap_or(link);
+                        bench.roster.on_down(id, link, flags & 2 != 0, now, todo);
+                    }
+                    _ => bench.pass(Duration::from_millis(millis.into())),
+                }
+                let _ = bench.roster.knocks(id);
+                bench.roster.check();
+            }
+        });
     }
 }

@@ -72,11 +72,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ) {
         self.handle.shared().counters.accepted.add(1);
         if self.links.greeting() >= self.knobs.pending_max {
-            let oldest = self
-                .links
-                .oldest_greeting()
-                .expect("there are as many as allowed");
-            self.end(oldest, Reason::Evicted, now);
+            if let Some(oldest) = self.links.oldest_greeting() {
+                self.end(oldest, Reason::Evicted, now);
+            }
         }
         if let Err(error) = self.net.watch(&stream, self.links.next_index()) {
             self.tell(
@@ -149,7 +147,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn pump(&mut self, key: LinkKey) -> Option<Reason> {
         let Self {
             links,
-            peers,
             handler,
             handle,
             stage,
@@ -160,9 +157,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let Phase::Open { peer, frames, held } = &mut link.phase else {
             return None;
         };
-        let peer = peers[peer.0 as usize]
-            .as_ref()
-            .expect("an open link has a peer");
         let (mut count, mut bytes) = (0, 0);
         let halt = &handle.shared().halt;
         let pumped = pump::frames(&*link.stream, frames, held, stage, link.ended, |payload| {

@@ -3,7 +3,6 @@
 //! Nothing here decides who keeps which connection.
 
 use std::{
-    mem,
     net::Shutdown,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -17,7 +16,7 @@ use crate::{
     },
     error::Reason,
     handler::{Event, Handler},
-    proto::{Action, Assembler, LinkKey, PeerId},
+    proto::{Action, LinkKey, PeerId},
     shared::{Life, Peer},
 };
 
@@ -26,25 +25,23 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         match action {
             Action::Meet { peer: id, sid } => {
                 let peer = Arc::new(Peer::new(id, sid, self.knobs.outbox));
-                let index = id.0 as usize;
-                if self.peers.len() <= index {
-                    self.peers.resize(index + 1, None);
-                }
                 self.handle.shared().meet(Arc::clone(&peer));
-                self.peers[index] = Some(peer);
+                self.peers.insert(id, peer);
             }
             Action::Learn { peer, addresses } => self.routes.insert(peer, &addresses),
             Action::Part { peer: id } => {
                 self.routes.remove(id);
                 self.doors.forget(id);
-                if let Some(peer) = self.peers[id.0 as usize].take() {
+                if let Some(peer) = self.peers.remove(&id) {
                     self.handle.shared().part(&peer);
                     self.journal.forget(peer.sid);
                 }
             }
             Action::Dial { peer } => {
                 self.handle.shared().counters.dials.add(1);
-                self.peer(peer).counters.dials.add(1);
+                if let Some(peer) = self.peer(peer) {
+                    peer.counters.dials.add(1);
+                }
                 let step = self.routes.start(peer, now);
                 self.step(peer, step, None, now);
             }
@@ -73,26 +70,19 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// A connection becomes the link of its peer.
     pub(super) fn raise(&mut self, id: PeerId, key: LinkKey, now: Instant) {
-        let peer = Arc::clone(self.peer(id));
-        // The larger sid dials; an observer cannot be dialed.
-        let dialed = !self.roster.knocks(id) && peer.sid.0 >= 0;
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(peer) = self.peer(id).cloned() else {
             return;
         };
-        let (stream, addr) = (Arc::clone(&link.stream), link.addr);
-        if let Some(arrival) = link.arrival {
-            // It may have been a challenger until now.
+        // It may have been a challenger until now.
+        let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
+        let Some((stream, addr)) = self.links.open(key, Arc::clone(&peer)) else {
+            return;
+        };
+        if let Some(arrival) = arrival {
             self.doors.keep(id, arrival);
         }
-        let Phase::Named { held, .. } = &mut link.phase else {
-            unreachable!("a link has a name before it comes up")
-        };
-        let phase = Phase::Open {
-            peer: id,
-            frames: Assembler::default(),
-            held: mem::take(held),
-        };
-        self.links.advance(key, phase, None);
+        // The larger sid dials; an observer cannot be dialed.
+        let dialed = !self.roster.knocks(id) && peer.sid.0 >= 0;
         peer.linked.store(true, Ordering::Release);
         peer.counters.ups.add(1);
         let counters = &self.handle.shared().counters;
@@ -108,7 +98,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             },
             now,
         );
-        self.see_to(id, ask, now);
+        self.see_to(&peer, ask, now);
         // What came while it had no name was announced by an edge that is gone.
         self.look_at(key);
     }
@@ -145,12 +135,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 now,
             ),
             Some(Phase::Named { peer, .. }) => {
-                let sid = self.peers[peer.0 as usize].as_ref().map(|peer| peer.sid);
+                let sid = self.peer(peer).map(|peer| peer.sid);
                 self.tell(Event::Rejected { addr, sid, reason }, now);
-                self.roster.on_down(peer, key, false, now, &mut self.todo);
+                self.on_down(peer, key, now);
             }
-            Some(Phase::Open { peer: id, .. }) => {
-                let peer = Arc::clone(self.peer(id));
+            Some(Phase::Open { peer, .. }) => {
                 peer.outbox.detach();
                 peer.linked.store(false, Ordering::Release);
                 peer.counters.downs.add(1);
@@ -161,12 +150,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     },
                     now,
                 );
-                // Something still waits for this peer: with `Dial::OnDemand`, that is the demand.
-                let demand = !peer.outbox.is_empty();
-                self.roster.on_down(id, key, demand, now, &mut self.todo);
+                self.on_down(peer.id, key, now);
             }
             Some(Phase::Buried) | None => {}
         }
+    }
+
+    /// A connection that the roster knows as the link of this peer, or as one that claims to be it, has ended.
+    fn on_down(&mut self, id: PeerId, key: LinkKey, now: Instant) {
+        // What still waits for the peer is, with `Dial::OnDemand`, the demand for its next link.
+        let demand = self.peer(id).is_some_and(|peer| !peer.outbox.is_empty());
+        self.roster.on_down(id, key, demand, now, &mut self.todo);
     }
 
     pub(super) fn bury(&mut self) {

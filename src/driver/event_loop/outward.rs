@@ -22,7 +22,7 @@ use crate::{
     handler::{Event, Frame, Handler},
     proto::{Address, Challenge, LinkKey, Payload, PeerId, encode},
     share::{Ask, Wait, Wire as _},
-    shared::{Listening, Shared, asked},
+    shared::{Listening, Peer, Shared, asked},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -52,14 +52,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         shared.notes.take(&mut notes);
         for peer in notes.drain(..) {
             let asked = peer.take_asked();
-            let known = self.peers.get(peer.id.0 as usize).and_then(Option::as_ref);
-            let is_same = known.is_some_and(|known| Arc::ptr_eq(known, &peer));
-            // The roster may have parted with it in this very turn, and the loop not yet.
-            if !is_same || self.roster.find(peer.sid) != Some(peer.id) {
-                continue;
-            }
+            // Each of these may be the end of the peer; the rest then means nobody.
             if asked & asked::BROKEN != 0 {
-                self.give_up(peer.id, now);
+                self.give_up(&peer, now);
             }
             if asked & asked::RESUME != 0 {
                 if mem::take(&mut self.woken) {
@@ -67,7 +62,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     // put more, they leave together.
                     thread::yield_now();
                 }
-                self.see_to(peer.id, peer.outbox.resume(), now);
+                self.see_to(&peer, peer.outbox.resume(), now);
             }
             if asked & asked::INITIATE != 0 {
                 self.roster.initiate(peer.id, now, &mut self.todo);
@@ -120,9 +115,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         for key in round.drain(..) {
             match self.links.get_mut(key).map(|link| &link.phase) {
                 Some(Phase::Open { peer, .. }) => {
-                    let id = *peer;
-                    let ask = self.peer(id).outbox.resume();
-                    self.see_to(id, ask, now);
+                    let peer = Arc::clone(peer);
+                    self.see_to(&peer, peer.outbox.resume(), now);
                 }
                 Some(Phase::Dialing { .. }) => self.on_connected(key, now),
                 _ => {}
@@ -150,18 +144,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// What an outbox has left for the loop to do.
-    pub(super) fn see_to(&mut self, id: PeerId, ask: Ask, now: Instant) {
+    pub(super) fn see_to(&mut self, peer: &Arc<Peer>, ask: Ask, now: Instant) {
         match ask {
             Ask::Nothing => {}
-            Ask::Resume => self.handle.shared().ask(self.peer(id), asked::RESUME),
-            Ask::Link => self.roster.want(id, now, &mut self.todo),
-            Ask::Broken => self.give_up(id, now),
+            Ask::Resume => self.handle.shared().ask(peer, asked::RESUME),
+            Ask::Link => self.roster.want(peer.id, now, &mut self.todo),
+            Ask::Broken => self.give_up(peer, now),
         }
     }
 
     /// Nothing can be written to this peer's link any more: what it said before is read, then it ends.
-    pub(super) fn give_up(&mut self, id: PeerId, now: Instant) {
-        let (Some(kind), Some(key)) = (self.peer(id).outbox.broken(), self.roster.link(id)) else {
+    pub(super) fn give_up(&mut self, peer: &Peer, now: Instant) {
+        let (Some(kind), Some(key)) = (peer.outbox.broken(), self.roster.link(peer.id)) else {
             return;
         };
         let Some(link) = self.links.get_mut(key) else {
@@ -204,12 +198,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 },
                 Step::Exhausted => {
                     self.handle.shared().counters.dial_failures.add(1);
-                    let sid = self.peer(id).sid;
                     let (addr, reason) = match failed {
                         Some((addr, reason)) => (Some(addr), reason),
                         None => (None, Reason::NoAddress(self.routes.names(id))),
                     };
-                    self.tell(Event::DialFailed { sid, addr, reason }, now);
+                    if let Some(sid) = self.peer(id).map(|peer| peer.sid) {
+                        self.tell(Event::DialFailed { sid, addr, reason }, now);
+                    }
                     self.roster.on_dial_failed(id, now, &mut self.todo);
                     return;
                 }
