@@ -7,10 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::sync::{
-    Condvar, Mutex,
-    atomic::{AtomicBool, Ordering},
-    lock, sleep,
+use super::{
+    release,
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+        lock, sleep,
+    },
 };
 
 /// What is put into an inbox at a time: items that came together, at least one.
@@ -118,23 +121,25 @@ impl<P: Parcel> Inbox<P> {
 
     /// Puts all of `parcels` under one lock and with one wake.
     pub(crate) fn push_all(&self, parcels: impl IntoIterator<Item = P>) -> bool {
-        // Freed after the lock: freeing the last of a payload runs the allocator.
+        // Freed after the lock: the last owner of a payload runs the allocator, or code of the application.
         let mut gone = Vec::new();
         let mut state = lock(&self.state);
         if state.closed {
             return false;
         }
+        let mut pushed = 0;
         for parcel in parcels {
+            pushed += parcel.items();
             state.admit(parcel, self.room, &mut gone);
         }
         self.stirred.store(true, Ordering::Relaxed);
-        let wake = state.sleepers;
+        // As many threads as there are items for: of a pool of receivers the others sleep on.
+        let wake = state.sleepers.min(pushed);
         drop(state);
-        match wake {
-            0 => {}
-            1 => self.arrived.notify_one(),
-            _ => self.arrived.notify_all(),
+        for _ in 0..wake {
+            self.arrived.notify_one();
         }
+        gone.into_iter().for_each(release);
         true
     }
 

@@ -3,6 +3,11 @@
 //! Nothing here knows sids, rules or the operating system. Each type hides one mutex or one flag, is used through `&self`,
 //! and is model-checked with loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
 
+use std::{
+    mem,
+    panic::{self, AssertUnwindSafe},
+};
+
 mod doorbell;
 #[cfg(test)]
 mod fixture;
@@ -12,12 +17,23 @@ mod pen;
 mod queue;
 mod slot;
 mod spares;
+mod waiters;
 
 pub(crate) use doorbell::{Doorbell, Notes};
 pub(crate) use inbox::{Inbox, Nothing, Parcel, Room, Wait};
 pub use outbox::Wire;
 pub(crate) use outbox::{Ask, Outbox, Put, Tally};
 pub(crate) use spares::Spares;
+
+/// Drops a payload that is done with, without a lock. The last owner of a payload runs the code of the application that made
+/// it, and that code may panic. The panic is reported where every panic is (the hook of the process) and ends here: it is the
+/// fault of neither this thread nor this peer, and must not unwind past work that is still to be done for the peer. One at a
+/// time: a second panic during the first would abort the process.
+fn release<T>(payload: T) {
+    let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+    // The payload of the panic is somebody's as well.
+    dropped.unwrap_or_else(mem::forget);
+}
 
 /// The primitives of `std`, or loom's models of them.
 mod sync {

@@ -4,11 +4,12 @@
 //! resting takes it out of the state, writes, and puts it back. Whoever finds it away leaves what he has in the store and
 //! goes; the holder looks at the store before it lays the pen down.
 
-use std::{fmt, io, mem, sync::Arc};
+use std::{fmt, io, mem, sync::Arc, time::Instant};
 
 use super::{
     outbox::{Ask, Tally, Wire},
-    sync::{Mutex, MutexGuard, lock},
+    sync::{Mutex, lock},
+    waiters::Waiters,
 };
 
 /// What waits for a peer, and the rules of what goes next. It is used under the lock.
@@ -18,7 +19,7 @@ pub(super) trait Store: fmt::Debug {
 
     /// What is done with. It is freed once the lock is released, never under it: freeing the last of a payload runs the code
     /// of whoever made it, which may come back here.
-    type Spent: Default;
+    type Spent: Spent;
 
     /// What goes first over a new link.
     fn begin(&mut self) -> Option<Self::Load>;
@@ -41,14 +42,26 @@ pub(super) trait Store: fmt::Debug {
     /// Whether something waits that nobody has in hand.
     fn is_waiting(&self) -> bool;
 
+    /// Whether a frame would be taken and replace none; see [`Waiters`]. A closed store has room: the next frame put into it
+    /// learns more.
+    fn has_room(&self) -> bool;
+
     /// The loop has found nothing left to write.
     fn tidy(&mut self, spent: &mut Self::Spent);
 
     /// Takes nothing more, and discards what waits.
     fn close(&mut self, spent: &mut Self::Spent);
 
+    /// Discards what waits and is in nobody's hand.
+    fn discard(&mut self, spent: &mut Self::Spent);
+
     /// The account, without what is in hand.
     fn tally(&self) -> Tally;
+}
+
+pub(super) trait Spent: Default {
+    /// Frees it, each payload by [`release`](super::release).
+    fn release(self);
 }
 
 pub(super) trait Load: fmt::Debug {
@@ -76,9 +89,12 @@ pub(super) enum Progress {
 ///
 ///   Away --error--> Broken --attach--> Away                 (the loop ends the link)
 /// ```
+///
+/// The state is changed in [`step`](Self::step) and nowhere else, and looked at in [`look`](Self::look).
 #[derive(Debug)]
 pub(super) struct Writer<S: Store> {
     state: Mutex<State<S>>,
+    waiters: Waiters,
     loads_max: usize,
 }
 
@@ -117,6 +133,14 @@ enum Order {
     Move(Arc<dyn Wire>),
 }
 
+/// What whoever has changed the state does next, without the lock.
+pub(super) enum Next<L> {
+    /// The pen is away with this: it is [written](Writer::write).
+    Write(Arc<dyn Wire>, L),
+    /// Nothing. This is left for the loop.
+    Stop(Ask),
+}
+
 impl<S: Store> Writer<S> {
     /// `loads_max`: how much one call writes before it leaves the rest to the loop.
     pub(super) fn new(store: S, loads_max: usize) -> Self {
@@ -127,186 +151,174 @@ impl<S: Store> Writer<S> {
         };
         Self {
             state: Mutex::new(state),
+            waiters: Waiters::new(),
             loads_max,
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State<S>> {
-        lock(&self.state)
+    /// Changes the state, and does what follows from every change: what is done with is freed after the lock is released,
+    /// and threads that wait for room are told if there is some. No change can forget either.
+    #[inline]
+    pub(super) fn step<T>(&self, change: impl FnOnce(&mut State<S>, &mut S::Spent) -> T) -> T {
+        let mut spent = S::Spent::default();
+        let mut state = lock(&self.state);
+        let changed = change(&mut state, &mut spent);
+        let has_room = state.store.has_room();
+        drop(state);
+        spent.release();
+        if has_room {
+            self.waiters.notify();
+        }
+        changed
+    }
+
+    /// Looks at the state.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&State<S>) -> T) -> T {
+        look(&lock(&self.state))
     }
 
     /// The socket is writable again, or somebody asked the loop to go on.
     pub(super) fn resume(&self) -> Ask {
-        let mut spent = S::Spent::default();
-        let mut state = self.lock();
-        state.store.loop_came();
-        match mem::replace(&mut state.pen, Pen::AWAY) {
-            Pen::Waiting(wire, rest) => {
-                let load = state.store.choose(rest, &mut spent);
-                self.go(state, wire, load, spent)
+        let next = self.step(|state, spent| {
+            state.store.loop_came();
+            match mem::replace(&mut state.pen, Pen::AWAY) {
+                Pen::Waiting(wire, rest) => {
+                    let load = state.store.choose(rest, spent);
+                    state.go(wire, load, spent)
+                }
+                Pen::Resting(wire) => {
+                    let load = state.store.choose(None, spent);
+                    state.go(wire, load, spent)
+                }
+                Pen::Away { carries, order, .. } => {
+                    state.pen = Pen::Away {
+                        edge: true,
+                        carries,
+                        order,
+                    };
+                    Next::Stop(Ask::Nothing)
+                }
+                pen => {
+                    state.pen = pen;
+                    Next::Stop(Ask::Nothing)
+                }
             }
-            Pen::Resting(wire) => {
-                let load = state.store.choose(None, &mut spent);
-                self.go(state, wire, load, spent)
-            }
-            Pen::Away { carries, order, .. } => {
-                state.pen = Pen::Away {
-                    edge: true,
-                    carries,
-                    order,
-                };
-                Ask::Nothing
-            }
-            pen => {
-                state.pen = pen;
-                Ask::Nothing
-            }
-        }
+        });
+        self.follow(next).1
     }
 
     /// A link has come up, perhaps in place of an older one.
     pub(super) fn attach(&self, wire: Arc<dyn Wire>) -> Ask {
-        let mut spent = S::Spent::default();
-        let mut state = self.lock();
-        state.wanted = false;
-        match mem::replace(&mut state.pen, Pen::AWAY) {
-            Pen::Away { edge, carries, .. } => {
-                state.pen = Pen::Away {
-                    edge,
-                    carries,
-                    order: Some(Order::Move(wire)),
-                };
-                return Ask::Nothing;
+        let next = self.step(|state, spent| {
+            state.wanted = false;
+            match mem::replace(&mut state.pen, Pen::AWAY) {
+                Pen::Away { edge, carries, .. } => {
+                    state.pen = Pen::Away {
+                        edge,
+                        carries,
+                        order: Some(Order::Move(wire)),
+                    };
+                    return Next::Stop(Ask::Nothing);
+                }
+                Pen::Waiting(_, Some(rest)) => state.store.take_back(rest, spent),
+                Pen::Waiting(_, None) | Pen::Nowhere | Pen::Broken(_) | Pen::Resting(_) => {}
             }
-            Pen::Waiting(_, Some(rest)) => state.store.take_back(rest, &mut spent),
-            Pen::Waiting(_, None) | Pen::Nowhere | Pen::Broken(_) | Pen::Resting(_) => {}
-        }
-        let load = state.store.begin();
-        self.go(state, wire, load, spent)
+            let load = state.store.begin();
+            state.go(wire, load, spent)
+        });
+        self.follow(next).1
     }
 
     /// The link has ended.
     pub(super) fn detach(&self) {
-        let mut spent = S::Spent::default();
-        self.lock().detach(&mut spent);
+        self.step(State::detach);
     }
 
     /// The peer is gone for good: what waits is discarded, nothing more is accepted.
     pub(super) fn close(&self) {
-        let mut spent = S::Spent::default();
-        let mut state = self.lock();
-        // First, so that what is taken back is discarded.
-        state.store.close(&mut spent);
-        state.detach(&mut spent);
+        self.step(|state, spent| {
+            // First, so that what is taken back is discarded.
+            state.store.close(spent);
+            state.detach(spent);
+        });
+    }
+
+    /// Whether something waits for the peer. The loop takes the answer for a request for a link, or for none.
+    pub(super) fn demand(&self) -> bool {
+        self.step(|state, _| {
+            state.wanted = state.tally().waiting > 0;
+            state.wanted
+        })
     }
 
     pub(super) fn broken(&self) -> Option<io::ErrorKind> {
-        match self.lock().pen {
+        self.look(|state| match state.pen {
             Pen::Broken(kind) => Some(kind),
             _ => None,
-        }
+        })
     }
 
     pub(super) fn tally(&self) -> Tally {
-        let state = self.lock();
-        let with_pen = match &state.pen {
-            Pen::Waiting(_, Some(rest)) => rest.frames(),
-            Pen::Away { carries, .. } => *carries,
-            _ => 0,
-        };
-        let tally = state.store.tally();
-        Tally {
-            waiting: tally.waiting + with_pen,
-            ..tally
-        }
+        self.look(State::tally)
     }
 
-    /// Starts to write `load`, or lets the pen rest if there is nothing. The pen is `Away`.
-    fn go(
-        &self,
-        mut state: MutexGuard<'_, State<S>>,
-        wire: Arc<dyn Wire>,
-        load: Option<S::Load>,
-        mut spent: S::Spent,
-    ) -> Ask {
-        let Some(load) = load else {
-            state.pen = Pen::Resting(wire);
-            state.store.tidy(&mut spent);
-            drop(state);
-            drop(spent);
-            return Ask::Nothing;
-        };
-        state.carry(&load);
-        drop(state);
-        drop(spent);
-        self.write(wire, load).1
+    /// Whether a frame would be taken and replace none.
+    pub(super) fn has_room(&self) -> bool {
+        self.look(|state| state.store.has_room())
+    }
+
+    /// Blocks until there is room or the deadline has passed (`None`: no deadline). Returns whether there is.
+    pub(super) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
+        self.waiters.wait(deadline, || self.has_room())
+    }
+
+    /// Writes if there is something to write. Returns whether it was written to its end, and what is left for the loop.
+    #[inline]
+    pub(super) fn follow(&self, next: Next<S::Load>) -> (bool, Ask) {
+        match next {
+            Next::Write(wire, load) => self.write(wire, load),
+            Next::Stop(ask) => (false, ask),
+        }
     }
 
     /// Writes with the pen in hand until nothing waits or the socket is full. Returns whether `load` was written to its end.
-    pub(super) fn write(&self, mut wire: Arc<dyn Wire>, mut load: S::Load) -> (bool, Ask) {
+    fn write(&self, mut wire: Arc<dyn Wire>, mut load: S::Load) -> (bool, Ask) {
         let mut first_done = false;
-        let mut loads = 0;
-        loop {
+        for loads in 1.. {
             let progress = load.write_to(&*wire);
-            // Declared before the lock, so that they go after it, on every way out.
-            let (mut spent, mut old_wire) = (S::Spent::default(), None);
-            let mut state = self.lock();
-            let Pen::Away { edge, order, .. } = mem::replace(&mut state.pen, Pen::AWAY) else {
-                unreachable!("only the holder of the pen puts it back");
-            };
-            let done = matches!(progress, Progress::Done);
-            let rest = if done {
-                state.store.finished(load, &mut spent);
-                None
-            } else {
-                Some(load)
-            };
-            first_done |= done && loads == 0;
-            loads += 1;
-            let next = match (order, progress) {
-                (Some(Order::Drop), _) => {
-                    state.give_back(rest, &mut spent);
-                    state.pen = Pen::Nowhere;
-                    // Whoever put it while the pen was away asked for nothing, and the loop may have looked before.
-                    let ask = if state.store.is_waiting() {
-                        state.ask_for_link()
-                    } else {
-                        Ask::Nothing
-                    };
-                    return (first_done, ask);
-                }
-                (Some(Order::Move(to)), _) => {
-                    state.give_back(rest, &mut spent);
-                    old_wire = Some(mem::replace(&mut wire, to));
-                    state.store.begin()
-                }
-                (None, Progress::Done) if loads >= self.loads_max && state.store.is_waiting() => {
-                    state.pen = Pen::Resting(wire);
-                    return (first_done, Ask::Resume);
-                }
-                (None, Progress::Done) => state.store.choose(None, &mut spent),
-                (None, Progress::Full) if edge => state.store.choose(rest, &mut spent),
-                (None, Progress::Full) => {
-                    let rest = rest.and_then(|rest| state.store.set_aside(rest, &mut spent));
-                    state.pen = Pen::Waiting(wire, rest);
-                    return (first_done, Ask::Nothing);
-                }
-                (None, Progress::Broken(kind)) => {
-                    state.give_back(rest, &mut spent);
-                    state.pen = Pen::Broken(kind);
-                    return (first_done, Ask::Broken);
-                }
-            };
-            let Some(next) = next else {
-                state.pen = Pen::Resting(wire);
-                return (first_done, Ask::Nothing);
-            };
-            state.carry(&next);
-            drop(state);
-            drop((spent, old_wire));
-            load = next;
+            first_done |= loads == 1 && matches!(progress, Progress::Done);
+            // Dropped after the lock: the last owner of a wire closes its socket.
+            let mut old_wire = None;
+            let next = self.step(|state, spent| {
+                let written = Written {
+                    wire,
+                    load,
+                    progress,
+                    is_last: loads >= self.loads_max,
+                };
+                state.on_written(written, &mut old_wire, spent)
+            });
+            match next {
+                Next::Write(next_wire, next_load) => (wire, load) = (next_wire, next_load),
+                Next::Stop(ask) => return (first_done, ask),
+            }
         }
+        (first_done, Ask::Nothing)
     }
+
+    #[cfg(test)]
+    pub(super) fn waiters(&self) -> usize {
+        self.waiters.count()
+    }
+}
+
+/// What a writer brings back.
+struct Written<L> {
+    wire: Arc<dyn Wire>,
+    load: L,
+    progress: Progress,
+    /// True exactly when this call has written its share.
+    is_last: bool,
 }
 
 impl<L> Pen<L> {
@@ -318,7 +330,8 @@ impl<L> Pen<L> {
 }
 
 impl<S: Store> State<S> {
-    /// Takes the pen, if it rests. Whoever takes it [writes](Writer::write) what he then [carries](Self::carry).
+    /// Takes the pen, if it rests. Whoever takes it [goes](Self::go) on with it.
+    #[inline]
     pub(super) fn take_pen(&mut self) -> Option<Arc<dyn Wire>> {
         match mem::replace(&mut self.pen, Pen::AWAY) {
             Pen::Resting(wire) => Some(wire),
@@ -329,13 +342,105 @@ impl<S: Store> State<S> {
         }
     }
 
+    /// Starts to write `load`, or lets the pen rest if there is nothing. The pen was taken.
+    pub(super) fn go(
+        &mut self,
+        wire: Arc<dyn Wire>,
+        load: Option<S::Load>,
+        spent: &mut S::Spent,
+    ) -> Next<S::Load> {
+        match load {
+            Some(load) => self.carry(wire, load),
+            None => {
+                self.pen = Pen::Resting(wire);
+                self.store.tidy(spent);
+                Next::Stop(Ask::Nothing)
+            }
+        }
+    }
+
     /// The pen is away with this.
-    pub(super) fn carry(&mut self, load: &S::Load) {
+    #[inline]
+    pub(super) fn carry(&mut self, wire: Arc<dyn Wire>, load: S::Load) -> Next<S::Load> {
         self.pen = Pen::Away {
             edge: false,
             carries: load.frames(),
             order: None,
         };
+        Next::Write(wire, load)
+    }
+
+    /// A writer is back: what it has written is accounted for, and it is told what to do next.
+    fn on_written(
+        &mut self,
+        written: Written<S::Load>,
+        old_wire: &mut Option<Arc<dyn Wire>>,
+        spent: &mut S::Spent,
+    ) -> Next<S::Load> {
+        let Written {
+            wire,
+            load,
+            progress,
+            is_last,
+        } = written;
+        let Pen::Away { edge, order, .. } = mem::replace(&mut self.pen, Pen::AWAY) else {
+            unreachable!("only its holder, which this is, puts a pen back that is away");
+        };
+        let rest = match progress {
+            Progress::Done => {
+                self.store.finished(load, spent);
+                None
+            }
+            Progress::Full | Progress::Broken(_) => Some(load),
+        };
+        let next = match (order, progress) {
+            (Some(Order::Drop), _) => {
+                self.give_back(rest, spent);
+                self.pen = Pen::Nowhere;
+                *old_wire = Some(wire);
+                // Whoever put it while the pen was away asked for nothing, and the loop may have looked before.
+                return Next::Stop(if self.store.is_waiting() {
+                    self.ask_for_link()
+                } else {
+                    Ask::Nothing
+                });
+            }
+            (Some(Order::Move(to)), _) => {
+                self.give_back(rest, spent);
+                *old_wire = Some(wire);
+                return match self.store.begin() {
+                    Some(load) => self.carry(to, load),
+                    None => {
+                        self.pen = Pen::Resting(to);
+                        Next::Stop(Ask::Nothing)
+                    }
+                };
+            }
+            (None, Progress::Done) if is_last && self.store.is_waiting() => {
+                self.pen = Pen::Resting(wire);
+                return Next::Stop(Ask::Resume);
+            }
+            (None, Progress::Done) => self.store.choose(None, spent),
+            (None, Progress::Full) if edge => self.store.choose(rest, spent),
+            (None, Progress::Full) => {
+                let rest = rest.and_then(|rest| self.store.set_aside(rest, spent));
+                self.pen = Pen::Waiting(wire, rest);
+                return Next::Stop(Ask::Nothing);
+            }
+            (None, Progress::Broken(kind)) => {
+                self.give_back(rest, spent);
+                self.pen = Pen::Broken(kind);
+                *old_wire = Some(wire);
+                return Next::Stop(Ask::Broken);
+            }
+        };
+        match next {
+            Some(load) => self.carry(wire, load),
+            None => {
+                self.pen = Pen::Resting(wire);
+                Next::Stop(Ask::Nothing)
+            }
+        }
     }
 
     pub(super) fn is_resting(&self) -> bool {
@@ -375,6 +480,19 @@ impl<S: Store> State<S> {
             }
             Pen::Waiting(_, Some(rest)) => self.store.take_back(rest, spent),
             Pen::Waiting(_, None) | Pen::Nowhere | Pen::Broken(_) | Pen::Resting(_) => {}
+        }
+    }
+
+    fn tally(&self) -> Tally {
+        let with_pen = match &self.pen {
+            Pen::Waiting(_, Some(rest)) => rest.frames(),
+            Pen::Away { carries, .. } => *carries,
+            _ => 0,
+        };
+        let tally = self.store.tally();
+        Tally {
+            waiting: tally.waiting + with_pen,
+            ..tally
         }
     }
 }

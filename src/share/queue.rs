@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use super::{
     outbox::{Ask, Put, Tally, Wire},
-    pen::{Load, Progress, State, Store, Writer},
-    sync::MutexGuard,
+    pen::{self, Load, Next, Progress, State, Store, Writer},
+    release,
 };
 use crate::limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES};
 
@@ -64,15 +64,19 @@ impl Writer<Queue> {
             let (_, put, ask) = self.put_all(&[&frame]);
             return (put, ask);
         }
-        let mut state = self.lock();
-        let queue = &mut state.store;
-        if let Some(refusal) = queue.refusal(frame.len()) {
-            return (refusal, Ask::Nothing);
-        }
-        let prefix = prefix(frame.len());
-        queue.bytes += PREFIX_BYTES + frame.len();
-        queue.pieces.push_back(Piece::Whole { prefix, frame });
-        (Put::Queued, self.accepted(state, 1))
+        let (put, next) = self.step(|state, spent| {
+            let queue = &mut state.store;
+            let prefix = prefix(frame.len());
+            let piece = Piece::Whole { prefix, frame };
+            if let Some(refusal) = queue.refusal(piece.len()) {
+                spent.pieces.push_back(piece);
+                return (refusal, Next::Stop(Ask::Nothing));
+            }
+            queue.bytes += piece.len();
+            queue.pieces.push_back(piece);
+            (Put::Queued, state.accepted(1, spent))
+        });
+        (put, self.follow(next).1)
     }
 
     /// Takes the first of these frames, as many as there is room for and as may leave together: their number, and
@@ -80,72 +84,50 @@ impl Writer<Queue> {
     #[inline(always)]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
-        let mut state = self.lock();
-        if !state.store.encode_all(frames, need) {
-            return self.put_one_by_one(state, frames);
-        }
-        let ask = self.accepted(state, frames.len());
-        (frames.len(), Put::Queued, ask)
+        let (taken, put, next) = self.step(|state, spent| {
+            let (taken, put) = if state.store.encode_all(frames, need) {
+                (frames.len(), Put::Queued)
+            } else {
+                state.store.encode_one_by_one(frames)
+            };
+            let next = if put == Put::Queued {
+                state.accepted(taken, spent)
+            } else {
+                Next::Stop(Ask::Nothing)
+            };
+            (taken, put, next)
+        });
+        (taken, put, self.follow(next).1)
     }
+}
 
-    #[cold]
-    fn put_one_by_one(
-        &self,
-        mut state: MutexGuard<'_, State<Queue>>,
-        frames: &[&[u8]],
-    ) -> (usize, Put, Ask) {
-        let mut bytes = 0;
-        for (taken, frame) in frames.iter().enumerate() {
-            match state.store.refusal(frame.len()) {
-                // So much is written while it is in the cache, and the loop is not kept from the lock for longer.
-                None if bytes >= QUEUE_RUN_BYTES => {
-                    return (taken, Put::Queued, self.accepted(state, taken));
-                }
-                None => state.store.encode(frame),
-                Some(refusal) if taken == 0 => return (0, refusal, Ask::Nothing),
-                Some(_) => return (taken, Put::Queued, self.accepted(state, taken)),
-            }
-            bytes += PREFIX_BYTES + frame.len();
-        }
-        let ask = self.accepted(state, frames.len());
-        (frames.len(), Put::Queued, ask)
-    }
-
+impl State<Queue> {
     /// Counts frames that were taken, and has them written.
     #[inline(always)]
-    fn accepted(&self, mut state: MutexGuard<'_, State<Queue>>, frames: usize) -> Ask {
-        state.store.tally.accepted += frames as u64;
-        state.store.frames += frames as u64;
-        if !state.is_resting() {
-            return state.want_link();
+    fn accepted(&mut self, frames: usize, spent: &mut Spent) -> Next<Batch> {
+        self.store.tally.accepted += frames as u64;
+        self.store.frames += frames as u64;
+        if !self.is_resting() {
+            return Next::Stop(self.want_link());
         }
-        let queue = &mut state.store;
-        if queue.bytes >= QUEUE_RUN_BYTES {
-            return self.write_here(state);
+        if self.store.bytes >= QUEUE_RUN_BYTES {
+            return self.write_here(spent);
         }
-        if mem::replace(&mut queue.called, true) {
+        Next::Stop(if mem::replace(&mut self.store.called, true) {
             Ask::Nothing
         } else {
             Ask::Resume
-        }
+        })
     }
 
-    /// Takes the pen, which rests.
+    /// Takes the pen, if it rests.
     #[cold]
-    fn write_here(&self, mut state: MutexGuard<'_, State<Queue>>) -> Ask {
-        let batch = state.store.begin();
-        let (Some(wire), Some(batch)) = (state.take_pen(), batch) else {
-            unreachable!("it rests, and something waits");
+    fn write_here(&mut self, spent: &mut Spent) -> Next<Batch> {
+        let Some(wire) = self.take_pen() else {
+            return Next::Stop(Ask::Nothing);
         };
-        state.carry(&batch);
-        drop(state);
-        self.write(wire, batch).1
-    }
-
-    /// Whether half of it is free.
-    pub(super) fn has_room(&self) -> bool {
-        let queue = &self.lock().store;
-        queue.bytes <= queue.bytes_max / 2 || queue.closed
+        let batch = self.store.begin();
+        self.go(wire, batch, spent)
     }
 }
 
@@ -164,11 +146,11 @@ impl Queue {
         }
     }
 
-    /// Why a frame of this length cannot be taken.
+    /// Why so many bytes cannot be taken, prefixes included.
     fn refusal(&self, len: usize) -> Option<Put> {
         if self.closed {
             Some(Put::Closed)
-        } else if self.bytes + PREFIX_BYTES + len > self.bytes_max {
+        } else if self.bytes + len > self.bytes_max {
             Some(Put::Full)
         } else {
             None
@@ -191,32 +173,49 @@ impl Queue {
         }
         bytes.reserve(need);
         for frame in frames {
-            bytes.extend_from_slice(&prefix(frame.len()));
-            bytes.extend_from_slice(frame);
+            append(bytes, frame);
         }
         *count += frames.len() as u64;
         self.bytes += need;
         true
     }
 
+    /// The first of these, as many as there is room for and as may leave together: their number, and why it is 0 if it is.
+    #[cold]
+    fn encode_one_by_one(&mut self, frames: &[&[u8]]) -> (usize, Put) {
+        let mut bytes = 0;
+        for (taken, frame) in frames.iter().enumerate() {
+            let need = PREFIX_BYTES + frame.len();
+            match self.refusal(need) {
+                // So much is written while it is in the cache, and the loop is not kept from the lock for longer.
+                None if bytes >= QUEUE_RUN_BYTES => return (taken, Put::Queued),
+                None => self.encode(frame),
+                Some(refusal) if taken == 0 => return (0, refusal),
+                Some(_) => return (taken, Put::Queued),
+            }
+            bytes += need;
+        }
+        (frames.len(), Put::Queued)
+    }
+
     fn encode(&mut self, frame: &[u8]) {
         let need = PREFIX_BYTES + frame.len();
-        let bytes = match self.pieces.back() {
-            Some(Piece::Run { bytes, .. }) if bytes.len() + need <= QUEUE_RUN_BYTES => None,
-            // Perhaps another large one follows, and a buffer for many would hold few.
-            Some(Piece::Whole { .. }) => Some(Vec::new()),
-            _ => Some(self.spare.pop().unwrap_or_default()),
-        };
-        if let Some(bytes) = bytes {
-            self.pieces.push_back(Piece::Run { bytes, frames: 0 });
-        }
-        let Some(Piece::Run { bytes, frames }) = self.pieces.back_mut() else {
-            unreachable!("there is room in it");
-        };
-        bytes.extend_from_slice(&prefix(frame.len()));
-        bytes.extend_from_slice(frame);
-        *frames += 1;
         self.bytes += need;
+        let mut buffer = match self.pieces.back_mut() {
+            Some(Piece::Run { bytes, frames }) if bytes.len() + need <= QUEUE_RUN_BYTES => {
+                append(bytes, frame);
+                *frames += 1;
+                return;
+            }
+            // Perhaps another large one follows, and a buffer for many would hold few.
+            Some(Piece::Whole { .. }) => Vec::new(),
+            _ => self.spare.pop().unwrap_or_default(),
+        };
+        append(&mut buffer, frame);
+        self.pieces.push_back(Piece::Run {
+            bytes: buffer,
+            frames: 1,
+        });
     }
 
     /// Keeps the buffer of a run for another.
@@ -237,6 +236,17 @@ impl Queue {
 pub(super) struct Spent {
     pieces: VecDeque<Piece>,
     spare: Vec<Vec<u8>>,
+}
+
+impl pen::Spent for Spent {
+    fn release(self) {
+        for piece in self.pieces {
+            match piece {
+                Piece::Run { .. } => {}
+                Piece::Whole { frame, .. } => release(frame),
+            }
+        }
+    }
 }
 
 impl Store for Queue {
@@ -311,7 +321,7 @@ impl Store for Queue {
             self.bytes -= piece.len();
             self.recycle(piece);
         }
-        spent.pieces = batch.pieces;
+        spent.pieces.append(&mut batch.pieces);
     }
 
     fn loop_came(&mut self) {
@@ -322,6 +332,11 @@ impl Store for Queue {
         !self.pieces.is_empty()
     }
 
+    /// At least half of the bytes are free.
+    fn has_room(&self) -> bool {
+        self.bytes <= self.bytes_max / 2 || self.closed
+    }
+
     /// An idle link holds no buffer.
     fn tidy(&mut self, spent: &mut Spent) {
         spent.spare = mem::take(&mut self.spare);
@@ -329,9 +344,14 @@ impl Store for Queue {
 
     fn close(&mut self, spent: &mut Spent) {
         self.closed = true;
-        self.tally.discarded += mem::take(&mut self.frames);
-        spent.pieces = mem::take(&mut self.pieces);
+        self.discard(spent);
         self.tidy(spent);
+    }
+
+    fn discard(&mut self, spent: &mut Spent) {
+        self.tally.discarded += mem::take(&mut self.frames);
+        self.bytes -= self.pieces.iter().map(Piece::len).sum::<usize>();
+        spent.pieces.append(&mut self.pieces);
     }
 
     fn tally(&self) -> Tally {
@@ -439,6 +459,12 @@ impl Piece {
         *frames -= count;
         (count, at)
     }
+}
+
+#[inline(always)]
+fn append(run: &mut Vec<u8>, frame: &[u8]) {
+    run.extend_from_slice(&prefix(frame.len()));
+    run.extend_from_slice(frame);
 }
 
 fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
@@ -628,7 +654,7 @@ mod tests {
         // The loop, which was asked at first, finds nothing left to do.
         assert_eq!((queue.resume(), queue.tally().waiting), (Ask::Nothing, 0));
         assert!(
-            queue.lock().store.spare.is_empty(),
+            queue.look(|state| state.store.spare.is_empty()),
             "an idle link holds no buffer"
         );
     }
@@ -653,16 +679,17 @@ mod tests {
         queue.attach(pipe.clone());
         let (small, large) = (&[1; 1000][..], Bytes::from(vec![2; WHOLE_FRAME_BYTES]));
         while queue.put_all(&[small]).0 == 1 {}
-        let full = queue.lock().store.bytes;
+        let full = queue.look(|state| state.store.bytes);
         for _ in 0..16 {
             // As much as a turn takes: its buffers are to spare.
             pipe.make_room(TURN_BYTES);
             while queue.resume() == Ask::Resume {}
             while queue.put_all(&[small]).0 == 1 && queue.put(large.clone()).0 == Put::Queued {}
         }
-        let state = queue.lock();
-        let held: usize = state.store.pieces.iter().map(Piece::held).sum();
-        let bytes = state.store.bytes;
+        let (held, bytes) = queue.look(|state| {
+            let held: usize = state.store.pieces.iter().map(Piece::held).sum();
+            (held, state.store.bytes)
+        });
         assert!(bytes > full / 2 && held <= 2 * bytes, "{held} for {bytes}");
     }
 
@@ -740,7 +767,7 @@ mod tests {
             prop_assert_eq!(came, sent);
             let tally = queue.tally();
             prop_assert_eq!((tally.waiting, tally.written), (0, lens.len() as u64));
-            prop_assert_eq!(queue.lock().store.bytes, 0);
+            prop_assert_eq!(queue.look(|state| state.store.bytes), 0);
         }
     }
 }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::{
     outbox::{Ask, Put, Tally, Wire},
-    pen::{Load, Progress, Store, Writer},
+    pen::{self, Load, Next, Progress, Store, Writer},
+    release,
 };
 
 #[derive(Debug, Default)]
@@ -38,44 +39,48 @@ pub(super) struct Spent {
     slot: Option<Bytes>,
 }
 
+impl pen::Spent for Spent {
+    #[inline]
+    fn release(self) {
+        for frame in [self.taken_back, self.last, self.slot]
+            .into_iter()
+            .flatten()
+        {
+            release(frame);
+        }
+    }
+}
+
 impl Writer<Slot> {
     /// Puts a frame, and writes it at once if the pen rests.
     pub(super) fn put(&self, frame: Bytes) -> (Put, Ask) {
-        let mut state = self.lock();
-        if state.store.closed {
-            return (Put::Closed, Ask::Nothing);
-        }
-        state.store.tally.accepted += 1;
-        if let Some(wire) = state.take_pen() {
-            // The loop was asked to write this one, and has not come yet.
-            let older = state.store.next.take();
-            state.store.tally.superseded += u64::from(older.is_some());
-            let begun = Begun::fresh(frame);
-            state.carry(&begun);
-            drop(state);
-            drop(older);
-            return match self.write(wire, begun) {
-                (true, ask) => (Put::Written, ask),
-                (false, ask) => (Put::Queued, ask),
+        let (put, next) = self.step(|state, spent| {
+            if state.store.closed {
+                spent.slot = Some(frame);
+                return (Put::Closed, Next::Stop(Ask::Nothing));
+            }
+            state.store.tally.accepted += 1;
+            let wire = state.take_pen();
+            let slot = &mut state.store;
+            // With a pen that rested: the loop was asked to write the older one, and has not come yet.
+            spent.slot = slot.next.take();
+            let put = match spent.slot {
+                Some(_) => Put::Superseded,
+                None => Put::Queued,
             };
+            slot.tally.superseded += u64::from(spent.slot.is_some());
+            match wire {
+                Some(wire) => (Put::Queued, state.carry(wire, Begun::fresh(frame))),
+                None => {
+                    slot.next = Some(frame);
+                    (put, Next::Stop(state.want_link()))
+                }
+            }
+        });
+        match self.follow(next) {
+            (true, ask) => (Put::Written, ask),
+            (false, ask) => (put, ask),
         }
-        let older = state.store.next.replace(frame);
-        state.store.tally.superseded += u64::from(older.is_some());
-        let put = match older {
-            Some(_) => Put::Superseded,
-            None => Put::Queued,
-        };
-        let ask = state.want_link();
-        // Freed after the lock: see `Store::Spent`.
-        drop(state);
-        drop(older);
-        (put, ask)
-    }
-
-    /// Whether the slot is free.
-    pub(super) fn has_room(&self) -> bool {
-        let state = self.lock();
-        state.store.next.is_none() || state.store.closed
     }
 }
 
@@ -166,14 +171,21 @@ impl Store for Slot {
         self.next.is_some()
     }
 
+    fn has_room(&self) -> bool {
+        self.next.is_none() || self.closed
+    }
+
     fn tidy(&mut self, _: &mut Spent) {}
 
     fn close(&mut self, spent: &mut Spent) {
         self.closed = true;
-        let slot = self.next.take();
-        self.tally.discarded += u64::from(slot.is_some());
-        spent.slot = slot;
+        self.discard(spent);
         spent.last = self.last.take();
+    }
+
+    fn discard(&mut self, spent: &mut Spent) {
+        spent.slot = self.next.take();
+        self.tally.discarded += u64::from(spent.slot.is_some());
     }
 
     fn tally(&self) -> Tally {

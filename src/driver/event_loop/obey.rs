@@ -159,7 +159,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// A connection that the roster knows as the link of this peer, or as one that claims to be it, has ended.
     fn on_down(&mut self, id: PeerId, key: LinkKey, now: Instant) {
         // What still waits for the peer is, with `Dial::OnDemand`, the demand for its next link.
-        let demand = self.peer(id).is_some_and(|peer| !peer.outbox.is_empty());
+        let demand = self.peer(id).is_some_and(|peer| peer.outbox.demand());
         self.roster.on_down(id, key, demand, now, &mut self.todo);
     }
 
