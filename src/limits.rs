@@ -31,6 +31,11 @@ pub const STAGE_BYTES: usize = 256 << 10;
 /// Bytes read from one link before the next one gets its share of the turn.
 pub const TURN_BYTES: usize = 256 << 10;
 
+/// Bytes read from a link after its write half has failed, before it ends: more than a socket holds unless
+/// [`receive_buffer`](crate::ConfigBuilder::receive_buffer) says so, in which case twice that many are read. The bound is for a
+/// peer that goes on sending and cannot be answered.
+pub const DRAIN_BYTES_MAX: usize = 64 << 20;
+
 /// Bytes read at once from a connection that has not said who it is: an initial message is at most 2068 bytes, and
 /// what comes after it has to be kept when the connection must wait as a challenger.
 pub const HELLO_READ_BYTES: usize = 4 << 10;

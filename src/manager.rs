@@ -261,6 +261,8 @@ impl CnxManager {
                 log::error!(target: "quorum_cnx::loop", "the loop ends, nothing is sent or received any more: {error}");
             }
         })?;
+        // The thread that has started it may halt it, or wait for room, before the loop's first turn.
+        handle.shared.set_loop_thread(thread.thread().id());
         Ok(Self {
             handle,
             events,

@@ -117,6 +117,15 @@ impl HaltOrder {
     }
 }
 
+/// Observers and admitted servers.
+#[derive(Debug, Default)]
+struct Guests {
+    known: BTreeMap<Sid, Arc<Peer>>,
+    /// What those that are gone had sent and received. A total over these and the known ones never runs backwards.
+    sent: Outgoing,
+    received: Incoming,
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) own: Sid,
@@ -124,10 +133,7 @@ pub(crate) struct Shared {
     members: Vec<Arc<Peer>>,
     /// The sids of these: a search touches them alone.
     sids: Vec<Sid>,
-    /// Observers and admitted servers.
-    guests: RwLock<BTreeMap<Sid, Arc<Peer>>>,
-    /// What guests that are gone had counted.
-    departed: Mutex<(Outgoing, Incoming)>,
+    guests: RwLock<Guests>,
     /// Loopback goes here; in a manager it is the inbox of the application.
     pub(crate) inbox: Arc<Inbox<Burst>>,
     /// Whether the loop empties the inbox into its handler.
@@ -156,7 +162,6 @@ impl Shared {
             sids: members.iter().map(|peer| peer.sid).collect(),
             members,
             guests: RwLock::default(),
-            departed: Mutex::default(),
             inbox,
             inbox_is_for_the_loop,
             bell,
@@ -180,6 +185,7 @@ impl Shared {
                 .guests
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
+                .known
                 .get(&sid)
                 .cloned(),
         }
@@ -193,10 +199,15 @@ impl Shared {
 
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
         let guests = self.guests.read().unwrap_or_else(PoisonError::into_inner);
+        self.with_members(&guests)
+    }
+
+    /// Members and these, sorted by sid.
+    fn with_members(&self, guests: &Guests) -> Vec<Arc<Peer>> {
         let mut peers: Vec<_> = self
             .members
             .iter()
-            .chain(guests.values())
+            .chain(guests.known.values())
             .cloned()
             .collect();
         peers.sort_by_key(|peer| peer.sid);
@@ -207,23 +218,20 @@ impl Shared {
         self.guests
             .write()
             .unwrap_or_else(PoisonError::into_inner)
+            .known
             .insert(peer.sid, peer);
     }
 
     pub(crate) fn part(&self, peer: &Peer) {
+        // Before the lock is taken: payloads are freed here, and their owners may call this.
         peer.outbox.close();
-        self.guests
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&peer.sid);
-        let mut departed = lock(&self.departed);
+        let mut guests = self.guests.write().unwrap_or_else(PoisonError::into_inner);
+        guests.known.remove(&peer.sid);
         let mut tally = peer.outbox.tally();
         // A thread may still have one in hand, which goes nowhere.
         tally.discarded += std::mem::take(&mut tally.waiting);
-        departed.0.add(tally);
-        let received = peer.received();
-        departed.1.frames += received.frames;
-        departed.1.bytes += received.bytes;
+        guests.sent.add(tally);
+        guests.received.add(peer.received());
     }
 
     /// See [`Handle::to_send`](crate::Handle::to_send).
@@ -263,8 +271,12 @@ impl Shared {
             return self.put_all(peer, frames);
         }
         if sid == self.own {
-            for frame in frames {
-                self.loop_back(Bytes::copy_from_slice(frame))?;
+            for (taken, frame) in frames.iter().enumerate() {
+                match self.loop_back(Bytes::copy_from_slice(frame)) {
+                    Ok(_) => {}
+                    Err(error) if taken == 0 => return Err(error),
+                    Err(_) => return Ok(taken),
+                }
             }
             return Ok(frames.len());
         }
@@ -325,7 +337,9 @@ impl Shared {
                 self.put(peer, Bytes::copy_from_slice(frame)).map(|_| 1)
             }
             frames => {
-                let (taken, put, ask) = peer.outbox.put_all(frames);
+                // A long one behind short ones is not copied under the lock either.
+                let short = frames.iter().take_while(|frame| !is_long(frame)).count();
+                let (taken, put, ask) = peer.outbox.put_all(&frames[..short]);
                 self.see_to(peer, ask);
                 self.receipt(peer, put).map(|_| taken)
             }
@@ -441,16 +455,17 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> Stats {
         let counters = &self.counters;
-        let (mut sent, mut received) = *lock(&self.departed);
+        // Under one lock, so that a guest that goes is counted once: as known or as gone.
+        let guests = self.guests.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut sent, mut received) = (guests.sent, guests.received);
         let peers: Vec<PeerStats> = self
-            .peers()
+            .with_members(&guests)
             .iter()
             .map(|peer| {
                 let tally = peer.outbox.tally();
                 sent.add(tally);
                 let got = peer.received();
-                received.frames += got.frames;
-                received.bytes += got.bytes;
+                received.add(got);
                 let mut own = Outgoing::default();
                 own.add(tally);
                 PeerStats {
@@ -464,6 +479,7 @@ impl Shared {
                 }
             })
             .collect();
+        drop(guests);
         Stats {
             sent,
             received,

@@ -157,6 +157,13 @@ pub struct Incoming {
     pub bytes: u64,
 }
 
+impl Incoming {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
+}
+
 /// What became of the items of a queue: `pushed == taken + dropped + waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -242,6 +242,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             halting: false,
             turning: false,
         };
+        // Until another thread turns it: the loop's thread must not wait for what only it can bring about.
+        let thread = thread::current().id();
+        event_loop.turner = Some(thread);
+        event_loop.handle.shared().set_loop_thread(thread);
         event_loop.decide(now);
         event_loop.bury();
         Ok(event_loop)

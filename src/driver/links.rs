@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads or writes. Places are given again only after `bury`, at the end of a turn.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Instant};
 
 use slab::Slab;
 
@@ -27,8 +27,19 @@ pub(super) struct Link<S> {
     pub(super) busy: bool,
     /// True exactly when the far end is known to have ended: reading goes on until the end is seen.
     pub(super) ended: bool,
+    /// Set when nothing can be written any more. What the kernel has received is still read, then the connection ends.
+    pub(super) draining: Option<Draining>,
     /// True exactly when what it has not delivered yet must not be delivered any more.
     pub(super) aborted: bool,
+}
+
+/// The end of a connection whose write half has failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draining {
+    /// What the write half said.
+    pub(super) kind: io::ErrorKind,
+    /// How many more bytes are read at most.
+    pub(super) budget: usize,
 }
 
 /// Where a connection stands.
@@ -157,6 +168,7 @@ impl<S> Links<S> {
             tenant,
             busy: false,
             ended: false,
+            draining: None,
             aborted: false,
         };
         let index =

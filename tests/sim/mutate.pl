@@ -13,12 +13,11 @@ my $text = <$in>;
 my $edits = 0;
 while ($text =~ /^(\S+)\n<<<\n(.*?)\n===\n(.*?)\n?>>>$/gms) {
     my ($path, $old, $new) = ($1, $2, $3);
-    $old =~ s/\s+//g;
-    my $pattern = join '\s*', map { quotemeta } split //, $old;
+    my $pattern = join '\s*', map { quotemeta } grep { /\S/ } split //, $old;
     open my $source, '<', $path or die "$path: $!\n";
     my $code = <$source>;
     my $found = () = $code =~ /$pattern/g;
-    $found == 1 or die "$path: found $found times: $2\n";
+    $found == 1 or die "$path: found $found times: $old\n";
     $code =~ s/$pattern/$new/;
     open my $out, '>', $path or die "$path: $!\n";
     print $out $code;

@@ -14,7 +14,7 @@ use crate::{
     },
     error::Reason,
     handler::{Event, Frame, Handler},
-    limits::{ACCEPTS_PER_TURN, SLOW_TURN},
+    limits::{ACCEPTS_PER_TURN, SLOW_TURN, TURN_BYTES},
     proto::{Claim, Hello, LinkKey, Sid, Verdict},
 };
 
@@ -173,13 +173,24 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             handler.on_burst_end(handle);
             *hot = Some(key);
         }
-        match pumped {
-            Pumped::Dry => None,
-            Pumped::More => {
+        match (pumped, &mut link.draining) {
+            (Pumped::Dry, None) => None,
+            (Pumped::Dry, Some(draining)) => Some(Reason::of_kind(draining.kind)),
+            (Pumped::More, Some(draining)) if draining.budget == 0 => {
+                Some(Reason::of_kind(draining.kind))
+            }
+            (Pumped::More, draining) => {
+                if let Some(draining) = draining {
+                    draining.budget = draining.budget.saturating_sub(TURN_BYTES);
+                }
                 self.look_at(key);
                 None
             }
-            Pumped::End(reason) => Some(reason),
+            // The write half says only that the end was known already; the reader may know why.
+            (Pumped::End(_), Some(draining)) if draining.kind != io::ErrorKind::BrokenPipe => {
+                Some(Reason::of_kind(draining.kind))
+            }
+            (Pumped::End(reason), _) => Some(reason),
         }
     }
 

@@ -14,12 +14,13 @@ use std::{
 use super::EventLoop;
 use crate::{
     driver::{
-        links::Phase,
+        links::{Draining, Phase},
         net::{Net, Stream as _},
         routes::{Asker, Step},
     },
     error::Reason,
     handler::{Event, Frame, Handler},
+    limits::DRAIN_BYTES_MAX,
     proto::{Address, Challenge, LinkKey, Payload, PeerId, encode},
     share::{Ask, Wait, Wire as _},
     shared::{Listening, Peer, Shared, asked},
@@ -93,6 +94,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut any = false;
         // As many as wait now: those that the handler sends meanwhile ring the bell again, and come in the next turn.
         for _ in 0..shared.inbox.counts().waiting {
+            if shared.halt.is_given() {
+                break;
+            }
             let Ok(taken) = shared.inbox.pop(Wait::No) else {
                 break;
             };
@@ -153,7 +157,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// Nothing can be written to this peer's link any more: what it said before is read, then it ends.
+    /// Nothing can be written to this peer's link any more: what the kernel has received of it is read, in this turn and the
+    /// next ones, then it ends.
     pub(super) fn give_up(&mut self, peer: &Peer, now: Instant) {
         let (Some(kind), Some(key)) = (peer.outbox.broken(), self.roster.link(peer.id)) else {
             return;
@@ -165,14 +170,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             // It has just taken the place of the broken one, which is ended for that in this very turn.
             return;
         }
+        // A short read is no proof that nothing follows: the next one may bring the end.
         link.ended = true;
-        let read = self.pump(key);
-        let reason = match (kind, read) {
-            // Says only that the end was known already; the reader may know why.
-            (io::ErrorKind::BrokenPipe, Some(reason)) => reason,
-            (kind, _) => Reason::of_kind(kind),
-        };
-        self.end(key, reason, now);
+        let budget = DRAIN_BYTES_MAX.max(2 * self.knobs.receive_buffer.unwrap_or(0));
+        link.draining.get_or_insert(Draining { kind, budget });
+        if let Some(reason) = self.pump(key) {
+            self.end(key, reason, now);
+        }
     }
 
     /// Does what a dial needs next, until something is underway or nothing is left.
