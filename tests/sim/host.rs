@@ -16,7 +16,7 @@ use quorum_cnx::{
     Event, Frame, Handle, Handler, Reason, SendError, Sent, Sid, limits::FRAME_BYTES_MAX,
 };
 
-use crate::{chance::Chance, net::Machines};
+use crate::{anything::call_anything, chance::Chance, net::Machines};
 
 /// A property that does not hold.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct Ledger {
     pub once: bool,
     /// Nothing is wrong but strangers: no link of a member may end.
     pub calm: bool,
+    /// Applications ask for nothing any more.
+    pub quiet: bool,
     pub now: Duration,
 }
 
@@ -73,6 +75,12 @@ pub struct Account {
     pub fruitless: BTreeMap<Sid, Vec<Duration>>,
     /// The number of the newest frame, taken or not.
     pub next: u64,
+    /// Dials of guests that the application may have brought about; see `properties`.
+    pub asked_for_guests: u64,
+    /// The links that are older than this are dropped by the next turn, or by the one after it if the application asked for
+    /// that within a turn.
+    pub dropped_at: Option<Duration>,
+    pub dropped_in_turn: Option<Duration>,
     replaced: Option<Sid>,
     /// Observers that were served when one was refused in this turn.
     pub refused: Option<usize>,
@@ -100,6 +108,9 @@ impl Account {
             found: BTreeSet::new(),
             fruitless: BTreeMap::new(),
             next: 0,
+            asked_for_guests: 0,
+            dropped_at: None,
+            dropped_in_turn: None,
             replaced: None,
             refused: None,
         }
@@ -385,6 +396,10 @@ pub struct App {
     pub chance: Chance,
     /// How many of 100 frames it answers where it gets them.
     pub answers: u32,
+    /// How many of 1000 frames and events it calls anything for.
+    pub asks: u32,
+    /// It ends no link.
+    pub calm: bool,
 }
 
 impl Handler for App {
@@ -406,10 +421,32 @@ impl Handler for App {
                 let _ = put(&self.books, handle, self.me, sender, len);
             }
         }
+        self.ask(handle, Some(from));
     }
 
-    fn on_event(&mut self, event: &Event, _: &Handle) {
+    fn on_event(&mut self, event: &Event, handle: &Handle) {
         self.machines.lock().note(self.me, || format!("{event:?}"));
         self.books.borrow_mut().on_event(self.me, event);
+        self.ask(handle, whom(event));
+    }
+}
+
+impl App {
+    fn ask(&mut self, handle: &Handle, about: Option<Sid>) {
+        if self.chance.permille(self.asks) {
+            let (books, chance) = (&self.books, &mut self.chance);
+            call_anything(books, handle, self.me, chance, about, self.calm);
+        }
+    }
+}
+
+/// The peer that an event is about.
+fn whom(event: &Event) -> Option<Sid> {
+    match event {
+        Event::Up { sid, .. } | Event::Down { sid, .. } | Event::DialFailed { sid, .. } => {
+            Some(*sid)
+        }
+        Event::Rejected { sid, .. } => *sid,
+        _ => None,
     }
 }

@@ -18,6 +18,7 @@
     reason = "nothing is reachable from outside of a test"
 )]
 
+mod anything;
 mod calls;
 mod chance;
 mod faults;

@@ -44,6 +44,8 @@ pub struct Plan {
     pub talks_on: bool,
     /// All frames are to arrive in order, not only the newest.
     pub queue: bool,
+    /// For how many of 1000 frames and events an application calls anything where it hears of them.
+    pub asks: u32,
     /// Loops spin, if only once a turn: they read where something came from last before they ask.
     pub spins: bool,
 }
@@ -112,11 +114,13 @@ impl Plan {
             large: *chance.pick(&[0, 20, 150]),
             talks_on: dial == Dial::OnDemand || chance.percent(50),
             queue: false,
+            asks: 0,
             spins: false,
         };
         // Last, so that the other seeds stay what they were.
         plan.queue = chance.percent(25);
         plan.spins = chance.percent(25);
+        plan.asks = *chance.pick(&[0, 0, 20, 300]);
         // What the kernel had taken when a link ended is lost, and the next frame is needed to see that all is well.
         plan.talks_on |= plan.queue;
         plan

@@ -38,15 +38,11 @@ const LATE: Duration = Duration::from_secs(1);
 pub struct Watch {
     last: [u64; 2],
     told: [u64; 2],
-    /// The links that are older than this were to be dropped.
-    pub dropped_at: Option<Duration>,
     uneventful: u32,
     idle_turns: u32,
     idle_at: Duration,
     dials: BTreeMap<Sid, u64>,
     dials_of_guests: u64,
-    /// How many of them the application has asked for, at most.
-    pub asked_for_guests: u64,
 }
 
 impl World {
@@ -202,7 +198,7 @@ impl World {
             if ledger.index_of(peer.sid).is_none() {
                 let dials = &mut self.hosts[host].watch.dials_of_guests;
                 *dials += more;
-                if *dials > stats.knocks + self.hosts[host].watch.asked_for_guests {
+                if *dials > stats.knocks + ledger.hosts[host].asked_for_guests {
                     let what = format!("host {host} dials {} unasked", peer.sid);
                     ledger.fail("P4", what);
                 }
@@ -266,7 +262,12 @@ impl World {
 
     /// What an application has asked for is done in the turn that sees it.
     fn watch_order(&mut self, host: usize) {
-        let Some(at) = self.hosts[host].watch.dropped_at.take() else {
+        let at = {
+            let account = &mut self.books.borrow_mut().hosts[host];
+            let next = account.dropped_in_turn.take();
+            std::mem::replace(&mut account.dropped_at, next)
+        };
+        let Some(at) = at else {
             return;
         };
         let older = |up: &Up| up.since < at;

@@ -4,7 +4,9 @@
 
 use std::{rc::Rc, time::Duration};
 
-use crate::{host::put, kernel::Due, net::meanwhile, plan::GUESTS, world::World};
+use crate::{
+    anything::call_anything, host::put, kernel::Due, net::meanwhile, plan::GUESTS, world::World,
+};
 
 /// So often a world's applications speak at their pace; then they take their time. A few busy worlds would otherwise take
 /// longer than hundreds of others.
@@ -42,7 +44,7 @@ impl World {
                 note("soft_halt");
                 handle.soft_halt();
                 let now = self.kernel().now;
-                self.hosts[host].watch.dropped_at = Some(now);
+                self.books.borrow_mut().hosts[host].dropped_at = Some(now);
             }
             1 if !self.plan.calm && to != host => {
                 note(&format!("initiate_connection to host {to}"));
@@ -56,7 +58,7 @@ impl World {
             3 => {
                 note("connect_all");
                 handle.connect_all();
-                self.hosts[host].watch.asked_for_guests += GUESTS as u64;
+                self.books.borrow_mut().hosts[host].asked_for_guests += GUESTS as u64;
             }
             _ => {
                 note("frames");
@@ -98,9 +100,14 @@ impl World {
         let result = match self.chance.below(10) {
             0 => {
                 let (inner, other) = (Rc::clone(&books), handle.clone());
+                let (mut chance, calm) = (self.chance.fork(), self.plan.calm);
+                let asks = chance.permille(self.plan.asks);
                 let more = move || {
                     // What became of it is in the account.
                     let _ = put(&inner, &other, host, to, 3);
+                    if asks {
+                        call_anything(&inner, &other, host, &mut chance, None, calm);
+                    }
                 };
                 meanwhile(more, || put(&books, &handle, host, to, len))
             }

@@ -271,8 +271,10 @@ impl World {
             1 => {
                 self.heal();
                 self.talking = self.plan.talks_on;
+                self.books.borrow_mut().quiet = !self.talking;
             }
             2 if self.plan.talks_on => {
+                self.books.borrow_mut().quiet = true;
                 self.last_words();
                 self.talking = false;
             }
@@ -300,6 +302,8 @@ impl World {
             machines: self.machines.clone(),
             chance: self.chance.fork(),
             answers: self.plan.answers,
+            asks: self.plan.asks,
+            calm: self.plan.calm,
         };
         let config = self.plan.config(host, self.chance.next());
         let net = SimNet::new(self.machines.clone(), host);
