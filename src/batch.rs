@@ -13,7 +13,7 @@ use bytes::{Buf as _, Bytes};
 
 use crate::{
     handler::{Frame, Message},
-    limits::{INBOX_RUN_BYTES, PREFIX_BYTES, STAGE_BYTES, WHOLE_FRAME_BYTES},
+    limits::{INBOX_RUN_BYTES, PLACE_BYTES, PREFIX_BYTES, STAGE_BYTES, WHOLE_FRAME_BYTES},
     proto::{Payload, Sid},
     share::{Parcel, Spares},
 };
@@ -22,6 +22,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Burst {
     from: Sid,
+    owner: Owner,
+    /// The number of the link that it came over.
+    link: u64,
     form: Form,
     bytes: Bytes,
     messages: usize,
@@ -37,10 +40,53 @@ enum Form {
     Run,
 }
 
+/// In whose share of the inbox messages and events are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Owner {
+    /// A configured server, or this one.
+    Server(Sid),
+    /// All others together, so that they gain nothing by coming as many.
+    Others,
+    /// What this server says of itself.
+    Own,
+}
+
+impl Owner {
+    /// Whom it is about; [`Sid::OBSERVER`] if that is several.
+    pub(crate) fn sid(self) -> Sid {
+        match self {
+            Self::Server(sid) => sid,
+            Self::Others | Self::Own => Sid::OBSERVER,
+        }
+    }
+}
+
+/// Where frames come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    pub(crate) from: Sid,
+    pub(crate) owner: Owner,
+    pub(crate) link: u64,
+}
+
+impl Source {
+    /// This server itself.
+    pub(crate) fn loopback(own: Sid) -> Self {
+        Self {
+            from: own,
+            owner: Owner::Server(own),
+            link: 0,
+        }
+    }
+}
+
 impl Burst {
-    pub(crate) fn whole(from: Sid, payload: Bytes) -> Self {
+    pub(crate) fn whole(source: Source, payload: Bytes) -> Self {
+        let Source { from, owner, link } = source;
         Self {
             from,
+            owner,
+            link,
             form: Form::Whole,
             held: payload.len(),
             bytes: payload,
@@ -64,6 +110,21 @@ impl Burst {
 
 impl Parcel for Burst {
     type Item = Taken;
+    type Owner = Owner;
+
+    fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    fn emptied(&self) -> Self {
+        Self {
+            form: Form::Run,
+            bytes: Bytes::new(),
+            messages: 0,
+            held: 0,
+            ..*self
+        }
+    }
 
     fn items(&self) -> usize {
         self.messages
@@ -80,6 +141,7 @@ impl Parcel for Burst {
         };
         let message = Message {
             from: self.from,
+            link: self.link,
             payload,
         };
         Taken {
@@ -97,7 +159,11 @@ impl Parcel for Burst {
     }
 
     fn held(&self) -> usize {
-        self.held
+        if self.messages > 0 {
+            self.held + PLACE_BYTES
+        } else {
+            0
+        }
     }
 }
 
@@ -111,12 +177,11 @@ pub(crate) struct Taken {
 impl Taken {
     /// The message on its own: it is copied unless it is most of what it holds.
     pub(crate) fn into_message(self) -> Message {
-        let Message { from, payload } = self.message;
-        if self.held <= 2 * (payload.len() + PREFIX_BYTES) {
-            return Message { from, payload };
+        let mut message = self.message;
+        if self.held > 2 * (message.payload.len() + PREFIX_BYTES) {
+            message.payload = Bytes::copy_from_slice(&message.payload);
         }
-        let payload = Bytes::copy_from_slice(&payload);
-        Message { from, payload }
+        message
     }
 }
 
@@ -140,26 +205,26 @@ impl Packer {
     }
 
     /// Adds a payload: by a copy if it is small, else in a buffer of its own.
-    pub(crate) fn add(&mut self, from: Sid, frame: Frame<'_>) {
+    pub(crate) fn add(&mut self, source: Source, frame: Frame<'_>) {
         if frame.len() >= WHOLE_FRAME_BYTES {
-            self.seal(from);
-            let burst = match frame.0 {
+            self.seal(source);
+            let burst = match frame.payload {
                 Payload::Borrowed(slice) => {
                     let mut buffer = self.spares.take(slice.len());
                     buffer.extend_from_slice(slice);
                     Burst {
                         held: buffer.capacity(),
-                        ..Burst::whole(from, buffer.into())
+                        ..Burst::whole(source, buffer.into())
                     }
                 }
-                Payload::Owned(bytes) => Burst::whole(from, bytes),
+                Payload::Owned(bytes) => Burst::whole(source, bytes),
             };
             self.bursts.push(burst);
             return;
         }
         let len = self.run.len() + PREFIX_BYTES + frame.len();
         if len > self.run.capacity() {
-            self.make_room(from, len);
+            self.make_room(source, len);
         }
         let len = u32::try_from(frame.len()).expect("a frame is at most 512 KiB long");
         self.run.extend_from_slice(&len.to_be_bytes());
@@ -167,32 +232,35 @@ impl Packer {
         self.messages += 1;
     }
 
-    /// All that was added came from this peer.
-    pub(crate) fn pack(&mut self, from: Sid) -> impl Iterator<Item = Burst> + '_ {
-        self.seal(from);
+    /// All that was added came from there.
+    pub(crate) fn pack(&mut self, source: Source) -> impl Iterator<Item = Burst> + '_ {
+        self.seal(source);
         self.bursts.drain(..)
     }
 
     /// The run is to become this long.
-    fn make_room(&mut self, from: Sid, len: usize) {
+    fn make_room(&mut self, source: Source, len: usize) {
         if len <= WHOLE_FRAME_BYTES {
             // Perhaps this is all: what holds the message must not be much larger.
             self.run.reserve(len - self.run.len());
             return;
         }
         if len > INBOX_RUN_BYTES {
-            self.seal(from);
+            self.seal(source);
         }
         let mut room = self.spares.take(INBOX_RUN_BYTES);
         room.append(&mut self.run);
         self.run = room;
     }
 
-    fn seal(&mut self, from: Sid) {
+    fn seal(&mut self, source: Source) {
         if self.messages > 0 {
             let run = mem::take(&mut self.run);
+            let Source { from, owner, link } = source;
             self.bursts.push(Burst {
                 from,
+                owner,
+                link,
                 form: Form::Run,
                 held: run.capacity(),
                 bytes: run.into(),
@@ -247,8 +315,23 @@ impl Batch {
         BatchIter {
             bursts: self.bursts.iter(),
             from: Sid(0),
+            link: 0,
             rest: &[],
         }
+    }
+
+    /// The same, with the number of the link that each message came over.
+    pub fn messages(&self) -> impl Iterator<Item = MessageRef<'_>> {
+        let mut iter = self.iter();
+        std::iter::from_fn(move || {
+            let (from, payload) = iter.next()?;
+            let link = iter.link;
+            Some(MessageRef {
+                from,
+                link,
+                payload,
+            })
+        })
     }
 
     /// Fills it anew, and leaves the buffers that it had to others.
@@ -279,10 +362,36 @@ impl fmt::Debug for Batch {
     }
 }
 
+/// A message in a [`Batch`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MessageRef<'a> {
+    /// Who sent it.
+    pub from: Sid,
+    /// The number of the link that it came over, as in [`Event::Up`](crate::Event::Up); 0 for a message of this server to
+    /// itself.
+    pub link: u64,
+    /// The payload of its frame.
+    pub payload: &'a [u8],
+}
+
+impl fmt::Debug for MessageRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "MessageRef({} bytes from {} over link {})",
+            self.payload.len(),
+            self.from,
+            self.link
+        )
+    }
+}
+
 /// The messages of a [`Batch`], oldest first.
 pub struct BatchIter<'a> {
     bursts: vec_deque::Iter<'a, Burst>,
     from: Sid,
+    link: u64,
     /// Of the burst that was begun: payloads behind their lengths.
     rest: &'a [u8],
 }
@@ -293,7 +402,7 @@ impl<'a> Iterator for BatchIter<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             let burst = self.bursts.next()?;
-            self.from = burst.from;
+            (self.from, self.link) = (burst.from, burst.link);
             if let Form::Whole = burst.form {
                 return Some((burst.from, &burst.bytes));
             }
@@ -317,23 +426,39 @@ impl fmt::Debug for BatchIter<'_> {
 
 /// An event, which comes alone.
 #[derive(Debug)]
-pub(crate) struct Single<T>(Option<T>);
+pub(crate) struct Single<T> {
+    owner: Owner,
+    item: Option<T>,
+}
 
 impl<T> Single<T> {
-    pub(crate) fn new(item: T) -> Self {
-        Self(Some(item))
+    pub(crate) fn new(owner: Owner, item: T) -> Self {
+        let item = Some(item);
+        Self { owner, item }
     }
 }
 
 impl<T> Parcel for Single<T> {
     type Item = T;
+    type Owner = Owner;
+
+    fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    fn emptied(&self) -> Self {
+        Self {
+            owner: self.owner,
+            item: None,
+        }
+    }
 
     fn items(&self) -> usize {
-        usize::from(self.0.is_some())
+        usize::from(self.item.is_some())
     }
 
     fn take(&mut self) -> T {
-        self.0.take().expect("it is taken once")
+        self.item.take().expect("it is taken once")
     }
 
     fn shed(&mut self, _: usize) {}
@@ -353,6 +478,18 @@ mod tests {
         Arc::new(Spares::new(INBOX_SPARE_BYTES))
     }
 
+    fn source(sid: i64) -> Source {
+        Source {
+            link: 7,
+            ..Source::loopback(Sid(sid))
+        }
+    }
+
+    fn frame(payload: &[u8]) -> Frame<'_> {
+        let payload = Payload::Borrowed(payload);
+        Frame { payload, link: 7 }
+    }
+
     fn texts(batch: &Batch) -> Vec<(i64, &[u8])> {
         batch.iter().map(|(sid, bytes)| (sid.0, bytes)).collect()
     }
@@ -361,9 +498,9 @@ mod tests {
     fn packed(payloads: &[&[u8]]) -> Vec<Burst> {
         let mut packer = Packer::new(spares());
         for payload in payloads {
-            packer.add(Sid(1), Frame(Payload::Borrowed(payload)));
+            packer.add(source(1), frame(payload));
         }
-        packer.pack(Sid(1)).collect()
+        packer.pack(source(1)).collect()
     }
 
     fn fill(batch: &mut Batch, spares: &Spares, bursts: Vec<Burst>) {
@@ -385,11 +522,14 @@ mod tests {
     fn a_batch_has_the_messages_in_the_order_in_which_they_came() {
         let large = [3; WHOLE_FRAME_BYTES];
         let mut bursts = packed(&[b"a", b"bc", &large, b"d"]);
-        bursts.push(Burst::whole(Sid(2), Bytes::from_static(b"e")));
+        bursts.push(Burst::whole(source(2), Bytes::from_static(b"e")));
         let mut batch = batch_of(bursts);
         let expected: [(i64, &[u8]); 5] =
             [(1, b"a"), (1, b"bc"), (1, &large), (1, b"d"), (2, b"e")];
         assert_eq!(texts(&batch), expected);
+        let messages = batch.messages().map(|one| (one.from.0, one.payload));
+        assert!(messages.eq(expected));
+        assert!(batch.messages().all(|one| one.link == 7));
         assert_eq!(batch.fill(&spares(), |_| Err(())), Err(()));
         assert!(batch.is_empty() && texts(&batch).is_empty());
     }
@@ -424,10 +564,10 @@ mod tests {
         let mut batch = Batch::new();
         for _ in 0..3 {
             for payload in [vec![1; 10_000], vec![2; 10_000], vec![3; 100_000]] {
-                packer.add(Sid(1), Frame(Payload::Borrowed(&payload)));
+                packer.add(source(1), frame(&payload));
             }
-            let bursts: Vec<_> = packer.pack(Sid(1)).collect();
-            let held: Vec<_> = bursts.iter().map(Burst::held).collect();
+            let bursts: Vec<_> = packer.pack(source(1)).collect();
+            let held: Vec<_> = bursts.iter().map(|burst| burst.held).collect();
             assert_eq!(held, rooms);
             fill(&mut batch, &spares, bursts);
             // Replaced by a small message, which needs none.
@@ -436,7 +576,7 @@ mod tests {
         // One that somebody holds, as who sends to himself may, and one that is larger than any that will be copied.
         let ours = Bytes::from(vec![4; 100_000]);
         let payloads = [ours.clone(), vec![5; STAGE_BYTES + 1].into()];
-        let bursts = payloads.map(|payload| Burst::whole(Sid(1), payload));
+        let bursts = payloads.map(|payload| Burst::whole(source(1), payload));
         fill(&mut batch, &spares, bursts.into());
         fill(&mut batch, &spares, Vec::new());
         assert_eq!(spares.rooms(), rooms);

@@ -13,7 +13,7 @@ use crate::{
     error::ConfigError,
     limits,
     proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, Challenge, Sid, parse_list},
-    share::Room,
+    share::{InboxFull, Room},
     zoo_cfg::{self, ZooCfg},
 };
 
@@ -133,6 +133,7 @@ pub(crate) struct Knobs {
     pub(crate) peer_dead_after: Duration,
     pub(crate) listen_tries: u32,
     pub(crate) listen_pause: Duration,
+    pub(crate) inbox_full: InboxFull,
     pub(crate) inbox_frames: usize,
     pub(crate) inbox_bytes: usize,
     pub(crate) observers_max: usize,
@@ -160,9 +161,10 @@ impl Default for Knobs {
             peer_dead_after: limits::PEER_DEAD_AFTER,
             listen_tries: limits::LISTEN_TRIES,
             listen_pause: limits::LISTEN_PAUSE,
+            inbox_full: InboxFull::DropOldest,
             inbox_frames: limits::INBOX_FRAMES,
             inbox_bytes: limits::INBOX_BYTES,
-            observers_max: limits::OBSERVERS_MAX,
+            observers_max: 0,
             pending_max: limits::PENDING_MAX,
             unsent_limit: None,
             receive_buffer: None,
@@ -204,6 +206,7 @@ impl Config {
             listeners: Vec::new(),
             listen_on_all_ips: false,
             unsent_limit: None,
+            inbox: InboxGiven::default(),
             knobs: Knobs::default(),
         }
     }
@@ -331,7 +334,9 @@ fn of_zoo_cfg(file: &ZooCfg, own: Sid) -> ConfigBuilder {
     if file.multi_address_enabled {
         builder = builder.challenge(Challenge::V2);
     }
-    builder.listen_on_all_ips(file.quorum_listen_on_all_ips)
+    builder
+        .observers_max(limits::OBSERVERS_MAX)
+        .listen_on_all_ips(file.quorum_listen_on_all_ips)
 }
 
 #[derive(Clone, Debug)]
@@ -351,7 +356,16 @@ pub struct ConfigBuilder {
     listen_on_all_ips: bool,
     /// `None`: as the outbox needs it.
     unsent_limit: Option<Option<u32>>,
+    inbox: InboxGiven,
     knobs: Knobs,
+}
+
+/// What was said of the inbox; the rest is as the outbox needs it.
+#[derive(Clone, Copy, Debug, Default)]
+struct InboxGiven {
+    full: Option<InboxFull>,
+    frames: Option<usize>,
+    bytes: Option<usize>,
 }
 
 impl ConfigBuilder {
@@ -469,22 +483,31 @@ impl ConfigBuilder {
         self
     }
 
-    /// Received messages that wait for the application before the oldest goes. 100 by default.
+    /// What becomes of received messages when the inbox is full. [`InboxFull::DropOldest`] by default with
+    /// [`Outbox::Latest`], as in ZooKeeper; [`InboxFull::PushBack`] with [`Outbox::Queue`].
+    pub fn inbox_full(mut self, full: InboxFull) -> Self {
+        self.inbox.full = Some(full);
+        self
+    }
+
+    /// Received messages that may wait for the application. By default 100 if messages are
+    /// [dropped](InboxFull::DropOldest), and 1 048 576 if peers are [slowed](InboxFull::PushBack).
     pub fn inbox_frames(mut self, frames: usize) -> Self {
-        self.knobs.inbox_frames = frames;
+        self.inbox.frames = Some(frames);
         self
     }
 
-    /// Memory that received messages may hold while they wait for the application, in bytes, before the oldest go. 64 MiB by
-    /// default, which the default of [`inbox_frames`](Self::inbox_frames) never reaches. Small messages that were read
-    /// together are held together, and go together.
+    /// Memory that received messages may hold while they wait for the application, in bytes. By default 64 MiB if messages are
+    /// [dropped](InboxFull::DropOldest), which the default of [`inbox_frames`](Self::inbox_frames) never reaches, and 4 MiB if
+    /// peers are [slowed](InboxFull::PushBack). Small messages that were read together are held together, and dropped together.
     pub fn inbox_bytes(mut self, bytes: usize) -> Self {
-        self.knobs.inbox_bytes = bytes;
+        self.inbox.bytes = Some(bytes);
         self
     }
 
-    /// Observers without an id that are served at one time; 0 refuses them. 64 by default. Anybody who reaches the port can
-    /// come as one, and what he sends is received like any message.
+    /// Observers without an id that are served at one time. 0 by default, which refuses them; 64 with a zoo.cfg. Anybody who
+    /// reaches the port can come as an observer: it is a peer for as long as it is connected, what it sends is received like any
+    /// message, and frames sent to its [`Sid`], which is negative, go to it.
     pub fn observers_max(mut self, observers: usize) -> Self {
         self.knobs.observers_max = observers;
         self
@@ -543,6 +566,17 @@ impl ConfigBuilder {
             // All of a queue is to arrive: nothing in it grows stale.
             Outbox::Queue { .. } => None,
         });
+        self.knobs.inbox_full = self.inbox.full.unwrap_or(match self.knobs.outbox {
+            Outbox::Latest => InboxFull::DropOldest,
+            // All of a queue is to arrive.
+            Outbox::Queue { .. } => InboxFull::PushBack,
+        });
+        let (frames, bytes) = match self.knobs.inbox_full {
+            InboxFull::DropOldest => (limits::INBOX_FRAMES, limits::INBOX_BYTES),
+            InboxFull::PushBack => (limits::PUSH_BACK_FRAMES, limits::PUSH_BACK_BYTES),
+        };
+        self.knobs.inbox_frames = self.inbox.frames.unwrap_or(frames);
+        self.knobs.inbox_bytes = self.inbox.bytes.unwrap_or(bytes);
         check_knobs(&self.knobs)?;
         let mut members = Vec::with_capacity(self.servers.len());
         for (sid, given) in self.servers {

@@ -18,6 +18,8 @@ use crate::{
 pub struct Message {
     /// Who sent it.
     pub from: Sid,
+    /// The number of the link that it came over, as in [`Event::Up`]; 0 for a message of this server to itself.
+    pub link: u64,
     /// The payload of its frame.
     pub payload: Bytes,
 }
@@ -37,14 +39,23 @@ impl fmt::Debug for Message {
 ///
 /// One that came whole in one read is borrowed from the read buffer, one that came in pieces owns its bytes; both are read
 /// as a slice.
-pub struct Frame<'a>(pub(crate) Payload<'a>);
+pub struct Frame<'a> {
+    pub(crate) payload: Payload<'a>,
+    pub(crate) link: u64,
+}
 
 impl Frame<'_> {
+    /// The number of the link that it came over, as in [`Event::Up`]; 0 for a frame of this server to itself.
+    #[must_use]
+    pub fn link(&self) -> u64 {
+        self.link
+    }
+
     /// Keeps the payload beyond the call: with a copy if the frame came whole in one read, without one if it came in pieces,
     /// as all do that are longer than the [read buffer](crate::limits::STAGE_BYTES).
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
-        match self.0 {
+        match self.payload {
             Payload::Borrowed(slice) => Bytes::copy_from_slice(slice),
             Payload::Owned(bytes) => bytes,
         }
@@ -55,7 +66,7 @@ impl Deref for Frame<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.payload {
             Payload::Borrowed(slice) => slice,
             Payload::Owned(bytes) => bytes,
         }
@@ -105,6 +116,9 @@ pub enum Event {
         dialed: bool,
         /// The far end.
         addr: SocketAddr,
+        /// The number of this link: no other link of this manager has it, and later ones have larger ones. Messages that came
+        /// over it carry it ([`Message::link`]).
+        link: u64,
     },
     /// The link of a peer has ended. When a newer connection replaces it, an [`Event::Up`] follows at once.
     Down {
@@ -112,6 +126,22 @@ pub enum Event {
         sid: Sid,
         /// Why.
         reason: Reason,
+        /// The number of the link that has ended.
+        link: u64,
+        /// Frames that were written to this link: as many may have been lost with it. The kernel had taken them, and nothing
+        /// says how many of them the peer has read, so this is an upper bound of what was lost. With
+        /// [`Outbox::Queue`](crate::Outbox::Queue) none of them is sent again; with [`Outbox::Latest`](crate::Outbox::Latest)
+        /// the last one is.
+        written: u64,
+    },
+    /// Received messages were dropped since the application takes them more slowly than they come and the inbox is full.
+    /// Reported at once and then once a second, with the numbers since the last report. Never with [`Full::PushBack`](crate::Full::PushBack).
+    Dropped {
+        /// How many messages.
+        messages: u64,
+        /// Who had sent them, those with most first, and how many of each; [16](crate::limits::DROPPED_SENDERS_MAX) at most.
+        /// [`Sid::OBSERVER`] stands for all who are not configured.
+        senders: Vec<(Sid, u64)>,
     },
     /// All addresses of a peer were tried and none could be reached. The next attempt follows after the backoff.
     DialFailed {
@@ -147,6 +177,14 @@ pub enum Event {
 pub trait Handler {
     /// A whole frame has come from this peer, or from this server itself by loopback.
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle);
+
+    /// Whether frames of this peer can be taken now. Asked before a link is read. While it is `false` the link is not read, so
+    /// that TCP slows the peer; what the peer has sent is read before its link ends. Writing, other links, handshakes and
+    /// [`Event`]s go on. Asked again in every turn that is brought about by another thread: see [`Handle::wake`].
+    fn is_ready(&mut self, from: Sid) -> bool {
+        let _ = from;
+        true
+    }
 
     /// What was read from one peer in one go has been handed over, one or more frames; if it has sent more than its
     /// [share](crate::limits::TURN_BYTES) of the turn, the rest follows in the next. Also after a burst by loopback.

@@ -160,7 +160,7 @@ mod shared;
 mod stats;
 mod zoo_cfg;
 
-pub use batch::{Batch, BatchIter};
+pub use batch::{Batch, BatchIter, MessageRef};
 pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
 pub use driver::{EventLoop, Found, MioNet, Net, Ready, Stream, Waker};
 pub use error::{ConfigError, Fault, Reason, RecvError, SendError};
@@ -170,7 +170,7 @@ pub use proto::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, CHALLENGE_BYTES_MAX, Challenge,
     ChallengeError, Sid,
 };
-pub use share::Wire;
+pub use share::{InboxFull, Wire};
 pub use shared::Listening;
 pub use stats::{Incoming, Outgoing, PeerStats, Queue, Stats};
 pub use zoo_cfg::{ZooCfg, ZooServer};

@@ -20,9 +20,26 @@ pub const INBOX_FRAMES: usize = 100;
 /// Memory that these messages may hold before the oldest go, for an inbox that is made longer than that.
 pub const INBOX_BYTES: usize = 64 << 20;
 
+/// Memory that messages which were read together take in the inbox beside their bytes.
+pub const PLACE_BYTES: usize = 256;
+
+/// Messages that wait for the application before peers are [slowed](crate::InboxFull::PushBack): as many as may be asked for,
+/// since it is their memory that matters.
+pub const PUSH_BACK_FRAMES: usize = 1 << 20;
+
+/// Memory that these messages may hold: several reads of every peer of a small mesh, so that a stream does not wait for the
+/// application to be scheduled, and still in the cache of a large processor.
+pub const PUSH_BACK_BYTES: usize = 4 << 20;
+
 /// Events that wait for the application before the oldest goes; each is under 200 bytes, and up to 2 KiB more when it
 /// tells the names of a peer that have no address.
 pub const EVENTS_MAX: usize = 1024;
+
+/// How often dropped messages are [reported](crate::Event::Dropped) at most.
+pub const DROPS_TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// Senders named in such a report.
+pub const DROPPED_SENDERS_MAX: usize = 16;
 
 /// The read buffer that all links share. Large enough that one read takes what a socket holds in a busy turn, small
 /// enough to stay in the second-level cache.
@@ -147,7 +164,7 @@ pub const LOOKUPS_WAITING_MAX: usize = MEMBERS_MAX;
 /// Addresses kept for one name, and tried in one dial, over all names of the peer.
 pub const ROUTES_MAX: usize = 32;
 
-/// Observers without an id that are served at one time.
+/// Observers without an id that are served at one time by a server that is configured by a zoo.cfg.
 pub const OBSERVERS_MAX: usize = 64;
 
 /// Members of a configuration.
@@ -178,7 +195,7 @@ const _: () = assert!(
     "one turn must be able to empty the stage"
 );
 const _: () = assert!(
-    INBOX_FRAMES * (FRAME_BYTES_MAX + PREFIX_BYTES) < INBOX_BYTES,
+    INBOX_FRAMES * (FRAME_BYTES_MAX + PLACE_BYTES) < INBOX_BYTES,
     "with the defaults the count alone decides"
 );
 const _: () = assert!(

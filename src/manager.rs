@@ -12,14 +12,14 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    batch::{Batch, Burst, Packer, Single},
+    batch::{Batch, Burst, Owner, Packer, Single, Source},
     config::{Config, Idle},
     driver::EventLoop,
     error::{RecvError, SendError},
     handler::{Event, Frame, Handler, Message},
     limits::{EVENTS_MAX, INBOX_SPARE_BYTES},
     proto::Sid,
-    share::{Inbox, Nothing, Parcel, Room, Spares, Wait},
+    share::{Inbox, InboxFull, Nothing, Parcel, Popped, Room, Spares, Wait},
     shared::{Life, Listening, Shared, asked},
     stats::{Queue, Stats},
 };
@@ -101,6 +101,24 @@ impl Handle {
     /// [`SendError::UnknownPeer`]. A loop that has halted has room, and [`to_send`](Self::to_send) says that it has halted.
     pub fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
         self.shared.wait_for_room(sid, timeout)
+    }
+
+    /// Discards the frames that wait for `sid`, and returns how many they were; [`Outgoing::discarded`] counts them. For a queue
+    /// whose peer was away for so long that what waits for it is of no use any more. What is just being written, at most
+    /// [`TURN_BYTES`](crate::limits::TURN_BYTES), is not discarded while there is a link.
+    ///
+    /// [`Outgoing::discarded`]: crate::Outgoing::discarded
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`].
+    pub fn discard(&self, sid: Sid) -> Result<u64, SendError> {
+        self.shared.discard(sid)
+    }
+
+    /// Has the loop look again at what it waits for, a [handler that was not ready](Handler::is_ready) for instance.
+    pub fn wake(&self) {
+        self.shared.bell.ring();
     }
 
     /// Asks for a link to `sid`, if there is none and none is underway.
@@ -239,17 +257,20 @@ impl CnxManager {
     ///
     /// When the system gives no event queue or no thread, or a listening socket that was handed over cannot be used.
     pub fn start(config: Config) -> io::Result<Self> {
-        let inbox = Arc::new(Inbox::new(config.knobs.inbox_room()));
-        let events = Events(Arc::new(Inbox::new(Room {
+        let inbox = Inbox::new(config.knobs.inbox_room(), config.knobs.inbox_full);
+        let inbox = Arc::new(inbox);
+        let room = Room {
             items: EVENTS_MAX,
             bytes: usize::MAX,
-        })));
+        };
+        let events = Events(Arc::new(Inbox::new(room, InboxFull::DropOldest)));
         let idle = config.knobs.idle;
         let spares = Arc::new(Spares::new(INBOX_SPARE_BYTES));
         let handler = Post {
             inbox: Arc::clone(&inbox),
             packer: Packer::new(Arc::clone(&spares)),
-            from: None,
+            source: None,
+            servers: config.members.iter().map(|server| server.sid).collect(),
             spins: idle != Idle::Block,
             events: events.clone(),
         };
@@ -340,15 +361,24 @@ impl CnxManager {
 
     fn take(&self, wait: Wait) -> Result<Message, RecvError> {
         let inbox = &self.handle.shared.inbox;
-        let taken = spin_and_wait(inbox, self.idle, wait, |wait| inbox.pop(wait))?;
-        Ok(taken.into_message())
+        let popped = spin_and_wait(inbox, self.idle, wait, |wait| inbox.pop(wait))?;
+        Ok(self.made_room(popped).into_message())
     }
 
     fn take_all(&self, batch: &mut Batch, wait: Wait) -> Result<usize, RecvError> {
         let inbox = &self.handle.shared.inbox;
         batch.fill(&self.spares, |bursts| {
-            spin_and_wait(inbox, self.idle, wait, |wait| inbox.pop_all(bursts, wait))
+            let popped = spin_and_wait(inbox, self.idle, wait, |wait| inbox.pop_all(bursts, wait))?;
+            Ok(self.made_room(popped))
         })
+    }
+
+    /// The loop may wait for room in the inbox.
+    fn made_room<T>(&self, popped: Popped<T>) -> T {
+        if popped.wakes {
+            self.handle.wake();
+        }
+        popped.taken
     }
 
     /// What happens to the mesh.
@@ -411,13 +441,19 @@ impl fmt::Debug for CnxManager {
 pub struct Events(Arc<Inbox<Single<Event>>>);
 
 impl Events {
+    fn pop(&self, wait: Wait) -> Result<Event, RecvError> {
+        // Nobody waits for room: there is always some for the newest.
+        let popped = self.0.pop(wait).map_err(of_nothing)?;
+        Ok(popped.taken)
+    }
+
     /// Takes the oldest event; waits for one.
     ///
     /// # Errors
     ///
     /// [`RecvError::Halted`] when nothing is left and nothing can come.
     pub fn recv(&self) -> Result<Event, RecvError> {
-        self.0.pop(Wait::Forever).map_err(of_nothing)
+        self.pop(Wait::Forever)
     }
 
     /// Takes the oldest event; waits for one, but not longer than `timeout`.
@@ -426,7 +462,7 @@ impl Events {
     ///
     /// [`RecvError::Timeout`], or [`RecvError::Halted`] when nothing is left and nothing can come.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Event, RecvError> {
-        self.0.pop(Wait::at_most(timeout)).map_err(of_nothing)
+        self.pop(Wait::at_most(timeout))
     }
 
     /// Takes the oldest event, if there is one.
@@ -435,7 +471,7 @@ impl Events {
     ///
     /// [`RecvError::Timeout`] when there is none now, or [`RecvError::Halted`] when none can come.
     pub fn try_recv(&self) -> Result<Event, RecvError> {
-        self.0.pop(Wait::No).map_err(of_nothing)
+        self.pop(Wait::No)
     }
 }
 
@@ -443,22 +479,61 @@ impl Events {
 struct Post {
     inbox: Arc<Inbox<Burst>>,
     packer: Packer,
-    /// Whose burst it is.
-    from: Option<Sid>,
+    /// Where the burst comes from.
+    source: Option<Source>,
+    /// The members, sorted.
+    servers: Vec<Sid>,
     spins: bool,
     events: Events,
 }
 
+impl Post {
+    /// In whose share of the inbox and of the events this peer is.
+    fn owner(&self, sid: Sid) -> Owner {
+        match self.servers.binary_search(&sid) {
+            Ok(_) => Owner::Server(sid),
+            Err(_) => Owner::Others,
+        }
+    }
+
+    /// In whose share an event is. What unknown peers bring about cannot push out what is about members.
+    fn owner_of(&self, event: &Event) -> Owner {
+        match event {
+            Event::Up { sid, .. } | Event::Down { sid, .. } | Event::DialFailed { sid, .. } => {
+                self.owner(*sid)
+            }
+            // The sid is the word of whoever is rejected.
+            Event::Rejected { .. } | Event::AcceptFailed { .. } => Owner::Others,
+            Event::Listening { .. }
+            | Event::ListenFailed { .. }
+            | Event::ListenerLost { .. }
+            | Event::Dropped { .. }
+            | Event::SlowTurn { .. }
+            | Event::Halted => Owner::Own,
+        }
+    }
+}
+
 impl Handler for Post {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
-        self.from = Some(from);
-        self.packer.add(from, frame);
+        let source = match self.source {
+            Some(source) => source,
+            None => {
+                let (owner, link) = (self.owner(from), frame.link());
+                *self.source.insert(Source { from, owner, link })
+            }
+        };
+        self.packer.add(source, frame);
+    }
+
+    fn is_ready(&mut self, from: Sid) -> bool {
+        self.inbox.has_room_for(|| self.owner(from))
     }
 
     fn on_burst_end(&mut self, _: &Handle) {
-        if let Some(from) = self.from.take() {
-            // Not taken once the loop has ended, when nobody reads any more either.
-            self.inbox.push_all(self.packer.pack(from));
+        if let Some(source) = self.source.take() {
+            // Not taken once the loop has ended, when nobody reads any more either. What was dropped is reported in this turn.
+            let _ = self.inbox.push_all(self.packer.pack(source));
             if self.spins {
                 // Who waits for it may share this processor.
                 thread::yield_now();
@@ -467,7 +542,9 @@ impl Handler for Post {
     }
 
     fn on_event(&mut self, event: &Event, _: &Handle) {
-        self.events.0.push(Single::new(event.clone()));
+        let owner = self.owner_of(event);
+        // Dropped events are counted, and the next ones say how the mesh is.
+        let _ = self.events.0.push(Single::new(owner, event.clone()));
     }
 }
 

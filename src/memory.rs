@@ -6,7 +6,7 @@ use crate::{
     config::{Config, Outbox, Unknown},
     limits::{
         ACCEPTS_PER_TURN, EVENTS_MAX, FRAME_BYTES_MAX, INBOX_SPARE_BYTES, LOOKUPS_WAITING_MAX,
-        QUEUE_RUN_BYTES, STAGE_BYTES, TURN_BYTES,
+        PLACE_BYTES, QUEUE_RUN_BYTES, STAGE_BYTES, TURN_BYTES,
     },
     proto::ADDRESSES_MAX,
 };
@@ -16,9 +16,6 @@ const LOOP_BYTES: usize = 5 << 20;
 
 /// An event that waits, its names included.
 const EVENT_BYTES: usize = 5 << 9;
-
-/// The place of a message in the inbox.
-const PLACE_BYTES: usize = 256;
 
 /// What was read in one go, in buffers that are up to half empty. Spare ones may be larger than that; they count as such.
 const BURST_BYTES: usize = 1 << 20;
@@ -59,8 +56,7 @@ impl Config {
     /// |---|---|
     /// | server: the loop, with its read buffer of 256 KiB, what it reads in a turn, and 1 MiB of buffers to spare | 5 MiB |
     /// | server: events that wait, [1024](crate::limits::EVENTS_MAX) of 2.5 KiB | 2.5 MiB |
-    /// | server: received messages that wait, the smaller of [`inbox_bytes`](crate::ConfigBuilder::inbox_bytes) and [`inbox_frames`](crate::ConfigBuilder::inbox_frames) x 512 KiB; one burst | that + 1 MiB |
-    /// | place in the inbox, [`inbox_frames`](crate::ConfigBuilder::inbox_frames) | 256 B |
+    /// | server: received messages that wait, the smaller of [`inbox_bytes`](crate::ConfigBuilder::inbox_bytes) and [`inbox_frames`](crate::ConfigBuilder::inbox_frames) x 512.25 KiB; one burst | that + 1 MiB |
     /// | peer: a frame of which a part has come | 512 KiB |
     /// | peer with [`Outbox::Latest`]: the last frame, one that leaves, one that waits | 3 x 512 KiB |
     /// | peer with [`Outbox::Queue`]: buffers of frames are up to half empty; four more of 256 KiB | 2 x `bytes` + 1 MiB |
@@ -110,7 +106,8 @@ impl Config {
             Outbox::Latest => SLOT_FRAMES * FRAME_BYTES_MAX,
             Outbox::Queue { bytes } => 2 * bytes + RUNS * 2 * QUEUE_RUN_BYTES,
         };
-        let inbox = sum(&[(knobs.inbox_frames, FRAME_BYTES_MAX)]).min(knobs.inbox_bytes as u64);
+        let inbox = sum(&[(knobs.inbox_frames, FRAME_BYTES_MAX + PLACE_BYTES)]);
+        let inbox = inbox.min(knobs.inbox_bytes as u64);
         let named: usize = self.members.iter().map(|one| one.addresses.len()).sum();
         let listening = self.listen.len() + self.own_addresses.len() + self.listeners.len();
         let lookups = if guests == 0 { 0 } else { LOOKUPS_WAITING_MAX };
@@ -120,7 +117,6 @@ impl Config {
                 (1, LOOP_BYTES),
                 (EVENTS_MAX, EVENT_BYTES),
                 (1, BURST_BYTES),
-                (knobs.inbox_frames, PLACE_BYTES),
                 (
                     servers + knobs.observers_max,
                     FRAME_BYTES_MAX + outbox + PEER_BYTES,

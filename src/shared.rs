@@ -16,13 +16,13 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    batch::Burst,
+    batch::{Burst, Source},
     config,
     error::SendError,
     limits::{FRAME_BYTES_MAX, QUEUE_RUN_BYTES},
     manager::Sent,
     proto::{Address, PeerId, Sid},
-    share::{Ask, Doorbell, Inbox, Notes, Outbox, Put},
+    share::{Ask, Doorbell, Inbox, Notes, Outbox, Put, Refused},
     stats::{self, Counters, Incoming, Outgoing, PeerCounters, PeerStats, Stats},
 };
 
@@ -288,18 +288,24 @@ impl Shared {
 
     /// See [`Handle::wait_for_room`](crate::Handle::wait_for_room).
     pub(crate) fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
+        // A time that no clock reaches is for ever. The thread of the loop does not wait: only it could make room.
+        let deadline = if self.is_loop_thread(thread::current().id()) {
+            Some(Instant::now())
+        } else {
+            Instant::now().checked_add(timeout)
+        };
         if sid == self.own {
-            return Ok(true);
+            let owner = Source::loopback(sid).owner;
+            return Ok(self.inbox.wait_for_room(owner, deadline));
         }
         let peer = self.find(sid).ok_or(SendError::UnknownPeer(sid))?;
-        if self.is_loop_thread(thread::current().id()) {
-            // Only this thread could make room.
-            return Ok(peer.outbox.has_room());
-        }
-        // A time that no clock reaches is for ever.
-        Ok(peer
-            .outbox
-            .wait_for_room(Instant::now().checked_add(timeout)))
+        Ok(peer.outbox.wait_for_room(deadline))
+    }
+
+    /// See [`Handle::discard`](crate::Handle::discard).
+    pub(crate) fn discard(&self, sid: Sid) -> Result<u64, SendError> {
+        let peer = self.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        Ok(peer.outbox.discard())
     }
 
     /// Whether a frame of this length is taken.
@@ -369,11 +375,14 @@ impl Shared {
     }
 
     fn loop_back(&self, frame: Bytes) -> Result<Sent, SendError> {
-        if !self.inbox.push(Burst::whole(self.own, frame)) {
-            return Err(SendError::Halted);
-        }
+        let burst = Burst::whole(Source::loopback(self.own), frame);
+        let has_dropped = match self.inbox.offer(burst) {
+            Ok(has_dropped) => has_dropped,
+            Err(Refused::Full) => return Err(SendError::Full),
+            Err(Refused::Closed) => return Err(SendError::Halted),
+        };
         self.counters.loopback.add(1);
-        if self.inbox_is_for_the_loop {
+        if self.inbox_is_for_the_loop || has_dropped {
             self.bell.ring();
         }
         Ok(Sent::Loopback)

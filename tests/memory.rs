@@ -15,9 +15,9 @@ use std::{
 use common::{ABROAD, HOME, Puppet, V2, bare, claiming, configure, eventually, frame, listener};
 use peak_alloc::PeakAlloc;
 use quorum_cnx::{
-    CnxManager, Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, Outbox, Sent, Sid,
-    Unknown,
-    limits::{EVENTS_MAX, FRAME_BYTES_MAX, PREFIX_BYTES},
+    CnxManager, Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, InboxFull, Outbox, Sent,
+    Sid, Unknown,
+    limits::{EVENTS_MAX, FRAME_BYTES_MAX, PLACE_BYTES, PREFIX_BYTES},
 };
 
 #[global_allocator]
@@ -220,12 +220,14 @@ fn a_manager_whose_application_never_reads_stays_below_its_ceiling() {
 fn a_manager_with_queues_and_guests_stays_below_its_ceiling() {
     let bytes = 2 << 20;
     let inbox_bytes = 8 << 20;
+    let waiting = inbox_bytes / (FRAME_BYTES_MAX + PLACE_BYTES);
     let mut worst = Worst::prepare(2, |builder| {
         builder
             .outbox(Outbox::Queue { bytes })
             .unknown(Unknown::Admit { max: 4 })
             .observers_max(2)
             .pending_max(16)
+            .inbox_full(InboxFull::DropOldest)
             .inbox_frames(1 << 12)
             .inbox_bytes(inbox_bytes)
     });
@@ -249,15 +251,61 @@ fn a_manager_with_queues_and_guests_stays_below_its_ceiling() {
     }
     eventually("the inbox is full", || {
         let inbox = manager.stats().inbox;
-        inbox.pushed == 5 * peers.len() as u64
-            && inbox.waiting == (inbox_bytes / FRAME_BYTES_MAX) as u64
+        inbox.pushed == 5 * peers.len() as u64 && inbox.waiting == waiting as u64
     });
     let _unfinished = worst.unfinished(16);
     eventually("all of them wait", || manager.stats().pending == 16);
     for sid in manager.linked_peers() {
         fill_queue(&manager, sid);
     }
-    worst.verify(inbox_bytes + peers.len() * (FRAME_BYTES_MAX + bytes - (32 << 10)));
+    worst.verify(waiting * FRAME_BYTES_MAX + peers.len() * (FRAME_BYTES_MAX + bytes - (32 << 10)));
+}
+
+#[test]
+fn a_manager_that_slows_its_peers_stays_below_its_ceiling() {
+    for payload in [1, 100, 20_000, FRAME_BYTES_MAX] {
+        let mut worst = Worst::prepare(4, |builder| builder.outbox(Outbox::QUEUE));
+        let manager = CnxManager::start(worst.config.take().unwrap()).unwrap();
+        let peers = worst.members();
+        let flood = frame(vec![7; payload]).repeat((64 << 10) / payload.min(64 << 10));
+        let mut rests = vec![&flood[..0]; peers.len()];
+        for peer in &peers {
+            peer.0.set_nonblocking(true).unwrap();
+        }
+        // Until none of them can write any more for a while, since the loop reads none and the kernel is full.
+        let mut stuck = 0;
+        while stuck < 100 {
+            stuck += 1;
+            for (peer, rest) in peers.iter().zip(&mut rests) {
+                match (&peer.0).write(rest) {
+                    Ok(n) => {
+                        *rest = &rest[n..];
+                        stuck = 0;
+                    }
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+                if rest.is_empty() {
+                    *rest = &flood;
+                }
+            }
+            if stuck > 0 {
+                std::thread::yield_now();
+                // The loop may just be reading.
+                stuck *= u32::from(manager.stats().inbox.waiting > 0);
+            }
+        }
+        eventually("all of them were read", || {
+            let peers = manager.stats().peers;
+            peers.iter().all(|peer| peer.received.frames > 0)
+        });
+        assert_eq!(manager.stats().inbox.dropped, 0);
+        let peak = ALLOCATOR.peak_usage().saturating_sub(worst.base);
+        assert!(
+            peak <= worst.ceiling,
+            "{peak} bytes, more than {}",
+            worst.ceiling
+        );
+    }
 }
 
 #[test]

@@ -637,11 +637,11 @@ fn halt_frees_the_port_and_closes_every_connection() {
     let stats = pair.manager.stats();
     assert!(stats.balances(), "{stats:?}");
     assert_eq!(stats.rejected, [("halted", 1)].into(), "the silent one");
-    let down = Event::Down {
-        sid: Sid(PEER),
-        reason: Reason::Halted,
+    let is_down = |event: &Event| {
+        let down = (Sid(PEER), Reason::Halted);
+        matches!(event, Event::Down { sid, reason, .. } if (*sid, reason.clone()) == down)
     };
-    assert!(events.contains(&down), "{events:?}");
+    assert!(events.iter().any(is_down), "{events:?}");
     assert_eq!(events.last(), Some(&Event::Halted));
 }
 
@@ -870,22 +870,48 @@ fn payload(bytes: &'static [u8], on_drop: impl FnMut() + Send + 'static) -> Byte
     Bytes::from_owner(Payload(bytes, on_drop))
 }
 
+/// A logger of the application that panics at what is said of one peer.
+struct Panicking;
+
+/// Its peer, which no other test has.
+const UNSPEAKABLE: i64 = 6666;
+
+impl log::Log for Panicking {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        assert!(
+            !line.starts_with(&format!("peer {UNSPEAKABLE}:")),
+            "as the test wants it"
+        );
+    }
+
+    fn flush(&self) {}
+}
+
 #[test]
 fn a_manager_whose_loop_dies_says_so() {
-    let pair = Pair::new();
-    let peer = pair.link();
-    // The loop frees this one, when the next one has become the last in its place.
-    pair.send(payload(b"boom", || panic!("as the test wants it")));
-    pair.unlink(peer);
-    pair.send("next");
+    log::set_logger(&Panicking).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let peer_at = Vacant::new();
+    let (manager, address) = alone(OWN, &[(UNSPEAKABLE, &peer_at.address)], |builder| builder);
+    let pair = Pair {
+        manager: Arc::new(manager),
+        address,
+        _peer_at: peer_at,
+    };
     let waiting = Arc::clone(&pair.manager);
     let receiver = thread::spawn(move || waiting.recv());
-    let mut peer = Puppet::say(HOME, &pair.address, &bare(PEER));
+    let mut peer = Puppet::say(HOME, &pair.address, &bare(UNSPEAKABLE));
     peer.wait_closed();
     let received = within("receiving", || receiver.join().unwrap());
     assert_eq!(received, Err(RecvError::Halted));
     assert!(pair.manager.has_died() && pair.manager.is_halted());
-    assert_eq!(pair.manager.to_send(Sid(PEER), "x"), Err(SendError::Halted));
+    let sent = pair.manager.to_send(Sid(UNSPEAKABLE), "x");
+    assert_eq!(sent, Err(SendError::Halted));
     let manager = Arc::clone(&pair.manager);
     within("asking for events", move || {
         while manager.events().recv().is_ok() {}
@@ -894,6 +920,20 @@ fn a_manager_whose_loop_dies_says_so() {
     within("halting what has died", move || manager.halt());
     assert!(pair.manager.has_died());
     assert!(is_free(&pair.address));
+}
+
+#[test]
+fn a_payload_that_panics_when_freed_ends_no_loop() {
+    let pair = Pair::new();
+    let peer = pair.link();
+    // The loop frees this one, when the next one has become the last in its place.
+    pair.send(payload(b"boom", || panic!("as the test wants it")));
+    pair.unlink(peer);
+    pair.send("next");
+    let mut peer = pair.link();
+    assert_eq!(peer.recv(), b"next");
+    pair.send("and on");
+    assert_eq!(peer.recv(), b"and on");
 }
 
 #[test]

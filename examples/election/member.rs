@@ -312,7 +312,7 @@ impl Member {
                     self.ask(*sid);
                 }
             }
-            Event::Down { sid, reason } => {
+            Event::Down { sid, reason, .. } => {
                 let line = json!({ "sid": sid.0, "reason": reason.name() });
                 self.journal.tell("down", own, line);
             }

@@ -34,11 +34,26 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::ListenerLost { address } => {
             json!({ "event": "listener-lost", "addr": address.to_string() })
         }
-        Event::Up { sid, dialed, addr } => json!({
-            "event": "up", "sid": sid.0, "dialed": dialed, "addr": addr.to_string(),
+        Event::Up {
+            sid,
+            dialed,
+            addr,
+            link,
+        } => json!({
+            "event": "up", "sid": sid.0, "dialed": dialed, "addr": addr.to_string(), "link": link,
         }),
-        Event::Down { sid, reason } => json!({
+        Event::Down {
+            sid,
+            reason,
+            link,
+            written,
+        } => json!({
             "event": "down", "sid": sid.0, "reason": reason.name(), "message": reason.to_string(),
+            "link": link, "written": written,
+        }),
+        Event::Dropped { messages, senders } => json!({
+            "event": "dropped", "messages": messages,
+            "senders": senders.iter().map(|(sid, count)| json!([sid.0, count])).collect::<Vec<_>>(),
         }),
         Event::DialFailed { sid, addr, reason } => json!({
             "event": "dial-failed", "sid": sid.0, "addr": addr.map(|addr| addr.to_string()),

@@ -7,7 +7,8 @@ mod obey;
 mod outward;
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
     fmt, io, mem,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
@@ -28,7 +29,10 @@ use crate::{
     config::{Config, Dial, Idle, Knobs, Replace, Unknown},
     error::Reason,
     handler::{Event, Handler},
-    limits::{CHALLENGE_MARGIN, EVENTS_PER_TURN, HOT_READS, HOT_TURNS_MAX, SLOW_TURN, STAGE_BYTES},
+    limits::{
+        CHALLENGE_MARGIN, DROPPED_SENDERS_MAX, DROPS_TOLD_EVERY, EVENTS_PER_TURN, HOT_READS,
+        HOT_TURNS_MAX, SLOW_TURN, STAGE_BYTES,
+    },
     manager::Handle,
     proto::{Action, Address, LinkKey, PeerId, Roster, Rules},
     share::{Doorbell, Inbox},
@@ -89,6 +93,10 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     ready: Vec<Ready>,
     /// Links to be read, in the order in which they became readable.
     busy: Vec<LinkKey>,
+    /// Links that are not read for as long as the handler is not ready for them.
+    paused: BTreeSet<LinkKey>,
+    /// When dropped messages were reported last.
+    drops_told: Option<Instant>,
     /// The link that has brought frames last: a loop that spins looks there first.
     hot: Option<LinkKey>,
     /// Turns in a row that found something there, and did not ask who else is ready.
@@ -153,7 +161,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ///
     /// When a listening socket that was handed over cannot be used.
     pub fn on_net(config: Config, handler: H, net: N) -> io::Result<Self> {
-        let inbox = Arc::new(Inbox::new(config.knobs.inbox_room()));
+        let knobs = &config.knobs;
+        let inbox = Arc::new(Inbox::new(knobs.inbox_room(), knobs.inbox_full));
         Self::build(config, handler, net, inbox, true)
     }
 
@@ -230,6 +239,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             stage: vec![0; STAGE_BYTES].into_boxed_slice(),
             ready: Vec::new(),
             busy: Vec::new(),
+            paused: BTreeSet::new(),
+            drops_told: None,
             hot: None,
             hot_turns: 0,
             writable: Vec::new(),
@@ -288,6 +299,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.links.deadline(),
             self.routes.deadline(),
             self.doors.deadline(),
+            self.drops_due(),
         ];
         let first = deadlines.into_iter().flatten().min()?;
         Some(first.saturating_duration_since(self.net.now()))
@@ -496,6 +508,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         self.wishes = wishes;
+        self.tell_drops(now);
         self.roster.tick(now, &mut self.todo);
         // Carrying out may add to the list: a dial can fail at once.
         let mut next = 0;
@@ -504,6 +517,32 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.carry_out(action, now);
         }
         self.todo.clear();
+    }
+
+    /// When dropped messages are to be reported, if some are.
+    fn drops_due(&self) -> Option<Instant> {
+        if !self.handle.shared().inbox.has_dropped() {
+            return None;
+        }
+        let told = self.drops_told.map(|at| at + DROPS_TOLD_EVERY);
+        Some(told.unwrap_or_else(|| self.net.now()))
+    }
+
+    /// Reports messages that the inbox has dropped.
+    fn tell_drops(&mut self, now: Instant) {
+        if self.drops_due().is_none_or(|at| at > now) {
+            return;
+        }
+        self.drops_told = Some(now);
+        let dropped = self.handle.shared().inbox.take_dropped();
+        let messages = dropped.values().sum();
+        let mut senders: Vec<_> = dropped
+            .into_iter()
+            .map(|(owner, count)| (owner.sid(), count))
+            .collect();
+        senders.sort_by_key(|(_, count)| Reverse(*count));
+        senders.truncate(DROPPED_SENDERS_MAX);
+        self.tell(Event::Dropped { messages, senders }, now);
     }
 
     fn finish(&mut self, now: Instant) {

@@ -52,9 +52,10 @@ impl Journal {
             Event::DialFailed { sid, .. } => (log::Level::Warn, Some(About::Peer(*sid))),
             // Whom a refused connection claims to be is its own word.
             Event::Rejected { .. } => (log::Level::Warn, Some(About::Strangers)),
-            Event::ListenFailed { .. } | Event::AcceptFailed { .. } | Event::SlowTurn { .. } => {
-                (log::Level::Warn, Some(About::Ourselves))
-            }
+            Event::ListenFailed { .. }
+            | Event::AcceptFailed { .. }
+            | Event::Dropped { .. }
+            | Event::SlowTurn { .. } => (log::Level::Warn, Some(About::Ourselves)),
         };
         if level > log::max_level() {
             return;
@@ -117,13 +118,29 @@ impl std::fmt::Display for Line<'_> {
                 sid,
                 dialed: true,
                 addr,
+                ..
             } => write!(f, "peer {sid}: up, dialed at {addr}"),
             Event::Up {
                 sid,
                 dialed: false,
                 addr,
+                ..
             } => write!(f, "peer {sid}: up, accepted from {addr}"),
-            Event::Down { sid, reason } => write!(f, "peer {sid}: down, {reason}"),
+            Event::Down { sid, reason, .. } => write!(f, "peer {sid}: down, {reason}"),
+            Event::Dropped { messages, senders } => {
+                write!(
+                    f,
+                    "dropped {messages} received messages: the application takes them more slowly than they come, of "
+                )?;
+                for (n, (sid, count)) in senders.iter().enumerate() {
+                    let comma = if n > 0 { ", " } else { "" };
+                    match *sid {
+                        Sid::OBSERVER => write!(f, "{comma}others ({count})")?,
+                        sid => write!(f, "{comma}peer {sid} ({count})")?,
+                    }
+                }
+                Ok(())
+            }
             Event::DialFailed {
                 sid,
                 addr: Some(addr),
@@ -220,6 +237,7 @@ mod tests {
                     sid,
                     dialed: true,
                     addr,
+                    link: 1,
                 },
                 "peer 2: up, dialed at 10.0.0.2:3888",
             ),
@@ -228,10 +246,19 @@ mod tests {
                     sid,
                     dialed: false,
                     addr,
+                    link: 1,
                 },
                 "peer 2: up, accepted from 10.0.0.2:3888",
             ),
-            (Event::Down { sid, reason }, "peer 2: down, "),
+            (
+                Event::Down {
+                    sid,
+                    reason,
+                    link: 1,
+                    written: 0,
+                },
+                "peer 2: down, ",
+            ),
             (
                 Event::DialFailed {
                     sid,

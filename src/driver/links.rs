@@ -64,6 +64,8 @@ pub(super) enum Phase {
     /// Frames flow. `held` came behind the initial message and is read first.
     Open {
         peer: Arc<Peer>,
+        /// The number of the link.
+        number: u64,
         frames: Assembler,
         held: Vec<u8>,
     },
@@ -227,13 +229,19 @@ impl<S> Links<S> {
 
     /// Makes a named connection the link of this peer. Returns its stream and its far end; `None`, and nothing changes, if it
     /// has ended or is not named.
-    pub(super) fn open(&mut self, key: LinkKey, peer: Arc<Peer>) -> Option<(Arc<S>, SocketAddr)> {
+    pub(super) fn open(
+        &mut self,
+        key: LinkKey,
+        peer: Arc<Peer>,
+        number: u64,
+    ) -> Option<(Arc<S>, SocketAddr)> {
         let link = self.get_mut(key)?;
         let Phase::Named { held, .. } = &mut link.phase else {
             return None;
         };
         let phase = Phase::Open {
             peer,
+            number,
             frames: Assembler::default(),
             held: std::mem::take(held),
         };

@@ -20,7 +20,8 @@ mod spares;
 mod waiters;
 
 pub(crate) use doorbell::{Doorbell, Notes};
-pub(crate) use inbox::{Inbox, Nothing, Parcel, Room, Wait};
+pub use inbox::InboxFull;
+pub(crate) use inbox::{Inbox, Nothing, Parcel, Popped, Refused, Room, Wait};
 pub use outbox::Wire;
 pub(crate) use outbox::{Ask, Outbox, Put, Tally};
 pub(crate) use spares::Spares;

@@ -40,6 +40,13 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
 }
 
+impl Tally {
+    /// Frames written to their end, those that were written once more included.
+    pub(crate) fn sent(&self) -> u64 {
+        self.written + self.resent
+    }
+}
+
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Put {
@@ -128,9 +135,14 @@ impl Outbox {
         of_either!(self, writer => writer.attach(wire))
     }
 
-    /// The link has ended.
-    pub(crate) fn detach(&self) {
-        of_either!(self, writer => writer.detach());
+    /// The link has ended. Returns how many frames were written to it, at most.
+    pub(crate) fn detach(&self) -> u64 {
+        of_either!(self, writer => writer.detach())
+    }
+
+    /// Discards what waits and is not just being written. Returns how many frames.
+    pub(crate) fn discard(&self) -> u64 {
+        of_either!(self, writer => writer.discard())
     }
 
     /// The peer is gone for good: what waits is discarded, nothing more is accepted.
@@ -159,12 +171,8 @@ impl Outbox {
         of_either!(self, writer => writer.tally())
     }
 
-    /// Whether the slot is free, or at least half of the queue. A closed outbox has room: who puts into it learns more.
-    pub(crate) fn has_room(&self) -> bool {
-        of_either!(self, writer => writer.has_room())
-    }
-
-    /// Waits until there is room or the deadline has passed (`None`: for ever); says whether there is.
+    /// Blocks until the slot is free, or at least half of the queue, or the deadline has passed (`None`: no deadline). Returns
+    /// whether there is room. A closed outbox has room: the next frame put into it learns more.
     pub(crate) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
         of_either!(self, writer => writer.wait_for_room(deadline))
     }
@@ -281,7 +289,7 @@ mod tests {
             thread::yield_now();
         }
         assert_eq!(outbox.put(frame(2)).0, Put::Superseded);
-        assert!(!outbox.has_room() && !sleeper.is_finished());
+        assert!(!outbox.wait_for_room(Some(Instant::now())) && !sleeper.is_finished());
         pipe.make_room(100);
         outbox.resume();
         assert!(sleeper.join().unwrap());
@@ -296,7 +304,10 @@ mod tests {
             assert_eq!(outbox.put(frame(n)).0, Put::Queued);
         }
         outbox.resume();
-        assert!(!outbox.has_room(), "18 of 20 bytes are held");
+        assert!(
+            !outbox.wait_for_room(Some(Instant::now())),
+            "18 of 20 bytes are held"
+        );
         let waiter = {
             let outbox = Arc::clone(&outbox);
             thread::spawn(move || outbox.wait_for_room(None))

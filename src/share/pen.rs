@@ -104,6 +104,8 @@ pub(super) struct State<S: Store> {
     pub(super) store: S,
     /// True exactly when the loop was asked for a link and has not yet given one up or brought one.
     wanted: bool,
+    /// Frames that had been written, again or for the first time, when the link was attached.
+    written_before: u64,
 }
 
 #[derive(Debug)]
@@ -148,6 +150,7 @@ impl<S: Store> Writer<S> {
             pen: Pen::Nowhere,
             store,
             wanted: false,
+            written_before: 0,
         };
         Self {
             state: Mutex::new(state),
@@ -211,6 +214,7 @@ impl<S: Store> Writer<S> {
     pub(super) fn attach(&self, wire: Arc<dyn Wire>) -> Ask {
         let next = self.step(|state, spent| {
             state.wanted = false;
+            state.written_before = state.store.tally().sent();
             match mem::replace(&mut state.pen, Pen::AWAY) {
                 Pen::Away { edge, carries, .. } => {
                     state.pen = Pen::Away {
@@ -229,9 +233,26 @@ impl<S: Store> Writer<S> {
         self.follow(next).1
     }
 
-    /// The link has ended.
-    pub(super) fn detach(&self) {
-        self.step(State::detach);
+    /// The link has ended. Returns how many frames were written to it, at most: one that is just being written counts.
+    pub(super) fn detach(&self) -> u64 {
+        self.step(|state, spent| {
+            let being_written = match state.pen {
+                Pen::Away { carries, .. } => carries,
+                _ => 0,
+            };
+            state.detach(spent);
+            // Behind `detach`, which counts what has left whole of what was cut off.
+            (state.store.tally().sent() + being_written).saturating_sub(state.written_before)
+        })
+    }
+
+    /// Discards what waits and is in nobody's hand. Returns how many frames.
+    pub(super) fn discard(&self) -> u64 {
+        self.step(|state, spent| {
+            let before = state.store.tally().discarded;
+            state.store.discard(spent);
+            state.store.tally().discarded - before
+        })
     }
 
     /// The peer is gone for good: what waits is discarded, nothing more is accepted.

@@ -168,11 +168,11 @@ impl Mesh {
 
 /// A configuration with these servers.
 pub(crate) fn configure<S: AsRef<str>>(own: i64, servers: &[(i64, S)]) -> ConfigBuilder {
-    servers
-        .iter()
-        .fold(Config::builder(Sid(own)), |builder, (sid, address)| {
-            builder.server(Sid(*sid), address.as_ref())
-        })
+    // Observers are refused unless they are asked for.
+    let builder = Config::builder(Sid(own)).observers_max(64);
+    servers.iter().fold(builder, |builder, (sid, address)| {
+        builder.server(Sid(*sid), address.as_ref())
+    })
 }
 
 /// One manager whose peers are the test's own business.

@@ -161,6 +161,7 @@ fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<S
                     sid: named,
                     dialed: false,
                     addr,
+                    link: 1,
                 };
                 assert_eq!(told.first(), Some(&Told::Event(up)));
             }

@@ -157,6 +157,7 @@ fn read(stream: &[u8], end: End, cut: &Cut) -> (Vec<Vec<u8>>, Reason) {
             Told::Event(Event::Down {
                 sid: FAR,
                 reason: why,
+                ..
             }) if reason.is_none() => {
                 reason = Some(why);
             }

@@ -246,7 +246,9 @@ impl Run {
     fn note(&mut self) {
         for told in std::mem::take(&mut self.event_loop.handler().told) {
             match told {
-                Told::Event(Event::Up { sid, addr, dialed }) => {
+                Told::Event(Event::Up {
+                    sid, addr, dialed, ..
+                }) => {
                     let line = self.outside.newest(addr);
                     assert_eq!(dialed, self.outside.look(line, |line| line.dialed));
                     assert!(!dialed || sid < OWN, "the smaller one dials");

@@ -151,7 +151,7 @@ pub(crate) fn await_any_down(manager: &CnxManager) -> Reason {
     loop {
         let event = manager.events().recv_timeout(PATIENCE);
         match event.expect("the link ends in time") {
-            Event::Down { sid, reason } if sid == Sid(JAVA) => return reason,
+            Event::Down { sid, reason, .. } if sid == Sid(JAVA) => return reason,
             _ => {}
         }
     }

@@ -16,7 +16,7 @@ use quorum_cnx::{
     Event, Frame, Handle, Handler, Reason, SendError, Sent, Sid, limits::FRAME_BYTES_MAX,
 };
 
-use crate::{anything::call_anything, chance::Chance, net::Machines};
+use crate::{anything::call_anything, chance::Chance, kernel::Due, net::Machines};
 
 /// A property that does not hold.
 #[derive(Clone, Debug)]
@@ -81,6 +81,7 @@ pub struct Account {
     /// that within a turn.
     pub dropped_at: Option<Duration>,
     pub dropped_in_turn: Option<Duration>,
+    last_link: u64,
     replaced: Option<Sid>,
     /// Observers that were served when one was refused in this turn.
     pub refused: Option<usize>,
@@ -111,6 +112,7 @@ impl Account {
             asked_for_guests: 0,
             dropped_at: None,
             dropped_in_turn: None,
+            last_link: 0,
             replaced: None,
             refused: None,
         }
@@ -122,6 +124,7 @@ pub struct Up {
     pub addr: SocketAddr,
     pub dialed: bool,
     pub since: Duration,
+    pub number: u64,
 }
 
 impl Ledger {
@@ -166,7 +169,12 @@ impl Ledger {
         // To say again and again that nothing can be done is to spin.
         account.events += u64::from(!matches!(event, Event::AcceptFailed { .. }));
         match event {
-            Event::Up { sid, dialed, addr } => {
+            Event::Up {
+                sid,
+                dialed,
+                addr,
+                link,
+            } => {
                 account.ups += 1;
                 account.ups_accepted += u64::from(!dialed);
                 if let (Some(served), true) = (&mut account.refused, sid.0 < 0) {
@@ -177,10 +185,15 @@ impl Ledger {
                     addr: *addr,
                     dialed: *dialed,
                     since: now,
+                    number: *link,
                 };
+                let last = std::mem::replace(&mut account.last_link, *link);
                 let older = account.links.insert(*sid, up);
                 let replaced = account.replaced.take() == Some(*sid);
                 let member = self.index_of(*sid).is_some();
+                if *link <= last {
+                    self.fail("P5", format!("link {link} comes after link {last}"));
+                }
                 if older.is_some() {
                     self.fail("P1", format!("{sid} is up twice at host {me}"));
                 }
@@ -198,12 +211,18 @@ impl Ledger {
                     );
                 }
             }
-            Event::Down { sid, reason } => {
+            Event::Down {
+                sid, reason, link, ..
+            } => {
                 account.downs += 1;
                 account.replaced = (*reason == Reason::Replaced).then_some(*sid);
                 let Some(up) = account.links.remove(sid) else {
                     return self.fail("P5", format!("{sid} is down at host {me} and was not up"));
                 };
+                if up.number != *link {
+                    let what = format!("link {link} of {sid} goes down at host {me}, not {up:?}");
+                    return self.fail("P5", what);
+                }
                 if now - up.since >= Duration::from_secs(1) {
                     account.fruitless.remove(sid);
                 }
@@ -244,8 +263,13 @@ impl Ledger {
     }
 
     /// Returns who has sent the frame, if it is a host.
-    fn on_frame(&mut self, me: usize, from: Sid, payload: &[u8]) -> Option<usize> {
+    fn on_frame(&mut self, me: usize, from: Sid, link: u64, payload: &[u8]) -> Option<usize> {
         let own = self.hosts[me].sid;
+        let current = self.hosts[me].links.get(&from).map_or(0, |up| up.number);
+        if link != current {
+            let what = format!("host {me} got a frame of {from} over link {link}, not {current}");
+            self.fail("P5", what);
+        }
         if from == own {
             self.hosts[me].looped[1] += 1;
         } else {
@@ -400,11 +424,15 @@ pub struct App {
     pub asks: u32,
     /// It ends no link.
     pub calm: bool,
+    /// For how many of 1000 reads it is not ready, and for a while after.
+    pub slow: u32,
+    pub busy_until: Duration,
 }
 
 impl Handler for App {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
-        let sender = self.books.borrow_mut().on_frame(self.me, from, &frame);
+        let link = frame.link();
+        let sender = (self.books.borrow_mut()).on_frame(self.me, from, link, &frame);
         {
             let mut kernel = self.machines.lock();
             kernel.trace.mix(frame.len() as u64);
@@ -422,6 +450,23 @@ impl Handler for App {
             }
         }
         self.ask(handle, Some(from));
+    }
+
+    fn is_ready(&mut self, _: Sid) -> bool {
+        let mut kernel = self.machines.lock();
+        if kernel.now < self.busy_until && !self.books.borrow().quiet {
+            return false;
+        }
+        // Ready for a while in between, so that every link is read.
+        let is_slow = kernel.now >= self.busy_until + Duration::from_millis(5);
+        if !is_slow || !self.chance.permille(self.slow) || self.books.borrow().quiet {
+            return true;
+        }
+        let time = self.chance.millis(1, 80);
+        self.busy_until = kernel.now + time;
+        kernel.after(time, Due::Ready(self.me));
+        kernel.note(self.me, || format!("is not ready for {time:?}"));
+        false
     }
 
     fn on_event(&mut self, event: &Event, handle: &Handle) {

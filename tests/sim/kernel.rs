@@ -48,6 +48,8 @@ pub enum Due {
     Answer(usize),
     /// For the world: the application of this host does something.
     App(usize),
+    /// The application of this host is ready for frames again.
+    Ready(usize),
     Fault,
     Recover(usize),
     Stranger(usize),

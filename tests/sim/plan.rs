@@ -46,6 +46,8 @@ pub struct Plan {
     pub queue: bool,
     /// For how many of 1000 frames and events an application calls anything where it hears of them.
     pub asks: u32,
+    /// For how many of 1000 reads an application is not ready.
+    pub slow: u32,
     /// Loops spin, if only once a turn: they read where something came from last before they ask.
     pub spins: bool,
 }
@@ -115,12 +117,14 @@ impl Plan {
             talks_on: dial == Dial::OnDemand || chance.percent(50),
             queue: false,
             asks: 0,
+            slow: 0,
             spins: false,
         };
         // Last, so that the other seeds stay what they were.
         plan.queue = chance.percent(25);
         plan.spins = chance.percent(25);
         plan.asks = *chance.pick(&[0, 0, 20, 300]);
+        plan.slow = *chance.pick(&[0, 0, 0, 10, 200]);
         // What the kernel had taken when a link ended is lost, and the next frame is needed to see that all is well.
         plan.talks_on |= plan.queue;
         plan

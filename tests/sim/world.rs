@@ -233,6 +233,12 @@ impl World {
                 drop(kernel);
                 self.talk(host);
             }
+            Due::Ready(host) => {
+                drop(kernel);
+                if let Some(handle) = &self.hosts[host].handle {
+                    handle.wake();
+                }
+            }
             Due::Fault => {
                 if kernel.now < self.plan.storm[1] {
                     let time = self
@@ -304,6 +310,8 @@ impl World {
             answers: self.plan.answers,
             asks: self.plan.asks,
             calm: self.plan.calm,
+            slow: self.plan.slow,
+            busy_until: Duration::ZERO,
         };
         let config = self.plan.config(host, self.chance.next());
         let net = SimNet::new(self.machines.clone(), host);

@@ -151,16 +151,34 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             handle,
             stage,
             hot,
+            paused,
             ..
         } = self;
         let link = links.get_mut(key)?;
-        let Phase::Open { peer, frames, held } = &mut link.phase else {
+        let Phase::Open {
+            peer,
+            number,
+            frames,
+            held,
+        } = &mut link.phase
+        else {
             return None;
         };
+        if !handler.is_ready(peer.sid) {
+            paused.insert(key);
+            return None;
+        }
+        if !paused.is_empty() {
+            paused.remove(&key);
+        }
+        let link_number = *number;
         let (mut count, mut bytes) = (0, 0);
         let halt = &handle.shared().halt;
         let pumped = pump::frames(&*link.stream, frames, held, stage, link.ended, |payload| {
-            let frame = Frame(payload);
+            let frame = Frame {
+                payload,
+                link: link_number,
+            };
             if !halt.is_given() {
                 count += 1;
                 bytes += frame.len() as u64;

@@ -75,7 +75,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         };
         // It may have been a challenger until now.
         let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
-        let Some((stream, addr)) = self.links.open(key, Arc::clone(&peer)) else {
+        let number = self.handle.shared().counters.ups.read() + 1;
+        let Some((stream, addr)) = self.links.open(key, Arc::clone(&peer), number) else {
             return;
         };
         if let Some(arrival) = arrival {
@@ -95,6 +96,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 sid: peer.sid,
                 dialed,
                 addr,
+                link: number,
             },
             now,
         );
@@ -139,14 +141,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.tell(Event::Rejected { addr, sid, reason }, now);
                 self.on_down(peer, key, now);
             }
-            Some(Phase::Open { peer, .. }) => {
-                peer.outbox.detach();
+            Some(Phase::Open { peer, number, .. }) => {
+                self.paused.remove(&key);
+                let written = peer.outbox.detach();
                 peer.linked.store(false, Ordering::Release);
                 peer.counters.downs.add(1);
                 self.tell(
                     Event::Down {
                         sid: peer.sid,
                         reason,
+                        link: number,
+                        written,
                     },
                     now,
                 );

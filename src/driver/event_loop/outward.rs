@@ -19,10 +19,10 @@ use crate::{
         routes::{Asker, Step},
     },
     error::Reason,
-    handler::{Event, Frame, Handler},
+    handler::{Event, Frame, Handler, Message},
     limits::DRAIN_BYTES_MAX,
     proto::{Address, Challenge, LinkKey, Payload, PeerId, encode},
-    share::{Ask, Wait, Wire as _},
+    share::{Ask, Popped, Wait, Wire as _},
     shared::{Listening, Peer, Shared, asked},
 };
 
@@ -47,6 +47,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         if !self.handle.shared().bell.lower() {
             return;
+        }
+        // Whoever has rung may have made room. They are read in the next turn, which is due at once.
+        for key in mem::take(&mut self.paused) {
+            self.look_at(key);
         }
         let shared = Arc::clone(self.handle.shared());
         let mut notes = mem::take(&mut self.notes);
@@ -97,15 +101,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             if shared.halt.is_given() {
                 break;
             }
-            let Ok(taken) = shared.inbox.pop(Wait::No) else {
+            // The loop waits for no room here: it is the one that takes.
+            let Ok(Popped { taken, wakes: _ }) = shared.inbox.pop(Wait::No) else {
                 break;
             };
-            let message = taken.into_message();
-            self.handler.on_frame(
-                message.from,
-                Frame(Payload::Owned(message.payload)),
-                &self.handle,
-            );
+            let Message {
+                from,
+                link,
+                payload,
+            } = taken.into_message();
+            let payload = Payload::Owned(payload);
+            self.handler
+                .on_frame(from, Frame { payload, link }, &self.handle);
             any = true;
         }
         if any {
