@@ -148,6 +148,9 @@ pub enum Fault {
 pub enum Reason {
     /// The far end closed the connection between two frames.
     Closed,
+    /// The far end closed a link that this server had dialed, before it had sent a byte or a second had passed: it does not know
+    /// this server, or its configuration differs.
+    ClosedAtOnce,
     /// The far end closed the connection inside a frame or an initial message.
     ClosedEarly,
     /// The kernel reported an error, a reset for instance.
@@ -198,6 +201,7 @@ impl Reason {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Closed => "closed",
+            Self::ClosedAtOnce => "closed-at-once",
             Self::ClosedEarly => "closed-early",
             Self::Io(_) | Self::Os(_) => "io",
             Self::Dead => "dead",
@@ -225,6 +229,7 @@ impl Reason {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Closed
+            | Self::ClosedAtOnce
             | Self::ClosedEarly
             | Self::BadLength(_)
             | Self::BadChallenge(_)
@@ -268,6 +273,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("closed by the far end"),
+            Self::ClosedAtOnce => f.write_str(
+                "closed by the far end at once: it does not know this server, or its configuration differs",
+            ),
             Self::ClosedEarly => f.write_str("closed by the far end before its message was whole"),
             Self::Io(kind) => write!(f, "{kind}"),
             Self::Os(number) => io::Error::from_raw_os_error(*number).fmt(f),

@@ -34,6 +34,8 @@ pub(crate) struct Peer {
     pub(crate) outbox: Outbox,
     pub(crate) counters: PeerCounters,
     pub(crate) linked: AtomicBool,
+    /// True exactly when the last link ended soon and had brought nothing. Only the loop looks at it.
+    pub(crate) doubtful: AtomicBool,
     /// What the loop was asked to do for this peer and has not yet looked at.
     asked: AtomicU8,
 }
@@ -58,6 +60,7 @@ impl Peer {
             outbox,
             counters: PeerCounters::default(),
             linked: AtomicBool::new(false),
+            doubtful: AtomicBool::new(false),
             asked: AtomicU8::new(0),
         }
     }
@@ -352,8 +355,9 @@ impl Shared {
         }
     }
 
+    /// Asks the loop for what an outbox has left for it.
     #[inline]
-    fn see_to(&self, peer: &Arc<Peer>, ask: Ask) {
+    pub(crate) fn see_to(&self, peer: &Arc<Peer>, ask: Ask) {
         match ask {
             Ask::Nothing => {}
             Ask::Link => self.ask(peer, asked::LINK),

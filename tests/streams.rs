@@ -5,6 +5,7 @@
 mod common;
 
 use std::{
+    net::TcpListener,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{
         Arc,
@@ -17,8 +18,8 @@ use std::{
 use bytes::Bytes;
 use common::{HOME, LONG, Mesh, Puppet, Vacant, alone, bare, eventually, frame, listener, within};
 use quorum_cnx::{
-    Batch, Config, Event, EventLoop, Frame, Handle, Handler, Outbox, RecvError, SendError, Sent,
-    Sid, limits,
+    Batch, CnxManager, Config, Event, EventLoop, Frame, Handle, Handler, InboxFull, Outbox, Reason,
+    RecvError, SendError, Sent, Sid, limits,
 };
 
 const NEAR: Sid = Sid(1);
@@ -303,4 +304,206 @@ fn what_a_handler_leaves_at_the_end_of_a_turn_makes_the_next_one_due() {
     }
     assert!(was_left);
     assert_eq!(event_loop.handle().stats().loopback, 1);
+}
+
+/// A manager with a queue, larger than its only peer, which the test is: the manager dials.
+fn dialing() -> (CnxManager, TcpListener) {
+    let (peer, at) = listener();
+    let (manager, _) = alone(2, &[(1, at)], |builder| {
+        builder
+            .outbox(Outbox::QUEUE)
+            .backoff(Duration::from_millis(1), Duration::from_secs(1))
+    });
+    (manager, peer)
+}
+
+fn next_down(manager: &CnxManager) -> (Reason, u64, u64) {
+    loop {
+        match manager.events().recv_timeout(LONG).expect("a link ends") {
+            Event::Down {
+                reason,
+                link,
+                written,
+                ..
+            } => return (reason, link, written),
+            _ => continue,
+        }
+    }
+}
+
+#[test]
+fn a_queue_is_not_poured_into_links_that_nobody_keeps() {
+    let (manager, listener) = dialing();
+    // A server that does not know this one.
+    drop(Puppet::accept(&listener));
+    assert_eq!(next_down(&manager), (Reason::ClosedAtOnce, 1, 0));
+    for n in 0..10_u8 {
+        manager.to_send_slice(NEAR, &[n]).unwrap();
+    }
+    for link in 2..5 {
+        let peer = Puppet::accept(&listener);
+        eventually("it is linked", || manager.stats().ups == link);
+        drop(peer);
+        assert_eq!(next_down(&manager), (Reason::ClosedAtOnce, link, 0));
+    }
+    // It is configured right now, and says something.
+    let mut peer = Puppet::accept(&listener);
+    peer.hello();
+    eventually("it is linked", || manager.connected_to_peer(NEAR));
+    assert_eq!(manager.stats().sent.written, 0);
+    peer.send("hello");
+    for n in 0..10_u8 {
+        assert_eq!(peer.recv(), [n]);
+    }
+    drop(peer);
+    // All of them may have been lost, for all that this side knows.
+    assert_eq!(next_down(&manager), (Reason::Closed, 5, 10));
+}
+
+#[test]
+fn a_silent_link_that_lasts_is_written_to() {
+    let (manager, listener) = dialing();
+    drop(Puppet::accept(&listener));
+    next_down(&manager);
+    manager.to_send(NEAR, "at last").unwrap();
+    let mut peer = Puppet::accept(&listener);
+    peer.hello();
+    assert_eq!(peer.recv(), b"at last");
+}
+
+#[test]
+fn what_waits_for_an_absent_peer_can_be_discarded() {
+    let (manager, listener) = dialing();
+    drop(listener);
+    for n in 0..10_u8 {
+        manager.to_send_slice(NEAR, &[n]).unwrap();
+    }
+    assert_eq!(manager.discard(NEAR), Ok(10));
+    assert_eq!(
+        manager.discard(Sid(77)),
+        Err(SendError::UnknownPeer(Sid(77)))
+    );
+    let sent = manager.stats().sent;
+    assert_eq!((sent.accepted, sent.discarded, sent.waiting), (10, 10, 0));
+    assert!(manager.have_delivered());
+}
+
+#[test]
+fn a_slow_application_slows_its_peers_and_loses_nothing() {
+    const COUNT: u64 = 100_000;
+    let mesh = Mesh::linked(&[1, 2], &[], |builder| {
+        // Far smaller than what comes.
+        builder.outbox(Outbox::QUEUE).inbox_frames(100)
+    });
+    let [near, far] = [&mesh.managers[0], &mesh.managers[1]];
+    thread::scope(|scope| {
+        scope.spawn(|| send(near, 0..COUNT));
+        let (mut next, mut batch) = (0, Batch::new());
+        while next < COUNT {
+            // One by one, and all at once.
+            if next % 3 == 0 {
+                let message = far.recv_timeout(LONG).unwrap();
+                assert_eq!(number_of(&message.payload), next);
+                assert_eq!(message.link, far.stats().ups);
+                next += 1;
+                continue;
+            }
+            far.recv_all_timeout(&mut batch, LONG).unwrap();
+            for message in batch.messages() {
+                assert_eq!((message.from, number_of(message.payload)), (NEAR, next));
+                next += 1;
+            }
+        }
+    });
+    assert_eq!(far.stats().inbox.dropped, 0);
+    assert_eq!(near.stats().ups, 1);
+}
+
+#[test]
+fn a_full_inbox_leaves_other_links_and_ends_alone() {
+    let away = [Vacant::new(), Vacant::new()];
+    let others = [(8, &away[0].address), (9, &away[1].address)];
+    let (manager, address) = alone(2, &others, |builder| {
+        builder.outbox(Outbox::QUEUE).inbox_frames(10)
+    });
+    let mut flooding = Puppet::say(HOME, &address, &bare(9));
+    flooding.write(&frame("f").repeat(1000));
+    eventually("it has filled the inbox", || {
+        manager.stats().inbox.waiting >= 10
+    });
+    // One that comes now is linked, and written to.
+    let mut quiet = Puppet::say(HOME, &address, &bare(8));
+    eventually("another one is linked", || {
+        manager.connected_to_peer(Sid(8))
+    });
+    manager.to_send(Sid(8), "for you").unwrap();
+    assert_eq!(quiet.recv(), b"for you");
+    quiet.send("for the application");
+    // What the flooding one has sent is read before its link ends, and what came is all there.
+    drop(flooding);
+    let mut came = Vec::new();
+    while came.len() < 1001 {
+        came.push(manager.recv_timeout(LONG).unwrap().from.0);
+    }
+    assert_eq!(came.iter().filter(|sid| **sid == 8).count(), 1);
+    eventually("the one that left is down", || {
+        !manager.connected_to_peer(Sid(9))
+    });
+    assert_eq!(manager.stats().inbox.dropped, 0);
+}
+
+#[test]
+fn whoever_floods_the_inbox_drops_its_own_messages() {
+    let away = Vacant::new();
+    let (manager, address) = alone(2, &[(9, &away.address)], |builder| {
+        builder.inbox_full(InboxFull::DropOldest).observers_max(2)
+    });
+    let mut member = Puppet::say(HOME, &address, &bare(9));
+    let mut observer = Puppet::say(HOME, &address, &bare(Sid::OBSERVER.0));
+    eventually("both are linked", || manager.linked_peers().len() == 2);
+    for n in 0..40_u8 {
+        member.send([n]);
+        observer.write(&frame("flood").repeat(1000));
+    }
+    eventually("all of it came", || {
+        manager.stats().received.frames == 40 * 1001
+    });
+    let messages = std::iter::from_fn(|| manager.try_recv().ok());
+    let (of_member, of_observer): (Vec<_>, Vec<_>) =
+        messages.partition(|message| message.from == Sid(9));
+    let numbers: Vec<u8> = of_member.iter().map(|message| message.payload[0]).collect();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>());
+    assert_eq!(of_observer.len(), 60, "the rest of a hundred");
+    let (mut dropped, mut told) = (manager.stats().inbox.dropped, 0);
+    assert_eq!(dropped, 40 * 1000 - 60);
+    while told < dropped {
+        if let Event::Dropped { messages, senders } = manager.events().recv_timeout(LONG).unwrap() {
+            assert_eq!(senders, [(Sid::OBSERVER, messages)]);
+            told += messages;
+        }
+        dropped = manager.stats().inbox.dropped;
+    }
+    assert_eq!(told, dropped);
+}
+
+#[test]
+fn events_about_strangers_push_out_none_about_members() {
+    let away = Vacant::new();
+    let (manager, address) = alone(2, &[(9, &away.address)], |builder| builder.observers_max(2));
+    let member = Puppet::say(HOME, &address, &bare(9));
+    eventually("the member is linked", || manager.connected_to_peer(Sid(9)));
+    for n in 1..=2 * limits::EVENTS_MAX as u64 {
+        // Claims the own sid; some come as observers, whose links come and go.
+        let sid = if n % 8 == 0 { Sid::OBSERVER.0 } else { 2 };
+        let mut stranger = Puppet::say(HOME, &address, &bare(sid));
+        if sid == 2 {
+            stranger.wait_closed();
+        }
+    }
+    drop(member);
+    eventually("the member is down", || !manager.connected_to_peer(Sid(9)));
+    assert!(manager.stats().events.dropped > 0);
+    let events: Vec<_> = std::iter::from_fn(|| manager.events().try_recv().ok()).collect();
+    let is_of_member = |event: &&Event| matches!(event, Event::Up { sid, .. } | Event::Down { sid, .. } if *sid == Sid(9));
+    assert_eq!(events.iter().filter(is_of_member).count(), 2);
 }

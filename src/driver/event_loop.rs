@@ -19,7 +19,7 @@ use std::{
 use super::{
     doors::{Doors, Wish},
     journal::Journal,
-    links::{Links, Phase},
+    links::Links,
     mio_net::MioNet,
     net::{Net, Ready},
     routes::{Asker, Routes},
@@ -27,7 +27,6 @@ use super::{
 use crate::{
     batch::Burst,
     config::{Config, Dial, Idle, Knobs, Replace, Unknown},
-    error::Reason,
     handler::{Event, Handler},
     limits::{
         CHALLENGE_MARGIN, DROPPED_SENDERS_MAX, DROPS_TOLD_EVERY, EVENTS_PER_TURN, HOT_READS,
@@ -95,8 +94,8 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     busy: Vec<LinkKey>,
     /// Links that are not read for as long as the handler is not ready for them.
     paused: BTreeSet<LinkKey>,
-    /// When dropped messages were reported last.
-    drops_told: Option<Instant>,
+    /// When dropped messages may be reported again.
+    drops_due: Instant,
     /// The link that has brought frames last: a loop that spins looks there first.
     hot: Option<LinkKey>,
     /// Turns in a row that found something there, and did not ask who else is ready.
@@ -240,7 +239,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             ready: Vec::new(),
             busy: Vec::new(),
             paused: BTreeSet::new(),
-            drops_told: None,
+            drops_due: now,
             hot: None,
             hot_turns: 0,
             writable: Vec::new(),
@@ -481,16 +480,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Gives up what is overdue, opens doors, asks the roster, and carries out what it wants.
     fn decide(&mut self, now: Instant) {
         while let Some(key) = self.links.overdue(now) {
-            let connecting = matches!(
-                self.links.get_mut(key).map(|link| &link.phase),
-                Some(Phase::Dialing { .. })
-            );
-            let reason = if connecting {
-                Reason::ConnectTimeout
-            } else {
-                Reason::HandshakeTimeout
-            };
-            self.end(key, reason, now);
+            self.on_overdue(key, now);
         }
         while let Some((peer, step)) = self.routes.overdue(now) {
             self.step(peer, step, None, now);
@@ -521,11 +511,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// When dropped messages are to be reported, if some are.
     fn drops_due(&self) -> Option<Instant> {
-        if !self.handle.shared().inbox.has_dropped() {
-            return None;
-        }
-        let told = self.drops_told.map(|at| at + DROPS_TOLD_EVERY);
-        Some(told.unwrap_or_else(|| self.net.now()))
+        let has_dropped = self.handle.shared().inbox.has_dropped();
+        has_dropped.then_some(self.drops_due)
     }
 
     /// Reports messages that the inbox has dropped.
@@ -533,7 +520,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if self.drops_due().is_none_or(|at| at > now) {
             return;
         }
-        self.drops_told = Some(now);
+        self.drops_due = now + DROPS_TOLD_EVERY;
         let dropped = self.handle.shared().inbox.take_dropped();
         let messages = dropped.values().sum();
         let mut senders: Vec<_> = dropped

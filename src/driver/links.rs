@@ -66,6 +66,11 @@ pub(super) enum Phase {
         peer: Arc<Peer>,
         /// The number of the link.
         number: u64,
+        since: Instant,
+        /// True exactly when it has brought a byte.
+        heard: bool,
+        /// True exactly when its outbox waits for it to be proven.
+        on_probation: bool,
         frames: Assembler,
         held: Vec<u8>,
     },
@@ -234,6 +239,7 @@ impl<S> Links<S> {
         key: LinkKey,
         peer: Arc<Peer>,
         number: u64,
+        now: Instant,
     ) -> Option<(Arc<S>, SocketAddr)> {
         let link = self.get_mut(key)?;
         let Phase::Named { held, .. } = &mut link.phase else {
@@ -242,6 +248,9 @@ impl<S> Links<S> {
         let phase = Phase::Open {
             peer,
             number,
+            since: now,
+            heard: false,
+            on_probation: false,
             frames: Assembler::default(),
             held: std::mem::take(held),
         };

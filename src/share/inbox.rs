@@ -368,8 +368,9 @@ impl<P: Parcel> State<P> {
         let (items, held) = (parcel.items() as u64, parcel.held());
         let nth = self.base + self.queue.len() as u64;
         let usage = self.owners.entry(parcel.owner()).or_insert(Usage {
+            items: 0,
+            held: 0,
             first: nth,
-            ..Usage::default()
         });
         usage.items += items;
         usage.held += held;

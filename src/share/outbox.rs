@@ -130,9 +130,15 @@ impl Outbox {
         of_either!(self, writer => writer.resume())
     }
 
-    /// A link has come up, perhaps in place of an older one.
-    pub(crate) fn attach(&self, wire: Arc<dyn Wire>) -> Ask {
-        of_either!(self, writer => writer.attach(wire))
+    /// A link has come up, perhaps in place of an older one. `held`: nothing is written to it before it is
+    /// [confirmed](Self::confirm).
+    pub(crate) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> Ask {
+        of_either!(self, writer => writer.attach(wire, held))
+    }
+
+    /// The link that was attached last is written to from now on, if it was held.
+    pub(crate) fn confirm(&self) -> Ask {
+        of_either!(self, writer => writer.confirm())
     }
 
     /// The link has ended. Returns how many frames were written to it, at most.
@@ -207,7 +213,7 @@ mod loom_tests {
             loom::model(move || {
                 let pipe = Pipe::with_room(0);
                 let outbox = LoomArc::new(outbox());
-                outbox.attach(pipe.clone());
+                outbox.attach(pipe.clone(), false);
                 outbox.put(frame(1));
                 outbox.put(frame(2));
                 let sender = {
@@ -231,7 +237,7 @@ mod loom_tests {
         loom::model(move || {
             let outbox = LoomArc::new(outbox());
             // Of three frames of 6 bytes two leave; that they have left is known when the link ends.
-            outbox.attach(Pipe::with_room(13));
+            outbox.attach(Pipe::with_room(13), false);
             for n in 1..=3 {
                 outbox.put(frame(n));
             }
@@ -279,7 +285,7 @@ mod tests {
     fn who_waits_for_room_sleeps_until_there_is_some() {
         let pipe = Pipe::with_room(0);
         let outbox = Arc::new(Outbox::latest());
-        outbox.attach(pipe.clone());
+        outbox.attach(pipe.clone(), false);
         assert_eq!(outbox.put(frame(1)).0, Put::Queued);
         let sleeper = {
             let outbox = Arc::clone(&outbox);
@@ -299,7 +305,7 @@ mod tests {
     #[test]
     fn room_made_by_the_end_of_a_link_is_told() {
         let outbox = Arc::new(Outbox::queue(20));
-        outbox.attach(Pipe::with_room(13));
+        outbox.attach(Pipe::with_room(13), false);
         for n in 1..=3 {
             assert_eq!(outbox.put(frame(n)).0, Put::Queued);
         }
@@ -323,9 +329,12 @@ mod tests {
     fn a_slot_closed_between_two_frames_has_taken_the_first() {
         let outbox = Arc::new(Outbox::latest());
         let closing = Arc::downgrade(&outbox);
-        outbox.attach(Arc::new(Closing(move || {
-            closing.upgrade().expect("it is in use").close();
-        })));
+        outbox.attach(
+            Arc::new(Closing(move || {
+                closing.upgrade().expect("it is in use").close();
+            })),
+            false,
+        );
         let (taken, put, _) = outbox.put_all(&[&[1, 1], &[2, 2]]);
         assert_eq!((taken, put), (1, Put::Written));
         let tally = outbox.tally();
@@ -382,12 +391,12 @@ mod tests {
             };
             // Replaced in the slot, cut off by the end of a link, taken over by the next one, written by put and by resume.
             put_some();
-            outbox.attach(Pipe::with_room(WHOLE_FRAME_BYTES));
+            outbox.attach(Pipe::with_room(WHOLE_FRAME_BYTES), false);
             put_some();
             outbox.detach();
             put_some();
             let pipe = Pipe::with_room(usize::MAX);
-            outbox.attach(pipe.clone());
+            outbox.attach(pipe.clone(), false);
             while outbox.resume() == Ask::Resume {}
             put_some();
             outbox.resume();
@@ -409,7 +418,7 @@ mod tests {
             assert!(outbox.demand());
             // The loop knows of it.
             assert_eq!(outbox.put(frame(2)).1, Ask::Nothing);
-            outbox.attach(Pipe::with_room(100));
+            outbox.attach(Pipe::with_room(100), false);
             outbox.resume();
             outbox.detach();
             assert!(!outbox.demand());

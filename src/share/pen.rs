@@ -88,6 +88,7 @@ pub(super) enum Progress {
 ///                        Away <---edge--- Waiting          (detach: from anywhere to Nowhere)
 ///
 ///   Away --error--> Broken --attach--> Away                 (the loop ends the link)
+///   Nowhere --attach, held--> Held --confirm--> Away
 /// ```
 ///
 /// The state is changed in [`step`](Self::step) and nowhere else, and looked at in [`look`](Self::look).
@@ -114,6 +115,8 @@ enum Pen<L> {
     Nowhere,
     /// Nobody writes. If something waits, the loop was asked to write it; whoever comes first takes the pen.
     Resting(Arc<dyn Wire>),
+    /// Nothing is written before the loop confirms the link.
+    Held(Arc<dyn Wire>),
     /// The link can no longer be written to, for this reason; the loop is to end it.
     Broken(io::ErrorKind),
     /// The socket is full; the loop resumes. What had begun to leave is finished first.
@@ -132,7 +135,7 @@ enum Pen<L> {
 #[derive(Debug)]
 enum Order {
     Drop,
-    Move(Arc<dyn Wire>),
+    Move { to: Arc<dyn Wire>, held: bool },
 }
 
 /// What whoever has changed the state does next, without the lock.
@@ -210,8 +213,9 @@ impl<S: Store> Writer<S> {
         self.follow(next).1
     }
 
-    /// A link has come up, perhaps in place of an older one.
-    pub(super) fn attach(&self, wire: Arc<dyn Wire>) -> Ask {
+    /// A link has come up, perhaps in place of an older one. `held`: nothing is written to it before it is
+    /// [confirmed](Self::confirm).
+    pub(super) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> Ask {
         let next = self.step(|state, spent| {
             state.wanted = false;
             state.written_before = state.store.tally().sent();
@@ -220,15 +224,39 @@ impl<S: Store> Writer<S> {
                     state.pen = Pen::Away {
                         edge,
                         carries,
-                        order: Some(Order::Move(wire)),
+                        order: Some(Order::Move { to: wire, held }),
                     };
                     return Next::Stop(Ask::Nothing);
                 }
                 Pen::Waiting(_, Some(rest)) => state.store.take_back(rest, spent),
-                Pen::Waiting(_, None) | Pen::Nowhere | Pen::Broken(_) | Pen::Resting(_) => {}
+                Pen::Waiting(_, None)
+                | Pen::Nowhere
+                | Pen::Broken(_)
+                | Pen::Held(_)
+                | Pen::Resting(_) => {}
             }
-            let load = state.store.begin();
-            state.go(wire, load, spent)
+            state.start(wire, held, spent)
+        });
+        self.follow(next).1
+    }
+
+    /// The link that was attached last is written to from now on, if it was held.
+    pub(super) fn confirm(&self) -> Ask {
+        let next = self.step(|state, spent| {
+            if let Pen::Away {
+                order: Some(Order::Move { held, .. }),
+                ..
+            } = &mut state.pen
+            {
+                *held = false;
+            }
+            match mem::replace(&mut state.pen, Pen::AWAY) {
+                Pen::Held(wire) => state.start(wire, false, spent),
+                pen => {
+                    state.pen = pen;
+                    Next::Stop(Ask::Nothing)
+                }
+            }
         });
         self.follow(next).1
     }
@@ -363,6 +391,16 @@ impl<S: Store> State<S> {
         }
     }
 
+    /// Begins to write to a new link, unless it is held. The pen was taken.
+    fn start(&mut self, wire: Arc<dyn Wire>, held: bool, spent: &mut S::Spent) -> Next<S::Load> {
+        if held {
+            self.pen = Pen::Held(wire);
+            return Next::Stop(Ask::Nothing);
+        }
+        let load = self.store.begin();
+        self.go(wire, load, spent)
+    }
+
     /// Starts to write `load`, or lets the pen rest if there is nothing. The pen was taken.
     pub(super) fn go(
         &mut self,
@@ -426,16 +464,10 @@ impl<S: Store> State<S> {
                     Ask::Nothing
                 });
             }
-            (Some(Order::Move(to)), _) => {
+            (Some(Order::Move { to, held }), _) => {
                 self.give_back(rest, spent);
                 *old_wire = Some(wire);
-                return match self.store.begin() {
-                    Some(load) => self.carry(to, load),
-                    None => {
-                        self.pen = Pen::Resting(to);
-                        Next::Stop(Ask::Nothing)
-                    }
-                };
+                return self.start(to, held, spent);
             }
             (None, Progress::Done) if is_last && self.store.is_waiting() => {
                 self.pen = Pen::Resting(wire);
@@ -500,7 +532,11 @@ impl<S: Store> State<S> {
                 };
             }
             Pen::Waiting(_, Some(rest)) => self.store.take_back(rest, spent),
-            Pen::Waiting(_, None) | Pen::Nowhere | Pen::Broken(_) | Pen::Resting(_) => {}
+            Pen::Waiting(_, None)
+            | Pen::Nowhere
+            | Pen::Broken(_)
+            | Pen::Held(_)
+            | Pen::Resting(_) => {}
         }
     }
 

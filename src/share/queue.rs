@@ -496,7 +496,7 @@ mod loom_tests {
         loom::model(|| {
             let pipe = Pipe::with_room(usize::MAX);
             let queue = LoomArc::new(queue(1000));
-            queue.attach(pipe.clone());
+            queue.attach(pipe.clone(), false);
             let other = {
                 let queue = LoomArc::clone(&queue);
                 thread::spawn(move || queue.put(frame(1)).1)
@@ -518,7 +518,7 @@ mod loom_tests {
         loom::model(|| {
             let (old, new) = (Pipe::with_room(9), Pipe::with_room(usize::MAX));
             let queue = LoomArc::new(queue(1000));
-            queue.attach(old.clone());
+            queue.attach(old.clone(), false);
             queue.put(frame(1));
             let caller = {
                 let queue = LoomArc::clone(&queue);
@@ -529,7 +529,7 @@ mod loom_tests {
             };
             queue.resume();
             queue.detach();
-            queue.attach(new.clone());
+            queue.attach(new.clone(), false);
             caller.join().unwrap();
             queue.resume();
             let (mut frames, _) = old.frames();
@@ -568,7 +568,7 @@ mod tests {
     #[test]
     fn frames_wait_for_the_loop_which_is_asked_once() {
         let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1000));
-        assert_eq!(queue.attach(pipe.clone()), Ask::Nothing);
+        assert_eq!(queue.attach(pipe.clone(), false), Ask::Nothing);
         assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
         assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
         assert_eq!(queue.resume(), Ask::Nothing);
@@ -582,7 +582,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Link));
             assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
-            queue.attach(Pipe::with_room(0));
+            queue.attach(Pipe::with_room(0), false);
             assert_eq!(queue.put(frame(3)), (Put::Queued, Ask::Nothing));
             queue.detach();
         }
@@ -597,7 +597,7 @@ mod tests {
         assert_eq!(queue.put_all(&[frame; 5]), (0, Put::Full, Ask::Nothing));
         assert_eq!(queue.put_all(&[]), (0, Put::Queued, Ask::Nothing));
         let pipe = Pipe::with_room(100);
-        queue.attach(pipe.clone());
+        queue.attach(pipe.clone(), false);
         assert_eq!(queue.put_all(&[frame; 5]).0, 3, "all have left");
         assert_eq!(queue.tally().accepted, 6);
         assert_balance(queue.tally());
@@ -607,7 +607,7 @@ mod tests {
     fn a_frame_cut_off_by_the_end_of_its_link_begins_anew_and_no_other_does() {
         let (old, new) = (Pipe::with_room(9), Pipe::with_room(100));
         let queue = queue(1000);
-        queue.attach(old);
+        queue.attach(old, false);
         for n in 1..=3 {
             queue.put(frame(n));
         }
@@ -615,7 +615,7 @@ mod tests {
         queue.detach();
         assert_eq!((queue.tally().written, queue.tally().waiting), (1, 2));
         assert_eq!(queue.tally().bytes, 6);
-        queue.attach(new.clone());
+        queue.attach(new.clone(), false);
         assert_eq!(new.frames(), (vec![vec![2, 2], vec![3, 3]], true));
         assert_eq!(queue.tally().bytes, 18);
         assert_eq!(queue.put_all(&[&[0; 996]]).0, 1, "all room is free again");
@@ -629,7 +629,7 @@ mod tests {
         for _ in 0..=2 * batch {
             queue.put(frame.clone());
         }
-        assert_eq!(queue.attach(pipe.clone()), Ask::Resume);
+        assert_eq!(queue.attach(pipe.clone(), false), Ask::Resume);
         assert_eq!(pipe.frames().0.len(), 2 * batch);
         assert_eq!(queue.put(frame.clone()), (Put::Queued, Ask::Resume));
         assert_eq!(queue.resume(), Ask::Nothing);
@@ -639,7 +639,7 @@ mod tests {
     #[test]
     fn who_puts_the_last_of_many_writes_them() {
         let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
-        queue.attach(pipe.clone());
+        queue.attach(pipe.clone(), false);
         let frame = &[1; 1000][..];
         let many = QUEUE_RUN_BYTES / (PREFIX_BYTES + frame.len());
         assert_eq!(queue.put_all(&[frame]), (1, Put::Queued, Ask::Resume));
@@ -662,7 +662,7 @@ mod tests {
     #[test]
     fn of_more_than_leaves_together_a_part_is_taken_and_written_at_a_time() {
         let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(QUEUE_BYTES));
-        queue.attach(pipe.clone());
+        queue.attach(pipe.clone(), false);
         let frame = &[1; 1000][..];
         let part = QUEUE_RUN_BYTES.div_ceil(PREFIX_BYTES + frame.len());
         let all = vec![frame; 3 * part];
@@ -676,7 +676,7 @@ mod tests {
     #[test]
     fn a_few_bytes_between_large_frames_hold_no_buffer_for_many() {
         let (pipe, queue) = (Pipe::with_room(0), queue(QUEUE_BYTES));
-        queue.attach(pipe.clone());
+        queue.attach(pipe.clone(), false);
         let (small, large) = (&[1; 1000][..], Bytes::from(vec![2; WHOLE_FRAME_BYTES]));
         while queue.put_all(&[small]).0 == 1 {}
         let full = queue.look(|state| state.store.bytes);
@@ -696,14 +696,14 @@ mod tests {
     #[test]
     fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
         let queue = queue(1000);
-        queue.attach(Arc::new(Cut));
+        queue.attach(Arc::new(Cut), false);
         assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
         assert_eq!(queue.resume(), Ask::Broken);
         assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
         assert_eq!(queue.resume(), Ask::Nothing);
         assert_eq!(queue.broken(), Some(io::ErrorKind::ConnectionReset));
         let pipe = Pipe::with_room(100);
-        queue.attach(pipe.clone());
+        queue.attach(pipe.clone(), false);
         assert_eq!(queue.broken(), None);
         assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
     }
@@ -711,7 +711,7 @@ mod tests {
     #[test]
     fn a_socket_that_takes_nothing_of_something_is_broken() {
         let queue = queue(1000);
-        queue.attach(Arc::new(Stuck));
+        queue.attach(Arc::new(Stuck), false);
         assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
         assert_eq!(queue.resume(), Ask::Broken);
         assert_eq!(queue.broken(), Some(io::ErrorKind::WriteZero));
@@ -719,9 +719,45 @@ mod tests {
     }
 
     #[test]
+    fn a_held_link_is_written_to_when_it_is_confirmed() {
+        let (first, pipe, queue) = (Pipe::with_room(100), Pipe::with_room(100), queue(1000));
+        queue.put(frame(1));
+        assert_eq!(queue.attach(first.clone(), true), Ask::Nothing);
+        assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
+        assert_eq!(queue.resume(), Ask::Nothing);
+        assert_eq!(queue.detach(), 0, "nothing was written");
+        assert_eq!(queue.confirm(), Ask::Nothing, "there is no link");
+        queue.attach(pipe.clone(), true);
+        assert_eq!(queue.confirm(), Ask::Nothing);
+        assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
+        assert!(first.frames().0.is_empty());
+        assert_eq!(queue.put(frame(3)), (Put::Queued, Ask::Resume));
+        queue.resume();
+        assert_eq!(queue.detach(), 3);
+    }
+
+    #[test]
+    fn what_waits_can_be_discarded() {
+        let queue = queue(1000);
+        queue.attach(Pipe::with_room(9), false);
+        for n in 1..=3 {
+            queue.put(frame(n));
+        }
+        queue.resume();
+        queue.put(frame(4));
+        assert_eq!(queue.discard(), 1, "the rest is just being written");
+        assert_eq!(queue.detach(), 1, "one has left whole");
+        assert_eq!(queue.discard(), 2);
+        let tally = queue.tally();
+        assert_eq!((tally.written, tally.discarded, tally.waiting), (1, 3, 0));
+        assert_balance(tally);
+        assert_eq!(queue.put_all(&[&[0; 996]]).0, 1, "all room is free again");
+    }
+
+    #[test]
     fn a_closed_queue_takes_nothing_and_discards_what_waits() {
         let queue = queue(1000);
-        queue.attach(Pipe::with_room(9));
+        queue.attach(Pipe::with_room(9), false);
         for n in 1..=3 {
             queue.put(frame(n));
         }
@@ -745,7 +781,7 @@ mod tests {
         ) {
             let queue = queue(4 << 20);
             let mut pipe = Pipe::with_room(0);
-            queue.attach(pipe.clone());
+            queue.attach(pipe.clone(), false);
             let (mut came, mut room) = (Vec::new(), rooms.iter().cycle());
             for (n, &len) in lens.iter().enumerate() {
                 let frame = Bytes::from(vec![n as u8; len]);
@@ -756,7 +792,7 @@ mod tests {
                     queue.detach();
                     came.extend(pipe.frames().0);
                     pipe = Pipe::with_room(0);
-                    queue.attach(pipe.clone());
+                    queue.attach(pipe.clone(), false);
                 }
                 assert_balance(queue.tally());
             }

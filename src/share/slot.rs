@@ -250,7 +250,7 @@ mod loom_tests {
         loom::model(|| {
             let pipe = Pipe::with_room(usize::MAX);
             let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
-            outbox.attach(pipe.clone());
+            outbox.attach(pipe.clone(), false);
             let other = {
                 let outbox = LoomArc::clone(&outbox);
                 thread::spawn(move || outbox.put(frame(1)))
@@ -272,7 +272,7 @@ mod loom_tests {
             // Room for half a frame: the writer finds the socket full while the loop makes room.
             let pipe = Pipe::with_room(3);
             let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
-            outbox.attach(pipe.clone());
+            outbox.attach(pipe.clone(), false);
             let the_loop = {
                 let (outbox, pipe) = (LoomArc::clone(&outbox), pipe.clone());
                 thread::spawn(move || {
@@ -297,12 +297,12 @@ mod loom_tests {
         loom::model(|| {
             let (old, new) = (Pipe::with_room(3), Pipe::with_room(usize::MAX));
             let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
-            outbox.attach(old);
+            outbox.attach(old, false);
             let the_loop = {
                 let (outbox, new) = (LoomArc::clone(&outbox), new.clone());
                 thread::spawn(move || {
                     outbox.detach();
-                    outbox.attach(new);
+                    outbox.attach(new, false);
                 })
             };
             outbox.put(frame(1));
@@ -323,7 +323,7 @@ mod loom_tests {
     fn loom_closing_under_a_writer_accounts_for_every_frame() {
         loom::model(|| {
             let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
-            outbox.attach(Pipe::with_room(3));
+            outbox.attach(Pipe::with_room(3), false);
             let the_loop = {
                 let outbox = LoomArc::clone(&outbox);
                 thread::spawn(move || outbox.close())
@@ -349,7 +349,7 @@ mod tests {
             Pipe::with_room(usize::MAX),
             Writer::new(Slot::default(), 16),
         );
-        assert_eq!(outbox.attach(pipe.clone()), Ask::Nothing);
+        assert_eq!(outbox.attach(pipe.clone(), false), Ask::Nothing);
         assert_eq!(outbox.put(frame(1)), (Put::Written, Ask::Nothing));
         assert_eq!(pipe.frames(), (vec![vec![1, 1]], true));
     }
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Link));
         assert_eq!(outbox.put(frame(2)), (Put::Superseded, Ask::Nothing));
         let pipe = Pipe::with_room(usize::MAX);
-        outbox.attach(pipe.clone());
+        outbox.attach(pipe.clone(), false);
         assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
         assert_balance(outbox.tally());
     }
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn a_frame_that_has_begun_is_finished_and_one_that_has_not_is_replaced() {
         let (pipe, outbox) = (Pipe::with_room(8), Writer::new(Slot::default(), 16));
-        outbox.attach(pipe.clone());
+        outbox.attach(pipe.clone(), false);
         assert_eq!(outbox.put(frame(1)).0, Put::Written);
         assert_eq!(
             outbox.put(frame(2)).0,
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn a_frame_of_which_nothing_has_left_can_be_replaced() {
         let (pipe, outbox) = (Pipe::with_room(6), Writer::new(Slot::default(), 16));
-        outbox.attach(pipe.clone());
+        outbox.attach(pipe.clone(), false);
         outbox.put(frame(1));
         assert_eq!(outbox.put(frame(2)).0, Put::Queued, "the socket is full");
         assert_eq!(outbox.put(frame(3)).0, Put::Superseded);
@@ -405,10 +405,10 @@ mod tests {
             Pipe::with_room(100),
             Writer::new(Slot::default(), 16),
         );
-        outbox.attach(old);
+        outbox.attach(old, false);
         outbox.put(frame(1));
         outbox.detach();
-        outbox.attach(new.clone());
+        outbox.attach(new.clone(), false);
         assert_eq!(new.frames(), (vec![vec![1, 1]], true));
         assert_eq!((outbox.tally().written, outbox.tally().resent), (1, 1));
     }
@@ -420,11 +420,11 @@ mod tests {
             Pipe::with_room(100),
             Writer::new(Slot::default(), 16),
         );
-        outbox.attach(old);
+        outbox.attach(old, false);
         outbox.put(frame(1));
         outbox.detach();
         outbox.put(frame(2));
-        outbox.attach(new.clone());
+        outbox.attach(new.clone(), false);
         assert_eq!(new.frames(), (vec![vec![2, 2]], true));
         assert_eq!(outbox.tally().resent, 0);
     }
@@ -436,12 +436,12 @@ mod tests {
             Pipe::with_room(100),
             Writer::new(Slot::default(), 16),
         );
-        outbox.attach(old);
+        outbox.attach(old, false);
         outbox.put(frame(1));
         outbox.put(frame(2));
         outbox.detach();
         assert_eq!(outbox.tally().waiting, 1);
-        outbox.attach(new.clone());
+        outbox.attach(new.clone(), false);
         assert_eq!(new.frames(), (vec![vec![2, 2]], true));
         assert_balance(outbox.tally());
     }
@@ -453,9 +453,9 @@ mod tests {
             Pipe::with_room(0),
             Writer::new(Slot::default(), 16),
         );
-        outbox.attach(old);
+        outbox.attach(old, false);
         outbox.put(frame(1));
-        outbox.attach(new.clone());
+        outbox.attach(new.clone(), false);
         outbox.put(frame(2));
         new.make_room(100);
         outbox.resume();
@@ -466,12 +466,12 @@ mod tests {
     #[test]
     fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
         let outbox = Writer::new(Slot::default(), 16);
-        outbox.attach(Arc::new(Cut));
+        outbox.attach(Arc::new(Cut), false);
         assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Broken));
         assert_eq!(outbox.put(frame(2)), (Put::Superseded, Ask::Nothing));
         assert_eq!(outbox.broken(), Some(io::ErrorKind::ConnectionReset));
         let pipe = Pipe::with_room(100);
-        outbox.attach(pipe.clone());
+        outbox.attach(pipe.clone(), false);
         assert_eq!(outbox.broken(), None);
         assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
         assert_balance(outbox.tally());
@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn a_socket_that_takes_nothing_of_something_is_broken() {
         let outbox = Writer::new(Slot::default(), 16);
-        outbox.attach(Arc::new(Stuck));
+        outbox.attach(Arc::new(Stuck), false);
         assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Broken));
         assert_eq!(outbox.broken(), Some(io::ErrorKind::WriteZero));
         assert_eq!(outbox.tally().waiting, 1);
@@ -493,10 +493,10 @@ mod tests {
             Pipe::with_room(100),
             Writer::new(Slot::default(), 16),
         );
-        outbox.attach(old);
+        outbox.attach(old, false);
         assert_eq!(outbox.put(frame(1)).0, Put::Queued);
         // No end of the older one is told before.
-        assert_eq!(outbox.attach(new.clone()), Ask::Nothing);
+        assert_eq!(outbox.attach(new.clone(), false), Ask::Nothing);
         assert_eq!(new.frames(), (vec![vec![1, 1]], true));
         assert_eq!(outbox.tally().waiting, 0);
         assert_balance(outbox.tally());
@@ -505,19 +505,22 @@ mod tests {
     #[test]
     fn a_frame_put_while_the_last_one_goes_over_a_link_that_ends_asks_for_another() {
         let outbox = Arc::new(Writer::new(Slot::default(), 16));
-        outbox.attach(Pipe::with_room(100));
+        outbox.attach(Pipe::with_room(100), false);
         outbox.put(frame(1));
         let meanwhile = Arc::clone(&outbox);
-        let ask = outbox.attach(Arc::new(Meanwhile(move || {
-            // The loop finds nothing that waits, so it sees no demand.
-            meanwhile.detach();
-            assert!(meanwhile.tally().waiting == 0);
-            assert_eq!(meanwhile.put(frame(2)), (Put::Queued, Ask::Nothing));
-        })));
+        let ask = outbox.attach(
+            Arc::new(Meanwhile(move || {
+                // The loop finds nothing that waits, so it sees no demand.
+                meanwhile.detach();
+                assert!(meanwhile.tally().waiting == 0);
+                assert_eq!(meanwhile.put(frame(2)), (Put::Queued, Ask::Nothing));
+            })),
+            false,
+        );
         assert_eq!(ask, Ask::Link);
         assert_eq!(outbox.put(frame(3)), (Put::Superseded, Ask::Nothing));
         let pipe = Pipe::with_room(100);
-        outbox.attach(pipe.clone());
+        outbox.attach(pipe.clone(), false);
         assert_eq!(pipe.frames(), (vec![vec![3, 3]], true));
         assert_balance(outbox.tally());
     }

@@ -261,7 +261,7 @@ impl World {
     }
 
     /// What an application has asked for is done in the turn that sees it.
-    fn watch_order(&mut self, host: usize) {
+    fn watch_order(&self, host: usize) {
         let at = {
             let account = &mut self.books.borrow_mut().hosts[host];
             let next = account.dropped_in_turn.take();

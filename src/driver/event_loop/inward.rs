@@ -158,8 +158,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let Phase::Open {
             peer,
             number,
+            heard,
+            on_probation,
             frames,
             held,
+            ..
         } = &mut link.phase
         else {
             return None;
@@ -190,6 +193,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             peer.counters.bytes.add(bytes);
             handler.on_burst_end(handle);
             *hot = Some(key);
+        }
+        if !*heard && (count > 0 || !frames.is_between_frames()) {
+            *heard = true;
+            if mem::take(on_probation) {
+                // The peer keeps the link: what waits for it may be written. The deadline finds nothing left to do.
+                let ask = peer.outbox.confirm();
+                handle.shared().see_to(peer, ask);
+            }
         }
         match (pumped, &mut link.draining) {
             (Pumped::Dry, None) => None,

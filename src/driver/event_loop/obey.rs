@@ -3,6 +3,7 @@
 //! Nothing here decides who keeps which connection.
 
 use std::{
+    io,
     net::Shutdown,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -16,6 +17,7 @@ use crate::{
     },
     error::Reason,
     handler::{Event, Handler},
+    limits::PROVEN_AFTER,
     proto::{Action, LinkKey, PeerId},
     shared::{Life, Peer},
 };
@@ -76,7 +78,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // It may have been a challenger until now.
         let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
         let number = self.handle.shared().counters.ups.read() + 1;
-        let Some((stream, addr)) = self.links.open(key, Arc::clone(&peer), number) else {
+        let Some((stream, addr)) = self.links.open(key, Arc::clone(&peer), number, now) else {
             return;
         };
         if let Some(arrival) = arrival {
@@ -90,7 +92,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         counters.ups.add(1);
         counters.kept.add(u64::from(!dialed));
         // Before anybody is told: who sends on that word finds the link.
-        let ask = peer.outbox.attach(stream);
+        let ask = peer
+            .outbox
+            .attach(stream, self.is_on_probation(&peer, key, now));
         self.tell(
             Event::Up {
                 sid: peer.sid,
@@ -105,12 +109,46 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.look_at(key);
     }
 
+    /// Whether nothing of the queue is written to this link yet: the last one to the peer ended soon and had brought nothing, as
+    /// links to a server that does not know this one do.
+    fn is_on_probation(&mut self, peer: &Peer, key: LinkKey, now: Instant) -> bool {
+        if !peer.outbox.is_queue() || !peer.doubtful.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.links.set_due(key, Some(now + PROVEN_AFTER));
+        if let Some(Phase::Open { on_probation, .. }) =
+            self.links.get_mut(key).map(|link| &mut link.phase)
+        {
+            *on_probation = true;
+        }
+        true
+    }
+
+    /// The time of a connection is up.
+    pub(super) fn on_overdue(&mut self, key: LinkKey, now: Instant) {
+        let reason = match self.links.get_mut(key).map(|link| &mut link.phase) {
+            Some(Phase::Open {
+                peer, on_probation, ..
+            }) => {
+                // It has lasted.
+                *on_probation = false;
+                let peer = Arc::clone(peer);
+                self.links.set_due(key, None);
+                let ask = peer.outbox.confirm();
+                return self.see_to(&peer, ask, now);
+            }
+            Some(Phase::Dialing { .. }) => Reason::ConnectTimeout,
+            _ => Reason::HandshakeTimeout,
+        };
+        self.end(key, reason, now);
+    }
+
     /// Ends a connection for this reason, and does what its phase asks for.
     pub(super) fn end(&mut self, key: LinkKey, reason: Reason, now: Instant) {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
-        let addr = link.addr;
+        let (addr, dialed) = (link.addr, link.arrival.is_none());
         // The next link begins with what is newest. The far end may see the two connections in the other order, and
         // must not find there what is older. After a halt there is no next link, and the last words are to arrive.
         link.aborted = match link.phase {
@@ -141,8 +179,30 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.tell(Event::Rejected { addr, sid, reason }, now);
                 self.on_down(peer, key, now);
             }
-            Some(Phase::Open { peer, number, .. }) => {
+            Some(Phase::Open {
+                peer,
+                number,
+                since,
+                heard,
+                ..
+            }) => {
                 self.paused.remove(&key);
+                let lasted = now.saturating_duration_since(since) >= PROVEN_AFTER;
+                let proven = heard || lasted;
+                // What the application asks for proves nothing.
+                if !matches!(reason, Reason::Dropped | Reason::Halted) {
+                    peer.doubtful.store(!proven, Ordering::Relaxed);
+                }
+                let reason = match reason {
+                    Reason::Closed
+                    | Reason::ClosedEarly
+                    | Reason::Io(io::ErrorKind::ConnectionReset)
+                        if dialed && !proven =>
+                    {
+                        Reason::ClosedAtOnce
+                    }
+                    reason => reason,
+                };
                 let written = peer.outbox.detach();
                 peer.linked.store(false, Ordering::Release);
                 peer.counters.downs.add(1);
