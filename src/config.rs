@@ -533,9 +533,10 @@ impl ConfigBuilder {
         self
     }
 
-    /// How each link adapts to the network (`TCP_CONGESTION`; Linux and Android): `reno`, which every kernel has, or a name out
-    /// of `/proc/sys/net/ipv4/tcp_allowed_congestion_control`. The system's default by default. Where that is `bbr`, another one
-    /// notices dead peers sooner ([`peer_dead_after`](Self::peer_dead_after)), and does not pace what stays in one data centre.
+    /// How each link adapts to the network (`TCP_CONGESTION`; Linux and FreeBSD, elsewhere a warning says that it has no
+    /// effect). On Linux `reno`, which every kernel has, or a name out of `/proc/sys/net/ipv4/tcp_allowed_congestion_control`; on
+    /// FreeBSD a name out of `sysctl net.inet.tcp.cc.available`. The system's default by default. Where that is `bbr`, another
+    /// one notices dead peers sooner ([`peer_dead_after`](Self::peer_dead_after)), and does not pace what stays in one data centre.
     pub fn congestion_control(mut self, name: impl Into<String>) -> Self {
         self.knobs.congestion_control = Some(name.into());
         self

@@ -308,17 +308,19 @@ mod tests {
 
     #[test]
     fn an_error_of_the_system_keeps_what_an_operator_needs() {
-        // ECONNREFUSED, EMFILE and ETIMEDOUT of Linux.
-        #[cfg(target_os = "linux")]
         for (number, reason, said) in [
             (
-                111,
+                libc::ECONNREFUSED,
                 Reason::Io(io::ErrorKind::ConnectionRefused),
                 "connection refused",
             ),
-            (24, Reason::Os(24), "Too many open files (os error 24)"),
             (
-                110,
+                libc::EMFILE,
+                Reason::Os(24),
+                "Too many open files (os error 24)",
+            ),
+            (
+                libc::ETIMEDOUT,
                 Reason::Dead,
                 "took nothing in time: it is dead, stopped or unreachable",
             ),

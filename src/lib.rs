@@ -130,11 +130,22 @@
 //!
 //! # Platforms
 //!
-//! Linux, where all of it is tested, and macOS, where a part is; Android, FreeBSD, NetBSD and DragonFly
-//! have what it needs. On Linux and Android a dead peer is found within
-//! [`peer_dead_after`](ConfigBuilder::peer_dead_after) (`TCP_USER_TIMEOUT`), and the kernel holds little
-//! more than [`unsent_limit`](ConfigBuilder::unsent_limit) unsent bytes in front of the newest frame
-//! (`TCP_NOTSENT_LOWAT`); elsewhere the first relies on keepalive alone and the second has no effect.
+//! | target | what is checked |
+//! |---|---|
+//! | `x86_64-unknown-linux-gnu` | every test runs |
+//! | `x86_64-apple-darwin`, `aarch64-apple-darwin` | compiles; the repository's workflow runs the unit tests and a part of the others on macOS |
+//! | `aarch64-unknown-linux-gnu`, `aarch64-linux-android`, `x86_64-unknown-freebsd`, `x86_64-unknown-netbsd` | compiles without a warning; no test runs |
+//!
+//! The code also has the numbers and options of OpenBSD and DragonFly BSD, for which Rust ships no standard library, so that nothing is
+//! checked there. Every other system is refused when compiling, Windows too.
+//!
+//! | option | Linux | Android | macOS | FreeBSD | NetBSD |
+//! |---|---|---|---|---|---|
+//! | [`peer_dead_after`](ConfigBuilder::peer_dead_after), idle link: keepalive probes | yes | yes | yes | yes | yes |
+//! | the same, bytes under way: `TCP_USER_TIMEOUT` | yes | yes | no: the system's own time, minutes | no | no |
+//! | [`unsent_limit`](ConfigBuilder::unsent_limit): `TCP_NOTSENT_LOWAT` | yes | yes | no effect | no effect | no effect |
+//! | [`congestion_control`](ConfigBuilder::congestion_control): `TCP_CONGESTION` | yes | no effect, warning | no effect, warning | yes | no effect, warning |
+//! | no `SIGPIPE`, by | `MSG_NOSIGNAL` | `MSG_NOSIGNAL` | `SO_NOSIGPIPE` | `MSG_NOSIGNAL` | `MSG_NOSIGNAL` |
 //!
 //! # How it is built
 //!

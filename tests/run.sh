@@ -50,6 +50,7 @@ step 'formatting' cargo fmt --all --check
 step 'clippy' timeout 900 cargo clippy --all-targets -- -D warnings
 step 'docs' env RUSTDOCFLAGS='-D warnings' timeout 300 cargo doc --no-deps --document-private-items
 step 'examples and benches' timeout 900 cargo build --examples --benches
+step 'targets' timeout 1200 tests/targets.sh
 step 'tests' timeout 1200 cargo test
 step 'soak of two minutes' timeout 900 tests/soak.sh 0.033
 step 'mutants of the simulator' timeout 900 tests/sim/mutants.sh

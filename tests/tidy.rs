@@ -1,7 +1,7 @@
 //! The house rules that a program can check, so that they cannot rot.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -88,6 +88,44 @@ fn only_the_driver_knows_the_system_and_writes_log_lines() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn one_file_asks_for_the_system() {
+    for (path, text) in files("src", "rs") {
+        for (number, line) in code(&text) {
+            for word in ["target_os", "target_vendor", "target_arch"] {
+                assert!(
+                    path == "src/driver/platform.rs" || !line.contains(word),
+                    "{path}:{number}: `{word}` outside src/driver/platform.rs"
+                );
+            }
+        }
+    }
+}
+
+/// The target triples among these words.
+fn triples<'a>(words: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    words
+        .filter(|word| {
+            ["x86_64-", "aarch64-"]
+                .iter()
+                .any(|arch| word.starts_with(arch))
+        })
+        .collect()
+}
+
+#[test]
+fn supported_targets_are_those_that_are_checked() {
+    let read = |path| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let script = read("tests/targets.sh");
+    let (_, list) = script.split_once("\ntargets=(").unwrap();
+    let checked = triples(list.split_once(')').unwrap().0.split_whitespace());
+    assert!(checked.len() >= 7, "{checked:?}");
+    for (page, quote) in [("deny.toml", '"'), ("src/lib.rs", '`'), ("README.md", '`')] {
+        let text = read(page);
+        assert_eq!(triples(text.split(quote)), checked, "in {page}");
     }
 }
 

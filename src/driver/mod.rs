@@ -8,6 +8,7 @@ mod journal;
 mod links;
 mod mio_net;
 mod net;
+mod platform;
 mod pump;
 mod resolver;
 mod routes;

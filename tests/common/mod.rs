@@ -10,6 +10,7 @@
 
 pub(crate) mod crowd;
 pub(crate) mod figures;
+#[cfg(target_os = "linux")]
 pub(crate) mod process;
 pub(crate) mod program;
 

@@ -10,6 +10,7 @@ use crate::{
         doors::Arrival,
         links::Phase,
         net::{Net, Stream as _},
+        platform::{EMFILE, ENFILE, ENOBUFS, ENOMEM},
         pump::{self, Pumped},
     },
     error::Reason,
@@ -313,14 +314,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
 /// Whether the machine or the process is out of descriptors or memory: waiting may help, the next connection will not.
 fn is_exhaustion(error: &io::Error) -> bool {
-    const ENOMEM: i32 = 12;
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    const ENOBUFS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
-        105
-    } else {
-        55
-    };
     matches!(
         error.raw_os_error(),
         Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Compiles the library, the examples and a part of the tests for every target that is supported, with warnings denied. Nothing
+# is run there. Installs a missing standard library with rustup; one that cannot be had is a failure.
+#
+# README.md, src/lib.rs ("Platforms") and deny.toml name the same targets; tests/tidy.rs compares them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+targets=(
+    x86_64-unknown-linux-gnu
+    aarch64-unknown-linux-gnu
+    aarch64-linux-android
+    x86_64-apple-darwin
+    aarch64-apple-darwin
+    x86_64-unknown-freebsd
+    x86_64-unknown-netbsd
+)
+# Not supported, and must say so.
+refused=x86_64-pc-windows-gnu
+
+# A directory of its own: other flags would have everything built anew each time.
+export CARGO_TARGET_DIR=target/targets
+
+has_std() {
+    compgen -G "$(rustc --print target-libdir --target "$1")/libstd-*" >/dev/null
+}
+
+need_std() {
+    has_std "$1" || timeout 300 rustup target add "$1" && has_std "$1"
+}
+
+failed=()
+for target in "${targets[@]}"; do
+    echo "-- $target"
+    if ! need_std "$target"; then
+        echo "$target: NOT CHECKED: its standard library is missing, and rustup could not install it"
+        failed+=("$target")
+        continue
+    fi
+    RUSTFLAGS=-Dwarnings timeout 600 cargo check --quiet --target "$target" --profile test \
+        --lib --examples --benches --test promises --test config || failed+=("$target")
+done
+
+echo "-- $refused: must be refused"
+if ! need_std "$refused"; then
+    echo "$refused: NOT CHECKED: its standard library is missing, and rustup could not install it"
+elif said=$(timeout 300 cargo check --quiet --lib --target "$refused" 2>&1); then
+    echo "$refused: compiles, although it is not supported"
+    failed+=("$refused")
+elif [[ $said != 'error: quorum-cnx does not support this target.'* ]]; then
+    echo "$refused: the first error does not say that it is not supported:"
+    echo "$said"
+    failed+=("$refused")
+fi
+
+if ((${#failed[@]})); then
+    echo "FAILED: ${failed[*]}"
+    exit 1
+fi
