@@ -3,13 +3,19 @@
 # SOAK_SEED=n does the same faults again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [[ ! ${1:-0.03} =~ ^[0-9]+([.][0-9]+)?$ ]]; then
+    echo "usage: tests/soak.sh [HOURS]; HOURS is a number, not '$1'" >&2
+    exit 2
+fi
 seconds=$(awk -v hours="${1:-0.03}" 'BEGIN { printf "%d", hours * 3600 }')
 if ((seconds < 5)); then
     echo "usage: tests/soak.sh [HOURS]; ${1:-} is not enough" >&2
     exit 2
 fi
+mkdir -p target
 timeout 900 cargo build --quiet --example peer
 timeout 900 cargo test --quiet --test soak --no-run
 export SOAK_SECONDS=$seconds
 # All of it is bounded in itself; this is for what nobody has thought of.
-timeout $((seconds + 300)) cargo test --quiet --test soak -- --nocapture
+# It goes on when nobody reads what it says (`| head`): the log has it, and the exit code tells.
+timeout $((seconds + 300)) cargo test --quiet --test soak -- --nocapture | tee -p target/soak.log

@@ -55,11 +55,11 @@ pub(crate) struct Run {
     pub(crate) workloads: Vec<Workload>,
 
     /// Only frames of these payload bytes, also others than the usual ones; may be repeated
-    #[arg(long = "size", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    #[arg(long = "size", value_name = "BYTES", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(16..=524_288))]
     pub(crate) sizes: Vec<u32>,
 
     /// Only these numbers of peers, idle links, managers or frames a call; may be repeated
-    #[arg(long = "count", value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16_000))]
+    #[arg(long = "count", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=16_000))]
     pub(crate) counts: Vec<u32>,
 
     /// Only variants and contenders whose name contains this, and the bare sockets; may be repeated
@@ -67,11 +67,11 @@ pub(crate) struct Run {
     pub(crate) variants: Vec<String>,
 
     /// How often each is measured; the median counts [default: 5, 1 if quick]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: Option<u32>,
 
     /// How long each is measured [default: 300, 100 if quick]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) time_ms: Option<u32>,
 
     /// One short round of a part, within 60 s
@@ -79,7 +79,7 @@ pub(crate) struct Run {
     pub(crate) quick: bool,
 
     /// When no further measurement is begun [default: 14 minutes, 50 s if quick]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) within: Option<u32>,
 
     /// On which processors the ends run [default: split for latency, many and slow-peer, else free]
@@ -91,12 +91,12 @@ pub(crate) struct Run {
     pub(crate) congestion: Congestion,
 
     /// How long who spins does so before it blocks
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) spin_us: u32,
 
     /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel, which is the default for
     /// `stream` [default: 16384]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) unsent_limit: Option<u32>,
 
     /// The program that runs the contenders [default: benches/compare/target/release/compare]
@@ -126,6 +126,47 @@ pub(crate) struct Run {
     /// Only a test that everything runs
     #[arg(long, hide = true)]
     pub(crate) test: bool,
+}
+
+impl Run {
+    /// What is measured: what is asked for, else everything.
+    pub(crate) fn chosen(&self) -> Vec<Workload> {
+        if self.workloads.is_empty() {
+            Workload::value_variants().to_vec()
+        } else {
+            self.workloads.clone()
+        }
+    }
+
+    /// What the options cannot be together, in words.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let chosen = self.chosen();
+        let names = || Vec::from_iter(chosen.iter().map(|workload| workload.name())).join(", ");
+        if !self.counts.is_empty() && chosen.iter().all(|one| one.count_range().is_none()) {
+            return Err(format!("--count: {} has no such number", names()));
+        }
+        if !self.sizes.is_empty() && !chosen.iter().any(|workload| workload.has_sizes()) {
+            return Err(format!("--size: {} sends no frames", names()));
+        }
+        for count in &self.counts {
+            for workload in &chosen {
+                let range = workload.count_range();
+                let means = workload
+                    .count_means()
+                    .unwrap_or_default()
+                    .replace('\n', " ");
+                if let Some(range) = range.filter(|range| !range.contains(count)) {
+                    return Err(format!(
+                        "--count {count}: `{}` can have {} to {} {means}; --workload chooses others",
+                        workload.name(),
+                        range.start(),
+                        range.end()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// On which processors the ends run.

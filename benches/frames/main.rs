@@ -7,20 +7,29 @@ mod ends;
 mod failure;
 mod harness;
 mod metrics;
+mod output;
 mod variants;
 mod workloads;
 
 use std::{io, process::ExitCode, time::Duration};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 use crate::{
     cli::{Cli, End, Run},
     ends::{Control, Role, Task},
+    output::complain,
 };
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let checked = match &cli.end {
+        Some(End::Serve(task) | End::Drive(task)) => task.check(),
+        None => harness::check(&cli.run),
+    };
+    if let Err(why) = checked {
+        Cli::command().error(ErrorKind::ValueValidation, why).exit();
+    }
     let done = match cli.end {
         Some(End::Serve(task)) => end(&Task {
             role: Role::Serve,
@@ -38,7 +47,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("frames: {error}");
+            complain(format_args!("frames: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -47,7 +56,7 @@ fn main() -> ExitCode {
 /// Runs one end in this process.
 fn end(task: &Task) -> io::Result<()> {
     let seconds = |n: u32| Duration::from_secs(n.into());
-    let control = Control::of_process(seconds(task.at_most), task.seconds.map(seconds));
+    let control = Control::of_process(seconds(task.at_most()), task.seconds.map(seconds));
     let results = ends::run(task, &control)?;
     control.answer(results);
     Ok(())

@@ -2,6 +2,8 @@
 //!
 //! Nothing here is measured.
 
+use std::ops::RangeInclusive;
+
 use clap::ValueEnum;
 
 use crate::{
@@ -91,6 +93,18 @@ impl Workload {
             Self::Many => Some("idle\nlinks"),
             Self::SlowPeer => Some("slow\nMB/s"),
             Self::Mesh => Some("managers"),
+        }
+    }
+
+    /// Which of these numbers can be measured; none if there is no such number.
+    pub(crate) fn count_range(self) -> Option<RangeInclusive<u32>> {
+        match self {
+            Self::Latency | Self::Latest | Self::Lossless => None,
+            Self::Stream => Some(1..=1024),
+            Self::FanOut | Self::Contended | Self::Many => Some(1..=16_000),
+            Self::SlowPeer => Some(0..=1000),
+            // All in one process, which has n * (n - 1) sockets then.
+            Self::Mesh => Some(2..=1000),
         }
     }
 

@@ -63,6 +63,14 @@ impl Baseline {
         }
     }
 
+    /// An error if it could not be saved now.
+    pub(crate) fn check_writable() -> Result<(), Failure> {
+        let path = path();
+        let opened = fs::File::options().append(true).create(true).open(path);
+        opened.map_err(|error| format!("--save: {}: {error}", path.display()))?;
+        Ok(())
+    }
+
     pub(crate) fn save(&self) -> Result<(), Failure> {
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');

@@ -6,6 +6,8 @@ mod baseline;
 mod cases;
 mod counter;
 mod memory;
+#[path = "../frames/output.rs"]
+mod output;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -13,6 +15,7 @@ use clap::Parser;
 
 use baseline::{Baseline, MadeWith};
 use cases::{CASES, Case, Failure};
+use output::{complain, say};
 
 /// Frames of a case that is only to be seen to run.
 const FEW: u64 = 320;
@@ -40,7 +43,7 @@ struct Cli {
     #[arg(long, hide = true, requires = "frames")]
     case: Option<String>,
 
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     frames: Option<u64>,
 
     /// Given by `cargo bench`; without it this is a test, which only shows that everything runs
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("instructions: {error}");
+            complain(format_args!("instructions: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -76,11 +79,19 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         for case in &CASES {
             (case.run)(FEW).map_err(|error| format!("{}: {error}", case.name))?;
         }
-        println!(
+        say(format_args!(
             "instructions: {} cases run; `cargo bench --bench instructions` counts them",
             CASES.len()
-        );
+        ))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if !CASES.iter().any(|case| case.name.contains(&cli.only)) {
+        let names = Vec::from_iter(CASES.iter().map(|case| case.name)).join("; ");
+        return Err(format!(
+            "--only {}: no case has such a name; there are {names}",
+            cli.only
+        )
+        .into());
     }
     if cfg!(debug_assertions) {
         return Err(
@@ -97,31 +108,35 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 }
 
 fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
+    if cli.save {
+        // Before minutes of counting.
+        Baseline::check_writable()?;
+    }
     let here = MadeWith::here()?;
-    println!(
+    say(format_args!(
         "instructions per frame: rustc {}, {}, {valgrind}",
         here.rustc, here.target
-    );
+    ))?;
     let kept = Baseline::load()?;
     let limit = kept
         .as_ref()
         .map_or(0.0, |kept| kept.made_with.growth_max(&here));
     if let Some(kept) = kept.as_ref().filter(|kept| kept.made_with != here) {
         let MadeWith { rustc, target } = &kept.made_with;
-        println!(
+        say(format_args!(
             "THE BASELINE WAS MADE ELSEWHERE, with rustc {rustc} for {target}: up to {limit} % more is let pass"
-        );
+        ))?;
     }
-    println!(
+    say(format_args!(
         "{:<48} {:>10} {:>10} {:>8}",
         "case", "now", "baseline", "change"
-    );
+    ))?;
     let mut counts = BTreeMap::new();
     let (mut grown, mut unknown) = (Vec::new(), Vec::new());
     for case in CASES.iter().filter(|case| case.name.contains(&cli.only)) {
         let count = counter::per_frame(case)?;
         let growth = kept.as_ref().and_then(|kept| kept.growth(case.name, count));
-        show(case, count, kept.as_ref(), growth);
+        show(case, count, kept.as_ref(), growth)?;
         match growth {
             None => unknown.push(case.name),
             Some(growth) if growth > limit + case.slack => grown.push(case.name),
@@ -135,9 +150,9 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
             cases: counts,
         };
         baseline.save()?;
-        println!(
+        say(format_args!(
             "this is the baseline from now on: commit it, and say why the counts have changed"
-        );
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
     if !cli.check {
@@ -151,21 +166,32 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
         .into());
     }
     if grown.is_empty() {
-        println!("no case takes more than {limit} % more than the baseline");
+        say(format_args!(
+            "no case takes more than {limit} % more than the baseline"
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!(
+    complain(format_args!(
         "MORE THAN {limit} % MORE INSTRUCTIONS: {}. See where they go with `valgrind --tool=callgrind` on this program \
          with `--case NAME --frames 20000`, and callgrind_annotate. If they are worth it: \
          cargo bench --bench instructions -- --save, and say in the commit what they buy",
         grown.join("; ")
-    );
+    ));
     Ok(ExitCode::FAILURE)
 }
 
-fn show(case: &Case, count: f64, kept: Option<&Baseline>, growth: Option<f64>) {
+fn show(
+    case: &Case,
+    count: f64,
+    kept: Option<&Baseline>,
+    growth: Option<f64>,
+) -> Result<(), Failure> {
     let before = kept.and_then(|kept| kept.cases.get(case.name));
     let before = before.map_or_else(|| "-".to_owned(), |before| format!("{before:.1}"));
     let change = growth.map_or_else(|| "-".to_owned(), |growth| format!("{growth:+.1} %"));
-    println!("{:<48} {count:>10.1} {before:>10} {change:>8}", case.name);
+    say(format_args!(
+        "{:<48} {count:>10.1} {before:>10} {change:>8}",
+        case.name
+    ))?;
+    Ok(())
 }

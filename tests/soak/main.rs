@@ -38,12 +38,20 @@ use crate::{chance::Chance, diary::Diary, faults::Faults, mesh::Mesh, strangers:
 /// How long it lasts unless it is told.
 const SECONDS: u64 = 15;
 
+/// A year.
+const SECONDS_MAX: u64 = 365 * 24 * 3600;
+
 /// Longest time without a look at everybody.
 const STORM_MAX: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_mesh_outlives_random_faults() {
     let seconds = number("SOAK_SECONDS").unwrap_or(SECONDS);
+    let range = 1..=SECONDS_MAX;
+    assert!(
+        range.contains(&seconds),
+        "SOAK_SECONDS={seconds}: {range:?} is possible"
+    );
     let seed = number("SOAK_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
     let diary = Diary::begin();
     diary.note(format!("SOAK_SECONDS={seconds} SOAK_SEED={seed}"));

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::{
     Role, Task, Workload,
     meter::{End, Meter},
+    output::{complain, say},
     payload,
 };
 
@@ -111,13 +112,12 @@ pub(crate) fn run(
     work: impl FnOnce(&Stage) -> io::Result<()> + Send + 'static,
 ) -> io::Result<()> {
     let task = role.task();
-    if task.size < payload::BYTES_MIN && task.workload != Workload::Latency {
-        return Err(io::Error::other(
-            "a payload has 16 bytes at least, for its stamp and its number",
-        ));
-    }
-    if task.size == 0 {
-        return Err(io::Error::other("a payload has one byte at least"));
+    if task.bytes() < payload::BYTES_MIN && task.workload != Workload::Latency {
+        return Err(io::Error::other(format!(
+            "--size {}: a payload has {} bytes at least, for its stamp and its number",
+            task.size,
+            payload::BYTES_MIN
+        )));
     }
     let deadline = Instant::now() + Duration::from_secs(task.at_most.into());
     let end = match role {
@@ -159,11 +159,14 @@ fn obey(
             .map_or(deadline, |(at, _)| deadline.min(*at + GONE_MAX));
         let wait = until.saturating_duration_since(Instant::now());
         match happenings.recv_timeout(wait) {
-            Ok(Happening::Ready(address)) => println!("{}", json!({"ready": address})),
+            Ok(Happening::Ready(address)) => {
+                // Nobody needs to read it for the frames to flow.
+                say(json!({"ready": address}))?;
+            }
             Ok(Happening::Mark) => mark = meter.mark(),
             Ok(Happening::Stop) => {
                 let until = gone.map_or_else(Instant::now, |(at, _)| at);
-                println!("{}", meter.results(mark, until));
+                say(meter.results(mark, until))?;
                 return Ok(());
             }
             Ok(Happening::EndOfInput) => return Ok(()),
@@ -187,7 +190,7 @@ fn hear(happened: &mpsc::Sender<Happening>) {
             Ok("stop") => Happening::Stop,
             Ok("") => continue,
             Ok(other) => {
-                eprintln!("compare: no such command: {other:?}");
+                complain(format_args!("compare: no such command: {other:?}"));
                 process::exit(1);
             }
             Err(_) => break,

@@ -5,6 +5,8 @@
 
 mod control;
 mod meter;
+#[path = "../../frames/output.rs"]
+mod output;
 mod payload;
 mod with_java;
 mod with_message_io;
@@ -92,20 +94,26 @@ struct Task {
     variant: String,
 
     /// Bytes of a payload
-    #[arg(long, value_name = "BYTES", default_value_t = 64)]
-    size: usize,
+    #[arg(long, value_name = "BYTES", default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=524_288))]
+    size: u32,
 
     /// Frames that are put at once, where the contender can
-    #[arg(long, value_name = "K", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "K", default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     frames_per_call: u32,
 
     /// Far ends; no contender has more than one
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1))]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1))]
     peers: u32,
 
     /// When to give up
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     at_most: u32,
+}
+
+impl Task {
+    fn bytes(&self) -> usize {
+        self.size as usize
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -133,7 +141,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("compare: {error}");
+            output::complain(format_args!("compare: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -177,9 +185,9 @@ fn list() -> io::Result<()> {
                 ));
             }
             Ok(None) => {}
-            Err(why) => eprintln!("compare: no {command}: {why}"),
+            Err(why) => output::complain(format_args!("compare: no {command}: {why}")),
         }
     }
-    println!("{}", serde_json::Value::from(list));
+    output::say(serde_json::Value::from(list))?;
     Ok(())
 }

@@ -64,7 +64,7 @@ fn ping(
     endpoint: Endpoint,
     mut warmth: Warmth<'_>,
 ) {
-    let payload = vec![b'x'; stage.role.task().size];
+    let payload = vec![b'x'; stage.role.task().bytes()];
     let mut sent = Instant::now();
     listener.for_each(|event| match event {
         NodeEvent::Network(NetEvent::Connected(_, true)) => {
@@ -93,7 +93,7 @@ fn send(
     mut warmth: Warmth<'_>,
 ) {
     let meter = &stage.meter;
-    let mut payload = vec![b'x'; stage.role.task().size];
+    let mut payload = vec![b'x'; stage.role.task().bytes()];
     let mut offer = Some(move || {
         for number in 1.. {
             if meter.workload != Workload::Stream {

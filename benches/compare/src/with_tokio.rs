@@ -70,7 +70,7 @@ async fn serve(stage: &Stage, listen: &str) -> io::Result<()> {
 
 async fn ping(stage: &Stage, stream: TcpStream, mut warmth: Warmth<'_>) -> io::Result<()> {
     stage.variant(&["task"])?;
-    let payload = Bytes::from(vec![b'x'; stage.role.task().size]);
+    let payload = Bytes::from(vec![b'x'; stage.role.task().bytes()]);
     let mut framed = Framed::new(stream, codec());
     loop {
         let sent = Instant::now();
@@ -229,7 +229,7 @@ impl<'a> Offers<'a> {
     fn new(stage: &'a Stage) -> Self {
         Self {
             stage,
-            payload: vec![b'x'; stage.role.task().size],
+            payload: vec![b'x'; stage.role.task().bytes()],
             number: 0,
             pool: BytesMut::with_capacity(64 << 10),
         }

@@ -99,7 +99,7 @@ fn drive(
     is_conflated: bool,
     mut warmth: Warmth<'_>,
 ) -> io::Result<()> {
-    let mut payload = vec![b'x'; stage.role.task().size];
+    let mut payload = vec![b'x'; stage.role.task().bytes()];
     let meter = &stage.meter;
     if meter.workload == Workload::Latency {
         let mut answer = Message::new();

@@ -4,6 +4,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    os::{fd::OwnedFd, unix::net::UnixStream},
     process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::Duration,
@@ -215,4 +216,31 @@ fn a_mesh_of_real_managers_becomes_full() {
         mesh["full_ms"].as_f64() > Some(0.0) && mesh["best_ms"].as_f64() > Some(0.0),
         "{mesh}"
     );
+}
+
+#[test]
+fn an_end_that_nobody_reads_ends_quietly() {
+    let mut command = compare();
+    let unread = OwnedFd::from(UnixStream::pair().unwrap().0);
+    command.arg("list").stdin(Stdio::null()).stdout(unread);
+    let output = command.stderr(Stdio::piped()).spawn().unwrap();
+    let output = output.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(!errors.contains("panicked"), "{errors}");
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused_by_their_option() {
+    for size in ["0", "-1", "524289", "15"] {
+        let mut command = compare();
+        command.args(["tokio", "serve", "--workload", "stream", "--size", size]);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty());
+        assert!(
+            errors.lines().next().unwrap().contains("--size"),
+            "{errors}"
+        );
+    }
 }

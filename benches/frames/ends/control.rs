@@ -5,7 +5,7 @@
 use std::{
     cell::Cell,
     fmt::Display,
-    io::{self, BufRead as _, Write as _},
+    io::{self, BufRead as _},
     net::SocketAddr,
     process,
     sync::{
@@ -20,7 +20,10 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::workers::Workers;
-use crate::failure::failure;
+use crate::{
+    failure::failure,
+    output::{self, complain},
+};
 
 /// What an end is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,14 +67,18 @@ impl Control {
         }
         thread::spawn(move || {
             thread::sleep(at_most);
-            eprintln!("frames: gave up after --at-most {} s", at_most.as_secs());
+            complain(format_args!(
+                "frames: gave up after --at-most {} s",
+                at_most.as_secs()
+            ));
             process::exit(1);
         });
         let say = |value: Value| {
-            let mut out = io::stdout().lock();
             // Who does not listen any more does not stop us from ending.
-            let _ = writeln!(out, "{value}");
-            let _ = out.flush();
+            if let Err(error) = output::say(value) {
+                complain(format_args!("frames: {error}"));
+                process::exit(1);
+            }
         };
         Self {
             alone_for,
@@ -208,7 +215,9 @@ fn hear(orders: &Sender<Order>) {
             "stop" => Order::Stop,
             "" => continue,
             other => {
-                eprintln!("frames: `{other}` is no command; there are `mark` and `stop`");
+                complain(format_args!(
+                    "frames: `{other}` is no command; there are `mark` and `stop`"
+                ));
                 continue;
             }
         };

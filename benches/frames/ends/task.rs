@@ -33,28 +33,28 @@ pub(crate) struct Task {
     pub(crate) variant: Variant,
 
     /// Payload bytes of a frame
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    #[arg(long, value_name = "BYTES", default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(16..=524_288))]
     pub(crate) size: u32,
 
     /// Frames given to one call (`stream`)
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) frames_per_call: u32,
 
     /// Peers (`fan-out`, `contended`), idle links (`many`), managers (`mesh`)
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=16_000))]
     pub(crate) peers: u32,
 
     /// What the slow peer reads, in MB a second; 0: nothing (`slow-peer`)
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) slow_mbps: u32,
 
     /// How long who spins does so before it blocks
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) spin_us: u32,
 
     /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel, which is the default for
     /// `stream` [default: 16384]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) unsent_limit: Option<u32>,
 
     /// Where `serve` listens
@@ -65,12 +65,12 @@ pub(crate) struct Task {
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) to: Option<SocketAddr>,
 
-    /// Gives up after this time, whatever happens
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub(crate) at_most: u32,
+    /// Gives up after this time, whatever happens [default: 120 more than --seconds]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) at_most: Option<u32>,
 
     /// Measures by itself for this time once the other end is there, instead of waiting for `mark` and `stop` on stdin
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: Option<u32>,
 
     /// Which end; the subcommand says it
@@ -78,7 +78,36 @@ pub(crate) struct Task {
     pub(crate) role: Role,
 }
 
+/// How long an end lives at most beyond what it measures by itself, in seconds, unless it is told.
+const MARGIN: u32 = 120;
+
 impl Task {
+    /// What the options of one end cannot be together, in words.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let variants = self.workload.variants();
+        if !variants.contains(&self.variant) {
+            let names: Vec<String> = variants.iter().map(ToString::to_string).collect();
+            return Err(format!(
+                "--variant {}: `{}` has no such variant; it has {}",
+                self.variant,
+                self.workload.name(),
+                names.join(", ")
+            ));
+        }
+        match (self.seconds, self.at_most) {
+            (Some(seconds), Some(at_most)) if at_most <= seconds => Err(format!(
+                "--at-most {at_most}: the end would give up before the {seconds} s of --seconds are over"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// When to give up, in seconds.
+    pub(crate) fn at_most(&self) -> u32 {
+        let usual = || MARGIN + self.seconds.unwrap_or(0);
+        self.at_most.unwrap_or_else(usual)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.size as usize
     }

@@ -38,8 +38,46 @@ pub(crate) fn watch_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// True exactly when there are results only for those who read standard output.
+static ONLY_FOR_READERS: AtomicBool = AtomicBool::new(false);
+
+/// From now on the next wait ends with an error when nobody reads standard output any more: `| head`.
+pub(crate) fn watch_reader() {
+    ONLY_FOR_READERS.store(true, Ordering::Relaxed);
+}
+
+/// Whether the results are for nobody. Known while measuring on Linux; elsewhere only when they are written.
+pub(crate) fn is_abandoned() -> bool {
+    ONLY_FOR_READERS.load(Ordering::Relaxed) && has_no_reader()
+}
+
+#[cfg(target_os = "linux")]
+fn has_no_reader() -> bool {
+    use std::os::fd::AsFd as _;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    let stdout = io::stdout();
+    // Errors and hang-ups are told without being asked for: poll(2).
+    let mut polled = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        && polled[0]
+            .revents()
+            .is_some_and(|flags| flags.intersects(gone))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_no_reader() -> bool {
+    false
+}
+
 /// An error once somebody wants the harness to end.
 pub(crate) fn check_interrupt() -> io::Result<()> {
+    if is_abandoned() {
+        let why = "nobody reads the results";
+        return Err(io::Error::new(io::ErrorKind::Interrupted, why));
+    }
     let is_set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
     if INTERRUPTED.get().is_some_and(is_set) {
         return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::{child::Process, plan::Cell};
 use crate::{
     failure::{While, failure},
+    output::complain,
     workloads::Workload,
 };
 
@@ -78,7 +79,9 @@ pub(crate) fn find(given: Option<&Path>) -> io::Result<Vec<Contender>> {
                 "--compare {program}: there is no such file; build it: {BUILD}"
             )));
         }
-        eprintln!("note: without contenders; to build them: {BUILD}");
+        complain(format_args!(
+            "note: without contenders; to build them: {BUILD}"
+        ));
         return Ok(Vec::new());
     }
     let name = format!("{} list", program.display());

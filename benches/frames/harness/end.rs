@@ -37,7 +37,7 @@ impl End {
     pub(crate) fn thread(name: String, task: Task) -> Self {
         let (answers, said) = channel();
         let say = answers.clone();
-        let at_most = Duration::from_secs(task.at_most.into());
+        let at_most = Duration::from_secs(task.at_most().into());
         // Nobody hears an end whose measurement has failed already.
         let (orders, control) = Control::of_thread(at_most, move |value| {
             let _ = say.send(Ok(value));

@@ -9,7 +9,11 @@ use serde_json::{Value, json};
 use super::{figures::Row, machine::Record};
 use crate::failure::While;
 
-pub(crate) fn write(path: &Path, record: &Record, rows: &[Row]) -> io::Result<()> {
+pub(crate) fn write<'a>(
+    path: &Path,
+    record: &Record,
+    rows: impl Iterator<Item = &'a Row>,
+) -> io::Result<()> {
     let first = json!({
         "workload": "record", "variant": "", "size": 0, "count": 0, "metric": "record",
         "value": null, "min": null, "max": null, "limit": null, "ratio": null, "peers": {},

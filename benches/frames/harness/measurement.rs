@@ -242,7 +242,7 @@ fn task(
         unsent_limit: plan.unsent_limit,
         listen: ([127, 0, 0, 1], 0).into(),
         to,
-        at_most: (plan.longer() + MARGIN).as_secs() as u32,
+        at_most: Some((plan.longer() + MARGIN).as_secs() as u32),
         seconds: None,
         role,
     })

@@ -8,6 +8,7 @@ mod child;
 mod contenders;
 mod end;
 mod figures;
+mod files;
 mod json;
 mod machine;
 mod measurement;
@@ -22,15 +23,31 @@ mod table;
 
 use std::io;
 
-use crate::cli::{Congestion, Run};
+use self::child::check_interrupt;
+use crate::{
+    cli::{Congestion, Run},
+    output::say,
+};
+
+/// What cannot be done with these options, in words; to be asked before minutes of measuring whose results could not be kept.
+pub(crate) fn check(run: &Run) -> Result<(), String> {
+    run.check()?;
+    files::check(run).map_err(|error| error.to_string())
+}
 
 /// Measures what is asked for, and reports it; or only shows that everything runs.
 pub(crate) fn run(run: &Run) -> io::Result<()> {
     child::watch_signals()?;
     if run.test {
-        smoke::run(run)
-    } else {
-        measure(run)
+        return smoke::run(run);
+    }
+    if run.json.is_none() && run.plot.is_none() {
+        child::watch_reader();
+    }
+    match measure(run) {
+        // It is no failure that nobody wants to know.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted && child::is_abandoned() => Ok(()),
+        done => done,
     }
 }
 
@@ -47,8 +64,9 @@ fn measure(run: &Run) -> io::Result<()> {
     let plan = plan::Plan::new(run, &contenders)?;
     let record = machine::Record::new(&plan, congestion, &contenders);
     if !run.test {
-        println!("{record}");
+        say(&record)?;
     }
+    check_interrupt()?;
     let progress = progress::Progress::new(plan.measurements());
     // First, since it belongs to no round and is to be there when time runs short.
     let calls = if plan.traces {

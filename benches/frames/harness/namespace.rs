@@ -8,6 +8,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use crate::output::complain;
+
 /// Set for the harness inside.
 const INSIDE: &str = "QUORUM_CNX_FRAMES_INSIDE";
 
@@ -45,10 +47,10 @@ pub(crate) fn enter() -> Network {
         return match prepare() {
             Ok(()) => Network::Own,
             Err(why) => {
-                eprintln!(
+                complain(format_args!(
                     "note: congestion control is {}, not {CONGESTION}: {why}",
                     congestion_control()
-                );
+                ));
                 Network::Own
             }
         };
@@ -68,13 +70,15 @@ pub(crate) fn enter() -> Network {
             .args(env::args_os().skip(1))
             .env(INSIDE, "1")
             .exec();
-        eprintln!("note: cannot start anew in a network namespace: {error}");
+        complain(format_args!(
+            "note: cannot start anew in a network namespace: {error}"
+        ));
     }
     if congestion_control() != CONGESTION {
-        eprintln!(
+        complain(format_args!(
             "note: the congestion control is the machine's, {}; for {CONGESTION}, run as root on Linux with `unshare` and `ip` installed",
             congestion_control()
-        );
+        ));
     }
     Network::Kept
 }

@@ -103,7 +103,7 @@ impl Plan {
             (false, false) => (5, 300, 14 * 60),
         };
         let mut cells = Vec::new();
-        for workload in all(run) {
+        for workload in run.chosen() {
             for cell in cells_of(run, workload) {
                 cells.push((cell, everybody(cell, contenders)));
             }
@@ -173,14 +173,6 @@ fn can_split() -> bool {
     // Also where only one of the two is there, it succeeds.
     let has_two = thread::available_parallelism().is_ok_and(|n| n.get() > 1);
     has_two && taskset.status().is_ok_and(|status| status.success())
-}
-
-fn all(run: &Run) -> Vec<Workload> {
-    if !run.workloads.is_empty() {
-        return run.workloads.clone();
-    }
-    use clap::ValueEnum as _;
-    Workload::value_variants().to_vec()
 }
 
 fn cells_of(run: &Run, workload: Workload) -> Vec<Cell> {

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::plan::{Cell, Participant};
+use super::{
+    child::is_abandoned,
+    plan::{Cell, Participant},
+};
+use crate::output::complain;
 
 /// What is told while measuring.
 pub(crate) struct Progress(ProgressBar);
@@ -27,7 +31,9 @@ impl Progress {
 
     /// Says something that stays, above the bar.
     pub(crate) fn say(&self, line: &str) {
-        self.0.suspend(|| eprintln!("{line}"));
+        if !is_abandoned() {
+            self.0.suspend(|| complain(line));
+        }
     }
 
     pub(crate) fn end(&self) {

@@ -9,51 +9,41 @@ use clap::ValueEnum as _;
 use super::{
     child::check_interrupt,
     figures::{self, Row},
-    json,
+    files,
     machine::Record,
-    plots,
     rounds::{Measured, Results},
     table,
 };
-use crate::{cli::Run, failure::failure, metrics::CALLS, workloads::Workload};
+use crate::{cli::Run, failure::failure, metrics::CALLS, output::say, workloads::Workload};
 
-/// An error if something failed; the rest is told all the same.
+/// An error if something failed; the rest is told all the same. Files are written also when nobody reads what is said.
 pub(crate) fn report(
     run: &Run,
     record: &Record,
     results: &Results,
     calls: &[Measured],
 ) -> io::Result<()> {
-    let say = |line: &str| {
-        // A test that fills the screen is not read.
-        if !run.test {
-            println!("{line}");
-        }
-    };
-    let mut rows: Vec<Row> = results.cells.iter().flat_map(figures::rows).collect();
+    let rows: Vec<Row> = results.cells.iter().flat_map(figures::rows).collect();
     let of_calls = |measured| figures::rows_of(measured, |_| &CALLS);
     let calls: Vec<Row> = calls.iter().flat_map(of_calls).collect();
-    let workloads = Workload::value_variants().iter();
-    let tables = workloads.filter_map(|workload| table::of_workload(*workload, &rows));
-    for table in tables.chain(table::of_calls(&calls)) {
-        say(&table);
-    }
-    if let Some(directory) = &run.plot {
-        for file in plots::draw(directory, results, &rows)? {
-            say(&format!("plot: {file}"));
-        }
-    }
-    if let Some(path) = &run.json {
-        rows.extend(calls);
-        json::write(path, record, &rows)?;
-        say(&format!("figures: {}", path.display()));
+    let (files, written) = files::write(run, record, results, &rows, &calls);
+    let mut told = Ok(true);
+    // A test that fills the screen is not read.
+    if !run.test {
+        let workloads = Workload::value_variants().iter();
+        let tables = workloads.filter_map(|workload| table::of_workload(*workload, &rows));
+        let mut lines = tables.chain(table::of_calls(&calls)).chain(files);
+        told = lines.try_fold(true, |_, line| say(line));
     }
     if results.left_out > 0 {
-        println!(
+        let left_out = format!(
             "note: {} measurements were left out, there was no time for them; --within gives more",
             results.left_out
         );
+        told = told.and_then(|_| say(left_out));
     }
+    written?;
+    told?;
     if !results.failures.is_empty() {
         let failures = results.failures.join("\n");
         let count = results.failures.len();

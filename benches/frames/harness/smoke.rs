@@ -12,6 +12,7 @@ use crate::{
     cli::{Congestion, Run},
     ends,
     failure::{While, failure},
+    output::say,
     workloads::Workload,
 };
 
@@ -40,7 +41,7 @@ pub(crate) fn run(asked: &Run) -> io::Result<()> {
         ..two
     };
     super::measure(&one)?;
-    println!("everything runs; `cargo bench --bench frames` measures");
+    say("everything runs; `cargo bench --bench frames` measures")?;
     Ok(())
 }
 

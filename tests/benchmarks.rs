@@ -1,0 +1,238 @@
+//! The benchmarks as programs: what they refuse before they measure, and what they do when nobody reads what they say.
+//!
+//! Nothing is measured here that counts.
+
+mod common;
+
+use std::{
+    fs,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use common::within;
+use serde_json::Value;
+
+/// Cargo builds no benchmarks for tests: here it does, or finds them built.
+fn benchmark(name: &str) -> PathBuf {
+    static BUILT: OnceLock<Vec<Value>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["build", "--offline", "--quiet", "--message-format=json"])
+            .args(["--bench", "frames", "--bench", "instructions"]);
+        let output = cargo.stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "the benchmarks do not build");
+        let lines = output.stdout.split(|byte| *byte == b'\n');
+        lines
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect()
+    });
+    let is_it = |message: &&Value| {
+        message["target"]["name"] == name && message["target"]["kind"][0] == "bench"
+    };
+    let executable = built
+        .iter()
+        .filter(is_it)
+        .find_map(|message| message["executable"].as_str());
+    executable.expect("cargo says where it is").into()
+}
+
+/// Everything that makes a measurement short.
+const SHORT: [&str; 15] = [
+    "--bench",
+    "--workload",
+    "mesh",
+    "--count",
+    "2",
+    "--variant",
+    "raw/connect",
+    "--rounds",
+    "1",
+    "--time-ms",
+    "1",
+    "--no-compare",
+    "--no-strace",
+    "--congestion",
+    "keep",
+];
+
+fn frames(arguments: &[&str]) -> Command {
+    let mut command = Command::new(benchmark("frames"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// The writing end of a pipe that nobody reads.
+fn unread() -> Stdio {
+    OwnedFd::from(UnixStream::pair().unwrap().0).into()
+}
+
+/// Its exit code and what it says on standard output, if that was not redirected, and on standard error.
+#[track_caller]
+fn run(mut command: Command) -> (Option<i32>, String, String) {
+    let output = within("the benchmark", move || {
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        child.wait_with_output().unwrap()
+    });
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// A directory of this test's own.
+fn directory(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Left by a run before.
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+#[test]
+fn a_benchmark_that_nobody_reads_ends_quietly() {
+    let mut command = frames(&SHORT);
+    command.stdout(unread());
+    assert_eq!(run(command), (Some(0), String::new(), String::new()));
+    let mut command = Command::new(benchmark("instructions"));
+    command.arg("--test").stdout(unread());
+    assert_eq!(run(command), (Some(0), String::new(), String::new()));
+}
+
+/// Elsewhere it is noticed when there is something to write.
+#[cfg(target_os = "linux")]
+#[test]
+fn minutes_are_not_measured_for_nobody() {
+    let mut command = frames(&["--bench", "--no-compare", "--congestion", "keep"]);
+    command.stdout(unread());
+    assert_eq!(run(command), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn a_failure_is_told_by_the_exit_code_when_nobody_reads() {
+    let arguments = [&SHORT[..11], &["--compare", "/nowhere/compare"]].concat();
+    let mut command = frames(&arguments);
+    command.stdout(unread()).stderr(unread());
+    let status = within("the benchmark", move || command.status().unwrap());
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn files_are_written_also_when_nobody_reads_the_tables() {
+    let directory = directory("unread");
+    let file = directory.join("frames.json");
+    let mut command = frames(&SHORT);
+    command.arg("--json").arg(&file).stdout(unread());
+    assert_eq!(run(command), (Some(0), String::new(), String::new()));
+    let rows: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert!(rows.as_array().unwrap().len() > 1, "{rows}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_under_standard_output_is_an_error() {
+    let mut command = frames(&SHORT);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    command.stdout(full);
+    let (code, _, errors) = run(command);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("writing to standard output"), "{errors}");
+}
+
+/// Refuses at once, with the option's name in the first line of its complaint.
+#[track_caller]
+fn refused(command: Command, option: &str) {
+    let shown = format!("{command:?}");
+    let (code, said, errors) = run(command);
+    assert_eq!((code, said.as_str()), (Some(2), ""), "{shown}: {errors}");
+    let first = errors.lines().next().unwrap_or_default();
+    assert!(first.contains(option), "{shown}: {errors}");
+}
+
+#[test]
+fn files_that_cannot_be_written_are_refused_first() {
+    let directory = directory("refused");
+    let file = directory.join("kept.json");
+    fs::write(&file, "kept").unwrap();
+    let missing = directory.join("missing/frames.json");
+    for (option, target) in [
+        ("--json", &missing),
+        ("--json", &directory),
+        ("--plot", &file),
+        ("--plot", &file.join("plots")),
+    ] {
+        let mut command = frames(&SHORT);
+        command.arg(option).arg(target);
+        refused(command, &format!("{option} {}", target.display()));
+    }
+    // What is there stays as it is until there is something to write, and a trial leaves nothing.
+    let mut command = frames(&SHORT);
+    command
+        .arg("--json")
+        .arg(&file)
+        .arg("--plot")
+        .arg("/dev/null");
+    refused(command, "--plot /dev/null");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+}
+
+#[test]
+fn numbers_that_cannot_be_are_refused_by_their_option() {
+    for (option, arguments) in [
+        ("--count", "--count 0"),
+        ("--count", "--workload stream --count 0"),
+        ("--count", "--workload stream --count 1025"),
+        ("--count", "--workload fan-out --count 0"),
+        ("--count", "--workload contended --count 0"),
+        ("--count", "--workload many --count 0"),
+        ("--count", "--workload slow-peer --count 1001"),
+        ("--count", "--workload mesh --count 1"),
+        ("--count", "--workload mesh --count 16000"),
+        ("--count", "--workload latency --count 1"),
+        ("--count", "--count 99999"),
+        ("--size", "--size 15"),
+        ("--size", "--size 524289"),
+        ("--size", "--workload mesh --size 64"),
+        ("--rounds", "--rounds 0"),
+        ("--time-ms", "--time-ms 0"),
+        ("--within", "--within 0"),
+        ("--spin-us", "--spin-us 0"),
+        ("--unsent-limit", "--unsent-limit -1"),
+        ("--count", "--count -1"),
+        ("--rounds", "--rounds -1"),
+    ] {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        refused(frames(&[&["--bench"], &arguments[..]].concat()), option);
+    }
+    for (option, arguments) in [
+        ("--peers", "--peers 0"),
+        ("--frames-per-call", "--frames-per-call 0"),
+        ("--slow-mbps", "--slow-mbps 1001"),
+        ("--at-most", "--at-most 0"),
+        ("--seconds", "--seconds 0"),
+        ("--seconds", "--seconds -1"),
+        ("--at-most", "--seconds 60 --at-most 60"),
+    ] {
+        let end = ["serve", "--workload", "latency", "--variant", "raw/block"];
+        let arguments: Vec<_> = end.into_iter().chain(arguments.split(' ')).collect();
+        refused(frames(&arguments), option);
+    }
+}
+
+#[test]
+fn names_that_nobody_has_are_refused() {
+    let end = ["serve", "--workload", "latency", "--variant", "raw/chunks"];
+    refused(frames(&end), "--variant raw/chunks");
+    let mut command = Command::new(benchmark("instructions"));
+    command.args(["--check", "--only", "nonsense"]);
+    let (code, said, errors) = run(command);
+    assert_eq!((code, said.as_str()), (Some(1), ""), "{errors}");
+    assert!(errors.contains("--only nonsense"), "{errors}");
+}
