@@ -228,6 +228,22 @@ fn groups_and_weights_decide_who_is_elected_and_who_is_enough() {
 }
 
 #[test]
+fn a_signal_halts_an_election() {
+    for name in ["INT", "TERM"] {
+        let ensemble = Ensemble::new(3, "");
+        let cfg = ensemble.path("zoo.cfg");
+        let mut program = Running::start(&["--zoo-cfg", &cfg, "--myid", "1"]);
+        program.await_events("listening", 1);
+        let id = program.child.id().to_string();
+        let mut kill = Command::new("sh");
+        kill.args(["-c", "kill -s \"$0\" \"$1\"", name, &id]);
+        assert!(kill.status().unwrap().success());
+        program.await_events("halted", 1);
+        assert_eq!(program.child.wait().unwrap().code(), Some(0), "SIG{name}");
+    }
+}
+
+#[test]
 fn what_cannot_work_is_refused_with_a_reason() {
     let ensemble = Ensemble::new(3, "");
     let cfg = ensemble.path("zoo.cfg");

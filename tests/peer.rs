@@ -182,7 +182,7 @@ fn a_command_that_cannot_be_obeyed_is_an_error_and_no_end() {
 }
 
 #[test]
-fn a_wrong_command_line_is_one_line_and_exit_code_2() {
+fn a_wrong_command_line_names_the_help_and_exits_with_2() {
     let own = "1=127.0.0.1:3181";
     let cases: &[(&[&str], &str)] = &[
         (&[], "--sid"),
@@ -215,14 +215,28 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
             &["--sid", "1", "--server", own, "--capacity", "0"],
             "--capacity",
         ),
-        (&["--sid", "1", "--server", own, "--admit", "0"], "0"),
+        (&["--sid", "1", "--server", own, "--admit", "0"], "--admit"),
+        (&["--sid", "1", "--server", own, "--admit", "-1"], "--admit"),
+        (
+            &["--sid", "1", "--server", own, "--seconds", "-1"],
+            "--seconds",
+        ),
+        (
+            &["--sid", "1", "--server", own, "--capacity", "-1"],
+            "--capacity",
+        ),
+        (&["--sid", "1", "--server", "-1=127.0.0.1:3181"], "-1"),
+        (
+            &["--sid", "1", "--server", own, "--server", "--echo"],
+            "--server",
+        ),
         (
             &["--sid", "1", "--server", own, "--peer-dead-after-ms", "5"],
-            "peer_dead_after",
+            "--peer-dead-after-ms",
         ),
         (
             &["--sid", "1", "--server", own, "--handshake-timeout-ms", "0"],
-            "handshake_timeout",
+            "--handshake-timeout-ms",
         ),
         (
             &["--sid", "1", "--server", own, "--seconds", "soon"],
@@ -237,12 +251,105 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
         assert_eq!(output.stdout, b"", "{arguments:?}");
-        assert_eq!(errors.lines().count(), 1, "{arguments:?}: {errors}");
         assert!(
             errors.starts_with("peer: ") && errors.contains(word),
             "{arguments:?}: {errors}"
         );
+        // What is wrong with a file is not in the help.
+        let has_help = errors.contains("--help");
+        assert_eq!(has_help, !arguments.contains(&"--zoo-cfg"), "{errors}");
     }
+    let output = program().output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("Usage: peer --sid <SID>"), "{errors}");
+}
+
+#[test]
+fn a_negative_id_of_a_server_is_understood_and_refused() {
+    let output = program()
+        .args([
+            "--sid",
+            "1",
+            "--server",
+            "1=127.0.0.1:0",
+            "--server",
+            "-1=127.0.0.1:1",
+        ])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let first = errors.lines().next().unwrap();
+    assert!(
+        first.starts_with("peer: -1 cannot be the id of a server"),
+        "{errors}"
+    );
+}
+
+/// Sends a signal to a peer.
+fn signal(peer: &Peer, name: &str) {
+    let id = peer.child.id().to_string();
+    let script = ["-c", "kill -s \"$0\" \"$1\"", name, &id];
+    assert!(Command::new("sh").args(script).status().unwrap().success());
+}
+
+#[test]
+fn a_signal_halts_a_peer() {
+    for name in ["INT", "TERM"] {
+        let places = places::<1>();
+        let peer = Peer::start(1, &servers(&places), &[]);
+        peer.next("listening");
+        signal(&peer, name);
+        let (code, rest, errors) = peer.end();
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "SIG{name}");
+        assert_eq!(rest, [json!({ "event": "halted" })], "SIG{name}");
+    }
+}
+
+#[test]
+fn a_signal_ends_a_peer_that_nobody_reads() {
+    const FRAMES: u64 = 500;
+    let places = places::<2>();
+    let peer = Peer::start_unread(1, &servers(&places), &["--echo"]);
+    let mut member = say_once_it_listens(&places[0].address, &bare(2));
+    for number in 1..=FRAMES {
+        let mut payload = number.to_be_bytes().to_vec();
+        payload.resize(1000, 0);
+        member.send(payload);
+    }
+    // The last echo: more lines wait than a pipe has room for.
+    while member.recv()[..8] != FRAMES.to_be_bytes() {}
+    signal(&peer, "TERM");
+    let (code, _, errors) = peer.end();
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("nobody reads standard output"), "{errors}");
+}
+
+#[test]
+fn help_on_standard_input_gives_the_commands() {
+    let places = places::<1>();
+    let mut peer = Peer::start(1, &servers(&places), &[]);
+    peer.tell("help");
+    let help = peer.next("help");
+    let commands: Vec<&str> = help["commands"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|command| command.as_str().unwrap())
+        .collect();
+    for command in [
+        "send",
+        "hex",
+        "connect",
+        "connect-all",
+        "stats",
+        "flush",
+        "help",
+        "quit",
+    ] {
+        let is_it = |line: &&str| line.split([' ', ':']).next() == Some(command);
+        assert!(commands.iter().any(is_it), "{command}: {commands:?}");
+    }
+    peer.quit();
 }
 
 #[test]
@@ -259,6 +366,7 @@ fn the_help_names_every_command_and_is_no_failure() {
         "connect-all",
         "stats",
         "flush",
+        "help",
         "quit",
         "--zoo-cfg",
     ] {

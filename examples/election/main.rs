@@ -10,6 +10,8 @@ mod member;
 mod notification;
 mod picture;
 mod quorum;
+#[path = "../peer/signals.rs"]
+mod signals;
 mod tenure;
 mod timeline;
 
@@ -18,7 +20,7 @@ use std::{
     fs::OpenOptions,
     io::{self, BufRead as _, Write as _},
     path::PathBuf,
-    process::ExitCode,
+    process::{self, ExitCode},
     sync::Arc,
     thread,
     time::Duration,
@@ -44,14 +46,20 @@ const SYNC_LIMIT: u32 = 5;
 
 /// Takes part in the election of a ZooKeeper ensemble, as one of its servers.
 #[derive(Debug, Parser)]
-#[command(name = "election", after_help = MORE)]
+#[command(name = "election", version, after_help = MORE)]
 struct Cli {
     /// The configuration of the ensemble; a dynamic configuration file that it names is read as well
     #[arg(long, value_name = "FILE")]
     zoo_cfg: PathBuf,
 
     /// The id of this server in it; several, joined by commas, are several servers in one process
-    #[arg(long, value_name = "N", required = true, value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "N",
+        required = true,
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
     myid: Vec<i64>,
 
     /// The last transaction that it claims to have, decimal or 0x and hexadecimal
@@ -80,7 +88,7 @@ struct Cli {
     format: FormatArg,
 
     /// Quits after this time
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seconds)]
     seconds: Option<Duration>,
 
     /// Logs what happens to connections to standard error; RUST_LOG chooses in more detail
@@ -104,6 +112,8 @@ lacks that voter; give it an `observer` line of its own and it hears what is ans
 
 A server that is elected does not serve clients: real followers leave it after initLimit ticks and elect
 again. With the default --zxid it wins only among servers that are as empty as it is.
+
+SIGINT (Ctrl-C) and SIGTERM halt as `quit` does.
 
 Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if it died.";
 
@@ -136,7 +146,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => return refuse(&one_line(&error.to_string())),
+        Err(error) if error.use_stderr() => {
+            let why = one_line(&error.to_string());
+            return refuse(&format!("{why}; for more information, try '--help'"));
+        }
         // The help, in full.
         Err(error) => error.exit(),
     };
@@ -261,6 +274,16 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     // Nobody waits for these: the one may sit in a read that never ends, the other in a long sleep.
     let orders = Arc::clone(&remotes);
     thread::spawn(move || obey(&orders));
+    let signalled = Arc::clone(&remotes);
+    let watched = signals::on_first(move || {
+        order(&signalled, Command::Quit);
+        thread::sleep(signals::LAST_WORDS);
+        complain("nobody reads standard output: what waits to be printed is lost");
+        process::exit(1);
+    });
+    if let Err(error) = watched {
+        complain(&format!("signals end this process at once: {error}"));
+    }
     if let Some(time) = cli.seconds {
         thread::spawn(move || {
             // As long as the user has asked for.

@@ -18,6 +18,24 @@ use crate::{
     lines::Lines,
 };
 
+/// Each command, and what it does.
+pub(crate) const COMMANDS: [(&str, &str); 8] = [
+    (
+        "send SID TEXT",
+        "holds out TEXT, the rest of the line, to the server SID",
+    ),
+    ("hex SID HEX", "the same with bytes in hexadecimal"),
+    ("connect SID", "asks for a link to SID"),
+    ("connect-all", "asks for a link to everybody"),
+    ("stats", "prints all counters"),
+    (
+        "flush",
+        "the next command waits until nothing waits for any peer",
+    ),
+    ("help", "prints these commands"),
+    ("quit", "halts"),
+];
+
 /// The reader of commands, and the way to the loop.
 pub(crate) struct Commands {
     pub(crate) lines: Arc<Lines>,
@@ -74,6 +92,7 @@ impl Commands {
                 .lines
                 .answer(|state| stats(&self.handle.stats(), state)),
             "flush" => self.flush(),
+            "help" => self.say(help()),
             "quit" => self.handle.request_halt(),
             "" => {}
             other => return Err(format!("there is no command `{other}`")),
@@ -96,6 +115,11 @@ impl Commands {
             thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+fn help() -> Value {
+    let lines = COMMANDS.map(|(command, does)| format!("{command}: {does}"));
+    json!({ "event": "help", "commands": lines })
 }
 
 /// A server id, and what follows it.

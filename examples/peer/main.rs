@@ -5,36 +5,37 @@
 mod commands;
 mod json;
 mod lines;
+mod signals;
 
 use std::{
     io::{self, Write as _},
-    process::ExitCode,
+    process::{self, ExitCode},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
 use quorum_cnx::{
     Challenge, Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, Replace, Sid,
     Unknown, limits,
 };
 
 use crate::{
-    commands::Commands,
+    commands::{COMMANDS, Commands},
     lines::{Line, Lines, Popped},
 };
 
 /// One peer of a quorum: looks into a live ZooKeeper election port, or tests a network.
 #[derive(Debug, Parser)]
-#[command(name = "peer", after_help = COMMANDS)]
+#[command(name = "peer", version, after_help = more())]
 struct Cli {
     /// The id of this server
     #[arg(long, value_name = "SID", allow_negative_numbers = true)]
     sid: i64,
 
     /// A server of the quorum, this one included, by its election addresses; once for each
-    #[arg(long = "server", value_name = "SID=HOST:PORT[|HOST:PORT]", value_parser = server)]
+    #[arg(long = "server", allow_hyphen_values = true, value_name = "SID=HOST:PORT[|HOST:PORT]", value_parser = server)]
     servers: Vec<(i64, String)>,
 
     /// Takes servers and times from a ZooKeeper configuration
@@ -54,7 +55,7 @@ struct Cli {
     dial: DialArg,
 
     /// Admits up to N servers that are not configured
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     admit: Option<usize>,
 
     /// What a second connection needs to replace a link: proof that it is the peer's, or nothing
@@ -62,12 +63,12 @@ struct Cli {
     replace: ReplaceArg,
 
     /// Received frames that wait to be printed before the oldest goes
-    #[arg(long, value_name = "N", default_value_t = limits::INBOX_FRAMES as u32,
+    #[arg(long, value_name = "N", default_value_t = limits::INBOX_FRAMES as u32, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     capacity: u32,
 
     /// When a peer that acknowledges nothing is dead
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     peer_dead_after_ms: Option<u64>,
 
     /// TCP's congestion control in place of the system's default: reno, or another that the system allows
@@ -75,11 +76,11 @@ struct Cli {
     congestion_control: Option<String>,
 
     /// How long a connection may take to name itself
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     handshake_timeout_ms: Option<u64>,
 
     /// Halts after this time
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seconds)]
     seconds: Option<Duration>,
 
     /// Logs what happens to standard error; RUST_LOG chooses in more detail
@@ -87,26 +88,28 @@ struct Cli {
     verbose: bool,
 }
 
-const COMMANDS: &str = "\
-Commands on standard input, one a line:
-  send SID TEXT  holds out TEXT, the rest of the line, to the server SID
-  hex SID HEX    the same with bytes in hexadecimal
-  connect SID    asks for a link to SID
-  connect-all    asks for a link to everybody
-  stats          prints all counters
-  flush          the next command waits until nothing waits for any peer
-  quit           halts
-
+const MORE: &str = "\
 The end of standard input is no end: the peer goes on until `quit`, the end of --seconds, or a signal.
 To send one frame and be done:
 
   printf 'send 1 hello\\nflush\\nquit\\n' | peer --sid 2 --server ...
 
 Standard output has one JSON object a line, with the field `event`: listening, listen-failed,
-listener-lost, accept-failed, up, down, dial-failed, rejected, frame, sent, stats, slow-turn, error,
+listener-lost, accept-failed, up, down, dial-failed, rejected, frame, sent, stats, slow-turn, help, error,
 halted.
 
-Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if the loop died.";
+SIGINT (Ctrl-C) and SIGTERM halt as `quit` does; what then nobody reads within 2 s is lost.
+
+Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if the loop died or
+its end could not be printed.";
+
+fn more() -> String {
+    let commands = COMMANDS.map(|(command, does)| format!("  {command:<13}  {does}\n"));
+    format!(
+        "Commands on standard input, one a line:\n{}\n{MORE}",
+        commands.concat()
+    )
+}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ChallengeArg {
@@ -143,8 +146,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => return refuse(&one_line(&error.to_string())),
-        // The help, in full.
+        Err(error) if error.use_stderr() => return refuse(&error),
+        // The help, or the version.
         Err(error) => error.exit(),
     };
     let filter = if cli.verbose {
@@ -155,21 +158,50 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
     match config(&cli) {
         Ok(config) => run(config, &cli),
-        Err(error) => refuse(&error.to_string()),
+        // A mistake in the file, of which the help says nothing.
+        Err(error) if error.to_string().starts_with("zoo.cfg") => {
+            complain(&error.to_string());
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            let why = with_option(&cli, &error.to_string());
+            refuse(&Cli::command().error(ErrorKind::ValueValidation, why))
+        }
     }
 }
 
-/// Nothing was started.
-fn refuse(why: &str) -> ExitCode {
-    complain(why);
+/// Nothing was started. Says why, how it is called, and that there is `--help`.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.to_string();
+    complain(text.trim_start_matches("error: ").trim_end());
     ExitCode::from(2)
 }
 
-/// The first paragraph: what is wrong, without the usage that follows it.
-fn one_line(error: &str) -> String {
-    let lines = error.lines().take_while(|line| !line.trim().is_empty());
-    let line = lines.map(str::trim).collect::<Vec<_>>().join(" ");
-    line.trim_start_matches("error: ").to_owned()
+/// Puts the option in front of an error that knows only the setting's name in the library.
+fn with_option(cli: &Cli, error: &str) -> String {
+    let given = [
+        ("unknown: ", "--admit", cli.admit.is_some()),
+        (
+            "peer_dead_after: ",
+            "--peer-dead-after-ms",
+            cli.peer_dead_after_ms.is_some(),
+        ),
+        (
+            "handshake_timeout: ",
+            "--handshake-timeout-ms",
+            cli.handshake_timeout_ms.is_some(),
+        ),
+        (
+            "congestion_control: ",
+            "--congestion-control",
+            cli.congestion_control.is_some(),
+        ),
+    ];
+    let mut given = given.iter().filter(|(_, _, is_given)| *is_given);
+    match given.find(|(setting, ..)| error.starts_with(setting)) {
+        Some((_, option, _)) => format!("{option}: {error}"),
+        None => error.to_owned(),
+    }
 }
 
 fn config(cli: &Cli) -> Result<Config, ConfigError> {
@@ -225,6 +257,16 @@ fn run(config: Config, cli: &Cli) -> ExitCode {
         Err(error) => return fail(&format!("the loop cannot start: {error}")),
     };
     let handle = event_loop.handle().clone();
+    let halt = handle.clone();
+    let watched = signals::on_first(move || {
+        halt.request_halt();
+        thread::sleep(signals::LAST_WORDS);
+        complain("nobody reads standard output: what waits to be printed is lost");
+        process::exit(1);
+    });
+    if let Err(error) = watched {
+        complain(&format!("signals end this process at once: {error}"));
+    }
     let turner = thread::spawn(move || event_loop.run());
     let commands = Commands {
         lines: Arc::clone(&lines),
@@ -232,7 +274,6 @@ fn run(config: Config, cli: &Cli) -> ExitCode {
     };
     // Nobody waits for it: it may sit in a read that never ends.
     thread::spawn(move || commands.run());
-
     // A time that no clock reaches is no end.
     let end = cli
         .seconds
