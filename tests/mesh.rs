@@ -4,7 +4,11 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    process::{Command, Output, Stdio},
+};
 
 use common::{program::example_path, within};
 
@@ -49,4 +53,206 @@ fn a_wrong_length_is_refused() {
     let (code, said, errors) = mesh(&["--seconds", "1"]);
     assert_eq!((code, said.as_str()), (Some(2), ""));
     assert!(errors.contains("--seconds"), "{errors}");
+}
+
+#[test]
+fn a_signal_ends_the_demonstration_with_a_summary() {
+    let mut command = Command::new(example_path("mesh"));
+    command.args(["--seconds", "600"]).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let linked = lines.next().unwrap().unwrap();
+    assert!(linked.contains("all are linked"), "{linked}");
+    let id = child.id().to_string();
+    let mut kill = Command::new("sh");
+    kill.args(["-c", "kill -s INT \"$0\"", &id]);
+    assert!(kill.status().unwrap().success());
+    let said = within("the program", move || {
+        lines.map(|line| line.unwrap() + "\n").collect::<String>()
+    });
+    let mut errors = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut errors)
+        .unwrap();
+    assert_eq!(
+        (child.wait().unwrap().code(), errors.as_str()),
+        (Some(1), ""),
+        "{said}"
+    );
+    for line in [
+        "interrupted",
+        "held    one link for each pair, dialed by the larger id at both ends",
+        "unseen  everybody has everybody's last value",
+        "held    no older value after a newer one",
+        "held    every account balances",
+        "unseen  the dead server was missed by all, and is linked with all again",
+        "held    all have halted, and their ports are free",
+        "frames: ",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in {said}");
+    }
+}
+
+#[test]
+fn a_demonstration_that_nobody_reads_ends_quietly() {
+    let output = within("the program", || {
+        let mut command = Command::new(example_path("mesh"));
+        command.stdout(OwnedFd::from(UnixStream::pair().unwrap().0));
+        command
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap()
+    });
+    assert_eq!(
+        (output.status.code(), &output.stderr[..]),
+        (Some(1), &b""[..])
+    );
+}
+
+#[test]
+fn every_program_says_its_version() {
+    for name in ["mesh", "peer", "election"] {
+        let output = Command::new(example_path(name))
+            .arg("--version")
+            .output()
+            .unwrap();
+        let expected = format!("{name} {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    }
+}
+
+/// Terminals as the kernel has them, and what is drawn on them.
+#[cfg(target_os = "linux")]
+mod terminals {
+    use std::{fs::File, thread};
+
+    use nix::pty::{Winsize, openpty};
+
+    use super::*;
+
+    /// Runs it to its end on a terminal of this size; everything that it wrote there.
+    fn drawn(rows: u16, columns: u16, environment: &[(&str, &str)]) -> String {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let terminal = openpty(Some(&size), None).unwrap();
+        let mut command = Command::new(example_path("mesh"));
+        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        command
+            .args(["--seconds", "2"])
+            .envs(environment.iter().copied());
+        let mut child = command.stdout(terminal.slave).spawn().unwrap();
+        // Its copy of the terminal.
+        drop(command);
+        let mut master = File::from(terminal.master);
+        let written = within("the program", move || {
+            let mut written = Vec::new();
+            // The end is an error: pts(4).
+            let _ = master.read_to_end(&mut written);
+            written
+        });
+        let written = String::from_utf8(written).unwrap().replace("\r\n", "\n");
+        let code = child.wait().unwrap().code();
+        assert_eq!(code, Some(0), "{}", plain(&written));
+        written
+    }
+
+    /// Each drawing that covers the one before, by how many rows it goes up.
+    fn drawings(written: &str) -> Vec<(usize, &str)> {
+        let parts = written.split("A\r").collect::<Vec<_>>();
+        let rows = parts.iter().map(|part| {
+            let (_, number) = part.rsplit_once("\x1b[")?;
+            number.parse().ok()
+        });
+        let rows: Vec<usize> = rows.map_while(|rows| rows).collect();
+        rows.into_iter().zip(parts.into_iter().skip(1)).collect()
+    }
+
+    /// Without escape sequences.
+    fn plain(drawing: &str) -> String {
+        let mut text = String::new();
+        let mut parts = drawing.split('\x1b');
+        text += parts.next().unwrap();
+        for part in parts {
+            let end = part.find(|letter: char| letter.is_ascii_alphabetic());
+            text += end.map_or("", |end| &part[end + 1..]);
+        }
+        text
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal_of_any_size() {
+        let run = |(rows, columns): (u16, u16)| {
+            let written = drawn(rows, columns, &[]);
+            let drawings = drawings(&written);
+            assert!(drawings.len() > 5, "{written:?}");
+            for (covered, drawing) in &drawings {
+                assert!(*covered < rows.into(), "{rows} x {columns}: {drawing:?}");
+                for line in plain(drawing).lines() {
+                    assert!(line.len() < columns.into(), "{rows} x {columns}: {line:?}");
+                }
+            }
+            let (_, last) = drawings.last().unwrap();
+            let last = plain(last);
+            // With a prompt below, all of it is to be seen.
+            if rows >= 12 {
+                assert!(
+                    last.lines().count() < rows.into(),
+                    "{rows} x {columns}: {last}"
+                );
+                let held = last.lines().any(|line| line.starts_with("held    "));
+                assert!(
+                    held && last.contains("latency"),
+                    "{rows} x {columns}: {last}"
+                );
+            }
+            let servers = last.lines().filter(|line| line.contains("halted "));
+            let mut figures = servers.map(|line| {
+                line.split_whitespace()
+                    .skip_while(|word| *word != "halted")
+                    .nth(1)
+            });
+            if columns >= 40 {
+                assert_eq!(last.matches("halted ").count(), 5, "{last}");
+                assert!(figures.all(|figure| figure > Some("0")), "{last}");
+            }
+        };
+        let sizes = [(24, 80), (40, 120), (20, 60), (12, 40), (6, 20), (2, 2)];
+        thread::scope(|scope| {
+            for size in sizes {
+                scope.spawn(move || run(size));
+            }
+        });
+    }
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        let coloured = drawn(24, 80, &[]);
+        assert!(coloured.contains("\x1b[32mheld\x1b[0m"), "{coloured:?}");
+        let empty = drawn(24, 80, &[("NO_COLOR", "")]);
+        assert!(empty.contains("\x1b[32mheld\x1b[0m"), "{empty:?}");
+        let plain = drawn(24, 80, &[("NO_COLOR", "1")]);
+        assert!(
+            plain.contains("\nheld    ") && plain.contains("\x1b[K"),
+            "{plain:?}"
+        );
+        let has_colours = plain.split("\x1b[").any(|part| {
+            part.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == ';')
+                .starts_with('m')
+        });
+        assert!(!has_colours, "{plain:?}");
+        let dumb = drawn(24, 80, &[("TERM", "dumb")]);
+        assert!(
+            dumb.contains("\nheld    ") && !dumb.contains('\x1b'),
+            "{dumb:?}"
+        );
+    }
 }

@@ -3,16 +3,24 @@
 //!
 //! Nothing is assumed to hold: each line of the summary was looked at, by the servers or here.
 
+mod screen;
 mod seen;
 mod server;
+#[path = "../peer/signals.rs"]
+mod signals;
 mod table;
+mod terminal;
 
 use std::{
     collections::BTreeSet,
     error::Error,
     io::{self, Write as _},
-    process::ExitCode,
-    sync::Arc,
+    process::{self, ExitCode},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,8 +28,8 @@ use clap::Parser;
 use quorum_cnx::Sid;
 
 use crate::{
-    seen::{Order, Promise, Seen, State},
-    table::Screen,
+    screen::{Interrupted, LONG, Screen},
+    seen::{Order, Promise, Seen, Server, State},
 };
 
 const SERVERS: usize = 5;
@@ -31,13 +39,19 @@ const VICTIM: Sid = Sid(3);
 
 /// Five servers on loopback; one dies abruptly and comes back. Exits with 0 if all promises held.
 #[derive(Debug, Parser)]
-#[command(name = "mesh")]
+#[command(name = "mesh", version, after_help = MORE)]
 struct Cli {
     /// How long the servers change their values
     #[arg(long, value_name = "N", default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(2..=600))]
+        allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=600))]
     seconds: u32,
 }
+
+const MORE: &str = "\
+On a terminal it is a table and has colours (NO_COLOR=1: none), elsewhere a line a second.
+SIGINT (Ctrl-C) and SIGTERM halt all servers; what was seen until then is summed up.
+
+Exit code: 0 if all promises held, 1 if one did not or was not looked at, 2 for a wrong command line.";
 
 fn main() -> ExitCode {
     let length = Duration::from_secs(Cli::parse().seconds.into());
@@ -47,7 +61,7 @@ fn main() -> ExitCode {
         Err(error) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
             // Who reads no further wants to hear no complaint.
             Some(io::ErrorKind::BrokenPipe) => {}
-            _ => eprintln!("mesh: {error}"),
+            _ => drop(writeln!(io::stderr(), "mesh: {error}")),
         },
     }
     ExitCode::FAILURE
@@ -61,12 +75,38 @@ fn sids() -> impl Iterator<Item = Sid> {
 fn play(length: Duration) -> Result<bool, Box<dyn Error>> {
     let start = Instant::now();
     let seen = Arc::new(Seen::new(start)?);
-    let mut screen = Screen::new(start, Arc::clone(&seen));
-    for sid in sids().filter(|sid| *sid != VICTIM) {
-        server::start_manager(&seen, sid)?;
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupt);
+    signals::on_first(move || {
+        flag.store(true, Ordering::Relaxed);
+        // Only a terminal or a reader that is stopped takes this long.
+        thread::sleep(LONG + signals::LAST_WORDS);
+        process::exit(1);
+    })?;
+    let mut screen = Screen::new(start, Arc::clone(&seen), interrupt);
+    if let Err(error) = acts(start, length, &seen, &mut screen) {
+        error.downcast::<Interrupted>()?;
+        screen.outlive();
+        screen.tell("interrupted: all are told to halt")?;
     }
-    server::start_victim(&seen, VICTIM)?;
+    halt(&seen, &mut screen)?;
+    let verdict = seen.lock().verdict();
+    screen.end(&verdict)?;
+    Ok(verdict.is_good())
+}
+
+fn acts(
+    start: Instant,
+    length: Duration,
+    seen: &Arc<Seen>,
+    screen: &mut Screen,
+) -> Result<(), Box<dyn Error>> {
+    for sid in sids().filter(|sid| *sid != VICTIM) {
+        server::start_manager(seen, sid)?;
+    }
+    server::start_victim(seen, VICTIM)?;
     screen.until(Promise::Link, "all are linked", State::is_linked)?;
+    seen.lock().look_at(Promise::Link);
     screen.watch(start + length * 3 / 10)?;
 
     seen.lock().server(VICTIM).order = Order::Die;
@@ -80,21 +120,36 @@ fn play(length: Duration) -> Result<bool, Box<dyn Error>> {
     screen.tell(&format!("they say: {}", Vec::from_iter(reasons).join("; ")))?;
     screen.watch(start + length * 5 / 10)?;
 
-    server::start_victim(&seen, VICTIM)?;
+    server::start_victim(seen, VICTIM)?;
     screen.tell(&format!("server {VICTIM} is started again, on its port"))?;
     screen.until(Promise::Return, "all are linked again", State::is_linked)?;
+    seen.lock().look_at(Promise::Return);
     screen.watch(start + length)?;
 
     seen.lock().order_all(Order::Freeze);
     screen.tell("the values change no more")?;
     let done = "everybody has everybody's last value";
     screen.until(Promise::Newest, done, State::is_settled)?;
+    seen.lock().look_at(Promise::Newest);
     let done = "each pair still has its one link";
-    screen.until(Promise::Link, done, State::is_linked)?;
+    screen.until(Promise::Link, done, State::is_linked)
+}
+
+/// Halts all that live. What must always hold is looked at here.
+fn halt(seen: &Seen, screen: &mut Screen) -> Result<(), Box<dyn Error>> {
     seen.lock().order_all(Order::Halt);
-    let is_over = |state: &State| state.servers.values().all(|server| server.is_over);
+    let is_over = |state: &State| {
+        // When it was interrupted, not all were started, or the victim is dead.
+        let is_over = |(sid, server): (&Sid, &Server)| {
+            server.is_over || server.handle.is_none() || *sid == VICTIM && server.has_died()
+        };
+        state.servers.iter().all(is_over)
+    };
     screen.until(Promise::Ports, "all have halted", is_over)?;
-    let (held, summary) = seen.lock().verdict();
-    write!(io::stdout(), "\n{summary}")?;
-    Ok(held)
+    let mut state = seen.lock();
+    state.close_dead();
+    for promise in [Promise::Order, Promise::Account, Promise::Ports] {
+        state.look_at(promise);
+    }
+    Ok(())
 }

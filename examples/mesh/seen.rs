@@ -6,13 +6,14 @@ use std::{
     cmp::Ordering,
     collections::BTreeMap,
     io, mem,
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use quorum_cnx::{Event, Fault, Handle, Outgoing, Sid, Stats};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{SERVERS, VICTIM, sids};
 
@@ -35,6 +36,34 @@ const PROMISES: [&str; Promise::Ports as usize + 1] = [
     "the dead server was missed by all, and is linked with all again",
     "all have halted, and their ports are free",
 ];
+
+/// What has become of a promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Held,
+    /// Why it was broken.
+    Broken(String),
+    /// Nobody has looked: the play was interrupted before.
+    Unseen,
+}
+
+/// What has become of all.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) promises: Vec<(&'static str, Outcome)>,
+    /// Sums, a line each.
+    pub(crate) figures: [String; 2],
+    pub(crate) figures_in_brief: [String; 2],
+}
+
+impl Verdict {
+    /// Whether all promises held.
+    pub(crate) fn is_good(&self) -> bool {
+        self.promises
+            .iter()
+            .all(|(_, outcome)| *outcome == Outcome::Held)
+    }
+}
 
 /// What a server is to do.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -89,29 +118,52 @@ impl Server {
 }
 
 /// What all threads share.
-pub(crate) struct Seen(Mutex<State>);
+pub(crate) struct Seen {
+    state: Mutex<State>,
+    /// Sockets that are bound to the servers' ports and never listen. On Linux a server can listen beside one, and no other
+    /// process is given the port while nobody does.
+    _ports: Vec<Socket>,
+}
 
 impl Seen {
     pub(crate) fn new(start: Instant) -> io::Result<Self> {
-        // Held until each has its own. The servers open them again, and nobody else is given one so soon.
-        let bind = |_| TcpListener::bind("127.0.0.1:0");
-        let ports = sids().map(bind).collect::<io::Result<Vec<_>>>()?;
+        let mut ports = sids().map(port).collect::<io::Result<Vec<_>>>()?;
         let mut servers = BTreeMap::<Sid, Server>::new();
         for (sid, port) in sids().zip(&ports) {
-            servers.entry(sid).or_default().address = port.local_addr()?.to_string();
+            let address = port.local_addr()?.as_socket();
+            let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?;
+            servers.entry(sid).or_default().address = address.to_string();
         }
-        Ok(Self(Mutex::new(State {
+        if !cfg!(target_os = "linux") {
+            // Nobody else is given one so soon.
+            ports.clear();
+        }
+        let state = State {
             start,
             servers,
             broken: Default::default(),
+            looked: Default::default(),
             sent: Outgoing::default(),
             latencies: Vec::new(),
-        })))
+        };
+        Ok(Self {
+            state: Mutex::new(state),
+            _ports: ports,
+        })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A port for a server.
+fn port(_: Sid) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    // As the server's own: only such can be bound beside each other.
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    Ok(socket)
 }
 
 pub(crate) struct State {
@@ -119,6 +171,8 @@ pub(crate) struct State {
     start: Instant,
     pub(crate) servers: BTreeMap<Sid, Server>,
     broken: [Option<String>; PROMISES.len()],
+    /// True where a promise was looked at.
+    looked: [bool; PROMISES.len()],
     /// The closed accounts.
     sent: Outgoing,
     latencies: Vec<Duration>,
@@ -134,10 +188,18 @@ impl State {
         self.broken[promise as usize].get_or_insert(why);
     }
 
-    /// A second is over.
+    /// A promise was looked at: it is broken by now, or it held.
+    pub(crate) fn look_at(&mut self, promise: Promise) {
+        self.looked[promise as usize] = true;
+    }
+
+    /// A second is over. Who has no new values keeps the figures of its last second.
     pub(crate) fn roll(&mut self) {
         for server in self.servers.values_mut() {
-            server.pace = mem::take(&mut server.second);
+            let second = mem::take(&mut server.second);
+            if server.order == Order::Change && server.absence().is_none() {
+                server.pace = second;
+            }
         }
     }
 
@@ -248,25 +310,45 @@ impl State {
         })
     }
 
-    /// Whether all promises held, and the summary.
-    pub(crate) fn verdict(&self) -> (bool, String) {
-        let mut text = String::new();
-        for (what, broken) in PROMISES.iter().zip(&self.broken) {
-            text += &match broken {
-                None => format!("held    {what}\n"),
-                Some(why) => format!("BROKEN  {what}\n        {why}\n"),
-            };
+    /// Closes the accounts of who is dead and never came back.
+    pub(crate) fn close_dead(&mut self) {
+        let dead = self.servers.iter().filter(|(_, server)| server.has_died());
+        let stats = dead.filter_map(|(own, server)| Some((*own, server.handle.as_ref()?.stats())));
+        for (own, stats) in Vec::from_iter(stats) {
+            self.close(own, &stats, stats.sent.balances());
         }
-        let Self { sent, .. } = self;
-        text += &format!(
-            "\nframes: {} accepted = {} written + {} superseded + {} discarded\n",
-            sent.accepted, sent.written, sent.superseded, sent.discarded
-        );
+    }
+
+    /// What has become of the promises, and what it took.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let outcome = |(broken, looked): (&Option<String>, &bool)| match broken {
+            Some(why) => Outcome::Broken(why.clone()),
+            None if *looked => Outcome::Held,
+            None => Outcome::Unseen,
+        };
+        let outcomes = self.broken.iter().zip(&self.looked).map(outcome);
+        let Outgoing {
+            accepted,
+            written,
+            superseded,
+            discarded,
+            ..
+        } = self.sent;
+        let rest = format!("{written} written + {superseded} superseded + {discarded} discarded");
         let ([p50, p99], count) = (micros(&self.latencies), self.latencies.len());
-        text += &format!(
-            "latency from thread to thread, of {count} new values: p50 {p50} us, p99 {p99} us\n"
-        );
-        (self.broken.iter().all(Option::is_none), text)
+        Verdict {
+            promises: PROMISES.into_iter().zip(outcomes).collect(),
+            figures: [
+                format!("frames: {accepted} accepted = {rest}"),
+                format!(
+                    "latency from thread to thread, of {count} new values: p50 {p50} us, p99 {p99} us"
+                ),
+            ],
+            figures_in_brief: [
+                format!("frames: {accepted} = {rest}"),
+                format!("latency: p50 {p50} us, p99 {p99} us"),
+            ],
+        }
     }
 }
 

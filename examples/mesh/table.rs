@@ -1,161 +1,174 @@
-//! How the mesh looks: a table that is drawn over itself on a terminal, lines elsewhere.
+//! The table of all servers, in as many rows and columns as there are.
 //!
-//! Nothing here knows what is to happen. The cursor is never hidden, so that an interrupt leaves a clean terminal.
+//! Nothing here draws.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    mem,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use quorum_cnx::{Event, Sid};
 
 use crate::{
     SERVERS, VICTIM,
-    seen::{Promise, Seen, Server, State, micros},
+    seen::{Server, State, micros},
     sids,
+    terminal::{Line, Style},
 };
 
-/// Only a broken promise takes this long.
-const LONG: Duration = Duration::from_secs(10);
+/// The heads and the servers.
+pub(crate) const ROWS_MIN: usize = SERVERS + 1;
 
-/// Time between two looks at the servers.
-const LOOK: Duration = Duration::from_millis(1);
+/// From how many rows on there is room for a title and a legend, and for blank lines around them.
+const ROWS_WITH_TITLE: usize = ROWS_MIN + 4;
+const ROWS_WITH_BLANKS: usize = ROWS_MIN + 12;
 
-/// Time between two drawings, and how many of them make the second after which there is a line.
-const REDRAW: Duration = Duration::from_millis(200);
-const REDRAWS: u32 = 5;
+/// Blanks between two columns.
+const GAP: usize = 2;
 
-pub(crate) struct Screen {
-    start: Instant,
-    seen: Arc<Seen>,
-    is_terminal: bool,
-    /// How often it was time to draw.
-    draws: u32,
-    /// Lines of the last drawing, which the next one covers.
-    covered: usize,
-    /// What happened, a line each.
-    happenings: String,
+struct Column {
+    head: &'static str,
+    width: usize,
+    is_left: bool,
+    /// Columns with the largest number go first when there is no room.
+    rank: usize,
+    cell: fn(Sid, &Server) -> String,
 }
 
-impl Screen {
-    pub(crate) fn new(start: Instant, seen: Arc<Seen>) -> Self {
-        Self {
-            start,
-            seen,
-            is_terminal: io::stdout().is_terminal(),
-            draws: 0,
-            covered: 0,
-            happenings: String::new(),
-        }
-    }
+const COLUMNS: [Column; 7] = [
+    Column {
+        head: "server",
+        width: 6,
+        is_left: false,
+        rank: 0,
+        cell: |own, _| own.to_string(),
+    },
+    Column {
+        head: "address",
+        width: 15,
+        is_left: true,
+        rank: 6,
+        cell: |_, server| server.address.clone(),
+    },
+    Column {
+        head: "links",
+        width: 2 * SERVERS,
+        is_left: true,
+        rank: 1,
+        cell: links,
+    },
+    Column {
+        head: "value",
+        width: 7,
+        is_left: false,
+        rank: 5,
+        cell: |_, server| server.version.to_string(),
+    },
+    Column {
+        head: "frames/s",
+        width: 8,
+        is_left: false,
+        rank: 2,
+        cell: |_, server| last(server, |pace| pace.len() as u128),
+    },
+    Column {
+        head: "p50 us",
+        width: 7,
+        is_left: false,
+        rank: 3,
+        cell: |_, server| last(server, |pace| micros(pace)[0]),
+    },
+    Column {
+        head: "p99 us",
+        width: 7,
+        is_left: false,
+        rank: 4,
+        cell: |_, server| last(server, |pace| micros(pace)[1]),
+    },
+];
 
-    /// Says that something happened.
-    pub(crate) fn tell(&mut self, what: &str) -> io::Result<()> {
-        let line = format!("{:6.2} s  {what}\n", self.start.elapsed().as_secs_f64());
-        if !self.is_terminal {
-            return io::stdout().write_all(line.as_bytes());
-        }
-        self.happenings += &line;
-        self.draw()
+/// A figure of the last second. The dead have none; who has halted keeps those of its last one.
+fn last(server: &Server, figure: fn(&[Duration]) -> u128) -> String {
+    if server.has_died() {
+        return "-".into();
     }
-
-    /// Shows what there is until it is done, and tells. If that takes too long, the promise is broken.
-    pub(crate) fn until(
-        &mut self,
-        promise: Promise,
-        done: &str,
-        is_done: impl Fn(&State) -> bool,
-    ) -> io::Result<()> {
-        let start = Instant::now();
-        while !is_done(&self.seen.lock()) {
-            if start.elapsed() > LONG {
-                let why = format!("not within {} s: {done}", LONG.as_secs());
-                self.seen.lock().blame(promise, why.clone());
-                return self.tell(&why);
-            }
-            self.look()?;
-        }
-        self.tell(&format!("{done}, {} ms later", start.elapsed().as_millis()))
-    }
-
-    /// Shows what there is until then.
-    pub(crate) fn watch(&mut self, end: Instant) -> io::Result<()> {
-        while Instant::now() < end {
-            self.look()?;
-        }
-        Ok(())
-    }
-
-    fn look(&mut self) -> io::Result<()> {
-        thread::sleep(LOOK);
-        if self.start.elapsed() < REDRAW * (self.draws + 1) {
-            return Ok(());
-        }
-        self.draws += 1;
-        let is_second = self.draws % REDRAWS == 0;
-        if is_second {
-            self.seen.lock().roll();
-        }
-        match (self.is_terminal, is_second) {
-            (true, _) => self.draw(),
-            (false, true) => io::stdout().write_all(self.line().as_bytes()),
-            (false, false) => Ok(()),
-        }
-    }
-
-    fn line(&self) -> String {
-        let state = self.seen.lock();
-        let at = self.start.elapsed().as_secs_f64();
-        let mut line = format!("{at:6.2} s  server: links, frames/s, p50 us ");
-        for (sid, server) in &state.servers {
-            let (links, pace) = (server.links_up(), &server.pace);
-            line += &match server.absence() {
-                Some(absence) => format!("  {sid}: {absence}"),
-                None => format!("  {sid}: {links} {} {}", pace.len(), micros(pace)[0]),
-            };
-        }
-        line + "\n"
-    }
-
-    fn draw(&mut self) -> io::Result<()> {
-        let at = self.start.elapsed().as_secs_f64();
-        let heads: String = sids().map(|sid| format!("{sid} ")).collect();
-        let state = self.seen.lock();
-        let rows: String = state.servers.iter().map(row).collect();
-        // A terminal may be slow, and the servers are not to wait for it.
-        drop(state);
-        let text = format!(
-            "{SERVERS} servers in one process: {VICTIM} an EventLoop, the others CnxManagers; {at:.1} s\n\n\
-             server  address          links {heads}    value  frames/s   p50 us   p99 us\n{rows}\n\
-             links: > it dialed, < it was dialed, . none\n\n{}",
-            self.happenings,
-        );
-        // Covered line by line, which does not flicker.
-        let mut text = text.replace('\n', "\x1b[K\n");
-        let covered = mem::replace(&mut self.covered, text.lines().count());
-        if covered > 0 {
-            text.insert_str(0, &format!("\x1b[{covered}A\r"));
-        }
-        io::stdout().write_all(text.as_bytes())
-    }
+    figure(&server.pace).to_string()
 }
 
-fn row((own, server): (&Sid, &Server)) -> String {
-    let head = format!("{:>6}  {:<16}", own.0, server.address);
+/// To whom a server has links, or why it has none.
+fn links(own: Sid, server: &Server) -> String {
     if let Some(absence) = server.absence() {
-        return format!("{head} {absence}\n");
+        return absence.to_owned();
     }
     let mark = |sid| match server.links.get(&sid) {
-        _ if sid == *own => "  ",
+        _ if sid == own => "  ",
         Some(Event::Up { dialed: true, .. }) => "> ",
         Some(Event::Up { dialed: false, .. }) => "< ",
         _ => ". ",
     };
-    let links: String = sids().map(mark).collect();
-    let (value, frames) = (server.version, server.pace.len());
-    let [p50, p99] = micros(&server.pace);
-    format!("{head}       {links}{value:>9} {frames:>9} {p50:>8} {p99:>8}\n")
+    sids().map(mark).collect()
+}
+
+/// The table after so long, with no more rows and columns than these.
+pub(crate) fn table(state: &State, after: Duration, rows: usize, columns: usize) -> Vec<Line> {
+    let chosen = choose(columns);
+    let heads = chosen.iter().map(|column| match column.head {
+        "links" => sids().map(|sid| format!("{sid} ")).collect(),
+        head => head.to_owned(),
+    });
+    let mut lines = vec![Line::styled(Style::Bold, &row(&chosen, heads))];
+    for (own, server) in &state.servers {
+        let text = row(
+            &chosen,
+            chosen.iter().map(|column| (column.cell)(*own, server)),
+        );
+        lines.push(match server.absence() {
+            Some("dead") => Line::styled(Style::Bad, &text),
+            _ => Line::plain(&text),
+        });
+    }
+    if rows >= ROWS_WITH_TITLE {
+        let after = after.as_secs_f64();
+        let brief = format!("{after:.1} s: {SERVERS} servers in one process");
+        let title = format!("{brief}; {VICTIM} is an EventLoop, the others CnxManagers");
+        let title = if title.len() > columns { brief } else { title };
+        let legend = "> it dialed, < it was dialed, . no link";
+        lines.insert(0, Line::styled(Style::Bold, &title));
+        lines.push(Line::styled(Style::Dim, legend));
+    }
+    if rows >= ROWS_WITH_BLANKS {
+        lines.insert(0, Line::plain(""));
+        lines.insert(2, Line::plain(""));
+        lines.insert(lines.len() - 1, Line::plain(""));
+        lines.push(Line::plain(""));
+    }
+    lines.truncate(rows);
+    lines.into_iter().map(|line| line.cut(columns)).collect()
+}
+
+/// The columns for which there is room; the first of the least important is kept, and cut.
+fn choose(columns: usize) -> Vec<&'static Column> {
+    let mut chosen = Vec::from_iter(&COLUMNS);
+    let width = |chosen: &[&Column]| -> usize {
+        chosen
+            .iter()
+            .map(|column| column.width + GAP)
+            .sum::<usize>()
+            - GAP
+    };
+    while chosen.len() > 2 && width(&chosen) > columns {
+        let last = chosen.iter().map(|column| column.rank).max();
+        chosen.retain(|column| Some(column.rank) != last);
+    }
+    chosen
+}
+
+fn row(chosen: &[&Column], cells: impl Iterator<Item = String>) -> String {
+    let cells = chosen.iter().zip(cells).map(|(column, cell)| {
+        let width = column.width;
+        if column.is_left {
+            format!("{cell:<width$}")
+        } else {
+            format!("{cell:>width$}")
+        }
+    });
+    let cells: Vec<String> = cells.collect();
+    cells.join(&" ".repeat(GAP)).trim_end().to_owned()
 }
