@@ -3,6 +3,7 @@
 //! Nothing here opens a socket or resolves a name. Addresses are compared by their text.
 
 use std::{
+    collections::HashMap,
     fs,
     net::{IpAddr, TcpListener},
     path::Path,
@@ -601,6 +602,7 @@ impl ConfigBuilder {
                 why,
             });
         }
+        refuse_shared_addresses(&members)?;
         let own = self.own;
         let Some(index) = members.iter().position(|server| server.sid == own) else {
             return Err(ConfigError::OwnSidMissing(own));
@@ -670,6 +672,27 @@ fn addresses_of(sid: Sid, given: Given) -> Result<Vec<Address>, ConfigError> {
         });
     }
     Ok(addresses)
+}
+
+/// Each address belongs to one server. A wildcard, or port 0, is no address that two servers could have in common.
+fn refuse_shared_addresses(servers: &[Server]) -> Result<(), ConfigError> {
+    let mut owners = HashMap::new();
+    for server in servers {
+        for address in &server.addresses {
+            if address.port() == 0 || address.is_wildcard() {
+                continue;
+            }
+            let first = *owners.entry(address.canonical()).or_insert(server.sid);
+            if first != server.sid {
+                return Err(ConfigError::SharedAddress {
+                    first,
+                    second: server.sid,
+                    address: address.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One wildcard address for each distinct port.

@@ -4,7 +4,7 @@
 
 use std::{error, fmt, io};
 
-use crate::proto::{AddressError, ChallengeError, Sid};
+use crate::proto::{Address, AddressError, ChallengeError, Sid};
 
 /// A configuration that cannot work. Returned before any socket is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,16 @@ pub enum ConfigError {
         text: String,
         /// What is wrong with it.
         why: AddressError,
+    },
+    /// Two servers have this address, so that only one of them could be reached at it. IP addresses are compared by value,
+    /// names without regard to case; no name is resolved.
+    SharedAddress {
+        /// One server, the one with the smaller sid.
+        first: Sid,
+        /// The other server.
+        second: Sid,
+        /// The address, as the other server has it.
+        address: Address,
     },
     /// An option has a value outside its range, or values that contradict each other.
     BadOption {
@@ -62,6 +72,14 @@ impl fmt::Display for ConfigError {
             Self::BadAddress { sid, text, why } => {
                 write!(f, "address {text:?} of server {sid}: {why}")
             }
+            Self::SharedAddress {
+                first,
+                second,
+                address,
+            } => write!(
+                f,
+                "servers {first} and {second} have the same address {address}: each needs one of its own"
+            ),
             Self::BadOption { option, why } => write!(f, "{option}: {why}"),
             Self::ZooCfg { line: 0, why } => write!(f, "zoo.cfg: {why}"),
             Self::ZooCfg { line, why } => write!(f, "zoo.cfg line {line}: {why}"),

@@ -167,7 +167,7 @@ fn knobs_outside_their_range_are_named() {
 fn more_members_than_are_served_are_refused() {
     let all = |count: usize| {
         (0..count as i64).fold(Config::builder(Sid(0)), |builder, sid| {
-            builder.server(Sid(sid), "127.0.0.1:1")
+            builder.server(Sid(sid), format!("127.0.0.1:{}", sid + 1))
         })
     };
     all(limits::MEMBERS_MAX).build().unwrap();
@@ -261,4 +261,98 @@ fn a_zoo_cfg_file_may_name_a_file_with_the_servers() {
         .to_string();
     assert!(error.contains("zoo.dynamic line 2"), "{error}");
     fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn two_servers_with_one_address_are_refused() {
+    for (first, second, shared) in [
+        ("10.0.0.9:3888", "10.0.0.9:3888", "10.0.0.9:3888"),
+        ("zk1.example:3888", "ZK1.Example:3888", "ZK1.Example:3888"),
+        ("zk1.example:3888", "zk1.example.:3888", "zk1.example.:3888"),
+        ("a:1|b:2", "c:3|B:2|d:4", "B:2"),
+        (
+            "[::1]:3888",
+            "[0:0:0:0:0:0:0:1]:3888",
+            "[0:0:0:0:0:0:0:1]:3888",
+        ),
+        ("[2001:DB8::1]:1", "[2001:db8::1]:1", "[2001:db8::1]:1"),
+        ("[::ffff:10.0.0.9]:1", "10.0.0.9:1", "10.0.0.9:1"),
+        (
+            "[fe80::1%eth0]:1",
+            "[FE80:0::1%eth0]:1",
+            "[FE80:0::1%eth0]:1",
+        ),
+    ] {
+        // Among the others, and with the own one.
+        for (sids, own) in [([7, 8], "127.0.0.1:1"), ([1, 8], first)] {
+            let mut builder = Config::builder(Sid(1))
+                .server(Sid(8), second)
+                .server(Sid(1), own);
+            if sids[0] != 1 {
+                builder = builder.server(Sid(7), first);
+            }
+            let said = error(builder).to_string();
+            let expected = format!(
+                "servers {} and {} have the same address {shared}",
+                sids[0], sids[1]
+            );
+            assert!(said.starts_with(&expected), "{said}");
+        }
+    }
+    let zoo_cfg = "server.1=a:1:2\nserver.2=a:3:2\n";
+    let said = error(Config::from_zoo_cfg(zoo_cfg, Sid(1)).unwrap()).to_string();
+    assert!(
+        said.contains("servers 1 and 2 have the same address a:2"),
+        "{said}"
+    );
+    // The same host with another port, the same port of another host, and twice the same in one list are no mistakes.
+    Config::builder(Sid(1))
+        .server(Sid(1), "a:1|A:1|[::1%lo]:0")
+        .server(Sid(2), "a:2")
+        .server(Sid(3), "b:1|[fe80::1%eth0]:1")
+        .server(Sid(4), "[fe80::1%eth1]:1")
+        .build()
+        .unwrap();
+}
+
+#[test]
+fn the_forms_of_other_configurations_are_named() {
+    for (text, part) in [
+        ("10.0.0.1:2888:3888", "host:quorumPort:electionPort"),
+        ("zk1:2888:3888:participant", "host:quorumPort:electionPort"),
+        ("zk1:2888:3888;2181", "host:quorumPort:electionPort"),
+        (
+            "zk1:2888:3888:observer;0.0.0.0:2181",
+            "host:quorumPort:electionPort",
+        ),
+        ("[::1]:2888:3888", "host:quorumPort:electionPort"),
+        ("1.2.3.4:1,5.6.7.8:1", "joined by '|'"),
+        ("zk1,zk2:3888", "joined by '|'"),
+        ("a:1|b:1,c:1", "joined by '|'"),
+        ("[::1]:1,[::2]:1", "joined by '|'"),
+        ("a:1;b:1", "';'"),
+        ("a:1 b:1", "' '"),
+        ("256.1.1.1:1", "IPv4"),
+        ("10.0.0:1", "IPv4"),
+        ("10.0.0.1.:1", "IPv4"),
+        ("10.0.0.1.2:1", "IPv4"),
+        ("10.0.0.01:1", "IPv4"),
+        ("10..0.1:1", "IPv4"),
+        ("7:1", "IPv4"),
+    ] {
+        let said = error(builder().server(Sid(3), text)).to_string();
+        assert!(
+            said.contains("server 3") && said.contains(part),
+            "{text:?}: {said}"
+        );
+    }
+    for fine in [
+        "1.2.3.4:1",
+        "zoo.1:1",
+        "1a:1",
+        "zk-256.1.1.1.example:1",
+        "[::2%7]:1",
+    ] {
+        builder().server(Sid(3), fine).build().unwrap();
+    }
 }

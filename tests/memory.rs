@@ -60,9 +60,10 @@ impl Worst {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (listener, address) = listener();
         let members: Vec<i64> = (OWN + 1..=OWN + members).collect();
-        // Nobody listens at port 1; whoever is there comes from there.
+        // Nobody listens at these ports; whoever is there comes from there.
         let mut servers = vec![(OWN, address.clone())];
-        servers.extend(members.iter().map(|sid| (*sid, format!("{HOME}:1"))));
+        let ports = members.iter().zip(1..);
+        servers.extend(ports.map(|(sid, port)| (*sid, format!("{HOME}:{port}"))));
         let builder = configure(OWN, &servers)
             .listener(listener)
             .handshake_timeout(HOUR)

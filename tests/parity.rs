@@ -294,9 +294,12 @@ fn cnx_from_future_version() {
 /// answers nothing, the others link and hear each other, whatever is sent to the one that is away.
 #[test]
 fn socket_connection_timeout_during_connecting_to_election_address() {
-    let hole = BlackHole::new();
+    let holes = [BlackHole::new(), BlackHole::new()];
     // Smaller and larger than both: each kind of dial hangs.
-    let away = [(0, hole.address.as_str()), (9, hole.address.as_str())];
+    let away = [
+        (0, holes[0].address.as_str()),
+        (9, holes[1].address.as_str()),
+    ];
     let mesh = Mesh::linked(&[1, 2], &away, |builder| {
         builder.connect_timeout(Duration::from_secs(3600))
     });

@@ -146,10 +146,10 @@ fn sending_goes_on_without_a_reader_and_the_newest_frame_arrives_whole() {
 
 #[test]
 fn a_clogged_peer_does_not_hold_up_another() {
-    let vacant = Vacant::new();
+    let (vacant, another) = (Vacant::new(), Vacant::new());
     let (manager, address) = alone(
         OWN,
-        &[(PEER, &vacant.address), (8, &vacant.address)],
+        &[(PEER, &vacant.address), (8, &another.address)],
         |builder| builder,
     );
     let pair = Pair {
@@ -541,11 +541,11 @@ fn by_default_an_inbox_holds_a_hundred() {
 #[test]
 fn every_accepted_frame_is_accounted_for() {
     // One peer reads, one is clogged, one is away, and observers come and go.
-    let vacant = Vacant::new();
+    let vacant = [Vacant::new(), Vacant::new(), Vacant::new()];
     let others = [
-        (PEER, &vacant.address),
-        (8, &vacant.address),
-        (7, &vacant.address),
+        (PEER, &vacant[0].address),
+        (8, &vacant[1].address),
+        (7, &vacant[2].address),
     ];
     let (manager, address) = alone(OWN, &others, |builder| builder);
     let clogged = Puppet::say(HOME, &address, &bare(8));
@@ -1586,12 +1586,12 @@ fn a_spinning_loop_and_receiver_do_the_same() {
 
 #[test]
 fn a_peer_that_always_has_something_to_say_does_not_keep_a_spinning_loop_from_the_others() {
-    let vacant = Vacant::new();
+    let vacant = [Vacant::new(), Vacant::new()];
     let own = listener();
     let servers = [
         (OWN, &own.1),
-        (PEER, &vacant.address),
-        (PEER + 1, &vacant.address),
+        (PEER, &vacant[0].address),
+        (PEER + 1, &vacant[1].address),
     ];
     let config = configure(OWN, &servers)
         .listener(own.0)

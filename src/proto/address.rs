@@ -4,7 +4,7 @@
 
 use std::{
     error, fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
@@ -78,6 +78,24 @@ impl Address {
             None => self.host.split('.').all(is_zero),
         }
     }
+
+    /// The same text for each two addresses that certainly are one: the IP address whatever its spelling, or else the
+    /// name without regard to case (RFC 4343) and to the dot at its end. Nothing is resolved, so that different texts may
+    /// still lead to one place.
+    pub(crate) fn canonical(&self) -> String {
+        let host = match (self.ip(), self.host.split_once('%')) {
+            (Some(ip), _) => ip.to_string(),
+            (None, Some((literal, scope))) => match literal.parse::<Ipv6Addr>() {
+                Ok(ip) => format!("{ip}%{scope}"),
+                Err(_) => self.host.clone(),
+            },
+            (None, None) => {
+                let name = self.host.strip_suffix('.').unwrap_or(&self.host);
+                name.to_lowercase()
+            }
+        };
+        Self::new(host, self.port).to_string()
+    }
 }
 
 impl fmt::Display for Address {
@@ -95,11 +113,23 @@ impl FromStr for Address {
 
     /// Reads `host:port`, strictly.
     ///
-    /// A host is an IPv6 literal in brackets, with or without a scope, or else consists of letters, digits, `-`, `_`
-    /// and `.`, and has at most 253 bytes. A port is made of digits only: `+3888`, which Java would take, is not one.
+    /// A host is one of these, in at most 253 bytes:
+    ///
+    /// - an IPv6 literal in brackets, with or without a scope;
+    /// - an IPv4 literal of four numbers. Digits and dots alone are nothing else: `256.1.1.1`, `10.0.1` and `010.0.0.1`
+    ///   are refused, because resolvers read them differently or not at all. The exception is a wildcard, `0` for instance;
+    /// - a name of letters, digits, `-`, `_` and `.`. A letter of any script will do if it is visible.
+    ///
+    /// A port is made of digits only: `+3888`, which Java would take, is not one.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError::Empty);
+        }
+        if text.contains(',') {
+            return Err(AddressError::CommaList);
+        }
+        if is_server_line(text) {
+            return Err(AddressError::TwoPorts);
         }
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (literal, rest) = rest.split_once(']').ok_or(AddressError::Unclosed)?;
@@ -115,7 +145,7 @@ impl FromStr for Address {
             return Err(AddressError::NoPort);
         }
         // `parse` alone would take a sign.
-        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !is_digits(port) {
             return Err(AddressError::BadPort);
         }
         let port = port.parse().map_err(|_| AddressError::BadPort)?;
@@ -137,6 +167,12 @@ pub enum AddressError {
     BadCharacter(char),
     /// There are more colons than one, and no brackets.
     Unbracketed,
+    /// It has two ports, as a server line of a `zoo.cfg` has.
+    TwoPorts,
+    /// It has a comma: several addresses are joined by `|`.
+    CommaList,
+    /// It has digits and dots only, and is no IPv4 literal.
+    NotIpv4,
     /// A bracket is opened and not closed.
     Unclosed,
     /// What stands in brackets is no IPv6 literal.
@@ -159,6 +195,14 @@ impl fmt::Display for AddressError {
             Self::Unbracketed => {
                 f.write_str("more than one ':', an IPv6 literal must stand in brackets")
             }
+            Self::TwoPorts => f.write_str(
+                "this is the host:quorumPort:electionPort of a zoo.cfg, write host:electionPort",
+            ),
+            Self::CommaList => f.write_str("addresses are joined by '|', not by ','"),
+            Self::NotIpv4 => f.write_str(
+                "the host has digits and dots only, but is not an IPv4 literal: four numbers from 0 to 255, without \
+                 leading zeros",
+            ),
             Self::Unclosed => f.write_str("the closing bracket is missing"),
             Self::NotIpv6 => f.write_str("what stands in brackets is not an IPv6 literal"),
             Self::NoPort => f.write_str("the port is missing"),
@@ -174,18 +218,50 @@ pub(crate) fn parse_list(text: &str) -> Result<Vec<Address>, AddressError> {
     text.split('|').map(str::parse).collect()
 }
 
-/// Names, and IPv4 literals. Strangers send hosts which end up in log lines, so only what is visible is let in.
+/// Letters of Unicode that have no glyph, or a blank one.
+const BLANK_LETTERS: [char; 6] = [
+    '\u{115f}',
+    '\u{1160}',
+    '\u{3164}',
+    '\u{ffa0}',
+    '\u{13441}',
+    '\u{13442}',
+];
+
+/// Names, and IPv4 literals. Unknown peers send hosts, and hosts are written to the log, so that every character must be
+/// visible.
 fn check_host(host: &str) -> Result<(), AddressError> {
+    check_characters(host)?;
+    let digits_and_dots = host
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if digits_and_dots && host.parse::<Ipv4Addr>().is_err() && !Address::new(host, 0).is_wildcard()
+    {
+        return Err(AddressError::NotIpv4);
+    }
+    Ok(())
+}
+
+/// What a name may consist of.
+fn check_characters(host: &str) -> Result<(), AddressError> {
     if host.is_empty() {
         return Err(AddressError::NoHost);
     }
     if host.len() > HOST_BYTES_MAX {
         return Err(AddressError::HostTooLong(host.len()));
     }
-    let is_fine = |character: char| character.is_alphanumeric() || "-_.".contains(character);
+    let is_letter =
+        |character: char| character.is_alphanumeric() && !BLANK_LETTERS.contains(&character);
+    let is_fine = |character: char| is_letter(character) || "-_.".contains(character);
     match host.chars().find(|character| !is_fine(*character)) {
         None => Ok(()),
-        Some(':') => Err(AddressError::Unbracketed),
+        // What is wrong may stand behind the first of several colons.
+        Some(':') => match host.chars().find(|one| *one != ':' && !is_fine(*one)) {
+            Some(character) if !"[]".contains(character) => {
+                Err(AddressError::BadCharacter(character))
+            }
+            _ => Err(AddressError::Unbracketed),
+        },
         Some(character) => Err(AddressError::BadCharacter(character)),
     }
 }
@@ -202,11 +278,35 @@ fn check_literal(text: &str) -> Result<(), AddressError> {
         Some((literal, scope)) => (literal, Some(scope)),
         None => (text, None),
     };
-    if literal.parse::<Ipv6Addr>().is_err() || scope.is_some_and(|scope| check_host(scope).is_err())
-    {
+    let is_no_scope = |scope| check_characters(scope).is_err();
+    if literal.parse::<Ipv6Addr>().is_err() || scope.is_some_and(is_no_scope) {
         return Err(AddressError::NotIpv6);
     }
     Ok(())
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a text has the form of a server line in a `zoo.cfg`: `host:port:port[:role][;client]`.
+fn is_server_line(text: &str) -> bool {
+    let server = text.split(';').next().unwrap_or_default();
+    let (host, ports) = match server.split_once("]:") {
+        Some(parts) => parts,
+        None => match server.split_once(':') {
+            Some(parts) => parts,
+            None => return false,
+        },
+    };
+    let is_role = |role: &str| role.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let ports: Vec<&str> = ports.split(':').collect();
+    let has_two = match ports[..] {
+        [quorum, election] => is_digits(quorum) && is_digits(election),
+        [quorum, election, role] => is_digits(quorum) && is_digits(election) && is_role(role),
+        _ => false,
+    };
+    has_two && !host.is_empty()
 }
 
 #[cfg(all(test, not(loom)))]
@@ -232,6 +332,9 @@ mod tests {
             ("[::1]:3888", "::1", 3888),
             ("[0:0:0:0:0:0:0:1]:3888", "0:0:0:0:0:0:0:1", 3888),
             ("[fe80::1%eth0]:3888", "fe80::1%eth0", 3888),
+            ("[fe80::1%2]:3888", "fe80::1%2", 3888),
+            ("zoo.1:3888", "zoo.1", 3888),
+            ("0:3888", "0", 3888),
             (&longest, &longest[..HOST_BYTES_MAX], 1),
         ] {
             let address = parse(text).unwrap();
@@ -275,12 +378,87 @@ mod tests {
             ("zk\u{202e}1:3888", AddressError::BadCharacter('\u{202e}')),
             ("zk\u{0}:3888", AddressError::BadCharacter('\u{0}')),
             ("a|b:1", AddressError::BadCharacter('|')),
+            ("a:1;b:1", AddressError::BadCharacter(';')),
+            ("a:1/b:1", AddressError::BadCharacter('/')),
+            ("a:1,b:1", AddressError::CommaList),
+            ("[::1]:1,[::2]:1", AddressError::CommaList),
+            ("a:1:2", AddressError::TwoPorts),
+            ("[::1]:1:2", AddressError::TwoPorts),
+            ("a:1:2:observer;3", AddressError::TwoPorts),
+            ("a:1:2:", AddressError::TwoPorts),
+            ("256.1.1.1:1", AddressError::NotIpv4),
+            ("1.2.3:1", AddressError::NotIpv4),
+            ("1.2.3.4.:1", AddressError::NotIpv4),
+            ("1.2.3.4.5:1", AddressError::NotIpv4),
+            ("010.0.0.1:1", AddressError::NotIpv4),
+            ("1:1", AddressError::NotIpv4),
+            (".:1", AddressError::NotIpv4),
             ("fe80%eth0:1", AddressError::BadCharacter('%')),
             ("::1]:1", AddressError::Unbracketed),
             (&too_long, AddressError::HostTooLong(HOST_BYTES_MAX + 1)),
             (&long_scope, AddressError::HostTooLong(HOST_BYTES_MAX + 4)),
         ] {
             assert_eq!(parse(text), Err(why), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn letters_that_nobody_can_see_are_refused() {
+        for blank in BLANK_LETTERS {
+            assert!(blank.is_alphanumeric(), "needless: {blank:?}");
+            let why = Err(AddressError::BadCharacter(blank));
+            assert_eq!(parse(&format!("zk{blank}1:3888")), why);
+        }
+        // Those that Unicode tells every program to draw as nothing (Default_Ignorable_Code_Point), and all white space.
+        let ignorable = [
+            0xad..=0xad,
+            0x34f..=0x34f,
+            0x61c..=0x61c,
+            0x115f..=0x1160,
+            0x17b4..=0x17b5,
+            0x180b..=0x180f,
+            0x200b..=0x200f,
+            0x202a..=0x202e,
+            0x2060..=0x206f,
+            0x3164..=0x3164,
+            0xfe00..=0xfe0f,
+            0xfeff..=0xfeff,
+            0xffa0..=0xffa0,
+            0xfff0..=0xfff8,
+            0x1bca0..=0x1bca3,
+            0x1d173..=0x1d17a,
+            0xe0000..=0xe0fff_u32,
+        ];
+        let blank = char::from_u32(0x2800);
+        let space = ('\0'..=char::MAX).filter(|one| one.is_whitespace() || one.is_control());
+        let ignorable = ignorable.into_iter().flatten().filter_map(char::from_u32);
+        for character in ignorable.chain(blank).chain(space) {
+            assert!(
+                parse(&format!("zk{character}1:3888")).is_err(),
+                "{character:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn texts_that_are_certainly_one_place_have_one_form() {
+        let canonical = |text: &str| parse(text).unwrap().canonical();
+        for (text, other) in [
+            ("ZK1.Example:1", "zk1.example.:1"),
+            ("[0:0:0:0:0:0:0:1]:1", "[::1]:1"),
+            ("[::ffff:10.0.0.1]:1", "10.0.0.1:1"),
+            ("[FE80::1%eth0]:1", "[fe80:0::1%eth0]:1"),
+            ("[2001:db8::1%eth0]:1", "[2001:DB8::1]:1"),
+        ] {
+            assert_eq!(canonical(text), canonical(other));
+        }
+        for (text, other) in [
+            ("zk1:1", "zk1:2"),
+            ("zk1:1", "zk2:1"),
+            ("[fe80::1%eth0]:1", "[fe80::1%eth1]:1"),
+            ("localhost:1", "127.0.0.1:1"),
+        ] {
+            assert_ne!(canonical(text), canonical(other));
         }
     }
 

@@ -20,8 +20,8 @@ pub(crate) const SERVER: Sid = Sid(1);
 /// Who connects: the larger sid dials.
 pub(crate) const DRIVER: Sid = Sid(2);
 
-/// Where nobody lives who is never dialed.
-const NOWHERE: &str = "127.0.0.1:1";
+/// Where peers live who are never dialed: each at a port of its own, from this one on.
+const NOWHERE: u16 = 1;
 
 /// What both ends have in common.
 pub(crate) fn builder(task: &Task, own: Sid) -> ConfigBuilder {
@@ -52,8 +52,8 @@ pub(crate) fn serving_builder(
         .server(SERVER, at.to_string())
         .dial(Dial::OnDemand)
         .listener(listener);
-    for peer in peers {
-        builder = builder.server(peer, NOWHERE);
+    for (port, peer) in (NOWHERE..).zip(peers) {
+        builder = builder.server(peer, format!("127.0.0.1:{port}"));
     }
     Ok((builder, at))
 }
@@ -76,17 +76,32 @@ pub(crate) fn driver_builder(
 ) -> io::Result<(ConfigBuilder, SocketAddr)> {
     let to = task
         .to
-        .ok_or_else(|| failure("`drive` needs --to IP:PORT, which `serve` has printed"))?
-        .to_string();
+        .ok_or_else(|| failure("`drive` needs --to IP:PORT, which `serve` has printed"))?;
     let listener = TcpListener::bind("127.0.0.1:0").context("listening on 127.0.0.1")?;
     let at = listener.local_addr()?;
     let mut builder = builder(task, own)
         .server(own, at.to_string())
         .listener(listener);
-    for peer in peers {
-        builder = builder.server(peer, &to);
+    for (nth, peer) in peers.into_iter().enumerate() {
+        builder = builder.server(peer, spelling(to, nth));
     }
     Ok((builder, at))
+}
+
+/// No two servers may have one address. An IPv4 address has many spellings that resolvers read alike (`inet_aton(3)`): four
+/// hexadecimal numbers, each with 0 to 15 needless zeros. To the library they are names, which it looks up before anything
+/// is measured.
+fn spelling(to: SocketAddr, nth: usize) -> String {
+    match to {
+        SocketAddr::V4(to) if nth > 0 => {
+            let [a, b, c, d] = to.ip().octets();
+            let digits = |shift: usize| 2 + (nth >> shift & 15);
+            let [e, f, g, h] = [digits(12), digits(8), digits(4), digits(0)];
+            let port = to.port();
+            format!("0x{a:0e$x}.0x{b:0f$x}.0x{c:0g$x}.0x{d:0h$x}:{port}")
+        }
+        _ => to.to_string(),
+    }
 }
 
 /// Checks a configuration.
