@@ -4,7 +4,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     net::{IpAddr, TcpListener},
     path::Path,
     time::Duration,
@@ -15,7 +14,7 @@ use crate::{
     limits,
     proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, Challenge, Sid, parse_list},
     share::{InboxFull, Room},
-    zoo_cfg::{self, ZooCfg},
+    zoo_cfg::ZooCfg,
 };
 
 /// When peers are dialed.
@@ -216,8 +215,9 @@ impl Config {
     ///
     /// Taken are the `server.N` lines (their election addresses; observers are peers as well), `cnxTimeout`,
     /// `quorumCnxnTimeoutMs` or else `tickTime` x `syncLimit` as the handshake timeout, `electionPortBindRetry`,
-    /// `quorumListenOnAllIPs` and `multiAddress.enabled`. `initLimit` and `tcpKeepAlive` are checked and otherwise ignored:
-    /// keepalive is always on, derived from [`peer_dead_after`](ConfigBuilder::peer_dead_after). Other keys are ignored.
+    /// `quorumListenOnAllIPs` and `multiAddress.enabled`. `initLimit`, `portUnification` and `tcpKeepAlive` are checked and
+    /// otherwise ignored: keepalive is always on, derived from [`peer_dead_after`](ConfigBuilder::peer_dead_after).
+    /// `sslQuorum` and SASL between servers are refused, since neither is spoken here. Other keys are ignored.
     ///
     /// # Errors
     ///
@@ -226,11 +226,12 @@ impl Config {
         Ok(ZooCfg::parse(text)?.builder(own))
     }
 
-    /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names if it has no `server.N` lines itself.
+    /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names, as [`ZooCfg::read`] does.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read.
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read, and for a
+    /// line of the dynamic file, which is named together with it.
     pub fn from_zoo_cfg_file(
         path: impl AsRef<Path>,
         own: Sid,
@@ -240,75 +241,9 @@ impl Config {
 }
 
 impl ZooCfg {
-    /// Reads the text of a `zoo.cfg`.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        zoo_cfg::parse(text).map_err(of_zoo)
-    }
-
-    /// Reads the text of a dynamic configuration, as election messages of ZooKeeper 3.5 and later hold it.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
-    pub fn parse_dynamic(text: &str) -> Result<Self, ConfigError> {
-        zoo_cfg::parse_dynamic(text).map_err(of_zoo)
-    }
-
-    /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names if it has no `server.N` lines itself.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let mut file = Self::parse(&read(path.as_ref())?)?;
-        let Some(dynamic) = file
-            .dynamic_config_file
-            .clone()
-            .filter(|_| file.servers.is_empty())
-        else {
-            return Ok(file);
-        };
-        // Relative to the working directory, as ZooKeeper takes it; then beside the file, where people put it.
-        let beside = path
-            .as_ref()
-            .parent()
-            .unwrap_or_else(|| Path::new(""))
-            .join(&dynamic);
-        let text = read(Path::new(&dynamic)).or_else(|error| read(&beside).map_err(|_| error))?;
-        let in_dynamic = |error: zoo_cfg::ZooCfgError| ConfigError::ZooCfg {
-            line: 0,
-            why: format!("{dynamic} line {}: {}", error.line, error.why),
-        };
-        let found = zoo_cfg::parse_dynamic(&text).map_err(in_dynamic)?;
-        file.check_addresses(&found.servers).map_err(in_dynamic)?;
-        file.servers = found.servers;
-        file.groups = found.groups;
-        file.weights = found.weights;
-        file.version = found.version;
-        Ok(file)
-    }
-
     /// The configuration of the server `own` among these, as [`Config::from_zoo_cfg`] makes it.
     pub fn builder(&self, own: Sid) -> ConfigBuilder {
         of_zoo_cfg(self, own)
-    }
-}
-
-fn read(path: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|error| ConfigError::ZooCfg {
-        line: 0,
-        why: format!("cannot read {}: {error}", path.display()),
-    })
-}
-
-fn of_zoo(error: zoo_cfg::ZooCfgError) -> ConfigError {
-    ConfigError::ZooCfg {
-        line: error.line,
-        why: error.why,
     }
 }
 

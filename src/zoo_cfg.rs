@@ -1,11 +1,17 @@
 //! A ZooKeeper `zoo.cfg`, or the dynamic configuration file that it names, read from its text.
 //!
-//! Nothing here opens a file, resolves a name, or decides what a key that is not there means.
+//! Only `read` opens files. Nothing here resolves a name, or decides what a key that is not there means.
 //!
-//! The text is a Java properties file, so a backslash escapes and a repeated key replaces. Where ZooKeeper would take a
-//! mistake for a default (`tcpKeepAlive=yes`, `cnxTimeout=5s`, two `server.1`), the line is refused.
+//! The choice of what is taken is written down at [`ZooCfg`].
+
+mod properties;
+mod read;
+mod server_line;
 
 use std::{collections::BTreeMap, time::Duration};
+
+use properties::{Property, properties};
+use server_line::pieces;
 
 use crate::proto::{Address, Sid};
 
@@ -25,6 +31,38 @@ use crate::proto::{Address, Sid};
 /// let config = cfg.builder(Sid(1)).build()?;
 /// # Ok::<(), quorum_cnx::ConfigError>(())
 /// ```
+///
+/// # What is taken
+///
+/// A file is read as ZooKeeper 3.8 and 3.9 read it (`java.util.Properties`, then `QuorumPeerConfig`), so that both see the
+/// same servers in it. What they take for something that nobody meant is refused here, with its line.
+///
+/// | In the file | ZooKeeper | Here |
+/// |---|---|---|
+/// | any bytes | ISO-8859-1 | the same; [`parse`](Self::parse) takes characters instead |
+/// | a key twice | the last one counts | the same, but not for `server.N` |
+/// | `host:2888:3888:`, colons, bars and semicolons at the end | overlooked | the same |
+/// | `[zk1]:2888:3888`, `[10.0.0.1]:2888:3888` | the host in the brackets | the same |
+/// | port `+2888` or `02888` | 2888 | the same |
+/// | client address `;0` or `;:2181` | none; any host | the same |
+/// | blanks behind the last port of a server, between or behind the servers of a group | refused | refused |
+/// | other keys that begin with `group` or `weight` | refused | refused |
+/// | `server`, `group`, `weight` lines beside `dynamicConfigFile` | refused | refused |
+/// | `version` inside a dynamic file; it is in the file's name | refused | refused |
+/// | `zookeeper.cnxTimeout` and the like | ignored | ignored |
+/// | `server.N` twice, also as `server.1` and `server.01` | one of them counts | refused |
+/// | two lines for one group or weight, a group without servers | both count, or nobody is elected | refused |
+/// | a negative id or weight | taken | refused |
+/// | an empty host | this machine | refused |
+/// | a host with a blank, `$`, `/` and the like; `256.1.1.1`, `10.0.1`, `010.0.0.1` | a name, or a guess | refused, see [`Address`] |
+/// | port 0 of a server | taken | refused |
+/// | no address at all, `server.1=\|` | a server without an address | refused |
+/// | `cnxTimeout=5s`, `tcpKeepAlive=yes` and other values that do not fit their key | the default, in silence | refused |
+/// | numbers with a leading 0 for keys that Java reads with `Integer.getInteger` | octal | refused |
+/// | a byte order mark in front of a key | a part of the key | refused |
+/// | `sslQuorum`, `quorum.auth.enableSasl`, `quorum.auth.learnerRequireSasl`, `quorum.auth.serverRequireSasl` set to true | TLS, SASL | refused: not spoken here |
+/// | `;client;secureClient` | since 3.10 | taken |
+/// | keys that are none of a connection manager (`clientPort`, `dataDir`) | checked | not looked at |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ZooCfg {
@@ -34,7 +72,8 @@ pub struct ZooCfg {
     pub groups: BTreeMap<i64, Vec<Sid>>,
     /// The `weight.N` lines of a hierarchical quorum. None is negative.
     pub weights: BTreeMap<Sid, i64>,
-    /// The `version` of a dynamic configuration, hexadecimal in its text; 0 without one.
+    /// The version of the configuration: of a dynamic file the hexadecimal end of its name (`zoo.cfg.dynamic.100000003`),
+    /// elsewhere the value of `version`. 0 without one.
     pub version: i64,
     /// `tickTime`.
     pub tick_time: Option<Duration>,
@@ -49,7 +88,16 @@ pub struct ZooCfg {
     pub(crate) quorum_cnxn_timeout: Option<Duration>,
     pub(crate) quorum_listen_on_all_ips: bool,
     pub(crate) multi_address_enabled: bool,
-    pub(crate) dynamic_config_file: Option<String>,
+    pub(crate) dynamic_config_file: Option<DynamicFile>,
+}
+
+/// The file that `dynamicConfigFile` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DynamicFile {
+    /// Where it is named.
+    pub(crate) line: usize,
+    /// Its name, which is not empty.
+    pub(crate) name: String,
 }
 
 /// A `server.N` line. It has at least one address, and as many for the quorum as for the election.
@@ -81,37 +129,141 @@ pub(crate) struct ZooCfgError {
 
 /// Reads a `zoo.cfg`. Keys that do not concern this crate are ignored.
 pub(crate) fn parse(text: &str) -> Result<ZooCfg, ZooCfgError> {
-    let mut cfg = ZooCfg::default();
-    for property in properties(text)? {
-        match property.key.strip_prefix("server.") {
-            Some(id) => cfg.servers.push(property.server(id)?),
-            None if cfg.take_weighing(&property)? => {}
-            None => cfg.take(&property)?,
+    let properties = properties(text)?;
+    let mut draft = Draft::default();
+    let is_dynamic = |property: &&Property| property.key == DYNAMIC_CONFIG_FILE;
+    let dynamic = properties.iter().find(is_dynamic);
+    for property in &properties {
+        match dynamic {
+            Some(dynamic) if is_of_ensemble(&property.key) => {
+                return Err(property.bad(format!(
+                    "must be in the file that {DYNAMIC_CONFIG_FILE} (line {}) names, not beside it",
+                    dynamic.line
+                )));
+            }
+            None if is_of_ensemble(&property.key) => draft.take_of_ensemble(property)?,
+            None if property.key == VERSION => draft.cfg.version = version(property)?,
+            _ => draft.cfg.take(property)?,
         }
     }
-    refuse_duplicates(&cfg.servers)?;
     // Last, since the key that allows several addresses may stand anywhere.
-    cfg.check_addresses(&cfg.servers)?;
-    Ok(cfg)
+    draft.cfg.check_addresses(&draft.cfg.servers)?;
+    Ok(draft.cfg)
 }
 
-/// Reads a dynamic configuration, of a file or of a peer, in which ZooKeeper tolerates no other keys than these. Whether a
-/// server may have several addresses is up to the `zoo.cfg`: see [`ZooCfg::check_addresses`].
-pub(crate) fn parse_dynamic(text: &str) -> Result<ZooCfg, ZooCfgError> {
-    let mut cfg = ZooCfg::default();
-    for property in properties(text)? {
-        if let Some(id) = property.key.strip_prefix("server.") {
-            cfg.servers.push(property.server(id)?);
-        } else if property.key == "version" {
-            cfg.version = i64::from_str_radix(&property.value, 16).map_err(|_| {
-                property.bad(format!("{:?} is not a hexadecimal number", property.value))
-            })?;
-        } else if !cfg.take_weighing(&property)? {
-            return Err(property.bad("does not belong in a dynamic configuration"));
+/// Where a dynamic configuration comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A file, which has its version in its name and not in its text.
+    File,
+    /// An election message, which has its version in its text.
+    Message,
+}
+
+/// Reads a dynamic configuration, in which ZooKeeper tolerates no other keys than these. Whether a server may have several
+/// addresses is up to the `zoo.cfg`: see [`ZooCfg::check_addresses`].
+pub(crate) fn parse_dynamic(text: &str, origin: Origin) -> Result<ZooCfg, ZooCfgError> {
+    let mut draft = Draft::default();
+    for property in &properties(text)? {
+        match property.key.as_str() {
+            key if is_of_ensemble(key) => draft.take_of_ensemble(property)?,
+            VERSION if origin == Origin::Message => draft.cfg.version = version(property)?,
+            VERSION => {
+                return Err(property.bad(
+                    "does not belong in a dynamic file, which has its version at the end of its name",
+                ));
+            }
+            _ => return Err(property.bad("does not belong in a dynamic configuration")),
         }
     }
-    refuse_duplicates(&cfg.servers)?;
-    Ok(cfg)
+    Ok(draft.cfg)
+}
+
+const DYNAMIC_CONFIG_FILE: &str = "dynamicConfigFile";
+const VERSION: &str = "version";
+
+/// Whether a key belongs in the dynamic configuration, if there is one.
+fn is_of_ensemble(key: &str) -> bool {
+    ["server.", "group", "weight"]
+        .iter()
+        .any(|beginning| key.starts_with(beginning))
+}
+
+fn version(property: &Property) -> Result<i64, ZooCfgError> {
+    i64::from_str_radix(&property.raw, 16)
+        .map_err(|_| property.bad(format!("{:?} is not a hexadecimal number", property.raw)))
+}
+
+/// What has been read so far, and in which line each server, group and weight.
+#[derive(Default)]
+struct Draft {
+    cfg: ZooCfg,
+    servers: BTreeMap<Sid, usize>,
+    groups: BTreeMap<i64, usize>,
+    weights: BTreeMap<Sid, usize>,
+}
+
+impl Draft {
+    /// Takes a `server`, `group` or `weight` line.
+    fn take_of_ensemble(&mut self, property: &Property) -> Result<(), ZooCfgError> {
+        let key = property.key.as_str();
+        if property.padded_key {
+            return Err(property.bad("there are blanks around the key"));
+        }
+        if let Some(id) = key.strip_prefix("server.") {
+            let sid = property.id(id)?;
+            if let Some(first) = self.servers.insert(sid, property.line) {
+                let why = format!("server {sid} is in line {first} already");
+                return Err(property.bad(why));
+            }
+            self.cfg.servers.push(server_line::server(property, sid)?);
+        } else if let Some(id) = key.strip_prefix("group.") {
+            self.take_group(property, property.id(id)?.0)?;
+        } else if let Some(id) = key.strip_prefix("weight.") {
+            let sid = property.id(id)?;
+            let raw = &property.raw;
+            let weight = raw.parse::<i64>().map_err(|_| {
+                property.bad(format!(
+                    "{raw:?} is not a whole number of at most {}",
+                    i64::MAX
+                ))
+            })?;
+            if weight < 0 {
+                return Err(property.bad(format!("{weight} is less than 0")));
+            }
+            if let Some(first) = self.weights.insert(sid, property.line) {
+                let why = format!("the weight of server {sid} is in line {first} already");
+                return Err(property.bad(why));
+            }
+            self.cfg.weights.insert(sid, weight);
+        } else {
+            return Err(property.bad(
+                "ZooKeeper takes each key that begins like this for a group or a weight, write group.N or weight.N",
+            ));
+        }
+        Ok(())
+    }
+
+    fn take_group(&mut self, property: &Property, group: i64) -> Result<(), ZooCfgError> {
+        let members = pieces(&property.raw, ':').into_iter();
+        let members = members.map(|sid| property.id(sid));
+        let members = members.collect::<Result<Vec<Sid>, _>>()?;
+        if members.is_empty() {
+            return Err(property.bad("there is no server in it"));
+        }
+        if let Some(first) = self.groups.insert(group, property.line) {
+            let why = format!("group {group} is in line {first} already");
+            return Err(property.bad(why));
+        }
+        for (at, sid) in members.iter().enumerate() {
+            let mut others = self.cfg.groups.values();
+            if members[..at].contains(sid) || others.any(|group| group.contains(sid)) {
+                return Err(property.bad(format!("server {sid} is in a group already")));
+            }
+        }
+        self.cfg.groups.insert(group, members);
+        Ok(())
+    }
 }
 
 impl ZooCfg {
@@ -130,95 +282,61 @@ impl ZooCfg {
         }
     }
 
-    /// Takes a key of a hierarchical quorum, if it is one.
-    fn take_weighing(&mut self, property: &Property) -> Result<bool, ZooCfgError> {
-        if let Some(id) = property.key.strip_prefix("group.") {
-            let group = property.id(id)?.0;
-            let members = property.value.split(':').map(|sid| property.id(sid));
-            let members = members.collect::<Result<Vec<Sid>, _>>()?;
-            let others = || self.groups.iter().filter(|(other, _)| **other != group);
-            for (at, sid) in members.iter().enumerate() {
-                if members[..at].contains(sid) || others().any(|(_, all)| all.contains(sid)) {
-                    return Err(property.bad(format!("server {sid} is in a group already")));
-                }
-            }
-            self.groups.insert(group, members);
-        } else if let Some(id) = property.key.strip_prefix("weight.") {
-            let weight = i64::from(property.number()?);
-            if weight < 0 {
-                return Err(property.bad(format!("{weight} is less than 0")));
-            }
-            self.weights.insert(property.id(id)?, weight);
-        } else {
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
     fn take(&mut self, property: &Property) -> Result<(), ZooCfgError> {
-        let key = property.key.as_str();
-        // What ZooKeeper reads as a system property can be spelled like one; the other keys cannot.
-        match key.strip_prefix("zookeeper.").unwrap_or(key) {
+        match property.key.as_str() {
             "cnxTimeout" => self.cnx_timeout = Some(property.millis()?),
-            "electionPortBindRetry" => {
-                self.election_port_bind_retry = u32::try_from(property.number()?).ok();
+            DYNAMIC_CONFIG_FILE => {
+                let (line, name) = (property.line, property.value().to_owned());
+                if name.is_empty() {
+                    return Err(property.bad("it names no file"));
+                }
+                self.dynamic_config_file = Some(DynamicFile { line, name });
             }
+            "electionPortBindRetry" => {
+                self.election_port_bind_retry = u32::try_from(property.integer()?).ok();
+            }
+            // What is made of it is up to the user; a slip of the pen is named.
+            "initLimit" => self.init_limit = Some(property.count()?),
             "multiAddress.enabled" => self.multi_address_enabled = property.flag()?,
+            // Says what a port takes besides TLS, which changes nothing here.
+            "portUnification" => drop(property.flag()?),
             "quorumCnxnTimeoutMs" => {
-                self.quorum_cnxn_timeout = match property.number()? {
+                self.quorum_cnxn_timeout = match property.integer()? {
                     ..=0 => None,
                     _ => Some(property.millis()?),
                 };
             }
-            // Always on.
-            "tcpKeepAlive" => {
-                property.flag()?;
+            "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = property.flag()?,
+            "sslQuorum" if property.flag()? => {
+                return Err(property.bad(
+                    "the servers speak TLS to each other, which this one does not; votes would go out in the clear",
+                ));
             }
-            _ => match key {
-                "dynamicConfigFile" => self.dynamic_config_file = property.text(),
-                // Bounds nothing here, but a slip of the pen is named.
-                "initLimit" => self.init_limit = Some(property.count()?),
-                "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = property.flag()?,
-                "syncLimit" => self.sync_limit = Some(property.count()?),
-                "tickTime" => self.tick_time = Some(property.millis()?),
-                _ => {}
-            },
+            // A server with SASL enabled, even if it does not demand it, waits behind each initial message for the first
+            // bytes of an authentication.
+            "quorum.auth.enableSasl"
+            | "quorum.auth.learnerRequireSasl"
+            | "quorum.auth.serverRequireSasl"
+                if property.flag()? =>
+            {
+                return Err(property.bad(
+                    "the servers authenticate each other with SASL, which this one does not speak",
+                ));
+            }
+            "syncLimit" => self.sync_limit = Some(property.count()?),
+            // Always on.
+            "tcpKeepAlive" => drop(property.flag()?),
+            "tickTime" => self.tick_time = Some(property.millis()?),
+            _ => {}
         }
         Ok(())
     }
 }
 
-fn refuse_duplicates(servers: &[ZooServer]) -> Result<(), ZooCfgError> {
-    let mut lines = BTreeMap::new();
-    for server in servers {
-        if let Some(first) = lines.insert(server.sid, server.line) {
-            return Err(ZooCfgError {
-                line: server.line,
-                why: format!("server.{} is in line {first} already", server.sid),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// A key and its value, unescaped and trimmed.
-struct Property {
-    line: usize,
-    key: String,
-    value: String,
-}
-
 impl Property {
-    fn bad(&self, why: impl AsRef<str>) -> ZooCfgError {
-        ZooCfgError {
-            line: self.line,
-            why: format!("{}: {}", self.key, why.as_ref()),
-        }
-    }
-
     /// A whole number as Java's `int` holds it, so that what is taken here is taken there.
     fn number(&self) -> Result<i32, ZooCfgError> {
-        let value = &self.value;
+        let value = self.value();
         value.parse().map_err(|_| {
             self.bad(format!(
                 "{value:?} is not a whole number of at most {}",
@@ -227,10 +345,23 @@ impl Property {
         })
     }
 
+    /// A number that Java reads with `Integer.getInteger`, for which a leading zero makes it octal.
+    fn integer(&self) -> Result<i32, ZooCfgError> {
+        let digits = self.value().trim_start_matches(['+', '-']);
+        if digits.len() > 1 && digits.starts_with('0') {
+            let why = format!(
+                "{:?} begins with 0, which makes it octal in Java",
+                self.value()
+            );
+            return Err(self.bad(why));
+        }
+        self.number()
+    }
+
     fn count(&self) -> Result<u32, ZooCfgError> {
         match u32::try_from(self.number()?) {
             Ok(count) if count > 0 => Ok(count),
-            _ => Err(self.bad(format!("{} is less than 1", self.value))),
+            _ => Err(self.bad(format!("{} is less than 1", self.value()))),
         }
     }
 
@@ -239,227 +370,22 @@ impl Property {
     }
 
     fn flag(&self) -> Result<bool, ZooCfgError> {
-        match self.value.to_ascii_lowercase().as_str() {
+        match self.value().to_ascii_lowercase().as_str() {
             "true" => Ok(true),
             "false" => Ok(false),
-            _ => Err(self.bad(format!("{:?} is neither true nor false", self.value))),
+            _ => Err(self.bad(format!("{:?} is neither true nor false", self.value()))),
         }
-    }
-
-    fn text(&self) -> Option<String> {
-        (!self.value.is_empty()).then(|| self.value.clone())
     }
 
     fn id(&self, text: &str) -> Result<Sid, ZooCfgError> {
-        match text.trim().parse() {
+        match text.parse() {
             Ok(sid) if (0..i64::MAX).contains(&sid) => Ok(Sid(sid)),
             _ => {
                 let max = i64::MAX - 1;
-                Err(self.bad(format!("the id is not a number from 0 to {max}")))
+                Err(self.bad(format!("{text:?} is not an id, a number from 0 to {max}")))
             }
         }
     }
-
-    /// The value as `address[|address...][;client[;secure client]]`.
-    fn server(&self, id: &str) -> Result<ZooServer, ZooCfgError> {
-        let sid = self.id(id)?;
-        let (mut quorum, mut election, mut observer) = (Vec::new(), Vec::new(), None);
-        let (addresses, clients) = match self.value.split_once(';') {
-            Some((addresses, clients)) => (addresses, Some(clients)),
-            None => (self.value.as_str(), None),
-        };
-        for address in addresses.split('|') {
-            let place = self.place(address)?;
-            if place.observer.is_some() {
-                if observer.is_some() && observer != place.observer {
-                    return Err(self.bad("its addresses have different roles"));
-                }
-                observer = place.observer;
-            }
-            quorum.push(place.quorum);
-            election.push(place.election);
-        }
-        if let Some(clients) = clients {
-            self.check_clients(clients)?;
-        }
-        Ok(ZooServer {
-            sid,
-            line: self.line,
-            quorum,
-            election,
-            observer: observer == Some(true),
-            client: clients.map(str::to_owned),
-        })
-    }
-
-    /// One `host:quorumPort:electionPort[:role]`.
-    fn place(&self, text: &str) -> Result<Place, ZooCfgError> {
-        if text.is_empty() {
-            return Err(self.bad("an address is missing, write host:quorumPort:electionPort"));
-        }
-        // The host ends with its bracket, or else before the first colon.
-        let end = match text.strip_prefix('[') {
-            Some(_) => text.find(']').map(|bracket| bracket + 1),
-            None => text.find(':'),
-        };
-        let (host, ports) = text.split_at(end.unwrap_or(text.len()));
-        let ports: Vec<&str> = ports.split(':').collect();
-        let (quorum, election, role) = match ports[..] {
-            ["", quorum, election] => (quorum, election, None),
-            ["", quorum, election, role] => (quorum, election, Some(role)),
-            [_] => return Err(self.bad(format!("no ports behind {host:?}"))),
-            ["", _] => {
-                return Err(self.bad(format!(
-                    "no election port in {text:?}, write host:quorumPort:electionPort"
-                )));
-            }
-            _ => {
-                return Err(self.bad(format!(
-                    "{text:?} is not host:quorumPort:electionPort, with an IPv6 literal in brackets"
-                )));
-            }
-        };
-        let observer = match role.map(|role| role.trim().to_ascii_lowercase()).as_deref() {
-            None => None,
-            Some("participant") => Some(false),
-            Some("observer") => Some(true),
-            Some(role) => {
-                return Err(self.bad(format!("role {role:?} is neither participant nor observer")));
-            }
-        };
-        let place = Place {
-            quorum: self.address("quorum", host, quorum)?,
-            election: self.address("election", host, election)?,
-            observer,
-        };
-        if place.quorum == place.election {
-            let port = place.quorum.port();
-            return Err(self.bad(format!("port {port} is both quorum and election port")));
-        }
-        Ok(place)
-    }
-
-    fn address(&self, what: &str, host: &str, port: &str) -> Result<Address, ZooCfgError> {
-        let text = format!("{host}:{port}");
-        match text.parse::<Address>() {
-            Ok(address) if address.port() > 0 => Ok(address),
-            Ok(_) => Err(self.bad(format!("{what} address {text:?}: the port is 0"))),
-            Err(why) => Err(self.bad(format!("{what} address {text:?}: {why}"))),
-        }
-    }
-
-    /// Client addresses do not concern this crate, but a mistake in them may be one in what comes before.
-    fn check_clients(&self, text: &str) -> Result<(), ZooCfgError> {
-        let clients: Vec<&str> = text.split(';').collect();
-        if clients.len() > 2 {
-            return Err(self.bad("more than two client addresses"));
-        }
-        for client in clients.into_iter().filter(|client| !client.is_empty()) {
-            match client.rsplit_once(':') {
-                Some((host, port)) => self.address("client", host, port)?,
-                None => self.address("client", "0.0.0.0", client)?,
-            };
-        }
-        Ok(())
-    }
-}
-
-struct Place {
-    quorum: Address,
-    election: Address,
-    /// What the role says, if there is one.
-    observer: Option<bool>,
-}
-
-/// White space of a properties file; a non-breaking space, say, is none.
-const BLANK: [char; 3] = [' ', '\t', '\u{c}'];
-
-/// The grammar of `java.util.Properties`.
-fn properties(text: &str) -> Result<Vec<Property>, ZooCfgError> {
-    // Some editors put a byte order mark in front, which is no part of the first key.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let text = text.replace("\r\n", "\n");
-    let mut lines = (1..).zip(text.split(['\n', '\r']));
-    let mut properties = Vec::new();
-    while let Some((line, first)) = lines.next() {
-        let first = first.trim_start_matches(BLANK);
-        if first.is_empty() || first.starts_with(['#', '!']) {
-            continue;
-        }
-        let mut whole = first.to_owned();
-        while is_continued(&whole) {
-            whole.pop();
-            let next = lines.next().map_or("", |(_, next)| next);
-            whole.push_str(next.trim_start_matches(BLANK));
-        }
-        if whole.is_empty() {
-            continue;
-        }
-        let (key, value) = split(&whole);
-        let unescaped = |text| {
-            unescape(text).ok_or_else(|| ZooCfgError {
-                line,
-                why: "\\u is not followed by the four hexadecimal digits of a character; write \
-                      \\\\ for a backslash"
-                    .into(),
-            })
-        };
-        properties.push(Property {
-            line,
-            key: unescaped(key)?.trim().to_owned(),
-            value: unescaped(value)?.trim().to_owned(),
-        });
-    }
-    Ok(properties)
-}
-
-/// Whether a line ends with a backslash that is not itself escaped.
-fn is_continued(line: &str) -> bool {
-    let backslashes = line.bytes().rev().take_while(|byte| *byte == b'\\');
-    backslashes.count() % 2 == 1
-}
-
-/// A key ends before the first unescaped separator, which is `=`, `:` or white space, or both.
-fn split(line: &str) -> (&str, &str) {
-    let mut escaped = false;
-    let ends_key = |character: char| {
-        let ends = !escaped && (matches!(character, '=' | ':') || BLANK.contains(&character));
-        escaped = !escaped && character == '\\';
-        ends
-    };
-    let (key, rest) = line.split_at(line.find(ends_key).unwrap_or(line.len()));
-    let rest = rest.trim_start_matches(BLANK);
-    let value = rest.strip_prefix(['=', ':']).unwrap_or(rest);
-    (key, value.trim_start_matches(BLANK))
-}
-
-fn unescape(text: &str) -> Option<String> {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text.chars();
-    while let Some(character) = rest.next() {
-        if character != '\\' {
-            plain.push(character);
-            continue;
-        }
-        match rest.next() {
-            Some('t') => plain.push('\t'),
-            Some('n') => plain.push('\n'),
-            Some('r') => plain.push('\r'),
-            Some('f') => plain.push('\u{c}'),
-            Some('u') => {
-                let (digits, after) = rest.as_str().split_at_checked(4)?;
-                // `from_str_radix` alone would take a sign.
-                if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                    return None;
-                }
-                plain.push(char::from_u32(u32::from_str_radix(digits, 16).ok()?)?);
-                rest = after.chars();
-            }
-            Some(other) => plain.push(other),
-            None => {}
-        }
-    }
-    Some(plain)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -487,19 +413,6 @@ mod tests {
         error.why
     }
 
-    /// Key and value of every property, with its line.
-    fn pairs(text: &str) -> Vec<(usize, String, String)> {
-        let of = |property: Property| (property.line, property.key, property.value);
-        properties(text).unwrap().into_iter().map(of).collect()
-    }
-
-    fn pair(line: &str) -> (String, String) {
-        let [(_, key, value)] = &pairs(line)[..] else {
-            panic!("{line:?} is one property")
-        };
-        (key.clone(), value.clone())
-    }
-
     #[test]
     fn a_file_as_people_write_it_is_understood() {
         let text = "\
@@ -518,7 +431,7 @@ server.1=zk1.example.com:2888:3888
 server.2=zk2.example.com:2888:3888:participant;2181
 server.3=[2001:db8::3]:2888:3888:observer;[::]:2181
 cnxTimeout=3000
-zookeeper.tcpKeepAlive=TRUE
+tcpKeepAlive=TRUE
 electionPortBindRetry=0
 quorumCnxnTimeoutMs=7000
 quorumListenOnAllIPs=true
@@ -567,64 +480,8 @@ quorumListenOnAllIPs=true
     }
 
     #[test]
-    fn keys_and_values_are_separated_as_in_java() {
-        for line in [
-            "key=a b=c",
-            "key:a b=c",
-            "key a b=c",
-            "\t key \t=\x0c a b=c  ",
-            "key = a b=c",
-            "key: a b=c",
-            "k\\ey=a\\ b\\=c",
-            "\\u006bey=\\u0061 b\\u003dc",
-            "\u{feff}key=a b=c",
-        ] {
-            assert_eq!(pair(line), ("key".into(), "a b=c".into()), "{line:?}");
-        }
-        assert_eq!(pair("a\\=b=c"), ("a=b".into(), "c".into()));
-        assert_eq!(pair("a\\:b\\ c:d"), ("a:b c".into(), "d".into()));
-        assert_eq!(pair("key"), ("key".into(), String::new()));
-        assert_eq!(pair("key==b"), ("key".into(), "=b".into()));
-        assert_eq!(
-            pair("d=C:\\\\zk\\\\data"),
-            ("d".into(), "C:\\zk\\data".into())
-        );
-        assert_eq!(pair("d=a\\tb\\\\tc"), ("d".into(), "a\tb\\tc".into()));
-    }
-
-    #[test]
-    fn lines_are_continued_by_an_odd_number_of_backslashes() {
-        let text = "a=1,\\\n   2,\\\r\n\t# 3\nb=x\\\\\nc=y\\\\\\\nz\r\n!d\\\ne=\\\n\nf=7\rg=8\\";
-        let expected = [
-            (1, "a", "1,2,# 3"),
-            (4, "b", "x\\"),
-            (5, "c", "y\\z"),
-            (8, "e", ""),
-            (10, "f", "7"),
-            (11, "g", "8"),
-        ];
-        let expected = expected.map(|(line, key, value)| (line, key.into(), value.into()));
-        assert_eq!(pairs(text), expected);
-        let error = parse("\n\nserver.1=\\\n  zk1:\\\n  2888\n").unwrap_err();
-        assert_eq!(error.line, 3);
-    }
-
-    #[test]
-    fn a_broken_escape_is_an_error_wherever_it_stands() {
-        for line in [
-            "x=\\u12",
-            "x=\\u+123",
-            "x=\\u12\u{20ac}",
-            "x=\\ud800",
-            "C\\users=1",
-        ] {
-            assert!(why(line).contains("hexadecimal"), "{line}");
-        }
-    }
-
-    #[test]
     fn the_last_of_several_equal_keys_wins() {
-        let cfg = parse("tickTime=1\ncnxTimeout=2\nzookeeper.cnxTimeout=3\ntickTime=4").unwrap();
+        let cfg = parse("tickTime=1\ncnxTimeout=2\ncnxTimeout=3\ntickTime=4").unwrap();
         assert_eq!(cfg.tick_time, Some(Duration::from_millis(4)));
         assert_eq!(cfg.cnx_timeout, Some(Duration::from_millis(3)));
         let cfg = parse("quorumCnxnTimeoutMs=9\nquorumCnxnTimeoutMs=-1").unwrap();
@@ -632,21 +489,8 @@ quorumListenOnAllIPs=true
     }
 
     #[test]
-    fn only_system_properties_have_two_spellings() {
-        let text = "zookeeper.multiAddress.enabled=true\nzookeeper.electionPortBindRetry=7\n\
-                    zookeeper.quorumCnxnTimeoutMs=8\nzookeeper.tickTime=x\nzookeeper.dataDir=y";
-        let expected = ZooCfg {
-            multi_address_enabled: true,
-            election_port_bind_retry: Some(7),
-            quorum_cnxn_timeout: Some(Duration::from_millis(8)),
-            ..ZooCfg::default()
-        };
-        assert_eq!(parse(text), Ok(expected));
-    }
-
-    #[test]
     fn numbers_that_zookeeper_takes_for_nothing_are_nothing() {
-        let text = "electionPortBindRetry=-1\nquorumCnxnTimeoutMs=0\ndynamicConfigFile=";
+        let text = "electionPortBindRetry=-1\nquorumCnxnTimeoutMs=0";
         assert_eq!(parse(text), Ok(ZooCfg::default()));
     }
 
@@ -666,10 +510,11 @@ quorumListenOnAllIPs=true
             ("syncLimit=-5", "syncLimit: -5 is less than 1"),
             ("initLimit=1.5", "not a whole number"),
             ("cnxTimeout=0", "cnxTimeout: 0 is less than 1"),
-            (
-                "zookeeper.cnxTimeout=x",
-                "zookeeper.cnxTimeout: \"x\" is not",
-            ),
+            ("electionPortBindRetry=010", "makes it octal in Java"),
+            ("quorumCnxnTimeoutMs=-01", "makes it octal in Java"),
+            ("dynamicConfigFile= ", "dynamicConfigFile: it names no file"),
+            ("portUnification=maybe", "neither true nor false"),
+            ("version=", "version: \"\" is not a hexadecimal number"),
             ("electionPortBindRetry=many", "not a whole number"),
             ("quorumCnxnTimeoutMs=-", "not a whole number"),
             (
@@ -733,20 +578,20 @@ quorumListenOnAllIPs=true
         for (line, expected) in [
             (
                 "server.x=a:1:2",
-                "server.x: the id is not a number from 0 to 9223372036854775806",
+                "server.x: \"x\" is not an id, a number from 0 to 9223372036854775806",
             ),
-            ("server.=a:1:2", "the id is not a number"),
-            ("server.-1=a:1:2", "the id is not a number"),
-            ("server.9223372036854775807=a:1:2", "the id is not a number"),
-            ("server.9223372036854775808=a:1:2", "the id is not a number"),
+            ("server.=a:1:2", "is not an id"),
+            ("server.-1=a:1:2", "is not an id"),
+            ("server.9223372036854775807=a:1:2", "is not an id"),
+            ("server.9223372036854775808=a:1:2", "is not an id"),
             (
                 "server.1=",
                 "server.1: an address is missing, write host:quorumPort:electionPort",
             ),
             ("server.1=;2181", "an address is missing"),
-            ("server.1=a", "no ports behind \"a\""),
-            ("server.1=[::1]", "no ports behind \"[::1]\""),
-            ("server.1=[::1:1:2", "no ports behind"),
+            ("server.1=a", "no ports in \"a\", write host:"),
+            ("server.1=[::1]", "no ports in \"[::1]\""),
+            ("server.1=[::1:1:2", "no ']' closes the '['"),
             (
                 "server.1=a:1",
                 "server.1: no election port in \"a:1\", write host:",
@@ -761,8 +606,8 @@ quorumListenOnAllIPs=true
                 "server.1=fe80::1:2888:3888",
                 "with an IPv6 literal in brackets",
             ),
-            ("server.1=[::1]x:1:2", "is not host:quorumPort:electionPort"),
-            ("server.1=[zk1]:1:2", "not an IPv6 literal"),
+            ("server.1=[::1]x:1:2", "no colon behind the ']'"),
+            ("server.1=[::g]:1:2", "not an IPv6 literal"),
             (
                 "server.1=a b:1:2",
                 "quorum address \"a b:1\": the host contains ' '",
@@ -776,12 +621,18 @@ quorumListenOnAllIPs=true
                 "election address \"a:65536\": the port is not a number from 0 to 65535",
             ),
             ("server.1=a:1:-2", "the port is not a number"),
-            ("server.1=a:1:+2", "the port is not a number"),
-            ("server.1=a:0:2", "quorum address \"a:0\": the port is 0"),
+            ("server.1=a:1:++2", "the port is not a number"),
             (
-                "server.1=a:1:",
-                "election address \"a:\": the port is missing",
+                "server.1=a:1:2 ",
+                "election address \"a:2 \": the port is not",
             ),
+            ("server.1=a:0:2", "quorum address \"a:0\": the port is 0"),
+            ("server.1=a:1:", "no election port in \"a:1:\""),
+            (
+                "server.1=a::1",
+                "quorum address \"a:\": the port is missing",
+            ),
+            ("server.1=256.1.1.1:1:2", "not an IPv4 literal"),
             (
                 "server.1=a:7:7",
                 "server.1: port 7 is both quorum and election port",
@@ -790,12 +641,13 @@ quorumListenOnAllIPs=true
                 "server.1=a:1:2:leader",
                 "role \"leader\" is neither participant nor observer",
             ),
-            ("server.1=a:1:2:", "role \"\" is neither"),
+            ("server.1=a:1:2: :", "role \"\" is neither"),
             (
                 "server.1=a:1:2:observer:3",
                 "is not host:quorumPort:electionPort",
             ),
-            ("server.1=a:1:2|", "an address is missing"),
+            ("server.1=|;1", "an address is missing"),
+            ("server.1=a:1:2||b:1:2", "an address is missing"),
             (
                 "server.1=a:1:2:observer|b:1:2:participant",
                 "its addresses have different roles",
@@ -811,7 +663,7 @@ quorumListenOnAllIPs=true
             ("server.1=a:1:2;1;2;3", "more than two client addresses"),
             (
                 "server.1=a:1:2\nserver.2=b:1:2\nserver.01=c:1:2",
-                "server.1 is in line 1 already",
+                "server.01: server 1 is in line 1 already",
             ),
         ] {
             let why = why(line);
@@ -829,17 +681,21 @@ quorumListenOnAllIPs=true
             weights,
             version,
             ..
-        } = parse_dynamic(text).unwrap();
+        } = parse_dynamic(text, Origin::Message).unwrap();
         let sids: Vec<Sid> = servers.iter().map(|server| server.sid).collect();
         assert_eq!(sids, [Sid(1), Sid(2)]);
         assert_eq!(groups, [(1, vec![Sid(1), Sid(2)])].into());
         assert_eq!(weights, [(Sid(1), 1)].into());
         assert_eq!(version, 0x1_0000_0003);
-        assert_eq!(parse_dynamic("# none\n\\\n"), Ok(ZooCfg::default()));
+        assert_eq!(
+            parse_dynamic("# none\n\\\n", Origin::File),
+            Ok(ZooCfg::default())
+        );
 
         let mut cfg = parse("dynamicConfigFile=/etc/zk/zoo.cfg.dynamic").unwrap();
-        let file = cfg.dynamic_config_file.as_deref();
-        assert_eq!(file, Some("/etc/zk/zoo.cfg.dynamic"));
+        let file = cfg.dynamic_config_file.clone();
+        let (line, name) = (1, "/etc/zk/zoo.cfg.dynamic".into());
+        assert_eq!(file, Some(DynamicFile { line, name }));
         assert_eq!(cfg.check_addresses(&servers).unwrap_err().line, 3);
         cfg.multi_address_enabled = true;
         assert_eq!(cfg.check_addresses(&servers), Ok(()));
@@ -849,25 +705,31 @@ quorumListenOnAllIPs=true
                 "tickTime=2000",
                 "tickTime: does not belong in a dynamic configuration",
             ),
-            ("server.1=a:1:2", "server.1 is in line 1 already"),
+            ("server.1=a:1:2", "server.1: server 1 is in line 1 already"),
             ("version=zz", "version: \"zz\" is not a hexadecimal number"),
             ("version=", "version: \"\" is not a hexadecimal number"),
         ] {
-            let error = parse_dynamic(&format!("server.1=a:1:2\n{line}")).unwrap_err();
+            let error =
+                parse_dynamic(&format!("server.1=a:1:2\n{line}"), Origin::Message).unwrap_err();
             assert_eq!((error.line, error.why.as_str()), (2, expected));
         }
     }
 
     #[test]
     fn groups_and_weights_are_read_and_mistakes_in_them_named() {
-        let cfg = parse("group.1=1:2:3\ngroup.2 = 4 : 5\nweight.4=0\nweight.5=3").unwrap();
+        let cfg = parse("group.1=1:2:3\ngroup.2 = 4:5:\nweight.4=0\nweight.5=3").unwrap();
         let groups = [(1, vec![1, 2, 3]), (2, vec![4, 5])];
         let groups = groups.map(|(group, sids)| (group, sids.into_iter().map(Sid).collect()));
         assert_eq!(cfg.groups, groups.into());
         assert_eq!(cfg.weights, [(Sid(4), 0), (Sid(5), 3)].into());
         for (line, expected) in [
-            ("group.x=1", "group.x: the id is not a number"),
-            ("group.2=4:", "group.2: the id is not a number"),
+            ("group.x=1", "group.x: \"x\" is not an id"),
+            ("group.2=4:x", "group.2: \"x\" is not an id"),
+            ("group.2=4 :5", "group.2: \"4 \" is not an id"),
+            ("group.2=:", "group.2: there is no server in it"),
+            ("group.01=4", "group.01: group 1 is in line 1 already"),
+            ("groups=4", "write group.N or weight.N"),
+            ("group.2\\ =4", "there are blanks around the key"),
             ("group.2=4:1", "group.2: server 1 is in a group already"),
             ("group.2=4:4", "group.2: server 4 is in a group already"),
             ("weight.4=-1", "weight.4: -1 is less than 0"),
@@ -875,7 +737,7 @@ quorumListenOnAllIPs=true
                 "weight.4=heavy",
                 "weight.4: \"heavy\" is not a whole number",
             ),
-            ("weight.=1", "weight.: the id is not a number"),
+            ("weight.=1", "weight.: \"\" is not an id"),
         ] {
             let why = why(&format!("group.1=1:2\n{line}"));
             assert!(why.contains(expected), "{line}: {why}");
@@ -892,7 +754,12 @@ quorumListenOnAllIPs=true
         ) {
             let text = pieces.concat();
             let lines = text.replace("\r\n", "\n").split(['\n', '\r']).count();
-            for error in [parse(&text).err(), parse_dynamic(&text).err()].into_iter().flatten() {
+            let read = [
+                parse(&text),
+                parse_dynamic(&text, Origin::File),
+                parse_dynamic(&text, Origin::Message),
+            ];
+            for error in read.into_iter().filter_map(Result::err) {
                 prop_assert!((1..=lines).contains(&error.line), "{}", error.why);
             }
         }

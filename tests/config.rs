@@ -1,9 +1,10 @@
 //! Configurations: each one that cannot work is refused before a socket is opened, and says what is wrong with it.
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use quorum_cnx::{
-    Challenge, Config, ConfigBuilder, ConfigError, Dial, Idle, Replace, Sid, Unknown, limits,
+    Challenge, Config, ConfigBuilder, ConfigError, Dial, Idle, Replace, Sid, Unknown, ZooCfg,
+    ZooServer, limits,
 };
 
 fn builder() -> ConfigBuilder {
@@ -236,31 +237,353 @@ fn a_mistake_in_a_zoo_cfg_is_named_with_its_line() {
     }
 }
 
+/// A directory of its own, which goes with the value.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let name = format!("quorum-cnx-config-{}-{name}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The line and the reason of an error of a file.
+#[track_caller]
+fn zoo_cfg_error<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> (usize, String) {
+    match result.expect_err("it cannot be used") {
+        ConfigError::ZooCfg { line, why } => (line, why),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_zoo_cfg_file_may_name_a_file_with_the_servers() {
-    let dir = std::env::temp_dir().join(format!("quorum-cnx-config-{}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
-    let path = dir.join("zoo.cfg");
-    let missing = Config::from_zoo_cfg_file(&path, Sid(1))
-        .unwrap_err()
-        .to_string();
+    let dir = Dir::new("dynamic");
+    let missing = Config::from_zoo_cfg_file(dir.0.join("zoo.cfg"), Sid(1));
+    let missing = missing.unwrap_err().to_string();
     assert!(missing.contains("cannot read"), "{missing}");
 
-    fs::write(&path, "tickTime=1000\ndynamicConfigFile=zoo.dynamic\n").unwrap();
-    fs::write(
-        dir.join("zoo.dynamic"),
-        "server.1=127.0.0.1:2888:3888;2181\nversion=0\n",
-    )
-    .unwrap();
+    let path = dir.write("zoo.cfg", "tickTime=1000\ndynamicConfigFile=zoo.dynamic\n");
+    dir.write("zoo.dynamic", "server.1=127.0.0.1:2888:3888;2181\n");
     let config = Config::from_zoo_cfg_file(&path, Sid(1)).unwrap();
     config.build().unwrap();
 
-    fs::write(dir.join("zoo.dynamic"), "\nserver.1=127.0.0.1\n").unwrap();
-    let error = Config::from_zoo_cfg_file(&path, Sid(1))
-        .unwrap_err()
-        .to_string();
+    dir.write("zoo.dynamic", "\nserver.1=127.0.0.1\n");
+    let (_, error) = zoo_cfg_error(Config::from_zoo_cfg_file(&path, Sid(1)));
     assert!(error.contains("zoo.dynamic line 2"), "{error}");
-    fs::remove_dir_all(&dir).unwrap();
+}
+
+/// `java.util.Properties` reads ISO-8859-1, in which every byte is a character.
+#[test]
+fn a_zoo_cfg_may_hold_any_bytes() {
+    let dir = Dir::new("bytes");
+    let every_byte: Vec<u8> = (0..=u8::MAX)
+        .filter(|byte| !b"\n\r\\".contains(byte))
+        .collect();
+    for (name, comment) in [
+        ("Latin-1", &b"g\xe9r\xe9 \xe0 la main"[..]),
+        ("Windows-1252", b"\x93quoted\x94 \x80"),
+        ("GBK", b"\xd7\xa2\xca\xcd"),
+        ("UTF-8", "\u{6ce8}\u{91ca} \u{1f600}".as_bytes()),
+        ("UTF-8 cut short", b"\xe6\xb3"),
+        ("every byte", &every_byte),
+    ] {
+        let servers = b"server.1=10.0.0.1:2888:3888\nserver.2=10.0.0.2:2888:3888\n";
+        let text = [b"# ", comment, b"\nadmin.note=", comment, b"\n", servers].concat();
+        let fixed = dir.write("static.cfg", &text);
+        let named = dir.write(
+            "named.cfg",
+            [b"# ", comment, b"\ndynamicConfigFile=d.dynamic\n"].concat(),
+        );
+        dir.write("d.dynamic", [b"! ", comment, b"\n", &servers[..]].concat());
+        for path in [&fixed, &named] {
+            let cfg = ZooCfg::read(path).unwrap_or_else(|why| panic!("{name}: {why}"));
+            let hosts: Vec<&str> = cfg
+                .servers
+                .iter()
+                .map(|one| one.election[0].host())
+                .collect();
+            assert_eq!(hosts, ["10.0.0.1", "10.0.0.2"], "{name}");
+        }
+        // A mistake behind such a line is named by its line all the same.
+        let path = dir.write("bad.cfg", [&text[..], b"server.3=10.0.0.3\n"].concat());
+        let (line, why) = zoo_cfg_error(ZooCfg::read(path));
+        assert_eq!((line, why.contains("server.3")), (5, true), "{name}: {why}");
+    }
+    // What ZooKeeper sees of a host is the Latin-1 reading, however it was meant; an escape is the character itself.
+    let path = dir.write(
+        "hosts.cfg",
+        b"server.1=m\xfcller:1:2\nserver.2=m\xc3\xbcller:1:2\nserver.3=m\\u00fcller2:1:2\n",
+    );
+    let cfg = ZooCfg::read(path).unwrap();
+    let hosts: Vec<&str> = cfg
+        .servers
+        .iter()
+        .map(|one| one.election[0].host())
+        .collect();
+    assert_eq!(hosts, ["m\u{fc}ller", "m\u{c3}\u{bc}ller", "m\u{fc}ller2"]);
+}
+
+#[test]
+fn the_version_is_in_the_name_of_the_dynamic_file() {
+    let dir = Dir::new("version");
+    let flat = "server.1=a:1:2\nserver.2=b:1:2\n";
+    let grouped = format!("{flat}group.1=1:2\nweight.1=3\n");
+    for (name, version) in [
+        ("zoo.cfg.dynamic.100000003", 0x1_0000_0003),
+        ("zoo.cfg.dynamic.0", 0),
+        ("zoo.cfg.dynamic.beef", 0xbeef),
+        ("zoo.cfg.dynamic.BEEF", 0xbeef),
+        ("zoo.cfg.dynamic.0000a", 10),
+        ("zoo.cfg.dynamic.+a", 10),
+        ("zoo.cfg.dynamic.7fffffffffffffff", i64::MAX),
+        // No version, so 0.
+        ("zoo.cfg.dynamic", 0),
+        ("zoo.cfg.dynamic.", 0),
+        ("zoo.cfg.dynamic.0x10", 0),
+        ("zoo.cfg.dynamic.8000000000000000", 0),
+        ("dynamic", 0),
+    ] {
+        let path = dir.write("zoo.cfg", format!("dynamicConfigFile={name}\n"));
+        for text in [flat, &grouped] {
+            dir.write(name, text);
+            let cfg = ZooCfg::read(&path).unwrap();
+            assert_eq!((cfg.version, cfg.servers.len()), (version, 2), "{name}");
+        }
+        assert_eq!(ZooCfg::read(&path).unwrap().groups.len(), 1);
+    }
+    let path = dir.write("zoo.cfg", "\ndynamicConfigFile=zoo.dynamic.-5\n");
+    dir.write("zoo.dynamic.-5", flat);
+    let (line, why) = zoo_cfg_error(ZooCfg::read(&path));
+    assert_eq!((line, why.contains("negative")), (2, true), "{why}");
+    // A file has its version in its name only, a message in its text.
+    let path = dir.write("zoo.cfg", "dynamicConfigFile=zoo.dynamic.5\n");
+    dir.write("zoo.dynamic.5", format!("{flat}version=5\n"));
+    let (_, why) = zoo_cfg_error(ZooCfg::read(&path));
+    assert!(why.contains("zoo.dynamic.5 line 3: version"), "{why}");
+    let message = ZooCfg::parse_dynamic(&format!("{flat}version=5"));
+    assert_eq!(message.unwrap().version, 5);
+}
+
+#[test]
+fn servers_beside_a_dynamic_file_are_refused() {
+    let dir = Dir::new("beside");
+    dir.write("zoo.dynamic", "server.1=a:1:2\n");
+    for line in ["server.1=b:1:2", "group.1=1", "weight.1=1"] {
+        for (text, at) in [
+            (format!("dynamicConfigFile=zoo.dynamic\n{line}\n"), 2),
+            (
+                format!("{line}\ntickTime=5\ndynamicConfigFile=zoo.dynamic\n"),
+                1,
+            ),
+            (format!("{line}\ndynamicConfigFile=\n"), 1),
+        ] {
+            let path = dir.write("zoo.cfg", &text);
+            let key = line.split('=').next().unwrap();
+            for result in [
+                ZooCfg::read(&path).map(drop),
+                ZooCfg::parse(&text).map(drop),
+                Config::from_zoo_cfg(&text, Sid(1)).map(drop),
+            ] {
+                let (line, why) = zoo_cfg_error(result);
+                assert_eq!(line, at, "{text:?}: {why}");
+                assert!(
+                    why.starts_with(key) && why.contains("dynamicConfigFile"),
+                    "{why}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn tls_and_sasl_between_servers_are_refused() {
+    let [ssl, enable, learner, server] = [
+        "sslQuorum",
+        "quorum.auth.enableSasl",
+        "quorum.auth.learnerRequireSasl",
+        "quorum.auth.serverRequireSasl",
+    ];
+    let all = |value: &str| {
+        format!("{ssl}={value}\n{enable}={value}\n{learner}={value}\n{server}={value}\n")
+    };
+    let at = ZOO_CFG.lines().count() + 1;
+    for key in [ssl, enable, learner, server] {
+        for text in [
+            format!("{ZOO_CFG}{key}=true\n"),
+            format!("{ZOO_CFG}{key} : TRUE \nportUnification=true\n"),
+            format!(
+                "{ZOO_CFG}{key}=true\n{}",
+                all("true").replace(&format!("{key}=true\n"), "")
+            ),
+        ] {
+            let (line, why) = zoo_cfg_error(Config::from_zoo_cfg(&text, Sid(1)));
+            assert_eq!(line, at, "{text:?}: {why}");
+            assert!(why.starts_with(&format!("{key}: ")), "{why}");
+        }
+        let (line, why) = zoo_cfg_error(ZooCfg::parse(&format!("{ZOO_CFG}{key}=maybe\n")));
+        assert_eq!(
+            (line, why.contains("neither true nor false")),
+            (at, true),
+            "{why}"
+        );
+    }
+    for harmless in [
+        all("false"),
+        "portUnification=true".to_owned(),
+        format!("{ssl}=true\n{ssl}=false"),
+        "ssl.quorum.keyStore.location=/etc/zk/key".to_owned(),
+        "quorum.auth.learner.loginContext=QuorumLearner".to_owned(),
+    ] {
+        let text = format!("{ZOO_CFG}{harmless}\n");
+        Config::from_zoo_cfg(&text, Sid(1))
+            .unwrap()
+            .build()
+            .unwrap();
+    }
+}
+
+/// Templates leave such things behind where a variable is empty. ZooKeeper takes them, for the same servers.
+#[test]
+fn what_templates_leave_behind_is_overlooked() {
+    for value in [
+        "10.0.0.1:2888:3888",
+        "10.0.0.1:2888:3888:",
+        "10.0.0.1:2888:3888::",
+        "10.0.0.1:2888:3888:;2181",
+        "10.0.0.1:2888:3888:participant:",
+        "10.0.0.1:2888:3888: participant ",
+        "10.0.0.1:2888:3888|",
+        "10.0.0.1:2888:3888||;2181",
+        "10.0.0.1:2888:3888;",
+        "10.0.0.1:2888:3888;;;",
+        "10.0.0.1:2888:3888;2181;",
+        "10.0.0.1:2888:3888;0",
+        "10.0.0.1:2888:3888;0.0.0.0:0",
+        "10.0.0.1:2888:3888;:2181",
+        "10.0.0.1:2888:3888;zk1:2181:",
+        "10.0.0.1:2888:3888;[zk1]:+2181",
+        "[10.0.0.1]:2888:3888",
+        "10.0.0.1:+2888:+3888",
+        "10.0.0.1:02888:03888",
+    ] {
+        let text = format!(
+            "server.1={value}\nserver.2=[localhost]:2888:3888:\nadmin.note=\\ud83d\\ude00 \\ud83d\n"
+        );
+        let cfg = ZooCfg::parse(&text).unwrap_or_else(|why| panic!("{value:?}: {why}"));
+        let said = |server: &ZooServer| {
+            let [quorum, election] =
+                [&server.quorum, &server.election].map(|all| all[0].to_string());
+            (server.election.len(), quorum, election, server.observer)
+        };
+        let of = |host: &str| (1, format!("{host}:2888"), format!("{host}:3888"), false);
+        let servers: Vec<_> = cfg.servers.iter().map(said).collect();
+        assert_eq!(servers, [of("10.0.0.1"), of("localhost")], "{value:?}");
+    }
+    let cfg = ZooCfg::parse("group.1=1:2:\nweight.1=3000000000").unwrap();
+    assert_eq!(cfg.groups[&1], [Sid(1), Sid(2)]);
+    assert_eq!(cfg.weights[&Sid(1)], 3_000_000_000);
+}
+
+/// Lines for which a real server does not start, or takes a mistake for something else.
+#[test]
+fn what_zookeeper_refuses_is_refused() {
+    for line in [
+        "server.4=a:2888:3888 ",
+        "server.4=a:2888:3888\u{a0}",
+        "server.4=a:2888:3888;2181 ",
+        "server.4=|",
+        "server.4=;",
+        "server.4=a:2888:3888||b:2888:3888",
+        "server.4=a:2888:3888:participant:x",
+        "server.4=a:2888:3888;zk1:2181:x",
+        "server.4=[a:2888:3888",
+        "server.4=[a]",
+        "server.4=[a]:",
+        "server.4=[a]x2888:3888",
+        "server.4=[::g]:2888:3888",
+        "server.4=:2888:3888",
+        "server.4=[]:2888:3888",
+        "server.4=$HOST:2888:3888",
+        "server.4=010.0.0.1:2888:3888",
+        "server.\\ 4=a:2888:3888",
+        "groupId=x",
+        "group=1",
+        "weights=1",
+        "group.1=1:2 ",
+        "group.1=1 : 2",
+        "group.1=",
+        "group.1=:",
+        "weight.1=1 ",
+        "version=zz",
+        "x=\\u12",
+        "\u{feff}dataDir=/var",
+    ] {
+        let text = if line.starts_with('\u{feff}') {
+            format!("{line}\n{ZOO_CFG}")
+        } else {
+            format!("{ZOO_CFG}{line}\n")
+        };
+        let at = 1 + text.lines().position(|one| one == line).unwrap();
+        assert_eq!(zoo_cfg_error(ZooCfg::parse(&text)).0, at, "{line:?}");
+    }
+    for (text, at) in [
+        ("group.1=1\ngroup.01=2", 2),
+        ("group.1=1\nweight.1=1\nweight.01=2", 3),
+        ("group.1=1\ngroup.2=2:1", 2),
+    ] {
+        assert_eq!(zoo_cfg_error(ZooCfg::parse(text)).0, at, "{text:?}");
+    }
+}
+
+#[test]
+fn of_a_key_written_twice_only_the_last_counts() {
+    let cfg = ZooCfg::parse("tickTime=${TICK}\ncnxTimeout=x\ntickTime=4\ncnxTimeout=5").unwrap();
+    assert_eq!(cfg.tick_time, Some(Duration::from_millis(4)));
+    let cfg = ZooCfg::parse("version=zz\nserver.1=a:1:2\nversion=1f").unwrap();
+    assert_eq!(cfg.version, 0x1f);
+}
+
+/// They become system properties that nobody asks for (`zookeeper.zookeeper.cnxTimeout`).
+#[test]
+fn keys_that_begin_with_zookeeper_are_no_keys() {
+    let keys = [
+        "cnxTimeout",
+        "electionPortBindRetry",
+        "quorumCnxnTimeoutMs",
+        "tcpKeepAlive",
+        "multiAddress.enabled",
+        "tickTime",
+        "sslQuorum",
+        "quorum.auth.enableSasl",
+        "fastleader.maxNotificationInterval",
+        "server.1",
+        "group.1",
+        "dynamicConfigFile",
+        "quorumListenOnAllIPs",
+        "version",
+    ];
+    let plain = ZooCfg::parse(ZOO_CFG).unwrap();
+    for key in keys {
+        for value in ["true", "7", "soon", ""] {
+            let text = format!("{ZOO_CFG}zookeeper.{key}={value}\n");
+            assert_eq!(ZooCfg::parse(&text), Ok(plain.clone()), "{key}={value}");
+        }
+    }
 }
 
 #[test]

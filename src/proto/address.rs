@@ -42,6 +42,16 @@ impl Address {
         }
     }
 
+    /// An address of a host without brackets. A host with a colon is an IPv6 literal.
+    pub(crate) fn checked(host: &str, port: u16) -> Result<Self, AddressError> {
+        if host.contains(':') {
+            check_literal(host)?;
+        } else {
+            check_host(host)?;
+        }
+        Ok(Self::new(host, port))
+    }
+
     /// The name or IP literal, without brackets.
     #[must_use]
     pub fn host(&self) -> &str {

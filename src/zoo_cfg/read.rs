@@ -1,0 +1,110 @@
+//! The ways to a [`ZooCfg`]: from a text, from a file and the dynamic configuration file that it names.
+//!
+//! Nothing here knows what a key means.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use super::{Origin, ZooCfg, ZooCfgError, parse, parse_dynamic, properties::decode};
+use crate::error::ConfigError;
+
+/// The longest file that is read, in bytes. The servers of the largest ensemble that is served take a tenth of it.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+impl ZooCfg {
+    /// Reads the text of a `zoo.cfg`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Ok(parse(text)?)
+    }
+
+    /// Reads the text of a dynamic configuration, as election messages of ZooKeeper 3.5 and later hold it. A `version` line
+    /// belongs to it, other than in a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    pub fn parse_dynamic(text: &str) -> Result<Self, ConfigError> {
+        Ok(parse_dynamic(text, Origin::Message)?)
+    }
+
+    /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names, if it names one. That one is looked for in
+    /// the working directory, as ZooKeeper does, and then beside the file.
+    ///
+    /// The bytes are ISO-8859-1, as for ZooKeeper; other characters are written as `\u` and four hexadecimal digits.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read, and for a
+    /// line of the dynamic file, which is named together with it.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let mut file = parse(&decode(&contents(path)?))?;
+        let Some(dynamic) = &file.dynamic_config_file else {
+            return Ok(file);
+        };
+        let name = &dynamic.name;
+        let version = version_in_name(name).map_err(|why| ZooCfgError {
+            line: dynamic.line,
+            why,
+        })?;
+        let beside = path.parent().unwrap_or_else(|| Path::new("")).join(name);
+        let bytes =
+            contents(Path::new(name)).or_else(|error| contents(&beside).map_err(|_| error))?;
+        let in_dynamic = |error: ZooCfgError| ConfigError::ZooCfg {
+            line: 0,
+            why: format!("{name} line {}: {}", error.line, error.why),
+        };
+        let found = parse_dynamic(&decode(&bytes), Origin::File).map_err(in_dynamic)?;
+        file.check_addresses(&found.servers).map_err(in_dynamic)?;
+        file.servers = found.servers;
+        file.groups = found.groups;
+        file.weights = found.weights;
+        file.version = version;
+        Ok(file)
+    }
+}
+
+/// The version of a dynamic configuration, which ZooKeeper writes behind the last dot of the name of its file, in
+/// hexadecimal (`QuorumPeerConfig.getVersionFromFilename`). What is no number is no version, and makes it 0.
+fn version_in_name(name: &str) -> Result<i64, String> {
+    let end = name.rsplit_once('.').map(|(_, end)| end);
+    match end.and_then(|end| i64::from_str_radix(end, 16).ok()) {
+        Some(version) if version < 0 => Err(format!(
+            "dynamicConfigFile: {name:?} ends with a negative version"
+        )),
+        version => Ok(version.unwrap_or(0)),
+    }
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let file = File::open(path)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            let why = format!("it has more than {FILE_BYTES_MAX} bytes");
+            return Err(io::Error::other(why));
+        }
+        Ok(bytes)
+    };
+    read().map_err(|error: io::Error| ConfigError::ZooCfg {
+        line: 0,
+        why: format!("cannot read {}: {error}", path.display()),
+    })
+}
+
+impl From<ZooCfgError> for ConfigError {
+    fn from(error: ZooCfgError) -> Self {
+        Self::ZooCfg {
+            line: error.line,
+            why: error.why,
+        }
+    }
+}
