@@ -184,4 +184,4 @@ pub use proto::{
 pub use share::{InboxFull, Wire};
 pub use shared::Listening;
 pub use stats::{Incoming, Outgoing, PeerStats, Queue, Stats};
-pub use zoo_cfg::{ZooCfg, ZooServer};
+pub use zoo_cfg::{ZooCfg, ZooCfgReader, ZooServer};

@@ -11,6 +11,7 @@ mod server_line;
 use std::{collections::BTreeMap, time::Duration};
 
 use properties::{Property, properties};
+pub use read::ZooCfgReader;
 use server_line::pieces;
 
 use crate::proto::{Address, Sid};
@@ -49,7 +50,9 @@ use crate::proto::{Address, Sid};
 /// | other keys that begin with `group` or `weight` | refused | refused |
 /// | `server`, `group`, `weight` lines beside `dynamicConfigFile` | refused | refused |
 /// | `version` inside a dynamic file; it is in the file's name | refused | refused |
-/// | `zookeeper.cnxTimeout` and the like | ignored | ignored |
+/// | `zookeeper.cnxTimeout` and the like, which are flags of the JVM | ignored | ignored, see [`ZooCfgReader`] |
+/// | several addresses of a server | refused without the flag, even with the key `multiAddress.enabled` | the same |
+/// | `multiAddress.enabled` | all addresses are sent | the same: [`Challenge::V2`](crate::Challenge::V2) |
 /// | `server.N` twice, also as `server.1` and `server.01` | one of them counts | refused |
 /// | two lines for one group or weight, a group without servers | both count, or nobody is elected | refused |
 /// | a negative id or weight | taken | refused |
@@ -87,7 +90,11 @@ pub struct ZooCfg {
     /// Zero and negative numbers are no value, as in ZooKeeper.
     pub(crate) quorum_cnxn_timeout: Option<Duration>,
     pub(crate) quorum_listen_on_all_ips: bool,
+    /// Whether all addresses are sent. Whether a server may have several is another question: see
+    /// [`several_addresses`](Self::several_addresses).
     pub(crate) multi_address_enabled: bool,
+    /// Whether a server may have several addresses, which only a flag of the JVM allows.
+    pub(crate) several_addresses: bool,
     pub(crate) dynamic_config_file: Option<DynamicFile>,
 }
 
@@ -127,10 +134,13 @@ pub(crate) struct ZooCfgError {
     pub(crate) why: String,
 }
 
-/// Reads a `zoo.cfg`. Keys that do not concern this crate are ignored.
-pub(crate) fn parse(text: &str) -> Result<ZooCfg, ZooCfgError> {
+/// Reads a `zoo.cfg`. Keys that do not concern this crate are ignored, and what is not in the text is as in `flags`.
+pub(crate) fn parse(text: &str, flags: &ZooCfg) -> Result<ZooCfg, ZooCfgError> {
     let properties = properties(text)?;
-    let mut draft = Draft::default();
+    let mut draft = Draft {
+        cfg: flags.clone(),
+        ..Draft::default()
+    };
     let is_dynamic = |property: &&Property| property.key == DYNAMIC_CONFIG_FILE;
     let dynamic = properties.iter().find(is_dynamic);
     for property in &properties {
@@ -146,7 +156,6 @@ pub(crate) fn parse(text: &str) -> Result<ZooCfg, ZooCfgError> {
             _ => draft.cfg.take(property)?,
         }
     }
-    // Last, since the key that allows several addresses may stand anywhere.
     draft.cfg.check_addresses(&draft.cfg.servers)?;
     Ok(draft.cfg)
 }
@@ -181,6 +190,7 @@ pub(crate) fn parse_dynamic(text: &str, origin: Origin) -> Result<ZooCfg, ZooCfg
 
 const DYNAMIC_CONFIG_FILE: &str = "dynamicConfigFile";
 const VERSION: &str = "version";
+const MULTI_ADDRESS_FLAG: &str = "zookeeper.multiAddress.enabled";
 
 /// Whether a key belongs in the dynamic configuration, if there is one.
 fn is_of_ensemble(key: &str) -> bool {
@@ -267,14 +277,16 @@ impl Draft {
 }
 
 impl ZooCfg {
-    /// Refuses servers with several addresses unless `multiAddress.enabled` is set, as ZooKeeper does.
+    /// Refuses servers with several addresses unless a flag allows them. ZooKeeper reads the key `multiAddress.enabled` of
+    /// the file as well, but its parser of server lines asks for the flag alone.
     pub(crate) fn check_addresses(&self, servers: &[ZooServer]) -> Result<(), ZooCfgError> {
         let several = |server: &&ZooServer| server.election.len() > 1;
         match servers.iter().find(several) {
-            Some(server) if !self.multi_address_enabled => Err(ZooCfgError {
+            Some(server) if !self.several_addresses => Err(ZooCfgError {
                 line: server.line,
                 why: format!(
-                    "server.{}: several addresses, but multiAddress.enabled is not true",
+                    "server.{}: several addresses, which the flag -D{MULTI_ADDRESS_FLAG}=true of ZooKeeper's JVM allows, and \
+                     not the key multiAddress.enabled: give the flag here too",
                     server.sid
                 ),
             }),
@@ -282,9 +294,45 @@ impl ZooCfg {
         }
     }
 
+    /// Takes a flag of the JVM, if it is one that matters here.
+    fn take_flag(&mut self, flag: &Property) -> Result<bool, ZooCfgError> {
+        if flag.key == MULTI_ADDRESS_FLAG {
+            self.several_addresses = flag.flag()?;
+            self.multi_address_enabled = self.several_addresses;
+            return Ok(true);
+        }
+        match flag.key.strip_prefix("zookeeper.") {
+            Some(name) => self.take_system_property(name, flag),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes what ZooKeeper asks its JVM for; a key of the file becomes a flag `zookeeper.KEY` there.
+    fn take_system_property(
+        &mut self,
+        name: &str,
+        property: &Property,
+    ) -> Result<bool, ZooCfgError> {
+        match name {
+            "cnxTimeout" => self.cnx_timeout = Some(property.millis()?),
+            "electionPortBindRetry" => {
+                self.election_port_bind_retry = u32::try_from(property.integer()?).ok();
+            }
+            "quorumCnxnTimeoutMs" => {
+                self.quorum_cnxn_timeout = match property.integer()? {
+                    ..=0 => None,
+                    _ => Some(property.millis()?),
+                };
+            }
+            // Always on.
+            "tcpKeepAlive" => drop(property.flag()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     fn take(&mut self, property: &Property) -> Result<(), ZooCfgError> {
         match property.key.as_str() {
-            "cnxTimeout" => self.cnx_timeout = Some(property.millis()?),
             DYNAMIC_CONFIG_FILE => {
                 let (line, name) = (property.line, property.value().to_owned());
                 if name.is_empty() {
@@ -292,20 +340,11 @@ impl ZooCfg {
                 }
                 self.dynamic_config_file = Some(DynamicFile { line, name });
             }
-            "electionPortBindRetry" => {
-                self.election_port_bind_retry = u32::try_from(property.integer()?).ok();
-            }
             // What is made of it is up to the user; a slip of the pen is named.
             "initLimit" => self.init_limit = Some(property.count()?),
             "multiAddress.enabled" => self.multi_address_enabled = property.flag()?,
             // Says what a port takes besides TLS, which changes nothing here.
             "portUnification" => drop(property.flag()?),
-            "quorumCnxnTimeoutMs" => {
-                self.quorum_cnxn_timeout = match property.integer()? {
-                    ..=0 => None,
-                    _ => Some(property.millis()?),
-                };
-            }
             "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = property.flag()?,
             "sslQuorum" if property.flag()? => {
                 return Err(property.bad(
@@ -324,10 +363,8 @@ impl ZooCfg {
                 ));
             }
             "syncLimit" => self.sync_limit = Some(property.count()?),
-            // Always on.
-            "tcpKeepAlive" => drop(property.flag()?),
             "tickTime" => self.tick_time = Some(property.millis()?),
-            _ => {}
+            key => drop(self.take_system_property(key, property)?),
         }
         Ok(())
     }
@@ -398,10 +435,20 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
+    fn parse(text: &str) -> Result<ZooCfg, ZooCfgError> {
+        super::parse(text, &ZooCfg::default())
+    }
+
+    fn with_flag() -> ZooCfg {
+        ZooCfg {
+            several_addresses: true,
+            ..ZooCfg::default()
+        }
+    }
+
     /// The only server of a configuration that consists of this line.
     fn server(line: &str) -> ZooServer {
-        let text = format!("multiAddress.enabled=true\n{line}");
-        let mut servers = parse(&text).unwrap().servers;
+        let mut servers = super::parse(line, &with_flag()).unwrap().servers;
         assert_eq!(servers.len(), 1);
         servers.remove(0)
     }
@@ -543,7 +590,7 @@ quorumListenOnAllIPs=true
         ] {
             let expected = ZooServer {
                 sid: Sid(1),
-                line: 2,
+                line: 1,
                 quorum: addresses(&["zk1:2888"]),
                 election: addresses(&["zk1:3888"]),
                 observer: false,
@@ -560,17 +607,26 @@ quorumListenOnAllIPs=true
     }
 
     #[test]
-    fn several_addresses_need_the_key_that_allows_them() {
+    fn several_addresses_need_the_flag_that_allows_them() {
         let line = "server.1=a:1:2|[::1]:3:4|c:5:6;2181";
         let found = server(line);
         assert_eq!(found.quorum, addresses(&["a:1", "[::1]:3", "c:5"]));
         assert_eq!(found.election, addresses(&["a:2", "[::1]:4", "c:6"]));
         assert!(server("server.1=a:1:2|b:3:4:observer").observer);
-        let behind = format!("{line}\nmultiAddress.enabled=true");
-        assert_eq!(parse(&behind).unwrap().servers[0].election.len(), 3);
-        let refused = "server.1: several addresses, but multiAddress.enabled is not true";
-        assert_eq!(why(line), refused);
-        assert_eq!(why(&format!("multiAddress.enabled=false\n{line}")), refused);
+        let refused =
+            "server.1: several addresses, which the flag -Dzookeeper.multiAddress.enabled=true of";
+        for text in [
+            line.to_owned(),
+            format!("multiAddress.enabled=true\n{line}"),
+        ] {
+            assert!(why(&text).starts_with(refused), "{text:?}");
+        }
+        let sends_all = |text: &str| {
+            super::parse(text, &with_flag())
+                .unwrap()
+                .multi_address_enabled
+        };
+        assert!(sends_all("multiAddress.enabled=true") && !sends_all("multiAddress.enabled=false"));
     }
 
     #[test]
@@ -697,7 +753,7 @@ quorumListenOnAllIPs=true
         let (line, name) = (1, "/etc/zk/zoo.cfg.dynamic".into());
         assert_eq!(file, Some(DynamicFile { line, name }));
         assert_eq!(cfg.check_addresses(&servers).unwrap_err().line, 3);
-        cfg.multi_address_enabled = true;
+        cfg.several_addresses = true;
         assert_eq!(cfg.check_addresses(&servers), Ok(()));
 
         for (line, expected) in [

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use quorum_cnx::{
     Challenge, Config, ConfigBuilder, ConfigError, Dial, Idle, Replace, Sid, Unknown, ZooCfg,
-    ZooServer, limits,
+    ZooCfgReader, ZooServer, limits,
 };
 
 fn builder() -> ConfigBuilder {
@@ -678,4 +678,91 @@ fn the_forms_of_other_configurations_are_named() {
     ] {
         builder().server(Sid(3), fine).build().unwrap();
     }
+}
+
+/// The parser of server lines asks the JVM alone, and never sees the key of the file (ZooKeeper 3.6 to 3.9).
+#[test]
+fn several_addresses_need_a_flag_of_the_jvm() {
+    let dir = Dir::new("flag");
+    let servers = "server.1=10.0.0.1:1:2|10.0.1.1:1:2\nserver.2=10.0.0.2:1:2\n";
+    let flat = dir.write("flat.cfg", servers);
+    let key = dir.write("key.cfg", format!("multiAddress.enabled=true\n{servers}"));
+    let named = dir.write("named.cfg", "dynamicConfigFile=several.dynamic\n");
+    dir.write("several.dynamic", servers);
+    for path in [&flat, &key, &named] {
+        let (_, why) = zoo_cfg_error(ZooCfg::read(path));
+        for part in ["server.1: several", "-Dzookeeper.multiAddress.enabled=true"] {
+            assert!(why.contains(part), "{}: {why}", path.display());
+        }
+        for flag in [
+            "zookeeper.multiAddress.enabled=true",
+            "-Dzookeeper.multiAddress.enabled=TRUE",
+        ] {
+            let reader = ZooCfgReader::new().jvm_flag(flag).unwrap();
+            let cfg = reader.read(path).unwrap();
+            assert_eq!(cfg.servers[0].election.len(), 2);
+            cfg.builder(Sid(1)).build().unwrap();
+        }
+    }
+    let off = ZooCfgReader::new()
+        .jvm_flag("zookeeper.multiAddress.enabled=false")
+        .unwrap();
+    assert_eq!(zoo_cfg_error(off.read(&flat)).0, 1);
+    assert_eq!(zoo_cfg_error(ZooCfg::parse(&format!("\n{servers}"))).0, 2);
+}
+
+#[test]
+fn flags_that_mean_nothing_here_are_refused() {
+    for (flag, part) in [
+        (
+            "zookeeper.multiAddres.enabled=true",
+            "zookeeper.multiAddress.enabled",
+        ),
+        (
+            "multiAddress.enabled=true",
+            "zookeeper.multiAddress.enabled",
+        ),
+        ("-Xmx1g", "NAME=VALUE"),
+        ("zookeeper.multiAddress.enabled", "NAME=VALUE"),
+        (
+            "zookeeper.multiAddress.enabled=yes",
+            "neither true nor false",
+        ),
+        (
+            "zookeeper.cnxTimeout=soon",
+            "zookeeper.cnxTimeout: \"soon\"",
+        ),
+        ("", "NAME=VALUE"),
+    ] {
+        let said = ZooCfgReader::new().jvm_flag(flag).unwrap_err().to_string();
+        assert!(
+            said.starts_with("jvm_flag: ") && said.contains(part),
+            "{flag:?}: {said}"
+        );
+    }
+    let mut reader = ZooCfgReader::new();
+    for flag in [
+        "zookeeper.cnxTimeout=2000",
+        "zookeeper.electionPortBindRetry=7",
+        "zookeeper.quorumCnxnTimeoutMs=300",
+        "zookeeper.tcpKeepAlive=true",
+    ] {
+        reader = reader.jvm_flag(flag).unwrap();
+    }
+    // What the file says goes before.
+    let file = "cnxTimeout=2000\nelectionPortBindRetry=7\nquorumCnxnTimeoutMs=300\n";
+    assert_eq!(reader.parse(""), ZooCfg::parse(file));
+    let file = "cnxTimeout=1\nelectionPortBindRetry=2\nquorumCnxnTimeoutMs=3\n";
+    assert_eq!(reader.parse(file), ZooCfg::parse(file));
+    assert_eq!(reader.parse_bytes(file.as_bytes()), ZooCfg::parse(file));
+}
+
+#[test]
+fn bytes_are_read_like_a_file() {
+    let bytes = b"# \xe9\nserver.1=m\xfcller:1:2\n";
+    let cfg = ZooCfgReader::new().parse_bytes(bytes).unwrap();
+    assert_eq!(
+        cfg,
+        ZooCfg::parse("# \u{e9}\nserver.1=m\u{fc}ller:1:2\n").unwrap()
+    );
 }

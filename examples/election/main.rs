@@ -27,7 +27,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use quorum_cnx::{Sid, ZooCfg};
+use quorum_cnx::{Sid, ZooCfg, ZooCfgReader};
 use serde_json::json;
 
 use crate::{
@@ -51,6 +51,10 @@ struct Cli {
     /// The configuration of the ensemble; a dynamic configuration file that it names is read as well
     #[arg(long, value_name = "FILE")]
     zoo_cfg: PathBuf,
+
+    /// A flag of ZooKeeper's JVM that the configuration is to be read with: zookeeper.multiAddress.enabled=true
+    #[arg(short = 'D', long = "jvm-flag", value_name = "NAME=VALUE")]
+    jvm_flags: Vec<String>,
 
     /// The id of this server in it; several, joined by commas, are several servers in one process
     #[arg(
@@ -200,7 +204,12 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
         unread if unread.starts_with("cannot read") => unread.to_owned(),
         why => format!("{path}: {why}"),
     };
-    let cfg = ZooCfg::read(&cli.zoo_cfg).map_err(|error| in_file(error.to_string()))?;
+    let mut reader = ZooCfgReader::new();
+    for flag in &cli.jvm_flags {
+        reader = reader.jvm_flag(flag).map_err(|error| error.to_string())?;
+    }
+    let cfg = reader.read(&cli.zoo_cfg);
+    let cfg = cfg.map_err(|error| in_file(error.to_string()))?;
     let quorum = Quorum::of(&cfg).map_err(in_file)?;
     let tick = cfg.tick_time.unwrap_or(TICK_TIME);
     let limit = tick.saturating_mul(cfg.sync_limit.unwrap_or(SYNC_LIMIT));

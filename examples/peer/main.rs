@@ -18,7 +18,7 @@ use std::{
 use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
 use quorum_cnx::{
     Challenge, Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, Replace, Sid,
-    Unknown, limits,
+    Unknown, ZooCfgReader, limits,
 };
 
 use crate::{
@@ -41,6 +41,15 @@ struct Cli {
     /// Takes servers and times from a ZooKeeper configuration
     #[arg(long, value_name = "FILE")]
     zoo_cfg: Option<String>,
+
+    /// A flag of ZooKeeper's JVM that --zoo-cfg is to be read with: zookeeper.multiAddress.enabled=true
+    #[arg(
+        short = 'D',
+        long = "jvm-flag",
+        value_name = "NAME=VALUE",
+        requires = "zoo_cfg"
+    )]
+    jvm_flags: Vec<String>,
 
     /// How this server names itself: the sid alone, or with one or all of its addresses [default: v1]
     #[arg(long, value_enum)]
@@ -207,7 +216,13 @@ fn with_option(cli: &Cli, error: &str) -> String {
 fn config(cli: &Cli) -> Result<Config, ConfigError> {
     let own = Sid(cli.sid);
     let mut builder = match &cli.zoo_cfg {
-        Some(path) => Config::from_zoo_cfg_file(path, own)?,
+        Some(path) => {
+            let mut reader = ZooCfgReader::new();
+            for flag in &cli.jvm_flags {
+                reader = reader.jvm_flag(flag)?;
+            }
+            reader.read(path)?.builder(own)
+        }
         None => Config::builder(own),
     };
     for (sid, addresses) in &cli.servers {

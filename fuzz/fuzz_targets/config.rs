@@ -1,5 +1,5 @@
 #![no_main]
-//! A configuration file, from any text.
+//! A configuration file, from any bytes.
 
 #[path = "../../tests/corpora/config.rs"]
 mod config;

@@ -19,6 +19,15 @@ pub(super) struct Property {
 }
 
 impl Property {
+    pub(super) fn new(line: usize, key: &str, raw: impl Into<String>) -> Self {
+        Self {
+            line,
+            key: trim(key).to_owned(),
+            padded_key: trim(key).len() < key.len(),
+            raw: raw.into(),
+        }
+    }
+
     /// The value, trimmed.
     pub(super) fn value(&self) -> &str {
         trim(&self.raw)
@@ -90,13 +99,7 @@ pub(super) fn properties(text: &str) -> Result<Vec<Property>, ZooCfgError> {
                     .into(),
             })
         };
-        let key = unescaped(key)?;
-        properties.push(Property {
-            line,
-            padded_key: trim(&key).len() < key.len(),
-            key: trim(&key).to_owned(),
-            raw: unescaped(value)?,
-        });
+        properties.push(Property::new(line, &unescaped(key)?, unescaped(value)?));
     }
     Ok(without_replaced(properties))
 }

@@ -8,20 +8,23 @@ use std::{
     path::Path,
 };
 
-use super::{Origin, ZooCfg, ZooCfgError, parse, parse_dynamic, properties::decode};
+use super::{
+    Origin, ZooCfg, ZooCfgError, parse, parse_dynamic,
+    properties::{Property, decode},
+};
 use crate::error::ConfigError;
 
 /// The longest file that is read, in bytes. The servers of the largest ensemble that is served take a tenth of it.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 impl ZooCfg {
-    /// Reads the text of a `zoo.cfg`.
+    /// Reads the text of a `zoo.cfg`. The bytes of a file are another thing: see [`read`](Self::read).
     ///
     /// # Errors
     ///
     /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        Ok(parse(text)?)
+        ZooCfgReader::new().parse(text)
     }
 
     /// Reads the text of a dynamic configuration, as election messages of ZooKeeper 3.5 and later hold it. A `version` line
@@ -44,8 +47,92 @@ impl ZooCfg {
     /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read, and for a
     /// line of the dynamic file, which is named together with it.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        ZooCfgReader::new().read(path)
+    }
+}
+
+/// Reads a `zoo.cfg` together with what ZooKeeper's JVM is told beside it, which no file says.
+///
+/// # Examples
+///
+/// ```
+/// use quorum_cnx::{Sid, ZooCfgReader};
+///
+/// let reader = ZooCfgReader::new().jvm_flag("-Dzookeeper.multiAddress.enabled=true")?;
+/// let cfg = reader.parse("server.1=10.0.0.1:2888:3888|10.0.1.1:2888:3888")?;
+/// assert_eq!(cfg.servers[0].election.len(), 2);
+/// let config = cfg.builder(Sid(1)).build()?;
+/// # Ok::<(), quorum_cnx::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a reader does nothing before it reads"]
+pub struct ZooCfgReader {
+    /// What holds where the file says nothing.
+    flags: ZooCfg,
+}
+
+/// The flags that matter here.
+const FLAGS: &str = "zookeeper.multiAddress.enabled, zookeeper.cnxTimeout, zookeeper.electionPortBindRetry, \
+                     zookeeper.quorumCnxnTimeoutMs and zookeeper.tcpKeepAlive";
+
+impl ZooCfgReader {
+    /// A reader without flags, which is what [`ZooCfg::read`] uses.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a flag of ZooKeeper's JVM, `zookeeper.NAME=VALUE` with or without `-D` in front, as it stands in
+    /// `SERVER_JVMFLAGS`. A key of the file goes before the flag.
+    ///
+    /// `zookeeper.multiAddress.enabled=true` lets servers have several addresses. The key `multiAddress.enabled` of a file
+    /// does not, in ZooKeeper 3.6 to 3.9 as here: the parser of server lines never sees it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::BadOption`] if the flag means nothing here, or its value cannot be.
+    pub fn jvm_flag(mut self, flag: &str) -> Result<Self, ConfigError> {
+        let bad = |why| ConfigError::BadOption {
+            option: "jvm_flag",
+            why,
+        };
+        let text = flag.strip_prefix("-D").unwrap_or(flag);
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(bad(format!("{flag:?} is not -DNAME=VALUE")));
+        };
+        let property = Property::new(0, name, value);
+        match self.flags.take_flag(&property) {
+            Ok(true) => Ok(self),
+            Ok(false) => Err(bad(format!("{name:?} is none of {FLAGS}"))),
+            Err(error) => Err(bad(error.why)),
+        }
+    }
+
+    /// Reads the text of a `zoo.cfg`, as [`ZooCfg::parse`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    pub fn parse(&self, text: &str) -> Result<ZooCfg, ConfigError> {
+        Ok(parse(text, &self.flags)?)
+    }
+
+    /// Reads the bytes of a `zoo.cfg` file, which are ISO-8859-1, as ZooKeeper reads them.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    pub fn parse_bytes(&self, bytes: &[u8]) -> Result<ZooCfg, ConfigError> {
+        self.parse(&decode(bytes))
+    }
+
+    /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names, as [`ZooCfg::read`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`ZooCfg::read`].
+    pub fn read(&self, path: impl AsRef<Path>) -> Result<ZooCfg, ConfigError> {
         let path = path.as_ref();
-        let mut file = parse(&decode(&contents(path)?))?;
+        let mut file = self.parse_bytes(&contents(path)?)?;
         let Some(dynamic) = &file.dynamic_config_file else {
             return Ok(file);
         };

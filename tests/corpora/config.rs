@@ -1,18 +1,22 @@
-//! Target `config`: a configuration file, of any text.
+//! Target `config`: a configuration file, of any bytes; and where they are text, a configuration in a message.
 //!
 //! It is understood or refused with a line of its own, and what was understood is understood again when it is told to others
 //! as real servers do.
 
-use quorum_cnx::{ConfigError, Sid, ZooCfg, ZooServer};
+use quorum_cnx::{ConfigError, Sid, ZooCfg, ZooCfgReader, ZooServer};
 
 use crate::message::configuration;
 
 pub(crate) fn check(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return;
-    };
-    let lines = text.split(['\n', '\r']).count();
-    for parsed in [ZooCfg::parse(text), ZooCfg::parse_dynamic(text)] {
+    let reader = ZooCfgReader::new();
+    let flag = "zookeeper.multiAddress.enabled=true";
+    let multi = ZooCfgReader::new().jvm_flag(flag).expect("it is one");
+    let mut parsed = vec![reader.parse_bytes(bytes), multi.parse_bytes(bytes)];
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        parsed.extend([ZooCfg::parse(text), ZooCfg::parse_dynamic(text)]);
+    }
+    let lines = bytes.split(|byte| b"\n\r".contains(byte)).count();
+    for parsed in parsed {
         match parsed {
             Ok(cfg) => check_servers(&cfg),
             Err(ConfigError::ZooCfg { line, why }) => {
