@@ -82,14 +82,15 @@ pub(super) fn properties(text: &str) -> Result<Vec<Property>, ZooCfgError> {
                 .into();
             return Err(ZooCfgError { line, why });
         }
+        // Behind a backslash alone, the next line begins anew and may be a comment (OpenJDK 17; 8 still appended it).
+        if first == "\\" {
+            continue;
+        }
         let mut whole = first.to_owned();
         while is_continued(&whole) {
             whole.pop();
             let next = lines.next().map_or("", |(_, next)| next);
             whole.push_str(next.trim_start_matches(BLANK));
-        }
-        if whole.is_empty() {
-            continue;
         }
         let (key, value) = split(&whole);
         let unescaped = |text| {
@@ -222,7 +223,8 @@ mod tests {
 
     #[test]
     fn lines_are_continued_by_an_odd_number_of_backslashes() {
-        let text = "a=1,\\\n   2,\\\r\n\t# 3\nb=x\\\\\nc=y\\\\\\\nz\r\n!d\\\ne=\\\n\nf=7\rg=8\\";
+        let text = "a=1,\\\n   2,\\\r\n\t# 3\nb=x\\\\\nc=y\\\\\\\nz\r\n!d\\\ne=\\\n\nf=7\rg=8";
+        let text = text.to_owned() + "\n\\\n#h=9\n\\\n  i=\\";
         let expected = [
             (1, "a", "1,2,# 3"),
             (4, "b", "x\\"),
@@ -230,9 +232,10 @@ mod tests {
             (8, "e", ""),
             (10, "f", "7"),
             (11, "g", "8"),
+            (15, "i", ""),
         ];
         let expected = expected.map(|(line, key, value)| (line, key.into(), value.into()));
-        assert_eq!(pairs(text), expected);
+        assert_eq!(pairs(&text), expected);
     }
 
     #[test]
