@@ -84,6 +84,11 @@ pub struct ZooCfg {
     pub init_limit: Option<u32>,
     /// `syncLimit`, in ticks.
     pub sync_limit: Option<u32>,
+    /// `fastleader.minNotificationInterval`: how long after it was sent a vote is sent again, the first time. Twice as long
+    /// the next times. ZooKeeper's default is 200 ms.
+    pub min_notification_interval: Option<Duration>,
+    /// `fastleader.maxNotificationInterval`: the longest such time. ZooKeeper's default is 60 s.
+    pub max_notification_interval: Option<Duration>,
     pub(crate) cnx_timeout: Option<Duration>,
     /// 0 means for ever. A negative number is no value, as in ZooKeeper.
     pub(crate) election_port_bind_retry: Option<u32>,
@@ -317,6 +322,14 @@ impl ZooCfg {
             "cnxTimeout" => self.cnx_timeout = Some(property.millis()?),
             "electionPortBindRetry" => {
                 self.election_port_bind_retry = u32::try_from(property.integer()?).ok();
+            }
+            "fastleader.maxNotificationInterval" => {
+                property.integer()?;
+                self.max_notification_interval = Some(property.millis()?);
+            }
+            "fastleader.minNotificationInterval" => {
+                property.integer()?;
+                self.min_notification_interval = Some(property.millis()?);
             }
             "quorumCnxnTimeoutMs" => {
                 self.quorum_cnxn_timeout = match property.integer()? {
@@ -557,6 +570,18 @@ quorumListenOnAllIPs=true
             ("syncLimit=-5", "syncLimit: -5 is less than 1"),
             ("initLimit=1.5", "not a whole number"),
             ("cnxTimeout=0", "cnxTimeout: 0 is less than 1"),
+            (
+                "fastleader.minNotificationInterval=0",
+                "fastleader.minNotificationInterval: 0 is less than 1",
+            ),
+            (
+                "fastleader.maxNotificationInterval=1s",
+                "not a whole number",
+            ),
+            (
+                "fastleader.maxNotificationInterval=01",
+                "makes it octal in Java",
+            ),
             ("electionPortBindRetry=010", "makes it octal in Java"),
             ("quorumCnxnTimeoutMs=-01", "makes it octal in Java"),
             ("dynamicConfigFile= ", "dynamicConfigFile: it names no file"),

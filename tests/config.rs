@@ -766,3 +766,30 @@ fn bytes_are_read_like_a_file() {
         ZooCfg::parse("# \u{e9}\nserver.1=m\u{fc}ller:1:2\n").unwrap()
     );
 }
+
+#[test]
+fn notification_intervals_are_read() {
+    let min = "fastleader.minNotificationInterval";
+    let max = "fastleader.maxNotificationInterval";
+    let intervals = |cfg: &ZooCfg| {
+        let both = [cfg.min_notification_interval, cfg.max_notification_interval];
+        both.map(|interval| interval.map(|time| time.as_millis()))
+    };
+    for (text, expected) in [
+        (String::new(), [None, None]),
+        (format!("{min}=3000"), [Some(3000), None]),
+        (format!("{max} = +1000 "), [None, Some(1000)]),
+        (format!("{min}=9\n{max}=5\n{min}=7"), [Some(7), Some(5)]),
+        (format!("zookeeper.{min}=9"), [None, None]),
+    ] {
+        let cfg = ZooCfg::parse(&text).unwrap();
+        assert_eq!(intervals(&cfg), expected, "{text:?}");
+    }
+    let flag = format!("-Dzookeeper.{max}=8");
+    let reader = ZooCfgReader::new().jvm_flag(&flag).unwrap();
+    assert_eq!(intervals(&reader.parse("").unwrap()), [None, Some(8)]);
+    for value in ["0", "-1", "soon", "", "2147483648"] {
+        let (line, why) = zoo_cfg_error(ZooCfg::parse(&format!("\n{max}={value}")));
+        assert_eq!((line, why.starts_with(max)), (2, true), "{why}");
+    }
+}

@@ -23,10 +23,11 @@ use crate::{
 /// How long something better may still come when a quorum agrees. The slowest message of a healthy network is faster.
 pub(crate) const FINALIZE_WAIT: Duration = Duration::from_millis(200);
 
-/// When a vote is told again for the first time; each time it takes twice as long.
+/// When a vote is told again for the first time unless [`Election::resending`] says another time; each time it takes twice
+/// as long.
 pub(crate) const RESEND_FIRST: Duration = Duration::from_millis(200);
 
-/// The longest time after which a vote is told again.
+/// The longest time after which a vote is told again unless [`Election::resending`] says another time.
 pub(crate) const RESEND_LAST: Duration = Duration::from_secs(60);
 
 /// The transaction number of a server that has lost its data and does not know yet what it knew: it is not to be elected,
@@ -70,6 +71,8 @@ pub(crate) struct Election {
     initial: Vote,
     /// True exactly when the own vote counts.
     votes: bool,
+    resend_first: Duration,
+    resend_last: Duration,
     round: i64,
     phase: Phase,
     /// What those said who looked while this server had a leader: the last vote of each.
@@ -144,10 +147,20 @@ impl Election {
             quorum,
             initial,
             votes,
+            resend_first: RESEND_FIRST,
+            resend_last: RESEND_LAST,
             round: 0,
             phase: Phase::New,
             early: BTreeMap::new(),
         }
+    }
+
+    /// Tells its vote again after `first`, then each time after twice as long, but after no more than `last`. As in
+    /// ZooKeeper `first` holds even if it is the longer one.
+    pub(crate) fn resending(mut self, first: Duration, last: Duration) -> Self {
+        self.resend_first = first;
+        self.resend_last = last;
+        self
     }
 
     /// The number of the election in which it is, or in which it has decided.
@@ -188,7 +201,7 @@ impl Election {
             proposal: self.initial,
             received: BTreeMap::new(),
             outside: BTreeMap::new(),
-            interval: RESEND_FIRST,
+            interval: self.resend_first,
             resend_at: now,
             settled_at: None,
         });
@@ -208,7 +221,7 @@ impl Election {
             let vote = looking.proposal;
             self.decide(vote, false, actions);
         } else if looking.settled_at.is_none() && looking.resend_at <= now {
-            looking.interval = (looking.interval * 2).min(RESEND_LAST);
+            looking.interval = (looking.interval * 2).min(self.resend_last);
             looking.resend_at = now + looking.interval;
             // ZooKeeper does the one or the other, by what is undelivered. Who is linked is told again, and who is not is
             // dialed; a vote that waits for somebody is replaced by itself.

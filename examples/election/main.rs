@@ -31,6 +31,7 @@ use quorum_cnx::{Sid, ZooCfg, ZooCfgReader};
 use serde_json::json;
 
 use crate::{
+    election::{RESEND_FIRST, RESEND_LAST},
     journal::Journal,
     member::{Command, Member, Remote, Role},
     notification::Format,
@@ -227,6 +228,10 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
                 FormatArg::V1 => Format::V1,
                 FormatArg::V2 => Format::V2,
             },
+            resend: (
+                cfg.min_notification_interval.unwrap_or(RESEND_FIRST),
+                cfg.max_notification_interval.unwrap_or(RESEND_LAST),
+            ),
             limit,
             tick,
         };

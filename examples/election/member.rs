@@ -59,6 +59,8 @@ pub(crate) struct Role {
     /// True exactly when it watches the leader's port, and opens it when it leads.
     pub(crate) follows_port: bool,
     pub(crate) format: Format,
+    /// How long after it was told the vote is told again: the first time, and at most.
+    pub(crate) resend: (Duration, Duration),
     /// How long a leader, or its followers, may be silent.
     pub(crate) limit: Duration,
     /// How often one who only observes asks.
@@ -123,6 +125,7 @@ impl Member {
             true => Election::observer(role.own, quorum.clone()),
             false => Election::new(role.own, quorum.clone(), role.zxid, role.epoch),
         };
+        let election = election.resending(role.resend.0, role.resend.1);
         let member = Self {
             port: LeaderPort::new(poll.registry().try_clone()?, waker, PORT),
             configuration: configuration(&cfg),

@@ -73,6 +73,7 @@ pub struct ZooCfgReader {
 
 /// The flags that matter here.
 const FLAGS: &str = "zookeeper.multiAddress.enabled, zookeeper.cnxTimeout, zookeeper.electionPortBindRetry, \
+                     zookeeper.fastleader.maxNotificationInterval, zookeeper.fastleader.minNotificationInterval, \
                      zookeeper.quorumCnxnTimeoutMs and zookeeper.tcpKeepAlive";
 
 impl ZooCfgReader {

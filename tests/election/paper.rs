@@ -314,6 +314,33 @@ fn a_vote_is_told_again_after_200_ms_and_then_twice_as_long_each_time_up_to_a_mi
     assert_eq!(server.pass(RESEND_FIRST).len(), 3);
 }
 
+/// `fastleader.minNotificationInterval` and `fastleader.maxNotificationInterval` of a zoo.cfg.
+#[test]
+fn a_vote_is_told_again_at_the_configured_intervals() {
+    for (first, last, expected) in [
+        (3000, 60_000, [3000, 6000, 12_000, 24_000, 48_000, 60_000]),
+        (200, 1000, [200, 400, 800, 1000, 1000, 1000]),
+        (5000, 1000, [5000, 1000, 1000, 1000, 1000, 1000]),
+        (1, 1, [1; 6]),
+    ] {
+        let [first, last] = [first, last].map(Duration::from_millis);
+        let quorum = Quorum::majority((1..=3).map(Sid));
+        let mut server = Server {
+            election: Election::new(Sid(1), quorum, 0, 0).resending(first, last),
+            now: Duration::from_secs(1000),
+        };
+        // A second round begins with the first interval as well.
+        for _round in 0..2 {
+            server.look();
+            for interval in expected.map(Duration::from_millis) {
+                let early = server.pass(interval - Duration::from_nanos(1));
+                assert_eq!(early, [], "before {interval:?}");
+                assert_eq!(server.pass(Duration::from_nanos(1)).len(), 3);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_heard_does_not_put_off_telling_again_but_a_new_vote_does() {
     let mut server = Server::new(2, 5);
