@@ -45,8 +45,11 @@ pub enum Challenge {
 pub(crate) struct Hello {
     /// Who the far end claims to be. In the versions with addresses it may be any number.
     pub(crate) sid: Sid,
-    /// Where it says it can be reached, without the wildcards, which say nothing (ZOOKEEPER-2164).
+    /// Where it says it can be reached, without the wildcards, which say nothing (ZOOKEEPER-2164), and without what nobody
+    /// could dial.
     pub(crate) addresses: Vec<Address>,
+    /// Why the first of the addresses that nobody could dial is none.
+    pub(crate) overlooked: Option<ChallengeError>,
 }
 
 /// The initial message of `sid`. It is to be written with one write: ZooKeeper takes a short read for a short message.
@@ -91,6 +94,9 @@ pub(crate) fn encode(form: Challenge, sid: Sid, addresses: &[Address]) -> Vec<u8
 /// The version and the length are judged as soon as they are there, the text once it is whole. A whole message is at
 /// most [`CHALLENGE_BYTES_MAX`] bytes, so with that many there is an answer. The text is read alike in both versions
 /// that have one, as ZooKeeper does: V1 may carry several addresses.
+///
+/// The text is refused where ZooKeeper refuses it: each address must have the form `host:port`. The host may be anything,
+/// since only a smaller server is ever dialed back; a host that nobody could dial is overlooked.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Hello, usize)>, ChallengeError> {
     let Some((first, rest)) = bytes.split_first_chunk() else {
         return Ok(None);
@@ -100,6 +106,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Hello, usize)>, ChallengeEr
         let hello = Hello {
             sid: Sid(first),
             addresses: Vec::new(),
+            overlooked: None,
         };
         return Ok(Some((hello, LONG_BYTES)));
     }
@@ -120,37 +127,83 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Hello, usize)>, ChallengeEr
     let Some(text) = rest.get(..len) else {
         return Ok(None);
     };
-    let text = std::str::from_utf8(text).map_err(|_| ChallengeError::NotUtf8)?;
-    let hello = Hello {
+    let mut hello = Hello {
         sid: Sid(i64::from_be_bytes(*sid)),
-        addresses: addresses(text)?,
+        addresses: Vec::new(),
+        overlooked: None,
     };
+    hello.take_addresses(text)?;
     Ok(Some((hello, HEADER_BYTES + len)))
 }
 
-/// Bars at the end are overlooked, as Java's `split` does, so that bars alone are no address at all; any other empty
-/// part is an error.
-fn addresses(text: &str) -> Result<Vec<Address>, ChallengeError> {
-    let text = text.trim_end_matches('|');
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    // Counted before anything is kept.
-    let parts = text.split('|').count();
-    if parts > ADDRESSES_MAX {
-        return Err(ChallengeError::TooManyAddresses(parts));
-    }
-    let mut addresses = Vec::with_capacity(parts);
-    for part in text.split('|') {
-        let address: Address = part.parse().map_err(ChallengeError::Address)?;
-        if address.port() == 0 {
-            return Err(ChallengeError::PortZero);
+impl Hello {
+    /// Bars at the end are overlooked, as Java's `split` does, so that bars alone are no address at all; any other empty
+    /// part is an error.
+    fn take_addresses(&mut self, mut text: &[u8]) -> Result<(), ChallengeError> {
+        while let Some(shorter) = text.strip_suffix(b"|") {
+            text = shorter;
         }
-        if !address.is_wildcard() {
-            addresses.push(address);
+        if text.is_empty() {
+            return Ok(());
         }
+        let is_bar = |byte: &u8| *byte == b'|';
+        // Counted before anything is kept.
+        let parts = text.split(is_bar).count();
+        if parts > ADDRESSES_MAX {
+            return Err(ChallengeError::TooManyAddresses(parts));
+        }
+        for part in text.split(is_bar) {
+            let (host, port) = host_and_port(part).map_err(ChallengeError::Address)?;
+            match dialable(host, port) {
+                Ok(address) if address.is_wildcard() => {}
+                Ok(address) => self.addresses.push(address),
+                Err(why) => {
+                    self.overlooked.get_or_insert(why);
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(addresses)
+}
+
+/// Takes `host:port` apart as ZooKeeper does: a host in brackets may be any text, colons at the end are overlooked, and
+/// the port may have a sign.
+fn host_and_port(part: &[u8]) -> Result<(&[u8], u16), AddressError> {
+    let split = |text: &'_ [u8], at: u8| text.iter().position(|byte| *byte == at);
+    if part.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    let (host, ports) = if let Some(rest) = part.strip_prefix(b"[") {
+        let end = split(rest, b']').ok_or(AddressError::Unclosed)?;
+        let ports = rest[end + 1..].strip_prefix(b":");
+        (&rest[..end], ports.ok_or(AddressError::NoPort)?)
+    } else {
+        let end = split(part, b':').ok_or(AddressError::NoPort)?;
+        (&part[..end], &part[end + 1..])
+    };
+    let mut port = ports;
+    while let Some(shorter) = port.strip_suffix(b":") {
+        port = shorter;
+    }
+    if port.is_empty() {
+        return Err(AddressError::NoPort);
+    }
+    if port.contains(&b':') {
+        return Err(AddressError::Unbracketed);
+    }
+    let port = std::str::from_utf8(port).ok();
+    let port = port.and_then(|port| port.parse().ok());
+    Ok((host, port.ok_or(AddressError::BadPort)?))
+}
+
+/// An address as it may be dialed and written to the log.
+fn dialable(host: &[u8], port: u16) -> Result<Address, ChallengeError> {
+    let host = std::str::from_utf8(host).map_err(|_| ChallengeError::NotUtf8)?;
+    let address = Address::checked(host, port).map_err(ChallengeError::Address)?;
+    match address.port() {
+        0 => Err(ChallengeError::PortZero),
+        _ => Ok(address),
+    }
 }
 
 /// Why the first bytes of a connection are no initial message.
@@ -161,13 +214,13 @@ pub enum ChallengeError {
     UnknownVersion(i64),
     /// The addresses claim this length in bytes; only 1 to [`ADDRESS_BYTES_MAX`] are legal.
     AddressBytes(i32),
-    /// The addresses are not text.
+    /// A host is not text. The connection is kept all the same.
     NotUtf8,
     /// There are this many addresses, more than [`ADDRESSES_MAX`].
     TooManyAddresses(usize),
     /// An address cannot be understood.
     Address(AddressError),
-    /// An address has the port 0, which cannot be dialed.
+    /// An address has the port 0, which cannot be dialed. The connection is kept all the same.
     PortZero,
 }
 
@@ -181,7 +234,7 @@ impl fmt::Display for ChallengeError {
                 f,
                 "the addresses claim a length of {len} bytes, outside 1 to {ADDRESS_BYTES_MAX}"
             ),
-            Self::NotUtf8 => f.write_str("the addresses are not UTF-8"),
+            Self::NotUtf8 => f.write_str("address: the host is not UTF-8"),
             Self::TooManyAddresses(count) => {
                 write!(f, "{count} addresses, more than {ADDRESSES_MAX}")
             }
@@ -262,6 +315,7 @@ mod tests {
             let hello = Hello {
                 sid: Sid(sid),
                 addresses: list(text),
+                overlooked: None,
             };
             assert_eq!(decode(&bytes), Ok(Some((hello, bytes.len()))));
         }
@@ -371,34 +425,109 @@ mod tests {
         assert_eq!(addresses_in("0.0.0.0:3888|zk1:3888"), Ok(list("zk1:3888")));
     }
 
+    /// ZooKeeper's own parser refuses these as well, but for the ports out of range, which end its listener.
     #[test]
-    fn addresses_that_cannot_be_dialed_are_errors() {
+    fn addresses_without_the_form_host_and_port_are_errors() {
         for (text, why) in [
             ("zk1", AddressError::NoPort),
-            (":3888", AddressError::NoHost),
+            ("zk1:", AddressError::NoPort),
+            (":", AddressError::NoPort),
+            ("::", AddressError::NoPort),
+            ("[zk1]", AddressError::NoPort),
+            ("[zk1]:", AddressError::NoPort),
+            ("[zk1]1", AddressError::NoPort),
+            ("[zk1:1", AddressError::Unclosed),
             ("a:b:3888", AddressError::Unbracketed),
             ("::1:3888", AddressError::Unbracketed),
+            ("2001:db8::3:3888", AddressError::Unbracketed),
+            ("[zk1]:1:2", AddressError::Unbracketed),
             ("zk1:65536", AddressError::BadPort),
             ("zk1:-1", AddressError::BadPort),
-            ("zk1:+3888", AddressError::BadPort),
+            ("zk1:++1", AddressError::BadPort),
+            ("zk1: 1", AddressError::BadPort),
+            ("zk1:1 ", AddressError::BadPort),
+            ("zk1:x", AddressError::BadPort),
             ("0.0.0.0:65536", AddressError::BadPort),
-            ("zk1:3888|zk 2:3888", AddressError::BadCharacter(' ')),
+            ("zk1:3888|zk2:x", AddressError::BadPort),
+            ("zk\u{fc}:\u{fc}", AddressError::BadPort),
         ] {
-            assert_eq!(
-                addresses_in(text),
-                Err(ChallengeError::Address(why)),
-                "{text}"
-            );
+            let why = Err(ChallengeError::Address(why));
+            assert_eq!(addresses_in(text), why, "{text}");
         }
-        assert_eq!(addresses_in("zk1:0"), Err(ChallengeError::PortZero));
-        assert_eq!(addresses_in("0.0.0.0:0"), Err(ChallengeError::PortZero));
-        assert_eq!(
-            addresses_in([b'z', 0xff, b':', b'1']),
-            Err(ChallengeError::NotUtf8)
-        );
+        let bad = ChallengeError::Address(AddressError::BadPort);
+        assert_eq!(addresses_in(b"zk1:\xff"), Err(bad));
         let many = vec!["a:1"; ADDRESSES_MAX + 1].join("|");
         let too_many = ChallengeError::TooManyAddresses(ADDRESSES_MAX + 1);
         assert_eq!(addresses_in(many), Err(too_many));
+    }
+
+    #[test]
+    fn hosts_that_nobody_could_dial_are_overlooked() {
+        let overlooked = |text: &[u8]| {
+            let (hello, _) = decode(&with_text(text)).unwrap().unwrap();
+            assert_eq!((hello.sid, &hello.addresses[..]), (Sid(5), &[][..]));
+            hello.overlooked
+        };
+        let bad = |character| ChallengeError::Address(AddressError::BadCharacter(character));
+        let long = [b"h".repeat(300), b":1".to_vec()].concat();
+        for (text, why) in [
+            (&b"zk-m\xfcnchen:3888"[..], ChallengeError::NotUtf8),
+            (b"\xff:1", ChallengeError::NotUtf8),
+            (b"zk-m?nchen:3888", bad('?')),
+            (b"zk3/10.0.0.3:3888", bad('/')),
+            (b"zk3 :3888", bad(' ')),
+            (b"zk\n3:3888", bad('\n')),
+            (b"zk\x1b[0m:3888", bad('\u{1b}')),
+            (b"\0:1", bad('\0')),
+            (b"${HOSTNAME}:3888", bad('$')),
+            (b"fe80%eth0:3888", bad('%')),
+            (b"a[b]:1", bad('[')),
+            ("zk\u{3164}:1".as_bytes(), bad('\u{3164}')),
+            ("zk\u{202e}:1".as_bytes(), bad('\u{202e}')),
+            (b":3888", ChallengeError::Address(AddressError::NoHost)),
+            (b"[]:3888", ChallengeError::Address(AddressError::NoHost)),
+            (
+                b"[fe80::3%eth0@if7]:1",
+                ChallengeError::Address(AddressError::NotIpv6),
+            ),
+            (b"[::g]:1", ChallengeError::Address(AddressError::NotIpv6)),
+            (
+                b"256.1.1.1:1",
+                ChallengeError::Address(AddressError::NotIpv4),
+            ),
+            (
+                &long,
+                ChallengeError::Address(AddressError::HostTooLong(300)),
+            ),
+            (b"zk3:0", ChallengeError::PortZero),
+            (b"a:0|b?:1", ChallengeError::PortZero),
+        ] {
+            assert_eq!(
+                overlooked(text),
+                Some(why),
+                "{:?}",
+                String::from_utf8_lossy(text)
+            );
+        }
+        for nothing in ["0.0.0.0:1", "|", "[::]:1"] {
+            assert_eq!(overlooked(nothing.as_bytes()), None);
+        }
+        assert_eq!(addresses_in(b"zk\xff:1|zk2:2||"), Ok(list("zk2:2")));
+    }
+
+    #[test]
+    fn what_zookeeper_overlooks_in_an_address_is_overlooked() {
+        for (text, same) in [
+            ("zk3:+3888", "zk3:3888"),
+            ("zk3:3888:", "zk3:3888"),
+            ("zk3:3888::", "zk3:3888"),
+            ("[zk3]:3888", "zk3:3888"),
+            ("[10.0.0.3]:3888", "10.0.0.3:3888"),
+            ("[::3]:3888:", "[::3]:3888"),
+            ("m\u{fc}ller:03888", "m\u{fc}ller:3888"),
+        ] {
+            assert_eq!(addresses_in(text), Ok(list(same)), "{text}");
+        }
     }
 
     #[test]
@@ -426,12 +555,19 @@ mod tests {
         for (bytes, words) in [
             ((-1_i64).to_be_bytes().to_vec(), "-1 is neither an id"),
             (message(V1, 5, -7, b""), "-7 bytes, outside 1 to 2048"),
-            (with_text([0xff]), "not UTF-8"),
+            (with_text([0xff]), "address: the port is missing"),
             (with_text("|".repeat(40) + "a:1"), "41 addresses, more than"),
-            (with_text("a b:1"), "address: the host contains ' '"),
-            (with_text("a:0"), "at port 0"),
         ] {
             let why = decode(&bytes).unwrap_err().to_string();
+            assert!(why.contains(words), "{why:?} without {words:?}");
+        }
+        for (text, words) in [
+            (&b"a b:1"[..], "address: the host contains ' '"),
+            (b"a:0", "at port 0"),
+            (b"\xff:1", "address: the host is not UTF-8"),
+        ] {
+            let (hello, _) = decode(&with_text(text)).unwrap().unwrap();
+            let why = hello.overlooked.unwrap().to_string();
             assert!(why.contains(words), "{why:?} without {words:?}");
         }
     }
@@ -452,7 +588,7 @@ mod tests {
                 Challenge::V1 => addresses[..1].to_vec(),
                 Challenge::V2 => addresses,
             };
-            prop_assert_eq!(decode(&bytes), Ok(Some((Hello { sid: Sid(sid), addresses: sent }, len))));
+            prop_assert_eq!(decode(&bytes), Ok(Some((Hello { sid: Sid(sid), addresses: sent, overlooked: None }, len))));
         }
 
         #[test]
@@ -464,6 +600,10 @@ mod tests {
             let mut answer = Ok(None);
             for cut in 0..=bytes.len() {
                 let next = decode(&bytes[..cut]);
+                if let Ok(Some((hello, _))) = &next {
+                    let visible = |one: &Address| one.to_string().parse().as_ref() == Ok(one);
+                    prop_assert!(hello.addresses.iter().all(visible), "{:?}", hello.addresses);
+                }
                 prop_assert!(answer == Ok(None) || answer == next);
                 answer = next;
             }

@@ -4,8 +4,8 @@
 //! loop says of itself, another understands the same.
 
 use quorum_cnx::{
-    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, CHALLENGE_BYTES_MAX, Challenge, ChallengeError,
-    Config, ConfigBuilder, Event, EventLoop, Reason, Sid, Unknown,
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, CHALLENGE_BYTES_MAX, Challenge,
+    ChallengeError, Config, ConfigBuilder, Event, EventLoop, Reason, Sid, Unknown,
 };
 
 use crate::net::{Inside, Outside, Recorder, Told};
@@ -76,8 +76,7 @@ fn meaning(bytes: &[u8]) -> Meaning {
 }
 
 fn places(text: &[u8]) -> Result<Vec<Address>, ChallengeError> {
-    let text = std::str::from_utf8(text).map_err(|_| ChallengeError::NotUtf8)?;
-    let mut parts: Vec<&str> = text.split('|').collect();
+    let mut parts: Vec<&[u8]> = text.split(|byte| *byte == b'|').collect();
     while parts.last().is_some_and(|part| part.is_empty()) {
         parts.pop();
     }
@@ -86,14 +85,53 @@ fn places(text: &[u8]) -> Result<Vec<Address>, ChallengeError> {
     }
     let mut places = Vec::new();
     for part in parts {
-        let place: Address = part.parse().map_err(ChallengeError::Address)?;
-        if place.port() == 0 {
-            return Err(ChallengeError::PortZero);
-        }
-        places.push(place);
+        let (host, port) = apart(part).map_err(ChallengeError::Address)?;
+        let host = String::from_utf8(host).unwrap_or_else(|_| "?".into());
+        // A host that cannot be written like this cannot be dialed, nor can port 0.
+        let text = match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        places.extend(
+            text.parse::<Address>()
+                .ok()
+                .filter(|place| place.port() > 0),
+        );
     }
     places.retain(|place| !place.is_wildcard());
     Ok(places)
+}
+
+/// A host without its brackets, which may be any bytes, and a port.
+fn apart(part: &[u8]) -> Result<(Vec<u8>, u16), AddressError> {
+    if part.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    let pieces: Vec<&[u8]> = match part[0] {
+        b'[' => part[1..].splitn(2, |byte| *byte == b']').collect(),
+        _ => part.splitn(2, |byte| *byte == b':').collect(),
+    };
+    let (host, rest) = match pieces[..] {
+        [_] if part[0] == b'[' => return Err(AddressError::Unclosed),
+        [_] => return Err(AddressError::NoPort),
+        [host, rest] if part[0] == b'[' => match rest {
+            [b':', rest @ ..] => (host, rest),
+            _ => return Err(AddressError::NoPort),
+        },
+        [host, rest] => (host, rest),
+        _ => unreachable!("two at most"),
+    };
+    let mut ports: Vec<&[u8]> = rest.split(|byte| *byte == b':').collect();
+    while ports.last().is_some_and(|port| port.is_empty()) {
+        ports.pop();
+    }
+    let port = match ports[..] {
+        [] => return Err(AddressError::NoPort),
+        [port] => String::from_utf8_lossy(port).parse(),
+        _ => return Err(AddressError::Unbracketed),
+    };
+    let port = port.map_err(|_| AddressError::BadPort)?;
+    Ok((host.to_vec(), port))
 }
 
 fn turn_on(config: ConfigBuilder) -> Option<(Outside, EventLoop<Recorder, Inside>)> {

@@ -257,6 +257,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         addr: SocketAddr,
         now: Instant,
     ) {
+        if let Some(why) = &hello.overlooked {
+            let sid = hello.sid;
+            log::debug!("peer {sid} at {addr} names an address that cannot be dialed: {why}");
+        }
         let known = self.roster.find(hello.sid);
         let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
         if let (Some(id), Some(arrival)) = (known, &arrival) {
