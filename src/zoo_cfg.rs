@@ -364,8 +364,8 @@ impl ZooCfg {
                     "the servers speak TLS to each other, which this one does not; votes would go out in the clear",
                 ));
             }
-            // A server with SASL enabled, even if it does not demand it, waits behind each initial message for the first
-            // bytes of an authentication.
+            // With SASL enabled and not required a server still takes plain connections, but it must answer one that
+            // authenticates, as the others do as soon as learnerRequireSasl is set in their files.
             "quorum.auth.enableSasl"
             | "quorum.auth.learnerRequireSasl"
             | "quorum.auth.serverRequireSasl"
