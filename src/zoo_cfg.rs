@@ -60,11 +60,12 @@ use crate::proto::{Address, Sid};
 /// | a host with a blank, `$`, `/` and the like; `256.1.1.1`, `10.0.1`, `010.0.0.1` | a name, or a guess | refused, see [`Address`] |
 /// | port 0 of a server | taken | refused |
 /// | no address at all, `server.1=\|` | a server without an address | refused |
-/// | `cnxTimeout=5s`, `tcpKeepAlive=yes` and other values that do not fit their key | the default, in silence | refused |
+/// | `electionPortBindRetry=often`, `tcpKeepAlive=yes` and the like: values that do not fit their key | the default, in silence | refused |
 /// | numbers with a leading 0 for keys that Java reads with `Integer.getInteger` | octal | refused |
 /// | a byte order mark in front of a key | a part of the key | refused |
 /// | `sslQuorum`, `quorum.auth.enableSasl`, `quorum.auth.learnerRequireSasl`, `quorum.auth.serverRequireSasl` set to true | TLS, SASL | refused: not spoken here |
 /// | `;client;secureClient` | since 3.10 | taken |
+/// | an ensemble that could elect nobody: observers alone, a voter in no group | refused | taken: up to the election |
 /// | keys that are none of a connection manager (`clientPort`, `dataDir`) | checked | not looked at |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
