@@ -135,13 +135,7 @@ impl Running {
     #[track_caller]
     fn await_events(&mut self, event: &str, count: usize) {
         let deadline = Instant::now() + LONG;
-        while self
-            .lines
-            .iter()
-            .filter(|line| line["event"] == event)
-            .count()
-            < count
-        {
+        while self.of(event).count() < count {
             self.next(deadline);
         }
     }
@@ -153,6 +147,31 @@ impl Running {
             Ok(line) => self.lines.push(line),
             Err(_) => panic!("nothing comes in time after {:#?}", self.lines),
         }
+    }
+
+    /// Gives a command.
+    fn order(&mut self, command: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{command}").unwrap();
+    }
+
+    /// The lines so far that tell of such an event.
+    fn of<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Value> {
+        let is_it = move |line: &&Value| line["event"] == event;
+        self.lines.iter().filter(is_it)
+    }
+
+    /// Waits until so many more lines tell of such an event.
+    #[track_caller]
+    fn await_new(&mut self, event: &str, count: usize) {
+        let before = self.of(event).count();
+        self.await_events(event, before + count);
+    }
+
+    /// Ends it as a power cut would.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     #[track_caller]
@@ -225,6 +244,34 @@ fn groups_and_weights_decide_who_is_elected_and_who_is_enough() {
     assert_eq!(first.await_leader(&[1]), leader);
     first.quit(1);
     others.quit(2);
+}
+
+#[test]
+fn a_leader_whose_process_ends_is_given_up_at_once() {
+    // The one with more data leads, with the largest id and with the smallest one.
+    for (leader, others) in [("3", [1, 2]), ("1", [2, 3])] {
+        let ensemble = Ensemble::new(3, "");
+        let cfg = ensemble.path("zoo.cfg");
+        let some = ["--zoo-cfg", &cfg, "--myid"];
+        let list = others.map(|sid| sid.to_string()).join(",");
+        let mut voters = Running::start(&[&some[..], &[&list]].concat());
+        let leading = Running::start(&[&some[..], &[leader, "--zxid", "0x100000000"]].concat());
+        let leader: i64 = leader.parse().unwrap();
+        while voters.await_leader(&others) != leader {
+            // They may have elected one of them before.
+            voters.order("leader-lost");
+            voters.await_new("elected", 2);
+        }
+        voters.lines.clear();
+        leading.kill();
+        voters.await_events("leader-lost", 2);
+        for line in voters.of("leader-lost") {
+            let why = line["why"].as_str().unwrap();
+            assert!(why.contains("nobody listens"), "{why}");
+        }
+        voters.await_events("elected", 2);
+        voters.quit(2);
+    }
 }
 
 #[test]

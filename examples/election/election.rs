@@ -33,6 +33,11 @@ pub(crate) const RESEND_LAST: Duration = Duration::from_secs(60);
 /// and not to elect (ZOOKEEPER-261).
 const ZXID_OF_NOBODY: i64 = -1;
 
+/// The last transaction of a server without data: it comes before all others, so that such a server is elected only where
+/// nobody else can be. Its high half is an epoch that comes before all others as well, also in a message that holds no epoch.
+/// A real server without data says 0, and it can do what is needed then: serve.
+pub(crate) const ZXID_OF_NO_DATA: i64 = -1 << 32;
+
 /// What is to be done, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -167,6 +172,12 @@ impl Election {
             vote,
             version: 2,
         }
+    }
+
+    /// From the next round on this server is elected only where nobody else can be: it has led, and could not serve.
+    pub(crate) fn stand_back(&mut self) {
+        self.initial.zxid = ZXID_OF_NO_DATA;
+        self.initial.epoch = ZXID_OF_NO_DATA >> 32;
     }
 
     /// When time alone changes something, if it does.

@@ -29,6 +29,7 @@ use quorum_cnx::{Sid, ZooCfg};
 use serde_json::json;
 
 use crate::{
+    election::ZXID_OF_NO_DATA,
     journal::Journal,
     member::{Command, Member, Remote, Role},
     notification::Format,
@@ -42,6 +43,9 @@ const TICK_TIME: Duration = Duration::from_secs(3);
 /// In ticks; ZooKeeper has no default, and its sample file says this.
 const SYNC_LIMIT: u32 = 5;
 
+/// The same.
+const INIT_LIMIT: u32 = 10;
+
 /// Takes part in the election of a ZooKeeper ensemble, as one of its servers.
 #[derive(Debug, Parser)]
 #[command(name = "election", after_help = MORE)]
@@ -54,9 +58,10 @@ struct Cli {
     #[arg(long, value_name = "N", required = true, value_delimiter = ',')]
     myid: Vec<i64>,
 
-    /// The last transaction that it claims to have, decimal or 0x and hexadecimal
-    #[arg(long, value_name = "X", default_value = "0", value_parser = number,
-        allow_negative_numbers = true)]
+    /// The last transaction that it claims to have, decimal or 0x and hexadecimal [default: none, so that it is elected
+    /// only where nobody else can be; an empty real server has 0]
+    #[arg(long, value_name = "X", default_value_t = ZXID_OF_NO_DATA, hide_default_value = true,
+        value_parser = number, allow_negative_numbers = true)]
     zxid: i64,
 
     /// The epoch that it claims to be in [default: that of the transaction, its high 32 bits]
@@ -102,8 +107,9 @@ Commands on standard input, one a line:
 Without a vote: give it the place of a voter with --observe and it hears every vote, but the ensemble
 lacks that voter; give it an `observer` line of its own and it hears what is answered when it asks.
 
-A server that is elected does not serve clients: real followers leave it after initLimit ticks and elect
-again. With the default --zxid it wins only among servers that are as empty as it is.
+A server that is elected does not serve: real followers leave it. When too few of them stay, it steps down
+initLimit ticks after its election, as a real leader does, and is elected again only where nobody else can be.
+With the default --zxid it never comes so far where a real server can be elected.
 
 Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if it died.";
 
@@ -206,6 +212,7 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
                 FormatArg::V2 => Format::V2,
             },
             limit,
+            init_limit: tick.saturating_mul(cfg.init_limit.unwrap_or(INIT_LIMIT)),
             tick,
         };
         if !cfg.servers.iter().any(|server| server.sid == role.own) {

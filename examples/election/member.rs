@@ -4,7 +4,7 @@
 //! Nothing here decides an election, and nothing waits but the poll.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{
@@ -16,7 +16,7 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use quorum_cnx::{
-    Address, Config, Event, EventLoop, Frame, Handle, Handler, Sent, Sid, Stats, ZooCfg,
+    Address, Config, Event, EventLoop, Frame, Handle, Handler, Reason, Sent, Sid, Stats, ZooCfg,
 };
 use serde_json::json;
 
@@ -26,7 +26,7 @@ use crate::{
     leader_port::{LeaderPort, Word},
     notification::{Format, Notification, State, configuration},
     quorum::Quorum,
-    tenure::Tenure,
+    tenure::{Loss, Tenure},
 };
 
 /// The library's loop, which is a poll itself.
@@ -61,6 +61,8 @@ pub(crate) struct Role {
     pub(crate) format: Format,
     /// How long a leader, or its followers, may be silent.
     pub(crate) limit: Duration,
+    /// How long after its election a leader may be left by its followers.
+    pub(crate) init_limit: Duration,
     /// How often one who only observes asks.
     pub(crate) tick: Duration,
 }
@@ -83,6 +85,8 @@ pub(crate) struct Member {
     malformed: u64,
     /// The newest configuration that somebody has told of.
     newest: i64,
+    /// Whose link has ended, and is not back yet.
+    unlinked: BTreeSet<Sid>,
 }
 
 /// The way to a member from other threads.
@@ -127,6 +131,7 @@ impl Member {
             port: LeaderPort::new(poll.registry().try_clone()?, waker, PORT),
             configuration: configuration(&cfg),
             newest: cfg.version,
+            unlinked: BTreeSet::new(),
             role,
             cfg,
             quorum,
@@ -200,7 +205,7 @@ impl Member {
             self.act(actions);
         }
         match self.tenure.as_mut().map(|tenure| tenure.on_time(now)) {
-            Some(Err(loss)) => self.on_loss(&loss.to_string()),
+            Some(Err(loss)) => self.on_end_of_tenure(loss),
             Some(Ok(silent)) => {
                 for sid in silent {
                     self.send(sid, Notification::QUESTION);
@@ -234,6 +239,22 @@ impl Member {
         self.act(actions);
     }
 
+    /// A server was linked and is not any more, and nobody listens where it was: its process has ended.
+    fn on_gone(&mut self, sid: Sid) {
+        let now = self.journal.now();
+        let word = self.tenure.as_mut().map(|tenure| tenure.on_gone(now, sid));
+        if let Some(Err(loss)) = word {
+            self.on_end_of_tenure(loss);
+        }
+    }
+
+    fn on_end_of_tenure(&mut self, loss: Loss) {
+        if loss == Loss::Unserved {
+            self.election.stand_back();
+        }
+        self.on_loss(&loss.to_string());
+    }
+
     /// There is no leader any more.
     fn on_loss(&mut self, why: &str) {
         let leader = self.election.current().vote.leader;
@@ -260,7 +281,7 @@ impl Member {
         self.act(actions);
         let word = self.tenure.as_mut();
         if let Some(Err(loss)) = word.map(|tenure| tenure.on_notification(now, from, &heard)) {
-            self.on_loss(&loss.to_string());
+            self.on_end_of_tenure(loss);
         }
     }
 
@@ -288,7 +309,7 @@ impl Member {
         Ok(())
     }
 
-    fn on_event(&self, event: &Event) {
+    fn on_event(&mut self, event: &Event) {
         let own = self.role.own;
         match event {
             Event::Listening { addr } => {
@@ -308,13 +329,21 @@ impl Member {
             Event::Up { sid, dialed, .. } => {
                 let line = json!({ "sid": sid.0, "dialed": dialed });
                 self.journal.tell("up", own, line);
+                self.unlinked.remove(sid);
                 if self.role.observes {
                     self.ask(*sid);
                 }
             }
-            Event::Down { sid, reason } => {
+            Event::Down { sid, reason, .. } => {
                 let line = json!({ "sid": sid.0, "reason": reason.name() });
                 self.journal.tell("down", own, line);
+                self.unlinked.insert(*sid);
+            }
+            Event::DialFailed { sid, reason, .. } => {
+                let is_refused = *reason == Reason::Io(io::ErrorKind::ConnectionRefused);
+                if is_refused && self.unlinked.remove(sid) {
+                    self.on_gone(*sid);
+                }
             }
             // Of no interest to an election; the log has it.
             _ => {}
@@ -335,7 +364,8 @@ impl Member {
                     self.journal.elected(self.role.own, outcome, took);
                     let (own, limit) = (self.role.own, self.role.limit);
                     let quorum = self.quorum.clone();
-                    self.tenure = Some(Tenure::new(own, quorum, outcome, limit, now));
+                    let tenure = Tenure::new(own, quorum, outcome, limit, now);
+                    self.tenure = Some(tenure.on_trial(self.role.init_limit, now));
                     if self.role.follows_port {
                         self.go_to_port(outcome.state, outcome.vote.leader);
                     }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use quorum_cnx::{Sid, ZooCfg};
 
 use crate::{
-    election::{Action, Election, FINALIZE_WAIT, Outcome, RESEND_FIRST, RESEND_LAST},
-    notification::{Notification, State, Vote},
+    election::{
+        Action, Election, FINALIZE_WAIT, Outcome, RESEND_FIRST, RESEND_LAST, ZXID_OF_NO_DATA,
+    },
+    notification::{Format, Notification, State, Vote},
     quorum::Quorum,
 };
 
@@ -345,6 +347,44 @@ fn who_has_lost_its_data_neither_elects_nor_is_elected() {
     lost.hear(3, says(State::Leading, vote(3, 4)));
     let told = lost.hear(1, says(State::Following, vote(3, 4)));
     assert_eq!(elected(&told).unwrap().vote, vote(3, 4));
+}
+
+#[test]
+fn who_has_no_data_is_elected_only_where_nobody_else_can_be() {
+    let none = ZXID_OF_NO_DATA;
+    let nothing = |leader: i64| {
+        let (zxid, epoch) = (none, none >> 32);
+        says(
+            State::Looking,
+            Vote {
+                zxid,
+                epoch,
+                ..vote(leader, 1)
+            },
+        )
+    };
+    let mut server = Server::with(3, Quorum::majority((1..=3).map(Sid)), none, none >> 32);
+    server.hear(2, nothing(2));
+    assert_eq!(server.proposal(), 3);
+    // An empty server with a smaller id that can serve.
+    server.hear(1, looking(1, 1));
+    assert_eq!(server.proposal(), 1);
+    // In the oldest form a message holds no epoch, and means the same.
+    let bytes = nothing(2).write(Format::Bare, "");
+    let (read, _) = Notification::read(&bytes).unwrap();
+    assert_eq!(read.vote, nothing(2).vote);
+}
+
+#[test]
+fn who_stands_back_votes_for_itself_as_if_it_had_no_data() {
+    let mut server = Server::with(3, Quorum::majority((1..=3).map(Sid)), 7, 5);
+    server.election.stand_back();
+    assert_eq!(server.election.current().vote.zxid, 7, "in this round");
+    server.look();
+    let own = server.election.current().vote;
+    assert_eq!((own.leader, own.zxid), (Sid(3), ZXID_OF_NO_DATA));
+    server.hear(1, looking(1, 2));
+    assert_eq!(server.proposal(), 1);
 }
 
 #[test]

@@ -30,4 +30,5 @@ mod onlookers;
 mod pairs;
 mod recoveries;
 mod slow;
+mod standing;
 mod strangers;

@@ -1,0 +1,62 @@
+//! That the program `election`, which serves nobody, does not keep a fresh ensemble of real servers from being led: with
+//! the times that a configuration file says, short ones.
+
+use crate::{
+    patience::patiently,
+    server::{Ensemble, Server, Times},
+    voter::Voter,
+};
+
+const TIMES: Times = Times {
+    tick_ms: 500,
+    init_limit: 10,
+    sync_limit: 5,
+};
+
+/// Waits until one of these serves as leader and the others as followers.
+#[track_caller]
+fn await_served(servers: &[Server]) {
+    let count = |mode: &str| {
+        let line = format!("Mode: {mode}\n");
+        let says = |server: &&Server| server.ask("srvr").is_some_and(|said| said.contains(&line));
+        servers.iter().filter(says).count()
+    };
+    patiently("a real server leads all real servers", || {
+        (count("leader"), count("follower")) == (1, servers.len() - 1)
+    });
+}
+
+#[test]
+fn a_voter_without_data_lets_a_real_server_lead() {
+    let ensemble = Ensemble::with_times(5, TIMES);
+    let voters = [1, 4].map(|sid| Voter::start(&ensemble, sid, &[]));
+    let mut servers: Vec<_> = [2, 3].map(|sid| ensemble.start(sid)).into();
+    for server in &servers {
+        server.await_said("LEADER ELECTION TOOK");
+    }
+    servers.push(ensemble.start(5));
+    await_served(&servers);
+    voters.into_iter().for_each(Voter::quit);
+}
+
+#[test]
+fn a_voter_that_real_followers_leave_steps_down() {
+    for options in [
+        &["--zxid", "0"][..],
+        &["--zxid", "0", "--follow-leader-port"],
+    ] {
+        let ensemble = Ensemble::with_times(5, TIMES);
+        let voters = [1, 4].map(|sid| Voter::start(&ensemble, sid, options));
+        let mut servers: Vec<_> = [2, 3].map(|sid| ensemble.start(sid)).into();
+        // As empty as the real ones, by what it claims, and with a larger id.
+        voters[1].await_elected(4);
+        servers.push(ensemble.start(5));
+        let lost = voters[1].await_event("leader-lost");
+        assert!(
+            lost["why"].as_str().unwrap().contains("initLimit"),
+            "{lost}"
+        );
+        await_served(&servers);
+        voters.into_iter().for_each(Voter::quit);
+    }
+}
