@@ -18,6 +18,7 @@ use std::{
 };
 
 use common::{LONG, Vacant, program::example_path, within};
+use quorum_cnx::{Event, Sid};
 use serde_json::Value;
 
 /// The configuration of servers 1, 2, 3 and so on, in a directory of its own.
@@ -25,6 +26,8 @@ struct Ensemble {
     /// Kept from everybody else.
     _ports: Vec<Vacant>,
     directory: PathBuf,
+    /// Where they are found for the election.
+    elections: Vec<(i64, String)>,
 }
 
 impl Ensemble {
@@ -36,13 +39,16 @@ impl Ensemble {
         fs::create_dir_all(&directory).unwrap();
         let ports: Vec<Vacant> = (0..2 * servers).map(|_| Vacant::new()).collect();
         let mut text = format!("tickTime=1000\ninitLimit=5\nsyncLimit=3\n{more}");
+        let mut elections = Vec::new();
         for (sid, places) in (1..).zip(ports.chunks(2)) {
+            elections.push((sid, places[1].address.clone()));
             let (_, election) = places[1].address.split_once(':').unwrap();
             text += &format!("server.{sid}={}:{election}\n", places[0].address);
         }
         let ensemble = Self {
             _ports: ports,
             directory,
+            elections,
         };
         fs::write(ensemble.path("zoo.cfg"), text).unwrap();
         ensemble
@@ -271,6 +277,93 @@ fn a_leader_whose_process_ends_is_given_up_at_once() {
         }
         voters.await_events("elected", 2);
         voters.quit(2);
+    }
+}
+
+/// A question, as an observer asks it: in the first round, for no server.
+const QUESTION: [i64; 4] = [i64::MIN, i64::MIN, 1, i64::MIN];
+
+/// A notification of a server that looks: leader, zxid, round and epoch, without a configuration.
+fn looking([leader, zxid, round, epoch]: [i64; 4]) -> Vec<u8> {
+    let mut bytes = 0_i32.to_be_bytes().to_vec();
+    for long in [leader, zxid, round, epoch] {
+        bytes.extend(long.to_be_bytes());
+    }
+    bytes.extend(2_i32.to_be_bytes());
+    bytes.extend(0_i32.to_be_bytes());
+    bytes
+}
+
+/// The state, the leader and the configuration of a notification.
+fn told(bytes: &[u8]) -> (i32, i64, String) {
+    let (state, rest) = bytes.split_first_chunk().unwrap();
+    let (leader, _) = rest.split_first_chunk().unwrap();
+    let configuration = String::from_utf8(bytes[44..].to_vec()).unwrap();
+    (
+        i32::from_be_bytes(*state),
+        i64::from_be_bytes(*leader),
+        configuration,
+    )
+}
+
+/// Asks this server, which does not know the one who asks, and gives what it says.
+#[track_caller]
+fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i32, i64, String) {
+    let at: Vec<_> = ensemble
+        .elections
+        .iter()
+        .filter(|(sid, _)| *sid == server)
+        .collect();
+    let (joiner, _) = common::alone(joiner, &[(server, &at[0].1)], |builder| builder);
+    joiner.to_send(Sid(server), looking(question)).unwrap();
+    let message = joiner.recv_timeout(LONG).expect("it is answered");
+    assert_eq!(message.from, Sid(server));
+    told(&message.payload)
+}
+
+#[test]
+fn servers_that_only_their_own_file_names_are_told_and_not_counted() {
+    let ensemble = Ensemble::new(3, "");
+    let cfg = ensemble.path("zoo.cfg");
+    let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1,2,3"]);
+    let leader = running.await_leader(&[1, 2, 3]);
+    let (follows, leads) = (1, 2);
+    // Larger and smaller ones; a vote for itself that beats all others, in a later round, and a question.
+    for joiner in [0, 4, 77, i64::MAX - 1] {
+        for question in [[joiner, 1 << 40, 9, 1 << 20], QUESTION] {
+            for server in 1..=3 {
+                let (state, of, configuration) = ask(&ensemble, joiner, server, question);
+                let expected = if server == leader { leads } else { follows };
+                assert_eq!((state, of), (expected, leader), "{joiner} at {server}");
+                assert!(configuration.ends_with("version=0"), "{configuration}");
+            }
+        }
+    }
+    running.order("stats");
+    running.await_events("stats", 3);
+    assert_eq!(running.of("leader-lost").count(), 0);
+    running.quit(3);
+}
+
+#[test]
+fn servers_that_are_not_configured_are_answered_up_to_a_bound() {
+    let ensemble = Ensemble::new(1, "");
+    let cfg = ensemble.path("zoo.cfg");
+    for (bound, joiners) in [("2", 2), ("0", 0)] {
+        let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1", "--admit", bound]);
+        running.await_leader(&[1]);
+        let at = &ensemble.elections[0].1;
+        let join = |sid| common::alone(sid, &[(1, at)], |builder| builder).0;
+        let linked: Vec<_> = (5..5 + joiners).map(join).collect();
+        for joiner in &linked {
+            joiner.to_send(Sid(1), looking(QUESTION)).unwrap();
+            joiner.recv_timeout(LONG).expect("it is answered");
+        }
+        let (refused, _) = common::alone(9, &[(1, at)], |builder| builder);
+        common::wait_for(&refused, |event| {
+            matches!(event, Event::Down { .. }).then_some(())
+        });
+        running.quit(1);
     }
 }
 

@@ -29,6 +29,10 @@ pub(crate) const RESEND_FIRST: Duration = Duration::from_millis(200);
 /// The longest time after which a vote is told again.
 pub(crate) const RESEND_LAST: Duration = Duration::from_secs(60);
 
+/// Servers without a vote whose last answers are remembered: more than are linked at one time. When there are more they are
+/// forgotten, and some are answered once more than needed.
+const ANSWERED_MAX: usize = 1024;
+
 /// The transaction number of a server that has lost its data and does not know yet what it knew: it is not to be elected,
 /// and not to elect (ZOOKEEPER-261).
 const ZXID_OF_NOBODY: i64 = -1;
@@ -79,6 +83,15 @@ pub(crate) struct Election {
     phase: Phase,
     /// What those said who looked while this server had a leader: the last vote of each.
     early: BTreeMap<Sid, Notification>,
+    /// The last answers to servers without a vote, of the last [`RESEND_FIRST`].
+    answered: BTreeMap<Sid, Answer>,
+}
+
+/// What a server without a vote has said, what it was answered, and when.
+struct Answer {
+    heard: Notification,
+    said: Notification,
+    at: Duration,
 }
 
 enum Phase {
@@ -152,6 +165,7 @@ impl Election {
             round: 0,
             phase: Phase::New,
             early: BTreeMap::new(),
+            answered: BTreeMap::new(),
         }
     }
 
@@ -246,7 +260,8 @@ impl Election {
         };
         // Only those who look are answered, and only by those who vote. ZooKeeper is less strict, and an observer in a later
         // round and a voter who does not follow it there answer each other as fast as they can.
-        if owes_answer && looks && self.votes {
+        let owes_answer = owes_answer && looks && self.votes;
+        if owes_answer && (is_voter || self.is_new(now, from, heard)) {
             actions.push(Action::Send(from, self.current()));
         }
         if !is_voter || !self.quorum.is_voter(heard.vote.leader) {
@@ -261,6 +276,26 @@ impl Election {
             State::Following | State::Leading => self.on_decision(now, from, heard, actions),
             State::Observing => {}
         }
+    }
+
+    /// Whether an answer to this would tell a server without a vote anything new; remembers it if so.
+    ///
+    /// A real server that looks and is in a later round answers every answer, as long as this one looks, too: the two would
+    /// go on as fast as they can. When its answer is lost it repeats itself after [`RESEND_FIRST`] at the earliest.
+    fn is_new(&mut self, now: Duration, from: Sid, heard: Notification) -> bool {
+        let said = self.current();
+        self.answered
+            .retain(|_, answer| now.saturating_sub(answer.at) < RESEND_FIRST);
+        let last = self.answered.get(&from);
+        if last.is_some_and(|last| last.heard == heard && last.said == said) {
+            return false;
+        }
+        if self.answered.len() >= ANSWERED_MAX {
+            self.answered.clear();
+        }
+        let at = now;
+        self.answered.insert(from, Answer { heard, said, at });
+        true
     }
 
     /// Somebody has said something while this server has a leader.

@@ -25,7 +25,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use quorum_cnx::{Sid, ZooCfg};
+use quorum_cnx::{ConfigBuilder, Replace, Sid, Unknown, ZooCfg};
 use serde_json::json;
 
 use crate::{
@@ -45,6 +45,10 @@ const SYNC_LIMIT: u32 = 5;
 
 /// The same.
 const INIT_LIMIT: u32 = 10;
+
+/// Servers that are answered though they are not in the configuration, unless told otherwise. ZooKeeper has no bound, and
+/// dials whoever says where it is; an ensemble is extended by a few at a time, and has some dozen observers at most.
+const JOINERS_MAX: u16 = 64;
 
 /// Takes part in the election of a ZooKeeper ensemble, as one of its servers.
 #[derive(Debug, Parser)]
@@ -84,6 +88,16 @@ struct Cli {
     #[arg(long, value_enum, default_value = "44")]
     format: FormatArg,
 
+    /// How many servers are answered that are not in the configuration: such as are to join, or observers that only their
+    /// own configuration names; 0 refuses them
+    #[arg(long, value_name = "N", default_value_t = JOINERS_MAX)]
+    admit: u16,
+
+    /// What a second connection of a server needs to replace its link: nothing, as with ZooKeeper (needed where a TCP proxy
+    /// stands between servers), or proof that it is that server's
+    #[arg(long, value_enum, default_value = "proven")]
+    replace: ReplaceArg,
+
     /// Quits after this time
     #[arg(long, value_name = "N", value_parser = seconds)]
     seconds: Option<Duration>,
@@ -111,6 +125,11 @@ A server that is elected does not serve: real followers leave it. When too few o
 initLimit ticks after its election, as a real leader does, and is elected again only where nobody else can be.
 With the default --zxid it never comes so far where a real server can be elected.
 
+A server that is not in the configuration is told who leads, in which round, and the configuration, and is not
+counted; with a smaller id it is dialed at the address that it says, as ZooKeeper does, so that whoever reaches
+the election port can make this server dial an address. --admit bounds how many are known at one time; when one
+more comes, one that is not linked makes room, and without such a one the newcomer is refused.
+
 Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if it died.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -123,6 +142,12 @@ enum FormatArg {
     V1,
     #[value(name = "44")]
     V2,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ReplaceArg {
+    Proven,
+    Newest,
 }
 
 fn number(text: &str) -> Result<i64, String> {
@@ -226,7 +251,7 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
                 "--myid {own} is not among its servers, which are {sids}"
             )));
         }
-        let config = cfg.builder(role.own).build();
+        let config = connections(cli, &cfg, role.own).build();
         members.push((role, config.map_err(|error| in_file(error.to_string()))?));
     }
     if let Some(file) = &cli.timeline {
@@ -239,6 +264,18 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
         quorum,
         members,
     })
+}
+
+/// How a member is connected.
+fn connections(cli: &Cli, cfg: &ZooCfg, own: Sid) -> ConfigBuilder {
+    let builder = cfg.builder(own).replace(match cli.replace {
+        ReplaceArg::Proven => Replace::Proven,
+        ReplaceArg::Newest => Replace::Newest,
+    });
+    match usize::from(cli.admit) {
+        0 => builder,
+        max => builder.unknown(Unknown::Admit { max }),
+    }
 }
 
 /// Each member has a thread of its own, and so have the commands, and the end of the time; this one prints.

@@ -408,6 +408,25 @@ fn strangers_are_answered_and_not_counted_and_nobody_votes_for_them() {
     assert_eq!(server.election.current(), looking(2, 1));
 }
 
+#[test]
+fn a_joiner_in_a_later_round_is_not_answered_for_ever() {
+    let mut server = Server::new(2, 3);
+    let answer = |leader| vec![Action::Send(Sid(7), looking(leader, 1))];
+    // It answers each answer that comes from an earlier round than its own.
+    assert_eq!(server.hear(7, looking(7, 5)), answer(2));
+    assert_eq!(server.hear(7, looking(7, 5)), []);
+    // When there is news, and when it says it again after a while, as if no answer had come.
+    server.hear(3, looking(3, 1));
+    assert_eq!(server.hear(7, looking(7, 5)), answer(3));
+    server.pass(RESEND_FIRST);
+    assert_eq!(server.hear(7, looking(7, 5)).len(), 1);
+    // However many they are.
+    for joiner in 0..5000 {
+        let joiner = Sid(100 + joiner);
+        assert_eq!(server.hear(joiner.0, looking(7, 5)).len(), 1);
+    }
+}
+
 /// A simulated world went wild over this: an observer in a later round than a voter, and each answered the other.
 #[test]
 fn who_has_no_vote_answers_nobody() {
