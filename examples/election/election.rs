@@ -264,7 +264,7 @@ impl Election {
         if owes_answer && (is_voter || self.is_new(now, from, heard)) {
             actions.push(Action::Send(from, self.current()));
         }
-        if !is_voter || !self.quorum.is_voter(heard.vote.leader) {
+        if !is_voter || heard.is_question() || !self.quorum.is_voter(heard.vote.leader) {
             return;
         }
         let Phase::Looking(_) = self.phase else {

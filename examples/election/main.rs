@@ -5,8 +5,11 @@
 
 mod election;
 mod journal;
+mod leader_listener;
 mod leader_port;
+mod leader_watch;
 mod member;
+mod names;
 mod notification;
 mod picture;
 mod quorum;
@@ -302,24 +305,29 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         }
     }
     let remotes = Arc::new(remotes);
-    // Nobody waits for these: the one may sit in a read that never ends, the other in a long sleep.
-    let orders = Arc::clone(&remotes);
-    thread::spawn(move || obey(&orders));
-    if let Some(time) = cli.seconds {
-        thread::spawn(move || {
-            // As long as the user has asked for.
-            thread::sleep(time);
-            order(&remotes, Command::Quit);
-        });
+    if let Err(error) = take_orders(&remotes, cli.seconds) {
+        complain(&format!("cannot start a thread: {error}"));
+        return ExitCode::FAILURE;
     }
     thread::scope(|scope| {
-        let threads: Vec<_> = members
-            .into_iter()
-            .map(|(own, member)| (own, scope.spawn(move || member.run())))
-            .collect();
-        let journal = &*journal;
-        let printer = scope.spawn(move || journal.print(&lines));
-        let mut code = ExitCode::SUCCESS;
+        let (journal, mut code) = (&*journal, ExitCode::SUCCESS);
+        let new = thread::Builder::new;
+        let mut lacking = None;
+        let print = move || journal.print(&lines);
+        let printer = new().spawn_scoped(scope, print);
+        let printer = printer.map_err(|error| lacking = Some(error));
+        let mut threads = Vec::new();
+        for (own, member) in members {
+            match new().spawn_scoped(scope, move || member.run()) {
+                Ok(thread) => threads.push((own, thread)),
+                Err(error) => lacking = Some(error),
+            }
+        }
+        if let Some(error) = lacking {
+            complain(&format!("cannot start a thread: {error}"));
+            code = ExitCode::FAILURE;
+            order(&remotes, Command::Quit);
+        }
         for (own, thread) in threads {
             match thread.join() {
                 Ok(Ok(())) => {}
@@ -333,9 +341,26 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         }
         journal.draw_rest(own[0]);
         journal.close();
-        drop(printer.join());
+        if let Ok(printer) = printer {
+            drop(printer.join());
+        }
         code
     })
+}
+
+/// Nobody waits for these threads: the one may sit in a read that never ends, the other in a long sleep.
+fn take_orders(remotes: &Arc<Vec<Remote>>, time: Option<Duration>) -> io::Result<()> {
+    let orders = Arc::clone(remotes);
+    thread::Builder::new().spawn(move || obey(&orders))?;
+    if let Some(time) = time {
+        let remotes = Arc::clone(remotes);
+        thread::Builder::new().spawn(move || {
+            // As long as the user has asked for.
+            thread::sleep(time);
+            order(&remotes, Command::Quit);
+        })?;
+    }
+    Ok(())
 }
 
 fn tell_start(journal: &Journal, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {

@@ -24,6 +24,7 @@ use crate::{
     election::{Action, Election},
     journal::Journal,
     leader_port::{LeaderPort, Word},
+    names::Names,
     notification::{Format, Notification, State, configuration},
     quorum::Quorum,
     tenure::{Loss, Tenure},
@@ -31,7 +32,7 @@ use crate::{
 
 /// The library's loop, which is a poll itself.
 const LOOP: Token = Token(0);
-/// A command, or an attempt to reach the leader's port that has ended.
+/// A command, or a lookup for the leader's port that has ended.
 const WAKER: Token = Token(1);
 /// The leader's port.
 const PORT: Token = Token(2);
@@ -128,7 +129,13 @@ impl Member {
             false => Election::new(role.own, quorum.clone(), role.zxid, role.epoch),
         };
         let member = Self {
-            port: LeaderPort::new(poll.registry().try_clone()?, waker, PORT),
+            port: LeaderPort::new(
+                poll.registry().try_clone()?,
+                PORT,
+                Names::of_the_system(waker),
+                cfg.quorum_listen_on_all_ips,
+                role.init_limit,
+            ),
             configuration: configuration(&cfg),
             newest: cfg.version,
             unlinked: BTreeSet::new(),
@@ -171,18 +178,27 @@ impl Member {
             while let Ok(command) = self.commands.try_recv() {
                 self.obey(command);
             }
-            match self.port.look(self.journal.now()) {
-                Some(Word::Reached) => {
-                    self.journal
-                        .tell("leader-reached", self.role.own, json!({}));
-                }
-                Some(Word::Gone(why)) => self.on_loss(&why),
-                None => {}
+            for word in self.port.look(self.journal.now()) {
+                self.on_word(word);
             }
             self.on_time();
             if self.journal.is_unread() {
                 self.event_loop.handle().request_halt();
             }
+        }
+    }
+
+    /// There is something to tell of the leader's port.
+    fn on_word(&mut self, word: Word) {
+        let own = self.role.own;
+        match word {
+            Word::Reached => self.journal.tell("leader-reached", own, json!({})),
+            Word::Gone(why) => self.on_loss(&why),
+            Word::Listening(at) => {
+                let line = json!({ "addr": at.to_string() });
+                self.journal.tell("leader-listening", own, line);
+            }
+            Word::Trouble(message) => self.journal.error(own, &message),
         }
     }
 
@@ -208,7 +224,7 @@ impl Member {
             Some(Err(loss)) => self.on_end_of_tenure(loss),
             Some(Ok(silent)) => {
                 for sid in silent {
-                    self.send(sid, Notification::QUESTION);
+                    self.send(sid, Notification::question(sid));
                 }
             }
             None => {}
@@ -224,7 +240,7 @@ impl Member {
     fn ask(&self, sid: Sid) {
         // What waits for one who is away would be asked in vain.
         if sid != self.role.own && self.event_loop.handle().connected_to_peer(sid) {
-            self.send(sid, Notification::QUESTION);
+            self.send(sid, Notification::question(sid));
         }
     }
 
@@ -376,12 +392,9 @@ impl Member {
 
     fn go_to_port(&mut self, state: State, leader: Sid) {
         let addresses = self.quorum_addresses(leader);
-        if state != State::Leading {
-            return self.port.watch(addresses);
-        }
-        if let Err(error) = self.port.hold(&addresses) {
-            // Its followers will notice, and look again; so will it.
-            self.journal.error(self.role.own, &error.to_string());
+        match state {
+            State::Leading => self.port.hold(&addresses),
+            _ => self.port.watch(addresses, self.journal.now()),
         }
     }
 

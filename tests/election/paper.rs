@@ -443,12 +443,24 @@ fn who_has_no_vote_answers_nobody() {
 #[test]
 fn a_question_is_answered_by_whoever_it_is_asked_and_never_counted() {
     let mut server = Server::new(2, 3);
+    // As a real observer asks, and as a voter does.
+    let questions = [Notification::QUESTION, Notification::question(Sid(2))];
     let answer = vec![Action::Send(Sid(1), looking(2, 1))];
-    assert_eq!(server.hear(1, Notification::QUESTION), answer);
+    for question in questions {
+        assert_eq!(server.hear(1, question), answer);
+    }
+    server.pass(FINALIZE_WAIT);
+    assert_eq!(server.election.current(), looking(2, 1), "none is a vote");
     server.hear(1, looking(2, 1));
     server.decides();
     let answer = vec![Action::Send(Sid(1), says(State::Leading, vote(2, 1)))];
-    assert_eq!(server.hear(1, Notification::QUESTION), answer);
+    for question in questions {
+        assert_eq!(server.hear(1, question), answer);
+    }
+    // Nor is one when the next round begins.
+    let told = all_hear(&[1, 3], looking(2, 2));
+    assert_eq!(server.look()[1..], told);
+    assert_eq!(server.election.round(), 2);
 }
 
 #[test]

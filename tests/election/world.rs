@@ -278,7 +278,7 @@ impl World {
         let mut lost = None;
         match running.tenure.as_mut().map(|tenure| tenure.on_time(now)) {
             Some(Ok(asked)) => {
-                let ask = |sid| Action::Send(sid, Notification::QUESTION);
+                let ask = |sid| Action::Send(sid, Notification::question(sid));
                 actions.extend(asked.into_iter().map(ask));
             }
             Some(Err(loss)) => lost = Some(loss),

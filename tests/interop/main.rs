@@ -28,6 +28,7 @@ mod frames;
 mod meshes;
 mod onlookers;
 mod pairs;
+mod quiet_logs;
 mod recoveries;
 mod slow;
 mod standing;
