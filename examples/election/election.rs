@@ -29,6 +29,11 @@ pub(crate) const RESEND_FIRST: Duration = Duration::from_millis(200);
 /// The longest time after which a vote is told again.
 pub(crate) const RESEND_LAST: Duration = Duration::from_secs(60);
 
+/// How old a vote may be that was cast before its hearer looked. As long as a leader's end may go unnoticed with the times of
+/// ZooKeeper's sample file (5 ticks of 2 s); who still looks by then has told its vote again meanwhile, and who does not has
+/// cast it for nothing.
+pub(crate) const EARLY_MAX: Duration = Duration::from_secs(10);
+
 /// Servers without a vote whose last answers are remembered: more than are linked at one time. When there are more they are
 /// forgotten, and some are answered once more than needed.
 const ANSWERED_MAX: usize = 1024;
@@ -81,8 +86,8 @@ pub(crate) struct Election {
     votes: bool,
     round: i64,
     phase: Phase,
-    /// What those said who looked while this server had a leader: the last vote of each.
-    early: BTreeMap<Sid, Notification>,
+    /// What those said who looked while this server had a leader, and when: the last vote of each.
+    early: BTreeMap<Sid, (Duration, Notification)>,
     /// The last answers to servers without a vote, of the last [`RESEND_FIRST`].
     answered: BTreeMap<Sid, Answer>,
 }
@@ -219,9 +224,17 @@ impl Election {
         });
         self.propose(now, self.initial, actions);
         self.review(now);
-        for (from, heard) in std::mem::take(&mut self.early) {
-            self.on_vote(now, from, heard, actions);
+        for (from, (at, heard)) in std::mem::take(&mut self.early) {
+            if now.saturating_sub(at) <= EARLY_MAX {
+                self.on_vote(now, from, heard, actions);
+            }
         }
+    }
+
+    /// The link to a server has ended. What it said early may be that of a process that is no more; whoever is there says it
+    /// again over the next link.
+    pub(crate) fn on_unlinked(&mut self, sid: Sid) {
+        self.early.remove(&sid);
     }
 
     /// The time has come to [`deadline`](Self::deadline).
@@ -268,7 +281,7 @@ impl Election {
             return;
         }
         let Phase::Looking(_) = self.phase else {
-            self.on_word(from, heard);
+            self.on_word(now, from, heard);
             return;
         };
         match heard.state {
@@ -299,9 +312,9 @@ impl Election {
     }
 
     /// Somebody has said something while this server has a leader.
-    fn on_word(&mut self, from: Sid, heard: Notification) {
+    fn on_word(&mut self, now: Duration, from: Sid, heard: Notification) {
         if heard.state == State::Looking {
-            self.early.insert(from, heard);
+            self.early.insert(from, (now, heard));
             return;
         }
         self.early.remove(&from);

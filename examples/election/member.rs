@@ -354,6 +354,7 @@ impl Member {
                 let line = json!({ "sid": sid.0, "reason": reason.name() });
                 self.journal.tell("down", own, line);
                 self.unlinked.insert(*sid);
+                self.election.on_unlinked(*sid);
             }
             Event::DialFailed { sid, reason, .. } => {
                 let is_refused = *reason == Reason::Io(io::ErrorKind::ConnectionRefused);

@@ -6,7 +6,8 @@ use quorum_cnx::{Sid, ZooCfg};
 
 use crate::{
     election::{
-        Action, Election, FINALIZE_WAIT, Outcome, RESEND_FIRST, RESEND_LAST, ZXID_OF_NO_DATA,
+        Action, EARLY_MAX, Election, FINALIZE_WAIT, Outcome, RESEND_FIRST, RESEND_LAST,
+        ZXID_OF_NO_DATA,
     },
     notification::{Format, Notification, State, Vote},
     quorum::Quorum,
@@ -526,6 +527,29 @@ fn a_vote_that_came_too_early_is_forgotten_when_its_sender_has_a_leader() {
         5,
         "told again, and not elected"
     );
+}
+
+#[test]
+fn an_early_vote_goes_with_its_senders_link_and_when_it_is_old() {
+    let elects = |time: Duration, unlinked: &[i64]| {
+        let mut server = Server::new(2, 5);
+        server.hear(5, looking(5, 1));
+        server.hear(1, looking(5, 1));
+        server.decides();
+        server.hear(4, looking(4, 2));
+        server.hear(3, looking(4, 2));
+        for sid in unlinked {
+            server.election.on_unlinked(Sid(*sid));
+        }
+        server.pass(time);
+        server.look();
+        let done = server.pass(FINALIZE_WAIT);
+        let actions: Vec<Action> = done.into_iter().map(|(_, action)| action).collect();
+        elected(&actions).is_some()
+    };
+    assert!(elects(EARLY_MAX, &[1, 5]));
+    assert!(!elects(EARLY_MAX, &[3]), "two of five are left");
+    assert!(!elects(EARLY_MAX + Duration::from_millis(1), &[]));
 }
 
 #[test]

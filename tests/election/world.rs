@@ -193,6 +193,13 @@ impl World {
         self.note(|| format!("{sid} crashes"));
         self.hosts[at].running = None;
         self.hosts[at].has_restarted = true;
+        for other in self
+            .hosts
+            .iter_mut()
+            .filter_map(|host| host.running.as_mut())
+        {
+            other.election.on_unlinked(sid);
+        }
     }
 
     /// Lets things happen until this time.
