@@ -7,6 +7,7 @@ mod common;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -363,6 +364,98 @@ fn servers_that_are_not_configured_are_answered_up_to_a_bound() {
         common::wait_for(&refused, |event| {
             matches!(event, Event::Down { .. }).then_some(())
         });
+        running.quit(1);
+    }
+}
+
+/// The same servers, of which the first has these addresses (`host:quorumPort:electionPort`) in another file.
+fn elsewhere(ensemble: &Ensemble, more: &str, addresses: &str) -> String {
+    let text = fs::read_to_string(ensemble.path("zoo.cfg")).unwrap();
+    let own = text
+        .lines()
+        .find(|line| line.starts_with("server.1="))
+        .unwrap();
+    let text = text.replace(own, &format!("{more}\nserver.1={addresses}"));
+    let path = ensemble.path("elsewhere.cfg");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// Of no interface (RFC 5737).
+const NOWHERE: &str = "192.0.2.1:2888:3888";
+
+#[test]
+fn a_server_that_cannot_listen_ends_with_a_code_of_its_own() {
+    let ensemble = Ensemble::new(2, "");
+    let retry = "electionPortBindRetry=2";
+    let unknown = "no-such-host.invalid:2888:3888";
+    for addresses in [NOWHERE.to_owned(), unknown.to_owned()] {
+        let cfg = elsewhere(&ensemble, retry, &addresses);
+        // With it go those that could be reached.
+        let (code, lines, complaint) = election(&["--zoo-cfg", &cfg, "--myid", "1,2"]);
+        assert_eq!(code, Some(14), "{complaint}");
+        assert!(complaint.contains("server 1 cannot listen"), "{complaint}");
+        let errors: Vec<&Value> = lines
+            .iter()
+            .filter(|line| line["event"] == "error")
+            .collect();
+        let said = |what: &str| {
+            let is_it = |line: &&&Value| line["message"].as_str().unwrap().contains(what);
+            errors.iter().filter(is_it).count()
+        };
+        assert_eq!((said("will try again"), said("gave up")), (2, 1));
+        let halted = lines.iter().filter(|line| line["event"] == "halted");
+        assert_eq!(halted.count(), 2);
+    }
+}
+
+#[test]
+fn a_server_goes_on_as_long_as_it_can_listen_somewhere_or_try() {
+    let ensemble = Ensemble::new(1, "");
+    let text = fs::read_to_string(ensemble.path("zoo.cfg")).unwrap();
+    let (_, own) = text.split_once("server.1=").unwrap();
+    let both = format!("{}|{NOWHERE}", own.trim());
+    let once = "multiAddress.enabled=true\nelectionPortBindRetry=1";
+    for (more, addresses, errors) in [
+        // It has given up the one and listens at the other.
+        (once, both.as_str(), 2),
+        // It tries for ever.
+        ("electionPortBindRetry=0", NOWHERE, 2),
+    ] {
+        let cfg = elsewhere(&ensemble, more, addresses);
+        let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1"]);
+        running.await_events("error", errors);
+        running.order("stats");
+        running.await_events("stats", 1);
+        running.quit(1);
+    }
+}
+
+#[test]
+fn a_leader_listens_on_all_ips_where_its_file_says_so() {
+    let ensemble = Ensemble::new(1, "");
+    for (key, host, expected) in [
+        ("true", "127.0.0.1", "0.0.0.0"),
+        ("true", "[::1]", "[::]"),
+        ("true", "localhost", "[::]"),
+        ("false", "127.0.0.1", "127.0.0.1"),
+    ] {
+        let ports: Vec<Vacant> = (0..2).map(|_| Vacant::new()).collect();
+        let ports = ports
+            .iter()
+            .map(|vacant| vacant.address.rsplit_once(':').unwrap().1);
+        let ports: Vec<&str> = ports.collect();
+        let more = format!("quorumListenOnAllIPs={key}");
+        let addresses = format!("{host}:{}:{}", ports[0], ports[1]);
+        let cfg = elsewhere(&ensemble, &more, &addresses);
+        let follow = ["--zoo-cfg", &cfg, "--myid", "1", "--follow-leader-port"];
+        let mut running = Running::start(&follow);
+        running.await_events("leader-listening", 1);
+        let has_v6 = TcpListener::bind("[::]:0").is_ok();
+        let expected = if has_v6 { expected } else { "0.0.0.0" };
+        let at = format!("{expected}:{}", ports[0]);
+        let line = running.of("leader-listening").next().unwrap().clone();
+        assert_eq!(line["addr"], at);
         running.quit(1);
     }
 }

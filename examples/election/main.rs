@@ -34,7 +34,7 @@ use serde_json::json;
 use crate::{
     election::ZXID_OF_NO_DATA,
     journal::Journal,
-    member::{Command, Member, Remote, Role},
+    member::{Command, End, Member, Remote, Role},
     notification::Format,
     quorum::Quorum,
     timeline::Timeline,
@@ -42,6 +42,9 @@ use crate::{
 
 /// What ZooKeeper takes when its configuration does not say.
 const TICK_TIME: Duration = Duration::from_secs(3);
+
+/// The exit code of a server that cannot be reached: that of ZooKeeper (ZOOKEEPER-3320).
+const DEAF: u8 = 14;
 
 /// In ticks; ZooKeeper has no default, and its sample file says this.
 const SYNC_LIMIT: u32 = 5;
@@ -79,7 +82,9 @@ struct Cli {
     #[arg(long)]
     observe: bool,
 
-    /// Connects to the quorum port of the leader, only to see whether it is alive; opens the own one when it leads
+    /// Connects to the quorum port of the leader, only to see whether it is alive; opens the own one when it leads. A real
+    /// leader counts it among its learners, sends it nothing, and logs an error once, when the connection ends, as for any
+    /// follower
     #[arg(long)]
     follow_leader_port: bool,
 
@@ -113,7 +118,7 @@ struct Cli {
 const MORE: &str = "\
 Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
 started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
-leader-reached, leader-lost, malformed, newer-configuration, stats, timeline, dropped (lines that nobody
+leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, stats, timeline, dropped (lines that nobody
 read in time), error and halted.
 
 Commands on standard input, one a line:
@@ -133,7 +138,12 @@ counted; with a smaller id it is dialed at the address that it says, as ZooKeepe
 the election port can make this server dial an address. --admit bounds how many are known at one time; when one
 more comes, one that is not linked makes room, and without such a one the newcomer is refused.
 
-Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if it died.";
+A server listens at its election addresses, and tries each of them again electionPortBindRetry times (3 without
+that key, 0 is for ever), a second apart: its name may become known late. When none is left it could be reached
+by no server with a larger id, so the program ends, with all of its servers, for its supervisor to start it again.
+
+Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 14 if it cannot listen at
+any election address of a server of its own, 1 if it died.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FormatArg {
@@ -318,7 +328,16 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         let printer = printer.map_err(|error| lacking = Some(error));
         let mut threads = Vec::new();
         for (own, member) in members {
-            match new().spawn_scoped(scope, move || member.run()) {
+            let others = Arc::clone(&remotes);
+            let run = move || {
+                let end = member.run();
+                if matches!(end, Ok(End::Deaf)) {
+                    // One process is started again as a whole.
+                    order(&others, Command::Quit);
+                }
+                end
+            };
+            match new().spawn_scoped(scope, run) {
                 Ok(thread) => threads.push((own, thread)),
                 Err(error) => lacking = Some(error),
             }
@@ -330,7 +349,13 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         }
         for (own, thread) in threads {
             match thread.join() {
-                Ok(Ok(())) => {}
+                Ok(Ok(End::Halted)) => {}
+                Ok(Ok(End::Deaf)) => {
+                    complain(&format!(
+                        "server {own} cannot listen at any of its election addresses, see the errors above"
+                    ));
+                    code = ExitCode::from(DEAF);
+                }
                 Ok(Err(error)) => {
                     complain(&format!("server {own} died: {error}"));
                     code = ExitCode::FAILURE;

@@ -16,7 +16,8 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use quorum_cnx::{
-    Address, Config, Event, EventLoop, Frame, Handle, Handler, Reason, Sent, Sid, Stats, ZooCfg,
+    Address, Config, Event, EventLoop, Frame, Handle, Handler, Listening, Reason, Sent, Sid, Stats,
+    ZooCfg,
 };
 use serde_json::json;
 
@@ -88,6 +89,16 @@ pub(crate) struct Member {
     newest: i64,
     /// Whose link has ended, and is not back yet.
     unlinked: BTreeSet<Sid>,
+    end: End,
+}
+
+/// How a member has ended that did not die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to, or nobody reads what it says.
+    Halted,
+    /// It has given up listening at all of its election addresses: servers with a larger id could not reach it.
+    Deaf,
 }
 
 /// The way to a member from other threads.
@@ -139,6 +150,7 @@ impl Member {
             configuration: configuration(&cfg),
             newest: cfg.version,
             unlinked: BTreeSet::new(),
+            end: End::Halted,
             role,
             cfg,
             quorum,
@@ -155,8 +167,8 @@ impl Member {
         Ok((member, remote))
     }
 
-    /// Takes part until it is told to quit.
-    pub(crate) fn run(mut self) -> io::Result<()> {
+    /// Takes part until it is told to quit, or is deaf.
+    pub(crate) fn run(mut self) -> io::Result<End> {
         let mut events = Events::with_capacity(16);
         self.look("it has just started");
         loop {
@@ -167,7 +179,7 @@ impl Member {
             }
             if !self.event_loop.turn(Some(Duration::ZERO))? {
                 self.journal.tell("halted", self.role.own, json!({}));
-                return Ok(());
+                return Ok(self.end);
             }
             while let Some(heard) = self.event_loop.handler().0.pop_front() {
                 match heard {
@@ -338,9 +350,15 @@ impl Member {
             }
             Event::ListenerLost { address } => {
                 let message = format!(
-                    "gave up listening on {address}: servers with a larger id cannot reach this one"
+                    "gave up listening on {address}: servers with a larger id cannot reach this one there"
                 );
                 self.journal.error(own, &message);
+                let listening = self.event_loop.handle().listening();
+                let is_lost = |one: &Listening| matches!(one, Listening::Lost(_));
+                if listening.iter().all(is_lost) {
+                    self.end = End::Deaf;
+                    self.event_loop.handle().request_halt();
+                }
             }
             Event::Up { sid, dialed, .. } => {
                 let line = json!({ "sid": sid.0, "dialed": dialed });
