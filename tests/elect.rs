@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use common::{LONG, Vacant, program::example_path, within};
+use common::{ABROAD, LONG, Puppet, Vacant, bare, program::example_path, within};
 use quorum_cnx::{Event, Sid};
 use serde_json::Value;
 
@@ -347,6 +347,23 @@ fn servers_that_only_their_own_file_names_are_told_and_not_counted() {
 }
 
 #[test]
+fn the_newest_connection_of_a_server_wins_where_it_shall() {
+    let ensemble = Ensemble::new(2, "");
+    let cfg = ensemble.path("zoo.cfg");
+    let own = &ensemble.elections[0].1;
+    let newest = ["--zoo-cfg", &cfg, "--myid", "1", "--replace", "newest"];
+    let mut running = Running::start(&newest);
+    running.await_events("listening", 1);
+    // As behind a proxy: from an address that is none of the member's.
+    let _older = Puppet::say(ABROAD, own, &bare(2));
+    running.await_events("up", 1);
+    let _newer = Puppet::say(ABROAD, own, &bare(2));
+    running.await_events("up", 2);
+    assert_eq!(running.of("down").next().unwrap()["reason"], "replaced");
+    running.quit(1);
+}
+
+#[test]
 fn servers_that_are_not_configured_are_answered_up_to_a_bound() {
     let ensemble = Ensemble::new(1, "");
     let cfg = ensemble.path("zoo.cfg");
@@ -500,6 +517,23 @@ fn what_cannot_work_is_refused_with_a_reason() {
         (
             vec!["--zoo-cfg", &cfg, "--myid", "1", "--zxid", "0xq"],
             "write a decimal number, or 0x",
+        ),
+        (
+            vec![
+                "--zoo-cfg",
+                &cfg,
+                "--myid",
+                "1",
+                "--format",
+                "28",
+                "--epoch",
+                "7",
+            ],
+            "--format 28 holds no epoch",
+        ),
+        (
+            vec!["--zoo-cfg", &cfg, "--myid", "1", "--replace", "oldest"],
+            "invalid value 'oldest'",
         ),
         (
             vec!["--zoo-cfg", &cfg, "--myid", "1", "--timeline", &nowhere],

@@ -235,12 +235,19 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
     let quorum = Quorum::of(&cfg).map_err(in_file)?;
     let tick = cfg.tick_time.unwrap_or(TICK_TIME);
     let limit = tick.saturating_mul(cfg.sync_limit.unwrap_or(SYNC_LIMIT));
+    let of_zxid = cli.zxid >> 32;
+    let epoch = cli.epoch.unwrap_or(of_zxid);
+    if matches!(cli.format, FormatArg::Bare) && epoch != of_zxid {
+        return Err(format!(
+            "--format 28 holds no epoch but that of --zxid, its high 32 bits, which is {of_zxid}: leave --epoch away"
+        ));
+    }
     let mut members = Vec::new();
     for own in BTreeSet::from_iter(&cli.myid) {
         let role = Role {
             own: Sid(*own),
             zxid: cli.zxid,
-            epoch: cli.epoch.unwrap_or(cli.zxid >> 32),
+            epoch,
             observes: cli.observe,
             follows_port: cli.follow_leader_port,
             format: match cli.format {
@@ -352,7 +359,8 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
                 Ok(Ok(End::Halted)) => {}
                 Ok(Ok(End::Deaf)) => {
                     complain(&format!(
-                        "server {own} cannot listen at any of its election addresses, see the errors above"
+                        "server {own} cannot listen at any of its election addresses: see the errors above, start it again, \
+                         or let it try for ever with electionPortBindRetry=0"
                     ));
                     code = ExitCode::from(DEAF);
                 }

@@ -255,7 +255,10 @@ fn run(config: Config, cli: &Cli) -> ExitCode {
                 fail(&format!("cannot print: {error}"))
             }
             _ if is_deaf.load(Ordering::Relaxed) => {
-                complain("cannot listen at any of its addresses, see the events above");
+                complain(
+                    "cannot listen at any of its addresses: see the events above, start it again, \
+                     or let it try for ever with electionPortBindRetry=0 in its zoo.cfg",
+                );
                 ExitCode::from(DEAF)
             }
             _ => ExitCode::SUCCESS,
