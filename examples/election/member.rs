@@ -3,6 +3,8 @@
 //!
 //! Nothing here decides an election, and nothing waits but the poll.
 
+mod events;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     io,
@@ -16,15 +18,14 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use quorum_cnx::{
-    Address, Config, Event, EventLoop, Frame, Handle, Handler, Listening, Reason, Sent, Sid, Stats,
-    ZooCfg,
+    Address, Config, Event, EventLoop, Frame, Handle, Handler, Sent, Sid, Stats, ZooCfg,
 };
 use serde_json::json;
 
 use crate::{
     election::{Action, Election},
     journal::Journal,
-    leader_port::{LeaderPort, Word},
+    leader_port::LeaderPort,
     names::Names,
     notification::{Format, Notification, State, configuration},
     quorum::Quorum,
@@ -87,7 +88,7 @@ pub(crate) struct Member {
     malformed: u64,
     /// The newest configuration that somebody has told of.
     newest: i64,
-    /// Whose link has ended, and is not back yet.
+    /// Voters whose link has ended, and is not back yet.
     unlinked: BTreeSet<Sid>,
     end: End,
 }
@@ -200,20 +201,6 @@ impl Member {
         }
     }
 
-    /// There is something to tell of the leader's port.
-    fn on_word(&mut self, word: Word) {
-        let own = self.role.own;
-        match word {
-            Word::Reached => self.journal.tell("leader-reached", own, json!({})),
-            Word::Gone(why) => self.on_loss(&why),
-            Word::Listening(at) => {
-                let line = json!({ "addr": at.to_string() });
-                self.journal.tell("leader-listening", own, line);
-            }
-            Word::Trouble(message) => self.journal.error(own, &message),
-        }
-    }
-
     /// How long nothing is to be done.
     fn timeout(&self) -> Option<Duration> {
         let now = self.journal.now();
@@ -265,15 +252,6 @@ impl Member {
         let round = self.election.round();
         self.journal.looking(self.role.own, round, why);
         self.act(actions);
-    }
-
-    /// A server was linked and is not any more, and nobody listens where it was: its process has ended.
-    fn on_gone(&mut self, sid: Sid) {
-        let now = self.journal.now();
-        let word = self.tenure.as_mut().map(|tenure| tenure.on_gone(now, sid));
-        if let Some(Err(loss)) = word {
-            self.on_end_of_tenure(loss);
-        }
     }
 
     fn on_end_of_tenure(&mut self, loss: Loss) {
@@ -335,54 +313,6 @@ impl Member {
                 .tell("newer-configuration", self.role.own, line);
         }
         Ok(())
-    }
-
-    fn on_event(&mut self, event: &Event) {
-        let own = self.role.own;
-        match event {
-            Event::Listening { addr } => {
-                let line = json!({ "addr": addr.to_string() });
-                self.journal.tell("listening", own, line);
-            }
-            Event::ListenFailed { address, error } => {
-                let message = format!("cannot listen on {address}, and will try again: {error}");
-                self.journal.error(own, &message);
-            }
-            Event::ListenerLost { address } => {
-                let message = format!(
-                    "gave up listening on {address}: servers with a larger id cannot reach this one there"
-                );
-                self.journal.error(own, &message);
-                let listening = self.event_loop.handle().listening();
-                let is_lost = |one: &Listening| matches!(one, Listening::Lost(_));
-                if listening.iter().all(is_lost) {
-                    self.end = End::Deaf;
-                    self.event_loop.handle().request_halt();
-                }
-            }
-            Event::Up { sid, dialed, .. } => {
-                let line = json!({ "sid": sid.0, "dialed": dialed });
-                self.journal.tell("up", own, line);
-                self.unlinked.remove(sid);
-                if self.role.observes {
-                    self.ask(*sid);
-                }
-            }
-            Event::Down { sid, reason, .. } => {
-                let line = json!({ "sid": sid.0, "reason": reason.name() });
-                self.journal.tell("down", own, line);
-                self.unlinked.insert(*sid);
-                self.election.on_unlinked(*sid);
-            }
-            Event::DialFailed { sid, reason, .. } => {
-                let is_refused = *reason == Reason::Io(io::ErrorKind::ConnectionRefused);
-                if is_refused && self.unlinked.remove(sid) {
-                    self.on_gone(*sid);
-                }
-            }
-            // Of no interest to an election; the log has it.
-            _ => {}
-        }
     }
 
     fn act(&mut self, actions: Vec<Action>) {

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod crowd;
+pub(crate) mod ensemble;
 pub(crate) mod figures;
 pub(crate) mod process;
 pub(crate) mod program;
