@@ -20,12 +20,6 @@ use crate::{
     tenure::{Loss, Tenure},
 };
 
-/// How long leaders and followers may be silent.
-const LIMIT: Duration = Duration::from_secs(4);
-
-/// How long a leader and those who follow it wait for each other.
-const INIT_LIMIT: Duration = Duration::from_secs(5);
-
 /// More than any world needs; one that needs more is one in which messages beget messages.
 const EVENTS_MAX: u64 = 40_000;
 
@@ -103,6 +97,12 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) weather: Weather,
     pub(crate) quorum: Quorum,
+    /// How long leaders and followers may be silent.
+    pub(crate) limit: Duration,
+    /// How long a new leader and those who follow it wait for each other.
+    pub(crate) init_limit: Duration,
+    /// True exactly when a leader that does not serve opens its port.
+    pub(crate) is_silent_port: bool,
     chance: Chance,
     hosts: Vec<Host>,
     /// By time, then in the order in which they were made: the heap's greatest is the earliest.
@@ -133,6 +133,9 @@ impl World {
             now: Duration::ZERO,
             weather: Weather::CALM,
             quorum,
+            limit: Duration::from_secs(4),
+            init_limit: Duration::from_secs(5),
+            is_silent_port: false,
             chance,
             hosts: ranks.into_iter().map(host).collect(),
             queue: BinaryHeap::new(),
@@ -352,12 +355,13 @@ impl World {
                 Action::Elect(outcome) => {
                     self.note(|| format!("{sid} decides: {outcome:?}"));
                     let (now, quorum) = (self.now, self.quorum.clone());
-                    let patience = self.patience(at);
+                    let (limit, init_limit) = (self.limit, self.init_limit);
+                    let patience = self.patience();
                     let host = &mut self.hosts[at];
                     if let Some(running) = &mut host.running {
-                        let mut tenure = Tenure::new(sid, quorum, outcome, LIMIT, now);
+                        let mut tenure = Tenure::new(sid, quorum, outcome, limit, now);
                         if !host.serves {
-                            tenure = tenure.on_trial(INIT_LIMIT, now);
+                            tenure = tenure.on_trial(init_limit, now);
                         }
                         running.tenure = Some(tenure);
                         running.decided = Some(outcome);
@@ -377,10 +381,10 @@ impl World {
 
     /// How long it stays with a leader that does not serve: a port that nobody has opened refuses it soon, and one at which
     /// nothing is said does not.
-    fn patience(&mut self, at: usize) -> Duration {
-        match self.hosts[at].serves {
-            true if self.chance.percent(50) => self.chance.millis(400, 600),
-            _ => INIT_LIMIT,
+    fn patience(&mut self) -> Duration {
+        match self.is_silent_port {
+            true => self.init_limit,
+            false => self.chance.millis(400, 600),
         }
     }
 

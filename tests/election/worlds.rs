@@ -229,6 +229,9 @@ fn mixed(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
     };
     let ranks: Vec<Rank> = (1..=voters).map(rank).collect();
     let mut world = World::new(quorum, ranks, chance.fork(), verbose);
+    world.limit = chance.millis(1000, 8000);
+    world.init_limit = chance.millis(1000, 8000);
+    world.is_silent_port = chance.percent(50);
     let done = (|| {
         let can_serve = |at: &usize| serving.contains(&world.rank(*at).sid.0);
         let all_serving: Vec<usize> = (0..world.count()).filter(can_serve).collect();
