@@ -118,8 +118,8 @@ struct Cli {
 const MORE: &str = "\
 Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
 started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
-leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, stats, timeline, dropped (lines that nobody
-read in time), error and halted.
+leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, stats,
+timeline, dropped (lines that nobody read in time), error and halted.
 
 Commands on standard input, one a line:
   leader-lost  looks for a new leader, as if the present one were gone
