@@ -95,7 +95,9 @@ pub struct ZooCfg {
     pub(crate) election_port_bind_retry: Option<u32>,
     /// Zero and negative numbers are no value, as in ZooKeeper.
     pub(crate) quorum_cnxn_timeout: Option<Duration>,
-    pub(crate) quorum_listen_on_all_ips: bool,
+    /// `quorumListenOnAllIPs`: whether a server listens on its ports of all addresses of its machine, for the election and as
+    /// leader, in place of its own addresses.
+    pub quorum_listen_on_all_ips: bool,
     /// Whether all addresses are sent. Whether a server may have several is another question: see
     /// [`several_addresses`](Self::several_addresses).
     pub(crate) multi_address_enabled: bool,

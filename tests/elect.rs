@@ -4,174 +4,14 @@
 
 mod common;
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader, Write as _},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, channel},
-    },
-    thread,
-    time::Instant,
+use std::{fs, io::Write as _, net::TcpListener};
+
+use common::{
+    ABROAD, LONG, Puppet, Vacant, bare,
+    ensemble::{Ensemble, Running, election},
 };
-
-use common::{LONG, Vacant, program::example_path, within};
+use quorum_cnx::{Event, Sid};
 use serde_json::Value;
-
-/// The configuration of servers 1, 2, 3 and so on, in a directory of its own.
-struct Ensemble {
-    /// Kept from everybody else.
-    _ports: Vec<Vacant>,
-    directory: PathBuf,
-}
-
-impl Ensemble {
-    fn new(servers: usize, more: &str) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let nth = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("elect-{}-{nth}", std::process::id());
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&directory).unwrap();
-        let ports: Vec<Vacant> = (0..2 * servers).map(|_| Vacant::new()).collect();
-        let mut text = format!("tickTime=1000\ninitLimit=5\nsyncLimit=3\n{more}");
-        for (sid, places) in (1..).zip(ports.chunks(2)) {
-            let (_, election) = places[1].address.split_once(':').unwrap();
-            text += &format!("server.{sid}={}:{election}\n", places[0].address);
-        }
-        let ensemble = Self {
-            _ports: ports,
-            directory,
-        };
-        fs::write(ensemble.path("zoo.cfg"), text).unwrap();
-        ensemble
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.join(name).display().to_string()
-    }
-}
-
-impl Drop for Ensemble {
-    fn drop(&mut self) {
-        // Of no interest any more.
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-/// Runs it to its end: its exit code, its lines and its complaints.
-#[track_caller]
-fn election(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
-    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-    let output = within("the program", move || {
-        let mut command = Command::new(example_path("election"));
-        command.env_remove("RUST_LOG").args(arguments);
-        command.stdin(Stdio::null()).output().unwrap()
-    });
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let lines = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap());
-    let complaints = String::from_utf8(output.stderr).unwrap();
-    (output.status.code(), lines.collect(), complaints)
-}
-
-/// A program that runs until it is told to quit.
-struct Running {
-    child: Child,
-    coming: Receiver<Value>,
-    lines: Vec<Value>,
-}
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(example_path("election"));
-        command.env_remove("RUST_LOG").args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, coming) = channel();
-        // Ends with the program.
-        thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                // Fails when the test has ended.
-                let _ = sender.send(serde_json::from_str(&line).unwrap());
-            }
-        });
-        Self {
-            child,
-            coming,
-            lines: Vec::new(),
-        }
-    }
-
-    /// Waits until these follow one leader; gives it.
-    #[track_caller]
-    fn await_leader(&mut self, of: &[i64]) -> i64 {
-        let deadline = Instant::now() + LONG;
-        loop {
-            let says = |sid: &i64| {
-                let mut last = self.lines.iter().rev();
-                let last = last.find(|line| {
-                    let is_word = ["looking", "elected"]
-                        .iter()
-                        .any(|word| line["event"] == *word);
-                    is_word && line["myid"] == *sid
-                });
-                last.and_then(|line| line["leader"].as_i64())
-            };
-            let leaders: Vec<_> = of.iter().map(says).collect();
-            if let Some(leader) =
-                leaders[0].filter(|_| leaders.iter().all(|all| *all == leaders[0]))
-            {
-                return leader;
-            }
-            self.next(deadline);
-        }
-    }
-
-    /// Waits until so many lines tell of such an event.
-    #[track_caller]
-    fn await_events(&mut self, event: &str, count: usize) {
-        let deadline = Instant::now() + LONG;
-        while self
-            .lines
-            .iter()
-            .filter(|line| line["event"] == event)
-            .count()
-            < count
-        {
-            self.next(deadline);
-        }
-    }
-
-    #[track_caller]
-    fn next(&mut self, deadline: Instant) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match self.coming.recv_timeout(left) {
-            Ok(line) => self.lines.push(line),
-            Err(_) => panic!("nothing comes in time after {:#?}", self.lines),
-        }
-    }
-
-    #[track_caller]
-    fn quit(mut self, members: usize) {
-        let mut input = self.child.stdin.take().unwrap();
-        input.write_all(b"quit\n").unwrap();
-        self.await_events("halted", members);
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Running {
-    /// No process may outlive a failed test.
-    fn drop(&mut self) {
-        // Fails when it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn an_ensemble_in_one_process_elects_and_draws_it() {
@@ -235,11 +75,236 @@ fn a_signal_halts_an_election() {
         let mut program = Running::start(&["--zoo-cfg", &cfg, "--myid", "1"]);
         program.await_events("listening", 1);
         let id = program.child.id().to_string();
-        let mut kill = Command::new("sh");
+        let mut kill = std::process::Command::new("sh");
         kill.args(["-c", "kill -s \"$0\" \"$1\"", name, &id]);
         assert!(kill.status().unwrap().success());
         program.await_events("halted", 1);
         assert_eq!(program.child.wait().unwrap().code(), Some(0), "SIG{name}");
+    }
+}
+
+#[test]
+fn a_leader_whose_process_ends_is_given_up_at_once() {
+    // The one with more data leads, with the largest id and with the smallest one.
+    for (leader, others) in [("3", [1, 2]), ("1", [2, 3])] {
+        let ensemble = Ensemble::new(3, "");
+        let cfg = ensemble.path("zoo.cfg");
+        let some = ["--zoo-cfg", &cfg, "--myid"];
+        let list = others.map(|sid| sid.to_string()).join(",");
+        let mut voters = Running::start(&[&some[..], &[&list]].concat());
+        let leading = Running::start(&[&some[..], &[leader, "--zxid", "0x100000000"]].concat());
+        let leader: i64 = leader.parse().unwrap();
+        while voters.await_leader(&others) != leader {
+            // They may have elected one of them before.
+            voters.order("leader-lost");
+            voters.await_new("elected", 2);
+        }
+        voters.lines.clear();
+        leading.kill();
+        voters.await_events("leader-lost", 2);
+        for line in voters.of("leader-lost") {
+            let why = line["why"].as_str().unwrap();
+            assert!(why.contains("nobody listens"), "{why}");
+        }
+        voters.await_events("elected", 2);
+        voters.quit(2);
+    }
+}
+
+/// A question, as an observer asks it: in the first round, for no server.
+const QUESTION: [i64; 4] = [i64::MIN, i64::MIN, 1, i64::MIN];
+
+/// A notification of a server that looks: leader, zxid, round and epoch, without a configuration.
+fn looking([leader, zxid, round, epoch]: [i64; 4]) -> Vec<u8> {
+    let mut bytes = 0_i32.to_be_bytes().to_vec();
+    for long in [leader, zxid, round, epoch] {
+        bytes.extend(long.to_be_bytes());
+    }
+    bytes.extend(2_i32.to_be_bytes());
+    bytes.extend(0_i32.to_be_bytes());
+    bytes
+}
+
+/// The state, the leader and the configuration of a notification.
+fn told(bytes: &[u8]) -> (i32, i64, String) {
+    let (state, rest) = bytes.split_first_chunk().unwrap();
+    let (leader, _) = rest.split_first_chunk().unwrap();
+    let configuration = String::from_utf8(bytes[44..].to_vec()).unwrap();
+    (
+        i32::from_be_bytes(*state),
+        i64::from_be_bytes(*leader),
+        configuration,
+    )
+}
+
+/// Asks this server, which does not know the one who asks, and gives what it says.
+#[track_caller]
+fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i32, i64, String) {
+    let at: Vec<_> = ensemble
+        .elections
+        .iter()
+        .filter(|(sid, _)| *sid == server)
+        .collect();
+    let (joiner, _) = common::alone(joiner, &[(server, &at[0].1)], |builder| builder);
+    joiner.to_send(Sid(server), looking(question)).unwrap();
+    let message = joiner.recv_timeout(LONG).expect("it is answered");
+    assert_eq!(message.from, Sid(server));
+    told(&message.payload)
+}
+
+#[test]
+fn servers_that_only_their_own_file_names_are_told_and_not_counted() {
+    let ensemble = Ensemble::new(3, "");
+    let cfg = ensemble.path("zoo.cfg");
+    let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1,2,3"]);
+    let leader = running.await_leader(&[1, 2, 3]);
+    let (follows, leads) = (1, 2);
+    // Larger and smaller ones; a vote for itself that beats all others, in a later round, and a question.
+    for joiner in [0, 4, 77, i64::MAX - 1] {
+        for question in [[joiner, 1 << 40, 9, 1 << 20], QUESTION] {
+            for server in 1..=3 {
+                let (state, of, configuration) = ask(&ensemble, joiner, server, question);
+                let expected = if server == leader { leads } else { follows };
+                assert_eq!((state, of), (expected, leader), "{joiner} at {server}");
+                assert!(configuration.ends_with("version=0"), "{configuration}");
+            }
+        }
+    }
+    running.order("stats");
+    running.await_events("stats", 3);
+    assert_eq!(running.of("leader-lost").count(), 0);
+    running.quit(3);
+}
+
+#[test]
+fn the_newest_connection_of_a_server_wins_where_it_shall() {
+    let ensemble = Ensemble::new(2, "");
+    let cfg = ensemble.path("zoo.cfg");
+    let own = &ensemble.elections[0].1;
+    let newest = ["--zoo-cfg", &cfg, "--myid", "1", "--replace", "newest"];
+    let mut running = Running::start(&newest);
+    running.await_events("listening", 1);
+    // As behind a proxy: from an address that is none of the member's.
+    let _older = Puppet::say(ABROAD, own, &bare(2));
+    running.await_events("up", 1);
+    let _newer = Puppet::say(ABROAD, own, &bare(2));
+    running.await_events("up", 2);
+    assert_eq!(running.of("down").next().unwrap()["reason"], "replaced");
+    running.quit(1);
+}
+
+#[test]
+fn servers_that_are_not_configured_are_answered_up_to_a_bound() {
+    let ensemble = Ensemble::new(1, "");
+    let cfg = ensemble.path("zoo.cfg");
+    for (bound, joiners) in [("2", 2), ("0", 0)] {
+        let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1", "--admit", bound]);
+        running.await_leader(&[1]);
+        let at = &ensemble.elections[0].1;
+        let join = |sid| common::alone(sid, &[(1, at)], |builder| builder).0;
+        let linked: Vec<_> = (5..5 + joiners).map(join).collect();
+        for joiner in &linked {
+            joiner.to_send(Sid(1), looking(QUESTION)).unwrap();
+            joiner.recv_timeout(LONG).expect("it is answered");
+        }
+        let (refused, _) = common::alone(9, &[(1, at)], |builder| builder);
+        common::wait_for(&refused, |event| {
+            matches!(event, Event::Down { .. }).then_some(())
+        });
+        running.quit(1);
+    }
+}
+
+/// The same servers, of which the first has these addresses (`host:quorumPort:electionPort`) in another file.
+fn elsewhere(ensemble: &Ensemble, more: &str, addresses: &str) -> String {
+    let text = fs::read_to_string(ensemble.path("zoo.cfg")).unwrap();
+    let own = text
+        .lines()
+        .find(|line| line.starts_with("server.1="))
+        .unwrap();
+    let text = text.replace(own, &format!("{more}\nserver.1={addresses}"));
+    let path = ensemble.path("elsewhere.cfg");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// Of no interface (RFC 5737).
+const NOWHERE: &str = "192.0.2.1:2888:3888";
+
+#[test]
+fn a_server_that_cannot_listen_ends_with_a_code_of_its_own() {
+    let ensemble = Ensemble::new(2, "");
+    let retry = "electionPortBindRetry=2";
+    let unknown = "no-such-host.invalid:2888:3888";
+    for addresses in [NOWHERE.to_owned(), unknown.to_owned()] {
+        let cfg = elsewhere(&ensemble, retry, &addresses);
+        // With it go those that could be reached.
+        let (code, lines, complaint) = election(&["--zoo-cfg", &cfg, "--myid", "1,2"]);
+        assert_eq!(code, Some(14), "{complaint}");
+        assert!(complaint.contains("server 1 cannot listen"), "{complaint}");
+        let errors: Vec<&Value> = lines
+            .iter()
+            .filter(|line| line["event"] == "error")
+            .collect();
+        let said = |what: &str| {
+            let is_it = |line: &&&Value| line["message"].as_str().unwrap().contains(what);
+            errors.iter().filter(is_it).count()
+        };
+        assert_eq!((said("will try again"), said("gave up")), (2, 1));
+        let halted = lines.iter().filter(|line| line["event"] == "halted");
+        assert_eq!(halted.count(), 2);
+    }
+}
+
+#[test]
+fn a_server_goes_on_as_long_as_it_can_listen_somewhere_or_try() {
+    let ensemble = Ensemble::new(1, "");
+    let text = fs::read_to_string(ensemble.path("zoo.cfg")).unwrap();
+    let (_, own) = text.split_once("server.1=").unwrap();
+    let both = format!("{}|{NOWHERE}", own.trim());
+    let once = "electionPortBindRetry=1";
+    for (more, addresses, errors) in [
+        // It has given up the one and listens at the other.
+        (once, both.as_str(), 2),
+        // It tries for ever.
+        ("electionPortBindRetry=0", NOWHERE, 2),
+    ] {
+        let cfg = elsewhere(&ensemble, more, addresses);
+        let several = "-Dzookeeper.multiAddress.enabled=true";
+        let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1", several]);
+        running.await_events("error", errors);
+        running.order("stats");
+        running.await_events("stats", 1);
+        running.quit(1);
+    }
+}
+
+#[test]
+fn a_leader_listens_on_all_ips_where_its_file_says_so() {
+    let ensemble = Ensemble::new(1, "");
+    for (key, host, expected) in [
+        ("true", "127.0.0.1", "0.0.0.0"),
+        ("true", "[::1]", "[::]"),
+        ("true", "localhost", "[::]"),
+        ("false", "127.0.0.1", "127.0.0.1"),
+    ] {
+        let ports: Vec<Vacant> = (0..2).map(|_| Vacant::new()).collect();
+        let ports = ports
+            .iter()
+            .map(|vacant| vacant.address.rsplit_once(':').unwrap().1);
+        let ports: Vec<&str> = ports.collect();
+        let more = format!("quorumListenOnAllIPs={key}");
+        let addresses = format!("{host}:{}:{}", ports[0], ports[1]);
+        let cfg = elsewhere(&ensemble, &more, &addresses);
+        let follow = ["--zoo-cfg", &cfg, "--myid", "1", "--follow-leader-port"];
+        let mut running = Running::start(&follow);
+        running.await_events("leader-listening", 1);
+        let has_v6 = TcpListener::bind("[::]:0").is_ok();
+        let expected = if has_v6 { expected } else { "0.0.0.0" };
+        let at = format!("{expected}:{}", ports[0]);
+        let line = running.of("leader-listening").next().unwrap().clone();
+        assert_eq!(line["addr"], at);
+        running.quit(1);
     }
 }
 
@@ -283,6 +348,23 @@ fn what_cannot_work_is_refused_with_a_reason() {
         (
             vec!["--zoo-cfg", &cfg, "--myid", "1", "--zxid", "0xq"],
             "write a decimal number, or 0x",
+        ),
+        (
+            vec![
+                "--zoo-cfg",
+                &cfg,
+                "--myid",
+                "1",
+                "--format",
+                "28",
+                "--epoch",
+                "7",
+            ],
+            "--format 28 holds no epoch",
+        ),
+        (
+            vec!["--zoo-cfg", &cfg, "--myid", "1", "--replace", "oldest"],
+            "invalid value 'oldest'",
         ),
         (
             vec!["--zoo-cfg", &cfg, "--myid", "1", "--timeline", &nowhere],

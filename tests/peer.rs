@@ -4,7 +4,13 @@
 
 mod common;
 
-use std::{fs, io::Write as _, net::TcpStream, path::PathBuf, process::Command};
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    process::Command,
+};
 
 use common::{
     ABROAD, HOME, Puppet, V1, V2, Vacant, bare, eventually, listener,
@@ -43,7 +49,8 @@ fn pair(places: &[Place; 2]) -> [Peer; 2] {
     for (peer, place) in peers.iter().zip(places) {
         assert_eq!(peer.next("listening")["addr"], place.address.as_str());
     }
-    let up = json!({ "event": "up", "sid": 1, "dialed": true, "addr": places[0].address });
+    let up =
+        json!({ "event": "up", "sid": 1, "dialed": true, "addr": places[0].address, "link": 1 });
     assert_eq!(peers[1].next("up"), up);
     let up = peers[0].next("up");
     assert_eq!((&up["sid"], &up["dialed"]), (&json!(2), &json!(false)));
@@ -411,7 +418,7 @@ fn a_zoo_cfg_brings_servers_and_times() {
 }
 
 #[test]
-fn a_port_that_somebody_has_is_reported_and_no_end() {
+fn a_peer_that_can_listen_nowhere_ends_with_a_code_of_its_own() {
     let (_occupied, own) = listener();
     let port = own.rsplit(':').next().unwrap();
     let text = format!("electionPortBindRetry=1\nserver.1=127.0.0.1:2888:{port}\n");
@@ -420,13 +427,35 @@ fn a_port_that_somebody_has_is_reported_and_no_end() {
     let failed = peer.next("listen-failed");
     assert_eq!(failed["addr"], own.as_str());
     assert!(failed["message"].is_string(), "{failed}");
-    assert_eq!(
-        peer.next("listener-lost"),
-        json!({ "event": "listener-lost", "addr": own })
-    );
-    peer.tell("send 1 still here");
-    assert_eq!(peer.next("frame"), frame(1, "still here"));
-    peer.quit();
+    let lost = json!({ "event": "listener-lost", "addr": own });
+    assert_eq!(peer.next("listener-lost"), lost);
+    peer.next("halted");
+    assert_eq!(peer.child.wait().unwrap().code(), Some(14));
+    let errors = io::read_to_string(peer.child.stderr.take().unwrap()).unwrap();
+    assert!(errors.contains("cannot listen"), "{errors}");
+}
+
+#[test]
+fn a_peer_that_listens_somewhere_or_tries_goes_on() {
+    let (_occupied, taken) = listener();
+    let [free] = places();
+    let ports = [&taken, &free.address].map(|at| at.rsplit(':').next().unwrap());
+    let place = |port| format!("127.0.0.1:2888:{port}");
+    let both = format!("{}|{}", place(ports[0]), place(ports[1]));
+    let once = "electionPortBindRetry=1";
+    let several = "-Dzookeeper.multiAddress.enabled=true";
+    for (more, addresses, event) in [
+        (once, both, "listener-lost"),
+        ("electionPortBindRetry=0", place(ports[0]), "listen-failed"),
+    ] {
+        let text = format!("{more}\nserver.1={addresses}\n");
+        let path = file("peer-half-occupied-zoo.cfg", &text);
+        let mut peer = Peer::start(1, &[], &["--zoo-cfg", path.to_str().unwrap(), several]);
+        peer.next(event);
+        peer.tell("send 1 still here");
+        assert_eq!(peer.next("frame"), frame(1, "still here"));
+        peer.quit();
+    }
 }
 
 #[test]

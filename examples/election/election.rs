@@ -30,9 +30,23 @@ pub(crate) const RESEND_FIRST: Duration = Duration::from_millis(200);
 /// The longest time after which a vote is told again unless [`Election::resending`] says another time.
 pub(crate) const RESEND_LAST: Duration = Duration::from_secs(60);
 
+/// How old a vote may be that was cast before its hearer looked. As long as a leader's end may go unnoticed with the times of
+/// ZooKeeper's sample file (5 ticks of 2 s); who still looks by then has told its vote again meanwhile, and who does not has
+/// cast it for nothing.
+pub(crate) const EARLY_MAX: Duration = Duration::from_secs(10);
+
+/// Servers without a vote whose last answers are remembered: more than are linked at one time. When there are more they are
+/// forgotten, and some are answered once more than needed.
+const ANSWERED_MAX: usize = 1024;
+
 /// The transaction number of a server that has lost its data and does not know yet what it knew: it is not to be elected,
 /// and not to elect (ZOOKEEPER-261).
 const ZXID_OF_NOBODY: i64 = -1;
+
+/// The last transaction of a server without data: it comes before all others, so that such a server is elected only where
+/// nobody else can be. Its high half is an epoch that comes before all others as well, also in a message that holds no epoch.
+/// A real server without data says 0, and it can do what is needed then: serve.
+pub(crate) const ZXID_OF_NO_DATA: i64 = -1 << 32;
 
 /// What is to be done, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +89,17 @@ pub(crate) struct Election {
     resend_last: Duration,
     round: i64,
     phase: Phase,
-    /// What those said who looked while this server had a leader: the last vote of each.
-    early: BTreeMap<Sid, Notification>,
+    /// What those said who looked while this server had a leader, and when: the last vote of each.
+    early: BTreeMap<Sid, (Duration, Notification)>,
+    /// The last answers to servers without a vote, of the last [`RESEND_FIRST`].
+    answered: BTreeMap<Sid, Answer>,
+}
+
+/// What a server without a vote has said, what it was answered, and when.
+struct Answer {
+    heard: Notification,
+    said: Notification,
+    at: Duration,
 }
 
 enum Phase {
@@ -152,6 +175,7 @@ impl Election {
             round: 0,
             phase: Phase::New,
             early: BTreeMap::new(),
+            answered: BTreeMap::new(),
         }
     }
 
@@ -182,6 +206,12 @@ impl Election {
         }
     }
 
+    /// From the next round on this server is elected only where nobody else can be: it has led, and could not serve.
+    pub(crate) fn stand_back(&mut self) {
+        self.initial.zxid = ZXID_OF_NO_DATA;
+        self.initial.epoch = ZXID_OF_NO_DATA >> 32;
+    }
+
     /// When time alone changes something, if it does.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         match &self.phase {
@@ -207,9 +237,17 @@ impl Election {
         });
         self.propose(now, self.initial, actions);
         self.review(now);
-        for (from, heard) in std::mem::take(&mut self.early) {
-            self.on_vote(now, from, heard, actions);
+        for (from, (at, heard)) in std::mem::take(&mut self.early) {
+            if now.saturating_sub(at) <= EARLY_MAX {
+                self.on_vote(now, from, heard, actions);
+            }
         }
+    }
+
+    /// The link to a server has ended. What it said early may be that of a process that is no more; whoever is there says it
+    /// again over the next link.
+    pub(crate) fn on_unlinked(&mut self, sid: Sid) {
+        self.early.remove(&sid);
     }
 
     /// The time has come to [`deadline`](Self::deadline).
@@ -248,14 +286,15 @@ impl Election {
         };
         // Only those who look are answered, and only by those who vote. ZooKeeper is less strict, and an observer in a later
         // round and a voter who does not follow it there answer each other as fast as they can.
-        if owes_answer && looks && self.votes {
+        let owes_answer = owes_answer && looks && self.votes;
+        if owes_answer && (is_voter || self.is_new(now, from, heard)) {
             actions.push(Action::Send(from, self.current()));
         }
-        if !is_voter || !self.quorum.is_voter(heard.vote.leader) {
+        if !is_voter || heard.is_question() || !self.quorum.is_voter(heard.vote.leader) {
             return;
         }
         let Phase::Looking(_) = self.phase else {
-            self.on_word(from, heard);
+            self.on_word(now, from, heard);
             return;
         };
         match heard.state {
@@ -265,10 +304,30 @@ impl Election {
         }
     }
 
+    /// Whether an answer to this would tell a server without a vote anything new; remembers it if so.
+    ///
+    /// A real server that looks and is in a later round answers every answer, as long as this one looks, too: the two would
+    /// go on as fast as they can. When its answer is lost it repeats itself after [`RESEND_FIRST`] at the earliest.
+    fn is_new(&mut self, now: Duration, from: Sid, heard: Notification) -> bool {
+        let said = self.current();
+        self.answered
+            .retain(|_, answer| now.saturating_sub(answer.at) < RESEND_FIRST);
+        let last = self.answered.get(&from);
+        if last.is_some_and(|last| last.heard == heard && last.said == said) {
+            return false;
+        }
+        if self.answered.len() >= ANSWERED_MAX {
+            self.answered.clear();
+        }
+        let at = now;
+        self.answered.insert(from, Answer { heard, said, at });
+        true
+    }
+
     /// Somebody has said something while this server has a leader.
-    fn on_word(&mut self, from: Sid, heard: Notification) {
+    fn on_word(&mut self, now: Duration, from: Sid, heard: Notification) {
         if heard.state == State::Looking {
-            self.early.insert(from, heard);
+            self.early.insert(from, (now, heard));
             return;
         }
         self.early.remove(&from);

@@ -5,8 +5,11 @@
 
 mod election;
 mod journal;
+mod leader_listener;
 mod leader_port;
+mod leader_watch;
 mod member;
+mod names;
 mod notification;
 mod picture;
 mod quorum;
@@ -27,13 +30,13 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use quorum_cnx::{Sid, ZooCfg, ZooCfgReader};
+use quorum_cnx::{ConfigBuilder, Replace, Sid, Unknown, ZooCfg, ZooCfgReader};
 use serde_json::json;
 
 use crate::{
-    election::{RESEND_FIRST, RESEND_LAST},
+    election::{RESEND_FIRST, RESEND_LAST, ZXID_OF_NO_DATA},
     journal::Journal,
-    member::{Command, Member, Remote, Role},
+    member::{Command, End, Member, Remote, Role},
     notification::Format,
     quorum::Quorum,
     timeline::Timeline,
@@ -42,8 +45,18 @@ use crate::{
 /// What ZooKeeper takes when its configuration does not say.
 const TICK_TIME: Duration = Duration::from_secs(3);
 
+/// The exit code of a server that cannot be reached: that of ZooKeeper (ZOOKEEPER-3320).
+const DEAF: u8 = 14;
+
 /// In ticks; ZooKeeper has no default, and its sample file says this.
 const SYNC_LIMIT: u32 = 5;
+
+/// The same.
+const INIT_LIMIT: u32 = 10;
+
+/// Servers that are answered though they are not in the configuration, unless told otherwise. ZooKeeper has no bound, and
+/// dials whoever says where it is; an ensemble is extended by a few at a time, and has some dozen observers at most.
+const JOINERS_MAX: u16 = 64;
 
 /// Takes part in the election of a ZooKeeper ensemble, as one of its servers.
 #[derive(Debug, Parser)]
@@ -67,9 +80,10 @@ struct Cli {
     )]
     myid: Vec<i64>,
 
-    /// The last transaction that it claims to have, decimal or 0x and hexadecimal
-    #[arg(long, value_name = "X", default_value = "0", value_parser = number,
-        allow_negative_numbers = true)]
+    /// The last transaction that it claims to have, decimal or 0x and hexadecimal [default: none, so that it is elected
+    /// only where nobody else can be; an empty real server has 0]
+    #[arg(long, value_name = "X", default_value_t = ZXID_OF_NO_DATA, hide_default_value = true,
+        value_parser = number, allow_negative_numbers = true)]
     zxid: i64,
 
     /// The epoch that it claims to be in [default: that of the transaction, its high 32 bits]
@@ -80,7 +94,9 @@ struct Cli {
     #[arg(long)]
     observe: bool,
 
-    /// Connects to the quorum port of the leader, only to see whether it is alive; opens the own one when it leads
+    /// Connects to the quorum port of the leader, only to see whether it is alive; opens the own one when it leads. A real
+    /// leader counts it among its learners, sends it nothing, and logs an error once, when the connection ends, as for any
+    /// follower
     #[arg(long)]
     follow_leader_port: bool,
 
@@ -91,6 +107,16 @@ struct Cli {
     /// In which form to send: as ZooKeeper 3.3, 3.4.0, 3.4.6 or 3.5 and later
     #[arg(long, value_enum, default_value = "44")]
     format: FormatArg,
+
+    /// How many servers are answered that are not in the configuration: such as are to join, or observers that only their
+    /// own configuration names; 0 refuses them
+    #[arg(long, value_name = "N", default_value_t = JOINERS_MAX)]
+    admit: u16,
+
+    /// What a second connection of a server needs to replace its link: nothing, as with ZooKeeper (needed where a TCP proxy
+    /// stands between servers), or proof that it is that server's
+    #[arg(long, value_enum, default_value = "proven")]
+    replace: ReplaceArg,
 
     /// Quits after this time
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seconds)]
@@ -104,8 +130,8 @@ struct Cli {
 const MORE: &str = "\
 Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
 started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
-leader-reached, leader-lost, malformed, newer-configuration, stats, timeline, dropped (lines that nobody
-read in time), error and halted.
+leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, stats,
+timeline, dropped (lines that nobody read in time), error and halted.
 
 Commands on standard input, one a line:
   leader-lost  looks for a new leader, as if the present one were gone
@@ -115,12 +141,23 @@ Commands on standard input, one a line:
 Without a vote: give it the place of a voter with --observe and it hears every vote, but the ensemble
 lacks that voter; give it an `observer` line of its own and it hears what is answered when it asks.
 
-A server that is elected does not serve clients: real followers leave it after initLimit ticks and elect
-again. With the default --zxid it wins only among servers that are as empty as it is.
+A server that is elected does not serve: real followers leave it. When too few of them stay, it steps down
+initLimit ticks after its election, as a real leader does, and is elected again only where nobody else can be.
+With the default --zxid it never comes so far where a real server can be elected.
+
+A server that is not in the configuration is told who leads, in which round, and the configuration, and is not
+counted; with a smaller id it is dialed at the address that it says, as ZooKeeper does, so that whoever reaches
+the election port can make this server dial an address. --admit bounds how many are known at one time; when one
+more comes, one that is not linked makes room, and without such a one the newcomer is refused.
+
+A server listens at its election addresses, and tries each of them again electionPortBindRetry times (3 without
+that key, 0 is for ever), a second apart: its name may become known late. When none is left it could be reached
+by no server with a larger id, so the program ends, with all of its servers, for its supervisor to start it again.
 
 SIGINT (Ctrl-C) and SIGTERM halt as `quit` does.
 
-Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if it died.";
+Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 14 if it cannot listen at
+any election address of a server of its own, 1 if it died.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FormatArg {
@@ -132,6 +169,12 @@ enum FormatArg {
     V1,
     #[value(name = "44")]
     V2,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ReplaceArg {
+    Proven,
+    Newest,
 }
 
 fn number(text: &str) -> Result<i64, String> {
@@ -214,12 +257,19 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
     let quorum = Quorum::of(&cfg).map_err(in_file)?;
     let tick = cfg.tick_time.unwrap_or(TICK_TIME);
     let limit = tick.saturating_mul(cfg.sync_limit.unwrap_or(SYNC_LIMIT));
+    let of_zxid = cli.zxid >> 32;
+    let epoch = cli.epoch.unwrap_or(of_zxid);
+    if matches!(cli.format, FormatArg::Bare) && epoch != of_zxid {
+        return Err(format!(
+            "--format 28 holds no epoch but that of --zxid, its high 32 bits, which is {of_zxid}: leave --epoch away"
+        ));
+    }
     let mut members = Vec::new();
     for own in BTreeSet::from_iter(&cli.myid) {
         let role = Role {
             own: Sid(*own),
             zxid: cli.zxid,
-            epoch: cli.epoch.unwrap_or(cli.zxid >> 32),
+            epoch,
             observes: cli.observe,
             follows_port: cli.follow_leader_port,
             format: match cli.format {
@@ -233,6 +283,7 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
                 cfg.max_notification_interval.unwrap_or(RESEND_LAST),
             ),
             limit,
+            init_limit: tick.saturating_mul(cfg.init_limit.unwrap_or(INIT_LIMIT)),
             tick,
         };
         if !cfg.servers.iter().any(|server| server.sid == role.own) {
@@ -246,7 +297,7 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
                 "--myid {own} is not among its servers, which are {sids}"
             )));
         }
-        let config = cfg.builder(role.own).build();
+        let config = connections(cli, &cfg, role.own).build();
         members.push((role, config.map_err(|error| in_file(error.to_string()))?));
     }
     if let Some(file) = &cli.timeline {
@@ -259,6 +310,18 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
         quorum,
         members,
     })
+}
+
+/// How a member is connected.
+fn connections(cli: &Cli, cfg: &ZooCfg, own: Sid) -> ConfigBuilder {
+    let builder = cfg.builder(own).replace(match cli.replace {
+        ReplaceArg::Proven => Replace::Proven,
+        ReplaceArg::Newest => Replace::Newest,
+    });
+    match usize::from(cli.admit) {
+        0 => builder,
+        max => builder.unknown(Unknown::Admit { max }),
+    }
 }
 
 /// Each member has a thread of its own, and so have the commands, and the end of the time; this one prints.
@@ -285,9 +348,10 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         }
     }
     let remotes = Arc::new(remotes);
-    // Nobody waits for these: the one may sit in a read that never ends, the other in a long sleep.
-    let orders = Arc::clone(&remotes);
-    thread::spawn(move || obey(&orders));
+    if let Err(error) = take_orders(&remotes, cli.seconds) {
+        complain(&format!("cannot start a thread: {error}"));
+        return ExitCode::FAILURE;
+    }
     let signalled = Arc::clone(&remotes);
     let watched = signals::on_first(move || {
         order(&signalled, Command::Quit);
@@ -298,24 +362,44 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     if let Err(error) = watched {
         complain(&format!("signals end this process at once: {error}"));
     }
-    if let Some(time) = cli.seconds {
-        thread::spawn(move || {
-            // As long as the user has asked for.
-            thread::sleep(time);
-            order(&remotes, Command::Quit);
-        });
-    }
     thread::scope(|scope| {
-        let threads: Vec<_> = members
-            .into_iter()
-            .map(|(own, member)| (own, scope.spawn(move || member.run())))
-            .collect();
-        let journal = &*journal;
-        let printer = scope.spawn(move || journal.print(&lines));
-        let mut code = ExitCode::SUCCESS;
+        let (journal, mut code) = (&*journal, ExitCode::SUCCESS);
+        let new = thread::Builder::new;
+        let mut lacking = None;
+        let print = move || journal.print(&lines);
+        let printer = new().spawn_scoped(scope, print);
+        let printer = printer.map_err(|error| lacking = Some(error));
+        let mut threads = Vec::new();
+        for (own, member) in members {
+            let others = Arc::clone(&remotes);
+            let run = move || {
+                let end = member.run();
+                if matches!(end, Ok(End::Deaf)) {
+                    // One process is started again as a whole.
+                    order(&others, Command::Quit);
+                }
+                end
+            };
+            match new().spawn_scoped(scope, run) {
+                Ok(thread) => threads.push((own, thread)),
+                Err(error) => lacking = Some(error),
+            }
+        }
+        if let Some(error) = lacking {
+            complain(&format!("cannot start a thread: {error}"));
+            code = ExitCode::FAILURE;
+            order(&remotes, Command::Quit);
+        }
         for (own, thread) in threads {
             match thread.join() {
-                Ok(Ok(())) => {}
+                Ok(Ok(End::Halted)) => {}
+                Ok(Ok(End::Deaf)) => {
+                    complain(&format!(
+                        "server {own} cannot listen at any of its election addresses: see the errors above, start it again, \
+                         or let it try for ever with electionPortBindRetry=0"
+                    ));
+                    code = ExitCode::from(DEAF);
+                }
                 Ok(Err(error)) => {
                     complain(&format!("server {own} died: {error}"));
                     code = ExitCode::FAILURE;
@@ -326,9 +410,26 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         }
         journal.draw_rest(own[0]);
         journal.close();
-        drop(printer.join());
+        if let Ok(printer) = printer {
+            drop(printer.join());
+        }
         code
     })
+}
+
+/// Nobody waits for these threads: the one may sit in a read that never ends, the other in a long sleep.
+fn take_orders(remotes: &Arc<Vec<Remote>>, time: Option<Duration>) -> io::Result<()> {
+    let orders = Arc::clone(remotes);
+    thread::Builder::new().spawn(move || obey(&orders))?;
+    if let Some(time) = time {
+        let remotes = Arc::clone(remotes);
+        thread::Builder::new().spawn(move || {
+            // As long as the user has asked for.
+            thread::sleep(time);
+            order(&remotes, Command::Quit);
+        })?;
+    }
+    Ok(())
 }
 
 fn tell_start(journal: &Journal, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {

@@ -3,8 +3,10 @@
 //!
 //! Nothing here decides an election, and nothing waits but the poll.
 
+mod events;
+
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{
@@ -23,15 +25,16 @@ use serde_json::json;
 use crate::{
     election::{Action, Election},
     journal::Journal,
-    leader_port::{LeaderPort, Word},
+    leader_port::LeaderPort,
+    names::Names,
     notification::{Format, Notification, State, configuration},
     quorum::Quorum,
-    tenure::Tenure,
+    tenure::{Loss, Tenure},
 };
 
 /// The library's loop, which is a poll itself.
 const LOOP: Token = Token(0);
-/// A command, or an attempt to reach the leader's port that has ended.
+/// A command, or a lookup for the leader's port that has ended.
 const WAKER: Token = Token(1);
 /// The leader's port.
 const PORT: Token = Token(2);
@@ -63,6 +66,8 @@ pub(crate) struct Role {
     pub(crate) resend: (Duration, Duration),
     /// How long a leader, or its followers, may be silent.
     pub(crate) limit: Duration,
+    /// How long after its election a leader may be left by its followers.
+    pub(crate) init_limit: Duration,
     /// How often one who only observes asks.
     pub(crate) tick: Duration,
 }
@@ -85,6 +90,18 @@ pub(crate) struct Member {
     malformed: u64,
     /// The newest configuration that somebody has told of.
     newest: i64,
+    /// Voters whose link has ended, and is not back yet.
+    unlinked: BTreeSet<Sid>,
+    end: End,
+}
+
+/// How a member has ended that did not die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to, or nobody reads what it says.
+    Halted,
+    /// It has given up listening at all of its election addresses: servers with a larger id could not reach it.
+    Deaf,
 }
 
 /// The way to a member from other threads.
@@ -127,9 +144,17 @@ impl Member {
         };
         let election = election.resending(role.resend.0, role.resend.1);
         let member = Self {
-            port: LeaderPort::new(poll.registry().try_clone()?, waker, PORT),
+            port: LeaderPort::new(
+                poll.registry().try_clone()?,
+                PORT,
+                Names::of_the_system(waker),
+                cfg.quorum_listen_on_all_ips,
+                role.init_limit,
+            ),
             configuration: configuration(&cfg),
             newest: cfg.version,
+            unlinked: BTreeSet::new(),
+            end: End::Halted,
             role,
             cfg,
             quorum,
@@ -146,8 +171,8 @@ impl Member {
         Ok((member, remote))
     }
 
-    /// Takes part until it is told to quit.
-    pub(crate) fn run(mut self) -> io::Result<()> {
+    /// Takes part until it is told to quit, or is deaf.
+    pub(crate) fn run(mut self) -> io::Result<End> {
         let mut events = Events::with_capacity(16);
         self.look("it has just started");
         loop {
@@ -158,7 +183,7 @@ impl Member {
             }
             if !self.event_loop.turn(Some(Duration::ZERO))? {
                 self.journal.tell("halted", self.role.own, json!({}));
-                return Ok(());
+                return Ok(self.end);
             }
             while let Some(heard) = self.event_loop.handler().0.pop_front() {
                 match heard {
@@ -169,13 +194,8 @@ impl Member {
             while let Ok(command) = self.commands.try_recv() {
                 self.obey(command);
             }
-            match self.port.look(self.journal.now()) {
-                Some(Word::Reached) => {
-                    self.journal
-                        .tell("leader-reached", self.role.own, json!({}));
-                }
-                Some(Word::Gone(why)) => self.on_loss(&why),
-                None => {}
+            for word in self.port.look(self.journal.now()) {
+                self.on_word(word);
             }
             self.on_time();
             if self.journal.is_unread() {
@@ -203,10 +223,10 @@ impl Member {
             self.act(actions);
         }
         match self.tenure.as_mut().map(|tenure| tenure.on_time(now)) {
-            Some(Err(loss)) => self.on_loss(&loss.to_string()),
+            Some(Err(loss)) => self.on_end_of_tenure(loss),
             Some(Ok(silent)) => {
                 for sid in silent {
-                    self.send(sid, Notification::QUESTION);
+                    self.send(sid, Notification::question(sid));
                 }
             }
             None => {}
@@ -222,7 +242,7 @@ impl Member {
     fn ask(&self, sid: Sid) {
         // What waits for one who is away would be asked in vain.
         if sid != self.role.own && self.event_loop.handle().connected_to_peer(sid) {
-            self.send(sid, Notification::QUESTION);
+            self.send(sid, Notification::question(sid));
         }
     }
 
@@ -235,6 +255,13 @@ impl Member {
         let round = self.election.round();
         self.journal.looking(self.role.own, round, why);
         self.act(actions);
+    }
+
+    fn on_end_of_tenure(&mut self, loss: Loss) {
+        if loss == Loss::Unserved {
+            self.election.stand_back();
+        }
+        self.on_loss(&loss.to_string());
     }
 
     /// There is no leader any more.
@@ -263,7 +290,7 @@ impl Member {
         self.act(actions);
         let word = self.tenure.as_mut();
         if let Some(Err(loss)) = word.map(|tenure| tenure.on_notification(now, from, &heard)) {
-            self.on_loss(&loss.to_string());
+            self.on_end_of_tenure(loss);
         }
     }
 
@@ -291,39 +318,6 @@ impl Member {
         Ok(())
     }
 
-    fn on_event(&self, event: &Event) {
-        let own = self.role.own;
-        match event {
-            Event::Listening { addr } => {
-                let line = json!({ "addr": addr.to_string() });
-                self.journal.tell("listening", own, line);
-            }
-            Event::ListenFailed { address, error } => {
-                let message = format!("cannot listen on {address}, and will try again: {error}");
-                self.journal.error(own, &message);
-            }
-            Event::ListenerLost { address } => {
-                let message = format!(
-                    "gave up listening on {address}: servers with a larger id cannot reach this one"
-                );
-                self.journal.error(own, &message);
-            }
-            Event::Up { sid, dialed, .. } => {
-                let line = json!({ "sid": sid.0, "dialed": dialed });
-                self.journal.tell("up", own, line);
-                if self.role.observes {
-                    self.ask(*sid);
-                }
-            }
-            Event::Down { sid, reason, .. } => {
-                let line = json!({ "sid": sid.0, "reason": reason.name() });
-                self.journal.tell("down", own, line);
-            }
-            // Of no interest to an election; the log has it.
-            _ => {}
-        }
-    }
-
     fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -338,7 +332,8 @@ impl Member {
                     self.journal.elected(self.role.own, outcome, took);
                     let (own, limit) = (self.role.own, self.role.limit);
                     let quorum = self.quorum.clone();
-                    self.tenure = Some(Tenure::new(own, quorum, outcome, limit, now));
+                    let tenure = Tenure::new(own, quorum, outcome, limit, now);
+                    self.tenure = Some(tenure.on_trial(self.role.init_limit, now));
                     if self.role.follows_port {
                         self.go_to_port(outcome.state, outcome.vote.leader);
                     }
@@ -349,12 +344,9 @@ impl Member {
 
     fn go_to_port(&mut self, state: State, leader: Sid) {
         let addresses = self.quorum_addresses(leader);
-        if state != State::Leading {
-            return self.port.watch(addresses);
-        }
-        if let Err(error) = self.port.hold(&addresses) {
-            // Its followers will notice, and look again; so will it.
-            self.journal.error(self.role.own, &error.to_string());
+        match state {
+            State::Leading => self.port.hold(&addresses),
+            _ => self.port.watch(addresses, self.journal.now()),
         }
     }
 

@@ -99,7 +99,7 @@ impl fmt::Display for Malformed {
 impl error::Error for Malformed {}
 
 impl Notification {
-    /// Asks a server for its vote without casting one, as an observer does: nobody counts a vote for no server, and
+    /// Asks a server for its vote without casting one, as a real observer does: nobody counts a vote for no server, and
     /// since no round is as early, it is answered at once.
     pub(crate) const QUESTION: Self = Self {
         state: State::Looking,
@@ -112,9 +112,25 @@ impl Notification {
         version: 2,
     };
 
+    /// Asks this server for its vote. Said by a voter, [`QUESTION`](Self::QUESTION) makes a real server that looks warn of a
+    /// non-cluster member each time; this does not. It is not counted either, for it is of a round before all others.
+    pub(crate) fn question(to: Sid) -> Self {
+        let leader = to;
+        let vote = Vote {
+            leader,
+            ..Self::QUESTION.vote
+        };
+        Self {
+            vote,
+            ..Self::QUESTION
+        }
+    }
+
     /// Whether it asks and casts no vote.
     pub(crate) fn is_question(&self) -> bool {
-        self.vote.leader == Self::QUESTION.vote.leader
+        let none = Self::QUESTION.vote;
+        self.state == State::Looking
+            && (self.vote.leader == none.leader || self.vote.round == none.round)
     }
 
     /// Reads a notification and the configuration that it carries, which is empty before 3.5.

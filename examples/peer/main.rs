@@ -10,21 +10,27 @@ mod signals;
 use std::{
     io::{self, Write as _},
     process::{self, ExitCode},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
 use quorum_cnx::{
-    Challenge, Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, Replace, Sid,
-    Unknown, ZooCfgReader, limits,
+    Challenge, Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, Listening,
+    Replace, Sid, Unknown, ZooCfgReader, limits,
 };
 
 use crate::{
     commands::{COMMANDS, Commands},
     lines::{Line, Lines, Popped},
 };
+
+/// The exit code of a peer that cannot be reached: that of ZooKeeper (ZOOKEEPER-3320).
+const DEAF: u8 = 14;
 
 /// One peer of a quorum: looks into a live ZooKeeper election port, or tests a network.
 #[derive(Debug, Parser)]
@@ -109,8 +115,8 @@ halted.
 
 SIGINT (Ctrl-C) and SIGTERM halt as `quit` does; what then nobody reads within 2 s is lost.
 
-Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 1 if the loop died or
-its end could not be printed.";
+Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 14 if it has given up
+listening at all of its addresses, 1 if the loop died or its end could not be printed.";
 
 fn more() -> String {
     let commands = COMMANDS.map(|(command, does)| format!("  {command:<13}  {does}\n"));
@@ -262,8 +268,10 @@ fn config(cli: &Cli) -> Result<Config, ConfigError> {
 /// The loop and the commands have threads of their own; this one prints.
 fn run(config: Config, cli: &Cli) -> ExitCode {
     let lines = Arc::new(Lines::new(cli.capacity as usize));
+    let is_deaf = Arc::new(AtomicBool::new(false));
     let reporter = Reporter {
         lines: Arc::clone(&lines),
+        is_deaf: Arc::clone(&is_deaf),
         burst: Vec::new(),
         echo: cli.echo,
     };
@@ -300,6 +308,13 @@ fn run(config: Config, cli: &Cli) -> ExitCode {
         Ok(Ok(())) => match printed {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 fail(&format!("cannot print: {error}"))
+            }
+            _ if is_deaf.load(Ordering::Relaxed) => {
+                complain(
+                    "cannot listen at any of its addresses: see the events above, start it again, \
+                     or let it try for ever with electionPortBindRetry=0 in its zoo.cfg",
+                );
+                ExitCode::from(DEAF)
             }
             _ => ExitCode::SUCCESS,
         },
@@ -343,6 +358,8 @@ fn print(lines: &Lines, handle: &Handle, mut end: Option<Instant>) -> io::Result
 /// The loop's side: everything that comes becomes a line.
 struct Reporter {
     lines: Arc<Lines>,
+    /// True exactly when it has given up listening everywhere.
+    is_deaf: Arc<AtomicBool>,
     burst: Vec<Line>,
     echo: bool,
 }
@@ -364,8 +381,13 @@ impl Handler for Reporter {
         self.lines.push_all(self.burst.drain(..));
     }
 
-    fn on_event(&mut self, event: &Event, _: &Handle) {
+    fn on_event(&mut self, event: &Event, handle: &Handle) {
         self.lines.push_all([Line::Event(json::event(event))]);
+        let is_lost = |one: &Listening| matches!(one, Listening::Lost(_));
+        if matches!(event, Event::ListenerLost { .. }) && handle.listening().iter().all(is_lost) {
+            self.is_deaf.store(true, Ordering::Relaxed);
+            handle.request_halt();
+        }
     }
 }
 

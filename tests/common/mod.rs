@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod crowd;
+pub(crate) mod ensemble;
 pub(crate) mod figures;
 #[cfg(target_os = "linux")]
 pub(crate) mod process;

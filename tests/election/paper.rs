@@ -5,8 +5,11 @@ use std::time::Duration;
 use quorum_cnx::{Sid, ZooCfg};
 
 use crate::{
-    election::{Action, Election, FINALIZE_WAIT, Outcome, RESEND_FIRST, RESEND_LAST},
-    notification::{Notification, State, Vote},
+    election::{
+        Action, EARLY_MAX, Election, FINALIZE_WAIT, Outcome, RESEND_FIRST, RESEND_LAST,
+        ZXID_OF_NO_DATA,
+    },
+    notification::{Format, Notification, State, Vote},
     quorum::Quorum,
 };
 
@@ -375,6 +378,44 @@ fn who_has_lost_its_data_neither_elects_nor_is_elected() {
 }
 
 #[test]
+fn who_has_no_data_is_elected_only_where_nobody_else_can_be() {
+    let none = ZXID_OF_NO_DATA;
+    let nothing = |leader: i64| {
+        let (zxid, epoch) = (none, none >> 32);
+        says(
+            State::Looking,
+            Vote {
+                zxid,
+                epoch,
+                ..vote(leader, 1)
+            },
+        )
+    };
+    let mut server = Server::with(3, Quorum::majority((1..=3).map(Sid)), none, none >> 32);
+    server.hear(2, nothing(2));
+    assert_eq!(server.proposal(), 3);
+    // An empty server with a smaller id that can serve.
+    server.hear(1, looking(1, 1));
+    assert_eq!(server.proposal(), 1);
+    // In the oldest form a message holds no epoch, and means the same.
+    let bytes = nothing(2).write(Format::Bare, "");
+    let (read, _) = Notification::read(&bytes).unwrap();
+    assert_eq!(read.vote, nothing(2).vote);
+}
+
+#[test]
+fn who_stands_back_votes_for_itself_as_if_it_had_no_data() {
+    let mut server = Server::with(3, Quorum::majority((1..=3).map(Sid)), 7, 5);
+    server.election.stand_back();
+    assert_eq!(server.election.current().vote.zxid, 7, "in this round");
+    server.look();
+    let own = server.election.current().vote;
+    assert_eq!((own.leader, own.zxid), (Sid(3), ZXID_OF_NO_DATA));
+    server.hear(1, looking(1, 2));
+    assert_eq!(server.proposal(), 1);
+}
+
+#[test]
 fn strangers_are_answered_and_not_counted_and_nobody_votes_for_them() {
     let mut server = Server::new(2, 3);
     let answer = vec![Action::Send(Sid(7), looking(2, 1))];
@@ -395,6 +436,25 @@ fn strangers_are_answered_and_not_counted_and_nobody_votes_for_them() {
     assert_eq!(server.election.current(), looking(2, 1));
 }
 
+#[test]
+fn a_joiner_in_a_later_round_is_not_answered_for_ever() {
+    let mut server = Server::new(2, 3);
+    let answer = |leader| vec![Action::Send(Sid(7), looking(leader, 1))];
+    // It answers each answer that comes from an earlier round than its own.
+    assert_eq!(server.hear(7, looking(7, 5)), answer(2));
+    assert_eq!(server.hear(7, looking(7, 5)), []);
+    // When there is news, and when it says it again after a while, as if no answer had come.
+    server.hear(3, looking(3, 1));
+    assert_eq!(server.hear(7, looking(7, 5)), answer(3));
+    server.pass(RESEND_FIRST);
+    assert_eq!(server.hear(7, looking(7, 5)).len(), 1);
+    // However many they are.
+    for joiner in 0..5000 {
+        let joiner = Sid(100 + joiner);
+        assert_eq!(server.hear(joiner.0, looking(7, 5)).len(), 1);
+    }
+}
+
 /// A simulated world went wild over this: an observer in a later round than a voter, and each answered the other.
 #[test]
 fn who_has_no_vote_answers_nobody() {
@@ -411,12 +471,24 @@ fn who_has_no_vote_answers_nobody() {
 #[test]
 fn a_question_is_answered_by_whoever_it_is_asked_and_never_counted() {
     let mut server = Server::new(2, 3);
+    // As a real observer asks, and as a voter does.
+    let questions = [Notification::QUESTION, Notification::question(Sid(2))];
     let answer = vec![Action::Send(Sid(1), looking(2, 1))];
-    assert_eq!(server.hear(1, Notification::QUESTION), answer);
+    for question in questions {
+        assert_eq!(server.hear(1, question), answer);
+    }
+    server.pass(FINALIZE_WAIT);
+    assert_eq!(server.election.current(), looking(2, 1), "none is a vote");
     server.hear(1, looking(2, 1));
     server.decides();
     let answer = vec![Action::Send(Sid(1), says(State::Leading, vote(2, 1)))];
-    assert_eq!(server.hear(1, Notification::QUESTION), answer);
+    for question in questions {
+        assert_eq!(server.hear(1, question), answer);
+    }
+    // Nor is one when the next round begins.
+    let told = all_hear(&[1, 3], looking(2, 2));
+    assert_eq!(server.look()[1..], told);
+    assert_eq!(server.election.round(), 2);
 }
 
 #[test]
@@ -482,6 +554,29 @@ fn a_vote_that_came_too_early_is_forgotten_when_its_sender_has_a_leader() {
         5,
         "told again, and not elected"
     );
+}
+
+#[test]
+fn an_early_vote_goes_with_its_senders_link_and_when_it_is_old() {
+    let elects = |time: Duration, unlinked: &[i64]| {
+        let mut server = Server::new(2, 5);
+        server.hear(5, looking(5, 1));
+        server.hear(1, looking(5, 1));
+        server.decides();
+        server.hear(4, looking(4, 2));
+        server.hear(3, looking(4, 2));
+        for sid in unlinked {
+            server.election.on_unlinked(Sid(*sid));
+        }
+        server.pass(time);
+        server.look();
+        let done = server.pass(FINALIZE_WAIT);
+        let actions: Vec<Action> = done.into_iter().map(|(_, action)| action).collect();
+        elected(&actions).is_some()
+    };
+    assert!(elects(EARLY_MAX, &[1, 5]));
+    assert!(!elects(EARLY_MAX, &[3]), "two of five are left");
+    assert!(!elects(EARLY_MAX + Duration::from_millis(1), &[]));
 }
 
 #[test]

@@ -14,14 +14,11 @@ use quorum_cnx::Sid;
 
 use crate::{
     chance::Chance,
-    election::{Action, Election, Outcome},
+    election::{Action, Election, Outcome, ZXID_OF_NO_DATA},
     notification::{Notification, State},
     quorum::Quorum,
-    tenure::Tenure,
+    tenure::{Loss, Tenure},
 };
-
-/// How long leaders and followers may be silent.
-const LIMIT: Duration = Duration::from_secs(4);
 
 /// More than any world needs; one that needs more is one in which messages beget messages.
 const EVENTS_MAX: u64 = 40_000;
@@ -58,7 +55,12 @@ pub(crate) struct Rank {
 pub(crate) struct Failure(pub(crate) String);
 
 struct Host {
+    /// Less from when it has stood back.
     rank: Rank,
+    /// That with which it began: an older vote for it still says so.
+    first_rank: Rank,
+    /// False exactly when it only votes, so that those who can serve leave it.
+    serves: bool,
     /// `None` while it is down.
     running: Option<Running>,
     /// Which part of the network it is in.
@@ -72,10 +74,17 @@ struct Running {
     election: Election,
     tenure: Option<Tenure>,
     decided: Option<Outcome>,
+    /// How often it has decided.
+    decisions: u64,
 }
 
 #[derive(Debug)]
 enum What {
+    /// It looks whether the leader of this decision of its own serves, or is served for.
+    Doubt {
+        at: usize,
+        decision: u64,
+    },
     Arrive {
         to: usize,
         from: usize,
@@ -88,6 +97,12 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) weather: Weather,
     pub(crate) quorum: Quorum,
+    /// How long leaders and followers may be silent.
+    pub(crate) limit: Duration,
+    /// How long a new leader and those who follow it wait for each other.
+    pub(crate) init_limit: Duration,
+    /// True exactly when a leader that does not serve opens its port.
+    pub(crate) is_silent_port: bool,
     chance: Chance,
     hosts: Vec<Host>,
     /// By time, then in the order in which they were made: the heap's greatest is the earliest.
@@ -107,6 +122,8 @@ impl World {
     pub(crate) fn new(quorum: Quorum, ranks: Vec<Rank>, chance: Chance, verbose: bool) -> Self {
         let host = |rank| Host {
             rank,
+            first_rank: rank,
+            serves: false,
             running: None,
             part: 0,
             has_restarted: false,
@@ -116,6 +133,9 @@ impl World {
             now: Duration::ZERO,
             weather: Weather::CALM,
             quorum,
+            limit: Duration::from_secs(4),
+            init_limit: Duration::from_secs(5),
+            is_silent_port: false,
             chance,
             hosts: ranks.into_iter().map(host).collect(),
             queue: BinaryHeap::new(),
@@ -161,8 +181,14 @@ impl World {
             election: Election::new(sid, self.quorum.clone(), zxid, epoch),
             tenure: None,
             decided: None,
+            decisions: 0,
         });
         self.look(at)
+    }
+
+    /// It serves, if it leads, those who serve as well; and leaves whoever does not serve it.
+    pub(crate) fn serves(&mut self, at: usize) {
+        self.hosts[at].serves = true;
     }
 
     pub(crate) fn crash(&mut self, at: usize) {
@@ -170,6 +196,13 @@ impl World {
         self.note(|| format!("{sid} crashes"));
         self.hosts[at].running = None;
         self.hosts[at].has_restarted = true;
+        for other in self
+            .hosts
+            .iter_mut()
+            .filter_map(|host| host.running.as_mut())
+        {
+            other.election.on_unlinked(sid);
+        }
     }
 
     /// Lets things happen until this time.
@@ -191,6 +224,7 @@ impl World {
                     notification,
                 } => self.arrive(to, from, notification)?,
                 What::Wake(host) => self.wake(host)?,
+                What::Doubt { at, decision } => self.doubt(at, decision)?,
             }
         }
         self.now = end;
@@ -254,7 +288,7 @@ impl World {
         let mut lost = None;
         match running.tenure.as_mut().map(|tenure| tenure.on_time(now)) {
             Some(Ok(asked)) => {
-                let ask = |sid| Action::Send(sid, Notification::QUESTION);
+                let ask = |sid| Action::Send(sid, Notification::question(sid));
                 actions.extend(asked.into_iter().map(ask));
             }
             Some(Err(loss)) => lost = Some(loss),
@@ -267,8 +301,42 @@ impl World {
         }
     }
 
-    fn lose(&mut self, at: usize, loss: &crate::tenure::Loss) -> Result<(), Failure> {
+    /// What a server that serves does when its time with a new leader is over, and what one does that only votes: nothing.
+    fn doubt(&mut self, at: usize, decision: u64) -> Result<(), Failure> {
+        let Some(running) = &self.hosts[at].running else {
+            return Ok(());
+        };
+        let Some(outcome) = running.decided.filter(|_| running.decisions == decision) else {
+            return Ok(());
+        };
+        let leader = outcome.vote.leader;
+        let follows = |host: &&Host| {
+            let decided = host.running.as_ref().and_then(|running| running.decided);
+            host.serves && decided.is_some_and(|decided| decided.vote.leader == leader)
+        };
+        let followers: BTreeSet<Sid> = self
+            .hosts
+            .iter()
+            .filter(follows)
+            .map(|host| host.rank.sid)
+            .collect();
+        let is_served = followers.contains(&leader) && self.quorum.is_met_by(&followers);
+        if self.hosts[at].serves && !is_served {
+            self.note(|| format!("{leader} does not serve"));
+            return self.look(at);
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, at: usize, loss: &Loss) -> Result<(), Failure> {
         let sid = self.hosts[at].rank.sid;
+        if *loss == Loss::Unserved {
+            self.hosts[at].rank.epoch = ZXID_OF_NO_DATA >> 32;
+            self.hosts[at].rank.zxid = ZXID_OF_NO_DATA;
+            if let Some(running) = &mut self.hosts[at].running {
+                running.election.stand_back();
+            }
+        }
         self.note(|| format!("{sid}: {loss}"));
         self.look(at)
     }
@@ -287,10 +355,19 @@ impl World {
                 Action::Elect(outcome) => {
                     self.note(|| format!("{sid} decides: {outcome:?}"));
                     let (now, quorum) = (self.now, self.quorum.clone());
-                    if let Some(running) = &mut self.hosts[at].running {
-                        let tenure = Tenure::new(sid, quorum, outcome, LIMIT, now);
+                    let (limit, init_limit) = (self.limit, self.init_limit);
+                    let patience = self.patience();
+                    let host = &mut self.hosts[at];
+                    if let Some(running) = &mut host.running {
+                        let mut tenure = Tenure::new(sid, quorum, outcome, limit, now);
+                        if !host.serves {
+                            tenure = tenure.on_trial(init_limit, now);
+                        }
                         running.tenure = Some(tenure);
                         running.decided = Some(outcome);
+                        running.decisions += 1;
+                        let decision = running.decisions;
+                        self.later(now + patience, What::Doubt { at, decision });
                     }
                     let key = (outcome.vote.round, outcome.vote.leader);
                     self.decided.entry(key).or_default().insert(sid);
@@ -300,6 +377,15 @@ impl World {
         }
         self.set_alarm(at);
         Ok(())
+    }
+
+    /// How long it stays with a leader that does not serve: a port that nobody has opened refuses it soon, and one at which
+    /// nothing is said does not.
+    fn patience(&mut self) -> Duration {
+        match self.is_silent_port {
+            true => self.init_limit,
+            false => self.chance.millis(400, 600),
+        }
     }
 
     fn set_alarm(&mut self, at: usize) {
@@ -381,7 +467,7 @@ impl World {
         let Some(rank) = self.hosts.iter().find(|host| host.rank.sid == leader) else {
             return wrong("nobody of this name");
         };
-        let rank = rank.rank;
+        let rank = rank.first_rank;
         let behind = self.hosts.iter().filter(|host| host.rank <= rank);
         let behind: BTreeSet<Sid> = behind.map(|host| host.rank.sid).collect();
         if !self.quorum.has_weight(leader) || !self.quorum.is_met_by(&behind) {

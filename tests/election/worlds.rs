@@ -7,7 +7,7 @@ use quorum_cnx::{Sid, ZooCfg};
 
 use crate::{
     chance::Chance,
-    election::FINALIZE_WAIT,
+    election::{FINALIZE_WAIT, ZXID_OF_NO_DATA},
     notification::State,
     quorum::Quorum,
     world::{Failure, Rank, Weather, World},
@@ -199,6 +199,64 @@ fn calm(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
 #[test]
 fn those_who_start_together_elect_the_best_in_the_first_round() {
     try_seeds(calm);
+}
+
+fn shuffle<T>(items: &mut [T], chance: &mut Chance) {
+    (1..items.len()).for_each(|at| items.swap(at, chance.below(at + 1)));
+}
+
+/// Some can serve, enough of them to be led, and others only vote, whatever data they claim to have. All start within some
+/// seconds.
+fn mixed(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
+    let mut chance = Chance::new(seed);
+    let voters = chance.between(3, 7) as i64;
+    let quorum = Quorum::majority((1..=voters).map(Sid));
+    let mut order: Vec<i64> = (1..=voters).collect();
+    shuffle(&mut order, &mut chance);
+    let serving = chance.between(order.len() / 2 + 1, order.len());
+    let serving = &order[..serving];
+    let rank = |sid| {
+        // A real server has some epoch, and claims nothing that it has not.
+        let zxid = match serving.contains(&sid) {
+            true => *chance.pick(&[0, 0, 1]),
+            false => *chance.pick(&[ZXID_OF_NO_DATA, 0, 1]),
+        };
+        Rank {
+            epoch: zxid >> 32,
+            zxid,
+            sid: Sid(sid),
+        }
+    };
+    let ranks: Vec<Rank> = (1..=voters).map(rank).collect();
+    let mut world = World::new(quorum, ranks, chance.fork(), verbose);
+    world.limit = chance.millis(1000, 8000);
+    world.init_limit = chance.millis(1000, 8000);
+    world.is_silent_port = chance.percent(50);
+    let done = (|| {
+        let can_serve = |at: &usize| serving.contains(&world.rank(*at).sid.0);
+        let all_serving: Vec<usize> = (0..world.count()).filter(can_serve).collect();
+        all_serving.iter().for_each(|at| world.serves(*at));
+        let mut order: Vec<usize> = (0..world.count()).collect();
+        shuffle(&mut order, &mut chance);
+        for at in &order {
+            world.start(*at)?;
+            let next = world.now + chance.millis(0, 8000);
+            world.run_until(next)?;
+        }
+        world.run_until(STORM + BOUND)?;
+        settled(&world, &order.iter().copied().collect())?;
+        let leader = world.outcome(0).map(|outcome| outcome.vote.leader);
+        match (0..world.count()).find(|at| Some(world.rank(*at).sid) == leader) {
+            Some(at) if all_serving.contains(&at) => Ok(()),
+            _ => Err(Failure(format!("{leader:?} leads and does not serve"))),
+        }
+    })();
+    (world, done)
+}
+
+#[test]
+fn where_enough_can_serve_one_of_them_comes_to_lead() {
+    try_seeds(mixed);
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn malformed(vote: &Notification) -> Vec<Vec<u8>> {
 #[test]
 fn malformed_notifications_are_counted_and_the_election_goes_on() {
     let ensemble = Ensemble::new(3);
-    let mut voter = Voter::start(&ensemble, 2, &[]);
+    let mut voter = Voter::start(&ensemble, 2, &["--zxid", "0"]);
     let listener = ensemble.election(3).listen();
     let builder = configure(3, &ensemble.elections()).listener(listener);
     let ours = CnxManager::start(builder.build().unwrap()).unwrap();

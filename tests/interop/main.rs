@@ -28,6 +28,8 @@ mod frames;
 mod meshes;
 mod onlookers;
 mod pairs;
+mod quiet_logs;
 mod recoveries;
 mod slow;
+mod standing;
 mod strangers;

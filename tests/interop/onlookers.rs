@@ -106,11 +106,14 @@ fn an_onlooker_shows_all_votes_of_a_real_election_and_casts_none() {
         let is_it = |(from, of, better): &Vote| from == sid && of == round && better >= leader;
         assert!(votes.iter().any(is_it), "{vote:?} is not among {votes:?}");
     }
-    // They never heard of any vote of the onlooker.
+    // They never heard of any vote of the onlooker: what it asks is of a round before all others.
     let foreign = servers
         .iter()
         .flat_map(heard_by)
-        .find(|(sid, _, leader)| *sid == 4 && *leader >= 0);
+        .find(|(sid, round, _)| *sid == 4 && *round >= 0);
     assert_eq!(foreign, None);
+    for server in &servers {
+        assert_eq!(server.count_said("non-cluster member"), 0);
+    }
     onlooker.quit();
 }

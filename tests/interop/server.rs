@@ -25,8 +25,17 @@ pub(crate) struct Ensemble {
     places: Vec<Place>,
     directory: PathBuf,
     number: usize,
-    /// How many ticks, of a second each, a leader waits for its followers and they for it.
-    init_limit: u32,
+    times: Times,
+}
+
+/// What the configuration says of times.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) tick_ms: u32,
+    /// In ticks: how long a new leader and its followers wait for each other.
+    pub(crate) init_limit: u32,
+    /// In ticks: how long they may be silent later.
+    pub(crate) sync_limit: u32,
 }
 
 struct Place {
@@ -40,7 +49,17 @@ impl Ensemble {
         Self::with_init_limit(servers, 5)
     }
 
+    /// With ticks of a second.
     pub(crate) fn with_init_limit(servers: usize, init_limit: u32) -> Self {
+        let times = Times {
+            tick_ms: 1000,
+            init_limit,
+            sync_limit: 3,
+        };
+        Self::with_times(servers, times)
+    }
+
+    pub(crate) fn with_times(servers: usize, times: Times) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let place = |_| Place {
@@ -52,7 +71,7 @@ impl Ensemble {
             places: (0..servers).map(place).collect(),
             directory: java::scratch().join(format!("{}-ensemble-{number}", process::id())),
             number,
-            init_limit,
+            times,
         }
     }
 
@@ -80,10 +99,14 @@ impl Ensemble {
     }
 
     fn configuration(&self, sid: i64, election: impl Fn(i64) -> SocketAddr) -> String {
+        let Times {
+            tick_ms,
+            init_limit,
+            sync_limit,
+        } = self.times;
         let mut text = format!(
-            "tickTime=1000\ninitLimit={}\nsyncLimit=3\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n\
-             4lw.commands.whitelist=*\n",
-            self.init_limit,
+            "tickTime={tick_ms}\ninitLimit={init_limit}\nsyncLimit={sync_limit}\ndataDir={}\nclientPort={}\n\
+             clientPortAddress=127.0.0.1\n4lw.commands.whitelist=*\n",
             self.directory.join(sid.to_string()).display(),
             self.place(sid).client.address.port(),
         );
