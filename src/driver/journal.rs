@@ -106,9 +106,19 @@ impl std::fmt::Display for Line<'_> {
             Event::ListenFailed { address, error } => {
                 write!(f, "cannot listen on {address}: {error}")
             }
-            Event::AcceptFailed { address, error } => {
-                write!(f, "cannot accept a connection on {address}: {error}")
-            }
+            Event::AcceptFailed {
+                address,
+                error,
+                count: 1,
+            } => write!(f, "cannot accept a connection on {address}: {error}"),
+            Event::AcceptFailed {
+                address,
+                error,
+                count,
+            } => write!(
+                f,
+                "cannot accept connections on {address}: {error} ({count} times)"
+            ),
             Event::ListenerLost { address } => write!(
                 f,
                 "given up listening on {address}: servers with a larger id cannot reach this one there; see listen_tries"
@@ -208,6 +218,7 @@ mod tests {
                 Event::AcceptFailed {
                     address: address.clone(),
                     error,
+                    count: 1,
                 },
                 "cannot accept a connection on zk1:3888: out of luck",
             ),

@@ -20,17 +20,18 @@ use crate::{
     },
     error::Reason,
     handler::{Event, Frame, Handler},
-    proto::{Address, Challenge, LinkKey, Payload, PeerId, encode},
+    proto::{Challenge, LinkKey, Payload, PeerId, encode},
     share::{Ask, Wait, Wire as _},
-    shared::{Listening, Shared, asked},
+    shared::{Shared, asked},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Looks at what other threads have left.
     pub(super) fn answer(&mut self, now: Instant) {
         while let Some(found) = self.net.found() {
-            let addresses = found.answer.unwrap_or_default();
-            match self.routes.on_found(found.ticket, &addresses) {
+            let answer = found.answer;
+            let addresses = answer.as_deref().unwrap_or_default();
+            match self.routes.on_found(found.ticket, addresses) {
                 Some((Asker::Place(peer, _), step)) => {
                     if let Some(step) = step {
                         self.step(peer, step, None, now);
@@ -39,7 +40,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 Some((Asker::Door(door), _)) => {
                     self.doors
-                        .on_found(&mut self.net, door, addresses, now, &mut self.wishes);
+                        .on_found(&mut self.net, door, answer, now, &mut self.wishes);
                 }
                 None => {}
             }
@@ -278,19 +279,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// How this server names itself, with a port that the kernel chose in place of 0.
     fn challenge(&self) -> Vec<u8> {
-        let mut listening = self.handle.listening().into_iter();
-        let mut addresses = Vec::new();
-        for address in &self.own_addresses {
-            match (address.port(), listening.next()) {
-                (0, Some(Listening::Open(at))) if !address.is_wildcard() => {
-                    addresses.push(Address::new(address.host(), at.port()));
-                }
-                // Nobody could dial it back there; some releases would dial themselves (ZOOKEEPER-2164).
-                (0, _) => {}
-                _ if address.is_wildcard() => {}
-                _ => addresses.push(address.clone()),
-            }
-        }
+        let addresses = self.doors.advertised(&self.own_addresses);
         let form = if addresses.is_empty() {
             Challenge::Bare
         } else {
