@@ -593,6 +593,15 @@ impl ConfigBuilder {
             None if self.listen_on_all_ips => wildcards(&own_addresses),
             None => own_addresses.clone(),
         };
+        for (option, count) in [
+            ("listen_on", listen.len()),
+            ("listener", self.listeners.len()),
+        ] {
+            if count > limits::LISTEN_ADDRESSES_MAX {
+                let why = format!("{count} of them, at most {}", limits::LISTEN_ADDRESSES_MAX);
+                return Err(ConfigError::BadOption { option, why });
+            }
+        }
         Ok(Config {
             own,
             own_addresses,

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::Knobs,
-    limits::{EVENTS_PER_TURN, LISTEN_BACKLOG, RESENT_AFTER},
+    limits::{EVENTS_PER_TURN, LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG, RESENT_AFTER, ROUTES_MAX},
     share::Wire,
 };
 
@@ -223,6 +223,10 @@ impl Net for MioNet {
 
 /// Listening sockets that fit between the tokens.
 const MAX_DOORS: usize = 1 << 16;
+const _: () = assert!(
+    LISTEN_ADDRESSES_MAX * ROUTES_MAX < MAX_DOORS,
+    "each address of each name may have one"
+);
 
 fn is_any_v6(at: SocketAddr) -> bool {
     at.is_ipv6() && at.ip().is_unspecified()
