@@ -113,7 +113,8 @@ pub const RESENT_AFTER: Duration = Duration::from_millis(800);
 /// The smallest `peer_dead_after`: the kernel counts keepalive in whole seconds, one idle and one probe at least.
 pub const PEER_DEAD_AFTER_MIN: Duration = Duration::from_secs(2);
 
-/// Tries to bind a listening socket before it is given up (`electionPortBindRetry`).
+/// Tries to listen on an address of a `zoo.cfg` before it is given up, if the file does not say (`electionPortBindRetry`). What
+/// is configured otherwise is tried for ever.
 pub const LISTEN_TRIES: u32 = 3;
 
 /// Time between two of these tries.

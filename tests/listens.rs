@@ -186,8 +186,11 @@ impl World {
     fn on(own: &str, foreign: &[&str], shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         let builder = Config::builder(Sid(OWN))
             .server(Sid(OWN), own)
-            .server(Sid(SMALLER), "10.0.0.1:4000")
-            .listen_tries(0);
+            .server(Sid(SMALLER), "10.0.0.1:4000");
+        Self::of(shape(builder), foreign)
+    }
+
+    fn of(builder: ConfigBuilder, foreign: &[&str]) -> Self {
         let machine = Machine {
             now: Instant::now(),
             ready: Vec::new(),
@@ -202,7 +205,7 @@ impl World {
             answers: VecDeque::new(),
             dialed: Vec::new(),
         };
-        let config = shape(builder).build().unwrap();
+        let config = builder.build().unwrap();
         let mut world =
             Self(EventLoop::on_net(config, Recorder::default(), machine).expect("it starts"));
         world.go_on();
@@ -399,6 +402,28 @@ fn tries_of_a_name_are_counted_together() {
     assert_eq!(lost, [("both.example:3888".to_owned(), &state[..])]);
     world.pass(Duration::from_secs(3600));
     assert_eq!(world.machine().tried.len(), 6, "it is given up");
+}
+
+#[test]
+fn listening_is_tried_for_ever_unless_a_zoo_cfg_asks_for_less() {
+    let own = "server.5=10.0.0.5:2888:3888\n";
+    let zoo = |retry: &str| Config::from_zoo_cfg(&format!("{own}{retry}"), Sid(OWN)).unwrap();
+    let builder = Config::builder(Sid(OWN)).server(Sid(OWN), "10.0.0.5:3888");
+    for (builder, tries) in [
+        (zoo(""), Some(limits::LISTEN_TRIES)),
+        (zoo("electionPortBindRetry=7\n"), Some(7)),
+        (zoo("electionPortBindRetry=0\n"), None),
+        (builder, None),
+    ] {
+        let mut world = World::of(builder, &["10.0.0.5"]);
+        world.pass(Duration::from_secs(3600));
+        let failures = u32::try_from(world.failures().len()).unwrap();
+        assert!(tries.map_or(failures >= 3600, |tries| failures == tries));
+        world.machine().foreign.clear();
+        world.pass(Duration::from_secs(1));
+        let is_open = world.listening() == [open("10.0.0.5:3888")];
+        assert_eq!(is_open, tries.is_none());
+    }
 }
 
 #[test]
