@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     io,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs as _},
     os::fd::{AsFd as _, AsRawFd as _},
     panic::{self, AssertUnwindSafe},
     sync::{
@@ -1288,13 +1288,20 @@ fn a_name_that_nobody_has_is_told_and_tried_again() {
     // Longer than a name can be between dots, so no resolver need be asked.
     let nobody = "x".repeat(64);
     let (manager, _) = alone(OWN, &[(1, format!("{nobody}:1"))], |builder| builder);
-    let failed = Event::DialFailed {
-        sid: Sid(1),
-        addr: None,
-        reason: Reason::NoAddress(nobody),
-    };
     for _ in 0..3 {
-        wait_for(&manager, |event| (*event == failed).then_some(()));
+        let names = wait_for(&manager, |event| match event {
+            Event::DialFailed {
+                sid: Sid(1),
+                addr: None,
+                reason: Reason::NoAddress(names),
+            } => Some(names.clone()),
+            _ => None,
+        });
+        // What the resolver said stands behind the name, in the words of the system.
+        let said = (nobody.as_str(), 0).to_socket_addrs().unwrap_err();
+        let said = said.to_string();
+        let words = said.rsplit(": ").next().unwrap();
+        assert_eq!(names, format!("{nobody} ({words})"));
     }
 }
 

@@ -476,7 +476,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.end(key, reason, now);
         }
         while let Some((peer, step)) = self.routes.overdue(now) {
-            self.step(peer, step, None, now);
+            self.step(peer, step, now);
         }
         self.doors.tick(&mut self.net, now, &mut self.wishes);
         if let Some(listening) = self.doors.changed() {
