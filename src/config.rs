@@ -465,8 +465,8 @@ impl ConfigBuilder {
     /// [`Event::ListenerLost`](crate::Event::ListenerLost), since peers with a larger sid cannot reach this server any more.
     ///
     /// A name is looked up anew for each try. A try fails if none of its addresses can be bound. Once one is open it stays
-    /// so, and the tries end: the other addresses, and those that the name gets later, are tried once
-    /// [a minute](limits::LISTEN_LOOKUP_PAUSE), for ever.
+    /// so, and the tries end: the other addresses, and those that the name gets later, are tried for ever, after a pause that
+    /// doubles up to [a minute](limits::LISTEN_LOOKUP_PAUSE).
     pub fn listen_tries(mut self, tries: u32) -> Self {
         self.knobs.listen_tries = tries;
         self

@@ -127,8 +127,9 @@ pub const LISTEN_BACKLOG: i32 = 1024;
 /// as [`ROUTES_MAX`], and a socket for each.
 pub const LISTEN_ADDRESSES_MAX: usize = 1 << 10;
 
-/// How often an own name that is listened on is looked up again: to listen on addresses that it has got since, and to try
-/// again those that could not be bound.
+/// How often an own name that is listened on is looked up again, to listen on addresses that it has got since. If one of its
+/// addresses could not be bound, it is tried again sooner: after [`LISTEN_PAUSE`] or what is configured in its place, and
+/// each time after twice as long, up to this.
 pub const LISTEN_LOOKUP_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long a listening socket rests when the process or the machine is out of descriptors or memory, and at first when
@@ -136,7 +137,8 @@ pub const LISTEN_LOOKUP_PAUSE: Duration = Duration::from_secs(60);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Errors of `accept(2)` in a row, over all turns, after which a listening socket rests: each may concern one connection only,
-/// all of them not. The rests double up to [`ACCEPT_PAUSE_MAX`].
+/// all of them not. Those that certainly do, `ECONNABORTED` for instance, are not counted: each takes a connection out of the
+/// backlog. The rests double up to [`ACCEPT_PAUSE_MAX`].
 pub const ACCEPT_ERRORS_MAX: u32 = 8;
 
 /// The longest rest of a listening socket that cannot accept.

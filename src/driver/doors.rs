@@ -5,8 +5,8 @@
 //!
 //! A name is listened on at all of its addresses, each of which fails alone. As long as none of them is open, the name is
 //! looked up and tried again after the configured pause, as many times as configured. Once one is open, the name is looked up
-//! again every [`LISTEN_LOOKUP_PAUSE`], for ever: what it means besides by then is listened on as well, and what could not be
-//! bound is tried again. What it does not mean any more stays open. If the configured port is 0, the first socket that is
+//! again every [`LISTEN_LOOKUP_PAUSE`], for ever, and sooner at first if another one could not be bound: what the name means
+//! besides by then is listened on as well. What it does not mean any more stays open. If the configured port is 0, the first socket that is
 //! bound decides the port for the others of its name.
 
 mod door;
@@ -58,7 +58,7 @@ struct Own {
     stage: Stage,
     /// True exactly when connections to one of its addresses are accepted, be it by a socket of another own address.
     is_open: bool,
-    /// How often none of its addresses could be bound.
+    /// How often in a row none of its addresses could be bound; once one is open, how often others could not.
     tries: u32,
     /// Where its name pointed to when it was last looked up, with ports that mean nothing.
     known: Vec<SocketAddr>,
@@ -380,6 +380,7 @@ impl Doors {
     fn open<N: Net>(&mut self, net: &mut N, index: usize, now: Instant, wishes: &mut Vec<Wish>) {
         let was_open = self.own[index].is_open;
         let (is_open, failures) = self.bind(net, index, wishes);
+        let has_failed = !failures.is_empty();
         for failure in failures {
             self.report(index, failure, is_open, wishes);
         }
@@ -387,12 +388,17 @@ impl Doors {
         self.changed |= was_open != is_open;
         own.is_open = is_open;
         if is_open {
-            own.tries = 0;
+            own.tries = match (was_open, has_failed) {
+                (true, true) => own.tries.saturating_add(1),
+                (_, false) | (false, _) => 0,
+            };
+            let pause = match has_failed {
+                true => doubled(self.pause, own.tries).min(LISTEN_LOOKUP_PAUSE),
+                false => LISTEN_LOOKUP_PAUSE,
+            };
             own.stage = match own.address.ip() {
                 Some(_) => Stage::Settled,
-                None => Stage::Waiting {
-                    until: now + LISTEN_LOOKUP_PAUSE,
-                },
+                None => Stage::Waiting { until: now + pause },
             };
             return;
         }
@@ -564,6 +570,11 @@ impl Own {
         at.set_port(self.port);
         literal(at)
     }
+}
+
+/// A pause, doubled so often.
+fn doubled(pause: Duration, times: u32) -> Duration {
+    pause.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX))
 }
 
 /// `::`, which takes IPv4 as well, then `0.0.0.0`, then all others.

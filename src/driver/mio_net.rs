@@ -159,7 +159,9 @@ impl Net for MioNet {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let (stream, from) = listener.accept()?;
-        self.options.apply(SockRef::from(&stream))?;
+        // One that was reset meanwhile takes no options on some systems. That says nothing about the listening socket.
+        let gone = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
+        self.options.apply(SockRef::from(&stream)).map_err(gone)?;
         Ok((stream, from))
     }
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::doubled;
 use crate::{
     handler::Event,
     limits::{ACCEPT_ERRORS_MAX, ACCEPT_PAUSE, ACCEPT_PAUSE_MAX, ACCEPT_REPORT_PAUSE},
@@ -51,7 +52,7 @@ pub(super) enum State {
 /// The errors of `accept(2)` on one listening socket.
 #[derive(Debug, Default)]
 struct Trouble {
-    /// Errors in a row, over all turns.
+    /// Errors in a row, over all turns, of those that may have their cause in the socket itself.
     in_a_row: u32,
     /// Rests in a row.
     rests: u32,
@@ -132,9 +133,8 @@ impl Door {
         self.pending_since = None;
     }
 
-    /// A connection could not be accepted. Most errors concern the one connection that is already gone again, see accept(2).
-    /// Many in a row, and those for want of descriptors or memory, do not: the socket rests, since the edge that announced
-    /// the connection will not come again. Returns whether it rests.
+    /// A connection could not be accepted. Returns whether the socket rests, since the edge that announced the connection will
+    /// not come again.
     pub(super) fn on_failed(
         &mut self,
         error: &io::Error,
@@ -142,16 +142,18 @@ impl Door {
         now: Instant,
     ) -> bool {
         let trouble = &mut self.trouble;
-        trouble.in_a_row = trouble.in_a_row.saturating_add(1);
         trouble.untold += 1;
         trouble.error = error.to_string();
         let pause = if is_exhausted {
             // Others may give some back at any time.
             ACCEPT_PAUSE
-        } else if trouble.in_a_row >= ACCEPT_ERRORS_MAX {
-            trouble.next_pause()
-        } else {
+        } else if is_of_one_connection(error) {
             return false;
+        } else if trouble.in_a_row + 1 < ACCEPT_ERRORS_MAX {
+            trouble.in_a_row += 1;
+            return false;
+        } else {
+            trouble.next_pause()
         };
         if let State::Open { resting, .. } = &mut self.state {
             *resting = Some(now + pause);
@@ -160,11 +162,26 @@ impl Door {
     }
 }
 
+/// Whether an error of accept(2) concerns a connection that is gone already, and is gone with it: the next one may be there.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::TimedOut
+    )
+}
+
 impl Trouble {
     fn next_pause(&mut self) -> Duration {
-        let doubled = 1_u32.checked_shl(self.rests).unwrap_or(u32::MAX);
+        let pause = doubled(ACCEPT_PAUSE, self.rests).min(ACCEPT_PAUSE_MAX);
         self.rests = self.rests.saturating_add(1);
-        ACCEPT_PAUSE.saturating_mul(doubled).min(ACCEPT_PAUSE_MAX)
+        self.in_a_row = 0;
+        pause
     }
 
     fn end(&mut self) {
