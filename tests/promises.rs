@@ -1431,6 +1431,27 @@ fn on_all_ips_means_those_of_both_kinds() {
     }
 }
 
+/// Most hosts files know it as an address of IPv6 and one of IPv4.
+#[test]
+fn every_address_of_localhost_is_listened_on() {
+    let config = configure(OWN, &[(OWN, "localhost:0")]);
+    let manager = CnxManager::start(config.build().unwrap()).unwrap();
+    let port = wait_for(&manager, |event| match event {
+        Event::Listening { addr } => Some(addr.port()),
+        _ => None,
+    });
+    for at in ("localhost", port).to_socket_addrs().unwrap() {
+        // One that this machine does not have, or where another server has the port, is no matter.
+        if TcpListener::bind((at.ip(), 0)).is_ok()
+            && manager.listening().contains(&Listening::Open(at))
+        {
+            TcpStream::connect(at).unwrap();
+        }
+    }
+    let is_open = |state: &Listening| matches!(state, Listening::Open(at) if at.port() == port);
+    assert!(manager.listening().iter().any(is_open));
+}
+
 #[test]
 fn a_port_that_is_taken_is_listened_on_when_it_is_free() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -5,21 +5,24 @@
 //!
 //! A name is listened on at all of its addresses, each of which fails alone. As long as none of them is open, the name is
 //! looked up and tried again after the configured pause, as many times as configured. Once one is open, the name is looked up
-//! again every [`LISTEN_LOOKUP_PAUSE`], for ever, and sooner at first if another one could not be bound: what the name means
-//! besides by then is listened on as well. What it does not mean any more stays open. If the configured port is 0, the first socket that is
-//! bound decides the port for the others of its name.
+//! again every [minute](crate::limits::LISTEN_LOOKUP_PAUSE), for ever, and sooner at first if another one could not be bound:
+//! what the name means besides by then is listened on as well. What it does not mean any more stays open. If the configured
+//! port is 0, the first socket that is bound decides the port for the others of its name.
 
 mod door;
+mod opening;
+mod own;
 
 use std::{
     collections::BTreeMap,
     io, mem,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     time::{Duration, Instant},
 };
 
 pub(super) use door::Arrival;
-use door::{Door, State, is_same_host};
+use door::{Door, State};
+use own::{Own, Stage, literal, rank};
 
 use super::{
     net::Net,
@@ -27,7 +30,7 @@ use super::{
 };
 use crate::{
     handler::Event,
-    limits::{LISTEN_LOOKUP_PAUSE, LOOKUP_TIMEOUT, ROUTES_MAX},
+    limits::{LOOKUP_TIMEOUT, ROUTES_MAX},
     proto::{Address, PeerId},
     shared::Listening,
 };
@@ -49,62 +52,11 @@ pub(super) struct Doors {
     pause: Duration,
 }
 
-/// An address to listen on, as it was configured.
-#[derive(Debug)]
-struct Own {
-    address: Address,
-    /// The configured port, or the one that the kernel chose in place of 0.
-    port: u16,
-    stage: Stage,
-    /// True exactly when connections to one of its addresses are accepted, be it by a socket of another own address.
-    is_open: bool,
-    /// How often in a row none of its addresses could be bound; once one is open, how often others could not.
-    tries: u32,
-    /// Where its name pointed to when it was last looked up, with ports that mean nothing.
-    known: Vec<SocketAddr>,
-    /// What the resolver said instead, the last time.
-    said: String,
-    /// True exactly when its name is being looked up, be it for an earlier try: a lookup may outlast several.
-    asking: bool,
-}
-
-/// What becomes of an address to listen on.
-///
-/// ```text
-///   Waiting --> Looking --> Waiting          (a name)
-///   Waiting --> Settled                      (what needs no lookup)
-///      each of the first two --tries are used up--> Lost
-/// ```
-#[derive(Debug)]
-enum Stage {
-    /// To be tried at this time.
-    Waiting { until: Instant },
-    /// Its name is being looked up; at this time it is tried with what was known before.
-    Looking { until: Instant },
-    /// It is open, and no name can change that.
-    Settled,
-    /// The tries are used up.
-    Lost,
-}
-
 /// What the sockets want of the loop.
 #[derive(Debug)]
 pub(super) enum Wish {
     Tell(Event),
     Lookup(usize, String),
-}
-
-/// Why an own address is not listened on, or one of the addresses of its name.
-#[derive(Debug)]
-enum Failure {
-    /// Its name has no address.
-    Nowhere,
-    /// Its name has had more addresses than there may be sockets.
-    Crowded,
-    Bind {
-        door: usize,
-        error: io::Error,
-    },
 }
 
 impl Doors {
@@ -375,223 +327,11 @@ impl Doors {
             self.open(net, index, now, wishes);
         }
     }
-
-    /// Binds what can be bound of an own address, and says when that is tried again.
-    fn open<N: Net>(&mut self, net: &mut N, index: usize, now: Instant, wishes: &mut Vec<Wish>) {
-        let was_open = self.own[index].is_open;
-        let (is_open, failures) = self.bind(net, index, wishes);
-        let has_failed = !failures.is_empty();
-        for failure in failures {
-            self.report(index, failure, is_open, wishes);
-        }
-        let own = &mut self.own[index];
-        self.changed |= was_open != is_open;
-        own.is_open = is_open;
-        if is_open {
-            own.tries = match (was_open, has_failed) {
-                (true, true) => own.tries.saturating_add(1),
-                (_, false) | (false, _) => 0,
-            };
-            let pause = match has_failed {
-                true => doubled(self.pause, own.tries).min(LISTEN_LOOKUP_PAUSE),
-                false => LISTEN_LOOKUP_PAUSE,
-            };
-            own.stage = match own.address.ip() {
-                Some(_) => Stage::Settled,
-                None => Stage::Waiting { until: now + pause },
-            };
-            return;
-        }
-        own.tries = own.tries.saturating_add(1);
-        if self.tries_max == 0 || own.tries < self.tries_max {
-            own.stage = Stage::Waiting {
-                until: now + self.pause,
-            };
-            return;
-        }
-        own.stage = Stage::Lost;
-        own.known = Vec::new();
-        let address = own.address.clone();
-        self.changed = true;
-        for door in self.doors.iter_mut().filter(|door| door.own == index) {
-            door.state = State::Vacant;
-        }
-        wishes.push(Wish::Tell(Event::ListenerLost { address }));
-    }
-
-    /// Binds each address of an own one that no socket takes yet. Returns whether one is listened on, and what has failed.
-    fn bind<N: Net>(
-        &mut self,
-        net: &mut N,
-        index: usize,
-        wishes: &mut Vec<Wish>,
-    ) -> (bool, Vec<Failure>) {
-        let mut failures = Vec::new();
-        let addresses = self.own[index].addresses();
-        if addresses.is_empty() {
-            failures.push(Failure::Nowhere);
-        }
-        // What the name does not mean any more needs no try.
-        for door in self.doors.iter_mut().filter(|door| door.own == index) {
-            let is_old = matches!(&door.state, State::Trying { at, .. }
-                if !addresses.iter().any(|there| is_same_host(there, at)));
-            if is_old {
-                door.state = State::Vacant;
-                self.changed = true;
-            }
-        }
-        let mut is_taken = false;
-        for mut at in addresses {
-            at.set_port(self.own[index].port);
-            if at.port() != 0 && self.doors.iter().any(|door| door.takes(at)) {
-                is_taken = true;
-                self.changed |= self.vacate(index, at);
-                continue;
-            }
-            let Some(door) = self.door_for(index, at) else {
-                failures.push(Failure::Crowded);
-                break;
-            };
-            match net.listen(door, at) {
-                Ok(at) => {
-                    let own = &mut self.own[index];
-                    own.port = at.port();
-                    let door = &mut self.doors[door];
-                    door.state = State::Open { at, resting: None };
-                    // Whoever connected since the socket was opened is announced by no edge that we can rely on.
-                    door.pending_since = Some(self.looked);
-                    self.changed = true;
-                    wishes.push(Wish::Tell(Event::Listening { addr: at }));
-                }
-                Err(error) => failures.push(Failure::Bind { door, error }),
-            }
-        }
-        let is_open = |door: &Door| door.own == index && door.open_at().is_some();
-        (is_taken || self.doors.iter().any(is_open), failures)
-    }
-
-    /// The number of the socket for this address, if there can be one more.
-    fn door_for(&mut self, index: usize, at: SocketAddr) -> Option<usize> {
-        let is_there = |door: &Door| matches!(&door.state, State::Trying { at: there, .. } if is_same_host(there, &at));
-        let is_vacant = |door: &Door| matches!(door.state, State::Vacant);
-        let of = |what: &dyn Fn(&Door) -> bool| {
-            let mut doors = self.doors.iter();
-            doors.position(|door| door.own == index && what(door))
-        };
-        if let Some(door) = of(&is_there) {
-            return Some(door);
-        }
-        let state = State::Trying { at, told: None };
-        self.changed = true;
-        if let Some(door) = of(&is_vacant) {
-            self.doors[door].state = state;
-            return Some(door);
-        }
-        let count = self.doors.iter().filter(|door| door.own == index).count();
-        (count < ROUTES_MAX).then(|| {
-            self.doors.push(Door::new(index, state));
-            self.doors.len() - 1
-        })
-    }
-
-    /// Another socket takes this address: it is not tried. Returns whether it was.
-    fn vacate(&mut self, index: usize, at: SocketAddr) -> bool {
-        let is_it = |door: &&mut Door| {
-            door.own == index
-                && matches!(&door.state, State::Trying { at: there, .. } if is_same_host(there, &at))
-        };
-        match self.doors.iter_mut().find(is_it) {
-            Some(door) => {
-                door.state = State::Vacant;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Tells of a failure, unless it is an old one beside an address that is listened on.
-    fn report(&mut self, index: usize, failure: Failure, is_open: bool, wishes: &mut Vec<Wish>) {
-        let own = &self.own[index];
-        let (address, error) = match failure {
-            Failure::Nowhere => (
-                own.address.clone(),
-                format!("its name has no address: {}", own.said),
-            ),
-            Failure::Crowded => (
-                own.address.clone(),
-                format!(
-                    "{ROUTES_MAX} addresses that its name has had are listened on, and no more until a restart"
-                ),
-            ),
-            Failure::Bind { door, error } => {
-                let State::Trying { at, told } = &mut self.doors[door].state else {
-                    return;
-                };
-                let kind = Some((error.kind(), error.raw_os_error()));
-                if mem::replace(told, kind) == kind && is_open {
-                    return;
-                }
-                let error = match own.address.ip() {
-                    Some(_) => error.to_string(),
-                    None => format!("{error}; it is an address of {}", own.address.host()),
-                };
-                (own.spell(*at), error)
-            }
-        };
-        wishes.push(Wish::Tell(Event::ListenFailed { address, error }));
-    }
-}
-
-impl Own {
-    fn due(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Waiting { until } | Stage::Looking { until } => Some(until),
-            Stage::Settled | Stage::Lost => None,
-        }
-    }
-
-    /// What is to be bound, with ports that mean nothing. Wildcards come first: what they take needs no socket.
-    fn addresses(&self) -> Vec<SocketAddr> {
-        match self.address.ip() {
-            Some(ip) => vec![SocketAddr::new(ip, 0)],
-            None => {
-                let mut addresses = self.known.clone();
-                addresses.sort_by_key(|at| rank(at.ip()));
-                addresses
-            }
-        }
-    }
-
-    /// One of its addresses, as text: a literal is spelled as it was configured.
-    fn spell(&self, mut at: SocketAddr) -> Address {
-        if self.address.ip().is_some() {
-            return self.address.clone();
-        }
-        at.set_port(self.port);
-        literal(at)
-    }
 }
 
 /// A pause, doubled so often.
 fn doubled(pause: Duration, times: u32) -> Duration {
     pause.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX))
-}
-
-/// `::`, which takes IPv4 as well, then `0.0.0.0`, then all others.
-fn rank(ip: IpAddr) -> u8 {
-    match ip {
-        IpAddr::V6(ip) if ip.is_unspecified() => 0,
-        IpAddr::V4(ip) if ip.is_unspecified() => 1,
-        _ => 2,
-    }
-}
-
-fn literal(at: SocketAddr) -> Address {
-    let host = match at {
-        SocketAddr::V6(at) if at.scope_id() != 0 => format!("{}%{}", at.ip(), at.scope_id()),
-        at => at.ip().to_string(),
-    };
-    Address::new(host, at.port())
 }
 
 #[cfg(all(test, not(loom)))]
