@@ -182,7 +182,7 @@ pub enum Reason {
     ClaimWaiting,
     /// `connect(2)` did not finish in time.
     ConnectTimeout,
-    /// No address is known for any of these names. What the resolver said stands in parentheses after each; in all it is cut to
+    /// No address is known for any of these names; without one, the peer was admitted and has advertised no address. What the resolver said stands in parentheses after each; in all it is cut to
     /// [2 KiB](crate::limits::NO_ADDRESS_BYTES_MAX).
     NoAddress(String),
     /// It was dialed while the names of the peer were being looked up, and they do not lead there any more: whoever answers
@@ -292,6 +292,9 @@ impl fmt::Display for Reason {
             Self::OlderLives => f.write_str("claims a peer whose older link is alive"),
             Self::ClaimWaiting => f.write_str("claims a peer for which another claim is waiting"),
             Self::ConnectTimeout => f.write_str("did not answer the connect in time"),
+            Self::NoAddress(names) if names.is_empty() => {
+                f.write_str("no address is known, it has advertised none")
+            }
             Self::NoAddress(names) => write!(f, "no address is known for {names}"),
             Self::Moved => f.write_str("its name leads elsewhere by now"),
             Self::Superfluous => f.write_str("no longer needed, the peer came first"),

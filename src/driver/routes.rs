@@ -168,11 +168,14 @@ impl Routes {
     /// Starts a dial. Returns the names to look up beside it, anew each time, since addresses move (ZOOKEEPER-1506).
     pub(super) fn start(&mut self, peer: PeerId, now: Instant) -> (Vec<Question>, Step) {
         let questions = self.ask(peer);
-        if let Some(route) = self.routes.get_mut(&peer) {
-            route.tried.clear();
-            route.failed = None;
-            route.unsure = route.is_asking() && !std::mem::take(&mut route.corrects);
-        }
+        let Some(route) = self.routes.get_mut(&peer) else {
+            // Whoever came without an address cannot be dialed.
+            let nowhere = Reason::NoAddress(String::new());
+            return (questions, Step::Exhausted(None, nowhere));
+        };
+        route.tried.clear();
+        route.failed = None;
+        route.unsure = route.is_asking() && !std::mem::take(&mut route.corrects);
         (questions, self.advance(peer, now))
     }
 
@@ -589,8 +592,16 @@ mod tests {
         routes.remove(PEER);
         assert_eq!(found(&mut routes, ticket, &["10.0.0.1:0"]), None);
         assert_eq!(fail(&mut routes), Step::Wait);
-        assert_eq!(routes.start(PEER, Instant::now()), (vec![], Step::Wait));
         assert_eq!((routes.finish(PEER), routes.deadline()), (None, None));
+    }
+
+    /// A guest that advertised none: its dial is to end, so that its place is free.
+    #[test]
+    fn a_dial_of_a_peer_without_an_address_ends_at_once() {
+        let mut routes = Routes::default();
+        let nowhere = Step::Exhausted(None, Reason::NoAddress(String::new()));
+        assert_eq!(routes.start(PEER, Instant::now()), (vec![], nowhere));
+        assert_eq!(routes.deadline(), None);
     }
 
     #[test]
