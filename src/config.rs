@@ -159,7 +159,7 @@ impl Default for Knobs {
             backoff_min: limits::BACKOFF_MIN,
             backoff_max: limits::BACKOFF_MAX,
             peer_dead_after: limits::PEER_DEAD_AFTER,
-            listen_tries: limits::LISTEN_TRIES,
+            listen_tries: 0,
             listen_pause: limits::LISTEN_PAUSE,
             inbox_full: InboxFull::DropOldest,
             inbox_frames: limits::INBOX_FRAMES,
@@ -264,9 +264,8 @@ fn of_zoo_cfg(file: &ZooCfg, own: Sid) -> ConfigBuilder {
     if let Some(timeout) = file.cnx_timeout {
         builder = builder.connect_timeout(timeout);
     }
-    if let Some(tries) = file.election_port_bind_retry {
-        builder = builder.listen_tries(tries);
-    }
+    let tries = file.election_port_bind_retry;
+    builder = builder.listen_tries(tries.unwrap_or(limits::LISTEN_TRIES));
     if file.multi_address_enabled {
         builder = builder.challenge(Challenge::V2);
     }
@@ -307,6 +306,10 @@ struct InboxGiven {
 impl ConfigBuilder {
     /// Adds a server of the quorum, this one included, by its election addresses: `"host:port"`, or several joined by
     /// `|`. IPv6 literals stand in brackets.
+    ///
+    /// A name may have several addresses: a peer is dialed at each, and this server listens on each, with a socket of its own,
+    /// [32](limits::ROUTES_MAX) at most. For port 0 the kernel chooses; the sockets of one name share the port that the
+    /// first of them got.
     pub fn server(mut self, sid: Sid, addresses: impl Into<String>) -> Self {
         self.servers.push((sid, Given::Text(addresses.into())));
         self
@@ -406,14 +409,20 @@ impl ConfigBuilder {
         self
     }
 
-    /// Tries to open a listening socket before it is given up (`electionPortBindRetry`); 0 means for ever. 3 by
-    /// default. Once open it stays open.
+    /// Tries to listen on a configured address before it is given up (`electionPortBindRetry`); 0, the default, means for
+    /// ever. After [`Config::from_zoo_cfg`] it is what the file says, or [3](limits::LISTEN_TRIES), as in ZooKeeper, if the
+    /// file says nothing: whoever runs with that should end the process, or raise an alarm, at
+    /// [`Event::ListenerLost`](crate::Event::ListenerLost), since peers with a larger sid cannot reach this server any more.
+    ///
+    /// A name is looked up anew for each try. A try fails if none of its addresses can be bound. Once one is open it stays
+    /// so, and the tries end: the other addresses, and those that the name gets later, are tried for ever, after a pause that
+    /// doubles up to [a minute](limits::LISTEN_LOOKUP_PAUSE).
     pub fn listen_tries(mut self, tries: u32) -> Self {
         self.knobs.listen_tries = tries;
         self
     }
 
-    /// Time between two tries to listen. 1 s by default.
+    /// Time between two tries to listen while nothing is open. 1 s by default.
     pub fn listen_pause(mut self, pause: Duration) -> Self {
         self.knobs.listen_pause = pause;
         self
@@ -565,6 +574,15 @@ impl ConfigBuilder {
             None if self.listen_on_all_ips => wildcards(&own_addresses),
             None => own_addresses.clone(),
         };
+        for (option, count) in [
+            ("listen_on", listen.len()),
+            ("listener", self.listeners.len()),
+        ] {
+            if count > limits::LISTEN_ADDRESSES_MAX {
+                let why = format!("{count} of them, at most {}", limits::LISTEN_ADDRESSES_MAX);
+                return Err(ConfigError::BadOption { option, why });
+            }
+        }
         Ok(Config {
             own,
             own_addresses,

@@ -203,8 +203,12 @@ pub enum Reason {
     ClaimWaiting,
     /// `connect(2)` did not finish in time.
     ConnectTimeout,
-    /// None of these names has an address; they are joined by `|`.
+    /// No address is known for any of these names; without one, the peer was admitted and has advertised no address. What the resolver said stands in parentheses after each; in all it is cut to
+    /// [2 KiB](crate::limits::NO_ADDRESS_BYTES_MAX).
     NoAddress(String),
+    /// It was dialed while the names of the peer were being looked up, and they do not lead there any more: whoever answers
+    /// there now may be somebody else. The peer is dialed anew.
+    Moved,
     /// The connection is no longer needed: the peer came on another one first.
     Superfluous,
     /// The application dropped its links.
@@ -236,6 +240,7 @@ impl Reason {
             Self::ClaimWaiting => "claim-waiting",
             Self::ConnectTimeout => "connect-timeout",
             Self::NoAddress(_) => "no-address",
+            Self::Moved => "moved",
             Self::Superfluous => "superfluous",
             Self::Dropped => "dropped",
             Self::Halted => "halted",
@@ -262,6 +267,7 @@ impl Reason {
             | Self::ObserversFull
             | Self::GuestsFull
             | Self::Replaced
+            | Self::Moved
             | Self::Superfluous
             | Self::Dropped
             | Self::Halted => Fault::Ours,
@@ -312,7 +318,11 @@ impl fmt::Display for Reason {
             Self::OlderLives => f.write_str("claims a peer whose older link is alive"),
             Self::ClaimWaiting => f.write_str("claims a peer for which another claim is waiting"),
             Self::ConnectTimeout => f.write_str("did not answer the connect in time"),
+            Self::NoAddress(names) if names.is_empty() => {
+                f.write_str("no address is known, it has advertised none")
+            }
             Self::NoAddress(names) => write!(f, "no address is known for {names}"),
+            Self::Moved => f.write_str("its name leads elsewhere by now"),
             Self::Superfluous => f.write_str("no longer needed, the peer came first"),
             Self::Dropped => f.write_str("dropped by the application"),
             Self::Halted => f.write_str("the connection manager has halted"),

@@ -88,24 +88,29 @@ pub enum Event {
         /// Where it is bound, with the port that the kernel chose if 0 was asked for.
         addr: SocketAddr,
     },
-    /// A try to open a listening socket failed; another follows unless a [`Event::ListenerLost`] does.
+    /// A try to open a listening socket failed; another follows unless a [`Event::ListenerLost`] does. Each address of a name
+    /// fails alone. While another address of the name is listened on, the same failure is told once.
     ListenFailed {
-        /// What was to be bound.
+        /// What was to be bound: an address as it was configured, or one that its name has, as a literal.
         address: Address,
-        /// What the system said.
+        /// What the system said, and of which name it is an address; or what the resolver said, if the name has none.
         error: String,
     },
-    /// A connection could not be accepted: it was gone already, or descriptors or memory are short, and accepting rests
-    /// for a moment. The listening socket stays open.
+    /// Connections could not be accepted: they were gone already, or descriptors or memory are short, and accepting rests
+    /// for a moment. The listening socket stays open. Told of each listening socket
+    /// [once a second](crate::limits::ACCEPT_REPORT_PAUSE) at most.
     AcceptFailed {
-        /// Where it was to be accepted.
+        /// The configured address where they were to be accepted.
         address: Address,
-        /// What the system said.
+        /// What the system said the last time.
         error: String,
+        /// How often it said so since the last such event of this listening socket.
+        count: u64,
     },
-    /// The tries to open a listening socket are used up: peers with a larger sid cannot reach this server there.
+    /// The tries to listen on a configured address are used up, and none of the addresses that it means is listened on: peers
+    /// with a larger sid cannot reach this server there.
     ListenerLost {
-        /// What was to be bound.
+        /// The address as it was configured.
         address: Address,
     },
     /// A peer is linked.

@@ -135,7 +135,8 @@ pub const RESENT_AFTER: Duration = Duration::from_millis(800);
 /// The smallest `peer_dead_after`: the kernel counts keepalive in whole seconds, one idle and one probe at least.
 pub const PEER_DEAD_AFTER_MIN: Duration = Duration::from_secs(2);
 
-/// Tries to bind a listening socket before it is given up (`electionPortBindRetry`).
+/// Tries to listen on an address of a `zoo.cfg` before it is given up, if the file does not say (`electionPortBindRetry`). What
+/// is configured otherwise is tried for ever.
 pub const LISTEN_TRIES: u32 = 3;
 
 /// Time between two of these tries.
@@ -144,11 +145,42 @@ pub const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// Pending connections that the kernel keeps for a listening socket; it caps this at `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: i32 = 1024;
 
-/// How long accepting rests when the process or the machine is out of descriptors or memory.
+/// Addresses to listen on, and listening sockets that are handed over. Each of the former may be a name with as many addresses
+/// as [`ROUTES_MAX`], and a socket for each.
+pub const LISTEN_ADDRESSES_MAX: usize = 1 << 10;
+
+/// How often an own name that is listened on is looked up again, to listen on addresses that it has got since. If one of its
+/// addresses could not be bound, it is tried again sooner: after [`LISTEN_PAUSE`] or what is configured in its place, and
+/// each time after twice as long, up to this.
+pub const LISTEN_LOOKUP_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a listening socket rests when the process or the machine is out of descriptors or memory, and at first when
+/// accepting fails for other reasons.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Errors of `accept(2)` in a row, over all turns, after which a listening socket rests: each may concern one connection only,
+/// all of them not. Those that certainly do, `ECONNABORTED` for instance, are not counted: each takes a connection out of the
+/// backlog. The rests double up to [`ACCEPT_PAUSE_MAX`].
+pub const ACCEPT_ERRORS_MAX: u32 = 8;
+
+/// The longest rest of a listening socket that cannot accept.
+pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Errors of `accept(2)` on one listening socket are told of at most so often, by one event with their number.
+pub const ACCEPT_REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a name lookup may take before the addresses known so far are used.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a dial that has tried every address it knows waits for names that are still being looked up. A name server that
+/// answers does so in less; one that is silent delays the next attempt by no more than this.
+pub const LOOKUP_GRACE: Duration = Duration::from_millis(100);
+
+/// Bytes of what the resolver said about one name that are kept and told.
+pub const RESOLVER_WORDS_MAX: usize = 128;
+
+/// Bytes of the text of [`Reason::NoAddress`](crate::Reason::NoAddress): as much as the names of a peer may have.
+pub const NO_ADDRESS_BYTES_MAX: usize = 2 << 10;
 
 /// Name lookups under way at one time, each on a thread of its own since `getaddrinfo(3)` cannot be given up.
 pub const LOOKUPS_MAX: usize = 8;

@@ -6,9 +6,9 @@ use crate::{
     config::{Config, Outbox, Unknown},
     limits::{
         ACCEPTS_PER_TURN, EVENTS_MAX, FRAME_BYTES_MAX, INBOX_SPARE_BYTES, LOOKUPS_WAITING_MAX,
-        PLACE_BYTES, QUEUE_RUN_BYTES, STAGE_BYTES, TURN_BYTES,
+        PLACE_BYTES, QUEUE_RUN_BYTES, ROUTES_MAX, STAGE_BYTES, TURN_BYTES,
     },
-    proto::ADDRESSES_MAX,
+    proto::{ADDRESSES_MAX, Address},
 };
 
 /// The loop itself: the read buffer, what one turn takes out of it on its way to the inbox, and buffers to spare for that.
@@ -28,6 +28,9 @@ const CONNECTION_BYTES: usize = 6 << 10;
 
 /// An address with what its name points to, and the question for it.
 const ADDRESS_BYTES: usize = 2 << 10;
+
+/// A listening socket: its places in the tables, and its state as the application asks for it.
+const LISTENER_BYTES: usize = 1 << 10;
 
 /// A question that waits for a thread to ask it, when nobody may want the answer any more.
 const LOOKUP_BYTES: usize = 512;
@@ -63,6 +66,7 @@ impl Config {
     /// | peer: its places in the tables | 2 KiB |
     /// | connection: its places in the tables, and what it says at first | 6 KiB |
     /// | address of a server, and what its name points to | 2 KiB |
+    /// | name that is listened on: a socket for each of [32](crate::limits::ROUTES_MAX) addresses | 32 KiB |
     /// | server that [admits](Unknown::Admit) others: names to look up, [16 384](crate::limits::LOOKUPS_WAITING_MAX) | 8 MiB |
     ///
     /// Peers are the other members, as many guests as [`Unknown::Admit`] says, with 32 addresses each, and
@@ -110,6 +114,8 @@ impl Config {
         let inbox = inbox.min(knobs.inbox_bytes as u64);
         let named: usize = self.members.iter().map(|one| one.addresses.len()).sum();
         let listening = self.listen.len() + self.own_addresses.len() + self.listeners.len();
+        let sockets = |address: &Address| address.ip().map_or(ROUTES_MAX, |_| 1);
+        let sockets = self.listeners.len() + self.listen.iter().map(sockets).sum::<usize>();
         let lookups = if guests == 0 { 0 } else { LOOKUPS_WAITING_MAX };
         let connections = 3 * servers + knobs.observers_max + knobs.pending_max + ACCEPTS_PER_TURN;
         inbox
@@ -123,6 +129,7 @@ impl Config {
                 ),
                 (connections, CONNECTION_BYTES),
                 (named + listening + guests * ADDRESSES_MAX, ADDRESS_BYTES),
+                (sockets, LISTENER_BYTES),
                 (lookups, LOOKUP_BYTES),
             ])
     }

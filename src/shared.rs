@@ -78,15 +78,16 @@ impl Peer {
     }
 }
 
-/// What a listening socket is doing.
+/// What a listening socket is doing. There is one for each address that a configured one means: several for a name with several
+/// addresses, none where another socket takes the connections, as that of a wildcard does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Listening {
     /// It is bound here.
     Open(SocketAddr),
-    /// It is not open yet; the loop tries again.
+    /// It is not open yet; the loop tries again. An address as it was configured, or one that its name has, as a literal.
     Trying(Address),
-    /// The tries are used up.
+    /// The tries are used up for this configured address; nothing that it means is listened on.
     Lost(Address),
 }
 
@@ -426,12 +427,8 @@ impl Shared {
         lock(&self.state).loop_thread == Some(thread)
     }
 
-    pub(crate) fn set_listening(&self, door: usize, listening: Listening) {
-        let mut state = lock(&self.state);
-        match state.listening.get_mut(door) {
-            Some(place) => *place = listening,
-            None => state.listening.push(listening),
-        }
+    pub(crate) fn set_listening(&self, listening: Vec<Listening>) {
+        lock(&self.state).listening = listening;
     }
 
     pub(crate) fn listening(&self) -> Vec<Listening> {

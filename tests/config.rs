@@ -121,6 +121,11 @@ fn knobs_outside_their_range_are_named() {
         ("connect_timeout", builder().connect_timeout(year)),
         ("handshake_timeout", builder().handshake_timeout(zero)),
         ("listen_pause", builder().listen_pause(zero)),
+        (
+            "listen_on",
+            (0..=limits::LISTEN_ADDRESSES_MAX)
+                .fold(builder(), |builder, _| builder.listen_on("127.0.0.1:0")),
+        ),
         ("peer_dead_after", builder().peer_dead_after(second)),
         ("peer_dead_after", builder().peer_dead_after(year)),
         ("backoff", builder().backoff(zero, second)),

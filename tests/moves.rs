@@ -1,5 +1,5 @@
-//! Peers that come back with another address behind their name, on a network in memory: each connection, each lookup and the
-//! time are the test's own.
+//! Where peers are dialed while their names are looked up, and peers that come back with another address behind their name, on
+//! a network in memory: each connection, each lookup and the time are the test's own.
 
 use std::{
     collections::VecDeque,
@@ -11,8 +11,8 @@ use std::{
 };
 
 use quorum_cnx::{
-    Config, EventLoop, Found, Frame, Handle, Handler, Net, Ready, Sid, Stream, Waker, Wire,
-    limits::INQUIRY_PAUSE,
+    Config, Event, EventLoop, Found, Frame, Handle, Handler, Net, Ready, Sid, Stream, Waker, Wire,
+    limits::{BACKOFF_MAX, CONNECT_TIMEOUT, INQUIRY_PAUSE, LOOKUP_GRACE, LOOKUP_TIMEOUT},
 };
 
 const OWN: i64 = 5;
@@ -30,7 +30,10 @@ struct State {
     is_finished: bool,
     /// Nobody has answered yet.
     is_connecting: bool,
+    /// Nobody listens there.
+    is_refused: bool,
     was_reset: bool,
+    token: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -73,7 +76,11 @@ impl Stream for End {
     }
 
     fn connected(&self) -> io::Result<bool> {
-        Ok(!self.0.lock().unwrap().is_connecting)
+        let state = self.0.lock().unwrap();
+        match state.is_refused {
+            true => Err(ErrorKind::ConnectionRefused.into()),
+            false => Ok(!state.is_connecting),
+        }
     }
 
     fn shutdown(&self, _: Shutdown) -> io::Result<()> {
@@ -92,8 +99,8 @@ struct Memory {
     ready: Vec<Ready>,
     arriving: VecDeque<(End, SocketAddr)>,
     dialed: Vec<(String, End)>,
-    /// Tickets of lookups that wait for an answer.
-    asked: Vec<u64>,
+    /// Lookups that wait for an answer.
+    asked: Vec<(u64, String)>,
     answers: VecDeque<Found>,
 }
 
@@ -132,7 +139,11 @@ impl Net for Memory {
     }
 
     fn watch(&mut self, stream: &End, token: usize) -> io::Result<()> {
-        let is_connecting = stream.0.lock().unwrap().is_connecting;
+        let is_connecting = {
+            let mut state = stream.0.lock().unwrap();
+            state.token = Some(token);
+            state.is_connecting
+        };
         if !is_connecting {
             self.ready.push(Ready::Link {
                 token,
@@ -147,8 +158,7 @@ impl Net for Memory {
     fn unwatch(&mut self, _: &End) {}
 
     fn lookup(&mut self, ticket: u64, host: &str) {
-        assert_eq!(host, "peer.example");
-        self.asked.push(ticket);
+        self.asked.push((ticket, host.to_owned()));
     }
 
     fn found(&mut self) -> Option<Found> {
@@ -160,12 +170,20 @@ impl Net for Memory {
     }
 }
 
-/// The frames that have come.
-struct Received(Arc<Mutex<Vec<Vec<u8>>>>);
+/// The frames and the events that have come.
+#[derive(Default)]
+struct Received {
+    frames: Arc<Mutex<Vec<Vec<u8>>>>,
+    events: Vec<Event>,
+}
 
 impl Handler for Received {
     fn on_frame(&mut self, _: Sid, frame: Frame<'_>, _: &Handle) {
-        self.0.lock().unwrap().push(frame.to_vec());
+        self.frames.lock().unwrap().push(frame.to_vec());
+    }
+
+    fn on_event(&mut self, event: &Event, _: &Handle) {
+        self.events.push(event.clone());
     }
 }
 
@@ -177,9 +195,16 @@ struct World {
 
 impl World {
     fn with(peer: i64) -> Self {
+        let mut world = Self::at(peer, "peer.example:4000");
+        world.answer(OLD);
+        world
+    }
+
+    /// The same with these addresses of the peer, and no answer yet.
+    fn at(peer: i64, addresses: &str) -> Self {
         let config = Config::builder(Sid(OWN))
             .server(Sid(OWN), "10.0.0.100:4000")
-            .server(Sid(peer), "peer.example:4000");
+            .server(Sid(peer), addresses);
         let memory = Memory {
             now: Instant::now(),
             ready: Vec::new(),
@@ -188,15 +213,14 @@ impl World {
             asked: Vec::new(),
             answers: VecDeque::new(),
         };
-        let received = Arc::default();
-        let handler = Received(Arc::clone(&received));
+        let handler = Received::default();
+        let received = Arc::clone(&handler.frames);
         let event_loop = EventLoop::on_net(config.build().unwrap(), handler, memory).unwrap();
         let mut world = Self {
             event_loop,
             received,
         };
         world.go_on();
-        world.answer(OLD);
         world
     }
 
@@ -216,15 +240,70 @@ impl World {
         }
     }
 
-    /// All who have asked for the name are told this.
+    /// All who have asked for a name are told this.
     fn answer(&mut self, address: &str) {
+        self.answer_for("", Ok(&[address]));
+    }
+
+    /// All who have asked for this name are told this.
+    fn answer_for(&mut self, name: &str, answer: Result<&[&str], &str>) {
         let net = self.event_loop.net();
-        for ticket in mem::take(&mut net.asked) {
-            let answer = Ok(vec![address.parse().unwrap()]);
+        for (ticket, host) in mem::take(&mut net.asked) {
+            if !host.starts_with(name) {
+                net.asked.push((ticket, host));
+                continue;
+            }
+            let addresses = |all: &[&str]| all.iter().map(|at| at.parse().unwrap()).collect();
+            let answer = answer.map(addresses).map_err(io::Error::other);
             net.answers.push_back(Found { ticket, answer });
         }
         net.ready.push(Ready::Bell);
         self.go_on();
+    }
+
+    /// Where has been dialed since the last call, and the ends of that.
+    fn dialed(&mut self) -> (Vec<String>, Vec<End>) {
+        mem::take(&mut self.event_loop.net().dialed)
+            .into_iter()
+            .unzip()
+    }
+
+    /// A connect ends: well, or not.
+    fn connects(&mut self, end: &End, well: bool) {
+        {
+            let mut state = end.0.lock().unwrap();
+            (state.is_connecting, state.is_refused) = (false, !well);
+        }
+        let token = end.0.lock().unwrap().token.expect("it is watched");
+        self.event_loop.net().ready.push(Ready::Link {
+            token,
+            readable: !well,
+            writable: true,
+            ended: !well,
+        });
+        self.go_on();
+    }
+
+    /// So much time passes.
+    fn pass(&mut self, time: Duration) {
+        self.event_loop.net().now += time;
+        self.go_on();
+    }
+
+    /// The dials that have failed: where, and why.
+    fn failures(&mut self) -> Vec<(Option<String>, String)> {
+        let failure = |event: &Event| match event {
+            Event::DialFailed { addr, reason, .. } => {
+                Some((addr.map(|addr| addr.to_string()), reason.to_string()))
+            }
+            _ => None,
+        };
+        self.event_loop
+            .handler()
+            .events
+            .iter()
+            .filter_map(failure)
+            .collect()
     }
 
     /// A connection comes from there.
@@ -282,4 +361,146 @@ fn who_says_to_be_a_peer_and_is_none_changes_nothing_and_asks_little() {
     }
     assert_eq!(world.received(), [b"first"]);
     assert!(!link.was_reset());
+}
+
+#[test]
+fn a_known_address_is_dialed_while_a_name_is_looked_up() {
+    for addresses in [
+        "10.0.0.1:4000|peer.example:4000",
+        "peer.example:4000|10.0.0.1:4000",
+    ] {
+        let mut world = World::at(SMALLER, addresses);
+        let (dialed, ends) = world.dialed();
+        assert_eq!(dialed, [OLD]);
+        assert_eq!(world.event_loop.net().asked.len(), 1);
+        // What the answer brings comes next.
+        world.answer(NEW);
+        assert!(!ends[0].was_reset());
+        world.connects(&ends[0], false);
+        assert_eq!(world.dialed().0, [NEW]);
+    }
+}
+
+#[test]
+fn a_slow_name_does_not_delay_another_name_of_the_peer() {
+    let mut world = World::at(SMALLER, "slow.example:4000|peer.example:4000");
+    assert_eq!(world.dialed().0, [""; 0]);
+    world.answer_for("peer", Ok(&[NEW]));
+    let (dialed, ends) = world.dialed();
+    assert_eq!(dialed, [NEW]);
+    world.answer_for("slow", Ok(&[OLD, NEW]));
+    world.connects(&ends[0], false);
+    assert_eq!(world.dialed().0, [OLD], "each address is tried once");
+}
+
+#[test]
+fn a_name_server_that_falls_silent_delays_no_dial() {
+    let mut world = World::with(SMALLER);
+    for _ in 0..5 {
+        // From the second dial on the name is looked up in vain.
+        let (dialed, ends) = world.dialed();
+        assert_eq!(dialed, [OLD]);
+        world.connects(&ends[0], false);
+        world.pass(LOOKUP_GRACE);
+        world.pass(BACKOFF_MAX);
+    }
+    assert_eq!(world.failures().len(), 5);
+    assert!(
+        world
+            .failures()
+            .iter()
+            .all(|(at, _)| at.as_deref() == Some(OLD))
+    );
+    assert_eq!(world.event_loop.net().asked.len(), 1);
+}
+
+#[test]
+fn a_peer_that_has_moved_is_dialed_where_it_is() {
+    // The old address refuses before the answer is there.
+    let mut world = World::with(SMALLER);
+    let (_, ends) = world.dialed();
+    world.connects(&ends[0], false);
+    world.pass(BACKOFF_MAX);
+    let (dialed, ends) = world.dialed();
+    assert_eq!(dialed, [OLD]);
+    world.connects(&ends[0], false);
+    assert_eq!(
+        world.failures().len(),
+        1,
+        "the answer may come at any moment"
+    );
+    world.answer(NEW);
+    assert_eq!(world.dialed().0, [NEW]);
+    assert_eq!(world.failures().len(), 1);
+
+    // The old address does not answer at all.
+    let mut world = World::with(SMALLER);
+    let (_, ends) = world.dialed();
+    world.connects(&ends[0], false);
+    world.pass(BACKOFF_MAX);
+    let (_, ends) = world.dialed();
+    world.answer(NEW);
+    assert!(ends[0].was_reset());
+    assert_eq!(world.dialed().0, [NEW]);
+}
+
+#[test]
+fn a_link_to_where_a_peer_was_before_is_given_up() {
+    let mut world = World::with(SMALLER);
+    let (_, ends) = world.dialed();
+    world.connects(&ends[0], false);
+    world.pass(BACKOFF_MAX);
+    // Somebody else has the old address by now, and was faster than the resolver.
+    let (dialed, old) = world.dialed();
+    assert_eq!(dialed, [OLD]);
+    world.connects(&old[0], true);
+    assert!(world.event_loop.handle().connected_to_peer(Sid(SMALLER)));
+    world.answer(NEW);
+    assert!(old[0].was_reset());
+    world.pass(BACKOFF_MAX);
+    let (dialed, new) = world.dialed();
+    assert_eq!(dialed, [NEW]);
+    world.connects(&new[0], true);
+    assert!(world.event_loop.handle().connected_to_peer(Sid(SMALLER)));
+    // A name that means something else at each answer does not make the link flap.
+    for address in [OLD, NEW, OLD] {
+        world.answer(address);
+        world.pass(BACKOFF_MAX);
+    }
+    assert_eq!(world.dialed().0, [""; 0]);
+    assert!(!new[0].was_reset());
+}
+
+#[test]
+fn what_the_resolver_says_of_each_name_of_a_peer_is_told() {
+    let mut world = World::at(SMALLER, "one.example:4000|two.example:4000|three.example:1");
+    world.answer_for("one", Err("Temporary failure in name resolution"));
+    world.answer_for("two", Ok(&["0.0.0.0:0"]));
+    assert_eq!(world.failures(), []);
+    world.pass(LOOKUP_TIMEOUT);
+    let failures = world.failures();
+    let [(None, why)] = &failures[..] else {
+        panic!("{failures:?}")
+    };
+    for part in [
+        "one.example (Temporary failure in name resolution)",
+        "two.example (",
+        "three.example (no answer",
+    ] {
+        assert!(why.contains(part), "{why}");
+    }
+    // Nobody can make it long.
+    world.pass(BACKOFF_MAX);
+    world.answer_for("", Err(&"no such name, and I mean it! ".repeat(100)));
+    let (_, why) = world.failures().pop().unwrap();
+    assert!(why.len() < 600, "{why}");
+}
+
+#[test]
+fn a_connect_that_does_not_end_is_followed_by_what_an_answer_brought() {
+    let mut world = World::at(SMALLER, "10.0.0.1:4000|peer.example:4000");
+    world.answer(NEW);
+    assert_eq!(world.dialed().0, [OLD]);
+    world.pass(CONNECT_TIMEOUT);
+    assert_eq!(world.dialed().0, [NEW]);
 }

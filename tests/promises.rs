@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     io,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs as _},
     os::fd::{AsFd as _, AsRawFd as _},
     panic::{self, AssertUnwindSafe},
     sync::{
@@ -1328,13 +1328,20 @@ fn a_name_that_nobody_has_is_told_and_tried_again() {
     // Longer than a name can be between dots, so no resolver need be asked.
     let nobody = "x".repeat(64);
     let (manager, _) = alone(OWN, &[(1, format!("{nobody}:1"))], |builder| builder);
-    let failed = Event::DialFailed {
-        sid: Sid(1),
-        addr: None,
-        reason: Reason::NoAddress(nobody),
-    };
     for _ in 0..3 {
-        wait_for(&manager, |event| (*event == failed).then_some(()));
+        let names = wait_for(&manager, |event| match event {
+            Event::DialFailed {
+                sid: Sid(1),
+                addr: None,
+                reason: Reason::NoAddress(names),
+            } => Some(names.clone()),
+            _ => None,
+        });
+        // What the resolver said stands behind the name, in the words of the system.
+        let said = (nobody.as_str(), 0).to_socket_addrs().unwrap_err();
+        let said = said.to_string();
+        let words = said.rsplit(": ").next().unwrap();
+        assert_eq!(names, format!("{nobody} ({words})"));
     }
 }
 
@@ -1462,6 +1469,27 @@ fn on_all_ips_means_those_of_both_kinds() {
             TcpStream::connect(("::1", at.port())).unwrap();
         }
     }
+}
+
+/// Most hosts files know it as an address of IPv6 and one of IPv4.
+#[test]
+fn every_address_of_localhost_is_listened_on() {
+    let config = configure(OWN, &[(OWN, "localhost:0")]);
+    let manager = CnxManager::start(config.build().unwrap()).unwrap();
+    let port = wait_for(&manager, |event| match event {
+        Event::Listening { addr } => Some(addr.port()),
+        _ => None,
+    });
+    for at in ("localhost", port).to_socket_addrs().unwrap() {
+        // One that this machine does not have, or where another server has the port, is no matter.
+        if TcpListener::bind((at.ip(), 0)).is_ok()
+            && manager.listening().contains(&Listening::Open(at))
+        {
+            TcpStream::connect(at).unwrap();
+        }
+    }
+    let is_open = |state: &Listening| matches!(state, Listening::Open(at) if at.port() == port);
+    assert!(manager.listening().iter().any(is_open));
 }
 
 #[test]

@@ -28,8 +28,12 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::ListenFailed { address, error } => json!({
             "event": "listen-failed", "addr": address.to_string(), "message": error,
         }),
-        Event::AcceptFailed { address, error } => json!({
-            "event": "accept-failed", "addr": address.to_string(), "message": error,
+        Event::AcceptFailed {
+            address,
+            error,
+            count,
+        } => json!({
+            "event": "accept-failed", "addr": address.to_string(), "message": error, "count": count,
         }),
         Event::ListenerLost { address } => {
             json!({ "event": "listener-lost", "addr": address.to_string() })

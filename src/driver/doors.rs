@@ -1,26 +1,50 @@
-//! The listening sockets: one for each own address, tried again when it cannot be opened, paused when it cannot accept.
+//! The listening sockets: one for each address that the own addresses lead to, tried again when it cannot be opened, paused
+//! when it cannot accept.
 //!
 //! An accepted connection never closes its listening socket, and a lost one never ends the process.
+//!
+//! A name is listened on at all of its addresses, each of which fails alone. As long as none of them is open, the name is
+//! looked up and tried again after the configured pause, as many times as configured. Once one is open, the name is looked up
+//! again every [minute](crate::limits::LISTEN_LOOKUP_PAUSE), for ever, and sooner at first if another one could not be bound:
+//! what the name means besides by then is listened on as well. What it does not mean any more stays open. If the configured
+//! port is 0, the first socket that is bound decides the port for the others of its name.
+
+mod door;
+mod opening;
+mod own;
 
 use std::{
     collections::BTreeMap,
-    mem,
+    io, mem,
     net::{SocketAddr, TcpListener},
     time::{Duration, Instant},
 };
 
-use super::net::Net;
+pub(super) use door::Arrival;
+use door::{Door, State};
+use own::{Own, Stage, literal, rank};
+
+use super::{
+    net::Net,
+    resolver::{NO_ADDRESS, words_of},
+};
 use crate::{
     handler::Event,
-    limits::{ACCEPT_PAUSE, LOOKUP_TIMEOUT, ROUTES_MAX},
+    limits::{LOOKUP_TIMEOUT, ROUTES_MAX},
     proto::{Address, PeerId},
     shared::Listening,
 };
 
 #[derive(Debug)]
 pub(super) struct Doors {
+    own: Vec<Own>,
+    /// The sockets, by number. At first there is one for each of `own`, with the same number; names may need more.
     doors: Vec<Door>,
-    /// When it was last known of all doors who had come.
+    /// The socket at which the next turn begins to accept.
+    next: usize,
+    /// True exactly when the states are others than when they were last asked for.
+    changed: bool,
+    /// When it was last known of all sockets who had come.
     looked: Instant,
     /// How the last link of each peer that dials this server has come.
     kept: BTreeMap<PeerId, Arrival>,
@@ -28,67 +52,10 @@ pub(super) struct Doors {
     pause: Duration,
 }
 
-#[derive(Debug)]
-struct Door {
-    address: Address,
-    state: State,
-    /// How often it could not be opened. Once open it stays so.
-    tries: u32,
-    /// Where its name pointed to when it was last looked up, with ports that mean nothing.
-    known: Vec<SocketAddr>,
-    /// True exactly when its name is being looked up, be it for an earlier try: a lookup may outlast several.
-    asking: bool,
-    /// Since when connections may wait to be accepted, if they may.
-    knocked: Option<Instant>,
-    /// Connections accepted so far.
-    accepted: u64,
-}
-
-/// How a connection has come: as which one at which door, and between which times.
-///
-/// Connections are accepted in the order in which they have come to one door. At another door one may have waited for longer,
-/// while this process stood still or was out of descriptors, and its dialer may have given it up since, of which not every
-/// network tells. What it brings is older then than what has come over its successor.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
-    door: usize,
-    nth: u64,
-    after: Instant,
-    before: Instant,
-}
-
-impl Arrival {
-    /// Whether this connection has certainly come later.
-    fn is_later_than(&self, other: &Self) -> bool {
-        if self.door == other.door {
-            self.nth > other.nth
-        } else {
-            self.after > other.before
-        }
-    }
-}
-
-#[derive(Debug)]
-enum State {
-    /// To be opened at this time.
-    Waiting {
-        until: Instant,
-    },
-    /// Its name is being looked up.
-    Looking {
-        until: Instant,
-    },
-    Open {
-        resting: Option<Instant>,
-    },
-    Lost,
-}
-
-/// What the doors want of the loop.
+/// What the sockets want of the loop.
 #[derive(Debug)]
 pub(super) enum Wish {
     Tell(Event),
-    Note(usize, Listening),
     Lookup(usize, String),
 }
 
@@ -99,36 +66,27 @@ impl Doors {
         pause: Duration,
         now: Instant,
     ) -> Self {
-        let doors = addresses
-            .into_iter()
-            .map(|address| Door {
-                address,
-                state: State::Waiting { until: now },
-                tries: 0,
-                known: Vec::new(),
-                asking: false,
-                knocked: None,
-                accepted: 0,
-            })
-            .collect();
-        Self {
-            doors,
+        let mut doors = Self {
+            own: Vec::new(),
+            doors: Vec::new(),
+            next: 0,
+            changed: true,
             looked: now,
             kept: BTreeMap::new(),
             tries_max,
             pause,
+        };
+        for address in addresses {
+            let state = match address.ip() {
+                Some(ip) => State::Trying {
+                    at: SocketAddr::new(ip, address.port()),
+                    told: None,
+                },
+                None => State::Vacant,
+            };
+            doors.add(address, Stage::Waiting { until: now }, state);
         }
-    }
-
-    /// What is to be known of the doors before any is opened.
-    pub(super) fn all_trying(&self) -> Vec<Wish> {
-        let trying = |door: &Door| Listening::Trying(door.address.clone());
-        self.doors
-            .iter()
-            .map(trying)
-            .enumerate()
-            .map(|(door, state)| Wish::Note(door, state))
-            .collect()
+        doors
     }
 
     /// Takes listening sockets that are bound already.
@@ -136,50 +94,118 @@ impl Doors {
         &mut self,
         net: &mut N,
         listeners: Vec<TcpListener>,
-    ) -> std::io::Result<Vec<Wish>> {
+    ) -> io::Result<Vec<Wish>> {
         let mut wishes = Vec::new();
         for listener in listeners {
-            let door = self.doors.len();
-            let at = net.adopt(door, listener)?;
-            self.doors.push(Door {
-                address: Address::new(at.ip().to_string(), at.port()),
-                state: State::Open { resting: None },
-                tries: 0,
-                known: Vec::new(),
-                asking: false,
-                knocked: Some(self.looked),
-                accepted: 0,
-            });
-            wishes.extend([
-                Wish::Note(door, Listening::Open(at)),
-                Wish::Tell(Event::Listening { addr: at }),
-            ]);
+            let at = net.adopt(self.doors.len(), listener)?;
+            let state = State::Open { at, resting: None };
+            self.add(literal(at), Stage::Settled, state);
+            wishes.push(Wish::Tell(Event::Listening { addr: at }));
         }
         Ok(wishes)
     }
 
-    /// Connections wait at this door, which have come since the doors were looked at last.
+    fn add(&mut self, address: Address, stage: Stage, state: State) {
+        let mut door = Door::new(self.own.len(), state);
+        let is_open = door.open_at().is_some();
+        door.pending_since = is_open.then_some(self.looked);
+        self.doors.push(door);
+        self.own.push(Own {
+            port: address.port(),
+            address,
+            stage,
+            is_open,
+            tries: 0,
+            known: Vec::new(),
+            said: String::new(),
+            asking: false,
+        });
+    }
+
+    /// What each socket is doing, in the order of the configuration, if that has changed since the last call.
+    pub(super) fn changed(&mut self) -> Option<Vec<Listening>> {
+        mem::take(&mut self.changed).then(|| self.listening())
+    }
+
+    fn listening(&self) -> Vec<Listening> {
+        let mut all: Vec<Vec<Listening>> = self.own.iter().map(|_| Vec::new()).collect();
+        for door in &self.doors {
+            let own = &self.own[door.own];
+            match door.state {
+                State::Vacant => {}
+                State::Trying { at, .. } => all[door.own].push(Listening::Trying(own.spell(at))),
+                State::Open { at, .. } => all[door.own].push(Listening::Open(at)),
+            }
+        }
+        for (own, states) in self.own.iter().zip(&mut all) {
+            match own.stage {
+                Stage::Lost => states.push(Listening::Lost(own.address.clone())),
+                _ if states.is_empty() && !own.is_open => {
+                    states.push(Listening::Trying(own.address.clone()));
+                }
+                _ => {}
+            }
+        }
+        all.concat()
+    }
+
+    /// These addresses of this server as others can dial them: those with port 0 have the port of the socket that takes them,
+    /// or are left out if none does. So are wildcards.
+    pub(super) fn advertised(&self, addresses: &[Address]) -> Vec<Address> {
+        let mut used = vec![false; self.own.len()];
+        let mut advertised = Vec::new();
+        for address in addresses.iter().filter(|address| !address.is_wildcard()) {
+            if address.port() != 0 {
+                advertised.push(address.clone());
+                continue;
+            }
+            // Of several sockets for one address, each is named once.
+            let is_its_own = |index: &usize| !used[*index] && self.own[*index].address == *address;
+            let its_own = (0..self.own.len()).find(is_its_own);
+            let port = match its_own {
+                Some(index) => {
+                    used[index] = true;
+                    self.own[index].port
+                }
+                None => self.port_for(address),
+            };
+            // Nobody could dial it back at port 0; some releases would dial themselves (ZOOKEEPER-2164).
+            if port != 0 {
+                advertised.push(Address::new(address.host(), port));
+            }
+        }
+        advertised
+    }
+
+    /// The port of an open socket that takes this host, preferably of one whose port was to be chosen as well; 0 without one.
+    fn port_for(&self, address: &Address) -> u16 {
+        let takes = |door: &&Door| {
+            door.open_at().is_some_and(|at| match address.ip() {
+                Some(ip) => door.takes(SocketAddr::new(ip, at.port())),
+                None => at.ip().is_unspecified(),
+            })
+        };
+        let is_chosen = |door: &&Door| self.own[door.own].address.port() == 0;
+        let doors = || self.doors.iter().filter(takes);
+        let door = doors().find(is_chosen).or_else(|| doors().next());
+        door.and_then(Door::open_at).map_or(0, |at| at.port())
+    }
+
+    /// Connections wait at this socket, which have come since it was last known who had.
     pub(super) fn on_knocked(&mut self, door: usize) {
         if let Some(door) = self.doors.get_mut(door) {
-            door.knocked.get_or_insert(self.looked);
+            door.pending_since.get_or_insert(self.looked);
         }
     }
 
-    /// It is known of all doors who has come.
+    /// It is known of all sockets who has come.
     pub(super) fn on_looked(&mut self, now: Instant) {
         self.looked = now;
     }
 
     /// A connection was accepted.
-    pub(super) fn on_accepted(&mut self, index: usize, now: Instant) -> Arrival {
-        let door = &mut self.doors[index];
-        door.accepted += 1;
-        Arrival {
-            door: index,
-            nth: door.accepted,
-            after: door.knocked.unwrap_or(self.looked),
-            before: now,
-        }
+    pub(super) fn on_accepted(&mut self, door: usize, now: Instant) -> Arrival {
+        self.doors[door].on_accepted(door, self.looked, now)
     }
 
     /// Whether a connection has come later than the one that was kept last for this peer.
@@ -197,151 +223,121 @@ impl Doors {
         self.kept.remove(&peer);
     }
 
-    /// The doors at which connections may wait.
-    pub(super) fn knocked(&self) -> impl Iterator<Item = usize> + '_ {
-        let ready = |door: &Door| {
-            door.knocked.is_some() && matches!(door.state, State::Open { resting: None })
-        };
-        self.doors
-            .iter()
-            .enumerate()
-            .filter(move |(_, door)| ready(door))
-            .map(|(index, _)| index)
+    /// Whether connections wait at a socket that can accept them.
+    pub(super) fn has_pending(&self) -> bool {
+        self.doors.iter().any(Door::is_ready)
     }
 
-    /// All that waited at this door were accepted.
+    /// The sockets at which connections may wait, and how many of `connections` each may accept in this turn. When there are
+    /// more sockets than that, the others come first in the next turn.
+    pub(super) fn shares(&mut self, connections: usize) -> Vec<(usize, usize)> {
+        let ready = |door: &usize| self.doors[*door].is_ready();
+        let mut ready: Vec<usize> = (0..self.doors.len()).filter(ready).collect();
+        let first = ready.partition_point(|door| *door < self.next);
+        ready.rotate_left(first);
+        ready.truncate(connections);
+        self.next = ready.last().map_or(0, |last| last + 1);
+        let share = connections.checked_div(ready.len()).unwrap_or(0);
+        ready.into_iter().map(|door| (door, share)).collect()
+    }
+
+    /// All that waited at this socket were accepted.
     pub(super) fn on_empty(&mut self, door: usize) {
-        self.doors[door].knocked = None;
+        self.doors[door].on_empty();
     }
 
-    /// A connection could not be accepted for want of descriptors or memory: the door rests, since the edge that
-    /// announced the connection will not come again.
-    pub(super) fn on_exhausted(&mut self, door: usize, now: Instant) {
-        self.doors[door].state = State::Open {
-            resting: Some(now + ACCEPT_PAUSE),
-        };
-    }
-
-    /// Where this door is, as it was configured.
-    pub(super) fn address(&self, door: usize) -> &Address {
-        &self.doors[door].address
+    /// A connection could not be accepted, perhaps for want of descriptors or memory. Returns whether the socket rests, and
+    /// what is to be told.
+    pub(super) fn on_accept_failed(
+        &mut self,
+        door: usize,
+        error: &io::Error,
+        is_exhausted: bool,
+        now: Instant,
+    ) -> (bool, Option<Event>) {
+        let door = &mut self.doors[door];
+        let rests = door.on_failed(error, is_exhausted, now);
+        (rests, door.report(now, &self.own[door.own].address))
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.doors.iter().filter_map(|door| door.due()).min()
+        let doors = self.doors.iter().filter_map(Door::due);
+        self.own.iter().filter_map(Own::due).chain(doors).min()
     }
 
-    /// Opens what is due.
+    /// Opens what is due, and ends rests.
     pub(super) fn tick<N: Net>(&mut self, net: &mut N, now: Instant, wishes: &mut Vec<Wish>) {
-        for index in 0..self.doors.len() {
-            if self.doors[index].due().is_none_or(|at| at > now) {
-                continue;
-            }
-            match self.doors[index].state {
-                State::Open { .. } => self.doors[index].state = State::Open { resting: None },
-                State::Waiting { .. } => match self.doors[index].address.ip() {
-                    Some(ip) => {
-                        self.open(net, index, &[SocketAddr::new(ip, 0)], now, wishes);
+        if self.deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        for door in &mut self.doors {
+            door.wake(now);
+            wishes.extend(
+                door.report(now, &self.own[door.own].address)
+                    .map(Wish::Tell),
+            );
+        }
+        let is_due = |index: &usize| self.own[*index].due().is_some_and(|at| at <= now);
+        let mut due: Vec<usize> = (0..self.own.len()).filter(is_due).collect();
+        // What a wildcard takes needs no socket, and a wildcard cannot be bound beside it.
+        due.sort_by_key(|index| self.own[*index].address.ip().map_or(2, rank));
+        for index in due {
+            let own = &mut self.own[index];
+            match own.stage {
+                Stage::Waiting { .. } if own.address.ip().is_none() => {
+                    own.stage = Stage::Looking {
+                        until: now + LOOKUP_TIMEOUT,
+                    };
+                    if !mem::replace(&mut own.asking, true) {
+                        wishes.push(Wish::Lookup(index, own.address.host().to_owned()));
                     }
-                    None => {
-                        self.doors[index].state = State::Looking {
-                            until: now + LOOKUP_TIMEOUT,
-                        };
-                        if !mem::replace(&mut self.doors[index].asking, true) {
-                            let host = self.doors[index].address.host().to_owned();
-                            wishes.push(Wish::Lookup(index, host));
-                        }
-                    }
-                },
-                State::Looking { .. } => {
-                    let known = self.doors[index].known.clone();
-                    self.open(net, index, &known, now, wishes);
                 }
-                State::Lost => {}
+                Stage::Looking { .. } => {
+                    own.said = format!("no answer within {LOOKUP_TIMEOUT:?}");
+                    self.open(net, index, now, wishes);
+                }
+                Stage::Waiting { .. } => self.open(net, index, now, wishes),
+                Stage::Settled | Stage::Lost => {}
             }
         }
     }
 
-    /// The name of this door was looked up.
+    /// The name of this own address was looked up.
     pub(super) fn on_found<N: Net>(
         &mut self,
         net: &mut N,
-        door: usize,
-        mut addresses: Vec<SocketAddr>,
-        now: Instant,
-        wishes: &mut Vec<Wish>,
-    ) {
-        self.doors[door].asking = false;
-        if !addresses.is_empty() {
-            addresses.truncate(ROUTES_MAX);
-            addresses.shrink_to_fit();
-            self.doors[door].known = addresses;
-        }
-        if matches!(self.doors[door].state, State::Looking { .. }) {
-            let known = self.doors[door].known.clone();
-            self.open(net, door, &known, now, wishes);
-        }
-    }
-
-    /// Binds the first of the addresses that can be bound.
-    fn open<N: Net>(
-        &mut self,
-        net: &mut N,
         index: usize,
-        addresses: &[SocketAddr],
+        answer: io::Result<Vec<SocketAddr>>,
         now: Instant,
         wishes: &mut Vec<Wish>,
     ) {
-        let (tries_max, pause) = (self.tries_max, self.pause);
-        let door = &mut self.doors[index];
-        let mut error = "its name has no address".to_owned();
-        for mut at in addresses.iter().copied() {
-            at.set_port(door.address.port());
-            match net.listen(index, at) {
-                Ok(at) => {
-                    // Whoever connected since the socket was opened is announced by no edge that we can rely on.
-                    door.knocked = Some(self.looked);
-                    door.state = State::Open { resting: None };
-                    wishes.extend([
-                        Wish::Note(index, Listening::Open(at)),
-                        Wish::Tell(Event::Listening { addr: at }),
-                    ]);
-                    return;
-                }
-                Err(why) => error = why.to_string(),
+        let Some(own) = self.own.get_mut(index) else {
+            return;
+        };
+        own.asking = false;
+        match answer {
+            Ok(addresses) if !addresses.is_empty() => {
+                // Whoever answers for a name may have thousands.
+                own.known = addresses.into_iter().take(ROUTES_MAX).collect();
             }
+            Ok(_) => own.said = NO_ADDRESS.to_owned(),
+            Err(error) => own.said = words_of(&error),
         }
-        door.tries = door.tries.saturating_add(1);
-        let address = door.address.clone();
-        wishes.push(Wish::Tell(Event::ListenFailed {
-            address: address.clone(),
-            error,
-        }));
-        if tries_max != 0 && door.tries >= tries_max {
-            door.state = State::Lost;
-            wishes.push(Wish::Note(index, Listening::Lost(address.clone())));
-            wishes.push(Wish::Tell(Event::ListenerLost { address }));
-        } else {
-            door.state = State::Waiting { until: now + pause };
-            wishes.push(Wish::Note(index, Listening::Trying(address)));
+        if matches!(own.stage, Stage::Looking { .. }) {
+            self.open(net, index, now, wishes);
         }
     }
 }
 
-impl Door {
-    fn due(&self) -> Option<Instant> {
-        match self.state {
-            State::Waiting { until } | State::Looking { until } => Some(until),
-            State::Open { resting } => resting,
-            State::Lost => None,
-        }
-    }
+/// A pause, doubled so often.
+fn doubled(pause: Duration, times: u32) -> Duration {
+    pause.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX))
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::{Config, Sid, driver::mio_net::MioNet};
+    use crate::{Config, Sid, driver::mio_net::MioNet, limits::ACCEPT_PAUSE};
 
     fn net() -> MioNet {
         let builder = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0");
@@ -356,12 +352,12 @@ mod tests {
         doors.tick(&mut net, start, &mut Vec::new());
         doors.on_empty(0);
         doors.on_knocked(0);
-        assert_eq!(doors.knocked().collect::<Vec<_>>(), [0]);
-        doors.on_exhausted(0, start);
+        assert_eq!(doors.shares(8), [(0, 8)]);
+        doors.on_accept_failed(0, &io::ErrorKind::OutOfMemory.into(), true, start);
         let over = start + ACCEPT_PAUSE;
-        assert_eq!((doors.knocked().count(), doors.deadline()), (0, Some(over)));
+        assert_eq!((doors.shares(8).len(), doors.deadline()), (0, Some(over)));
         doors.tick(&mut net, over, &mut Vec::new());
-        assert_eq!(doors.knocked().collect::<Vec<_>>(), [0]);
+        assert_eq!(doors.shares(8), [(0, 8)]);
         assert_eq!(doors.deadline(), None);
     }
 

@@ -219,8 +219,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Vec::new()
         };
         let mut doors = Doors::new(addresses, knobs.listen_tries, knobs.listen_pause, now);
-        let mut wishes = doors.all_trying();
-        wishes.extend(doors.adopt(&mut net, listeners)?);
+        let wishes = doors.adopt(&mut net, listeners)?;
         let mut todo = Vec::new();
         roster.on_start(now, &mut todo);
         let mut event_loop = Self {
@@ -445,7 +444,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Whether a link or a listening socket is known to hold more than was taken.
     fn has_more(&self) -> bool {
-        !self.busy.is_empty() || self.doors.knocked().next().is_some()
+        !self.busy.is_empty() || self.doors.has_pending()
     }
 
     fn note(&mut self) {
@@ -483,14 +482,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.on_overdue(key, now);
         }
         while let Some((peer, step)) = self.routes.overdue(now) {
-            self.step(peer, step, None, now);
+            self.step(peer, step, now);
         }
         self.doors.tick(&mut self.net, now, &mut self.wishes);
+        if let Some(listening) = self.doors.changed() {
+            self.handle.shared().set_listening(listening);
+        }
         let mut wishes = mem::take(&mut self.wishes);
         for wish in wishes.drain(..) {
             match wish {
                 Wish::Tell(event) => self.tell(event, now),
-                Wish::Note(door, listening) => self.handle.shared().set_listening(door, listening),
                 Wish::Lookup(door, host) => {
                     let ticket = self.routes.ticket(Asker::Door(door));
                     self.net.lookup(ticket, &host);
@@ -558,7 +559,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         match &event {
             Event::Down { reason, .. } => counters.downs.count(reason.name()),
             Event::Rejected { reason, .. } => counters.rejected.count(reason.name()),
-            Event::AcceptFailed { .. } => counters.accept_failures.add(1),
             _ => {}
         }
         self.journal.write(&event, now);

@@ -44,8 +44,8 @@ impl Journal {
     pub(super) fn write(&mut self, event: &Event, now: Instant) {
         let (level, about) = match event {
             Event::Listening { .. } | Event::Halted => (log::Level::Info, None),
-            // Once for each listening socket: an operator must not miss it.
-            Event::ListenerLost { .. } => (log::Level::Warn, None),
+            // Once for each configured address: an operator must not miss it.
+            Event::ListenerLost { .. } => (log::Level::Error, None),
             Event::Up { sid, .. } | Event::Down { sid, .. } => {
                 (log::Level::Info, Some(About::Peer(*sid)))
             }
@@ -107,9 +107,19 @@ impl std::fmt::Display for Line<'_> {
             Event::ListenFailed { address, error } => {
                 write!(f, "cannot listen on {address}: {error}")
             }
-            Event::AcceptFailed { address, error } => {
-                write!(f, "cannot accept a connection on {address}: {error}")
-            }
+            Event::AcceptFailed {
+                address,
+                error,
+                count: 1,
+            } => write!(f, "cannot accept a connection on {address}: {error}"),
+            Event::AcceptFailed {
+                address,
+                error,
+                count,
+            } => write!(
+                f,
+                "cannot accept connections on {address}: {error} ({count} times)"
+            ),
             Event::ListenerLost { address } => write!(
                 f,
                 "given up listening on {address}: servers with a larger id cannot reach this one there; see listen_tries"
@@ -225,6 +235,7 @@ mod tests {
                 Event::AcceptFailed {
                     address: address.clone(),
                     error,
+                    count: 1,
                 },
                 "cannot accept a connection on zk1:3888: out of luck",
             ),
@@ -311,6 +322,15 @@ mod tests {
         // An operator who asks for warnings only is not told of what goes well.
         let quiet = lines.iter().filter(|(level, _)| *level == Level::Info);
         assert_eq!(quiet.count(), 5);
+        // Without an address to listen on, a server is deaf and looks alive.
+        let errors: Vec<&String> = lines
+            .iter()
+            .filter_map(|(level, line)| (*level == Level::Error).then_some(line))
+            .collect();
+        assert!(
+            matches!(errors[..], [line] if line.starts_with("given up listening on zk1:3888")),
+            "{errors:?}"
+        );
 
         // Of many alike, how many there were is said once it is quieter.
         for _ in 0..30 {

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::Knobs,
-    limits::{EVENTS_PER_TURN, LISTEN_BACKLOG, RESENT_AFTER},
+    limits::{EVENTS_PER_TURN, LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG, RESENT_AFTER, ROUTES_MAX},
     share::Wire,
 };
 
@@ -162,9 +162,10 @@ impl Net for MioNet {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let (stream, from) = listener.accept()?;
-        self.options
-            .apply(SockRef::from(&stream))
-            .map_err(platform::accept_error)?;
+        // One that was reset meanwhile takes no options on xnu (`EINVAL`, `sosetoptlock` in bsd/kern/uipc_socket.c). That says
+        // nothing about the listening socket.
+        let gone = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
+        self.options.apply(SockRef::from(&stream)).map_err(gone)?;
         Ok((stream, from))
     }
 
@@ -224,6 +225,10 @@ impl Net for MioNet {
 
 /// Listening sockets that fit between the tokens.
 const MAX_DOORS: usize = 1 << 16;
+const _: () = assert!(
+    LISTEN_ADDRESSES_MAX * ROUTES_MAX < MAX_DOORS,
+    "each address of each name may have one"
+);
 
 fn is_any_v6(at: SocketAddr) -> bool {
     at.is_ipv6() && at.ip().is_unspecified()

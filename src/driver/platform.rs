@@ -174,17 +174,6 @@ pub(super) fn set_congestion_control(_socket: &SockRef<'_>, _name: &str) -> io::
     Ok(())
 }
 
-/// The error of setting an option on an accepted socket, as an error of `accept(2)`.
-///
-/// xnu answers `EINVAL` to `setsockopt(2)` when the far end has reset the connection already (`sosetoptlock` in
-/// `bsd/kern/uipc_socket.c`): it concerns this one connection, as `ECONNABORTED` does elsewhere.
-pub(super) fn accept_error(error: io::Error) -> io::Error {
-    if cfg!(target_vendor = "apple") && error.kind() == io::ErrorKind::InvalidInput {
-        return io::ErrorKind::ConnectionAborted.into();
-    }
-    error
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

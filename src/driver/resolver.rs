@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::net::{Found, Waker};
-use crate::limits::{LOOKUPS_MAX, LOOKUPS_WAITING_MAX};
+use crate::limits::{LOOKUPS_MAX, LOOKUPS_WAITING_MAX, RESOLVER_WORDS_MAX};
 
 /// Lookups under way, and those that wait for a thread.
 pub(super) struct Resolver {
@@ -87,6 +87,30 @@ impl Resolver {
             .expect("the receiver is in the same struct");
         (self.waker)();
     }
+}
+
+/// What is told of an answer that is neither an error nor an address.
+pub(super) const NO_ADDRESS: &str = "the resolver knows none";
+
+/// What the resolver said in place of an address, cut to a bounded length.
+pub(super) fn words_of(error: &io::Error) -> String {
+    let text = error.to_string();
+    // What the standard library puts in front of the words of `gai_strerror(3)`.
+    let words = text.strip_prefix("failed to lookup address information: ");
+    cut(words.unwrap_or(&text), RESOLVER_WORDS_MAX)
+}
+
+/// The beginning of a text, of so many bytes at most.
+pub(super) fn cut(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    const MARK: &str = "...";
+    let mut end = bytes_max - MARK.len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{MARK}", &text[..end])
 }
 
 fn addresses(host: &str) -> io::Result<Vec<SocketAddr>> {

@@ -1,15 +1,24 @@
 //! Where each peer can be reached: its addresses, what its names point to, and which address a dial tries next.
 //!
 //! Nothing here connects; the loop does, and tells the outcome.
+//!
+//! A dial begins at once with what is known: literals, and the last good answers for names. The names are looked up anew beside
+//! it, since addresses move (ZOOKEEPER-1506). What an answer brings is tried next; if it takes away the address that is being
+//! tried, the loop goes on with the others at once. A dial that knows no address waits for the first one, for
+//! [`LOOKUP_TIMEOUT`] at most. A dial that has tried all it knows waits for answers that are still to come, for
+//! [`LOOKUP_GRACE`] at most.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
+    io,
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
 
+use super::resolver::{NO_ADDRESS, cut, words_of};
 use crate::{
-    limits::{INQUIRY_PAUSE, LOOKUP_TIMEOUT, ROUTES_MAX},
+    error::Reason,
+    limits::{INQUIRY_PAUSE, LOOKUP_GRACE, LOOKUP_TIMEOUT, NO_ADDRESS_BYTES_MAX, ROUTES_MAX},
     proto::{Address, LinkKey, PeerId},
 };
 
@@ -29,6 +38,14 @@ struct Route {
     /// When it was last asked where the peer is because somebody claimed to be it.
     inquired: Option<Instant>,
     dial: Dial,
+    /// What the dial has tried, or the last one if none is underway.
+    tried: Vec<SocketAddr>,
+    /// What became of the last of these.
+    failed: Option<(SocketAddr, Reason)>,
+    /// True exactly when answers are still to come that may show that the dial went to where the peer is no more.
+    unsure: bool,
+    /// True exactly when the next dial is made because such an answer came.
+    corrects: bool,
 }
 
 /// One configured address, and the last good answer to its name.
@@ -37,18 +54,27 @@ struct Place {
     address: Address,
     /// With ports that mean nothing.
     known: Vec<SocketAddr>,
+    /// What the resolver said instead, the last time.
+    said: String,
     asking: bool,
 }
 
+/// Where a dial stands.
+///
+/// ```text
+///   Idle --> Connecting --failed--> Connecting       while an address is untried
+///     `--> Looking --answer--> Connecting
+///          Connecting --failed--> Looking            while names are being looked up
+///   each of them --Exhausted, finish--> Idle
+/// ```
 #[derive(Debug)]
 enum Dial {
     Idle,
-    /// Names are being looked up.
+    /// All that is known was tried, and names are being looked up.
     Looking,
-    /// `link` is being connected; the rest comes if it fails.
+    /// `link` is being connected.
     Connecting {
         link: Option<LinkKey>,
-        rest: VecDeque<SocketAddr>,
     },
 }
 
@@ -59,15 +85,23 @@ pub(super) enum Asker {
     Door(usize),
 }
 
+/// A name to look up.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    /// What its answer is to bear.
+    pub(super) ticket: u64,
+    pub(super) host: String,
+}
+
 /// What a dial needs next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// These names are to be looked up, under these tickets.
-    Lookup(Vec<(u64, String)>),
+    /// Answers are to come, or there is no dial.
+    Wait,
     /// This address is to be connected.
     Connect(SocketAddr),
-    /// There is no address left to try.
-    Exhausted,
+    /// There is no address left to try. The last one that was tried, and what became of that.
+    Exhausted(Option<SocketAddr>, Reason),
 }
 
 impl Routes {
@@ -80,6 +114,7 @@ impl Routes {
                 .map(|ip| SocketAddr::new(ip, 0))
                 .into_iter()
                 .collect(),
+            said: String::new(),
             asking: false,
         };
         let places = addresses.iter().map(place).collect();
@@ -94,6 +129,10 @@ impl Routes {
                         places,
                         inquired: None,
                         dial: Dial::Idle,
+                        tried: Vec::new(),
+                        failed: None,
+                        unsure: false,
+                        corrects: false,
                     },
                 );
             }
@@ -112,24 +151,11 @@ impl Routes {
             .retain(|_, asker| !matches!(asker, Asker::Place(whose, _) if *whose == peer));
     }
 
-    /// What is looked up to find this peer.
-    pub(super) fn names(&self, peer: PeerId) -> String {
-        let places = self
-            .routes
-            .get(&peer)
-            .map_or(&[][..], |route| &route.places);
-        let hosts: Vec<&str> = places.iter().map(|place| place.address.host()).collect();
-        hosts.join("|")
-    }
-
     /// Whether connections of this peer come from here, as far as is known.
     pub(super) fn is_home(&self, peer: PeerId, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        let is_there = |known: &SocketAddr| known.ip().to_canonical() == ip;
-        let of = |place: &Place| place.known.iter().any(is_there);
         self.routes
             .get(&peer)
-            .is_some_and(|route| route.places.iter().any(of))
+            .is_some_and(|route| route.is_home(ip))
     }
 
     /// A number for a question, to be recognized by in the answer.
@@ -139,22 +165,46 @@ impl Routes {
         self.tickets
     }
 
-    /// Starts a dial: looks the names up, anew each time, since addresses move (ZOOKEEPER-1506).
-    pub(super) fn start(&mut self, peer: PeerId, now: Instant) -> Step {
+    /// Starts a dial. Returns the names to look up beside it, anew each time, since addresses move (ZOOKEEPER-1506).
+    pub(super) fn start(&mut self, peer: PeerId, now: Instant) -> (Vec<Question>, Step) {
         let questions = self.ask(peer);
         let Some(route) = self.routes.get_mut(&peer) else {
-            return Step::Exhausted;
+            // Whoever came without an address cannot be dialed.
+            let nowhere = Reason::NoAddress(String::new());
+            return (questions, Step::Exhausted(None, nowhere));
         };
+        route.tried.clear();
+        route.failed = None;
+        route.unsure = route.is_asking() && !std::mem::take(&mut route.corrects);
+        (questions, self.advance(peer, now))
+    }
+
+    /// What a dial does next, when nothing is being connected any more.
+    fn advance(&mut self, peer: PeerId, now: Instant) -> Step {
+        self.due.remove(&peer);
+        let Some(route) = self.routes.get_mut(&peer) else {
+            return Step::Wait;
+        };
+        if let Some(addr) = route.untried() {
+            route.dial = Dial::Connecting { link: None };
+            route.tried.push(addr);
+            return Step::Connect(addr);
+        }
         if route.is_asking() {
             route.dial = Dial::Looking;
-            self.due.insert(peer, now + LOOKUP_TIMEOUT);
-            return Step::Lookup(questions);
+            let patience = if route.tried.is_empty() {
+                LOOKUP_TIMEOUT
+            } else {
+                LOOKUP_GRACE
+            };
+            self.due.insert(peer, now + patience);
+            return Step::Wait;
         }
-        route.connect()
+        route.exhaust()
     }
 
     /// Somebody claims to be this peer from where it is not known to be. Returns the names to look up for that.
-    pub(super) fn inquire(&mut self, peer: PeerId, now: Instant) -> Vec<(u64, String)> {
+    pub(super) fn inquire(&mut self, peer: PeerId, now: Instant) -> Vec<Question> {
         let Some(route) = self.routes.get_mut(&peer) else {
             return Vec::new();
         };
@@ -166,7 +216,7 @@ impl Routes {
     }
 
     /// The names of this peer that are not being looked up, which they are from now on.
-    fn ask(&mut self, peer: PeerId) -> Vec<(u64, String)> {
+    fn ask(&mut self, peer: PeerId) -> Vec<Question> {
         let mut questions = Vec::new();
         let places = self.routes.get_mut(&peer).map(|route| &mut route.places);
         for (index, place) in places.into_iter().flatten().enumerate() {
@@ -174,7 +224,10 @@ impl Routes {
                 place.asking = true;
                 self.tickets += 1;
                 self.asked.insert(self.tickets, Asker::Place(peer, index));
-                questions.push((self.tickets, place.address.host().to_owned()));
+                questions.push(Question {
+                    ticket: self.tickets,
+                    host: place.address.host().to_owned(),
+                });
             }
         }
         questions
@@ -184,32 +237,18 @@ impl Routes {
     pub(super) fn on_found(
         &mut self,
         ticket: u64,
-        addresses: &[SocketAddr],
+        answer: &io::Result<Vec<SocketAddr>>,
+        now: Instant,
     ) -> Option<(Asker, Option<Step>)> {
         let asker = self.asked.remove(&ticket)?;
         let Asker::Place(peer, index) = asker else {
             return Some((asker, None));
         };
         let route = self.routes.get_mut(&peer)?;
-        let place = route.places.get_mut(index)?;
-        place.asking = false;
-        // The unspecified address would be this very machine.
-        let addresses: Vec<SocketAddr> = addresses
-            .iter()
-            .filter(|address| !address.ip().is_unspecified())
-            .copied()
-            // Whoever answers for a name may have thousands.
-            .take(ROUTES_MAX)
-            .collect();
-        if !addresses.is_empty() {
-            place.known = addresses;
-        }
-        let ready = matches!(route.dial, Dial::Looking) && !route.is_asking();
-        let step = ready.then(|| {
-            self.due.remove(&peer);
-            route.connect()
-        });
-        Some((asker, step))
+        route.places.get_mut(index)?.learn(answer);
+        let waited = matches!(route.dial, Dial::Looking)
+            && (route.untried().is_some() || !route.is_asking());
+        Some((asker, waited.then(|| self.advance(peer, now))))
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -221,13 +260,17 @@ impl Routes {
         let (&peer, _) = self.due.iter().find(|(_, at)| **at <= now)?;
         self.due.remove(&peer);
         let route = self.routes.get_mut(&peer)?;
-        Some((peer, route.connect()))
+        let step = match route.untried() {
+            Some(_) => self.advance(peer, now),
+            None => route.exhaust(),
+        };
+        Some((peer, step))
     }
 
     /// The connection that was asked for is underway.
     pub(super) fn on_connecting(&mut self, peer: PeerId, key: LinkKey) {
         if let Some(Route {
-            dial: Dial::Connecting { link, .. },
+            dial: Dial::Connecting { link },
             ..
         }) = self.routes.get_mut(&peer)
         {
@@ -236,60 +279,83 @@ impl Routes {
     }
 
     /// The address did not work: the next one.
-    pub(super) fn next(&mut self, peer: PeerId) -> Step {
-        let Some(route) = self.routes.get_mut(&peer) else {
-            return Step::Exhausted;
-        };
-        let Dial::Connecting { link, rest } = &mut route.dial else {
-            return Step::Exhausted;
-        };
-        *link = None;
-        match rest.pop_front() {
-            Some(addr) => Step::Connect(addr),
-            None => {
-                route.dial = Dial::Idle;
-                Step::Exhausted
+    pub(super) fn next(
+        &mut self,
+        peer: PeerId,
+        failed: (SocketAddr, Reason),
+        now: Instant,
+    ) -> Step {
+        match self.routes.get_mut(&peer) {
+            Some(route) if matches!(route.dial, Dial::Connecting { .. }) => {
+                route.failed = Some(failed);
+                self.advance(peer, now)
             }
+            _ => Step::Wait,
         }
     }
 
     /// The peer is there, and the address that is being tried does not work or not yet: the next one, and after the last as if
     /// nothing were known, since the peer may be somewhere else now. Returns the connection that was underway as well; nothing
     /// if none was.
-    pub(super) fn hurry(&mut self, peer: PeerId, now: Instant) -> Option<(LinkKey, Step)> {
+    pub(super) fn hurry(
+        &mut self,
+        peer: PeerId,
+        now: Instant,
+    ) -> Option<(LinkKey, Vec<Question>, Step)> {
         let route = self.routes.get_mut(&peer)?;
-        let Dial::Connecting { link, rest } = &mut route.dial else {
+        let Dial::Connecting { link } = &mut route.dial else {
             return None;
         };
         let key = link.take()?;
-        let step = match rest.pop_front() {
-            Some(addr) => Step::Connect(addr),
-            None => self.start(peer, now),
+        let (questions, step) = if route.untried().is_some() {
+            (Vec::new(), self.advance(peer, now))
+        } else {
+            self.start(peer, now)
         };
-        Some((key, step))
+        Some((key, questions, step))
     }
 
     /// The connection that is underway.
     pub(super) fn connecting(&self, peer: PeerId) -> Option<LinkKey> {
         match self.routes.get(&peer)?.dial {
-            Dial::Connecting { link, .. } => link,
+            Dial::Connecting { link } => link,
             Dial::Idle | Dial::Looking => None,
         }
     }
 
-    /// The names mean other addresses than when the dial began: it begins anew, at these.
-    pub(super) fn redirect(&mut self, peer: PeerId) -> Step {
-        match self.routes.get_mut(&peer) {
-            Some(route) => route.connect(),
-            None => Step::Exhausted,
+    /// The names do not mean the address any more that was being tried: the dial goes on at the others.
+    pub(super) fn redirect(&mut self, peer: PeerId, now: Instant) -> Step {
+        match self.routes.get(&peer) {
+            Some(Route {
+                dial: Dial::Connecting { .. },
+                ..
+            }) => self.advance(peer, now),
+            _ => Step::Wait,
         }
+    }
+
+    /// Whether the dial has led to where the peer was before, as an answer shows that came later: whoever has that address now
+    /// may not be the peer. Says so once in a dial, and not of the dial that follows from it, so that a name which means
+    /// something else at each answer does not cost the link again and again.
+    pub(super) fn is_outdated(&mut self, peer: PeerId, ip: IpAddr) -> bool {
+        let Some(route) = self.routes.get_mut(&peer) else {
+            return false;
+        };
+        if !route.unsure {
+            return false;
+        }
+        route.corrects = !route.is_home(ip);
+        route.unsure = !route.corrects && route.is_asking();
+        route.corrects
     }
 
     /// The dial has succeeded or is given up. Returns the connection that was underway.
     pub(super) fn finish(&mut self, peer: PeerId) -> Option<LinkKey> {
         self.due.remove(&peer);
-        match std::mem::replace(&mut self.routes.get_mut(&peer)?.dial, Dial::Idle) {
-            Dial::Connecting { link, .. } => link,
+        let route = self.routes.get_mut(&peer)?;
+        route.unsure &= route.is_asking();
+        match std::mem::replace(&mut route.dial, Dial::Idle) {
+            Dial::Connecting { link } => link,
             Dial::Idle | Dial::Looking => None,
         }
     }
@@ -300,25 +366,74 @@ impl Route {
         self.places.iter().any(|place| place.asking)
     }
 
-    fn connect(&mut self) -> Step {
-        let mut rest = VecDeque::new();
-        for place in &self.places {
-            for mut addr in place.known.iter().copied() {
+    fn is_home(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let is_there = |known: &SocketAddr| known.ip().to_canonical() == ip;
+        self.places
+            .iter()
+            .any(|place| place.known.iter().any(is_there))
+    }
+
+    /// The first address that is known and was not tried in this dial, if it may try one more.
+    fn untried(&self) -> Option<SocketAddr> {
+        let known = self.places.iter().flat_map(|place| {
+            let at = |mut addr: SocketAddr| {
                 addr.set_port(place.address.port());
-                if rest.len() < ROUTES_MAX && !rest.contains(&addr) {
-                    rest.push_back(addr);
-                }
-            }
+                addr
+            };
+            place.known.iter().copied().map(at)
+        });
+        let is_new = |addr: &SocketAddr| !self.tried.contains(addr);
+        (self.tried.len() < ROUTES_MAX)
+            .then_some(known)?
+            .find(is_new)
+    }
+
+    /// The end of a dial that has nothing left to try.
+    fn exhaust(&mut self) -> Step {
+        self.dial = Dial::Idle;
+        match self.failed.take() {
+            Some((addr, reason)) => Step::Exhausted(Some(addr), reason),
+            None => Step::Exhausted(None, Reason::NoAddress(self.explain())),
         }
-        match rest.pop_front() {
-            Some(first) => {
-                self.dial = Dial::Connecting { link: None, rest };
-                Step::Connect(first)
+    }
+
+    /// The names, and what the resolver said of each.
+    fn explain(&self) -> String {
+        let explain = |place: &Place| {
+            let said = match &*place.said {
+                "" => "no answer in time",
+                said => said,
+            };
+            format!("{} ({said})", place.address.host())
+        };
+        let names: Vec<String> = self.places.iter().map(explain).collect();
+        cut(&names.join(", "), NO_ADDRESS_BYTES_MAX)
+    }
+}
+
+impl Place {
+    /// Its name was looked up. An answer without an address takes nothing away.
+    fn learn(&mut self, answer: &io::Result<Vec<SocketAddr>>) {
+        self.asking = false;
+        let found = match answer {
+            Ok(found) => found,
+            Err(error) => {
+                self.said = words_of(error);
+                return;
             }
-            None => {
-                self.dial = Dial::Idle;
-                Step::Exhausted
+        };
+        // The unspecified address would be this very machine.
+        let can_be_dialed = |address: &&SocketAddr| !address.ip().is_unspecified();
+        // Whoever answers for a name may have thousands.
+        let dialable = found.iter().filter(can_be_dialed).copied();
+        let known: Vec<SocketAddr> = dialable.take(ROUTES_MAX).collect();
+        match (found.first(), known.is_empty()) {
+            (_, false) => self.known = known,
+            (Some(any), true) => {
+                self.said = format!("it means {}, which cannot be dialed", any.ip())
             }
+            (None, true) => self.said = NO_ADDRESS.to_owned(),
         }
     }
 }
@@ -333,44 +448,55 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Asks for the one name among these addresses. Returns its ticket.
-    fn start(routes: &mut Routes, addresses: &[&str]) -> u64 {
+    /// Starts a dial to these addresses, one of which is a name. Returns the ticket of the lookup, and the first step.
+    fn start(routes: &mut Routes, addresses: &[&str]) -> (u64, Step) {
         let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().unwrap()).collect();
         routes.insert(PEER, &addresses);
-        match routes.start(PEER, Instant::now()) {
-            Step::Lookup(questions) => questions[0].0,
-            other => panic!("{other:?} without a lookup"),
-        }
+        let (questions, step) = routes.start(PEER, Instant::now());
+        (questions[0].ticket, step)
+    }
+
+    fn found(routes: &mut Routes, ticket: u64, all: &[&str]) -> Option<(Asker, Option<Step>)> {
+        let all = all.iter().map(|text| at(text)).collect();
+        routes.on_found(ticket, &Ok(all), Instant::now())
+    }
+
+    /// The address that was dialed last does not work.
+    fn fail(routes: &mut Routes) -> Step {
+        let failed = (at("10.9.9.9:9"), Reason::ConnectTimeout);
+        routes.next(PEER, failed, Instant::now())
     }
 
     #[test]
     fn an_answer_for_an_older_name_means_nothing() {
         let mut routes = Routes::default();
-        let older = start(&mut routes, &["old.example:1"]);
-        let newer = start(&mut routes, &["new.example:1"]);
-        assert_eq!(routes.on_found(older, &[at("10.0.0.1:0")]), None);
+        let (older, step) = start(&mut routes, &["old.example:1"]);
+        assert_eq!(step, Step::Wait);
+        let (newer, _) = start(&mut routes, &["new.example:1"]);
+        assert_eq!(found(&mut routes, older, &["10.0.0.1:0"]), None);
         let connect = Step::Connect(at("10.0.0.2:1"));
-        let found = routes.on_found(newer, &[at("10.0.0.2:0")]);
-        assert_eq!(found, Some((Asker::Place(PEER, 0), Some(connect))));
-        assert_eq!(routes.on_found(newer, &[]), None, "it is answered once");
+        let answer = found(&mut routes, newer, &["10.0.0.2:0"]);
+        assert_eq!(answer, Some((Asker::Place(PEER, 0), Some(connect))));
+        assert_eq!(found(&mut routes, newer, &[]), None, "it is answered once");
     }
 
     #[test]
     fn each_address_is_tried_once_and_not_too_many() {
         let mut routes = Routes::default();
-        let ticket = start(&mut routes, &["10.0.0.1:1", "many.example:1"]);
-        let many: Vec<SocketAddr> = (1..=99)
-            .map(|host| SocketAddr::from(([10, 0, 0, host], 0)))
-            .collect();
-        let (_, step) = routes.on_found(ticket, &many).unwrap();
-        let mut step = step.unwrap();
+        let (ticket, mut step) = start(&mut routes, &["10.0.0.1:1", "many.example:1"]);
+        let many: Vec<String> = (1..=99).map(|host| format!("10.0.0.{host}:0")).collect();
+        let all: Vec<&str> = many.iter().map(String::as_str).collect();
+        let answer = found(&mut routes, ticket, &all);
+        assert_eq!(answer, Some((Asker::Place(PEER, 1), None)), "it connects");
         let mut tried = Vec::new();
         while let Step::Connect(addr) = step {
             tried.push(addr);
-            step = routes.next(PEER);
+            step = fail(&mut routes);
         }
-        let all = many.iter().map(|addr| SocketAddr::new(addr.ip(), 1));
+        let all = all.iter().map(|addr| SocketAddr::new(at(addr).ip(), 1));
         assert_eq!(tried, all.take(ROUTES_MAX).collect::<Vec<_>>());
+        let last = Step::Exhausted(Some(at("10.9.9.9:9")), Reason::ConnectTimeout);
+        assert_eq!(step, last);
     }
 
     #[test]
@@ -378,14 +504,18 @@ mod tests {
         let mut routes = Routes::default();
         let now = Instant::now();
         assert_eq!(routes.inquire(PEER, now), []);
-        let ticket = start(&mut routes, &["10.0.0.9:1", "moves.example:1"]);
+        let (ticket, _) = start(&mut routes, &["10.0.0.9:1", "moves.example:1"]);
         assert_eq!(routes.inquire(PEER, now), [], "it is being looked up");
-        routes.on_found(ticket, &[at("10.0.0.1:0")]).unwrap();
+        found(&mut routes, ticket, &["10.0.0.1:0"]).unwrap();
         assert_eq!(routes.inquire(PEER, now), [], "it was just asked for");
         let questions = routes.inquire(PEER, now + INQUIRY_PAUSE);
-        assert_eq!(questions, [(ticket + 1, "moves.example".to_owned())]);
-        let found = routes.on_found(ticket + 1, &[at("10.0.0.2:0")]);
-        assert_eq!(found, Some((Asker::Place(PEER, 1), None)));
+        let question = Question {
+            ticket: ticket + 1,
+            host: "moves.example".into(),
+        };
+        assert_eq!(questions, [question]);
+        let answer = found(&mut routes, ticket + 1, &["10.0.0.2:0"]);
+        assert_eq!(answer, Some((Asker::Place(PEER, 1), None)));
         for (ip, is_home) in [("10.0.0.1", false), ("10.0.0.2", true), ("10.0.0.9", true)] {
             assert_eq!(routes.is_home(PEER, ip.parse().unwrap()), is_home);
         }
@@ -399,61 +529,90 @@ mod tests {
             index: 1,
             tenant: 1,
         };
-        let ticket = start(&mut routes, &["moves.example:1"]);
+        let (ticket, _) = start(&mut routes, &["moves.example:1"]);
         assert_eq!(routes.hurry(PEER, now), None, "nothing is tried yet");
-        routes.on_found(ticket, &[at("10.0.0.1:0"), at("10.0.0.2:0")]);
+        found(&mut routes, ticket, &["10.0.0.1:0", "10.0.0.2:0"]);
         routes.on_connecting(PEER, key);
-        let step = Step::Connect(at("10.0.0.2:1"));
-        assert_eq!(routes.hurry(PEER, now), Some((key, step)));
+        let next = (key, vec![], Step::Connect(at("10.0.0.2:1")));
+        assert_eq!(routes.hurry(PEER, now), Some(next));
         assert_eq!(routes.hurry(PEER, now), None, "it has just begun");
         routes.on_connecting(PEER, key);
-        let step = Step::Lookup(vec![(ticket + 1, "moves.example".to_owned())]);
-        assert_eq!(routes.hurry(PEER, now), Some((key, step)));
-        let step = Some(Step::Connect(at("10.0.0.3:1")));
-        let found = routes.on_found(ticket + 1, &[at("10.0.0.3:0")]);
-        assert_eq!(found, Some((Asker::Place(PEER, 0), step)));
-        assert_eq!(routes.connecting(PEER), None);
+        let question = Question {
+            ticket: ticket + 1,
+            host: "moves.example".into(),
+        };
+        let anew = (key, vec![question], Step::Connect(at("10.0.0.1:1")));
+        assert_eq!(routes.hurry(PEER, now), Some(anew));
         routes.on_connecting(PEER, key);
         assert_eq!(routes.connecting(PEER), Some(key));
-        assert_eq!(routes.redirect(PEER), Step::Connect(at("10.0.0.3:1")));
+        let answer = found(&mut routes, ticket + 1, &["10.0.0.3:0"]);
+        assert_eq!(answer, Some((Asker::Place(PEER, 0), None)));
+        assert_eq!(routes.redirect(PEER, now), Step::Connect(at("10.0.0.3:1")));
+        assert_eq!(routes.connecting(PEER), None);
     }
 
     #[test]
-    fn a_dial_goes_on_with_what_is_known_when_no_answer_comes() {
+    fn a_dial_that_knows_nothing_waits_for_an_answer_and_not_for_ever() {
         let mut routes = Routes::default();
         let now = Instant::now();
         let late = now + LOOKUP_TIMEOUT;
-        let addresses = ["10.0.0.1:1", "silent.example:1"];
-        let addresses = addresses.map(|text| text.parse().unwrap());
-        routes.insert(PEER, &addresses);
-        assert!(matches!(routes.start(PEER, now), Step::Lookup(_)));
+        routes.insert(PEER, &["silent.example:1".parse().unwrap()]);
+        assert_eq!(routes.start(PEER, now).1, Step::Wait);
         assert_eq!(routes.deadline(), Some(late));
         assert_eq!(routes.overdue(late - LOOKUP_TIMEOUT / 2), None);
-        let step = Step::Connect(at("10.0.0.1:1"));
+        let nowhere = Reason::NoAddress("silent.example (no answer in time)".into());
+        let step = Step::Exhausted(None, nowhere);
         assert_eq!(routes.overdue(late), Some((PEER, step)));
         assert_eq!((routes.overdue(late), routes.deadline()), (None, None));
     }
 
     #[test]
+    fn a_dial_that_has_tried_all_waits_for_an_answer_a_little() {
+        let mut routes = Routes::default();
+        let now = Instant::now();
+        let addresses = ["10.0.0.1:1", "slow.example:1"].map(|text| text.parse().unwrap());
+        routes.insert(PEER, &addresses);
+        let connect = || Step::Connect(at("10.0.0.1:1"));
+        assert_eq!(routes.start(PEER, now).1, connect());
+        assert_eq!(routes.deadline(), None);
+        let failed = (at("10.0.0.1:1"), Reason::Closed);
+        assert_eq!(routes.next(PEER, failed.clone(), now), Step::Wait);
+        let late = now + LOOKUP_GRACE;
+        assert_eq!(routes.deadline(), Some(late));
+        let end = Step::Exhausted(Some(failed.0), failed.1);
+        assert_eq!(routes.overdue(late), Some((PEER, end)));
+        // The name is still being looked up, and that is no reason to wait before the next dial.
+        assert_eq!(routes.start(PEER, late), (vec![], connect()));
+    }
+
+    #[test]
     fn a_peer_that_is_gone_is_nowhere() {
         let mut routes = Routes::default();
-        let ticket = start(&mut routes, &["old.example:1"]);
+        let (ticket, _) = start(&mut routes, &["old.example:1"]);
         routes.remove(PEER);
-        assert_eq!(routes.on_found(ticket, &[at("10.0.0.1:0")]), None);
-        assert_eq!(routes.next(PEER), Step::Exhausted);
-        assert_eq!(routes.start(PEER, Instant::now()), Step::Exhausted);
+        assert_eq!(found(&mut routes, ticket, &["10.0.0.1:0"]), None);
+        assert_eq!(fail(&mut routes), Step::Wait);
         assert_eq!((routes.finish(PEER), routes.deadline()), (None, None));
+    }
+
+    /// A guest that advertised none: its dial is to end, so that its place is free.
+    #[test]
+    fn a_dial_of_a_peer_without_an_address_ends_at_once() {
+        let mut routes = Routes::default();
+        let nowhere = Step::Exhausted(None, Reason::NoAddress(String::new()));
+        assert_eq!(routes.start(PEER, Instant::now()), (vec![], nowhere));
+        assert_eq!(routes.deadline(), None);
     }
 
     #[test]
     fn a_name_with_thousands_of_addresses_is_known_by_a_few() {
         let mut routes = Routes::default();
-        let ticket = start(&mut routes, &["everywhere.example:3888"]);
+        let (ticket, _) = start(&mut routes, &["everywhere.example:3888"]);
         let addresses: Vec<SocketAddr> = (0..10_000_u32)
             .map(|n| SocketAddr::new(IpAddr::from((n + 1).to_be_bytes()), 0))
             .collect();
-        let (_, step) = routes.on_found(ticket, &addresses).unwrap();
-        assert!(matches!(step, Some(Step::Connect(_))));
+        let answer = routes.on_found(ticket, &Ok(addresses), Instant::now());
+        assert!(matches!(answer, Some((_, Some(Step::Connect(_))))));
         assert_eq!(routes.routes[&PEER].places[0].known.len(), ROUTES_MAX);
     }
 }

@@ -92,7 +92,7 @@ struct Question {
     node: usize,
     process: u32,
     ticket: u64,
-    answer: Option<IpAddr>,
+    answer: Vec<IpAddr>,
 }
 
 /// How often the machines do what the loop must live with, per mille of calls.
@@ -185,7 +185,7 @@ pub struct Kernel {
     pub cut: BTreeMap<(usize, usize), usize>,
     /// Addresses from which nothing ever comes back.
     pub black: BTreeSet<IpAddr>,
-    pub names: BTreeMap<String, IpAddr>,
+    pub names: BTreeMap<String, Vec<IpAddr>>,
     pub dns: Dns,
     pub trace: Trace,
     /// Slow ways take up to so many milliseconds.
@@ -502,8 +502,14 @@ impl Kernel {
     }
 
     pub fn lookup(&mut self, node: usize, ticket: u64, host: &str) {
-        let known = self.names.get(host).copied();
-        let answer = known.filter(|_| !self.chance.permille(self.dns.fails));
+        let mut answer = self.names.get(host).cloned().unwrap_or_default();
+        if self.chance.permille(self.dns.fails) {
+            answer.clear();
+        }
+        if answer.len() > 1 {
+            // Name servers change the order.
+            self.chance.shuffle(&mut answer);
+        }
         let takes = if self.chance.permille(self.dns.slow) {
             self.chance.millis(100, 9000)
         } else {
@@ -520,26 +526,25 @@ impl Kernel {
         });
     }
 
-    /// Answers a lookup, unless who asked is gone. Returns what was found, and for whom.
+    /// Answers a lookup, unless who asked is gone. Returns the first address that was found, and for whom.
     pub fn answer(&mut self, question: usize) -> Option<(usize, IpAddr)> {
-        let Question {
-            node,
-            process,
-            ticket,
-            answer,
-        } = self.questions[question];
-        if self.nodes[node].process != process {
+        let question = &mut self.questions[question];
+        let (node, ticket) = (question.node, question.ticket);
+        if self.nodes[node].process != question.process {
             return None;
         }
-        let found = answer
-            .map(|ip| vec![SocketAddr::new(ip, 0)])
-            .ok_or_else(|| io::Error::other("no such name"));
+        let answer = std::mem::take(&mut question.answer);
+        let first = answer.first().copied();
+        let found = match first {
+            Some(_) => Ok(answer.iter().map(|ip| SocketAddr::new(*ip, 0)).collect()),
+            None => Err(io::Error::other("no such name")),
+        };
         self.nodes[node].found.push_back(Found {
             ticket,
             answer: found,
         });
         self.ring(node);
-        Some((node, answer?))
+        Some((node, first?))
     }
 
     pub fn ring(&mut self, node: usize) {

@@ -127,6 +127,13 @@ impl Plan {
         plan.slow = *chance.pick(&[0, 0, 0, 10, 200]);
         // What the kernel had taken when a link ended is lost, and the next frame is needed to see that all is well.
         plan.talks_on |= plan.queue;
+        // Some names have two addresses. A clone draws nothing from what comes after.
+        let is_named = plan.hosts.iter().any(|host| host.name.is_some());
+        if is_named && chance.clone().percent(40) {
+            for (n, host) in (1..).zip(&mut plan.hosts) {
+                host.ips.push(IpAddr::from([10, 4, 0, n]));
+            }
+        }
         plan
     }
 

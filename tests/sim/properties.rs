@@ -180,6 +180,17 @@ impl World {
         }
     }
 
+    /// P2: a host can be reached at each of its addresses.
+    fn judge_listening(&self, host: usize) {
+        let kernel = self.kernel();
+        let listeners = &kernel.nodes[host].listeners;
+        for ip in &self.plan.hosts[host].ips {
+            if !listeners.iter().any(|listener| listener.at.ip() == *ip) {
+                self.fail("P2", format!("host {host} does not listen at {ip}"));
+            }
+        }
+    }
+
     /// P4: dial rates, by the clock of the machine, which may have jumped.
     fn watch_dials(&mut self, host: usize, stats: &Stats) {
         let now = {
@@ -231,6 +242,7 @@ impl World {
                 self.fail("P2", format!("host {host} keeps a frame back"));
             }
             self.watch_far_ends(host);
+            self.judge_listening(host);
             let [sent, got] = self.books.borrow().hosts[host].looped;
             if sent != got + handle.stats().inbox.dropped {
                 let what = format!("host {host} got {got} of {sent} frames from itself");

@@ -93,7 +93,7 @@ impl World {
             let node = kernel.add_node(format!("host{}", host.sid), ips);
             kernel.nodes[node].source = host.source;
             if let Some(name) = &host.name {
-                kernel.names.insert(name.clone(), host.ips[0]);
+                kernel.names.insert(name.clone(), host.ips.clone());
             }
             if host.first_is_black {
                 kernel.black.insert(host.ips[0]);
@@ -350,7 +350,7 @@ impl World {
         kernel.note(host, || format!("comes back as {new}"));
         kernel.replace_machine(host, old, new);
         let name = plan.name.clone().expect("only a name can move");
-        kernel.names.insert(name, new);
+        kernel.names.insert(name, plan.ips.clone());
         // Whoever knows the old address only takes it for his still.
         let account = &mut self.books.borrow_mut().hosts[host];
         account.homes.push(new);

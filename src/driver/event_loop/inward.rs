@@ -19,20 +19,12 @@ use crate::{
     proto::{Claim, Hello, LinkKey, Sid, Verdict},
 };
 
-/// Errors of `accept(2)` in one turn after which a door rests: each may concern one connection only, all of them not.
-const ACCEPT_ERRORS_MAX: usize = 8;
-
 impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn accept(&mut self, now: Instant) {
-        let doors: Vec<usize> = self.doors.knocked().collect();
-        if doors.is_empty() {
-            return;
-        }
         // In all not more than may be silent at one time: who comes now is read once before it can be evicted.
-        let share = ACCEPTS_PER_TURN.min(self.knobs.pending_max) / doors.len().max(1);
-        for door in doors {
-            let mut errors = 0;
-            for _ in 0..share.max(1) {
+        let connections = ACCEPTS_PER_TURN.min(self.knobs.pending_max);
+        for (door, share) in self.doors.shares(connections) {
+            for _ in 0..share {
                 match self.net.accept(door) {
                     Ok((stream, addr)) => {
                         let arrival = self.doors.on_accepted(door, now);
@@ -43,25 +35,30 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                         break;
                     }
                     Err(error) => {
-                        // Most errors concern the one connection that is already gone again: accept(2).
-                        errors += 1;
-                        let failed = Event::AcceptFailed {
-                            address: self.doors.address(door).clone(),
-                            error: error.to_string(),
-                        };
-                        self.tell(failed, now);
-                        if is_exhaustion(&error) || errors >= ACCEPT_ERRORS_MAX {
-                            self.doors.on_exhausted(door, now);
-                            // A descriptor for whoever comes next: the silent ones have had theirs.
-                            if let Some(oldest) = self.links.oldest_greeting() {
-                                self.end(oldest, Reason::Evicted, now);
-                            }
+                        if self.on_accept_failed(door, &error, now) {
                             break;
                         }
                     }
                 }
             }
         }
+    }
+
+    /// A connection could not be accepted. Returns whether the listening socket rests.
+    fn on_accept_failed(&mut self, door: usize, error: &io::Error, now: Instant) -> bool {
+        self.handle.shared().counters.accept_failures.add(1);
+        let is_exhausted = is_exhaustion(error);
+        let (rests, event) = self.doors.on_accept_failed(door, error, is_exhausted, now);
+        if let Some(event) = event {
+            self.tell(event, now);
+        }
+        if is_exhausted {
+            // A descriptor for whoever comes next: the silent ones have had theirs.
+            if let Some(oldest) = self.links.oldest_greeting() {
+                self.end(oldest, Reason::Evicted, now);
+            }
+        }
+        rests
     }
 
     pub(super) fn welcome(

@@ -44,13 +44,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if let Some(peer) = self.peer(peer) {
                     peer.counters.dials.add(1);
                 }
-                let step = self.routes.start(peer, now);
-                self.step(peer, step, None, now);
+                let (questions, step) = self.routes.start(peer, now);
+                self.look_up(questions);
+                self.step(peer, step, now);
             }
             Action::Hurry { peer } => {
-                if let Some((key, step)) = self.routes.hurry(peer, now) {
+                if let Some((key, questions, step)) = self.routes.hurry(peer, now) {
                     self.links.abort(key);
-                    self.step(peer, step, None, now);
+                    self.look_up(questions);
+                    self.step(peer, step, now);
                 }
             }
             Action::Cancel { peer, late } => match self.routes.finish(peer) {
@@ -61,9 +63,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 None => {}
             },
             Action::Inquire { peer } => {
-                for (ticket, host) in self.routes.inquire(peer, now) {
-                    self.net.lookup(ticket, &host);
-                }
+                let questions = self.routes.inquire(peer, now);
+                self.look_up(questions);
             }
             Action::Up { peer, link } => self.raise(peer, link, now),
             Action::Close { link, reason } => self.end(link, reason, now),
@@ -159,8 +160,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         };
         match self.links.bury(key) {
             Some(Phase::Dialing { peer }) => {
-                let step = self.routes.next(peer);
-                self.step(peer, step, Some((addr, reason)), now);
+                let step = self.routes.next(peer, (addr, reason), now);
+                self.step(peer, step, now);
             }
             Some(Phase::Knocking { peer }) => {
                 self.routes.finish(peer);

@@ -16,31 +16,31 @@ use crate::{
     driver::{
         links::{Draining, Phase},
         net::{Net, Stream as _},
-        routes::{Asker, Step},
+        routes::{Asker, Question, Step},
     },
     error::Reason,
     handler::{Event, Frame, Handler, Message},
     limits::DRAIN_BYTES_MAX,
-    proto::{Address, Challenge, LinkKey, Payload, PeerId, encode},
+    proto::{Challenge, LinkKey, Payload, PeerId, encode},
     share::{Ask, Popped, Wait, Wire as _},
-    shared::{Listening, Peer, Shared, asked},
+    shared::{Peer, Shared, asked},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Looks at what other threads have left.
     pub(super) fn answer(&mut self, now: Instant) {
         while let Some(found) = self.net.found() {
-            let addresses = found.answer.unwrap_or_default();
-            match self.routes.on_found(found.ticket, &addresses) {
+            let answer = found.answer;
+            match self.routes.on_found(found.ticket, &answer, now) {
                 Some((Asker::Place(peer, _), step)) => {
                     if let Some(step) = step {
-                        self.step(peer, step, None, now);
+                        self.step(peer, step, now);
                     }
                     self.recognize(peer, now);
                 }
                 Some((Asker::Door(door), _)) => {
                     self.doors
-                        .on_found(&mut self.net, door, addresses, now, &mut self.wishes);
+                        .on_found(&mut self.net, door, answer, now, &mut self.wishes);
                 }
                 None => {}
             }
@@ -149,9 +149,21 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let dialed = self.routes.connecting(id);
         if let Some(key) = dialed.filter(|key| is_home(*key) == Some(false)) {
             self.links.abort(key);
-            let step = self.routes.redirect(id);
-            self.step(id, step, None, now);
+            let step = self.routes.redirect(id, now);
+            return self.step(id, step, now);
         }
+        let link = self.roster.link(id);
+        if let Some(key) = link.filter(|key| self.is_outdated(id, *key)) {
+            self.end(key, Reason::Moved, now);
+        }
+    }
+
+    /// Whether this link was dialed while the names of its peer were being looked up, to where they do not lead any more.
+    fn is_outdated(&mut self, id: PeerId, key: LinkKey) -> bool {
+        let link = self.links.get_mut(key);
+        // One that was accepted has come by itself.
+        let dialed = link.filter(|link| link.arrival.is_none());
+        dialed.is_some_and(|link| self.routes.is_outdated(id, link.addr.ip()))
     }
 
     /// What an outbox has left for the loop to do.
@@ -186,42 +198,34 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
+    /// Looks names up, beside whatever else is done.
+    pub(super) fn look_up(&mut self, questions: Vec<Question>) {
+        for Question { ticket, host } in questions {
+            self.net.lookup(ticket, &host);
+        }
+    }
+
     /// Does what a dial needs next, until something is underway or nothing is left.
-    /// `failed`: the address that was tried last, and what became of that.
-    pub(super) fn step(
-        &mut self,
-        id: PeerId,
-        mut step: Step,
-        mut failed: Option<(SocketAddr, Reason)>,
-        now: Instant,
-    ) {
+    pub(super) fn step(&mut self, id: PeerId, mut step: Step, now: Instant) {
         loop {
-            let (addr, error) = match step {
-                Step::Lookup(questions) => {
-                    for (ticket, host) in questions {
-                        self.net.lookup(ticket, &host);
-                    }
-                    return;
-                }
+            match step {
+                Step::Wait => return,
                 Step::Connect(addr) => match self.connect(id, addr, now) {
                     Ok(()) => return,
-                    Err(error) => (addr, error),
+                    Err(error) => {
+                        let failed = (addr, Reason::of_io(&error));
+                        step = self.routes.next(id, failed, now);
+                    }
                 },
-                Step::Exhausted => {
+                Step::Exhausted(addr, reason) => {
                     self.handle.shared().counters.dial_failures.add(1);
-                    let (addr, reason) = match failed {
-                        Some((addr, reason)) => (Some(addr), reason),
-                        None => (None, Reason::NoAddress(self.routes.names(id))),
-                    };
                     if let Some(sid) = self.peer(id).map(|peer| peer.sid) {
                         self.tell(Event::DialFailed { sid, addr, reason }, now);
                     }
                     self.roster.on_dial_failed(id, now, &mut self.todo);
                     return;
                 }
-            };
-            failed = Some((addr, Reason::of_io(&error)));
-            step = self.routes.next(id);
+            }
         }
     }
 
@@ -284,19 +288,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// How this server names itself, with a port that the kernel chose in place of 0.
     fn challenge(&self) -> Vec<u8> {
-        let mut listening = self.handle.listening().into_iter();
-        let mut addresses = Vec::new();
-        for address in &self.own_addresses {
-            match (address.port(), listening.next()) {
-                (0, Some(Listening::Open(at))) if !address.is_wildcard() => {
-                    addresses.push(Address::new(address.host(), at.port()));
-                }
-                // Nobody could dial it back there; some releases would dial themselves (ZOOKEEPER-2164).
-                (0, _) => {}
-                _ if address.is_wildcard() => {}
-                _ => addresses.push(address.clone()),
-            }
-        }
+        let addresses = self.doors.advertised(&self.own_addresses);
         let form = if addresses.is_empty() {
             Challenge::Bare
         } else {
