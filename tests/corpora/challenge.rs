@@ -149,6 +149,7 @@ fn turn(event_loop: &mut EventLoop<Recorder, Inside>) {
 fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<String>) {
     let config = Config::builder(OWN)
         .server(OWN, "10.0.0.1:3888")
+        .observers_max(1)
         .unknown(Unknown::Admit { max: 8 });
     let (outside, mut event_loop) = turn_on(config).expect("it is sound");
     let addr = "10.0.0.2:40000".parse().expect("an address");

@@ -157,6 +157,10 @@ impl Outside {
         self.lock().faults.push(fault);
     }
 
+    pub(crate) fn time(&self) -> Duration {
+        self.lock().now
+    }
+
     pub(crate) fn pass(&self, time: Duration) {
         self.lock().now += time;
     }
