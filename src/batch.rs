@@ -22,7 +22,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Burst {
     from: Sid,
-    owner: Owner,
+    /// True exactly when `from` is configured; see [`Owner`].
+    is_server: bool,
     /// The number of the link that it came over.
     link: u64,
     form: Form,
@@ -65,7 +66,8 @@ impl Owner {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source {
     pub(crate) from: Sid,
-    pub(crate) owner: Owner,
+    /// True exactly when `from` is configured; see [`Owner`].
+    pub(crate) is_server: bool,
     pub(crate) link: u64,
 }
 
@@ -74,18 +76,31 @@ impl Source {
     pub(crate) fn loopback(own: Sid) -> Self {
         Self {
             from: own,
-            owner: Owner::Server(own),
+            is_server: true,
             link: 0,
+        }
+    }
+
+    /// In whose share of the inbox it is.
+    pub(crate) fn owner(self) -> Owner {
+        if self.is_server {
+            Owner::Server(self.from)
+        } else {
+            Owner::Others
         }
     }
 }
 
 impl Burst {
     pub(crate) fn whole(source: Source, payload: Bytes) -> Self {
-        let Source { from, owner, link } = source;
+        let Source {
+            from,
+            is_server,
+            link,
+        } = source;
         Self {
             from,
-            owner,
+            is_server,
             link,
             form: Form::Whole,
             held: payload.len(),
@@ -112,8 +127,20 @@ impl Parcel for Burst {
     type Item = Taken;
     type Owner = Owner;
 
+    #[inline]
     fn owner(&self) -> Owner {
-        self.owner
+        let Self {
+            from,
+            is_server,
+            link,
+            ..
+        } = *self;
+        let source = Source {
+            from,
+            is_server,
+            link,
+        };
+        source.owner()
     }
 
     fn emptied(&self) -> Self {
@@ -256,10 +283,14 @@ impl Packer {
     fn seal(&mut self, source: Source) {
         if self.messages > 0 {
             let run = mem::take(&mut self.run);
-            let Source { from, owner, link } = source;
+            let Source {
+                from,
+                is_server,
+                link,
+            } = source;
             self.bursts.push(Burst {
                 from,
-                owner,
+                is_server,
                 link,
                 form: Form::Run,
                 held: run.capacity(),

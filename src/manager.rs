@@ -490,9 +490,14 @@ struct Post {
 impl Post {
     /// In whose share of the inbox and of the events this peer is.
     fn owner(&self, sid: Sid) -> Owner {
-        match self.servers.binary_search(&sid) {
-            Ok(_) => Owner::Server(sid),
-            Err(_) => Owner::Others,
+        self.source(sid, 0).owner()
+    }
+
+    fn source(&self, from: Sid, link: u64) -> Source {
+        Source {
+            from,
+            is_server: self.servers.binary_search(&from).is_ok(),
+            link,
         }
     }
 
@@ -519,8 +524,8 @@ impl Handler for Post {
         let source = match self.source {
             Some(source) => source,
             None => {
-                let (owner, link) = (self.owner(from), frame.link());
-                *self.source.insert(Source { from, owner, link })
+                let source = self.source(from, frame.link());
+                *self.source.insert(source)
             }
         };
         self.packer.add(source, frame);

@@ -299,7 +299,7 @@ impl Shared {
             Instant::now().checked_add(timeout)
         };
         if sid == self.own {
-            let owner = Source::loopback(sid).owner;
+            let owner = Source::loopback(sid).owner();
             return Ok(self.inbox.wait_for_room(owner, deadline));
         }
         let peer = self.find(sid).ok_or(SendError::UnknownPeer(sid))?;

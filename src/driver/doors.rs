@@ -42,6 +42,8 @@ pub(super) struct Doors {
     doors: Vec<Door>,
     /// The socket at which the next turn begins to accept.
     next: usize,
+    /// When there is something to do without an event: kept, since the loop asks twice a turn.
+    due: Option<Instant>,
     /// True exactly when the states are others than when they were last asked for.
     changed: bool,
     /// When it was last known of all sockets who had come.
@@ -70,6 +72,7 @@ impl Doors {
             own: Vec::new(),
             doors: Vec::new(),
             next: 0,
+            due: None,
             changed: true,
             looked: now,
             kept: BTreeMap::new(),
@@ -86,6 +89,7 @@ impl Doors {
             };
             doors.add(address, Stage::Waiting { until: now }, state);
         }
+        doors.reschedule();
         doors
     }
 
@@ -257,19 +261,31 @@ impl Doors {
     ) -> (bool, Option<Event>) {
         let door = &mut self.doors[door];
         let rests = door.on_failed(error, is_exhausted, now);
-        (rests, door.report(now, &self.own[door.own].address))
+        let event = door.report(now, &self.own[door.own].address);
+        self.reschedule();
+        (rests, event)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Brings the deadline up to date, after every change that may move it.
+    fn reschedule(&mut self) {
         let doors = self.doors.iter().filter_map(Door::due);
-        self.own.iter().filter_map(Own::due).chain(doors).min()
+        self.due = self.own.iter().filter_map(Own::due).chain(doors).min();
     }
 
     /// Opens what is due, and ends rests.
     pub(super) fn tick<N: Net>(&mut self, net: &mut N, now: Instant, wishes: &mut Vec<Wish>) {
-        if self.deadline().is_none_or(|at| at > now) {
+        if self.due.is_none_or(|at| at > now) {
             return;
         }
+        self.open_due(net, now, wishes);
+        self.reschedule();
+    }
+
+    fn open_due<N: Net>(&mut self, net: &mut N, now: Instant, wishes: &mut Vec<Wish>) {
         for door in &mut self.doors {
             door.wake(now);
             wishes.extend(
@@ -326,6 +342,7 @@ impl Doors {
         if matches!(own.stage, Stage::Looking { .. }) {
             self.open(net, index, now, wishes);
         }
+        self.reschedule();
     }
 }
 

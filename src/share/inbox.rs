@@ -91,8 +91,8 @@ struct State<P: Parcel> {
     empty: usize,
     /// Parcels that have left the front of the queue.
     base: u64,
-    /// What each owner has in the queue; nobody who has nothing.
-    owners: BTreeMap<P::Owner, Usage>,
+    /// What each owner has in the queue, sorted by owner; nobody who has nothing.
+    owners: Vec<(P::Owner, Usage)>,
     /// The memory that the parcels hold.
     held: usize,
     counts: Counts,
@@ -164,7 +164,7 @@ impl<P: Parcel> Inbox<P> {
                 queue: VecDeque::new(),
                 empty: 0,
                 base: 0,
-                owners: BTreeMap::new(),
+                owners: Vec::new(),
                 held: 0,
                 counts: Counts::default(),
                 dropped: BTreeMap::new(),
@@ -204,7 +204,9 @@ impl<P: Parcel> Inbox<P> {
         for parcel in parcels {
             pushed += parcel.items();
             state.add(parcel);
-            if self.full == InboxFull::DropOldest {
+            let is_over =
+                state.counts.waiting > self.room.items as u64 || state.held > self.room.bytes;
+            if is_over && self.full == InboxFull::DropOldest {
                 state.make_room(self.room, &mut gone);
             }
         }
@@ -217,7 +219,9 @@ impl<P: Parcel> Inbox<P> {
         for _ in 0..wake {
             self.arrived.notify_one();
         }
-        gone.into_iter().for_each(release);
+        if !gone.is_empty() {
+            gone.into_iter().for_each(release);
+        }
         Ok(has_dropped)
     }
 
@@ -367,13 +371,18 @@ impl<P: Parcel> State<P> {
     fn add(&mut self, parcel: P) {
         let (items, held) = (parcel.items() as u64, parcel.held());
         let nth = self.base + self.queue.len() as u64;
-        let usage = self.owners.entry(parcel.owner()).or_insert(Usage {
-            items: 0,
-            held: 0,
-            first: nth,
-        });
-        usage.items += items;
-        usage.held += held;
+        match self.find(parcel.owner()) {
+            Ok(at) => {
+                let (_, usage) = &mut self.owners[at];
+                usage.items += items;
+                usage.held += held;
+            }
+            Err(at) => {
+                let first = nth;
+                let usage = Usage { items, held, first };
+                self.owners.insert(at, (parcel.owner(), usage));
+            }
+        }
         self.counts.pushed += items;
         self.counts.waiting += items;
         self.held += held;
@@ -384,7 +393,7 @@ impl<P: Parcel> State<P> {
     fn make_room(&mut self, room: Room, gone: &mut Vec<P>) {
         while let Some(excess @ 1..) = self.counts.waiting.checked_sub(room.items as u64) {
             let most = self.owners.iter().max_by_key(|(_, usage)| usage.items);
-            let Some((&owner, usage)) = most else {
+            let Some(&(owner, usage)) = most else {
                 return;
             };
             // Down to its share, so that of several that flood the inbox each keeps as much.
@@ -408,7 +417,7 @@ impl<P: Parcel> State<P> {
     fn largest_but_newest(&mut self) -> Option<usize> {
         let newest = self.queue.back()?;
         let (newest_owner, newest_held) = (newest.owner(), newest.held());
-        let beside = |(owner, usage): (&P::Owner, &Usage)| {
+        let beside = |(owner, usage): &(P::Owner, Usage)| {
             let own = if *owner == newest_owner {
                 newest_held
             } else {
@@ -425,7 +434,8 @@ impl<P: Parcel> State<P> {
 
     /// Where the oldest parcel of this owner stands.
     fn oldest_of(&mut self, owner: P::Owner) -> Option<usize> {
-        let usage = self.owners.get_mut(&owner)?;
+        let at = self.find(owner).ok()?;
+        let (_, usage) = self.owners.get_mut(at)?;
         let from = usage.first.saturating_sub(self.base) as usize;
         let is_its = |parcel: &P| parcel.items() > 0 && parcel.owner() == owner;
         let index = from
@@ -463,13 +473,22 @@ impl<P: Parcel> State<P> {
     /// An owner has so much less.
     fn subtract(&mut self, owner: P::Owner, items: u64, held: usize) {
         self.held -= held;
-        if let Some(usage) = self.owners.get_mut(&owner) {
-            usage.items -= items;
-            usage.held -= held;
-            if usage.items == 0 {
-                self.owners.remove(&owner);
-            }
+        let Ok(at) = self.find(owner) else {
+            return;
+        };
+        let (_, usage) = &mut self.owners[at];
+        usage.items -= items;
+        usage.held -= held;
+        if usage.items == 0 {
+            self.owners.remove(at);
         }
+    }
+
+    /// Where an owner stands, or is to be put.
+    #[inline]
+    fn find(&self, owner: P::Owner) -> Result<usize, usize> {
+        self.owners
+            .binary_search_by_key(&owner, |(owner, _)| *owner)
     }
 
     /// The parcel in front has an item, and those without are fewer than those with one.
@@ -482,7 +501,7 @@ impl<P: Parcel> State<P> {
         if self.empty > self.queue.len() / 2 {
             self.queue.retain(|parcel| parcel.items() > 0);
             self.empty = 0;
-            for usage in self.owners.values_mut() {
+            for (_, usage) in &mut self.owners {
                 usage.first = self.base;
             }
         }
@@ -528,7 +547,8 @@ impl<P: Parcel> State<P> {
 
     /// Whether this owner has less than is left free.
     fn has_room(&self, owner: P::Owner, room: Room) -> bool {
-        let usage = self.owners.get(&owner).copied().unwrap_or_default();
+        let found = self.find(owner).ok().and_then(|at| self.owners.get(at));
+        let usage = found.map_or(Usage::default(), |(_, usage)| *usage);
         let free = (room.items as u64).saturating_sub(self.counts.waiting);
         usage.items < free && usage.held < room.bytes.saturating_sub(self.held)
     }

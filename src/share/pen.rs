@@ -4,11 +4,16 @@
 //! resting takes it out of the state, writes, and puts it back. Whoever finds it away leaves what he has in the store and
 //! goes; the holder looks at the store before it lays the pen down.
 
-use std::{fmt, io, mem, sync::Arc, time::Instant};
+use std::{
+    fmt, io, mem,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{
     outbox::{Ask, Tally, Wire},
-    sync::{Mutex, lock},
+    sync::{Mutex, MutexGuard, lock},
     waiters::Waiters,
 };
 
@@ -91,7 +96,7 @@ pub(super) enum Progress {
 ///   Nowhere --attach, held--> Held --confirm--> Away
 /// ```
 ///
-/// The state is changed in [`step`](Self::step) and nowhere else, and looked at in [`look`](Self::look).
+/// The state is changed in a [`Step`] and nowhere else, and looked at in [`look`](Self::look).
 #[derive(Debug)]
 pub(super) struct Writer<S: Store> {
     state: Mutex<State<S>>,
@@ -162,20 +167,16 @@ impl<S: Store> Writer<S> {
         }
     }
 
-    /// Changes the state, and does what follows from every change: what is done with is freed after the lock is released,
-    /// and threads that wait for room are told if there is some. No change can forget either.
-    #[inline]
-    pub(super) fn step<T>(&self, change: impl FnOnce(&mut State<S>, &mut S::Spent) -> T) -> T {
-        let mut spent = S::Spent::default();
-        let mut state = lock(&self.state);
-        let changed = change(&mut state, &mut spent);
-        let has_room = state.store.has_room();
-        drop(state);
-        spent.release();
-        if has_room {
-            self.waiters.notify();
+    /// The state, to be changed.
+    #[inline(always)]
+    pub(super) fn step(&self) -> Step<'_, S> {
+        Step {
+            state: lock(&self.state),
+            told: Told {
+                waiters: &self.waiters,
+                has_room: false,
+            },
         }
-        changed
     }
 
     /// Looks at the state.
@@ -185,119 +186,132 @@ impl<S: Store> Writer<S> {
 
     /// The socket is writable again, or somebody asked the loop to go on.
     pub(super) fn resume(&self) -> Ask {
-        let next = self.step(|state, spent| {
-            state.store.loop_came();
-            match mem::replace(&mut state.pen, Pen::AWAY) {
-                Pen::Waiting(wire, rest) => {
-                    let load = state.store.choose(rest, spent);
-                    state.go(wire, load, spent)
-                }
-                Pen::Resting(wire) => {
-                    let load = state.store.choose(None, spent);
-                    state.go(wire, load, spent)
-                }
-                Pen::Away { carries, order, .. } => {
-                    state.pen = Pen::Away {
-                        edge: true,
-                        carries,
-                        order,
-                    };
-                    Next::Stop(Ask::Nothing)
-                }
-                pen => {
-                    state.pen = pen;
-                    Next::Stop(Ask::Nothing)
-                }
+        let mut spent = S::Spent::default();
+        let mut state = self.step();
+        state.store.loop_came();
+        let next = match mem::replace(&mut state.pen, Pen::AWAY) {
+            Pen::Waiting(wire, rest) => {
+                let load = state.store.choose(rest, &mut spent);
+                state.go(wire, load, &mut spent)
             }
-        });
+            Pen::Resting(wire) => {
+                let load = state.store.choose(None, &mut spent);
+                state.go(wire, load, &mut spent)
+            }
+            Pen::Away { carries, order, .. } => {
+                state.pen = Pen::Away {
+                    edge: true,
+                    carries,
+                    order,
+                };
+                Next::Stop(Ask::Nothing)
+            }
+            pen => {
+                state.pen = pen;
+                Next::Stop(Ask::Nothing)
+            }
+        };
+        drop(state);
+        spent.release();
         self.follow(next).1
     }
 
     /// A link has come up, perhaps in place of an older one. `held`: nothing is written to it before it is
     /// [confirmed](Self::confirm).
     pub(super) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> Ask {
-        let next = self.step(|state, spent| {
-            state.wanted = false;
-            state.written_before = state.store.tally().sent();
-            match mem::replace(&mut state.pen, Pen::AWAY) {
-                Pen::Away { edge, carries, .. } => {
-                    state.pen = Pen::Away {
-                        edge,
-                        carries,
-                        order: Some(Order::Move { to: wire, held }),
-                    };
-                    return Next::Stop(Ask::Nothing);
-                }
-                Pen::Waiting(_, Some(rest)) => state.store.take_back(rest, spent),
-                Pen::Waiting(_, None)
-                | Pen::Nowhere
-                | Pen::Broken(_)
-                | Pen::Held(_)
-                | Pen::Resting(_) => {}
+        let mut spent = S::Spent::default();
+        let mut state = self.step();
+        state.wanted = false;
+        state.written_before = state.store.tally().sent();
+        let next = match mem::replace(&mut state.pen, Pen::AWAY) {
+            Pen::Away { edge, carries, .. } => {
+                state.pen = Pen::Away {
+                    edge,
+                    carries,
+                    order: Some(Order::Move { to: wire, held }),
+                };
+                Next::Stop(Ask::Nothing)
             }
-            state.start(wire, held, spent)
-        });
+            older => {
+                if let Pen::Waiting(_, Some(rest)) = older {
+                    state.store.take_back(rest, &mut spent);
+                }
+                state.start(wire, held, &mut spent)
+            }
+        };
+        drop(state);
+        spent.release();
         self.follow(next).1
     }
 
     /// The link that was attached last is written to from now on, if it was held.
     pub(super) fn confirm(&self) -> Ask {
-        let next = self.step(|state, spent| {
-            if let Pen::Away {
-                order: Some(Order::Move { held, .. }),
-                ..
-            } = &mut state.pen
-            {
-                *held = false;
+        let mut spent = S::Spent::default();
+        let mut state = self.step();
+        if let Pen::Away {
+            order: Some(Order::Move { held, .. }),
+            ..
+        } = &mut state.pen
+        {
+            *held = false;
+        }
+        let next = match mem::replace(&mut state.pen, Pen::AWAY) {
+            Pen::Held(wire) => state.start(wire, false, &mut spent),
+            pen => {
+                state.pen = pen;
+                Next::Stop(Ask::Nothing)
             }
-            match mem::replace(&mut state.pen, Pen::AWAY) {
-                Pen::Held(wire) => state.start(wire, false, spent),
-                pen => {
-                    state.pen = pen;
-                    Next::Stop(Ask::Nothing)
-                }
-            }
-        });
+        };
+        drop(state);
+        spent.release();
         self.follow(next).1
     }
 
     /// The link has ended. Returns how many frames were written to it, at most: one that is just being written counts.
     pub(super) fn detach(&self) -> u64 {
-        self.step(|state, spent| {
-            let being_written = match state.pen {
-                Pen::Away { carries, .. } => carries,
-                _ => 0,
-            };
-            state.detach(spent);
-            // Behind `detach`, which counts what has left whole of what was cut off.
-            (state.store.tally().sent() + being_written).saturating_sub(state.written_before)
-        })
+        let mut spent = S::Spent::default();
+        let mut state = self.step();
+        let being_written = match state.pen {
+            Pen::Away { carries, .. } => carries,
+            _ => 0,
+        };
+        state.detach(&mut spent);
+        // Behind `detach`, which counts what has left whole of what was cut off.
+        let sent = state.store.tally().sent() + being_written;
+        let written = sent.saturating_sub(state.written_before);
+        drop(state);
+        spent.release();
+        written
     }
 
     /// Discards what waits and is in nobody's hand. Returns how many frames.
     pub(super) fn discard(&self) -> u64 {
-        self.step(|state, spent| {
-            let before = state.store.tally().discarded;
-            state.store.discard(spent);
-            state.store.tally().discarded - before
-        })
+        let mut spent = S::Spent::default();
+        let mut state = self.step();
+        let before = state.store.tally().discarded;
+        state.store.discard(&mut spent);
+        let discarded = state.store.tally().discarded - before;
+        drop(state);
+        spent.release();
+        discarded
     }
 
     /// The peer is gone for good: what waits is discarded, nothing more is accepted.
     pub(super) fn close(&self) {
-        self.step(|state, spent| {
-            // First, so that what is taken back is discarded.
-            state.store.close(spent);
-            state.detach(spent);
-        });
+        let mut spent = S::Spent::default();
+        let mut state = self.step();
+        // First, so that what is taken back is discarded.
+        state.store.close(&mut spent);
+        state.detach(&mut spent);
+        drop(state);
+        spent.release();
     }
 
     /// Whether something waits for the peer. The loop takes the answer for a request for a link, or for none.
     pub(super) fn demand(&self) -> bool {
-        self.step(|state, _| {
-            state.wanted = state.tally().waiting > 0;
-            state.wanted
-        })
+        let mut state = self.step();
+        state.wanted = state.tally().waiting > 0;
+        state.wanted
     }
 
     pub(super) fn broken(&self) -> Option<io::ErrorKind> {
@@ -322,7 +336,7 @@ impl<S: Store> Writer<S> {
     }
 
     /// Writes if there is something to write. Returns whether it was written to its end, and what is left for the loop.
-    #[inline]
+    #[inline(always)]
     pub(super) fn follow(&self, next: Next<S::Load>) -> (bool, Ask) {
         match next {
             Next::Write(wire, load) => self.write(wire, load),
@@ -331,26 +345,76 @@ impl<S: Store> Writer<S> {
     }
 
     /// Writes with the pen in hand until nothing waits or the socket is full. Returns whether `load` was written to its end.
-    fn write(&self, mut wire: Arc<dyn Wire>, mut load: S::Load) -> (bool, Ask) {
+    pub(super) fn write(&self, mut wire: Arc<dyn Wire>, mut load: S::Load) -> (bool, Ask) {
         let mut first_done = false;
         for loads in 1.. {
             let progress = load.write_to(&*wire);
-            first_done |= loads == 1 && matches!(progress, Progress::Done);
+            let is_done = matches!(progress, Progress::Done);
+            first_done |= loads == 1 && is_done;
             // Dropped after the lock: the last owner of a wire closes its socket.
-            let mut old_wire = None;
-            let next = self.step(|state, spent| {
-                let written = Written {
-                    wire,
-                    load,
-                    progress,
-                    is_last: loads >= self.loads_max,
-                };
-                state.on_written(written, &mut old_wire, spent)
-            });
-            match next {
-                Next::Write(next_wire, next_load) => (wire, load) = (next_wire, next_load),
-                Next::Stop(ask) => return (first_done, ask),
-            }
+            let (mut spent, mut old_wire) = (S::Spent::default(), None);
+            let mut state = self.step();
+            let Pen::Away { edge, order, .. } = mem::replace(&mut state.pen, Pen::AWAY) else {
+                unreachable!("only its holder, which this is, puts a pen back that is away");
+            };
+            let rest = if is_done {
+                state.store.finished(load, &mut spent);
+                None
+            } else {
+                Some(load)
+            };
+            let stop = |state: Step<'_, S>, spent: S::Spent, ask| {
+                drop(state);
+                spent.release();
+                (first_done, ask)
+            };
+            let next = match (order, progress) {
+                (Some(Order::Drop), _) => {
+                    state.give_back(rest, &mut spent);
+                    state.pen = Pen::Nowhere;
+                    // Whoever put it while the pen was away asked for nothing, and the loop may have looked before.
+                    let ask = if state.store.is_waiting() {
+                        state.ask_for_link()
+                    } else {
+                        Ask::Nothing
+                    };
+                    return stop(state, spent, ask);
+                }
+                (Some(Order::Move { to, held }), _) => {
+                    state.give_back(rest, &mut spent);
+                    old_wire = Some(mem::replace(&mut wire, to));
+                    if held {
+                        state.pen = Pen::Held(wire);
+                        return stop(state, spent, Ask::Nothing);
+                    }
+                    state.store.begin()
+                }
+                (None, Progress::Done) if loads >= self.loads_max && state.store.is_waiting() => {
+                    state.pen = Pen::Resting(wire);
+                    return stop(state, spent, Ask::Resume);
+                }
+                (None, Progress::Done) => state.store.choose(None, &mut spent),
+                (None, Progress::Full) if edge => state.store.choose(rest, &mut spent),
+                (None, Progress::Full) => {
+                    let rest = rest.and_then(|rest| state.store.set_aside(rest, &mut spent));
+                    state.pen = Pen::Waiting(wire, rest);
+                    return stop(state, spent, Ask::Nothing);
+                }
+                (None, Progress::Broken(kind)) => {
+                    state.give_back(rest, &mut spent);
+                    state.pen = Pen::Broken(kind);
+                    return stop(state, spent, Ask::Broken);
+                }
+            };
+            let Some(next) = next else {
+                state.pen = Pen::Resting(wire);
+                return stop(state, spent, Ask::Nothing);
+            };
+            state.carry(&next);
+            drop(state);
+            drop(old_wire);
+            spent.release();
+            load = next;
         }
         (first_done, Ask::Nothing)
     }
@@ -361,13 +425,49 @@ impl<S: Store> Writer<S> {
     }
 }
 
-/// What a writer brings back.
-struct Written<L> {
-    wire: Arc<dyn Wire>,
-    load: L,
-    progress: Progress,
-    /// True exactly when this call has written its share.
-    is_last: bool,
+/// The state while it is changed. It does what follows from every change when it is dropped: the lock is released, and then
+/// threads that wait for room are told if there is some. No change can forget that.
+pub(super) struct Step<'a, S: Store> {
+    state: MutexGuard<'a, State<S>>,
+    // Behind the lock, so that it is dropped after it.
+    told: Told<'a>,
+}
+
+struct Told<'a> {
+    waiters: &'a Waiters,
+    has_room: bool,
+}
+
+impl<S: Store> Drop for Step<'_, S> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.told.has_room = self.state.store.has_room();
+    }
+}
+
+impl Drop for Told<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.has_room {
+            self.waiters.notify();
+        }
+    }
+}
+
+impl<S: Store> Deref for Step<'_, S> {
+    type Target = State<S>;
+
+    #[inline(always)]
+    fn deref(&self) -> &State<S> {
+        &self.state
+    }
+}
+
+impl<S: Store> DerefMut for Step<'_, S> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut State<S> {
+        &mut self.state
+    }
 }
 
 impl<L> Pen<L> {
@@ -380,8 +480,11 @@ impl<L> Pen<L> {
 
 impl<S: Store> State<S> {
     /// Takes the pen, if it rests. Whoever takes it [goes](Self::go) on with it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_pen(&mut self) -> Option<Arc<dyn Wire>> {
+        if !self.is_resting() {
+            return None;
+        }
         match mem::replace(&mut self.pen, Pen::AWAY) {
             Pen::Resting(wire) => Some(wire),
             pen => {
@@ -409,7 +512,10 @@ impl<S: Store> State<S> {
         spent: &mut S::Spent,
     ) -> Next<S::Load> {
         match load {
-            Some(load) => self.carry(wire, load),
+            Some(load) => {
+                self.carry(&load);
+                Next::Write(wire, load)
+            }
             None => {
                 self.pen = Pen::Resting(wire);
                 self.store.tidy(spent);
@@ -419,81 +525,13 @@ impl<S: Store> State<S> {
     }
 
     /// The pen is away with this.
-    #[inline]
-    pub(super) fn carry(&mut self, wire: Arc<dyn Wire>, load: S::Load) -> Next<S::Load> {
+    #[inline(always)]
+    pub(super) fn carry(&mut self, load: &S::Load) {
         self.pen = Pen::Away {
             edge: false,
             carries: load.frames(),
             order: None,
         };
-        Next::Write(wire, load)
-    }
-
-    /// A writer is back: what it has written is accounted for, and it is told what to do next.
-    fn on_written(
-        &mut self,
-        written: Written<S::Load>,
-        old_wire: &mut Option<Arc<dyn Wire>>,
-        spent: &mut S::Spent,
-    ) -> Next<S::Load> {
-        let Written {
-            wire,
-            load,
-            progress,
-            is_last,
-        } = written;
-        let Pen::Away { edge, order, .. } = mem::replace(&mut self.pen, Pen::AWAY) else {
-            unreachable!("only its holder, which this is, puts a pen back that is away");
-        };
-        let rest = match progress {
-            Progress::Done => {
-                self.store.finished(load, spent);
-                None
-            }
-            Progress::Full | Progress::Broken(_) => Some(load),
-        };
-        let next = match (order, progress) {
-            (Some(Order::Drop), _) => {
-                self.give_back(rest, spent);
-                self.pen = Pen::Nowhere;
-                *old_wire = Some(wire);
-                // Whoever put it while the pen was away asked for nothing, and the loop may have looked before.
-                return Next::Stop(if self.store.is_waiting() {
-                    self.ask_for_link()
-                } else {
-                    Ask::Nothing
-                });
-            }
-            (Some(Order::Move { to, held }), _) => {
-                self.give_back(rest, spent);
-                *old_wire = Some(wire);
-                return self.start(to, held, spent);
-            }
-            (None, Progress::Done) if is_last && self.store.is_waiting() => {
-                self.pen = Pen::Resting(wire);
-                return Next::Stop(Ask::Resume);
-            }
-            (None, Progress::Done) => self.store.choose(None, spent),
-            (None, Progress::Full) if edge => self.store.choose(rest, spent),
-            (None, Progress::Full) => {
-                let rest = rest.and_then(|rest| self.store.set_aside(rest, spent));
-                self.pen = Pen::Waiting(wire, rest);
-                return Next::Stop(Ask::Nothing);
-            }
-            (None, Progress::Broken(kind)) => {
-                self.give_back(rest, spent);
-                self.pen = Pen::Broken(kind);
-                *old_wire = Some(wire);
-                return Next::Stop(Ask::Broken);
-            }
-        };
-        match next {
-            Some(load) => self.carry(wire, load),
-            None => {
-                self.pen = Pen::Resting(wire);
-                Next::Stop(Ask::Nothing)
-            }
-        }
     }
 
     pub(super) fn is_resting(&self) -> bool {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::{
     outbox::{Ask, Put, Tally, Wire},
-    pen::{self, Load, Next, Progress, State, Store, Writer},
+    pen::{self, Load, Progress, Step, Store, Writer},
     release,
 };
 use crate::limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES};
@@ -64,70 +64,65 @@ impl Writer<Queue> {
             let (_, put, ask) = self.put_all(&[&frame]);
             return (put, ask);
         }
-        let (put, next) = self.step(|state, spent| {
-            let queue = &mut state.store;
-            let prefix = prefix(frame.len());
-            let piece = Piece::Whole { prefix, frame };
-            if let Some(refusal) = queue.refusal(piece.len()) {
-                spent.pieces.push_back(piece);
-                return (refusal, Next::Stop(Ask::Nothing));
-            }
-            queue.bytes += piece.len();
-            queue.pieces.push_back(piece);
-            (Put::Queued, state.accepted(1, spent))
-        });
-        (put, self.follow(next).1)
+        let mut state = self.step();
+        let queue = &mut state.store;
+        let need = PREFIX_BYTES + frame.len();
+        if let Some(refusal) = queue.refusal(need) {
+            // The frame is the caller's, and is dropped behind the lock as the last of all.
+            return (refusal, Ask::Nothing);
+        }
+        let prefix = prefix(frame.len());
+        queue.bytes += need;
+        queue.pieces.push_back(Piece::Whole { prefix, frame });
+        (Put::Queued, self.accepted(state, 1))
     }
 
     /// Takes the first of these frames, as many as there is room for and as may leave together: their number, and
-    /// [`Put::Full`] if it is 0.
+    /// [`Put::Full`] or [`Put::Closed`] if it is 0.
     #[inline(always)]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
-        let (taken, put, next) = self.step(|state, spent| {
-            let (taken, put) = if state.store.encode_all(frames, need) {
-                (frames.len(), Put::Queued)
-            } else {
-                state.store.encode_one_by_one(frames)
-            };
-            let next = if put == Put::Queued {
-                state.accepted(taken, spent)
-            } else {
-                Next::Stop(Ask::Nothing)
-            };
-            (taken, put, next)
-        });
-        (taken, put, self.follow(next).1)
+        let mut state = self.step();
+        if state.store.encode_all(frames, need) {
+            let ask = self.accepted(state, frames.len());
+            return (frames.len(), Put::Queued, ask);
+        }
+        match state.store.encode_one_by_one(frames) {
+            (taken, Put::Queued) => (taken, Put::Queued, self.accepted(state, taken)),
+            (taken, refusal) => (taken, refusal, Ask::Nothing),
+        }
     }
-}
 
-impl State<Queue> {
     /// Counts frames that were taken, and has them written.
     #[inline(always)]
-    fn accepted(&mut self, frames: usize, spent: &mut Spent) -> Next<Batch> {
-        self.store.tally.accepted += frames as u64;
-        self.store.frames += frames as u64;
-        if !self.is_resting() {
-            return Next::Stop(self.want_link());
+    fn accepted(&self, mut state: Step<'_, Queue>, frames: usize) -> Ask {
+        state.store.tally.accepted += frames as u64;
+        state.store.frames += frames as u64;
+        if !state.is_resting() {
+            return state.want_link();
         }
-        if self.store.bytes >= QUEUE_RUN_BYTES {
-            return self.write_here(spent);
+        if state.store.bytes >= QUEUE_RUN_BYTES {
+            return self.write_here(state);
         }
-        Next::Stop(if mem::replace(&mut self.store.called, true) {
+        if mem::replace(&mut state.store.called, true) {
             Ask::Nothing
         } else {
             Ask::Resume
-        })
+        }
     }
 
-    /// Takes the pen, if it rests.
+    /// Writes what waits, if nobody else does.
     #[cold]
-    fn write_here(&mut self, spent: &mut Spent) -> Next<Batch> {
-        let Some(wire) = self.take_pen() else {
-            return Next::Stop(Ask::Nothing);
+    fn write_here(&self, mut state: Step<'_, Queue>) -> Ask {
+        let mut spent = Spent::default();
+        let Some(wire) = state.take_pen() else {
+            return Ask::Nothing;
         };
-        let batch = self.store.begin();
-        self.go(wire, batch, spent)
+        let batch = state.store.begin();
+        let next = state.go(wire, batch, &mut spent);
+        drop(state);
+        pen::Spent::release(spent);
+        self.follow(next).1
     }
 }
 
@@ -231,20 +226,27 @@ impl Queue {
     }
 }
 
-/// What is done with: pieces, and buffers.
+/// What is done with: pieces, and buffers. Nothing in most steps.
 #[derive(Debug, Default)]
 pub(super) struct Spent {
-    pieces: VecDeque<Piece>,
-    spare: Vec<Vec<u8>>,
+    pieces: Option<VecDeque<Piece>>,
+    spare: Option<Vec<Vec<u8>>>,
+}
+
+fn release_all(pieces: VecDeque<Piece>) {
+    for piece in pieces {
+        match piece {
+            Piece::Run { .. } => {}
+            Piece::Whole { frame, .. } => release(frame),
+        }
+    }
 }
 
 impl pen::Spent for Spent {
+    #[inline]
     fn release(self) {
-        for piece in self.pieces {
-            match piece {
-                Piece::Run { .. } => {}
-                Piece::Whole { frame, .. } => release(frame),
-            }
+        if let Some(pieces) = self.pieces {
+            release_all(pieces);
         }
     }
 }
@@ -294,7 +296,7 @@ impl Store for Queue {
             self.bytes -= piece.len();
             rest.frames -= piece.frames();
             self.recycle(&mut piece);
-            spent.pieces.push_back(piece);
+            spent.pieces.get_or_insert_default().push_back(piece);
         }
         if let Some(piece) = rest.pieces.front_mut() {
             let (frames, bytes) = piece.cut(rest.done);
@@ -305,7 +307,10 @@ impl Store for Queue {
         }
         if self.closed {
             self.tally.discarded += rest.frames;
-            spent.pieces.append(&mut rest.pieces);
+            spent
+                .pieces
+                .get_or_insert_default()
+                .append(&mut rest.pieces);
             return;
         }
         self.frames += rest.frames;
@@ -321,7 +326,10 @@ impl Store for Queue {
             self.bytes -= piece.len();
             self.recycle(piece);
         }
-        spent.pieces.append(&mut batch.pieces);
+        spent
+            .pieces
+            .get_or_insert_default()
+            .append(&mut batch.pieces);
     }
 
     fn loop_came(&mut self) {
@@ -339,7 +347,9 @@ impl Store for Queue {
 
     /// An idle link holds no buffer.
     fn tidy(&mut self, spent: &mut Spent) {
-        spent.spare = mem::take(&mut self.spare);
+        if !self.spare.is_empty() {
+            spent.spare = Some(mem::take(&mut self.spare));
+        }
     }
 
     fn close(&mut self, spent: &mut Spent) {
@@ -351,7 +361,10 @@ impl Store for Queue {
     fn discard(&mut self, spent: &mut Spent) {
         self.tally.discarded += mem::take(&mut self.frames);
         self.bytes -= self.pieces.iter().map(Piece::len).sum::<usize>();
-        spent.pieces.append(&mut self.pieces);
+        spent
+            .pieces
+            .get_or_insert_default()
+            .append(&mut self.pieces);
     }
 
     fn tally(&self) -> Tally {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{
     outbox::{Ask, Put, Tally, Wire},
-    pen::{self, Load, Next, Progress, Store, Writer},
+    pen::{self, Load, Progress, Store, Writer},
     release,
 };
 
@@ -42,10 +42,14 @@ pub(super) struct Spent {
 impl pen::Spent for Spent {
     #[inline]
     fn release(self) {
-        for frame in [self.taken_back, self.last, self.slot]
-            .into_iter()
-            .flatten()
-        {
+        // Not as a loop: this is on the way of every frame.
+        if let Some(frame) = self.last {
+            release(frame);
+        }
+        if let Some(frame) = self.slot {
+            release(frame);
+        }
+        if let Some(frame) = self.taken_back {
             release(frame);
         }
     }
@@ -54,33 +58,36 @@ impl pen::Spent for Spent {
 impl Writer<Slot> {
     /// Puts a frame, and writes it at once if the pen rests.
     pub(super) fn put(&self, frame: Bytes) -> (Put, Ask) {
-        let (put, next) = self.step(|state, spent| {
-            if state.store.closed {
-                spent.slot = Some(frame);
-                return (Put::Closed, Next::Stop(Ask::Nothing));
-            }
-            state.store.tally.accepted += 1;
-            let wire = state.take_pen();
-            let slot = &mut state.store;
-            // With a pen that rested: the loop was asked to write the older one, and has not come yet.
-            spent.slot = slot.next.take();
-            let put = match spent.slot {
-                Some(_) => Put::Superseded,
-                None => Put::Queued,
-            };
-            slot.tally.superseded += u64::from(spent.slot.is_some());
-            match wire {
-                Some(wire) => (Put::Queued, state.carry(wire, Begun::fresh(frame))),
-                None => {
-                    slot.next = Some(frame);
-                    (put, Next::Stop(state.want_link()))
-                }
-            }
-        });
-        match self.follow(next) {
-            (true, ask) => (Put::Written, ask),
-            (false, ask) => (put, ask),
+        let mut state = self.step();
+        if state.store.closed {
+            // The frame is the caller's, and is dropped behind the lock as the last of all.
+            return (Put::Closed, Ask::Nothing);
         }
+        state.store.tally.accepted += 1;
+        let wire = state.take_pen();
+        // With a pen that rested: the loop was asked to write the older one, and has not come yet.
+        let older = state.store.next.take();
+        state.store.tally.superseded += u64::from(older.is_some());
+        if let Some(wire) = wire {
+            let begun = Begun::fresh(frame);
+            state.carry(&begun);
+            drop(state);
+            if let Some(older) = older {
+                release(older);
+            }
+            return match self.write(wire, begun) {
+                (true, ask) => (Put::Written, ask),
+                (false, ask) => (Put::Queued, ask),
+            };
+        }
+        state.store.next = Some(frame);
+        let ask = state.want_link();
+        drop(state);
+        let Some(older) = older else {
+            return (Put::Queued, ask);
+        };
+        release(older);
+        (Put::Superseded, ask)
     }
 }
 

@@ -21,6 +21,9 @@ use crate::{
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn accept(&mut self, now: Instant) {
+        if !self.doors.has_pending() {
+            return;
+        }
         // In all not more than may be silent at one time: who comes now is read once before it can be evicted.
         let connections = ACCEPTS_PER_TURN.min(self.knobs.pending_max);
         for (door, share) in self.doors.shares(connections) {
