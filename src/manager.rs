@@ -19,8 +19,8 @@ use crate::{
     handler::{Event, Frame, Handler, Message},
     limits::{EVENTS_MAX, INBOX_SPARE_BYTES},
     proto::Sid,
-    share::{Inbox, InboxFull, Nothing, Parcel, Popped, Room, Spares, Wait},
-    shared::{Life, Listening, Shared, asked},
+    share::{Inbox, InboxFull, Nothing, Popped, Room, Spares, Wait},
+    shared::{Life, Listening, Shared, asked, current_process},
     stats::{Queue, Stats},
 };
 
@@ -133,7 +133,8 @@ impl Handle {
     /// Asks for a link to every peer.
     pub fn connect_all(&self) {
         for peer in self.shared.peers() {
-            self.shared.ask(&peer, asked::LINK);
+            // Refused only where there is no loop.
+            let _ = self.shared.ask(&peer, asked::LINK);
         }
     }
 
@@ -153,8 +154,7 @@ impl Handle {
             return Err(SendError::Halted);
         }
         let peer = self.shared.find(sid).ok_or(SendError::UnknownPeer(sid))?;
-        self.shared.ask(&peer, what);
-        Ok(())
+        self.shared.ask(&peer, what)
     }
 
     /// Whether nothing waits for any peer: every accepted frame was written, replaced or discarded.
@@ -263,7 +263,10 @@ impl CnxManager {
             items: EVENTS_MAX,
             bytes: usize::MAX,
         };
-        let events = Events(Arc::new(Inbox::new(room, InboxFull::DropOldest)));
+        let events = Events {
+            inbox: Arc::new(Inbox::new(room, InboxFull::DropOldest)),
+            process: current_process(),
+        };
         let idle = config.knobs.idle;
         let spares = Arc::new(Spares::new(INBOX_SPARE_BYTES));
         let handler = Post {
@@ -361,16 +364,49 @@ impl CnxManager {
 
     fn take(&self, wait: Wait) -> Result<Message, RecvError> {
         let inbox = &self.handle.shared.inbox;
-        let popped = spin_and_wait(inbox, self.idle, wait, |wait| inbox.pop(wait))?;
+        let popped = self.spin_and_wait(wait, |wait| inbox.pop(wait))?;
         Ok(self.made_room(popped).into_message())
     }
 
     fn take_all(&self, batch: &mut Batch, wait: Wait) -> Result<usize, RecvError> {
         let inbox = &self.handle.shared.inbox;
         batch.fill(&self.spares, |bursts| {
-            let popped = spin_and_wait(inbox, self.idle, wait, |wait| inbox.pop_all(bursts, wait))?;
+            let popped = self.spin_and_wait(wait, |wait| inbox.pop_all(bursts, wait))?;
             Ok(self.made_room(popped))
         })
+    }
+
+    /// Asks the inbox again and again for a while, if it is to spin, before it waits.
+    fn spin_and_wait<T>(
+        &self,
+        wait: Wait,
+        mut pop: impl FnMut(Wait) -> Result<T, Nothing>,
+    ) -> Result<T, RecvError> {
+        let Some(deadline) = wait.deadline() else {
+            return pop(Wait::No).map_err(of_nothing);
+        };
+        if let Idle::Spin { for_at_most } = self.idle {
+            let mut until = Instant::now() + for_at_most;
+            if let Some(deadline) = deadline {
+                until = until.min(deadline);
+            }
+            while Instant::now() < until {
+                if self.handle.shared.inbox.is_stirred() {
+                    match pop(Wait::No) {
+                        Err(Nothing::Yet) => {}
+                        other => return other.map_err(of_nothing),
+                    }
+                }
+                thread::yield_now();
+            }
+        }
+        match pop(Wait::No) {
+            Err(Nothing::Yet) => {}
+            other => return other.map_err(of_nothing),
+        }
+        // In a forked process nothing comes: then this closes the inbox.
+        let _ = self.handle.shared.life();
+        pop(wait).map_err(of_nothing)
     }
 
     /// The loop may wait for room in the inbox.
@@ -391,7 +427,7 @@ impl CnxManager {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
-            events: Queue::of(&self.events.0),
+            events: Queue::of(&self.events.inbox),
             ..self.handle.stats()
         }
     }
@@ -405,6 +441,10 @@ impl CnxManager {
             return;
         }
         self.handle.shared.wait_for_end();
+        if !self.handle.shared.is_here() {
+            // A copy of the handle, whose thread is in another process.
+            return;
+        }
         // Two callers may come here; the second waits for the lock until the first has joined.
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
@@ -438,12 +478,20 @@ impl fmt::Debug for CnxManager {
 
 /// The events of a manager, oldest first; when 1024 wait, the oldest goes.
 #[derive(Clone, Debug)]
-pub struct Events(Arc<Inbox<Single<Event>>>);
+pub struct Events {
+    inbox: Arc<Inbox<Single<Event>>>,
+    process: u32,
+}
 
 impl Events {
     fn pop(&self, wait: Wait) -> Result<Event, RecvError> {
+        let is_here = || current_process() == self.process;
+        if wait.deadline().is_some() && !is_here() {
+            // Nothing comes in a forked process.
+            return Err(RecvError::Halted);
+        }
         // Nobody waits for room: there is always some for the newest.
-        let popped = self.0.pop(wait).map_err(of_nothing)?;
+        let popped = self.inbox.pop(wait).map_err(of_nothing)?;
         Ok(popped.taken)
     }
 
@@ -549,45 +597,57 @@ impl Handler for Post {
     fn on_event(&mut self, event: &Event, _: &Handle) {
         let owner = self.owner_of(event);
         // Dropped events are counted, and the next ones say how the mesh is.
-        let _ = self.events.0.push(Single::new(owner, event.clone()));
+        let _ = self.events.inbox.push(Single::new(owner, event.clone()));
     }
 }
 
 impl Drop for Post {
     /// The loop has ended, if only by a panic: nobody may wait for an event that cannot come.
     fn drop(&mut self) {
-        self.events.0.close();
+        self.events.inbox.close();
     }
-}
-
-/// Asks this inbox again and again for a while, if it is to spin, before it waits.
-fn spin_and_wait<P: Parcel, T>(
-    inbox: &Inbox<P>,
-    idle: Idle,
-    wait: Wait,
-    mut pop: impl FnMut(Wait) -> Result<T, Nothing>,
-) -> Result<T, RecvError> {
-    if let (Idle::Spin { for_at_most }, Wait::Until(_) | Wait::Forever) = (idle, wait) {
-        let mut until = Instant::now() + for_at_most;
-        if let Wait::Until(deadline) = wait {
-            until = until.min(deadline);
-        }
-        while Instant::now() < until {
-            if inbox.is_stirred() {
-                match pop(Wait::No) {
-                    Err(Nothing::Yet) => {}
-                    other => return other.map_err(of_nothing),
-                }
-            }
-            thread::yield_now();
-        }
-    }
-    pop(wait).map_err(of_nothing)
 }
 
 fn of_nothing(nothing: Nothing) -> RecvError {
     match nothing {
         Nothing::Yet => RecvError::Timeout,
         Nothing::Ever => RecvError::Halted,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::{config::Outbox, shared::FORKED};
+
+    #[test]
+    fn a_forked_process_has_no_loop() {
+        for outbox in [Outbox::Latest, Outbox::QUEUE] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let own = listener.local_addr().unwrap().to_string();
+            let config = Config::builder(Sid(1))
+                .server(Sid(1), &own)
+                .server(Sid(2), "127.0.0.1:1")
+                .outbox(outbox)
+                .listener(listener);
+            let manager = CnxManager::start(config.build().unwrap()).unwrap();
+            // As the memory of the child is: a copy of the parent's.
+            FORKED.set(Some(u32::MAX));
+            assert_eq!(manager.to_send(Sid(2), "x"), Err(SendError::Halted));
+            assert_eq!(manager.to_send(Sid(2), "x"), Err(SendError::Halted));
+            assert_eq!(manager.connect_one(Sid(2)), Err(SendError::Halted));
+            assert!(manager.is_halted() && !manager.has_died());
+            assert_eq!(manager.recv(), Err(RecvError::Halted));
+            let timeout = Duration::MAX;
+            let told = manager.events().recv_timeout(timeout);
+            assert_eq!(told, Err(RecvError::Halted));
+            assert_eq!(manager.wait_for_room(Sid(2), timeout), Ok(true));
+            manager.halt();
+            FORKED.set(None);
+            // Here there is a thread to be joined, after all.
+            manager.handle.request_halt();
+        }
     }
 }

@@ -3,8 +3,10 @@
 //! Nothing here waits for the network.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     net::SocketAddr,
+    process,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -130,9 +132,34 @@ struct Guests {
     received: Incoming,
 }
 
+thread_local! {
+    /// True exactly when this thread has turned a loop.
+    static TURNS_A_LOOP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The process that this thread is in.
+#[cfg(not(test))]
+pub(crate) fn current_process() -> u32 {
+    process::id()
+}
+
+/// The same, or what a test says, which cannot fork.
+#[cfg(test)]
+pub(crate) fn current_process() -> u32 {
+    FORKED.get().unwrap_or_else(process::id)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// As if this thread were in another process.
+    pub(crate) static FORKED: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) own: Sid,
+    /// The process of the loop.
+    process: u32,
     /// Sorted by sid; never changes, so that finding a member takes no lock.
     members: Vec<Arc<Peer>>,
     /// The sids of these: a search touches them alone.
@@ -163,6 +190,7 @@ impl Shared {
     ) -> Self {
         Self {
             own,
+            process: current_process(),
             sids: members.iter().map(|peer| peer.sid).collect(),
             members,
             guests: RwLock::default(),
@@ -259,7 +287,7 @@ impl Shared {
         match self.member(sid) {
             Some(peer) if !is_long(frame) && peer.outbox.is_queue() => {
                 let (_, put, ask) = peer.outbox.put_all(&[frame]);
-                self.see_to(peer, ask);
+                self.see_to(peer, ask)?;
                 self.receipt(peer, put)
             }
             _ => self.to_send(sid, Bytes::copy_from_slice(frame)),
@@ -323,9 +351,26 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether the loop's threads are in this process. A process that was made by `fork(2)` without `execve(2)` has a copy of
+    /// this memory and shares the sockets, but has no loop.
+    pub(crate) fn is_here(&self) -> bool {
+        current_process() == self.process
+    }
+
+    /// Refuses a frame that a forked process would write to a socket that it shares. A system call, and so not asked on a
+    /// thread that turns a loop, where answers are in a hurry; nor for a queue, whose loop is asked to write.
+    #[inline]
+    fn refuse_elsewhere(&self, peer: &Peer) -> Result<(), SendError> {
+        if peer.outbox.is_queue() || TURNS_A_LOOP.get() || self.is_here() {
+            return Ok(());
+        }
+        Err(SendError::Halted)
+    }
+
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<Sent, SendError> {
+        self.refuse_elsewhere(peer)?;
         let (put, ask) = peer.outbox.put(frame);
-        self.see_to(peer, ask);
+        self.see_to(peer, ask)?;
         self.receipt(peer, put)
     }
 
@@ -347,20 +392,21 @@ impl Shared {
                 self.put(peer, Bytes::copy_from_slice(frame)).map(|_| 1)
             }
             frames => {
+                self.refuse_elsewhere(peer)?;
                 // A long one behind short ones is not copied under the lock either.
                 let short = frames.iter().take_while(|frame| !is_long(frame)).count();
                 let (taken, put, ask) = peer.outbox.put_all(&frames[..short]);
-                self.see_to(peer, ask);
+                self.see_to(peer, ask)?;
                 self.receipt(peer, put).map(|_| taken)
             }
         }
     }
 
-    /// Asks the loop for what an outbox has left for it.
+    /// Asks the loop for what an outbox has left for it. [`SendError::Halted`] in a forked process.
     #[inline]
-    pub(crate) fn see_to(&self, peer: &Arc<Peer>, ask: Ask) {
+    pub(crate) fn see_to(&self, peer: &Arc<Peer>, ask: Ask) -> Result<(), SendError> {
         match ask {
-            Ask::Nothing => {}
+            Ask::Nothing => Ok(()),
             Ask::Link => self.ask(peer, asked::LINK),
             Ask::Resume => self.ask(peer, asked::RESUME),
             Ask::Broken => self.ask(peer, asked::BROKEN),
@@ -394,15 +440,24 @@ impl Shared {
     }
 
     /// Leaves a note for the loop about this peer. At most one note a peer waits.
-    pub(crate) fn ask(&self, peer: &Arc<Peer>, what: u8) {
+    pub(crate) fn ask(&self, peer: &Arc<Peer>, what: u8) -> Result<(), SendError> {
+        if !TURNS_A_LOOP.get() && !self.is_here() {
+            // Nobody is there to do it, and the bell is the parent's.
+            self.end(Life::Halted);
+            return Err(SendError::Halted);
+        }
         // AcqRel: whoever finds the bits empty leaves the note; the loop takes the bits after the note.
         if peer.asked.fetch_or(what, Ordering::AcqRel) == 0 {
             self.notes.leave(Arc::clone(peer));
         }
         self.bell.ring();
+        Ok(())
     }
 
     pub(crate) fn order(&self, flag: &AtomicBool) {
+        if !self.is_here() {
+            return self.end(Life::Halted);
+        }
         flag.store(true, Ordering::Release);
         self.bell.ring();
     }
@@ -416,7 +471,18 @@ impl Shared {
     }
 
     pub(crate) fn life(&self) -> Life {
-        lock(&self.state).life
+        let life = lock(&self.state).life;
+        if life == Life::Running && !self.is_here() {
+            self.end(Life::Halted);
+            return Life::Halted;
+        }
+        life
+    }
+
+    /// This thread turns the loop from now on.
+    pub(crate) fn turns_here(&self) {
+        TURNS_A_LOOP.set(true);
+        self.set_loop_thread(thread::current().id());
     }
 
     pub(crate) fn set_loop_thread(&self, thread: ThreadId) {
@@ -454,6 +520,9 @@ impl Shared {
     }
 
     pub(crate) fn wait_for_end(&self) {
+        if self.life() != Life::Running {
+            return;
+        }
         let mut state = lock(&self.state);
         while state.life == Life::Running {
             state = self

@@ -371,7 +371,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.ready.clear();
         let turner = thread::current().id();
         if self.turner.replace(turner) != Some(turner) {
-            self.handle.shared().set_loop_thread(turner);
+            self.handle.shared().turns_here();
         }
         let due = self.timeout();
         let mut timeout = match (timeout, due) {

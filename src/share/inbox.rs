@@ -132,6 +132,15 @@ pub(crate) enum Wait {
 }
 
 impl Wait {
+    /// Until when to wait, if at all: `Some(None)` is for ever.
+    pub(crate) fn deadline(self) -> Option<Option<Instant>> {
+        match self {
+            Self::No => None,
+            Self::Until(at) => Some(Some(at)),
+            Self::Forever => Some(None),
+        }
+    }
+
     /// A time that no clock reaches is for ever.
     pub(crate) fn at_most(timeout: Duration) -> Self {
         Instant::now()

@@ -253,7 +253,12 @@ mod loom_tests {
 
     #[test]
     fn loom_room_made_by_the_end_of_a_link_is_told() {
-        assert_told(|| Outbox::queue(20), Outbox::detach);
+        assert_told(
+            || Outbox::queue(20),
+            |outbox| {
+                outbox.detach();
+            },
+        );
     }
 
     #[test]

@@ -170,7 +170,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn see_to(&mut self, peer: &Arc<Peer>, ask: Ask, now: Instant) {
         match ask {
             Ask::Nothing => {}
-            Ask::Resume => self.handle.shared().ask(peer, asked::RESUME),
+            Ask::Resume => {
+                // Refused only where there is no loop.
+                let _ = self.handle.shared().ask(peer, asked::RESUME);
+            }
             Ask::Link => self.roster.want(peer.id, now, &mut self.todo),
             Ask::Broken => self.give_up(peer, now),
         }
