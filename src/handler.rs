@@ -140,7 +140,7 @@ pub enum Event {
         written: u64,
     },
     /// Received messages were dropped since the application takes them more slowly than they come and the inbox is full.
-    /// Reported at once and then once a second, with the numbers since the last report. Never with [`Full::PushBack`](crate::Full::PushBack).
+    /// Reported at once and then once a second, with the numbers since the last report. Never with [`InboxFull::PushBack`](crate::InboxFull::PushBack).
     Dropped {
         /// How many messages.
         messages: u64,

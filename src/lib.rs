@@ -13,7 +13,7 @@
 //!        |              |                                             |
 //!        |              +-- written at once if the socket takes it    |
 //!        |                                                            v
-//!        +-- own sid --> inbox: 100, oldest goes <------------- frames, handler
+//!        +-- own sid --> inbox, bounded  <--------------------- frames, handler
 //!                           |                                         |
 //!   recv() <----------------+        roster: who is linked, dialed, left alone until when
 //! ```
@@ -53,7 +53,10 @@
 //!    at least once; duplicates of it are normal; an older frame never arrives after a newer one from
 //!    the same sender.
 //! 4. Frames for the own sid go straight to the inbox.
-//! 5. Received messages wait in one inbox of 100; when it is full the oldest goes, and is counted.
+//! 5. Received messages wait in one bounded inbox. When it is full, the peer that has most messages in it
+//!    loses its oldest one, which is counted and reported ([`Event::Dropped`]): nobody loses a message by
+//!    what another peer sends. With [`Outbox::Queue`] nothing is dropped: such a peer is not read until
+//!    there is room, so that TCP slows it ([`InboxFull`]).
 //! 6. Frames of length below 1 or above 524 288 bytes end the link. Nothing that arrives from the
 //!    network ends the loop, a listening socket or the process.
 //! 7. Every accepted frame is accounted for: `accepted = written + superseded + discarded + waiting`
@@ -66,13 +69,33 @@
 //! - No queue, unless [`Outbox::Queue`] is asked for: of the frames for a slow or absent peer, only the newest arrives.
 //!   With a queue, frames leave in order and once; it replaces promises 2 and 3.
 //! - No acknowledgement: [`Sent::Written`] means that the kernel has the frame, not that the peer has.
-//! - No order between peers, and none between a frame and an [`Event`] on another thread.
+//! - No order between peers, and none between a frame and an [`Event`] on another thread. The number of the link
+//!   ([`Message::link`], [`Event::Up`], [`Event::Down`]) says which messages came before and after a reconnect.
 //! - No secrecy and no authentication: a sid is believed when it is configured. A stranger cannot cut
 //!   or take over a live link of a member ([`Replace::Proven`]), but who reaches the port can take the
-//!   place of a member that is away, or come as an observer (up to
-//!   [`observers_max`](ConfigBuilder::observers_max), which may be 0). SASL and TLS of ZooKeeper are not
-//!   spoken.
+//!   place of a member that is away. SASL and TLS of ZooKeeper are not spoken; a `zoo.cfg` that asks for
+//!   them is refused.
+//! - No replay of a queue: frames that the kernel had taken when a link ended may be lost. [`Event::Down`] says how many
+//!   they are at most; a protocol that may lose none acknowledges what it has read, and sends the rest again.
 //! - Clocks are monotonic ones; nothing depends on the time of day.
+//!
+//! # Observers
+//!
+//! Observers without an id of their own (ZOOKEEPER-599) are refused unless
+//! [`observers_max`](ConfigBuilder::observers_max) allows some; a `zoo.cfg` allows 64. Whoever reaches the port can come as
+//! one. It can hold one of those places for as long as it likes, send frames of any content, which are received with a
+//! negative [`Sid`], and receive what the application sends to that sid. It cannot take the place of a member, make this
+//! server dial, keep a member's messages or events out of their share of the inbox and of the events, or end the loop.
+//! All observers and admitted servers have one share together.
+//!
+//! # Processes
+//!
+//! The descriptors are closed by `execve(2)`, so that a program that is started inherits none of them. A process that is
+//! made by `fork(2)` without it has copies of the handles, and shares the sockets, but has no loop. There a handle refuses with
+//! [`SendError::Halted`], receiving ends with [`RecvError::Halted`], and [`halt`](CnxManager::halt) and dropping return at
+//! once; the parent's links go on. (A queue may still take frames in the moment in which its loop was just asked to write. On
+//! a thread that itself turns an [`EventLoop`] sending is not checked, since that would cost each frame a system call: the
+//! child of such a thread must not use its handles.)
 //!
 //! # Words
 //!
@@ -93,7 +116,7 @@
 //! | frame | length (4), payload (length) |
 //!
 //! All integers are signed and big-endian. Nobody answers an initial message; frames may follow it
-//! directly.
+//! directly. A larger server may name any host: only hosts that can be dialed are used, and shown.
 //!
 //! # Limits
 //!
@@ -105,8 +128,11 @@
 //! - [`Outbox::Latest`]: one slot. The frame is written on the thread that sends it, as soon as it is sent: for votes,
 //!   heartbeats, state of which only the newest counts.
 //! - [`Outbox::Queue`]: a stream. Frames are put together where they are sent, and hundreds are written with one system call:
-//!   by whoever sends the last of 128 KiB, or by the loop, which is asked to write what waits. A sender that is too fast is told ([`SendError::Full`]). [`to_send_all`](Handle::to_send_all) puts many at
-//!   once, and [`recv_all`](CnxManager::recv_all) takes all that have come.
+//!   by whoever sends the last of 128 KiB, or by the loop, which is asked to write what waits. A sender that is too fast is told
+//!   ([`SendError::Full`]), and a receiver that is too slow slows its senders. [`to_send_all`](Handle::to_send_all) puts many at
+//!   once, and [`recv_all`](CnxManager::recv_all) takes all that have come. After a link that the peer ended at once
+//!   ([`Reason::ClosedAtOnce`]), the next one is on probation: nothing of the queue is written to it before it has brought a
+//!   byte or lasted for a second. [`discard`](Handle::discard) drops what waits for a peer that was away for too long.
 //!
 //! In both, [`wait_for_room`](Handle::wait_for_room) lets a sender that must not lose a frame wait.
 //!

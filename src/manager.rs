@@ -65,7 +65,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// A [`SendError`] if the frame was not taken.
+    /// A [`SendError`] if the frame was not taken. A frame for the own sid is refused with [`SendError::Full`] if the inbox is
+    /// full and drops nothing ([`InboxFull::PushBack`]).
     pub fn to_send(&self, sid: Sid, frame: impl Into<Bytes>) -> Result<Sent, SendError> {
         self.shared.to_send(sid, frame.into())
     }
@@ -93,8 +94,9 @@ impl Handle {
     }
 
     /// Waits until a frame for `sid` would replace none and be taken: until the slot is free, or at least half of the
-    /// [queue](crate::Outbox::Queue). Returns whether it is, or `false` when the time has passed. On the loop's own
-    /// thread, for which it would wait, it does not wait.
+    /// [queue](crate::Outbox::Queue). Returns whether it is, or `false` when the time has passed. For the own sid: until the
+    /// inbox takes a message and drops none. On the loop's own thread, for which it would wait, it does not wait; until an
+    /// [`EventLoop`] is turned by another thread, the one that has made it counts as that.
     ///
     /// # Errors
     ///

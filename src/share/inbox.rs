@@ -557,7 +557,7 @@ impl<P: Parcel> State<P> {
     /// Whether this owner has less than is left free.
     fn has_room(&self, owner: P::Owner, room: Room) -> bool {
         let found = self.find(owner).ok().and_then(|at| self.owners.get(at));
-        let usage = found.map_or(Usage::default(), |(_, usage)| *usage);
+        let usage = found.map(|(_, usage)| *usage).unwrap_or_default();
         let free = (room.items as u64).saturating_sub(self.counts.waiting);
         usage.items < free && usage.held < room.bytes.saturating_sub(self.held)
     }

@@ -221,7 +221,7 @@ impl Run {
         frame(self.sent.get(&to).map_or(0, Vec::len) as u32, len)
     }
 
-    fn order(&mut self, what: u8) {
+    fn order(&self, what: u8) {
         let handle = self.event_loop.handle();
         if what & 0x80 != 0 {
             return self.call(what & 0x7f);
