@@ -212,20 +212,33 @@ fn the_creating_thread_waits_for_no_room_before_the_first_turn() {
     assert_eq!(handle.wait_for_room(Sid(PEER), Duration::MAX), Ok(false));
 }
 
+const FRAME: usize = 4 << 10;
+
+/// Frames of so many payload bytes in all.
+fn frames(bytes: usize) -> Vec<u8> {
+    frame(vec![1; FRAME]).repeat(bytes / FRAME)
+}
+
+impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
+    /// A stream of the peer, during which the kernel makes the receive buffer large. Returns how many bytes have come.
+    fn stream(&mut self, peer: &Puppet) -> usize {
+        const BYTES: usize = 32 << 20;
+        let mut streaming = Puppet(peer.0.try_clone().unwrap());
+        let stream = frames(BYTES);
+        let streaming = thread::spawn(move || streaming.write(&stream));
+        self.until("the stream has come", |_, seen| seen.bytes == BYTES);
+        streaming.join().unwrap();
+        BYTES
+    }
+}
+
 #[test]
 fn what_was_received_is_read_after_a_failed_write() {
-    const FRAME: usize = 4 << 10;
     // More than four turns read.
     const REST: usize = 1 << 20;
     let mut turned = Turned::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
     let mut peer = turned.link();
-    let frames = |bytes: usize| frame(vec![1; FRAME]).repeat(bytes / FRAME);
-    // The kernel makes the receive buffer large enough while a stream flows.
-    let mut streaming = Puppet(peer.0.try_clone().unwrap());
-    let stream = frames(32 * REST);
-    let streaming = thread::spawn(move || streaming.write(&stream));
-    turned.until("the stream has come", |_, seen| seen.bytes == 32 * REST);
-    streaming.join().unwrap();
+    let before = turned.stream(&peer);
     // From here on nothing is read. Closing waits until all of it has arrived.
     peer.write(&frames(REST));
     SockRef::from(&peer.0).set_linger(Some(LONG)).unwrap();
@@ -233,8 +246,27 @@ fn what_was_received_is_read_after_a_failed_write() {
     let handle = turned.handle();
     wait_for_the_end(&handle, Sid(PEER));
     turned.until("the link has ended", |_, seen| !seen.ends.is_empty());
-    assert_eq!(turned.seen().bytes, 33 * REST);
+    assert_eq!(turned.seen().bytes, before + REST);
     assert!(handle.stats().balances());
+}
+
+#[test]
+fn what_was_received_is_read_before_a_link_is_replaced() {
+    // More than one turn reads, and less than two.
+    const REST: usize = 384 << 10;
+    let mut turned = Turned::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
+    let mut older = turned.link();
+    let before = turned.stream(&older);
+    let mut newer = Puppet::dial(HOME, &turned.address);
+    turned.until("it is accepted", |handle, _| handle.stats().accepted == 2);
+    // Both are there when the loop turns again.
+    older.write(&frames(REST));
+    newer.write(&[bare(PEER), frame("newer")].concat());
+    turned.until("the newer one is heard", |_, seen| {
+        seen.bytes % FRAME == "newer".len()
+    });
+    assert_eq!(turned.seen().ends, [Reason::Replaced]);
+    assert_eq!(turned.seen().bytes, before + REST + "newer".len());
 }
 
 #[test]

@@ -67,7 +67,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.look_up(questions);
             }
             Action::Up { peer, link } => self.raise(peer, link, now),
-            Action::Close { link, reason } => self.end(link, reason, now),
+            Action::Close { link, reason } => {
+                if reason == Reason::Replaced {
+                    // What the kernel has received of it is older than what the new one brings, and so comes before that. Up to a
+                    // turn's share: more than that waits only if the handler was slow.
+                    let _ = self.pump(link);
+                }
+                self.end(link, reason, now);
+            }
         }
     }
 
