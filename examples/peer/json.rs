@@ -40,6 +40,7 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::Down { sid, reason } => json!({
             "event": "down", "sid": sid.0, "reason": reason.name(), "message": reason.to_string(),
         }),
+        Event::Flapping { sid } => json!({ "event": "flapping", "sid": sid.0 }),
         Event::DialFailed { sid, addr, reason } => json!({
             "event": "dial-failed", "sid": sid.0, "addr": addr.map(|addr| addr.to_string()),
             "reason": reason.name(), "message": reason.to_string(),

@@ -30,7 +30,7 @@ use crate::{
     handler::{Event, Handler},
     limits::{CHALLENGE_MARGIN, EVENTS_PER_TURN, HOT_READS, HOT_TURNS_MAX, SLOW_TURN, STAGE_BYTES},
     manager::Handle,
-    proto::{Action, Address, LinkKey, PeerId, Roster, Rules},
+    proto::{Action, Address, Brought, LinkKey, PeerId, Roster, Rules},
     share::{Doorbell, Inbox},
     shared::{Life, Peer, Shared},
 };
@@ -496,7 +496,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         self.wishes = wishes;
-        self.roster.tick(now, &mut self.todo);
+        let (links, routes) = (&mut self.links, &self.routes);
+        let brought = |id, link| match routes.is_asking(id) {
+            true => Brought::Unclear,
+            false => links.brought(link),
+        };
+        self.roster.tick(now, brought, &mut self.todo);
         // Carrying out may add to the list: a dial can fail at once.
         let mut next = 0;
         while let Some(action) = self.todo.get(next).cloned() {

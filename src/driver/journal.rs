@@ -44,8 +44,8 @@ impl Journal {
     pub(super) fn write(&mut self, event: &Event, now: Instant) {
         let (level, about) = match event {
             Event::Listening { .. } | Event::Halted => (log::Level::Info, None),
-            // Once for each listening socket: an operator must not miss it.
-            Event::ListenerLost { .. } => (log::Level::Warn, None),
+            // Once for each listening socket, or a minute and a peer: an operator must not miss it.
+            Event::ListenerLost { .. } | Event::Flapping { .. } => (log::Level::Warn, None),
             Event::Up { sid, .. } | Event::Down { sid, .. } => {
                 (log::Level::Info, Some(About::Peer(*sid)))
             }
@@ -124,6 +124,10 @@ impl std::fmt::Display for Line<'_> {
                 addr,
             } => write!(f, "peer {sid}: up, accepted from {addr}"),
             Event::Down { sid, reason } => write!(f, "peer {sid}: down, {reason}"),
+            Event::Flapping { sid } => write!(
+                f,
+                "peer {sid}: its links replace each other again and again: two servers may have this id"
+            ),
             Event::DialFailed {
                 sid,
                 addr: Some(addr),
@@ -233,6 +237,10 @@ mod tests {
             ),
             (Event::Down { sid, reason }, "peer 2: down, "),
             (
+                Event::Flapping { sid },
+                "peer 2: its links replace each other again and again: ",
+            ),
+            (
                 Event::DialFailed {
                     sid,
                     addr: Some(addr),
@@ -287,9 +295,9 @@ mod tests {
 
         // Of many alike, how many there were is said once it is quieter.
         for _ in 0..30 {
-            journal.write(&events[9].0, start);
+            journal.write(&events[10].0, start);
         }
-        journal.write(&events[9].0, start + LOG_WINDOW);
+        journal.write(&events[10].0, start + LOG_WINDOW);
         let lines = LINES.take();
         let (_, last) = lines.last().unwrap();
         assert_eq!(lines.len(), 9, "two were written before");

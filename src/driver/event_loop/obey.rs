@@ -65,6 +65,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             Action::Up { peer, link } => self.raise(peer, link, now),
             Action::Close { link, reason } => self.end(link, reason, now),
+            Action::Warn { peer } => {
+                if let Some(sid) = self.peer(peer).map(|peer| peer.sid) {
+                    self.tell(Event::Flapping { sid }, now);
+                }
+            }
         }
     }
 
