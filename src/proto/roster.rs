@@ -412,7 +412,7 @@ impl Roster {
             todo.push(Action::Inquire { peer: id });
         }
         if sid < self.rules.own {
-            self.on_knock(id, claim, now, todo);
+            self.on_knock(id, claim, trusted, now, todo);
             return Verdict::Knock;
         }
         let stands =
@@ -628,11 +628,14 @@ impl Roster {
     }
 
     /// A smaller peer says that it has no link to this server.
-    fn on_knock(&mut self, id: PeerId, claim: &Claim<'_>, now: Instant, todo: &mut Vec<Action>) {
-        let Claim {
-            source, brought, ..
-        } = *claim;
-        let trusted = source.at_home || self.rules.newest;
+    fn on_knock(
+        &mut self,
+        id: PeerId,
+        claim: &Claim<'_>,
+        trusted: bool,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -641,7 +644,7 @@ impl Roster {
         let stands = peer.link.as_ref().is_some_and(|link| !is_young(link.since));
         // Who goes on knocking when it has been dialed for that was a stranger.
         let open = !stands && peer.link.as_ref().is_none_or(|link| !link.renews);
-        peer.origin.on_knock(source, open);
+        peer.origin.on_knock(claim.source, open);
         if peer.origin == Origin::Home {
             peer.doubt = None;
         }
@@ -654,8 +657,8 @@ impl Roster {
                 // A stranger can say so too.
                 if peer.origin != Origin::Home {
                     match &mut peer.doubt {
-                        Some(doubt) => doubt.on_knock(now, brought),
-                        None => peer.doubt = Some(Doubt::new(now, brought)),
+                        Some(doubt) => doubt.on_knock(now, claim.brought),
+                        None => peer.doubt = Some(Doubt::new(now, claim.brought)),
                     }
                 }
                 return self.settle(id);

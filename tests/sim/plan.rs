@@ -57,6 +57,8 @@ pub struct HostPlan {
     pub ips: Vec<IpAddr>,
     /// Where its connections come from.
     pub source: IpAddr,
+    /// A proxy stands between it and all others: it acknowledges and keeps connections when this machine has lost its power.
+    pub proxied: bool,
     /// It is configured by name.
     pub name: Option<String>,
     /// Its first address leads nowhere.
@@ -123,6 +125,14 @@ impl Plan {
         plan.asks = *chance.pick(&[0, 0, 20, 300]);
         // What the kernel had taken when a link ended is lost, and the next frame is needed to see that all is well.
         plan.talks_on |= plan.queue;
+        if chance.percent(25) {
+            for (host, n) in plan.hosts.iter_mut().zip(1..) {
+                host.proxied = chance.percent(60);
+                if host.proxied {
+                    host.source = IpAddr::from([10, 2, 0, n]);
+                }
+            }
+        }
         plan
     }
 
@@ -182,6 +192,7 @@ fn hosts(chance: &mut Chance, size: usize) -> Vec<HostPlan> {
                 sid: Sid(sids[index]),
                 ips,
                 source,
+                proxied: false,
                 name: by_name.then(|| format!("host-{n}.sim")),
                 first_is_black: two && chance.percent(50),
             }

@@ -8,7 +8,7 @@
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::MutexGuard, time::Duration};
 
-use quorum_cnx::{EventLoop, Handle};
+use quorum_cnx::{EventLoop, Handle, limits::KNOCK_CROSSING};
 
 use crate::{
     chance::Chance,
@@ -92,6 +92,7 @@ impl World {
                 .push(Account::new(host.sid, homes, ips.clone()));
             let node = kernel.add_node(format!("host{}", host.sid), ips);
             kernel.nodes[node].source = host.source;
+            kernel.nodes[node].proxied = host.proxied;
             if let Some(name) = &host.name {
                 kernel.names.insert(name.clone(), host.ips[0]);
             }
@@ -181,8 +182,10 @@ impl World {
             kernel.at(start, Due::Recover(host));
             kernel.at(talk, Due::App(host));
         }
+        // In a calm world no stranger is there when a link comes up: who knocks then may be the peer.
+        let first = storm + KNOCK_CROSSING * u32::from(self.plan.calm);
         for index in 0..self.strangers.len() {
-            let when = storm + self.chance.millis(0, 2000);
+            let when = first + self.chance.millis(0, 2000);
             self.kernel().at(when, Due::Stranger(index));
         }
         let mut kernel = self.machines.lock();
