@@ -293,9 +293,21 @@ impl World {
     /// The process of a host starts, with empty hands.
     pub fn start(&mut self, host: usize) {
         self.books.borrow_mut().start(host);
+        let proxied = self.plan.hosts[host].proxied;
         {
             let mut kernel = self.machines.lock();
             let node = &mut kernel.nodes[host];
+            if proxied {
+                // Its proxy comes from another address each time.
+                let IpAddr::V4(v4) = node.source else {
+                    unreachable!("the plan knows IPv4 only")
+                };
+                let [a, b, n, last] = v4.octets();
+                node.source = IpAddr::from([a, b, n.wrapping_add(1), last]);
+                node.ips.push(node.source);
+                let machine = &mut self.books.borrow_mut().hosts[host].machine;
+                machine.push(node.source);
+            }
             (node.on, node.running, node.dead_after) = (true, true, Some(self.plan.dead_after));
             kernel.note(host, || "starts".into());
         }
