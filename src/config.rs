@@ -33,13 +33,28 @@ pub enum Dial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Replace {
-    /// From one of the peer's own addresses it replaces the link at once; from anywhere else it waits, unread, and
-    /// takes over only when the older link is found dead. A stranger cannot cut a live link. A peer that comes back with
-    /// another address behind its name is recognized: whoever claims to be it has the name looked up anew, once a second at
-    /// most.
+    /// A connection from one of the peer's own addresses replaces the link at once. Trust goes by the IP address alone: any
+    /// process on a machine of the peer, or behind its NAT or proxy, can replace its link. A peer that comes back with another
+    /// address behind its name is recognized: whoever claims to be it has the name looked up anew, once a second at most.
+    ///
+    /// A connection from another address waits, unread, and takes over when the older link ends. So nobody at another address
+    /// can cut a link that came from one of the peer's own.
+    ///
+    /// A link that itself came from another address has no such right, since the peer may be behind a TCP proxy (a sidecar,
+    /// HAProxy, `docker-proxy`, `ssh -L`), which goes on acknowledging for a machine that is dead. A connection from the same
+    /// address replaces it at once, one from a third address as soon as the link has brought no byte for
+    /// [`SILENT_AFTER`](crate::limits::SILENT_AFTER).
+    ///
+    /// The same holds for a peer with a smaller sid, which cannot connect and *knocks* instead. A knock from one of its own
+    /// addresses has the peer dialed beside its link, less and less often while somebody goes on knocking
+    /// ([`RENEWAL_PAUSE_MAX`](crate::limits::RENEWAL_PAUSE_MAX)). Knocks from another address do so when the link has brought no
+    /// byte for `SILENT_AFTER`, if the knocks that led to the link had come from another address too; never, if a knock has
+    /// come from one of the peer's own addresses; and after [`UNHEARD_SILENT_AFTER`](crate::limits::UNHEARD_SILENT_AFTER), if
+    /// this server has not heard a knock of that peer yet. It is always the configured address that is dialed.
     #[default]
     Proven,
-    /// It replaces the link at once wherever it comes from, as ZooKeeper does.
+    /// It replaces the link at once wherever it comes from, as ZooKeeper does: whoever reaches the port can take the link of
+    /// any member.
     Newest,
 }
 

@@ -148,6 +148,13 @@ pub enum Event {
         /// [`Sid::OBSERVER`] stands for all who are not configured.
         senders: Vec<(Sid, u64)>,
     },
+    /// The links of a peer replace each other again and again, [`FLAP_COUNT`](crate::limits::FLAP_COUNT) times within
+    /// [`FLAP_WINDOW`](crate::limits::FLAP_WINDOW): two servers may have this id, or something knocks in its name. Told once in
+    /// [`FLAP_PAUSE`](crate::limits::FLAP_PAUSE).
+    Flapping {
+        /// Whose.
+        sid: Sid,
+    },
     /// All addresses of a peer were tried and none could be reached. The next attempt follows after the backoff.
     DialFailed {
         /// Which one.

@@ -71,8 +71,11 @@
 //! - No acknowledgement: [`Sent::Written`] means that the kernel has the frame, not that the peer has.
 //! - No order between peers, and none between a frame and an [`Event`] on another thread. The number of the link
 //!   ([`Message::link`], [`Event::Up`], [`Event::Down`]) says which messages came before and after a reconnect.
-//! - No secrecy and no authentication: a sid is believed when it is configured. A stranger cannot cut
-//!   or take over a live link of a member ([`Replace::Proven`]), but who reaches the port can take the
+//! - No secrecy and no authentication: a sid is believed when it is configured. By default
+//!   ([`Replace::Proven`]) nobody at another address can cut or take over a live link of a member that is
+//!   known at its own addresses, but any process on the member's machine or behind its NAT can. Where a
+//!   TCP proxy or a NAT stands between, members come from its address, and a link is safe only while it
+//!   brings a byte each second: who reaches the proxy can cut it. Who reaches the port can also take the
 //!   place of a member that is away. SASL and TLS of ZooKeeper are not spoken; a `zoo.cfg` that asks for
 //!   them is refused.
 //! - No replay of a queue: frames that the kernel had taken when a link ended may be lost. [`Event::Down`] says how many

@@ -208,6 +208,35 @@ pub const UNSENT_LIMIT: u32 = 16 << 10;
 /// A link this young answers no knock: the knock merely crossed it on the way.
 pub const KNOCK_CROSSING: Duration = Duration::from_secs(1);
 
+/// Two claims to be a peer come from elsewhere than its own addresses, and its link came from there as well, or its knocks
+/// did: the link must bring a byte within this time, or the peer is believed to be back. A proxy acknowledges what a dead
+/// machine does not.
+pub const SILENT_AFTER: Duration = Duration::from_secs(1);
+
+/// The same for a peer with a smaller sid that has not knocked since this server started, so that it is not known where its
+/// connections come from: long enough for a link that is used to bring something.
+pub const UNHEARD_SILENT_AFTER: Duration = Duration::from_secs(10);
+
+/// When a link is looked at again, if names were being looked up that may say who the claimant is.
+pub const SILENCE_RECHECK: Duration = Duration::from_millis(100);
+
+/// Knocks that are farther apart than this do not confirm each other.
+pub const KNOCKS_APART_MAX: Duration = Duration::from_secs(10);
+
+/// A knock at a link has its peer dialed beside it, [`KNOCK_CROSSING`] after the time before at first, and twice as much later
+/// each time: up to this long. Anybody on a machine of the peer can knock all the time. When nobody has knocked for so long,
+/// it begins anew.
+pub const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Links of one peer that replace each other within [`FLAP_WINDOW`] and are told by [`Event::Flapping`].
+pub const FLAP_COUNT: usize = 4;
+
+/// See [`FLAP_COUNT`].
+pub const FLAP_WINDOW: Duration = Duration::from_secs(10);
+
+/// How often that is told of one peer at most.
+pub const FLAP_PAUSE: Duration = Duration::from_secs(60);
+
 /// How much longer than `peer_dead_after` a challenger waits for the older link to die.
 pub const CHALLENGE_MARGIN: Duration = Duration::from_secs(1);
 
@@ -249,6 +278,10 @@ const _: () = assert!(
 const _: () = assert!(
     RESENT_AFTER.as_millis() * 2 < PEER_DEAD_AFTER_MIN.as_millis(),
     "most of the time a peer has to answer"
+);
+const _: () = assert!(
+    UNHEARD_SILENT_AFTER.as_millis() <= KNOCKS_APART_MAX.as_millis(),
+    "two knocks are enough"
 );
 const _: () = assert!(
     BACKOFF_MIN.as_millis() <= BACKOFF_MAX.as_millis(),

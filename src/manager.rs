@@ -554,9 +554,10 @@ impl Post {
     /// In whose share an event is. What unknown peers bring about cannot push out what is about members.
     fn owner_of(&self, event: &Event) -> Owner {
         match event {
-            Event::Up { sid, .. } | Event::Down { sid, .. } | Event::DialFailed { sid, .. } => {
-                self.owner(*sid)
-            }
+            Event::Up { sid, .. }
+            | Event::Down { sid, .. }
+            | Event::Flapping { sid }
+            | Event::DialFailed { sid, .. } => self.owner(*sid),
             // The sid is the word of whoever is rejected.
             Event::Rejected { .. } | Event::AcceptFailed { .. } => Owner::Others,
             Event::Listening { .. }

@@ -1001,3 +1001,22 @@ fn received_in(stats: &Stats, sid: i64) -> u64 {
         .find(of_sid)
         .map_or(0, |peer| peer.received.frames)
 }
+
+#[test]
+fn two_servers_with_one_id_are_told_of() {
+    let vacant = Vacant::new();
+    let (manager, address) = alone(5, &[(9, &vacant.address)], |builder| builder);
+    let twins: Vec<Puppet> = (1..=5)
+        .map(|ups| {
+            let twin = Puppet::say(HOME, &address, &bare(9));
+            eventually("the twin is linked", || manager.stats().ups == ups);
+            twin
+        })
+        .collect();
+    let sid = wait_for(&manager, |event| match event {
+        Event::Flapping { sid } => Some(*sid),
+        _ => None,
+    });
+    assert_eq!(sid, Sid(9));
+    drop(twins);
+}

@@ -1,5 +1,5 @@
-//! Where peers are dialed while their names are looked up, and peers that come back with another address behind their name, on
-//! a network in memory: each connection, each lookup and the time are the test's own.
+//! Where peers are dialed while their names are looked up, peers that come back with another address behind their name, and
+//! who else comes in their name, on a network in memory: each connection, each lookup and the time are the test's own.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,10 @@ use std::{
 
 use quorum_cnx::{
     Config, Event, EventLoop, Found, Frame, Handle, Handler, Net, Ready, Sid, Stream, Waker, Wire,
-    limits::{BACKOFF_MAX, CONNECT_TIMEOUT, INQUIRY_PAUSE, LOOKUP_GRACE, LOOKUP_TIMEOUT},
+    limits::{
+        BACKOFF_MAX, CONNECT_TIMEOUT, INQUIRY_PAUSE, KNOCK_CROSSING, LOOKUP_GRACE, LOOKUP_TIMEOUT,
+        RENEWAL_PAUSE_MAX, SILENT_AFTER, UNHEARD_SILENT_AFTER,
+    },
 };
 
 const OWN: i64 = 5;
@@ -21,6 +24,10 @@ const LARGER: i64 = 9;
 
 const OLD: &str = "10.0.0.1:4000";
 const NEW: &str = "10.0.0.2:4000";
+const THIRD: &str = "10.0.0.3:4000";
+
+/// Time between two knocks.
+const KNOCK: Duration = Duration::from_millis(250);
 
 /// One end of a connection: what the far end said, and what became of it.
 #[derive(Debug, Default)]
@@ -314,6 +321,49 @@ impl World {
         self.go_on();
     }
 
+    /// The peer with the smaller sid was there, and is linked.
+    fn linked_by_a_dial() -> Self {
+        let mut world = Self::with(SMALLER);
+        world.connect();
+        world
+    }
+
+    /// Whatever is being dialed is reached.
+    fn connect(&mut self) {
+        let net = self.event_loop.net();
+        let (_, end) = net.dialed.pop().unwrap();
+        end.0.lock().unwrap().is_connecting = false;
+        for token in 0..16 {
+            net.ready.push(Ready::Link {
+                token,
+                readable: false,
+                writable: true,
+                ended: false,
+            });
+        }
+        self.go_on();
+        assert!(self.event_loop.handle().connected_to_peer(Sid(SMALLER)));
+    }
+
+    /// So many knocks in the name of the smaller peer, one each `KNOCK`. Returns how often it was dialed for that, and is linked
+    /// each time.
+    fn knock(&mut self, from: &str, knocks: u32) -> usize {
+        let mut dials = 0;
+        for _ in 0..knocks {
+            self.arrive(&End::saying(SMALLER, b""), from);
+            self.event_loop.net().now += KNOCK;
+            self.go_on();
+            if !self.event_loop.net().asked.is_empty() {
+                self.answer(OLD);
+            }
+            if !self.event_loop.net().dialed.is_empty() {
+                dials += 1;
+                self.connect();
+            }
+        }
+        dials
+    }
+
     fn received(&self) -> Vec<Vec<u8>> {
         self.received.lock().unwrap().clone()
     }
@@ -503,4 +553,82 @@ fn a_connect_that_does_not_end_is_followed_by_what_an_answer_brought() {
     assert_eq!(world.dialed().0, [OLD]);
     world.pass(CONNECT_TIMEOUT);
     assert_eq!(world.dialed().0, [NEW]);
+}
+
+#[test]
+fn a_link_that_has_come_from_home_is_kept_however_silent() {
+    let mut world = World::with(LARGER);
+    let link = End::saying(LARGER, b"first");
+    world.arrive(&link, NEW);
+    // It is known only now that the peer is there.
+    world.answer(NEW);
+    for _ in 0..3 {
+        world.event_loop.net().now += Duration::from_secs(3600);
+        world.arrive(&End::saying(LARGER, b"false"), THIRD);
+        world.answer(NEW);
+        world.event_loop.net().now += SILENT_AFTER;
+        world.go_on();
+    }
+    assert_eq!(world.received(), [b"first"]);
+    assert!(!link.was_reset());
+}
+
+#[test]
+fn a_silent_link_from_elsewhere_gives_way_once_names_are_known() {
+    let mut world = World::with(LARGER);
+    let link = End::saying(LARGER, b"first");
+    world.arrive(&link, NEW);
+    world.answer(OLD);
+    world.event_loop.net().now += INQUIRY_PAUSE;
+    world.arrive(&End::saying(LARGER, b"again"), THIRD);
+    world.event_loop.net().now += SILENT_AFTER;
+    world.go_on();
+    assert_eq!(world.received(), [b"first"], "it may be at home there");
+    world.answer(OLD);
+    world.event_loop.net().now += SILENT_AFTER;
+    world.go_on();
+    assert_eq!(world.received(), [&b"first"[..], b"again"]);
+    assert!(link.was_reset());
+}
+
+#[test]
+fn knocks_from_home_renew_a_healthy_link_seldom() {
+    let mut world = World::linked_by_a_dial();
+    world.event_loop.net().now += KNOCK_CROSSING;
+    // Ten minutes.
+    let renewed = world.knock(OLD, 2400);
+    let most = 10 * 60 / RENEWAL_PAUSE_MAX.as_secs() as usize + 6;
+    assert!((6..=most).contains(&renewed), "{renewed} times");
+    // When nobody has knocked for a while, whoever knocks is believed at once, as at first.
+    world.event_loop.net().now += RENEWAL_PAUSE_MAX;
+    assert_eq!(world.knock(OLD, 2), 1);
+}
+
+#[test]
+fn knocks_from_elsewhere_leave_a_member_alone_that_knocks_from_home() {
+    let mut world = World::with(SMALLER);
+    world.arrive(&End::saying(SMALLER, b""), OLD);
+    world.connect();
+    world.event_loop.net().now += Duration::from_secs(3600);
+    assert_eq!(world.knock(NEW, 2400), 0);
+}
+
+#[test]
+fn knocks_from_elsewhere_renew_the_silent_link_of_who_knocked_from_there() {
+    let mut world = World::with(SMALLER);
+    world.arrive(&End::saying(SMALLER, b""), NEW);
+    world.answer(OLD);
+    world.connect();
+    world.event_loop.net().now += Duration::from_secs(3600);
+    let few = 2 * SILENT_AFTER.as_millis() / KNOCK.as_millis();
+    assert_eq!(world.knock(THIRD, few as u32), 1);
+}
+
+#[test]
+fn a_silent_link_of_who_never_knocked_is_renewed_late() {
+    let mut world = World::linked_by_a_dial();
+    world.event_loop.net().now += Duration::from_secs(3600);
+    let few = UNHEARD_SILENT_AFTER.as_millis() / KNOCK.as_millis();
+    assert_eq!(world.knock(NEW, few as u32 - 1), 0);
+    assert_eq!(world.knock(NEW, 2), 1);
 }

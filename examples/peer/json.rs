@@ -59,6 +59,7 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "dropped", "messages": messages,
             "senders": senders.iter().map(|(sid, count)| json!([sid.0, count])).collect::<Vec<_>>(),
         }),
+        Event::Flapping { sid } => json!({ "event": "flapping", "sid": sid.0 }),
         Event::DialFailed { sid, addr, reason } => json!({
             "event": "dial-failed", "sid": sid.0, "addr": addr.map(|addr| addr.to_string()),
             "reason": reason.name(), "message": reason.to_string(),

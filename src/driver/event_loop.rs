@@ -33,7 +33,7 @@ use crate::{
         HOT_TURNS_MAX, SLOW_TURN, STAGE_BYTES,
     },
     manager::Handle,
-    proto::{Action, Address, LinkKey, PeerId, Roster, Rules},
+    proto::{Action, Address, Brought, LinkKey, PeerId, Roster, Rules},
     share::{Doorbell, Inbox},
     shared::{Life, Peer, Shared},
 };
@@ -500,7 +500,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         self.wishes = wishes;
         self.tell_drops(now);
-        self.roster.tick(now, &mut self.todo);
+        let (links, routes, paused) = (&mut self.links, &self.routes, &self.paused);
+        let brought = |id, link| match (routes.is_asking(id), paused.contains(&link)) {
+            (true, _) => Brought::Unclear,
+            // It is the application that does not read what it brings.
+            (_, true) => Brought::More,
+            (false, false) => links.brought(link),
+        };
+        self.roster.tick(now, brought, &mut self.todo);
         // Carrying out may add to the list: a dial can fail at once.
         let mut next = 0;
         while let Some(action) = self.todo.get(next).cloned() {

@@ -46,6 +46,8 @@ impl Journal {
             Event::Listening { .. } | Event::Halted => (log::Level::Info, None),
             // Once for each configured address: an operator must not miss it.
             Event::ListenerLost { .. } => (log::Level::Error, None),
+            // Once a minute and a peer.
+            Event::Flapping { .. } => (log::Level::Warn, None),
             Event::Up { sid, .. } | Event::Down { sid, .. } => {
                 (log::Level::Info, Some(About::Peer(*sid)))
             }
@@ -151,6 +153,10 @@ impl std::fmt::Display for Line<'_> {
                 }
                 Ok(())
             }
+            Event::Flapping { sid } => write!(
+                f,
+                "peer {sid}: its links replace each other again and again: two servers may have this id"
+            ),
             Event::DialFailed {
                 sid,
                 addr: Some(addr),
@@ -271,6 +277,10 @@ mod tests {
                 "peer 2: down, ",
             ),
             (
+                Event::Flapping { sid },
+                "peer 2: its links replace each other again and again: ",
+            ),
+            (
                 Event::DialFailed {
                     sid,
                     addr: Some(addr),
@@ -334,9 +344,9 @@ mod tests {
 
         // Of many alike, how many there were is said once it is quieter.
         for _ in 0..30 {
-            journal.write(&events[9].0, start);
+            journal.write(&events[10].0, start);
         }
-        journal.write(&events[9].0, start + LOG_WINDOW);
+        journal.write(&events[10].0, start + LOG_WINDOW);
         let lines = LINES.take();
         let (_, last) = lines.last().unwrap();
         assert_eq!(lines.len(), 9, "two were written before");

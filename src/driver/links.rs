@@ -8,7 +8,7 @@ use slab::Slab;
 
 use super::doors::Arrival;
 use crate::{
-    proto::{Assembler, LinkKey, PeerId},
+    proto::{Assembler, Brought, LinkKey, PeerId},
     shared::Peer,
 };
 
@@ -199,6 +199,18 @@ impl<S> Links<S> {
             tenant: link.tenant,
         };
         (!matches!(link.phase, Phase::Buried)).then_some((key, link))
+    }
+
+    /// What this link has brought, in the time of its peer.
+    pub(super) fn brought(&mut self, key: LinkKey) -> Brought {
+        match self.get_mut(key) {
+            Some(link) if link.busy => Brought::More,
+            Some(Link {
+                phase: Phase::Open { peer, frames, .. },
+                ..
+            }) => Brought::Bytes(peer.counters.bytes.read() + frames.underway() as u64),
+            _ => Brought::More,
+        }
     }
 
     pub(super) fn set_due(&mut self, key: LinkKey, due: Option<Instant>) {

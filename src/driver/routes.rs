@@ -158,6 +158,11 @@ impl Routes {
             .is_some_and(|route| route.is_home(ip))
     }
 
+    /// Whether it is being found out where this peer is.
+    pub(super) fn is_asking(&self, peer: PeerId) -> bool {
+        self.routes.get(&peer).is_some_and(Route::is_asking)
+    }
+
     /// A number for a question, to be recognized by in the answer.
     pub(super) fn ticket(&mut self, asker: Asker) -> u64 {
         self.tickets += 1;

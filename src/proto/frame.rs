@@ -164,6 +164,14 @@ impl Assembler {
         matches!(self.partial, Partial::Nothing)
     }
 
+    /// Bytes of the payload that is underway.
+    pub(crate) fn underway(&self) -> usize {
+        match &self.partial {
+            Partial::Nothing | Partial::Prefix { .. } => 0,
+            Partial::Body { have, .. } => *have,
+        }
+    }
+
     fn whole(&mut self) -> Option<Bytes> {
         match &mut self.partial {
             Partial::Body { buf, have, len } if have == len => {

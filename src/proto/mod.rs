@@ -8,6 +8,7 @@ mod backoff;
 mod challenge;
 mod frame;
 mod roster;
+mod standing;
 
 use std::fmt;
 
@@ -20,6 +21,7 @@ pub(crate) use address::parse_list;
 pub(crate) use challenge::{Hello, decode, encode};
 pub(crate) use frame::{Assembler, BadLength, Payload};
 pub(crate) use roster::{Action, Claim, LinkKey, PeerId, Roster, Rules, Verdict};
+pub(crate) use standing::{Brought, Source};
 
 /// The id of a server: the signed 64-bit number that ZooKeeper keeps in its `myid` file.
 ///

@@ -9,19 +9,33 @@
 //! |---|---|---|---|
 //! | dialer, its initial message written | a knock: hang up, be dialed back | keep, replacing an older link | not dialed |
 //! | acceptor, initial message read | keep, replacing an older link | a knock: hang up, dial back; an older link ends when the new one stands | refuse |
+//!
+//! What is accepted from one of the peer's own addresses is believed. What comes from elsewhere may be a stranger's, or the
+//! peer's by way of a proxy, which acknowledges for a machine that is dead:
+//!
+//! | a claim from elsewhere, and the older link | of a larger peer | a knock of a smaller peer |
+//! |---|---|---|
+//! | came from the peer's own address; knocks did | the claim waits for the link to end | nothing |
+//! | came from elsewhere: the same address | the claim replaces it | |
+//! | came from elsewhere; knocks did | the claim waits until it ends or is silent for [`SILENT_AFTER`] | dialed anew when it is silent for that long |
+//! | no knock has come yet | | dialed anew when it is silent for [`UNHEARD_SILENT_AFTER`] |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use super::{
     Address, Sid,
     backoff::{Backoff, Chance},
+    standing::{Brought, Doubt, Flaps, Origin, Renewals, Silence, Sound, Source},
 };
+#[cfg(doc)]
+use crate::limits::UNHEARD_SILENT_AFTER;
 use crate::{
     error::Reason,
-    limits::{KNOCK_CROSSING, PROVEN_AFTER},
+    limits::{KNOCK_CROSSING, PROVEN_AFTER, SILENT_AFTER},
 };
 
 /// Names a connection: its place in the driver's slab, and which of the place's tenants it is.
@@ -70,13 +84,15 @@ pub(crate) enum Action {
     Hurry { peer: PeerId },
     /// Give the attempt up; none of them follows. `late`: what it has said must not arrive any more.
     Cancel { peer: PeerId, late: bool },
-    /// Somebody who may be this peer is where it is not known to be: find out whether it is there now. `on_recognized` follows
-    /// if a challenger is.
+    /// Somebody who may be this peer is where it is not known to be: find out whether it is there now. `on_home` follows
+    /// if it is.
     Inquire { peer: PeerId },
     /// This connection is the peer's link from now on.
     Up { peer: PeerId, link: LinkKey },
     /// End this connection; the roster has forgotten it.
     Close { link: LinkKey, reason: Reason },
+    /// Tell that the links of this peer replace each other again and again.
+    Warn { peer: PeerId },
 }
 
 /// What becomes of an accepted connection that has named itself.
@@ -97,8 +113,9 @@ pub(crate) enum Verdict {
 pub(crate) struct Claim<'a> {
     pub(crate) sid: Sid,
     pub(crate) link: LinkKey,
-    /// It comes from one of that peer's own addresses.
-    pub(crate) at_home: bool,
+    pub(crate) source: Source,
+    /// What the link of that peer has brought, if it has one.
+    pub(crate) brought: Brought,
     /// Where it says that it can be dialed.
     pub(crate) addresses: &'a [Address],
 }
@@ -124,6 +141,12 @@ struct Peer {
     alone_until: Option<Instant>,
     /// No knock is answered before.
     deaf_until: Option<Instant>,
+    origin: Origin,
+    doubt: Option<Doubt>,
+    renewals: Renewals,
+    flaps: Flaps,
+    /// True exactly when the application has asked for a new link, which may replace one.
+    asked: bool,
     /// Under which time it stands in the agenda.
     due: Option<Instant>,
 }
@@ -132,12 +155,26 @@ struct Peer {
 struct Link {
     key: LinkKey,
     since: Instant,
+    /// `None`: it was dialed, at one of the peer's addresses.
+    source: Option<Source>,
+    /// True exactly when it has replaced an older one.
+    renews: bool,
+}
+
+impl Link {
+    /// It leads to one of the peer's own addresses, and not to a proxy that may be anybody's.
+    fn is_home(&self) -> bool {
+        self.source.is_none_or(|source| source.at_home)
+    }
 }
 
 #[derive(Debug)]
 struct Challenger {
     key: LinkKey,
+    source: Source,
     until: Instant,
+    /// The link is not better than this one: it takes over as soon as the link is silent.
+    silence: Option<Silence>,
 }
 
 /// What is being done to get a link.
@@ -207,9 +244,18 @@ impl Roster {
         Some(self.peers.get(&peer)?.link.as_ref()?.key)
     }
 
-    /// The connection that waits for the link of this peer to end.
-    pub(crate) fn challenger(&self, peer: PeerId) -> Option<LinkKey> {
-        Some(self.peers.get(&peer)?.challenger.as_ref()?.key)
+    /// Where this peer's connections came from, as far as these addresses are not known to be its own.
+    pub(crate) fn abroad(&self, peer: PeerId) -> impl Iterator<Item = IpAddr> + use<> {
+        let peer = self.peers.get(&peer);
+        let link = peer.and_then(|peer| peer.link.as_ref()?.source);
+        let challenger = peer.and_then(|peer| Some(peer.challenger.as_ref()?.source));
+        let sources = [link, challenger].into_iter().flatten();
+        let knocks = peer.and_then(|peer| match peer.origin {
+            Origin::Abroad(ip) => Some(ip),
+            Origin::Unknown | Origin::Home => None,
+        });
+        let unknown = sources.filter(|source| !source.at_home);
+        unknown.map(|source| source.ip).chain(knocks)
     }
 
     /// Whether a dial of this peer is a knock.
@@ -257,8 +303,15 @@ impl Roster {
         self.settle(id);
     }
 
-    /// This peer is to be dialed now, linked or not.
+    /// This peer is to be dialed now, linked or not, because the application says so.
     pub(crate) fn initiate(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.asked = true;
+        }
+        self.dial(id, now, todo);
+    }
+
+    fn dial(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -287,7 +340,7 @@ impl Roster {
             });
             return;
         }
-        self.establish(id, link, now, todo);
+        self.establish(id, link, None, now, todo);
     }
 
     /// A knock was delivered: the peer should dial back before the next one.
@@ -324,14 +377,15 @@ impl Roster {
         let Claim {
             sid,
             link,
-            at_home,
+            source,
+            brought,
             addresses,
         } = *claim;
         if sid == self.rules.own {
             return Verdict::Reject(Reason::OwnSid);
         }
         if sid == Sid::OBSERVER {
-            return self.on_observer(link, now, todo);
+            return self.on_observer(link, source, now, todo);
         }
         let id = match self.by_sid.get(&sid) {
             // The ids of observers are ours to give.
@@ -352,18 +406,19 @@ impl Roster {
                 addresses,
             });
         }
-        let trusted = at_home || self.rules.newest;
-        let is_in_doubt = peer.link.is_some() || peer.attempt.is_underway();
-        // A guest's names are his own word.
-        if is_in_doubt && !trusted && peer.kind == Kind::Member {
+        let trusted = source.at_home || self.rules.newest;
+        // A guest's names are his own word. Where a member is decides how well its link stands, when another claim comes.
+        if !trusted && peer.kind == Kind::Member {
             todo.push(Action::Inquire { peer: id });
         }
         if sid < self.rules.own {
-            self.on_knock(id, trusted, now, todo);
+            self.on_knock(id, claim, trusted, now, todo);
             return Verdict::Knock;
         }
-        if peer.link.is_none() || trusted {
-            self.establish(id, link, now, todo);
+        let stands =
+            |older: &Link| older.is_home() || older.source.is_none_or(|is| is.ip != source.ip);
+        if trusted || !peer.link.as_ref().is_some_and(stands) {
+            self.establish(id, link, Some(source), now, todo);
             return Verdict::Keep(id);
         }
         if peer.challenger.is_some() {
@@ -371,21 +426,38 @@ impl Roster {
         }
         let until = now + self.rules.patience;
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.challenger = Some(Challenger { key: link, until });
+            let is_equal = peer.link.as_ref().is_some_and(|link| !link.is_home());
+            peer.challenger = Some(Challenger {
+                key: link,
+                source,
+                until,
+                silence: is_equal.then(|| Silence::new(now, brought)),
+            });
         }
         self.settle(id);
         Verdict::Wait(id)
     }
 
-    /// The challenger comes from where the peer is, as is known by now.
-    pub(crate) fn on_recognized(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
-        let challenger = self
-            .peers
-            .get_mut(&id)
-            .and_then(|peer| peer.challenger.take());
-        if let Some(challenger) = challenger {
-            self.establish(id, challenger.key, now, todo);
+    /// This address is one of the peer's own, as is known by now.
+    pub(crate) fn on_home(&mut self, id: PeerId, ip: IpAddr, now: Instant, todo: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.origin == Origin::Abroad(ip) {
+            (peer.origin, peer.doubt) = (Origin::Home, None);
         }
+        let link = peer.link.as_mut().and_then(|link| link.source.as_mut());
+        if let Some(source) = link.filter(|source| source.ip == ip) {
+            source.at_home = true;
+            if let Some(challenger) = &mut peer.challenger {
+                challenger.silence = None;
+            }
+        }
+        if let Some(challenger) = peer.challenger.take_if(|is| is.source.ip == ip) {
+            let source = Source { ip, at_home: true };
+            return self.establish(id, challenger.key, Some(source), now, todo);
+        }
+        self.settle(id);
     }
 
     /// A connection that the roster knows as a link or as a challenger of the peer has ended.
@@ -419,8 +491,11 @@ impl Roster {
         if now.saturating_duration_since(link.since) >= PROVEN_AFTER.min(self.rules.backoff_max) {
             peer.backoff.reset();
         }
+        // What ended by itself was not what a knocker said about it.
+        peer.renewals = Renewals::new();
+        peer.doubt = None;
         if let Some(challenger) = peer.challenger.take() {
-            self.establish(id, challenger.key, now, todo);
+            self.establish(id, challenger.key, Some(challenger.source), now, todo);
             return;
         }
         if peer.kind == Kind::Observer {
@@ -435,8 +510,13 @@ impl Roster {
         }
     }
 
-    /// Does what has become due.
-    pub(crate) fn tick(&mut self, now: Instant, todo: &mut Vec<Action>) {
+    /// Does what has become due. `brought` says what a link of this peer has brought, and is asked when there is doubt.
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        mut brought: impl FnMut(PeerId, LinkKey) -> Brought,
+        todo: &mut Vec<Action>,
+    ) {
         while let Some(&(at, id)) = self.agenda.first() {
             if at > now {
                 break;
@@ -445,6 +525,15 @@ impl Roster {
                 self.agenda.remove(&(at, id));
                 continue;
             };
+            let looks = [peer.claim_due(), peer.doubt_due()];
+            if looks.into_iter().flatten().any(|at| at <= now) {
+                if let Some(link) = peer.link.as_ref().map(|link| link.key) {
+                    let brought = brought(id, link);
+                    self.examine(id, brought, now, todo);
+                }
+                // The rest is looked at when this is settled.
+                continue;
+            }
             if let Some(challenger) = peer
                 .challenger
                 .take_if(|challenger| challenger.until <= now)
@@ -464,7 +553,43 @@ impl Roster {
         }
     }
 
-    fn on_observer(&mut self, link: LinkKey, now: Instant, todo: &mut Vec<Action>) -> Verdict {
+    /// Somebody contends with the link of this peer: if it has been silent, it is replaced, or dialed anew.
+    fn examine(&mut self, id: PeerId, brought: Brought, now: Instant, todo: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let is_due = |due: Option<Instant>| due.is_some_and(|at| at <= now);
+        let (claim, doubt) = (peer.claim_due(), peer.doubt_due());
+        if let Some(challenger) = peer.challenger.as_mut().filter(|_| is_due(claim)) {
+            let (key, source) = (challenger.key, challenger.source);
+            let silence = challenger.silence.as_mut();
+            if silence.is_some_and(|silence| silence.on_look(now, brought) == Sound::Silent) {
+                return self.establish(id, key, Some(source), now, todo);
+            }
+        }
+        if let Some(mut doubt) = peer.doubt.take_if(|_| is_due(doubt)) {
+            match doubt.on_look(now, brought) {
+                Sound::Unclear => peer.doubt = Some(doubt),
+                // If it is a proxy's after all, whoever has knocked knocks again.
+                Sound::Heard => {}
+                Sound::Silent => {
+                    let least = peer.origin.patience().unwrap_or(SILENT_AFTER);
+                    if peer.renewals.admit(now, least) {
+                        return self.dial(id, now, todo);
+                    }
+                }
+            }
+        }
+        self.settle(id);
+    }
+
+    fn on_observer(
+        &mut self,
+        link: LinkKey,
+        source: Source,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) -> Verdict {
         if self.observers >= self.rules.observers_max {
             return Verdict::Reject(Reason::ObserversFull);
         }
@@ -472,7 +597,7 @@ impl Roster {
         self.next_observer -= 1;
         let id = self.insert(sid, Kind::Observer);
         todo.push(Action::Meet { peer: id, sid });
-        self.establish(id, link, now, todo);
+        self.establish(id, link, Some(source), now, todo);
         Verdict::Keep(id)
     }
 
@@ -503,22 +628,53 @@ impl Roster {
     }
 
     /// A smaller peer says that it has no link to this server.
-    fn on_knock(&mut self, id: PeerId, trusted: bool, now: Instant, todo: &mut Vec<Action>) {
+    fn on_knock(
+        &mut self,
+        id: PeerId,
+        claim: &Claim<'_>,
+        trusted: bool,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let Some(link) = &peer.link {
-            // A stranger can say so too, and so can a knock that crossed the link on its way here.
-            if !trusted || now.saturating_duration_since(link.since) < KNOCK_CROSSING {
+        let is_young = |since| now.saturating_duration_since(since) < KNOCK_CROSSING;
+        // One that is as young as that was merely crossed by the knock on its way here.
+        let stands = peer.link.as_ref().is_some_and(|link| !is_young(link.since));
+        // Who goes on knocking when it has been dialed for that was a stranger.
+        let open = !stands && peer.link.as_ref().is_none_or(|link| !link.renews);
+        peer.origin.on_knock(claim.source, open);
+        if peer.origin == Origin::Home {
+            peer.doubt = None;
+        }
+        if peer.link.is_some() {
+            if !stands {
                 return;
+            }
+            peer.renewals.on_knock(now);
+            if !trusted {
+                // A stranger can say so too.
+                if peer.origin != Origin::Home {
+                    match &mut peer.doubt {
+                        Some(doubt) => doubt.on_knock(now, claim.brought),
+                        None => peer.doubt = Some(Doubt::new(now, claim.brought)),
+                    }
+                }
+                return self.settle(id);
             }
         }
         if let Attempt::Underway { since } = peer.attempt {
             // It merely crossed the knock, if it is young. An older one began when the way was not open, and its next packet
             // is as far away as the kernel likes.
-            if !trusted || now.saturating_duration_since(since) < KNOCK_CROSSING {
+            if !trusted || is_young(since) {
                 return;
             }
+        } else if stands {
+            if peer.renewals.admit(now, KNOCK_CROSSING) {
+                self.dial(id, now, todo);
+            }
+            return;
         }
         if let Some(until) = peer.deaf_until.filter(|until| *until > now) {
             if peer.link.is_none() {
@@ -541,12 +697,20 @@ impl Roster {
             peer.attempt = Attempt::Underway { since: now };
             todo.push(Action::Hurry { peer: id });
         } else {
-            self.initiate(id, now, todo);
+            self.dial(id, now, todo);
         }
     }
 
     /// Makes `link` the link of the peer, in place of an older one and of every attempt to get one.
-    fn establish(&mut self, id: PeerId, link: LinkKey, now: Instant, todo: &mut Vec<Action>) {
+    /// `source`: where it came from, if it was accepted.
+    fn establish(
+        &mut self,
+        id: PeerId,
+        link: LinkKey,
+        source: Option<Source>,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
         let knocks = self.knocks(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             let reason = Reason::Superfluous;
@@ -555,8 +719,13 @@ impl Roster {
         let older = peer.link.replace(Link {
             key: link,
             since: now,
+            source,
+            renews: peer.link.is_some(),
         });
         if let Some(older) = older.filter(|older| older.key != link) {
+            if !peer.asked && peer.flaps.on_replaced(now) {
+                todo.push(Action::Warn { peer: id });
+            }
             todo.push(Action::Close {
                 link: older.key,
                 reason: Reason::Replaced,
@@ -577,6 +746,8 @@ impl Roster {
         }
         peer.attempt = Attempt::Rest;
         peer.wanted = false;
+        peer.asked = false;
+        peer.doubt = None;
         todo.push(Action::Up { peer: id, link });
         self.settle(id);
     }
@@ -618,6 +789,11 @@ impl Roster {
             backoff: Backoff::new(self.rules.backoff_min, self.rules.backoff_max),
             alone_until: None,
             deaf_until: None,
+            origin: Origin::default(),
+            doubt: None,
+            renewals: Renewals::new(),
+            flaps: Flaps::default(),
+            asked: false,
             due: None,
         };
         let id = PeerId(self.next_id);
@@ -660,7 +836,12 @@ impl Roster {
             Attempt::Rest | Attempt::Underway { .. } => None,
         };
         let challenge = peer.challenger.as_ref().map(|challenger| challenger.until);
-        let due = attempt.into_iter().chain(challenge).min();
+        let looks = [peer.claim_due(), peer.doubt_due()];
+        let due = [attempt, challenge]
+            .into_iter()
+            .chain(looks)
+            .flatten()
+            .min();
         debug_assert!(peer.is_sound());
         if due != peer.due {
             if let Some(at) = peer.due {
@@ -676,6 +857,11 @@ impl Roster {
 
 #[cfg(test)]
 impl Roster {
+    /// The connection that waits for the link of this peer to end.
+    fn challenger(&self, peer: PeerId) -> Option<LinkKey> {
+        Some(self.peers.get(&peer)?.challenger.as_ref()?.key)
+    }
+
     /// The invariants of the whole.
     fn check(&self) {
         let of = |kind| self.peers.values().filter(|peer| peer.kind == kind).count();
@@ -697,6 +883,17 @@ impl Roster {
 }
 
 impl Peer {
+    /// When the link must have brought something, or the challenger takes over.
+    fn claim_due(&self) -> Option<Instant> {
+        let silence = self.challenger.as_ref()?.silence.as_ref()?;
+        Some(silence.due(SILENT_AFTER))
+    }
+
+    /// When the link must have brought something, or the peer is dialed beside it.
+    fn doubt_due(&self) -> Option<Instant> {
+        self.doubt.as_ref()?.due(self.origin.patience()?)
+    }
+
     fn is_sound(&self) -> bool {
         let challenges_something = self.challenger.is_none() || self.link.is_some();
         let waits_for_something =
@@ -705,13 +902,20 @@ impl Peer {
         // It can be dialed, or is linked.
         let comes_by_itself =
             self.kind != Kind::Observer || (self.attempt == Attempt::Rest && self.link.is_some());
-        challenges_something && waits_for_something && works_for_it && comes_by_itself
+        let is_doubtful =
+            self.doubt.is_none() || (self.link.is_some() && self.origin != Origin::Home);
+        is_doubtful
+            && challenges_something
+            && waits_for_something
+            && works_for_it
+            && comes_by_itself
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::limits::{RENEWAL_PAUSE_MAX, UNHEARD_SILENT_AFTER};
 
     const OWN: Sid = Sid(5);
     const SMALL: Sid = Sid(2);
@@ -736,7 +940,12 @@ mod tests {
         now: Instant,
         todo: Vec<Action>,
         keys: u32,
+        /// What every link has brought.
+        brought: u64,
     }
+
+    /// Somewhere else than home.
+    const ABROAD: u8 = 99;
 
     impl Bench {
         fn new(rules: Rules) -> Self {
@@ -746,6 +955,7 @@ mod tests {
                 now: Instant::now(),
                 todo: Vec::new(),
                 keys: 0,
+                brought: 0,
             }
         }
 
@@ -770,12 +980,22 @@ mod tests {
         }
 
         fn hello(&mut self, sid: Sid, at_home: bool) -> (LinkKey, Verdict) {
+            self.hello_from(sid, if at_home { 1 } else { ABROAD })
+        }
+
+        /// The peer's own address is 10.0.0.1.
+        fn hello_from(&mut self, sid: Sid, last: u8) -> (LinkKey, Verdict) {
             let key = self.key();
+            let source = Source {
+                ip: IpAddr::from([10, 0, 0, last]),
+                at_home: last == 1,
+            };
             let addresses = &[Address::new("10.0.0.9", 3888)];
             let claim = Claim {
                 sid,
                 link: key,
-                at_home,
+                source,
+                brought: Brought::Bytes(self.brought),
                 addresses,
             };
             let verdict = self.roster.on_hello(&claim, self.now, &mut self.todo);
@@ -799,13 +1019,34 @@ mod tests {
             let at = self.roster.deadline().expect("something is due");
             let waited = at - self.now;
             self.now = at;
-            self.roster.tick(self.now, &mut self.todo);
+            self.tick();
             waited
         }
 
         fn pass(&mut self, time: Duration) {
             self.now += time;
-            self.roster.tick(self.now, &mut self.todo);
+            self.tick();
+        }
+
+        fn tick(&mut self) {
+            let brought = |_, _| Brought::Bytes(self.brought);
+            self.roster.tick(self.now, brought, &mut self.todo);
+        }
+
+        /// Knocks from there every 300 ms for so long. Returns when the peer was dialed, and links it each time.
+        fn knock(&mut self, last: u8, time: Duration) -> Vec<Duration> {
+            let (start, mut dials) = (self.now, Vec::new());
+            while self.now < start + time {
+                self.hello_from(SMALL, last);
+                self.pass(Duration::from_millis(300));
+                for action in self.todo() {
+                    if matches!(action, Action::Dial { .. }) {
+                        dials.push(self.now - start);
+                        self.linked(SMALL);
+                    }
+                }
+            }
+            dials
         }
 
         fn todo(&mut self) -> Vec<Action> {
@@ -888,7 +1129,10 @@ mod tests {
         let (_, verdict) = bench.hello(SMALL, false);
         assert_eq!(verdict, Verdict::Knock);
         let peer = bench.id(SMALL);
-        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+        assert_eq!(
+            bench.todo(),
+            [Action::Inquire { peer }, Action::Dial { peer }]
+        );
     }
 
     #[test]
@@ -986,9 +1230,12 @@ mod tests {
         bench.todo();
         let peer = bench.id(LARGE);
         assert_eq!(bench.roster.challenger(peer), Some(challenger));
+        let ip = IpAddr::from([10, 0, 0, ABROAD]);
+        assert_eq!(bench.roster.abroad(peer).collect::<Vec<_>>(), [ip]);
         for _ in 0..2 {
-            bench.roster.on_recognized(peer, bench.now, &mut bench.todo);
+            bench.roster.on_home(peer, ip, bench.now, &mut bench.todo);
         }
+        assert_eq!(bench.roster.abroad(peer).count(), 0);
         let (link, reason) = (older, Reason::Replaced);
         let close = Action::Close { link, reason };
         let link = challenger;
@@ -1012,6 +1259,197 @@ mod tests {
             }]
         );
         assert_eq!(bench.roster.deadline(), None);
+    }
+
+    #[test]
+    fn a_claim_from_where_the_link_came_from_replaces_it() {
+        let mut bench = Bench::started(rules());
+        let (older, _) = bench.hello_from(LARGE, ABROAD);
+        bench.todo();
+        // It may be the peer, behind a proxy that acknowledges for a machine that is gone.
+        let (link, verdict) = bench.hello_from(LARGE, ABROAD);
+        let peer = bench.id(LARGE);
+        assert_eq!(verdict, Verdict::Keep(peer));
+        let reason = Reason::Replaced;
+        let close = Action::Close {
+            link: older,
+            reason,
+        };
+        let up = Action::Up { peer, link };
+        assert_eq!(bench.todo(), [Action::Inquire { peer }, close, up]);
+    }
+
+    #[test]
+    fn a_silent_link_from_elsewhere_gives_way_to_a_claim_from_elsewhere() {
+        let mut bench = Bench::started(rules());
+        bench.hello_from(LARGE, ABROAD);
+        let peer = bench.id(LARGE);
+        let (claim, verdict) = bench.hello_from(LARGE, ABROAD + 1);
+        assert_eq!(verdict, Verdict::Wait(peer));
+        for _ in 0..3 {
+            bench.brought += 1;
+            assert_eq!(bench.next(), SILENT_AFTER);
+            assert_ne!(bench.roster.link(peer), Some(claim), "it lives");
+        }
+        assert_eq!(bench.next(), SILENT_AFTER);
+        assert_eq!(bench.roster.link(peer), Some(claim));
+    }
+
+    #[test]
+    fn a_link_from_elsewhere_that_brings_bytes_is_kept() {
+        let mut bench = Bench::started(rules());
+        let (older, _) = bench.hello_from(LARGE, ABROAD);
+        let peer = bench.id(LARGE);
+        let (link, _) = bench.hello_from(LARGE, ABROAD + 1);
+        bench.todo();
+        for _ in 0..6 {
+            bench.brought += 1;
+            bench.next();
+        }
+        let reason = Reason::OlderLives;
+        assert_eq!(bench.todo(), [Action::Close { link, reason }]);
+        assert_eq!(bench.roster.link(peer), Some(older));
+        assert_eq!(bench.roster.deadline(), None);
+    }
+
+    #[test]
+    fn a_link_from_what_proves_to_be_home_is_kept_however_silent() {
+        let mut bench = Bench::started(rules());
+        let (older, _) = bench.hello_from(LARGE, ABROAD);
+        let peer = bench.id(LARGE);
+        bench.hello_from(LARGE, ABROAD + 1);
+        let ip = IpAddr::from([10, 0, 0, ABROAD]);
+        bench.roster.on_home(peer, ip, bench.now, &mut bench.todo);
+        assert_eq!(bench.next(), bench.roster.rules.patience);
+        assert_eq!(bench.roster.link(peer), Some(older));
+    }
+
+    #[test]
+    fn while_names_are_looked_up_no_link_is_taken_for_silent() {
+        let mut bench = Bench::started(rules());
+        let (older, _) = bench.hello_from(LARGE, ABROAD);
+        let peer = bench.id(LARGE);
+        bench.hello_from(LARGE, ABROAD + 1);
+        let (roster, todo) = (&mut bench.roster, &mut bench.todo);
+        for _ in 0..100 {
+            let at = roster.deadline().unwrap_or(bench.now);
+            roster.tick(at, |_, _| Brought::Unclear, todo);
+        }
+        assert_eq!(
+            (roster.link(peer), roster.challenger(peer)),
+            (Some(older), None)
+        );
+    }
+
+    #[test]
+    fn a_peer_behind_a_proxy_is_dialed_anew_when_its_link_is_silent() {
+        let mut bench = Bench::started(rules());
+        // It has knocked from there before, and so it does when it is back, from wherever the proxy connects then.
+        bench.hello_from(SMALL, ABROAD);
+        bench.linked(SMALL);
+        bench.pass(Duration::from_secs(60));
+        let dials = bench.knock(ABROAD + 1, Duration::from_secs(2));
+        assert_eq!(dials.len(), 1);
+        assert!((SILENT_AFTER..SILENT_AFTER * 3 / 2).contains(&dials[0]));
+    }
+
+    #[test]
+    fn a_link_that_brings_bytes_is_not_dialed_anew_for_a_knock_from_elsewhere() {
+        let mut bench = Bench::started(rules());
+        bench.hello_from(SMALL, ABROAD);
+        bench.linked(SMALL);
+        bench.pass(Duration::from_secs(60));
+        bench.todo();
+        for _ in 0..200 {
+            bench.hello_from(SMALL, ABROAD);
+            bench.pass(SILENT_AFTER * 9 / 10);
+            bench.brought += 1;
+        }
+        assert!(
+            !bench
+                .todo()
+                .iter()
+                .any(|it| matches!(it, Action::Dial { .. }))
+        );
+    }
+
+    #[test]
+    fn one_knock_from_elsewhere_is_not_enough() {
+        let mut bench = Bench::started(rules());
+        bench.hello_from(SMALL, ABROAD);
+        bench.linked(SMALL);
+        for _ in 0..10 {
+            bench.pass(Duration::from_secs(60));
+            bench.todo();
+            bench.hello_from(SMALL, ABROAD);
+            assert_eq!(bench.roster.deadline(), None);
+        }
+    }
+
+    #[test]
+    fn a_peer_that_knocks_from_home_is_not_dialed_for_strangers() {
+        let mut bench = Bench::started(rules());
+        bench.hello_from(SMALL, 1);
+        // Strangers may have been there when it was not.
+        bench.hello_from(SMALL, ABROAD);
+        bench.linked(SMALL);
+        bench.pass(Duration::from_secs(60));
+        assert_eq!(bench.knock(ABROAD, Duration::from_secs(600)), []);
+    }
+
+    #[test]
+    fn a_peer_of_which_no_knock_is_known_is_dialed_anew_late_and_seldom() {
+        let mut bench = Bench::started(rules());
+        bench.linked(SMALL);
+        bench.pass(Duration::from_secs(60));
+        let dials = bench.knock(ABROAD, Duration::from_secs(300));
+        assert!((5..9).contains(&dials.len()), "{dials:?}");
+        assert!(dials[0] >= UNHEARD_SILENT_AFTER);
+    }
+
+    #[test]
+    fn who_knocks_at_a_healthy_link_has_it_renewed_seldom() {
+        let mut bench = Bench::started(rules());
+        bench.linked(SMALL);
+        bench.pass(KNOCK_CROSSING);
+        let dials = bench.knock(1, Duration::from_secs(300));
+        assert!(dials[0] < KNOCK_CROSSING / 2, "the peer may be back");
+        assert!((7..12).contains(&dials.len()), "{dials:?}");
+        let last = dials[dials.len() - 1] - dials[dials.len() - 2];
+        assert!(last >= RENEWAL_PAUSE_MAX);
+        // A link that ends by itself proves the knock right.
+        let peer = bench.id(SMALL);
+        let link = bench.roster.link(peer).unwrap();
+        bench.down(SMALL, link);
+        bench.linked(SMALL);
+        bench.pass(KNOCK_CROSSING);
+        assert_eq!(bench.knock(1, Duration::from_secs(1)).len(), 1);
+    }
+
+    #[test]
+    fn links_that_replace_each_other_again_and_again_are_told() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(LARGE);
+        let mut warned = 0;
+        for round in 0..100 {
+            bench.hello_from(LARGE, 1);
+            bench.pass(Duration::from_millis(200));
+            let warns = bench.todo().contains(&Action::Warn { peer });
+            assert_eq!(warns, round == 4, "round {round}");
+            warned += u32::from(warns);
+        }
+        assert_eq!(warned, 1);
+    }
+
+    #[test]
+    fn links_that_the_application_replaces_are_not_told() {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(SMALL);
+        for _ in 0..100 {
+            bench.roster.initiate(peer, bench.now, &mut bench.todo);
+            bench.linked(SMALL);
+        }
+        assert!(!bench.todo().contains(&Action::Warn { peer }));
     }
 
     #[test]
@@ -1318,6 +1756,10 @@ mod tests {
             flags: u8,
             millis: u16,
         }
+        let source = |flags: u8| Source {
+            ip: IpAddr::from([10, 0, 0, flags >> 3 & 3]),
+            at_home: flags & 1 != 0,
+        };
         let sid = prop_oneof![-3..12_i64, Just(i64::MAX), Just(i64::MIN)];
         let call = (0..12_u8, 0..16_u8, 0..24_u8, sid, any::<u8>(), 0..1500_u16).prop_map(
             |(what, whom, key, sid, flags, millis)| Call {
@@ -1343,6 +1785,7 @@ mod tests {
                 let id = ids[ids.len() - 1 - usize::from(whom) % ids.len()];
                 // Keys of connections, used again and again, for one peer or for several.
                 let link = LinkKey { index: u32::from(key), tenant: 1 };
+                bench.brought += u64::from(flags & 4);
                 let (now, todo) = (bench.now, &mut bench.todo);
                 match what {
                     0 => bench.roster.want(id, now, todo),
@@ -1351,13 +1794,17 @@ mod tests {
                     3 => bench.roster.on_knocked(id, now),
                     4 => bench.roster.on_dial_failed(id, now, todo),
                     5..=7 => {
-                        let at_home = flags & 1 != 0;
+                        let brought = match flags >> 6 {
+                            0 => Brought::More,
+                            n => Brought::Bytes(n.into()),
+                        };
                         let addresses = [Address::new("10.0.0.9", 3888)];
                         let addresses = &addresses[..usize::from(flags & 2 != 0)];
-                        let claim = Claim { sid: Sid(sid), link, at_home, addresses };
+                        let source = source(flags);
+                        let claim = Claim { sid: Sid(sid), link, source, brought, addresses };
                         bench.roster.on_hello(&claim, now, todo);
                     }
-                    8 => bench.roster.on_recognized(id, now, todo),
+                    8 => bench.roster.on_home(id, source(flags).ip, now, todo),
                     9 => {
                         let link = bench.roster.link(id).filter(|_| flags & 1 != 0).unwrap_or(link);
                         bench.roster.on_down(id, link, flags & 2 != 0, now, todo);

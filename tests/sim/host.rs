@@ -13,7 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use quorum_cnx::{
-    Event, Frame, Handle, Handler, Reason, SendError, Sent, Sid, limits::FRAME_BYTES_MAX,
+    Event, Frame, Handle, Handler, Reason, SendError, Sent, Sid,
+    limits::{FRAME_BYTES_MAX, SILENT_AFTER, UNHEARD_SILENT_AFTER},
 };
 
 use crate::{anything::call_anything, chance::Chance, kernel::Due, net::Machines};
@@ -42,6 +43,8 @@ pub struct Ledger {
     pub calm: bool,
     /// Applications ask for nothing any more.
     pub quiet: bool,
+    /// When a link was dialed anew in a calm world, by whom and to whom.
+    pub renewed: BTreeMap<(Sid, Sid), Duration>,
     pub now: Duration,
 }
 
@@ -71,6 +74,8 @@ pub struct Account {
     pub events: u64,
     /// Peers whose names were looked up and found.
     pub found: BTreeSet<Sid>,
+    /// The addresses that were found.
+    found_at: BTreeSet<IpAddr>,
     /// Dials of a peer that led to nothing, by the clock of the machine; see `properties`.
     pub fruitless: BTreeMap<Sid, Vec<Duration>>,
     /// The number of the newest frame, taken or not.
@@ -82,7 +87,10 @@ pub struct Account {
     pub dropped_at: Option<Duration>,
     pub dropped_in_turn: Option<Duration>,
     last_link: u64,
-    replaced: Option<Sid>,
+    /// The link that was just replaced, the peer whose it was, and for how long that was not heard.
+    replaced: Option<(Sid, Up, Duration)>,
+    /// Peers that were heard, and when last.
+    heard: BTreeMap<Sid, Duration>,
     /// Observers that were served when one was refused in this turn.
     pub refused: Option<usize>,
 }
@@ -107,6 +115,7 @@ impl Account {
             rejected: 0,
             events: 0,
             found: BTreeSet::new(),
+            found_at: BTreeSet::new(),
             fruitless: BTreeMap::new(),
             next: 0,
             asked_for_guests: 0,
@@ -114,6 +123,7 @@ impl Account {
             dropped_in_turn: None,
             last_link: 0,
             replaced: None,
+            heard: BTreeMap::new(),
             refused: None,
         }
     }
@@ -145,12 +155,47 @@ impl Ledger {
         let sid = found.map(|host| host.sid);
         if me < self.hosts.len() {
             self.hosts[me].found.extend(sid);
+            self.hosts[me].found_at.insert(ip);
         }
     }
 
     fn is_home(&self, sid: Sid, ip: IpAddr) -> bool {
         self.index_of(sid)
             .is_some_and(|host| self.hosts[host].homes.contains(&ip))
+    }
+
+    /// Whether this host knows that connections of that one come from there.
+    fn knows(&self, me: usize, sid: Sid, ip: IpAddr) -> bool {
+        let is_known = !self.by_name || self.hosts[me].found_at.contains(&ip);
+        is_known && self.is_home(sid, ip)
+    }
+
+    /// Whether this member's connections come from its own addresses. If not, a proxy or a translator stands between.
+    fn comes_from_home(&self, sid: Sid) -> bool {
+        let host = self.index_of(sid).map(|host| &self.hosts[host]);
+        host.is_some_and(|host| host.machine.iter().all(|ip| host.homes.contains(ip)))
+    }
+
+    /// P6, when only strangers are about and the link of a member goes down.
+    fn on_calm_down(&mut self, me: usize, sid: Sid, silent_for: Duration, reason: &Reason) {
+        let own = self.hosts[me].sid;
+        let direct = self.comes_from_home(sid) && self.comes_from_home(own);
+        let replaced = *reason == Reason::Replaced;
+        let excuse = if sid > own {
+            // Whoever replaces it is seen when the next link is up. Else it has been dialed anew, and the end came first.
+            let renewed = self.renewed.get(&(sid, own)).copied();
+            let is_new = |at| self.now - at < Duration::from_secs(1);
+            replaced || !direct || renewed.is_some_and(is_new)
+        } else {
+            self.renewed.insert((own, sid), self.now);
+            let patience = [SILENT_AFTER, UNHEARD_SILENT_AFTER][usize::from(direct)];
+            (replaced && silent_for >= patience) || (!direct && !replaced)
+        };
+        if !excuse {
+            let what =
+                format!("only strangers are about, and {sid} goes down at host {me}: {reason}");
+            self.fail("P6", what);
+        }
     }
 
     /// The process of a host starts: what it knew is gone.
@@ -189,7 +234,7 @@ impl Ledger {
                 };
                 let last = std::mem::replace(&mut account.last_link, *link);
                 let older = account.links.insert(*sid, up);
-                let replaced = account.replaced.take() == Some(*sid);
+                let replaced = account.replaced.take().filter(|(whose, ..)| whose == sid);
                 let member = self.index_of(*sid).is_some();
                 if *link <= last {
                     self.fail("P5", format!("link {link} comes after link {last}"));
@@ -203,8 +248,14 @@ impl Ledger {
                         format!("host {me} keeps a link that it dialed to the larger {sid}"),
                     );
                 }
-                // P6. An older link that had ended by itself has no claim any more.
-                if replaced && member && !self.newest && !self.is_home(*sid, addr.ip()) {
+                // P6. An older link that had ended by itself has no claim any more, nor has one that came from elsewhere.
+                let shields = |(_, older, silent_for): (Sid, Up, Duration)| {
+                    let is_known = older.dialed || self.knows(me, *sid, older.addr.ip());
+                    is_known || (self.calm && silent_for < SILENT_AFTER)
+                };
+                let at = self.index_of(*sid).map(|host| &self.hosts[host]);
+                let is_strange = at.is_some_and(|host| !host.machine.contains(&addr.ip()));
+                if replaced.is_some_and(shields) && member && !self.newest && is_strange {
                     self.fail(
                         "P6",
                         format!("a stranger at {addr} replaces the link of {sid} at host {me}"),
@@ -215,7 +266,6 @@ impl Ledger {
                 sid, reason, link, ..
             } => {
                 account.downs += 1;
-                account.replaced = (*reason == Reason::Replaced).then_some(*sid);
                 let Some(up) = account.links.remove(sid) else {
                     return self.fail("P5", format!("{sid} is down at host {me} and was not up"));
                 };
@@ -223,16 +273,14 @@ impl Ledger {
                     let what = format!("link {link} of {sid} goes down at host {me}, not {up:?}");
                     return self.fail("P5", what);
                 }
+                let heard = account.heard.get(sid).copied().unwrap_or_default();
+                let silent_for = now - heard.max(up.since);
+                account.replaced = (*reason == Reason::Replaced).then_some((*sid, up, silent_for));
                 if now - up.since >= Duration::from_secs(1) {
                     account.fruitless.remove(sid);
                 }
                 if self.calm && self.index_of(*sid).is_some() {
-                    self.fail(
-                        "P6",
-                        format!(
-                            "only strangers are about, and {sid} goes down at host {me}: {reason}"
-                        ),
-                    );
+                    self.on_calm_down(me, *sid, silent_for, reason);
                 }
             }
             Event::Rejected { addr, sid, reason } => {
@@ -274,6 +322,7 @@ impl Ledger {
             self.hosts[me].looped[1] += 1;
         } else {
             self.hosts[me].frames += 1;
+            self.hosts[me].heard.insert(from, self.now);
             self.hosts[me].fruitless.remove(&from);
         }
         let addr = self.hosts[me].links.get(&from).map(|up| up.addr.ip());

@@ -138,6 +138,7 @@ pub struct Node {
     pub ips: Vec<IpAddr>,
     /// Its packets leave with this address.
     pub source: IpAddr,
+    pub proxied: bool,
     pub on: bool,
     /// A process runs on it that waits for readiness.
     pub running: bool,
@@ -220,6 +221,7 @@ impl Kernel {
         self.nodes.push(Node {
             name,
             source: ips[0],
+            proxied: false,
             ips,
             on: true,
             running: false,
@@ -559,7 +561,9 @@ impl Kernel {
         (it.on, it.held) = (false, 0);
         it.listeners.clear();
         it.watched.clear();
+        let proxied = it.proxied;
         for sock in self.socks.iter_mut().filter(|sock| sock.node == node) {
+            self.conns[sock.conn].haunted |= proxied && sock.held && sock.standing && !sock.gone;
             (sock.gone, sock.held, sock.queued, sock.watched) = (true, false, false, None);
         }
     }

@@ -59,6 +59,8 @@ pub struct HostPlan {
     pub ips: Vec<IpAddr>,
     /// Where its connections come from.
     pub source: IpAddr,
+    /// A proxy stands between it and all others: it acknowledges and keeps connections when this machine has lost its power.
+    pub proxied: bool,
     /// It is configured by name.
     pub name: Option<String>,
     /// Its first address leads nowhere.
@@ -134,6 +136,14 @@ impl Plan {
                 host.ips.push(IpAddr::from([10, 4, 0, n]));
             }
         }
+        if chance.percent(25) {
+            for (host, n) in plan.hosts.iter_mut().zip(1..) {
+                host.proxied = chance.percent(60);
+                if host.proxied {
+                    host.source = IpAddr::from([10, 2, 0, n]);
+                }
+            }
+        }
         plan
     }
 
@@ -193,6 +203,7 @@ fn hosts(chance: &mut Chance, size: usize) -> Vec<HostPlan> {
                 sid: Sid(sids[index]),
                 ips,
                 source,
+                proxied: false,
                 name: by_name.then(|| format!("host-{n}.sim")),
                 first_is_black: two && chance.percent(50),
             }

@@ -27,6 +27,8 @@ pub struct Conn {
     pub nodes: [usize; 2],
     pub socks: [Option<usize>; 2],
     syns: u32,
+    /// One machine has lost its power, and a proxy goes on acknowledging in its name.
+    pub haunted: bool,
     /// Something of this direction is on its way.
     flying: [bool; 2],
     tries: [u32; 2],
@@ -180,6 +182,7 @@ impl Kernel {
             nodes: [node, far],
             socks: [None, None],
             syns: 0,
+            haunted: false,
             flying: [false; 2],
             tries: [0; 2],
         });
@@ -332,6 +335,14 @@ impl Kernel {
         if self.socks[sender].gone {
             return;
         }
+        if self.conns[conn].haunted {
+            let it = &mut self.socks[sender];
+            it.sent = it.tx.len();
+            it.fin_out |= it.shut;
+            let time = self.latency();
+            self.after(time, Due::Ack(conn, side));
+            return;
+        }
         if !self.way(from, to) {
             self.conns[conn].flying[side] = true;
             return self.again(conn, side, Due::Arrive(conn, side));
@@ -390,7 +401,8 @@ impl Kernel {
         if self.socks[sender].gone {
             return;
         }
-        if !self.way(to, from) || !self.way(from, to) {
+        let haunted = self.conns[conn].haunted;
+        if !haunted && (!self.way(to, from) || !self.way(from, to)) {
             return self.again(conn, side, Due::Ack(conn, side));
         }
         self.conns[conn].tries[side] = 0;
@@ -401,6 +413,9 @@ impl Kernel {
         it.sent = 0;
         it.fin_acked = it.fin_out;
         self.owe(sender);
+        if haunted {
+            self.fly(conn, side);
+        }
     }
 
     /// Pays the writable edge that is owed, if there is room by now.
@@ -487,7 +502,10 @@ impl Kernel {
         let far_node = self.conns[conn].nodes[1 - side];
         let idle = (dead_after * 2 / 5).max(PROBE);
         let mut next = it.heard + idle;
-        if it.has_work() {
+        if self.conns[conn].haunted {
+            self.socks[sock].heard = now;
+            next = now + idle;
+        } else if it.has_work() {
             next = it.progress + dead_after;
             // Also for a window that stays shut: RFC 5482, and tcp_probe_timer().
             if now - it.progress >= dead_after {

@@ -8,7 +8,7 @@
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::MutexGuard, time::Duration};
 
-use quorum_cnx::{EventLoop, Handle};
+use quorum_cnx::{EventLoop, Handle, limits::KNOCK_CROSSING};
 
 use crate::{
     chance::Chance,
@@ -92,6 +92,7 @@ impl World {
                 .push(Account::new(host.sid, homes, ips.clone()));
             let node = kernel.add_node(format!("host{}", host.sid), ips);
             kernel.nodes[node].source = host.source;
+            kernel.nodes[node].proxied = host.proxied;
             if let Some(name) = &host.name {
                 kernel.names.insert(name.clone(), host.ips.clone());
             }
@@ -181,8 +182,10 @@ impl World {
             kernel.at(start, Due::Recover(host));
             kernel.at(talk, Due::App(host));
         }
+        // In a calm world no stranger is there when a link comes up: who knocks then may be the peer.
+        let first = storm + KNOCK_CROSSING * u32::from(self.plan.calm);
         for index in 0..self.strangers.len() {
-            let when = storm + self.chance.millis(0, 2000);
+            let when = first + self.chance.millis(0, 2000);
             self.kernel().at(when, Due::Stranger(index));
         }
         let mut kernel = self.machines.lock();
@@ -296,9 +299,21 @@ impl World {
     /// The process of a host starts, with empty hands.
     pub fn start(&mut self, host: usize) {
         self.books.borrow_mut().start(host);
+        let proxied = self.plan.hosts[host].proxied;
         {
             let mut kernel = self.machines.lock();
             let node = &mut kernel.nodes[host];
+            if proxied {
+                // Its proxy comes from another address each time.
+                let IpAddr::V4(v4) = node.source else {
+                    unreachable!("the plan knows IPv4 only")
+                };
+                let [a, b, n, last] = v4.octets();
+                node.source = IpAddr::from([a, b, n.wrapping_add(1), last]);
+                node.ips.push(node.source);
+                let machine = &mut self.books.borrow_mut().hosts[host].machine;
+                machine.push(node.source);
+            }
             (node.on, node.running, node.dead_after) = (true, true, Some(self.plan.dead_after));
             kernel.note(host, || "starts".into());
         }

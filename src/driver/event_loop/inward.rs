@@ -16,7 +16,7 @@ use crate::{
     error::Reason,
     handler::{Event, Frame, Handler},
     limits::{ACCEPTS_PER_TURN, SLOW_TURN, TURN_BYTES},
-    proto::{Claim, Hello, LinkKey, Sid, Verdict},
+    proto::{Brought, Claim, Hello, LinkKey, Sid, Source, Verdict},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -274,10 +274,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         let at_home = known.is_some_and(|id| self.routes.is_home(id, addr.ip()));
+        let ip = addr.ip().to_canonical();
+        let older = known.and_then(|id| self.roster.link(id));
         let claim = Claim {
             sid: hello.sid,
             link: key,
-            at_home,
+            source: Source { ip, at_home },
+            brought: older.map_or(Brought::More, |older| self.links.brought(older)),
             addresses: &hello.addresses,
         };
         let verdict = self.roster.on_hello(&claim, now, &mut self.todo);

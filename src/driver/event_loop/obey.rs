@@ -75,6 +75,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 self.end(link, reason, now);
             }
+            Action::Warn { peer } => {
+                if let Some(sid) = self.peer(peer).map(|peer| peer.sid) {
+                    self.tell(Event::Flapping { sid }, now);
+                }
+            }
         }
     }
 

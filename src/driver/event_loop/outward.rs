@@ -136,16 +136,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.writable = round;
     }
 
-    /// More is known of where this peer is: perhaps its challenger comes from there, and it is being dialed where it was.
+    /// More is known of where this peer is: perhaps what came from elsewhere comes from there, and it is being dialed where it
+    /// was.
     fn recognize(&mut self, id: PeerId, now: Instant) {
+        for ip in self.roster.abroad(id) {
+            if self.routes.is_home(id, ip) {
+                self.roster.on_home(id, ip, now, &mut self.todo);
+            }
+        }
         let mut is_home = |key| {
             let addr = self.links.get_mut(key)?.addr;
             Some(self.routes.is_home(id, addr.ip()))
         };
-        let challenger = self.roster.challenger(id);
-        if challenger.and_then(&mut is_home) == Some(true) {
-            return self.roster.on_recognized(id, now, &mut self.todo);
-        }
         let dialed = self.routes.connecting(id);
         if let Some(key) = dialed.filter(|key| is_home(*key) == Some(false)) {
             self.links.abort(key);
