@@ -157,6 +157,43 @@
 //! [`recv_all`](CnxManager::recv_all). Frames of hundreds of KiB come through the inbox by half faster with an allocator that
 //! does not give large buffers back to the kernel at once.
 //!
+//! # Failure detection
+//!
+//! The kernel finds out that a peer is dead. The library sends no heartbeats: ZooKeeper's election protocol has none.
+//! [`peer_dead_after`](ConfigBuilder::peer_dead_after), here `T`, is the only setting. On Linux:
+//!
+//! | the link | what the kernel does | the link ends |
+//! |---|---|---|
+//! | is idle | sends keepalive probes: the first 0.4 `T` after the last sign of life, then one each second (more seldom if `T` is above 3 minutes) | `T` after the last sign of life |
+//! | has a frame on its way | sends the frame again and again; `TCP_USER_TIMEOUT` is `T` - [0.9 s](limits::RESENT_AFTER), and 0.9 s is left for the first retransmission, which starts it | `T` after the first frame that is not acknowledged |
+//!
+//! While a frame is on its way, Linux sends no keepalive probes, and the time for which probes were not answered does not count.
+//! If the first frame is sent at time `t` after the network was cut, the link ends at `t + T`, and `t` is less than `T`. So
+//! **the link ends within twice `T` after the cut**, except with `bbr` (see below). If you need a bound that counts from the cut,
+//! set half of it.
+//!
+//! Seconds from the cut to the end of the link, measured between network namespaces of one machine (Linux 6.18; both the end
+//! that dialed and the end that accepted; frames each 5 ms to 1 s):
+//!
+//! | | `T` = 2 s | `T` = 5 s |
+//! |---|---|---|
+//! | idle | 1.9 | 5.0 |
+//! | frames all the time, both ways, each 5 to 200 ms | 1.3 to 2.0 | 4.3 to 5.0 |
+//! | first frame at `t` = `T` / 2 | 2.3 to 2.8 | 6.8 to 7.4 |
+//! | first frame just before the probes would end the link | 3.3 to 3.7 | 9.2 to 9.7 |
+//! | the three rows above, with `bbr` | at most 5.7, 7.1, 8.0 | at most 10.0, 11.5, 13.9 |
+//!
+//! - With `bbr` the end can be later than twice `T`, if both ends have sent frames each 10 to 100 ms. Each new frame puts off the
+//!   first retransmission until the congestion window is full. `reno` and `cubic` reduce an unused window to ten packets,
+//!   `bbr` does not. Set [`congestion_control`](ConfigBuilder::congestion_control), or switch tail loss probes off
+//!   (`sysctl net.ipv4.tcp_early_retrans=0`), with which `bbr` was as fast as `reno`.
+//! - If round trips are long, or a packet of the TCP handshake was lost, the first retransmission comes later, and so does the
+//!   end.
+//! - A process that is stopped is not found dead while nothing waits for it, since its kernel answers the probes. When its
+//!   receive buffer is full it has `T` to read on (Linux 5.11 and later). If a peer may pause for longer than `T` while frames
+//!   wait for it, set a longer time.
+//! - Other systems have the keepalive probes only: see [Platforms](#platforms).
+//!
 //! # Platforms
 //!
 //! | target | what is checked |

@@ -1,5 +1,6 @@
 //! Where peers are dialed while their names are looked up, peers that come back with another address behind their name, and
-//! who else comes in their name, on a network in memory: each connection, each lookup and the time are the test's own.
+//! links that die, and who else comes in their name, on a network in memory: each connection, each lookup and the time are
+//! the test's own.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +12,8 @@ use std::{
 };
 
 use quorum_cnx::{
-    Config, Event, EventLoop, Found, Frame, Handle, Handler, Net, Ready, Sid, Stream, Waker, Wire,
+    Config, Event, EventLoop, Found, Frame, Handle, Handler, Net, Ready, Reason, Sid, Stream,
+    Waker, Wire,
     limits::{
         BACKOFF_MAX, CONNECT_TIMEOUT, INQUIRY_PAUSE, KNOCK_CROSSING, LOOKUP_GRACE, LOOKUP_TIMEOUT,
         RENEWAL_PAUSE_MAX, SILENT_AFTER, UNHEARD_SILENT_AFTER,
@@ -39,6 +41,8 @@ struct State {
     is_connecting: bool,
     /// Nobody listens there.
     is_refused: bool,
+    /// The kernel has found the far end dead and has not reported it yet. It does so once, to the first call.
+    is_dead: bool,
     was_reset: bool,
     token: Option<usize>,
 }
@@ -69,6 +73,9 @@ impl End {
 
 impl Wire for End {
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if mem::take(&mut self.0.lock().unwrap().is_dead) {
+            return Err(ErrorKind::TimedOut.into());
+        }
         Ok(bufs.iter().map(|buf| buf.len()).sum())
     }
 }
@@ -76,6 +83,9 @@ impl Wire for End {
 impl Stream for End {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let mut state = self.0.lock().unwrap();
+        if mem::take(&mut state.is_dead) {
+            return Err(ErrorKind::TimedOut.into());
+        }
         if state.said.is_empty() && !state.is_finished {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -311,6 +321,26 @@ impl World {
             .iter()
             .filter_map(failure)
             .collect()
+    }
+
+    /// The kernel finds the far end of this link dead. A frame is sent before the loop looks, or not.
+    fn dies(&mut self, end: &End, with_a_frame: bool) {
+        let token = {
+            let mut state = end.0.lock().unwrap();
+            (state.is_dead, state.is_finished) = (true, true);
+            state.token.expect("it is watched")
+        };
+        if with_a_frame {
+            let handle = self.event_loop.handle();
+            handle.to_send(Sid(LARGER), b"frame".as_slice()).unwrap();
+        }
+        self.event_loop.net().ready.push(Ready::Link {
+            token,
+            readable: true,
+            writable: true,
+            ended: true,
+        });
+        self.go_on();
     }
 
     /// A connection comes from there.
@@ -631,4 +661,19 @@ fn a_silent_link_of_who_never_knocked_is_renewed_late() {
     let few = UNHEARD_SILENT_AFTER.as_millis() / KNOCK.as_millis();
     assert_eq!(world.knock(NEW, few as u32 - 1), 0);
     assert_eq!(world.knock(NEW, 2), 1);
+}
+
+#[test]
+fn a_dead_link_is_called_dead_whichever_call_learns_it() {
+    for with_a_frame in [false, true] {
+        let (mut world, link) = World::linked();
+        world.dies(&link, with_a_frame);
+        let reason = |event: &Event| match event {
+            Event::Down { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        let events = &world.event_loop.handler().events;
+        let reasons: Vec<Reason> = events.iter().filter_map(reason).collect();
+        assert_eq!(reasons, [Reason::Dead], "with a frame: {with_a_frame}");
+    }
 }

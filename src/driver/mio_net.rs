@@ -264,16 +264,15 @@ impl Options {
     fn apply(&self, socket: SockRef<'_>) -> io::Result<()> {
         // A frame leaves when it is written; nobody waits for more of them.
         socket.set_tcp_nodelay(true)?;
-        // Idle links are asked after, so that one number bounds the time to notice a dead peer (ZOOKEEPER-1748).
-        let secs = self.dead_after.as_secs();
-        let idle = (secs * 2 / 5).clamp(1, MAX_IDLE_SECS);
-        let probes = u32::try_from(secs.saturating_sub(idle).max(1))
-            .unwrap_or(u32::MAX)
-            .min(MAX_PROBES);
-        let interval = ((secs - idle) / u64::from(probes)).max(1);
-        let (idle, interval) = (Duration::from_secs(idle), Duration::from_secs(interval));
+        // One number bounds the time to notice a dead peer (ZOOKEEPER-1748).
+        let Probing {
+            idle,
+            interval,
+            probes,
+            unacknowledged,
+        } = Probing::within(self.dead_after);
         socket.set_tcp_keepalive(&platform::keepalive(idle, interval, probes))?;
-        platform::limit_unacknowledged(&socket, self.dead_after - RESENT_AFTER)?;
+        platform::limit_unacknowledged(&socket, unacknowledged)?;
         platform::prevent_sigpipe(&socket)?;
         if let Some(bytes) = self.unsent_limit {
             platform::limit_unsent(&socket, bytes)?;
@@ -294,8 +293,42 @@ impl Options {
     }
 }
 
+/// How the kernel finds out that a peer is dead.
+#[derive(Clone, Copy, Debug)]
+struct Probing {
+    /// The first keepalive probe follows the last sign of life after this time, in whole seconds.
+    idle: Duration,
+    /// Time between two probes, in whole seconds.
+    interval: Duration,
+    probes: u32,
+    /// `TCP_USER_TIMEOUT`.
+    unacknowledged: Duration,
+}
+
+impl Probing {
+    /// An idle link ends within this time, and one with a frame on its way within this time of the frame.
+    fn within(time: Duration) -> Self {
+        let secs = time.as_secs();
+        let idle = (secs * 2 / 5).clamp(1, MAX_IDLE_SECS);
+        let rest = secs.saturating_sub(idle).max(1);
+        let interval = rest.div_ceil(MAX_PROBES);
+        let probes = rest.div_ceil(interval);
+        // What is left over comes off the idle time, so that the last interval ends after `secs` and not later.
+        let idle = secs.saturating_sub(probes * interval).max(1);
+        let verdict = Duration::from_secs(idle + probes * interval);
+        Self {
+            idle: Duration::from_secs(idle),
+            interval: Duration::from_secs(interval),
+            probes: probes as u32,
+            // It decides about idle links too: Linux looks at it, and not at the number of probes, when it would send another
+            // one (`tcp_keepalive_timer`).
+            unacknowledged: time.saturating_sub(RESENT_AFTER).min(verdict),
+        }
+    }
+}
+
 /// Linux takes at most this many keepalive probes (`MAX_TCP_KEEPCNT`).
-const MAX_PROBES: u32 = 127;
+const MAX_PROBES: u64 = 127;
 
 /// And as many seconds before the first of them (`MAX_TCP_KEEPIDLE`).
 const MAX_IDLE_SECS: u64 = 32_767;
@@ -424,10 +457,12 @@ mod tests {
     }
 
     #[test]
-    fn every_time_after_which_a_peer_is_dead_makes_options_that_the_system_takes() {
-        let day = 24 * 60 * 60;
-        for secs in [2, 3, 5, 60, 3600, 81_917, 81_920, day] {
-            let after = Duration::from_secs(secs);
+    fn every_time_after_which_a_peer_is_dead_is_kept_by_the_system() {
+        let day = 24 * 60 * 60 * 1000;
+        for millis in [
+            2000, 2500, 2900, 3000, 5000, 60_000, 301_000, 3_600_000, 81_917_000, 81_920_000, day,
+        ] {
+            let after = Duration::from_millis(millis);
             let mut net = net_with(|builder| builder.peer_dead_after(after));
             let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
             let dialed = net.dial(at).unwrap();
@@ -437,10 +472,14 @@ mod tests {
                 let time = socket.tcp_keepalive_time().unwrap();
                 let interval = socket.tcp_keepalive_interval().unwrap();
                 let probes = socket.tcp_keepalive_retries().unwrap();
-                assert!(time + interval * probes <= after, "{after:?}");
-                assert!(time + interval * (probes + 1) >= after / 2, "{after:?}");
-                let user_timeout = after - RESENT_AFTER;
-                assert_eq!(socket.tcp_user_timeout().unwrap(), Some(user_timeout));
+                let user_timeout = socket.tcp_user_timeout().unwrap().unwrap();
+                // An idle link ends one interval after the last probe: this is the first moment at which Linux finds that
+                // the user timeout has passed.
+                let end = time + interval * probes;
+                assert!(user_timeout <= end && end <= after, "{after:?}: {end:?}");
+                assert!(end - interval < user_timeout, "{after:?}: {end:?}");
+                assert!(user_timeout + RESENT_AFTER <= after, "{after:?}");
+                assert!(user_timeout >= after / 2, "{after:?}");
             }
             drop(dialed);
         }

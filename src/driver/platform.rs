@@ -129,8 +129,8 @@ pub(super) fn keepalive(idle: Duration, interval: Duration, probes: u32) -> TcpK
     keepalive
 }
 
-/// Ends the connection when bytes or probes were not acknowledged for so long (`TCP_USER_TIMEOUT`, tcp(7)). It counts from when
-/// the kernel sends the bytes again.
+/// Ends the connection when bytes or probes were not acknowledged for so long (`TCP_USER_TIMEOUT`, tcp(7)). The kernel counts from
+/// the first retransmission of the bytes. Meanwhile it sends no keepalive probe, whatever time those have already taken.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn limit_unacknowledged(socket: &SockRef<'_>, time: Duration) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(time))

@@ -89,6 +89,7 @@ fn main() -> ExitCode {
         routed_network:
             an_idle_link_whose_packets_vanish_is_found_dead_at_both_ends_and_comes_back,
             a_link_with_frames_on_their_way_is_found_dead_and_the_newest_arrives_later,
+            a_frame_that_is_sent_after_the_cut_doubles_the_time_at_most,
             a_large_frame_on_a_slow_way_is_not_taken_for_death,
             a_way_that_is_cut_in_one_direction_is_no_link,
             a_machine_that_lost_its_power_and_comes_back_is_linked_again,

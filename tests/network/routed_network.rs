@@ -2,6 +2,8 @@
 //!
 //! Nothing here drives frames in numbers; each test looks at the links of one pair.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -10,10 +12,9 @@ use crate::{
         program::{Peer, program_path},
     },
     namespace::{Namespace, nth_network, run},
+    quorum::{CONGESTION_CONTROL, DEAD_AFTER},
+    run_time,
 };
-
-/// How long a peer may be silent: the shortest time that is allowed.
-const DEAD_AFTER_MS: &str = "2000";
 
 /// Hosts 1 and 2 and the router between them.
 struct Network {
@@ -87,7 +88,12 @@ impl Network {
             self.host(host).command(program_path()),
             i64::try_from(host).unwrap(),
             &servers,
-            &["--peer-dead-after-ms", DEAD_AFTER_MS],
+            &[
+                "--peer-dead-after-ms",
+                &DEAD_AFTER.as_millis().to_string(),
+                "--congestion-control",
+                CONGESTION_CONTROL,
+            ],
         )
     }
 
@@ -163,6 +169,42 @@ pub(crate) fn a_link_with_frames_on_their_way_is_found_dead_and_the_newest_arriv
     talk(&mut two, &one, 1, "after");
     one.quit();
     two.quit();
+}
+
+/// While a frame is on its way the kernel sends no keepalive probes, so that each begins a time of its own: the worst moment is
+/// just before the probes would have ended the link.
+pub(crate) fn a_frame_that_is_sent_after_the_cut_doubles_the_time_at_most() {
+    for first in [Duration::ZERO, DEAD_AFTER / 2, DEAD_AFTER * 9 / 10] {
+        let network = Network::new();
+        let [mut one, mut two] = network.pair();
+        talk(&mut one, &two, 2, "before");
+        talk(&mut two, &one, 1, "before");
+        let start = run_time::now();
+        network.cut(Cut::Both);
+        run_time::pass(first);
+        let mut peers = [(one, 2, None), (two, 1, None)];
+        run_time::wait("both ends find the link dead", || {
+            for (peer, to, end) in peers.iter_mut().filter(|(.., end)| end.is_none()) {
+                peer.tell(&format!("send {to} into the void"));
+                let down = peer.lines.try_iter().find(|line| line["event"] == "down");
+                *end = down.map(|down| (run_time::now() - start, down["reason"].clone()));
+            }
+            run_time::pass(Duration::from_millis(25));
+            let missing = peers.iter().filter(|(.., end)| end.is_none());
+            missing
+                .map(|(_, to, _)| format!("the link to {to}"))
+                .collect()
+        });
+        for (peer, to, end) in peers {
+            let (time, reason) = end.unwrap();
+            assert_eq!(reason, "dead");
+            assert!(
+                time <= DEAD_AFTER * 2,
+                "the link to {to}, with frames from {first:?} on, ended after {time:?}"
+            );
+            peer.quit();
+        }
+    }
 }
 
 pub(crate) fn a_large_frame_on_a_slow_way_is_not_taken_for_death() {

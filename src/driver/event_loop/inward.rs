@@ -217,11 +217,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.look_at(key);
                 None
             }
-            // The write half says only that the end was known already; the reader may know why.
-            (Pumped::End(_), Some(draining)) if draining.kind != io::ErrorKind::BrokenPipe => {
-                Some(Reason::of_kind(draining.kind))
+            (Pumped::End(reason), draining) => {
+                let written = draining.as_ref().map(|draining| draining.kind);
+                Some(end_of(reason, written.or_else(|| peer.outbox.broken())))
             }
-            (Pumped::End(reason), _) => Some(reason),
         }
     }
 
@@ -326,4 +325,16 @@ fn is_exhaustion(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)
     )
+}
+
+/// Why a link has ended: what the last read said, and how writing failed, if it did.
+///
+/// The kernel reports an error of a connection once. If a write took it, the read finds a plain end.
+fn end_of(read: Reason, written: Option<io::ErrorKind>) -> Reason {
+    match (&read, written) {
+        // `EPIPE` says only that the end was known already.
+        (_, None | Some(io::ErrorKind::BrokenPipe)) => read,
+        (Reason::Closed | Reason::ClosedEarly, Some(kind)) => Reason::of_kind(kind),
+        _ => read,
+    }
 }
