@@ -24,7 +24,10 @@ use std::{
     io::{self, BufRead as _, Write as _},
     path::PathBuf,
     process::{self, ExitCode},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -362,17 +365,23 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     if let Err(error) = watched {
         complain(&format!("signals end this process at once: {error}"));
     }
+    let running = AtomicUsize::new(members.len());
     thread::scope(|scope| {
         let (journal, mut code) = (&*journal, ExitCode::SUCCESS);
         let new = thread::Builder::new;
         let mut lacking = None;
-        let print = move || journal.print(&lines);
-        let printer = new().spawn_scoped(scope, print);
-        let printer = printer.map_err(|error| lacking = Some(error));
         let mut threads = Vec::new();
+        let (running, first) = (&running, own[0]);
         for (own, member) in members {
             let others = Arc::clone(&remotes);
+            // Dropped with the thread, or in its place if there is none.
+            let running = Running {
+                running,
+                journal,
+                first,
+            };
             let run = move || {
+                let _running = running;
                 let end = member.run();
                 if matches!(end, Ok(End::Deaf)) {
                     // One process is started again as a whole.
@@ -390,6 +399,8 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
             code = ExitCode::FAILURE;
             order(&remotes, Command::Quit);
         }
+        // On this thread, which has nothing else to do, until the last member has ended or nobody reads.
+        journal.print(&lines);
         for (own, thread) in threads {
             match thread.join() {
                 Ok(Ok(End::Halted)) => {}
@@ -408,13 +419,25 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
                 Err(_) => code = ExitCode::FAILURE,
             }
         }
-        journal.draw_rest(own[0]);
-        journal.close();
-        if let Ok(printer) = printer {
-            drop(printer.join());
-        }
         code
     })
+}
+
+/// A member that may still have something to tell.
+struct Running<'a> {
+    running: &'a AtomicUsize,
+    journal: &'a Journal,
+    /// In whose name the end is told.
+    first: Sid,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.journal.draw_rest(self.first);
+            self.journal.close();
+        }
+    }
 }
 
 /// Nobody waits for these threads: the one may sit in a read that never ends, the other in a long sleep.
