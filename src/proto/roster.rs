@@ -365,6 +365,16 @@ impl Roster {
             Attempt::Rest | Attempt::Waiting { .. } => now,
         };
         self.retry(id, since);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let (Some(_), Some(until)) = (&peer.link, peer.alone_until) {
+            peer.renewals.on_dial_failed(until);
+            if let Some(doubt) = &mut peer.doubt {
+                doubt.on_dial_failed(until);
+            }
+            self.settle(id);
+        }
     }
 
     /// An accepted connection has named itself.
@@ -574,7 +584,9 @@ impl Roster {
                 Sound::Heard => {}
                 Sound::Silent => {
                     let least = peer.origin.patience().unwrap_or(SILENT_AFTER);
-                    if peer.renewals.admit(now, least) {
+                    if !doubt.is_stale(now) && peer.renewals.admit(now, least) {
+                        doubt.on_dial();
+                        peer.doubt = Some(doubt);
                         return self.dial(id, now, todo);
                     }
                 }
@@ -1424,6 +1436,33 @@ mod tests {
         bench.linked(SMALL);
         bench.pass(KNOCK_CROSSING);
         assert_eq!(bench.knock(1, Duration::from_secs(1)).len(), 1);
+    }
+
+    #[test]
+    fn a_dial_beside_a_link_that_fails_is_tried_again_soon() {
+        let mut bench = Bench::started(rules());
+        bench.linked(SMALL);
+        bench.pass(Duration::from_secs(60));
+        for _ in 0..40 {
+            bench.hello_from(SMALL, ABROAD);
+            bench.pass(Duration::from_millis(300));
+        }
+        let peer = bench.id(SMALL);
+        assert!(bench.todo().contains(&Action::Dial { peer }));
+        for _ in 0..5 {
+            bench
+                .roster
+                .on_dial_failed(peer, bench.now, &mut bench.todo);
+            assert!(bench.next() <= bench.roster.rules.backoff_max);
+            assert_eq!(bench.todo(), [Action::Dial { peer }]);
+        }
+        // Whoever has knocked is gone.
+        bench.now += Duration::from_secs(60);
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        bench.pass(Duration::ZERO);
+        assert_eq!((bench.todo(), bench.roster.deadline()), (vec![], None));
     }
 
     #[test]
