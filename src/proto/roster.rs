@@ -18,7 +18,7 @@
 //! | came from the peer's own address; knocks did | the claim waits for the link to end | nothing |
 //! | came from elsewhere: the same address | the claim replaces it | |
 //! | came from elsewhere; knocks did | the claim waits until it ends or is silent for [`SILENT_AFTER`] | dialed anew when it is silent for that long |
-//! | no knock has come yet | | dialed anew when it is silent for [`UNHEARD_SILENT_AFTER`] |
+//! | no knock has come yet | | the same, and rarely again: [`UNHEARD_RENEWAL_PAUSE`] |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,10 +32,10 @@ use super::{
     standing::{Brought, Doubt, Flaps, Origin, Renewals, Silence, Sound, Source},
 };
 #[cfg(doc)]
-use crate::limits::UNHEARD_SILENT_AFTER;
+use crate::limits::UNHEARD_RENEWAL_PAUSE;
 use crate::{
     error::Reason,
-    limits::{KNOCK_CROSSING, PROVEN_AFTER, SILENT_AFTER},
+    limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX, SILENT_AFTER},
 };
 
 /// Names a connection: its place in the driver's slab, and which of the place's tenants it is.
@@ -583,7 +583,7 @@ impl Roster {
                 // If it is a proxy's after all, whoever has knocked knocks again.
                 Sound::Heard => {}
                 Sound::Silent => {
-                    let least = peer.origin.patience().unwrap_or(SILENT_AFTER);
+                    let least = peer.origin.pause().unwrap_or(RENEWAL_PAUSE_MAX);
                     if !doubt.is_stale(now) && peer.renewals.admit(now, least) {
                         doubt.on_dial();
                         peer.doubt = Some(doubt);
@@ -903,7 +903,7 @@ impl Peer {
 
     /// When the link must have brought something, or the peer is dialed beside it.
     fn doubt_due(&self) -> Option<Instant> {
-        self.doubt.as_ref()?.due(self.origin.patience()?)
+        self.doubt.as_ref()?.due(SILENT_AFTER)
     }
 
     fn is_sound(&self) -> bool {
@@ -927,7 +927,7 @@ impl Peer {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::limits::{RENEWAL_PAUSE_MAX, UNHEARD_SILENT_AFTER};
+    use crate::limits::UNHEARD_RENEWAL_PAUSE;
 
     const OWN: Sid = Sid(5);
     const SMALL: Sid = Sid(2);
@@ -1410,13 +1410,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_of_which_no_knock_is_known_is_dialed_anew_late_and_seldom() {
+    fn a_peer_of_which_no_knock_is_known_is_dialed_anew_seldom() {
         let mut bench = Bench::started(rules());
         bench.linked(SMALL);
         bench.pass(Duration::from_secs(60));
         let dials = bench.knock(ABROAD, Duration::from_secs(300));
         assert!((5..9).contains(&dials.len()), "{dials:?}");
-        assert!(dials[0] >= UNHEARD_SILENT_AFTER);
+        assert!(dials[0] >= SILENT_AFTER, "it may be back");
+        assert!(dials[1] - dials[0] >= UNHEARD_RENEWAL_PAUSE);
     }
 
     #[test]

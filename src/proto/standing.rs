@@ -9,7 +9,7 @@ use std::{
 
 use crate::limits::{
     FLAP_COUNT, FLAP_PAUSE, FLAP_WINDOW, KNOCK_CROSSING, KNOCKS_APART_MAX, RENEWAL_PAUSE_MAX,
-    SILENCE_RECHECK, SILENT_AFTER, UNHEARD_SILENT_AFTER,
+    SILENCE_RECHECK, UNHEARD_RENEWAL_PAUSE,
 };
 
 /// Where an accepted connection comes from.
@@ -43,12 +43,12 @@ impl Origin {
         }
     }
 
-    /// How long a link must be silent before a knock from elsewhere than home is believed; `None`: it never is.
-    pub(super) fn patience(self) -> Option<Duration> {
+    /// How long after a knock from elsewhere than home was believed the next one may be; `None`: none is at all.
+    pub(super) fn pause(self) -> Option<Duration> {
         match self {
-            Self::Unknown => Some(UNHEARD_SILENT_AFTER),
+            Self::Unknown => Some(UNHEARD_RENEWAL_PAUSE),
             Self::Home => None,
-            Self::Abroad(_) => Some(SILENT_AFTER),
+            Self::Abroad(_) => Some(KNOCK_CROSSING),
         }
     }
 }
@@ -336,15 +336,15 @@ mod tests {
         let mut origin = Origin::default();
         origin.on_knock(at(9, false), false);
         assert_eq!(origin, Origin::Unknown, "anybody may knock at a link");
-        assert_eq!(origin.patience(), Some(UNHEARD_SILENT_AFTER));
+        assert_eq!(origin.pause(), Some(UNHEARD_RENEWAL_PAUSE));
         origin.on_knock(at(9, false), true);
         origin.on_knock(at(8, false), true);
         origin.on_knock(at(7, false), false);
         assert_eq!(origin, Origin::Abroad(at(8, false).ip));
-        assert_eq!(origin.patience(), Some(SILENT_AFTER));
+        assert_eq!(origin.pause(), Some(KNOCK_CROSSING));
         origin.on_knock(at(1, true), false);
         origin.on_knock(at(9, false), true);
         assert_eq!(origin, Origin::Home);
-        assert_eq!(origin.patience(), None);
+        assert_eq!(origin.pause(), None);
     }
 }
