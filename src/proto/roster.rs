@@ -343,6 +343,21 @@ impl Roster {
         self.establish(id, link, None, now, todo);
     }
 
+    /// A dial is connected and has said nothing yet. Returns whether it is given up: it was begun because the link was silent, and
+    /// the link has brought something meanwhile.
+    pub(crate) fn is_moot(&mut self, id: PeerId, brought: Brought, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.asked) else {
+            return false;
+        };
+        let doubt = peer.doubt.as_mut().filter(|doubt| doubt.is_answered());
+        if doubt.is_none_or(|doubt| doubt.on_look(now, brought) != Sound::Heard) {
+            return false;
+        }
+        (peer.doubt, peer.attempt) = (None, Attempt::Rest);
+        self.settle(id);
+        true
+    }
+
     /// A knock was delivered: the peer should dial back before the next one.
     pub(crate) fn on_knocked(&mut self, id: PeerId, now: Instant) {
         self.retry(id, now);
@@ -1440,6 +1455,29 @@ mod tests {
     }
 
     #[test]
+    fn a_dial_beside_a_link_that_brings_bytes_meanwhile_is_given_up() {
+        let mut bench = Bench::started(rules());
+        let link = bench.linked(SMALL);
+        bench.pass(Duration::from_secs(60));
+        for _ in 0..5 {
+            bench.hello_from(SMALL, ABROAD);
+            bench.pass(Duration::from_millis(300));
+        }
+        let peer = bench.id(SMALL);
+        assert!(bench.todo().contains(&Action::Dial { peer }));
+        assert!(!bench.roster.is_moot(peer, Brought::Bytes(0), bench.now));
+        assert!(bench.roster.is_moot(peer, Brought::Bytes(1), bench.now));
+        assert_eq!(
+            (bench.roster.link(peer), bench.roster.deadline()),
+            (Some(link), None)
+        );
+        // What the application asks for is done.
+        bench.roster.initiate(peer, bench.now, &mut bench.todo);
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+        assert!(!bench.roster.is_moot(peer, Brought::Bytes(2), bench.now));
+    }
+
+    #[test]
     fn a_dial_beside_a_link_that_fails_is_tried_again_soon() {
         let mut bench = Bench::started(rules());
         bench.linked(SMALL);
@@ -1855,6 +1893,7 @@ mod tests {
                     }
                     _ => bench.pass(Duration::from_millis(millis.into())),
                 }
+                let _ = bench.roster.is_moot(id, Brought::Bytes(key.into()), bench.now);
                 let _ = bench.roster.knocks(id);
                 bench.roster.check();
             }

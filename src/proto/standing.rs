@@ -149,6 +149,10 @@ impl Doubt {
         now.saturating_duration_since(self.last) > KNOCKS_APART_MAX
     }
 
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
     pub(super) fn on_dial(&mut self) {
         self.is_answered = true;
     }
