@@ -48,9 +48,9 @@ pub enum Replace {
     /// The same holds for a peer with a smaller sid, which cannot connect and *knocks* instead. A knock from one of its own
     /// addresses has the peer dialed beside its link, less and less often while somebody goes on knocking
     /// ([`RENEWAL_PAUSE_MAX`](crate::limits::RENEWAL_PAUSE_MAX)). Knocks from another address do so when the link has brought no
-    /// byte for `SILENT_AFTER`, if the knocks that led to the link had come from another address too; never, if a knock has
-    /// come from one of the peer's own addresses; and after [`UNHEARD_SILENT_AFTER`](crate::limits::UNHEARD_SILENT_AFTER), if
-    /// this server has not heard a knock of that peer yet. It is always the configured address that is dialed.
+    /// byte for `SILENT_AFTER`; but never if a knock has come from one of the peer's own addresses, and after
+    /// [`UNHEARD_RENEWAL_PAUSE`](crate::limits::UNHEARD_RENEWAL_PAUSE) at least if this server has heard no knock from which it
+    /// could tell. It is always the configured address that is dialed.
     #[default]
     Proven,
     /// It replaces the link at once wherever it comes from, as ZooKeeper does: whoever reaches the port can take the link of

@@ -214,9 +214,10 @@ pub const KNOCK_CROSSING: Duration = Duration::from_secs(1);
 /// machine does not.
 pub const SILENT_AFTER: Duration = Duration::from_secs(1);
 
-/// The same for a peer with a smaller sid that has not knocked since this server started, so that it is not known where its
-/// connections come from: long enough for a link that is used to bring something.
-pub const UNHEARD_SILENT_AFTER: Duration = Duration::from_secs(10);
+/// A peer with a smaller sid that has not knocked since this server started may be behind a proxy or not. Whoever knocks in its
+/// name from elsewhere than its own addresses is believed once, and again after this time at least, and twice as much each time
+/// up to [`RENEWAL_PAUSE_MAX`].
+pub const UNHEARD_RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 
 /// When a link is looked at again, if names were being looked up that may say who the claimant is.
 pub const SILENCE_RECHECK: Duration = Duration::from_millis(100);
@@ -282,7 +283,7 @@ const _: () = assert!(
     "most of the time a peer has to answer"
 );
 const _: () = assert!(
-    UNHEARD_SILENT_AFTER.as_millis() <= KNOCKS_APART_MAX.as_millis(),
+    SILENT_AFTER.as_millis() <= KNOCKS_APART_MAX.as_millis(),
     "two knocks are enough"
 );
 const _: () = assert!(

@@ -16,7 +16,7 @@ use quorum_cnx::{
     Waker, Wire,
     limits::{
         BACKOFF_MAX, CONNECT_TIMEOUT, INQUIRY_PAUSE, KNOCK_CROSSING, LOOKUP_GRACE, LOOKUP_TIMEOUT,
-        RENEWAL_PAUSE_MAX, SILENT_AFTER, UNHEARD_SILENT_AFTER,
+        RENEWAL_PAUSE_MAX, SILENT_AFTER, UNHEARD_RENEWAL_PAUSE,
     },
 };
 
@@ -655,12 +655,14 @@ fn knocks_from_elsewhere_renew_the_silent_link_of_who_knocked_from_there() {
 }
 
 #[test]
-fn a_silent_link_of_who_never_knocked_is_renewed_late() {
+fn a_silent_link_of_who_never_knocked_is_renewed_once_and_then_seldom() {
     let mut world = World::linked_by_a_dial();
     world.event_loop.net().now += Duration::from_secs(3600);
-    let few = UNHEARD_SILENT_AFTER.as_millis() / KNOCK.as_millis();
-    assert_eq!(world.knock(NEW, few as u32 - 1), 0);
-    assert_eq!(world.knock(NEW, 2), 1);
+    let knocks = |time: Duration| (time.as_millis() / KNOCK.as_millis()) as u32;
+    assert_eq!(world.knock(NEW, knocks(UNHEARD_RENEWAL_PAUSE)), 1);
+    assert_eq!(world.knock(NEW, knocks(UNHEARD_RENEWAL_PAUSE)), 1);
+    let renewed = world.knock(NEW, knocks(RENEWAL_PAUSE_MAX * 10));
+    assert!((8..=12).contains(&renewed), "{renewed} times");
 }
 
 #[test]

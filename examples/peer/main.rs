@@ -110,8 +110,8 @@ To send one frame and be done:
   printf 'send 1 hello\\nflush\\nquit\\n' | peer --sid 2 --server ...
 
 Standard output has one JSON object a line, with the field `event`: listening, listen-failed,
-listener-lost, accept-failed, up, down, dial-failed, rejected, frame, sent, stats, slow-turn, help, error,
-halted.
+listener-lost, accept-failed, up, down, flapping, dial-failed, rejected, frame, sent, stats,
+slow-turn, help, error, halted.
 
 SIGINT (Ctrl-C) and SIGTERM halt as `quit` does; what then nobody reads within 2 s is lost.
 

@@ -18,7 +18,7 @@
 //! | came from the peer's own address; knocks did | the claim waits for the link to end | nothing |
 //! | came from elsewhere: the same address | the claim replaces it | |
 //! | came from elsewhere; knocks did | the claim waits until it ends or is silent for [`SILENT_AFTER`] | dialed anew when it is silent for that long |
-//! | no knock has come yet | | dialed anew when it is silent for [`UNHEARD_SILENT_AFTER`] |
+//! | no knock has come yet | | the same, and rarely again: [`UNHEARD_RENEWAL_PAUSE`] |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,10 +32,10 @@ use super::{
     standing::{Brought, Doubt, Flaps, Origin, Renewals, Silence, Sound, Source},
 };
 #[cfg(doc)]
-use crate::limits::UNHEARD_SILENT_AFTER;
+use crate::limits::UNHEARD_RENEWAL_PAUSE;
 use crate::{
     error::Reason,
-    limits::{KNOCK_CROSSING, PROVEN_AFTER, SILENT_AFTER},
+    limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX, SILENT_AFTER},
 };
 
 /// Names a connection: its place in the driver's slab, and which of the place's tenants it is.
@@ -343,6 +343,21 @@ impl Roster {
         self.establish(id, link, None, now, todo);
     }
 
+    /// A dial is connected and has said nothing yet. Returns whether it is given up: it was begun because the link was silent, and
+    /// the link has brought something meanwhile.
+    pub(crate) fn is_moot(&mut self, id: PeerId, brought: Brought, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.asked) else {
+            return false;
+        };
+        let doubt = peer.doubt.as_mut().filter(|doubt| doubt.is_answered());
+        if doubt.is_none_or(|doubt| doubt.on_look(now, brought) != Sound::Heard) {
+            return false;
+        }
+        (peer.doubt, peer.attempt) = (None, Attempt::Rest);
+        self.settle(id);
+        true
+    }
+
     /// A knock was delivered: the peer should dial back before the next one.
     pub(crate) fn on_knocked(&mut self, id: PeerId, now: Instant) {
         self.retry(id, now);
@@ -365,6 +380,16 @@ impl Roster {
             Attempt::Rest | Attempt::Waiting { .. } => now,
         };
         self.retry(id, since);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let (Some(_), Some(until)) = (&peer.link, peer.alone_until) {
+            peer.renewals.on_dial_failed(until);
+            if let Some(doubt) = &mut peer.doubt {
+                doubt.on_dial_failed(until);
+            }
+            self.settle(id);
+        }
     }
 
     /// An accepted connection has named itself.
@@ -573,8 +598,10 @@ impl Roster {
                 // If it is a proxy's after all, whoever has knocked knocks again.
                 Sound::Heard => {}
                 Sound::Silent => {
-                    let least = peer.origin.patience().unwrap_or(SILENT_AFTER);
-                    if peer.renewals.admit(now, least) {
+                    let least = peer.origin.pause().unwrap_or(RENEWAL_PAUSE_MAX);
+                    if !doubt.is_stale(now) && peer.renewals.admit(now, least) {
+                        doubt.on_dial();
+                        peer.doubt = Some(doubt);
                         return self.dial(id, now, todo);
                     }
                 }
@@ -891,7 +918,7 @@ impl Peer {
 
     /// When the link must have brought something, or the peer is dialed beside it.
     fn doubt_due(&self) -> Option<Instant> {
-        self.doubt.as_ref()?.due(self.origin.patience()?)
+        self.doubt.as_ref()?.due(SILENT_AFTER)
     }
 
     fn is_sound(&self) -> bool {
@@ -915,7 +942,7 @@ impl Peer {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::limits::{RENEWAL_PAUSE_MAX, UNHEARD_SILENT_AFTER};
+    use crate::limits::UNHEARD_RENEWAL_PAUSE;
 
     const OWN: Sid = Sid(5);
     const SMALL: Sid = Sid(2);
@@ -1398,13 +1425,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_of_which_no_knock_is_known_is_dialed_anew_late_and_seldom() {
+    fn a_peer_of_which_no_knock_is_known_is_dialed_anew_seldom() {
         let mut bench = Bench::started(rules());
         bench.linked(SMALL);
         bench.pass(Duration::from_secs(60));
         let dials = bench.knock(ABROAD, Duration::from_secs(300));
         assert!((5..9).contains(&dials.len()), "{dials:?}");
-        assert!(dials[0] >= UNHEARD_SILENT_AFTER);
+        assert!(dials[0] >= SILENT_AFTER, "it may be back");
+        assert!(dials[1] - dials[0] >= UNHEARD_RENEWAL_PAUSE);
     }
 
     #[test]
@@ -1424,6 +1452,56 @@ mod tests {
         bench.linked(SMALL);
         bench.pass(KNOCK_CROSSING);
         assert_eq!(bench.knock(1, Duration::from_secs(1)).len(), 1);
+    }
+
+    #[test]
+    fn a_dial_beside_a_link_that_brings_bytes_meanwhile_is_given_up() {
+        let mut bench = Bench::started(rules());
+        let link = bench.linked(SMALL);
+        bench.pass(Duration::from_secs(60));
+        for _ in 0..5 {
+            bench.hello_from(SMALL, ABROAD);
+            bench.pass(Duration::from_millis(300));
+        }
+        let peer = bench.id(SMALL);
+        assert!(bench.todo().contains(&Action::Dial { peer }));
+        assert!(!bench.roster.is_moot(peer, Brought::Bytes(0), bench.now));
+        assert!(bench.roster.is_moot(peer, Brought::Bytes(1), bench.now));
+        assert_eq!(
+            (bench.roster.link(peer), bench.roster.deadline()),
+            (Some(link), None)
+        );
+        // What the application asks for is done.
+        bench.roster.initiate(peer, bench.now, &mut bench.todo);
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+        assert!(!bench.roster.is_moot(peer, Brought::Bytes(2), bench.now));
+    }
+
+    #[test]
+    fn a_dial_beside_a_link_that_fails_is_tried_again_soon() {
+        let mut bench = Bench::started(rules());
+        bench.linked(SMALL);
+        bench.pass(Duration::from_secs(60));
+        for _ in 0..40 {
+            bench.hello_from(SMALL, ABROAD);
+            bench.pass(Duration::from_millis(300));
+        }
+        let peer = bench.id(SMALL);
+        assert!(bench.todo().contains(&Action::Dial { peer }));
+        for _ in 0..5 {
+            bench
+                .roster
+                .on_dial_failed(peer, bench.now, &mut bench.todo);
+            assert!(bench.next() <= bench.roster.rules.backoff_max);
+            assert_eq!(bench.todo(), [Action::Dial { peer }]);
+        }
+        // Whoever has knocked is gone.
+        bench.now += Duration::from_secs(60);
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        bench.pass(Duration::ZERO);
+        assert_eq!((bench.todo(), bench.roster.deadline()), (vec![], None));
     }
 
     #[test]
@@ -1815,6 +1893,7 @@ mod tests {
                     }
                     _ => bench.pass(Duration::from_millis(millis.into())),
                 }
+                let _ = bench.roster.is_moot(id, Brought::Bytes(key.into()), bench.now);
                 let _ = bench.roster.knocks(id);
                 bench.roster.check();
             }

@@ -9,7 +9,7 @@ use std::{
 
 use crate::limits::{
     FLAP_COUNT, FLAP_PAUSE, FLAP_WINDOW, KNOCK_CROSSING, KNOCKS_APART_MAX, RENEWAL_PAUSE_MAX,
-    SILENCE_RECHECK, SILENT_AFTER, UNHEARD_SILENT_AFTER,
+    SILENCE_RECHECK, UNHEARD_RENEWAL_PAUSE,
 };
 
 /// Where an accepted connection comes from.
@@ -43,12 +43,12 @@ impl Origin {
         }
     }
 
-    /// How long a link must be silent before a knock from elsewhere than home is believed; `None`: it never is.
-    pub(super) fn patience(self) -> Option<Duration> {
+    /// How long after a knock from elsewhere than home was believed the next one may be; `None`: none is at all.
+    pub(super) fn pause(self) -> Option<Duration> {
         match self {
-            Self::Unknown => Some(UNHEARD_SILENT_AFTER),
+            Self::Unknown => Some(UNHEARD_RENEWAL_PAUSE),
             Self::Home => None,
-            Self::Abroad(_) => Some(SILENT_AFTER),
+            Self::Abroad(_) => Some(KNOCK_CROSSING),
         }
     }
 }
@@ -116,6 +116,8 @@ pub(super) struct Doubt {
     silence: Silence,
     /// The peer knocks again and again, and one knock may come from long ago.
     is_repeated: bool,
+    /// The peer is being dialed for that.
+    is_answered: bool,
     last: Instant,
 }
 
@@ -124,13 +126,13 @@ impl Doubt {
         Self {
             silence: Silence::new(now, brought),
             is_repeated: false,
+            is_answered: false,
             last: now,
         }
     }
 
     pub(super) fn on_knock(&mut self, now: Instant, brought: Brought) {
-        let is_late = now.saturating_duration_since(self.last) > KNOCKS_APART_MAX;
-        if is_late || self.silence.on_look(now, brought) == Sound::Heard {
+        if self.is_stale(now) || self.silence.on_look(now, brought) == Sound::Heard {
             *self = Self::new(now, brought);
         } else {
             (self.is_repeated, self.last) = (true, now);
@@ -138,7 +140,27 @@ impl Doubt {
     }
 
     pub(super) fn due(&self, patience: Duration) -> Option<Instant> {
-        self.is_repeated.then(|| self.silence.due(patience))
+        let is_open = self.is_repeated && !self.is_answered;
+        is_open.then(|| self.silence.due(patience))
+    }
+
+    /// Nobody has knocked for long.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) > KNOCKS_APART_MAX
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
+    pub(super) fn on_dial(&mut self) {
+        self.is_answered = true;
+    }
+
+    /// The dial came to nothing, and is not tried again before.
+    pub(super) fn on_dial_failed(&mut self, not_before: Instant) {
+        self.is_answered = false;
+        self.silence.not_before = not_before;
     }
 
     pub(super) fn on_look(&mut self, now: Instant, brought: Brought) -> Sound {
@@ -183,6 +205,12 @@ impl Renewals {
         self.not_before = Some(now + pause);
         self.pause = (pause * 2).min(RENEWAL_PAUSE_MAX);
         true
+    }
+
+    /// The dial came to nothing: there is another one after the usual time.
+    pub(super) fn on_dial_failed(&mut self, not_before: Instant) {
+        self.not_before = Some(not_before);
+        self.pause = (self.pause / 2).max(KNOCK_CROSSING);
     }
 }
 
@@ -312,15 +340,15 @@ mod tests {
         let mut origin = Origin::default();
         origin.on_knock(at(9, false), false);
         assert_eq!(origin, Origin::Unknown, "anybody may knock at a link");
-        assert_eq!(origin.patience(), Some(UNHEARD_SILENT_AFTER));
+        assert_eq!(origin.pause(), Some(UNHEARD_RENEWAL_PAUSE));
         origin.on_knock(at(9, false), true);
         origin.on_knock(at(8, false), true);
         origin.on_knock(at(7, false), false);
         assert_eq!(origin, Origin::Abroad(at(8, false).ip));
-        assert_eq!(origin.patience(), Some(SILENT_AFTER));
+        assert_eq!(origin.pause(), Some(KNOCK_CROSSING));
         origin.on_knock(at(1, true), false);
         origin.on_knock(at(9, false), true);
         assert_eq!(origin, Origin::Home);
-        assert_eq!(origin.patience(), None);
+        assert_eq!(origin.pause(), None);
     }
 }

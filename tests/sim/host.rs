@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use quorum_cnx::{
     Event, Frame, Handle, Handler, Reason, SendError, Sent, Sid,
-    limits::{FRAME_BYTES_MAX, SILENT_AFTER, UNHEARD_SILENT_AFTER},
+    limits::{FRAME_BYTES_MAX, SILENT_AFTER},
 };
 
 use crate::{anything::call_anything, chance::Chance, kernel::Due, net::Machines};
@@ -188,8 +188,7 @@ impl Ledger {
             replaced || !direct || renewed.is_some_and(is_new)
         } else {
             self.renewed.insert((own, sid), self.now);
-            let patience = [SILENT_AFTER, UNHEARD_SILENT_AFTER][usize::from(direct)];
-            (replaced && silent_for >= patience) || (!direct && !replaced)
+            (replaced && silent_for >= SILENT_AFTER) || (!direct && !replaced)
         };
         if !excuse {
             let what =

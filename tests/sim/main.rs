@@ -5,9 +5,8 @@
 //! - P3 a receiver never sees an older frame of a sender after a newer one, nor a torn one
 //! - P4 tables, sockets and dial rates stay inside their limits, and no loop spins
 //! - P5 the account of frames balances, and so do those of links and of accepted connections
-//! - P6 nothing that a stranger sends changes a member's live link, if both are known at their own addresses. If a proxy or a
-//!   translator stands between, that is so while the link brings bytes, and until a server has heard where a smaller member's
-//!   connections come from
+//! - P6 nothing that a stranger sends changes a member's live link if its connections are known to come from its own addresses,
+//!   or if it brings bytes
 //! - P7 halt always ends, with no socket left open
 //!
 //! `cargo test --test sim` runs 256 seeds. `SIM_SEEDS=n` and `SIM_FIRST=n` choose others, `SIM_SEED=n` runs one and prints

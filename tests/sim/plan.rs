@@ -136,9 +136,10 @@ impl Plan {
                 host.ips.push(IpAddr::from([10, 4, 0, n]));
             }
         }
-        if chance.percent(25) {
+        let mut apart = chance.clone().fork();
+        if apart.percent(25) {
             for (host, n) in plan.hosts.iter_mut().zip(1..) {
-                host.proxied = chance.percent(60);
+                host.proxied = apart.percent(60);
                 if host.proxied {
                     host.source = IpAddr::from([10, 2, 0, n]);
                 }

@@ -21,7 +21,7 @@ use crate::{
     error::Reason,
     handler::{Event, Frame, Handler, Message},
     limits::DRAIN_BYTES_MAX,
-    proto::{Challenge, LinkKey, Payload, PeerId, encode},
+    proto::{Brought, Challenge, LinkKey, Payload, PeerId, encode},
     share::{Ask, Popped, Wait, Wire as _},
     shared::{Peer, Shared, asked},
 };
@@ -257,8 +257,19 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Ok(true) => {}
             Err(error) => return self.end(key, Reason::of_io(&error), now),
         }
-        // In one write: an acceptor may take a short read for a short message (InitialMessage.parse of ZooKeeper).
         let stream = Arc::clone(&link.stream);
+        if let Some(older) = self.roster.link(peer) {
+            let brought = match self.paused.contains(&older) {
+                true => Brought::More,
+                false => self.links.brought(older),
+            };
+            if self.roster.is_moot(peer, brought, now) {
+                self.routes.finish(peer);
+                self.links.bury(key);
+                return;
+            }
+        }
+        // In one write: an acceptor may take a short read for a short message (InitialMessage.parse of ZooKeeper).
         let challenge = self.challenge();
         match stream.write(&[IoSlice::new(&challenge)]) {
             Ok(n) if n == challenge.len() => {}
