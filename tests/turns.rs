@@ -5,12 +5,14 @@
 mod common;
 
 use std::{
+    fs,
+    io::Write,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{ABROAD, HOME, LONG, Puppet, Vacant, bare, configure, eventually, frame, listener};
@@ -212,7 +214,28 @@ fn the_creating_thread_waits_for_no_room_before_the_first_turn() {
     assert_eq!(handle.wait_for_room(Sid(PEER), Duration::MAX), Ok(false));
 }
 
+/// Whether the kernel of the far end has all that was written, which takes it a while on a busy machine.
+fn has_arrived(puppet: &Puppet) -> bool {
+    let port = format!(":{:04X}", puppet.0.local_addr().unwrap().port());
+    // See proc_net_tcp.txt of the kernel: local_address is the second column, tx_queue:rx_queue the fifth.
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut rows = table.lines().map(|row| row.split_whitespace());
+    let row = rows.find(|row| {
+        row.clone()
+            .nth(1)
+            .is_some_and(|local| local.ends_with(&port))
+    });
+    let queues = row.and_then(|mut row| row.nth(4)).expect("it is listed");
+    queues.starts_with("00000000:")
+}
+
 const FRAME: usize = 4 << 10;
+
+/// Bytes of the length before a frame.
+const PREFIX: usize = 4;
+
+/// How long a full receive buffer is given to take more.
+const BRIEFLY: Duration = Duration::from_millis(200);
 
 /// Frames of so many payload bytes in all.
 fn frames(bytes: usize) -> Vec<u8> {
@@ -220,15 +243,43 @@ fn frames(bytes: usize) -> Vec<u8> {
 }
 
 impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
-    /// A stream of the peer, during which the kernel makes the receive buffer large. Returns how many bytes have come.
-    fn stream(&mut self, peer: &Puppet) -> usize {
+    /// A stream of the peer, until the kernel has made the receive buffer so large that this many bytes wait there unread.
+    /// Returns how many have come.
+    fn stream(&mut self, peer: &Puppet, unread: usize) -> usize {
         const BYTES: usize = 32 << 20;
-        let mut streaming = Puppet(peer.0.try_clone().unwrap());
-        let stream = frames(BYTES);
-        let streaming = thread::spawn(move || streaming.write(&stream));
-        self.until("the stream has come", |_, seen| seen.bytes == BYTES);
-        streaming.join().unwrap();
-        BYTES
+        let mut come = 0;
+        for _ in 0..50 {
+            self.say(peer, &frames(BYTES), &mut come);
+            let (probe, mut written) = (frames(unread * 3 / 2), 0);
+            peer.0.set_write_timeout(Some(BRIEFLY)).unwrap();
+            while let Ok(count) = (&peer.0).write(&probe[written..])
+                && count > 0
+            {
+                written += count;
+            }
+            peer.0.set_write_timeout(Some(LONG)).unwrap();
+            let deadline = Instant::now() + BRIEFLY;
+            let mut arrived = false;
+            while written == probe.len() && !arrived && Instant::now() < deadline {
+                arrived = has_arrived(peer);
+            }
+            come += written;
+            self.say(peer, &probe[written..], &mut come);
+            if arrived {
+                return self.seen().bytes;
+            }
+        }
+        panic!("no receive buffer grows to {unread} bytes here: see tcp_rmem in tcp(7)");
+    }
+
+    /// The peer writes this, and all of it is read, after as many bytes as have come before.
+    fn say(&mut self, peer: &Puppet, bytes: &[u8], come: &mut usize) {
+        *come += bytes.len();
+        thread::scope(|scope| {
+            scope.spawn(|| (&peer.0).write_all(bytes).unwrap());
+            let payload = *come / (FRAME + PREFIX) * FRAME;
+            self.until("all of it has come", |_, seen| seen.bytes == payload);
+        });
     }
 }
 
@@ -238,7 +289,7 @@ fn what_was_received_is_read_after_a_failed_write() {
     const REST: usize = 1 << 20;
     let mut turned = Turned::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
     let mut peer = turned.link();
-    let before = turned.stream(&peer);
+    let before = turned.stream(&peer, REST);
     // From here on nothing is read. Closing waits until all of it has arrived.
     peer.write(&frames(REST));
     SockRef::from(&peer.0).set_linger(Some(LONG)).unwrap();
@@ -256,11 +307,12 @@ fn what_was_received_is_read_before_a_link_is_replaced() {
     const REST: usize = 384 << 10;
     let mut turned = Turned::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
     let mut older = turned.link();
-    let before = turned.stream(&older);
+    let before = turned.stream(&older, REST);
     let mut newer = Puppet::dial(HOME, &turned.address);
     turned.until("it is accepted", |handle, _| handle.stats().accepted == 2);
     // Both are there when the loop turns again.
     older.write(&frames(REST));
+    eventually("all has arrived", || has_arrived(&older));
     newer.write(&[bare(PEER), frame("newer")].concat());
     turned.until("the newer one is heard", |_, seen| {
         seen.bytes % FRAME == "newer".len()
