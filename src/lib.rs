@@ -75,8 +75,9 @@
 //!   ([`Replace::Proven`]) nobody at another address can cut or take over a live link of a member that is
 //!   known at its own addresses, but any process on the member's machine or behind its NAT can. Where a
 //!   TCP proxy or a NAT stands between, members come from its address, and a link is safe only while it
-//!   brings a byte each second: who reaches the proxy can cut it. Who reaches the port can also take the
-//!   place of a member that is away. SASL and TLS of ZooKeeper are not spoken; a `zoo.cfg` that asks for
+//!   brings a byte each second: who reaches the proxy can cut it. A silent link to a member with a smaller sid that has
+//!   not knocked yet is renewed when somebody knocks in its name, seldom, and always at its configured address. Who
+//!   reaches the port can also take the place of a member that is away. SASL and TLS of ZooKeeper are not spoken; a `zoo.cfg` that asks for
 //!   them is refused.
 //! - No replay of a queue: frames that the kernel had taken when a link ended may be lost. [`Event::Down`] says how many
 //!   they are at most; a protocol that may lose none acknowledges what it has read, and sends the rest again.
