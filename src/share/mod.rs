@@ -32,8 +32,9 @@ pub(crate) use spares::Spares;
 /// time: a second panic during the first would abort the process.
 fn release<T>(payload: T) {
     let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
-    // The payload of the panic is somebody's as well.
-    dropped.unwrap_or_else(mem::forget);
+    let Err(panicked) = dropped else { return };
+    // What a panic carries is somebody's as well. Where freeing that panics too, it leaks.
+    panic::catch_unwind(AssertUnwindSafe(|| drop(panicked))).unwrap_or_else(mem::forget);
 }
 
 /// The primitives of `std`, or loom's models of them.
