@@ -97,9 +97,9 @@
 //! The descriptors are closed by `execve(2)`, so that a program that is started inherits none of them. A process that is
 //! made by `fork(2)` without it has copies of the handles, and shares the sockets, but has no loop. There a handle refuses with
 //! [`SendError::Halted`], receiving ends with [`RecvError::Halted`], and [`halt`](CnxManager::halt) and dropping return at
-//! once; the parent's links go on. (A queue may still take frames in the moment in which its loop was just asked to write. On
-//! a thread that itself turns an [`EventLoop`] sending is not checked, since that would cost each frame a system call: the
-//! child of such a thread must not use its handles.)
+//! once; the parent's links go on. (An outbox that leaves its frame to the loop, because the socket was full or the loop was
+//! asked already, may still take frames, which go nowhere. On a thread that itself turns an [`EventLoop`] nothing is checked,
+//! since that costs a system call: the child of such a thread must not use its handles.)
 //!
 //! # Words
 //!
@@ -232,6 +232,7 @@ mod handler;
 pub mod limits;
 mod manager;
 mod memory;
+mod process;
 mod proto;
 mod share;
 mod shared;
@@ -240,7 +241,7 @@ mod zoo_cfg;
 
 pub use batch::{Batch, BatchIter, MessageRef};
 pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
-pub use driver::{EventLoop, Found, MioNet, Net, Ready, Stream, Waker};
+pub use driver::{EventLoop, Found, MioNet, MioStream, Net, Ready, Stream, Waker};
 pub use error::{ConfigError, Fault, Reason, RecvError, SendError};
 pub use handler::{Event, Frame, Handler, Message};
 pub use manager::{CnxManager, Events, Handle, Sent};

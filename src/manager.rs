@@ -18,9 +18,10 @@ use crate::{
     error::{RecvError, SendError},
     handler::{Event, Frame, Handler, Message},
     limits::{EVENTS_MAX, INBOX_SPARE_BYTES},
+    process::Home,
     proto::Sid,
     share::{Inbox, InboxFull, Nothing, Popped, Room, Spares, Wait},
-    shared::{Life, Listening, Shared, asked, current_process},
+    shared::{Life, Listening, Shared, asked},
     stats::{Queue, Stats},
 };
 
@@ -267,7 +268,7 @@ impl CnxManager {
         };
         let events = Events {
             inbox: Arc::new(Inbox::new(room, InboxFull::DropOldest)),
-            process: current_process(),
+            home: Home::here(),
         };
         let idle = config.knobs.idle;
         let spares = Arc::new(Spares::new(INBOX_SPARE_BYTES));
@@ -482,13 +483,12 @@ impl fmt::Debug for CnxManager {
 #[derive(Clone, Debug)]
 pub struct Events {
     inbox: Arc<Inbox<Single<Event>>>,
-    process: u32,
+    home: Home,
 }
 
 impl Events {
     fn pop(&self, wait: Wait) -> Result<Event, RecvError> {
-        let is_here = || current_process() == self.process;
-        if wait.deadline().is_some() && !is_here() {
+        if wait.deadline().is_some() && !self.home.is_here() {
             // Nothing comes in a forked process.
             return Err(RecvError::Halted);
         }
@@ -623,7 +623,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::{config::Outbox, shared::FORKED};
+    use crate::{config::Outbox, process::FORKED};
 
     #[test]
     fn a_forked_process_has_no_loop() {
@@ -637,7 +637,7 @@ mod tests {
                 .listener(listener);
             let manager = CnxManager::start(config.build().unwrap()).unwrap();
             // As the memory of the child is: a copy of the parent's.
-            FORKED.set(Some(u32::MAX));
+            FORKED.set(true);
             assert_eq!(manager.to_send(Sid(2), "x"), Err(SendError::Halted));
             assert_eq!(manager.to_send(Sid(2), "x"), Err(SendError::Halted));
             assert_eq!(manager.connect_one(Sid(2)), Err(SendError::Halted));
@@ -648,7 +648,7 @@ mod tests {
             assert_eq!(told, Err(RecvError::Halted));
             assert_eq!(manager.wait_for_room(Sid(2), timeout), Ok(true));
             manager.halt();
-            FORKED.set(None);
+            FORKED.set(false);
             // Here there is a thread to be joined, after all.
             manager.handle.request_halt();
         }

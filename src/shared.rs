@@ -3,10 +3,8 @@
 //! Nothing here waits for the network.
 
 use std::{
-    cell::Cell,
     collections::BTreeMap,
     net::SocketAddr,
-    process,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -23,6 +21,7 @@ use crate::{
     error::SendError,
     limits::{FRAME_BYTES_MAX, QUEUE_RUN_BYTES},
     manager::Sent,
+    process::{self, Home},
     proto::{Address, PeerId, Sid},
     share::{Ask, Doorbell, Inbox, Notes, Outbox, Put, Refused},
     stats::{self, Counters, Incoming, Outgoing, PeerCounters, PeerStats, Stats},
@@ -132,34 +131,10 @@ struct Guests {
     received: Incoming,
 }
 
-thread_local! {
-    /// True exactly when this thread has turned a loop.
-    static TURNS_A_LOOP: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The process that this thread is in.
-#[cfg(not(test))]
-pub(crate) fn current_process() -> u32 {
-    process::id()
-}
-
-/// The same, or what a test says, which cannot fork.
-#[cfg(test)]
-pub(crate) fn current_process() -> u32 {
-    FORKED.get().unwrap_or_else(process::id)
-}
-
-#[cfg(test)]
-thread_local! {
-    /// As if this thread were in another process.
-    pub(crate) static FORKED: Cell<Option<u32>> = const { Cell::new(None) };
-}
-
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) own: Sid,
-    /// The process of the loop.
-    process: u32,
+    home: Home,
     /// Sorted by sid; never changes, so that finding a member takes no lock.
     members: Vec<Arc<Peer>>,
     /// The sids of these: a search touches them alone.
@@ -190,7 +165,7 @@ impl Shared {
     ) -> Self {
         Self {
             own,
-            process: current_process(),
+            home: Home::here(),
             sids: members.iter().map(|peer| peer.sid).collect(),
             members,
             guests: RwLock::default(),
@@ -285,7 +260,7 @@ impl Shared {
     pub(crate) fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<Sent, SendError> {
         self.admit(frame.len())?;
         match self.member(sid) {
-            Some(peer) if !is_long(frame) && peer.outbox.is_queue() => {
+            Some(peer) if !is_long(frame.len()) && peer.outbox.is_queue() => {
                 let (_, put, ask) = peer.outbox.put_all(&[frame]);
                 self.see_to(peer, ask)?;
                 self.receipt(peer, put)
@@ -296,11 +271,9 @@ impl Shared {
 
     /// See [`Handle::to_send_all`](crate::Handle::to_send_all).
     pub(crate) fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
-        for frame in frames {
-            self.admit(frame.len())?;
-        }
+        let has_long = self.admit_all(frames)?;
         if let Some(peer) = self.member(sid) {
-            return self.put_all(peer, frames);
+            return self.put_all(peer, frames, has_long);
         }
         if sid == self.own {
             for (taken, frame) in frames.iter().enumerate() {
@@ -313,7 +286,7 @@ impl Shared {
             return Ok(frames.len());
         }
         match self.find(sid) {
-            Some(peer) => self.put_all(&peer, frames),
+            Some(peer) => self.put_all(&peer, frames, has_long),
             None => Err(SendError::UnknownPeer(sid)),
         }
     }
@@ -351,55 +324,77 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether the loop's threads are in this process. A process that was made by `fork(2)` without `execve(2)` has a copy of
-    /// this memory and shares the sockets, but has no loop.
-    pub(crate) fn is_here(&self) -> bool {
-        current_process() == self.process
+    /// Whether frames of these lengths are taken, and if so whether some are long.
+    #[inline]
+    fn admit_all(&self, frames: &[&[u8]]) -> Result<bool, SendError> {
+        let mut longest = 0;
+        for frame in frames {
+            check(frame.len())?;
+            longest = longest.max(frame.len());
+        }
+        if self.halt.is_given() {
+            return Err(SendError::Halted);
+        }
+        Ok(is_long(longest))
     }
 
-    /// Refuses a frame that a forked process would write to a socket that it shares. A system call, and so not asked on a
-    /// thread that turns a loop, where answers are in a hurry; nor for a queue, whose loop is asked to write.
-    #[inline]
-    fn refuse_elsewhere(&self, peer: &Peer) -> Result<(), SendError> {
-        if peer.outbox.is_queue() || TURNS_A_LOOP.get() || self.is_here() {
-            return Ok(());
-        }
-        Err(SendError::Halted)
+    /// Whether the loop is in this process.
+    pub(crate) fn is_here(&self) -> bool {
+        self.home.is_here()
     }
 
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<Sent, SendError> {
-        self.refuse_elsewhere(peer)?;
         let (put, ask) = peer.outbox.put(frame);
         self.see_to(peer, ask)?;
         self.receipt(peer, put)
     }
 
-    fn put_all(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
-        let mut taken = self.put_part(peer, frames)?;
+    fn put_all(
+        &self,
+        peer: &Arc<Peer>,
+        frames: &[&[u8]],
+        has_long: bool,
+    ) -> Result<usize, SendError> {
+        let mut taken = 0;
         while taken < frames.len() {
-            match self.put_part(peer, &frames[taken..]) {
+            let rest = &frames[taken..];
+            let part = if has_long {
+                self.put_part(peer, rest)
+            } else {
+                self.put_short(peer, rest)
+            };
+            match part {
                 Ok(more) => taken += more,
+                Err(error) if taken == 0 => return Err(error),
                 Err(_) => break,
             }
         }
         Ok(taken)
     }
 
-    /// Puts the first of these, as many as leave together.
+    /// Puts the first of these, as many as leave together. A long one is copied before anything is locked, also behind short
+    /// ones.
+    #[cold]
     fn put_part(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
         match frames {
-            [frame, ..] if is_long(frame) => {
+            [frame, ..] if is_long(frame.len()) => {
                 self.put(peer, Bytes::copy_from_slice(frame)).map(|_| 1)
             }
             frames => {
-                self.refuse_elsewhere(peer)?;
-                // A long one behind short ones is not copied under the lock either.
-                let short = frames.iter().take_while(|frame| !is_long(frame)).count();
-                let (taken, put, ask) = peer.outbox.put_all(&frames[..short]);
-                self.see_to(peer, ask)?;
-                self.receipt(peer, put).map(|_| taken)
+                let short = frames
+                    .iter()
+                    .take_while(|frame| !is_long(frame.len()))
+                    .count();
+                self.put_short(peer, &frames[..short])
             }
         }
+    }
+
+    #[inline]
+    fn put_short(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
+        let (taken, put, ask) = peer.outbox.put_all(frames);
+        self.see_to(peer, ask)?;
+        self.receipt(peer, put).map(|_| taken)
     }
 
     /// Asks the loop for what an outbox has left for it. [`SendError::Halted`] in a forked process.
@@ -441,7 +436,7 @@ impl Shared {
 
     /// Leaves a note for the loop about this peer. At most one note a peer waits.
     pub(crate) fn ask(&self, peer: &Arc<Peer>, what: u8) -> Result<(), SendError> {
-        if !TURNS_A_LOOP.get() && !self.is_here() {
+        if !self.home.is_here_or_turns() {
             // Nobody is there to do it, and the bell is the parent's.
             self.end(Life::Halted);
             return Err(SendError::Halted);
@@ -481,7 +476,7 @@ impl Shared {
 
     /// This thread turns the loop from now on.
     pub(crate) fn turns_here(&self) {
-        TURNS_A_LOOP.set(true);
+        process::turns_a_loop();
         self.set_loop_thread(thread::current().id());
     }
 
@@ -591,8 +586,8 @@ fn check(frame_len: usize) -> Result<(), SendError> {
 }
 
 /// Whether a queue is given a copy of it: it would fill a run, or be written at once, and is copied before anything is locked.
-fn is_long(frame: &[u8]) -> bool {
-    frame.len() >= QUEUE_RUN_BYTES / 2
+fn is_long(frame_len: usize) -> bool {
+    frame_len >= QUEUE_RUN_BYTES / 2
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     config::Knobs,
     limits::{EVENTS_PER_TURN, LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG, RESENT_AFTER, ROUTES_MAX},
+    process::Home,
     share::Wire,
 };
 
@@ -41,6 +42,7 @@ pub struct MioNet {
     resolver: Resolver,
     waker: Waker,
     options: Options,
+    home: Home,
 }
 
 /// What is set on accepted and dialed sockets alike.
@@ -78,7 +80,13 @@ impl MioNet {
             resolver: Resolver::new(waker.clone()),
             waker,
             options,
+            home: Home::here(),
         })
+    }
+
+    fn stream(&self, socket: TcpStream) -> MioStream {
+        let home = self.home;
+        MioStream { socket, home }
     }
 
     fn install(&mut self, door: usize, mut listener: TcpListener) -> io::Result<SocketAddr> {
@@ -97,7 +105,7 @@ impl MioNet {
 }
 
 impl Net for MioNet {
-    type Stream = TcpStream;
+    type Stream = MioStream;
 
     fn now(&self) -> Instant {
         Instant::now()
@@ -157,7 +165,7 @@ impl Net for MioNet {
         self.install(door, TcpListener::from_std(listener))
     }
 
-    fn accept(&mut self, door: usize) -> io::Result<(TcpStream, SocketAddr)> {
+    fn accept(&mut self, door: usize) -> io::Result<(MioStream, SocketAddr)> {
         let Some(Some(listener)) = self.doors.get(door) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -166,7 +174,7 @@ impl Net for MioNet {
         // nothing about the listening socket.
         let gone = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
         self.options.apply(SockRef::from(&stream)).map_err(gone)?;
-        Ok((stream, from))
+        Ok((self.stream(stream), from))
     }
 
     fn close_doors(&mut self) {
@@ -176,7 +184,7 @@ impl Net for MioNet {
         }
     }
 
-    fn dial(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
+    fn dial(&mut self, to: SocketAddr) -> io::Result<MioStream> {
         let socket = platform::tcp_socket(Domain::for_address(to))?;
         self.options.apply(SockRef::from(&socket))?;
         self.options.apply_receive_buffer(SockRef::from(&socket))?;
@@ -192,22 +200,24 @@ impl Net for MioNet {
             Err(error) if in_progress(&error) => {}
             Err(error) => return Err(error),
         }
-        Ok(TcpStream::from_std(socket.into()))
+        Ok(self.stream(TcpStream::from_std(socket.into())))
     }
 
-    fn watch(&mut self, stream: &TcpStream, token: usize) -> io::Result<()> {
+    fn watch(&mut self, stream: &MioStream, token: usize) -> io::Result<()> {
         let interests = Interest::READABLE | Interest::WRITABLE;
-        self.poll
-            .registry()
-            .register(&mut SourceFd(&stream.as_raw_fd()), Token(token), interests)
+        self.poll.registry().register(
+            &mut SourceFd(&stream.as_fd().as_raw_fd()),
+            Token(token),
+            interests,
+        )
     }
 
-    fn unwatch(&mut self, stream: &TcpStream) {
+    fn unwatch(&mut self, stream: &MioStream) {
         // Fails only if it was not watched; either way nothing is reported any more.
         let _ = self
             .poll
             .registry()
-            .deregister(&mut SourceFd(&stream.as_raw_fd()));
+            .deregister(&mut SourceFd(&stream.as_fd().as_raw_fd()));
     }
 
     fn lookup(&mut self, ticket: u64, host: &str) {
@@ -333,8 +343,19 @@ const MAX_PROBES: u64 = 127;
 /// And as many seconds before the first of them (`MAX_TCP_KEEPIDLE`).
 const MAX_IDLE_SECS: u64 = 32_767;
 
-impl Wire for TcpStream {
+/// A connection of [`MioNet`].
+#[derive(Debug)]
+pub struct MioStream {
+    socket: TcpStream,
+    home: Home,
+}
+
+impl Wire for MioStream {
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        // A forked process shares the socket: what it wrote would stand in the middle of a frame of the parent.
+        if !self.home.is_here_or_turns() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         // Not by `writev(2)`, which takes no flags.
         let socket = SockRef::from(self);
         let mut small = [0; SMALL_WRITE_BYTES];
@@ -354,18 +375,20 @@ impl Wire for TcpStream {
 /// 250 ns less of the 7.8 us of a write and its read, measured from 64 B to 1 KiB).
 const SMALL_WRITE_BYTES: usize = 1280;
 
-impl Stream for TcpStream {
+impl Stream for MioStream {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        io::Read::read(&mut &*self, buf)
+        io::Read::read(&mut &self.socket, buf)
     }
 
     fn connected(&self) -> io::Result<bool> {
-        if let Some(error) = self.take_error()? {
+        if let Some(error) = self.socket.take_error()? {
             return Err(error);
         }
-        match self.peer_addr() {
+        match self.socket.peer_addr() {
             // A dial to a port of this machine at which nobody listens can meet itself (simultaneous open).
-            Ok(peer) if self.local_addr()? == peer => Err(io::ErrorKind::ConnectionRefused.into()),
+            Ok(peer) if self.socket.local_addr()? == peer => {
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotConnected || in_progress(&error) => {
                 Ok(false)
@@ -375,13 +398,19 @@ impl Stream for TcpStream {
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        Self::shutdown(self, how)
+        self.socket.shutdown(how)
     }
 
     fn abort(&self) -> io::Result<()> {
         // The reset leaves when the last owner closes the socket; a thread that is just writing finds its end before.
         SockRef::from(self).set_linger(Some(Duration::ZERO))?;
-        Self::shutdown(self, Shutdown::Both)
+        self.socket.shutdown(Shutdown::Both)
+    }
+}
+
+impl AsFd for MioStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -406,7 +435,7 @@ mod tests {
     use socket2::{Protocol, Socket, Type};
 
     use super::*;
-    use crate::{Config, ConfigBuilder, Sid};
+    use crate::{Config, ConfigBuilder, Sid, process::FORKED};
 
     fn net() -> MioNet {
         net_with(|builder| builder.peer_dead_after(Duration::from_secs(10)))
@@ -421,7 +450,7 @@ mod tests {
     }
 
     /// Waits until the door has a connection, and accepts it.
-    fn accept(net: &mut MioNet) -> TcpStream {
+    fn accept(net: &mut MioNet) -> MioStream {
         let mut ready = Vec::new();
         while !ready.contains(&Ready::Door(0)) {
             net.wait(Some(Duration::from_secs(10)), &mut ready).unwrap();
@@ -594,7 +623,7 @@ mod tests {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.bind(&at.into()).unwrap();
         socket.connect(&at.into()).unwrap();
-        let itself = TcpStream::from_std(socket.into());
+        let itself = net.stream(TcpStream::from_std(socket.into()));
         assert_eq!(
             itself.connected().unwrap_err().kind(),
             io::ErrorKind::ConnectionRefused
@@ -610,7 +639,29 @@ mod tests {
             io::ErrorKind::NotConnected
         );
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        assert!(!TcpStream::from_std(socket.into()).connected().unwrap());
+        let stream = net.stream(TcpStream::from_std(socket.into()));
+        assert!(!stream.connected().unwrap());
+    }
+
+    #[test]
+    fn a_forked_process_writes_nothing_to_a_socket_that_it_shares() {
+        let mut net = net();
+        let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let (dialed, accepted) = (net.dial(at).unwrap(), accept(&mut net));
+        let write = |bytes| dialed.write(&[IoSlice::new(bytes)]);
+        FORKED.set(true);
+        let refused = write(b"child").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        FORKED.set(false);
+        assert_eq!(write(b"parent").unwrap(), 6);
+        let mut ready = Vec::new();
+        net.watch(&accepted, 0).unwrap();
+        while ready.is_empty() {
+            net.wait(Some(Duration::from_secs(10)), &mut ready).unwrap();
+        }
+        let mut came = [0; 20];
+        assert_eq!(accepted.read(&mut came).unwrap(), 6);
+        assert_eq!(&came[..6], b"parent");
     }
 
     #[test]

@@ -14,5 +14,5 @@ mod resolver;
 mod routes;
 
 pub use event_loop::EventLoop;
-pub use mio_net::MioNet;
+pub use mio_net::{MioNet, MioStream};
 pub use net::{Found, Net, Ready, Stream, Waker};

@@ -170,12 +170,14 @@ impl<S: Store> Writer<S> {
     /// The state, to be changed.
     #[inline(always)]
     pub(super) fn step(&self) -> Step<'_, S> {
+        let state = lock(&self.state);
         Step {
-            state: lock(&self.state),
             told: Told {
                 waiters: &self.waiters,
-                has_room: false,
+                is_due: false,
             },
+            had_room: state.store.has_room(),
+            state,
         }
     }
 
@@ -426,8 +428,9 @@ impl<S: Store> Writer<S> {
 }
 
 /// The state while it is changed. It does what follows from every change when it is dropped: the lock is released, and then
-/// threads that wait for room are told if there is some. No change can forget that.
+/// threads that wait for room are told if some was made. No change can forget that.
 pub(super) struct Step<'a, S: Store> {
+    had_room: bool,
     state: MutexGuard<'a, State<S>>,
     // Behind the lock, so that it is dropped after it.
     told: Told<'a>,
@@ -435,20 +438,21 @@ pub(super) struct Step<'a, S: Store> {
 
 struct Told<'a> {
     waiters: &'a Waiters,
-    has_room: bool,
+    is_due: bool,
 }
 
 impl<S: Store> Drop for Step<'_, S> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.told.has_room = self.state.store.has_room();
+        // Nobody waits while there is room: who has looked for it in vain did so before this change.
+        self.told.is_due = !self.had_room && self.state.store.has_room();
     }
 }
 
 impl Drop for Told<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.has_room {
+        if self.is_due {
             self.waiters.notify();
         }
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::{
     outbox::{Ask, Put, Tally, Wire},
-    pen::{self, Load, Progress, Step, Store, Writer},
+    pen::{self, Load, Progress, State, Store, Writer},
     release,
 };
 use crate::limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES};
@@ -64,17 +64,18 @@ impl Writer<Queue> {
             let (_, put, ask) = self.put_all(&[&frame]);
             return (put, ask);
         }
-        let mut state = self.step();
-        let queue = &mut state.store;
         let need = PREFIX_BYTES + frame.len();
-        if let Some(refusal) = queue.refusal(need) {
+        let mut state = self.step();
+        if let Some(refusal) = state.store.refusal(need) {
             // The frame is the caller's, and is dropped behind the lock as the last of all.
             return (refusal, Ask::Nothing);
         }
         let prefix = prefix(frame.len());
-        queue.bytes += need;
-        queue.pieces.push_back(Piece::Whole { prefix, frame });
-        (Put::Queued, self.accepted(state, 1))
+        state.store.bytes += need;
+        state.store.pieces.push_back(Piece::Whole { prefix, frame });
+        let ask = state.accepted(1);
+        drop(state);
+        (Put::Queued, ask.unwrap_or_else(|| self.write_here()))
     }
 
     /// Takes the first of these frames, as many as there is room for and as may leave together: their number, and
@@ -82,39 +83,15 @@ impl Writer<Queue> {
     #[inline(always)]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
-        let mut state = self.step();
-        if state.store.encode_all(frames, need) {
-            let ask = self.accepted(state, frames.len());
-            return (frames.len(), Put::Queued, ask);
-        }
-        match state.store.encode_one_by_one(frames) {
-            (taken, Put::Queued) => (taken, Put::Queued, self.accepted(state, taken)),
-            (taken, refusal) => (taken, refusal, Ask::Nothing),
-        }
-    }
-
-    /// Counts frames that were taken, and has them written.
-    #[inline(always)]
-    fn accepted(&self, mut state: Step<'_, Queue>, frames: usize) -> Ask {
-        state.store.tally.accepted += frames as u64;
-        state.store.frames += frames as u64;
-        if !state.is_resting() {
-            return state.want_link();
-        }
-        if state.store.bytes >= QUEUE_RUN_BYTES {
-            return self.write_here(state);
-        }
-        if mem::replace(&mut state.store.called, true) {
-            Ask::Nothing
-        } else {
-            Ask::Resume
-        }
+        let (taken, put, ask) = self.step().put_all(frames, need);
+        (taken, put, ask.unwrap_or_else(|| self.write_here()))
     }
 
     /// Writes what waits, if nobody else does.
     #[cold]
-    fn write_here(&self, mut state: Step<'_, Queue>) -> Ask {
+    fn write_here(&self) -> Ask {
         let mut spent = Spent::default();
+        let mut state = self.step();
         let Some(wire) = state.take_pen() else {
             return Ask::Nothing;
         };
@@ -123,6 +100,40 @@ impl Writer<Queue> {
         drop(state);
         pen::Spent::release(spent);
         self.follow(next).1
+    }
+}
+
+/// What is left for the loop, or `None` where so much has come together that who has put it writes it.
+type Left = Option<Ask>;
+
+impl State<Queue> {
+    #[inline(always)]
+    fn put_all(&mut self, frames: &[&[u8]], need: usize) -> (usize, Put, Left) {
+        if self.store.encode_all(frames, need) {
+            return (frames.len(), Put::Queued, self.accepted(frames.len()));
+        }
+        match self.store.encode_one_by_one(frames) {
+            (taken, Put::Queued) => (taken, Put::Queued, self.accepted(taken)),
+            (taken, refusal) => (taken, refusal, Some(Ask::Nothing)),
+        }
+    }
+
+    /// Counts frames that were taken.
+    #[inline(always)]
+    fn accepted(&mut self, frames: usize) -> Left {
+        self.store.tally.accepted += frames as u64;
+        self.store.frames += frames as u64;
+        if !self.is_resting() {
+            return Some(self.want_link());
+        }
+        if self.store.bytes >= QUEUE_RUN_BYTES {
+            return None;
+        }
+        Some(if mem::replace(&mut self.store.called, true) {
+            Ask::Nothing
+        } else {
+            Ask::Resume
+        })
     }
 }
 
