@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cases::Failure;
+use crate::{cases::Failure, counter::Count};
 
 /// What a count may grow by, in percent.
 const GROWTH_MAX: f64 = 5.0;
@@ -14,12 +14,15 @@ const GROWTH_MAX: f64 = 5.0;
 /// The same, after another compiler or on another machine.
 const GROWTH_ELSEWHERE_MAX: f64 = 25.0;
 
+/// How many more system calls a frame may take: some cases ask the loop for something when it happens to have slept.
+const CALLS_MORE_MAX: f64 = 0.05;
+
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Baseline {
     #[serde(flatten)]
     pub(crate) made_with: MadeWith,
-    /// Instructions for each frame, by case.
-    pub(crate) cases: BTreeMap<String, f64>,
+    /// What a frame takes, by case.
+    pub(crate) cases: BTreeMap<String, Count>,
 }
 
 /// Counts can be compared exactly only if this is the same.
@@ -76,12 +79,6 @@ impl Baseline {
         text.push('\n');
         Ok(fs::write(path(), text)?)
     }
-
-    /// By how many percent a count has grown.
-    pub(crate) fn growth(&self, case: &str, count: f64) -> Option<f64> {
-        let before = self.cases.get(case)?;
-        Some((count - before) / before * 100.0)
-    }
 }
 
 fn path() -> &'static Path {
@@ -89,4 +86,28 @@ fn path() -> &'static Path {
         env!("CARGO_MANIFEST_DIR"),
         "/benches/instructions/baseline.json"
     ))
+}
+
+/// How a count stands beside the one that was kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) before: Count,
+    /// Of instructions, in percent.
+    pub(crate) growth: f64,
+    pub(crate) more_calls: f64,
+}
+
+impl Change {
+    pub(crate) fn of(before: Count, now: Count) -> Self {
+        Self {
+            before,
+            growth: (now.instructions - before.instructions) / before.instructions * 100.0,
+            more_calls: now.system_calls - before.system_calls,
+        }
+    }
+
+    /// `slack`: the percent that a case depends on how threads happen to run.
+    pub(crate) fn is_too_much(&self, growth_max: f64, slack: f64) -> bool {
+        self.growth > growth_max + slack || self.more_calls > CALLS_MORE_MAX + slack / 100.0
+    }
 }

@@ -1,4 +1,4 @@
-//! How many instructions a frame takes, by valgrind: a regression shows on a noisy machine as well.
+//! How many instructions and system calls a frame takes, by valgrind: a regression shows on a noisy machine as well.
 //!
 //! Nothing here looks at a clock. Without `--bench` this is a test that runs each case once, without valgrind.
 
@@ -13,21 +13,22 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Parser;
 
-use baseline::{Baseline, MadeWith};
+use baseline::{Baseline, Change, MadeWith};
 use cases::{CASES, Case, Failure};
+use counter::Count;
 use output::{complain, say};
 
 /// Frames of a case that is only to be seen to run.
 const FEW: u64 = 320;
 
-/// Instructions per frame, beside those of the baseline.
+/// Instructions and system calls per frame, beside those of the baseline.
 #[derive(Debug, Parser)]
 #[command(
     name = "instructions",
     bin_name = "cargo bench --bench instructions --"
 )]
 struct Cli {
-    /// Fails if a case takes more than 5 % more than the baseline says
+    /// Fails if a case takes more than 5 % more instructions, or more system calls, than the baseline says
     #[arg(long, conflicts_with = "save")]
     check: bool,
 
@@ -114,10 +115,14 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
     }
     let here = MadeWith::here()?;
     say(format_args!(
-        "instructions per frame: rustc {}, {}, {valgrind}",
+        "instructions and system calls per frame: rustc {}, {}, {valgrind}",
         here.rustc, here.target
     ))?;
-    let kept = Baseline::load()?;
+    // One that cannot be read is no reason not to make a new one.
+    let kept = match Baseline::load() {
+        Err(_) if cli.save => None,
+        kept => kept?,
+    };
     let limit = kept
         .as_ref()
         .map_or(0.0, |kept| kept.made_with.growth_max(&here));
@@ -128,21 +133,26 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
         ))?;
     }
     say(format_args!(
-        "{:<48} {:>10} {:>10} {:>8}",
-        "case", "now", "baseline", "change"
+        "{:<48} {:>10} {:>10} {:>8} {:>6} {:>8}",
+        "case", "now", "baseline", "change", "calls", "baseline"
     ))?;
     let mut counts = BTreeMap::new();
     let (mut grown, mut unknown) = (Vec::new(), Vec::new());
     for case in CASES.iter().filter(|case| case.name.contains(&cli.only)) {
         let count = counter::per_frame(case)?;
-        let growth = kept.as_ref().and_then(|kept| kept.growth(case.name, count));
-        show(case, count, kept.as_ref(), growth)?;
-        match growth {
+        let before = kept.as_ref().and_then(|kept| kept.cases.get(case.name));
+        let change = before.map(|before| Change::of(*before, count));
+        show(case, count, change)?;
+        match change {
             None => unknown.push(case.name),
-            Some(growth) if growth > limit + case.slack => grown.push(case.name),
+            Some(change) if change.is_too_much(limit, case.slack) => grown.push(case.name),
             Some(_) => {}
         }
-        counts.insert(case.name.to_owned(), (count * 10.0).round() / 10.0);
+        let rounded = Count {
+            instructions: (count.instructions * 10.0).round() / 10.0,
+            system_calls: (count.system_calls * 100.0).round() / 100.0,
+        };
+        counts.insert(case.name.to_owned(), rounded);
     }
     if cli.save {
         let baseline = Baseline {
@@ -167,12 +177,12 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
     }
     if grown.is_empty() {
         say(format_args!(
-            "no case takes more than {limit} % more than the baseline"
+            "no case takes more than {limit} % more than the baseline, or more system calls"
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
     complain(format_args!(
-        "MORE THAN {limit} % MORE INSTRUCTIONS: {}. See where they go with `valgrind --tool=callgrind` on this program \
+        "MORE THAN {limit} % MORE INSTRUCTIONS, OR MORE SYSTEM CALLS: {}. See where they go with `valgrind --tool=callgrind` on this program \
          with `--case NAME --frames 20000`, and callgrind_annotate. If they are worth it: \
          cargo bench --bench instructions -- --save, and say in the commit what they buy",
         grown.join("; ")
@@ -180,18 +190,20 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
     Ok(ExitCode::FAILURE)
 }
 
-fn show(
-    case: &Case,
-    count: f64,
-    kept: Option<&Baseline>,
-    growth: Option<f64>,
-) -> Result<(), Failure> {
-    let before = kept.and_then(|kept| kept.cases.get(case.name));
-    let before = before.map_or_else(|| "-".to_owned(), |before| format!("{before:.1}"));
-    let change = growth.map_or_else(|| "-".to_owned(), |growth| format!("{growth:+.1} %"));
+fn show(case: &Case, now: Count, change: Option<Change>) -> Result<(), Failure> {
+    let [before, growth, calls] = change.map_or_else(
+        || ["-"; 3].map(str::to_owned),
+        |Change { before, growth, .. }| {
+            [
+                format!("{:.1}", before.instructions),
+                format!("{growth:+.1} %"),
+                format!("{:.2}", before.system_calls),
+            ]
+        },
+    );
     say(format_args!(
-        "{:<48} {count:>10.1} {before:>10} {change:>8}",
-        case.name
+        "{:<48} {:>10.1} {before:>10} {growth:>8} {:>6.2} {calls:>8}",
+        case.name, now.instructions, now.system_calls
     ))?;
     Ok(())
 }
