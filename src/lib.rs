@@ -214,42 +214,79 @@
 //! | [`congestion_control`](ConfigBuilder::congestion_control): `TCP_CONGESTION` | yes | no effect, warning | no effect, warning | yes | no effect, warning |
 //! | no `SIGPIPE`, by | `MSG_NOSIGNAL` | `MSG_NOSIGNAL` | `SO_NOSIGPIPE` | `MSG_NOSIGNAL` | `MSG_NOSIGNAL` |
 //!
-//! # How it is built
+//! # Architecture
 //!
-//! `manager` (what the application holds) and `driver` (the loop, and the only folder that knows the
-//! operating system) meet in `shared` and `share` (what several threads touch, model-checked with
-//! loom). The driver asks `proto`, the rules without a clock or a socket, and obeys. The loop runs on
-//! a [`Net`]: the real one is [`MioNet`], and the tests turn the same loop on a simulated one.
+//! Each folder, and each file in it, imports only what stands below it; a test looks for cycles.
+//!
+//! ```text
+//! manager       CnxManager: the thread of the loop, the inbox and the events of the application
+//! event_loop    the turn: accept, handshake, read, write, dial, and what other threads ask for
+//! handler       what the loop calls on its thread       zoo_cfg   the files of a ZooKeeper server
+//! handle        what any thread calls                   config    options, checked once
+//! shared        peers, counters, life of the loop       net       sockets, resolver
+//! inbox         received messages and events            outbox    what waits for one peer
+//! proto         rules, grammars, reasons: no clock, no socket, no thread
+//! sync, limits  locks and what threads wait for; every bound with its reason
+//! ```
+//!
+//! A payload on its way out ([`Handle::to_send`] with a free slot):
+//!
+//! 1. `shared::send` checks its length, and finds the peer by a binary search, without a lock.
+//! 2. `outbox::slot` takes the lock, counts the frame, finds that nobody writes, and releases the lock.
+//! 3. `outbox::pen` writes it to the socket with one system call, without a lock.
+//! 4. It takes the lock again, counts the frame as written, keeps it as the last one, and looks for a newer one.
+//! 5. A socket that is full keeps the frame. The loop goes on with it once the socket is writable (`event_loop`).
+//! 6. A broken socket, or a peer without a link, is left to the loop: a bit of the peer and a wake-up.
+//! 7. `outbox::queue` copies the frame into a buffer under the lock instead, and asks the loop to write.
+//! 8. The sender that fills such a buffer writes it itself, while it is in the cache of its processor.
+//! 9. When a link ends, what had begun to leave stands in front again, and goes out over the next link.
+//!
+//! A frame on its way in:
+//!
+//! 1. `net` reports that a socket is readable; the turn notes the connection.
+//! 2. `event_loop::pump` reads up to 256 KiB into the one read buffer of the loop.
+//! 3. `proto::frame` finds the frames in it. A whole one is a slice of the read buffer; one that is cut is put together.
+//! 4. [`Handler::on_frame`] is called with it: no copy, no lock, no allocation.
+//! 5. The handler of a manager (`manager::post`) copies small frames one behind the other into a buffer.
+//! 6. At the end of the read it puts the buffer into the inbox, with one lock and at most one wake-up.
+//! 7. `inbox::fair_queue` drops the oldest of the peer that has most, or has the loop read that peer later.
+//! 8. [`CnxManager::recv_all`] takes everything with one lock; payloads are slices of the buffers, which go back to be filled.
+//! 9. [`CnxManager::recv`] takes one message; a small one is copied, so that it does not hold the buffer of many.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-mod batch;
 mod config;
-mod driver;
 mod error;
+mod event;
+mod event_loop;
+mod handle;
 mod handler;
+mod inbox;
 pub mod limits;
 mod manager;
-mod memory;
-mod process;
+mod message;
+mod net;
+mod outbox;
 mod proto;
-mod share;
 mod shared;
-mod stats;
+mod sync;
 mod zoo_cfg;
 
-pub use batch::{Batch, BatchIter, MessageRef};
 pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
-pub use driver::{EventLoop, Found, MioNet, MioStream, Net, Ready, Stream, Waker};
-pub use error::{ConfigError, Fault, Reason, RecvError, SendError};
-pub use handler::{Event, Frame, Handler, Message};
-pub use manager::{CnxManager, Events, Handle, Sent};
+pub use error::{ConfigError, RecvError, SendError};
+pub use event::Event;
+pub use event_loop::EventLoop;
+pub use handle::Handle;
+pub use handler::Handler;
+pub use inbox::{Batch, BatchIter, InboxFull, MessageRef};
+pub use manager::{CnxManager, Events};
+pub use message::{Frame, Message};
+pub use net::{Found, MioNet, MioStream, Net, Ready, Stream, Waker};
+pub use outbox::{Sent, Wire};
 pub use proto::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, CHALLENGE_BYTES_MAX, Challenge,
-    ChallengeError, Sid,
+    ChallengeError, Fault, Reason, Sid,
 };
-pub use share::{InboxFull, Wire};
-pub use shared::Listening;
-pub use stats::{Incoming, Outgoing, PeerStats, Queue, Stats};
+pub use shared::{Incoming, Listening, Outgoing, PeerStats, Queue, Stats};
 pub use zoo_cfg::{ZooCfg, ZooCfgReader, ZooServer};

@@ -1,7 +1,7 @@
 //! The original's own tests, by name: what `CnxManagerTest` and its neighbours ask of ZooKeeper's manager, asked here.
 //!
 //! The tests of SASL and TLS are left out, since neither is spoken. `TestCircularBlockingQueue` is beside the inbox, in
-//! `src/share/inbox.rs`.
+//! `src/inbox/fair_queue.rs`.
 
 mod common;
 

@@ -8,7 +8,7 @@
 # the library forbids unsafe code, and what threads share is model-checked by loom there. This looks at the same from another
 # side: at the real locks and atomics, and at what the dependencies do beneath.
 #
-# What it cannot see: Miri has no sockets, so that only `share` and `proto` are run in it; a sanitizer sees the paths that
+# What it cannot see: Miri has no sockets, so that only `sync`, `outbox`, `inbox` and `proto` are run in it; a sanitizer sees the paths that
 # the tests take and the orders in which they happened to run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,11 +29,11 @@ miri() {
     need rust-src
     local flags=-Zmiri-disable-isolation
     env CARGO_TARGET_DIR=target/miri PROPTEST_CASES=2 MIRIFLAGS="$flags -Zmiri-many-seeds=0..4" \
-        timeout 3600 cargo +nightly miri test --lib -- share::
+        timeout 3600 cargo +nightly miri test --lib -- sync:: outbox:: inbox::
     # No threads here, so that one schedule is all of them. What cuts hundreds of kilobytes into pieces would take hours.
     env CARGO_TARGET_DIR=target/miri PROPTEST_CASES=2 MIRIFLAGS="$flags" \
         timeout 3600 cargo +nightly miri test --lib -- \
-        proto:: batch:: --skip any_splitting_gives --skip a_frame_that_came_in_pieces --skip frames_of_every_length
+        proto:: --skip any_splitting_gives --skip a_frame_that_came_in_pieces --skip frames_of_every_length
 }
 
 # Everything is built anew, the standard library too: what is not instrumented looks like a race.

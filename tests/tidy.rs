@@ -58,9 +58,7 @@ fn the_rules_know_no_clock_no_thread_no_socket_and_no_log() {
                 "TcpStream",
                 "mio::",
                 "log::",
-                "crate::driver",
-                "crate::share",
-                "crate::manager",
+                "crate::net",
             ] {
                 assert!(
                     !line.contains(word),
@@ -72,19 +70,22 @@ fn the_rules_know_no_clock_no_thread_no_socket_and_no_log() {
 }
 
 #[test]
-fn only_the_driver_knows_the_system_and_writes_log_lines() {
+fn only_the_loop_and_the_net_know_the_system_and_write_log_lines() {
     for (path, text) in files("src", "rs") {
-        if path.starts_with("src/driver/") {
+        if ["src/event_loop/", "src/net/"]
+            .iter()
+            .any(|folder| path.starts_with(folder))
+        {
             continue;
         }
         for (number, line) in code(&text) {
             let is_comment = line.trim_start().starts_with("//");
             for word in ["mio::", "socket2::", "log::"] {
                 // The one line that says that the loop itself has ended is written where its thread is.
-                let is_last_word = path == "src/manager.rs" && line.contains("log::error!");
+                let is_last_word = path == "src/manager/mod.rs" && line.contains("log::error!");
                 assert!(
                     is_comment || is_last_word || !line.contains(word),
-                    "{path}:{number}: `{word}` outside the driver"
+                    "{path}:{number}: `{word}` outside the loop and the net"
                 );
             }
         }
@@ -97,12 +98,173 @@ fn one_file_asks_for_the_system() {
         for (number, line) in code(&text) {
             for word in ["target_os", "target_vendor", "target_arch"] {
                 assert!(
-                    path == "src/driver/platform.rs" || !line.contains(word),
-                    "{path}:{number}: `{word}` outside src/driver/platform.rs"
+                    path == "src/net/platform.rs" || !line.contains(word),
+                    "{path}:{number}: `{word}` outside src/net/platform.rs"
                 );
             }
         }
     }
+}
+
+/// The modules of the library, by path, with what each imports: paths from the root of the crate.
+fn imports() -> BTreeMap<Vec<String>, Vec<Vec<String>>> {
+    let mut modules = BTreeMap::new();
+    for (path, text) in files("src", "rs") {
+        let name = path.trim_start_matches("src/").trim_end_matches(".rs");
+        let mut module: Vec<String> = name.split('/').map(str::to_owned).collect();
+        if matches!(module.last().map(String::as_str), Some("mod" | "lib")) {
+            module.pop();
+        }
+        if module.last().is_some_and(|last| last == "tests") {
+            continue;
+        }
+        // Without comments, and without line ends, in which a statement may be broken.
+        let code: String = code(&text)
+            .map(|(_, line)| line.split("//").next().unwrap_or_default().trim())
+            .filter(|line| !line.starts_with("#["))
+            .collect::<Vec<_>>()
+            .join(" ");
+        let mut found = Vec::new();
+        for statement in code.split(';') {
+            let Some((before, tree)) = statement.rsplit_once("use ") else {
+                continue;
+            };
+            if before.is_empty() || before.ends_with([' ', ')']) {
+                expand("", tree, &mut found);
+            }
+        }
+        // Paths in the text. Where something is visible (`pub(in path)`) is no import.
+        let text = code.replace("pub(in ", "pub(");
+        for path in text.split(|c: char| !(c.is_alphanumeric() || "_:".contains(c))) {
+            if path.starts_with("crate::")
+                && !path.ends_with("::")
+                && !text.contains(&format!("pub({path})"))
+            {
+                found.push(path.to_owned());
+            }
+        }
+        modules.insert(module, found);
+    }
+    let names: BTreeSet<Vec<String>> = modules.keys().cloned().collect();
+    modules
+        .into_iter()
+        .map(|(module, found)| {
+            let paths = found
+                .iter()
+                .filter_map(|path| absolute(&module, path, &names));
+            let paths = paths.collect();
+            (module, paths)
+        })
+        .collect()
+}
+
+/// `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn expand(prefix: &str, tree: &str, into: &mut Vec<String>) {
+    let tree = tree.trim();
+    let Some((path, list)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap_or_default();
+        into.push(format!("{prefix}{path}"));
+        return;
+    };
+    let prefix = format!("{prefix}{path}");
+    let list = list.trim_end();
+    let list = format!("{},", list.strip_suffix('}').unwrap_or(list));
+    let (mut depth, mut start) = (0, 0);
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !list[start..at].trim().is_empty() {
+                    expand(&prefix, &list[start..at], into);
+                }
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A path from the root, if it stays in the crate.
+fn absolute(module: &[String], path: &str, names: &BTreeSet<Vec<String>>) -> Option<Vec<String>> {
+    let mut parts: Vec<String> = path
+        .split("::")
+        .map(|part| part.trim().to_owned())
+        .collect();
+    let mut base = match parts[0].as_str() {
+        "crate" => Vec::new(),
+        "self" => module.to_vec(),
+        "super" => module[..module.len() - 1].to_vec(),
+        first => {
+            let child = [module, &[first.to_owned()]].concat();
+            return names.contains(&child).then(|| [module, &parts].concat());
+        }
+    };
+    parts.remove(0);
+    while parts.first().is_some_and(|part| part == "super") {
+        parts.remove(0);
+        base.pop();
+    }
+    base.extend(parts);
+    Some(base)
+}
+
+/// What is imported is where it is defined: a folder that only passes a name on is looked through.
+fn target(path: &[String], modules: &BTreeMap<Vec<String>, Vec<Vec<String>>>) -> Vec<String> {
+    let module = (0..=path.len())
+        .rev()
+        .map(|len| &path[..len])
+        .find(|module| modules.contains_key(*module))
+        .unwrap_or_default();
+    let Some(name) = path.get(module.len()) else {
+        return module.to_vec();
+    };
+    let passed_on = modules[module].iter().find(|import| {
+        import.len() > module.len() + 1 && import.starts_with(module) && import.last() == Some(name)
+    });
+    match passed_on {
+        Some(import) => target(import, modules),
+        None => module.to_vec(),
+    }
+}
+
+#[test]
+fn modules_import_each_other_in_one_direction() {
+    let modules = imports();
+    assert!(modules.len() > 40, "{} modules", modules.len());
+    let mut edges: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = modules
+        .iter()
+        .map(|(module, imports)| {
+            let targets = imports.iter().map(|path| target(path, &modules));
+            (
+                module.clone(),
+                targets.filter(|target| target != module).collect(),
+            )
+        })
+        .collect();
+    assert!(edges.values().map(BTreeSet::len).sum::<usize>() > 100);
+    // Whatever imports nothing that is left is no part of a cycle.
+    loop {
+        let left: BTreeSet<Vec<String>> = edges.keys().cloned().collect();
+        let before = edges.len();
+        edges.retain(|_, targets| targets.iter().any(|target| left.contains(target)));
+        if edges.len() == before {
+            break;
+        }
+    }
+    let cycle: Vec<String> = edges
+        .iter()
+        .map(|(module, targets)| {
+            let targets = targets.iter().filter(|target| edges.contains_key(*target));
+            let targets: Vec<String> = targets.map(|target| target.join("::")).collect();
+            format!("{} imports {}", module.join("::"), targets.join(", "))
+        })
+        .collect();
+    assert!(
+        cycle.is_empty(),
+        "in or above a cycle:\n{}",
+        cycle.join("\n")
+    );
 }
 
 /// The target triples among these words.

@@ -10,6 +10,8 @@
 
 use std::{error, fmt};
 
+use crate::limits::HELLO_READ_BYTES;
+
 use super::{Address, AddressError, Sid};
 
 /// The longest text of addresses in an initial message, in bytes: ZooKeeper's `maxBuffer` (ZOOKEEPER-2186).
@@ -17,6 +19,10 @@ pub const ADDRESS_BYTES_MAX: usize = 2048;
 
 /// The longest initial message: version, sid and length, then the addresses.
 pub const CHALLENGE_BYTES_MAX: usize = HEADER_BYTES + ADDRESS_BYTES_MAX;
+const _: () = assert!(
+    HELLO_READ_BYTES > CHALLENGE_BYTES_MAX,
+    "an initial message must fit one read"
+);
 
 /// Addresses in an initial message. No real server has more, and each may cost the reader a lookup and a dial.
 pub const ADDRESSES_MAX: usize = 32;

@@ -1,7 +1,7 @@
 //! One link per pair: who dials, who yields, who replaces whom, and when to try again.
 //!
 //! Nothing here connects or reads. What happened comes in as `on_*`, what is to be done is left as [`Action`]s, which
-//! the driver carries out in their order.
+//! the loop carries out in their order.
 //!
 //! The link that survives is always the one dialed by the larger sid:
 //!
@@ -29,16 +29,14 @@ use std::{
 use super::{
     Address, Sid,
     backoff::{Backoff, Chance},
+    reason::Reason,
     standing::{Brought, Doubt, Flaps, Origin, Renewals, Silence, Sound, Source},
 };
 #[cfg(doc)]
 use crate::limits::UNHEARD_RENEWAL_PAUSE;
-use crate::{
-    error::Reason,
-    limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX, SILENT_AFTER},
-};
+use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX, SILENT_AFTER};
 
-/// Names a connection: its place in the driver's slab, and which of the place's tenants it is.
+/// Names a connection: its place in the loop's slab, and which of the place's tenants it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct LinkKey {
     pub(crate) index: u32,

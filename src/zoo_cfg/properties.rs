@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::ZooCfgError;
+use super::types::ZooCfgError;
 
 /// A key and its value, unescaped.
 pub(super) struct Property {

@@ -9,8 +9,9 @@ use std::{
 };
 
 use super::{
-    Origin, ZooCfg, ZooCfgError, parse, parse_dynamic,
+    keys::{Origin, parse, parse_dynamic},
     properties::{Property, decode},
+    types::{ZooCfg, ZooCfgError},
 };
 use crate::error::ConfigError;
 

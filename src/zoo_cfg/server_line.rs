@@ -4,8 +4,8 @@
 //! where a variable is empty: `host:2888:3888:`, `host:2888:3888|`. So does this.
 
 use super::{
-    ZooCfgError, ZooServer,
     properties::{Property, trim},
+    types::{ZooCfgError, ZooServer},
 };
 use crate::proto::{Address, Sid};
 

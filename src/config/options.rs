@@ -1,0 +1,102 @@
+//! A checked configuration, as everything that runs on it reads it.
+//!
+//! Nothing here checks; that is done in `validate`, before anything starts.
+
+use std::{
+    net::{IpAddr, TcpListener},
+    time::Duration,
+};
+
+use super::policy::{Dial, Idle, Outbox, Replace, Unknown};
+use crate::{
+    inbox::{InboxFull, Room},
+    limits,
+    proto::{Address, Challenge, Sid},
+};
+
+/// A server of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    pub(crate) sid: Sid,
+    pub(crate) addresses: Vec<Address>,
+}
+
+/// A checked configuration, from [`Config::builder`] or [`Config::from_zoo_cfg`].
+#[derive(Debug)]
+pub struct Config {
+    pub(crate) own: Sid,
+    /// This server's advertised addresses.
+    pub(crate) own_addresses: Vec<Address>,
+    /// Where to listen: `own_addresses` unless told otherwise.
+    pub(crate) listen: Vec<Address>,
+    pub(crate) listeners: Vec<TcpListener>,
+    /// All others, sorted by sid.
+    pub(crate) members: Vec<Server>,
+    pub(crate) knobs: Knobs,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Knobs {
+    pub(crate) challenge: Challenge,
+    pub(crate) dial: Dial,
+    pub(crate) replace: Replace,
+    pub(crate) unknown: Unknown,
+    pub(crate) idle: Idle,
+    pub(crate) outbox: Outbox,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) backoff_min: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) peer_dead_after: Duration,
+    pub(crate) listen_tries: u32,
+    pub(crate) listen_pause: Duration,
+    pub(crate) inbox_full: InboxFull,
+    pub(crate) inbox_frames: usize,
+    pub(crate) inbox_bytes: usize,
+    pub(crate) observers_max: usize,
+    pub(crate) pending_max: usize,
+    pub(crate) unsent_limit: Option<u32>,
+    pub(crate) receive_buffer: Option<usize>,
+    pub(crate) congestion_control: Option<String>,
+    pub(crate) dial_from: Option<IpAddr>,
+    pub(crate) seed: Option<u64>,
+}
+
+impl Default for Knobs {
+    fn default() -> Self {
+        Self {
+            challenge: Challenge::default(),
+            dial: Dial::default(),
+            replace: Replace::default(),
+            unknown: Unknown::default(),
+            idle: Idle::default(),
+            outbox: Outbox::default(),
+            connect_timeout: limits::CONNECT_TIMEOUT,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            backoff_min: limits::BACKOFF_MIN,
+            backoff_max: limits::BACKOFF_MAX,
+            peer_dead_after: limits::PEER_DEAD_AFTER,
+            listen_tries: 0,
+            listen_pause: limits::LISTEN_PAUSE,
+            inbox_full: InboxFull::DropOldest,
+            inbox_frames: limits::INBOX_FRAMES,
+            inbox_bytes: limits::INBOX_BYTES,
+            observers_max: 0,
+            pending_max: limits::PENDING_MAX,
+            unsent_limit: None,
+            receive_buffer: None,
+            congestion_control: None,
+            dial_from: None,
+            seed: None,
+        }
+    }
+}
+
+impl Knobs {
+    pub(crate) fn inbox_room(&self) -> Room {
+        Room {
+            items: self.inbox_frames,
+            bytes: self.inbox_bytes,
+        }
+    }
+}

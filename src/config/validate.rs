@@ -1,0 +1,148 @@
+//! What a configuration must be like to work.
+//!
+//! Nothing here opens a socket or resolves a name.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::{
+    options::{Knobs, Server},
+    policy::{Idle, Outbox, Unknown},
+};
+use crate::{
+    error::ConfigError,
+    limits,
+    proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, Sid},
+};
+
+/// The addresses of one server: some, and not more than can be sent.
+pub(super) fn check_addresses(sid: Sid, addresses: &[Address]) -> Result<(), ConfigError> {
+    if addresses.is_empty() {
+        return Err(ConfigError::NoAddress(sid));
+    }
+    let bytes: usize = addresses
+        .iter()
+        // With the longest port: 0 is replaced by the one that the kernel chooses.
+        .map(|address| address.host().len() + "[]:65535|".len())
+        .sum();
+    if addresses.len() > ADDRESSES_MAX || bytes > ADDRESS_BYTES_MAX {
+        let why = format!(
+            "server {sid} has {} addresses of {bytes} bytes, too many to be sent",
+            addresses.len()
+        );
+        return Err(ConfigError::BadOption {
+            option: "server",
+            why,
+        });
+    }
+    Ok(())
+}
+
+/// Each address belongs to one server. A wildcard, or port 0, is no address that two servers could have in common.
+pub(super) fn refuse_shared_addresses(servers: &[Server]) -> Result<(), ConfigError> {
+    let mut owners = HashMap::new();
+    for server in servers {
+        for address in &server.addresses {
+            if address.port() == 0 || address.is_wildcard() {
+                continue;
+            }
+            let first = *owners.entry(address.canonical()).or_insert(server.sid);
+            if first != server.sid {
+                return Err(ConfigError::SharedAddress {
+                    first,
+                    second: server.sid,
+                    address: address.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each option by itself, and those that contradict each other.
+pub(super) fn check_knobs(knobs: &Knobs) -> Result<(), ConfigError> {
+    for (option, value) in [
+        ("connect_timeout", knobs.connect_timeout),
+        ("handshake_timeout", knobs.handshake_timeout),
+        ("listen_pause", knobs.listen_pause),
+        ("backoff", knobs.backoff_min),
+        ("backoff", knobs.backoff_max),
+        ("peer_dead_after", knobs.peer_dead_after),
+    ] {
+        if value < Duration::from_millis(1) || value > DAY {
+            return bad(option, format!("{value:?} is outside 1 ms to 24 h"));
+        }
+    }
+    for (option, value, min, max) in sizes(knobs) {
+        if value < min || value > max {
+            return bad(option, format!("{value} is outside {min} to {max}"));
+        }
+    }
+    if knobs.backoff_min > knobs.backoff_max {
+        let (first, last) = (knobs.backoff_min, knobs.backoff_max);
+        let why = format!("starts at {first:?}, above its end {last:?}");
+        return bad("backoff", why);
+    }
+    if knobs.peer_dead_after < limits::PEER_DEAD_AFTER_MIN {
+        let (after, min) = (knobs.peer_dead_after, limits::PEER_DEAD_AFTER_MIN);
+        return bad("peer_dead_after", format!("{after:?} is less than {min:?}"));
+    }
+    if knobs.unsent_limit == Some(0) {
+        let why = "0 bytes would never let a frame leave, use None for no limit";
+        return bad("unsent_limit", why.to_owned());
+    }
+    if let Some(name) = &knobs.congestion_control {
+        let is_name = (1..=15).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+        if !is_name {
+            let why = format!("{name:?} is not a name of 1 to 15 bytes of ASCII");
+            return bad("congestion_control", why);
+        }
+    }
+    match knobs.idle {
+        Idle::Spin { for_at_most } if for_at_most > SPIN_MAX => bad(
+            "idle",
+            format!("spinning for {for_at_most:?} is above {SPIN_MAX:?}"),
+        ),
+        Idle::Spin { .. } | Idle::Block => Ok(()),
+    }
+}
+
+/// Numbers, with the least and the most that they may be.
+fn sizes(knobs: &Knobs) -> impl Iterator<Item = (&'static str, usize, usize, usize)> {
+    let queue = match knobs.outbox {
+        Outbox::Queue { bytes } => Some(bytes),
+        Outbox::Latest => None,
+    };
+    let admitted = match knobs.unknown {
+        Unknown::Admit { max } => Some(max),
+        Unknown::Reject => None,
+    };
+    // At least one frame of the greatest length must fit.
+    let queue_min = limits::PREFIX_BYTES + limits::FRAME_BYTES_MAX;
+    let inbox_min = limits::FRAME_BYTES_MAX;
+    [
+        ("inbox_frames", Some(knobs.inbox_frames), 1, 1 << 20),
+        (
+            "inbox_bytes",
+            Some(knobs.inbox_bytes),
+            inbox_min,
+            usize::MAX,
+        ),
+        ("pending_max", Some(knobs.pending_max), 1, 1 << 16),
+        ("observers_max", Some(knobs.observers_max), 0, 1 << 16),
+        ("unknown", admitted, 1, 1 << 16),
+        ("receive_buffer", knobs.receive_buffer, 1, 1 << 30),
+        ("outbox", queue, queue_min, 1 << 30),
+    ]
+    .into_iter()
+    .filter_map(|(option, value, min, max)| Some((option, value?, min, max)))
+}
+
+/// The longest timeout: a longer one is a mistake in the unit.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest time to spin.
+const SPIN_MAX: Duration = Duration::from_secs(60);
+
+fn bad(option: &'static str, why: String) -> Result<(), ConfigError> {
+    Err(ConfigError::BadOption { option, why })
+}

@@ -1,0 +1,427 @@
+//! The listening sockets: one for each address that the own addresses lead to, tried again when it cannot be opened, paused
+//! when it cannot accept.
+//!
+//! An accepted connection never closes its listening socket, and a lost one never ends the process.
+//!
+//! A name is listened on at all of its addresses, each of which fails alone. As long as none of them is open, the name is
+//! looked up and tried again after the configured pause, as many times as configured. Once one is open, the name is looked up
+//! again every [minute](crate::limits::LISTEN_LOOKUP_PAUSE), for ever, and sooner at first if another one could not be bound:
+//! what the name means besides by then is listened on as well. What it does not mean any more stays open. If the configured
+//! port is 0, the first socket that is bound decides the port for the others of its name.
+
+mod door;
+mod opening;
+mod own;
+
+use std::{
+    collections::BTreeMap,
+    io, mem,
+    net::{SocketAddr, TcpListener},
+    time::{Duration, Instant},
+};
+
+pub(super) use door::Arrival;
+use door::{Door, State};
+use own::{Own, Stage, literal, rank};
+
+use crate::{
+    event::Event,
+    limits::{LOOKUP_TIMEOUT, ROUTES_MAX},
+    net::{NO_ADDRESS, Net, words_of},
+    proto::{Address, PeerId},
+    shared::Listening,
+};
+
+#[derive(Debug)]
+pub(super) struct Doors {
+    own: Vec<Own>,
+    /// The sockets, by number. At first there is one for each of `own`, with the same number; names may need more.
+    doors: Vec<Door>,
+    /// The socket at which the next turn begins to accept.
+    next: usize,
+    /// When there is something to do without an event: kept, since the loop asks twice a turn.
+    due: Option<Instant>,
+    /// True exactly when the states are others than when they were last asked for.
+    changed: bool,
+    /// When it was last known of all sockets who had come.
+    looked: Instant,
+    /// How the last link of each peer that dials this server has come.
+    kept: BTreeMap<PeerId, Arrival>,
+    tries_max: u32,
+    pause: Duration,
+}
+
+/// What the sockets want of the loop.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Tell(Event),
+    Lookup(usize, String),
+}
+
+impl Doors {
+    pub(super) fn new(
+        addresses: Vec<Address>,
+        tries_max: u32,
+        pause: Duration,
+        now: Instant,
+    ) -> Self {
+        let mut doors = Self {
+            own: Vec::new(),
+            doors: Vec::new(),
+            next: 0,
+            due: None,
+            changed: true,
+            looked: now,
+            kept: BTreeMap::new(),
+            tries_max,
+            pause,
+        };
+        for address in addresses {
+            let state = match address.ip() {
+                Some(ip) => State::Trying {
+                    at: SocketAddr::new(ip, address.port()),
+                    told: None,
+                },
+                None => State::Vacant,
+            };
+            doors.add(address, Stage::Waiting { until: now }, state);
+        }
+        doors.reschedule();
+        doors
+    }
+
+    /// Takes listening sockets that are bound already.
+    pub(super) fn adopt<N: Net>(
+        &mut self,
+        net: &mut N,
+        listeners: Vec<TcpListener>,
+    ) -> io::Result<Vec<Wish>> {
+        let mut wishes = Vec::new();
+        for listener in listeners {
+            let at = net.adopt(self.doors.len(), listener)?;
+            let state = State::Open { at, resting: None };
+            self.add(literal(at), Stage::Settled, state);
+            wishes.push(Wish::Tell(Event::Listening { addr: at }));
+        }
+        Ok(wishes)
+    }
+
+    fn add(&mut self, address: Address, stage: Stage, state: State) {
+        let mut door = Door::new(self.own.len(), state);
+        let is_open = door.open_at().is_some();
+        door.pending_since = is_open.then_some(self.looked);
+        self.doors.push(door);
+        self.own.push(Own {
+            port: address.port(),
+            address,
+            stage,
+            is_open,
+            tries: 0,
+            known: Vec::new(),
+            said: String::new(),
+            asking: false,
+        });
+    }
+
+    /// What each socket is doing, in the order of the configuration, if that has changed since the last call.
+    pub(super) fn changed(&mut self) -> Option<Vec<Listening>> {
+        mem::take(&mut self.changed).then(|| self.listening())
+    }
+
+    fn listening(&self) -> Vec<Listening> {
+        let mut all: Vec<Vec<Listening>> = self.own.iter().map(|_| Vec::new()).collect();
+        for door in &self.doors {
+            let own = &self.own[door.own];
+            match door.state {
+                State::Vacant => {}
+                State::Trying { at, .. } => all[door.own].push(Listening::Trying(own.spell(at))),
+                State::Open { at, .. } => all[door.own].push(Listening::Open(at)),
+            }
+        }
+        for (own, states) in self.own.iter().zip(&mut all) {
+            match own.stage {
+                Stage::Lost => states.push(Listening::Lost(own.address.clone())),
+                _ if states.is_empty() && !own.is_open => {
+                    states.push(Listening::Trying(own.address.clone()));
+                }
+                _ => {}
+            }
+        }
+        all.concat()
+    }
+
+    /// These addresses of this server as others can dial them: those with port 0 have the port of the socket that takes them,
+    /// or are left out if none does. So are wildcards.
+    pub(super) fn advertised(&self, addresses: &[Address]) -> Vec<Address> {
+        let mut used = vec![false; self.own.len()];
+        let mut advertised = Vec::new();
+        for address in addresses.iter().filter(|address| !address.is_wildcard()) {
+            if address.port() != 0 {
+                advertised.push(address.clone());
+                continue;
+            }
+            // Of several sockets for one address, each is named once.
+            let is_its_own = |index: &usize| !used[*index] && self.own[*index].address == *address;
+            let its_own = (0..self.own.len()).find(is_its_own);
+            let port = match its_own {
+                Some(index) => {
+                    used[index] = true;
+                    self.own[index].port
+                }
+                None => self.port_for(address),
+            };
+            // Nobody could dial it back at port 0; some releases would dial themselves (ZOOKEEPER-2164).
+            if port != 0 {
+                advertised.push(Address::new(address.host(), port));
+            }
+        }
+        advertised
+    }
+
+    /// The port of an open socket that takes this host, preferably of one whose port was to be chosen as well; 0 without one.
+    fn port_for(&self, address: &Address) -> u16 {
+        let takes = |door: &&Door| {
+            door.open_at().is_some_and(|at| match address.ip() {
+                Some(ip) => door.takes(SocketAddr::new(ip, at.port())),
+                None => at.ip().is_unspecified(),
+            })
+        };
+        let is_chosen = |door: &&Door| self.own[door.own].address.port() == 0;
+        let doors = || self.doors.iter().filter(takes);
+        let door = doors().find(is_chosen).or_else(|| doors().next());
+        door.and_then(Door::open_at).map_or(0, |at| at.port())
+    }
+
+    /// Connections wait at this socket, which have come since it was last known who had.
+    pub(super) fn on_knocked(&mut self, door: usize) {
+        if let Some(door) = self.doors.get_mut(door) {
+            door.pending_since.get_or_insert(self.looked);
+        }
+    }
+
+    /// It is known of all sockets who has come.
+    pub(super) fn on_looked(&mut self, now: Instant) {
+        self.looked = now;
+    }
+
+    /// A connection was accepted.
+    pub(super) fn on_accepted(&mut self, door: usize, now: Instant) -> Arrival {
+        self.doors[door].on_accepted(door, self.looked, now)
+    }
+
+    /// Whether a connection has come later than the one that was kept last for this peer.
+    pub(super) fn is_latest(&self, peer: PeerId, arrival: &Arrival) -> bool {
+        let kept = self.kept.get(&peer);
+        kept.is_none_or(|kept| arrival.is_later_than(kept))
+    }
+
+    pub(super) fn keep(&mut self, peer: PeerId, arrival: Arrival) {
+        self.kept.insert(peer, arrival);
+    }
+
+    /// A peer is not known any more.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.kept.remove(&peer);
+    }
+
+    /// Whether connections wait at a socket that can accept them.
+    pub(super) fn has_pending(&self) -> bool {
+        self.doors.iter().any(Door::is_ready)
+    }
+
+    /// The sockets at which connections may wait, and how many of `connections` each may accept in this turn. When there are
+    /// more sockets than that, the others come first in the next turn.
+    pub(super) fn shares(&mut self, connections: usize) -> Vec<(usize, usize)> {
+        let ready = |door: &usize| self.doors[*door].is_ready();
+        let mut ready: Vec<usize> = (0..self.doors.len()).filter(ready).collect();
+        let first = ready.partition_point(|door| *door < self.next);
+        ready.rotate_left(first);
+        ready.truncate(connections);
+        self.next = ready.last().map_or(0, |last| last + 1);
+        let share = connections.checked_div(ready.len()).unwrap_or(0);
+        ready.into_iter().map(|door| (door, share)).collect()
+    }
+
+    /// All that waited at this socket were accepted.
+    pub(super) fn on_empty(&mut self, door: usize) {
+        self.doors[door].on_empty();
+    }
+
+    /// A connection could not be accepted, perhaps for want of descriptors or memory. Returns whether the socket rests, and
+    /// what is to be told.
+    pub(super) fn on_accept_failed(
+        &mut self,
+        door: usize,
+        error: &io::Error,
+        is_exhausted: bool,
+        now: Instant,
+    ) -> (bool, Option<Event>) {
+        let door = &mut self.doors[door];
+        let rests = door.on_failed(error, is_exhausted, now);
+        let event = door.report(now, &self.own[door.own].address);
+        self.reschedule();
+        (rests, event)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Brings the deadline up to date, after every change that may move it.
+    fn reschedule(&mut self) {
+        let doors = self.doors.iter().filter_map(Door::due);
+        self.due = self.own.iter().filter_map(Own::due).chain(doors).min();
+    }
+
+    /// Opens what is due, and ends rests.
+    pub(super) fn tick<N: Net>(&mut self, net: &mut N, now: Instant, wishes: &mut Vec<Wish>) {
+        if self.due.is_none_or(|at| at > now) {
+            return;
+        }
+        self.open_due(net, now, wishes);
+        self.reschedule();
+    }
+
+    fn open_due<N: Net>(&mut self, net: &mut N, now: Instant, wishes: &mut Vec<Wish>) {
+        for door in &mut self.doors {
+            door.wake(now);
+            wishes.extend(
+                door.report(now, &self.own[door.own].address)
+                    .map(Wish::Tell),
+            );
+        }
+        let is_due = |index: &usize| self.own[*index].due().is_some_and(|at| at <= now);
+        let mut due: Vec<usize> = (0..self.own.len()).filter(is_due).collect();
+        // What a wildcard takes needs no socket, and a wildcard cannot be bound beside it.
+        due.sort_by_key(|index| self.own[*index].address.ip().map_or(2, rank));
+        for index in due {
+            let own = &mut self.own[index];
+            match own.stage {
+                Stage::Waiting { .. } if own.address.ip().is_none() => {
+                    own.stage = Stage::Looking {
+                        until: now + LOOKUP_TIMEOUT,
+                    };
+                    if !mem::replace(&mut own.asking, true) {
+                        wishes.push(Wish::Lookup(index, own.address.host().to_owned()));
+                    }
+                }
+                Stage::Looking { .. } => {
+                    own.said = format!("no answer within {LOOKUP_TIMEOUT:?}");
+                    self.open(net, index, now, wishes);
+                }
+                Stage::Waiting { .. } => self.open(net, index, now, wishes),
+                Stage::Settled | Stage::Lost => {}
+            }
+        }
+    }
+
+    /// The name of this own address was looked up.
+    pub(super) fn on_found<N: Net>(
+        &mut self,
+        net: &mut N,
+        index: usize,
+        answer: io::Result<Vec<SocketAddr>>,
+        now: Instant,
+        wishes: &mut Vec<Wish>,
+    ) {
+        let Some(own) = self.own.get_mut(index) else {
+            return;
+        };
+        own.asking = false;
+        match answer {
+            Ok(addresses) if !addresses.is_empty() => {
+                // Whoever answers for a name may have thousands.
+                own.known = addresses.into_iter().take(ROUTES_MAX).collect();
+            }
+            Ok(_) => own.said = NO_ADDRESS.to_owned(),
+            Err(error) => own.said = words_of(&error),
+        }
+        if matches!(own.stage, Stage::Looking { .. }) {
+            self.open(net, index, now, wishes);
+        }
+        self.reschedule();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{Config, Sid, limits::ACCEPT_PAUSE, net::MioNet};
+
+    fn net() -> MioNet {
+        let builder = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0");
+        MioNet::new(&builder.build().unwrap().knobs).unwrap()
+    }
+
+    #[test]
+    fn who_waits_at_a_door_that_rests_is_accepted_after_it_without_another_knock() {
+        let (mut net, start) = (net(), Instant::now());
+        let address = "127.0.0.1:0".parse().unwrap();
+        let mut doors = Doors::new(vec![address], 0, Duration::ZERO, start);
+        doors.tick(&mut net, start, &mut Vec::new());
+        doors.on_empty(0);
+        doors.on_knocked(0);
+        assert_eq!(doors.shares(8), [(0, 8)]);
+        doors.on_accept_failed(0, &io::ErrorKind::OutOfMemory.into(), true, start);
+        let over = start + ACCEPT_PAUSE;
+        assert_eq!((doors.shares(8).len(), doors.deadline()), (0, Some(over)));
+        doors.tick(&mut net, over, &mut Vec::new());
+        assert_eq!(doors.shares(8), [(0, 8)]);
+        assert_eq!(doors.deadline(), None);
+    }
+
+    #[test]
+    fn a_name_that_is_not_answered_in_time_is_tried_again_and_asked_once() {
+        let (mut net, start) = (net(), Instant::now());
+        let pause = Duration::from_millis(300);
+        let address = "silent.example:1".parse().unwrap();
+        let mut doors = Doors::new(vec![address], 0, pause, start);
+        let mut wishes = Vec::new();
+        doors.tick(&mut net, start, &mut wishes);
+        assert!(matches!(wishes[..], [Wish::Lookup(0, _)]), "{wishes:?}");
+        let late = start + LOOKUP_TIMEOUT;
+        assert_eq!(doors.deadline(), Some(late));
+        wishes.clear();
+        doors.tick(&mut net, late, &mut wishes);
+        assert!(
+            matches!(wishes[0], Wish::Tell(Event::ListenFailed { .. })),
+            "{wishes:?}"
+        );
+        assert_eq!(doors.deadline(), Some(late + pause));
+        wishes.clear();
+        doors.tick(&mut net, late + pause, &mut wishes);
+        assert!(wishes.is_empty(), "its name is still being looked up");
+    }
+
+    #[test]
+    fn who_may_have_waited_longer_at_another_door_is_not_the_latest() {
+        let at = |millis| {
+            static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+            *START + Duration::from_millis(millis)
+        };
+        let peer = PeerId(0);
+        let addresses = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| text.parse().unwrap());
+        let mut doors = Doors::new(addresses.to_vec(), 0, Duration::ZERO, at(0));
+        // Somebody comes to the first door, which rests, and later to the second.
+        doors.on_knocked(0);
+        doors.on_looked(at(10));
+        doors.on_knocked(1);
+        doors.on_looked(at(20));
+        let kept = doors.on_accepted(1, at(20));
+        assert!(doors.is_latest(peer, &kept));
+        doors.keep(peer, kept);
+        let waited = doors.on_accepted(0, at(30));
+        assert!(!doors.is_latest(peer, &waited));
+        // Who comes there when nobody waits any more has come later, and so has whoever is behind at the same door.
+        doors.on_empty(0);
+        doors.on_looked(at(40));
+        doors.on_knocked(0);
+        let later = doors.on_accepted(0, at(50));
+        let behind = doors.on_accepted(0, at(50));
+        assert!(doors.is_latest(peer, &later));
+        doors.keep(peer, behind);
+        assert!(!doors.is_latest(peer, &later));
+        doors.forget(peer);
+        assert!(doors.is_latest(peer, &waited));
+    }
+}

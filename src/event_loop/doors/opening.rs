@@ -1,0 +1,202 @@
+//! Binds what the addresses to listen on mean, and says what could not be bound.
+//!
+//! Nothing here waits or looks a name up.
+
+use std::{io, mem, net::SocketAddr, time::Instant};
+
+use super::{
+    Doors, Wish,
+    door::{Door, State, doubled, is_same_host},
+    own::Stage,
+};
+use crate::{
+    event::Event,
+    limits::{LISTEN_LOOKUP_PAUSE, ROUTES_MAX},
+    net::Net,
+};
+
+/// Why an own address is not listened on, or one of the addresses of its name.
+#[derive(Debug)]
+enum Failure {
+    /// Its name has no address.
+    Nowhere,
+    /// Its name has had more addresses than there may be sockets.
+    Crowded,
+    Bind {
+        door: usize,
+        error: io::Error,
+    },
+}
+
+impl Doors {
+    /// Binds what can be bound of an own address, and says when that is tried again.
+    pub(super) fn open<N: Net>(
+        &mut self,
+        net: &mut N,
+        index: usize,
+        now: Instant,
+        wishes: &mut Vec<Wish>,
+    ) {
+        let was_open = self.own[index].is_open;
+        let (is_open, failures) = self.bind(net, index, wishes);
+        let has_failed = !failures.is_empty();
+        for failure in failures {
+            self.report(index, failure, is_open, wishes);
+        }
+        let own = &mut self.own[index];
+        self.changed |= was_open != is_open;
+        own.is_open = is_open;
+        if is_open {
+            own.tries = match (was_open, has_failed) {
+                (true, true) => own.tries.saturating_add(1),
+                (_, false) | (false, _) => 0,
+            };
+            let pause = match has_failed {
+                true => doubled(self.pause, own.tries).min(LISTEN_LOOKUP_PAUSE),
+                false => LISTEN_LOOKUP_PAUSE,
+            };
+            own.stage = match own.address.ip() {
+                Some(_) => Stage::Settled,
+                None => Stage::Waiting { until: now + pause },
+            };
+            return;
+        }
+        own.tries = own.tries.saturating_add(1);
+        if self.tries_max == 0 || own.tries < self.tries_max {
+            own.stage = Stage::Waiting {
+                until: now + self.pause,
+            };
+            return;
+        }
+        own.stage = Stage::Lost;
+        own.known = Vec::new();
+        let address = own.address.clone();
+        self.changed = true;
+        for door in self.doors.iter_mut().filter(|door| door.own == index) {
+            door.state = State::Vacant;
+        }
+        wishes.push(Wish::Tell(Event::ListenerLost { address }));
+    }
+
+    /// Binds each address of an own one that no socket takes yet. Returns whether one is listened on, and what has failed.
+    fn bind<N: Net>(
+        &mut self,
+        net: &mut N,
+        index: usize,
+        wishes: &mut Vec<Wish>,
+    ) -> (bool, Vec<Failure>) {
+        let mut failures = Vec::new();
+        let addresses = self.own[index].addresses();
+        if addresses.is_empty() {
+            failures.push(Failure::Nowhere);
+        }
+        // What the name does not mean any more needs no try.
+        for door in self.doors.iter_mut().filter(|door| door.own == index) {
+            let is_old = matches!(&door.state, State::Trying { at, .. }
+                if !addresses.iter().any(|there| is_same_host(there, at)));
+            if is_old {
+                door.state = State::Vacant;
+                self.changed = true;
+            }
+        }
+        let mut is_taken = false;
+        for mut at in addresses {
+            at.set_port(self.own[index].port);
+            if at.port() != 0 && self.doors.iter().any(|door| door.takes(at)) {
+                is_taken = true;
+                self.changed |= self.vacate(index, at);
+                continue;
+            }
+            let Some(door) = self.door_for(index, at) else {
+                failures.push(Failure::Crowded);
+                break;
+            };
+            match net.listen(door, at) {
+                Ok(at) => {
+                    let own = &mut self.own[index];
+                    own.port = at.port();
+                    let door = &mut self.doors[door];
+                    door.state = State::Open { at, resting: None };
+                    // Whoever connected since the socket was opened is announced by no edge that we can rely on.
+                    door.pending_since = Some(self.looked);
+                    self.changed = true;
+                    wishes.push(Wish::Tell(Event::Listening { addr: at }));
+                }
+                Err(error) => failures.push(Failure::Bind { door, error }),
+            }
+        }
+        let is_open = |door: &Door| door.own == index && door.open_at().is_some();
+        (is_taken || self.doors.iter().any(is_open), failures)
+    }
+
+    /// The number of the socket for this address, if there can be one more.
+    fn door_for(&mut self, index: usize, at: SocketAddr) -> Option<usize> {
+        let is_there = |door: &Door| matches!(&door.state, State::Trying { at: there, .. } if is_same_host(there, &at));
+        let is_vacant = |door: &Door| matches!(door.state, State::Vacant);
+        let of = |what: &dyn Fn(&Door) -> bool| {
+            let mut doors = self.doors.iter();
+            doors.position(|door| door.own == index && what(door))
+        };
+        if let Some(door) = of(&is_there) {
+            return Some(door);
+        }
+        let state = State::Trying { at, told: None };
+        self.changed = true;
+        if let Some(door) = of(&is_vacant) {
+            self.doors[door].state = state;
+            return Some(door);
+        }
+        let count = self.doors.iter().filter(|door| door.own == index).count();
+        (count < ROUTES_MAX).then(|| {
+            self.doors.push(Door::new(index, state));
+            self.doors.len() - 1
+        })
+    }
+
+    /// Another socket takes this address: it is not tried. Returns whether it was.
+    fn vacate(&mut self, index: usize, at: SocketAddr) -> bool {
+        let is_it = |door: &&mut Door| {
+            door.own == index
+                && matches!(&door.state, State::Trying { at: there, .. } if is_same_host(there, &at))
+        };
+        match self.doors.iter_mut().find(is_it) {
+            Some(door) => {
+                door.state = State::Vacant;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Tells of a failure, unless it is an old one beside an address that is listened on.
+    fn report(&mut self, index: usize, failure: Failure, is_open: bool, wishes: &mut Vec<Wish>) {
+        let own = &self.own[index];
+        let (address, error) = match failure {
+            Failure::Nowhere => (
+                own.address.clone(),
+                format!("its name has no address: {}", own.said),
+            ),
+            Failure::Crowded => (
+                own.address.clone(),
+                format!(
+                    "{ROUTES_MAX} addresses that its name has had are listened on, and no more until a restart"
+                ),
+            ),
+            Failure::Bind { door, error } => {
+                let State::Trying { at, told } = &mut self.doors[door].state else {
+                    return;
+                };
+                let kind = Some((error.kind(), error.raw_os_error()));
+                if mem::replace(told, kind) == kind && is_open {
+                    return;
+                }
+                let error = match own.address.ip() {
+                    Some(_) => error.to_string(),
+                    None => format!("{error}; it is an address of {}", own.address.host()),
+                };
+                (own.spell(*at), error)
+            }
+        };
+        wishes.push(Wish::Tell(Event::ListenFailed { address, error }));
+    }
+}

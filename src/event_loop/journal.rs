@@ -1,0 +1,369 @@
+//! One place where facts become log lines.
+//!
+//! Lines about one peer, about strangers, and about this server are throttled apart; what was held back is counted in the
+//! next line that gets through. Never a payload.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use crate::{
+    event::Event,
+    limits::{LOG_LINES, LOG_WINDOW},
+    proto::Sid,
+};
+
+const TARGET: &str = "quorum_cnx::mesh";
+
+/// Writes events to the log.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// As many as there are peers, and two.
+    throttles: BTreeMap<About, Throttle>,
+}
+
+/// Whom a line is about. Strangers are one, so that they cannot fill our tables, and cannot hide what is about ourselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Peer(Sid),
+    Strangers,
+    Ourselves,
+}
+
+#[derive(Debug)]
+struct Throttle {
+    since: Instant,
+    lines: u32,
+    held: u64,
+}
+
+impl Journal {
+    /// A peer is not known any more.
+    pub(super) fn forget(&mut self, sid: Sid) {
+        self.throttles.remove(&About::Peer(sid));
+    }
+
+    pub(super) fn write(&mut self, event: &Event, now: Instant) {
+        let (level, about) = match event {
+            Event::Listening { .. } | Event::Halted => (log::Level::Info, None),
+            // Once for each configured address: an operator must not miss it.
+            Event::ListenerLost { .. } => (log::Level::Error, None),
+            // Once a minute and a peer.
+            Event::Flapping { .. } => (log::Level::Warn, None),
+            Event::Up { sid, .. } | Event::Down { sid, .. } => {
+                (log::Level::Info, Some(About::Peer(*sid)))
+            }
+            Event::DialFailed { sid, .. } => (log::Level::Warn, Some(About::Peer(*sid))),
+            // Whom a refused connection claims to be is its own word.
+            Event::Rejected { .. } => (log::Level::Warn, Some(About::Strangers)),
+            Event::ListenFailed { .. }
+            | Event::AcceptFailed { .. }
+            | Event::Dropped { .. }
+            | Event::SlowTurn { .. } => (log::Level::Warn, Some(About::Ourselves)),
+        };
+        if level > log::max_level() {
+            return;
+        }
+        match self.admit(about, now) {
+            Some(0) => log::log!(target: TARGET, level, "{}", Line(event)),
+            Some(held) => {
+                log::log!(target: TARGET, level, "{} ({held} similar lines held back)", Line(event))
+            }
+            None => {}
+        }
+    }
+
+    /// Whether a line may be written, and how many about the same were not since the last one.
+    fn admit(&mut self, about: Option<About>, now: Instant) -> Option<u64> {
+        let Some(about) = about else {
+            return Some(0);
+        };
+        let throttle = self.throttles.entry(about).or_insert(Throttle {
+            since: now,
+            lines: 0,
+            held: 0,
+        });
+        throttle.admit(now)
+    }
+}
+
+impl Throttle {
+    /// Whether a line may be written, and how many were not since the last one.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if now.saturating_duration_since(self.since) >= LOG_WINDOW {
+            (self.since, self.lines) = (now, 0);
+        }
+        if self.lines >= LOG_LINES {
+            self.held += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.held))
+    }
+}
+
+struct Line<'a>(&'a Event);
+
+impl std::fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Event::Listening { addr } => write!(f, "listening on {addr}"),
+            Event::ListenFailed { address, error } => {
+                write!(f, "cannot listen on {address}: {error}")
+            }
+            Event::AcceptFailed {
+                address,
+                error,
+                count: 1,
+            } => write!(f, "cannot accept a connection on {address}: {error}"),
+            Event::AcceptFailed {
+                address,
+                error,
+                count,
+            } => write!(
+                f,
+                "cannot accept connections on {address}: {error} ({count} times)"
+            ),
+            Event::ListenerLost { address } => write!(
+                f,
+                "given up listening on {address}: servers with a larger id cannot reach this one there; see listen_tries"
+            ),
+            Event::Up {
+                sid,
+                dialed: true,
+                addr,
+                ..
+            } => write!(f, "peer {sid}: up, dialed at {addr}"),
+            Event::Up {
+                sid,
+                dialed: false,
+                addr,
+                ..
+            } => write!(f, "peer {sid}: up, accepted from {addr}"),
+            Event::Down { sid, reason, .. } => write!(f, "peer {sid}: down, {reason}"),
+            Event::Dropped { messages, senders } => {
+                write!(
+                    f,
+                    "dropped {messages} received messages: the application takes them more slowly than they come, of "
+                )?;
+                for (n, (sid, count)) in senders.iter().enumerate() {
+                    let comma = if n > 0 { ", " } else { "" };
+                    match *sid {
+                        Sid::OBSERVER => write!(f, "{comma}others ({count})")?,
+                        sid => write!(f, "{comma}peer {sid} ({count})")?,
+                    }
+                }
+                Ok(())
+            }
+            Event::Flapping { sid } => write!(
+                f,
+                "peer {sid}: its links replace each other again and again: two servers may have this id"
+            ),
+            Event::DialFailed {
+                sid,
+                addr: Some(addr),
+                reason,
+            } => write!(f, "peer {sid}: cannot be reached at {addr}, {reason}"),
+            Event::DialFailed {
+                sid,
+                addr: None,
+                reason,
+            } => write!(f, "peer {sid}: cannot be reached, {reason}"),
+            Event::Rejected {
+                addr,
+                sid: None,
+                reason,
+            } => write!(f, "refused a connection from {addr}: {reason}"),
+            Event::Rejected {
+                addr,
+                sid: Some(sid),
+                reason,
+            } => {
+                write!(
+                    f,
+                    "refused a connection from {addr} for peer {sid}: {reason}"
+                )
+            }
+            Event::SlowTurn { took } => {
+                write!(f, "one turn took {took:?}: a handler has blocked the loop")
+            }
+            Event::Halted => f.write_str("halted"),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{cell::RefCell, io, time::Duration};
+
+    use log::{Level, LevelFilter, Log, Metadata, Record};
+
+    use super::*;
+    use crate::proto::{Address, Reason};
+
+    thread_local! {
+        static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Keeps the lines of each thread apart: other tests run besides.
+    struct Listener;
+
+    impl Log for Listener {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            if record.target() == TARGET {
+                let line = (record.level(), record.args().to_string());
+                LINES.with_borrow_mut(|lines| lines.push(line));
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn every_event_is_a_line_that_says_of_whom() {
+        log::set_logger(&Listener).unwrap();
+        log::set_max_level(LevelFilter::Info);
+        let (addr, address) = ("10.0.0.2:3888".parse().unwrap(), Address::new("zk1", 3888));
+        let (sid, reason) = (Sid(2), Reason::Closed);
+        let error = "out of luck".to_owned();
+        let events = [
+            (Event::Listening { addr }, "listening on 10.0.0.2:3888"),
+            (
+                Event::ListenFailed {
+                    address: address.clone(),
+                    error: error.clone(),
+                },
+                "cannot listen on zk1:3888: out of luck",
+            ),
+            (
+                Event::AcceptFailed {
+                    address: address.clone(),
+                    error,
+                    count: 1,
+                },
+                "cannot accept a connection on zk1:3888: out of luck",
+            ),
+            (
+                Event::ListenerLost { address },
+                "given up listening on zk1:3888",
+            ),
+            (
+                Event::Up {
+                    sid,
+                    dialed: true,
+                    addr,
+                    link: 1,
+                },
+                "peer 2: up, dialed at 10.0.0.2:3888",
+            ),
+            (
+                Event::Up {
+                    sid,
+                    dialed: false,
+                    addr,
+                    link: 1,
+                },
+                "peer 2: up, accepted from 10.0.0.2:3888",
+            ),
+            (
+                Event::Down {
+                    sid,
+                    reason,
+                    link: 1,
+                    written: 0,
+                },
+                "peer 2: down, ",
+            ),
+            (
+                Event::Flapping { sid },
+                "peer 2: its links replace each other again and again: ",
+            ),
+            (
+                Event::DialFailed {
+                    sid,
+                    addr: Some(addr),
+                    reason: Reason::ConnectTimeout,
+                },
+                "peer 2: cannot be reached at 10.0.0.2:3888, ",
+            ),
+            (
+                Event::DialFailed {
+                    sid,
+                    addr: None,
+                    reason: Reason::NoAddress("zk1|zk2".into()),
+                },
+                "peer 2: cannot be reached, ",
+            ),
+            (
+                Event::Rejected {
+                    addr,
+                    sid: None,
+                    reason: Reason::Io(io::ErrorKind::ConnectionReset),
+                },
+                "refused a connection from 10.0.0.2:3888: ",
+            ),
+            (
+                Event::Rejected {
+                    addr,
+                    sid: Some(sid),
+                    reason: Reason::OlderLives,
+                },
+                "refused a connection from 10.0.0.2:3888 for peer 2: ",
+            ),
+            (
+                Event::SlowTurn {
+                    took: Duration::from_secs(3),
+                },
+                "one turn took 3s",
+            ),
+            (Event::Halted, "halted"),
+        ];
+        let (start, mut journal) = (Instant::now(), Journal::default());
+        for (event, _) in &events {
+            journal.write(event, start);
+        }
+        let lines = LINES.take();
+        assert_eq!(lines.len(), events.len());
+        for ((_, line), (_, begin)) in lines.iter().zip(&events) {
+            assert!(line.starts_with(begin), "{line:?} for {begin:?}");
+        }
+        // An operator who asks for warnings only is not told of what goes well.
+        let quiet = lines.iter().filter(|(level, _)| *level == Level::Info);
+        assert_eq!(quiet.count(), 5);
+        // Without an address to listen on, a server is deaf and looks alive.
+        let errors: Vec<&String> = lines
+            .iter()
+            .filter_map(|(level, line)| (*level == Level::Error).then_some(line))
+            .collect();
+        assert!(
+            matches!(errors[..], [line] if line.starts_with("given up listening on zk1:3888")),
+            "{errors:?}"
+        );
+
+        // Of many alike, how many there were is said once it is quieter.
+        for _ in 0..30 {
+            journal.write(&events[10].0, start);
+        }
+        journal.write(&events[10].0, start + LOG_WINDOW);
+        let lines = LINES.take();
+        let (_, last) = lines.last().unwrap();
+        assert_eq!(lines.len(), 9, "two were written before");
+        assert!(last.ends_with(" (22 similar lines held back)"), "{last}");
+    }
+
+    #[test]
+    fn ten_lines_get_through_and_the_rest_is_counted() {
+        let (start, mut journal) = (Instant::now(), Journal::default());
+        let mut admit = |about, after| journal.admit(about, start + Duration::from_secs(after));
+        let strangers = Some(About::Strangers);
+        let through = (0..10_000).filter(|_| admit(strangers, 0).is_some());
+        assert_eq!(through.count(), 10);
+        // What is about a peer, or about ourselves, is not held back for that.
+        for other in [Some(About::Peer(Sid(1))), Some(About::Ourselves), None] {
+            assert_eq!(admit(other, 0), Some(0), "{other:?}");
+        }
+        assert_eq!(admit(strangers, 11), Some(9990));
+    }
+}

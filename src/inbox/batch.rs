@@ -1,0 +1,168 @@
+//! Received messages as the application takes them, many at once.
+//!
+//! Nothing here waits.
+
+use std::{
+    collections::{VecDeque, vec_deque},
+    fmt,
+};
+
+use super::{
+    burst::{Burst, Form},
+    spares::Spares,
+};
+use crate::{limits::PREFIX_BYTES, proto::Sid};
+
+/// Received messages, taken from the inbox all at once with [`CnxManager::recv_all`](crate::CnxManager::recv_all).
+///
+/// # Examples
+///
+/// ```
+/// # fn f(manager: &quorum_cnx::CnxManager) -> Result<(), quorum_cnx::RecvError> {
+/// let mut batch = quorum_cnx::Batch::new();
+/// manager.recv_all(&mut batch)?;
+/// for (from, payload) in &batch {
+///     println!("{} bytes from {from}", payload.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Default)]
+pub struct Batch {
+    bursts: VecDeque<Burst>,
+    messages: usize,
+}
+
+impl Batch {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many messages it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// The messages, oldest first: who sent it, and the payload of its frame.
+    #[must_use]
+    pub fn iter(&self) -> BatchIter<'_> {
+        BatchIter {
+            bursts: self.bursts.iter(),
+            from: Sid(0),
+            link: 0,
+            rest: &[],
+        }
+    }
+
+    /// The same, with the number of the link that each message came over.
+    pub fn messages(&self) -> impl Iterator<Item = MessageRef<'_>> {
+        let mut iter = self.iter();
+        std::iter::from_fn(move || {
+            let (from, payload) = iter.next()?;
+            let link = iter.link;
+            Some(MessageRef {
+                from,
+                link,
+                payload,
+            })
+        })
+    }
+
+    /// Fills it anew, and leaves the buffers that it had to others.
+    pub(crate) fn fill<E>(
+        &mut self,
+        spares: &Spares,
+        fill: impl FnOnce(&mut VecDeque<Burst>) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        spares.give(self.bursts.drain(..).filter_map(Burst::into_spare));
+        self.messages = 0;
+        self.messages = fill(&mut self.bursts)?;
+        Ok(self.messages)
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = (Sid, &'a [u8]);
+    type IntoIter = BatchIter<'a>;
+
+    fn into_iter(self) -> BatchIter<'a> {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} messages)", self.messages)
+    }
+}
+
+/// A message in a [`Batch`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MessageRef<'a> {
+    /// Who sent it.
+    pub from: Sid,
+    /// The number of the link that it came over, as in [`Event::Up`](crate::Event::Up); 0 for a message of this server to
+    /// itself.
+    pub link: u64,
+    /// The payload of its frame.
+    pub payload: &'a [u8],
+}
+
+impl fmt::Debug for MessageRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "MessageRef({} bytes from {} over link {})",
+            self.payload.len(),
+            self.from,
+            self.link
+        )
+    }
+}
+
+/// The messages of a [`Batch`], oldest first.
+pub struct BatchIter<'a> {
+    bursts: vec_deque::Iter<'a, Burst>,
+    from: Sid,
+    link: u64,
+    /// Of the burst that was begun: payloads behind their lengths.
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for BatchIter<'a> {
+    type Item = (Sid, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            let burst = self.bursts.next()?;
+            (self.from, self.link) = (burst.from, burst.link);
+            if let Form::Whole = burst.form {
+                return Some((burst.from, &burst.bytes));
+            }
+            self.rest = &burst.bytes;
+        }
+        let (len, rest) = self
+            .rest
+            .split_first_chunk::<PREFIX_BYTES>()
+            .expect("each payload stands behind its length");
+        let (payload, rest) = rest.split_at(u32::from_be_bytes(*len) as usize);
+        self.rest = rest;
+        Some((self.from, payload))
+    }
+}
+
+impl fmt::Debug for BatchIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BatchIter({} bursts)", self.bursts.len())
+    }
+}

@@ -1,0 +1,50 @@
+//! A parcel of one item, such as an event.
+//!
+//! Nothing here is packed with others.
+
+use super::{fair_queue::Parcel, source::Owner};
+
+/// An item that comes alone.
+#[derive(Debug)]
+pub(crate) struct Single<T> {
+    owner: Owner,
+    item: Option<T>,
+}
+
+impl<T> Single<T> {
+    pub(crate) fn new(owner: Owner, item: T) -> Self {
+        let item = Some(item);
+        Self { owner, item }
+    }
+}
+
+impl<T> Parcel for Single<T> {
+    type Item = T;
+    type Owner = Owner;
+
+    fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    fn emptied(&self) -> Self {
+        Self {
+            owner: self.owner,
+            item: None,
+        }
+    }
+
+    fn items(&self) -> usize {
+        usize::from(self.item.is_some())
+    }
+
+    fn take(&mut self) -> T {
+        self.item.take().expect("it is taken once")
+    }
+
+    fn shed(&mut self, _: usize) {}
+
+    /// Their number bounds their memory.
+    fn held(&self) -> usize {
+        0
+    }
+}

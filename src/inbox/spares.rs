@@ -1,0 +1,112 @@
+//! Buffers that one thread is done with, for another that fills the next ones.
+//!
+//! Large ones that are freed instead may go back to the kernel, which clears them for whoever asks next: of a stream through
+//! the inbox that took up to half of the time.
+
+use crate::sync::{Mutex, lock};
+
+#[derive(Debug)]
+pub(crate) struct Spares {
+    /// Those that were given last stand last.
+    buffers: Mutex<Vec<Vec<u8>>>,
+    bytes_max: usize,
+}
+
+impl Spares {
+    /// `bytes_max`: what they may hold in all.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            buffers: Mutex::new(Vec::new()),
+            bytes_max,
+        }
+    }
+
+    /// An empty buffer with room for at least so many bytes, and if it is a spare one for at most twice as many.
+    pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
+        let fits = |buffer: &Vec<u8>| (bytes..=2 * bytes).contains(&buffer.capacity());
+        let mut buffers = lock(&self.buffers);
+        let spare = buffers.iter().rposition(fits);
+        let spare = spare.map(|index| buffers.remove(index));
+        drop(buffers);
+        spare.unwrap_or_else(|| Vec::with_capacity(bytes))
+    }
+
+    /// Keeps empty buffers; the oldest are freed if all are too many.
+    pub(crate) fn give(&self, given: impl IntoIterator<Item = Vec<u8>>) {
+        let given: Vec<_> = given.into_iter().collect();
+        if given.is_empty() {
+            return;
+        }
+        let mut buffers = lock(&self.buffers);
+        buffers.extend(given);
+        let mut bytes = 0;
+        let is_kept = |buffer: &&Vec<u8>| {
+            bytes += buffer.capacity();
+            bytes <= self.bytes_max
+        };
+        let kept = buffers.iter().rev().take_while(is_kept).count();
+        let excess = buffers.len() - kept;
+        let gone: Vec<_> = buffers.drain(..excess).collect();
+        // Freed after the lock.
+        drop(buffers);
+        drop(gone);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+impl Spares {
+    /// What each has room for.
+    pub(crate) fn rooms(&self) -> Vec<usize> {
+        lock(&self.buffers).iter().map(Vec::capacity).collect()
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+
+    #[test]
+    fn loom_a_spare_buffer_goes_to_one() {
+        loom::model(|| {
+            let spares = Arc::new(Spares::new(100));
+            let other = {
+                let spares = Arc::clone(&spares);
+                thread::spawn(move || spares.take(10).capacity())
+            };
+            spares.give([Vec::with_capacity(15)]);
+            let rooms = [spares.take(10).capacity(), other.join().unwrap()];
+            assert!(rooms == [15, 10] || rooms == [10, 15], "{rooms:?}");
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spare_buffer_is_taken_where_it_is_not_much_too_large() {
+        let spares = Spares::new(1000);
+        spares.give([Vec::with_capacity(100), Vec::with_capacity(200)]);
+        let rooms = [101, 30, 100, 40].map(|bytes| spares.take(bytes).capacity());
+        assert_eq!(rooms, [200, 30, 100, 40]);
+        spares.give([Vec::with_capacity(10), Vec::with_capacity(11)]);
+        assert_eq!(
+            spares.take(10).capacity(),
+            11,
+            "given last, so in the cache"
+        );
+    }
+
+    #[test]
+    fn the_oldest_are_freed_when_all_are_too_many() {
+        let spares = Spares::new(1000);
+        spares.give([300, 400].map(Vec::with_capacity));
+        spares.give([500, 90].map(Vec::with_capacity));
+        assert_eq!(spares.rooms(), [400, 500, 90]);
+        spares.give([Vec::with_capacity(1001)]);
+        assert_eq!(spares.rooms(), [0; 0]);
+    }
+}

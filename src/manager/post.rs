@@ -1,0 +1,118 @@
+//! The handler of a manager: posts what comes into the inbox.
+//!
+//! Nothing here blocks.
+
+use std::{sync::Arc, thread};
+
+use super::events::Events;
+use crate::{
+    event::Event,
+    handle::Handle,
+    handler::Handler,
+    inbox::{Burst, Inbox, Owner, Packer, Source, Spares},
+    message::Frame,
+    proto::Sid,
+};
+
+/// The handler of a manager: posts what comes into the inbox, a burst at a time.
+pub(super) struct Post {
+    inbox: Arc<Inbox<Burst>>,
+    packer: Packer,
+    /// Where the burst comes from.
+    source: Option<Source>,
+    /// The members, sorted.
+    servers: Vec<Sid>,
+    spins: bool,
+    events: Events,
+}
+
+impl Post {
+    /// `servers`: the members, sorted.
+    pub(super) fn new(
+        inbox: Arc<Inbox<Burst>>,
+        spares: Arc<Spares>,
+        servers: Vec<Sid>,
+        spins: bool,
+        events: Events,
+    ) -> Self {
+        Self {
+            inbox,
+            packer: Packer::new(spares),
+            source: None,
+            servers,
+            spins,
+            events,
+        }
+    }
+
+    /// In whose share of the inbox and of the events this peer is.
+    fn owner(&self, sid: Sid) -> Owner {
+        self.source(sid, 0).owner()
+    }
+
+    fn source(&self, from: Sid, link: u64) -> Source {
+        Source {
+            from,
+            is_server: self.servers.binary_search(&from).is_ok(),
+            link,
+        }
+    }
+
+    /// In whose share an event is. What unknown peers bring about cannot push out what is about members.
+    fn owner_of(&self, event: &Event) -> Owner {
+        match event {
+            Event::Up { sid, .. }
+            | Event::Down { sid, .. }
+            | Event::Flapping { sid }
+            | Event::DialFailed { sid, .. } => self.owner(*sid),
+            // The sid is the word of whoever is rejected.
+            Event::Rejected { .. } | Event::AcceptFailed { .. } => Owner::Others,
+            Event::Listening { .. }
+            | Event::ListenFailed { .. }
+            | Event::ListenerLost { .. }
+            | Event::Dropped { .. }
+            | Event::SlowTurn { .. }
+            | Event::Halted => Owner::Own,
+        }
+    }
+}
+
+impl Handler for Post {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
+        let source = match self.source {
+            Some(source) => source,
+            None => {
+                let source = self.source(from, frame.link());
+                *self.source.insert(source)
+            }
+        };
+        self.packer.add(source, frame);
+    }
+
+    fn is_ready(&mut self, from: Sid) -> bool {
+        self.inbox.has_room_for(|| self.owner(from))
+    }
+
+    fn on_burst_end(&mut self, _: &Handle) {
+        if let Some(source) = self.source.take() {
+            // Not taken once the loop has ended, when nobody reads any more either. What was dropped is reported in this turn.
+            let _ = self.inbox.push_all(self.packer.pack(source));
+            if self.spins {
+                // Who waits for it may share this processor.
+                thread::yield_now();
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: &Event, _: &Handle) {
+        let owner = self.owner_of(event);
+        self.events.push(owner, event.clone());
+    }
+}
+
+impl Drop for Post {
+    /// The loop has ended, if only by a panic: nobody may wait for an event that cannot come.
+    fn drop(&mut self) {
+        self.events.close();
+    }
+}

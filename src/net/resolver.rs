@@ -1,0 +1,173 @@
+//! Names to addresses, off the loop.
+//!
+//! `getaddrinfo(3)` blocks for as long as it likes and cannot be given up, so each lookup has a thread of its own, a few at
+//! a time; the loop has a deadline of its own for the answer.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+};
+
+use super::traits::{Found, Waker};
+use crate::limits::{LOOKUPS_MAX, LOOKUPS_WAITING_MAX, RESOLVER_WORDS_MAX};
+
+/// Lookups under way, and those that wait for a thread.
+pub(crate) struct Resolver {
+    answers: (Sender<Found>, Receiver<Found>),
+    waiting: VecDeque<(u64, String)>,
+    /// Questions that are not waiting any more, and whose answers were not taken yet.
+    running: usize,
+    waker: Waker,
+}
+
+impl Resolver {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self {
+            answers: channel(),
+            waiting: VecDeque::new(),
+            running: 0,
+            waker,
+        }
+    }
+
+    pub(crate) fn lookup(&mut self, ticket: u64, host: &str) {
+        // Members ask for each name once at a time, but a guest has new names whenever it says so, and a name whose servers do
+        // not answer holds its thread for as long as they like.
+        if self.waiting.len() >= LOOKUPS_WAITING_MAX {
+            let busy = io::Error::new(io::ErrorKind::ResourceBusy, "too many names are looked up");
+            self.running += 1;
+            return self.fail(ticket, busy);
+        }
+        self.waiting.push_back((ticket, host.to_owned()));
+        self.start();
+    }
+
+    pub(crate) fn found(&mut self) -> Option<Found> {
+        let found = self.answers.1.try_recv().ok()?;
+        self.running -= 1;
+        self.start();
+        Some(found)
+    }
+
+    fn start(&mut self) {
+        while self.running < LOOKUPS_MAX {
+            let Some((ticket, host)) = self.waiting.pop_front() else {
+                return;
+            };
+            self.running += 1;
+            let (answers, waker) = (self.answers.0.clone(), self.waker.clone());
+            let ask = move || {
+                let answer = addresses(&host);
+                // Fails only when the loop is gone, and then nobody wants to know.
+                if answers.send(Found { ticket, answer }).is_ok() {
+                    waker();
+                }
+            };
+            if let Err(error) = thread::Builder::new()
+                .name("quorum-cnx-lookup".into())
+                .spawn(ask)
+            {
+                self.fail(ticket, error);
+            }
+        }
+    }
+
+    /// Answers a question itself.
+    fn fail(&self, ticket: u64, error: io::Error) {
+        let found = Found {
+            ticket,
+            answer: Err(error),
+        };
+        self.answers
+            .0
+            .send(found)
+            .expect("the receiver is in the same struct");
+        (self.waker)();
+    }
+}
+
+/// What is told of an answer that is neither an error nor an address.
+pub(crate) const NO_ADDRESS: &str = "the resolver knows none";
+
+/// What the resolver said in place of an address, cut to a bounded length.
+pub(crate) fn words_of(error: &io::Error) -> String {
+    let text = error.to_string();
+    // What the standard library puts in front of the words of `gai_strerror(3)`.
+    let words = text.strip_prefix("failed to lookup address information: ");
+    cut(words.unwrap_or(&text), RESOLVER_WORDS_MAX)
+}
+
+/// The beginning of a text, of so many bytes at most.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    const MARK: &str = "...";
+    let mut end = bytes_max - MARK.len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{MARK}", &text[..end])
+}
+
+fn addresses(host: &str) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for address in (host, 0).to_socket_addrs()? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_keeps_its_scope() {
+        // By number: interfaces are named differently everywhere.
+        let [SocketAddr::V6(address)] = addresses("fe80::1%1").unwrap()[..] else {
+            panic!("one literal is one address")
+        };
+        assert_eq!(
+            (address.ip().to_string(), address.scope_id()),
+            ("fe80::1".into(), 1)
+        );
+    }
+
+    #[test]
+    fn a_question_too_many_is_answered_with_an_error_and_all_others_are_asked() {
+        let mut resolver = Resolver::new(Arc::new(|| {}));
+        // As if all threads were held by names whose servers do not answer.
+        resolver.running = LOOKUPS_MAX;
+        for ticket in 0..LOOKUPS_WAITING_MAX as u64 + 1 {
+            resolver.lookup(ticket, "127.0.0.1");
+        }
+        assert_eq!(resolver.waiting.len(), LOOKUPS_WAITING_MAX);
+        let found = resolver.found().expect("nobody waits for this answer");
+        assert_eq!(found.ticket, LOOKUPS_WAITING_MAX as u64);
+        assert!(found.answer.is_err());
+        assert_eq!(resolver.running, LOOKUPS_MAX);
+        // A thread is free again.
+        resolver.waiting.truncate(2);
+        resolver.running -= 1;
+        resolver.start();
+        for ticket in 0..2 {
+            let found = loop {
+                match resolver.found() {
+                    Some(found) => break found,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(found.ticket, ticket);
+            assert!(found.answer.is_ok());
+        }
+        assert_eq!(resolver.running, LOOKUPS_MAX - 1);
+    }
+}

@@ -1,0 +1,98 @@
+//! What the tests of both outboxes write to.
+
+use std::{
+    io::{self, IoSlice},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::types::{Tally, Wire};
+use crate::sync::{Mutex, lock};
+
+/// A socket with room for so many bytes.
+#[derive(Debug)]
+pub(super) struct Pipe(Mutex<(usize, Vec<u8>)>);
+
+impl Pipe {
+    pub(super) fn with_room(room: usize) -> Arc<Self> {
+        Arc::new(Self(Mutex::new((room, Vec::new()))))
+    }
+
+    pub(super) fn make_room(&self, more: usize) {
+        lock(&self.0).0 += more;
+    }
+
+    /// The payloads that were written, and whether the last one is whole.
+    pub(super) fn frames(&self) -> (Vec<Vec<u8>>, bool) {
+        let bytes = lock(&self.0).1.clone();
+        let (mut rest, mut frames) = (&bytes[..], Vec::new());
+        while let Some((prefix, body)) = rest.split_first_chunk::<4>() {
+            let len = u32::from_be_bytes(*prefix) as usize;
+            let Some((payload, after)) = body.split_at_checked(len) else {
+                break;
+            };
+            frames.push(payload.to_vec());
+            rest = after;
+        }
+        (frames, rest.is_empty())
+    }
+}
+
+impl Wire for Pipe {
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut state = lock(&self.0);
+        if state.0 == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut n = 0;
+        for buf in bufs {
+            let part = &buf[..buf.len().min(state.0)];
+            state.1.extend_from_slice(part);
+            state.0 -= part.len();
+            n += part.len();
+        }
+        Ok(n)
+    }
+}
+
+/// A socket whose far end is gone.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(super) struct Cut;
+
+#[cfg(not(loom))]
+impl Wire for Cut {
+    fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+}
+
+/// A socket that takes nothing, and does not say why.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(super) struct Stuck;
+
+#[cfg(not(loom))]
+impl Wire for Stuck {
+    fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
+pub(super) fn assert_balance(tally: Tally) {
+    let Tally {
+        accepted,
+        written,
+        superseded,
+        discarded,
+        waiting,
+        ..
+    } = tally;
+    assert_eq!(accepted, written + superseded + discarded + waiting);
+}
+
+pub(super) fn frame(n: u8) -> Bytes {
+    // Two bytes, so that a torn one can be told.
+    Bytes::from(vec![n, n])
+}

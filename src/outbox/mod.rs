@@ -1,0 +1,396 @@
+//! What waits for one peer, of either kind.
+//!
+//! Nothing is decided here: a [`Slot`] or a [`Queue`] is what waits, a [`Writer`] writes either.
+
+#[cfg(test)]
+mod fixture;
+mod pen;
+mod queue;
+mod slot;
+mod types;
+
+use std::{io, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use crate::limits::{PEN_BATCHES_MAX, PEN_FRAMES_MAX};
+
+use pen::Writer;
+use queue::Queue;
+use slot::Slot;
+
+pub(crate) use types::{Ask, Put, Tally};
+pub use types::{Sent, Wire};
+
+/// The outbox of one peer.
+#[derive(Debug)]
+pub(crate) struct Outbox(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Latest(Writer<Slot>),
+    Queue(Writer<Queue>),
+}
+
+/// The same for both kinds.
+macro_rules! of_either {
+    ($outbox:expr, $writer:ident => $call:expr) => {
+        match &$outbox.0 {
+            Kind::Latest($writer) => $call,
+            Kind::Queue($writer) => $call,
+        }
+    };
+}
+
+impl Outbox {
+    /// One slot.
+    pub(crate) fn latest() -> Self {
+        Self(Kind::Latest(Writer::new(Slot::default(), PEN_FRAMES_MAX)))
+    }
+
+    /// A queue of so many bytes.
+    pub(crate) fn queue(bytes_max: usize) -> Self {
+        Self(Kind::Queue(Writer::new(
+            Queue::new(bytes_max),
+            PEN_BATCHES_MAX,
+        )))
+    }
+
+    pub(crate) fn is_queue(&self) -> bool {
+        matches!(self.0, Kind::Queue(_))
+    }
+
+    /// Takes a frame.
+    pub(crate) fn put(&self, frame: Bytes) -> (Put, Ask) {
+        of_either!(self, writer => writer.put(frame))
+    }
+
+    /// Takes the first of these frames, as many as there is room for and as may leave together: their number, with what became
+    /// of the last; [`Put::Full`] or [`Put::Closed`] if it is 0.
+    // Always: with one frame the loops below this are gone, and a quarter of all instructions of a call with them.
+    #[inline(always)]
+    pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
+        match &self.0 {
+            Kind::Latest(latest) => put_one_by_one(latest, frames),
+            Kind::Queue(queue) => queue.put_all(frames),
+        }
+    }
+
+    /// The socket is writable again, or somebody asked the loop to go on.
+    pub(crate) fn resume(&self) -> Ask {
+        of_either!(self, writer => writer.resume())
+    }
+
+    /// A link has come up, perhaps in place of an older one. `held`: nothing is written to it before it is
+    /// [confirmed](Self::confirm).
+    pub(crate) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> Ask {
+        of_either!(self, writer => writer.attach(wire, held))
+    }
+
+    /// The link that was attached last is written to from now on, if it was held.
+    pub(crate) fn confirm(&self) -> Ask {
+        of_either!(self, writer => writer.confirm())
+    }
+
+    /// The link has ended. Returns how many frames were written to it, at most.
+    pub(crate) fn detach(&self) -> u64 {
+        of_either!(self, writer => writer.detach())
+    }
+
+    /// Discards what waits and is not just being written. Returns how many frames.
+    pub(crate) fn discard(&self) -> u64 {
+        of_either!(self, writer => writer.discard())
+    }
+
+    /// The peer is gone for good: what waits is discarded, nothing more is accepted.
+    pub(crate) fn close(&self) {
+        of_either!(self, writer => writer.close());
+    }
+
+    /// Whether something waits for the peer. The loop takes the answer for a request for a link, or for none: after `false`
+    /// the next frame asks for one.
+    pub(crate) fn demand(&self) -> bool {
+        of_either!(self, writer => writer.demand())
+    }
+
+    /// Why the link that was attached last cannot be written to. Whoever was told [`Ask::Broken`] asks this before he
+    /// ends a link: a new one may have taken the place of the broken one by then.
+    pub(crate) fn broken(&self) -> Option<io::ErrorKind> {
+        of_either!(self, writer => writer.broken())
+    }
+
+    /// Whether every accepted frame has been written, replaced or discarded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tally().waiting == 0
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        of_either!(self, writer => writer.tally())
+    }
+
+    /// Blocks until the slot is free, or at least half of the queue, or the deadline has passed (`None`: no deadline). Returns
+    /// whether there is room. A closed outbox has room: the next frame put into it learns more.
+    pub(crate) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
+        of_either!(self, writer => writer.wait_for_room(deadline))
+    }
+}
+
+/// Puts these frames into a slot, one after the other. Closed in the middle, it has taken those before.
+fn put_one_by_one(latest: &Writer<Slot>, frames: &[&[u8]]) -> (usize, Put, Ask) {
+    let (mut put, mut ask) = (Put::Queued, Ask::Nothing);
+    for (taken, frame) in frames.iter().enumerate() {
+        let (next, more) = latest.put(Bytes::copy_from_slice(frame));
+        if next == Put::Closed {
+            let put = if taken == 0 { next } else { put };
+            return (taken, put, ask);
+        }
+        put = next;
+        if more != Ask::Nothing {
+            ask = more;
+        }
+    }
+    (frames.len(), put, ask)
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{sync::Arc as LoomArc, thread};
+
+    use super::{fixture::*, *};
+
+    #[test]
+    fn loom_who_waits_for_room_is_told_of_it() {
+        for outbox in [Outbox::latest, || Outbox::queue(12)] {
+            loom::model(move || {
+                let pipe = Pipe::with_room(0);
+                let outbox = LoomArc::new(outbox());
+                outbox.attach(pipe.clone(), false);
+                outbox.put(frame(1));
+                outbox.put(frame(2));
+                let sender = {
+                    let outbox = LoomArc::clone(&outbox);
+                    thread::spawn(move || {
+                        assert!(outbox.wait_for_room(None));
+                        outbox.put(frame(3));
+                    })
+                };
+                pipe.make_room(100);
+                outbox.resume();
+                sender.join().unwrap();
+                outbox.resume();
+                assert_eq!(pipe.frames().0.last(), Some(&vec![3, 3]));
+            });
+        }
+    }
+
+    /// A thread waits for room while `make_room` is called; it must be told.
+    fn assert_told(outbox: fn() -> Outbox, make_room: fn(&Outbox)) {
+        loom::model(move || {
+            let outbox = LoomArc::new(outbox());
+            // Of three frames of 6 bytes two leave; that they have left is known when the link ends.
+            outbox.attach(Pipe::with_room(13), false);
+            for n in 1..=3 {
+                outbox.put(frame(n));
+            }
+            outbox.resume();
+            let waiter = {
+                let outbox = LoomArc::clone(&outbox);
+                thread::spawn(move || assert!(outbox.wait_for_room(None)))
+            };
+            make_room(&outbox);
+            waiter.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_room_made_by_the_end_of_a_link_is_told() {
+        assert_told(
+            || Outbox::queue(20),
+            |outbox| {
+                outbox.detach();
+            },
+        );
+    }
+
+    #[test]
+    fn loom_room_made_by_closing_is_told() {
+        assert_told(|| Outbox::queue(20), Outbox::close);
+        // The third frame has begun to leave, so that it waits outside of the slot: one more fills it.
+        assert_told(
+            || {
+                let outbox = Outbox::latest();
+                outbox.put(frame(0));
+                outbox
+            },
+            |outbox| {
+                outbox.put(frame(4));
+                outbox.close();
+            },
+        );
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{fmt, io::IoSlice, thread};
+
+    use super::{fixture::*, *};
+    use crate::limits::WHOLE_FRAME_BYTES;
+
+    #[test]
+    fn who_waits_for_room_sleeps_until_there_is_some() {
+        let pipe = Pipe::with_room(0);
+        let outbox = Arc::new(Outbox::latest());
+        outbox.attach(pipe.clone(), false);
+        assert_eq!(outbox.put(frame(1)).0, Put::Queued);
+        let sleeper = {
+            let outbox = Arc::clone(&outbox);
+            thread::spawn(move || outbox.wait_for_room(None))
+        };
+        while of_either!(outbox, writer => writer.waiters()) == 0 && !sleeper.is_finished() {
+            thread::yield_now();
+        }
+        assert_eq!(outbox.put(frame(2)).0, Put::Superseded);
+        assert!(!outbox.wait_for_room(Some(Instant::now())) && !sleeper.is_finished());
+        pipe.make_room(100);
+        outbox.resume();
+        assert!(sleeper.join().unwrap());
+        assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
+    }
+
+    #[test]
+    fn room_made_by_the_end_of_a_link_is_told() {
+        let outbox = Arc::new(Outbox::queue(20));
+        outbox.attach(Pipe::with_room(13), false);
+        for n in 1..=3 {
+            assert_eq!(outbox.put(frame(n)).0, Put::Queued);
+        }
+        outbox.resume();
+        assert!(
+            !outbox.wait_for_room(Some(Instant::now())),
+            "18 of 20 bytes are held"
+        );
+        let waiter = {
+            let outbox = Arc::clone(&outbox);
+            thread::spawn(move || outbox.wait_for_room(None))
+        };
+        while of_either!(outbox, writer => writer.waiters()) == 0 {
+            thread::yield_now();
+        }
+        outbox.detach();
+        assert!(waiter.join().unwrap());
+    }
+
+    #[test]
+    fn a_slot_closed_between_two_frames_has_taken_the_first() {
+        let outbox = Arc::new(Outbox::latest());
+        let closing = Arc::downgrade(&outbox);
+        outbox.attach(
+            Arc::new(Closing(move || {
+                closing.upgrade().expect("it is in use").close();
+            })),
+            false,
+        );
+        let (taken, put, _) = outbox.put_all(&[&[1, 1], &[2, 2]]);
+        assert_eq!((taken, put), (1, Put::Written));
+        let tally = outbox.tally();
+        assert_eq!((tally.accepted, tally.written), (1, 1));
+        assert_balance(tally);
+    }
+
+    /// A socket with room, whose outbox is closed while it is written to.
+    struct Closing<F>(F);
+
+    impl<F: Fn() + Send + Sync> Wire for Closing<F> {
+        fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+            (self.0)();
+            Ok(bufs.iter().map(|buf| buf.len()).sum())
+        }
+    }
+
+    impl<F> fmt::Debug for Closing<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Closing")
+        }
+    }
+
+    /// A payload whose owner panics when it is freed.
+    struct Bomb([u8; WHOLE_FRAME_BYTES]);
+
+    impl Bomb {
+        fn payload(n: u8) -> Bytes {
+            Bytes::from_owner(Self([n; WHOLE_FRAME_BYTES]))
+        }
+    }
+
+    impl AsRef<[u8]> for Bomb {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a payload panics when it is freed, which this test expects");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_freed_mutes_no_peer() {
+        for outbox in [Outbox::latest(), Outbox::queue(1 << 20)] {
+            let mut put = 0;
+            let mut put_some = || {
+                for n in 1..=3 {
+                    outbox.put(Bomb::payload(n));
+                    put += 1;
+                }
+            };
+            // Replaced in the slot, cut off by the end of a link, taken over by the next one, written by put and by resume.
+            put_some();
+            outbox.attach(Pipe::with_room(WHOLE_FRAME_BYTES), false);
+            put_some();
+            outbox.detach();
+            put_some();
+            let pipe = Pipe::with_room(usize::MAX);
+            outbox.attach(pipe.clone(), false);
+            while outbox.resume() == Ask::Resume {}
+            put_some();
+            outbox.resume();
+            assert_eq!(outbox.put(frame(9)).0, outbox.put(frame(9)).0);
+            outbox.resume();
+            assert_eq!(pipe.frames().0.last(), Some(&vec![9, 9]));
+            assert_eq!(outbox.tally().accepted, put + 2);
+            outbox.close();
+            assert_eq!(outbox.tally().waiting, 0);
+            assert_balance(outbox.tally());
+        }
+    }
+
+    #[test]
+    fn a_demand_that_is_denied_is_made_anew_by_the_next_frame() {
+        for outbox in [Outbox::latest(), Outbox::queue(1000)] {
+            assert!(!outbox.demand(), "nothing waits");
+            assert_eq!(outbox.put(frame(1)).1, Ask::Link);
+            assert!(outbox.demand());
+            // The loop knows of it.
+            assert_eq!(outbox.put(frame(2)).1, Ask::Nothing);
+            outbox.attach(Pipe::with_room(100), false);
+            outbox.resume();
+            outbox.detach();
+            assert!(!outbox.demand());
+            assert_eq!(outbox.put(frame(3)).1, Ask::Link);
+        }
+    }
+
+    #[test]
+    fn of_many_frames_a_closed_slot_takes_none() {
+        let outbox = Outbox::latest();
+        assert_eq!(outbox.put_all(&[&[1], &[2]]).0, 2);
+        outbox.close();
+        assert_eq!(
+            outbox.put_all(&[&[3], &[4]]),
+            (0, Put::Closed, Ask::Nothing)
+        );
+        assert_balance(outbox.tally());
+    }
+}

@@ -1,0 +1,835 @@
+//! A queue: all frames in order, encoded where they are put, written in large batches.
+//!
+//! Nothing here writes: see [`Writer`]. Who puts a few frames asks the loop to write them; who finds that many have come
+//! together takes the pen and writes them himself, while they are in the cache of his processor.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    mem,
+};
+
+use bytes::Bytes;
+
+use super::{
+    pen::{self, Load, Progress, State, Store, Writer},
+    types::{Ask, Put, Tally, Wire},
+};
+use crate::{
+    limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES},
+    sync::release,
+};
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    pieces: VecDeque<Piece>,
+    /// Of these pieces.
+    frames: u64,
+    /// Of all that waits, what the pen has in hand included; prefixes count.
+    bytes: usize,
+    bytes_max: usize,
+    /// Buffers of runs that have left, for the next ones.
+    spare: Vec<Vec<u8>>,
+    /// True exactly when the loop was asked to write what waits and has not yet come.
+    called: bool,
+    /// True exactly when nothing is accepted any more.
+    closed: bool,
+    tally: Tally,
+}
+
+/// Bytes that leave together.
+#[derive(Debug)]
+enum Piece {
+    /// Small frames, each behind its prefix.
+    Run { bytes: Vec<u8>, frames: u64 },
+    /// One large frame, which is not copied.
+    Whole {
+        prefix: [u8; PREFIX_BYTES],
+        frame: Bytes,
+    },
+}
+
+/// Pieces that are written in one go.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pieces: VecDeque<Piece>,
+    frames: u64,
+    /// Bytes that have left, of the first piece that is not gone.
+    done: usize,
+    /// Pieces that have left.
+    gone: usize,
+}
+
+impl Writer<Queue> {
+    pub(super) fn put(&self, frame: Bytes) -> (Put, Ask) {
+        if frame.len() < WHOLE_FRAME_BYTES {
+            let (_, put, ask) = self.put_all(&[&frame]);
+            return (put, ask);
+        }
+        let need = PREFIX_BYTES + frame.len();
+        let mut state = self.step();
+        if let Some(refusal) = state.store.refusal(need) {
+            // The frame is the caller's, and is dropped behind the lock as the last of all.
+            return (refusal, Ask::Nothing);
+        }
+        let prefix = prefix(frame.len());
+        state.store.bytes += need;
+        state.store.pieces.push_back(Piece::Whole { prefix, frame });
+        let ask = state.accepted(1);
+        drop(state);
+        (Put::Queued, ask.unwrap_or_else(|| self.write_here()))
+    }
+
+    /// Takes the first of these frames, as many as there is room for and as may leave together: their number, and
+    /// [`Put::Full`] or [`Put::Closed`] if it is 0.
+    #[inline(always)]
+    pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
+        let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
+        let (taken, put, ask) = self.step().put_all(frames, need);
+        (taken, put, ask.unwrap_or_else(|| self.write_here()))
+    }
+
+    /// Writes what waits, if nobody else does.
+    #[cold]
+    fn write_here(&self) -> Ask {
+        let mut spent = Spent::default();
+        let mut state = self.step();
+        let Some(wire) = state.take_pen() else {
+            return Ask::Nothing;
+        };
+        let batch = state.store.begin();
+        let next = state.go(wire, batch, &mut spent);
+        drop(state);
+        pen::Spent::release(spent);
+        self.follow(next).1
+    }
+}
+
+/// What is left for the loop, or `None` where so much has come together that who has put it writes it.
+type Left = Option<Ask>;
+
+impl State<Queue> {
+    #[inline(always)]
+    fn put_all(&mut self, frames: &[&[u8]], need: usize) -> (usize, Put, Left) {
+        if self.store.encode_all(frames, need) {
+            return (frames.len(), Put::Queued, self.accepted(frames.len()));
+        }
+        match self.store.encode_one_by_one(frames) {
+            (taken, Put::Queued) => (taken, Put::Queued, self.accepted(taken)),
+            (taken, refusal) => (taken, refusal, Some(Ask::Nothing)),
+        }
+    }
+
+    /// Counts frames that were taken.
+    #[inline(always)]
+    fn accepted(&mut self, frames: usize) -> Left {
+        self.store.tally.accepted += frames as u64;
+        self.store.frames += frames as u64;
+        if !self.is_resting() {
+            return Some(self.want_link());
+        }
+        if self.store.bytes >= QUEUE_RUN_BYTES {
+            return None;
+        }
+        Some(if mem::replace(&mut self.store.called, true) {
+            Ask::Nothing
+        } else {
+            Ask::Resume
+        })
+    }
+}
+
+impl Queue {
+    /// Up to so many bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            pieces: VecDeque::new(),
+            frames: 0,
+            bytes: 0,
+            bytes_max,
+            spare: Vec::new(),
+            called: false,
+            closed: false,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Why so many bytes cannot be taken, prefixes included.
+    fn refusal(&self, len: usize) -> Option<Put> {
+        if self.closed {
+            Some(Put::Closed)
+        } else if self.bytes + len > self.bytes_max {
+            Some(Put::Full)
+        } else {
+            None
+        }
+    }
+
+    /// The usual case: there is room for all of them in the last run. Returns whether it was.
+    #[inline(always)]
+    fn encode_all(&mut self, frames: &[&[u8]], need: usize) -> bool {
+        let Some(Piece::Run {
+            bytes,
+            frames: count,
+        }) = self.pieces.back_mut()
+        else {
+            return false;
+        };
+        // A closed queue has no pieces.
+        if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > self.bytes_max {
+            return false;
+        }
+        bytes.reserve(need);
+        for frame in frames {
+            append(bytes, frame);
+        }
+        *count += frames.len() as u64;
+        self.bytes += need;
+        true
+    }
+
+    /// The first of these, as many as there is room for and as may leave together: their number, and why it is 0 if it is.
+    #[cold]
+    fn encode_one_by_one(&mut self, frames: &[&[u8]]) -> (usize, Put) {
+        let mut bytes = 0;
+        for (taken, frame) in frames.iter().enumerate() {
+            let need = PREFIX_BYTES + frame.len();
+            match self.refusal(need) {
+                // So much is written while it is in the cache, and the loop is not kept from the lock for longer.
+                None if bytes >= QUEUE_RUN_BYTES => return (taken, Put::Queued),
+                None => self.encode(frame),
+                Some(refusal) if taken == 0 => return (0, refusal),
+                Some(_) => return (taken, Put::Queued),
+            }
+            bytes += need;
+        }
+        (frames.len(), Put::Queued)
+    }
+
+    fn encode(&mut self, frame: &[u8]) {
+        let need = PREFIX_BYTES + frame.len();
+        self.bytes += need;
+        let mut buffer = match self.pieces.back_mut() {
+            Some(Piece::Run { bytes, frames }) if bytes.len() + need <= QUEUE_RUN_BYTES => {
+                append(bytes, frame);
+                *frames += 1;
+                return;
+            }
+            // Perhaps another large one follows, and a buffer for many would hold few.
+            Some(Piece::Whole { .. }) => Vec::new(),
+            _ => self.spare.pop().unwrap_or_default(),
+        };
+        append(&mut buffer, frame);
+        self.pieces.push_back(Piece::Run {
+            bytes: buffer,
+            frames: 1,
+        });
+    }
+
+    /// Keeps the buffer of a run for another.
+    fn recycle(&mut self, piece: &mut Piece) {
+        let Piece::Run { bytes, .. } = piece else {
+            return;
+        };
+        if !self.closed && self.spare.len() < SPARE_RUNS && bytes.capacity() <= 2 * QUEUE_RUN_BYTES
+        {
+            bytes.clear();
+            self.spare.push(mem::take(bytes));
+        }
+    }
+}
+
+/// What is done with: pieces, and buffers. Nothing in most steps.
+#[derive(Debug, Default)]
+pub(super) struct Spent {
+    pieces: Option<VecDeque<Piece>>,
+    spare: Option<Vec<Vec<u8>>>,
+}
+
+fn release_all(pieces: VecDeque<Piece>) {
+    for piece in pieces {
+        match piece {
+            Piece::Run { .. } => {}
+            Piece::Whole { frame, .. } => release(frame),
+        }
+    }
+}
+
+impl pen::Spent for Spent {
+    #[inline]
+    fn release(self) {
+        if let Some(pieces) = self.pieces {
+            release_all(pieces);
+        }
+    }
+}
+
+impl Store for Queue {
+    type Load = Batch;
+    type Spent = Spent;
+
+    fn begin(&mut self) -> Option<Batch> {
+        self.choose(None, &mut Spent::default())
+    }
+
+    /// What has begun, else as much as a turn may take.
+    fn choose(&mut self, rest: Option<Batch>, _: &mut Spent) -> Option<Batch> {
+        if rest.is_some() || self.pieces.is_empty() {
+            return rest;
+        }
+        let (mut count, mut bytes, mut frames) = (0, 0, 0);
+        for piece in &self.pieces {
+            if count > 0 && bytes + piece.len() > TURN_BYTES {
+                break;
+            }
+            count += 1;
+            bytes += piece.len();
+            frames += piece.frames();
+        }
+        self.frames -= frames;
+        let later = self.pieces.split_off(count);
+        Some(Batch {
+            pieces: mem::replace(&mut self.pieces, later),
+            frames,
+            done: 0,
+            gone: 0,
+        })
+    }
+
+    fn set_aside(&mut self, rest: Batch, _: &mut Spent) -> Option<Batch> {
+        Some(rest)
+    }
+
+    /// What the link has not taken stands in front again. A frame that did not leave whole begins anew: nobody has seen the
+    /// rest of it.
+    fn take_back(&mut self, mut rest: Batch, spent: &mut Spent) {
+        for mut piece in rest.pieces.drain(..rest.gone) {
+            self.tally.written += piece.frames();
+            self.tally.bytes += piece.len() as u64;
+            self.bytes -= piece.len();
+            rest.frames -= piece.frames();
+            self.recycle(&mut piece);
+            spent.pieces.get_or_insert_default().push_back(piece);
+        }
+        if let Some(piece) = rest.pieces.front_mut() {
+            let (frames, bytes) = piece.cut(rest.done);
+            self.tally.written += frames;
+            self.tally.bytes += bytes as u64;
+            self.bytes -= bytes;
+            rest.frames -= frames;
+        }
+        if self.closed {
+            self.tally.discarded += rest.frames;
+            spent
+                .pieces
+                .get_or_insert_default()
+                .append(&mut rest.pieces);
+            return;
+        }
+        self.frames += rest.frames;
+        while let Some(piece) = rest.pieces.pop_back() {
+            self.pieces.push_front(piece);
+        }
+    }
+
+    fn finished(&mut self, mut batch: Batch, spent: &mut Spent) {
+        self.tally.written += batch.frames;
+        for piece in &mut batch.pieces {
+            self.tally.bytes += piece.len() as u64;
+            self.bytes -= piece.len();
+            self.recycle(piece);
+        }
+        spent
+            .pieces
+            .get_or_insert_default()
+            .append(&mut batch.pieces);
+    }
+
+    fn loop_came(&mut self) {
+        self.called = false;
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.pieces.is_empty()
+    }
+
+    /// At least half of the bytes are free.
+    fn has_room(&self) -> bool {
+        self.bytes <= self.bytes_max / 2 || self.closed
+    }
+
+    /// An idle link holds no buffer.
+    fn tidy(&mut self, spent: &mut Spent) {
+        if !self.spare.is_empty() {
+            spent.spare = Some(mem::take(&mut self.spare));
+        }
+    }
+
+    fn close(&mut self, spent: &mut Spent) {
+        self.closed = true;
+        self.discard(spent);
+        self.tidy(spent);
+    }
+
+    fn discard(&mut self, spent: &mut Spent) {
+        self.tally.discarded += mem::take(&mut self.frames);
+        self.bytes -= self.pieces.iter().map(Piece::len).sum::<usize>();
+        spent
+            .pieces
+            .get_or_insert_default()
+            .append(&mut self.pieces);
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            waiting: self.frames,
+            ..self.tally
+        }
+    }
+}
+
+impl Load for Batch {
+    fn write_to(&mut self, wire: &dyn Wire) -> Progress {
+        while self.gone < self.pieces.len() {
+            match self.lend(|bufs| wire.write(bufs)) {
+                // A socket that takes nothing of something will take nothing more.
+                Ok(0) => return Progress::Broken(io::ErrorKind::WriteZero),
+                Ok(n) => self.left(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Full,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Progress::Broken(error.kind()),
+            }
+        }
+        Progress::Done
+    }
+
+    fn frames(&self) -> u64 {
+        self.frames
+    }
+}
+
+impl Batch {
+    /// Lends what is next to a vectored write.
+    fn lend<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        let mut bufs = [IoSlice::new(&[]); BUFS_MAX];
+        let (mut count, mut skip) = (0, self.done);
+        'full: for piece in self.pieces.range(self.gone..) {
+            for part in piece.parts() {
+                let Some(rest) = part.get(skip..).filter(|rest| !rest.is_empty()) else {
+                    skip -= part.len();
+                    continue;
+                };
+                skip = 0;
+                bufs[count] = IoSlice::new(rest);
+                count += 1;
+                if count == BUFS_MAX {
+                    break 'full;
+                }
+            }
+        }
+        write(&bufs[..count])
+    }
+
+    /// `n` bytes more have left.
+    fn left(&mut self, n: usize) {
+        self.done += n;
+        while let Some(piece) = self.pieces.get(self.gone) {
+            if self.done < piece.len() {
+                break;
+            }
+            self.done -= piece.len();
+            self.gone += 1;
+        }
+    }
+}
+
+/// Buffers kept for runs to come, while there is something to write: one is filled while one leaves.
+const SPARE_RUNS: usize = 2;
+
+/// Buffers in one vectored write: as much as a turn may take of whole frames; the system takes at most 1024 (`IOV_MAX`).
+const BUFS_MAX: usize = 32;
+
+impl Piece {
+    fn parts(&self) -> [&[u8]; 2] {
+        match self {
+            Self::Run { bytes, .. } => [bytes, &[]],
+            Self::Whole { prefix, frame } => [prefix, frame],
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
+    }
+
+    fn frames(&self) -> u64 {
+        match self {
+            Self::Run { frames, .. } => *frames,
+            Self::Whole { .. } => 1,
+        }
+    }
+
+    /// Takes off the whole frames in the first `done` bytes; returns their number and their bytes.
+    fn cut(&mut self, done: usize) -> (u64, usize) {
+        let Self::Run { bytes, frames } = self else {
+            return (0, 0);
+        };
+        let (mut count, mut at) = (0, 0);
+        while let Some(prefix) = bytes[at..].first_chunk::<PREFIX_BYTES>() {
+            let end = at + PREFIX_BYTES + u32::from_be_bytes(*prefix) as usize;
+            if end > done {
+                break;
+            }
+            (count, at) = (count + 1, end);
+        }
+        bytes.drain(..at);
+        *frames -= count;
+        (count, at)
+    }
+}
+
+#[inline(always)]
+fn append(run: &mut Vec<u8>, frame: &[u8]) {
+    run.extend_from_slice(&prefix(frame.len()));
+    run.extend_from_slice(frame);
+}
+
+fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
+    // The public calls refuse longer frames.
+    u32::try_from(len)
+        .expect("a frame is at most 512 KiB long")
+        .to_be_bytes()
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{sync::Arc as LoomArc, thread};
+
+    use super::{super::fixture::*, *};
+
+    fn queue(bytes_max: usize) -> Writer<Queue> {
+        Writer::new(Queue::new(bytes_max), 2)
+    }
+
+    /// The loop, as often as it is asked to.
+    fn answer(queue: &Writer<Queue>, mut ask: Ask) {
+        while ask == Ask::Resume {
+            ask = queue.resume();
+        }
+    }
+
+    #[test]
+    fn loom_of_two_callers_at_once_somebody_calls_the_loop_for_both() {
+        loom::model(|| {
+            let pipe = Pipe::with_room(usize::MAX);
+            let queue = LoomArc::new(queue(1000));
+            queue.attach(pipe.clone(), false);
+            let other = {
+                let queue = LoomArc::clone(&queue);
+                thread::spawn(move || queue.put(frame(1)).1)
+            };
+            // One that was called may come while the other puts: it leaves nothing behind that was not asked for again.
+            let mine = queue.put(frame(2)).1;
+            answer(&queue, mine);
+            answer(&queue, other.join().unwrap());
+            let (frames, whole) = pipe.frames();
+            assert!(whole);
+            assert_eq!(frames.len(), 2);
+            assert_eq!(queue.tally().waiting, 0);
+            assert_balance(queue.tally());
+        });
+    }
+
+    #[test]
+    fn loom_frames_put_while_the_link_changes_arrive_once_and_in_order() {
+        loom::model(|| {
+            let (old, new) = (Pipe::with_room(9), Pipe::with_room(usize::MAX));
+            let queue = LoomArc::new(queue(1000));
+            queue.attach(old.clone(), false);
+            queue.put(frame(1));
+            let caller = {
+                let queue = LoomArc::clone(&queue);
+                thread::spawn(move || {
+                    queue.put(frame(2));
+                    queue.put(frame(3));
+                })
+            };
+            queue.resume();
+            queue.detach();
+            queue.attach(new.clone(), false);
+            caller.join().unwrap();
+            queue.resume();
+            let (mut frames, _) = old.frames();
+            let (rest, whole) = new.frames();
+            frames.extend(rest);
+            assert!(whole);
+            assert_eq!(frames, [[1, 1], [2, 2], [3, 3]]);
+            assert_balance(queue.tally());
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::{super::fixture::*, *};
+    use crate::limits::QUEUE_BYTES;
+
+    fn queue(bytes_max: usize) -> Writer<Queue> {
+        Writer::new(Queue::new(bytes_max), 2)
+    }
+
+    impl Piece {
+        /// The memory that it holds.
+        fn held(&self) -> usize {
+            match self {
+                Self::Run { bytes, .. } => bytes.capacity(),
+                Self::Whole { frame, .. } => frame.len(),
+            }
+        }
+    }
+
+    #[test]
+    fn frames_wait_for_the_loop_which_is_asked_once() {
+        let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1000));
+        assert_eq!(queue.attach(pipe.clone(), false), Ask::Nothing);
+        assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
+        assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
+        assert_eq!(queue.resume(), Ask::Nothing);
+        assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
+        assert_eq!(queue.put(frame(3)), (Put::Queued, Ask::Resume));
+    }
+
+    #[test]
+    fn without_a_link_the_loop_is_asked_for_one_once_for_each_loss() {
+        let queue = queue(1000);
+        for _ in 0..2 {
+            assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Link));
+            assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
+            queue.attach(Pipe::with_room(0), false);
+            assert_eq!(queue.put(frame(3)), (Put::Queued, Ask::Nothing));
+            queue.detach();
+        }
+        assert_eq!(queue.tally().waiting, 6);
+    }
+
+    #[test]
+    fn a_full_queue_takes_what_has_room_and_says_so() {
+        let queue = queue(20);
+        let frame = &[7, 7][..];
+        assert_eq!(queue.put_all(&[frame; 5]).0, 3);
+        assert_eq!(queue.put_all(&[frame; 5]), (0, Put::Full, Ask::Nothing));
+        assert_eq!(queue.put_all(&[]), (0, Put::Queued, Ask::Nothing));
+        let pipe = Pipe::with_room(100);
+        queue.attach(pipe.clone(), false);
+        assert_eq!(queue.put_all(&[frame; 5]).0, 3, "all have left");
+        assert_eq!(queue.tally().accepted, 6);
+        assert_balance(queue.tally());
+    }
+
+    #[test]
+    fn a_frame_cut_off_by_the_end_of_its_link_begins_anew_and_no_other_does() {
+        let (old, new) = (Pipe::with_room(9), Pipe::with_room(100));
+        let queue = queue(1000);
+        queue.attach(old, false);
+        for n in 1..=3 {
+            queue.put(frame(n));
+        }
+        queue.resume();
+        queue.detach();
+        assert_eq!((queue.tally().written, queue.tally().waiting), (1, 2));
+        assert_eq!(queue.tally().bytes, 6);
+        queue.attach(new.clone(), false);
+        assert_eq!(new.frames(), (vec![vec![2, 2], vec![3, 3]], true));
+        assert_eq!(queue.tally().bytes, 18);
+        assert_eq!(queue.put_all(&[&[0; 996]]).0, 1, "all room is free again");
+    }
+
+    #[test]
+    fn one_call_writes_its_share_only() {
+        let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
+        let frame = Bytes::from(vec![1; WHOLE_FRAME_BYTES]);
+        let batch = TURN_BYTES / (PREFIX_BYTES + WHOLE_FRAME_BYTES);
+        for _ in 0..=2 * batch {
+            queue.put(frame.clone());
+        }
+        assert_eq!(queue.attach(pipe.clone(), false), Ask::Resume);
+        assert_eq!(pipe.frames().0.len(), 2 * batch);
+        assert_eq!(queue.put(frame.clone()), (Put::Queued, Ask::Resume));
+        assert_eq!(queue.resume(), Ask::Nothing);
+        assert_eq!(pipe.frames().0.len(), 2 * batch + 2);
+    }
+
+    #[test]
+    fn who_puts_the_last_of_many_writes_them() {
+        let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
+        queue.attach(pipe.clone(), false);
+        let frame = &[1; 1000][..];
+        let many = QUEUE_RUN_BYTES / (PREFIX_BYTES + frame.len());
+        assert_eq!(queue.put_all(&[frame]), (1, Put::Queued, Ask::Resume));
+        let most = vec![frame; many - 1];
+        let (taken, _, ask) = queue.put_all(&most);
+        assert_eq!(
+            (taken, ask, pipe.frames().0.len()),
+            (many - 1, Ask::Nothing, 0)
+        );
+        assert_eq!(queue.put_all(&[frame]), (1, Put::Queued, Ask::Nothing));
+        assert_eq!(pipe.frames().0.len(), many + 1);
+        // The loop, which was asked at first, finds nothing left to do.
+        assert_eq!((queue.resume(), queue.tally().waiting), (Ask::Nothing, 0));
+        assert!(
+            queue.look(|state| state.store.spare.is_empty()),
+            "an idle link holds no buffer"
+        );
+    }
+
+    #[test]
+    fn of_more_than_leaves_together_a_part_is_taken_and_written_at_a_time() {
+        let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(QUEUE_BYTES));
+        queue.attach(pipe.clone(), false);
+        let frame = &[1; 1000][..];
+        let part = QUEUE_RUN_BYTES.div_ceil(PREFIX_BYTES + frame.len());
+        let all = vec![frame; 3 * part];
+        for parts in 1..=3 {
+            let put = queue.put_all(&all[(parts - 1) * part..]);
+            assert_eq!(put, (part, Put::Queued, Ask::Nothing));
+            assert_eq!(pipe.frames().0.len(), parts * part);
+        }
+    }
+
+    #[test]
+    fn a_few_bytes_between_large_frames_hold_no_buffer_for_many() {
+        let (pipe, queue) = (Pipe::with_room(0), queue(QUEUE_BYTES));
+        queue.attach(pipe.clone(), false);
+        let (small, large) = (&[1; 1000][..], Bytes::from(vec![2; WHOLE_FRAME_BYTES]));
+        while queue.put_all(&[small]).0 == 1 {}
+        let full = queue.look(|state| state.store.bytes);
+        for _ in 0..16 {
+            // As much as a turn takes: its buffers are to spare.
+            pipe.make_room(TURN_BYTES);
+            while queue.resume() == Ask::Resume {}
+            while queue.put_all(&[small]).0 == 1 && queue.put(large.clone()).0 == Put::Queued {}
+        }
+        let (held, bytes) = queue.look(|state| {
+            let held: usize = state.store.pieces.iter().map(Piece::held).sum();
+            (held, state.store.bytes)
+        });
+        assert!(bytes > full / 2 && held <= 2 * bytes, "{held} for {bytes}");
+    }
+
+    #[test]
+    fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
+        let queue = queue(1000);
+        queue.attach(Arc::new(Cut), false);
+        assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
+        assert_eq!(queue.resume(), Ask::Broken);
+        assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
+        assert_eq!(queue.resume(), Ask::Nothing);
+        assert_eq!(queue.broken(), Some(io::ErrorKind::ConnectionReset));
+        let pipe = Pipe::with_room(100);
+        queue.attach(pipe.clone(), false);
+        assert_eq!(queue.broken(), None);
+        assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
+    }
+
+    #[test]
+    fn a_socket_that_takes_nothing_of_something_is_broken() {
+        let queue = queue(1000);
+        queue.attach(Arc::new(Stuck), false);
+        assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
+        assert_eq!(queue.resume(), Ask::Broken);
+        assert_eq!(queue.broken(), Some(io::ErrorKind::WriteZero));
+        assert_eq!(queue.tally().waiting, 1);
+    }
+
+    #[test]
+    fn a_held_link_is_written_to_when_it_is_confirmed() {
+        let (first, pipe, queue) = (Pipe::with_room(100), Pipe::with_room(100), queue(1000));
+        queue.put(frame(1));
+        assert_eq!(queue.attach(first.clone(), true), Ask::Nothing);
+        assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
+        assert_eq!(queue.resume(), Ask::Nothing);
+        assert_eq!(queue.detach(), 0, "nothing was written");
+        assert_eq!(queue.confirm(), Ask::Nothing, "there is no link");
+        queue.attach(pipe.clone(), true);
+        assert_eq!(queue.confirm(), Ask::Nothing);
+        assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
+        assert!(first.frames().0.is_empty());
+        assert_eq!(queue.put(frame(3)), (Put::Queued, Ask::Resume));
+        queue.resume();
+        assert_eq!(queue.detach(), 3);
+    }
+
+    #[test]
+    fn what_waits_can_be_discarded() {
+        let queue = queue(1000);
+        queue.attach(Pipe::with_room(9), false);
+        for n in 1..=3 {
+            queue.put(frame(n));
+        }
+        queue.resume();
+        queue.put(frame(4));
+        assert_eq!(queue.discard(), 1, "the rest is just being written");
+        assert_eq!(queue.detach(), 1, "one has left whole");
+        assert_eq!(queue.discard(), 2);
+        let tally = queue.tally();
+        assert_eq!((tally.written, tally.discarded, tally.waiting), (1, 3, 0));
+        assert_balance(tally);
+        assert_eq!(queue.put_all(&[&[0; 996]]).0, 1, "all room is free again");
+    }
+
+    #[test]
+    fn a_closed_queue_takes_nothing_and_discards_what_waits() {
+        let queue = queue(1000);
+        queue.attach(Pipe::with_room(9), false);
+        for n in 1..=3 {
+            queue.put(frame(n));
+        }
+        queue.resume();
+        queue.close();
+        assert_eq!(queue.put(frame(4)), (Put::Closed, Ask::Nothing));
+        assert_eq!(
+            queue.put_all(&[&[0][..]; 2]),
+            (0, Put::Closed, Ask::Nothing)
+        );
+        assert_eq!((queue.tally().written, queue.tally().discarded), (1, 2));
+        assert_balance(queue.tally());
+    }
+
+    proptest! {
+        /// Frames of all kinds, sockets that take any number of bytes, links that end anywhere.
+        #[test]
+        fn every_frame_arrives_once_and_in_order(
+            lens in prop::collection::vec(prop_oneof![1_usize..100, 10_000_usize..40_000], 1..40),
+            rooms in prop::collection::vec(0_usize..90_000, 1..20),
+        ) {
+            let queue = queue(4 << 20);
+            let mut pipe = Pipe::with_room(0);
+            queue.attach(pipe.clone(), false);
+            let (mut came, mut room) = (Vec::new(), rooms.iter().cycle());
+            for (n, &len) in lens.iter().enumerate() {
+                let frame = Bytes::from(vec![n as u8; len]);
+                prop_assert_eq!(queue.put(frame).0, Put::Queued);
+                pipe.make_room(*room.next().unwrap());
+                while queue.resume() == Ask::Resume {}
+                if n % 5 == 4 {
+                    queue.detach();
+                    came.extend(pipe.frames().0);
+                    pipe = Pipe::with_room(0);
+                    queue.attach(pipe.clone(), false);
+                }
+                assert_balance(queue.tally());
+            }
+            pipe.make_room(usize::MAX >> 1);
+            while queue.resume() == Ask::Resume {}
+            came.extend(pipe.frames().0);
+            let sent: Vec<Vec<u8>> = lens.iter().enumerate().map(|(n, &len)| vec![n as u8; len]).collect();
+            prop_assert_eq!(came, sent);
+            let tally = queue.tally();
+            prop_assert_eq!((tally.waiting, tally.written), (0, lens.len() as u64));
+            prop_assert_eq!(queue.look(|state| state.store.bytes), 0);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What the handles, on any thread, and the loop have in common.
+//!
+//! Nothing here waits for the network, and nothing decides who is linked.
+
+mod lifecycle;
+mod peer;
+mod process;
+mod registry;
+mod send;
+mod state;
+mod stats;
+
+pub(crate) use lifecycle::Life;
+pub use lifecycle::Listening;
+pub(crate) use peer::{Peer, asked};
+#[cfg(test)]
+pub(crate) use process::FORKED;
+pub(crate) use process::Home;
+pub(crate) use state::Shared;
+pub use stats::{Incoming, Outgoing, PeerStats, Queue, Stats};

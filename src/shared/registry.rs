@@ -1,0 +1,116 @@
+//! The peers that are known: the members, who never change, and guests, who come and go.
+//!
+//! Nothing here knows who is linked.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use super::{
+    peer::Peer,
+    stats::{Incoming, Outgoing, PeerStats},
+};
+use crate::proto::Sid;
+
+#[derive(Debug)]
+pub(super) struct Registry {
+    /// Sorted by sid; never changes, so that finding a member takes no lock.
+    members: Vec<Arc<Peer>>,
+    /// The sids of these: a search touches them alone.
+    sids: Vec<Sid>,
+    guests: RwLock<Guests>,
+}
+
+/// Observers and admitted servers.
+#[derive(Debug, Default)]
+struct Guests {
+    known: BTreeMap<Sid, Arc<Peer>>,
+    /// What those that are gone had sent and received. A total over these and the known ones never runs backwards.
+    sent: Outgoing,
+    received: Incoming,
+}
+
+impl Registry {
+    /// `members` are sorted by sid.
+    pub(super) fn new(members: Vec<Arc<Peer>>) -> Self {
+        Self {
+            sids: members.iter().map(|peer| peer.sid).collect(),
+            members,
+            guests: RwLock::default(),
+        }
+    }
+
+    pub(super) fn find(&self, sid: Sid) -> Option<Arc<Peer>> {
+        match self.member(sid) {
+            Some(peer) => Some(Arc::clone(peer)),
+            None => self.read().known.get(&sid).cloned(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn member(&self, sid: Sid) -> Option<&Arc<Peer>> {
+        let index = self.sids.binary_search(&sid).ok()?;
+        Some(&self.members[index])
+    }
+
+    /// All peers, sorted by sid.
+    pub(super) fn all(&self) -> Vec<Arc<Peer>> {
+        self.with_members(&self.read())
+    }
+
+    /// Members and these, sorted by sid.
+    fn with_members(&self, guests: &Guests) -> Vec<Arc<Peer>> {
+        let mut peers: Vec<_> = self
+            .members
+            .iter()
+            .chain(guests.known.values())
+            .cloned()
+            .collect();
+        peers.sort_by_key(|peer| peer.sid);
+        peers
+    }
+
+    pub(super) fn add(&self, guest: Arc<Peer>) {
+        self.write().known.insert(guest.sid, guest);
+    }
+
+    pub(super) fn remove(&self, guest: &Peer) {
+        // Before the lock is taken: payloads are freed here, and their owners may call this.
+        guest.outbox.close();
+        let mut guests = self.write();
+        guests.known.remove(&guest.sid);
+        let mut tally = guest.outbox.tally();
+        // A thread may still have one in hand, which goes nowhere.
+        tally.discarded += std::mem::take(&mut tally.waiting);
+        guests.sent.add(tally);
+        guests.received.add(guest.received());
+    }
+
+    /// The totals of all who are or were known, and each one's own who is.
+    pub(super) fn stats(&self) -> (Outgoing, Incoming, Vec<PeerStats>) {
+        // Under one lock, so that a guest that goes is counted once: as known or as gone.
+        let guests = self.read();
+        let (mut sent, mut received) = (guests.sent, guests.received);
+        let peers = self
+            .with_members(&guests)
+            .iter()
+            .map(|peer| {
+                let tally = peer.outbox.tally();
+                sent.add(tally);
+                let stats = peer.stats(tally);
+                received.add(stats.received);
+                stats
+            })
+            .collect();
+        (sent, received, peers)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Guests> {
+        self.guests.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Guests> {
+        self.guests.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,241 @@
+//! How a frame comes into an outbox, and how the loop is asked for what an outbox has left for it.
+//!
+//! Nothing here waits for the network.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    lifecycle::Life,
+    peer::{Peer, asked},
+    state::Shared,
+};
+use crate::{
+    error::SendError,
+    inbox::{Burst, Refused, Source},
+    limits::{FRAME_BYTES_MAX, QUEUE_RUN_BYTES},
+    outbox::{Ask, Put, Sent},
+    proto::Sid,
+};
+
+impl Shared {
+    /// See [`Handle::to_send`](crate::Handle::to_send).
+    pub(crate) fn to_send(&self, sid: Sid, frame: Bytes) -> Result<Sent, SendError> {
+        self.admit(frame.len())?;
+        if let Some(peer) = self.peers.member(sid) {
+            return self.put(peer, frame);
+        }
+        if sid == self.own {
+            return self.loop_back(frame);
+        }
+        match self.peers.find(sid) {
+            Some(peer) => self.put(&peer, frame),
+            None => Err(SendError::UnknownPeer(sid)),
+        }
+    }
+
+    /// See [`Handle::to_send_slice`](crate::Handle::to_send_slice).
+    pub(crate) fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<Sent, SendError> {
+        self.admit(frame.len())?;
+        match self.peers.member(sid) {
+            Some(peer) if !is_long(frame.len()) && peer.outbox.is_queue() => {
+                let (_, put, ask) = peer.outbox.put_all(&[frame]);
+                self.see_to(peer, ask)?;
+                self.receipt(peer, put)
+            }
+            _ => self.to_send(sid, Bytes::copy_from_slice(frame)),
+        }
+    }
+
+    /// See [`Handle::to_send_all`](crate::Handle::to_send_all).
+    pub(crate) fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
+        let has_long = self.admit_all(frames)?;
+        if let Some(peer) = self.peers.member(sid) {
+            return self.put_all(peer, frames, has_long);
+        }
+        if sid == self.own {
+            for (taken, frame) in frames.iter().enumerate() {
+                match self.loop_back(Bytes::copy_from_slice(frame)) {
+                    Ok(_) => {}
+                    Err(error) if taken == 0 => return Err(error),
+                    Err(_) => return Ok(taken),
+                }
+            }
+            return Ok(frames.len());
+        }
+        match self.peers.find(sid) {
+            Some(peer) => self.put_all(&peer, frames, has_long),
+            None => Err(SendError::UnknownPeer(sid)),
+        }
+    }
+
+    /// See [`Handle::wait_for_room`](crate::Handle::wait_for_room).
+    pub(crate) fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
+        // A time that no clock reaches is for ever. The thread of the loop does not wait: only it could make room.
+        let deadline = if self.is_loop_thread(thread::current().id()) {
+            Some(Instant::now())
+        } else {
+            Instant::now().checked_add(timeout)
+        };
+        if sid == self.own {
+            let owner = Source::loopback(sid).owner();
+            return Ok(self.inbox.wait_for_room(owner, deadline));
+        }
+        let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        Ok(peer.outbox.wait_for_room(deadline))
+    }
+
+    /// See [`Handle::discard`](crate::Handle::discard).
+    pub(crate) fn discard(&self, sid: Sid) -> Result<u64, SendError> {
+        let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        Ok(peer.outbox.discard())
+    }
+
+    /// Whether a frame of this length is taken.
+    #[inline]
+    fn admit(&self, frame_len: usize) -> Result<(), SendError> {
+        check(frame_len)?;
+        // Also before the loop has seen it: threads that go on sending would keep it from the locks that it needs to halt.
+        if self.halt.is_given() {
+            return Err(SendError::Halted);
+        }
+        Ok(())
+    }
+
+    /// Whether frames of these lengths are taken, and if so whether some are long.
+    #[inline]
+    fn admit_all(&self, frames: &[&[u8]]) -> Result<bool, SendError> {
+        let mut longest = 0;
+        for frame in frames {
+            check(frame.len())?;
+            longest = longest.max(frame.len());
+        }
+        if self.halt.is_given() {
+            return Err(SendError::Halted);
+        }
+        Ok(is_long(longest))
+    }
+
+    fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<Sent, SendError> {
+        let (put, ask) = peer.outbox.put(frame);
+        self.see_to(peer, ask)?;
+        self.receipt(peer, put)
+    }
+
+    fn put_all(
+        &self,
+        peer: &Arc<Peer>,
+        frames: &[&[u8]],
+        has_long: bool,
+    ) -> Result<usize, SendError> {
+        let mut taken = 0;
+        while taken < frames.len() {
+            let rest = &frames[taken..];
+            let part = if has_long {
+                self.put_part(peer, rest)
+            } else {
+                self.put_short(peer, rest)
+            };
+            match part {
+                Ok(more) => taken += more,
+                Err(error) if taken == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Puts the first of these, as many as leave together. A long one is copied before anything is locked, also behind short
+    /// ones.
+    #[cold]
+    fn put_part(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
+        match frames {
+            [frame, ..] if is_long(frame.len()) => {
+                self.put(peer, Bytes::copy_from_slice(frame)).map(|_| 1)
+            }
+            frames => {
+                let short = frames
+                    .iter()
+                    .take_while(|frame| !is_long(frame.len()))
+                    .count();
+                self.put_short(peer, &frames[..short])
+            }
+        }
+    }
+
+    #[inline]
+    fn put_short(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
+        let (taken, put, ask) = peer.outbox.put_all(frames);
+        self.see_to(peer, ask)?;
+        self.receipt(peer, put).map(|_| taken)
+    }
+
+    /// Asks the loop for what an outbox has left for it. [`SendError::Halted`] in a forked process.
+    #[inline]
+    pub(crate) fn see_to(&self, peer: &Arc<Peer>, ask: Ask) -> Result<(), SendError> {
+        match ask {
+            Ask::Nothing => Ok(()),
+            Ask::Link => self.ask(peer, asked::LINK),
+            Ask::Resume => self.ask(peer, asked::RESUME),
+            Ask::Broken => self.ask(peer, asked::BROKEN),
+        }
+    }
+
+    #[inline]
+    fn receipt(&self, peer: &Peer, put: Put) -> Result<Sent, SendError> {
+        match put {
+            Put::Written => Ok(Sent::Written),
+            Put::Queued => Ok(Sent::Queued),
+            Put::Superseded => Ok(Sent::Superseded),
+            Put::Full => Err(SendError::Full),
+            Put::Closed if self.life() == Life::Running => Err(SendError::UnknownPeer(peer.sid)),
+            Put::Closed => Err(SendError::Halted),
+        }
+    }
+
+    fn loop_back(&self, frame: Bytes) -> Result<Sent, SendError> {
+        let burst = Burst::whole(Source::loopback(self.own), frame);
+        let has_dropped = match self.inbox.offer(burst) {
+            Ok(has_dropped) => has_dropped,
+            Err(Refused::Full) => return Err(SendError::Full),
+            Err(Refused::Closed) => return Err(SendError::Halted),
+        };
+        self.counters.loopback.add(1);
+        if self.inbox_is_for_the_loop || has_dropped {
+            self.bell.ring();
+        }
+        Ok(Sent::Loopback)
+    }
+
+    /// Leaves a note for the loop about this peer. At most one note a peer waits.
+    pub(crate) fn ask(&self, peer: &Arc<Peer>, what: u8) -> Result<(), SendError> {
+        if !self.home.is_here_or_turns() {
+            // Nobody is there to do it, and the bell is the parent's.
+            self.end(Life::Halted);
+            return Err(SendError::Halted);
+        }
+        if peer.ask(what) {
+            self.notes.leave(Arc::clone(peer));
+        }
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+fn check(frame_len: usize) -> Result<(), SendError> {
+    match frame_len {
+        0 => Err(SendError::Empty),
+        1..=FRAME_BYTES_MAX => Ok(()),
+        len => Err(SendError::TooLarge(len)),
+    }
+}
+
+/// Whether a queue is given a copy of it: it would fill a run, or be written at once, and is copied before anything is locked.
+fn is_long(frame_len: usize) -> bool {
+    frame_len >= QUEUE_RUN_BYTES / 2
+}

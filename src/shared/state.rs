@@ -1,0 +1,181 @@
+//! What the handles and the loop have in common: the peers, the inbox, the bell, the state of the loop.
+//!
+//! Nothing here waits for the network.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, ThreadId},
+};
+
+use super::{
+    lifecycle::{HaltOrder, Life, Lifecycle, Listening},
+    peer::Peer,
+    process::{self, Home},
+    registry::Registry,
+    stats::{self, Counters, Stats},
+};
+use crate::{
+    inbox::{Burst, Inbox},
+    proto::Sid,
+    sync::{Doorbell, Notes},
+};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) own: Sid,
+    pub(super) home: Home,
+    pub(super) peers: Registry,
+    /// Loopback goes here; in a manager it is the inbox of the application.
+    pub(crate) inbox: Arc<Inbox<Burst>>,
+    /// Whether the loop empties the inbox into its handler.
+    pub(super) inbox_is_for_the_loop: bool,
+    pub(crate) bell: Doorbell,
+    pub(crate) notes: Notes<Arc<Peer>>,
+    /// True exactly when the loop was asked to halt.
+    pub(crate) halt: HaltOrder,
+    /// True exactly when the loop is to drop its links.
+    pub(crate) drop_links: AtomicBool,
+    pub(crate) counters: Counters,
+    lifecycle: Lifecycle,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        own: Sid,
+        members: Vec<Arc<Peer>>,
+        inbox: Arc<Inbox<Burst>>,
+        inbox_is_for_the_loop: bool,
+        bell: Doorbell,
+    ) -> Self {
+        Self {
+            own,
+            home: Home::here(),
+            peers: Registry::new(members),
+            inbox,
+            inbox_is_for_the_loop,
+            bell,
+            notes: Notes::new(),
+            halt: HaltOrder::default(),
+            drop_links: AtomicBool::new(false),
+            counters: Counters::default(),
+            lifecycle: Lifecycle::new(),
+        }
+    }
+
+    pub(crate) fn find(&self, sid: Sid) -> Option<Arc<Peer>> {
+        self.peers.find(sid)
+    }
+
+    /// All peers, sorted by sid.
+    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
+        self.peers.all()
+    }
+
+    pub(crate) fn meet(&self, guest: Arc<Peer>) {
+        self.peers.add(guest);
+    }
+
+    pub(crate) fn part(&self, guest: &Peer) {
+        self.peers.remove(guest);
+    }
+
+    /// Whether the loop is in this process.
+    pub(crate) fn is_here(&self) -> bool {
+        self.home.is_here()
+    }
+
+    pub(crate) fn order(&self, flag: &AtomicBool) {
+        if !self.is_here() {
+            return self.end(Life::Halted);
+        }
+        flag.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    pub(crate) fn request_halt(&self) {
+        self.order(&self.halt.0);
+    }
+
+    pub(crate) fn inbox_is_for_the_loop(&self) -> bool {
+        self.inbox_is_for_the_loop
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        let life = self.lifecycle.life();
+        if life == Life::Running && !self.is_here() {
+            self.end(Life::Halted);
+            return Life::Halted;
+        }
+        life
+    }
+
+    /// This thread turns the loop from now on.
+    pub(crate) fn turns_here(&self) {
+        process::turns_a_loop();
+        self.set_loop_thread(thread::current().id());
+    }
+
+    pub(crate) fn set_loop_thread(&self, thread: ThreadId) {
+        self.lifecycle.set_loop_thread(thread);
+    }
+
+    pub(crate) fn is_loop_thread(&self, thread: ThreadId) -> bool {
+        self.lifecycle.is_loop_thread(thread)
+    }
+
+    pub(crate) fn set_listening(&self, listening: Vec<Listening>) {
+        self.lifecycle.set_listening(listening);
+    }
+
+    pub(crate) fn listening(&self) -> Vec<Listening> {
+        self.lifecycle.listening()
+    }
+
+    /// The loop has ended: nothing is accepted, nothing comes, everybody who waits is told. Only the first call counts.
+    pub(crate) fn end(&self, life: Life) {
+        if !self.lifecycle.end(life) {
+            return;
+        }
+        for peer in self.peers() {
+            peer.outbox.close();
+            peer.linked.store(false, Ordering::Release);
+        }
+        self.inbox.close();
+        self.lifecycle.tell_of_the_end();
+    }
+
+    pub(crate) fn wait_for_end(&self) {
+        if self.life() != Life::Running {
+            return;
+        }
+        self.lifecycle.wait_for_end();
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        let (sent, received, peers) = self.peers.stats();
+        Stats {
+            sent,
+            received,
+            loopback: counters.loopback.read(),
+            inbox: stats::Queue::of(&self.inbox),
+            events: stats::Queue::default(),
+            accepted: counters.accepted.read(),
+            accept_failures: counters.accept_failures.read(),
+            kept: counters.kept.read(),
+            pending: counters.pending.read(),
+            knocks: counters.knocks.read(),
+            rejected: counters.rejected.read(),
+            ups: counters.ups.read(),
+            downs: counters.downs.read(),
+            dials: counters.dials.read(),
+            dial_failures: counters.dial_failures.read(),
+            turns: counters.turns.read(),
+            connections: counters.connections.read(),
+            peers,
+        }
+    }
+}

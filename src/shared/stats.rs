@@ -1,0 +1,267 @@
+//! Counters of everything that comes, goes and is refused, read through the handle.
+//!
+//! Nothing is decided by a counter. Those of one outbox are read under its lock, so that their sum always balances.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    inbox::{Inbox, Parcel},
+    outbox::Tally,
+    proto::Sid,
+};
+
+/// All counters at one time. Each peer's own are consistent; peers are read one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Frames towards peers, over all peers, those included that are no longer known.
+    pub sent: Outgoing,
+    /// Frames and bytes from peers, over all peers, those included that are no longer known.
+    pub received: Incoming,
+    /// Frames of this server to itself.
+    pub loopback: u64,
+    /// Messages on their way to the application: what became of received and loopback frames; of the latter only in an
+    /// [`EventLoop`](crate::EventLoop), whose handler is given the former as they come.
+    pub inbox: Queue,
+    /// Events on their way to the application; only in [`CnxManager::stats`](crate::CnxManager::stats), else all are 0.
+    pub events: Queue,
+    /// Connections accepted: each was kept, was a knock, was refused, or is pending.
+    pub accepted: u64,
+    /// Connections that could not be accepted.
+    pub accept_failures: u64,
+    /// Accepted connections that became the link of their peer.
+    pub kept: u64,
+    /// Accepted connections that were knocks of peers with a smaller sid.
+    pub knocks: u64,
+    /// Accepted connections that were refused, by [`Reason::name`](crate::Reason::name).
+    pub rejected: BTreeMap<&'static str, u64>,
+    /// Accepted connections of which nothing is decided yet: they have not named themselves, or wait as challengers.
+    pub pending: u64,
+    /// Links that came up, whoever dialed.
+    pub ups: u64,
+    /// Links that ended, by [`Reason::name`](crate::Reason::name).
+    pub downs: BTreeMap<&'static str, u64>,
+    /// Attempts to dial or knock at a peer.
+    pub dials: u64,
+    /// Attempts of which every address failed.
+    pub dial_failures: u64,
+    /// Rounds of the loop.
+    pub turns: u64,
+    /// Connections of all kinds that are open now.
+    pub connections: u64,
+    /// Each peer that is known now, by sid.
+    pub peers: Vec<PeerStats>,
+}
+
+impl Stats {
+    /// Whether everything is accounted for: frames, received messages, events, accepted connections, and links.
+    ///
+    /// Frames are at any time. The loop counts what it does to connections one by one, so these sums hold once nothing is
+    /// happening, or after [`halt`](crate::CnxManager::halt).
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        let refused: u64 = self.rejected.values().sum();
+        let ended: u64 = self.downs.values().sum();
+        let linked = self.peers.iter().filter(|peer| peer.linked).count() as u64;
+        let of_peer = |peer: &PeerStats| {
+            peer.sent.balances() && peer.ups == peer.downs + u64::from(peer.linked)
+        };
+        self.sent.balances()
+            && self.peers.iter().all(of_peer)
+            && self.inbox.balances()
+            && self.events.balances()
+            && self.accepted == self.kept + self.knocks + refused + self.pending
+            && self.ups == ended + linked
+    }
+}
+
+/// The counters of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerStats {
+    /// Which one.
+    pub sid: Sid,
+    /// Whether it is linked now.
+    pub linked: bool,
+    /// Frames towards it.
+    pub sent: Outgoing,
+    /// Frames and bytes from it.
+    pub received: Incoming,
+    /// How often its link came up.
+    pub ups: u64,
+    /// How often its link ended.
+    pub downs: u64,
+    /// How often it was dialed or knocked at.
+    pub dials: u64,
+}
+
+/// What became of frames given to `to_send`: `accepted == written + superseded + discarded + waiting`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outgoing {
+    /// Frames taken.
+    pub accepted: u64,
+    /// Frames handed to the kernel to their last byte.
+    pub written: u64,
+    /// Frames that a newer one replaced in the slot.
+    pub superseded: u64,
+    /// Frames that were waiting when the manager halted or their peer was forgotten.
+    pub discarded: u64,
+    /// Frames in the slot or the queue, or partly written: those of a queue that leave together count as written together.
+    pub waiting: u64,
+    /// Last frames written once more over a new link; not part of the sum.
+    pub resent: u64,
+    /// Bytes of all written and resent frames, prefixes included.
+    pub bytes: u64,
+}
+
+impl Outgoing {
+    /// Whether every accepted frame is accounted for.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.accepted == self.written + self.superseded + self.discarded + self.waiting
+    }
+
+    pub(crate) fn add(&mut self, tally: Tally) {
+        let Tally {
+            accepted,
+            written,
+            superseded,
+            discarded,
+            waiting,
+            resent,
+            bytes,
+        } = tally;
+        self.accepted += accepted;
+        self.written += written;
+        self.superseded += superseded;
+        self.discarded += discarded;
+        self.waiting += waiting;
+        self.resent += resent;
+        self.bytes += bytes;
+    }
+}
+
+/// What came from peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Incoming {
+    /// Whole frames.
+    pub frames: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+}
+
+impl Incoming {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
+}
+
+/// What became of the items of a queue: `pushed == taken + dropped + waiting`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Queue {
+    /// Items put into it.
+    pub pushed: u64,
+    /// Items the application took.
+    pub taken: u64,
+    /// Items that went because there was no room.
+    pub dropped: u64,
+    /// Items in it now.
+    pub waiting: u64,
+}
+
+impl Queue {
+    /// Whether every item is accounted for.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.pushed == self.taken + self.dropped + self.waiting
+    }
+
+    pub(crate) fn of<P: Parcel>(inbox: &Inbox<P>) -> Self {
+        let counts = inbox.counts();
+        Self {
+            pushed: counts.pushed,
+            taken: counts.taken,
+            dropped: counts.dropped,
+            waiting: counts.waiting,
+        }
+    }
+}
+
+/// A count that one thread raises and others read.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Relaxed: a counter guards nothing, it is only read.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts by reason. Locked, since it is touched only when a connection ends.
+#[derive(Debug, Default)]
+pub(crate) struct Reasons(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Reasons {
+    pub(crate) fn count(&self, name: &'static str) {
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(name)
+            .or_default() += 1;
+    }
+
+    pub(crate) fn read(&self) -> BTreeMap<&'static str, u64> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// What the loop counts for one peer; what leaves is counted by its outbox.
+#[derive(Debug, Default)]
+pub(crate) struct PeerCounters {
+    pub(crate) frames: Counter,
+    pub(crate) bytes: Counter,
+    pub(crate) ups: Counter,
+    pub(crate) downs: Counter,
+    pub(crate) dials: Counter,
+}
+
+/// What the loop counts.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) loopback: Counter,
+    pub(crate) accepted: Counter,
+    pub(crate) accept_failures: Counter,
+    pub(crate) kept: Counter,
+    pub(crate) pending: Counter,
+    pub(crate) knocks: Counter,
+    pub(crate) rejected: Reasons,
+    pub(crate) ups: Counter,
+    pub(crate) downs: Reasons,
+    pub(crate) dials: Counter,
+    pub(crate) dial_failures: Counter,
+    pub(crate) turns: Counter,
+    pub(crate) connections: Counter,
+}

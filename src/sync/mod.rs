@@ -1,0 +1,12 @@
+//! What threads wait for and are woken by, beneath the outboxes and the inbox.
+//!
+//! Nothing here knows sids, rules or the operating system. Each type is used through `&self`, and is model-checked with loom:
+//! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
+
+mod doorbell;
+mod primitives;
+mod waiters;
+
+pub(crate) use doorbell::{Doorbell, Notes};
+pub(crate) use primitives::{Condvar, Mutex, MutexGuard, atomic, lock, release, sleep};
+pub(crate) use waiters::Waiters;

@@ -1,0 +1,75 @@
+//! The configuration that a `zoo.cfg` makes.
+//!
+//! Nothing here is read or checked.
+
+use std::path::Path;
+
+use super::types::ZooCfg;
+use crate::{
+    config::{Config, ConfigBuilder},
+    error::ConfigError,
+    limits,
+    proto::{Challenge, Sid},
+};
+
+impl Config {
+    /// Reads the servers and knobs out of the text of a ZooKeeper `zoo.cfg`, for the server `own`.
+    ///
+    /// Taken are the `server.N` lines (their election addresses; observers are peers as well), `cnxTimeout`,
+    /// `quorumCnxnTimeoutMs` or else `tickTime` x `syncLimit` as the handshake timeout, `electionPortBindRetry`,
+    /// `quorumListenOnAllIPs` and `multiAddress.enabled`. `initLimit`, `portUnification` and `tcpKeepAlive` are checked and
+    /// otherwise ignored: keepalive is always on, derived from [`peer_dead_after`](ConfigBuilder::peer_dead_after).
+    /// `sslQuorum` and SASL between servers are refused, since neither is spoken here. Other keys are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    pub fn from_zoo_cfg(text: &str, own: Sid) -> Result<ConfigBuilder, ConfigError> {
+        Ok(ZooCfg::parse(text)?.builder(own))
+    }
+
+    /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names, as [`ZooCfg::read`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read, and for a
+    /// line of the dynamic file, which is named together with it.
+    pub fn from_zoo_cfg_file(
+        path: impl AsRef<Path>,
+        own: Sid,
+    ) -> Result<ConfigBuilder, ConfigError> {
+        Ok(ZooCfg::read(path)?.builder(own))
+    }
+}
+
+impl ZooCfg {
+    /// The configuration of the server `own` among these, as [`Config::from_zoo_cfg`] makes it.
+    pub fn builder(&self, own: Sid) -> ConfigBuilder {
+        of_zoo_cfg(self, own)
+    }
+}
+
+fn of_zoo_cfg(file: &ZooCfg, own: Sid) -> ConfigBuilder {
+    let mut builder = Config::builder(own);
+    for server in &file.servers {
+        builder = builder.server_at(server.sid, server.election.clone());
+    }
+    let ticks = file
+        .tick_time
+        .zip(file.sync_limit)
+        .and_then(|(tick, limit)| tick.checked_mul(limit));
+    if let Some(timeout) = file.quorum_cnxn_timeout.or(ticks) {
+        builder = builder.handshake_timeout(timeout);
+    }
+    if let Some(timeout) = file.cnx_timeout {
+        builder = builder.connect_timeout(timeout);
+    }
+    let tries = file.election_port_bind_retry;
+    builder = builder.listen_tries(tries.unwrap_or(limits::LISTEN_TRIES));
+    if file.multi_address_enabled {
+        builder = builder.challenge(Challenge::V2);
+    }
+    builder
+        .observers_max(limits::OBSERVERS_MAX)
+        .listen_on_all_ips(file.quorum_listen_on_all_ips)
+}
