@@ -286,7 +286,6 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
 #[test]
 fn what_was_received_is_read_after_a_failed_write() {
     // More than two turns read.
-    // More than two turns read.
     const REST: usize = 640 << 10;
     let mut turned = Turned::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
     let mut peer = turned.link();

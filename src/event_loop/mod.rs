@@ -2,14 +2,21 @@
 //!
 //! The rules of who keeps which connection are not here; the roster decides, and this obeys.
 
+mod accept;
+mod actions;
+mod connect;
 mod doors;
-mod inward;
+mod end;
+mod handshake;
 mod journal;
 mod links;
-mod obey;
-mod outward;
+mod poll;
 mod pump;
+mod read;
+mod requests;
 mod routes;
+mod start;
+mod write;
 
 use std::{
     cmp::Reverse,
@@ -17,24 +24,20 @@ use std::{
     fmt, io, mem,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
-    thread::{self, ThreadId},
+    thread::ThreadId,
     time::{Duration, Instant},
 };
 
 use crate::{
-    config::{Config, Dial, Idle, Knobs, Replace, Unknown},
+    config::{Config, Knobs},
     event::Event,
     handle::Handle,
     handler::Handler,
     inbox::{Burst, Inbox},
-    limits::{
-        CHALLENGE_MARGIN, DROPPED_SENDERS_MAX, DROPS_TOLD_EVERY, EVENTS_PER_TURN, HOT_READS,
-        HOT_TURNS_MAX, SLOW_TURN, STAGE_BYTES,
-    },
+    limits::{DROPPED_SENDERS_MAX, DROPS_TOLD_EVERY, EVENTS_PER_TURN, SLOW_TURN},
     net::{MioNet, Net, Ready},
-    proto::{Action, Address, Brought, LinkKey, PeerId, Roster, Rules},
-    shared::{Life, Peer, Shared},
-    sync::Doorbell,
+    proto::{Action, Address, Brought, LinkKey, PeerId, Roster},
+    shared::{Life, Peer},
 };
 use doors::{Doors, Wish};
 use journal::Journal;
@@ -168,101 +171,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         Self::build(config, handler, net, inbox, true)
     }
 
-    fn build(
-        config: Config,
-        handler: H,
-        mut net: N,
-        inbox: Arc<Inbox<Burst>>,
-        inbox_is_for_the_loop: bool,
-    ) -> io::Result<Self> {
-        let Config {
-            own,
-            own_addresses,
-            listen,
-            listeners,
-            members,
-            knobs,
-        } = config;
-        let now = net.now();
-        let rules = Rules {
-            own,
-            eager: knobs.dial == Dial::Eager,
-            newest: knobs.replace == Replace::Newest,
-            guests_max: match knobs.unknown {
-                Unknown::Reject => 0,
-                Unknown::Admit { max } => max,
-            },
-            observers_max: knobs.observers_max,
-            backoff_min: knobs.backoff_min,
-            backoff_max: knobs.backoff_max,
-            patience: knobs.peer_dead_after + CHALLENGE_MARGIN,
-        };
-        let seed = knobs.seed.unwrap_or_else(random_seed);
-        let mut roster = Roster::new(rules, members.iter().map(|member| member.sid), seed);
-        let (mut routes, mut peers) = (Routes::default(), Vec::new());
-        for member in &members {
-            if let Some(id) = roster.find(member.sid) {
-                routes.insert(id, &member.addresses);
-                peers.push(Arc::new(Peer::new(id, member.sid, knobs.outbox)));
-            }
-        }
-        let waker = net.waker();
-        let bell = Doorbell::new(move || waker());
-        let shared = Arc::new(Shared::new(
-            own,
-            peers.clone(),
-            inbox,
-            inbox_is_for_the_loop,
-            bell,
-        ));
-        // Sockets that were handed over stand in for the addresses.
-        let addresses = if listeners.is_empty() {
-            listen
-        } else {
-            Vec::new()
-        };
-        let mut doors = Doors::new(addresses, knobs.listen_tries, knobs.listen_pause, now);
-        let wishes = doors.adopt(&mut net, listeners)?;
-        let mut todo = Vec::new();
-        roster.on_start(now, &mut todo);
-        let mut event_loop = Self {
-            net,
-            handler,
-            handle: Handle::new(shared),
-            knobs,
-            own_addresses,
-            roster,
-            routes,
-            links: Links::new(),
-            doors,
-            journal: Journal::default(),
-            peers: peers.into_iter().map(|peer| (peer.id, peer)).collect(),
-            stage: vec![0; STAGE_BYTES].into_boxed_slice(),
-            ready: Vec::new(),
-            busy: Vec::new(),
-            paused: BTreeSet::new(),
-            drops_due: now,
-            hot: None,
-            hot_turns: 0,
-            writable: Vec::new(),
-            todo,
-            notes: Vec::new(),
-            wishes,
-            woken: false,
-            turner: None,
-            crowded: false,
-            halting: false,
-            turning: false,
-        };
-        // Until another thread turns it: the loop's thread must not wait for what only it can bring about.
-        let thread = thread::current().id();
-        event_loop.turner = Some(thread);
-        event_loop.handle.shared().set_loop_thread(thread);
-        event_loop.decide(now);
-        event_loop.bury();
-        Ok(event_loop)
-    }
-
     /// The way to this loop from any thread.
     #[must_use]
     pub fn handle(&self) -> &Handle {
@@ -370,117 +278,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         Ok(!self.halting)
     }
 
-    fn nap(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.ready.clear();
-        let turner = thread::current().id();
-        if self.turner.replace(turner) != Some(turner) {
-            self.handle.shared().turns_here();
-        }
-        let due = self.timeout();
-        let mut timeout = match (timeout, due) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        self.handle.shared().bell.rise();
-        if let Idle::Spin { for_at_most } = self.knobs.idle {
-            let start = self.net.now();
-            loop {
-                if self.read_hot() {
-                    return Ok(());
-                }
-                self.net.wait(Some(Duration::ZERO), &mut self.ready)?;
-                let spun = self.net.now().saturating_duration_since(start);
-                if !self.ready.is_empty()
-                    || self.handle.shared().bell.is_rung()
-                    || timeout.is_some_and(|timeout| spun >= timeout)
-                {
-                    return Ok(());
-                }
-                if spun >= for_at_most {
-                    // What was spun away is not waited for again.
-                    timeout = timeout.map(|timeout| timeout.saturating_sub(spun));
-                    break;
-                }
-                thread::yield_now();
-            }
-        }
-        if timeout != Some(Duration::ZERO) && !self.handle.shared().bell.doze() {
-            timeout = Some(Duration::ZERO);
-        }
-        let waited = self.net.wait(timeout, &mut self.ready);
-        self.handle.shared().bell.rise();
-        waited
-    }
-
-    /// Reads the link that is most likely to have something, a few times, without asking first whether it has: who waits for
-    /// an answer is spared that request. Returns whether something came, and so the turn has begun.
-    fn read_hot(&mut self) -> bool {
-        let before = mem::take(&mut self.hot_turns);
-        let Some(key) = self.hot.filter(|_| before < HOT_TURNS_MAX) else {
-            // Others may be ready as well.
-            return false;
-        };
-        for _ in 0..HOT_READS {
-            self.hot = None;
-            if let Some(reason) = self.pump(key) {
-                let now = self.net.now();
-                self.end(key, reason, now);
-                self.hot = None;
-            } else if self.hot.is_none() {
-                continue;
-            }
-            self.hot_turns = before + 1;
-            return true;
-        }
-        self.hot = self.links.get_mut(key).map(|_| key);
-        false
-    }
-
-    /// Whether the turn has brought frames of the hot link, and knows of nothing else to do. The answer of an application that
-    /// turns the loop waits for the end of the turn, so that the rest of it, and even a look at the clock, would be felt.
-    fn is_done(&self) -> bool {
-        self.hot_turns > 0
-            && self.hot.is_some()
-            && !self.has_more()
-            && !self.handle.shared().bell.is_rung()
-    }
-
-    /// Whether a link or a listening socket is known to hold more than was taken.
-    fn has_more(&self) -> bool {
-        !self.busy.is_empty() || self.doors.has_pending()
-    }
-
-    fn note(&mut self) {
-        self.woken = false;
-        for ready in self.ready.drain(..) {
-            let Ready::Link {
-                token,
-                readable,
-                writable,
-                ended,
-            } = ready
-            else {
-                match ready {
-                    Ready::Door(door) => self.doors.on_knocked(door),
-                    _ => self.woken = true,
-                }
-                continue;
-            };
-            let Some((key, link)) = self.links.at(token) else {
-                continue;
-            };
-            link.ended |= ended;
-            if readable && !mem::replace(&mut link.busy, true) {
-                self.busy.push(key);
-            }
-            if writable {
-                self.writable.push(key);
-            }
-        }
-    }
-
     /// Gives up what is overdue, opens doors, asks the roster, and carries out what it wants.
-    fn decide(&mut self, now: Instant) {
+    pub(super) fn decide(&mut self, now: Instant) {
         while let Some(key) = self.links.overdue(now) {
             self.on_overdue(key, now);
         }
@@ -521,13 +320,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// When dropped messages are to be reported, if some are.
-    fn drops_due(&self) -> Option<Instant> {
+    pub(super) fn drops_due(&self) -> Option<Instant> {
         let has_dropped = self.handle.shared().inbox.has_dropped();
         has_dropped.then_some(self.drops_due)
     }
 
     /// Reports messages that the inbox has dropped.
-    fn tell_drops(&mut self, now: Instant) {
+    pub(super) fn tell_drops(&mut self, now: Instant) {
         if self.drops_due().is_none_or(|at| at > now) {
             return;
         }
@@ -543,7 +342,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.tell(Event::Dropped { messages, senders }, now);
     }
 
-    fn finish(&mut self, now: Instant) {
+    pub(super) fn finish(&mut self, now: Instant) {
         let shared = self.handle.shared();
         shared.counters.turns.add(1);
         shared.counters.connections.set(self.links.len() as u64);
@@ -559,12 +358,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// The peer of this id, for as long as it is known.
-    fn peer(&self, id: PeerId) -> Option<&Arc<Peer>> {
+    pub(super) fn peer(&self, id: PeerId) -> Option<&Arc<Peer>> {
         self.peers.get(&id)
     }
 
     /// Counts, logs and hands over what has happened.
-    fn tell(&mut self, event: Event, now: Instant) {
+    pub(super) fn tell(&mut self, event: Event, now: Instant) {
         let counters = &self.handle.shared().counters;
         match &event {
             Event::Down { reason, .. } => counters.downs.count(reason.name()),
@@ -590,10 +389,4 @@ impl<H: Handler, N: Net> fmt::Debug for EventLoop<H, N> {
             .field("connections", &self.links.len())
             .finish_non_exhaustive()
     }
-}
-
-/// A seed that differs between processes and between loops of one: the hash keys of the standard library are random.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(0)
 }

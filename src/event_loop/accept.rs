@@ -1,0 +1,104 @@
+//! Connections that other servers open are accepted.
+//!
+//! Nothing here is read or written.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+
+use super::{EventLoop, doors::Arrival};
+use crate::{
+    event::Event,
+    handler::Handler,
+    limits::ACCEPTS_PER_TURN,
+    net::{EMFILE, ENFILE, ENOBUFS, ENOMEM, Net},
+    proto::Reason,
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    pub(super) fn accept(&mut self, now: Instant) {
+        if !self.doors.has_pending() {
+            return;
+        }
+        // In all not more than may be silent at one time: who comes now is read once before it can be evicted.
+        let connections = ACCEPTS_PER_TURN.min(self.knobs.pending_max);
+        for (door, share) in self.doors.shares(connections) {
+            for _ in 0..share {
+                match self.net.accept(door) {
+                    Ok((stream, addr)) => {
+                        let arrival = self.doors.on_accepted(door, now);
+                        self.welcome(stream, addr, arrival, now);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.doors.on_empty(door);
+                        break;
+                    }
+                    Err(error) => {
+                        if self.on_accept_failed(door, &error, now) {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A connection could not be accepted. Returns whether the listening socket rests.
+    fn on_accept_failed(
+        &mut self,
+        door: usize,
+        error: &io::Error,
+        now: Instant,
+    ) -> bool {
+        self.handle.shared().counters.accept_failures.add(1);
+        let is_exhausted = is_exhaustion(error);
+        let (rests, event) = self.doors.on_accept_failed(door, error, is_exhausted, now);
+        if let Some(event) = event {
+            self.tell(event, now);
+        }
+        if is_exhausted {
+            // A descriptor for whoever comes next: the silent ones have had theirs.
+            if let Some(oldest) = self.links.oldest_greeting() {
+                self.end(oldest, Reason::Evicted, now);
+            }
+        }
+        rests
+    }
+
+    fn welcome(
+        &mut self,
+        stream: N::Stream,
+        addr: SocketAddr,
+        arrival: Arrival,
+        now: Instant,
+    ) {
+        self.handle.shared().counters.accepted.add(1);
+        if self.links.greeting() >= self.knobs.pending_max {
+            if let Some(oldest) = self.links.oldest_greeting() {
+                self.end(oldest, Reason::Evicted, now);
+            }
+        }
+        if let Err(error) = self.net.watch(&stream, self.links.next_index()) {
+            self.tell(
+                Event::Rejected {
+                    addr,
+                    sid: None,
+                    reason: Reason::of_io(&error),
+                },
+                now,
+            );
+            return;
+        }
+        let due = now + self.knobs.handshake_timeout;
+        let key = self
+            .links
+            .insert_greeting(Arc::new(stream), addr, arrival, due);
+        self.look_at(key);
+    }
+}
+
+/// Whether the machine or the process is out of descriptors or memory: waiting may help, the next connection will not.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)
+    )
+}

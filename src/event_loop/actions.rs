@@ -1,0 +1,134 @@
+//! What the roster has decided is done.
+//!
+//! Nothing here is decided.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use super::{EventLoop, links::Phase};
+use crate::{
+    event::Event,
+    handler::Handler,
+    limits::PROVEN_AFTER,
+    net::Net,
+    proto::{Action, LinkKey, PeerId, Reason},
+    shared::Peer,
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    pub(super) fn carry_out(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Meet { peer: id, sid } => {
+                let peer = Arc::new(Peer::new(id, sid, self.knobs.outbox));
+                self.handle.shared().meet(Arc::clone(&peer));
+                self.peers.insert(id, peer);
+            }
+            Action::Learn { peer, addresses } => self.routes.insert(peer, &addresses),
+            Action::Part { peer: id } => {
+                self.routes.remove(id);
+                self.doors.forget(id);
+                if let Some(peer) = self.peers.remove(&id) {
+                    self.handle.shared().part(&peer);
+                    self.journal.forget(peer.sid);
+                }
+            }
+            Action::Dial { peer } => {
+                self.handle.shared().counters.dials.add(1);
+                if let Some(peer) = self.peer(peer) {
+                    peer.counters.dials.add(1);
+                }
+                let (questions, step) = self.routes.start(peer, now);
+                self.look_up(questions);
+                self.step(peer, step, now);
+            }
+            Action::Hurry { peer } => {
+                if let Some((key, questions, step)) = self.routes.hurry(peer, now) {
+                    self.links.abort(key);
+                    self.look_up(questions);
+                    self.step(peer, step, now);
+                }
+            }
+            Action::Cancel { peer, late } => match self.routes.finish(peer) {
+                Some(key) if late => self.links.abort(key),
+                Some(key) => {
+                    self.links.bury(key);
+                }
+                None => {}
+            },
+            Action::Inquire { peer } => {
+                let questions = self.routes.inquire(peer, now);
+                self.look_up(questions);
+            }
+            Action::Up { peer, link } => self.raise(peer, link, now),
+            Action::Close { link, reason } => {
+                if reason == Reason::Replaced {
+                    // What the kernel has received of it is older than what the new one brings, and so comes before that. Up to a
+                    // turn's share: more than that waits only if the handler was slow.
+                    let _ = self.pump(link);
+                }
+                self.end(link, reason, now);
+            }
+            Action::Warn { peer } => {
+                if let Some(sid) = self.peer(peer).map(|peer| peer.sid) {
+                    self.tell(Event::Flapping { sid }, now);
+                }
+            }
+        }
+    }
+
+    /// A connection becomes the link of its peer.
+    fn raise(&mut self, id: PeerId, key: LinkKey, now: Instant) {
+        let Some(peer) = self.peer(id).cloned() else {
+            return;
+        };
+        // It may have been a challenger until now.
+        let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
+        let number = self.handle.shared().counters.ups.read() + 1;
+        let Some((stream, addr)) = self.links.open(key, Arc::clone(&peer), number, now) else {
+            return;
+        };
+        if let Some(arrival) = arrival {
+            self.doors.keep(id, arrival);
+        }
+        // The larger sid dials; an observer cannot be dialed.
+        let dialed = !self.roster.knocks(id) && peer.sid.0 >= 0;
+        peer.linked.store(true, Ordering::Release);
+        peer.counters.ups.add(1);
+        let counters = &self.handle.shared().counters;
+        counters.ups.add(1);
+        counters.kept.add(u64::from(!dialed));
+        // Before anybody is told: who sends on that word finds the link.
+        let ask = peer
+            .outbox
+            .attach(stream, self.is_on_probation(&peer, key, now));
+        self.tell(
+            Event::Up {
+                sid: peer.sid,
+                dialed,
+                addr,
+                link: number,
+            },
+            now,
+        );
+        self.see_to(&peer, ask, now);
+        // What came while it had no name was announced by an edge that is gone.
+        self.look_at(key);
+    }
+
+    /// Whether nothing of the queue is written to this link yet: the last one to the peer ended soon and had brought nothing, as
+    /// links to a server that does not know this one do.
+    fn is_on_probation(&mut self, peer: &Peer, key: LinkKey, now: Instant) -> bool {
+        if !peer.outbox.is_queue() || !peer.doubtful.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.links.set_due(key, Some(now + PROVEN_AFTER));
+        if let Some(Phase::Open { on_probation, .. }) =
+            self.links.get_mut(key).map(|link| &mut link.phase)
+        {
+            *on_probation = true;
+        }
+        true
+    }
+}

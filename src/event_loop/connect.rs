@@ -1,0 +1,91 @@
+//! Peers are looked up and dialed, one address after the other.
+//!
+//! Nothing here decides who is dialed, or when: that is the roster.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+
+use super::{
+    EventLoop,
+    routes::{Question, Step},
+};
+use crate::{
+    event::Event,
+    handler::Handler,
+    net::Net,
+    proto::{LinkKey, PeerId, Reason},
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    /// Looks names up, beside whatever else is done.
+    pub(super) fn look_up(&mut self, questions: Vec<Question>) {
+        for Question { ticket, host } in questions {
+            self.net.lookup(ticket, &host);
+        }
+    }
+
+    /// Does what a dial needs next, until something is underway or nothing is left.
+    pub(super) fn step(&mut self, id: PeerId, mut step: Step, now: Instant) {
+        loop {
+            match step {
+                Step::Wait => return,
+                Step::Connect(addr) => match self.connect(id, addr, now) {
+                    Ok(()) => return,
+                    Err(error) => {
+                        let failed = (addr, Reason::of_io(&error));
+                        step = self.routes.next(id, failed, now);
+                    }
+                },
+                Step::Exhausted(addr, reason) => {
+                    self.handle.shared().counters.dial_failures.add(1);
+                    if let Some(sid) = self.peer(id).map(|peer| peer.sid) {
+                        self.tell(Event::DialFailed { sid, addr, reason }, now);
+                    }
+                    self.roster.on_dial_failed(id, now, &mut self.todo);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, id: PeerId, addr: SocketAddr, now: Instant) -> io::Result<()> {
+        let stream = self.net.dial(addr)?;
+        self.net.watch(&stream, self.links.next_index())?;
+        let key =
+            self.links
+                .insert_dialing(Arc::new(stream), addr, id, now + self.knobs.connect_timeout);
+        self.routes.on_connecting(id, key);
+        Ok(())
+    }
+
+    /// More is known of where this peer is: perhaps what came from elsewhere comes from there, and it is being dialed where it
+    /// was.
+    pub(super) fn recognize(&mut self, id: PeerId, now: Instant) {
+        for ip in self.roster.abroad(id) {
+            if self.routes.is_home(id, ip) {
+                self.roster.on_home(id, ip, now, &mut self.todo);
+            }
+        }
+        let mut is_home = |key| {
+            let addr = self.links.get_mut(key)?.addr;
+            Some(self.routes.is_home(id, addr.ip()))
+        };
+        let dialed = self.routes.connecting(id);
+        if let Some(key) = dialed.filter(|key| is_home(*key) == Some(false)) {
+            self.links.abort(key);
+            let step = self.routes.redirect(id, now);
+            return self.step(id, step, now);
+        }
+        let link = self.roster.link(id);
+        if let Some(key) = link.filter(|key| self.is_outdated(id, *key)) {
+            self.end(key, Reason::Moved, now);
+        }
+    }
+
+    /// Whether this link was dialed while the names of its peer were being looked up, to where they do not lead any more.
+    pub(super) fn is_outdated(&mut self, id: PeerId, key: LinkKey) -> bool {
+        let link = self.links.get_mut(key);
+        // One that was accepted has come by itself.
+        let dialed = link.filter(|link| link.arrival.is_none());
+        dialed.is_some_and(|link| self.routes.is_outdated(id, link.addr.ip()))
+    }
+}

@@ -1,0 +1,185 @@
+//! The first bytes of a connection: who the far end says it is, and how this server names itself.
+//!
+//! What is decided on them is decided by the roster.
+
+use std::{
+    io::{self, IoSlice},
+    mem,
+    net::{Shutdown, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{EventLoop, links::Phase, pump};
+use crate::{
+    event::Event,
+    handler::Handler,
+    net::{Net, Stream as _},
+    outbox::Wire as _,
+    proto::{Brought, Challenge, Claim, Hello, LinkKey, Reason, Sid, Source, Verdict, encode},
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    /// Reads on at the initial message of an accepted connection.
+    pub(super) fn greet(&mut self, key: LinkKey, now: Instant) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Phase::Greeting { heard, .. } = &mut link.phase else {
+            return;
+        };
+        match pump::hello(&*link.stream, heard) {
+            Ok(None) => {}
+            Ok(Some(hello)) => match link.stream.connected() {
+                Ok(true) => {
+                    let (held, addr) = (mem::take(heard), link.addr);
+                    self.introduce(key, &hello, held, addr, now);
+                }
+                // Its dialer has given it up. It may have waited longer than a newer one at another listening socket,
+                // and must neither replace that nor bring frames older than those that came over it.
+                Ok(false) => self.end(key, Reason::Closed, now),
+                Err(error) => self.end(key, Reason::of_io(&error), now),
+            },
+            Err(reason) => self.end(key, reason, now),
+        }
+    }
+
+    /// An accepted connection has named itself.
+    fn introduce(
+        &mut self,
+        key: LinkKey,
+        hello: &Hello,
+        held: Vec<u8>,
+        addr: SocketAddr,
+        now: Instant,
+    ) {
+        if let Some(why) = &hello.overlooked {
+            let sid = hello.sid;
+            log::debug!("peer {sid} at {addr} names an address that cannot be dialed: {why}");
+        }
+        let known = self.roster.find(hello.sid);
+        let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
+        if let (Some(id), Some(arrival)) = (known, &arrival) {
+            // A smaller sid's is a knock, which brings nothing.
+            if self.roster.knocks(id) && !self.doors.is_latest(id, arrival) {
+                self.links.bury(key);
+                let (sid, reason) = (Some(hello.sid), Reason::Replaced);
+                self.tell(Event::Rejected { addr, sid, reason }, now);
+                return;
+            }
+        }
+        let at_home = known.is_some_and(|id| self.routes.is_home(id, addr.ip()));
+        let ip = addr.ip().to_canonical();
+        let older = known.and_then(|id| self.roster.link(id));
+        let claim = Claim {
+            sid: hello.sid,
+            link: key,
+            source: Source { ip, at_home },
+            brought: older.map_or(Brought::More, |older| self.links.brought(older)),
+            addresses: &hello.addresses,
+        };
+        let verdict = self.roster.on_hello(&claim, now, &mut self.todo);
+        let sid = (hello.sid != Sid::OBSERVER).then_some(hello.sid);
+        match verdict {
+            Verdict::Keep(peer) | Verdict::Wait(peer) => {
+                if let (Verdict::Keep(_), Some(arrival)) = (&verdict, arrival) {
+                    self.doors.keep(peer, arrival);
+                }
+                self.links.advance(key, Phase::Named { peer, held }, None);
+                // If it has left already, that was announced together with its name, and is not again.
+                self.look_at(key);
+            }
+            Verdict::Knock => {
+                self.handle.shared().counters.knocks.add(1);
+                self.links.bury(key);
+            }
+            Verdict::Reject(reason) => {
+                self.links.bury(key);
+                self.tell(Event::Rejected { addr, sid, reason }, now);
+            }
+        }
+    }
+
+    /// A connect has ended, one way or the other.
+    pub(super) fn on_connected(&mut self, key: LinkKey, now: Instant) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Phase::Dialing { peer } = link.phase else {
+            return;
+        };
+        match link.stream.connected() {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => return self.end(key, Reason::of_io(&error), now),
+        }
+        let stream = Arc::clone(&link.stream);
+        if let Some(older) = self.roster.link(peer) {
+            let brought = match self.paused.contains(&older) {
+                true => Brought::More,
+                false => self.links.brought(older),
+            };
+            if self.roster.is_moot(peer, brought, now) {
+                self.routes.finish(peer);
+                self.links.bury(key);
+                return;
+            }
+        }
+        // In one write: an acceptor may take a short read for a short message (InitialMessage.parse of ZooKeeper).
+        let challenge = self.challenge();
+        match stream.write(&[IoSlice::new(&challenge)]) {
+            Ok(n) if n == challenge.len() => {}
+            Ok(_) => return self.end(key, Reason::Io(io::ErrorKind::WriteZero), now),
+            Err(error) => return self.end(key, Reason::of_io(&error), now),
+        }
+        if self.roster.knocks(peer) {
+            // Tells the far end that nothing follows; it hangs up and dials back.
+            if let Err(error) = stream.shutdown(Shutdown::Write) {
+                return self.end(key, Reason::of_io(&error), now);
+            }
+            self.links.advance(
+                key,
+                Phase::Knocking { peer },
+                Some(now + self.knobs.handshake_timeout),
+            );
+            // It may have hung up already, which was announced together with the connection, and is not again.
+            self.look_at(key);
+        } else {
+            self.routes.finish(peer);
+            self.links.advance(
+                key,
+                Phase::Named {
+                    peer,
+                    held: Vec::new(),
+                },
+                None,
+            );
+            self.roster.on_linked(peer, key, now, &mut self.todo);
+        }
+    }
+
+    /// How this server names itself, with a port that the kernel chose in place of 0.
+    fn challenge(&self) -> Vec<u8> {
+        let addresses = self.doors.advertised(&self.own_addresses);
+        let form = if addresses.is_empty() {
+            Challenge::Bare
+        } else {
+            self.knobs.challenge
+        };
+        encode(form, self.handle.sid(), &addresses)
+    }
+
+    /// A knock waits for the far end to hang up; what it says until then means nothing.
+    pub(super) fn hang_on(&mut self, key: LinkKey, now: Instant) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        match link.stream.read(&mut self.stage) {
+            Ok(0) => self.end(key, Reason::Closed, now),
+            Ok(_) => self.look_at(key),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.look_at(key),
+            Err(error) => self.end(key, Reason::of_io(&error), now),
+        }
+    }
+}

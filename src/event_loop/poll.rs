@@ -1,0 +1,99 @@
+//! Waiting: until something is ready or due, by sleeping or by spinning.
+//!
+//! Nothing here is read or written.
+
+use std::{io, mem, thread, time::Duration};
+
+use super::EventLoop;
+use crate::{
+    config::Idle,
+    handler::Handler,
+    net::{Net, Ready},
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    pub(super) fn nap(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.ready.clear();
+        let turner = thread::current().id();
+        if self.turner.replace(turner) != Some(turner) {
+            self.handle.shared().turns_here();
+        }
+        let due = self.timeout();
+        let mut timeout = match (timeout, due) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.handle.shared().bell.rise();
+        if let Idle::Spin { for_at_most } = self.knobs.idle {
+            let start = self.net.now();
+            loop {
+                if self.read_hot() {
+                    return Ok(());
+                }
+                self.net.wait(Some(Duration::ZERO), &mut self.ready)?;
+                let spun = self.net.now().saturating_duration_since(start);
+                if !self.ready.is_empty()
+                    || self.handle.shared().bell.is_rung()
+                    || timeout.is_some_and(|timeout| spun >= timeout)
+                {
+                    return Ok(());
+                }
+                if spun >= for_at_most {
+                    // What was spun away is not waited for again.
+                    timeout = timeout.map(|timeout| timeout.saturating_sub(spun));
+                    break;
+                }
+                thread::yield_now();
+            }
+        }
+        if timeout != Some(Duration::ZERO) && !self.handle.shared().bell.doze() {
+            timeout = Some(Duration::ZERO);
+        }
+        let waited = self.net.wait(timeout, &mut self.ready);
+        self.handle.shared().bell.rise();
+        waited
+    }
+
+    pub(super) fn note(&mut self) {
+        self.woken = false;
+        for ready in self.ready.drain(..) {
+            let Ready::Link {
+                token,
+                readable,
+                writable,
+                ended,
+            } = ready
+            else {
+                match ready {
+                    Ready::Door(door) => self.doors.on_knocked(door),
+                    _ => self.woken = true,
+                }
+                continue;
+            };
+            let Some((key, link)) = self.links.at(token) else {
+                continue;
+            };
+            link.ended |= ended;
+            if readable && !mem::replace(&mut link.busy, true) {
+                self.busy.push(key);
+            }
+            if writable {
+                self.writable.push(key);
+            }
+        }
+    }
+
+    /// Whether the turn has brought frames of the hot link, and knows of nothing else to do. The answer of an application that
+    /// turns the loop waits for the end of the turn, so that the rest of it, and even a look at the clock, would be felt.
+    pub(super) fn is_done(&self) -> bool {
+        self.hot_turns > 0
+            && self.hot.is_some()
+            && !self.has_more()
+            && !self.handle.shared().bell.is_rung()
+    }
+
+    /// Whether a link or a listening socket is known to hold more than was taken.
+    pub(super) fn has_more(&self) -> bool {
+        !self.busy.is_empty() || self.doors.has_pending()
+    }
+}

@@ -1,0 +1,115 @@
+//! What other threads ask for: the resolver's answers, frames to write, links to make or to drop, frames to this server itself.
+//!
+//! Nothing here waits for a thread.
+
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Instant,
+};
+
+use super::{EventLoop, links::Phase, routes::Asker};
+use crate::{
+    handler::Handler,
+    inbox::{Popped, Wait},
+    message::{Frame, Message},
+    net::Net,
+    proto::{Payload, Reason},
+    shared::{Shared, asked},
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    /// Looks at what other threads have left.
+    pub(super) fn answer(&mut self, now: Instant) {
+        while let Some(found) = self.net.found() {
+            let answer = found.answer;
+            match self.routes.on_found(found.ticket, &answer, now) {
+                Some((Asker::Place(peer, _), step)) => {
+                    if let Some(step) = step {
+                        self.step(peer, step, now);
+                    }
+                    self.recognize(peer, now);
+                }
+                Some((Asker::Door(door), _)) => {
+                    self.doors
+                        .on_found(&mut self.net, door, answer, now, &mut self.wishes);
+                }
+                None => {}
+            }
+        }
+        if !self.handle.shared().bell.lower() {
+            return;
+        }
+        // Whoever has rung may have made room. They are read in the next turn, which is due at once.
+        for key in mem::take(&mut self.paused) {
+            self.look_at(key);
+        }
+        let shared = Arc::clone(self.handle.shared());
+        let mut notes = mem::take(&mut self.notes);
+        shared.notes.take(&mut notes);
+        for peer in notes.drain(..) {
+            let asked = peer.take_asked();
+            // Each of these may be the end of the peer; the rest then means nobody.
+            if asked & asked::BROKEN != 0 {
+                self.give_up(&peer, now);
+            }
+            if asked & asked::RESUME != 0 {
+                if mem::take(&mut self.woken) {
+                    // The first of many frames has woken the loop, perhaps on the processor of who puts them: when he has
+                    // put more, they leave together.
+                    thread::yield_now();
+                }
+                self.see_to(&peer, peer.outbox.resume(), now);
+            }
+            if asked & asked::INITIATE != 0 {
+                self.roster.initiate(peer.id, now, &mut self.todo);
+            }
+            if asked & asked::LINK != 0 {
+                self.roster.want(peer.id, now, &mut self.todo);
+            }
+        }
+        self.notes = notes;
+        if shared.inbox_is_for_the_loop() {
+            self.loop_back(&shared);
+        }
+        if shared.drop_links.swap(false, Ordering::AcqRel) {
+            for key in self.links.keys() {
+                if matches!(
+                    self.links.get_mut(key).map(|link| &link.phase),
+                    Some(Phase::Open { .. })
+                ) {
+                    self.end(key, Reason::Dropped, now);
+                }
+            }
+        }
+        self.halting = shared.halt.is_given();
+    }
+
+    /// Hands over what the application sent to this server itself.
+    fn loop_back(&mut self, shared: &Shared) {
+        let mut any = false;
+        // As many as wait now: those that the handler sends meanwhile ring the bell again, and come in the next turn.
+        for _ in 0..shared.inbox.counts().waiting {
+            if shared.halt.is_given() {
+                break;
+            }
+            // The loop waits for no room here: it is the one that takes.
+            let Ok(Popped { taken, wakes: _ }) = shared.inbox.pop(Wait::No) else {
+                break;
+            };
+            let Message {
+                from,
+                link,
+                payload,
+            } = taken.into_message();
+            let payload = Payload::Owned(payload);
+            self.handler
+                .on_frame(from, Frame { payload, link }, &self.handle);
+            any = true;
+        }
+        if any {
+            self.handler.on_burst_end(&self.handle);
+        }
+    }
+}

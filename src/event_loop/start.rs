@@ -1,0 +1,121 @@
+//! A loop is made of its configuration.
+//!
+//! Nothing here is dialed or accepted; the first turn begins with that.
+
+use std::{collections::BTreeSet, io, sync::Arc, thread};
+
+use super::{EventLoop, doors::Doors, journal::Journal, links::Links, routes::Routes};
+use crate::{
+    config::{Config, Dial, Replace, Unknown},
+    handle::Handle,
+    handler::Handler,
+    inbox::{Burst, Inbox},
+    limits::{CHALLENGE_MARGIN, STAGE_BYTES},
+    net::Net,
+    proto::{Roster, Rules},
+    shared::{Peer, Shared},
+    sync::Doorbell,
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    pub(super) fn build(
+        config: Config,
+        handler: H,
+        mut net: N,
+        inbox: Arc<Inbox<Burst>>,
+        inbox_is_for_the_loop: bool,
+    ) -> io::Result<Self> {
+        let Config {
+            own,
+            own_addresses,
+            listen,
+            listeners,
+            members,
+            knobs,
+        } = config;
+        let now = net.now();
+        let rules = Rules {
+            own,
+            eager: knobs.dial == Dial::Eager,
+            newest: knobs.replace == Replace::Newest,
+            guests_max: match knobs.unknown {
+                Unknown::Reject => 0,
+                Unknown::Admit { max } => max,
+            },
+            observers_max: knobs.observers_max,
+            backoff_min: knobs.backoff_min,
+            backoff_max: knobs.backoff_max,
+            patience: knobs.peer_dead_after + CHALLENGE_MARGIN,
+        };
+        let seed = knobs.seed.unwrap_or_else(random_seed);
+        let mut roster = Roster::new(rules, members.iter().map(|member| member.sid), seed);
+        let (mut routes, mut peers) = (Routes::default(), Vec::new());
+        for member in &members {
+            if let Some(id) = roster.find(member.sid) {
+                routes.insert(id, &member.addresses);
+                peers.push(Arc::new(Peer::new(id, member.sid, knobs.outbox)));
+            }
+        }
+        let waker = net.waker();
+        let bell = Doorbell::new(move || waker());
+        let shared = Arc::new(Shared::new(
+            own,
+            peers.clone(),
+            inbox,
+            inbox_is_for_the_loop,
+            bell,
+        ));
+        // Sockets that were handed over stand in for the addresses.
+        let addresses = if listeners.is_empty() {
+            listen
+        } else {
+            Vec::new()
+        };
+        let mut doors = Doors::new(addresses, knobs.listen_tries, knobs.listen_pause, now);
+        let wishes = doors.adopt(&mut net, listeners)?;
+        let mut todo = Vec::new();
+        roster.on_start(now, &mut todo);
+        let mut event_loop = Self {
+            net,
+            handler,
+            handle: Handle::new(shared),
+            knobs,
+            own_addresses,
+            roster,
+            routes,
+            links: Links::new(),
+            doors,
+            journal: Journal::default(),
+            peers: peers.into_iter().map(|peer| (peer.id, peer)).collect(),
+            stage: vec![0; STAGE_BYTES].into_boxed_slice(),
+            ready: Vec::new(),
+            busy: Vec::new(),
+            paused: BTreeSet::new(),
+            drops_due: now,
+            hot: None,
+            hot_turns: 0,
+            writable: Vec::new(),
+            todo,
+            notes: Vec::new(),
+            wishes,
+            woken: false,
+            turner: None,
+            crowded: false,
+            halting: false,
+            turning: false,
+        };
+        // Until another thread turns it: the loop's thread must not wait for what only it can bring about.
+        let thread = thread::current().id();
+        event_loop.turner = Some(thread);
+        event_loop.handle.shared().set_loop_thread(thread);
+        event_loop.decide(now);
+        event_loop.bury();
+        Ok(event_loop)
+    }
+}
+
+/// A seed that differs between processes and between loops of one: the hash keys of the standard library are random.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0)
+}
