@@ -104,7 +104,7 @@
 //! # Words
 //!
 //! *peer*: a member, an admitted server or an observer, named by its [`Sid`]. *link*: the one TCP
-//! connection to a peer. *initial message* or *challenge*: the bytes with which a dialer names itself.
+//! connection to a peer. *initial message*: the first bytes of a connection, in which the dialer says its sid.
 //! *knock*: the connection by which a smaller sid asks a larger one to dial back. *frame*: a 4-byte
 //! big-endian length, then the payload. *outbox*: what waits for one peer, in a *slot* or a *queue*.
 //! *inbox*: received messages waiting for the application; a *batch* of them is taken at once. *roster*: who is linked, who is being dialed, who is left alone until
@@ -114,9 +114,9 @@
 //!
 //! | message | bytes |
 //! |---|---|
-//! | initial message, [`Challenge::Bare`] | sid (8) |
-//! | initial message, [`Challenge::V1`] | -65536 (8), sid (8), n (4), `host:port` (n) |
-//! | initial message, [`Challenge::V2`] | -65535 (8), sid (8), n (4), <code>host:port&#124;host:port...</code> (n) |
+//! | initial message, [`InitialMessageVersion::Bare`] | sid (8) |
+//! | initial message, [`InitialMessageVersion::V1`] | -65536 (8), sid (8), n (4), `host:port` (n) |
+//! | initial message, [`InitialMessageVersion::V2`] | -65535 (8), sid (8), n (4), <code>host:port&#124;host:port...</code> (n) |
 //! | frame | length (4), payload (length) |
 //!
 //! All integers are signed and big-endian. Nobody answers an initial message; frames may follow it
@@ -285,8 +285,8 @@ pub use message::{Frame, Message};
 pub use net::{Found, MioNet, MioStream, Net, Ready, Stream, Waker};
 pub use outbox::{Sent, Wire};
 pub use proto::{
-    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, CHALLENGE_BYTES_MAX, Challenge,
-    ChallengeError, Fault, Reason, Sid,
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Fault, INITIAL_MESSAGE_BYTES_MAX,
+    InitialMessageError, InitialMessageVersion, Reason, Sid,
 };
 pub use shared::{Incoming, Listening, Outgoing, PeerStats, Queue, Stats};
 pub use zoo_cfg::{ZooCfg, ZooCfgReader, ZooServer};

@@ -52,8 +52,8 @@ pub const TURN_BYTES: usize = 256 << 10;
 pub const DRAIN_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes read at once from a connection that has not said who it is: an initial message is at most 2068 bytes, and
-/// what comes after it has to be kept when the connection must wait as a challenger.
-pub const HELLO_READ_BYTES: usize = 4 << 10;
+/// what comes after it has to be kept when the connection must wait as a contender.
+pub const INITIAL_MESSAGE_READ_BYTES: usize = 4 << 10;
 
 /// How far a frame's own buffer grows ahead of the bytes that arrived for it.
 pub const GROW_BYTES: usize = 64 << 10;
@@ -238,9 +238,9 @@ pub const FLAP_WINDOW: Duration = Duration::from_secs(10);
 /// How often that is told of one peer at most.
 pub const FLAP_PAUSE: Duration = Duration::from_secs(60);
 
-/// How much longer than `peer_dead_after` a challenger waits for the older link to die. If a frame keeps the older link for
-/// longer (see "Failure detection" on the crate page), the challenger is refused and dials again.
-pub const CHALLENGE_MARGIN: Duration = Duration::from_secs(1);
+/// How much longer than `peer_dead_after` a contender waits for the older link to die. If a frame keeps the older link for
+/// longer (see "Failure detection" on the crate page), the contender is refused and dials again.
+pub const CONTENDER_MARGIN: Duration = Duration::from_secs(1);
 
 /// A turn that took longer than this is reported: the handler has blocked the loop. It reads no further link then; those
 /// come first in the next one.
@@ -265,7 +265,7 @@ const _: () = assert!(
     INBOX_RUN_BYTES >= 2 * (WHOLE_FRAME_BYTES + PREFIX_BYTES),
     "a buffer is left for the next one when it is half full at least"
 );
-const _: () = assert!(STAGE_BYTES > HELLO_READ_BYTES);
+const _: () = assert!(STAGE_BYTES > INITIAL_MESSAGE_READ_BYTES);
 const _: () = assert!(
     ACCEPTS_PER_TURN > 0 && EVENTS_PER_TURN > ACCEPTS_PER_TURN,
     "accepting alone must not fill a turn"

@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use quorum_cnx::{
-    Challenge, Config, ConfigBuilder, ConfigError, Dial, Idle, Replace, Sid, Unknown, ZooCfg,
-    ZooCfgReader, ZooServer, limits,
+    Config, ConfigBuilder, ConfigError, Dial, Idle, InitialMessageVersion, Replace, Sid, Unknown,
+    ZooCfg, ZooCfgReader, ZooServer, limits,
 };
 
 fn builder() -> ConfigBuilder {
@@ -27,7 +27,7 @@ fn what_can_work_is_taken() {
         .unwrap();
     builder()
         .server(Sid(i64::MAX - 1), "[fe80::1%eth0]:65535")
-        .challenge(Challenge::V2)
+        .initial_message(InitialMessageVersion::V2)
         .dial(Dial::OnDemand)
         .replace(Replace::Newest)
         .unknown(Unknown::Admit { max: 1 })

@@ -480,7 +480,7 @@ fn a_stranger_cannot_take_the_link_of_a_larger_member() {
 }
 
 #[test]
-fn a_member_whose_name_leads_to_where_the_challenger_is_need_not_wait() {
+fn a_member_whose_name_leads_to_where_the_contender_is_need_not_wait() {
     let vacant = Vacant::new();
     let port = vacant.address.rsplit(':').next().unwrap().to_owned();
     // Nothing is looked up before somebody asks, and the older link never dies by itself.
@@ -508,7 +508,7 @@ fn a_member_whose_name_leads_to_where_the_challenger_is_need_not_wait() {
 }
 
 #[test]
-fn a_challenger_that_leaves_makes_room_for_the_next() {
+fn a_contender_that_leaves_makes_room_for_the_next() {
     let siege = Siege::lay();
     for round in 1..4 {
         let mut stranger = siege.stranger(&bare(3));
@@ -520,7 +520,7 @@ fn a_challenger_that_leaves_makes_room_for_the_next() {
 }
 
 #[test]
-fn a_challenger_that_leaves_as_it_comes_is_let_go() {
+fn a_contender_that_leaves_as_it_comes_is_let_go() {
     // In the test's hands, so that its name and its end come in one event, after it was accepted.
     let (listener, address) = listener();
     let vacant = Vacant::new();
@@ -726,7 +726,7 @@ fn a_knock_at_a_member_that_is_away_dials_the_configured_address_only() {
 }
 
 /// A manager 5 with a larger peer 9 that is the test's own end, linked, and the stranger that claims to be 9.
-fn challenged(replace: Replace) -> (CnxManager, Puppet, Puppet, Vacant) {
+fn contended(replace: Replace) -> (CnxManager, Puppet, Puppet, Vacant) {
     let vacant = Vacant::new();
     let (manager, address) = alone(5, &[(9, &vacant.address)], |builder| {
         builder
@@ -744,9 +744,9 @@ fn challenged(replace: Replace) -> (CnxManager, Puppet, Puppet, Vacant) {
 }
 
 #[test]
-fn a_challenger_takes_over_when_the_older_link_ends() {
-    let (manager, mut older, mut stranger, _vacant) = challenged(Replace::Proven);
-    // The older link goes on in both directions, and the challenger is not heard.
+fn a_contender_takes_over_when_the_older_link_ends() {
+    let (manager, mut older, mut stranger, _vacant) = contended(Replace::Proven);
+    // The older link goes on in both directions, and the contender is not heard.
     older.send("older");
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "older");
     assert_eq!(manager.to_send(Sid(9), "to the older"), Ok(Sent::Written));
@@ -770,8 +770,8 @@ fn a_challenger_takes_over_when_the_older_link_ends() {
 }
 
 #[test]
-fn a_member_at_home_replaces_its_link_and_sends_the_challenger_away() {
-    let (manager, mut older, mut stranger, _vacant) = challenged(Replace::Proven);
+fn a_member_at_home_replaces_its_link_and_sends_the_contender_away() {
+    let (manager, mut older, mut stranger, _vacant) = contended(Replace::Proven);
     let address = older.0.peer_addr().unwrap().to_string();
     let mut newer = Puppet::say(HOME, &address, &[bare(9), frame("newer")].concat());
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "newer");
@@ -786,7 +786,7 @@ fn a_member_at_home_replaces_its_link_and_sends_the_challenger_away() {
 
 #[test]
 fn with_replace_newest_a_stranger_takes_over_at_once() {
-    let (manager, mut older, mut stranger, _vacant) = challenged(Replace::Newest);
+    let (manager, mut older, mut stranger, _vacant) = contended(Replace::Newest);
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "early");
     assert_eq!(older.wait_closed(), b"");
     manager.to_send(Sid(9), "welcome").unwrap();

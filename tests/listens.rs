@@ -13,8 +13,8 @@ use std::{
 };
 
 use quorum_cnx::{
-    Challenge, Config, ConfigBuilder, Event, EventLoop, Found, Frame, Handle, Handler, Listening,
-    Net, Ready, Sid, Stream, Waker, Wire, limits,
+    Config, ConfigBuilder, Event, EventLoop, Found, Frame, Handle, Handler, InitialMessageVersion,
+    Listening, Net, Ready, Sid, Stream, Waker, Wire, limits,
 };
 
 const OWN: i64 = 5;
@@ -566,7 +566,10 @@ fn all_listening_sockets_get_their_turn() {
 #[test]
 fn own_addresses_are_named_with_their_own_ports() {
     let name = |own: &str, shape: fn(ConfigBuilder) -> ConfigBuilder| {
-        World::with(own, |builder| shape(builder.challenge(Challenge::V2))).introduction()
+        World::with(own, |builder| {
+            shape(builder.initial_message(InitialMessageVersion::V2))
+        })
+        .introduction()
     };
     // As configured: each its own.
     assert_eq!(
@@ -604,7 +607,9 @@ fn a_socket_that_was_handed_over_is_named_by_its_own_port() {
     let with = |own: &str| {
         let listener = at.0.try_clone().unwrap();
         World::with(own, |builder| {
-            builder.challenge(Challenge::V2).listener(listener)
+            builder
+                .initial_message(InitialMessageVersion::V2)
+                .listener(listener)
         })
     };
     let mut world = with("10.0.0.5:0|127.0.0.1:0");

@@ -108,7 +108,7 @@ impl Worst {
     }
 
     /// Claims of members' sids from elsewhere, that wait for the links to end, with as much behind them as is read at once.
-    fn challengers(&self) -> Vec<Puppet> {
+    fn contenders(&self) -> Vec<Puppet> {
         let claim = |sid: &i64| {
             let bytes = [bare(*sid), vec![0; 4080]].concat();
             Puppet::say(ABROAD, &self.address, &bytes)
@@ -188,7 +188,7 @@ fn a_manager_whose_application_never_reads_stays_below_its_ceiling() {
     eventually("the members are linked", || {
         manager.linked_peers().len() == peers.len()
     });
-    let challengers = worst.challengers();
+    let contenders = worst.contenders();
     peers.extend(worst.observers(observers));
     eventually("the observers are linked", || {
         manager.linked_peers().len() == peers.len()
@@ -206,7 +206,7 @@ fn a_manager_whose_application_never_reads_stays_below_its_ceiling() {
     worst.refusals(&manager);
     let unfinished = worst.unfinished(pending);
     eventually("all of them wait", || {
-        manager.stats().pending == (pending + challengers.len()) as u64
+        manager.stats().pending == (pending + contenders.len()) as u64
     });
     // Members first: the ids of observers are below zero, the first that came has the largest.
     let sids = [2, 3, 4].into_iter().chain((1..=5).map(|n| -n)).map(Sid);
@@ -214,7 +214,7 @@ fn a_manager_whose_application_never_reads_stays_below_its_ceiling() {
         fill_slot(&manager, sid, far, || {});
     }
     worst.verify((100 + 4 * peers.len()) * (FRAME_BYTES_MAX - 1));
-    drop((unfinished, challengers));
+    drop((unfinished, contenders));
 }
 
 #[test]

@@ -462,8 +462,8 @@ fn a_peer_that_listens_somewhere_or_tries_goes_on() {
 fn each_dialect_is_sent_as_asked_and_understood_by_the_others() {
     let homes = places::<3>();
     let dialects = [(1, "bare"), (2, "v1"), (3, "v2")];
-    let mut peers =
-        dialects.map(|(sid, form)| Peer::start(sid, &servers(&homes), &["--challenge", form]));
+    let mut peers = dialects
+        .map(|(sid, form)| Peer::start(sid, &servers(&homes), &["--initial-message", form]));
     for peer in &peers {
         peer.next("up");
         peer.next("up");
@@ -478,7 +478,7 @@ fn each_dialect_is_sent_as_asked_and_understood_by_the_others() {
         let (door, far) = listener();
         let [first, second] = places();
         let own = format!("{}|{}", first.address, second.address);
-        let peer = Peer::start(2, &[(1, &far), (2, &own)], &["--challenge", dialect]);
+        let peer = Peer::start(2, &[(1, &far), (2, &own)], &["--initial-message", dialect]);
         let told = match dialect {
             "bare" => String::new(),
             "v1" => first.address.clone(),

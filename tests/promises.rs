@@ -24,8 +24,8 @@ use common::{
     versioned, wait_for, within,
 };
 use quorum_cnx::{
-    Batch, Challenge, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle,
-    Handler, Idle, Listening, Reason, RecvError, SendError, Sent, Sid, Stats,
+    Batch, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Idle,
+    InitialMessageVersion, Listening, Reason, RecvError, SendError, Sent, Sid, Stats,
     limits::KNOCK_CROSSING,
 };
 
@@ -1405,15 +1405,19 @@ fn peers_are_found_by_name_and_at_the_address_that_answers() {
 fn the_own_addresses_are_advertised_in_the_chosen_form() {
     let at_peer = listener();
     for (form, version, advertised) in [
-        (Challenge::Bare, None, ""),
-        (Challenge::V1, Some(V1), "a.example:1"),
-        (Challenge::V2, Some(common::V2), "a.example:1|[::1]:2"),
+        (InitialMessageVersion::Bare, None, ""),
+        (InitialMessageVersion::V1, Some(V1), "a.example:1"),
+        (
+            InitialMessageVersion::V2,
+            Some(common::V2),
+            "a.example:1|[::1]:2",
+        ),
     ] {
         let config = Config::builder(Sid(OWN))
             .server(Sid(OWN), "a.example:1|[::1]:2")
             .server(Sid(1), &at_peer.1)
             .listener(listener().0)
-            .challenge(form)
+            .initial_message(form)
             .build()
             .unwrap();
         let manager = CnxManager::start(config).unwrap();

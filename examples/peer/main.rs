@@ -20,8 +20,8 @@ use std::{
 
 use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
 use quorum_cnx::{
-    Challenge, Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, Listening,
-    Replace, Sid, Unknown, ZooCfgReader, limits,
+    Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, InitialMessageVersion,
+    Listening, Replace, Sid, Unknown, ZooCfgReader, limits,
 };
 
 use crate::{
@@ -58,8 +58,8 @@ struct Cli {
     jvm_flags: Vec<String>,
 
     /// How this server names itself: the sid alone, or with one or all of its addresses [default: v1]
-    #[arg(long, value_enum)]
-    challenge: Option<ChallengeArg>,
+    #[arg(long, value_enum, alias = "challenge")]
+    initial_message: Option<InitialMessageArg>,
 
     /// Sends each frame back to where it came from
     #[arg(long)]
@@ -127,7 +127,7 @@ fn more() -> String {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum ChallengeArg {
+enum InitialMessageArg {
     Bare,
     V1,
     V2,
@@ -243,11 +243,11 @@ fn config(cli: &Cli) -> Result<Config, ConfigError> {
             ReplaceArg::Proven => Replace::Proven,
             ReplaceArg::Newest => Replace::Newest,
         });
-    if let Some(challenge) = cli.challenge {
-        builder = builder.challenge(match challenge {
-            ChallengeArg::Bare => Challenge::Bare,
-            ChallengeArg::V1 => Challenge::V1,
-            ChallengeArg::V2 => Challenge::V2,
+    if let Some(initial_message) = cli.initial_message {
+        builder = builder.initial_message(match initial_message {
+            InitialMessageArg::Bare => InitialMessageVersion::Bare,
+            InitialMessageArg::V1 => InitialMessageVersion::V1,
+            InitialMessageArg::V2 => InitialMessageVersion::V2,
         });
     }
     if let Some(max) = cli.admit {

@@ -16,7 +16,7 @@ use crate::{
     error::ConfigError,
     inbox::InboxFull,
     limits,
-    proto::{Address, Challenge, Sid, parse_list},
+    proto::{Address, InitialMessageVersion, Sid, parse_list},
 };
 
 impl Config {
@@ -116,10 +116,10 @@ impl ConfigBuilder {
         self
     }
 
-    /// The form in which this server names itself. [`Challenge::V1`] by default. It is [`Challenge::Bare`] all the same as
+    /// The form in which this server names itself. [`InitialMessageVersion::V1`] by default. It is [`InitialMessageVersion::Bare`] all the same as
     /// long as no own address can be dialed: wildcards, and port 0 before the socket is open.
-    pub fn challenge(mut self, form: Challenge) -> Self {
-        self.knobs.challenge = form;
+    pub fn initial_message(mut self, form: InitialMessageVersion) -> Self {
+        self.knobs.initial_message = form;
         self
     }
 

@@ -74,7 +74,7 @@ impl Config {
     ///
     /// Peers are the other members, as many guests as [`Unknown::Admit`] says, with 32 addresses each, and
     /// [`observers_max`](crate::ConfigBuilder::observers_max) observers. Connections are three for a member or a guest
-    /// (link, dial, challenger), one for an observer, [`pending_max`](crate::ConfigBuilder::pending_max), and
+    /// (link, dial, contender), one for an observer, [`pending_max`](crate::ConfigBuilder::pending_max), and
     /// [8](crate::limits::ACCEPTS_PER_TURN) that come while others go.
     ///
     /// A frame counts by its length: [`Bytes`](bytes::Bytes) that are a small part of a larger allocation, as

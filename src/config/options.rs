@@ -11,7 +11,7 @@ use super::policy::{Dial, Idle, Outbox, Replace, Unknown};
 use crate::{
     inbox::{InboxFull, Room},
     limits,
-    proto::{Address, Challenge, Sid},
+    proto::{Address, InitialMessageVersion, Sid},
 };
 
 /// A server of the configuration.
@@ -37,7 +37,7 @@ pub struct Config {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Knobs {
-    pub(crate) challenge: Challenge,
+    pub(crate) initial_message: InitialMessageVersion,
     pub(crate) dial: Dial,
     pub(crate) replace: Replace,
     pub(crate) unknown: Unknown,
@@ -65,7 +65,7 @@ pub(crate) struct Knobs {
 impl Default for Knobs {
     fn default() -> Self {
         Self {
-            challenge: Challenge::default(),
+            initial_message: InitialMessageVersion::default(),
             dial: Dial::default(),
             replace: Replace::default(),
             unknown: Unknown::default(),

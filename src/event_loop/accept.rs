@@ -42,12 +42,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// A connection could not be accepted. Returns whether the listening socket rests.
-    fn on_accept_failed(
-        &mut self,
-        door: usize,
-        error: &io::Error,
-        now: Instant,
-    ) -> bool {
+    fn on_accept_failed(&mut self, door: usize, error: &io::Error, now: Instant) -> bool {
         self.handle.shared().counters.accept_failures.add(1);
         let is_exhausted = is_exhaustion(error);
         let (rests, event) = self.doors.on_accept_failed(door, error, is_exhausted, now);
@@ -56,23 +51,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         if is_exhausted {
             // A descriptor for whoever comes next: the silent ones have had theirs.
-            if let Some(oldest) = self.links.oldest_greeting() {
+            if let Some(oldest) = self.links.oldest_awaiting() {
                 self.end(oldest, Reason::Evicted, now);
             }
         }
         rests
     }
 
-    fn welcome(
-        &mut self,
-        stream: N::Stream,
-        addr: SocketAddr,
-        arrival: Arrival,
-        now: Instant,
-    ) {
+    fn welcome(&mut self, stream: N::Stream, addr: SocketAddr, arrival: Arrival, now: Instant) {
         self.handle.shared().counters.accepted.add(1);
-        if self.links.greeting() >= self.knobs.pending_max {
-            if let Some(oldest) = self.links.oldest_greeting() {
+        if self.links.awaiting() >= self.knobs.pending_max {
+            if let Some(oldest) = self.links.oldest_awaiting() {
                 self.end(oldest, Reason::Evicted, now);
             }
         }
@@ -90,7 +79,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let due = now + self.knobs.handshake_timeout;
         let key = self
             .links
-            .insert_greeting(Arc::new(stream), addr, arrival, due);
+            .insert_accepted(Arc::new(stream), addr, arrival, due);
         self.look_at(key);
     }
 }

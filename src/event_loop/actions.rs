@@ -83,7 +83,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let Some(peer) = self.peer(id).cloned() else {
             return;
         };
-        // It may have been a challenger until now.
+        // It may have been a contender until now.
         let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
         let number = self.handle.shared().counters.ups.read() + 1;
         let Some((stream, addr)) = self.links.open(key, Arc::clone(&peer), number, now) else {

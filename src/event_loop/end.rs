@@ -62,7 +62,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.routes.finish(peer);
                 self.roster.on_knocked(peer, now);
             }
-            Some(Phase::Greeting { .. }) => self.tell(
+            Some(Phase::AwaitingInitialMessage { .. }) => self.tell(
                 Event::Rejected {
                     addr,
                     sid: None,

@@ -16,24 +16,27 @@ use crate::{
     handler::Handler,
     net::{Net, Stream as _},
     outbox::Wire as _,
-    proto::{Brought, Challenge, Claim, Hello, LinkKey, Reason, Sid, Source, Verdict, encode},
+    proto::{
+        Brought, Claim, InitialMessage, InitialMessageVersion, LinkKey, Reason, Sid, Source,
+        Verdict, encode,
+    },
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Reads on at the initial message of an accepted connection.
-    pub(super) fn greet(&mut self, key: LinkKey, now: Instant) {
+    pub(super) fn read_initial_message(&mut self, key: LinkKey, now: Instant) {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
-        let Phase::Greeting { heard, .. } = &mut link.phase else {
+        let Phase::AwaitingInitialMessage { heard, .. } = &mut link.phase else {
             return;
         };
-        match pump::hello(&*link.stream, heard) {
+        match pump::initial_message(&*link.stream, heard) {
             Ok(None) => {}
-            Ok(Some(hello)) => match link.stream.connected() {
+            Ok(Some(initial_message)) => match link.stream.connected() {
                 Ok(true) => {
                     let (held, addr) = (mem::take(heard), link.addr);
-                    self.introduce(key, &hello, held, addr, now);
+                    self.on_initial_message(key, &initial_message, held, addr, now);
                 }
                 // Its dialer has given it up. It may have waited longer than a newer one at another listening socket,
                 // and must neither replace that nor bring frames older than those that came over it.
@@ -45,25 +48,25 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// An accepted connection has named itself.
-    fn introduce(
+    fn on_initial_message(
         &mut self,
         key: LinkKey,
-        hello: &Hello,
+        initial_message: &InitialMessage,
         held: Vec<u8>,
         addr: SocketAddr,
         now: Instant,
     ) {
-        if let Some(why) = &hello.overlooked {
-            let sid = hello.sid;
+        if let Some(why) = &initial_message.overlooked {
+            let sid = initial_message.sid;
             log::debug!("peer {sid} at {addr} names an address that cannot be dialed: {why}");
         }
-        let known = self.roster.find(hello.sid);
+        let known = self.roster.find(initial_message.sid);
         let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
         if let (Some(id), Some(arrival)) = (known, &arrival) {
             // A smaller sid's is a knock, which brings nothing.
             if self.roster.knocks(id) && !self.doors.is_latest(id, arrival) {
                 self.links.bury(key);
-                let (sid, reason) = (Some(hello.sid), Reason::Replaced);
+                let (sid, reason) = (Some(initial_message.sid), Reason::Replaced);
                 self.tell(Event::Rejected { addr, sid, reason }, now);
                 return;
             }
@@ -72,14 +75,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let ip = addr.ip().to_canonical();
         let older = known.and_then(|id| self.roster.link(id));
         let claim = Claim {
-            sid: hello.sid,
+            sid: initial_message.sid,
             link: key,
             source: Source { ip, at_home },
             brought: older.map_or(Brought::More, |older| self.links.brought(older)),
-            addresses: &hello.addresses,
+            addresses: &initial_message.addresses,
         };
-        let verdict = self.roster.on_hello(&claim, now, &mut self.todo);
-        let sid = (hello.sid != Sid::OBSERVER).then_some(hello.sid);
+        let verdict = self.roster.on_initial_message(&claim, now, &mut self.todo);
+        let sid = (initial_message.sid != Sid::OBSERVER).then_some(initial_message.sid);
         match verdict {
             Verdict::Keep(peer) | Verdict::Wait(peer) => {
                 if let (Verdict::Keep(_), Some(arrival)) = (&verdict, arrival) {
@@ -126,9 +129,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         // In one write: an acceptor may take a short read for a short message (InitialMessage.parse of ZooKeeper).
-        let challenge = self.challenge();
-        match stream.write(&[IoSlice::new(&challenge)]) {
-            Ok(n) if n == challenge.len() => {}
+        let initial_message = self.initial_message();
+        match stream.write(&[IoSlice::new(&initial_message)]) {
+            Ok(n) if n == initial_message.len() => {}
             Ok(_) => return self.end(key, Reason::Io(io::ErrorKind::WriteZero), now),
             Err(error) => return self.end(key, Reason::of_io(&error), now),
         }
@@ -159,12 +162,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// How this server names itself, with a port that the kernel chose in place of 0.
-    fn challenge(&self) -> Vec<u8> {
+    fn initial_message(&self) -> Vec<u8> {
         let addresses = self.doors.advertised(&self.own_addresses);
         let form = if addresses.is_empty() {
-            Challenge::Bare
+            InitialMessageVersion::Bare
         } else {
-            self.knobs.challenge
+            self.knobs.initial_message
         };
         encode(form, self.handle.sid(), &addresses)
     }

@@ -47,7 +47,7 @@ pub(super) struct Draining {
 /// ```text
 ///   Dialing --connected--> Named --Up--> Open     (sid < own)
 ///      |   `----connected--> Knocking                  (sid > own)
-///   Greeting --initial message--> Named --Up--> Open
+///   AwaitingInitialMessage --initial message--> Named --Up--> Open
 ///   each of them --Reason--> Buried
 /// ```
 #[derive(Debug)]
@@ -57,8 +57,8 @@ pub(super) enum Phase {
     /// The initial message was written; the far end is to hang up.
     Knocking { peer: PeerId },
     /// Accepted; the far end has yet to say who it is. `heard` is the beginning of that.
-    Greeting { order: u64, heard: Vec<u8> },
-    /// It has a name and is not the link of its peer: not yet in this turn, or as a challenger. `held` came behind the
+    AwaitingInitialMessage { order: u64, heard: Vec<u8> },
+    /// It has a name and is not the link of its peer: not yet in this turn, or as a contender. `held` came behind the
     /// initial message.
     Named { peer: PeerId, held: Vec<u8> },
     /// Frames flow. `held` came behind the initial message and is read first.
@@ -84,7 +84,7 @@ pub(super) struct Links<S> {
     slab: Slab<Link<S>>,
     due: BTreeSet<(Instant, LinkKey)>,
     /// Those that have yet to name themselves, oldest first.
-    greeting: BTreeSet<(u64, LinkKey)>,
+    awaiting: BTreeSet<(u64, LinkKey)>,
     /// Those that have a name and are not links.
     named: usize,
     buried: Vec<LinkKey>,
@@ -97,7 +97,7 @@ impl<S> Links<S> {
         Self {
             slab: Slab::new(),
             due: BTreeSet::new(),
-            greeting: BTreeSet::new(),
+            awaiting: BTreeSet::new(),
             named: 0,
             buried: Vec::new(),
             tenants: 0,
@@ -109,13 +109,13 @@ impl<S> Links<S> {
         self.slab.len()
     }
 
-    pub(super) fn greeting(&self) -> usize {
-        self.greeting.len()
+    pub(super) fn awaiting(&self) -> usize {
+        self.awaiting.len()
     }
 
-    /// Accepted connections that are neither links nor gone: those without a name, and challengers.
+    /// Accepted connections that are neither links nor gone: those without a name, and contenders.
     pub(super) fn pending(&self) -> usize {
-        self.greeting.len() + self.named
+        self.awaiting.len() + self.named
     }
 
     /// The place that the next connection gets: the token to watch it under.
@@ -133,7 +133,7 @@ impl<S> Links<S> {
         self.insert(stream, addr, None, Phase::Dialing { peer }, due)
     }
 
-    pub(super) fn insert_greeting(
+    pub(super) fn insert_accepted(
         &mut self,
         stream: Arc<S>,
         addr: SocketAddr,
@@ -146,13 +146,13 @@ impl<S> Links<S> {
             stream,
             addr,
             Some(arrival),
-            Phase::Greeting {
+            Phase::AwaitingInitialMessage {
                 order,
                 heard: Vec::new(),
             },
             due,
         );
-        self.greeting.insert((order, key));
+        self.awaiting.insert((order, key));
         key
     }
 
@@ -240,8 +240,8 @@ impl<S> Links<S> {
     }
 
     /// The connection that has been silent for longest.
-    pub(super) fn oldest_greeting(&self) -> Option<LinkKey> {
-        self.greeting.first().map(|(_, key)| *key)
+    pub(super) fn oldest_awaiting(&self) -> Option<LinkKey> {
+        self.awaiting.first().map(|(_, key)| *key)
     }
 
     /// Makes a named connection the link of this peer. Returns its stream and its far end; `None`, and nothing changes, if it
@@ -283,8 +283,8 @@ impl<S> Links<S> {
         let old = std::mem::replace(&mut link.phase, phase);
         self.named += usize::from(is_named);
         match old {
-            Phase::Greeting { order, .. } => {
-                self.greeting.remove(&(order, key));
+            Phase::AwaitingInitialMessage { order, .. } => {
+                self.awaiting.remove(&(order, key));
             }
             Phase::Named { .. } => self.named -= 1,
             _ => {}

@@ -5,9 +5,9 @@
 use std::io;
 
 use crate::{
-    limits::{HELLO_READ_BYTES, TURN_BYTES},
+    limits::{INITIAL_MESSAGE_READ_BYTES, TURN_BYTES},
     net::Stream,
-    proto::{Assembler, BadLength, Hello, Payload, Reason, decode},
+    proto::{Assembler, BadLength, InitialMessage, Payload, Reason, decode},
 };
 
 /// How reading a connection ended.
@@ -97,8 +97,11 @@ fn walk(
 /// # Errors
 ///
 /// Why the connection is to be ended.
-pub(crate) fn hello<S: Stream>(stream: &S, heard: &mut Vec<u8>) -> Result<Option<Hello>, Reason> {
-    let mut stage = [0; HELLO_READ_BYTES];
+pub(crate) fn initial_message<S: Stream>(
+    stream: &S,
+    heard: &mut Vec<u8>,
+) -> Result<Option<InitialMessage>, Reason> {
+    let mut stage = [0; INITIAL_MESSAGE_READ_BYTES];
     loop {
         let n = match stream.read(&mut stage) {
             Ok(0) => return Err(Reason::ClosedEarly),
@@ -107,16 +110,16 @@ pub(crate) fn hello<S: Stream>(stream: &S, heard: &mut Vec<u8>) -> Result<Option
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Reason::of_io(&error)),
         };
-        // Bounded: a message that is not whole after CHALLENGE_BYTES_MAX bytes is an error of `decode`.
+        // Bounded: a message that is not whole after INITIAL_MESSAGE_BYTES_MAX bytes is an error of `decode`.
         heard.extend_from_slice(&stage[..n]);
         match decode(heard) {
             Ok(None) => {}
-            Ok(Some((hello, taken))) => {
+            Ok(Some((initial_message, taken))) => {
                 // In a buffer of its own size: it may be kept for as long as the connection, empty for instance.
                 *heard = heard.split_off(taken);
-                return Ok(Some(hello));
+                return Ok(Some(initial_message));
             }
-            Err(why) => return Err(Reason::BadChallenge(why)),
+            Err(why) => return Err(Reason::BadInitialMessage(why)),
         }
     }
 }

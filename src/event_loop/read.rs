@@ -54,9 +54,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                         self.end(key, reason, now);
                     }
                 }
-                Phase::Greeting { .. } => self.greet(key, now),
+                Phase::AwaitingInitialMessage { .. } => self.read_initial_message(key, now),
                 Phase::Knocking { .. } => self.hang_on(key, now),
-                // A challenger is not read, but it is let go when it leaves.
+                // A contender is not read, but it is let go when it leaves.
                 Phase::Named { .. } if link.ended => self.end(key, Reason::ClosedEarly, now),
                 Phase::Named { .. } | Phase::Dialing { .. } | Phase::Buried => {}
             }

@@ -10,7 +10,7 @@ use crate::{
     handle::Handle,
     handler::Handler,
     inbox::{Burst, Inbox},
-    limits::{CHALLENGE_MARGIN, STAGE_BYTES},
+    limits::{CONTENDER_MARGIN, STAGE_BYTES},
     net::Net,
     proto::{Roster, Rules},
     shared::{Peer, Shared},
@@ -45,7 +45,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             observers_max: knobs.observers_max,
             backoff_min: knobs.backoff_min,
             backoff_max: knobs.backoff_max,
-            patience: knobs.peer_dead_after + CHALLENGE_MARGIN,
+            patience: knobs.peer_dead_after + CONTENDER_MARGIN,
         };
         let seed = knobs.seed.unwrap_or_else(random_seed);
         let mut roster = Roster::new(rules, members.iter().map(|member| member.sid), seed);

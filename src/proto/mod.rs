@@ -5,23 +5,24 @@
 
 mod address;
 mod backoff;
-mod challenge;
 mod frame;
+mod initial_message;
 mod reason;
 mod roster;
 mod sid;
 mod standing;
 
 pub use address::{Address, AddressError};
-pub use challenge::{
-    ADDRESS_BYTES_MAX, ADDRESSES_MAX, CHALLENGE_BYTES_MAX, Challenge, ChallengeError,
+pub use initial_message::{
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, INITIAL_MESSAGE_BYTES_MAX, InitialMessageError,
+    InitialMessageVersion,
 };
 
 pub use reason::{Fault, Reason};
 pub use sid::Sid;
 
 pub(crate) use address::parse_list;
-pub(crate) use challenge::{Hello, decode, encode};
 pub(crate) use frame::{Assembler, BadLength, Payload};
+pub(crate) use initial_message::{InitialMessage, decode, encode};
 pub(crate) use roster::{Action, Claim, LinkKey, PeerId, Roster, Rules, Verdict};
 pub(crate) use standing::{Brought, Source};

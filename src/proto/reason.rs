@@ -4,7 +4,7 @@
 
 use std::{fmt, io};
 
-use super::{challenge::ChallengeError, sid::Sid};
+use super::{initial_message::InitialMessageError, sid::Sid};
 
 /// Who brought a connection to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Reason {
     /// A frame claimed this length in bytes; only 1 to 524288 are legal.
     BadLength(i32),
     /// The initial message cannot be understood.
-    BadChallenge(ChallengeError),
+    BadInitialMessage(InitialMessageError),
     /// The connection did not name itself within the handshake timeout.
     HandshakeTimeout,
     /// Newer connections needed the place of this one, which had not yet named itself.
@@ -86,7 +86,7 @@ impl Reason {
             Self::Io(_) | Self::Os(_) => "io",
             Self::Dead => "dead",
             Self::BadLength(_) => "bad-length",
-            Self::BadChallenge(_) => "bad-challenge",
+            Self::BadInitialMessage(_) => "bad-challenge",
             Self::HandshakeTimeout => "handshake-timeout",
             Self::Evicted => "evicted",
             Self::UnknownSid(_) => "unknown-sid",
@@ -113,7 +113,7 @@ impl Reason {
             | Self::ClosedAtOnce
             | Self::ClosedEarly
             | Self::BadLength(_)
-            | Self::BadChallenge(_)
+            | Self::BadInitialMessage(_)
             | Self::HandshakeTimeout
             | Self::UnknownSid(_)
             | Self::OwnSid
@@ -163,7 +163,7 @@ impl fmt::Display for Reason {
             Self::Os(number) => io::Error::from_raw_os_error(*number).fmt(f),
             Self::Dead => f.write_str("took nothing in time: it is dead, stopped or unreachable"),
             Self::BadLength(len) => write!(f, "a frame claims a length of {len} bytes"),
-            Self::BadChallenge(why) => write!(f, "initial message: {why}"),
+            Self::BadInitialMessage(why) => write!(f, "initial message: {why}"),
             Self::HandshakeTimeout => f.write_str("did not say who it is in time"),
             Self::Evicted => f.write_str("was silent while newer connections needed the place"),
             Self::UnknownSid(sid) => {

@@ -60,7 +60,7 @@ pub(crate) struct Rules {
     pub(crate) observers_max: usize,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
-    /// How long a challenger waits for the older link to be found dead.
+    /// How long a contender waits for the older link to be found dead.
     pub(crate) patience: Duration,
 }
 
@@ -130,7 +130,7 @@ struct Peer {
     sid: Sid,
     kind: Kind,
     link: Option<Link>,
-    challenger: Option<Challenger>,
+    contender: Option<Contender>,
     attempt: Attempt,
     /// True exactly when the peer is to be linked.
     wanted: bool,
@@ -167,7 +167,7 @@ impl Link {
 }
 
 #[derive(Debug)]
-struct Challenger {
+struct Contender {
     key: LinkKey,
     source: Source,
     until: Instant,
@@ -246,8 +246,8 @@ impl Roster {
     pub(crate) fn abroad(&self, peer: PeerId) -> impl Iterator<Item = IpAddr> + use<> {
         let peer = self.peers.get(&peer);
         let link = peer.and_then(|peer| peer.link.as_ref()?.source);
-        let challenger = peer.and_then(|peer| Some(peer.challenger.as_ref()?.source));
-        let sources = [link, challenger].into_iter().flatten();
+        let contender = peer.and_then(|peer| Some(peer.contender.as_ref()?.source));
+        let sources = [link, contender].into_iter().flatten();
         let knocks = peer.and_then(|peer| match peer.origin {
             Origin::Abroad(ip) => Some(ip),
             Origin::Unknown | Origin::Home => None,
@@ -391,7 +391,7 @@ impl Roster {
     }
 
     /// An accepted connection has named itself.
-    pub(crate) fn on_hello(
+    pub(crate) fn on_initial_message(
         &mut self,
         claim: &Claim<'_>,
         now: Instant,
@@ -444,13 +444,13 @@ impl Roster {
             self.establish(id, link, Some(source), now, todo);
             return Verdict::Keep(id);
         }
-        if peer.challenger.is_some() {
+        if peer.contender.is_some() {
             return Verdict::Reject(Reason::ClaimWaiting);
         }
         let until = now + self.rules.patience;
         if let Some(peer) = self.peers.get_mut(&id) {
             let is_equal = peer.link.as_ref().is_some_and(|link| !link.is_home());
-            peer.challenger = Some(Challenger {
+            peer.contender = Some(Contender {
                 key: link,
                 source,
                 until,
@@ -472,18 +472,18 @@ impl Roster {
         let link = peer.link.as_mut().and_then(|link| link.source.as_mut());
         if let Some(source) = link.filter(|source| source.ip == ip) {
             source.at_home = true;
-            if let Some(challenger) = &mut peer.challenger {
-                challenger.silence = None;
+            if let Some(contender) = &mut peer.contender {
+                contender.silence = None;
             }
         }
-        if let Some(challenger) = peer.challenger.take_if(|is| is.source.ip == ip) {
+        if let Some(contender) = peer.contender.take_if(|is| is.source.ip == ip) {
             let source = Source { ip, at_home: true };
-            return self.establish(id, challenger.key, Some(source), now, todo);
+            return self.establish(id, contender.key, Some(source), now, todo);
         }
         self.settle(id);
     }
 
-    /// A connection that the roster knows as a link or as a challenger of the peer has ended.
+    /// A connection that the roster knows as a link or as a contender of the peer has ended.
     /// `demand`: something waits for the peer.
     pub(crate) fn on_down(
         &mut self,
@@ -498,11 +498,11 @@ impl Roster {
             return;
         };
         if peer
-            .challenger
+            .contender
             .as_ref()
-            .is_some_and(|challenger| challenger.key == key)
+            .is_some_and(|contender| contender.key == key)
         {
-            peer.challenger = None;
+            peer.contender = None;
             self.settle(id);
             return;
         }
@@ -517,8 +517,8 @@ impl Roster {
         // What ended by itself was not what a knocker said about it.
         peer.renewals = Renewals::new();
         peer.doubt = None;
-        if let Some(challenger) = peer.challenger.take() {
-            self.establish(id, challenger.key, Some(challenger.source), now, todo);
+        if let Some(contender) = peer.contender.take() {
+            self.establish(id, contender.key, Some(contender.source), now, todo);
             return;
         }
         if peer.kind == Kind::Observer {
@@ -557,12 +557,9 @@ impl Roster {
                 // The rest is looked at when this is settled.
                 continue;
             }
-            if let Some(challenger) = peer
-                .challenger
-                .take_if(|challenger| challenger.until <= now)
-            {
+            if let Some(contender) = peer.contender.take_if(|contender| contender.until <= now) {
                 todo.push(Action::Close {
-                    link: challenger.key,
+                    link: contender.key,
                     reason: Reason::OlderLives,
                 });
             }
@@ -583,9 +580,9 @@ impl Roster {
         };
         let is_due = |due: Option<Instant>| due.is_some_and(|at| at <= now);
         let (claim, doubt) = (peer.claim_due(), peer.doubt_due());
-        if let Some(challenger) = peer.challenger.as_mut().filter(|_| is_due(claim)) {
-            let (key, source) = (challenger.key, challenger.source);
-            let silence = challenger.silence.as_mut();
+        if let Some(contender) = peer.contender.as_mut().filter(|_| is_due(claim)) {
+            let (key, source) = (contender.key, contender.source);
+            let silence = contender.silence.as_mut();
             if silence.is_some_and(|silence| silence.on_look(now, brought) == Sound::Silent) {
                 return self.establish(id, key, Some(source), now, todo);
             }
@@ -756,10 +753,10 @@ impl Roster {
                 reason: Reason::Replaced,
             });
         }
-        let challenger = peer.challenger.take();
-        if let Some(challenger) = challenger.filter(|challenger| challenger.key != link) {
+        let contender = peer.contender.take();
+        if let Some(contender) = contender.filter(|contender| contender.key != link) {
             todo.push(Action::Close {
-                link: challenger.key,
+                link: contender.key,
                 reason: Reason::OlderLives,
             });
         }
@@ -808,7 +805,7 @@ impl Roster {
             sid,
             kind,
             link: None,
-            challenger: None,
+            contender: None,
             attempt: Attempt::Rest,
             wanted: false,
             backoff: Backoff::new(self.rules.backoff_min, self.rules.backoff_max),
@@ -835,7 +832,7 @@ impl Roster {
             return;
         };
         debug_assert!(
-            peer.link.is_none() && peer.challenger.is_none(),
+            peer.link.is_none() && peer.contender.is_none(),
             "a linked peer is not forgotten"
         );
         match peer.kind {
@@ -860,9 +857,9 @@ impl Roster {
             Attempt::Waiting { until } => Some(until),
             Attempt::Rest | Attempt::Underway { .. } => None,
         };
-        let challenge = peer.challenger.as_ref().map(|challenger| challenger.until);
+        let initial_message = peer.contender.as_ref().map(|contender| contender.until);
         let looks = [peer.claim_due(), peer.doubt_due()];
-        let due = [attempt, challenge]
+        let due = [attempt, initial_message]
             .into_iter()
             .chain(looks)
             .flatten()
@@ -883,8 +880,8 @@ impl Roster {
 #[cfg(test)]
 impl Roster {
     /// The connection that waits for the link of this peer to end.
-    fn challenger(&self, peer: PeerId) -> Option<LinkKey> {
-        Some(self.peers.get(&peer)?.challenger.as_ref()?.key)
+    fn contender(&self, peer: PeerId) -> Option<LinkKey> {
+        Some(self.peers.get(&peer)?.contender.as_ref()?.key)
     }
 
     /// The invariants of the whole.
@@ -908,9 +905,9 @@ impl Roster {
 }
 
 impl Peer {
-    /// When the link must have brought something, or the challenger takes over.
+    /// When the link must have brought something, or the contender takes over.
     fn claim_due(&self) -> Option<Instant> {
-        let silence = self.challenger.as_ref()?.silence.as_ref()?;
+        let silence = self.contender.as_ref()?.silence.as_ref()?;
         Some(silence.due(SILENT_AFTER))
     }
 
@@ -920,7 +917,7 @@ impl Peer {
     }
 
     fn is_sound(&self) -> bool {
-        let challenges_something = self.challenger.is_none() || self.link.is_some();
+        let contends = self.contender.is_none() || self.link.is_some();
         let waits_for_something =
             !matches!(self.attempt, Attempt::Waiting { .. }) || self.link.is_none();
         let works_for_it = !self.wanted || (self.link.is_none() && self.attempt != Attempt::Rest);
@@ -929,11 +926,7 @@ impl Peer {
             self.kind != Kind::Observer || (self.attempt == Attempt::Rest && self.link.is_some());
         let is_doubtful =
             self.doubt.is_none() || (self.link.is_some() && self.origin != Origin::Home);
-        is_doubtful
-            && challenges_something
-            && waits_for_something
-            && works_for_it
-            && comes_by_itself
+        is_doubtful && contends && waits_for_something && works_for_it && comes_by_itself
     }
 }
 
@@ -1004,12 +997,12 @@ mod tests {
             }
         }
 
-        fn hello(&mut self, sid: Sid, at_home: bool) -> (LinkKey, Verdict) {
-            self.hello_from(sid, if at_home { 1 } else { ABROAD })
+        fn initial_message(&mut self, sid: Sid, at_home: bool) -> (LinkKey, Verdict) {
+            self.initial_message_from(sid, if at_home { 1 } else { ABROAD })
         }
 
         /// The peer's own address is 10.0.0.1.
-        fn hello_from(&mut self, sid: Sid, last: u8) -> (LinkKey, Verdict) {
+        fn initial_message_from(&mut self, sid: Sid, last: u8) -> (LinkKey, Verdict) {
             let key = self.key();
             let source = Source {
                 ip: IpAddr::from([10, 0, 0, last]),
@@ -1023,7 +1016,9 @@ mod tests {
                 brought: Brought::Bytes(self.brought),
                 addresses,
             };
-            let verdict = self.roster.on_hello(&claim, self.now, &mut self.todo);
+            let verdict = self
+                .roster
+                .on_initial_message(&claim, self.now, &mut self.todo);
             (key, verdict)
         }
 
@@ -1062,7 +1057,7 @@ mod tests {
         fn knock(&mut self, last: u8, time: Duration) -> Vec<Duration> {
             let (start, mut dials) = (self.now, Vec::new());
             while self.now < start + time {
-                self.hello_from(SMALL, last);
+                self.initial_message_from(SMALL, last);
                 self.pass(Duration::from_millis(300));
                 for action in self.todo() {
                     if matches!(action, Action::Dial { .. }) {
@@ -1118,7 +1113,7 @@ mod tests {
     fn a_larger_peer_that_dials_is_linked_and_the_knock_underway_is_given_up() {
         let mut bench = Bench::started(rules());
         let peer = bench.id(LARGE);
-        let (key, verdict) = bench.hello(LARGE, true);
+        let (key, verdict) = bench.initial_message(LARGE, true);
         assert_eq!(verdict, Verdict::Keep(peer));
         assert_eq!(
             bench.todo(),
@@ -1135,7 +1130,7 @@ mod tests {
         let peer = bench.id(LARGE);
         bench.todo();
         bench.pass(KNOCK_CROSSING / 2);
-        let (key, _) = bench.hello(LARGE, true);
+        let (key, _) = bench.initial_message(LARGE, true);
         assert_eq!(
             bench.todo(),
             [
@@ -1151,7 +1146,7 @@ mod tests {
             eager: false,
             ..rules()
         });
-        let (_, verdict) = bench.hello(SMALL, false);
+        let (_, verdict) = bench.initial_message(SMALL, false);
         assert_eq!(verdict, Verdict::Knock);
         let peer = bench.id(SMALL);
         assert_eq!(
@@ -1170,7 +1165,7 @@ mod tests {
         let mut dials = 0;
         // A knock each millisecond for ten seconds, and every dial fails.
         for _ in 0..10_000 {
-            bench.hello(SMALL, true);
+            bench.initial_message(SMALL, true);
             bench.pass(Duration::from_millis(1));
             for action in bench.todo() {
                 assert_eq!(action, Action::Dial { peer });
@@ -1188,10 +1183,10 @@ mod tests {
         let mut bench = Bench::started(rules());
         bench.linked(SMALL);
         bench.todo();
-        bench.hello(SMALL, true);
+        bench.initial_message(SMALL, true);
         assert_eq!(bench.todo(), []);
         bench.pass(KNOCK_CROSSING);
-        bench.hello(SMALL, true);
+        bench.initial_message(SMALL, true);
         let peer = bench.id(SMALL);
         assert_eq!(bench.todo(), [Action::Dial { peer }]);
     }
@@ -1202,7 +1197,7 @@ mod tests {
         bench.linked(SMALL);
         bench.todo();
         bench.pass(Duration::from_secs(60));
-        bench.hello(SMALL, false);
+        bench.initial_message(SMALL, false);
         let peer = bench.id(SMALL);
         assert_eq!(bench.todo(), [Action::Inquire { peer }]);
     }
@@ -1210,9 +1205,9 @@ mod tests {
     #[test]
     fn a_newer_connection_from_home_replaces_the_older_one_first() {
         let mut bench = Bench::started(rules());
-        let (older, _) = bench.hello(LARGE, true);
+        let (older, _) = bench.initial_message(LARGE, true);
         bench.todo();
-        let (newer, verdict) = bench.hello(LARGE, true);
+        let (newer, verdict) = bench.initial_message(LARGE, true);
         let peer = bench.id(LARGE);
         assert_eq!(verdict, Verdict::Keep(peer));
         let close = Action::Close {
@@ -1228,13 +1223,13 @@ mod tests {
     #[test]
     fn a_stranger_waits_and_is_refused_while_the_older_link_lives() {
         let mut bench = Bench::started(rules());
-        let (older, _) = bench.hello(LARGE, true);
+        let (older, _) = bench.initial_message(LARGE, true);
         bench.todo();
-        let (stranger, verdict) = bench.hello(LARGE, false);
+        let (stranger, verdict) = bench.initial_message(LARGE, false);
         let peer = bench.id(LARGE);
         assert_eq!(verdict, Verdict::Wait(peer));
         assert_eq!(
-            bench.hello(LARGE, false).1,
+            bench.initial_message(LARGE, false).1,
             Verdict::Reject(Reason::ClaimWaiting)
         );
         assert_eq!(bench.todo(), vec![Action::Inquire { peer }; 2]);
@@ -1248,13 +1243,13 @@ mod tests {
     }
 
     #[test]
-    fn a_challenger_that_is_recognized_takes_the_place_of_a_link_that_lives() {
+    fn a_contender_that_is_recognized_takes_the_place_of_a_link_that_lives() {
         let mut bench = Bench::started(rules());
-        let (older, _) = bench.hello(LARGE, true);
-        let (challenger, _) = bench.hello(LARGE, false);
+        let (older, _) = bench.initial_message(LARGE, true);
+        let (contender, _) = bench.initial_message(LARGE, false);
         bench.todo();
         let peer = bench.id(LARGE);
-        assert_eq!(bench.roster.challenger(peer), Some(challenger));
+        assert_eq!(bench.roster.contender(peer), Some(contender));
         let ip = IpAddr::from([10, 0, 0, ABROAD]);
         assert_eq!(bench.roster.abroad(peer).collect::<Vec<_>>(), [ip]);
         for _ in 0..2 {
@@ -1263,16 +1258,16 @@ mod tests {
         assert_eq!(bench.roster.abroad(peer).count(), 0);
         let (link, reason) = (older, Reason::Replaced);
         let close = Action::Close { link, reason };
-        let link = challenger;
+        let link = contender;
         assert_eq!(bench.todo(), [close, Action::Up { peer, link }]);
-        assert_eq!(bench.roster.challenger(peer), None);
+        assert_eq!(bench.roster.contender(peer), None);
     }
 
     #[test]
-    fn a_challenger_takes_the_place_of_a_link_that_ends() {
+    fn a_contender_takes_the_place_of_a_link_that_ends() {
         let mut bench = Bench::started(rules());
-        let (older, _) = bench.hello(LARGE, true);
-        let (challenger, _) = bench.hello(LARGE, false);
+        let (older, _) = bench.initial_message(LARGE, true);
+        let (contender, _) = bench.initial_message(LARGE, false);
         bench.todo();
         bench.down(LARGE, older);
         let peer = bench.id(LARGE);
@@ -1280,7 +1275,7 @@ mod tests {
             bench.todo(),
             [Action::Up {
                 peer,
-                link: challenger
+                link: contender
             }]
         );
         assert_eq!(bench.roster.deadline(), None);
@@ -1289,10 +1284,10 @@ mod tests {
     #[test]
     fn a_claim_from_where_the_link_came_from_replaces_it() {
         let mut bench = Bench::started(rules());
-        let (older, _) = bench.hello_from(LARGE, ABROAD);
+        let (older, _) = bench.initial_message_from(LARGE, ABROAD);
         bench.todo();
         // It may be the peer, behind a proxy that acknowledges for a machine that is gone.
-        let (link, verdict) = bench.hello_from(LARGE, ABROAD);
+        let (link, verdict) = bench.initial_message_from(LARGE, ABROAD);
         let peer = bench.id(LARGE);
         assert_eq!(verdict, Verdict::Keep(peer));
         let reason = Reason::Replaced;
@@ -1307,9 +1302,9 @@ mod tests {
     #[test]
     fn a_silent_link_from_elsewhere_gives_way_to_a_claim_from_elsewhere() {
         let mut bench = Bench::started(rules());
-        bench.hello_from(LARGE, ABROAD);
+        bench.initial_message_from(LARGE, ABROAD);
         let peer = bench.id(LARGE);
-        let (claim, verdict) = bench.hello_from(LARGE, ABROAD + 1);
+        let (claim, verdict) = bench.initial_message_from(LARGE, ABROAD + 1);
         assert_eq!(verdict, Verdict::Wait(peer));
         for _ in 0..3 {
             bench.brought += 1;
@@ -1323,9 +1318,9 @@ mod tests {
     #[test]
     fn a_link_from_elsewhere_that_brings_bytes_is_kept() {
         let mut bench = Bench::started(rules());
-        let (older, _) = bench.hello_from(LARGE, ABROAD);
+        let (older, _) = bench.initial_message_from(LARGE, ABROAD);
         let peer = bench.id(LARGE);
-        let (link, _) = bench.hello_from(LARGE, ABROAD + 1);
+        let (link, _) = bench.initial_message_from(LARGE, ABROAD + 1);
         bench.todo();
         for _ in 0..6 {
             bench.brought += 1;
@@ -1340,9 +1335,9 @@ mod tests {
     #[test]
     fn a_link_from_what_proves_to_be_home_is_kept_however_silent() {
         let mut bench = Bench::started(rules());
-        let (older, _) = bench.hello_from(LARGE, ABROAD);
+        let (older, _) = bench.initial_message_from(LARGE, ABROAD);
         let peer = bench.id(LARGE);
-        bench.hello_from(LARGE, ABROAD + 1);
+        bench.initial_message_from(LARGE, ABROAD + 1);
         let ip = IpAddr::from([10, 0, 0, ABROAD]);
         bench.roster.on_home(peer, ip, bench.now, &mut bench.todo);
         assert_eq!(bench.next(), bench.roster.rules.patience);
@@ -1352,16 +1347,16 @@ mod tests {
     #[test]
     fn while_names_are_looked_up_no_link_is_taken_for_silent() {
         let mut bench = Bench::started(rules());
-        let (older, _) = bench.hello_from(LARGE, ABROAD);
+        let (older, _) = bench.initial_message_from(LARGE, ABROAD);
         let peer = bench.id(LARGE);
-        bench.hello_from(LARGE, ABROAD + 1);
+        bench.initial_message_from(LARGE, ABROAD + 1);
         let (roster, todo) = (&mut bench.roster, &mut bench.todo);
         for _ in 0..100 {
             let at = roster.deadline().unwrap_or(bench.now);
             roster.tick(at, |_, _| Brought::Unclear, todo);
         }
         assert_eq!(
-            (roster.link(peer), roster.challenger(peer)),
+            (roster.link(peer), roster.contender(peer)),
             (Some(older), None)
         );
     }
@@ -1370,7 +1365,7 @@ mod tests {
     fn a_peer_behind_a_proxy_is_dialed_anew_when_its_link_is_silent() {
         let mut bench = Bench::started(rules());
         // It has knocked from there before, and so it does when it is back, from wherever the proxy connects then.
-        bench.hello_from(SMALL, ABROAD);
+        bench.initial_message_from(SMALL, ABROAD);
         bench.linked(SMALL);
         bench.pass(Duration::from_secs(60));
         let dials = bench.knock(ABROAD + 1, Duration::from_secs(2));
@@ -1381,12 +1376,12 @@ mod tests {
     #[test]
     fn a_link_that_brings_bytes_is_not_dialed_anew_for_a_knock_from_elsewhere() {
         let mut bench = Bench::started(rules());
-        bench.hello_from(SMALL, ABROAD);
+        bench.initial_message_from(SMALL, ABROAD);
         bench.linked(SMALL);
         bench.pass(Duration::from_secs(60));
         bench.todo();
         for _ in 0..200 {
-            bench.hello_from(SMALL, ABROAD);
+            bench.initial_message_from(SMALL, ABROAD);
             bench.pass(SILENT_AFTER * 9 / 10);
             bench.brought += 1;
         }
@@ -1401,12 +1396,12 @@ mod tests {
     #[test]
     fn one_knock_from_elsewhere_is_not_enough() {
         let mut bench = Bench::started(rules());
-        bench.hello_from(SMALL, ABROAD);
+        bench.initial_message_from(SMALL, ABROAD);
         bench.linked(SMALL);
         for _ in 0..10 {
             bench.pass(Duration::from_secs(60));
             bench.todo();
-            bench.hello_from(SMALL, ABROAD);
+            bench.initial_message_from(SMALL, ABROAD);
             assert_eq!(bench.roster.deadline(), None);
         }
     }
@@ -1414,9 +1409,9 @@ mod tests {
     #[test]
     fn a_peer_that_knocks_from_home_is_not_dialed_for_strangers() {
         let mut bench = Bench::started(rules());
-        bench.hello_from(SMALL, 1);
+        bench.initial_message_from(SMALL, 1);
         // Strangers may have been there when it was not.
-        bench.hello_from(SMALL, ABROAD);
+        bench.initial_message_from(SMALL, ABROAD);
         bench.linked(SMALL);
         bench.pass(Duration::from_secs(60));
         assert_eq!(bench.knock(ABROAD, Duration::from_secs(600)), []);
@@ -1458,7 +1453,7 @@ mod tests {
         let link = bench.linked(SMALL);
         bench.pass(Duration::from_secs(60));
         for _ in 0..5 {
-            bench.hello_from(SMALL, ABROAD);
+            bench.initial_message_from(SMALL, ABROAD);
             bench.pass(Duration::from_millis(300));
         }
         let peer = bench.id(SMALL);
@@ -1481,7 +1476,7 @@ mod tests {
         bench.linked(SMALL);
         bench.pass(Duration::from_secs(60));
         for _ in 0..40 {
-            bench.hello_from(SMALL, ABROAD);
+            bench.initial_message_from(SMALL, ABROAD);
             bench.pass(Duration::from_millis(300));
         }
         let peer = bench.id(SMALL);
@@ -1508,7 +1503,7 @@ mod tests {
         let peer = bench.id(LARGE);
         let mut warned = 0;
         for round in 0..100 {
-            bench.hello_from(LARGE, 1);
+            bench.initial_message_from(LARGE, 1);
             bench.pass(Duration::from_millis(200));
             let warns = bench.todo().contains(&Action::Warn { peer });
             assert_eq!(warns, round == 4, "round {round}");
@@ -1534,8 +1529,8 @@ mod tests {
             newest: true,
             ..rules()
         });
-        bench.hello(LARGE, true);
-        let (newer, verdict) = bench.hello(LARGE, false);
+        bench.initial_message(LARGE, true);
+        let (newer, verdict) = bench.initial_message(LARGE, false);
         let peer = bench.id(LARGE);
         assert_eq!(verdict, Verdict::Keep(peer));
         assert_eq!(bench.roster.link(peer), Some(newer));
@@ -1601,19 +1596,19 @@ mod tests {
     fn a_knock_hurries_a_dial_that_is_no_longer_young() {
         let mut bench = Bench::started(rules());
         let peer = bench.id(SMALL);
-        bench.hello(SMALL, true);
+        bench.initial_message(SMALL, true);
         assert_eq!(bench.todo(), [], "the dial has crossed the knock");
         bench.pass(KNOCK_CROSSING);
-        bench.hello(SMALL, false);
+        bench.initial_message(SMALL, false);
         assert_eq!(
             bench.todo(),
             [Action::Inquire { peer }],
             "a stranger can say so too"
         );
         for _ in 0..2 {
-            bench.hello(SMALL, true);
+            bench.initial_message(SMALL, true);
             assert_eq!(bench.todo(), [Action::Hurry { peer }]);
-            bench.hello(SMALL, true);
+            bench.initial_message(SMALL, true);
             assert_eq!(bench.todo(), [], "the dial is young again");
             bench.pass(KNOCK_CROSSING);
         }
@@ -1675,12 +1670,12 @@ mod tests {
             ..rules()
         });
         let peer = bench.id(SMALL);
-        bench.hello(SMALL, true);
+        bench.initial_message(SMALL, true);
         let key = bench.linked(SMALL);
         bench.down(SMALL, key);
         bench.todo();
         assert_eq!(bench.roster.deadline(), None, "nobody wants it");
-        bench.hello(SMALL, true);
+        bench.initial_message(SMALL, true);
         assert_eq!(bench.todo(), []);
         assert!(bench.next() <= Duration::from_millis(50));
         assert_eq!(bench.todo(), [Action::Dial { peer }]);
@@ -1689,7 +1684,7 @@ mod tests {
     #[test]
     fn an_observer_is_never_dialed() {
         let mut bench = Bench::started(rules());
-        bench.hello(Sid::OBSERVER, false);
+        bench.initial_message(Sid::OBSERVER, false);
         bench.todo();
         let id = bench.id(Sid(-1));
         bench.roster.initiate(id, bench.now, &mut bench.todo);
@@ -1703,7 +1698,7 @@ mod tests {
             guests_max: 1,
             ..rules()
         });
-        bench.hello(Sid(3), false);
+        bench.initial_message(Sid(3), false);
         let peer = bench.id(Sid(3));
         let key = bench.linked(Sid(3));
         bench.roster.initiate(peer, bench.now, &mut bench.todo);
@@ -1720,7 +1715,7 @@ mod tests {
             guests_max: 1,
             ..rules()
         });
-        let (key, _) = bench.hello(Sid(3), false);
+        let (key, _) = bench.initial_message(Sid(3), false);
         let peer = bench.id(Sid(3));
         bench
             .roster
@@ -1735,10 +1730,16 @@ mod tests {
     #[test]
     fn the_own_sid_and_unknown_ones_are_refused_and_leave_nothing() {
         let mut bench = Bench::started(rules());
-        assert_eq!(bench.hello(OWN, true).1, Verdict::Reject(Reason::OwnSid));
+        assert_eq!(
+            bench.initial_message(OWN, true).1,
+            Verdict::Reject(Reason::OwnSid)
+        );
         for sid in [0, 3, 6, 77, i64::MAX - 1, -1, -65_534, i64::MIN] {
             let reason = Reason::UnknownSid(Sid(sid));
-            assert_eq!(bench.hello(Sid(sid), false).1, Verdict::Reject(reason));
+            assert_eq!(
+                bench.initial_message(Sid(sid), false).1,
+                Verdict::Reject(reason)
+            );
         }
         assert_eq!(bench.todo(), []);
         assert_eq!(bench.roster.peers.len(), 2);
@@ -1747,8 +1748,8 @@ mod tests {
     #[test]
     fn observers_get_negative_ids_up_to_a_bound_and_are_forgotten_when_they_go() {
         let mut bench = Bench::started(rules());
-        let (first, _) = bench.hello(Sid::OBSERVER, false);
-        bench.hello(Sid::OBSERVER, false);
+        let (first, _) = bench.initial_message(Sid::OBSERVER, false);
+        bench.initial_message(Sid::OBSERVER, false);
         let id = bench.id(Sid(-1));
         let meet = Action::Meet {
             peer: id,
@@ -1766,10 +1767,10 @@ mod tests {
         );
         assert!(bench.roster.find(Sid(-2)).is_some());
         let full = Verdict::Reject(Reason::ObserversFull);
-        assert_eq!(bench.hello(Sid::OBSERVER, false).1, full);
+        assert_eq!(bench.initial_message(Sid::OBSERVER, false).1, full);
         bench.down(Sid(-1), first);
         assert_eq!(bench.todo(), [Action::Part { peer: id }]);
-        bench.hello(Sid::OBSERVER, false);
+        bench.initial_message(Sid::OBSERVER, false);
         assert!(
             bench.roster.find(Sid(-3)).is_some(),
             "ids are not given twice"
@@ -1782,11 +1783,11 @@ mod tests {
             guests_max: 2,
             ..rules()
         });
-        let (first, verdict) = bench.hello(Sid(77), false);
+        let (first, verdict) = bench.initial_message(Sid(77), false);
         assert!(matches!(verdict, Verdict::Keep(_)));
-        bench.hello(Sid(78), false);
+        bench.initial_message(Sid(78), false);
         assert_eq!(
-            bench.hello(Sid(79), false).1,
+            bench.initial_message(Sid(79), false).1,
             Verdict::Reject(Reason::GuestsFull)
         );
         bench.down(Sid(77), first);
@@ -1794,7 +1795,10 @@ mod tests {
             bench.roster.find(Sid(77)).is_some(),
             "it keeps its place while nobody needs it"
         );
-        assert!(matches!(bench.hello(Sid(79), false).1, Verdict::Keep(_)));
+        assert!(matches!(
+            bench.initial_message(Sid(79), false).1,
+            Verdict::Keep(_)
+        ));
         assert_eq!(bench.roster.find(Sid(77)), None);
     }
 
@@ -1804,7 +1808,7 @@ mod tests {
             guests_max: 2,
             ..rules()
         });
-        assert_eq!(bench.hello(Sid(3), false).1, Verdict::Knock);
+        assert_eq!(bench.initial_message(Sid(3), false).1, Verdict::Knock);
         let peer = bench.id(Sid(3));
         let meet = Action::Meet { peer, sid: Sid(3) };
         let addresses = vec![Address::new("10.0.0.9", 3888)];
@@ -1878,7 +1882,7 @@ mod tests {
                         let addresses = &addresses[..usize::from(flags & 2 != 0)];
                         let source = source(flags);
                         let claim = Claim { sid: Sid(sid), link, source, brought, addresses };
-                        bench.roster.on_hello(&claim, now, todo);
+                        bench.roster.on_initial_message(&claim, now, todo);
                     }
                     8 => bench.roster.on_home(id, source(flags).ip, now, todo),
                     9 => {
@@ -1886,7 +1890,7 @@ mod tests {
                         bench.roster.on_down(id, link, flags & 2 != 0, now, todo);
                     }
                     10 => {
-                        let link = bench.roster.challenger(id).unwrap_or(link);
+                        let link = bench.roster.contender(id).unwrap_or(link);
                         bench.roster.on_down(id, link, flags & 2 != 0, now, todo);
                     }
                     _ => bench.pass(Duration::from_millis(millis.into())),

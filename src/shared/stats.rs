@@ -41,7 +41,7 @@ pub struct Stats {
     pub knocks: u64,
     /// Accepted connections that were refused, by [`Reason::name`](crate::Reason::name).
     pub rejected: BTreeMap<&'static str, u64>,
-    /// Accepted connections of which nothing is decided yet: they have not named themselves, or wait as challengers.
+    /// Accepted connections of which nothing is decided yet: they have not named themselves, or wait as contenders.
     pub pending: u64,
     /// Links that came up, whoever dialed.
     pub ups: u64,

@@ -9,7 +9,7 @@ use crate::{
     config::{Config, ConfigBuilder},
     error::ConfigError,
     limits,
-    proto::{Challenge, Sid},
+    proto::{InitialMessageVersion, Sid},
 };
 
 impl Config {
@@ -67,7 +67,7 @@ fn of_zoo_cfg(file: &ZooCfg, own: Sid) -> ConfigBuilder {
     let tries = file.election_port_bind_retry;
     builder = builder.listen_tries(tries.unwrap_or(limits::LISTEN_TRIES));
     if file.multi_address_enabled {
-        builder = builder.challenge(Challenge::V2);
+        builder = builder.initial_message(InitialMessageVersion::V2);
     }
     builder
         .observers_max(limits::OBSERVERS_MAX)

@@ -42,7 +42,7 @@ use crate::proto::{Address, Sid};
 /// | `version` inside a dynamic file; it is in the file's name | refused | refused |
 /// | `zookeeper.cnxTimeout` and the like, which are flags of the JVM | ignored | ignored, see [`ZooCfgReader`](crate::ZooCfgReader) |
 /// | several addresses of a server | refused without the flag, even with the key `multiAddress.enabled` | the same |
-/// | `multiAddress.enabled` | all addresses are sent | the same: [`Challenge::V2`](crate::Challenge::V2) |
+/// | `multiAddress.enabled` | all addresses are sent | the same: [`InitialMessageVersion::V2`](crate::InitialMessageVersion::V2) |
 /// | `server.N` twice, also as `server.1` and `server.01` | one of them counts | refused |
 /// | two lines for one group or weight, a group without servers | both count, or nobody is elected | refused |
 /// | a negative id or weight | taken | refused |

@@ -385,14 +385,14 @@ impl Puppet {
 
     /// The initial message of the far end.
     #[track_caller]
-    pub(crate) fn hello(&mut self) -> Hello {
+    pub(crate) fn hello(&mut self) -> InitialMessage {
         let mut long = [0; 8];
         self.0
             .read_exact(&mut long)
             .expect("an initial message follows");
         let version = i64::from_be_bytes(long);
         if version >= 0 {
-            return Hello {
+            return InitialMessage {
                 version: None,
                 sid: version,
                 addresses: String::new(),
@@ -403,7 +403,7 @@ impl Puppet {
         self.0.read_exact(&mut length).expect("a length follows");
         let mut text = vec![0; i32::from_be_bytes(length).try_into().unwrap()];
         self.0.read_exact(&mut text).expect("the addresses follow");
-        Hello {
+        InitialMessage {
             version: Some(version),
             sid: i64::from_be_bytes(long),
             addresses: String::from_utf8(text).unwrap(),
@@ -462,7 +462,7 @@ fn is_hung_up(error: &io::Error) -> bool {
 
 /// What an initial message says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Hello {
+pub(crate) struct InitialMessage {
     pub(crate) version: Option<i64>,
     pub(crate) sid: i64,
     pub(crate) addresses: String,

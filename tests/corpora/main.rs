@@ -3,9 +3,9 @@
 //! A target is a file beside this one: a function that takes any bytes and panics when what must hold does not. Nothing here
 //! looks for new inputs: `fuzz/run.sh` does, and keeps them in `fuzz/corpus`.
 
-mod challenge;
 mod config;
 mod frames;
+mod initial_message;
 mod input;
 mod link;
 mod net;
@@ -46,7 +46,7 @@ fn replay(target: &str, check: fn(&[u8])) {
 
 #[test]
 fn what_is_kept_of_initial_messages_still_holds() {
-    replay("challenge", challenge::check);
+    replay("initial_message", initial_message::check);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn what_is_kept_of_notifications_still_holds() {
 }
 
 /// Random bytes alone hardly ever begin as an initial message does.
-fn almost_a_challenge() -> impl Strategy<Value = Vec<u8>> {
+fn almost_an_initial_message() -> impl Strategy<Value = Vec<u8>> {
     let version = prop::sample::select(vec![-65_536_i64, -65_535, -65_534, -1, 5]);
     let text = "[a-z0-9.:|\\[\\]-]{0,40}|(10\\.0\\.0\\.[1-9]:[0-9]{1,5}\\|?){1,4}";
     (version, any::<i64>(), text).prop_map(|(version, sid, text)| {
@@ -87,7 +87,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_as_good(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        challenge::check(&bytes);
+        initial_message::check(&bytes);
         frames::check(&bytes);
         link::check(&bytes);
         config::check(&bytes);
@@ -95,10 +95,10 @@ proptest! {
     }
 
     #[test]
-    fn almost_a_challenge_is_one_or_none(mut bytes in almost_a_challenge(), at in any::<prop::sample::Index>(), flip in any::<u8>()) {
-        challenge::check(&bytes);
+    fn almost_an_initial_message_is_one_or_none(mut bytes in almost_an_initial_message(), at in any::<prop::sample::Index>(), flip in any::<u8>()) {
+        initial_message::check(&bytes);
         let at = at.index(bytes.len());
         bytes[at] ^= flip;
-        challenge::check(&bytes);
+        initial_message::check(&bytes);
     }
 }

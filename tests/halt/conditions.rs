@@ -236,7 +236,7 @@ fn claims(scene: &mut Scene) {
     let claims: Vec<Puppet> = (1..=20)
         .map(|sid| Puppet::say(ABROAD, &address, &[bare(sid), frame("forged")].concat()))
         .collect();
-    eventually("the challengers wait", || handle.stats().pending == 20);
+    eventually("the contenders wait", || handle.stats().pending == 20);
     scene.watch(members);
     scene.watch(claims);
 }

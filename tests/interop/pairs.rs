@@ -1,6 +1,6 @@
 //! Who is linked with whom, and by what bytes: one manager of ZooKeeper's and one of ours.
 
-use quorum_cnx::{Challenge, ConfigBuilder, Dial, Sid};
+use quorum_cnx::{ConfigBuilder, Dial, InitialMessageVersion, Sid};
 
 use crate::{
     common::{Puppet, V1, V2},
@@ -12,12 +12,17 @@ use crate::{
 fn whoever_is_larger_and_whoever_speaks_first_both_are_heard() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
-        for form in [Challenge::Bare, Challenge::V1, Challenge::V2] {
+        for form in [
+            InitialMessageVersion::Bare,
+            InitialMessageVersion::V1,
+            InitialMessageVersion::V2,
+        ] {
             for we_first in [true, false] {
                 let case = format!("{sid} {form:?} {we_first}");
                 println!("{case}");
                 // On demand: the first to speak is the first to dial.
-                let shape = |builder: ConfigBuilder| builder.challenge(form).dial(Dial::OnDemand);
+                let shape =
+                    |builder: ConfigBuilder| builder.initial_message(form).dial(Dial::OnDemand);
                 let ours = stage.ours(sid, shape);
                 let (ping, pong) = (format!("{case} ping"), format!("{case} pong"));
                 if we_first {

@@ -1,6 +1,8 @@
 //! Those who are in one side's configuration only, or claim a sid that is taken.
 
-use quorum_cnx::{Challenge, CnxManager, ConfigBuilder, Event, Reason, SendError, Sid, Unknown};
+use quorum_cnx::{
+    CnxManager, ConfigBuilder, Event, InitialMessageVersion, Reason, SendError, Sid, Unknown,
+};
 
 use crate::{
     common::configure,
@@ -81,7 +83,7 @@ fn we_join_a_zookeeper_that_does_not_know_us() {
 fn without_an_address_a_zookeeper_that_does_not_know_us_cannot_dial_us() {
     let stage = Stage::new();
     let [sid, _] = UNHEARD_OF;
-    let bare = |builder: ConfigBuilder| builder.challenge(Challenge::Bare);
+    let bare = |builder: ConfigBuilder| builder.initial_message(InitialMessageVersion::Bare);
     let ours = manager(&stage, ABOVE, sid, &[(JAVA, JAVA)], bare);
     patiently("ZooKeeper says so", || {
         stage.java.process.said().contains("Invalid server id: 3")

@@ -4,7 +4,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use quorum_cnx::{Challenge, Config, Dial, Idle, Outbox, Replace, Sid, Unknown};
+use quorum_cnx::{Config, Dial, Idle, InitialMessageVersion, Outbox, Replace, Sid, Unknown};
 
 use crate::{chance::Chance, kernel::Quirks};
 
@@ -24,7 +24,7 @@ pub struct Plan {
     pub dial: Dial,
     pub replace: Replace,
     pub admits: bool,
-    pub challenge: Challenge,
+    pub initial_message: InitialMessageVersion,
     pub dead_after: Duration,
     pub pending_max: usize,
     /// Nothing goes wrong but quirks and strangers.
@@ -102,7 +102,11 @@ impl Plan {
                 Replace::Newest
             },
             admits: chance.percent(25),
-            challenge: *chance.pick(&[Challenge::V1, Challenge::V2, Challenge::Bare]),
+            initial_message: *chance.pick(&[
+                InitialMessageVersion::V1,
+                InitialMessageVersion::V2,
+                InitialMessageVersion::Bare,
+            ]),
             dead_after: Duration::from_secs(*chance.pick(&[2, 3, 5])),
             pending_max: *chance.pick(&[2, 4, 64]),
             calm,
@@ -153,7 +157,7 @@ impl Plan {
         let mut builder = Config::builder(self.hosts[me].sid)
             .dial(self.dial)
             .replace(self.replace)
-            .challenge(self.challenge)
+            .initial_message(self.initial_message)
             .peer_dead_after(self.dead_after)
             .pending_max(self.pending_max)
             .observers_max(OBSERVERS)

@@ -131,7 +131,7 @@ impl World {
             if self.plan.admits { GUESTS } else { 0 },
         );
         let peers = members + guests + OBSERVERS;
-        // A link, a challenger and an attempt for each peer.
+        // A link, a contender and an attempt for each peer.
         let most = 3 * peers + self.plan.pending_max;
         let held = self.kernel().nodes[host].held;
         if stats.peers.len() > peers || held > most {
@@ -143,7 +143,7 @@ impl World {
                 ),
             );
         }
-        // Greeting, or as a challenger of a member or a guest.
+        // AwaitingInitialMessage, or as a contender of a member or a guest.
         if stats.pending > (self.plan.pending_max + members + guests) as u64 {
             self.fail(
                 "P4",

@@ -31,8 +31,8 @@ pub struct Stranger {
 /// After this time a silent stranger is gone: the handshake timeout, and the way of the FIN.
 const PATIENCE: Duration = Duration::from_secs(7);
 
-/// So much longer a challenger may wait, beyond the time after which a link that is dead is found to be.
-const CHALLENGE: Duration = Duration::from_secs(2);
+/// So much longer a contender may wait, beyond the time after which a link that is dead is found to be.
+const CONTENTION: Duration = Duration::from_secs(2);
 
 /// One connection of a stranger.
 #[derive(Debug)]
@@ -74,8 +74,8 @@ impl Stranger {
         }
         visit.stays -= 1;
         let lingers = kernel.now - visit.since > PATIENCE && sock.standing && !sock.fin_in;
-        let challenges = kernel.now - visit.since > PATIENCE + plan.dead_after + CHALLENGE;
-        self.overstays |= plan.calm && lingers && (visit.silent || (visit.claims && challenges));
+        let contends = kernel.now - visit.since > PATIENCE + plan.dead_after + CONTENTION;
+        self.overstays |= plan.calm && lingers && (visit.silent || (visit.claims && contends));
         if sock.standing {
             if let Some(piece) = visit.says.pop_front() {
                 // Whether it is taken whole is not for a stranger to care; but what lacks a byte claims something else.

@@ -27,7 +27,7 @@ use crate::{
 const TALK_ON: Duration = Duration::from_secs(15);
 
 /// From the end of the storm until everything must be as promised. The longest chain: a dead link is found
-/// (`peer_dead_after`, 5 s), a challenger waits for that (6 s), a connect or a lookup was underway (5 s each), a knock
+/// (`peer_dead_after`, 5 s), a contender waits for that (6 s), a connect or a lookup was underway (5 s each), a knock
 /// waits to be hung up (5 s), backoff.
 const QUIET: Duration = Duration::from_secs(40);
 

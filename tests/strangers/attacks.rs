@@ -36,7 +36,7 @@ pub(crate) fn run(name: &str, order: &Order) -> Done {
     match name {
         "silent" | "descriptors" => silent(order),
         "dribble" => dribble(order),
-        "hellos" => at_full_speed(order, random_hellos),
+        "initial_messages" => at_full_speed(order, random_initial_messages),
         "claims" => at_full_speed(order, claims),
         "knocks" => at_full_speed(order, knocks),
         "lengths" => at_full_speed(order, giant_lengths),
@@ -161,7 +161,7 @@ fn hang_up(wave: Vec<TcpStream>) {
 }
 
 /// Half of them bytes by chance, half of them what an initial message could look like.
-fn random_hellos(order: &Order, numbers: std::ops::Range<u64>) {
+fn random_initial_messages(order: &Order, numbers: std::ops::Range<u64>) {
     let hello = |n| {
         let mut chance = Chance(
             order

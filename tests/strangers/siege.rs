@@ -61,7 +61,7 @@ pub(crate) fn plans() -> Vec<Plan> {
         plain("silent", &[("/rejected/evicted", 0.8)]),
         plain("dribble", &[("/rejected/evicted", 0.5)]),
         plain(
-            "hellos",
+            "initial_messages",
             &[
                 ("/accepted", 0.9),
                 ("/rejected/unknown-sid", 0.1),

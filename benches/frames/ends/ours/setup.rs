@@ -7,7 +7,9 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use quorum_cnx::{Challenge, Config, ConfigBuilder, Dial, EventLoop, Frame, Handle, Handler, Sid};
+use quorum_cnx::{
+    Config, ConfigBuilder, Dial, EventLoop, Frame, Handle, Handler, InitialMessageVersion, Sid,
+};
 
 use crate::{
     ends::{Control, Task, raw, workers::Workers},
@@ -30,7 +32,7 @@ pub(crate) fn builder(task: &Task, own: Sid) -> ConfigBuilder {
         .unsent_limit(task.unsent_limit())
         .peer_dead_after(task.dead_after())
         // Eight bytes, which bare sockets say as well.
-        .challenge(Challenge::Bare)
+        .initial_message(InitialMessageVersion::Bare)
 }
 
 /// The end that listens, and the peers that will come to it: it dials and knocks at nobody.

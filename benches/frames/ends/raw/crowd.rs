@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Bytes with which who connects says its number.
-const HELLO_BYTES: usize = 8;
+const INITIAL_MESSAGE_BYTES: usize = 8;
 
 /// What one read takes at most.
 const STAGE_BYTES: usize = 256 << 10;
@@ -126,7 +126,7 @@ impl Crowd {
             self.members.push(Some(Member {
                 stream,
                 walker: Walker::default(),
-                greeting: HELLO_BYTES,
+                greeting: INITIAL_MESSAGE_BYTES,
             }));
             self.connected.store(true, Ordering::Release);
         }

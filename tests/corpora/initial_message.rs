@@ -1,11 +1,12 @@
-//! Target `challenge`: an accepted connection begins with these bytes.
+//! Target `initial_message`: an accepted connection begins with these bytes.
 //!
 //! The loop makes of them what is written down here once more, in other words; cut into single bytes or not; and of what one
 //! loop says of itself, another understands the same.
 
 use quorum_cnx::{
-    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, CHALLENGE_BYTES_MAX, Challenge,
-    ChallengeError, Config, ConfigBuilder, Event, EventLoop, Reason, Sid, Unknown,
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Config, ConfigBuilder, Event,
+    EventLoop, INITIAL_MESSAGE_BYTES_MAX, InitialMessageError, InitialMessageVersion, Reason, Sid,
+    Unknown,
 };
 
 use crate::net::{Inside, Outside, Recorder, Told};
@@ -13,7 +14,7 @@ use crate::net::{Inside, Outside, Recorder, Told};
 const OWN: Sid = Sid(1000);
 
 pub(crate) fn check(bytes: &[u8]) {
-    let bytes = &bytes[..bytes.len().min(CHALLENGE_BYTES_MAX + 8)];
+    let bytes = &bytes[..bytes.len().min(INITIAL_MESSAGE_BYTES_MAX + 8)];
     let meaning = meaning(bytes);
     let whole = introduce(bytes, bytes.len().max(1), &meaning);
     assert_eq!(introduce(bytes, 1, &meaning), whole, "cut it is another");
@@ -28,7 +29,10 @@ enum Meaning {
     /// It is not whole.
     Nothing,
     /// It is none, which is known from so many bytes on.
-    Nonsense { known: usize, why: ChallengeError },
+    Nonsense {
+        known: usize,
+        why: InitialMessageError,
+    },
     Name {
         sid: Sid,
         addresses: Vec<Address>,
@@ -44,7 +48,7 @@ fn meaning(bytes: &[u8]) -> Meaning {
         None => return Meaning::Nothing,
         Some(-65_536 | -65_535) => {}
         Some(version) if version < 0 => {
-            return nonsense(8, ChallengeError::UnknownVersion(version));
+            return nonsense(8, InitialMessageError::UnknownVersion(version));
         }
         Some(sid) => {
             return Meaning::Name {
@@ -59,7 +63,7 @@ fn meaning(bytes: &[u8]) -> Meaning {
     };
     let len = i32::from_be_bytes(len.try_into().expect("4 bytes"));
     if len < 1 || len > ADDRESS_BYTES_MAX as i32 {
-        return nonsense(20, ChallengeError::AddressBytes(len));
+        return nonsense(20, InitialMessageError::AddressBytes(len));
     }
     let end = 20 + len as usize;
     let Some(text) = bytes.get(20..end) else {
@@ -75,17 +79,17 @@ fn meaning(bytes: &[u8]) -> Meaning {
     }
 }
 
-fn places(text: &[u8]) -> Result<Vec<Address>, ChallengeError> {
+fn places(text: &[u8]) -> Result<Vec<Address>, InitialMessageError> {
     let mut parts: Vec<&[u8]> = text.split(|byte| *byte == b'|').collect();
     while parts.last().is_some_and(|part| part.is_empty()) {
         parts.pop();
     }
     if parts.len() > ADDRESSES_MAX {
-        return Err(ChallengeError::TooManyAddresses(parts.len()));
+        return Err(InitialMessageError::TooManyAddresses(parts.len()));
     }
     let mut places = Vec::new();
     for part in parts {
-        let (host, port) = apart(part).map_err(ChallengeError::Address)?;
+        let (host, port) = apart(part).map_err(InitialMessageError::Address)?;
         let host = String::from_utf8(host).unwrap_or_else(|_| "?".into());
         // A host that cannot be written like this cannot be dialed, nor can port 0.
         let text = match host.contains(':') {
@@ -187,7 +191,7 @@ fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<S
     };
     match meaning {
         Meaning::Nothing => refused(Reason::ClosedEarly, None),
-        Meaning::Nonsense { why, .. } => refused(Reason::BadChallenge(why.clone()), None),
+        Meaning::Nonsense { why, .. } => refused(Reason::BadInitialMessage(why.clone()), None),
         Meaning::Name { sid, addresses, .. } => match *sid {
             OWN => refused(Reason::OwnSid, Some(OWN)),
             sid if sid.0 < 0 || (sid < OWN && addresses.is_empty()) => {
@@ -237,13 +241,16 @@ fn repeat(sid: Sid, addresses: &[Address]) {
     let text = texts.join("|");
     let other = Sid(if sid.0 == 0 { 1 } else { 0 });
     for (form, said) in [
-        (Challenge::V2, addresses),
-        (Challenge::V1, &addresses[..addresses.len().min(1)]),
+        (InitialMessageVersion::V2, addresses),
+        (
+            InitialMessageVersion::V1,
+            &addresses[..addresses.len().min(1)],
+        ),
     ] {
         let config = Config::builder(sid)
             .server(sid, &text)
             .server(other, "10.0.0.9:3888")
-            .challenge(form);
+            .initial_message(form);
         // Not everybody who can be understood can be configured: one without an address cannot.
         let Some((outside, mut event_loop)) = turn_on(config) else {
             return;

@@ -1,4 +1,4 @@
-//! The initial message ("challenge"): the bytes with which a dialer names itself, in all three versions.
+//! The initial message: the first bytes of a connection, in which the dialer says its sid, in all three versions.
 //!
 //! Nobody is believed here: whether a sid or an address means anything is decided elsewhere. No name is ever resolved.
 //!
@@ -10,7 +10,7 @@
 
 use std::{error, fmt};
 
-use crate::limits::HELLO_READ_BYTES;
+use crate::limits::INITIAL_MESSAGE_READ_BYTES;
 
 use super::{Address, AddressError, Sid};
 
@@ -18,9 +18,9 @@ use super::{Address, AddressError, Sid};
 pub const ADDRESS_BYTES_MAX: usize = 2048;
 
 /// The longest initial message: version, sid and length, then the addresses.
-pub const CHALLENGE_BYTES_MAX: usize = HEADER_BYTES + ADDRESS_BYTES_MAX;
+pub const INITIAL_MESSAGE_BYTES_MAX: usize = HEADER_BYTES + ADDRESS_BYTES_MAX;
 const _: () = assert!(
-    HELLO_READ_BYTES > CHALLENGE_BYTES_MAX,
+    INITIAL_MESSAGE_READ_BYTES > INITIAL_MESSAGE_BYTES_MAX,
     "an initial message must fit one read"
 );
 
@@ -34,7 +34,7 @@ const VERSION_2: i64 = -65_535;
 
 /// The form of the initial message that is sent. All forms are understood, whichever is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Challenge {
+pub enum InitialMessageVersion {
     /// The sid alone: what ZooKeeper 3.4 sends, and every release understands. Only 3.4.5 and older need it. A server
     /// named like this cannot be dialed back by one that does not have it in its configuration.
     Bare,
@@ -48,14 +48,14 @@ pub enum Challenge {
 
 /// What an initial message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hello {
+pub(crate) struct InitialMessage {
     /// Who the far end claims to be. In the versions with addresses it may be any number.
     pub(crate) sid: Sid,
     /// Where it says it can be reached, without the wildcards, which say nothing (ZOOKEEPER-2164), and without what nobody
     /// could dial.
     pub(crate) addresses: Vec<Address>,
     /// Why the first of the addresses that nobody could dial is none.
-    pub(crate) overlooked: Option<ChallengeError>,
+    pub(crate) overlooked: Option<InitialMessageError>,
 }
 
 /// The initial message of `sid`. It is to be written with one write: ZooKeeper takes a short read for a short message.
@@ -63,14 +63,14 @@ pub(crate) struct Hello {
 /// # Panics
 ///
 /// If the receiver would refuse it: the caller has checked the sid, the addresses and their length beforehand.
-pub(crate) fn encode(form: Challenge, sid: Sid, addresses: &[Address]) -> Vec<u8> {
+pub(crate) fn encode(form: InitialMessageVersion, sid: Sid, addresses: &[Address]) -> Vec<u8> {
     let (version, sent) = match form {
-        Challenge::Bare => {
+        InitialMessageVersion::Bare => {
             assert!(sid.0 >= 0, "a negative bare sid would be read as a version");
             return sid.0.to_be_bytes().to_vec();
         }
-        Challenge::V1 => (VERSION_1, addresses.get(..1)),
-        Challenge::V2 => (VERSION_2, addresses.get(..)),
+        InitialMessageVersion::V1 => (VERSION_1, addresses.get(..1)),
+        InitialMessageVersion::V2 => (VERSION_2, addresses.get(..)),
     };
     let text: Vec<String> = sent
         .unwrap_or_default()
@@ -98,26 +98,26 @@ pub(crate) fn encode(form: Challenge, sid: Sid, addresses: &[Address]) -> Vec<u8
 /// Reads the initial message at the front of `bytes`, and says how many bytes it took. `None`: it is not yet whole.
 ///
 /// The version and the length are judged as soon as they are there, the text once it is whole. A whole message is at
-/// most [`CHALLENGE_BYTES_MAX`] bytes, so with that many there is an answer. The text is read alike in both versions
+/// most [`INITIAL_MESSAGE_BYTES_MAX`] bytes, so with that many there is an answer. The text is read alike in both versions
 /// that have one, as ZooKeeper does: V1 may carry several addresses.
 ///
 /// The text is refused where ZooKeeper refuses it: each address must have the form `host:port`. The host may be anything,
 /// since only a smaller server is ever dialed back; a host that nobody could dial is overlooked.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Hello, usize)>, ChallengeError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(InitialMessage, usize)>, InitialMessageError> {
     let Some((first, rest)) = bytes.split_first_chunk() else {
         return Ok(None);
     };
     let first = i64::from_be_bytes(*first);
     if first >= 0 {
-        let hello = Hello {
+        let initial_message = InitialMessage {
             sid: Sid(first),
             addresses: Vec::new(),
             overlooked: None,
         };
-        return Ok(Some((hello, LONG_BYTES)));
+        return Ok(Some((initial_message, LONG_BYTES)));
     }
     if first != VERSION_1 && first != VERSION_2 {
-        return Err(ChallengeError::UnknownVersion(first));
+        return Err(InitialMessageError::UnknownVersion(first));
     }
     let Some((sid, rest)) = rest.split_first_chunk() else {
         return Ok(None);
@@ -128,24 +128,24 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Hello, usize)>, ChallengeEr
     let claimed = i32::from_be_bytes(*claimed);
     let len = match usize::try_from(claimed) {
         Ok(len) if (1..=ADDRESS_BYTES_MAX).contains(&len) => len,
-        _ => return Err(ChallengeError::AddressBytes(claimed)),
+        _ => return Err(InitialMessageError::AddressBytes(claimed)),
     };
     let Some(text) = rest.get(..len) else {
         return Ok(None);
     };
-    let mut hello = Hello {
+    let mut initial_message = InitialMessage {
         sid: Sid(i64::from_be_bytes(*sid)),
         addresses: Vec::new(),
         overlooked: None,
     };
-    hello.take_addresses(text)?;
-    Ok(Some((hello, HEADER_BYTES + len)))
+    initial_message.take_addresses(text)?;
+    Ok(Some((initial_message, HEADER_BYTES + len)))
 }
 
-impl Hello {
+impl InitialMessage {
     /// Bars at the end are overlooked, as Java's `split` does, so that bars alone are no address at all; any other empty
     /// part is an error.
-    fn take_addresses(&mut self, mut text: &[u8]) -> Result<(), ChallengeError> {
+    fn take_addresses(&mut self, mut text: &[u8]) -> Result<(), InitialMessageError> {
         while let Some(shorter) = text.strip_suffix(b"|") {
             text = shorter;
         }
@@ -156,10 +156,10 @@ impl Hello {
         // Counted before anything is kept.
         let parts = text.split(is_bar).count();
         if parts > ADDRESSES_MAX {
-            return Err(ChallengeError::TooManyAddresses(parts));
+            return Err(InitialMessageError::TooManyAddresses(parts));
         }
         for part in text.split(is_bar) {
-            let (host, port) = host_and_port(part).map_err(ChallengeError::Address)?;
+            let (host, port) = host_and_port(part).map_err(InitialMessageError::Address)?;
             match dialable(host, port) {
                 Ok(address) if address.is_wildcard() => {}
                 Ok(address) => self.addresses.push(address),
@@ -203,11 +203,11 @@ fn host_and_port(part: &[u8]) -> Result<(&[u8], u16), AddressError> {
 }
 
 /// An address as it may be dialed and written to the log.
-fn dialable(host: &[u8], port: u16) -> Result<Address, ChallengeError> {
-    let host = std::str::from_utf8(host).map_err(|_| ChallengeError::NotUtf8)?;
-    let address = Address::checked(host, port).map_err(ChallengeError::Address)?;
+fn dialable(host: &[u8], port: u16) -> Result<Address, InitialMessageError> {
+    let host = std::str::from_utf8(host).map_err(|_| InitialMessageError::NotUtf8)?;
+    let address = Address::checked(host, port).map_err(InitialMessageError::Address)?;
     match address.port() {
-        0 => Err(ChallengeError::PortZero),
+        0 => Err(InitialMessageError::PortZero),
         _ => Ok(address),
     }
 }
@@ -215,7 +215,7 @@ fn dialable(host: &[u8], port: u16) -> Result<Address, ChallengeError> {
 /// Why the first bytes of a connection are no initial message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ChallengeError {
+pub enum InitialMessageError {
     /// The first 8 bytes are neither a sid nor the number of a version.
     UnknownVersion(i64),
     /// The addresses claim this length in bytes; only 1 to [`ADDRESS_BYTES_MAX`] are legal.
@@ -230,7 +230,7 @@ pub enum ChallengeError {
     PortZero,
 }
 
-impl fmt::Display for ChallengeError {
+impl fmt::Display for InitialMessageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownVersion(version) => {
@@ -250,7 +250,7 @@ impl fmt::Display for ChallengeError {
     }
 }
 
-impl error::Error for ChallengeError {}
+impl error::Error for InitialMessageError {}
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -278,15 +278,15 @@ mod tests {
         message(V1, 5, i32::try_from(text.len()).unwrap(), text)
     }
 
-    fn addresses_in(text: impl AsRef<[u8]>) -> Result<Vec<Address>, ChallengeError> {
+    fn addresses_in(text: impl AsRef<[u8]>) -> Result<Vec<Address>, InitialMessageError> {
         let bytes = with_text(text);
-        let (hello, taken) = decode(&bytes)?.unwrap();
+        let (initial_message, taken) = decode(&bytes)?.unwrap();
         assert_eq!(taken, bytes.len());
-        Ok(hello.addresses)
+        Ok(initial_message.addresses)
     }
 
     /// Messages as ZooKeeper writes them, and what they say.
-    fn golden() -> Vec<(Challenge, i64, &'static str, Vec<u8>)> {
+    fn golden() -> Vec<(InitialMessageVersion, i64, &'static str, Vec<u8>)> {
         let three = "1.1.1.1:9999|2.2.2.2:8888|3.3.3.3:7777";
         let ipv6 = [
             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
@@ -307,10 +307,20 @@ mod tests {
         .concat();
         assert_eq!((ipv4.len(), ipv6.len(), v2.len()), (33, 42, 58));
         vec![
-            (Challenge::Bare, 5, "", vec![0, 0, 0, 0, 0, 0, 0, 5]),
-            (Challenge::V1, 5, "10.0.0.2:3888", ipv4.to_vec()),
-            (Challenge::V1, 1, "[0:0:0:0:0:0:0:1]:3888", ipv6.to_vec()),
-            (Challenge::V2, 5, three, v2),
+            (
+                InitialMessageVersion::Bare,
+                5,
+                "",
+                vec![0, 0, 0, 0, 0, 0, 0, 5],
+            ),
+            (InitialMessageVersion::V1, 5, "10.0.0.2:3888", ipv4.to_vec()),
+            (
+                InitialMessageVersion::V1,
+                1,
+                "[0:0:0:0:0:0:0:1]:3888",
+                ipv6.to_vec(),
+            ),
+            (InitialMessageVersion::V2, 5, three, v2),
         ]
     }
 
@@ -318,12 +328,12 @@ mod tests {
     fn the_bytes_are_those_of_zookeeper() {
         for (form, sid, text, bytes) in golden() {
             assert_eq!(encode(form, Sid(sid), &list(text)), bytes);
-            let hello = Hello {
+            let initial_message = InitialMessage {
                 sid: Sid(sid),
                 addresses: list(text),
                 overlooked: None,
             };
-            assert_eq!(decode(&bytes), Ok(Some((hello, bytes.len()))));
+            assert_eq!(decode(&bytes), Ok(Some((initial_message, bytes.len()))));
         }
     }
 
@@ -354,9 +364,9 @@ mod tests {
 
     #[test]
     fn v1_sends_the_first_address_only() {
-        let bytes = encode(Challenge::V1, Sid(1), &list("a:1|b:2"));
+        let bytes = encode(InitialMessageVersion::V1, Sid(1), &list("a:1|b:2"));
         assert_eq!(bytes, message(V1, 1, 3, b"a:1"));
-        let bytes = encode(Challenge::V2, Sid(1), &list("a:1"));
+        let bytes = encode(InitialMessageVersion::V2, Sid(1), &list("a:1"));
         assert_eq!(bytes, message(V2, 1, 3, b"a:1"));
     }
 
@@ -364,7 +374,10 @@ mod tests {
     fn an_unknown_version_is_refused_after_8_bytes() {
         for version in [-1, -2, -65_534, -65_537, i64::MIN, -65_536 << 16] {
             let bytes = version.to_be_bytes();
-            assert_eq!(decode(&bytes), Err(ChallengeError::UnknownVersion(version)));
+            assert_eq!(
+                decode(&bytes),
+                Err(InitialMessageError::UnknownVersion(version))
+            );
             assert_eq!(decode(&bytes[..7]), Ok(None));
         }
     }
@@ -374,7 +387,7 @@ mod tests {
         for len in [0, -1, i32::MIN, 2049, i32::MAX] {
             for version in [V1, V2] {
                 let bytes = message(version, 5, len, b"");
-                assert_eq!(decode(&bytes), Err(ChallengeError::AddressBytes(len)));
+                assert_eq!(decode(&bytes), Err(InitialMessageError::AddressBytes(len)));
                 assert_eq!(decode(&bytes[..19]), Ok(None));
             }
         }
@@ -383,12 +396,12 @@ mod tests {
     #[test]
     fn any_sid_is_handed_on() {
         for sid in [0, 1, i64::MAX] {
-            let (hello, taken) = decode(&sid.to_be_bytes()).unwrap().unwrap();
-            assert_eq!((hello.sid, taken), (Sid(sid), 8));
+            let (initial_message, taken) = decode(&sid.to_be_bytes()).unwrap().unwrap();
+            assert_eq!((initial_message.sid, taken), (Sid(sid), 8));
         }
         for sid in [-1, i64::MIN, i64::MAX, VERSION_1] {
-            let (hello, _) = decode(&message(V1, sid, 3, b"a:1")).unwrap().unwrap();
-            assert_eq!(hello.sid, Sid(sid));
+            let (initial_message, _) = decode(&message(V1, sid, 3, b"a:1")).unwrap().unwrap();
+            assert_eq!(initial_message.sid, Sid(sid));
         }
     }
 
@@ -398,9 +411,9 @@ mod tests {
         let text = vec![format!("{hosts}:1"); ADDRESSES_MAX].join("|");
         let padded = format!("{text:|<ADDRESS_BYTES_MAX$}");
         assert_eq!(addresses_in(&padded), Ok(list(&text)));
-        assert_eq!(with_text(&padded).len(), CHALLENGE_BYTES_MAX);
+        assert_eq!(with_text(&padded).len(), INITIAL_MESSAGE_BYTES_MAX);
         assert_eq!(
-            encode(Challenge::V2, Sid(5), &list(&text))[20..],
+            encode(InitialMessageVersion::V2, Sid(5), &list(&text))[20..],
             *text.as_bytes()
         );
     }
@@ -416,7 +429,7 @@ mod tests {
         assert_eq!(addresses_in("|||"), Ok(vec![]));
         assert_eq!(addresses_in("a:1||"), Ok(list("a:1")));
         for text in ["|a:1", "a:1||b:2"] {
-            let empty = ChallengeError::Address(AddressError::Empty);
+            let empty = InitialMessageError::Address(AddressError::Empty);
             assert_eq!(addresses_in(text), Err(empty));
         }
     }
@@ -457,28 +470,31 @@ mod tests {
             ("zk1:3888|zk2:x", AddressError::BadPort),
             ("zk\u{fc}:\u{fc}", AddressError::BadPort),
         ] {
-            let why = Err(ChallengeError::Address(why));
+            let why = Err(InitialMessageError::Address(why));
             assert_eq!(addresses_in(text), why, "{text}");
         }
-        let bad = ChallengeError::Address(AddressError::BadPort);
+        let bad = InitialMessageError::Address(AddressError::BadPort);
         assert_eq!(addresses_in(b"zk1:\xff"), Err(bad));
         let many = vec!["a:1"; ADDRESSES_MAX + 1].join("|");
-        let too_many = ChallengeError::TooManyAddresses(ADDRESSES_MAX + 1);
+        let too_many = InitialMessageError::TooManyAddresses(ADDRESSES_MAX + 1);
         assert_eq!(addresses_in(many), Err(too_many));
     }
 
     #[test]
     fn hosts_that_nobody_could_dial_are_overlooked() {
         let overlooked = |text: &[u8]| {
-            let (hello, _) = decode(&with_text(text)).unwrap().unwrap();
-            assert_eq!((hello.sid, &hello.addresses[..]), (Sid(5), &[][..]));
-            hello.overlooked
+            let (initial_message, _) = decode(&with_text(text)).unwrap().unwrap();
+            assert_eq!(
+                (initial_message.sid, &initial_message.addresses[..]),
+                (Sid(5), &[][..])
+            );
+            initial_message.overlooked
         };
-        let bad = |character| ChallengeError::Address(AddressError::BadCharacter(character));
+        let bad = |character| InitialMessageError::Address(AddressError::BadCharacter(character));
         let long = [b"h".repeat(300), b":1".to_vec()].concat();
         for (text, why) in [
-            (&b"zk-m\xfcnchen:3888"[..], ChallengeError::NotUtf8),
-            (b"\xff:1", ChallengeError::NotUtf8),
+            (&b"zk-m\xfcnchen:3888"[..], InitialMessageError::NotUtf8),
+            (b"\xff:1", InitialMessageError::NotUtf8),
             (b"zk-m?nchen:3888", bad('?')),
             (b"zk3/10.0.0.3:3888", bad('/')),
             (b"zk3 :3888", bad(' ')),
@@ -490,23 +506,29 @@ mod tests {
             (b"a[b]:1", bad('[')),
             ("zk\u{3164}:1".as_bytes(), bad('\u{3164}')),
             ("zk\u{202e}:1".as_bytes(), bad('\u{202e}')),
-            (b":3888", ChallengeError::Address(AddressError::NoHost)),
-            (b"[]:3888", ChallengeError::Address(AddressError::NoHost)),
+            (b":3888", InitialMessageError::Address(AddressError::NoHost)),
+            (
+                b"[]:3888",
+                InitialMessageError::Address(AddressError::NoHost),
+            ),
             (
                 b"[fe80::3%eth0@if7]:1",
-                ChallengeError::Address(AddressError::NotIpv6),
+                InitialMessageError::Address(AddressError::NotIpv6),
             ),
-            (b"[::g]:1", ChallengeError::Address(AddressError::NotIpv6)),
+            (
+                b"[::g]:1",
+                InitialMessageError::Address(AddressError::NotIpv6),
+            ),
             (
                 b"256.1.1.1:1",
-                ChallengeError::Address(AddressError::NotIpv4),
+                InitialMessageError::Address(AddressError::NotIpv4),
             ),
             (
                 &long,
-                ChallengeError::Address(AddressError::HostTooLong(300)),
+                InitialMessageError::Address(AddressError::HostTooLong(300)),
             ),
-            (b"zk3:0", ChallengeError::PortZero),
-            (b"a:0|b?:1", ChallengeError::PortZero),
+            (b"zk3:0", InitialMessageError::PortZero),
+            (b"a:0|b?:1", InitialMessageError::PortZero),
         ] {
             assert_eq!(
                 overlooked(text),
@@ -543,8 +565,12 @@ mod tests {
             &b"GET / HTTP/1.1\r\n"[..],
             &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc],
         ] {
-            let (hello, taken) = decode(bytes).unwrap().unwrap();
-            assert!(hello.sid.0 > 1 << 60 && hello.addresses.is_empty() && taken == 8);
+            let (initial_message, taken) = decode(bytes).unwrap().unwrap();
+            assert!(
+                initial_message.sid.0 > 1 << 60
+                    && initial_message.addresses.is_empty()
+                    && taken == 8
+            );
         }
     }
 
@@ -572,8 +598,8 @@ mod tests {
             (b"a:0", "at port 0"),
             (b"\xff:1", "address: the host is not UTF-8"),
         ] {
-            let (hello, _) = decode(&with_text(text)).unwrap().unwrap();
-            let why = hello.overlooked.unwrap().to_string();
+            let (initial_message, _) = decode(&with_text(text)).unwrap().unwrap();
+            let why = initial_message.overlooked.unwrap().to_string();
             assert!(why.contains(words), "{why:?} without {words:?}");
         }
     }
@@ -581,7 +607,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(
-            form in prop_oneof![Just(Challenge::Bare), Just(Challenge::V1), Just(Challenge::V2)],
+            form in prop_oneof![Just(InitialMessageVersion::Bare), Just(InitialMessageVersion::V1), Just(InitialMessageVersion::V2)],
             sid in 0..=i64::MAX,
             addresses in prop::collection::vec(any_address(), 1..=ADDRESSES_MAX),
             behind in prop::collection::vec(any::<u8>(), 0..20),
@@ -590,11 +616,11 @@ mod tests {
             let len = bytes.len();
             bytes.extend(behind);
             let sent = match form {
-                Challenge::Bare => vec![],
-                Challenge::V1 => addresses[..1].to_vec(),
-                Challenge::V2 => addresses,
+                InitialMessageVersion::Bare => vec![],
+                InitialMessageVersion::V1 => addresses[..1].to_vec(),
+                InitialMessageVersion::V2 => addresses,
             };
-            prop_assert_eq!(decode(&bytes), Ok(Some((Hello { sid: Sid(sid), addresses: sent, overlooked: None }, len))));
+            prop_assert_eq!(decode(&bytes), Ok(Some((InitialMessage { sid: Sid(sid), addresses: sent, overlooked: None }, len))));
         }
 
         #[test]
@@ -606,9 +632,9 @@ mod tests {
             let mut answer = Ok(None);
             for cut in 0..=bytes.len() {
                 let next = decode(&bytes[..cut]);
-                if let Ok(Some((hello, _))) = &next {
+                if let Ok(Some((initial_message, _))) = &next {
                     let visible = |one: &Address| one.to_string().parse().as_ref() == Ok(one);
-                    prop_assert!(hello.addresses.iter().all(visible), "{:?}", hello.addresses);
+                    prop_assert!(initial_message.addresses.iter().all(visible), "{:?}", initial_message.addresses);
                 }
                 prop_assert!(answer == Ok(None) || answer == next);
                 answer = next;
