@@ -108,7 +108,7 @@
 //! *knock*: the connection by which a smaller sid asks a larger one to dial back. *frame*: a 4-byte
 //! big-endian length, then the payload. *outbox*: what waits for one peer, in a *slot* or a *queue*.
 //! *inbox*: received messages waiting for the application; a *batch* of them is taken at once. *roster*: who is linked, who is being dialed, who is left alone until
-//! when. *turn*: one round of the loop. *door*: a listening socket, by its number, in [`Net`].
+//! when. *turn*: one round of the loop.
 //!
 //! # On the wire
 //!

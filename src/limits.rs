@@ -188,7 +188,7 @@ pub const LOOKUPS_MAX: usize = 8;
 /// may do so all the time; the peer itself comes back with another address behind its name.
 pub const INQUIRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Name lookups that wait for one of those; one more is answered with an error at once, which its dial or door survives as
+/// Name lookups that wait for one of those; one more is answered with an error at once, which its dial or its listener survives as
 /// it does a name that nobody has. Enough for a name of each member; at most 5 MiB with the longest names.
 pub const LOOKUPS_WAITING_MAX: usize = MEMBERS_MAX;
 

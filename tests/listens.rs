@@ -87,7 +87,7 @@ impl Net for Machine {
         Ok(())
     }
 
-    fn listen(&mut self, door: usize, mut at: SocketAddr) -> io::Result<SocketAddr> {
+    fn listen(&mut self, listener: usize, mut at: SocketAddr) -> io::Result<SocketAddr> {
         self.tried.push(at);
         if self.foreign.contains(&at.ip()) {
             return Err(ErrorKind::AddrNotAvailable.into());
@@ -107,26 +107,26 @@ impl Net for Machine {
         if self.bound.values().any(is_taken) {
             return Err(ErrorKind::AddrInUse.into());
         }
-        assert_eq!(self.bound.insert(door, at), None, "its number is taken");
+        assert_eq!(self.bound.insert(listener, at), None, "its number is taken");
         Ok(at)
     }
 
-    fn adopt(&mut self, door: usize, listener: TcpListener) -> io::Result<SocketAddr> {
-        let at = listener.local_addr()?;
-        self.bound.insert(door, at);
+    fn adopt(&mut self, listener: usize, bound: TcpListener) -> io::Result<SocketAddr> {
+        let at = bound.local_addr()?;
+        self.bound.insert(listener, at);
         Ok(at)
     }
 
-    fn accept(&mut self, door: usize) -> io::Result<(End, SocketAddr)> {
+    fn accept(&mut self, listener: usize) -> io::Result<(End, SocketAddr)> {
         self.accepts += 1;
-        if self.broken.contains(&door) {
+        if self.broken.contains(&listener) {
             return Err(ErrorKind::InvalidInput.into());
         }
         if self.aborted > 0 {
             self.aborted -= 1;
             return Err(ErrorKind::ConnectionAborted.into());
         }
-        match self.waiting.get_mut(&door) {
+        match self.waiting.get_mut(&listener) {
             Some(waiting) if *waiting > 0 => {
                 *waiting -= 1;
                 Ok((End::default(), "10.9.9.9:9".parse().unwrap()))
@@ -135,7 +135,7 @@ impl Net for Machine {
         }
     }
 
-    fn close_doors(&mut self) {}
+    fn close_listeners(&mut self) {}
 
     fn dial(&mut self, _: SocketAddr) -> io::Result<End> {
         let end = End::default();
@@ -548,10 +548,10 @@ fn all_listening_sockets_get_their_turn() {
     let own: Vec<String> = (1..=30).map(|n| format!("10.0.0.{n}:3888")).collect();
     let mut world = World::with(&own.join("|"), |builder| builder.pending_max(64));
     let machine = world.machine();
-    let doors: Vec<usize> = machine.bound.keys().copied().collect();
-    for door in &doors {
-        machine.waiting.insert(*door, 1000);
-        machine.ready.push(Ready::Door(*door));
+    let listeners: Vec<usize> = machine.bound.keys().copied().collect();
+    for listener in &listeners {
+        machine.waiting.insert(*listener, 1000);
+        machine.ready.push(Ready::Listener(*listener));
     }
     let (before, mut turns) = (machine.accepts, 0);
     while world.machine().waiting.values().any(|left| *left == 1000) {
@@ -559,7 +559,7 @@ fn all_listening_sockets_get_their_turn() {
         turns += 1;
         let accepts = world.machine().accepts - before;
         assert!(accepts <= turns * limits::ACCEPTS_PER_TURN as u64);
-        assert!(turns <= doors.len() as u64);
+        assert!(turns <= listeners.len() as u64);
     }
 }
 
@@ -623,12 +623,12 @@ fn a_listener_that_fails_for_ever_rests() {
         for own in ["10.0.0.5:1", "10.0.0.5:1|10.0.0.6:1"] {
             let mut world = World::with(own, |builder| builder.pending_max(pending_max));
             let machine = world.machine();
-            let doors: Vec<usize> = machine.bound.keys().copied().collect();
-            for door in &doors {
-                machine.broken.insert(*door);
-                machine.ready.push(Ready::Door(*door));
+            let listeners: Vec<usize> = machine.bound.keys().copied().collect();
+            for listener in &listeners {
+                machine.broken.insert(*listener);
+                machine.ready.push(Ready::Listener(*listener));
             }
-            let (before, sockets) = (machine.accepts, doors.len() as u64);
+            let (before, sockets) = (machine.accepts, listeners.len() as u64);
             world.events();
             world.pass(Duration::from_secs(10));
             let accepts = world.machine().accepts - before;
@@ -645,8 +645,8 @@ fn a_listener_that_fails_for_ever_rests() {
             assert_eq!(world.0.handle().stats().accept_failures, accepts);
             // Whoever waits there is accepted when it works again.
             world.machine().broken.clear();
-            for door in doors {
-                world.machine().waiting.insert(door, 1);
+            for listener in listeners {
+                world.machine().waiting.insert(listener, 1);
             }
             world.pass(limits::ACCEPT_PAUSE_MAX);
             assert!(world.machine().waiting.values().all(|left| *left == 0));
@@ -660,7 +660,7 @@ fn connections_that_are_gone_keep_nobody_waiting() {
     let machine = world.machine();
     machine.aborted = 1000;
     machine.waiting.insert(0, 1);
-    machine.ready.push(Ready::Door(0));
+    machine.ready.push(Ready::Listener(0));
     world.events();
     let mut turns = 0;
     while world.machine().waiting[&0] > 0 {

@@ -146,7 +146,7 @@ impl Net for Memory {
         next.ok_or_else(|| ErrorKind::WouldBlock.into())
     }
 
-    fn close_doors(&mut self) {}
+    fn close_listeners(&mut self) {}
 
     fn dial(&mut self, to: SocketAddr) -> io::Result<End> {
         let end = End::default();
@@ -347,7 +347,7 @@ impl World {
     fn arrive(&mut self, end: &End, from: &str) {
         let net = self.event_loop.net();
         net.arriving.push_back((end.clone(), from.parse().unwrap()));
-        net.ready.push(Ready::Door(0));
+        net.ready.push(Ready::Listener(0));
         self.go_on();
     }
 

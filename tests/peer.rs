@@ -475,7 +475,7 @@ fn each_dialect_is_sent_as_asked_and_understood_by_the_others() {
     }
 
     for (dialect, version) in [("bare", None), ("v1", Some(V1)), ("v2", Some(V2))] {
-        let (door, far) = listener();
+        let (far_socket, far) = listener();
         let [first, second] = places();
         let own = format!("{}|{}", first.address, second.address);
         let peer = Peer::start(2, &[(1, &far), (2, &own)], &["--initial-message", dialect]);
@@ -484,7 +484,7 @@ fn each_dialect_is_sent_as_asked_and_understood_by_the_others() {
             "v1" => first.address.clone(),
             _ => own,
         };
-        let hello = Puppet::accept(&door).hello();
+        let hello = Puppet::accept(&far_socket).hello();
         assert_eq!(
             (hello.version, hello.sid, hello.addresses),
             (version, 2, told)

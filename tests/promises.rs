@@ -1687,7 +1687,7 @@ fn a_link_that_ends_where_a_spinning_loop_looks_first_is_closed_in_the_same_turn
 }
 
 #[test]
-fn who_waits_at_the_door_of_a_spinning_loop_is_accepted_turn_by_turn() {
+fn a_spinning_loop_accepts_turn_by_turn() {
     let (mut event_loop, mut talker, address, _told, _peer_at) = spinning();
     let turns = 4;
     let waiting = turns * quorum_cnx::limits::ACCEPTS_PER_TURN;
@@ -1698,7 +1698,7 @@ fn who_waits_at_the_door_of_a_spinning_loop_is_accepted_turn_by_turn() {
         talker.send("again");
         assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
     };
-    eventually("the door is looked at", || {
+    eventually("the backlog is looked at", || {
         turn();
         accepted() > 0
     });

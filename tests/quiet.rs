@@ -57,7 +57,7 @@ impl Net for Nothing {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    fn close_doors(&mut self) {}
+    fn close_listeners(&mut self) {}
 
     fn dial(&mut self, _: SocketAddr) -> io::Result<Never> {
         Err(io::ErrorKind::ConnectionRefused.into())
@@ -131,7 +131,7 @@ fn a_turn_takes_its_time_and_no_more_whatever_it_does_meanwhile() {
     for idle in [Idle::Block, spin(millis(10)), spin(millis(100))] {
         let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:3181");
         let mut event_loop = event_loop(config.idle(idle));
-        // The first one finds out that nobody waits at the door.
+        // The first one finds out that nobody waits to be accepted.
         event_loop.turn(Some(Duration::ZERO)).unwrap();
         assert_eq!(event_loop.timeout(), None);
         for wait in [5, 10, 25, 200].map(millis) {

@@ -142,7 +142,7 @@ impl Net for Memory {
         Err(ErrorKind::WouldBlock.into())
     }
 
-    fn close_doors(&mut self) {}
+    fn close_listeners(&mut self) {}
 
     fn dial(&mut self, _: SocketAddr) -> io::Result<Far> {
         Ok(self.far.clone())

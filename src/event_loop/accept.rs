@@ -4,7 +4,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
-use super::{EventLoop, doors::Arrival};
+use super::{EventLoop, listeners::Arrival};
 use crate::{
     event::Event,
     handler::Handler,
@@ -15,24 +15,24 @@ use crate::{
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn accept(&mut self, now: Instant) {
-        if !self.doors.has_pending() {
+        if !self.listeners.has_pending() {
             return;
         }
         // In all not more than may be silent at one time: who comes now is read once before it can be evicted.
         let connections = ACCEPTS_PER_TURN.min(self.knobs.pending_max);
-        for (door, share) in self.doors.shares(connections) {
+        for (listener, share) in self.listeners.shares(connections) {
             for _ in 0..share {
-                match self.net.accept(door) {
+                match self.net.accept(listener) {
                     Ok((stream, addr)) => {
-                        let arrival = self.doors.on_accepted(door, now);
+                        let arrival = self.listeners.on_accepted(listener, now);
                         self.welcome(stream, addr, arrival, now);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.doors.on_empty(door);
+                        self.listeners.on_empty(listener);
                         break;
                     }
                     Err(error) => {
-                        if self.on_accept_failed(door, &error, now) {
+                        if self.on_accept_failed(listener, &error, now) {
                             break;
                         }
                     }
@@ -42,10 +42,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// A connection could not be accepted. Returns whether the listening socket rests.
-    fn on_accept_failed(&mut self, door: usize, error: &io::Error, now: Instant) -> bool {
+    fn on_accept_failed(&mut self, listener: usize, error: &io::Error, now: Instant) -> bool {
         self.handle.shared().counters.accept_failures.add(1);
         let is_exhausted = is_exhaustion(error);
-        let (rests, event) = self.doors.on_accept_failed(door, error, is_exhausted, now);
+        let (rests, event) = self
+            .listeners
+            .on_accept_failed(listener, error, is_exhausted, now);
         if let Some(event) = event {
             self.tell(event, now);
         }

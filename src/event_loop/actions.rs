@@ -28,7 +28,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Action::Learn { peer, addresses } => self.routes.insert(peer, &addresses),
             Action::Part { peer: id } => {
                 self.routes.remove(id);
-                self.doors.forget(id);
+                self.listeners.forget(id);
                 if let Some(peer) = self.peers.remove(&id) {
                     self.handle.shared().part(&peer);
                     self.journal.forget(peer.sid);
@@ -90,7 +90,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         };
         if let Some(arrival) = arrival {
-            self.doors.keep(id, arrival);
+            self.listeners.keep(id, arrival);
         }
         // The larger sid dials; an observer cannot be dialed.
         let dialed = !self.roster.knocks(id) && peer.sid.0 >= 0;

@@ -138,7 +138,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Halts: every socket is closed when this returns.
     pub(super) fn close(&mut self, now: Instant) {
-        self.net.close_doors();
+        self.net.close_listeners();
         for key in self.links.keys() {
             match self.links.get_mut(key).map(|link| &link.phase) {
                 // Nothing is tried any more.

@@ -64,7 +64,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
         if let (Some(id), Some(arrival)) = (known, &arrival) {
             // A smaller sid's is a knock, which brings nothing.
-            if self.roster.knocks(id) && !self.doors.is_latest(id, arrival) {
+            if self.roster.knocks(id) && !self.listeners.is_latest(id, arrival) {
                 self.links.bury(key);
                 let (sid, reason) = (Some(initial_message.sid), Reason::Replaced);
                 self.tell(Event::Rejected { addr, sid, reason }, now);
@@ -86,7 +86,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         match verdict {
             Verdict::Keep(peer) | Verdict::Wait(peer) => {
                 if let (Verdict::Keep(_), Some(arrival)) = (&verdict, arrival) {
-                    self.doors.keep(peer, arrival);
+                    self.listeners.keep(peer, arrival);
                 }
                 self.links.advance(key, Phase::Named { peer, held }, None);
                 // If it has left already, that was announced together with its name, and is not again.
@@ -163,7 +163,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// How this server names itself, with a port that the kernel chose in place of 0.
     fn initial_message(&self) -> Vec<u8> {
-        let addresses = self.doors.advertised(&self.own_addresses);
+        let addresses = self.listeners.advertised(&self.own_addresses);
         let form = if addresses.is_empty() {
             InitialMessageVersion::Bare
         } else {

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Instant};
 
 use slab::Slab;
 
-use super::doors::Arrival;
+use super::listeners::Arrival;
 use crate::{
     proto::{Assembler, Brought, LinkKey, PeerId},
     shared::Peer,

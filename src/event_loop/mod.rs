@@ -5,11 +5,11 @@
 mod accept;
 mod actions;
 mod connect;
-mod doors;
 mod end;
 mod handshake;
 mod journal;
 mod links;
+mod listeners;
 mod poll;
 mod pump;
 mod read;
@@ -39,9 +39,9 @@ use crate::{
     proto::{Action, Address, Brought, LinkKey, PeerId, Roster},
     shared::{Life, Peer},
 };
-use doors::{Doors, Wish};
 use journal::Journal;
 use links::Links;
+use listeners::{Listeners, Wish};
 use routes::{Asker, Routes};
 
 /// The loop, in the hands of the application: its thread turns it, and its handler is called where a frame is decoded.
@@ -89,7 +89,7 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     roster: Roster,
     routes: Routes,
     links: Links<N::Stream>,
-    doors: Doors,
+    listeners: Listeners,
     journal: Journal,
     /// The peers that the roster has announced, until it parts with them.
     peers: BTreeMap<PeerId, Arc<Peer>>,
@@ -207,7 +207,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.roster.deadline(),
             self.links.deadline(),
             self.routes.deadline(),
-            self.doors.deadline(),
+            self.listeners.deadline(),
             self.drops_due(),
         ];
         let first = deadlines.into_iter().flatten().min()?;
@@ -257,7 +257,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Note who is ready.
         self.note();
         if !self.crowded {
-            self.doors.on_looked(now);
+            self.listeners.on_looked(now);
         }
 
         // In: connections first, so that a member's initial message is read before its place is needed.
@@ -278,7 +278,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         Ok(!self.halting)
     }
 
-    /// Gives up what is overdue, opens doors, asks the roster, and carries out what it wants.
+    /// Gives up what is overdue, opens listeners, asks the roster, and carries out what it wants.
     pub(super) fn decide(&mut self, now: Instant) {
         while let Some(key) = self.links.overdue(now) {
             self.on_overdue(key, now);
@@ -286,16 +286,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         while let Some((peer, step)) = self.routes.overdue(now) {
             self.step(peer, step, now);
         }
-        self.doors.tick(&mut self.net, now, &mut self.wishes);
-        if let Some(listening) = self.doors.changed() {
+        self.listeners.tick(&mut self.net, now, &mut self.wishes);
+        if let Some(listening) = self.listeners.changed() {
             self.handle.shared().set_listening(listening);
         }
         let mut wishes = mem::take(&mut self.wishes);
         for wish in wishes.drain(..) {
             match wish {
                 Wish::Tell(event) => self.tell(event, now),
-                Wish::Lookup(door, host) => {
-                    let ticket = self.routes.ticket(Asker::Door(door));
+                Wish::Lookup(listener, host) => {
+                    let ticket = self.routes.ticket(Asker::Listener(listener));
                     self.net.lookup(ticket, &host);
                 }
             }

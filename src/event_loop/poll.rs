@@ -65,7 +65,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             } = ready
             else {
                 match ready {
-                    Ready::Door(door) => self.doors.on_knocked(door),
+                    Ready::Listener(listener) => self.listeners.on_knocked(listener),
                     _ => self.woken = true,
                 }
                 continue;
@@ -94,6 +94,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Whether a link or a listening socket is known to hold more than was taken.
     pub(super) fn has_more(&self) -> bool {
-        !self.busy.is_empty() || self.doors.has_pending()
+        !self.busy.is_empty() || self.listeners.has_pending()
     }
 }

@@ -31,9 +31,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     }
                     self.recognize(peer, now);
                 }
-                Some((Asker::Door(door), _)) => {
-                    self.doors
-                        .on_found(&mut self.net, door, answer, now, &mut self.wishes);
+                Some((Asker::Listener(listener), _)) => {
+                    self.listeners
+                        .on_found(&mut self.net, listener, answer, now, &mut self.wishes);
                 }
                 None => {}
             }

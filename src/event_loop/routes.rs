@@ -81,7 +81,7 @@ enum Dial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     Place(PeerId, usize),
-    Door(usize),
+    Listener(usize),
 }
 
 /// A name to look up.

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, io, sync::Arc, thread};
 
-use super::{EventLoop, doors::Doors, journal::Journal, links::Links, routes::Routes};
+use super::{EventLoop, journal::Journal, links::Links, listeners::Listeners, routes::Routes};
 use crate::{
     config::{Config, Dial, Replace, Unknown},
     handle::Handle,
@@ -29,7 +29,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             own,
             own_addresses,
             listen,
-            listeners,
+            listeners: bound,
             members,
             knobs,
         } = config;
@@ -66,13 +66,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             bell,
         ));
         // Sockets that were handed over stand in for the addresses.
-        let addresses = if listeners.is_empty() {
-            listen
-        } else {
-            Vec::new()
-        };
-        let mut doors = Doors::new(addresses, knobs.listen_tries, knobs.listen_pause, now);
-        let wishes = doors.adopt(&mut net, listeners)?;
+        let addresses = if bound.is_empty() { listen } else { Vec::new() };
+        let mut listeners = Listeners::new(addresses, knobs.listen_tries, knobs.listen_pause, now);
+        let wishes = listeners.adopt(&mut net, bound)?;
         let mut todo = Vec::new();
         roster.on_start(now, &mut todo);
         let mut event_loop = Self {
@@ -84,7 +80,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             roster,
             routes,
             links: Links::new(),
-            doors,
+            listeners,
             journal: Journal::default(),
             peers: peers.into_iter().map(|peer| (peer.id, peer)).collect(),
             stage: vec![0; STAGE_BYTES].into_boxed_slice(),

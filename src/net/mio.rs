@@ -32,13 +32,13 @@ use crate::{
 
 /// Tokens of connections are places in a slab and stay far below these.
 const BELL: Token = Token(usize::MAX);
-const FIRST_DOOR: usize = usize::MAX - 1;
+const FIRST_LISTENER: usize = usize::MAX - 1;
 
 /// The real network.
 pub struct MioNet {
     poll: Poll,
     events: Events,
-    doors: Vec<Option<TcpListener>>,
+    listeners: Vec<Option<TcpListener>>,
     resolver: Resolver,
     waker: Waker,
     options: Options,
@@ -76,7 +76,7 @@ impl MioNet {
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
-            doors: Vec::new(),
+            listeners: Vec::new(),
             resolver: Resolver::new(waker.clone()),
             waker,
             options,
@@ -89,17 +89,17 @@ impl MioNet {
         MioStream { socket, home }
     }
 
-    fn install(&mut self, door: usize, mut listener: TcpListener) -> io::Result<SocketAddr> {
-        let at = listener.local_addr()?;
+    fn install(&mut self, listener: usize, mut bound: TcpListener) -> io::Result<SocketAddr> {
+        let at = bound.local_addr()?;
         self.poll.registry().register(
-            &mut listener,
-            Token(FIRST_DOOR - door),
+            &mut bound,
+            Token(FIRST_LISTENER - listener),
             Interest::READABLE,
         )?;
-        if self.doors.len() <= door {
-            self.doors.resize_with(door + 1, || None);
+        if self.listeners.len() <= listener {
+            self.listeners.resize_with(listener + 1, || None);
         }
-        self.doors[door] = Some(listener);
+        self.listeners[listener] = Some(bound);
         Ok(at)
     }
 }
@@ -119,7 +119,9 @@ impl Net for MioNet {
         }
         ready.extend(self.events.iter().map(|event| match event.token() {
             BELL => Ready::Bell,
-            Token(token) if token > FIRST_DOOR - MAX_DOORS => Ready::Door(FIRST_DOOR - token),
+            Token(token) if token > FIRST_LISTENER - MAX_LISTENERS => {
+                Ready::Listener(FIRST_LISTENER - token)
+            }
             Token(token) => {
                 let ended = event.is_read_closed() || event.is_write_closed() || event.is_error();
                 Ready::Link {
@@ -133,7 +135,7 @@ impl Net for MioNet {
         Ok(())
     }
 
-    fn listen(&mut self, door: usize, at: SocketAddr) -> io::Result<SocketAddr> {
+    fn listen(&mut self, listener: usize, at: SocketAddr) -> io::Result<SocketAddr> {
         let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port()));
         let (socket, at) = match platform::tcp_socket(Domain::for_address(at)) {
             // Without IPv6 in the kernel, all addresses are those of IPv4.
@@ -151,25 +153,25 @@ impl Net for MioNet {
         self.options.apply_receive_buffer(SockRef::from(&socket))?;
         socket.bind(&at.into())?;
         socket.listen(LISTEN_BACKLOG)?;
-        self.install(door, TcpListener::from_std(socket.into()))
+        self.install(listener, TcpListener::from_std(socket.into()))
     }
 
-    fn adopt(&mut self, door: usize, listener: std::net::TcpListener) -> io::Result<SocketAddr> {
-        listener.set_nonblocking(true)?;
-        let socket = SockRef::from(&listener);
+    fn adopt(&mut self, listener: usize, bound: std::net::TcpListener) -> io::Result<SocketAddr> {
+        bound.set_nonblocking(true)?;
+        let socket = SockRef::from(&bound);
         // Socket activation leaves it open for `exec`. A program that the application then started would keep the port after
         // `halt`.
         socket.set_cloexec(true)?;
         platform::prevent_sigpipe(&socket)?;
         self.options.apply_receive_buffer(socket)?;
-        self.install(door, TcpListener::from_std(listener))
+        self.install(listener, TcpListener::from_std(bound))
     }
 
-    fn accept(&mut self, door: usize) -> io::Result<(MioStream, SocketAddr)> {
-        let Some(Some(listener)) = self.doors.get(door) else {
+    fn accept(&mut self, listener: usize) -> io::Result<(MioStream, SocketAddr)> {
+        let Some(Some(bound)) = self.listeners.get(listener) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let (stream, from) = listener.accept()?;
+        let (stream, from) = bound.accept()?;
         // One that was reset meanwhile takes no options on xnu (`EINVAL`, `sosetoptlock` in bsd/kern/uipc_socket.c). That says
         // nothing about the listening socket.
         let gone = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
@@ -177,10 +179,10 @@ impl Net for MioNet {
         Ok((self.stream(stream), from))
     }
 
-    fn close_doors(&mut self) {
-        for mut listener in self.doors.drain(..).flatten() {
+    fn close_listeners(&mut self) {
+        for mut bound in self.listeners.drain(..).flatten() {
             // Closing it ends the registration as well; this only spares the kernel a look-up.
-            let _ = self.poll.registry().deregister(&mut listener);
+            let _ = self.poll.registry().deregister(&mut bound);
         }
     }
 
@@ -234,9 +236,9 @@ impl Net for MioNet {
 }
 
 /// Listening sockets that fit between the tokens.
-const MAX_DOORS: usize = 1 << 16;
+const MAX_LISTENERS: usize = 1 << 16;
 const _: () = assert!(
-    LISTEN_ADDRESSES_MAX * ROUTES_MAX < MAX_DOORS,
+    LISTEN_ADDRESSES_MAX * ROUTES_MAX < MAX_LISTENERS,
     "each address of each name may have one"
 );
 
@@ -423,7 +425,7 @@ impl AsFd for MioNet {
 impl fmt::Debug for MioNet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MioNet")
-            .field("doors", &self.doors.len())
+            .field("listeners", &self.listeners.len())
             .finish_non_exhaustive()
     }
 }
@@ -449,10 +451,10 @@ mod tests {
         MioNet::new(&shape(builder).build().unwrap().knobs).unwrap()
     }
 
-    /// Waits until the door has a connection, and accepts it.
+    /// Waits until the listener has a connection, and accepts it.
     fn accept(net: &mut MioNet) -> MioStream {
         let mut ready = Vec::new();
-        while !ready.contains(&Ready::Door(0)) {
+        while !ready.contains(&Ready::Listener(0)) {
             net.wait(Some(Duration::from_secs(10)), &mut ready).unwrap();
         }
         net.accept(0).unwrap().0
@@ -520,10 +522,10 @@ mod tests {
         let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
         let dialed = net.dial(at).unwrap();
         let accepted = accept(&mut net);
-        net.close_doors();
+        net.close_listeners();
         // One that was handed over, as by socket activation.
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let at = net.adopt(0, listener).unwrap();
+        let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = net.adopt(0, bound).unwrap();
         let _other = net.dial(at).unwrap();
         let adopted = accept(&mut net);
         for stream in [&dialed, &accepted, &adopted] {
@@ -539,17 +541,17 @@ mod tests {
         use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
         let mut net = net();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         // As one is that comes from socket activation.
-        SockRef::from(&listener).set_cloexec(false).unwrap();
-        net.adopt(0, listener).unwrap();
+        SockRef::from(&bound).set_cloexec(false).unwrap();
+        net.adopt(0, bound).unwrap();
         let at = net.listen(1, "127.0.0.1:0".parse().unwrap()).unwrap();
-        let at_adopted = net.doors[0].as_ref().unwrap().local_addr().unwrap();
+        let at_adopted = net.listeners[0].as_ref().unwrap().local_addr().unwrap();
         let dialed = [net.dial(at_adopted).unwrap(), net.dial(at).unwrap()];
         let accepted = accept(&mut net);
-        let doors = net.doors.iter().flatten().map(AsFd::as_fd);
+        let listeners = net.listeners.iter().flatten().map(AsFd::as_fd);
         let links = dialed.iter().chain([&accepted]).map(AsFd::as_fd);
-        for (place, socket) in doors.chain(links).enumerate() {
+        for (place, socket) in listeners.chain(links).enumerate() {
             let flags = fcntl(socket, FcntlArg::F_GETFD).unwrap();
             assert_eq!(flags & FdFlag::FD_CLOEXEC.bits(), 1, "socket {place}");
         }
@@ -561,7 +563,7 @@ mod tests {
         let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
         let dialed = net.dial(at).unwrap();
         let accepted = accept(&mut net);
-        net.close_doors();
+        net.close_listeners();
         // This side closes first, so that its port is the one that waits.
         drop(accepted);
         assert_eq!(net.listen(0, at).unwrap(), at);
@@ -628,7 +630,7 @@ mod tests {
             itself.connected().unwrap_err().kind(),
             io::ErrorKind::ConnectionRefused
         );
-        net.close_doors();
+        net.close_listeners();
     }
 
     #[test]

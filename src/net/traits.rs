@@ -60,7 +60,7 @@ pub enum Ready {
         ended: bool,
     },
     /// A connection can be accepted on the listening socket of this number.
-    Door(usize),
+    Listener(usize),
     /// The waker was used, or a lookup was answered.
     Bell,
 }
@@ -92,29 +92,29 @@ pub trait Net {
     /// Only what the loop cannot go on after; an interrupted wait is not one.
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()>;
 
-    /// Opens listening socket number `door` and watches it. Returns where it is bound.
+    /// Opens listening socket number `listener` and watches it. Returns where it is bound.
     ///
     /// # Errors
     ///
     /// What the system said; nothing is left open.
-    fn listen(&mut self, door: usize, at: SocketAddr) -> io::Result<SocketAddr>;
+    fn listen(&mut self, listener: usize, at: SocketAddr) -> io::Result<SocketAddr>;
 
-    /// Takes a listening socket that is bound already as number `door`.
+    /// Takes a listening socket that is bound already as number `listener`.
     ///
     /// # Errors
     ///
     /// What the system said.
-    fn adopt(&mut self, door: usize, listener: TcpListener) -> io::Result<SocketAddr>;
+    fn adopt(&mut self, listener: usize, bound: TcpListener) -> io::Result<SocketAddr>;
 
     /// Accepts a connection, not yet watched.
     ///
     /// # Errors
     ///
     /// `WouldBlock` when there is none; anything else concerns this one connection or the resources of the machine.
-    fn accept(&mut self, door: usize) -> io::Result<(Self::Stream, SocketAddr)>;
+    fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, SocketAddr)>;
 
     /// Closes all listening sockets.
-    fn close_doors(&mut self);
+    fn close_listeners(&mut self);
 
     /// Starts a connection, not yet watched.
     ///

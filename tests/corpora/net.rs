@@ -94,7 +94,7 @@ impl Outside {
         let mut world = self.lock();
         let line = world.open(addr, Fate::Open);
         world.waiting.push_back(line);
-        world.ready.push(Ready::Door(0));
+        world.ready.push(Ready::Listener(0));
         line
     }
 
@@ -185,7 +185,7 @@ impl Outside {
         found.expect("the loop names addresses that exist")
     }
 
-    /// Whether the loop holds a door open, or a line.
+    /// Whether the loop holds a listening socket, or a connection.
     pub(crate) fn holds_something(&self) -> bool {
         self.lock().is_open || self.holds_lines()
     }
@@ -296,7 +296,7 @@ impl Net for Inside {
         Ok((End(self.0.clone(), line), world.lines[line].addr))
     }
 
-    fn close_doors(&mut self) {
+    fn close_listeners(&mut self) {
         self.0.lock().is_open = false;
     }
 

@@ -125,7 +125,7 @@ impl Quirks {
 
 #[derive(Debug)]
 pub struct Listener {
-    pub door: usize,
+    pub id: usize,
     pub at: SocketAddr,
     pub queue: VecDeque<usize>,
     edge: bool,
@@ -360,8 +360,8 @@ impl Kernel {
         }
         for listener in &mut self.nodes[node].listeners {
             if std::mem::take(&mut listener.edge) && !listener.queue.is_empty() {
-                ready.push(Ready::Door(listener.door));
-                words.iter_mut().for_each(|words| *words += " door");
+                ready.push(Ready::Listener(listener.id));
+                words.iter_mut().for_each(|words| *words += " listener");
             }
         }
         let mut listed = std::mem::take(&mut self.nodes[node].ready);
@@ -424,7 +424,7 @@ impl Kernel {
         rung
     }
 
-    pub fn listen(&mut self, node: usize, door: usize, at: SocketAddr) -> io::Result<SocketAddr> {
+    pub fn listen(&mut self, node: usize, id: usize, at: SocketAddr) -> io::Result<SocketAddr> {
         let it = &mut self.nodes[node];
         if it.port_taken || it.listeners.iter().any(|other| other.at == at) {
             return Err(io::Error::from_raw_os_error(EADDRINUSE));
@@ -437,7 +437,7 @@ impl Kernel {
         }
         it.moved += 1;
         it.listeners.push(Listener {
-            door,
+            id,
             at,
             queue: VecDeque::new(),
             edge: false,
@@ -458,9 +458,9 @@ impl Kernel {
         self.wake(node);
     }
 
-    pub fn accept(&mut self, node: usize, door: usize) -> io::Result<(usize, SocketAddr)> {
+    pub fn accept(&mut self, node: usize, id: usize) -> io::Result<(usize, SocketAddr)> {
         let it = &mut self.nodes[node];
-        let Some(listener) = it.listeners.iter_mut().find(|other| other.door == door) else {
+        let Some(listener) = it.listeners.iter_mut().find(|other| other.id == id) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         // Linux looks for a descriptor first, whether or not there is a connection.
@@ -488,7 +488,7 @@ impl Kernel {
         Ok((sock, from))
     }
 
-    pub fn close_doors(&mut self, node: usize) {
+    pub fn close_listeners(&mut self, node: usize) {
         for listener in std::mem::take(&mut self.nodes[node].listeners) {
             for sock in listener.queue {
                 self.socks[sock].queued = false;

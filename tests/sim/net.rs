@@ -97,21 +97,21 @@ impl Net for SimNet {
         Ok(())
     }
 
-    fn listen(&mut self, door: usize, at: SocketAddr) -> io::Result<SocketAddr> {
-        self.machines.lock().listen(self.node, door, at)
+    fn listen(&mut self, listener: usize, at: SocketAddr) -> io::Result<SocketAddr> {
+        self.machines.lock().listen(self.node, listener, at)
     }
 
     fn adopt(&mut self, _: usize, _: TcpListener) -> io::Result<SocketAddr> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn accept(&mut self, door: usize) -> io::Result<(SimStream, SocketAddr)> {
-        let (sock, from) = self.machines.lock().accept(self.node, door)?;
+    fn accept(&mut self, listener: usize) -> io::Result<(SimStream, SocketAddr)> {
+        let (sock, from) = self.machines.lock().accept(self.node, listener)?;
         Ok((self.stream(sock), from))
     }
 
-    fn close_doors(&mut self) {
-        self.machines.lock().close_doors(self.node);
+    fn close_listeners(&mut self) {
+        self.machines.lock().close_listeners(self.node);
     }
 
     fn dial(&mut self, to: SocketAddr) -> io::Result<SimStream> {
@@ -145,7 +145,7 @@ impl Net for SimNet {
 impl Drop for SimNet {
     /// The process is gone, and its listening sockets with it.
     fn drop(&mut self) {
-        self.machines.lock().close_doors(self.node);
+        self.machines.lock().close_listeners(self.node);
     }
 }
 

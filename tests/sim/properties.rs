@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// What the far end has ended goes soon, and nobody waits at an open door.
+    /// What the far end has ended goes soon, and nobody waits in a backlog.
     fn watch_far_ends(&self, host: usize) {
         let kernel = self.kernel();
         let node = &kernel.nodes[host];
@@ -172,10 +172,17 @@ impl World {
             self.fail("P4", format!("host {host} keeps #{conn}, which has ended"));
         }
         let first = |queue: &VecDeque<usize>| queue.front().map(|&sock| &kernel.socks[sock]);
-        for sock in node.listeners.iter().filter_map(|door| first(&door.queue)) {
+        for sock in node
+            .listeners
+            .iter()
+            .filter_map(|listener| first(&listener.queue))
+        {
             if !node.emfile && is_late(sock.queued_at.max(node.emfile_at)) {
                 let conn = sock.conn;
-                self.fail("P2", format!("host {host} lets #{conn} wait at its door"));
+                self.fail(
+                    "P2",
+                    format!("host {host} lets #{conn} wait in its backlog"),
+                );
             }
         }
     }

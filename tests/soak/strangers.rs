@@ -1,4 +1,4 @@
-//! Strangers at the members' doors: silent ones, garbage, half sentences, lengths that cannot be, claims of every sid.
+//! Strangers that connect to the members: silent ones, garbage, half sentences, lengths that cannot be, claims of every sid.
 //!
 //! Nothing here waits for an answer, and all of it goes when it is called back.
 

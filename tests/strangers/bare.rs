@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::role;
 
-const DOOR: Token = Token(usize::MAX);
+const LISTENER: Token = Token(usize::MAX);
 
 /// The process that has the attack in place of a member.
 pub(crate) fn run() {
@@ -53,12 +53,12 @@ impl Swallower {
     fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(limits::EVENTS_PER_TURN);
         let registry = self.poll.registry();
-        registry.register(&mut self.listener, DOOR, Interest::READABLE)?;
+        registry.register(&mut self.listener, LISTENER, Interest::READABLE)?;
         let mut knocked = false;
         loop {
             let timeout = knocked.then_some(Duration::ZERO);
             self.poll.poll(&mut events, timeout)?;
-            knocked |= events.iter().any(|event| event.token() == DOOR);
+            knocked |= events.iter().any(|event| event.token() == LISTENER);
             if knocked {
                 knocked = self.accept()?;
             }

@@ -5,8 +5,8 @@
 use std::{io, mem, net::SocketAddr, time::Instant};
 
 use super::{
-    Doors, Wish,
-    door::{Door, State, doubled, is_same_host},
+    Listeners, Wish,
+    listener::{Listener, State, doubled, is_same_host},
     own::Stage,
 };
 use crate::{
@@ -23,12 +23,12 @@ enum Failure {
     /// Its name has had more addresses than there may be sockets.
     Crowded,
     Bind {
-        door: usize,
+        listener: usize,
         error: io::Error,
     },
 }
 
-impl Doors {
+impl Listeners {
     /// Binds what can be bound of an own address, and says when that is tried again.
     pub(super) fn open<N: Net>(
         &mut self,
@@ -72,8 +72,12 @@ impl Doors {
         own.known = Vec::new();
         let address = own.address.clone();
         self.changed = true;
-        for door in self.doors.iter_mut().filter(|door| door.own == index) {
-            door.state = State::Vacant;
+        for listener in self
+            .listeners
+            .iter_mut()
+            .filter(|listener| listener.own == index)
+        {
+            listener.state = State::Vacant;
         }
         wishes.push(Wish::Tell(Event::ListenerLost { address }));
     }
@@ -91,77 +95,85 @@ impl Doors {
             failures.push(Failure::Nowhere);
         }
         // What the name does not mean any more needs no try.
-        for door in self.doors.iter_mut().filter(|door| door.own == index) {
-            let is_old = matches!(&door.state, State::Trying { at, .. }
+        for listener in self
+            .listeners
+            .iter_mut()
+            .filter(|listener| listener.own == index)
+        {
+            let is_old = matches!(&listener.state, State::Trying { at, .. }
                 if !addresses.iter().any(|there| is_same_host(there, at)));
             if is_old {
-                door.state = State::Vacant;
+                listener.state = State::Vacant;
                 self.changed = true;
             }
         }
         let mut is_taken = false;
         for mut at in addresses {
             at.set_port(self.own[index].port);
-            if at.port() != 0 && self.doors.iter().any(|door| door.takes(at)) {
+            if at.port() != 0 && self.listeners.iter().any(|listener| listener.takes(at)) {
                 is_taken = true;
                 self.changed |= self.vacate(index, at);
                 continue;
             }
-            let Some(door) = self.door_for(index, at) else {
+            let Some(listener) = self.listener_for(index, at) else {
                 failures.push(Failure::Crowded);
                 break;
             };
-            match net.listen(door, at) {
+            match net.listen(listener, at) {
                 Ok(at) => {
                     let own = &mut self.own[index];
                     own.port = at.port();
-                    let door = &mut self.doors[door];
-                    door.state = State::Open { at, resting: None };
+                    let listener = &mut self.listeners[listener];
+                    listener.state = State::Open { at, resting: None };
                     // Whoever connected since the socket was opened is announced by no edge that we can rely on.
-                    door.pending_since = Some(self.looked);
+                    listener.pending_since = Some(self.looked);
                     self.changed = true;
                     wishes.push(Wish::Tell(Event::Listening { addr: at }));
                 }
-                Err(error) => failures.push(Failure::Bind { door, error }),
+                Err(error) => failures.push(Failure::Bind { listener, error }),
             }
         }
-        let is_open = |door: &Door| door.own == index && door.open_at().is_some();
-        (is_taken || self.doors.iter().any(is_open), failures)
+        let is_open = |listener: &Listener| listener.own == index && listener.open_at().is_some();
+        (is_taken || self.listeners.iter().any(is_open), failures)
     }
 
     /// The number of the socket for this address, if there can be one more.
-    fn door_for(&mut self, index: usize, at: SocketAddr) -> Option<usize> {
-        let is_there = |door: &Door| matches!(&door.state, State::Trying { at: there, .. } if is_same_host(there, &at));
-        let is_vacant = |door: &Door| matches!(door.state, State::Vacant);
-        let of = |what: &dyn Fn(&Door) -> bool| {
-            let mut doors = self.doors.iter();
-            doors.position(|door| door.own == index && what(door))
+    fn listener_for(&mut self, index: usize, at: SocketAddr) -> Option<usize> {
+        let is_there = |listener: &Listener| matches!(&listener.state, State::Trying { at: there, .. } if is_same_host(there, &at));
+        let is_vacant = |listener: &Listener| matches!(listener.state, State::Vacant);
+        let of = |what: &dyn Fn(&Listener) -> bool| {
+            let mut listeners = self.listeners.iter();
+            listeners.position(|listener| listener.own == index && what(listener))
         };
-        if let Some(door) = of(&is_there) {
-            return Some(door);
+        if let Some(listener) = of(&is_there) {
+            return Some(listener);
         }
         let state = State::Trying { at, told: None };
         self.changed = true;
-        if let Some(door) = of(&is_vacant) {
-            self.doors[door].state = state;
-            return Some(door);
+        if let Some(listener) = of(&is_vacant) {
+            self.listeners[listener].state = state;
+            return Some(listener);
         }
-        let count = self.doors.iter().filter(|door| door.own == index).count();
+        let count = self
+            .listeners
+            .iter()
+            .filter(|listener| listener.own == index)
+            .count();
         (count < ROUTES_MAX).then(|| {
-            self.doors.push(Door::new(index, state));
-            self.doors.len() - 1
+            self.listeners.push(Listener::new(index, state));
+            self.listeners.len() - 1
         })
     }
 
     /// Another socket takes this address: it is not tried. Returns whether it was.
     fn vacate(&mut self, index: usize, at: SocketAddr) -> bool {
-        let is_it = |door: &&mut Door| {
-            door.own == index
-                && matches!(&door.state, State::Trying { at: there, .. } if is_same_host(there, &at))
+        let is_it = |listener: &&mut Listener| {
+            listener.own == index
+                && matches!(&listener.state, State::Trying { at: there, .. } if is_same_host(there, &at))
         };
-        match self.doors.iter_mut().find(is_it) {
-            Some(door) => {
-                door.state = State::Vacant;
+        match self.listeners.iter_mut().find(is_it) {
+            Some(listener) => {
+                listener.state = State::Vacant;
                 true
             }
             None => false,
@@ -182,8 +194,8 @@ impl Doors {
                     "{ROUTES_MAX} addresses that its name has had are listened on, and no more until a restart"
                 ),
             ),
-            Failure::Bind { door, error } => {
-                let State::Trying { at, told } = &mut self.doors[door].state else {
+            Failure::Bind { listener, error } => {
+                let State::Trying { at, told } = &mut self.listeners[listener].state else {
                     return;
                 };
                 let kind = Some((error.kind(), error.raw_os_error()));

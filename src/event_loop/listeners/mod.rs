@@ -9,7 +9,7 @@
 //! what the name means besides by then is listened on as well. What it does not mean any more stays open. If the configured
 //! port is 0, the first socket that is bound decides the port for the others of its name.
 
-mod door;
+mod listener;
 mod opening;
 mod own;
 
@@ -20,8 +20,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(super) use door::Arrival;
-use door::{Door, State};
+pub(super) use listener::Arrival;
+use listener::{Listener, State};
 use own::{Own, Stage, literal, rank};
 
 use crate::{
@@ -33,10 +33,10 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct Doors {
+pub(super) struct Listeners {
     own: Vec<Own>,
     /// The sockets, by number. At first there is one for each of `own`, with the same number; names may need more.
-    doors: Vec<Door>,
+    listeners: Vec<Listener>,
     /// The socket at which the next turn begins to accept.
     next: usize,
     /// When there is something to do without an event: kept, since the loop asks twice a turn.
@@ -58,16 +58,16 @@ pub(super) enum Wish {
     Lookup(usize, String),
 }
 
-impl Doors {
+impl Listeners {
     pub(super) fn new(
         addresses: Vec<Address>,
         tries_max: u32,
         pause: Duration,
         now: Instant,
     ) -> Self {
-        let mut doors = Self {
+        let mut listeners = Self {
             own: Vec::new(),
-            doors: Vec::new(),
+            listeners: Vec::new(),
             next: 0,
             due: None,
             changed: true,
@@ -84,21 +84,21 @@ impl Doors {
                 },
                 None => State::Vacant,
             };
-            doors.add(address, Stage::Waiting { until: now }, state);
+            listeners.add(address, Stage::Waiting { until: now }, state);
         }
-        doors.reschedule();
-        doors
+        listeners.reschedule();
+        listeners
     }
 
     /// Takes listening sockets that are bound already.
     pub(super) fn adopt<N: Net>(
         &mut self,
         net: &mut N,
-        listeners: Vec<TcpListener>,
+        bound: Vec<TcpListener>,
     ) -> io::Result<Vec<Wish>> {
         let mut wishes = Vec::new();
-        for listener in listeners {
-            let at = net.adopt(self.doors.len(), listener)?;
+        for socket in bound {
+            let at = net.adopt(self.listeners.len(), socket)?;
             let state = State::Open { at, resting: None };
             self.add(literal(at), Stage::Settled, state);
             wishes.push(Wish::Tell(Event::Listening { addr: at }));
@@ -107,10 +107,10 @@ impl Doors {
     }
 
     fn add(&mut self, address: Address, stage: Stage, state: State) {
-        let mut door = Door::new(self.own.len(), state);
-        let is_open = door.open_at().is_some();
-        door.pending_since = is_open.then_some(self.looked);
-        self.doors.push(door);
+        let mut listener = Listener::new(self.own.len(), state);
+        let is_open = listener.open_at().is_some();
+        listener.pending_since = is_open.then_some(self.looked);
+        self.listeners.push(listener);
         self.own.push(Own {
             port: address.port(),
             address,
@@ -130,12 +130,14 @@ impl Doors {
 
     fn listening(&self) -> Vec<Listening> {
         let mut all: Vec<Vec<Listening>> = self.own.iter().map(|_| Vec::new()).collect();
-        for door in &self.doors {
-            let own = &self.own[door.own];
-            match door.state {
+        for listener in &self.listeners {
+            let own = &self.own[listener.own];
+            match listener.state {
                 State::Vacant => {}
-                State::Trying { at, .. } => all[door.own].push(Listening::Trying(own.spell(at))),
-                State::Open { at, .. } => all[door.own].push(Listening::Open(at)),
+                State::Trying { at, .. } => {
+                    all[listener.own].push(Listening::Trying(own.spell(at)))
+                }
+                State::Open { at, .. } => all[listener.own].push(Listening::Open(at)),
             }
         }
         for (own, states) in self.own.iter().zip(&mut all) {
@@ -180,22 +182,24 @@ impl Doors {
 
     /// The port of an open socket that takes this host, preferably of one whose port was to be chosen as well; 0 without one.
     fn port_for(&self, address: &Address) -> u16 {
-        let takes = |door: &&Door| {
-            door.open_at().is_some_and(|at| match address.ip() {
-                Some(ip) => door.takes(SocketAddr::new(ip, at.port())),
+        let takes = |listener: &&Listener| {
+            listener.open_at().is_some_and(|at| match address.ip() {
+                Some(ip) => listener.takes(SocketAddr::new(ip, at.port())),
                 None => at.ip().is_unspecified(),
             })
         };
-        let is_chosen = |door: &&Door| self.own[door.own].address.port() == 0;
-        let doors = || self.doors.iter().filter(takes);
-        let door = doors().find(is_chosen).or_else(|| doors().next());
-        door.and_then(Door::open_at).map_or(0, |at| at.port())
+        let is_chosen = |listener: &&Listener| self.own[listener.own].address.port() == 0;
+        let listeners = || self.listeners.iter().filter(takes);
+        let listener = listeners().find(is_chosen).or_else(|| listeners().next());
+        listener
+            .and_then(Listener::open_at)
+            .map_or(0, |at| at.port())
     }
 
     /// Connections wait at this socket, which have come since it was last known who had.
-    pub(super) fn on_knocked(&mut self, door: usize) {
-        if let Some(door) = self.doors.get_mut(door) {
-            door.pending_since.get_or_insert(self.looked);
+    pub(super) fn on_knocked(&mut self, listener: usize) {
+        if let Some(listener) = self.listeners.get_mut(listener) {
+            listener.pending_since.get_or_insert(self.looked);
         }
     }
 
@@ -205,8 +209,8 @@ impl Doors {
     }
 
     /// A connection was accepted.
-    pub(super) fn on_accepted(&mut self, door: usize, now: Instant) -> Arrival {
-        self.doors[door].on_accepted(door, self.looked, now)
+    pub(super) fn on_accepted(&mut self, listener: usize, now: Instant) -> Arrival {
+        self.listeners[listener].on_accepted(listener, self.looked, now)
     }
 
     /// Whether a connection has come later than the one that was kept last for this peer.
@@ -226,39 +230,42 @@ impl Doors {
 
     /// Whether connections wait at a socket that can accept them.
     pub(super) fn has_pending(&self) -> bool {
-        self.doors.iter().any(Door::is_ready)
+        self.listeners.iter().any(Listener::is_ready)
     }
 
     /// The sockets at which connections may wait, and how many of `connections` each may accept in this turn. When there are
     /// more sockets than that, the others come first in the next turn.
     pub(super) fn shares(&mut self, connections: usize) -> Vec<(usize, usize)> {
-        let ready = |door: &usize| self.doors[*door].is_ready();
-        let mut ready: Vec<usize> = (0..self.doors.len()).filter(ready).collect();
-        let first = ready.partition_point(|door| *door < self.next);
+        let ready = |listener: &usize| self.listeners[*listener].is_ready();
+        let mut ready: Vec<usize> = (0..self.listeners.len()).filter(ready).collect();
+        let first = ready.partition_point(|listener| *listener < self.next);
         ready.rotate_left(first);
         ready.truncate(connections);
         self.next = ready.last().map_or(0, |last| last + 1);
         let share = connections.checked_div(ready.len()).unwrap_or(0);
-        ready.into_iter().map(|door| (door, share)).collect()
+        ready
+            .into_iter()
+            .map(|listener| (listener, share))
+            .collect()
     }
 
     /// All that waited at this socket were accepted.
-    pub(super) fn on_empty(&mut self, door: usize) {
-        self.doors[door].on_empty();
+    pub(super) fn on_empty(&mut self, listener: usize) {
+        self.listeners[listener].on_empty();
     }
 
     /// A connection could not be accepted, perhaps for want of descriptors or memory. Returns whether the socket rests, and
     /// what is to be told.
     pub(super) fn on_accept_failed(
         &mut self,
-        door: usize,
+        listener: usize,
         error: &io::Error,
         is_exhausted: bool,
         now: Instant,
     ) -> (bool, Option<Event>) {
-        let door = &mut self.doors[door];
-        let rests = door.on_failed(error, is_exhausted, now);
-        let event = door.report(now, &self.own[door.own].address);
+        let listener = &mut self.listeners[listener];
+        let rests = listener.on_failed(error, is_exhausted, now);
+        let event = listener.report(now, &self.own[listener.own].address);
         self.reschedule();
         (rests, event)
     }
@@ -269,8 +276,8 @@ impl Doors {
 
     /// Brings the deadline up to date, after every change that may move it.
     fn reschedule(&mut self) {
-        let doors = self.doors.iter().filter_map(Door::due);
-        self.due = self.own.iter().filter_map(Own::due).chain(doors).min();
+        let listeners = self.listeners.iter().filter_map(Listener::due);
+        self.due = self.own.iter().filter_map(Own::due).chain(listeners).min();
     }
 
     /// Opens what is due, and ends rests.
@@ -283,10 +290,11 @@ impl Doors {
     }
 
     fn open_due<N: Net>(&mut self, net: &mut N, now: Instant, wishes: &mut Vec<Wish>) {
-        for door in &mut self.doors {
-            door.wake(now);
+        for listener in &mut self.listeners {
+            listener.wake(now);
             wishes.extend(
-                door.report(now, &self.own[door.own].address)
+                listener
+                    .report(now, &self.own[listener.own].address)
                     .map(Wish::Tell),
             );
         }
@@ -354,20 +362,23 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_at_a_door_that_rests_is_accepted_after_it_without_another_knock() {
+    fn a_resting_listener_accepts_what_waited_afterwards() {
         let (mut net, start) = (net(), Instant::now());
         let address = "127.0.0.1:0".parse().unwrap();
-        let mut doors = Doors::new(vec![address], 0, Duration::ZERO, start);
-        doors.tick(&mut net, start, &mut Vec::new());
-        doors.on_empty(0);
-        doors.on_knocked(0);
-        assert_eq!(doors.shares(8), [(0, 8)]);
-        doors.on_accept_failed(0, &io::ErrorKind::OutOfMemory.into(), true, start);
+        let mut listeners = Listeners::new(vec![address], 0, Duration::ZERO, start);
+        listeners.tick(&mut net, start, &mut Vec::new());
+        listeners.on_empty(0);
+        listeners.on_knocked(0);
+        assert_eq!(listeners.shares(8), [(0, 8)]);
+        listeners.on_accept_failed(0, &io::ErrorKind::OutOfMemory.into(), true, start);
         let over = start + ACCEPT_PAUSE;
-        assert_eq!((doors.shares(8).len(), doors.deadline()), (0, Some(over)));
-        doors.tick(&mut net, over, &mut Vec::new());
-        assert_eq!(doors.shares(8), [(0, 8)]);
-        assert_eq!(doors.deadline(), None);
+        assert_eq!(
+            (listeners.shares(8).len(), listeners.deadline()),
+            (0, Some(over))
+        );
+        listeners.tick(&mut net, over, &mut Vec::new());
+        assert_eq!(listeners.shares(8), [(0, 8)]);
+        assert_eq!(listeners.deadline(), None);
     }
 
     #[test]
@@ -375,53 +386,53 @@ mod tests {
         let (mut net, start) = (net(), Instant::now());
         let pause = Duration::from_millis(300);
         let address = "silent.example:1".parse().unwrap();
-        let mut doors = Doors::new(vec![address], 0, pause, start);
+        let mut listeners = Listeners::new(vec![address], 0, pause, start);
         let mut wishes = Vec::new();
-        doors.tick(&mut net, start, &mut wishes);
+        listeners.tick(&mut net, start, &mut wishes);
         assert!(matches!(wishes[..], [Wish::Lookup(0, _)]), "{wishes:?}");
         let late = start + LOOKUP_TIMEOUT;
-        assert_eq!(doors.deadline(), Some(late));
+        assert_eq!(listeners.deadline(), Some(late));
         wishes.clear();
-        doors.tick(&mut net, late, &mut wishes);
+        listeners.tick(&mut net, late, &mut wishes);
         assert!(
             matches!(wishes[0], Wish::Tell(Event::ListenFailed { .. })),
             "{wishes:?}"
         );
-        assert_eq!(doors.deadline(), Some(late + pause));
+        assert_eq!(listeners.deadline(), Some(late + pause));
         wishes.clear();
-        doors.tick(&mut net, late + pause, &mut wishes);
+        listeners.tick(&mut net, late + pause, &mut wishes);
         assert!(wishes.is_empty(), "its name is still being looked up");
     }
 
     #[test]
-    fn who_may_have_waited_longer_at_another_door_is_not_the_latest() {
+    fn of_two_listeners_the_longer_wait_is_not_the_latest() {
         let at = |millis| {
             static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
             *START + Duration::from_millis(millis)
         };
         let peer = PeerId(0);
         let addresses = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| text.parse().unwrap());
-        let mut doors = Doors::new(addresses.to_vec(), 0, Duration::ZERO, at(0));
-        // Somebody comes to the first door, which rests, and later to the second.
-        doors.on_knocked(0);
-        doors.on_looked(at(10));
-        doors.on_knocked(1);
-        doors.on_looked(at(20));
-        let kept = doors.on_accepted(1, at(20));
-        assert!(doors.is_latest(peer, &kept));
-        doors.keep(peer, kept);
-        let waited = doors.on_accepted(0, at(30));
-        assert!(!doors.is_latest(peer, &waited));
-        // Who comes there when nobody waits any more has come later, and so has whoever is behind at the same door.
-        doors.on_empty(0);
-        doors.on_looked(at(40));
-        doors.on_knocked(0);
-        let later = doors.on_accepted(0, at(50));
-        let behind = doors.on_accepted(0, at(50));
-        assert!(doors.is_latest(peer, &later));
-        doors.keep(peer, behind);
-        assert!(!doors.is_latest(peer, &later));
-        doors.forget(peer);
-        assert!(doors.is_latest(peer, &waited));
+        let mut listeners = Listeners::new(addresses.to_vec(), 0, Duration::ZERO, at(0));
+        // Somebody comes to the first listener, which rests, and later to the second.
+        listeners.on_knocked(0);
+        listeners.on_looked(at(10));
+        listeners.on_knocked(1);
+        listeners.on_looked(at(20));
+        let kept = listeners.on_accepted(1, at(20));
+        assert!(listeners.is_latest(peer, &kept));
+        listeners.keep(peer, kept);
+        let waited = listeners.on_accepted(0, at(30));
+        assert!(!listeners.is_latest(peer, &waited));
+        // Who comes there when nobody waits any more has come later, and so has whoever is behind at the same listener.
+        listeners.on_empty(0);
+        listeners.on_looked(at(40));
+        listeners.on_knocked(0);
+        let later = listeners.on_accepted(0, at(50));
+        let behind = listeners.on_accepted(0, at(50));
+        assert!(listeners.is_latest(peer, &later));
+        listeners.keep(peer, behind);
+        assert!(!listeners.is_latest(peer, &later));
+        listeners.forget(peer);
+        assert!(listeners.is_latest(peer, &waited));
     }
 }

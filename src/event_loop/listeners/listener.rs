@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Listener {
     /// The configured address that it belongs to, by its index.
     pub(super) own: usize,
     pub(super) state: State,
@@ -62,7 +62,7 @@ struct Trouble {
     told: Option<Instant>,
 }
 
-impl Door {
+impl Listener {
     pub(super) fn new(own: usize, state: State) -> Self {
         Self {
             own,
@@ -115,11 +115,16 @@ impl Door {
     }
 
     /// A connection was accepted.
-    pub(super) fn on_accepted(&mut self, door: usize, looked: Instant, now: Instant) -> Arrival {
+    pub(super) fn on_accepted(
+        &mut self,
+        listener: usize,
+        looked: Instant,
+        now: Instant,
+    ) -> Arrival {
         self.trouble.end();
         self.accepted += 1;
         Arrival {
-            door,
+            listener,
             nth: self.accepted,
             after: self.pending_since.unwrap_or(looked),
             before: now,
@@ -213,7 +218,7 @@ impl Trouble {
 /// network tells. What it brings is older then than what has come over its successor.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::event_loop) struct Arrival {
-    door: usize,
+    listener: usize,
     nth: u64,
     after: Instant,
     before: Instant,
@@ -222,7 +227,7 @@ pub(in crate::event_loop) struct Arrival {
 impl Arrival {
     /// Whether this connection has certainly come later.
     pub(super) fn is_later_than(&self, other: &Self) -> bool {
-        if self.door == other.door {
+        if self.listener == other.listener {
             self.nth > other.nth
         } else {
             self.after > other.before
