@@ -98,7 +98,7 @@ impl Handle {
 
     /// Has the loop look again at what it waits for, a [handler that was not ready](crate::Handler::is_ready) for instance.
     pub fn wake(&self) {
-        self.shared.bell.ring();
+        self.shared.wake_flag.notify();
     }
 
     /// Asks for a link to `sid`, if there is none and none is underway.

@@ -264,7 +264,7 @@ impl World {
                 answer,
             });
         }
-        machine.ready.push(Ready::Bell);
+        machine.ready.push(Ready::Waker);
         self.go_on();
         asked.len()
     }

@@ -274,7 +274,7 @@ impl World {
             let answer = answer.map(addresses).map_err(io::Error::other);
             net.answers.push_back(Found { ticket, answer });
         }
-        net.ready.push(Ready::Bell);
+        net.ready.push(Ready::Waker);
         self.go_on();
     }
 

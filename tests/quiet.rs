@@ -38,7 +38,7 @@ impl Net for Nothing {
 
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.extend(std::iter::repeat_n(
-            Ready::Bell,
+            Ready::Waker,
             std::mem::take(&mut self.ready),
         ));
         self.now += timeout.expect("nothing would end this wait").max(ASKING);

@@ -125,7 +125,7 @@ impl Net for Memory {
         ready.append(&mut self.far.speech().ready);
         if self.rung.load(Ordering::Relaxed) {
             self.rung.store(false, Ordering::Relaxed);
-            ready.push(Ready::Bell);
+            ready.push(Ready::Waker);
         }
         Ok(())
     }

@@ -110,7 +110,7 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     writable: Vec<LinkKey>,
     /// What the roster wants done, carried out in one place.
     todo: Vec<Action>,
-    notes: Vec<Arc<Peer>>,
+    requests: Vec<Arc<Peer>>,
     wishes: Vec<Wish>,
     /// True exactly when another thread has woken the loop for this turn.
     woken: bool,
@@ -224,7 +224,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         let goes_on = self.round(timeout)?;
         // Nobody knows when the next one comes: what was left for it meanwhile must make it due.
-        self.handle.shared().bell.hand_over();
+        self.handle.shared().wake_flag.rearm();
         Ok(goes_on)
     }
 
@@ -240,8 +240,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         self.turning = true;
 
-        // Nap.
-        if let Err(error) = self.nap(timeout) {
+        // Wait.
+        if let Err(error) = self.poll(timeout) {
             self.handle.shared().end(Life::Died);
             return Err(error);
         }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    pub(super) fn nap(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    pub(super) fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.ready.clear();
         let turner = thread::current().id();
         if self.turner.replace(turner) != Some(turner) {
@@ -23,7 +23,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        self.handle.shared().bell.rise();
+        self.handle.shared().wake_flag.mark_running();
         if let Idle::Spin { for_at_most } = self.knobs.idle {
             let start = self.net.now();
             loop {
@@ -33,7 +33,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.net.wait(Some(Duration::ZERO), &mut self.ready)?;
                 let spun = self.net.now().saturating_duration_since(start);
                 if !self.ready.is_empty()
-                    || self.handle.shared().bell.is_rung()
+                    || self.handle.shared().wake_flag.is_notified()
                     || timeout.is_some_and(|timeout| spun >= timeout)
                 {
                     return Ok(());
@@ -46,11 +46,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 thread::yield_now();
             }
         }
-        if timeout != Some(Duration::ZERO) && !self.handle.shared().bell.doze() {
+        if timeout != Some(Duration::ZERO) && !self.handle.shared().wake_flag.prepare_to_block() {
             timeout = Some(Duration::ZERO);
         }
         let waited = self.net.wait(timeout, &mut self.ready);
-        self.handle.shared().bell.rise();
+        self.handle.shared().wake_flag.mark_running();
         waited
     }
 
@@ -89,7 +89,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.hot_turns > 0
             && self.hot.is_some()
             && !self.has_more()
-            && !self.handle.shared().bell.is_rung()
+            && !self.handle.shared().wake_flag.is_notified()
     }
 
     /// Whether a link or a listening socket is known to hold more than was taken.

@@ -38,17 +38,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 None => {}
             }
         }
-        if !self.handle.shared().bell.lower() {
+        if !self.handle.shared().wake_flag.take_notified() {
             return;
         }
-        // Whoever has rung may have made room. They are read in the next turn, which is due at once.
+        // The thread that has notified may have made room in the inbox. Paused links are read in the next turn, which is due at once.
         for key in mem::take(&mut self.paused) {
             self.look_at(key);
         }
         let shared = Arc::clone(self.handle.shared());
-        let mut notes = mem::take(&mut self.notes);
-        shared.notes.take(&mut notes);
-        for peer in notes.drain(..) {
+        let mut requests = mem::take(&mut self.requests);
+        shared.requests.take_all(&mut requests);
+        for peer in requests.drain(..) {
             let asked = peer.take_asked();
             // Each of these may be the end of the peer; the rest then means nobody.
             if asked & asked::BROKEN != 0 {
@@ -69,7 +69,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.roster.want(peer.id, now, &mut self.todo);
             }
         }
-        self.notes = notes;
+        self.requests = requests;
         if shared.inbox_is_for_the_loop() {
             self.loop_back(&shared);
         }
@@ -89,7 +89,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Hands over what the application sent to this server itself.
     fn loop_back(&mut self, shared: &Shared) {
         let mut any = false;
-        // As many as wait now: those that the handler sends meanwhile ring the bell again, and come in the next turn.
+        // As many as wait now. Those that the handler sends meanwhile notify the loop again, and are delivered in the next turn.
         for _ in 0..shared.inbox.counts().waiting {
             if shared.halt.is_given() {
                 break;

@@ -14,7 +14,7 @@ use crate::{
     net::Net,
     proto::{Roster, Rules},
     shared::{Peer, Shared},
-    sync::Doorbell,
+    sync::WakeFlag,
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -57,13 +57,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         let waker = net.waker();
-        let bell = Doorbell::new(move || waker());
+        let wake_flag = WakeFlag::new(move || waker());
         let shared = Arc::new(Shared::new(
             own,
             peers.clone(),
             inbox,
             inbox_is_for_the_loop,
-            bell,
+            wake_flag,
         ));
         // Sockets that were handed over stand in for the addresses.
         let addresses = if bound.is_empty() { listen } else { Vec::new() };
@@ -92,7 +92,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             hot_turns: 0,
             writable: Vec::new(),
             todo,
-            notes: Vec::new(),
+            requests: Vec::new(),
             wishes,
             woken: false,
             turner: None,

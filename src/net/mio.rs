@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Tokens of connections are places in a slab and stay far below these.
-const BELL: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX);
 const FIRST_LISTENER: usize = usize::MAX - 1;
 
 /// The real network.
@@ -58,10 +58,10 @@ struct Options {
 impl MioNet {
     pub(crate) fn new(knobs: &Knobs) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let bell = mio::Waker::new(poll.registry(), BELL)?;
+        let waker = mio::Waker::new(poll.registry(), WAKER)?;
         let waker: Waker = Arc::new(move || {
             // Fails only when the process is out of kernel memory; the loop then finds the work at its next deadline.
-            if let Err(error) = bell.wake() {
+            if let Err(error) = waker.wake() {
                 log::error!("cannot wake the loop: {error}");
             }
         });
@@ -118,7 +118,7 @@ impl Net for MioNet {
             Err(error) => return Err(error),
         }
         ready.extend(self.events.iter().map(|event| match event.token() {
-            BELL => Ready::Bell,
+            WAKER => Ready::Waker,
             Token(token) if token > FIRST_LISTENER - MAX_LISTENERS => {
                 Ready::Listener(FIRST_LISTENER - token)
             }
@@ -678,7 +678,7 @@ mod tests {
         net.waker()();
         let mut ready = Vec::new();
         net.wait(None, &mut ready).unwrap();
-        assert_eq!(ready, [Ready::Bell]);
+        assert_eq!(ready, [Ready::Waker]);
     }
 
     #[test]

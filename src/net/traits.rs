@@ -62,7 +62,7 @@ pub enum Ready {
     /// A connection can be accepted on the listening socket of this number.
     Listener(usize),
     /// The waker was used, or a lookup was answered.
-    Bell,
+    Waker,
 }
 
 /// Wakes a loop out of [`Net::wait`], from any thread.

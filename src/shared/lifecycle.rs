@@ -51,7 +51,7 @@ pub(crate) struct HaltOrder(pub(super) AtomicBool);
 impl HaltOrder {
     #[inline]
     pub(crate) fn is_given(&self) -> bool {
-        // Relaxed: it guards nothing. The loop acts on it after the bell, which orders the rest.
+        // Relaxed: it orders nothing. The loop acts on it after `take_notified`, which orders the rest.
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -52,7 +52,7 @@ impl Peer {
 
     /// Asks the loop for this. Returns whether nothing was asked before, so that the peer is to be noted.
     pub(super) fn ask(&self, what: u8) -> bool {
-        // AcqRel: whoever finds the bits empty leaves the note; the loop takes the bits after the note.
+        // AcqRel: the thread that finds no bit set pushes the peer to the pending requests; the loop takes the bits afterwards.
         self.asked.fetch_or(what, Ordering::AcqRel) == 0
     }
 

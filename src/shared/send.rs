@@ -207,22 +207,22 @@ impl Shared {
         };
         self.counters.loopback.add(1);
         if self.inbox_is_for_the_loop || has_dropped {
-            self.bell.ring();
+            self.wake_flag.notify();
         }
         Ok(Sent::Loopback)
     }
 
-    /// Leaves a note for the loop about this peer. At most one note a peer waits.
+    /// Asks the loop to look at this peer. At most one request for each peer is pending.
     pub(crate) fn ask(&self, peer: &Arc<Peer>, what: u8) -> Result<(), SendError> {
         if !self.home.is_here_or_turns() {
-            // Nobody is there to do it, and the bell is the parent's.
+            // There is no loop in this process, and the waker is the parent's.
             self.end(Life::Halted);
             return Err(SendError::Halted);
         }
         if peer.ask(what) {
-            self.notes.leave(Arc::clone(peer));
+            self.requests.push(Arc::clone(peer));
         }
-        self.bell.ring();
+        self.wake_flag.notify();
         Ok(())
     }
 }

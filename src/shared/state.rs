@@ -1,4 +1,4 @@
-//! What the handles and the loop have in common: the peers, the inbox, the bell, the state of the loop.
+//! What the handles and the loop have in common: the peers, the inbox, the wake flag, the state of the loop.
 //!
 //! Nothing here waits for the network.
 
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     inbox::{Burst, Inbox},
     proto::Sid,
-    sync::{Doorbell, Notes},
+    sync::{Pending, WakeFlag},
 };
 
 #[derive(Debug)]
@@ -32,8 +32,8 @@ pub(crate) struct Shared {
     pub(crate) inbox: Arc<Inbox<Burst>>,
     /// Whether the loop empties the inbox into its handler.
     pub(super) inbox_is_for_the_loop: bool,
-    pub(crate) bell: Doorbell,
-    pub(crate) notes: Notes<Arc<Peer>>,
+    pub(crate) wake_flag: WakeFlag,
+    pub(crate) requests: Pending<Arc<Peer>>,
     /// True exactly when the loop was asked to halt.
     pub(crate) halt: HaltOrder,
     /// True exactly when the loop is to drop its links.
@@ -48,7 +48,7 @@ impl Shared {
         members: Vec<Arc<Peer>>,
         inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
-        bell: Doorbell,
+        wake_flag: WakeFlag,
     ) -> Self {
         Self {
             own,
@@ -56,8 +56,8 @@ impl Shared {
             peers: Registry::new(members),
             inbox,
             inbox_is_for_the_loop,
-            bell,
-            notes: Notes::new(),
+            wake_flag,
+            requests: Pending::new(),
             halt: HaltOrder::default(),
             drop_links: AtomicBool::new(false),
             counters: Counters::default(),
@@ -92,7 +92,7 @@ impl Shared {
             return self.end(Life::Halted);
         }
         flag.store(true, Ordering::Release);
-        self.bell.ring();
+        self.wake_flag.notify();
     }
 
     pub(crate) fn request_halt(&self) {

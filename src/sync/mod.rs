@@ -3,10 +3,10 @@
 //! Nothing here knows sids, rules or the operating system. Each type is used through `&self`, and is model-checked with loom:
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
 
-mod doorbell;
 mod primitives;
 mod waiters;
+mod wake_flag;
 
-pub(crate) use doorbell::{Doorbell, Notes};
 pub(crate) use primitives::{Condvar, Mutex, MutexGuard, atomic, lock, release, sleep};
 pub(crate) use waiters::Waiters;
+pub(crate) use wake_flag::{Pending, WakeFlag};

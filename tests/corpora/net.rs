@@ -148,7 +148,7 @@ impl Outside {
         while let Some((ticket, _)) = world.lookups.pop_front() {
             let answer = Err(io::ErrorKind::NotFound.into());
             world.found.push_back(Found { ticket, answer });
-            world.ready.push(Ready::Bell);
+            world.ready.push(Ready::Waker);
         }
     }
 
@@ -333,7 +333,7 @@ impl Net for Inside {
 
     fn waker(&self) -> Waker {
         let outside = self.0.clone();
-        Arc::new(move || outside.lock().ready.push(Ready::Bell))
+        Arc::new(move || outside.lock().ready.push(Ready::Waker))
     }
 }
 
