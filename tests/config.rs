@@ -112,7 +112,7 @@ fn addresses_that_cannot_be_are_shown_with_their_server_and_their_mistake() {
 }
 
 #[test]
-fn knobs_outside_their_range_are_named() {
+fn options_outside_their_range_are_named() {
     let zero = Duration::ZERO;
     let second = Duration::from_secs(1);
     let year = Duration::from_secs(365 * 24 * 60 * 60);

@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::{
-    options::{Config, Knobs, Server},
+    options::{Config, Options, Server},
     policy::{Dial, Idle, Outbox, Replace, Unknown},
-    validate::{check_addresses, check_knobs, refuse_shared_addresses},
+    validate::{check_addresses, check_options, refuse_shared_addresses},
 };
 use crate::{
     error::ConfigError,
@@ -42,7 +42,7 @@ impl Config {
             listen_on_all_ips: false,
             unsent_limit: None,
             inbox: InboxGiven::default(),
-            knobs: Knobs::default(),
+            options: Options::default(),
         }
     }
 }
@@ -65,7 +65,7 @@ pub struct ConfigBuilder {
     /// `None`: as the outbox needs it.
     unsent_limit: Option<Option<u32>>,
     inbox: InboxGiven,
-    knobs: Knobs,
+    options: Options,
 }
 
 /// What was said of the inbox; the rest is as the outbox needs it.
@@ -119,57 +119,57 @@ impl ConfigBuilder {
     /// The form in which this server names itself. [`InitialMessageVersion::V1`] by default. It is [`InitialMessageVersion::Bare`] all the same as
     /// long as no own address can be dialed: wildcards, and port 0 before the socket is open.
     pub fn initial_message(mut self, form: InitialMessageVersion) -> Self {
-        self.knobs.initial_message = form;
+        self.options.initial_message = form;
         self
     }
 
     /// When peers are dialed. [`Dial::Eager`] by default.
     pub fn dial(mut self, dial: Dial) -> Self {
-        self.knobs.dial = dial;
+        self.options.dial = dial;
         self
     }
 
     /// What a second connection does to a link. [`Replace::Proven`] by default.
     pub fn replace(mut self, replace: Replace) -> Self {
-        self.knobs.replace = replace;
+        self.options.replace = replace;
         self
     }
 
     /// What becomes of servers that are not configured. [`Unknown::Reject`] by default.
     pub fn unknown(mut self, unknown: Unknown) -> Self {
-        self.knobs.unknown = unknown;
+        self.options.unknown = unknown;
         self
     }
 
     /// What the loop does while there is nothing to do. [`Idle::Block`] by default.
     pub fn idle(mut self, idle: Idle) -> Self {
-        self.knobs.idle = idle;
+        self.options.idle = idle;
         self
     }
 
     /// What waits for each peer. [`Outbox::Latest`] by default.
     pub fn outbox(mut self, outbox: Outbox) -> Self {
-        self.knobs.outbox = outbox;
+        self.options.outbox = outbox;
         self
     }
 
     /// How long one `connect(2)` may take (`cnxTimeout`). 5 s by default.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.knobs.connect_timeout = timeout;
+        self.options.connect_timeout = timeout;
         self
     }
 
     /// How long an accepted connection may take to name itself, and a knock to be hung up. 5 s by default.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.knobs.handshake_timeout = timeout;
+        self.options.handshake_timeout = timeout;
         self
     }
 
     /// The first and the last ceiling of the random time that a peer is left alone after a failed attempt. 50 ms and
     /// 1 s by default. The last one belongs below the election timeout of what runs on top.
     pub fn backoff(mut self, first: Duration, last: Duration) -> Self {
-        self.knobs.backoff_min = first;
-        self.knobs.backoff_max = last;
+        self.options.backoff_min = first;
+        self.options.backoff_max = last;
         self
     }
 
@@ -181,7 +181,7 @@ impl ConfigBuilder {
     /// always in use, 9.7 s at most if sending begins later, with `reno` and `cubic`; up to 13.9 s with `bbr`. See
     /// [Failure detection](crate#failure-detection).
     pub fn peer_dead_after(mut self, timeout: Duration) -> Self {
-        self.knobs.peer_dead_after = timeout;
+        self.options.peer_dead_after = timeout;
         self
     }
 
@@ -194,13 +194,13 @@ impl ConfigBuilder {
     /// so, and the tries end: the other addresses, and those that the name gets later, are tried for ever, after a pause that
     /// doubles up to [a minute](limits::LISTEN_LOOKUP_PAUSE).
     pub fn listen_tries(mut self, tries: u32) -> Self {
-        self.knobs.listen_tries = tries;
+        self.options.listen_tries = tries;
         self
     }
 
     /// Time between two tries to listen while nothing is open. 1 s by default.
     pub fn listen_pause(mut self, pause: Duration) -> Self {
-        self.knobs.listen_pause = pause;
+        self.options.listen_pause = pause;
         self
     }
 
@@ -230,13 +230,13 @@ impl ConfigBuilder {
     /// reaches the port can come as an observer: it is a peer for as long as it is connected, what it sends is received like any
     /// message, and frames sent to its [`Sid`], which is negative, go to it.
     pub fn observers_max(mut self, observers: usize) -> Self {
-        self.knobs.observers_max = observers;
+        self.options.observers_max = observers;
         self
     }
 
     /// Accepted connections that may be unnamed at one time; one more evicts the oldest. 256 by default.
     pub fn pending_max(mut self, connections: usize) -> Self {
-        self.knobs.pending_max = connections;
+        self.options.pending_max = connections;
         self
     }
 
@@ -250,7 +250,7 @@ impl ConfigBuilder {
 
     /// Size of the receive buffer of each link (`SO_RCVBUF`), in bytes. The kernel tunes it itself by default.
     pub fn receive_buffer(mut self, bytes: Option<usize>) -> Self {
-        self.knobs.receive_buffer = bytes;
+        self.options.receive_buffer = bytes;
         self
     }
 
@@ -260,7 +260,7 @@ impl ConfigBuilder {
     /// one notices dead peers sooner ([Failure detection](crate#failure-detection)), and does not pace what stays in one data
     /// centre.
     pub fn congestion_control(mut self, name: impl Into<String>) -> Self {
-        self.knobs.congestion_control = Some(name.into());
+        self.options.congestion_control = Some(name.into());
         self
     }
 
@@ -268,13 +268,13 @@ impl ConfigBuilder {
     /// addresses and peers know this server by one of them: a connection from a peer's own address is trusted sooner
     /// ([`Replace::Proven`]).
     pub fn dial_from(mut self, ip: IpAddr) -> Self {
-        self.knobs.dial_from = Some(ip);
+        self.options.dial_from = Some(ip);
         self
     }
 
     /// Seed of the jitter in the backoff, for tests that want the same times again. Random by default.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.knobs.seed = Some(seed);
+        self.options.seed = Some(seed);
         self
     }
 
@@ -284,23 +284,23 @@ impl ConfigBuilder {
     ///
     /// A [`ConfigError`] that names what cannot work.
     pub fn build(mut self) -> Result<Config, ConfigError> {
-        self.knobs.unsent_limit = self.unsent_limit.unwrap_or(match self.knobs.outbox {
+        self.options.unsent_limit = self.unsent_limit.unwrap_or(match self.options.outbox {
             Outbox::Latest => Some(limits::UNSENT_LIMIT),
             // All of a queue is to arrive: nothing in it grows stale.
             Outbox::Queue { .. } => None,
         });
-        self.knobs.inbox_full = self.inbox.full.unwrap_or(match self.knobs.outbox {
+        self.options.inbox_full = self.inbox.full.unwrap_or(match self.options.outbox {
             Outbox::Latest => InboxFull::DropOldest,
             // All of a queue is to arrive.
             Outbox::Queue { .. } => InboxFull::PushBack,
         });
-        let (frames, bytes) = match self.knobs.inbox_full {
+        let (frames, bytes) = match self.options.inbox_full {
             InboxFull::DropOldest => (limits::INBOX_FRAMES, limits::INBOX_BYTES),
             InboxFull::PushBack => (limits::PUSH_BACK_FRAMES, limits::PUSH_BACK_BYTES),
         };
-        self.knobs.inbox_frames = self.inbox.frames.unwrap_or(frames);
-        self.knobs.inbox_bytes = self.inbox.bytes.unwrap_or(bytes);
-        check_knobs(&self.knobs)?;
+        self.options.inbox_frames = self.inbox.frames.unwrap_or(frames);
+        self.options.inbox_bytes = self.inbox.bytes.unwrap_or(bytes);
+        check_options(&self.options)?;
         let mut members = Vec::with_capacity(self.servers.len());
         for (sid, given) in self.servers {
             members.push(Server {
@@ -366,7 +366,7 @@ impl ConfigBuilder {
             listen,
             listeners: self.listeners,
             members,
-            knobs: self.knobs,
+            options: self.options,
         })
     }
 }

@@ -103,31 +103,32 @@ impl Config {
     /// ```
     #[must_use]
     pub fn max_memory(&self) -> u64 {
-        let knobs = &self.knobs;
-        let guests = match knobs.unknown {
+        let options = &self.options;
+        let guests = match options.unknown {
             Unknown::Reject => 0,
             Unknown::Admit { max } => max,
         };
         let servers = self.members.len() + guests;
-        let outbox = match knobs.outbox {
+        let outbox = match options.outbox {
             Outbox::Latest => SLOT_FRAMES * FRAME_BYTES_MAX,
             Outbox::Queue { bytes } => 2 * bytes + RUNS * 2 * QUEUE_RUN_BYTES,
         };
-        let inbox = sum(&[(knobs.inbox_frames, FRAME_BYTES_MAX + PLACE_BYTES)]);
-        let inbox = inbox.min(knobs.inbox_bytes as u64);
+        let inbox = sum(&[(options.inbox_frames, FRAME_BYTES_MAX + PLACE_BYTES)]);
+        let inbox = inbox.min(options.inbox_bytes as u64);
         let named: usize = self.members.iter().map(|one| one.addresses.len()).sum();
         let listening = self.listen.len() + self.own_addresses.len() + self.listeners.len();
         let sockets = |address: &Address| address.ip().map_or(ROUTES_MAX, |_| 1);
         let sockets = self.listeners.len() + self.listen.iter().map(sockets).sum::<usize>();
         let lookups = if guests == 0 { 0 } else { LOOKUPS_WAITING_MAX };
-        let connections = 3 * servers + knobs.observers_max + knobs.pending_max + ACCEPTS_PER_TURN;
+        let connections =
+            3 * servers + options.observers_max + options.pending_max + ACCEPTS_PER_TURN;
         inbox
             + sum(&[
                 (1, LOOP_BYTES),
                 (EVENTS_MAX, EVENT_BYTES),
                 (1, BURST_BYTES),
                 (
-                    servers + knobs.observers_max,
+                    servers + options.observers_max,
                     FRAME_BYTES_MAX + outbox + PEER_BYTES,
                 ),
                 (connections, CONNECTION_BYTES),

@@ -10,5 +10,5 @@ mod validate;
 
 pub use builder::ConfigBuilder;
 pub use options::Config;
-pub(crate) use options::Knobs;
+pub(crate) use options::Options;
 pub use policy::{Dial, Idle, Outbox, Replace, Unknown};

@@ -32,11 +32,11 @@ pub struct Config {
     pub(crate) listeners: Vec<TcpListener>,
     /// All others, sorted by sid.
     pub(crate) members: Vec<Server>,
-    pub(crate) knobs: Knobs,
+    pub(crate) options: Options,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Knobs {
+pub(crate) struct Options {
     pub(crate) initial_message: InitialMessageVersion,
     pub(crate) dial: Dial,
     pub(crate) replace: Replace,
@@ -62,7 +62,7 @@ pub(crate) struct Knobs {
     pub(crate) seed: Option<u64>,
 }
 
-impl Default for Knobs {
+impl Default for Options {
     fn default() -> Self {
         Self {
             initial_message: InitialMessageVersion::default(),
@@ -92,7 +92,7 @@ impl Default for Knobs {
     }
 }
 
-impl Knobs {
+impl Options {
     pub(crate) fn inbox_room(&self) -> Room {
         Room {
             items: self.inbox_frames,

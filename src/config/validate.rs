@@ -5,7 +5,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    options::{Knobs, Server},
+    options::{Options, Server},
     policy::{Idle, Outbox, Unknown},
 };
 use crate::{
@@ -59,45 +59,45 @@ pub(super) fn refuse_shared_addresses(servers: &[Server]) -> Result<(), ConfigEr
 }
 
 /// Each option by itself, and those that contradict each other.
-pub(super) fn check_knobs(knobs: &Knobs) -> Result<(), ConfigError> {
+pub(super) fn check_options(options: &Options) -> Result<(), ConfigError> {
     for (option, value) in [
-        ("connect_timeout", knobs.connect_timeout),
-        ("handshake_timeout", knobs.handshake_timeout),
-        ("listen_pause", knobs.listen_pause),
-        ("backoff", knobs.backoff_min),
-        ("backoff", knobs.backoff_max),
-        ("peer_dead_after", knobs.peer_dead_after),
+        ("connect_timeout", options.connect_timeout),
+        ("handshake_timeout", options.handshake_timeout),
+        ("listen_pause", options.listen_pause),
+        ("backoff", options.backoff_min),
+        ("backoff", options.backoff_max),
+        ("peer_dead_after", options.peer_dead_after),
     ] {
         if value < Duration::from_millis(1) || value > DAY {
             return bad(option, format!("{value:?} is outside 1 ms to 24 h"));
         }
     }
-    for (option, value, min, max) in sizes(knobs) {
+    for (option, value, min, max) in sizes(options) {
         if value < min || value > max {
             return bad(option, format!("{value} is outside {min} to {max}"));
         }
     }
-    if knobs.backoff_min > knobs.backoff_max {
-        let (first, last) = (knobs.backoff_min, knobs.backoff_max);
+    if options.backoff_min > options.backoff_max {
+        let (first, last) = (options.backoff_min, options.backoff_max);
         let why = format!("starts at {first:?}, above its end {last:?}");
         return bad("backoff", why);
     }
-    if knobs.peer_dead_after < limits::PEER_DEAD_AFTER_MIN {
-        let (after, min) = (knobs.peer_dead_after, limits::PEER_DEAD_AFTER_MIN);
+    if options.peer_dead_after < limits::PEER_DEAD_AFTER_MIN {
+        let (after, min) = (options.peer_dead_after, limits::PEER_DEAD_AFTER_MIN);
         return bad("peer_dead_after", format!("{after:?} is less than {min:?}"));
     }
-    if knobs.unsent_limit == Some(0) {
+    if options.unsent_limit == Some(0) {
         let why = "0 bytes would never let a frame leave, use None for no limit";
         return bad("unsent_limit", why.to_owned());
     }
-    if let Some(name) = &knobs.congestion_control {
+    if let Some(name) = &options.congestion_control {
         let is_name = (1..=15).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
         if !is_name {
             let why = format!("{name:?} is not a name of 1 to 15 bytes of ASCII");
             return bad("congestion_control", why);
         }
     }
-    match knobs.idle {
+    match options.idle {
         Idle::Spin { for_at_most } if for_at_most > SPIN_MAX => bad(
             "idle",
             format!("spinning for {for_at_most:?} is above {SPIN_MAX:?}"),
@@ -107,12 +107,12 @@ pub(super) fn check_knobs(knobs: &Knobs) -> Result<(), ConfigError> {
 }
 
 /// Numbers, with the least and the most that they may be.
-fn sizes(knobs: &Knobs) -> impl Iterator<Item = (&'static str, usize, usize, usize)> {
-    let queue = match knobs.outbox {
+fn sizes(options: &Options) -> impl Iterator<Item = (&'static str, usize, usize, usize)> {
+    let queue = match options.outbox {
         Outbox::Queue { bytes } => Some(bytes),
         Outbox::Latest => None,
     };
-    let admitted = match knobs.unknown {
+    let admitted = match options.unknown {
         Unknown::Admit { max } => Some(max),
         Unknown::Reject => None,
     };
@@ -120,17 +120,17 @@ fn sizes(knobs: &Knobs) -> impl Iterator<Item = (&'static str, usize, usize, usi
     let queue_min = limits::PREFIX_BYTES + limits::FRAME_BYTES_MAX;
     let inbox_min = limits::FRAME_BYTES_MAX;
     [
-        ("inbox_frames", Some(knobs.inbox_frames), 1, 1 << 20),
+        ("inbox_frames", Some(options.inbox_frames), 1, 1 << 20),
         (
             "inbox_bytes",
-            Some(knobs.inbox_bytes),
+            Some(options.inbox_bytes),
             inbox_min,
             usize::MAX,
         ),
-        ("pending_max", Some(knobs.pending_max), 1, 1 << 16),
-        ("observers_max", Some(knobs.observers_max), 0, 1 << 16),
+        ("pending_max", Some(options.pending_max), 1, 1 << 16),
+        ("observers_max", Some(options.observers_max), 0, 1 << 16),
         ("unknown", admitted, 1, 1 << 16),
-        ("receive_buffer", knobs.receive_buffer, 1, 1 << 30),
+        ("receive_buffer", options.receive_buffer, 1, 1 << 30),
         ("outbox", queue, queue_min, 1 << 30),
     ]
     .into_iter()

@@ -19,7 +19,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         }
         // In all not more than may be silent at one time: who comes now is read once before it can be evicted.
-        let connections = ACCEPTS_PER_TURN.min(self.knobs.pending_max);
+        let connections = ACCEPTS_PER_TURN.min(self.options.pending_max);
         for (listener, share) in self.listeners.shares(connections) {
             for _ in 0..share {
                 match self.net.accept(listener) {
@@ -62,7 +62,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     fn welcome(&mut self, stream: N::Stream, addr: SocketAddr, arrival: Arrival, now: Instant) {
         self.handle.shared().counters.accepted.add(1);
-        if self.links.awaiting() >= self.knobs.pending_max {
+        if self.links.awaiting() >= self.options.pending_max {
             if let Some(oldest) = self.links.oldest_awaiting() {
                 self.end(oldest, Reason::Evicted, now);
             }
@@ -78,7 +78,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             );
             return;
         }
-        let due = now + self.knobs.handshake_timeout;
+        let due = now + self.options.handshake_timeout;
         let key = self
             .links
             .insert_accepted(Arc::new(stream), addr, arrival, due);

@@ -21,7 +21,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn carry_out(&mut self, action: Action, now: Instant) {
         match action {
             Action::Meet { peer: id, sid } => {
-                let peer = Arc::new(Peer::new(id, sid, self.knobs.outbox));
+                let peer = Arc::new(Peer::new(id, sid, self.options.outbox));
                 self.handle.shared().meet(Arc::clone(&peer));
                 self.peers.insert(id, peer);
             }

@@ -50,9 +50,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn connect(&mut self, id: PeerId, addr: SocketAddr, now: Instant) -> io::Result<()> {
         let stream = self.net.dial(addr)?;
         self.net.watch(&stream, self.links.next_index())?;
-        let key =
-            self.links
-                .insert_dialing(Arc::new(stream), addr, id, now + self.knobs.connect_timeout);
+        let key = self.links.insert_dialing(
+            Arc::new(stream),
+            addr,
+            id,
+            now + self.options.connect_timeout,
+        );
         self.routes.on_connecting(id, key);
         Ok(())
     }

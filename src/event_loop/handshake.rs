@@ -143,7 +143,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.links.advance(
                 key,
                 Phase::Knocking { peer },
-                Some(now + self.knobs.handshake_timeout),
+                Some(now + self.options.handshake_timeout),
             );
             // It may have hung up already, which was announced together with the connection, and is not again.
             self.look_at(key);
@@ -167,7 +167,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let form = if addresses.is_empty() {
             InitialMessageVersion::Bare
         } else {
-            self.knobs.initial_message
+            self.options.initial_message
         };
         encode(form, self.handle.sid(), &addresses)
     }

@@ -29,7 +29,7 @@ use std::{
 };
 
 use crate::{
-    config::{Config, Knobs},
+    config::{Config, Options},
     event::Event,
     handle::Handle,
     handler::Handler,
@@ -84,7 +84,7 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     net: N,
     handler: H,
     handle: Handle,
-    knobs: Knobs,
+    options: Options,
     own_addresses: Vec<Address>,
     roster: Roster,
     routes: Routes,
@@ -136,7 +136,7 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// When the system gives no event queue, or a listening socket that was handed over cannot be used.
     pub fn new(config: Config, handler: H) -> io::Result<Self> {
-        let net = MioNet::new(&config.knobs)?;
+        let net = MioNet::new(&config.options)?;
         Self::on_net(config, handler, net)
     }
 
@@ -146,7 +146,7 @@ impl<H: Handler> EventLoop<H> {
         inbox: Arc<Inbox<Burst>>,
         inbox_is_for_the_loop: bool,
     ) -> io::Result<Self> {
-        let net = MioNet::new(&config.knobs)?;
+        let net = MioNet::new(&config.options)?;
         Self::build(config, handler, net, inbox, inbox_is_for_the_loop)
     }
 }
@@ -166,8 +166,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ///
     /// When a listening socket that was handed over cannot be used.
     pub fn on_net(config: Config, handler: H, net: N) -> io::Result<Self> {
-        let knobs = &config.knobs;
-        let inbox = Arc::new(Inbox::new(knobs.inbox_room(), knobs.inbox_full));
+        let options = &config.options;
+        let inbox = Arc::new(Inbox::new(options.inbox_room(), options.inbox_full));
         Self::build(config, handler, net, inbox, true)
     }
 

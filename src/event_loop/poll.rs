@@ -24,7 +24,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (a, b) => a.or(b),
         };
         self.handle.shared().wake_flag.mark_running();
-        if let Idle::Spin { for_at_most } = self.knobs.idle {
+        if let Idle::Spin { for_at_most } = self.options.idle {
             let start = self.net.now();
             loop {
                 if self.read_hot() {

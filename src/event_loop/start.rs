@@ -31,29 +31,29 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             listen,
             listeners: bound,
             members,
-            knobs,
+            options,
         } = config;
         let now = net.now();
         let rules = Rules {
             own,
-            eager: knobs.dial == Dial::Eager,
-            newest: knobs.replace == Replace::Newest,
-            guests_max: match knobs.unknown {
+            eager: options.dial == Dial::Eager,
+            newest: options.replace == Replace::Newest,
+            guests_max: match options.unknown {
                 Unknown::Reject => 0,
                 Unknown::Admit { max } => max,
             },
-            observers_max: knobs.observers_max,
-            backoff_min: knobs.backoff_min,
-            backoff_max: knobs.backoff_max,
-            patience: knobs.peer_dead_after + CONTENDER_MARGIN,
+            observers_max: options.observers_max,
+            backoff_min: options.backoff_min,
+            backoff_max: options.backoff_max,
+            patience: options.peer_dead_after + CONTENDER_MARGIN,
         };
-        let seed = knobs.seed.unwrap_or_else(random_seed);
+        let seed = options.seed.unwrap_or_else(random_seed);
         let mut roster = Roster::new(rules, members.iter().map(|member| member.sid), seed);
         let (mut routes, mut peers) = (Routes::default(), Vec::new());
         for member in &members {
             if let Some(id) = roster.find(member.sid) {
                 routes.insert(id, &member.addresses);
-                peers.push(Arc::new(Peer::new(id, member.sid, knobs.outbox)));
+                peers.push(Arc::new(Peer::new(id, member.sid, options.outbox)));
             }
         }
         let waker = net.waker();
@@ -67,7 +67,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         ));
         // Sockets that were handed over stand in for the addresses.
         let addresses = if bound.is_empty() { listen } else { Vec::new() };
-        let mut listeners = Listeners::new(addresses, knobs.listen_tries, knobs.listen_pause, now);
+        let mut listeners =
+            Listeners::new(addresses, options.listen_tries, options.listen_pause, now);
         let wishes = listeners.adopt(&mut net, bound)?;
         let mut todo = Vec::new();
         roster.on_start(now, &mut todo);
@@ -75,7 +76,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             net,
             handler,
             handle: Handle::new(shared),
-            knobs,
+            options,
             own_addresses,
             roster,
             routes,

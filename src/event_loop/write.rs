@@ -61,7 +61,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         // A short read is no proof that nothing follows: the next one may bring the end.
         link.ended = true;
-        let budget = DRAIN_BYTES_MAX.max(2 * self.knobs.receive_buffer.unwrap_or(0));
+        let budget = DRAIN_BYTES_MAX.max(2 * self.options.receive_buffer.unwrap_or(0));
         link.draining.get_or_insert(Draining { kind, budget });
         if let Some(reason) = self.pump(key) {
             self.end(key, reason, now);

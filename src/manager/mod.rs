@@ -51,10 +51,10 @@ impl CnxManager {
     ///
     /// When the system gives no event queue or no thread, or a listening socket that was handed over cannot be used.
     pub fn start(config: Config) -> io::Result<Self> {
-        let inbox = Inbox::new(config.knobs.inbox_room(), config.knobs.inbox_full);
+        let inbox = Inbox::new(config.options.inbox_room(), config.options.inbox_full);
         let inbox = Arc::new(inbox);
         let events = Events::new();
-        let idle = config.knobs.idle;
+        let idle = config.options.idle;
         let spares = Arc::new(Spares::new(INBOX_SPARE_BYTES));
         let handler = Post::new(
             Arc::clone(&inbox),

@@ -24,7 +24,7 @@ use super::{
     traits::{Found, Net, Ready, Stream, Waker},
 };
 use crate::{
-    config::Knobs,
+    config::Options,
     limits::{EVENTS_PER_TURN, LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG, RESENT_AFTER, ROUTES_MAX},
     outbox::Wire,
     shared::Home,
@@ -41,13 +41,13 @@ pub struct MioNet {
     listeners: Vec<Option<TcpListener>>,
     resolver: Resolver,
     waker: Waker,
-    options: Options,
+    socket_options: SocketOptions,
     home: Home,
 }
 
 /// What is set on accepted and dialed sockets alike.
 #[derive(Clone, Debug)]
-struct Options {
+struct SocketOptions {
     dead_after: Duration,
     unsent_limit: Option<u32>,
     receive_buffer: Option<usize>,
@@ -56,7 +56,7 @@ struct Options {
 }
 
 impl MioNet {
-    pub(crate) fn new(knobs: &Knobs) -> io::Result<Self> {
+    pub(crate) fn new(options: &Options) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
         let waker: Waker = Arc::new(move || {
@@ -65,21 +65,21 @@ impl MioNet {
                 log::error!("cannot wake the loop: {error}");
             }
         });
-        let options = Options {
-            dead_after: knobs.peer_dead_after,
-            unsent_limit: knobs.unsent_limit,
-            receive_buffer: knobs.receive_buffer,
-            congestion_control: knobs.congestion_control.clone(),
-            dial_from: knobs.dial_from,
+        let socket_options = SocketOptions {
+            dead_after: options.peer_dead_after,
+            unsent_limit: options.unsent_limit,
+            receive_buffer: options.receive_buffer,
+            congestion_control: options.congestion_control.clone(),
+            dial_from: options.dial_from,
         };
-        options.check()?;
+        socket_options.check()?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             listeners: Vec::new(),
             resolver: Resolver::new(waker.clone()),
             waker,
-            options,
+            socket_options,
             home: Home::here(),
         })
     }
@@ -150,7 +150,8 @@ impl Net for MioNet {
             // `::` serves IPv4 too, as Java's wildcard does; a specific address is not affected.
             socket.set_only_v6(false)?;
         }
-        self.options.apply_receive_buffer(SockRef::from(&socket))?;
+        self.socket_options
+            .apply_receive_buffer(SockRef::from(&socket))?;
         socket.bind(&at.into())?;
         socket.listen(LISTEN_BACKLOG)?;
         self.install(listener, TcpListener::from_std(socket.into()))
@@ -163,7 +164,7 @@ impl Net for MioNet {
         // `halt`.
         socket.set_cloexec(true)?;
         platform::prevent_sigpipe(&socket)?;
-        self.options.apply_receive_buffer(socket)?;
+        self.socket_options.apply_receive_buffer(socket)?;
         self.install(listener, TcpListener::from_std(bound))
     }
 
@@ -175,7 +176,9 @@ impl Net for MioNet {
         // One that was reset meanwhile takes no options on xnu (`EINVAL`, `sosetoptlock` in bsd/kern/uipc_socket.c). That says
         // nothing about the listening socket.
         let gone = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
-        self.options.apply(SockRef::from(&stream)).map_err(gone)?;
+        self.socket_options
+            .apply(SockRef::from(&stream))
+            .map_err(gone)?;
         Ok((self.stream(stream), from))
     }
 
@@ -188,10 +191,11 @@ impl Net for MioNet {
 
     fn dial(&mut self, to: SocketAddr) -> io::Result<MioStream> {
         let socket = platform::tcp_socket(Domain::for_address(to))?;
-        self.options.apply(SockRef::from(&socket))?;
-        self.options.apply_receive_buffer(SockRef::from(&socket))?;
+        self.socket_options.apply(SockRef::from(&socket))?;
+        self.socket_options
+            .apply_receive_buffer(SockRef::from(&socket))?;
         if let Some(from) = self
-            .options
+            .socket_options
             .dial_from
             .filter(|from| from.is_ipv4() == to.is_ipv4())
         {
@@ -254,7 +258,7 @@ fn in_progress(error: &io::Error) -> bool {
     ) || error.raw_os_error() == Some(EINPROGRESS)
 }
 
-impl Options {
+impl SocketOptions {
     /// What the system does not have or allow would end every link as soon as it is made.
     fn check(&self) -> io::Result<()> {
         let Some(name) = &self.congestion_control else {
@@ -448,7 +452,7 @@ mod tests {
             .server(Sid(1), "127.0.0.1:0")
             .unsent_limit(Some(4321))
             .congestion_control("reno");
-        MioNet::new(&shape(builder).build().unwrap().knobs).unwrap()
+        MioNet::new(&shape(builder).build().unwrap().options).unwrap()
     }
 
     /// Waits until the listener has a connection, and accepts it.
@@ -612,7 +616,7 @@ mod tests {
         let builder = Config::builder(Sid(1))
             .server(Sid(1), "127.0.0.1:0")
             .congestion_control("no-such");
-        let error = MioNet::new(&builder.build().unwrap().knobs).unwrap_err();
+        let error = MioNet::new(&builder.build().unwrap().options).unwrap_err();
         assert!(error.to_string().contains("no-such"), "{error}");
     }
 

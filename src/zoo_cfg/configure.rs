@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Config {
-    /// Reads the servers and knobs out of the text of a ZooKeeper `zoo.cfg`, for the server `own`.
+    /// Reads the servers and options out of the text of a ZooKeeper `zoo.cfg`, for the server `own`.
     ///
     /// Taken are the `server.N` lines (their election addresses; observers are peers as well), `cnxTimeout`,
     /// `quorumCnxnTimeoutMs` or else `tickTime` x `syncLimit` as the handshake timeout, `electionPortBindRetry`,

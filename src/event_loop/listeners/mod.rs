@@ -358,7 +358,7 @@ mod tests {
 
     fn net() -> MioNet {
         let builder = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0");
-        MioNet::new(&builder.build().unwrap().knobs).unwrap()
+        MioNet::new(&builder.build().unwrap().options).unwrap()
     }
 
     #[test]
