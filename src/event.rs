@@ -1,8 +1,8 @@
 //! What happens to the mesh, as the application is told.
 //!
-//! Nothing here is written to the log; that is done by the loop.
+//! Nothing here is written to the log; the loop does that, with these words.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use crate::proto::{Address, Reason, Sid};
 
@@ -108,6 +108,95 @@ pub enum Event {
     },
     /// The loop has halted; nothing follows.
     Halted,
+}
+
+/// One line, as in the log: the peer first, what happened, and why.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening { addr } => write!(f, "listening on {addr}"),
+            Self::ListenFailed { address, error } => {
+                write!(f, "cannot listen on {address}: {error}")
+            }
+            Self::AcceptFailed {
+                address,
+                error,
+                count: 1,
+            } => write!(f, "cannot accept a connection on {address}: {error}"),
+            Self::AcceptFailed {
+                address,
+                error,
+                count,
+            } => write!(
+                f,
+                "cannot accept connections on {address}: {error} ({count} times)"
+            ),
+            Self::ListenerLost { address } => write!(
+                f,
+                "given up listening on {address}: servers with a larger id cannot reach this one there; see listen_tries"
+            ),
+            Self::Up {
+                sid,
+                dialed: true,
+                addr,
+                ..
+            } => write!(f, "peer {sid}: up, dialed at {addr}"),
+            Self::Up {
+                sid,
+                dialed: false,
+                addr,
+                ..
+            } => write!(f, "peer {sid}: up, accepted from {addr}"),
+            Self::Down { sid, reason, .. } => write!(f, "peer {sid}: down, {reason}"),
+            Self::Dropped { messages, senders } => {
+                write!(
+                    f,
+                    "dropped {messages} received messages: the application takes them more slowly than they come, of "
+                )?;
+                for (n, (sid, count)) in senders.iter().enumerate() {
+                    let comma = if n > 0 { ", " } else { "" };
+                    match *sid {
+                        Sid::OBSERVER => write!(f, "{comma}others ({count})")?,
+                        sid => write!(f, "{comma}peer {sid} ({count})")?,
+                    }
+                }
+                Ok(())
+            }
+            Self::Flapping { sid } => write!(
+                f,
+                "peer {sid}: its links replace each other again and again: two servers may have this id"
+            ),
+            Self::DialFailed {
+                sid,
+                addr: Some(addr),
+                reason,
+            } => write!(f, "peer {sid}: cannot be reached at {addr}, {reason}"),
+            Self::DialFailed {
+                sid,
+                addr: None,
+                reason,
+            } => write!(f, "peer {sid}: cannot be reached, {reason}"),
+            Self::Rejected {
+                addr,
+                sid: None,
+                reason,
+            } => write!(f, "refused a connection from {addr}: {reason}"),
+            Self::Rejected {
+                addr,
+                sid: Some(sid),
+                reason,
+            } => {
+                write!(
+                    f,
+                    "refused a connection from {addr} for peer {sid}: {reason}"
+                )
+            }
+            Self::SlowTurn { took } => {
+                write!(f, "one turn took {took:?}: a handler has blocked the loop")
+            }
+            Self::Halted => f.write_str("halted"),
+        }
+    }
 }
 
 const _: () = assert!(

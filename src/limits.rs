@@ -229,7 +229,7 @@ pub const KNOCKS_APART_MAX: Duration = Duration::from_secs(30);
 /// it begins anew.
 pub const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Links of one peer that replace each other within [`FLAP_WINDOW`] and are told by [`Event::Flapping`](crate::Event::Flapping).
+/// Connections of one peer that replace each other within [`FLAP_WINDOW`] and are told by [`Event::Flapping`](crate::Event::Flapping).
 pub const FLAP_COUNT: usize = 4;
 
 /// See [`FLAP_COUNT`].
@@ -246,7 +246,7 @@ pub const CONTENDER_MARGIN: Duration = Duration::from_secs(1);
 /// come first in the next one.
 pub const SLOW_TURN: Duration = Duration::from_millis(100);
 
-/// Log lines about one peer, about strangers together, or about this server, in each [`LOG_WINDOW`]; the number held back
+/// Log lines about one peer, about strangers together, or about this server, in each [`LOG_WINDOW`]; the number of suppressed lines
 /// is reported.
 pub const LOG_LINES: u32 = 10;
 

@@ -53,7 +53,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         if is_exhausted {
             // A descriptor for whoever comes next: the silent ones have had theirs.
-            if let Some(oldest) = self.links.oldest_awaiting() {
+            if let Some(oldest) = self.connections.oldest_awaiting() {
                 self.end(oldest, Reason::Evicted, now);
             }
         }
@@ -62,12 +62,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     fn welcome(&mut self, stream: N::Stream, addr: SocketAddr, arrival: Arrival, now: Instant) {
         self.handle.shared().counters.accepted.add(1);
-        if self.links.awaiting() >= self.options.pending_max {
-            if let Some(oldest) = self.links.oldest_awaiting() {
+        if self.connections.awaiting() >= self.options.pending_max {
+            if let Some(oldest) = self.connections.oldest_awaiting() {
                 self.end(oldest, Reason::Evicted, now);
             }
         }
-        if let Err(error) = self.net.watch(&stream, self.links.next_index()) {
+        if let Err(error) = self.net.watch(&stream, self.connections.next_index()) {
             self.tell(
                 Event::Rejected {
                     addr,
@@ -80,7 +80,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         let due = now + self.options.handshake_timeout;
         let key = self
-            .links
+            .connections
             .insert_accepted(Arc::new(stream), addr, arrival, due);
         self.look_at(key);
     }

@@ -7,18 +7,18 @@ use std::{
     time::Instant,
 };
 
-use super::{EventLoop, links::Phase};
+use super::{EventLoop, connections::Phase};
 use crate::{
     event::Event,
     handler::Handler,
     limits::PROVEN_AFTER,
     net::Net,
-    proto::{Action, LinkKey, PeerId, Reason},
+    proto::{Action, ConnectionKey, PeerId, Reason},
     shared::Peer,
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    pub(super) fn carry_out(&mut self, action: Action, now: Instant) {
+    pub(super) fn apply(&mut self, action: Action, now: Instant) {
         match action {
             Action::Meet { peer: id, sid } => {
                 let peer = Arc::new(Peer::new(id, sid, self.options.outbox));
@@ -31,7 +31,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.listeners.forget(id);
                 if let Some(peer) = self.peers.remove(&id) {
                     self.handle.shared().part(&peer);
-                    self.journal.forget(peer.sid);
+                    self.event_log.forget(peer.sid);
                 }
             }
             Action::Dial { peer } => {
@@ -45,15 +45,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             Action::Hurry { peer } => {
                 if let Some((key, questions, step)) = self.routes.hurry(peer, now) {
-                    self.links.abort(key);
+                    self.connections.abort(key);
                     self.look_up(questions);
                     self.step(peer, step, now);
                 }
             }
             Action::Cancel { peer, late } => match self.routes.finish(peer) {
-                Some(key) if late => self.links.abort(key),
+                Some(key) if late => self.connections.abort(key),
                 Some(key) => {
-                    self.links.bury(key);
+                    self.connections.close(key);
                 }
                 None => {}
             },
@@ -61,7 +61,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let questions = self.routes.inquire(peer, now);
                 self.look_up(questions);
             }
-            Action::Up { peer, link } => self.raise(peer, link, now),
+            Action::Up { peer, link } => self.link_up(peer, link, now),
             Action::Close { link, reason } => {
                 if reason == Reason::Replaced {
                     // What the kernel has received of it is older than what the new one brings, and so comes before that. Up to a
@@ -79,14 +79,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// A connection becomes the link of its peer.
-    fn raise(&mut self, id: PeerId, key: LinkKey, now: Instant) {
+    fn link_up(&mut self, id: PeerId, key: ConnectionKey, now: Instant) {
         let Some(peer) = self.peer(id).cloned() else {
             return;
         };
         // It may have been a contender until now.
-        let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
+        let arrival = self.connections.get_mut(key).and_then(|link| link.arrival);
         let number = self.handle.shared().counters.ups.read() + 1;
-        let Some((stream, addr)) = self.links.open(key, Arc::clone(&peer), number, now) else {
+        let Some((stream, addr)) = self.connections.open(key, Arc::clone(&peer), number, now)
+        else {
             return;
         };
         if let Some(arrival) = arrival {
@@ -119,13 +120,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Whether nothing of the queue is written to this link yet: the last one to the peer ended soon and had brought nothing, as
     /// links to a server that does not know this one do.
-    fn is_on_probation(&mut self, peer: &Peer, key: LinkKey, now: Instant) -> bool {
+    fn is_on_probation(&mut self, peer: &Peer, key: ConnectionKey, now: Instant) -> bool {
         if !peer.outbox.is_queue() || !peer.doubtful.load(Ordering::Relaxed) {
             return false;
         }
-        self.links.set_due(key, Some(now + PROVEN_AFTER));
+        self.connections.set_due(key, Some(now + PROVEN_AFTER));
         if let Some(Phase::Open { on_probation, .. }) =
-            self.links.get_mut(key).map(|link| &mut link.phase)
+            self.connections.get_mut(key).map(|link| &mut link.phase)
         {
             *on_probation = true;
         }

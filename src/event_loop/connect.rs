@@ -12,7 +12,7 @@ use crate::{
     event::Event,
     handler::Handler,
     net::Net,
-    proto::{LinkKey, PeerId, Reason},
+    proto::{ConnectionKey, PeerId, Reason},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -49,8 +49,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     pub(super) fn connect(&mut self, id: PeerId, addr: SocketAddr, now: Instant) -> io::Result<()> {
         let stream = self.net.dial(addr)?;
-        self.net.watch(&stream, self.links.next_index())?;
-        let key = self.links.insert_dialing(
+        self.net.watch(&stream, self.connections.next_index())?;
+        let key = self.connections.insert_dialing(
             Arc::new(stream),
             addr,
             id,
@@ -69,12 +69,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         let mut is_home = |key| {
-            let addr = self.links.get_mut(key)?.addr;
+            let addr = self.connections.get_mut(key)?.addr;
             Some(self.routes.is_home(id, addr.ip()))
         };
         let dialed = self.routes.connecting(id);
         if let Some(key) = dialed.filter(|key| is_home(*key) == Some(false)) {
-            self.links.abort(key);
+            self.connections.abort(key);
             let step = self.routes.redirect(id, now);
             return self.step(id, step, now);
         }
@@ -85,8 +85,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// Whether this link was dialed while the names of its peer were being looked up, to where they do not lead any more.
-    pub(super) fn is_outdated(&mut self, id: PeerId, key: LinkKey) -> bool {
-        let link = self.links.get_mut(key);
+    pub(super) fn is_outdated(&mut self, id: PeerId, key: ConnectionKey) -> bool {
+        let link = self.connections.get_mut(key);
         // One that was accepted has come by itself.
         let dialed = link.filter(|link| link.arrival.is_none());
         dialed.is_some_and(|link| self.routes.is_outdated(id, link.addr.ip()))

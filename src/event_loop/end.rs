@@ -9,27 +9,27 @@ use std::{
     time::Instant,
 };
 
-use super::{EventLoop, links::Phase};
+use super::{EventLoop, connections::Phase};
 use crate::{
     event::Event,
     handler::Handler,
     limits::PROVEN_AFTER,
     net::{Net, Stream as _},
-    proto::{LinkKey, PeerId, Reason},
+    proto::{ConnectionKey, PeerId, Reason},
     shared::Life,
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// The time of a connection is up.
-    pub(super) fn on_overdue(&mut self, key: LinkKey, now: Instant) {
-        let reason = match self.links.get_mut(key).map(|link| &mut link.phase) {
+    pub(super) fn on_overdue(&mut self, key: ConnectionKey, now: Instant) {
+        let reason = match self.connections.get_mut(key).map(|link| &mut link.phase) {
             Some(Phase::Open {
                 peer, on_probation, ..
             }) => {
                 // It has lasted.
                 *on_probation = false;
                 let peer = Arc::clone(peer);
-                self.links.set_due(key, None);
+                self.connections.set_due(key, None);
                 let ask = peer.outbox.confirm();
                 return self.see_to(&peer, ask, now);
             }
@@ -40,8 +40,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// Ends a connection for this reason, and does what its phase asks for.
-    pub(super) fn end(&mut self, key: LinkKey, reason: Reason, now: Instant) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub(super) fn end(&mut self, key: ConnectionKey, reason: Reason, now: Instant) {
+        let Some(link) = self.connections.get_mut(key) else {
             return;
         };
         let (addr, dialed) = (link.addr, link.arrival.is_none());
@@ -53,7 +53,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Phase::Knocking { .. } => reason == Reason::HandshakeTimeout,
             _ => false,
         };
-        match self.links.bury(key) {
+        match self.connections.close(key) {
             Some(Phase::Dialing { peer }) => {
                 let step = self.routes.next(peer, (addr, reason), now);
                 self.step(peer, step, now);
@@ -113,19 +113,19 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 );
                 self.on_down(peer.id, key, now);
             }
-            Some(Phase::Buried) | None => {}
+            Some(Phase::Closed) | None => {}
         }
     }
 
     /// A connection that the roster knows as the link of this peer, or as one that claims to be it, has ended.
-    fn on_down(&mut self, id: PeerId, key: LinkKey, now: Instant) {
+    fn on_down(&mut self, id: PeerId, key: ConnectionKey, now: Instant) {
         // What still waits for the peer is, with `Dial::OnDemand`, the demand for its next link.
         let demand = self.peer(id).is_some_and(|peer| peer.outbox.demand());
         self.roster.on_down(id, key, demand, now, &mut self.todo);
     }
 
-    pub(super) fn bury(&mut self) {
-        for link in self.links.exhume() {
+    pub(super) fn reap(&mut self) {
+        for link in self.connections.drain_closed() {
             self.net.unwatch(&link.stream);
             // A thread that is just writing holds the stream a moment longer; the connection ends now.
             let _ = if link.aborted {
@@ -137,18 +137,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// Halts: every socket is closed when this returns.
-    pub(super) fn close(&mut self, now: Instant) {
+    pub(super) fn shut_down(&mut self, now: Instant) {
         self.net.close_listeners();
-        for key in self.links.keys() {
-            match self.links.get_mut(key).map(|link| &link.phase) {
+        for key in self.connections.keys() {
+            match self.connections.get_mut(key).map(|link| &link.phase) {
                 // Nothing is tried any more.
                 Some(Phase::Dialing { .. } | Phase::Knocking { .. }) | None => {
-                    self.links.bury(key);
+                    self.connections.close(key);
                 }
                 Some(_) => self.end(key, Reason::Halted, now),
             }
         }
-        self.bury();
+        self.reap();
         let counters = &self.handle.shared().counters;
         counters.connections.set(0);
         counters.pending.set(0);

@@ -10,22 +10,22 @@ use std::{
     time::Instant,
 };
 
-use super::{EventLoop, links::Phase, pump};
+use super::{EventLoop, connections::Phase, pump};
 use crate::{
     event::Event,
     handler::Handler,
     net::{Net, Stream as _},
     outbox::Wire as _,
     proto::{
-        Brought, Claim, InitialMessage, InitialMessageVersion, LinkKey, Reason, Sid, Source,
+        Brought, Claim, ConnectionKey, InitialMessage, InitialMessageVersion, Reason, Sid, Source,
         Verdict, encode,
     },
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Reads on at the initial message of an accepted connection.
-    pub(super) fn read_initial_message(&mut self, key: LinkKey, now: Instant) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub(super) fn read_initial_message(&mut self, key: ConnectionKey, now: Instant) {
+        let Some(link) = self.connections.get_mut(key) else {
             return;
         };
         let Phase::AwaitingInitialMessage { heard, .. } = &mut link.phase else {
@@ -50,7 +50,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// An accepted connection has named itself.
     fn on_initial_message(
         &mut self,
-        key: LinkKey,
+        key: ConnectionKey,
         initial_message: &InitialMessage,
         held: Vec<u8>,
         addr: SocketAddr,
@@ -61,11 +61,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             log::debug!("peer {sid} at {addr} names an address that cannot be dialed: {why}");
         }
         let known = self.roster.find(initial_message.sid);
-        let arrival = self.links.get_mut(key).and_then(|link| link.arrival);
+        let arrival = self.connections.get_mut(key).and_then(|link| link.arrival);
         if let (Some(id), Some(arrival)) = (known, &arrival) {
             // A smaller sid's is a knock, which brings nothing.
             if self.roster.knocks(id) && !self.listeners.is_latest(id, arrival) {
-                self.links.bury(key);
+                self.connections.close(key);
                 let (sid, reason) = (Some(initial_message.sid), Reason::Replaced);
                 self.tell(Event::Rejected { addr, sid, reason }, now);
                 return;
@@ -78,7 +78,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             sid: initial_message.sid,
             link: key,
             source: Source { ip, at_home },
-            brought: older.map_or(Brought::More, |older| self.links.brought(older)),
+            brought: older.map_or(Brought::More, |older| self.connections.brought(older)),
             addresses: &initial_message.addresses,
         };
         let verdict = self.roster.on_initial_message(&claim, now, &mut self.todo);
@@ -88,24 +88,25 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if let (Verdict::Keep(_), Some(arrival)) = (&verdict, arrival) {
                     self.listeners.keep(peer, arrival);
                 }
-                self.links.advance(key, Phase::Named { peer, held }, None);
+                self.connections
+                    .advance(key, Phase::Named { peer, held }, None);
                 // If it has left already, that was announced together with its name, and is not again.
                 self.look_at(key);
             }
             Verdict::Knock => {
                 self.handle.shared().counters.knocks.add(1);
-                self.links.bury(key);
+                self.connections.close(key);
             }
             Verdict::Reject(reason) => {
-                self.links.bury(key);
+                self.connections.close(key);
                 self.tell(Event::Rejected { addr, sid, reason }, now);
             }
         }
     }
 
     /// A connect has ended, one way or the other.
-    pub(super) fn on_connected(&mut self, key: LinkKey, now: Instant) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub(super) fn on_connected(&mut self, key: ConnectionKey, now: Instant) {
+        let Some(link) = self.connections.get_mut(key) else {
             return;
         };
         let Phase::Dialing { peer } = link.phase else {
@@ -120,11 +121,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if let Some(older) = self.roster.link(peer) {
             let brought = match self.paused.contains(&older) {
                 true => Brought::More,
-                false => self.links.brought(older),
+                false => self.connections.brought(older),
             };
             if self.roster.is_moot(peer, brought, now) {
                 self.routes.finish(peer);
-                self.links.bury(key);
+                self.connections.close(key);
                 return;
             }
         }
@@ -140,7 +141,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             if let Err(error) = stream.shutdown(Shutdown::Write) {
                 return self.end(key, Reason::of_io(&error), now);
             }
-            self.links.advance(
+            self.connections.advance(
                 key,
                 Phase::Knocking { peer },
                 Some(now + self.options.handshake_timeout),
@@ -149,7 +150,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.look_at(key);
         } else {
             self.routes.finish(peer);
-            self.links.advance(
+            self.connections.advance(
                 key,
                 Phase::Named {
                     peer,
@@ -173,8 +174,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// A knock waits for the far end to hang up; what it says until then means nothing.
-    pub(super) fn hang_on(&mut self, key: LinkKey, now: Instant) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub(super) fn await_hangup(&mut self, key: ConnectionKey, now: Instant) {
+        let Some(link) = self.connections.get_mut(key) else {
             return;
         };
         match link.stream.read(&mut self.stage) {

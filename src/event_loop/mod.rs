@@ -5,10 +5,10 @@
 mod accept;
 mod actions;
 mod connect;
+mod connections;
 mod end;
+mod event_log;
 mod handshake;
-mod journal;
-mod links;
 mod listeners;
 mod poll;
 mod pump;
@@ -36,12 +36,12 @@ use crate::{
     inbox::{Burst, Inbox},
     limits::{DROPPED_SENDERS_MAX, DROPS_TOLD_EVERY, EVENTS_PER_TURN, SLOW_TURN},
     net::{MioNet, Net, Ready},
-    proto::{Action, Address, Brought, LinkKey, PeerId, Roster},
+    proto::{Action, Address, Brought, ConnectionKey, PeerId, Roster},
     shared::{Life, Peer},
 };
-use journal::Journal;
-use links::Links;
-use listeners::{Listeners, Wish};
+use connections::Connections;
+use event_log::EventLog;
+use listeners::{ListenerAction, Listeners};
 use routes::{Asker, Routes};
 
 /// The loop, in the hands of the application: its thread turns it, and its handler is called where a frame is decoded.
@@ -88,30 +88,30 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     own_addresses: Vec<Address>,
     roster: Roster,
     routes: Routes,
-    links: Links<N::Stream>,
+    connections: Connections<N::Stream>,
     listeners: Listeners,
-    journal: Journal,
+    event_log: EventLog,
     /// The peers that the roster has announced, until it parts with them.
     peers: BTreeMap<PeerId, Arc<Peer>>,
     /// The read buffer that all links share.
     stage: Box<[u8]>,
     ready: Vec<Ready>,
-    /// Links to be read, in the order in which they became readable.
-    busy: Vec<LinkKey>,
-    /// Links that are not read for as long as the handler is not ready for them.
-    paused: BTreeSet<LinkKey>,
+    /// Connections to be read, in the order in which they became readable.
+    busy: Vec<ConnectionKey>,
+    /// Connections that are not read for as long as the handler is not ready for them.
+    paused: BTreeSet<ConnectionKey>,
     /// When dropped messages may be reported again.
     drops_due: Instant,
     /// The link that has brought frames last: a loop that spins looks there first.
-    hot: Option<LinkKey>,
+    hot: Option<ConnectionKey>,
     /// Turns in a row that found something there, and did not ask who else is ready.
     hot_turns: u32,
-    /// Links whose socket has room again, or whose connect has ended.
-    writable: Vec<LinkKey>,
+    /// Connections whose socket has room again, or whose connect has ended.
+    writable: Vec<ConnectionKey>,
     /// What the roster wants done, carried out in one place.
     todo: Vec<Action>,
     requests: Vec<Arc<Peer>>,
-    wishes: Vec<Wish>,
+    listener_actions: Vec<ListenerAction>,
     /// True exactly when another thread has woken the loop for this turn.
     woken: bool,
     /// Who turned last.
@@ -205,7 +205,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         let deadlines = [
             self.roster.deadline(),
-            self.links.deadline(),
+            self.connections.deadline(),
             self.routes.deadline(),
             self.listeners.deadline(),
             self.drops_due(),
@@ -271,8 +271,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Decide, then do.
         self.decide(now);
 
-        // Bury: no place in the slab is given again inside a turn.
-        self.bury();
+        // Reap: no place in the slab is given again inside a turn.
+        self.reap();
         self.finish(now);
         self.turning = false;
         Ok(!self.halting)
@@ -280,29 +280,30 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Gives up what is overdue, opens listeners, asks the roster, and carries out what it wants.
     pub(super) fn decide(&mut self, now: Instant) {
-        while let Some(key) = self.links.overdue(now) {
+        while let Some(key) = self.connections.overdue(now) {
             self.on_overdue(key, now);
         }
         while let Some((peer, step)) = self.routes.overdue(now) {
             self.step(peer, step, now);
         }
-        self.listeners.tick(&mut self.net, now, &mut self.wishes);
+        self.listeners
+            .tick(&mut self.net, now, &mut self.listener_actions);
         if let Some(listening) = self.listeners.changed() {
             self.handle.shared().set_listening(listening);
         }
-        let mut wishes = mem::take(&mut self.wishes);
-        for wish in wishes.drain(..) {
-            match wish {
-                Wish::Tell(event) => self.tell(event, now),
-                Wish::Lookup(listener, host) => {
+        let mut listener_actions = mem::take(&mut self.listener_actions);
+        for action in listener_actions.drain(..) {
+            match action {
+                ListenerAction::Emit(event) => self.tell(event, now),
+                ListenerAction::Lookup(listener, host) => {
                     let ticket = self.routes.ticket(Asker::Listener(listener));
                     self.net.lookup(ticket, &host);
                 }
             }
         }
-        self.wishes = wishes;
+        self.listener_actions = listener_actions;
         self.tell_drops(now);
-        let (links, routes, paused) = (&mut self.links, &self.routes, &self.paused);
+        let (links, routes, paused) = (&mut self.connections, &self.routes, &self.paused);
         let brought = |id, link| match (routes.is_asking(id), paused.contains(&link)) {
             (true, _) => Brought::Unclear,
             // It is the application that does not read what it brings.
@@ -314,7 +315,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut next = 0;
         while let Some(action) = self.todo.get(next).cloned() {
             next += 1;
-            self.carry_out(action, now);
+            self.apply(action, now);
         }
         self.todo.clear();
     }
@@ -345,10 +346,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn finish(&mut self, now: Instant) {
         let shared = self.handle.shared();
         shared.counters.turns.add(1);
-        shared.counters.connections.set(self.links.len() as u64);
-        shared.counters.pending.set(self.links.pending() as u64);
+        shared
+            .counters
+            .connections
+            .set(self.connections.len() as u64);
+        shared
+            .counters
+            .pending
+            .set(self.connections.pending() as u64);
         if self.halting {
-            self.close(now);
+            self.shut_down(now);
             return;
         }
         let took = self.net.now().saturating_duration_since(now);
@@ -370,7 +377,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Event::Rejected { reason, .. } => counters.rejected.count(reason.name()),
             _ => {}
         }
-        self.journal.write(&event, now);
+        self.event_log.write(&event, now);
         self.handler.on_event(&event, &self.handle);
     }
 }
@@ -386,7 +393,7 @@ impl<H: Handler, N: Net> fmt::Debug for EventLoop<H, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventLoop")
             .field("sid", &self.handle.sid())
-            .field("connections", &self.links.len())
+            .field("connections", &self.connections.len())
             .finish_non_exhaustive()
     }
 }

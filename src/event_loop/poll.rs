@@ -70,7 +70,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 continue;
             };
-            let Some((key, link)) = self.links.at(token) else {
+            let Some((key, link)) = self.connections.at(token) else {
                 continue;
             };
             link.ended |= ended;

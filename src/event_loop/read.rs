@@ -1,4 +1,4 @@
-//! Links are read, each up to its share of the turn.
+//! Connections are read, each up to its share of the turn.
 //!
 //! Nothing here is written.
 
@@ -6,7 +6,7 @@ use std::{io, mem, time::Instant};
 
 use super::{
     EventLoop,
-    links::Phase,
+    connections::Phase,
     pump::{self, Pumped},
 };
 use crate::{
@@ -14,13 +14,13 @@ use crate::{
     limits::{HOT_READS, HOT_TURNS_MAX, SLOW_TURN, TURN_BYTES},
     message::Frame,
     net::Net,
-    proto::{LinkKey, Reason},
+    proto::{ConnectionKey, Reason},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Has the link read in this turn or the next: its edge may have come already.
-    pub(super) fn look_at(&mut self, key: LinkKey) {
-        if let Some(link) = self.links.get_mut(key) {
+    pub(super) fn look_at(&mut self, key: ConnectionKey) {
+        if let Some(link) = self.connections.get_mut(key) {
             if !mem::replace(&mut link.busy, true) {
                 self.busy.push(key);
             }
@@ -35,7 +35,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 // Nobody wants to know any more.
                 break;
             }
-            let Some(link) = self.links.get_mut(key) else {
+            let Some(link) = self.connections.get_mut(key) else {
                 continue;
             };
             let is_open = matches!(link.phase, Phase::Open { .. });
@@ -55,10 +55,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     }
                 }
                 Phase::AwaitingInitialMessage { .. } => self.read_initial_message(key, now),
-                Phase::Knocking { .. } => self.hang_on(key, now),
+                Phase::Knocking { .. } => self.await_hangup(key, now),
                 // A contender is not read, but it is let go when it leaves.
                 Phase::Named { .. } if link.ended => self.end(key, Reason::ClosedEarly, now),
-                Phase::Named { .. } | Phase::Dialing { .. } | Phase::Buried => {}
+                Phase::Named { .. } | Phase::Dialing { .. } | Phase::Closed => {}
             }
         }
         // First those that were not heard, then those that have more, which stand in `busy` again; the room is kept.
@@ -87,14 +87,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.hot_turns = before + 1;
             return true;
         }
-        self.hot = self.links.get_mut(key).map(|_| key);
+        self.hot = self.connections.get_mut(key).map(|_| key);
         false
     }
 
     /// Reads frames of a link up to its share of the turn. Returns why the link is to be ended, if it is.
-    pub(super) fn pump(&mut self, key: LinkKey) -> Option<Reason> {
+    pub(super) fn pump(&mut self, key: ConnectionKey) -> Option<Reason> {
         let Self {
-            links,
+            connections,
             handler,
             handle,
             stage,
@@ -102,7 +102,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             paused,
             ..
         } = self;
-        let link = links.get_mut(key)?;
+        let link = connections.get_mut(key)?;
         let Phase::Open {
             peer,
             number,

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use super::{EventLoop, links::Phase, routes::Asker};
+use super::{EventLoop, connections::Phase, routes::Asker};
 use crate::{
     handler::Handler,
     inbox::{Popped, Wait},
@@ -32,8 +32,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     self.recognize(peer, now);
                 }
                 Some((Asker::Listener(listener), _)) => {
-                    self.listeners
-                        .on_found(&mut self.net, listener, answer, now, &mut self.wishes);
+                    self.listeners.on_found(
+                        &mut self.net,
+                        listener,
+                        answer,
+                        now,
+                        &mut self.listener_actions,
+                    );
                 }
                 None => {}
             }
@@ -74,9 +79,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.loop_back(&shared);
         }
         if shared.drop_links.swap(false, Ordering::AcqRel) {
-            for key in self.links.keys() {
+            for key in self.connections.keys() {
                 if matches!(
-                    self.links.get_mut(key).map(|link| &link.phase),
+                    self.connections.get_mut(key).map(|link| &link.phase),
                     Some(Phase::Open { .. })
                 ) {
                     self.end(key, Reason::Dropped, now);

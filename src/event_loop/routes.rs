@@ -18,7 +18,7 @@ use std::{
 use crate::{
     limits::{INQUIRY_PAUSE, LOOKUP_GRACE, LOOKUP_TIMEOUT, NO_ADDRESS_BYTES_MAX, ROUTES_MAX},
     net::{NO_ADDRESS, cut, words_of},
-    proto::{Address, LinkKey, PeerId, Reason},
+    proto::{Address, ConnectionKey, PeerId, Reason},
 };
 
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ enum Dial {
     Looking,
     /// `link` is being connected.
     Connecting {
-        link: Option<LinkKey>,
+        link: Option<ConnectionKey>,
     },
 }
 
@@ -144,7 +144,7 @@ impl Routes {
         self.forget_questions(peer);
     }
 
-    /// Answers still to come are for names, or for a tenant of the id, that are gone.
+    /// Answers still to come are for names, or for a generation of the id, that are gone.
     fn forget_questions(&mut self, peer: PeerId) {
         self.asked
             .retain(|_, asker| !matches!(asker, Asker::Place(whose, _) if *whose == peer));
@@ -272,7 +272,7 @@ impl Routes {
     }
 
     /// The connection that was asked for is underway.
-    pub(super) fn on_connecting(&mut self, peer: PeerId, key: LinkKey) {
+    pub(super) fn on_connecting(&mut self, peer: PeerId, key: ConnectionKey) {
         if let Some(Route {
             dial: Dial::Connecting { link },
             ..
@@ -305,7 +305,7 @@ impl Routes {
         &mut self,
         peer: PeerId,
         now: Instant,
-    ) -> Option<(LinkKey, Vec<Question>, Step)> {
+    ) -> Option<(ConnectionKey, Vec<Question>, Step)> {
         let route = self.routes.get_mut(&peer)?;
         let Dial::Connecting { link } = &mut route.dial else {
             return None;
@@ -320,7 +320,7 @@ impl Routes {
     }
 
     /// The connection that is underway.
-    pub(super) fn connecting(&self, peer: PeerId) -> Option<LinkKey> {
+    pub(super) fn connecting(&self, peer: PeerId) -> Option<ConnectionKey> {
         match self.routes.get(&peer)?.dial {
             Dial::Connecting { link } => link,
             Dial::Idle | Dial::Looking => None,
@@ -354,7 +354,7 @@ impl Routes {
     }
 
     /// The dial has succeeded or is given up. Returns the connection that was underway.
-    pub(super) fn finish(&mut self, peer: PeerId) -> Option<LinkKey> {
+    pub(super) fn finish(&mut self, peer: PeerId) -> Option<ConnectionKey> {
         self.due.remove(&peer);
         let route = self.routes.get_mut(&peer)?;
         route.unsure &= route.is_asking();
@@ -529,9 +529,9 @@ mod tests {
     fn who_is_in_a_hurry_and_has_tried_all_looks_the_name_up_anew() {
         let mut routes = Routes::default();
         let now = Instant::now();
-        let key = LinkKey {
+        let key = ConnectionKey {
             index: 1,
-            tenant: 1,
+            generation: 1,
         };
         let (ticket, _) = start(&mut routes, &["moves.example:1"]);
         assert_eq!(routes.hurry(PEER, now), None, "nothing is tried yet");

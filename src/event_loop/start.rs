@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeSet, io, sync::Arc, thread};
 
-use super::{EventLoop, journal::Journal, links::Links, listeners::Listeners, routes::Routes};
+use super::{
+    EventLoop, connections::Connections, event_log::EventLog, listeners::Listeners, routes::Routes,
+};
 use crate::{
     config::{Config, Dial, Replace, Unknown},
     handle::Handle,
@@ -69,7 +71,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let addresses = if bound.is_empty() { listen } else { Vec::new() };
         let mut listeners =
             Listeners::new(addresses, options.listen_tries, options.listen_pause, now);
-        let wishes = listeners.adopt(&mut net, bound)?;
+        let listener_actions = listeners.adopt(&mut net, bound)?;
         let mut todo = Vec::new();
         roster.on_start(now, &mut todo);
         let mut event_loop = Self {
@@ -80,9 +82,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             own_addresses,
             roster,
             routes,
-            links: Links::new(),
+            connections: Connections::new(),
             listeners,
-            journal: Journal::default(),
+            event_log: EventLog::default(),
             peers: peers.into_iter().map(|peer| (peer.id, peer)).collect(),
             stage: vec![0; STAGE_BYTES].into_boxed_slice(),
             ready: Vec::new(),
@@ -94,7 +96,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             writable: Vec::new(),
             todo,
             requests: Vec::new(),
-            wishes,
+            listener_actions,
             woken: false,
             turner: None,
             crowded: false,
@@ -106,7 +108,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         event_loop.turner = Some(thread);
         event_loop.handle.shared().set_loop_thread(thread);
         event_loop.decide(now);
-        event_loop.bury();
+        event_loop.reap();
         Ok(event_loop)
     }
 }

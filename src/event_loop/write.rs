@@ -6,7 +6,7 @@ use std::{mem, sync::Arc, time::Instant};
 
 use super::{
     EventLoop,
-    links::{Draining, Phase},
+    connections::{Draining, Phase},
 };
 use crate::{
     handler::Handler,
@@ -21,7 +21,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn write(&mut self, now: Instant) {
         let mut round = mem::take(&mut self.writable);
         for key in round.drain(..) {
-            match self.links.get_mut(key).map(|link| &link.phase) {
+            match self.connections.get_mut(key).map(|link| &link.phase) {
                 Some(Phase::Open { peer, .. }) => {
                     let peer = Arc::clone(peer);
                     self.see_to(&peer, peer.outbox.resume(), now);
@@ -52,7 +52,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let (Some(kind), Some(key)) = (peer.outbox.broken(), self.roster.link(peer.id)) else {
             return;
         };
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(link) = self.connections.get_mut(key) else {
             return;
         };
         if !matches!(link.phase, Phase::Open { .. }) {

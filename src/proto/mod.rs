@@ -24,5 +24,5 @@ pub use sid::Sid;
 pub(crate) use address::parse_list;
 pub(crate) use frame::{Assembler, BadLength, Payload};
 pub(crate) use initial_message::{InitialMessage, decode, encode};
-pub(crate) use roster::{Action, Claim, LinkKey, PeerId, Roster, Rules, Verdict};
+pub(crate) use roster::{Action, Claim, ConnectionKey, PeerId, Roster, Rules, Verdict};
 pub(crate) use standing::{Brought, Source};

@@ -36,11 +36,11 @@ use super::{
 use crate::limits::UNHEARD_RENEWAL_PAUSE;
 use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX, SILENT_AFTER};
 
-/// Names a connection: its place in the loop's slab, and which of the place's tenants it is.
+/// Names a connection: its place in the loop's slab, and the generation of that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct LinkKey {
+pub(crate) struct ConnectionKey {
     pub(crate) index: u32,
-    pub(crate) tenant: u32,
+    pub(crate) generation: u32,
 }
 
 /// Names a peer from [`Action::Meet`] to [`Action::Part`]. No id is given twice, so that the id of a peer that is gone means
@@ -86,9 +86,9 @@ pub(crate) enum Action {
     /// if it is.
     Inquire { peer: PeerId },
     /// This connection is the peer's link from now on.
-    Up { peer: PeerId, link: LinkKey },
+    Up { peer: PeerId, link: ConnectionKey },
     /// End this connection; the roster has forgotten it.
-    Close { link: LinkKey, reason: Reason },
+    Close { link: ConnectionKey, reason: Reason },
     /// Tell that the links of this peer replace each other again and again.
     Warn { peer: PeerId },
 }
@@ -110,7 +110,7 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {
     pub(crate) sid: Sid,
-    pub(crate) link: LinkKey,
+    pub(crate) link: ConnectionKey,
     pub(crate) source: Source,
     /// What the link of that peer has brought, if it has one.
     pub(crate) brought: Brought,
@@ -151,7 +151,7 @@ struct Peer {
 
 #[derive(Debug)]
 struct Link {
-    key: LinkKey,
+    key: ConnectionKey,
     since: Instant,
     /// `None`: it was dialed, at one of the peer's addresses.
     source: Option<Source>,
@@ -168,7 +168,7 @@ impl Link {
 
 #[derive(Debug)]
 struct Contender {
-    key: LinkKey,
+    key: ConnectionKey,
     source: Source,
     until: Instant,
     /// The link is not better than this one: it takes over as soon as the link is silent.
@@ -196,7 +196,7 @@ impl Attempt {
 
 /// Who is linked, who is being dialed, who is left alone until when.
 ///
-/// Every method is total: it may be called with any [`PeerId`] and any [`LinkKey`], those of peers and connections that are
+/// Every method is total: it may be called with any [`PeerId`] and any [`ConnectionKey`], those of peers and connections that are
 /// gone included. Such a call changes nothing, except that a connection which is offered to a peer that is gone is closed.
 #[derive(Debug)]
 pub(crate) struct Roster {
@@ -238,7 +238,7 @@ impl Roster {
     }
 
     /// The link of a peer.
-    pub(crate) fn link(&self, peer: PeerId) -> Option<LinkKey> {
+    pub(crate) fn link(&self, peer: PeerId) -> Option<ConnectionKey> {
         Some(self.peers.get(&peer)?.link.as_ref()?.key)
     }
 
@@ -326,7 +326,7 @@ impl Roster {
     pub(crate) fn on_linked(
         &mut self,
         id: PeerId,
-        link: LinkKey,
+        link: ConnectionKey,
         now: Instant,
         todo: &mut Vec<Action>,
     ) {
@@ -488,7 +488,7 @@ impl Roster {
     pub(crate) fn on_down(
         &mut self,
         id: PeerId,
-        key: LinkKey,
+        key: ConnectionKey,
         demand: bool,
         now: Instant,
         todo: &mut Vec<Action>,
@@ -537,7 +537,7 @@ impl Roster {
     pub(crate) fn tick(
         &mut self,
         now: Instant,
-        mut brought: impl FnMut(PeerId, LinkKey) -> Brought,
+        mut brought: impl FnMut(PeerId, ConnectionKey) -> Brought,
         todo: &mut Vec<Action>,
     ) {
         while let Some(&(at, id)) = self.agenda.first() {
@@ -607,7 +607,7 @@ impl Roster {
 
     fn on_observer(
         &mut self,
-        link: LinkKey,
+        link: ConnectionKey,
         source: Source,
         now: Instant,
         todo: &mut Vec<Action>,
@@ -728,7 +728,7 @@ impl Roster {
     fn establish(
         &mut self,
         id: PeerId,
-        link: LinkKey,
+        link: ConnectionKey,
         source: Option<Source>,
         now: Instant,
         todo: &mut Vec<Action>,
@@ -880,7 +880,7 @@ impl Roster {
 #[cfg(test)]
 impl Roster {
     /// The connection that waits for the link of this peer to end.
-    fn contender(&self, peer: PeerId) -> Option<LinkKey> {
+    fn contender(&self, peer: PeerId) -> Option<ConnectionKey> {
         Some(self.peers.get(&peer)?.contender.as_ref()?.key)
     }
 
@@ -989,20 +989,20 @@ mod tests {
             self.roster.find(sid).unwrap()
         }
 
-        fn key(&mut self) -> LinkKey {
+        fn key(&mut self) -> ConnectionKey {
             self.keys += 1;
-            LinkKey {
+            ConnectionKey {
                 index: self.keys,
-                tenant: self.keys,
+                generation: self.keys,
             }
         }
 
-        fn initial_message(&mut self, sid: Sid, at_home: bool) -> (LinkKey, Verdict) {
+        fn initial_message(&mut self, sid: Sid, at_home: bool) -> (ConnectionKey, Verdict) {
             self.initial_message_from(sid, if at_home { 1 } else { ABROAD })
         }
 
         /// The peer's own address is 10.0.0.1.
-        fn initial_message_from(&mut self, sid: Sid, last: u8) -> (LinkKey, Verdict) {
+        fn initial_message_from(&mut self, sid: Sid, last: u8) -> (ConnectionKey, Verdict) {
             let key = self.key();
             let source = Source {
                 ip: IpAddr::from([10, 0, 0, last]),
@@ -1022,13 +1022,13 @@ mod tests {
             (key, verdict)
         }
 
-        fn linked(&mut self, sid: Sid) -> LinkKey {
+        fn linked(&mut self, sid: Sid) -> ConnectionKey {
             let (id, key) = (self.id(sid), self.key());
             self.roster.on_linked(id, key, self.now, &mut self.todo);
             key
         }
 
-        fn down(&mut self, sid: Sid, key: LinkKey) {
+        fn down(&mut self, sid: Sid, key: ConnectionKey) {
             let id = self.id(sid);
             self.roster
                 .on_down(id, key, false, self.now, &mut self.todo);
@@ -1864,7 +1864,7 @@ mod tests {
                 ids.dedup();
                 let id = ids[ids.len() - 1 - usize::from(whom) % ids.len()];
                 // Keys of connections, used again and again, for one peer or for several.
-                let link = LinkKey { index: u32::from(key), tenant: 1 };
+                let link = ConnectionKey { index: u32::from(key), generation: 1 };
                 bench.brought += u64::from(flags & 4);
                 let (now, todo) = (bench.now, &mut bench.todo);
                 match what {

@@ -43,9 +43,9 @@ pub struct Stats {
     pub rejected: BTreeMap<&'static str, u64>,
     /// Accepted connections of which nothing is decided yet: they have not named themselves, or wait as contenders.
     pub pending: u64,
-    /// Links that came up, whoever dialed.
+    /// Connections that came up, whoever dialed.
     pub ups: u64,
-    /// Links that ended, by [`Reason::name`](crate::Reason::name).
+    /// Connections that ended, by [`Reason::name`](crate::Reason::name).
     pub downs: BTreeMap<&'static str, u64>,
     /// Attempts to dial or knock at a peer.
     pub dials: u64,

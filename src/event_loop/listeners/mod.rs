@@ -53,8 +53,8 @@ pub(super) struct Listeners {
 
 /// What the sockets want of the loop.
 #[derive(Debug)]
-pub(super) enum Wish {
-    Tell(Event),
+pub(super) enum ListenerAction {
+    Emit(Event),
     Lookup(usize, String),
 }
 
@@ -95,15 +95,15 @@ impl Listeners {
         &mut self,
         net: &mut N,
         bound: Vec<TcpListener>,
-    ) -> io::Result<Vec<Wish>> {
-        let mut wishes = Vec::new();
+    ) -> io::Result<Vec<ListenerAction>> {
+        let mut listener_actions = Vec::new();
         for socket in bound {
             let at = net.adopt(self.listeners.len(), socket)?;
             let state = State::Open { at, resting: None };
             self.add(literal(at), Stage::Settled, state);
-            wishes.push(Wish::Tell(Event::Listening { addr: at }));
+            listener_actions.push(ListenerAction::Emit(Event::Listening { addr: at }));
         }
-        Ok(wishes)
+        Ok(listener_actions)
     }
 
     fn add(&mut self, address: Address, stage: Stage, state: State) {
@@ -281,21 +281,31 @@ impl Listeners {
     }
 
     /// Opens what is due, and ends rests.
-    pub(super) fn tick<N: Net>(&mut self, net: &mut N, now: Instant, wishes: &mut Vec<Wish>) {
+    pub(super) fn tick<N: Net>(
+        &mut self,
+        net: &mut N,
+        now: Instant,
+        listener_actions: &mut Vec<ListenerAction>,
+    ) {
         if self.due.is_none_or(|at| at > now) {
             return;
         }
-        self.open_due(net, now, wishes);
+        self.open_due(net, now, listener_actions);
         self.reschedule();
     }
 
-    fn open_due<N: Net>(&mut self, net: &mut N, now: Instant, wishes: &mut Vec<Wish>) {
+    fn open_due<N: Net>(
+        &mut self,
+        net: &mut N,
+        now: Instant,
+        listener_actions: &mut Vec<ListenerAction>,
+    ) {
         for listener in &mut self.listeners {
             listener.wake(now);
-            wishes.extend(
+            listener_actions.extend(
                 listener
                     .report(now, &self.own[listener.own].address)
-                    .map(Wish::Tell),
+                    .map(ListenerAction::Emit),
             );
         }
         let is_due = |index: &usize| self.own[*index].due().is_some_and(|at| at <= now);
@@ -310,14 +320,15 @@ impl Listeners {
                         until: now + LOOKUP_TIMEOUT,
                     };
                     if !mem::replace(&mut own.asking, true) {
-                        wishes.push(Wish::Lookup(index, own.address.host().to_owned()));
+                        listener_actions
+                            .push(ListenerAction::Lookup(index, own.address.host().to_owned()));
                     }
                 }
                 Stage::Looking { .. } => {
                     own.said = format!("no answer within {LOOKUP_TIMEOUT:?}");
-                    self.open(net, index, now, wishes);
+                    self.open(net, index, now, listener_actions);
                 }
-                Stage::Waiting { .. } => self.open(net, index, now, wishes),
+                Stage::Waiting { .. } => self.open(net, index, now, listener_actions),
                 Stage::Settled | Stage::Lost => {}
             }
         }
@@ -330,7 +341,7 @@ impl Listeners {
         index: usize,
         answer: io::Result<Vec<SocketAddr>>,
         now: Instant,
-        wishes: &mut Vec<Wish>,
+        listener_actions: &mut Vec<ListenerAction>,
     ) {
         let Some(own) = self.own.get_mut(index) else {
             return;
@@ -345,7 +356,7 @@ impl Listeners {
             Err(error) => own.said = words_of(&error),
         }
         if matches!(own.stage, Stage::Looking { .. }) {
-            self.open(net, index, now, wishes);
+            self.open(net, index, now, listener_actions);
         }
         self.reschedule();
     }
@@ -387,21 +398,30 @@ mod tests {
         let pause = Duration::from_millis(300);
         let address = "silent.example:1".parse().unwrap();
         let mut listeners = Listeners::new(vec![address], 0, pause, start);
-        let mut wishes = Vec::new();
-        listeners.tick(&mut net, start, &mut wishes);
-        assert!(matches!(wishes[..], [Wish::Lookup(0, _)]), "{wishes:?}");
+        let mut listener_actions = Vec::new();
+        listeners.tick(&mut net, start, &mut listener_actions);
+        assert!(
+            matches!(listener_actions[..], [ListenerAction::Lookup(0, _)]),
+            "{listener_actions:?}"
+        );
         let late = start + LOOKUP_TIMEOUT;
         assert_eq!(listeners.deadline(), Some(late));
-        wishes.clear();
-        listeners.tick(&mut net, late, &mut wishes);
+        listener_actions.clear();
+        listeners.tick(&mut net, late, &mut listener_actions);
         assert!(
-            matches!(wishes[0], Wish::Tell(Event::ListenFailed { .. })),
-            "{wishes:?}"
+            matches!(
+                listener_actions[0],
+                ListenerAction::Emit(Event::ListenFailed { .. })
+            ),
+            "{listener_actions:?}"
         );
         assert_eq!(listeners.deadline(), Some(late + pause));
-        wishes.clear();
-        listeners.tick(&mut net, late + pause, &mut wishes);
-        assert!(wishes.is_empty(), "its name is still being looked up");
+        listener_actions.clear();
+        listeners.tick(&mut net, late + pause, &mut listener_actions);
+        assert!(
+            listener_actions.is_empty(),
+            "its name is still being looked up"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::{io, mem, net::SocketAddr, time::Instant};
 
 use super::{
-    Listeners, Wish,
+    ListenerAction, Listeners,
     listener::{Listener, State, doubled, is_same_host},
     own::Stage,
 };
@@ -35,13 +35,13 @@ impl Listeners {
         net: &mut N,
         index: usize,
         now: Instant,
-        wishes: &mut Vec<Wish>,
+        listener_actions: &mut Vec<ListenerAction>,
     ) {
         let was_open = self.own[index].is_open;
-        let (is_open, failures) = self.bind(net, index, wishes);
+        let (is_open, failures) = self.bind(net, index, listener_actions);
         let has_failed = !failures.is_empty();
         for failure in failures {
-            self.report(index, failure, is_open, wishes);
+            self.report(index, failure, is_open, listener_actions);
         }
         let own = &mut self.own[index];
         self.changed |= was_open != is_open;
@@ -79,7 +79,7 @@ impl Listeners {
         {
             listener.state = State::Vacant;
         }
-        wishes.push(Wish::Tell(Event::ListenerLost { address }));
+        listener_actions.push(ListenerAction::Emit(Event::ListenerLost { address }));
     }
 
     /// Binds each address of an own one that no socket takes yet. Returns whether one is listened on, and what has failed.
@@ -87,7 +87,7 @@ impl Listeners {
         &mut self,
         net: &mut N,
         index: usize,
-        wishes: &mut Vec<Wish>,
+        listener_actions: &mut Vec<ListenerAction>,
     ) -> (bool, Vec<Failure>) {
         let mut failures = Vec::new();
         let addresses = self.own[index].addresses();
@@ -128,7 +128,7 @@ impl Listeners {
                     // Whoever connected since the socket was opened is announced by no edge that we can rely on.
                     listener.pending_since = Some(self.looked);
                     self.changed = true;
-                    wishes.push(Wish::Tell(Event::Listening { addr: at }));
+                    listener_actions.push(ListenerAction::Emit(Event::Listening { addr: at }));
                 }
                 Err(error) => failures.push(Failure::Bind { listener, error }),
             }
@@ -181,7 +181,13 @@ impl Listeners {
     }
 
     /// Tells of a failure, unless it is an old one beside an address that is listened on.
-    fn report(&mut self, index: usize, failure: Failure, is_open: bool, wishes: &mut Vec<Wish>) {
+    fn report(
+        &mut self,
+        index: usize,
+        failure: Failure,
+        is_open: bool,
+        listener_actions: &mut Vec<ListenerAction>,
+    ) {
         let own = &self.own[index];
         let (address, error) = match failure {
             Failure::Nowhere => (
@@ -209,6 +215,6 @@ impl Listeners {
                 (own.spell(*at), error)
             }
         };
-        wishes.push(Wish::Tell(Event::ListenFailed { address, error }));
+        listener_actions.push(ListenerAction::Emit(Event::ListenFailed { address, error }));
     }
 }

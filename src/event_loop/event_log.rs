@@ -1,7 +1,7 @@
-//! One place where facts become log lines.
+//! Events become log lines, in this one place.
 //!
-//! Lines about one peer, about strangers, and about this server are throttled apart; what was held back is counted in the
-//! next line that gets through. Never a payload.
+//! Lines about one peer, about unknown peers, and about this server are throttled separately. The next line that is written
+//! says how many were suppressed. A payload is never logged.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -15,71 +15,72 @@ const TARGET: &str = "quorum_cnx::mesh";
 
 /// Writes events to the log.
 #[derive(Debug, Default)]
-pub(super) struct Journal {
-    /// As many as there are peers, and two.
-    throttles: BTreeMap<About, Throttle>,
+pub(super) struct EventLog {
+    /// One for each peer, and two.
+    throttles: BTreeMap<Subject, Throttle>,
 }
 
-/// Whom a line is about. Strangers are one, so that they cannot fill our tables, and cannot hide what is about ourselves.
+/// What a line is about. All unknown peers are one subject, so that they can neither fill this table nor suppress lines about
+/// this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum About {
+enum Subject {
     Peer(Sid),
-    Strangers,
-    Ourselves,
+    UnknownPeers,
+    ThisServer,
 }
 
 #[derive(Debug)]
 struct Throttle {
     since: Instant,
     lines: u32,
-    held: u64,
+    suppressed: u64,
 }
 
-impl Journal {
+impl EventLog {
     /// A peer is not known any more.
     pub(super) fn forget(&mut self, sid: Sid) {
-        self.throttles.remove(&About::Peer(sid));
+        self.throttles.remove(&Subject::Peer(sid));
     }
 
     pub(super) fn write(&mut self, event: &Event, now: Instant) {
-        let (level, about) = match event {
+        let (level, subject) = match event {
             Event::Listening { .. } | Event::Halted => (log::Level::Info, None),
             // Once for each configured address: an operator must not miss it.
             Event::ListenerLost { .. } => (log::Level::Error, None),
             // Once a minute and a peer.
             Event::Flapping { .. } => (log::Level::Warn, None),
             Event::Up { sid, .. } | Event::Down { sid, .. } => {
-                (log::Level::Info, Some(About::Peer(*sid)))
+                (log::Level::Info, Some(Subject::Peer(*sid)))
             }
-            Event::DialFailed { sid, .. } => (log::Level::Warn, Some(About::Peer(*sid))),
+            Event::DialFailed { sid, .. } => (log::Level::Warn, Some(Subject::Peer(*sid))),
             // Whom a refused connection claims to be is its own word.
-            Event::Rejected { .. } => (log::Level::Warn, Some(About::Strangers)),
+            Event::Rejected { .. } => (log::Level::Warn, Some(Subject::UnknownPeers)),
             Event::ListenFailed { .. }
             | Event::AcceptFailed { .. }
             | Event::Dropped { .. }
-            | Event::SlowTurn { .. } => (log::Level::Warn, Some(About::Ourselves)),
+            | Event::SlowTurn { .. } => (log::Level::Warn, Some(Subject::ThisServer)),
         };
         if level > log::max_level() {
             return;
         }
-        match self.admit(about, now) {
-            Some(0) => log::log!(target: TARGET, level, "{}", Line(event)),
-            Some(held) => {
-                log::log!(target: TARGET, level, "{} ({held} similar lines held back)", Line(event))
+        match self.admit(subject, now) {
+            Some(0) => log::log!(target: TARGET, level, "{event}"),
+            Some(suppressed) => {
+                log::log!(target: TARGET, level, "{event} ({suppressed} similar lines suppressed)")
             }
             None => {}
         }
     }
 
     /// Whether a line may be written, and how many about the same were not since the last one.
-    fn admit(&mut self, about: Option<About>, now: Instant) -> Option<u64> {
-        let Some(about) = about else {
+    fn admit(&mut self, subject: Option<Subject>, now: Instant) -> Option<u64> {
+        let Some(subject) = subject else {
             return Some(0);
         };
-        let throttle = self.throttles.entry(about).or_insert(Throttle {
+        let throttle = self.throttles.entry(subject).or_insert(Throttle {
             since: now,
             lines: 0,
-            held: 0,
+            suppressed: 0,
         });
         throttle.admit(now)
     }
@@ -92,101 +93,11 @@ impl Throttle {
             (self.since, self.lines) = (now, 0);
         }
         if self.lines >= LOG_LINES {
-            self.held += 1;
+            self.suppressed += 1;
             return None;
         }
         self.lines += 1;
-        Some(std::mem::take(&mut self.held))
-    }
-}
-
-struct Line<'a>(&'a Event);
-
-impl std::fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Event::Listening { addr } => write!(f, "listening on {addr}"),
-            Event::ListenFailed { address, error } => {
-                write!(f, "cannot listen on {address}: {error}")
-            }
-            Event::AcceptFailed {
-                address,
-                error,
-                count: 1,
-            } => write!(f, "cannot accept a connection on {address}: {error}"),
-            Event::AcceptFailed {
-                address,
-                error,
-                count,
-            } => write!(
-                f,
-                "cannot accept connections on {address}: {error} ({count} times)"
-            ),
-            Event::ListenerLost { address } => write!(
-                f,
-                "given up listening on {address}: servers with a larger id cannot reach this one there; see listen_tries"
-            ),
-            Event::Up {
-                sid,
-                dialed: true,
-                addr,
-                ..
-            } => write!(f, "peer {sid}: up, dialed at {addr}"),
-            Event::Up {
-                sid,
-                dialed: false,
-                addr,
-                ..
-            } => write!(f, "peer {sid}: up, accepted from {addr}"),
-            Event::Down { sid, reason, .. } => write!(f, "peer {sid}: down, {reason}"),
-            Event::Dropped { messages, senders } => {
-                write!(
-                    f,
-                    "dropped {messages} received messages: the application takes them more slowly than they come, of "
-                )?;
-                for (n, (sid, count)) in senders.iter().enumerate() {
-                    let comma = if n > 0 { ", " } else { "" };
-                    match *sid {
-                        Sid::OBSERVER => write!(f, "{comma}others ({count})")?,
-                        sid => write!(f, "{comma}peer {sid} ({count})")?,
-                    }
-                }
-                Ok(())
-            }
-            Event::Flapping { sid } => write!(
-                f,
-                "peer {sid}: its links replace each other again and again: two servers may have this id"
-            ),
-            Event::DialFailed {
-                sid,
-                addr: Some(addr),
-                reason,
-            } => write!(f, "peer {sid}: cannot be reached at {addr}, {reason}"),
-            Event::DialFailed {
-                sid,
-                addr: None,
-                reason,
-            } => write!(f, "peer {sid}: cannot be reached, {reason}"),
-            Event::Rejected {
-                addr,
-                sid: None,
-                reason,
-            } => write!(f, "refused a connection from {addr}: {reason}"),
-            Event::Rejected {
-                addr,
-                sid: Some(sid),
-                reason,
-            } => {
-                write!(
-                    f,
-                    "refused a connection from {addr} for peer {sid}: {reason}"
-                )
-            }
-            Event::SlowTurn { took } => {
-                write!(f, "one turn took {took:?}: a handler has blocked the loop")
-            }
-            Event::Halted => f.write_str("halted"),
-        }
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -320,7 +231,7 @@ mod tests {
             ),
             (Event::Halted, "halted"),
         ];
-        let (start, mut journal) = (Instant::now(), Journal::default());
+        let (start, mut journal) = (Instant::now(), EventLog::default());
         for (event, _) in &events {
             journal.write(event, start);
         }
@@ -350,18 +261,18 @@ mod tests {
         let lines = LINES.take();
         let (_, last) = lines.last().unwrap();
         assert_eq!(lines.len(), 9, "two were written before");
-        assert!(last.ends_with(" (22 similar lines held back)"), "{last}");
+        assert!(last.ends_with(" (22 similar lines suppressed)"), "{last}");
     }
 
     #[test]
     fn ten_lines_get_through_and_the_rest_is_counted() {
-        let (start, mut journal) = (Instant::now(), Journal::default());
-        let mut admit = |about, after| journal.admit(about, start + Duration::from_secs(after));
-        let strangers = Some(About::Strangers);
+        let (start, mut journal) = (Instant::now(), EventLog::default());
+        let mut admit = |subject, after| journal.admit(subject, start + Duration::from_secs(after));
+        let strangers = Some(Subject::UnknownPeers);
         let through = (0..10_000).filter(|_| admit(strangers, 0).is_some());
         assert_eq!(through.count(), 10);
-        // What is about a peer, or about ourselves, is not held back for that.
-        for other in [Some(About::Peer(Sid(1))), Some(About::Ourselves), None] {
+        // What is about a peer, or about ourselves, is not suppressed for that.
+        for other in [Some(Subject::Peer(Sid(1))), Some(Subject::ThisServer), None] {
             assert_eq!(admit(other, 0), Some(0), "{other:?}");
         }
         assert_eq!(admit(strangers, 11), Some(9990));

@@ -1,6 +1,6 @@
 //! The connections of the loop: a slab, and for each connection where it stands.
 //!
-//! Nothing here reads or writes. Places are given again only after `bury`, at the end of a turn.
+//! Nothing here reads or writes. Places are given again only after `drain_closed`, at the end of a turn.
 
 use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -8,13 +8,13 @@ use slab::Slab;
 
 use super::listeners::Arrival;
 use crate::{
-    proto::{Assembler, Brought, LinkKey, PeerId},
+    proto::{Assembler, Brought, ConnectionKey, PeerId},
     shared::Peer,
 };
 
 /// One TCP connection.
 #[derive(Debug)]
-pub(super) struct Link<S> {
+pub(super) struct Connection<S> {
     pub(super) stream: Arc<S>,
     pub(super) addr: SocketAddr,
     /// How it has come, if it was accepted.
@@ -22,7 +22,7 @@ pub(super) struct Link<S> {
     pub(super) phase: Phase,
     /// When it is given up, unless it has moved on by then.
     due: Option<Instant>,
-    tenant: u32,
+    generation: u32,
     /// True exactly when it stands in the list of links to be read.
     pub(super) busy: bool,
     /// True exactly when the far end is known to have ended: reading goes on until the end is seen.
@@ -48,7 +48,7 @@ pub(super) struct Draining {
 ///   Dialing --connected--> Named --Up--> Open     (sid < own)
 ///      |   `----connected--> Knocking                  (sid > own)
 ///   AwaitingInitialMessage --initial message--> Named --Up--> Open
-///   each of them --Reason--> Buried
+///   each of them --Reason--> Closed
 /// ```
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -75,32 +75,32 @@ pub(super) enum Phase {
         held: Vec<u8>,
     },
     /// It has ended and is closed at the end of the turn.
-    Buried,
+    Closed,
 }
 
 /// All connections.
 #[derive(Debug)]
-pub(super) struct Links<S> {
-    slab: Slab<Link<S>>,
-    due: BTreeSet<(Instant, LinkKey)>,
+pub(super) struct Connections<S> {
+    slab: Slab<Connection<S>>,
+    due: BTreeSet<(Instant, ConnectionKey)>,
     /// Those that have yet to name themselves, oldest first.
-    awaiting: BTreeSet<(u64, LinkKey)>,
+    awaiting: BTreeSet<(u64, ConnectionKey)>,
     /// Those that have a name and are not links.
     named: usize,
-    buried: Vec<LinkKey>,
-    tenants: u32,
+    closed: Vec<ConnectionKey>,
+    generations: u32,
     order: u64,
 }
 
-impl<S> Links<S> {
+impl<S> Connections<S> {
     pub(super) fn new() -> Self {
         Self {
             slab: Slab::new(),
             due: BTreeSet::new(),
             awaiting: BTreeSet::new(),
             named: 0,
-            buried: Vec::new(),
-            tenants: 0,
+            closed: Vec::new(),
+            generations: 0,
             order: 0,
         }
     }
@@ -129,7 +129,7 @@ impl<S> Links<S> {
         addr: SocketAddr,
         peer: PeerId,
         due: Instant,
-    ) -> LinkKey {
+    ) -> ConnectionKey {
         self.insert(stream, addr, None, Phase::Dialing { peer }, due)
     }
 
@@ -139,7 +139,7 @@ impl<S> Links<S> {
         addr: SocketAddr,
         arrival: Arrival,
         due: Instant,
-    ) -> LinkKey {
+    ) -> ConnectionKey {
         self.order += 1;
         let order = self.order;
         let key = self.insert(
@@ -163,16 +163,16 @@ impl<S> Links<S> {
         arrival: Option<Arrival>,
         phase: Phase,
         due: Instant,
-    ) -> LinkKey {
-        self.tenants = self.tenants.wrapping_add(1);
-        let tenant = self.tenants;
-        let link = Link {
+    ) -> ConnectionKey {
+        self.generations = self.generations.wrapping_add(1);
+        let generation = self.generations;
+        let link = Connection {
             stream,
             addr,
             arrival,
             phase,
             due: None,
-            tenant,
+            generation,
             busy: false,
             ended: false,
             draining: None,
@@ -180,32 +180,32 @@ impl<S> Links<S> {
         };
         let index =
             u32::try_from(self.slab.insert(link)).expect("descriptors are far fewer than 2^32");
-        let key = LinkKey { index, tenant };
+        let key = ConnectionKey { index, generation };
         self.set_due(key, Some(due));
         key
     }
 
     /// The living connection of this name.
-    pub(super) fn get_mut(&mut self, key: LinkKey) -> Option<&mut Link<S>> {
+    pub(super) fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection<S>> {
         let link = self.slab.get_mut(key.index as usize)?;
-        (link.tenant == key.tenant && !matches!(link.phase, Phase::Buried)).then_some(link)
+        (link.generation == key.generation && !matches!(link.phase, Phase::Closed)).then_some(link)
     }
 
     /// The living connection at this place.
-    pub(super) fn at(&mut self, index: usize) -> Option<(LinkKey, &mut Link<S>)> {
+    pub(super) fn at(&mut self, index: usize) -> Option<(ConnectionKey, &mut Connection<S>)> {
         let link = self.slab.get_mut(index)?;
-        let key = LinkKey {
+        let key = ConnectionKey {
             index: u32::try_from(index).ok()?,
-            tenant: link.tenant,
+            generation: link.generation,
         };
-        (!matches!(link.phase, Phase::Buried)).then_some((key, link))
+        (!matches!(link.phase, Phase::Closed)).then_some((key, link))
     }
 
     /// What this link has brought, in the time of its peer.
-    pub(super) fn brought(&mut self, key: LinkKey) -> Brought {
+    pub(super) fn brought(&mut self, key: ConnectionKey) -> Brought {
         match self.get_mut(key) {
             Some(link) if link.busy => Brought::More,
-            Some(Link {
+            Some(Connection {
                 phase: Phase::Open { peer, frames, .. },
                 ..
             }) => Brought::Bytes(peer.counters.bytes.read() + frames.underway() as u64),
@@ -213,7 +213,7 @@ impl<S> Links<S> {
         }
     }
 
-    pub(super) fn set_due(&mut self, key: LinkKey, due: Option<Instant>) {
+    pub(super) fn set_due(&mut self, key: ConnectionKey, due: Option<Instant>) {
         let Some(link) = self.get_mut(key) else {
             return;
         };
@@ -232,7 +232,7 @@ impl<S> Links<S> {
     }
 
     /// The next connection whose time is up.
-    pub(super) fn overdue(&self, now: Instant) -> Option<LinkKey> {
+    pub(super) fn overdue(&self, now: Instant) -> Option<ConnectionKey> {
         self.due
             .first()
             .filter(|(at, _)| *at <= now)
@@ -240,7 +240,7 @@ impl<S> Links<S> {
     }
 
     /// The connection that has been silent for longest.
-    pub(super) fn oldest_awaiting(&self) -> Option<LinkKey> {
+    pub(super) fn oldest_awaiting(&self) -> Option<ConnectionKey> {
         self.awaiting.first().map(|(_, key)| *key)
     }
 
@@ -248,7 +248,7 @@ impl<S> Links<S> {
     /// has ended or is not named.
     pub(super) fn open(
         &mut self,
-        key: LinkKey,
+        key: ConnectionKey,
         peer: Arc<Peer>,
         number: u64,
         now: Instant,
@@ -274,7 +274,7 @@ impl<S> Links<S> {
     /// Moves a connection on, and returns the phase that it leaves.
     pub(super) fn advance(
         &mut self,
-        key: LinkKey,
+        key: ConnectionKey,
         phase: Phase,
         due: Option<Instant>,
     ) -> Option<Phase> {
@@ -294,39 +294,39 @@ impl<S> Links<S> {
     }
 
     /// Ends a connection; it is removed at the end of the turn. Returns the phase that it leaves.
-    pub(super) fn bury(&mut self, key: LinkKey) -> Option<Phase> {
+    pub(super) fn close(&mut self, key: ConnectionKey) -> Option<Phase> {
         self.set_due(key, None);
-        let old = self.advance(key, Phase::Buried, None)?;
-        self.buried.push(key);
+        let old = self.advance(key, Phase::Closed, None)?;
+        self.closed.push(key);
         Some(old)
     }
 
     /// The same, and what it has said must not arrive any more.
-    pub(super) fn abort(&mut self, key: LinkKey) {
+    pub(super) fn abort(&mut self, key: ConnectionKey) {
         if let Some(link) = self.get_mut(key) {
             link.aborted = true;
         }
-        self.bury(key);
+        self.close(key);
     }
 
     /// The keys of all living connections.
-    pub(super) fn keys(&self) -> Vec<LinkKey> {
+    pub(super) fn keys(&self) -> Vec<ConnectionKey> {
         self.slab
             .iter()
-            .filter(|(_, link)| !matches!(link.phase, Phase::Buried))
+            .filter(|(_, link)| !matches!(link.phase, Phase::Closed))
             .filter_map(|(index, link)| {
-                Some(LinkKey {
+                Some(ConnectionKey {
                     index: u32::try_from(index).ok()?,
-                    tenant: link.tenant,
+                    generation: link.generation,
                 })
             })
             .collect()
     }
 
     /// Removes what has ended.
-    pub(super) fn exhume(&mut self) -> impl Iterator<Item = Link<S>> + '_ {
-        let Self { slab, buried, .. } = self;
-        buried
+    pub(super) fn drain_closed(&mut self) -> impl Iterator<Item = Connection<S>> + '_ {
+        let Self { slab, closed, .. } = self;
+        closed
             .drain(..)
             .filter_map(|key| slab.try_remove(key.index as usize))
     }
