@@ -145,7 +145,7 @@ pub const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 pub const LISTEN_BACKLOG: i32 = 1024;
 
 /// Addresses to listen on, and listening sockets that are handed over. Each of the former may be a name with as many addresses
-/// as [`ROUTES_MAX`], and a socket for each.
+/// as [`NAME_ADDRESSES_MAX`], and a socket for each.
 pub const LISTEN_ADDRESSES_MAX: usize = 1 << 10;
 
 /// How often an own name that is listened on is looked up again, to listen on addresses that it has got since. If one of its
@@ -193,7 +193,7 @@ pub const INQUIRY_PAUSE: Duration = Duration::from_secs(1);
 pub const LOOKUPS_WAITING_MAX: usize = MEMBERS_MAX;
 
 /// Addresses kept for one name, and tried in one dial, over all names of the peer.
-pub const ROUTES_MAX: usize = 32;
+pub const NAME_ADDRESSES_MAX: usize = 32;
 
 /// Observers without an id that are served at one time by a server that is configured by a zoo.cfg.
 pub const OBSERVERS_MAX: usize = 64;

@@ -155,8 +155,8 @@ impl Net for Machine {
 
     fn unwatch(&mut self, _: &End) {}
 
-    fn lookup(&mut self, ticket: u64, host: &str) {
-        self.asked.push((ticket, host.to_owned()));
+    fn lookup(&mut self, lookup_id: u64, host: &str) {
+        self.asked.push((lookup_id, host.to_owned()));
     }
 
     fn found(&mut self) -> Option<Found> {
@@ -257,10 +257,10 @@ impl World {
     fn answer_with(&mut self, answer: impl Fn() -> io::Result<Vec<SocketAddr>>) -> usize {
         let machine = self.machine();
         let asked = mem::take(&mut machine.asked);
-        for (ticket, _) in &asked {
+        for (lookup_id, _) in &asked {
             let answer = answer();
             machine.answers.push_back(Found {
-                ticket: *ticket,
+                lookup_id: *lookup_id,
                 answer,
             });
         }
@@ -514,18 +514,18 @@ fn a_name_with_thousands_of_addresses_has_few_sockets() {
         .map(|n| SocketAddr::new(IpAddr::from((n | 10 << 24).to_be_bytes()), 0))
         .collect();
     world.answer_with(|| Ok(addresses.clone()));
-    assert_eq!(world.listening().len(), limits::ROUTES_MAX);
+    assert_eq!(world.listening().len(), limits::NAME_ADDRESSES_MAX);
     for n in 0..5 {
         world.pass(limits::LISTEN_LOOKUP_PAUSE);
         world.answer_with(|| Ok(addresses[100 * n..].to_vec()));
     }
-    assert_eq!(world.listening().len(), limits::ROUTES_MAX);
+    assert_eq!(world.listening().len(), limits::NAME_ADDRESSES_MAX);
     let failures = world.failures();
     assert!(
         failures.iter().all(|(_, why)| why.contains("32 addresses")),
         "{failures:?}"
     );
-    assert!(!failures.is_empty() && failures.len() <= 5 * limits::ROUTES_MAX);
+    assert!(!failures.is_empty() && failures.len() <= 5 * limits::NAME_ADDRESSES_MAX);
 }
 
 #[test]

@@ -174,8 +174,8 @@ impl Net for Memory {
 
     fn unwatch(&mut self, _: &End) {}
 
-    fn lookup(&mut self, ticket: u64, host: &str) {
-        self.asked.push((ticket, host.to_owned()));
+    fn lookup(&mut self, lookup_id: u64, host: &str) {
+        self.asked.push((lookup_id, host.to_owned()));
     }
 
     fn found(&mut self) -> Option<Found> {
@@ -265,14 +265,14 @@ impl World {
     /// All who have asked for this name are told this.
     fn answer_for(&mut self, name: &str, answer: Result<&[&str], &str>) {
         let net = self.event_loop.net();
-        for (ticket, host) in mem::take(&mut net.asked) {
+        for (lookup_id, host) in mem::take(&mut net.asked) {
             if !host.starts_with(name) {
-                net.asked.push((ticket, host));
+                net.asked.push((lookup_id, host));
                 continue;
             }
             let addresses = |all: &[&str]| all.iter().map(|at| at.parse().unwrap()).collect();
             let answer = answer.map(addresses).map_err(io::Error::other);
-            net.answers.push_back(Found { ticket, answer });
+            net.answers.push_back(Found { lookup_id, answer });
         }
         net.ready.push(Ready::Waker);
         self.go_on();

@@ -71,8 +71,8 @@ impl Net for Nothing {
         match *stream {}
     }
 
-    fn lookup(&mut self, ticket: u64, _: &str) {
-        self.asked.push(ticket);
+    fn lookup(&mut self, lookup_id: u64, _: &str) {
+        self.asked.push(lookup_id);
     }
 
     fn found(&mut self) -> Option<Found> {
@@ -176,9 +176,9 @@ fn a_lookup_that_hangs_is_not_asked_for_again() {
     }
     // One for the own name, one for the peer's.
     assert_eq!(event_loop.net().asked.len(), 2);
-    for ticket in event_loop.net().asked.clone() {
+    for lookup_id in event_loop.net().asked.clone() {
         event_loop.net().answers.push(Found {
-            ticket,
+            lookup_id,
             answer: Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0))]),
         });
     }

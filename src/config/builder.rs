@@ -81,7 +81,7 @@ impl ConfigBuilder {
     /// `|`. IPv6 literals stand in brackets.
     ///
     /// A name may have several addresses: a peer is dialed at each, and this server listens on each, with a socket of its own,
-    /// [32](limits::ROUTES_MAX) at most. For port 0 the kernel chooses; the sockets of one name share the port that the
+    /// [32](limits::NAME_ADDRESSES_MAX) at most. For port 0 the kernel chooses; the sockets of one name share the port that the
     /// first of them got.
     pub fn server(mut self, sid: Sid, addresses: impl Into<String>) -> Self {
         self.servers.push((sid, Given::Text(addresses.into())));

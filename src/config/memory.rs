@@ -9,7 +9,7 @@ use super::{
 use crate::{
     limits::{
         ACCEPTS_PER_TURN, EVENTS_MAX, FRAME_BYTES_MAX, INBOX_SPARE_BYTES, LOOKUPS_WAITING_MAX,
-        PLACE_BYTES, QUEUE_RUN_BYTES, ROUTES_MAX, STAGE_BYTES, TURN_BYTES,
+        NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, STAGE_BYTES, TURN_BYTES,
     },
     proto::{ADDRESSES_MAX, Address},
 };
@@ -69,7 +69,7 @@ impl Config {
     /// | peer: its places in the tables | 2 KiB |
     /// | connection: its places in the tables, and what it says at first | 6 KiB |
     /// | address of a server, and what its name points to | 2 KiB |
-    /// | name that is listened on: a socket for each of [32](crate::limits::ROUTES_MAX) addresses | 32 KiB |
+    /// | name that is listened on: a socket for each of [32](crate::limits::NAME_ADDRESSES_MAX) addresses | 32 KiB |
     /// | server that [admits](Unknown::Admit) others: names to look up, [16 384](crate::limits::LOOKUPS_WAITING_MAX) | 8 MiB |
     ///
     /// Peers are the other members, as many guests as [`Unknown::Admit`] says, with 32 addresses each, and
@@ -117,7 +117,7 @@ impl Config {
         let inbox = inbox.min(options.inbox_bytes as u64);
         let named: usize = self.members.iter().map(|one| one.addresses.len()).sum();
         let listening = self.listen.len() + self.own_addresses.len() + self.listeners.len();
-        let sockets = |address: &Address| address.ip().map_or(ROUTES_MAX, |_| 1);
+        let sockets = |address: &Address| address.ip().map_or(NAME_ADDRESSES_MAX, |_| 1);
         let sockets = self.listeners.len() + self.listen.iter().map(sockets).sum::<usize>();
         let lookups = if guests == 0 { 0 } else { LOOKUPS_WAITING_MAX };
         let connections =

@@ -25,9 +25,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.handle.shared().meet(Arc::clone(&peer));
                 self.peers.insert(id, peer);
             }
-            Action::Learn { peer, addresses } => self.routes.insert(peer, &addresses),
+            Action::Learn { peer, addresses } => self.endpoints.insert(peer, &addresses),
             Action::Part { peer: id } => {
-                self.routes.remove(id);
+                self.endpoints.remove(id);
                 self.listeners.forget(id);
                 if let Some(peer) = self.peers.remove(&id) {
                     self.handle.shared().part(&peer);
@@ -39,18 +39,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if let Some(peer) = self.peer(peer) {
                     peer.counters.dials.add(1);
                 }
-                let (questions, step) = self.routes.start(peer, now);
-                self.look_up(questions);
+                let (lookups, step) = self.endpoints.start(peer, now);
+                self.look_up(lookups);
                 self.step(peer, step, now);
             }
             Action::Hurry { peer } => {
-                if let Some((key, questions, step)) = self.routes.hurry(peer, now) {
+                if let Some((key, lookups, step)) = self.endpoints.try_next_address(peer, now) {
                     self.connections.abort(key);
-                    self.look_up(questions);
+                    self.look_up(lookups);
                     self.step(peer, step, now);
                 }
             }
-            Action::Cancel { peer, late } => match self.routes.finish(peer) {
+            Action::Cancel { peer, late } => match self.endpoints.finish(peer) {
                 Some(key) if late => self.connections.abort(key),
                 Some(key) => {
                     self.connections.close(key);
@@ -58,8 +58,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 None => {}
             },
             Action::Inquire { peer } => {
-                let questions = self.routes.inquire(peer, now);
-                self.look_up(questions);
+                let lookups = self.endpoints.resolve(peer, now);
+                self.look_up(lookups);
             }
             Action::Up { peer, link } => self.link_up(peer, link, now),
             Action::Close { link, reason } => {

@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
     EventLoop,
-    routes::{Question, Step},
+    endpoints::{Lookup, Step},
 };
 use crate::{
     event::Event,
@@ -17,9 +17,9 @@ use crate::{
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Looks names up, beside whatever else is done.
-    pub(super) fn look_up(&mut self, questions: Vec<Question>) {
-        for Question { ticket, host } in questions {
-            self.net.lookup(ticket, &host);
+    pub(super) fn look_up(&mut self, lookups: Vec<Lookup>) {
+        for Lookup { lookup_id, host } in lookups {
+            self.net.lookup(lookup_id, &host);
         }
     }
 
@@ -32,7 +32,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     Ok(()) => return,
                     Err(error) => {
                         let failed = (addr, Reason::of_io(&error));
-                        step = self.routes.next(id, failed, now);
+                        step = self.endpoints.next(id, failed, now);
                     }
                 },
                 Step::Exhausted(addr, reason) => {
@@ -56,7 +56,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             id,
             now + self.options.connect_timeout,
         );
-        self.routes.on_connecting(id, key);
+        self.endpoints.on_connecting(id, key);
         Ok(())
     }
 
@@ -64,18 +64,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// was.
     pub(super) fn recognize(&mut self, id: PeerId, now: Instant) {
         for ip in self.roster.abroad(id) {
-            if self.routes.is_home(id, ip) {
+            if self.endpoints.is_home(id, ip) {
                 self.roster.on_home(id, ip, now, &mut self.todo);
             }
         }
         let mut is_home = |key| {
             let addr = self.connections.get_mut(key)?.addr;
-            Some(self.routes.is_home(id, addr.ip()))
+            Some(self.endpoints.is_home(id, addr.ip()))
         };
-        let dialed = self.routes.connecting(id);
+        let dialed = self.endpoints.connecting(id);
         if let Some(key) = dialed.filter(|key| is_home(*key) == Some(false)) {
             self.connections.abort(key);
-            let step = self.routes.redirect(id, now);
+            let step = self.endpoints.redirect(id, now);
             return self.step(id, step, now);
         }
         let link = self.roster.link(id);
@@ -89,6 +89,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let link = self.connections.get_mut(key);
         // One that was accepted has come by itself.
         let dialed = link.filter(|link| link.arrival.is_none());
-        dialed.is_some_and(|link| self.routes.is_outdated(id, link.addr.ip()))
+        dialed.is_some_and(|link| self.endpoints.is_outdated(id, link.addr.ip()))
     }
 }

@@ -55,11 +55,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         };
         match self.connections.close(key) {
             Some(Phase::Dialing { peer }) => {
-                let step = self.routes.next(peer, (addr, reason), now);
+                let step = self.endpoints.next(peer, (addr, reason), now);
                 self.step(peer, step, now);
             }
             Some(Phase::Knocking { peer }) => {
-                self.routes.finish(peer);
+                self.endpoints.finish(peer);
                 self.roster.on_knocked(peer, now);
             }
             Some(Phase::AwaitingInitialMessage { .. }) => self.tell(

@@ -71,7 +71,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 return;
             }
         }
-        let at_home = known.is_some_and(|id| self.routes.is_home(id, addr.ip()));
+        let at_home = known.is_some_and(|id| self.endpoints.is_home(id, addr.ip()));
         let ip = addr.ip().to_canonical();
         let older = known.and_then(|id| self.roster.link(id));
         let claim = Claim {
@@ -124,7 +124,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 false => self.connections.brought(older),
             };
             if self.roster.is_moot(peer, brought, now) {
-                self.routes.finish(peer);
+                self.endpoints.finish(peer);
                 self.connections.close(key);
                 return;
             }
@@ -149,7 +149,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             // It may have hung up already, which was announced together with the connection, and is not again.
             self.look_at(key);
         } else {
-            self.routes.finish(peer);
+            self.endpoints.finish(peer);
             self.connections.advance(
                 key,
                 Phase::Named {

@@ -7,6 +7,7 @@ mod actions;
 mod connect;
 mod connections;
 mod end;
+mod endpoints;
 mod event_log;
 mod handshake;
 mod listeners;
@@ -14,7 +15,6 @@ mod poll;
 mod pump;
 mod read;
 mod requests;
-mod routes;
 mod start;
 mod write;
 
@@ -40,9 +40,9 @@ use crate::{
     shared::{Life, Peer},
 };
 use connections::Connections;
+use endpoints::{Endpoints, LookupOwner};
 use event_log::EventLog;
 use listeners::{ListenerAction, Listeners};
-use routes::{Asker, Routes};
 
 /// The loop, in the hands of the application: its thread turns it, and its handler is called where a frame is decoded.
 ///
@@ -87,7 +87,7 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     options: Options,
     own_addresses: Vec<Address>,
     roster: Roster,
-    routes: Routes,
+    endpoints: Endpoints,
     connections: Connections<N::Stream>,
     listeners: Listeners,
     event_log: EventLog,
@@ -206,7 +206,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let deadlines = [
             self.roster.deadline(),
             self.connections.deadline(),
-            self.routes.deadline(),
+            self.endpoints.deadline(),
             self.listeners.deadline(),
             self.drops_due(),
         ];
@@ -283,7 +283,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         while let Some(key) = self.connections.overdue(now) {
             self.on_overdue(key, now);
         }
-        while let Some((peer, step)) = self.routes.overdue(now) {
+        while let Some((peer, step)) = self.endpoints.overdue(now) {
             self.step(peer, step, now);
         }
         self.listeners
@@ -296,15 +296,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             match action {
                 ListenerAction::Emit(event) => self.tell(event, now),
                 ListenerAction::Lookup(listener, host) => {
-                    let ticket = self.routes.ticket(Asker::Listener(listener));
-                    self.net.lookup(ticket, &host);
+                    let lookup_id = self.endpoints.lookup_id(LookupOwner::Listener(listener));
+                    self.net.lookup(lookup_id, &host);
                 }
             }
         }
         self.listener_actions = listener_actions;
         self.tell_drops(now);
-        let (links, routes, paused) = (&mut self.connections, &self.routes, &self.paused);
-        let brought = |id, link| match (routes.is_asking(id), paused.contains(&link)) {
+        let (links, endpoints, paused) = (&mut self.connections, &self.endpoints, &self.paused);
+        let brought = |id, link| match (endpoints.is_asking(id), paused.contains(&link)) {
             (true, _) => Brought::Unclear,
             // It is the application that does not read what it brings.
             (_, true) => Brought::More,

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use super::{EventLoop, connections::Phase, routes::Asker};
+use super::{EventLoop, connections::Phase, endpoints::LookupOwner};
 use crate::{
     handler::Handler,
     inbox::{Popped, Wait},
@@ -24,14 +24,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn answer(&mut self, now: Instant) {
         while let Some(found) = self.net.found() {
             let answer = found.answer;
-            match self.routes.on_found(found.ticket, &answer, now) {
-                Some((Asker::Place(peer, _), step)) => {
+            match self.endpoints.on_found(found.lookup_id, &answer, now) {
+                Some((LookupOwner::Endpoint(peer, _), step)) => {
                     if let Some(step) = step {
                         self.step(peer, step, now);
                     }
                     self.recognize(peer, now);
                 }
-                Some((Asker::Listener(listener), _)) => {
+                Some((LookupOwner::Listener(listener), _)) => {
                     self.listeners.on_found(
                         &mut self.net,
                         listener,

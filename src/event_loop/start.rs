@@ -5,7 +5,8 @@
 use std::{collections::BTreeSet, io, sync::Arc, thread};
 
 use super::{
-    EventLoop, connections::Connections, event_log::EventLog, listeners::Listeners, routes::Routes,
+    EventLoop, connections::Connections, endpoints::Endpoints, event_log::EventLog,
+    listeners::Listeners,
 };
 use crate::{
     config::{Config, Dial, Replace, Unknown},
@@ -51,10 +52,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         };
         let seed = options.seed.unwrap_or_else(random_seed);
         let mut roster = Roster::new(rules, members.iter().map(|member| member.sid), seed);
-        let (mut routes, mut peers) = (Routes::default(), Vec::new());
+        let (mut endpoints, mut peers) = (Endpoints::default(), Vec::new());
         for member in &members {
             if let Some(id) = roster.find(member.sid) {
-                routes.insert(id, &member.addresses);
+                endpoints.insert(id, &member.addresses);
                 peers.push(Arc::new(Peer::new(id, member.sid, options.outbox)));
             }
         }
@@ -81,7 +82,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             options,
             own_addresses,
             roster,
-            routes,
+            endpoints,
             connections: Connections::new(),
             listeners,
             event_log: EventLog::default(),

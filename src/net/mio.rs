@@ -25,7 +25,9 @@ use super::{
 };
 use crate::{
     config::Options,
-    limits::{EVENTS_PER_TURN, LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG, RESENT_AFTER, ROUTES_MAX},
+    limits::{
+        EVENTS_PER_TURN, LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG, NAME_ADDRESSES_MAX, RESENT_AFTER,
+    },
     outbox::Wire,
     shared::Home,
 };
@@ -226,8 +228,8 @@ impl Net for MioNet {
             .deregister(&mut SourceFd(&stream.as_fd().as_raw_fd()));
     }
 
-    fn lookup(&mut self, ticket: u64, host: &str) {
-        self.resolver.lookup(ticket, host);
+    fn lookup(&mut self, lookup_id: u64, host: &str) {
+        self.resolver.lookup(lookup_id, host);
     }
 
     fn found(&mut self) -> Option<Found> {
@@ -242,7 +244,7 @@ impl Net for MioNet {
 /// Listening sockets that fit between the tokens.
 const MAX_LISTENERS: usize = 1 << 16;
 const _: () = assert!(
-    LISTEN_ADDRESSES_MAX * ROUTES_MAX < MAX_LISTENERS,
+    LISTEN_ADDRESSES_MAX * NAME_ADDRESSES_MAX < MAX_LISTENERS,
     "each address of each name may have one"
 );
 
@@ -696,7 +698,7 @@ mod tests {
             net.wait(Some(Duration::from_secs(10)), &mut Vec::new())
                 .unwrap();
         };
-        assert_eq!(found.ticket, 7);
+        assert_eq!(found.lookup_id, 7);
         let answer = found.answer.unwrap();
         assert!(answer.iter().any(|address| address.ip().is_loopback()));
     }

@@ -33,15 +33,15 @@ impl Resolver {
         }
     }
 
-    pub(crate) fn lookup(&mut self, ticket: u64, host: &str) {
+    pub(crate) fn lookup(&mut self, lookup_id: u64, host: &str) {
         // Members ask for each name once at a time, but a guest has new names whenever it says so, and a name whose servers do
         // not answer holds its thread for as long as they like.
         if self.waiting.len() >= LOOKUPS_WAITING_MAX {
             let busy = io::Error::new(io::ErrorKind::ResourceBusy, "too many names are looked up");
             self.running += 1;
-            return self.fail(ticket, busy);
+            return self.fail(lookup_id, busy);
         }
-        self.waiting.push_back((ticket, host.to_owned()));
+        self.waiting.push_back((lookup_id, host.to_owned()));
         self.start();
     }
 
@@ -54,7 +54,7 @@ impl Resolver {
 
     fn start(&mut self) {
         while self.running < LOOKUPS_MAX {
-            let Some((ticket, host)) = self.waiting.pop_front() else {
+            let Some((lookup_id, host)) = self.waiting.pop_front() else {
                 return;
             };
             self.running += 1;
@@ -62,7 +62,7 @@ impl Resolver {
             let ask = move || {
                 let answer = addresses(&host);
                 // Fails only when the loop is gone, and then nobody wants to know.
-                if answers.send(Found { ticket, answer }).is_ok() {
+                if answers.send(Found { lookup_id, answer }).is_ok() {
                     waker();
                 }
             };
@@ -70,15 +70,15 @@ impl Resolver {
                 .name("quorum-cnx-lookup".into())
                 .spawn(ask)
             {
-                self.fail(ticket, error);
+                self.fail(lookup_id, error);
             }
         }
     }
 
     /// Answers a question itself.
-    fn fail(&self, ticket: u64, error: io::Error) {
+    fn fail(&self, lookup_id: u64, error: io::Error) {
         let found = Found {
-            ticket,
+            lookup_id,
             answer: Err(error),
         };
         self.answers
@@ -146,26 +146,26 @@ mod tests {
         let mut resolver = Resolver::new(Arc::new(|| {}));
         // As if all threads were held by names whose servers do not answer.
         resolver.running = LOOKUPS_MAX;
-        for ticket in 0..LOOKUPS_WAITING_MAX as u64 + 1 {
-            resolver.lookup(ticket, "127.0.0.1");
+        for lookup_id in 0..LOOKUPS_WAITING_MAX as u64 + 1 {
+            resolver.lookup(lookup_id, "127.0.0.1");
         }
         assert_eq!(resolver.waiting.len(), LOOKUPS_WAITING_MAX);
         let found = resolver.found().expect("nobody waits for this answer");
-        assert_eq!(found.ticket, LOOKUPS_WAITING_MAX as u64);
+        assert_eq!(found.lookup_id, LOOKUPS_WAITING_MAX as u64);
         assert!(found.answer.is_err());
         assert_eq!(resolver.running, LOOKUPS_MAX);
         // A thread is free again.
         resolver.waiting.truncate(2);
         resolver.running -= 1;
         resolver.start();
-        for ticket in 0..2 {
+        for lookup_id in 0..2 {
             let found = loop {
                 match resolver.found() {
                     Some(found) => break found,
                     None => thread::yield_now(),
                 }
             };
-            assert_eq!(found.ticket, ticket);
+            assert_eq!(found.lookup_id, lookup_id);
             assert!(found.answer.is_ok());
         }
         assert_eq!(resolver.running, LOOKUPS_MAX - 1);

@@ -72,7 +72,7 @@ pub type Waker = Arc<dyn Fn() + Send + Sync>;
 #[derive(Debug)]
 pub struct Found {
     /// The number given with the question.
-    pub ticket: u64,
+    pub lookup_id: u64,
     /// All addresses of the name, or what the resolver said. The ports mean nothing; the scopes of IPv6 addresses do.
     pub answer: io::Result<Vec<SocketAddr>>,
 }
@@ -134,7 +134,7 @@ pub trait Net {
     fn unwatch(&mut self, stream: &Self::Stream);
 
     /// Looks a name up without waiting; [`Net::found`] brings the answer.
-    fn lookup(&mut self, ticket: u64, host: &str);
+    fn lookup(&mut self, lookup_id: u64, host: &str);
 
     /// The next answer that has come.
     fn found(&mut self) -> Option<Found>;

@@ -145,9 +145,9 @@ impl Outside {
     /// All names that are asked for are unknown.
     pub(crate) fn know_no_names(&self) {
         let mut world = self.lock();
-        while let Some((ticket, _)) = world.lookups.pop_front() {
+        while let Some((lookup_id, _)) = world.lookups.pop_front() {
             let answer = Err(io::ErrorKind::NotFound.into());
-            world.found.push_back(Found { ticket, answer });
+            world.found.push_back(Found { lookup_id, answer });
             world.ready.push(Ready::Waker);
         }
     }
@@ -321,10 +321,10 @@ impl Net for Inside {
         self.0.lock().lines[stream.1].token = None;
     }
 
-    fn lookup(&mut self, ticket: u64, host: &str) {
+    fn lookup(&mut self, lookup_id: u64, host: &str) {
         let mut world = self.0.lock();
         world.sought.push(host.to_owned());
-        world.lookups.push_back((ticket, host.to_owned()));
+        world.lookups.push_back((lookup_id, host.to_owned()));
     }
 
     fn found(&mut self) -> Option<Found> {

@@ -91,7 +91,7 @@ impl Eq for Entry {}
 struct Question {
     node: usize,
     process: u32,
-    ticket: u64,
+    lookup_id: u64,
     answer: Vec<IpAddr>,
 }
 
@@ -503,7 +503,7 @@ impl Kernel {
         SocketAddr::new(node.source, node.port)
     }
 
-    pub fn lookup(&mut self, node: usize, ticket: u64, host: &str) {
+    pub fn lookup(&mut self, node: usize, lookup_id: u64, host: &str) {
         let mut answer = self.names.get(host).cloned().unwrap_or_default();
         if self.chance.permille(self.dns.fails) {
             answer.clear();
@@ -523,7 +523,7 @@ impl Kernel {
         self.questions.push(Question {
             node,
             process,
-            ticket,
+            lookup_id,
             answer,
         });
     }
@@ -531,7 +531,7 @@ impl Kernel {
     /// Answers a lookup, unless who asked is gone. Returns the first address that was found, and for whom.
     pub fn answer(&mut self, question: usize) -> Option<(usize, IpAddr)> {
         let question = &mut self.questions[question];
-        let (node, ticket) = (question.node, question.ticket);
+        let (node, lookup_id) = (question.node, question.lookup_id);
         if self.nodes[node].process != question.process {
             return None;
         }
@@ -542,7 +542,7 @@ impl Kernel {
             None => Err(io::Error::other("no such name")),
         };
         self.nodes[node].found.push_back(Found {
-            ticket,
+            lookup_id,
             answer: found,
         });
         self.ring(node);

@@ -128,8 +128,8 @@ impl Net for SimNet {
         self.machines.lock().unwatch(stream.sock);
     }
 
-    fn lookup(&mut self, ticket: u64, host: &str) {
-        self.machines.lock().lookup(self.node, ticket, host);
+    fn lookup(&mut self, lookup_id: u64, host: &str) {
+        self.machines.lock().lookup(self.node, lookup_id, host);
     }
 
     fn found(&mut self) -> Option<Found> {

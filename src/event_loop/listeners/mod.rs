@@ -26,7 +26,7 @@ use own::{Own, Stage, literal, rank};
 
 use crate::{
     event::Event,
-    limits::{LOOKUP_TIMEOUT, ROUTES_MAX},
+    limits::{LOOKUP_TIMEOUT, NAME_ADDRESSES_MAX},
     net::{NO_ADDRESS, Net, words_of},
     proto::{Address, PeerId},
     shared::Listening,
@@ -350,7 +350,7 @@ impl Listeners {
         match answer {
             Ok(addresses) if !addresses.is_empty() => {
                 // Whoever answers for a name may have thousands.
-                own.known = addresses.into_iter().take(ROUTES_MAX).collect();
+                own.known = addresses.into_iter().take(NAME_ADDRESSES_MAX).collect();
             }
             Ok(_) => own.said = NO_ADDRESS.to_owned(),
             Err(error) => own.said = words_of(&error),

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     event::Event,
-    limits::{LISTEN_LOOKUP_PAUSE, ROUTES_MAX},
+    limits::{LISTEN_LOOKUP_PAUSE, NAME_ADDRESSES_MAX},
     net::Net,
 };
 
@@ -159,7 +159,7 @@ impl Listeners {
             .iter()
             .filter(|listener| listener.own == index)
             .count();
-        (count < ROUTES_MAX).then(|| {
+        (count < NAME_ADDRESSES_MAX).then(|| {
             self.listeners.push(Listener::new(index, state));
             self.listeners.len() - 1
         })
@@ -197,7 +197,7 @@ impl Listeners {
             Failure::Crowded => (
                 own.address.clone(),
                 format!(
-                    "{ROUTES_MAX} addresses that its name has had are listened on, and no more until a restart"
+                    "{NAME_ADDRESSES_MAX} addresses that its name has had are listened on, and no more until a restart"
                 ),
             ),
             Failure::Bind { listener, error } => {
