@@ -244,7 +244,7 @@
 //! A frame on its way in:
 //!
 //! 1. `net` reports that a socket is readable; the turn notes the connection.
-//! 2. `event_loop::pump` reads up to 256 KiB into the one read buffer of the loop.
+//! 2. `event_loop::read_stream` reads up to 256 KiB into the one read buffer of the loop.
 //! 3. `proto::frame` finds the frames in it. A whole one is a slice of the read buffer; one that is cut is put together.
 //! 4. [`Handler::on_frame`] is called with it: no copy, no lock, no allocation.
 //! 5. The handler of a manager (`manager::post`) copies small frames one behind the other into a buffer.

@@ -41,7 +41,7 @@ pub const DROPPED_SENDERS_MAX: usize = 16;
 
 /// The read buffer that all links share. Large enough that one read takes what a socket holds in a busy turn, small
 /// enough to stay in the second-level cache.
-pub const STAGE_BYTES: usize = 256 << 10;
+pub const READ_BUFFER_BYTES: usize = 256 << 10;
 
 /// Bytes read from one link before the next one gets its share of the turn.
 pub const TURN_BYTES: usize = 256 << 10;
@@ -254,8 +254,8 @@ pub const LOG_LINES: u32 = 10;
 pub const LOG_WINDOW: Duration = Duration::from_secs(10);
 
 const _: () = assert!(
-    TURN_BYTES >= STAGE_BYTES,
-    "one turn must be able to empty the stage"
+    TURN_BYTES >= READ_BUFFER_BYTES,
+    "one turn must be able to empty the read buffer"
 );
 const _: () = assert!(
     INBOX_FRAMES * (FRAME_BYTES_MAX + PLACE_BYTES) < INBOX_BYTES,
@@ -265,7 +265,7 @@ const _: () = assert!(
     INBOX_RUN_BYTES >= 2 * (WHOLE_FRAME_BYTES + PREFIX_BYTES),
     "a buffer is left for the next one when it is half full at least"
 );
-const _: () = assert!(STAGE_BYTES > INITIAL_MESSAGE_READ_BYTES);
+const _: () = assert!(READ_BUFFER_BYTES > INITIAL_MESSAGE_READ_BYTES);
 const _: () = assert!(
     ACCEPTS_PER_TURN > 0 && EVENTS_PER_TURN > ACCEPTS_PER_TURN,
     "accepting alone must not fill a turn"

@@ -48,7 +48,7 @@ impl Frame<'_> {
     }
 
     /// Keeps the payload beyond the call: with a copy if the frame came whole in one read, without one if it came in pieces,
-    /// as all do that are longer than the [read buffer](crate::limits::STAGE_BYTES).
+    /// as all do that are longer than the [read buffer](crate::limits::READ_BUFFER_BYTES).
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self.payload {

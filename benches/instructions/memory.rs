@@ -56,7 +56,7 @@ impl Memory {
         let mut frame = (payload_bytes as u32).to_be_bytes().to_vec();
         frame.resize(4 + payload_bytes, b'x');
         let speech = Speech {
-            text: frame.repeat(limits::STAGE_BYTES / frame.len() + 2),
+            text: frame.repeat(limits::READ_BUFFER_BYTES / frame.len() + 2),
             frame_bytes: frame.len(),
             ..Speech::default()
         };
@@ -159,9 +159,9 @@ impl Net for Memory {
 
     fn unwatch(&mut self, _: &Far) {}
 
-    fn lookup(&mut self, ticket: u64, _: &str) {
+    fn lookup(&mut self, lookup_id: u64, _: &str) {
         let answer = Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()]);
-        self.found.push(Found { ticket, answer });
+        self.found.push(Found { lookup_id, answer });
     }
 
     fn found(&mut self) -> Option<Found> {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     limits::{
         ACCEPTS_PER_TURN, EVENTS_MAX, FRAME_BYTES_MAX, INBOX_SPARE_BYTES, LOOKUPS_WAITING_MAX,
-        NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, STAGE_BYTES, TURN_BYTES,
+        NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, READ_BUFFER_BYTES, TURN_BYTES,
     },
     proto::{ADDRESSES_MAX, Address},
 };
@@ -46,11 +46,11 @@ const SLOT_FRAMES: usize = 3;
 const RUNS: usize = 4;
 
 const _: () = assert!(
-    BURST_BYTES >= 2 * (TURN_BYTES + STAGE_BYTES),
+    BURST_BYTES >= 2 * (TURN_BYTES + READ_BUFFER_BYTES),
     "a turn may end with a full read"
 );
 const _: () = assert!(
-    LOOP_BYTES >= STAGE_BYTES + 2 * BURST_BYTES + 2 * FRAME_BYTES_MAX + INBOX_SPARE_BYTES,
+    LOOP_BYTES >= READ_BUFFER_BYTES + 2 * BURST_BYTES + 2 * FRAME_BYTES_MAX + INBOX_SPARE_BYTES,
     "a burst is handed over while another goes, and a frame moves while it grows"
 );
 

@@ -66,7 +66,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if reason == Reason::Replaced {
                     // What the kernel has received of it is older than what the new one brings, and so comes before that. Up to a
                     // turn's share: more than that waits only if the handler was slow.
-                    let _ = self.pump(link);
+                    let _ = self.read_link(link);
                 }
                 self.end(link, reason, now);
             }

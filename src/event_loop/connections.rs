@@ -56,23 +56,23 @@ pub(super) enum Phase {
     Dialing { peer: PeerId },
     /// The initial message was written; the far end is to hang up.
     Knocking { peer: PeerId },
-    /// Accepted; the far end has yet to say who it is. `heard` is the beginning of that.
-    AwaitingInitialMessage { order: u64, heard: Vec<u8> },
-    /// It has a name and is not the link of its peer: not yet in this turn, or as a contender. `held` came behind the
+    /// Accepted; the far end has yet to say who it is. `received` is the beginning of that.
+    AwaitingInitialMessage { order: u64, received: Vec<u8> },
+    /// It has a name and is not the link of its peer: not yet in this turn, or as a contender. `leftover` came behind the
     /// initial message.
-    Named { peer: PeerId, held: Vec<u8> },
-    /// Frames flow. `held` came behind the initial message and is read first.
+    Named { peer: PeerId, leftover: Vec<u8> },
+    /// Frames flow. `leftover` came behind the initial message and is read first.
     Open {
         peer: Arc<Peer>,
         /// The number of the link.
         number: u64,
         since: Instant,
         /// True exactly when it has brought a byte.
-        heard: bool,
+        has_received: bool,
         /// True exactly when its outbox waits for it to be proven.
         on_probation: bool,
         frames: Assembler,
-        held: Vec<u8>,
+        leftover: Vec<u8>,
     },
     /// It has ended and is closed at the end of the turn.
     Closed,
@@ -148,7 +148,7 @@ impl<S> Connections<S> {
             Some(arrival),
             Phase::AwaitingInitialMessage {
                 order,
-                heard: Vec::new(),
+                received: Vec::new(),
             },
             due,
         );
@@ -254,17 +254,17 @@ impl<S> Connections<S> {
         now: Instant,
     ) -> Option<(Arc<S>, SocketAddr)> {
         let link = self.get_mut(key)?;
-        let Phase::Named { held, .. } = &mut link.phase else {
+        let Phase::Named { leftover, .. } = &mut link.phase else {
             return None;
         };
         let phase = Phase::Open {
             peer,
             number,
             since: now,
-            heard: false,
+            has_received: false,
             on_probation: false,
             frames: Assembler::default(),
-            held: std::mem::take(held),
+            leftover: std::mem::take(leftover),
         };
         let far_end = (Arc::clone(&link.stream), link.addr);
         self.advance(key, phase, None);

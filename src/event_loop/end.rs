@@ -79,12 +79,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 peer,
                 number,
                 since,
-                heard,
+                has_received,
                 ..
             }) => {
                 self.paused.remove(&key);
                 let lasted = now.saturating_duration_since(since) >= PROVEN_AFTER;
-                let proven = heard || lasted;
+                let proven = has_received || lasted;
                 // What the application asks for proves nothing.
                 if !matches!(reason, Reason::Dropped | Reason::Halted) {
                     peer.doubtful.store(!proven, Ordering::Relaxed);

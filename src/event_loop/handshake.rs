@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use super::{EventLoop, connections::Phase, pump};
+use super::{EventLoop, connections::Phase, read_stream::read_initial_message};
 use crate::{
     event::Event,
     handler::Handler,
@@ -24,19 +24,19 @@ use crate::{
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Reads on at the initial message of an accepted connection.
-    pub(super) fn read_initial_message(&mut self, key: ConnectionKey, now: Instant) {
+    pub(super) fn receive_initial_message(&mut self, key: ConnectionKey, now: Instant) {
         let Some(link) = self.connections.get_mut(key) else {
             return;
         };
-        let Phase::AwaitingInitialMessage { heard, .. } = &mut link.phase else {
+        let Phase::AwaitingInitialMessage { received, .. } = &mut link.phase else {
             return;
         };
-        match pump::initial_message(&*link.stream, heard) {
+        match read_initial_message(&*link.stream, received) {
             Ok(None) => {}
             Ok(Some(initial_message)) => match link.stream.connected() {
                 Ok(true) => {
-                    let (held, addr) = (mem::take(heard), link.addr);
-                    self.on_initial_message(key, &initial_message, held, addr, now);
+                    let (leftover, addr) = (mem::take(received), link.addr);
+                    self.on_initial_message(key, &initial_message, leftover, addr, now);
                 }
                 // Its dialer has given it up. It may have waited longer than a newer one at another listening socket,
                 // and must neither replace that nor bring frames older than those that came over it.
@@ -52,7 +52,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         &mut self,
         key: ConnectionKey,
         initial_message: &InitialMessage,
-        held: Vec<u8>,
+        leftover: Vec<u8>,
         addr: SocketAddr,
         now: Instant,
     ) {
@@ -89,7 +89,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     self.listeners.keep(peer, arrival);
                 }
                 self.connections
-                    .advance(key, Phase::Named { peer, held }, None);
+                    .advance(key, Phase::Named { peer, leftover }, None);
                 // If it has left already, that was announced together with its name, and is not again.
                 self.look_at(key);
             }
@@ -154,7 +154,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 key,
                 Phase::Named {
                     peer,
-                    held: Vec::new(),
+                    leftover: Vec::new(),
                 },
                 None,
             );
@@ -178,7 +178,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let Some(link) = self.connections.get_mut(key) else {
             return;
         };
-        match link.stream.read(&mut self.stage) {
+        match link.stream.read(&mut self.read_buffer) {
             Ok(0) => self.end(key, Reason::Closed, now),
             Ok(_) => self.look_at(key),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -12,8 +12,8 @@ mod event_log;
 mod handshake;
 mod listeners;
 mod poll;
-mod pump;
 mod read;
+mod read_stream;
 mod requests;
 mod start;
 mod write;
@@ -94,7 +94,7 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     /// The peers that the roster has announced, until it parts with them.
     peers: BTreeMap<PeerId, Arc<Peer>>,
     /// The read buffer that all links share.
-    stage: Box<[u8]>,
+    read_buffer: Box<[u8]>,
     ready: Vec<Ready>,
     /// Connections to be read, in the order in which they became readable.
     busy: Vec<ConnectionKey>,

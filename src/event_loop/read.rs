@@ -7,7 +7,7 @@ use std::{io, mem, time::Instant};
 use super::{
     EventLoop,
     connections::Phase,
-    pump::{self, Pumped},
+    read_stream::{ReadOutcome, read_frames},
 };
 use crate::{
     handler::Handler,
@@ -29,7 +29,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     pub(super) fn read(&mut self, now: Instant) {
         let mut round = mem::take(&mut self.busy);
-        let (mut heard, mut later) = (false, Vec::new());
+        let (mut has_read_one, mut later) = (false, Vec::new());
         for key in round.drain(..) {
             if self.handle.shared().halt.is_given() {
                 // Nobody wants to know any more.
@@ -39,7 +39,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 continue;
             };
             let is_open = matches!(link.phase, Phase::Open { .. });
-            if is_open && mem::replace(&mut heard, true) {
+            if is_open && mem::replace(&mut has_read_one, true) {
                 let took = self.net.now().saturating_duration_since(now);
                 if took > SLOW_TURN {
                     // The handler is slow, and there is more to a turn than frames.
@@ -50,18 +50,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             link.busy = false;
             match &link.phase {
                 Phase::Open { .. } => {
-                    if let Some(reason) = self.pump(key) {
+                    if let Some(reason) = self.read_link(key) {
                         self.end(key, reason, now);
                     }
                 }
-                Phase::AwaitingInitialMessage { .. } => self.read_initial_message(key, now),
+                Phase::AwaitingInitialMessage { .. } => self.receive_initial_message(key, now),
                 Phase::Knocking { .. } => self.await_hangup(key, now),
                 // A contender is not read, but it is let go when it leaves.
                 Phase::Named { .. } if link.ended => self.end(key, Reason::ClosedEarly, now),
                 Phase::Named { .. } | Phase::Dialing { .. } | Phase::Closed => {}
             }
         }
-        // First those that were not heard, then those that have more, which stand in `busy` again; the room is kept.
+        // First those that were not read, then those that have more, which stand in `busy` again; the room is kept.
         round.append(&mut later);
         round.append(&mut self.busy);
         self.busy = round;
@@ -77,7 +77,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         };
         for _ in 0..HOT_READS {
             self.hot = None;
-            if let Some(reason) = self.pump(key) {
+            if let Some(reason) = self.read_link(key) {
                 let now = self.net.now();
                 self.end(key, reason, now);
                 self.hot = None;
@@ -92,12 +92,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// Reads frames of a link up to its share of the turn. Returns why the link is to be ended, if it is.
-    pub(super) fn pump(&mut self, key: ConnectionKey) -> Option<Reason> {
+    pub(super) fn read_link(&mut self, key: ConnectionKey) -> Option<Reason> {
         let Self {
             connections,
             handler,
             handle,
-            stage,
+            read_buffer,
             hot,
             paused,
             ..
@@ -106,10 +106,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let Phase::Open {
             peer,
             number,
-            heard,
+            has_received,
             on_probation,
             frames,
-            held,
+            leftover,
             ..
         } = &mut link.phase
         else {
@@ -125,25 +125,32 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let link_number = *number;
         let (mut count, mut bytes) = (0, 0);
         let halt = &handle.shared().halt;
-        let pumped = pump::frames(&*link.stream, frames, held, stage, link.ended, |payload| {
-            let frame = Frame {
-                payload,
-                link: link_number,
-            };
-            if !halt.is_given() {
-                count += 1;
-                bytes += frame.len() as u64;
-                handler.on_frame(peer.sid, frame, handle);
-            }
-        });
+        let outcome = read_frames(
+            &*link.stream,
+            frames,
+            leftover,
+            read_buffer,
+            link.ended,
+            |payload| {
+                let frame = Frame {
+                    payload,
+                    link: link_number,
+                };
+                if !halt.is_given() {
+                    count += 1;
+                    bytes += frame.len() as u64;
+                    handler.on_frame(peer.sid, frame, handle);
+                }
+            },
+        );
         if count > 0 {
             peer.counters.frames.add(count);
             peer.counters.bytes.add(bytes);
             handler.on_burst_end(handle);
             *hot = Some(key);
         }
-        if !*heard && (count > 0 || !frames.is_between_frames()) {
-            *heard = true;
+        if !*has_received && (count > 0 || !frames.is_between_frames()) {
+            *has_received = true;
             if mem::take(on_probation) {
                 // The peer keeps the link: what waits for it may be written. The deadline finds nothing left to do.
                 let ask = peer.outbox.confirm();
@@ -151,20 +158,20 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let _ = handle.shared().see_to(peer, ask);
             }
         }
-        match (pumped, &mut link.draining) {
-            (Pumped::Dry, None) => None,
-            (Pumped::Dry, Some(draining)) => Some(Reason::of_kind(draining.kind)),
-            (Pumped::More, Some(draining)) if draining.budget == 0 => {
+        match (outcome, &mut link.draining) {
+            (ReadOutcome::Drained, None) => None,
+            (ReadOutcome::Drained, Some(draining)) => Some(Reason::of_kind(draining.kind)),
+            (ReadOutcome::BudgetExhausted, Some(draining)) if draining.budget == 0 => {
                 Some(Reason::of_kind(draining.kind))
             }
-            (Pumped::More, draining) => {
+            (ReadOutcome::BudgetExhausted, draining) => {
                 if let Some(draining) = draining {
                     draining.budget = draining.budget.saturating_sub(TURN_BYTES);
                 }
                 self.look_at(key);
                 None
             }
-            (Pumped::End(reason), draining) => {
+            (ReadOutcome::Closed(reason), draining) => {
                 let written = draining.as_ref().map(|draining| draining.kind);
                 Some(end_of(reason, written.or_else(|| peer.outbox.broken())))
             }

@@ -63,7 +63,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         link.ended = true;
         let budget = DRAIN_BYTES_MAX.max(2 * self.options.receive_buffer.unwrap_or(0));
         link.draining.get_or_insert(Draining { kind, budget });
-        if let Some(reason) = self.pump(key) {
+        if let Some(reason) = self.read_link(key) {
             self.end(key, reason, now);
         }
     }

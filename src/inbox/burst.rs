@@ -13,7 +13,7 @@ use super::{
     spares::Spares,
 };
 use crate::{
-    limits::{INBOX_RUN_BYTES, PLACE_BYTES, PREFIX_BYTES, STAGE_BYTES, WHOLE_FRAME_BYTES},
+    limits::{INBOX_RUN_BYTES, PLACE_BYTES, PREFIX_BYTES, READ_BUFFER_BYTES, WHOLE_FRAME_BYTES},
     message::{Frame, Message},
     proto::{Payload, Sid},
 };
@@ -61,7 +61,7 @@ impl Burst {
 
     /// Its buffer, empty, if that is worth keeping and nobody holds a part of it.
     pub(super) fn into_spare(self) -> Option<Vec<u8>> {
-        let is_useful = |bytes| (WHOLE_FRAME_BYTES..=STAGE_BYTES).contains(&bytes);
+        let is_useful = |bytes| (WHOLE_FRAME_BYTES..=READ_BUFFER_BYTES).contains(&bytes);
         if !is_useful(self.held) {
             return None;
         }
@@ -357,7 +357,7 @@ mod tests {
         }
         // One that somebody holds, as who sends to himself may, and one that is larger than any that will be copied.
         let ours = Bytes::from(vec![4; 100_000]);
-        let payloads = [ours.clone(), vec![5; STAGE_BYTES + 1].into()];
+        let payloads = [ours.clone(), vec![5; READ_BUFFER_BYTES + 1].into()];
         let bursts = payloads.map(|payload| Burst::whole(source(1), payload));
         fill(&mut batch, &spares, bursts.into());
         fill(&mut batch, &spares, Vec::new());

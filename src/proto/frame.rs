@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_came_in_pieces_holds_no_more_than_its_length() {
-        // The first piece fits the stage; the rest is too short to be read straight into the frame's own buffer.
+        // The first piece fits the read buffer; the rest is too short to be read straight into the frame's own buffer.
         for (first, len) in [
             (250_000, 264_000),
             (100, 15_000),

@@ -247,7 +247,7 @@ fn asides(is_loud: bool) -> Vec<String> {
     handle.request_halt();
     let (late, in_front) = within("the loop ends", move || turner.join().unwrap());
     // What a turn reads from one link, and in the next one once more.
-    let allowed = 4 * (limits::TURN_BYTES + limits::STAGE_BYTES) as u64;
+    let allowed = 4 * (limits::TURN_BYTES + limits::READ_BUFFER_BYTES) as u64;
     assert!(
         in_front.value_at_quantile(0.5) <= allowed,
         "half of the quiet frames waited for more than {} bytes of the firehose",

@@ -46,7 +46,7 @@ impl Swallower {
             listener,
             links: slab::Slab::new(),
             order: VecDeque::new(),
-            stage: vec![0; limits::STAGE_BYTES],
+            stage: vec![0; limits::READ_BUFFER_BYTES],
         }
     }
 

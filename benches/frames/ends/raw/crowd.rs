@@ -35,7 +35,7 @@ use crate::{
 const INITIAL_MESSAGE_BYTES: usize = 8;
 
 /// What one read takes at most.
-const STAGE_BYTES: usize = 256 << 10;
+const READ_BUFFER_BYTES: usize = 256 << 10;
 
 const LISTENER: Token = Token(usize::MAX);
 
@@ -95,7 +95,7 @@ impl Crowd {
         let mut events = Events::with_capacity(1024);
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)?;
-        let mut stage = vec![0; STAGE_BYTES];
+        let mut stage = vec![0; READ_BUFFER_BYTES];
         loop {
             match poll.poll(&mut events, Some(Duration::from_secs(1))) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
