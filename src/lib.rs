@@ -233,7 +233,7 @@
 //!
 //! 1. `shared::send` checks its length, and finds the peer by a binary search, without a lock.
 //! 2. `outbox::slot` takes the lock, counts the frame, finds that nobody writes, and releases the lock.
-//! 3. `outbox::pen` writes it to the socket with one system call, without a lock.
+//! 3. `outbox::writer` writes it to the socket with one system call, without a lock.
 //! 4. It takes the lock again, counts the frame as written, keeps it as the last one, and looks for a newer one.
 //! 5. A socket that is full keeps the frame. The loop goes on with it once the socket is writable (`event_loop`).
 //! 6. A broken socket, or a peer without a link, is left to the loop: a bit of the peer and a wake-up.

@@ -81,10 +81,10 @@ pub const HOT_READS: usize = 8;
 pub const EVENTS_PER_TURN: usize = 1024;
 
 /// Frames that one caller of `to_send` writes for others before it leaves the rest to the loop.
-pub const PEN_FRAMES_MAX: usize = 16;
+pub const WRITER_FRAMES_MAX: usize = 16;
 
 /// The same for a queue, in batches of up to [`TURN_BYTES`].
-pub const PEN_BATCHES_MAX: usize = 2;
+pub const WRITER_BATCHES_MAX: usize = 2;
 
 /// Bytes that wait for one peer with [`Outbox::QUEUE`](crate::Outbox::QUEUE) before the sender is told that there is no
 /// room: some hundred microseconds of a fast network.

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::types::{Tally, Wire};
+use super::types::{SendCounts, Wire};
 use crate::sync::{Mutex, lock};
 
 /// A socket with room for so many bytes.
@@ -80,19 +80,19 @@ impl Wire for Stuck {
     }
 }
 
-pub(super) fn assert_balance(tally: Tally) {
-    let Tally {
+pub(super) fn assert_balance(counts: SendCounts) {
+    let SendCounts {
         accepted,
         written,
         superseded,
         discarded,
         waiting,
         ..
-    } = tally;
+    } = counts;
     assert_eq!(accepted, written + superseded + discarded + waiting);
 }
 
 pub(super) fn frame(n: u8) -> Bytes {
-    // Two bytes, so that a torn one can be told.
+    // Two bytes, so that a torn one can be recognized.
     Bytes::from(vec![n, n])
 }

@@ -4,22 +4,22 @@
 
 #[cfg(test)]
 mod fixture;
-mod pen;
 mod queue;
 mod slot;
 mod types;
+mod writer;
 
 use std::{io, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-use crate::limits::{PEN_BATCHES_MAX, PEN_FRAMES_MAX};
+use crate::limits::{WRITER_BATCHES_MAX, WRITER_FRAMES_MAX};
 
-use pen::Writer;
 use queue::Queue;
 use slot::Slot;
+use writer::Writer;
 
-pub(crate) use types::{Ask, Put, Tally};
+pub(crate) use types::{Ask, Put, SendCounts};
 pub use types::{Sent, Wire};
 
 /// The outbox of one peer.
@@ -45,14 +45,17 @@ macro_rules! of_either {
 impl Outbox {
     /// One slot.
     pub(crate) fn latest() -> Self {
-        Self(Kind::Latest(Writer::new(Slot::default(), PEN_FRAMES_MAX)))
+        Self(Kind::Latest(Writer::new(
+            Slot::default(),
+            WRITER_FRAMES_MAX,
+        )))
     }
 
     /// A queue of so many bytes.
     pub(crate) fn queue(bytes_max: usize) -> Self {
         Self(Kind::Queue(Writer::new(
             Queue::new(bytes_max),
-            PEN_BATCHES_MAX,
+            WRITER_BATCHES_MAX,
         )))
     }
 
@@ -113,7 +116,7 @@ impl Outbox {
         of_either!(self, writer => writer.demand())
     }
 
-    /// Why the link that was attached last cannot be written to. Whoever was told [`Ask::Broken`] asks this before he
+    /// Why the link that was attached last cannot be written to. The loop asks this after [`Ask::Broken`], before it
     /// ends a link: a new one may have taken the place of the broken one by then.
     pub(crate) fn broken(&self) -> Option<io::ErrorKind> {
         of_either!(self, writer => writer.broken())
@@ -121,11 +124,11 @@ impl Outbox {
 
     /// Whether every accepted frame has been written, replaced or discarded.
     pub(crate) fn is_empty(&self) -> bool {
-        self.tally().waiting == 0
+        self.counts().waiting == 0
     }
 
-    pub(crate) fn tally(&self) -> Tally {
-        of_either!(self, writer => writer.tally())
+    pub(crate) fn counts(&self) -> SendCounts {
+        of_either!(self, writer => writer.counts())
     }
 
     /// Blocks until the slot is free, or at least half of the queue, or the deadline has passed (`None`: no deadline). Returns
@@ -183,7 +186,7 @@ mod loom_tests {
         }
     }
 
-    /// A thread waits for room while `make_room` is called; it must be told.
+    /// A thread waits for room while `make_room` is called; it must be notified.
     fn assert_told(outbox: fn() -> Outbox, make_room: fn(&Outbox)) {
         loom::model(move || {
             let outbox = LoomArc::new(outbox());
@@ -215,7 +218,7 @@ mod loom_tests {
     #[test]
     fn loom_room_made_by_closing_is_told() {
         assert_told(|| Outbox::queue(20), Outbox::close);
-        // The third frame has begun to leave, so that it waits outside of the slot: one more fills it.
+        // The third frame is written in part, so that it waits outside of the slot: one more fills it.
         assert_told(
             || {
                 let outbox = Outbox::latest();
@@ -293,9 +296,9 @@ mod tests {
         );
         let (taken, put, _) = outbox.put_all(&[&[1, 1], &[2, 2]]);
         assert_eq!((taken, put), (1, Put::Written));
-        let tally = outbox.tally();
-        assert_eq!((tally.accepted, tally.written), (1, 1));
-        assert_balance(tally);
+        let counts = outbox.counts();
+        assert_eq!((counts.accepted, counts.written), (1, 1));
+        assert_balance(counts);
     }
 
     /// A socket with room, whose outbox is closed while it is written to.
@@ -359,10 +362,10 @@ mod tests {
             assert_eq!(outbox.put(frame(9)).0, outbox.put(frame(9)).0);
             outbox.resume();
             assert_eq!(pipe.frames().0.last(), Some(&vec![9, 9]));
-            assert_eq!(outbox.tally().accepted, put + 2);
+            assert_eq!(outbox.counts().accepted, put + 2);
             outbox.close();
-            assert_eq!(outbox.tally().waiting, 0);
-            assert_balance(outbox.tally());
+            assert_eq!(outbox.counts().waiting, 0);
+            assert_balance(outbox.counts());
         }
     }
 
@@ -391,6 +394,6 @@ mod tests {
             outbox.put_all(&[&[3], &[4]]),
             (0, Put::Closed, Ask::Nothing)
         );
-        assert_balance(outbox.tally());
+        assert_balance(outbox.counts());
     }
 }

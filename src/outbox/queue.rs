@@ -1,7 +1,7 @@
-//! A queue: all frames in order, encoded where they are put, written in large batches.
+//! A queue: all frames in order, encoded when they are sent, written in large batches.
 //!
-//! Nothing here writes: see [`Writer`]. Who puts a few frames asks the loop to write them; who finds that many have come
-//! together takes the pen and writes them himself, while they are in the cache of his processor.
+//! Nothing here writes: see [`Writer`]. A sender normally asks the loop to write. Once
+//! [`QUEUE_RUN_BYTES`] are buffered, the sender writes them itself, while they are in the cache of its processor.
 
 use std::{
     collections::VecDeque,
@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    pen::{self, Load, Progress, State, Store, Writer},
-    types::{Ask, Put, Tally, Wire},
+    types::{Ask, Put, SendCounts, Wire},
+    writer::{self, Backlog, InFlight, Progress, State, Writer},
 };
 use crate::{
     limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES},
@@ -25,7 +25,7 @@ pub(super) struct Queue {
     pieces: VecDeque<Piece>,
     /// Of these pieces.
     frames: u64,
-    /// Of all that waits, what the pen has in hand included; prefixes count.
+    /// Of all that waits, what a writer has included; prefixes count.
     bytes: usize,
     bytes_max: usize,
     /// Buffers of runs that have left, for the next ones.
@@ -34,7 +34,7 @@ pub(super) struct Queue {
     called: bool,
     /// True exactly when nothing is accepted any more.
     closed: bool,
-    tally: Tally,
+    counts: SendCounts,
 }
 
 /// Bytes that leave together.
@@ -67,14 +67,17 @@ impl Writer<Queue> {
             return (put, ask);
         }
         let need = PREFIX_BYTES + frame.len();
-        let mut state = self.step();
-        if let Some(refusal) = state.store.refusal(need) {
+        let mut state = self.transition();
+        if let Some(refusal) = state.backlog.refusal(need) {
             // The frame is the caller's, and is dropped behind the lock as the last of all.
             return (refusal, Ask::Nothing);
         }
         let prefix = prefix(frame.len());
-        state.store.bytes += need;
-        state.store.pieces.push_back(Piece::Whole { prefix, frame });
+        state.backlog.bytes += need;
+        state
+            .backlog
+            .pieces
+            .push_back(Piece::Whole { prefix, frame });
         let ask = state.accepted(1);
         drop(state);
         (Put::Queued, ask.unwrap_or_else(|| self.write_here()))
@@ -85,22 +88,22 @@ impl Writer<Queue> {
     #[inline(always)]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
         let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
-        let (taken, put, ask) = self.step().put_all(frames, need);
+        let (taken, put, ask) = self.transition().put_all(frames, need);
         (taken, put, ask.unwrap_or_else(|| self.write_here()))
     }
 
     /// Writes what waits, if nobody else does.
     #[cold]
     fn write_here(&self) -> Ask {
-        let mut spent = Spent::default();
-        let mut state = self.step();
-        let Some(wire) = state.take_pen() else {
+        let mut deferred = Deferred::default();
+        let mut state = self.transition();
+        let Some(wire) = state.acquire() else {
             return Ask::Nothing;
         };
-        let batch = state.store.begin();
-        let next = state.go(wire, batch, &mut spent);
+        let batch = state.backlog.first();
+        let next = state.proceed(wire, batch, &mut deferred);
         drop(state);
-        pen::Spent::release(spent);
+        writer::Deferred::release(deferred);
         self.follow(next).1
     }
 }
@@ -111,10 +114,10 @@ type Left = Option<Ask>;
 impl State<Queue> {
     #[inline(always)]
     fn put_all(&mut self, frames: &[&[u8]], need: usize) -> (usize, Put, Left) {
-        if self.store.encode_all(frames, need) {
+        if self.backlog.encode_all(frames, need) {
             return (frames.len(), Put::Queued, self.accepted(frames.len()));
         }
-        match self.store.encode_one_by_one(frames) {
+        match self.backlog.encode_one_by_one(frames) {
             (taken, Put::Queued) => (taken, Put::Queued, self.accepted(taken)),
             (taken, refusal) => (taken, refusal, Some(Ask::Nothing)),
         }
@@ -123,15 +126,15 @@ impl State<Queue> {
     /// Counts frames that were taken.
     #[inline(always)]
     fn accepted(&mut self, frames: usize) -> Left {
-        self.store.tally.accepted += frames as u64;
-        self.store.frames += frames as u64;
-        if !self.is_resting() {
+        self.backlog.counts.accepted += frames as u64;
+        self.backlog.frames += frames as u64;
+        if !self.is_idle() {
             return Some(self.want_link());
         }
-        if self.store.bytes >= QUEUE_RUN_BYTES {
+        if self.backlog.bytes >= QUEUE_RUN_BYTES {
             return None;
         }
-        Some(if mem::replace(&mut self.store.called, true) {
+        Some(if mem::replace(&mut self.backlog.called, true) {
             Ask::Nothing
         } else {
             Ask::Resume
@@ -150,7 +153,7 @@ impl Queue {
             spare: Vec::new(),
             called: false,
             closed: false,
-            tally: Tally::default(),
+            counts: SendCounts::default(),
         }
     }
 
@@ -241,7 +244,7 @@ impl Queue {
 
 /// What is done with: pieces, and buffers. Nothing in most steps.
 #[derive(Debug, Default)]
-pub(super) struct Spent {
+pub(super) struct Deferred {
     pieces: Option<VecDeque<Piece>>,
     spare: Option<Vec<Vec<u8>>>,
 }
@@ -255,7 +258,7 @@ fn release_all(pieces: VecDeque<Piece>) {
     }
 }
 
-impl pen::Spent for Spent {
+impl writer::Deferred for Deferred {
     #[inline]
     fn release(self) {
         if let Some(pieces) = self.pieces {
@@ -264,16 +267,16 @@ impl pen::Spent for Spent {
     }
 }
 
-impl Store for Queue {
-    type Load = Batch;
-    type Spent = Spent;
+impl Backlog for Queue {
+    type InFlight = Batch;
+    type Deferred = Deferred;
 
-    fn begin(&mut self) -> Option<Batch> {
-        self.choose(None, &mut Spent::default())
+    fn first(&mut self) -> Option<Batch> {
+        self.next(None, &mut Deferred::default())
     }
 
-    /// What has begun, else as much as a turn may take.
-    fn choose(&mut self, rest: Option<Batch>, _: &mut Spent) -> Option<Batch> {
+    /// What was written in part, else as much as a turn may take.
+    fn next(&mut self, rest: Option<Batch>, _: &mut Deferred) -> Option<Batch> {
         if rest.is_some() || self.pieces.is_empty() {
             return rest;
         }
@@ -296,31 +299,31 @@ impl Store for Queue {
         })
     }
 
-    fn set_aside(&mut self, rest: Batch, _: &mut Spent) -> Option<Batch> {
+    fn on_blocked(&mut self, rest: Batch, _: &mut Deferred) -> Option<Batch> {
         Some(rest)
     }
 
     /// What the link has not taken stands in front again. A frame that did not leave whole begins anew: nobody has seen the
     /// rest of it.
-    fn take_back(&mut self, mut rest: Batch, spent: &mut Spent) {
+    fn requeue(&mut self, mut rest: Batch, deferred: &mut Deferred) {
         for mut piece in rest.pieces.drain(..rest.gone) {
-            self.tally.written += piece.frames();
-            self.tally.bytes += piece.len() as u64;
+            self.counts.written += piece.frames();
+            self.counts.bytes += piece.len() as u64;
             self.bytes -= piece.len();
             rest.frames -= piece.frames();
             self.recycle(&mut piece);
-            spent.pieces.get_or_insert_default().push_back(piece);
+            deferred.pieces.get_or_insert_default().push_back(piece);
         }
         if let Some(piece) = rest.pieces.front_mut() {
             let (frames, bytes) = piece.cut(rest.done);
-            self.tally.written += frames;
-            self.tally.bytes += bytes as u64;
+            self.counts.written += frames;
+            self.counts.bytes += bytes as u64;
             self.bytes -= bytes;
             rest.frames -= frames;
         }
         if self.closed {
-            self.tally.discarded += rest.frames;
-            spent
+            self.counts.discarded += rest.frames;
+            deferred
                 .pieces
                 .get_or_insert_default()
                 .append(&mut rest.pieces);
@@ -332,24 +335,24 @@ impl Store for Queue {
         }
     }
 
-    fn finished(&mut self, mut batch: Batch, spent: &mut Spent) {
-        self.tally.written += batch.frames;
+    fn on_written(&mut self, mut batch: Batch, deferred: &mut Deferred) {
+        self.counts.written += batch.frames;
         for piece in &mut batch.pieces {
-            self.tally.bytes += piece.len() as u64;
+            self.counts.bytes += piece.len() as u64;
             self.bytes -= piece.len();
             self.recycle(piece);
         }
-        spent
+        deferred
             .pieces
             .get_or_insert_default()
             .append(&mut batch.pieces);
     }
 
-    fn loop_came(&mut self) {
+    fn on_loop_resume(&mut self) {
         self.called = false;
     }
 
-    fn is_waiting(&self) -> bool {
+    fn has_waiting(&self) -> bool {
         !self.pieces.is_empty()
     }
 
@@ -359,36 +362,36 @@ impl Store for Queue {
     }
 
     /// An idle link holds no buffer.
-    fn tidy(&mut self, spent: &mut Spent) {
+    fn release_buffers(&mut self, deferred: &mut Deferred) {
         if !self.spare.is_empty() {
-            spent.spare = Some(mem::take(&mut self.spare));
+            deferred.spare = Some(mem::take(&mut self.spare));
         }
     }
 
-    fn close(&mut self, spent: &mut Spent) {
+    fn close(&mut self, deferred: &mut Deferred) {
         self.closed = true;
-        self.discard(spent);
-        self.tidy(spent);
+        self.discard(deferred);
+        self.release_buffers(deferred);
     }
 
-    fn discard(&mut self, spent: &mut Spent) {
-        self.tally.discarded += mem::take(&mut self.frames);
+    fn discard(&mut self, deferred: &mut Deferred) {
+        self.counts.discarded += mem::take(&mut self.frames);
         self.bytes -= self.pieces.iter().map(Piece::len).sum::<usize>();
-        spent
+        deferred
             .pieces
             .get_or_insert_default()
             .append(&mut self.pieces);
     }
 
-    fn tally(&self) -> Tally {
-        Tally {
+    fn counts(&self) -> SendCounts {
+        SendCounts {
             waiting: self.frames,
-            ..self.tally
+            ..self.counts
         }
     }
 }
 
-impl Load for Batch {
+impl InFlight for Batch {
     fn write_to(&mut self, wire: &dyn Wire) -> Progress {
         while self.gone < self.pieces.len() {
             match self.lend(|bufs| wire.write(bufs)) {
@@ -534,8 +537,8 @@ mod loom_tests {
             let (frames, whole) = pipe.frames();
             assert!(whole);
             assert_eq!(frames.len(), 2);
-            assert_eq!(queue.tally().waiting, 0);
-            assert_balance(queue.tally());
+            assert_eq!(queue.counts().waiting, 0);
+            assert_balance(queue.counts());
         });
     }
 
@@ -563,7 +566,7 @@ mod loom_tests {
             frames.extend(rest);
             assert!(whole);
             assert_eq!(frames, [[1, 1], [2, 2], [3, 3]]);
-            assert_balance(queue.tally());
+            assert_balance(queue.counts());
         });
     }
 }
@@ -612,7 +615,7 @@ mod tests {
             assert_eq!(queue.put(frame(3)), (Put::Queued, Ask::Nothing));
             queue.detach();
         }
-        assert_eq!(queue.tally().waiting, 6);
+        assert_eq!(queue.counts().waiting, 6);
     }
 
     #[test]
@@ -625,8 +628,8 @@ mod tests {
         let pipe = Pipe::with_room(100);
         queue.attach(pipe.clone(), false);
         assert_eq!(queue.put_all(&[frame; 5]).0, 3, "all have left");
-        assert_eq!(queue.tally().accepted, 6);
-        assert_balance(queue.tally());
+        assert_eq!(queue.counts().accepted, 6);
+        assert_balance(queue.counts());
     }
 
     #[test]
@@ -639,11 +642,11 @@ mod tests {
         }
         queue.resume();
         queue.detach();
-        assert_eq!((queue.tally().written, queue.tally().waiting), (1, 2));
-        assert_eq!(queue.tally().bytes, 6);
+        assert_eq!((queue.counts().written, queue.counts().waiting), (1, 2));
+        assert_eq!(queue.counts().bytes, 6);
         queue.attach(new.clone(), false);
         assert_eq!(new.frames(), (vec![vec![2, 2], vec![3, 3]], true));
-        assert_eq!(queue.tally().bytes, 18);
+        assert_eq!(queue.counts().bytes, 18);
         assert_eq!(queue.put_all(&[&[0; 996]]).0, 1, "all room is free again");
     }
 
@@ -678,9 +681,9 @@ mod tests {
         assert_eq!(queue.put_all(&[frame]), (1, Put::Queued, Ask::Nothing));
         assert_eq!(pipe.frames().0.len(), many + 1);
         // The loop, which was asked at first, finds nothing left to do.
-        assert_eq!((queue.resume(), queue.tally().waiting), (Ask::Nothing, 0));
+        assert_eq!((queue.resume(), queue.counts().waiting), (Ask::Nothing, 0));
         assert!(
-            queue.look(|state| state.store.spare.is_empty()),
+            queue.look(|state| state.backlog.spare.is_empty()),
             "an idle link holds no buffer"
         );
     }
@@ -705,7 +708,7 @@ mod tests {
         queue.attach(pipe.clone(), false);
         let (small, large) = (&[1; 1000][..], Bytes::from(vec![2; WHOLE_FRAME_BYTES]));
         while queue.put_all(&[small]).0 == 1 {}
-        let full = queue.look(|state| state.store.bytes);
+        let full = queue.look(|state| state.backlog.bytes);
         for _ in 0..16 {
             // As much as a turn takes: its buffers are to spare.
             pipe.make_room(TURN_BYTES);
@@ -713,8 +716,8 @@ mod tests {
             while queue.put_all(&[small]).0 == 1 && queue.put(large.clone()).0 == Put::Queued {}
         }
         let (held, bytes) = queue.look(|state| {
-            let held: usize = state.store.pieces.iter().map(Piece::held).sum();
-            (held, state.store.bytes)
+            let held: usize = state.backlog.pieces.iter().map(Piece::held).sum();
+            (held, state.backlog.bytes)
         });
         assert!(bytes > full / 2 && held <= 2 * bytes, "{held} for {bytes}");
     }
@@ -741,7 +744,7 @@ mod tests {
         assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
         assert_eq!(queue.resume(), Ask::Broken);
         assert_eq!(queue.broken(), Some(io::ErrorKind::WriteZero));
-        assert_eq!(queue.tally().waiting, 1);
+        assert_eq!(queue.counts().waiting, 1);
     }
 
     #[test]
@@ -774,9 +777,12 @@ mod tests {
         assert_eq!(queue.discard(), 1, "the rest is just being written");
         assert_eq!(queue.detach(), 1, "one has left whole");
         assert_eq!(queue.discard(), 2);
-        let tally = queue.tally();
-        assert_eq!((tally.written, tally.discarded, tally.waiting), (1, 3, 0));
-        assert_balance(tally);
+        let counts = queue.counts();
+        assert_eq!(
+            (counts.written, counts.discarded, counts.waiting),
+            (1, 3, 0)
+        );
+        assert_balance(counts);
         assert_eq!(queue.put_all(&[&[0; 996]]).0, 1, "all room is free again");
     }
 
@@ -794,8 +800,8 @@ mod tests {
             queue.put_all(&[&[0][..]; 2]),
             (0, Put::Closed, Ask::Nothing)
         );
-        assert_eq!((queue.tally().written, queue.tally().discarded), (1, 2));
-        assert_balance(queue.tally());
+        assert_eq!((queue.counts().written, queue.counts().discarded), (1, 2));
+        assert_balance(queue.counts());
     }
 
     proptest! {
@@ -820,16 +826,16 @@ mod tests {
                     pipe = Pipe::with_room(0);
                     queue.attach(pipe.clone(), false);
                 }
-                assert_balance(queue.tally());
+                assert_balance(queue.counts());
             }
             pipe.make_room(usize::MAX >> 1);
             while queue.resume() == Ask::Resume {}
             came.extend(pipe.frames().0);
             let sent: Vec<Vec<u8>> = lens.iter().enumerate().map(|(n, &len)| vec![n as u8; len]).collect();
             prop_assert_eq!(came, sent);
-            let tally = queue.tally();
-            prop_assert_eq!((tally.waiting, tally.written), (0, lens.len() as u64));
-            prop_assert_eq!(queue.look(|state| state.store.bytes), 0);
+            let counts = queue.counts();
+            prop_assert_eq!((counts.waiting, counts.written), (0, lens.len() as u64));
+            prop_assert_eq!(queue.look(|state| state.backlog.bytes), 0);
         }
     }
 }

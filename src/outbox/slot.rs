@@ -1,14 +1,14 @@
-//! One slot: a frame that has not begun to leave is replaced by a newer one, and the last one written is kept.
+//! One slot: a newer frame replaces one that is not being written, and the last one written is kept for the next link.
 //!
-//! Nothing here writes: see [`Writer`]. Whoever puts a frame takes the pen with it if it rests.
+//! Nothing here writes: see [`Writer`]. A sender that finds no writer writes its frame itself.
 
 use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
 use super::{
-    pen::{self, Load, Progress, Store, Writer},
-    types::{Ask, Put, Tally, Wire},
+    types::{Ask, Put, SendCounts, Wire},
+    writer::{self, Backlog, InFlight, Progress, Writer},
 };
 use crate::sync::release;
 
@@ -19,12 +19,12 @@ pub(super) struct Slot {
     last: Option<Bytes>,
     /// True exactly when nothing is accepted any more.
     closed: bool,
-    tally: Tally,
+    counts: SendCounts,
 }
 
 /// A frame of which `done` bytes, prefix included, have left.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(super) struct PartialFrame {
     frame: Bytes,
     done: usize,
     /// True exactly when the frame was accepted and not yet accounted for; false for the last frame once more.
@@ -33,13 +33,13 @@ pub(super) struct Begun {
 
 /// Frames that are done with, at most one of each kind at a time.
 #[derive(Debug, Default)]
-pub(super) struct Spent {
-    taken_back: Option<Bytes>,
+pub(super) struct Deferred {
+    requeued: Option<Bytes>,
     last: Option<Bytes>,
     slot: Option<Bytes>,
 }
 
-impl pen::Spent for Spent {
+impl writer::Deferred for Deferred {
     #[inline]
     fn release(self) {
         // Not as a loop: this is on the way of every frame.
@@ -49,38 +49,38 @@ impl pen::Spent for Spent {
         if let Some(frame) = self.slot {
             release(frame);
         }
-        if let Some(frame) = self.taken_back {
+        if let Some(frame) = self.requeued {
             release(frame);
         }
     }
 }
 
 impl Writer<Slot> {
-    /// Puts a frame, and writes it at once if the pen rests.
+    /// Takes a frame, and writes it at once if no thread writes and the socket is not full.
     pub(super) fn put(&self, frame: Bytes) -> (Put, Ask) {
-        let mut state = self.step();
-        if state.store.closed {
+        let mut state = self.transition();
+        if state.backlog.closed {
             // The frame is the caller's, and is dropped behind the lock as the last of all.
             return (Put::Closed, Ask::Nothing);
         }
-        state.store.tally.accepted += 1;
-        let wire = state.take_pen();
-        // With a pen that rested: the loop was asked to write the older one, and has not come yet.
-        let older = state.store.next.take();
-        state.store.tally.superseded += u64::from(older.is_some());
+        state.backlog.counts.accepted += 1;
+        let wire = state.acquire();
+        // If no thread was writing: the loop was asked to write the older one, and has not done it yet.
+        let older = state.backlog.next.take();
+        state.backlog.counts.superseded += u64::from(older.is_some());
         if let Some(wire) = wire {
-            let begun = Begun::fresh(frame);
-            state.carry(&begun);
+            let partial = PartialFrame::fresh(frame);
+            state.mark_writing(&partial);
             drop(state);
             if let Some(older) = older {
                 release(older);
             }
-            return match self.write(wire, begun) {
+            return match self.write(wire, partial) {
                 (true, ask) => (Put::Written, ask),
                 (false, ask) => (Put::Queued, ask),
             };
         }
-        state.store.next = Some(frame);
+        state.backlog.next = Some(frame);
         let ask = state.want_link();
         drop(state);
         let Some(older) = older else {
@@ -92,28 +92,32 @@ impl Writer<Slot> {
 }
 
 impl Slot {
-    /// An accepted frame of which nothing has left is not begun: it goes back to the slot, where a newer one wins.
+    /// An accepted frame of which no byte was written goes back to the slot, where a newer one wins.
     #[inline]
-    fn unbegin(&mut self, begun: Option<Begun>, spent: &mut Spent) -> Option<Begun> {
-        match begun {
-            Some(begun) if begun.done == 0 && begun.fresh => {
-                self.take_back(begun, spent);
+    fn requeue_unsent(
+        &mut self,
+        partial: Option<PartialFrame>,
+        deferred: &mut Deferred,
+    ) -> Option<PartialFrame> {
+        match partial {
+            Some(partial) if partial.done == 0 && partial.fresh => {
+                self.requeue(partial, deferred);
                 None
             }
-            begun => begun,
+            partial => partial,
         }
     }
 }
 
-impl Store for Slot {
-    type Load = Begun;
-    type Spent = Spent;
+impl Backlog for Slot {
+    type InFlight = PartialFrame;
+    type Deferred = Deferred;
 
     /// The slot, else the last frame once more.
-    fn begin(&mut self) -> Option<Begun> {
+    fn first(&mut self) -> Option<PartialFrame> {
         match self.next.take() {
-            Some(frame) => Some(Begun::fresh(frame)),
-            None => self.last.clone().map(|frame| Begun {
+            Some(frame) => Some(PartialFrame::fresh(frame)),
+            None => self.last.clone().map(|frame| PartialFrame {
                 frame,
                 done: 0,
                 fresh: false,
@@ -121,60 +125,68 @@ impl Store for Slot {
         }
     }
 
-    /// What has begun, unless nothing of it has left and the slot is newer.
+    /// What was written in part, unless no byte of it was written and the slot is newer.
     #[inline]
-    fn choose(&mut self, begun: Option<Begun>, spent: &mut Spent) -> Option<Begun> {
-        match self.unbegin(begun, spent) {
-            Some(begun) if begun.done > 0 || self.next.is_none() => Some(begun),
+    fn next(
+        &mut self,
+        partial: Option<PartialFrame>,
+        deferred: &mut Deferred,
+    ) -> Option<PartialFrame> {
+        match self.requeue_unsent(partial, deferred) {
+            Some(partial) if partial.done > 0 || self.next.is_none() => Some(partial),
             last => {
                 if let Some(last) = last {
-                    self.take_back(last, spent);
+                    self.requeue(last, deferred);
                 }
-                self.next.take().map(Begun::fresh)
+                self.next.take().map(PartialFrame::fresh)
             }
         }
     }
 
-    fn set_aside(&mut self, begun: Begun, spent: &mut Spent) -> Option<Begun> {
-        self.unbegin(Some(begun), spent)
+    fn on_blocked(
+        &mut self,
+        partial: PartialFrame,
+        deferred: &mut Deferred,
+    ) -> Option<PartialFrame> {
+        self.requeue_unsent(Some(partial), deferred)
     }
 
     /// It waits again, unless the slot has something newer.
-    fn take_back(&mut self, begun: Begun, spent: &mut Spent) {
-        let Begun { frame, fresh, .. } = begun;
+    fn requeue(&mut self, partial: PartialFrame, deferred: &mut Deferred) {
+        let PartialFrame { frame, fresh, .. } = partial;
         // Not fresh: it is the last frame, which is kept anyway.
         if fresh {
             if self.closed {
-                self.tally.discarded += 1;
+                self.counts.discarded += 1;
             } else if self.next.is_some() {
-                self.tally.superseded += 1;
+                self.counts.superseded += 1;
             } else {
                 self.next = Some(frame);
                 return;
             }
         }
-        spent.taken_back = Some(frame);
+        deferred.requeued = Some(frame);
     }
 
     /// It is the last from now on; the one before is done with.
     #[inline]
-    fn finished(&mut self, begun: Begun, spent: &mut Spent) {
-        if begun.fresh {
-            self.tally.written += 1;
+    fn on_written(&mut self, partial: PartialFrame, deferred: &mut Deferred) {
+        if partial.fresh {
+            self.counts.written += 1;
         } else {
-            self.tally.resent += 1;
+            self.counts.resent += 1;
         }
-        self.tally.bytes += begun.done as u64;
-        spent.last = if self.closed {
-            Some(begun.frame)
+        self.counts.bytes += partial.done as u64;
+        deferred.last = if self.closed {
+            Some(partial.frame)
         } else {
-            self.last.replace(begun.frame)
+            self.last.replace(partial.frame)
         };
     }
 
-    fn loop_came(&mut self) {}
+    fn on_loop_resume(&mut self) {}
 
-    fn is_waiting(&self) -> bool {
+    fn has_waiting(&self) -> bool {
         self.next.is_some()
     }
 
@@ -182,28 +194,28 @@ impl Store for Slot {
         self.next.is_none() || self.closed
     }
 
-    fn tidy(&mut self, _: &mut Spent) {}
+    fn release_buffers(&mut self, _: &mut Deferred) {}
 
-    fn close(&mut self, spent: &mut Spent) {
+    fn close(&mut self, deferred: &mut Deferred) {
         self.closed = true;
-        self.discard(spent);
-        spent.last = self.last.take();
+        self.discard(deferred);
+        deferred.last = self.last.take();
     }
 
-    fn discard(&mut self, spent: &mut Spent) {
-        spent.slot = self.next.take();
-        self.tally.discarded += u64::from(spent.slot.is_some());
+    fn discard(&mut self, deferred: &mut Deferred) {
+        deferred.slot = self.next.take();
+        self.counts.discarded += u64::from(deferred.slot.is_some());
     }
 
-    fn tally(&self) -> Tally {
-        Tally {
+    fn counts(&self) -> SendCounts {
+        SendCounts {
             waiting: u64::from(self.next.is_some()),
-            ..self.tally
+            ..self.counts
         }
     }
 }
 
-impl Begun {
+impl PartialFrame {
     fn fresh(frame: Bytes) -> Self {
         Self {
             frame,
@@ -213,7 +225,7 @@ impl Begun {
     }
 }
 
-impl Load for Begun {
+impl InFlight for PartialFrame {
     #[inline]
     fn write_to(&mut self, wire: &dyn Wire) -> Progress {
         // The public calls refuse longer frames.
@@ -266,10 +278,10 @@ mod loom_tests {
             other.join().unwrap();
             let (frames, whole) = pipe.frames();
             assert!(whole);
-            let tally = outbox.tally();
-            assert_eq!((tally.accepted, tally.waiting), (2, 0));
-            assert_eq!(tally.written + tally.superseded, 2);
-            assert_eq!(frames.len() as u64, tally.written);
+            let counts = outbox.counts();
+            assert_eq!((counts.accepted, counts.waiting), (2, 0));
+            assert_eq!(counts.written + counts.superseded, 2);
+            assert_eq!(frames.len() as u64, counts.written);
         });
     }
 
@@ -283,7 +295,7 @@ mod loom_tests {
             let the_loop = {
                 let (outbox, pipe) = (LoomArc::clone(&outbox), pipe.clone());
                 thread::spawn(move || {
-                    // One edge, and never another.
+                    // One writable_again, and never another.
                     pipe.make_room(100);
                     outbox.resume();
                 })
@@ -294,8 +306,8 @@ mod loom_tests {
             let (frames, whole) = pipe.frames();
             assert!(whole, "the remainder was left behind");
             assert_eq!(frames.last().map(Vec::as_slice), Some(&[2, 2][..]));
-            assert_eq!(outbox.tally().waiting, 0);
-            assert_balance(outbox.tally());
+            assert_eq!(outbox.counts().waiting, 0);
+            assert_balance(outbox.counts());
         });
     }
 
@@ -322,7 +334,7 @@ mod loom_tests {
                 "an older frame came after a newer one: {frames:?}"
             );
             assert_eq!(frames.last().map(Vec::as_slice), Some(&[2, 2][..]));
-            assert_balance(outbox.tally());
+            assert_balance(outbox.counts());
         });
     }
 
@@ -338,8 +350,8 @@ mod loom_tests {
             outbox.put(frame(1));
             outbox.put(frame(2));
             the_loop.join().unwrap();
-            assert_eq!(outbox.tally().waiting, 0);
-            assert_balance(outbox.tally());
+            assert_eq!(outbox.counts().waiting, 0);
+            assert_balance(outbox.counts());
         });
     }
 }
@@ -369,7 +381,7 @@ mod tests {
         let pipe = Pipe::with_room(usize::MAX);
         outbox.attach(pipe.clone(), false);
         assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
-        assert_balance(outbox.tally());
+        assert_balance(outbox.counts());
     }
 
     #[test]
@@ -390,7 +402,7 @@ mod tests {
             pipe.frames(),
             (vec![vec![1, 1], vec![2, 2], vec![4, 4]], true)
         );
-        assert_balance(outbox.tally());
+        assert_balance(outbox.counts());
     }
 
     #[test]
@@ -417,7 +429,7 @@ mod tests {
         outbox.detach();
         outbox.attach(new.clone(), false);
         assert_eq!(new.frames(), (vec![vec![1, 1]], true));
-        assert_eq!((outbox.tally().written, outbox.tally().resent), (1, 1));
+        assert_eq!((outbox.counts().written, outbox.counts().resent), (1, 1));
     }
 
     #[test]
@@ -433,7 +445,7 @@ mod tests {
         outbox.put(frame(2));
         outbox.attach(new.clone(), false);
         assert_eq!(new.frames(), (vec![vec![2, 2]], true));
-        assert_eq!(outbox.tally().resent, 0);
+        assert_eq!(outbox.counts().resent, 0);
     }
 
     #[test]
@@ -447,10 +459,10 @@ mod tests {
         outbox.put(frame(1));
         outbox.put(frame(2));
         outbox.detach();
-        assert_eq!(outbox.tally().waiting, 1);
+        assert_eq!(outbox.counts().waiting, 1);
         outbox.attach(new.clone(), false);
         assert_eq!(new.frames(), (vec![vec![2, 2]], true));
-        assert_balance(outbox.tally());
+        assert_balance(outbox.counts());
     }
 
     #[test]
@@ -467,7 +479,7 @@ mod tests {
         new.make_room(100);
         outbox.resume();
         assert_eq!(new.frames(), (vec![vec![2, 2]], true));
-        assert_balance(outbox.tally());
+        assert_balance(outbox.counts());
     }
 
     #[test]
@@ -481,7 +493,7 @@ mod tests {
         outbox.attach(pipe.clone(), false);
         assert_eq!(outbox.broken(), None);
         assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
-        assert_balance(outbox.tally());
+        assert_balance(outbox.counts());
     }
 
     #[test]
@@ -490,7 +502,7 @@ mod tests {
         outbox.attach(Arc::new(Stuck), false);
         assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Broken));
         assert_eq!(outbox.broken(), Some(io::ErrorKind::WriteZero));
-        assert_eq!(outbox.tally().waiting, 1);
+        assert_eq!(outbox.counts().waiting, 1);
     }
 
     #[test]
@@ -502,11 +514,11 @@ mod tests {
         );
         outbox.attach(old, false);
         assert_eq!(outbox.put(frame(1)).0, Put::Queued);
-        // No end of the older one is told before.
+        // The end of the older link is not reported before.
         assert_eq!(outbox.attach(new.clone(), false), Ask::Nothing);
         assert_eq!(new.frames(), (vec![vec![1, 1]], true));
-        assert_eq!(outbox.tally().waiting, 0);
-        assert_balance(outbox.tally());
+        assert_eq!(outbox.counts().waiting, 0);
+        assert_balance(outbox.counts());
     }
 
     #[test]
@@ -519,7 +531,7 @@ mod tests {
             Arc::new(Meanwhile(move || {
                 // The loop finds nothing that waits, so it sees no demand.
                 meanwhile.detach();
-                assert!(meanwhile.tally().waiting == 0);
+                assert!(meanwhile.counts().waiting == 0);
                 assert_eq!(meanwhile.put(frame(2)), (Put::Queued, Ask::Nothing));
             })),
             false,
@@ -529,7 +541,7 @@ mod tests {
         let pipe = Pipe::with_room(100);
         outbox.attach(pipe.clone(), false);
         assert_eq!(pipe.frames(), (vec![vec![3, 3]], true));
-        assert_balance(outbox.tally());
+        assert_balance(outbox.counts());
     }
 
     /// A socket that is full, and something that happens while it is written to.
@@ -554,7 +566,7 @@ mod tests {
         outbox.put(frame(1));
         outbox.close();
         assert_eq!(outbox.put(frame(2)), (Put::Closed, Ask::Nothing));
-        assert_eq!(outbox.tally().discarded, 1);
-        assert_balance(outbox.tally());
+        assert_eq!(outbox.counts().discarded, 1);
+        assert_balance(outbox.counts());
     }
 }

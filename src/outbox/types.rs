@@ -20,7 +20,7 @@ pub trait Wire: Send + Sync + fmt::Debug {
 
 /// The account of one outbox, in frames: `accepted == written + superseded + discarded + waiting` at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct SendCounts {
     pub(crate) accepted: u64,
     pub(crate) written: u64,
     pub(crate) superseded: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
 }
 
-impl Tally {
+impl SendCounts {
     /// Frames written to their end, those that were written once more included.
     pub(crate) fn sent(&self) -> u64 {
         self.written + self.resent
@@ -69,7 +69,7 @@ pub(crate) enum Ask {
 pub enum Sent {
     /// The kernel has all of it.
     Written,
-    /// It waits in the slot or has begun to leave. It may still be replaced by a newer one if it has not begun. In a
+    /// It waits in the slot or is being written. As long as it waits, a newer one may replace it. In a
     /// [queue](crate::Outbox::Queue) it waits for those in front of it, or has left with them, and is never replaced.
     Queued,
     /// It waits in the slot, where it has replaced an older frame, which is never sent.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use super::stats::{Incoming, Outgoing, PeerCounters, PeerStats};
 use crate::{
     config,
-    outbox::{Outbox, Tally},
+    outbox::{Outbox, SendCounts},
     proto::{PeerId, Sid},
 };
 
@@ -68,9 +68,9 @@ impl Peer {
         }
     }
 
-    pub(super) fn stats(&self, tally: Tally) -> PeerStats {
+    pub(super) fn stats(&self, counts: SendCounts) -> PeerStats {
         let mut sent = Outgoing::default();
-        sent.add(tally);
+        sent.add(counts);
         PeerStats {
             sid: self.sid,
             linked: self.linked.load(Ordering::Acquire),

@@ -80,10 +80,10 @@ impl Registry {
         guest.outbox.close();
         let mut guests = self.write();
         guests.known.remove(&guest.sid);
-        let mut tally = guest.outbox.tally();
+        let mut counts = guest.outbox.counts();
         // A thread may still have one in hand, which goes nowhere.
-        tally.discarded += std::mem::take(&mut tally.waiting);
-        guests.sent.add(tally);
+        counts.discarded += std::mem::take(&mut counts.waiting);
+        guests.sent.add(counts);
         guests.received.add(guest.received());
     }
 
@@ -96,9 +96,9 @@ impl Registry {
             .with_members(&guests)
             .iter()
             .map(|peer| {
-                let tally = peer.outbox.tally();
-                sent.add(tally);
-                let stats = peer.stats(tally);
+                let counts = peer.outbox.counts();
+                sent.add(counts);
+                let stats = peer.stats(counts);
                 received.add(stats.received);
                 stats
             })

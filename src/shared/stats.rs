@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     inbox::{Inbox, Parcel},
-    outbox::Tally,
+    outbox::SendCounts,
     proto::Sid,
 };
 
@@ -128,8 +128,8 @@ impl Outgoing {
         self.accepted == self.written + self.superseded + self.discarded + self.waiting
     }
 
-    pub(crate) fn add(&mut self, tally: Tally) {
-        let Tally {
+    pub(crate) fn add(&mut self, counts: SendCounts) {
+        let SendCounts {
             accepted,
             written,
             superseded,
@@ -137,7 +137,7 @@ impl Outgoing {
             waiting,
             resent,
             bytes,
-        } = tally;
+        } = counts;
         self.accepted += accepted;
         self.written += written;
         self.superseded += superseded;
