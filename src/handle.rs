@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 use crate::{
     error::SendError,
-    outbox::Sent,
+    outbox::{LoopRequest, SendOutcome},
     proto::Sid,
-    shared::{Life, Listening, Shared, Stats, asked},
+    shared::{Life, Listening, Shared, Stats},
 };
 
 /// The way to a loop from any thread; cheap to clone.
@@ -45,7 +45,7 @@ impl Handle {
     ///
     /// A [`SendError`] if the frame was not taken. A frame for the own sid is refused with [`SendError::Full`] if the inbox is
     /// full and drops nothing ([`InboxFull::PushBack`](crate::InboxFull::PushBack)).
-    pub fn to_send(&self, sid: Sid, frame: impl Into<Bytes>) -> Result<Sent, SendError> {
+    pub fn to_send(&self, sid: Sid, frame: impl Into<Bytes>) -> Result<SendOutcome, SendError> {
         self.shared.to_send(sid, frame.into())
     }
 
@@ -54,7 +54,7 @@ impl Handle {
     /// # Errors
     ///
     /// Those of [`to_send`](Self::to_send).
-    pub fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<Sent, SendError> {
+    pub fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<SendOutcome, SendError> {
         self.shared.to_send_slice(sid, frame)
     }
 
@@ -107,14 +107,14 @@ impl Handle {
     ///
     /// [`SendError::UnknownPeer`], or [`SendError::Halted`].
     pub fn connect_one(&self, sid: Sid) -> Result<(), SendError> {
-        self.ask(sid, asked::LINK)
+        self.ask(sid, LoopRequest::LINK)
     }
 
     /// Asks for a link to every peer.
     pub fn connect_all(&self) {
         for peer in self.shared.peers() {
             // Refused only where there is no loop.
-            let _ = self.shared.ask(&peer, asked::LINK);
+            let _ = self.shared.ask(&peer, LoopRequest::LINK);
         }
     }
 
@@ -126,15 +126,15 @@ impl Handle {
     ///
     /// [`SendError::UnknownPeer`], or [`SendError::Halted`].
     pub fn initiate_connection(&self, sid: Sid) -> Result<(), SendError> {
-        self.ask(sid, asked::INITIATE)
+        self.ask(sid, LoopRequest::INITIATE)
     }
 
-    fn ask(&self, sid: Sid, what: u8) -> Result<(), SendError> {
+    fn ask(&self, sid: Sid, request: LoopRequest) -> Result<(), SendError> {
         if self.shared.life() != Life::Running {
             return Err(SendError::Halted);
         }
         let peer = self.shared.find(sid).ok_or(SendError::UnknownPeer(sid))?;
-        self.shared.ask(&peer, what)
+        self.shared.ask(&peer, request)
     }
 
     /// Whether nothing waits for any peer: every accepted frame was written, replaced or discarded.

@@ -68,7 +68,7 @@
 //!
 //! - No queue, unless [`Outbox::Queue`] is asked for: of the frames for a slow or absent peer, only the newest arrives.
 //!   With a queue, frames leave in order and once; it replaces promises 2 and 3.
-//! - No acknowledgement: [`Sent::Written`] means that the kernel has the frame, not that the peer has.
+//! - No acknowledgement: [`SendOutcome::Written`] means that the kernel has the frame, not that the peer has.
 //! - No order between peers, and none between a frame and an [`Event`] on another thread. The number of the link
 //!   ([`Message::link`], [`Event::Up`], [`Event::Down`]) says which messages came before and after a reconnect.
 //! - No secrecy and no authentication: a sid is believed when it is configured. By default
@@ -283,7 +283,7 @@ pub use inbox::{Batch, BatchIter, InboxFull, MessageRef};
 pub use manager::{CnxManager, Events};
 pub use message::{Frame, Message};
 pub use net::{Found, MioNet, MioStream, Net, Ready, Stream, Waker};
-pub use outbox::{Sent, Wire};
+pub use outbox::{SendOutcome, Wire};
 pub use proto::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Fault, INITIAL_MESSAGE_BYTES_MAX,
     InitialMessageError, InitialMessageVersion, Reason, Sid,

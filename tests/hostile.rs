@@ -20,7 +20,7 @@ use common::{
 };
 use quorum_cnx::{
     CnxManager, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Reason, Replace,
-    SendError, Sent, Sid, Stats, Unknown,
+    SendError, SendOutcome, Sid, Stats, Unknown,
 };
 
 /// A member that is configured and never there: a stranger can take its place.
@@ -749,7 +749,10 @@ fn a_contender_takes_over_when_the_older_link_ends() {
     // The older link goes on in both directions, and the contender is not heard.
     older.send("older");
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "older");
-    assert_eq!(manager.to_send(Sid(9), "to the older"), Ok(Sent::Written));
+    assert_eq!(
+        manager.to_send(Sid(9), "to the older"),
+        Ok(SendOutcome::Written)
+    );
     assert_eq!(older.recv(), b"to the older");
     assert_eq!(manager.stats().ups, 1);
 
@@ -832,7 +835,10 @@ fn joiners_are_admitted_up_to_the_limit_and_dialed_back_where_they_say() {
     // Who has left keeps his place until somebody needs it.
     drop(larger);
     siege.wait_downs(1);
-    assert_eq!(target.to_send(Sid(50), "come back"), Ok(Sent::Queued));
+    assert_eq!(
+        target.to_send(Sid(50), "come back"),
+        Ok(SendOutcome::Queued)
+    );
     let mut next = siege.stranger(&bare(51));
     eventually("the newcomer is linked", || {
         target.connected_to_peer(Sid(51))
@@ -882,7 +888,10 @@ fn observers_without_an_id_get_one_and_keep_their_link() {
             (message.from, &message.payload[..]),
             (Sid(sid), &b"observing"[..])
         );
-        assert_eq!(target.to_send(Sid(sid), "observe this"), Ok(Sent::Written));
+        assert_eq!(
+            target.to_send(Sid(sid), "observe this"),
+            Ok(SendOutcome::Written)
+        );
         assert_eq!(observer.recv(), b"observe this");
         observers.push(observer);
     }

@@ -15,8 +15,8 @@ use std::{
 use common::{ABROAD, HOME, Puppet, V2, bare, claiming, configure, eventually, frame, listener};
 use peak_alloc::PeakAlloc;
 use quorum_cnx::{
-    CnxManager, Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, InboxFull, Outbox, Sent,
-    Sid, Unknown,
+    CnxManager, Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, InboxFull, Outbox,
+    SendOutcome, Sid, Unknown,
     limits::{EVENTS_MAX, FRAME_BYTES_MAX, PLACE_BYTES, PREFIX_BYTES},
 };
 
@@ -167,7 +167,7 @@ fn fill_slot(handle: &Handle, sid: Sid, far: &Puppet, mut turn: impl FnMut()) {
     });
     eventually("the slot is full, behind one that has begun", || {
         turn();
-        send(2) == Sent::Superseded
+        send(2) == SendOutcome::Superseded
     });
 }
 

@@ -14,7 +14,7 @@ use common::{
     HOME, LONG, Mesh, Puppet, V1, V2, Vacant, alone, bare, claiming, configure, eventually, frame,
     listener, versioned, wait_for, within,
 };
-use quorum_cnx::{CnxManager, Dial, Event, Listening, Reason, SendError, Sent, Sid};
+use quorum_cnx::{CnxManager, Dial, Event, Listening, Reason, SendError, SendOutcome, Sid};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// An address that answers nothing at all: a listening socket whose queue is full, so that the kernel drops every SYN.
@@ -89,7 +89,7 @@ fn cnx_manager_timeout() {
             .connect_timeout(Duration::from_secs(3600))
     });
     let manager = within("sending to who does not answer", move || {
-        assert_eq!(manager.to_send(Sid(2), "vote"), Ok(Sent::Queued));
+        assert_eq!(manager.to_send(Sid(2), "vote"), Ok(SendOutcome::Queued));
         manager
     });
     eventually("it is dialed", || manager.stats().dials == 1);
@@ -149,7 +149,7 @@ fn cnx_manager_listener_thread_configurable_retry() {
         manager.listening(),
         [Listening::Lost(nowhere.parse().unwrap())]
     );
-    assert_eq!(manager.to_send(Sid(1), "alive"), Ok(Sent::Loopback));
+    assert_eq!(manager.to_send(Sid(1), "alive"), Ok(SendOutcome::Loopback));
 }
 
 /// `testCnxManagerNPE` (ZOOKEEPER-1789): a bare sid, as 3.4 sends it, and then a frame.
@@ -356,7 +356,7 @@ fn circular_blocking_queue() {
         builder.inbox_frames(2)
     });
     for number in ["1", "2", "3"] {
-        assert_eq!(manager.to_send(Sid(1), number), Ok(Sent::Loopback));
+        assert_eq!(manager.to_send(Sid(1), number), Ok(SendOutcome::Loopback));
     }
     assert_eq!(manager.try_recv().unwrap().payload, "2");
     assert_eq!(manager.try_recv().unwrap().payload, "3");

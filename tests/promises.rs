@@ -25,7 +25,7 @@ use common::{
 };
 use quorum_cnx::{
     Batch, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Idle,
-    InitialMessageVersion, Listening, Reason, RecvError, SendError, Sent, Sid, Stats,
+    InitialMessageVersion, Listening, Reason, RecvError, SendError, SendOutcome, Sid, Stats,
     limits::KNOCK_CROSSING,
 };
 
@@ -75,7 +75,7 @@ impl Pair {
         });
     }
 
-    fn send(&self, frame: impl Into<Bytes>) -> Sent {
+    fn send(&self, frame: impl Into<Bytes>) -> SendOutcome {
         self.manager.to_send(Sid(PEER), frame).unwrap()
     }
 
@@ -88,10 +88,10 @@ impl Pair {
             while superseded < 10 {
                 number += 1;
                 match manager.to_send(Sid(PEER), numbered(number)).unwrap() {
-                    Sent::Written | Sent::Queued => {
+                    SendOutcome::Written | SendOutcome::Queued => {
                         assert_eq!(superseded, 0, "room without a reader")
                     }
-                    Sent::Superseded => superseded += 1,
+                    SendOutcome::Superseded => superseded += 1,
                     other => panic!("{other:?} for a peer"),
                 }
             }
@@ -140,7 +140,7 @@ fn sending_goes_on_without_a_reader_and_the_newest_frame_arrives_whole() {
     assert_eq!((sent.accepted, sent.written), (newest, count));
     assert_eq!(sent.superseded, newest - count);
     // And the link is as good as before.
-    assert_eq!(pair.send("next"), Sent::Written);
+    assert_eq!(pair.send("next"), SendOutcome::Written);
     assert_eq!(peer.recv(), b"next");
 }
 
@@ -164,7 +164,7 @@ fn a_clogged_peer_does_not_hold_up_another() {
     for round in 0..100_u64 {
         assert_eq!(
             pair.manager.to_send(Sid(8), numbered(round)),
-            Ok(Sent::Written)
+            Ok(SendOutcome::Written)
         );
         assert_eq!(number_of(&other.recv()), round);
         other.send(round.to_be_bytes());
@@ -179,15 +179,18 @@ fn a_clogged_peer_does_not_hold_up_another() {
 #[test]
 fn a_receipt_says_what_became_of_the_frame() {
     let pair = Pair::new();
-    assert_eq!(pair.send("one"), Sent::Queued);
+    assert_eq!(pair.send("one"), SendOutcome::Queued);
     assert!(!pair.manager.have_delivered());
-    assert_eq!(pair.send("two"), Sent::Superseded);
+    assert_eq!(pair.send("two"), SendOutcome::Superseded);
     let mut peer = pair.link();
     assert_eq!(peer.recv(), b"two");
     eventually("nothing waits", || pair.manager.have_delivered());
-    assert_eq!(pair.send("three"), Sent::Written);
+    assert_eq!(pair.send("three"), SendOutcome::Written);
     assert_eq!(peer.recv(), b"three");
-    assert_eq!(pair.manager.to_send(Sid(OWN), "me"), Ok(Sent::Loopback));
+    assert_eq!(
+        pair.manager.to_send(Sid(OWN), "me"),
+        Ok(SendOutcome::Loopback)
+    );
     let before = pair.manager.stats();
     let longest = quorum_cnx::limits::FRAME_BYTES_MAX;
     for (sid, len, error) in [
@@ -322,7 +325,10 @@ fn frames_to_oneself_come_back_through_the_inbox() {
     let pair = Pair::new();
     for number in 0..3_u64 {
         let bytes = Bytes::from(number.to_be_bytes().to_vec());
-        assert_eq!(pair.manager.to_send(Sid(OWN), bytes), Ok(Sent::Loopback));
+        assert_eq!(
+            pair.manager.to_send(Sid(OWN), bytes),
+            Ok(SendOutcome::Loopback)
+        );
     }
     for number in 0..3 {
         let message = pair.manager.try_recv().unwrap();
@@ -429,7 +435,7 @@ fn frames_to_oneself_come_back_through_the_handler() {
     let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
     assert_eq!(
         event_loop.handle().to_send(Sid(OWN), "me"),
-        Ok(Sent::Loopback)
+        Ok(SendOutcome::Loopback)
     );
     let mut got = Vec::new();
     turn_until(&mut event_loop, "the frames come back", |_| {
@@ -946,7 +952,7 @@ fn a_payload_is_freed_where_it_may_use_the_handle() {
             let _ = handle.stats();
             handle
                 .to_send(Sid(PEER), "from within")
-                .unwrap_or(Sent::Queued);
+                .unwrap_or(SendOutcome::Queued);
             let _ = sender.send(name);
         })
     };
@@ -1075,7 +1081,7 @@ fn an_answer_of_the_handler_comes_back_to_the_sender() {
     let (handler, told) = tell(|from, frame: &[u8], handle: &Handle| {
         assert_eq!(
             handle.to_send(from, frame.iter().rev().copied().collect::<Vec<u8>>()),
-            Ok(Sent::Written)
+            Ok(SendOutcome::Written)
         );
     });
     let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
@@ -1189,7 +1195,7 @@ fn an_error_of_the_old_link_does_not_end_the_new_one() {
     let mut new = Puppet::say(HOME, &address, &[bare(PEER), frame("new")].concat());
     let handle = event_loop.handle().clone();
     eventually("the sender notices", || {
-        handle.to_send(Sid(PEER), "lost").unwrap() != Sent::Written
+        handle.to_send(Sid(PEER), "lost").unwrap() != SendOutcome::Written
     });
     turn_until(&mut event_loop, "the new link is up", |handle| {
         handle.stats().received.frames == 1
@@ -1241,7 +1247,7 @@ fn on_demand_the_first_frame_dials_and_a_link_that_ends_is_left_alone() {
     turn_until(&mut event_loop, "the loop listens", |_| true);
     assert_eq!((event_loop.timeout(), handle.stats().dials), (None, 0));
 
-    assert_eq!(handle.to_send(Sid(1), "one"), Ok(Sent::Queued));
+    assert_eq!(handle.to_send(Sid(1), "one"), Ok(SendOutcome::Queued));
     turn_until(
         &mut event_loop,
         "the frame is written",
@@ -1259,7 +1265,7 @@ fn on_demand_the_first_frame_dials_and_a_link_that_ends_is_left_alone() {
     assert_eq!((event_loop.timeout(), handle.stats().dials), (None, 1));
 
     // A frame, or a request, dials again.
-    assert_eq!(handle.to_send(Sid(1), "two"), Ok(Sent::Queued));
+    assert_eq!(handle.to_send(Sid(1), "two"), Ok(SendOutcome::Queued));
     turn_until(
         &mut event_loop,
         "the frame is written",

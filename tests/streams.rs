@@ -19,7 +19,7 @@ use bytes::Bytes;
 use common::{HOME, LONG, Mesh, Puppet, Vacant, alone, bare, eventually, frame, listener, within};
 use quorum_cnx::{
     Batch, CnxManager, Config, Event, EventLoop, Frame, Handle, Handler, InboxFull, Outbox, Reason,
-    RecvError, SendError, Sent, Sid, limits,
+    RecvError, SendError, SendOutcome, Sid, limits,
 };
 
 const NEAR: Sid = Sid(1);
@@ -112,7 +112,7 @@ fn a_full_queue_says_so_and_takes_again_when_there_is_room() {
     let mut taken = 0;
     let error = loop {
         match manager.to_send(FAR, frame.clone()) {
-            Ok(sent) => assert_eq!(sent, Sent::Queued),
+            Ok(sent) => assert_eq!(sent, SendOutcome::Queued),
             Err(error) => break error,
         }
         taken += 1;
@@ -133,7 +133,7 @@ fn a_full_queue_says_so_and_takes_again_when_there_is_room() {
     }
     assert_eq!(reading.recv(), [1; 100]);
     assert_eq!(manager.wait_for_room(FAR, LONG), Ok(true));
-    assert_eq!(manager.to_send(FAR, "again"), Ok(Sent::Queued));
+    assert_eq!(manager.to_send(FAR, "again"), Ok(SendOutcome::Queued));
     assert_eq!(reading.recv(), b"again");
 }
 
@@ -205,7 +205,10 @@ fn who_waits_for_room_in_the_slot_replaces_nothing() {
                 for number in 0..COUNT {
                     assert!(handle.wait_for_room(FAR, LONG).unwrap());
                     let sent = handle.to_send(FAR, numbered(number)).unwrap();
-                    assert!(matches!(sent, Sent::Written | Sent::Queued), "{sent:?}");
+                    assert!(
+                        matches!(sent, SendOutcome::Written | SendOutcome::Queued),
+                        "{sent:?}"
+                    );
                 }
             }
         });

@@ -17,7 +17,8 @@ use std::{
 
 use common::{ABROAD, HOME, LONG, Puppet, Vacant, bare, configure, eventually, frame, listener};
 use quorum_cnx::{
-    ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Outbox, Reason, Sent, Sid, Stats,
+    ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Outbox, Reason, SendOutcome,
+    Sid, Stats,
 };
 use socket2::SockRef;
 
@@ -110,7 +111,7 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
 #[track_caller]
 fn wait_for_the_end(handle: &Handle, peer: Sid) {
     eventually("a write fails", || {
-        handle.to_send(peer, "is it there?").unwrap() != Sent::Written
+        handle.to_send(peer, "is it there?").unwrap() != SendOutcome::Written
     });
 }
 
@@ -180,7 +181,7 @@ fn a_waiting_frame_is_dialed_for_after_two_ends_in_one_turn() {
         turned.event_loop.turn(Some(Duration::ZERO)).unwrap();
     }
     let handle = turned.handle();
-    while handle.to_send(Sid(PEER), vec![7; 100_000]).unwrap() == Sent::Written {}
+    while handle.to_send(Sid(PEER), vec![7; 100_000]).unwrap() == SendOutcome::Written {}
     handle.to_send(Sid(PEER), "newest").unwrap();
     let dials = handle.stats().dials;
     // The older one first, so that the contender takes its place and then ends too. Over the loopback interface the end is

@@ -10,7 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use quorum_cnx::{
-    Batch, CnxManager, Config, EventLoop, Frame, Handle, Handler, Outbox, RecvError, Sent, Sid,
+    Batch, CnxManager, Config, EventLoop, Frame, Handle, Handler, Outbox, RecvError, SendOutcome,
+    Sid,
 };
 
 use crate::memory::{Far, Memory};
@@ -118,7 +119,7 @@ impl Handler for Audience {
         self.bytes += frame.len() as u64;
         if self.answers {
             let sent = handle.to_send(from, frame.into_bytes());
-            self.written += u64::from(sent == Ok(Sent::Written));
+            self.written += u64::from(sent == Ok(SendOutcome::Written));
         }
     }
 }
@@ -146,7 +147,7 @@ fn send(way: Way, frames: u64) -> Result<(), Failure> {
             Way::Bytes => handle.to_send(PEER, frame.clone())?,
             _ => handle.to_send_slice(PEER, &frame)?,
         };
-        written += u64::from(sent == Sent::Written);
+        written += u64::from(sent == SendOutcome::Written);
     }
     check(written == frames && far.swallowed() - before == frames * (4 + SMALL as u64))
 }
@@ -166,7 +167,7 @@ fn supersede(is_linked: bool, frames: u64) -> Result<(), Failure> {
     let mut superseded = 0;
     for _ in 0..frames {
         let sent = event_loop.handle().to_send(PEER, frame.clone())?;
-        superseded += u64::from(sent == Sent::Superseded);
+        superseded += u64::from(sent == SendOutcome::Superseded);
     }
     check(superseded == frames)
 }

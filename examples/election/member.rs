@@ -18,7 +18,7 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use quorum_cnx::{
-    Address, Config, Event, EventLoop, Frame, Handle, Handler, Sent, Sid, Stats, ZooCfg,
+    Address, Config, Event, EventLoop, Frame, Handle, Handler, SendOutcome, Sid, Stats, ZooCfg,
 };
 use serde_json::json;
 
@@ -363,9 +363,9 @@ impl Member {
         match self.event_loop.handle().to_send(to, bytes) {
             Ok(sent) => {
                 let outcome = match sent {
-                    Sent::Written => "written",
-                    Sent::Queued => "queued",
-                    Sent::Superseded => "superseded",
+                    SendOutcome::Written => "written",
+                    SendOutcome::Queued => "queued",
+                    SendOutcome::Superseded => "superseded",
                     _ => "other",
                 };
                 self.journal

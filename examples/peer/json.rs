@@ -2,7 +2,7 @@
 //!
 //! Nothing here prints.
 
-use quorum_cnx::{Event, Incoming, Outgoing, PeerStats, Queue, Sent, Stats};
+use quorum_cnx::{Event, Incoming, Outgoing, PeerStats, Queue, SendOutcome, Stats};
 use serde_json::{Value, json};
 
 use crate::lines::State;
@@ -12,12 +12,12 @@ pub(crate) fn failure(message: &str) -> Value {
     json!({ "event": "error", "message": message })
 }
 
-pub(crate) fn outcome(sent: Sent) -> &'static str {
+pub(crate) fn outcome(sent: SendOutcome) -> &'static str {
     match sent {
-        Sent::Written => "written",
-        Sent::Queued => "queued",
-        Sent::Superseded => "superseded",
-        Sent::Loopback => "loopback",
+        SendOutcome::Written => "written",
+        SendOutcome::Queued => "queued",
+        SendOutcome::Superseded => "superseded",
+        SendOutcome::Loopback => "loopback",
         _ => "other",
     }
 }

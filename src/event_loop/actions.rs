@@ -101,7 +101,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         counters.ups.add(1);
         counters.kept.add(u64::from(!dialed));
         // Before anybody is told: who sends on that word finds the link.
-        let ask = peer
+        let request = peer
             .outbox
             .attach(stream, self.is_on_probation(&peer, key, now));
         self.tell(
@@ -113,7 +113,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             },
             now,
         );
-        self.see_to(&peer, ask, now);
+        self.handle_request(&peer, request, now);
         // What came while it had no name was announced by an edge that is gone.
         self.look_at(key);
     }

@@ -30,8 +30,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 *on_probation = false;
                 let peer = Arc::clone(peer);
                 self.connections.set_due(key, None);
-                let ask = peer.outbox.confirm();
-                return self.see_to(&peer, ask, now);
+                let request = peer.outbox.confirm();
+                return self.handle_request(&peer, request, now);
             }
             Some(Phase::Dialing { .. }) => Reason::ConnectTimeout,
             _ => Reason::HandshakeTimeout,

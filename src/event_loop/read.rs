@@ -153,9 +153,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             *has_received = true;
             if mem::take(on_probation) {
                 // The peer keeps the link: what waits for it may be written. The deadline finds nothing left to do.
-                let ask = peer.outbox.confirm();
+                let request = peer.outbox.confirm();
                 // Refused only where there is no loop.
-                let _ = handle.shared().see_to(peer, ask);
+                let _ = handle.shared().ask(peer, request);
             }
         }
         match (outcome, &mut link.draining) {

@@ -15,8 +15,9 @@ use crate::{
     inbox::{Popped, Wait},
     message::{Frame, Message},
     net::Net,
+    outbox::LoopRequest,
     proto::{Payload, Reason},
-    shared::{Shared, asked},
+    shared::Shared,
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -54,23 +55,23 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut requests = mem::take(&mut self.requests);
         shared.requests.take_all(&mut requests);
         for peer in requests.drain(..) {
-            let asked = peer.take_asked();
+            let request = peer.take_request();
             // Each of these may be the end of the peer; the rest then means nobody.
-            if asked & asked::BROKEN != 0 {
+            if request.contains(LoopRequest::BROKEN) {
                 self.give_up(&peer, now);
             }
-            if asked & asked::RESUME != 0 {
+            if request.contains(LoopRequest::RESUME) {
                 if mem::take(&mut self.woken) {
                     // The first of many frames has woken the loop, perhaps on the processor of who puts them: when he has
                     // put more, they leave together.
                     thread::yield_now();
                 }
-                self.see_to(&peer, peer.outbox.resume(), now);
+                self.handle_request(&peer, peer.outbox.resume(), now);
             }
-            if asked & asked::INITIATE != 0 {
+            if request.contains(LoopRequest::INITIATE) {
                 self.roster.initiate(peer.id, now, &mut self.todo);
             }
-            if asked & asked::LINK != 0 {
+            if request.contains(LoopRequest::LINK) {
                 self.roster.want(peer.id, now, &mut self.todo);
             }
         }

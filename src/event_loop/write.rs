@@ -9,11 +9,7 @@ use super::{
     connections::{Draining, Phase},
 };
 use crate::{
-    handler::Handler,
-    limits::DRAIN_BYTES_MAX,
-    net::Net,
-    outbox::Ask,
-    shared::{Peer, asked},
+    handler::Handler, limits::DRAIN_BYTES_MAX, net::Net, outbox::LoopRequest, shared::Peer,
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -24,7 +20,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             match self.connections.get_mut(key).map(|link| &link.phase) {
                 Some(Phase::Open { peer, .. }) => {
                     let peer = Arc::clone(peer);
-                    self.see_to(&peer, peer.outbox.resume(), now);
+                    self.handle_request(&peer, peer.outbox.resume(), now);
                 }
                 Some(Phase::Dialing { .. }) => self.on_connected(key, now),
                 _ => {}
@@ -34,15 +30,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// What an outbox has left for the loop to do.
-    pub(super) fn see_to(&mut self, peer: &Arc<Peer>, ask: Ask, now: Instant) {
-        match ask {
-            Ask::Nothing => {}
-            Ask::Resume => {
-                // Refused only where there is no loop.
-                let _ = self.handle.shared().ask(peer, asked::RESUME);
-            }
-            Ask::Link => self.roster.want(peer.id, now, &mut self.todo),
-            Ask::Broken => self.give_up(peer, now),
+    pub(super) fn handle_request(&mut self, peer: &Arc<Peer>, request: LoopRequest, now: Instant) {
+        if request.contains(LoopRequest::BROKEN) {
+            self.give_up(peer, now);
+        }
+        if request.contains(LoopRequest::RESUME) {
+            // Refused only where there is no loop.
+            let _ = self.handle.shared().ask(peer, LoopRequest::RESUME);
+        }
+        if request.contains(LoopRequest::LINK) {
+            self.roster.want(peer.id, now, &mut self.todo);
         }
     }
 

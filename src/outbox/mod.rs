@@ -19,8 +19,8 @@ use queue::Queue;
 use slot::Slot;
 use writer::Writer;
 
-pub(crate) use types::{Ask, Put, SendCounts};
-pub use types::{Sent, Wire};
+pub(crate) use types::{LoopRequest, Refusal, SendCounts};
+pub use types::{SendOutcome, Wire};
 
 /// The outbox of one peer.
 #[derive(Debug)]
@@ -64,15 +64,15 @@ impl Outbox {
     }
 
     /// Takes a frame.
-    pub(crate) fn put(&self, frame: Bytes) -> (Put, Ask) {
+    pub(crate) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         of_either!(self, writer => writer.put(frame))
     }
 
-    /// Takes the first of these frames, as many as there is room for and as may leave together: their number, with what became
-    /// of the last; [`Put::Full`] or [`Put::Closed`] if it is 0.
+    /// Takes the first of these frames, as many as there is room for and as are written together. Returns their number, or why
+    /// it is none.
     // Always: with one frame the loops below this are gone, and a quarter of all instructions of a call with them.
     #[inline(always)]
-    pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
+    pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (Result<usize, Refusal>, LoopRequest) {
         match &self.0 {
             Kind::Latest(latest) => put_one_by_one(latest, frames),
             Kind::Queue(queue) => queue.put_all(frames),
@@ -80,18 +80,18 @@ impl Outbox {
     }
 
     /// The socket is writable again, or somebody asked the loop to go on.
-    pub(crate) fn resume(&self) -> Ask {
+    pub(crate) fn resume(&self) -> LoopRequest {
         of_either!(self, writer => writer.resume())
     }
 
     /// A link has come up, perhaps in place of an older one. `held`: nothing is written to it before it is
     /// [confirmed](Self::confirm).
-    pub(crate) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> Ask {
+    pub(crate) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> LoopRequest {
         of_either!(self, writer => writer.attach(wire, held))
     }
 
     /// The link that was attached last is written to from now on, if it was held.
-    pub(crate) fn confirm(&self) -> Ask {
+    pub(crate) fn confirm(&self) -> LoopRequest {
         of_either!(self, writer => writer.confirm())
     }
 
@@ -116,7 +116,7 @@ impl Outbox {
         of_either!(self, writer => writer.demand())
     }
 
-    /// Why the link that was attached last cannot be written to. The loop asks this after [`Ask::Broken`], before it
+    /// Why the link that was attached last cannot be written to. The loop asks this after [`LoopRequest::BROKEN`], before it
     /// ends a link: a new one may have taken the place of the broken one by then.
     pub(crate) fn broken(&self) -> Option<io::ErrorKind> {
         of_either!(self, writer => writer.broken())
@@ -139,23 +139,28 @@ impl Outbox {
 }
 
 /// Puts these frames into a slot, one after the other. Closed in the middle, it has taken those before.
-fn put_one_by_one(latest: &Writer<Slot>, frames: &[&[u8]]) -> (usize, Put, Ask) {
-    let (mut put, mut ask) = (Put::Queued, Ask::Nothing);
+fn put_one_by_one(
+    latest: &Writer<Slot>,
+    frames: &[&[u8]],
+) -> (Result<usize, Refusal>, LoopRequest) {
+    let mut request = LoopRequest::NONE;
     for (taken, frame) in frames.iter().enumerate() {
-        let (next, more) = latest.put(Bytes::copy_from_slice(frame));
-        if next == Put::Closed {
-            let put = if taken == 0 { next } else { put };
-            return (taken, put, ask);
-        }
-        put = next;
-        if more != Ask::Nothing {
-            ask = more;
+        let (outcome, more) = latest.put(Bytes::copy_from_slice(frame));
+        request = request.and(more);
+        match outcome {
+            Ok(_) => {}
+            Err(refusal) if taken == 0 => return (Err(refusal), request),
+            Err(_) => return (Ok(taken), request),
         }
     }
-    (frames.len(), put, ask)
+    (Ok(frames.len()), request)
 }
 
 #[cfg(all(test, loom))]
+#[allow(
+    unused_must_use,
+    reason = "what the loop is asked for has tests of its own"
+)]
 mod loom_tests {
     use loom::{sync::Arc as LoomArc, thread};
 
@@ -234,6 +239,10 @@ mod loom_tests {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(
+    unused_must_use,
+    reason = "what the loop is asked for has tests of its own"
+)]
 mod tests {
     use std::{fmt, io::IoSlice, thread};
 
@@ -245,7 +254,7 @@ mod tests {
         let pipe = Pipe::with_room(0);
         let outbox = Arc::new(Outbox::latest());
         outbox.attach(pipe.clone(), false);
-        assert_eq!(outbox.put(frame(1)).0, Put::Queued);
+        assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Queued));
         let sleeper = {
             let outbox = Arc::clone(&outbox);
             thread::spawn(move || outbox.wait_for_room(None))
@@ -253,7 +262,7 @@ mod tests {
         while of_either!(outbox, writer => writer.waiters()) == 0 && !sleeper.is_finished() {
             thread::yield_now();
         }
-        assert_eq!(outbox.put(frame(2)).0, Put::Superseded);
+        assert_eq!(outbox.put(frame(2)).0, Ok(SendOutcome::Superseded));
         assert!(!outbox.wait_for_room(Some(Instant::now())) && !sleeper.is_finished());
         pipe.make_room(100);
         outbox.resume();
@@ -266,7 +275,7 @@ mod tests {
         let outbox = Arc::new(Outbox::queue(20));
         outbox.attach(Pipe::with_room(13), false);
         for n in 1..=3 {
-            assert_eq!(outbox.put(frame(n)).0, Put::Queued);
+            assert_eq!(outbox.put(frame(n)).0, Ok(SendOutcome::Queued));
         }
         outbox.resume();
         assert!(
@@ -294,8 +303,7 @@ mod tests {
             })),
             false,
         );
-        let (taken, put, _) = outbox.put_all(&[&[1, 1], &[2, 2]]);
-        assert_eq!((taken, put), (1, Put::Written));
+        assert_eq!(outbox.put_all(&[&[1, 1], &[2, 2]]).0, Ok(1));
         let counts = outbox.counts();
         assert_eq!((counts.accepted, counts.written), (1, 1));
         assert_balance(counts);
@@ -356,7 +364,7 @@ mod tests {
             put_some();
             let pipe = Pipe::with_room(usize::MAX);
             outbox.attach(pipe.clone(), false);
-            while outbox.resume() == Ask::Resume {}
+            while outbox.resume() == LoopRequest::RESUME {}
             put_some();
             outbox.resume();
             assert_eq!(outbox.put(frame(9)).0, outbox.put(frame(9)).0);
@@ -373,26 +381,26 @@ mod tests {
     fn a_demand_that_is_denied_is_made_anew_by_the_next_frame() {
         for outbox in [Outbox::latest(), Outbox::queue(1000)] {
             assert!(!outbox.demand(), "nothing waits");
-            assert_eq!(outbox.put(frame(1)).1, Ask::Link);
+            assert_eq!(outbox.put(frame(1)).1, LoopRequest::LINK);
             assert!(outbox.demand());
             // The loop knows of it.
-            assert_eq!(outbox.put(frame(2)).1, Ask::Nothing);
+            assert_eq!(outbox.put(frame(2)).1, LoopRequest::NONE);
             outbox.attach(Pipe::with_room(100), false);
             outbox.resume();
             outbox.detach();
             assert!(!outbox.demand());
-            assert_eq!(outbox.put(frame(3)).1, Ask::Link);
+            assert_eq!(outbox.put(frame(3)).1, LoopRequest::LINK);
         }
     }
 
     #[test]
     fn of_many_frames_a_closed_slot_takes_none() {
         let outbox = Outbox::latest();
-        assert_eq!(outbox.put_all(&[&[1], &[2]]).0, 2);
+        assert_eq!(outbox.put_all(&[&[1], &[2]]).0, Ok(2));
         outbox.close();
         assert_eq!(
             outbox.put_all(&[&[3], &[4]]),
-            (0, Put::Closed, Ask::Nothing)
+            (Err(Refusal::Closed), LoopRequest::NONE)
         );
         assert_balance(outbox.counts());
     }

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    types::{Ask, Put, SendCounts, Wire},
+    types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
     writer::{self, Backlog, InFlight, Progress, State, Writer},
 };
 use crate::{
@@ -61,16 +61,16 @@ pub(super) struct Batch {
 }
 
 impl Writer<Queue> {
-    pub(super) fn put(&self, frame: Bytes) -> (Put, Ask) {
+    pub(super) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         if frame.len() < WHOLE_FRAME_BYTES {
-            let (_, put, ask) = self.put_all(&[&frame]);
-            return (put, ask);
+            let (taken, request) = self.put_all(&[&frame]);
+            return (taken.map(|_| SendOutcome::Queued), request);
         }
         let need = PREFIX_BYTES + frame.len();
         let mut state = self.transition();
         if let Some(refusal) = state.backlog.refusal(need) {
             // The frame is the caller's, and is dropped behind the lock as the last of all.
-            return (refusal, Ask::Nothing);
+            return (Err(refusal), LoopRequest::NONE);
         }
         let prefix = prefix(frame.len());
         state.backlog.bytes += need;
@@ -78,27 +78,30 @@ impl Writer<Queue> {
             .backlog
             .pieces
             .push_back(Piece::Whole { prefix, frame });
-        let ask = state.accepted(1);
+        let request = state.accepted(1);
         drop(state);
-        (Put::Queued, ask.unwrap_or_else(|| self.write_here()))
+        (
+            Ok(SendOutcome::Queued),
+            request.unwrap_or_else(|| self.write_here()),
+        )
     }
 
-    /// Takes the first of these frames, as many as there is room for and as may leave together: their number, and
-    /// [`Put::Full`] or [`Put::Closed`] if it is 0.
+    /// Takes the first of these frames, as many as there is room for and as are written together. Returns their number, or why
+    /// it is none.
     #[inline(always)]
-    pub(super) fn put_all(&self, frames: &[&[u8]]) -> (usize, Put, Ask) {
+    pub(super) fn put_all(&self, frames: &[&[u8]]) -> (Result<usize, Refusal>, LoopRequest) {
         let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
-        let (taken, put, ask) = self.transition().put_all(frames, need);
-        (taken, put, ask.unwrap_or_else(|| self.write_here()))
+        let (taken, request) = self.transition().put_all(frames, need);
+        (taken, request.unwrap_or_else(|| self.write_here()))
     }
 
     /// Writes what waits, if nobody else does.
     #[cold]
-    fn write_here(&self) -> Ask {
+    fn write_here(&self) -> LoopRequest {
         let mut deferred = Deferred::default();
         let mut state = self.transition();
         let Some(wire) = state.acquire() else {
-            return Ask::Nothing;
+            return LoopRequest::NONE;
         };
         let batch = state.backlog.first();
         let next = state.proceed(wire, batch, &mut deferred);
@@ -109,17 +112,17 @@ impl Writer<Queue> {
 }
 
 /// What is left for the loop, or `None` where so much has come together that who has put it writes it.
-type Left = Option<Ask>;
+type Left = Option<LoopRequest>;
 
 impl State<Queue> {
     #[inline(always)]
-    fn put_all(&mut self, frames: &[&[u8]], need: usize) -> (usize, Put, Left) {
+    fn put_all(&mut self, frames: &[&[u8]], need: usize) -> (Result<usize, Refusal>, Left) {
         if self.backlog.encode_all(frames, need) {
-            return (frames.len(), Put::Queued, self.accepted(frames.len()));
+            return (Ok(frames.len()), self.accepted(frames.len()));
         }
         match self.backlog.encode_one_by_one(frames) {
-            (taken, Put::Queued) => (taken, Put::Queued, self.accepted(taken)),
-            (taken, refusal) => (taken, refusal, Some(Ask::Nothing)),
+            Ok(taken) => (Ok(taken), self.accepted(taken)),
+            Err(refusal) => (Err(refusal), Some(LoopRequest::NONE)),
         }
     }
 
@@ -135,9 +138,9 @@ impl State<Queue> {
             return None;
         }
         Some(if mem::replace(&mut self.backlog.called, true) {
-            Ask::Nothing
+            LoopRequest::NONE
         } else {
-            Ask::Resume
+            LoopRequest::RESUME
         })
     }
 }
@@ -158,11 +161,11 @@ impl Queue {
     }
 
     /// Why so many bytes cannot be taken, prefixes included.
-    fn refusal(&self, len: usize) -> Option<Put> {
+    fn refusal(&self, len: usize) -> Option<Refusal> {
         if self.closed {
-            Some(Put::Closed)
+            Some(Refusal::Closed)
         } else if self.bytes + len > self.bytes_max {
-            Some(Put::Full)
+            Some(Refusal::Full)
         } else {
             None
         }
@@ -191,22 +194,22 @@ impl Queue {
         true
     }
 
-    /// The first of these, as many as there is room for and as may leave together: their number, and why it is 0 if it is.
+    /// The first of these, as many as there is room for and as may leave together: their number, or why it is none.
     #[cold]
-    fn encode_one_by_one(&mut self, frames: &[&[u8]]) -> (usize, Put) {
+    fn encode_one_by_one(&mut self, frames: &[&[u8]]) -> Result<usize, Refusal> {
         let mut bytes = 0;
         for (taken, frame) in frames.iter().enumerate() {
             let need = PREFIX_BYTES + frame.len();
             match self.refusal(need) {
                 // So much is written while it is in the cache, and the loop is not kept from the lock for longer.
-                None if bytes >= QUEUE_RUN_BYTES => return (taken, Put::Queued),
+                None if bytes >= QUEUE_RUN_BYTES => return Ok(taken),
                 None => self.encode(frame),
-                Some(refusal) if taken == 0 => return (0, refusal),
-                Some(_) => return (taken, Put::Queued),
+                Some(refusal) if taken == 0 => return Err(refusal),
+                Some(_) => return Ok(taken),
             }
             bytes += need;
         }
-        (frames.len(), Put::Queued)
+        Ok(frames.len())
     }
 
     fn encode(&mut self, frame: &[u8]) {
@@ -504,6 +507,10 @@ fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
 }
 
 #[cfg(all(test, loom))]
+#[allow(
+    unused_must_use,
+    reason = "what the loop is asked for has tests of its own"
+)]
 mod loom_tests {
     use loom::{sync::Arc as LoomArc, thread};
 
@@ -514,9 +521,9 @@ mod loom_tests {
     }
 
     /// The loop, as often as it is asked to.
-    fn answer(queue: &Writer<Queue>, mut ask: Ask) {
-        while ask == Ask::Resume {
-            ask = queue.resume();
+    fn answer(queue: &Writer<Queue>, mut request: LoopRequest) {
+        while request == LoopRequest::RESUME {
+            request = queue.resume();
         }
     }
 
@@ -572,6 +579,10 @@ mod loom_tests {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(
+    unused_must_use,
+    reason = "what the loop is asked for has tests of its own"
+)]
 mod tests {
     use std::sync::Arc;
 
@@ -597,22 +608,40 @@ mod tests {
     #[test]
     fn frames_wait_for_the_loop_which_is_asked_once() {
         let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1000));
-        assert_eq!(queue.attach(pipe.clone(), false), Ask::Nothing);
-        assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
-        assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
-        assert_eq!(queue.resume(), Ask::Nothing);
+        assert_eq!(queue.attach(pipe.clone(), false), LoopRequest::NONE);
+        assert_eq!(
+            queue.put(frame(1)),
+            (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+        );
+        assert_eq!(
+            queue.put(frame(2)),
+            (Ok(SendOutcome::Queued), LoopRequest::NONE)
+        );
+        assert_eq!(queue.resume(), LoopRequest::NONE);
         assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
-        assert_eq!(queue.put(frame(3)), (Put::Queued, Ask::Resume));
+        assert_eq!(
+            queue.put(frame(3)),
+            (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+        );
     }
 
     #[test]
     fn without_a_link_the_loop_is_asked_for_one_once_for_each_loss() {
         let queue = queue(1000);
         for _ in 0..2 {
-            assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Link));
-            assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
+            assert_eq!(
+                queue.put(frame(1)),
+                (Ok(SendOutcome::Queued), LoopRequest::LINK)
+            );
+            assert_eq!(
+                queue.put(frame(2)),
+                (Ok(SendOutcome::Queued), LoopRequest::NONE)
+            );
             queue.attach(Pipe::with_room(0), false);
-            assert_eq!(queue.put(frame(3)), (Put::Queued, Ask::Nothing));
+            assert_eq!(
+                queue.put(frame(3)),
+                (Ok(SendOutcome::Queued), LoopRequest::NONE)
+            );
             queue.detach();
         }
         assert_eq!(queue.counts().waiting, 6);
@@ -622,12 +651,15 @@ mod tests {
     fn a_full_queue_takes_what_has_room_and_says_so() {
         let queue = queue(20);
         let frame = &[7, 7][..];
-        assert_eq!(queue.put_all(&[frame; 5]).0, 3);
-        assert_eq!(queue.put_all(&[frame; 5]), (0, Put::Full, Ask::Nothing));
-        assert_eq!(queue.put_all(&[]), (0, Put::Queued, Ask::Nothing));
+        assert_eq!(queue.put_all(&[frame; 5]).0, Ok(3));
+        assert_eq!(
+            queue.put_all(&[frame; 5]),
+            (Err(Refusal::Full), LoopRequest::NONE)
+        );
+        assert_eq!(queue.put_all(&[]), (Ok(0), LoopRequest::NONE));
         let pipe = Pipe::with_room(100);
         queue.attach(pipe.clone(), false);
-        assert_eq!(queue.put_all(&[frame; 5]).0, 3, "all have left");
+        assert_eq!(queue.put_all(&[frame; 5]).0, Ok(3), "all have left");
         assert_eq!(queue.counts().accepted, 6);
         assert_balance(queue.counts());
     }
@@ -647,7 +679,11 @@ mod tests {
         queue.attach(new.clone(), false);
         assert_eq!(new.frames(), (vec![vec![2, 2], vec![3, 3]], true));
         assert_eq!(queue.counts().bytes, 18);
-        assert_eq!(queue.put_all(&[&[0; 996]]).0, 1, "all room is free again");
+        assert_eq!(
+            queue.put_all(&[&[0; 996]]).0,
+            Ok(1),
+            "all room is free again"
+        );
     }
 
     #[test]
@@ -658,10 +694,13 @@ mod tests {
         for _ in 0..=2 * batch {
             queue.put(frame.clone());
         }
-        assert_eq!(queue.attach(pipe.clone(), false), Ask::Resume);
+        assert_eq!(queue.attach(pipe.clone(), false), LoopRequest::RESUME);
         assert_eq!(pipe.frames().0.len(), 2 * batch);
-        assert_eq!(queue.put(frame.clone()), (Put::Queued, Ask::Resume));
-        assert_eq!(queue.resume(), Ask::Nothing);
+        assert_eq!(
+            queue.put(frame.clone()),
+            (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+        );
+        assert_eq!(queue.resume(), LoopRequest::NONE);
         assert_eq!(pipe.frames().0.len(), 2 * batch + 2);
     }
 
@@ -671,17 +710,20 @@ mod tests {
         queue.attach(pipe.clone(), false);
         let frame = &[1; 1000][..];
         let many = QUEUE_RUN_BYTES / (PREFIX_BYTES + frame.len());
-        assert_eq!(queue.put_all(&[frame]), (1, Put::Queued, Ask::Resume));
+        assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::RESUME));
         let most = vec![frame; many - 1];
-        let (taken, _, ask) = queue.put_all(&most);
+        let (taken, request) = queue.put_all(&most);
         assert_eq!(
-            (taken, ask, pipe.frames().0.len()),
-            (many - 1, Ask::Nothing, 0)
+            (taken, request, pipe.frames().0.len()),
+            (Ok(many - 1), LoopRequest::NONE, 0)
         );
-        assert_eq!(queue.put_all(&[frame]), (1, Put::Queued, Ask::Nothing));
+        assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::NONE));
         assert_eq!(pipe.frames().0.len(), many + 1);
         // The loop, which was asked at first, finds nothing left to do.
-        assert_eq!((queue.resume(), queue.counts().waiting), (Ask::Nothing, 0));
+        assert_eq!(
+            (queue.resume(), queue.counts().waiting),
+            (LoopRequest::NONE, 0)
+        );
         assert!(
             queue.look(|state| state.backlog.spare.is_empty()),
             "an idle link holds no buffer"
@@ -697,7 +739,7 @@ mod tests {
         let all = vec![frame; 3 * part];
         for parts in 1..=3 {
             let put = queue.put_all(&all[(parts - 1) * part..]);
-            assert_eq!(put, (part, Put::Queued, Ask::Nothing));
+            assert_eq!(put, (Ok(part), LoopRequest::NONE));
             assert_eq!(pipe.frames().0.len(), parts * part);
         }
     }
@@ -707,13 +749,15 @@ mod tests {
         let (pipe, queue) = (Pipe::with_room(0), queue(QUEUE_BYTES));
         queue.attach(pipe.clone(), false);
         let (small, large) = (&[1; 1000][..], Bytes::from(vec![2; WHOLE_FRAME_BYTES]));
-        while queue.put_all(&[small]).0 == 1 {}
+        while queue.put_all(&[small]).0 == Ok(1) {}
         let full = queue.look(|state| state.backlog.bytes);
         for _ in 0..16 {
             // As much as a turn takes: its buffers are to spare.
             pipe.make_room(TURN_BYTES);
-            while queue.resume() == Ask::Resume {}
-            while queue.put_all(&[small]).0 == 1 && queue.put(large.clone()).0 == Put::Queued {}
+            while queue.resume() == LoopRequest::RESUME {}
+            while queue.put_all(&[small]).0 == Ok(1)
+                && queue.put(large.clone()).0 == Ok(SendOutcome::Queued)
+            {}
         }
         let (held, bytes) = queue.look(|state| {
             let held: usize = state.backlog.pieces.iter().map(Piece::held).sum();
@@ -726,10 +770,16 @@ mod tests {
     fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
         let queue = queue(1000);
         queue.attach(Arc::new(Cut), false);
-        assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
-        assert_eq!(queue.resume(), Ask::Broken);
-        assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
-        assert_eq!(queue.resume(), Ask::Nothing);
+        assert_eq!(
+            queue.put(frame(1)),
+            (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+        );
+        assert_eq!(queue.resume(), LoopRequest::BROKEN);
+        assert_eq!(
+            queue.put(frame(2)),
+            (Ok(SendOutcome::Queued), LoopRequest::NONE)
+        );
+        assert_eq!(queue.resume(), LoopRequest::NONE);
         assert_eq!(queue.broken(), Some(io::ErrorKind::ConnectionReset));
         let pipe = Pipe::with_room(100);
         queue.attach(pipe.clone(), false);
@@ -741,8 +791,11 @@ mod tests {
     fn a_socket_that_takes_nothing_of_something_is_broken() {
         let queue = queue(1000);
         queue.attach(Arc::new(Stuck), false);
-        assert_eq!(queue.put(frame(1)), (Put::Queued, Ask::Resume));
-        assert_eq!(queue.resume(), Ask::Broken);
+        assert_eq!(
+            queue.put(frame(1)),
+            (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+        );
+        assert_eq!(queue.resume(), LoopRequest::BROKEN);
         assert_eq!(queue.broken(), Some(io::ErrorKind::WriteZero));
         assert_eq!(queue.counts().waiting, 1);
     }
@@ -751,16 +804,22 @@ mod tests {
     fn a_held_link_is_written_to_when_it_is_confirmed() {
         let (first, pipe, queue) = (Pipe::with_room(100), Pipe::with_room(100), queue(1000));
         queue.put(frame(1));
-        assert_eq!(queue.attach(first.clone(), true), Ask::Nothing);
-        assert_eq!(queue.put(frame(2)), (Put::Queued, Ask::Nothing));
-        assert_eq!(queue.resume(), Ask::Nothing);
+        assert_eq!(queue.attach(first.clone(), true), LoopRequest::NONE);
+        assert_eq!(
+            queue.put(frame(2)),
+            (Ok(SendOutcome::Queued), LoopRequest::NONE)
+        );
+        assert_eq!(queue.resume(), LoopRequest::NONE);
         assert_eq!(queue.detach(), 0, "nothing was written");
-        assert_eq!(queue.confirm(), Ask::Nothing, "there is no link");
+        assert_eq!(queue.confirm(), LoopRequest::NONE, "there is no link");
         queue.attach(pipe.clone(), true);
-        assert_eq!(queue.confirm(), Ask::Nothing);
+        assert_eq!(queue.confirm(), LoopRequest::NONE);
         assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
         assert!(first.frames().0.is_empty());
-        assert_eq!(queue.put(frame(3)), (Put::Queued, Ask::Resume));
+        assert_eq!(
+            queue.put(frame(3)),
+            (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+        );
         queue.resume();
         assert_eq!(queue.detach(), 3);
     }
@@ -783,7 +842,11 @@ mod tests {
             (1, 3, 0)
         );
         assert_balance(counts);
-        assert_eq!(queue.put_all(&[&[0; 996]]).0, 1, "all room is free again");
+        assert_eq!(
+            queue.put_all(&[&[0; 996]]).0,
+            Ok(1),
+            "all room is free again"
+        );
     }
 
     #[test]
@@ -795,10 +858,13 @@ mod tests {
         }
         queue.resume();
         queue.close();
-        assert_eq!(queue.put(frame(4)), (Put::Closed, Ask::Nothing));
+        assert_eq!(
+            queue.put(frame(4)),
+            (Err(Refusal::Closed), LoopRequest::NONE)
+        );
         assert_eq!(
             queue.put_all(&[&[0][..]; 2]),
-            (0, Put::Closed, Ask::Nothing)
+            (Err(Refusal::Closed), LoopRequest::NONE)
         );
         assert_eq!((queue.counts().written, queue.counts().discarded), (1, 2));
         assert_balance(queue.counts());
@@ -817,9 +883,9 @@ mod tests {
             let (mut came, mut room) = (Vec::new(), rooms.iter().cycle());
             for (n, &len) in lens.iter().enumerate() {
                 let frame = Bytes::from(vec![n as u8; len]);
-                prop_assert_eq!(queue.put(frame).0, Put::Queued);
+                prop_assert_eq!(queue.put(frame).0, Ok(SendOutcome::Queued));
                 pipe.make_room(*room.next().unwrap());
-                while queue.resume() == Ask::Resume {}
+                while queue.resume() == LoopRequest::RESUME {}
                 if n % 5 == 4 {
                     queue.detach();
                     came.extend(pipe.frames().0);
@@ -829,7 +895,7 @@ mod tests {
                 assert_balance(queue.counts());
             }
             pipe.make_room(usize::MAX >> 1);
-            while queue.resume() == Ask::Resume {}
+            while queue.resume() == LoopRequest::RESUME {}
             came.extend(pipe.frames().0);
             let sent: Vec<Vec<u8>> = lens.iter().enumerate().map(|(n, &len)| vec![n as u8; len]).collect();
             prop_assert_eq!(came, sent);

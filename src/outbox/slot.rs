@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use bytes::Bytes;
 
 use super::{
-    types::{Ask, Put, SendCounts, Wire},
+    types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
     writer::{self, Backlog, InFlight, Progress, Writer},
 };
 use crate::sync::release;
@@ -57,11 +57,11 @@ impl writer::Deferred for Deferred {
 
 impl Writer<Slot> {
     /// Takes a frame, and writes it at once if no thread writes and the socket is not full.
-    pub(super) fn put(&self, frame: Bytes) -> (Put, Ask) {
+    pub(super) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         let mut state = self.transition();
         if state.backlog.closed {
             // The frame is the caller's, and is dropped behind the lock as the last of all.
-            return (Put::Closed, Ask::Nothing);
+            return (Err(Refusal::Closed), LoopRequest::NONE);
         }
         state.backlog.counts.accepted += 1;
         let wire = state.acquire();
@@ -76,18 +76,18 @@ impl Writer<Slot> {
                 release(older);
             }
             return match self.write(wire, partial) {
-                (true, ask) => (Put::Written, ask),
-                (false, ask) => (Put::Queued, ask),
+                (true, request) => (Ok(SendOutcome::Written), request),
+                (false, request) => (Ok(SendOutcome::Queued), request),
             };
         }
         state.backlog.next = Some(frame);
-        let ask = state.want_link();
+        let request = state.want_link();
         drop(state);
         let Some(older) = older else {
-            return (Put::Queued, ask);
+            return (Ok(SendOutcome::Queued), request);
         };
         release(older);
-        (Put::Superseded, ask)
+        (Ok(SendOutcome::Superseded), request)
     }
 }
 
@@ -259,6 +259,10 @@ impl InFlight for PartialFrame {
 }
 
 #[cfg(all(test, loom))]
+#[allow(
+    unused_must_use,
+    reason = "what the loop is asked for has tests of its own"
+)]
 mod loom_tests {
     use loom::{sync::Arc as LoomArc, thread};
 
@@ -357,6 +361,10 @@ mod loom_tests {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(
+    unused_must_use,
+    reason = "what the loop is asked for has tests of its own"
+)]
 mod tests {
     use std::sync::Arc;
 
@@ -368,16 +376,25 @@ mod tests {
             Pipe::with_room(usize::MAX),
             Writer::new(Slot::default(), 16),
         );
-        assert_eq!(outbox.attach(pipe.clone(), false), Ask::Nothing);
-        assert_eq!(outbox.put(frame(1)), (Put::Written, Ask::Nothing));
+        assert_eq!(outbox.attach(pipe.clone(), false), LoopRequest::NONE);
+        assert_eq!(
+            outbox.put(frame(1)),
+            (Ok(SendOutcome::Written), LoopRequest::NONE)
+        );
         assert_eq!(pipe.frames(), (vec![vec![1, 1]], true));
     }
 
     #[test]
     fn without_a_link_the_newest_waits_and_the_loop_is_asked_once() {
         let outbox = Writer::new(Slot::default(), 16);
-        assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Link));
-        assert_eq!(outbox.put(frame(2)), (Put::Superseded, Ask::Nothing));
+        assert_eq!(
+            outbox.put(frame(1)),
+            (Ok(SendOutcome::Queued), LoopRequest::LINK)
+        );
+        assert_eq!(
+            outbox.put(frame(2)),
+            (Ok(SendOutcome::Superseded), LoopRequest::NONE)
+        );
         let pipe = Pipe::with_room(usize::MAX);
         outbox.attach(pipe.clone(), false);
         assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
@@ -388,14 +405,14 @@ mod tests {
     fn a_frame_that_has_begun_is_finished_and_one_that_has_not_is_replaced() {
         let (pipe, outbox) = (Pipe::with_room(8), Writer::new(Slot::default(), 16));
         outbox.attach(pipe.clone(), false);
-        assert_eq!(outbox.put(frame(1)).0, Put::Written);
+        assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Written));
         assert_eq!(
             outbox.put(frame(2)).0,
-            Put::Queued,
+            Ok(SendOutcome::Queued),
             "two of its bytes have left"
         );
-        assert_eq!(outbox.put(frame(3)).0, Put::Queued);
-        assert_eq!(outbox.put(frame(4)).0, Put::Superseded);
+        assert_eq!(outbox.put(frame(3)).0, Ok(SendOutcome::Queued));
+        assert_eq!(outbox.put(frame(4)).0, Ok(SendOutcome::Superseded));
         pipe.make_room(100);
         outbox.resume();
         assert_eq!(
@@ -410,8 +427,12 @@ mod tests {
         let (pipe, outbox) = (Pipe::with_room(6), Writer::new(Slot::default(), 16));
         outbox.attach(pipe.clone(), false);
         outbox.put(frame(1));
-        assert_eq!(outbox.put(frame(2)).0, Put::Queued, "the socket is full");
-        assert_eq!(outbox.put(frame(3)).0, Put::Superseded);
+        assert_eq!(
+            outbox.put(frame(2)).0,
+            Ok(SendOutcome::Queued),
+            "the socket is full"
+        );
+        assert_eq!(outbox.put(frame(3)).0, Ok(SendOutcome::Superseded));
         pipe.make_room(100);
         outbox.resume();
         assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![3, 3]], true));
@@ -486,8 +507,14 @@ mod tests {
     fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
         let outbox = Writer::new(Slot::default(), 16);
         outbox.attach(Arc::new(Cut), false);
-        assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Broken));
-        assert_eq!(outbox.put(frame(2)), (Put::Superseded, Ask::Nothing));
+        assert_eq!(
+            outbox.put(frame(1)),
+            (Ok(SendOutcome::Queued), LoopRequest::BROKEN)
+        );
+        assert_eq!(
+            outbox.put(frame(2)),
+            (Ok(SendOutcome::Superseded), LoopRequest::NONE)
+        );
         assert_eq!(outbox.broken(), Some(io::ErrorKind::ConnectionReset));
         let pipe = Pipe::with_room(100);
         outbox.attach(pipe.clone(), false);
@@ -500,7 +527,10 @@ mod tests {
     fn a_socket_that_takes_nothing_of_something_is_broken() {
         let outbox = Writer::new(Slot::default(), 16);
         outbox.attach(Arc::new(Stuck), false);
-        assert_eq!(outbox.put(frame(1)), (Put::Queued, Ask::Broken));
+        assert_eq!(
+            outbox.put(frame(1)),
+            (Ok(SendOutcome::Queued), LoopRequest::BROKEN)
+        );
         assert_eq!(outbox.broken(), Some(io::ErrorKind::WriteZero));
         assert_eq!(outbox.counts().waiting, 1);
     }
@@ -513,9 +543,9 @@ mod tests {
             Writer::new(Slot::default(), 16),
         );
         outbox.attach(old, false);
-        assert_eq!(outbox.put(frame(1)).0, Put::Queued);
+        assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Queued));
         // The end of the older link is not reported before.
-        assert_eq!(outbox.attach(new.clone(), false), Ask::Nothing);
+        assert_eq!(outbox.attach(new.clone(), false), LoopRequest::NONE);
         assert_eq!(new.frames(), (vec![vec![1, 1]], true));
         assert_eq!(outbox.counts().waiting, 0);
         assert_balance(outbox.counts());
@@ -527,17 +557,23 @@ mod tests {
         outbox.attach(Pipe::with_room(100), false);
         outbox.put(frame(1));
         let meanwhile = Arc::clone(&outbox);
-        let ask = outbox.attach(
+        let request = outbox.attach(
             Arc::new(Meanwhile(move || {
                 // The loop finds nothing that waits, so it sees no demand.
                 meanwhile.detach();
                 assert!(meanwhile.counts().waiting == 0);
-                assert_eq!(meanwhile.put(frame(2)), (Put::Queued, Ask::Nothing));
+                assert_eq!(
+                    meanwhile.put(frame(2)),
+                    (Ok(SendOutcome::Queued), LoopRequest::NONE)
+                );
             })),
             false,
         );
-        assert_eq!(ask, Ask::Link);
-        assert_eq!(outbox.put(frame(3)), (Put::Superseded, Ask::Nothing));
+        assert_eq!(request, LoopRequest::LINK);
+        assert_eq!(
+            outbox.put(frame(3)),
+            (Ok(SendOutcome::Superseded), LoopRequest::NONE)
+        );
         let pipe = Pipe::with_room(100);
         outbox.attach(pipe.clone(), false);
         assert_eq!(pipe.frames(), (vec![vec![3, 3]], true));
@@ -565,7 +601,10 @@ mod tests {
         let outbox = Writer::new(Slot::default(), 16);
         outbox.put(frame(1));
         outbox.close();
-        assert_eq!(outbox.put(frame(2)), (Put::Closed, Ask::Nothing));
+        assert_eq!(
+            outbox.put(frame(2)),
+            (Err(Refusal::Closed), LoopRequest::NONE)
+        );
         assert_eq!(outbox.counts().discarded, 1);
         assert_balance(outbox.counts());
     }

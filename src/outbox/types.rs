@@ -39,34 +39,53 @@ impl SendCounts {
     }
 }
 
-/// What became of a frame.
+/// Why a frame was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Put {
-    Written,
-    Queued,
-    Superseded,
-    /// There is no room; the frame was not taken.
+pub(crate) enum Refusal {
+    /// There is no room.
     Full,
     /// Nothing is taken any more.
     Closed,
 }
 
-/// What is left for the loop to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ask {
-    Nothing,
-    /// There is no link, and nobody has asked for one yet.
-    Link,
-    /// There is more to write than this thread may.
-    Resume,
+/// What the loop is asked to do for a peer: several things at a time, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "the loop does not do it by itself"]
+pub(crate) struct LoopRequest(u8);
+
+impl LoopRequest {
+    pub(crate) const NONE: Self = Self(0);
+    /// There is no link: one is to be made.
+    pub(crate) const LINK: Self = Self(1);
+    /// The peer is to be dialed even if it has a link.
+    pub(crate) const INITIATE: Self = Self(2);
+    /// There is more to write than the sender may.
+    pub(crate) const RESUME: Self = Self(4);
     /// The link is broken: see `Outbox::broken`.
-    Broken,
+    pub(crate) const BROKEN: Self = Self(8);
+
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) fn contains(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// What became of a frame that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Sent {
+pub enum SendOutcome {
     /// The kernel has all of it.
     Written,
     /// It waits in the slot or is being written. As long as it waits, a newer one may replace it. In a

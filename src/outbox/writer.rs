@@ -23,7 +23,7 @@ use std::{
     time::Instant,
 };
 
-use super::types::{Ask, SendCounts, Wire};
+use super::types::{LoopRequest, SendCounts, Wire};
 use crate::sync::{Mutex, MutexGuard, Waiters, lock};
 
 /// The frames that wait for a peer, and the rules of what is written next. It is used under the lock.
@@ -167,7 +167,7 @@ pub(super) enum Next<F> {
     /// It has become the writer, and [writes](Writer::write) this.
     Write(Arc<dyn Wire>, F),
     /// Nothing. This is left for the loop.
-    Stop(Ask),
+    Stop(LoopRequest),
 }
 
 impl<S: Backlog> Writer<S> {
@@ -206,7 +206,7 @@ impl<S: Backlog> Writer<S> {
     }
 
     /// The socket is writable again, or somebody asked the loop to go on.
-    pub(super) fn resume(&self) -> Ask {
+    pub(super) fn resume(&self) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
         state.backlog.on_loop_resume();
@@ -229,11 +229,11 @@ impl<S: Backlog> Writer<S> {
                     in_flight,
                     handover,
                 };
-                Next::Stop(Ask::Nothing)
+                Next::Stop(LoopRequest::NONE)
             }
             other => {
                 state.writer = other;
-                Next::Stop(Ask::Nothing)
+                Next::Stop(LoopRequest::NONE)
             }
         };
         drop(state);
@@ -243,7 +243,7 @@ impl<S: Backlog> Writer<S> {
 
     /// A link has come up, perhaps in place of an older one. `held`: nothing is written to it before it is
     /// [confirmed](Self::confirm).
-    pub(super) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> Ask {
+    pub(super) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
         state.wanted = false;
@@ -259,7 +259,7 @@ impl<S: Backlog> Writer<S> {
                     in_flight,
                     handover: Some(Handover::Attach { to: wire, held }),
                 };
-                Next::Stop(Ask::Nothing)
+                Next::Stop(LoopRequest::NONE)
             }
             older => {
                 if let WriterState::Blocked(_, Some(rest)) = older {
@@ -274,7 +274,7 @@ impl<S: Backlog> Writer<S> {
     }
 
     /// The link that was attached last is written to from now on, if it was held.
-    pub(super) fn confirm(&self) -> Ask {
+    pub(super) fn confirm(&self) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
         if let WriterState::Writing {
@@ -288,7 +288,7 @@ impl<S: Backlog> Writer<S> {
             WriterState::Unconfirmed(wire) => state.start(wire, false, &mut deferred),
             other => {
                 state.writer = other;
-                Next::Stop(Ask::Nothing)
+                Next::Stop(LoopRequest::NONE)
             }
         };
         drop(state);
@@ -366,15 +366,19 @@ impl<S: Backlog> Writer<S> {
 
     /// Writes if there is something to write. Returns whether it was written to its end, and what is left for the loop.
     #[inline(always)]
-    pub(super) fn follow(&self, next: Next<S::InFlight>) -> (bool, Ask) {
+    pub(super) fn follow(&self, next: Next<S::InFlight>) -> (bool, LoopRequest) {
         match next {
             Next::Write(wire, in_flight) => self.write(wire, in_flight),
-            Next::Stop(ask) => (false, ask),
+            Next::Stop(request) => (false, request),
         }
     }
 
     /// Writes until nothing waits or the socket is full. Returns whether `in_flight` was written to its end.
-    pub(super) fn write(&self, mut wire: Arc<dyn Wire>, mut in_flight: S::InFlight) -> (bool, Ask) {
+    pub(super) fn write(
+        &self,
+        mut wire: Arc<dyn Wire>,
+        mut in_flight: S::InFlight,
+    ) -> (bool, LoopRequest) {
         let mut first_done = false;
         for count in 1.. {
             let progress = in_flight.write_to(&*wire);
@@ -397,29 +401,29 @@ impl<S: Backlog> Writer<S> {
             } else {
                 Some(in_flight)
             };
-            let stop = |state: Transition<'_, S>, deferred: S::Deferred, ask| {
+            let stop = |state: Transition<'_, S>, deferred: S::Deferred, request| {
                 drop(state);
                 deferred.release();
-                (first_done, ask)
+                (first_done, request)
             };
             let next = match (handover, progress) {
                 (Some(Handover::Detach), _) => {
                     state.requeue_rest(rest, &mut deferred);
                     state.writer = WriterState::Detached;
                     // A sender that added a frame meanwhile asked for nothing, and the loop may have looked before that.
-                    let ask = if state.backlog.has_waiting() {
+                    let request = if state.backlog.has_waiting() {
                         state.ask_for_link()
                     } else {
-                        Ask::Nothing
+                        LoopRequest::NONE
                     };
-                    return stop(state, deferred, ask);
+                    return stop(state, deferred, request);
                 }
                 (Some(Handover::Attach { to, held }), _) => {
                     state.requeue_rest(rest, &mut deferred);
                     old_wire = Some(mem::replace(&mut wire, to));
                     if held {
                         state.writer = WriterState::Unconfirmed(wire);
-                        return stop(state, deferred, Ask::Nothing);
+                        return stop(state, deferred, LoopRequest::NONE);
                     }
                     state.backlog.first()
                 }
@@ -427,24 +431,24 @@ impl<S: Backlog> Writer<S> {
                     if count >= self.batches_max && state.backlog.has_waiting() =>
                 {
                     state.writer = WriterState::Idle(wire);
-                    return stop(state, deferred, Ask::Resume);
+                    return stop(state, deferred, LoopRequest::RESUME);
                 }
                 (None, Progress::Done) => state.backlog.next(None, &mut deferred),
                 (None, Progress::Full) if writable_again => state.backlog.next(rest, &mut deferred),
                 (None, Progress::Full) => {
                     let rest = rest.and_then(|rest| state.backlog.on_blocked(rest, &mut deferred));
                     state.writer = WriterState::Blocked(wire, rest);
-                    return stop(state, deferred, Ask::Nothing);
+                    return stop(state, deferred, LoopRequest::NONE);
                 }
                 (None, Progress::Broken(kind)) => {
                     state.requeue_rest(rest, &mut deferred);
                     state.writer = WriterState::Failed(kind);
-                    return stop(state, deferred, Ask::Broken);
+                    return stop(state, deferred, LoopRequest::BROKEN);
                 }
             };
             let Some(next) = next else {
                 state.writer = WriterState::Idle(wire);
-                return stop(state, deferred, Ask::Nothing);
+                return stop(state, deferred, LoopRequest::NONE);
             };
             state.mark_writing(&next);
             drop(state);
@@ -452,7 +456,7 @@ impl<S: Backlog> Writer<S> {
             deferred.release();
             in_flight = next;
         }
-        (first_done, Ask::Nothing)
+        (first_done, LoopRequest::NONE)
     }
 
     #[cfg(test)]
@@ -541,7 +545,7 @@ impl<S: Backlog> State<S> {
     ) -> Next<S::InFlight> {
         if held {
             self.writer = WriterState::Unconfirmed(wire);
-            return Next::Stop(Ask::Nothing);
+            return Next::Stop(LoopRequest::NONE);
         }
         let in_flight = self.backlog.first();
         self.proceed(wire, in_flight, deferred)
@@ -562,7 +566,7 @@ impl<S: Backlog> State<S> {
             None => {
                 self.writer = WriterState::Idle(wire);
                 self.backlog.release_buffers(deferred);
-                Next::Stop(Ask::Nothing)
+                Next::Stop(LoopRequest::NONE)
             }
         }
     }
@@ -582,18 +586,18 @@ impl<S: Backlog> State<S> {
     }
 
     /// Something waits: is there a link for it?
-    pub(super) fn want_link(&mut self) -> Ask {
+    pub(super) fn want_link(&mut self) -> LoopRequest {
         match self.writer {
             WriterState::Detached => self.ask_for_link(),
-            _ => Ask::Nothing,
+            _ => LoopRequest::NONE,
         }
     }
 
-    fn ask_for_link(&mut self) -> Ask {
+    fn ask_for_link(&mut self) -> LoopRequest {
         if mem::replace(&mut self.wanted, true) {
-            Ask::Nothing
+            LoopRequest::NONE
         } else {
-            Ask::Link
+            LoopRequest::LINK
         }
     }
 

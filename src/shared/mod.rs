@@ -12,7 +12,7 @@ mod stats;
 
 pub(crate) use lifecycle::Life;
 pub use lifecycle::Listening;
-pub(crate) use peer::{Peer, asked};
+pub(crate) use peer::Peer;
 #[cfg(test)]
 pub(crate) use process::FORKED;
 pub(crate) use process::Home;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use super::stats::{Incoming, Outgoing, PeerCounters, PeerStats};
 use crate::{
     config,
-    outbox::{Outbox, SendCounts},
+    outbox::{LoopRequest, Outbox, SendCounts},
     proto::{PeerId, Sid},
 };
 
@@ -22,15 +22,7 @@ pub(crate) struct Peer {
     /// True exactly when the last link ended soon and had brought nothing. Only the loop looks at it.
     pub(crate) doubtful: AtomicBool,
     /// What the loop was asked to do for this peer and has not yet looked at.
-    asked: AtomicU8,
-}
-
-/// The bits of `Peer::asked`.
-pub(crate) mod asked {
-    pub(crate) const LINK: u8 = 1;
-    pub(crate) const INITIATE: u8 = 2;
-    pub(crate) const RESUME: u8 = 4;
-    pub(crate) const BROKEN: u8 = 8;
+    requested: AtomicU8,
 }
 
 impl Peer {
@@ -46,19 +38,19 @@ impl Peer {
             counters: PeerCounters::default(),
             linked: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
-            asked: AtomicU8::new(0),
+            requested: AtomicU8::new(0),
         }
     }
 
     /// Asks the loop for this. Returns whether nothing was asked before, so that the peer is to be noted.
-    pub(super) fn ask(&self, what: u8) -> bool {
+    pub(super) fn ask(&self, request: LoopRequest) -> bool {
         // AcqRel: the thread that finds no bit set pushes the peer to the pending requests; the loop takes the bits afterwards.
-        self.asked.fetch_or(what, Ordering::AcqRel) == 0
+        self.requested.fetch_or(request.bits(), Ordering::AcqRel) == 0
     }
 
     /// What was asked since the last call.
-    pub(crate) fn take_asked(&self) -> u8 {
-        self.asked.swap(0, Ordering::AcqRel)
+    pub(crate) fn take_request(&self) -> LoopRequest {
+        LoopRequest::from_bits(self.requested.swap(0, Ordering::AcqRel))
     }
 
     pub(super) fn received(&self) -> Incoming {

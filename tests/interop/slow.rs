@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorum_cnx::{CnxManager, Reason, Sent, Sid};
+use quorum_cnx::{CnxManager, Reason, SendOutcome, Sid};
 
 use crate::{
     common::within,
@@ -33,7 +33,7 @@ fn send_until_superseded(ours: &Arc<CnxManager>, times: u64) -> u64 {
         let (mut number, mut superseded) = (0, 0);
         while superseded < times {
             number += 1;
-            if ours.to_send(Sid(JAVA), numbered(number)) == Ok(Sent::Superseded) {
+            if ours.to_send(Sid(JAVA), numbered(number)) == Ok(SendOutcome::Superseded) {
                 superseded += 1;
             }
         }

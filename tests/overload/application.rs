@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{Event, EventLoop, Frame, Handle, Handler, Sent, Sid, limits};
+use quorum_cnx::{Event, EventLoop, Frame, Handle, Handler, SendOutcome, Sid, limits};
 
 use crate::{
     common::{
@@ -150,8 +150,8 @@ fn a_handler_that_is_held_up_holds_up_nobody_who_sends() {
         let mut written = 0;
         for number in 0..FRAMES {
             let sent = sender.to_send(Sid(1), number.to_be_bytes().to_vec());
-            written += u64::from(sent == Ok(Sent::Written));
-            if sent == Ok(Sent::Written) {
+            written += u64::from(sent == Ok(SendOutcome::Written));
+            if sent == Ok(SendOutcome::Written) {
                 let mut came = [0; 12];
                 reader.read_exact(&mut came).unwrap();
                 assert_eq!(came[4..], number.to_be_bytes());

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{CnxManager, Handle, Outbox, SendError, Sent, Sid};
+use quorum_cnx::{CnxManager, Handle, Outbox, SendError, SendOutcome, Sid};
 
 use crate::{
     common::{
@@ -191,7 +191,7 @@ fn send(handle: &Handle, to: To, nth: u64, slow: &AtomicU64) -> Account {
             match sent {
                 Ok(sent) => {
                     account.taken += 1;
-                    account.superseded += u64::from(sent == Sent::Superseded);
+                    account.superseded += u64::from(sent == SendOutcome::Superseded);
                     break;
                 }
                 Err(SendError::Full) if matches!(to, To::Absent) => {

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use quorum_cnx::{
-    Event, Frame, Handle, Handler, Reason, SendError, Sent, Sid,
+    Event, Frame, Handle, Handler, Reason, SendError, SendOutcome, Sid,
     limits::{FRAME_BYTES_MAX, SILENT_AFTER},
 };
 
@@ -429,7 +429,7 @@ pub fn put(
     me: usize,
     to: usize,
     len: usize,
-) -> Result<Sent, SendError> {
+) -> Result<SendOutcome, SendError> {
     let (sid, letter) = {
         let ledger = &mut *books.borrow_mut();
         let sid = ledger.hosts[to].sid;
@@ -448,7 +448,7 @@ pub fn put(
     let ledger = &mut *books.borrow_mut();
     let account = &mut ledger.hosts[me];
     match result {
-        Ok(Sent::Loopback) => account.looped[0] += 1,
+        Ok(SendOutcome::Loopback) => account.looped[0] += 1,
         Ok(_) => {
             account.accepted += 1;
             let newest = account.put.entry(to).or_default();

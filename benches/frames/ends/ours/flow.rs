@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{Batch, CnxManager, Config, Event, Frame, Handle, Handler, SendError, Sent, Sid};
+use quorum_cnx::{
+    Batch, CnxManager, Config, Event, Frame, Handle, Handler, SendError, SendOutcome, Sid,
+};
 use serde_json::{Map, Value};
 
 use super::setup::{DRIVER, Halt, Ignore, SERVER, driving, serving, start, wait_linked};
@@ -137,7 +139,7 @@ fn send_all(task: &Task, handle: &Handle) -> Result<(), SendError> {
             number,
         };
         let sent = handle.to_send(SERVER, head.payload(task.bytes()))?;
-        if task.workload == Workload::Lossless && sent != Sent::Written {
+        if task.workload == Workload::Lossless && sent != SendOutcome::Written {
             wait_until_free(task, handle)?;
         }
     }
