@@ -21,7 +21,7 @@ pub trait Handler {
 
     /// What was read from one peer in one go has been handed over, one or more frames; if it has sent more than its
     /// [share](crate::limits::TURN_BYTES) of the turn, the rest follows in the next. Also after a burst by loopback.
-    fn on_burst_end(&mut self, handle: &Handle) {
+    fn on_read_complete(&mut self, handle: &Handle) {
         let _ = handle;
     }
 

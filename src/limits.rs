@@ -100,11 +100,11 @@ pub const WHOLE_FRAME_BYTES: usize = 16 << 10;
 
 /// Received frames that are shorter stand together on their way through the inbox: in buffers of this size, if many come at
 /// a time.
-pub const INBOX_RUN_BYTES: usize = 40 << 10;
+pub const CHUNK_BYTES: usize = 40 << 10;
 
 /// What [`recv_all`](crate::CnxManager::recv_all) keeps of the buffers that it finds in a batch, for those who come next: as
 /// much as the loop may fill while the application is at what it filled before.
-pub const INBOX_SPARE_BYTES: usize = 1 << 20;
+pub const BUFFER_POOL_BYTES: usize = 1 << 20;
 
 /// First ceiling of the time a peer is left alone after a failed attempt.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -262,7 +262,7 @@ const _: () = assert!(
     "with the defaults the count alone decides"
 );
 const _: () = assert!(
-    INBOX_RUN_BYTES >= 2 * (WHOLE_FRAME_BYTES + PREFIX_BYTES),
+    CHUNK_BYTES >= 2 * (WHOLE_FRAME_BYTES + PREFIX_BYTES),
     "a buffer is left for the next one when it is half full at least"
 );
 const _: () = assert!(READ_BUFFER_BYTES > INITIAL_MESSAGE_READ_BYTES);

@@ -377,7 +377,7 @@ impl Handler for Reporter {
         }
     }
 
-    fn on_burst_end(&mut self, _: &Handle) {
+    fn on_read_complete(&mut self, _: &Handle) {
         self.lines.push_all(self.burst.drain(..));
     }
 

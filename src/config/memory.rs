@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     limits::{
-        ACCEPTS_PER_TURN, EVENTS_MAX, FRAME_BYTES_MAX, INBOX_SPARE_BYTES, LOOKUPS_WAITING_MAX,
+        ACCEPTS_PER_TURN, BUFFER_POOL_BYTES, EVENTS_MAX, FRAME_BYTES_MAX, LOOKUPS_WAITING_MAX,
         NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, READ_BUFFER_BYTES, TURN_BYTES,
     },
     proto::{ADDRESSES_MAX, Address},
@@ -50,7 +50,7 @@ const _: () = assert!(
     "a turn may end with a full read"
 );
 const _: () = assert!(
-    LOOP_BYTES >= READ_BUFFER_BYTES + 2 * BURST_BYTES + 2 * FRAME_BYTES_MAX + INBOX_SPARE_BYTES,
+    LOOP_BYTES >= READ_BUFFER_BYTES + 2 * BURST_BYTES + 2 * FRAME_BYTES_MAX + BUFFER_POOL_BYTES,
     "a burst is handed over while another goes, and a frame moves while it grows"
 );
 

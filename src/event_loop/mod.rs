@@ -33,7 +33,7 @@ use crate::{
     event::Event,
     handle::Handle,
     handler::Handler,
-    inbox::{Burst, Inbox},
+    inbox::{Chunk, Inbox},
     limits::{DROPPED_SENDERS_MAX, DROPS_TOLD_EVERY, EVENTS_PER_TURN, SLOW_TURN},
     net::{MioNet, Net, Ready},
     proto::{Action, Address, Brought, ConnectionKey, PeerId, Roster},
@@ -143,7 +143,7 @@ impl<H: Handler> EventLoop<H> {
     pub(crate) fn with_inbox(
         config: Config,
         handler: H,
-        inbox: Arc<Inbox<Burst>>,
+        inbox: Arc<Inbox<Chunk>>,
         inbox_is_for_the_loop: bool,
     ) -> io::Result<Self> {
         let net = MioNet::new(&config.options)?;

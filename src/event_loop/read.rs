@@ -146,7 +146,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if count > 0 {
             peer.counters.frames.add(count);
             peer.counters.bytes.add(bytes);
-            handler.on_burst_end(handle);
+            handler.on_read_complete(handle);
             *hot = Some(key);
         }
         if !*has_received && (count > 0 || !frames.is_between_frames()) {

@@ -115,7 +115,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             any = true;
         }
         if any {
-            self.handler.on_burst_end(&self.handle);
+            self.handler.on_read_complete(&self.handle);
         }
     }
 }

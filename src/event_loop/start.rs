@@ -12,7 +12,7 @@ use crate::{
     config::{Config, Dial, Replace, Unknown},
     handle::Handle,
     handler::Handler,
-    inbox::{Burst, Inbox},
+    inbox::{Chunk, Inbox},
     limits::{CONTENDER_MARGIN, READ_BUFFER_BYTES},
     net::Net,
     proto::{Roster, Rules},
@@ -25,7 +25,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         config: Config,
         handler: H,
         mut net: N,
-        inbox: Arc<Inbox<Burst>>,
+        inbox: Arc<Inbox<Chunk>>,
         inbox_is_for_the_loop: bool,
     ) -> io::Result<Self> {
         let Config {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    burst::{Burst, Form},
-    spares::Spares,
+    buffer_pool::BufferPool,
+    chunk::{Chunk, Form},
 };
 use crate::{limits::PREFIX_BYTES, proto::Sid};
 
@@ -29,7 +29,7 @@ use crate::{limits::PREFIX_BYTES, proto::Sid};
 /// ```
 #[derive(Default)]
 pub struct Batch {
-    bursts: VecDeque<Burst>,
+    chunks: VecDeque<Chunk>,
     messages: usize,
 }
 
@@ -56,7 +56,7 @@ impl Batch {
     #[must_use]
     pub fn iter(&self) -> BatchIter<'_> {
         BatchIter {
-            bursts: self.bursts.iter(),
+            chunks: self.chunks.iter(),
             from: Sid(0),
             link: 0,
             rest: &[],
@@ -80,12 +80,12 @@ impl Batch {
     /// Fills it anew, and leaves the buffers that it had to others.
     pub(crate) fn fill<E>(
         &mut self,
-        spares: &Spares,
-        fill: impl FnOnce(&mut VecDeque<Burst>) -> Result<usize, E>,
+        pool: &BufferPool,
+        fill: impl FnOnce(&mut VecDeque<Chunk>) -> Result<usize, E>,
     ) -> Result<usize, E> {
-        spares.give(self.bursts.drain(..).filter_map(Burst::into_spare));
+        pool.give(self.chunks.drain(..).filter_map(Chunk::into_buffer));
         self.messages = 0;
-        self.messages = fill(&mut self.bursts)?;
+        self.messages = fill(&mut self.chunks)?;
         Ok(self.messages)
     }
 }
@@ -132,10 +132,10 @@ impl fmt::Debug for MessageRef<'_> {
 
 /// The messages of a [`Batch`], oldest first.
 pub struct BatchIter<'a> {
-    bursts: vec_deque::Iter<'a, Burst>,
+    chunks: vec_deque::Iter<'a, Chunk>,
     from: Sid,
     link: u64,
-    /// Of the burst that was begun: payloads behind their lengths.
+    /// Of the chunk that was begun: payloads behind their lengths.
     rest: &'a [u8],
 }
 
@@ -144,12 +144,12 @@ impl<'a> Iterator for BatchIter<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
-            let burst = self.bursts.next()?;
-            (self.from, self.link) = (burst.from, burst.link);
-            if let Form::Whole = burst.form {
-                return Some((burst.from, &burst.bytes));
+            let chunk = self.chunks.next()?;
+            (self.from, self.link) = (chunk.from, chunk.link);
+            if let Form::Whole = chunk.form {
+                return Some((chunk.from, &chunk.bytes));
             }
-            self.rest = &burst.bytes;
+            self.rest = &chunk.bytes;
         }
         let (len, rest) = self
             .rest
@@ -163,6 +163,6 @@ impl<'a> Iterator for BatchIter<'a> {
 
 impl fmt::Debug for BatchIter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BatchIter({} bursts)", self.bursts.len())
+        write!(f, "BatchIter({} chunks)", self.chunks.len())
     }
 }

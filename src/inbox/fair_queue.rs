@@ -17,7 +17,7 @@ use crate::sync::{
 };
 
 /// What is put into an inbox at a time: items that came together from one owner, at least one.
-pub(crate) trait Parcel {
+pub(crate) trait Entry {
     type Item;
 
     /// In whose share of the room it is.
@@ -32,17 +32,17 @@ pub(crate) trait Parcel {
     fn take(&mut self) -> Self::Item;
 
     /// Drops this many of the oldest, but not all.
-    fn shed(&mut self, items: usize);
+    fn drop_oldest(&mut self, items: usize);
 
     /// The memory that it holds, beside its place in the queue: the same until the last item goes.
     fn held(&self) -> usize;
 
-    /// A parcel of the same owner without an item.
+    /// An entry of the same owner without an item.
     fn emptied(&self) -> Self;
 }
 
 #[derive(Debug)]
-pub(crate) struct Inbox<P: Parcel> {
+pub(crate) struct Inbox<P: Entry> {
     state: Mutex<State<P>>,
     arrived: Condvar,
     waiters: Waiters,
@@ -50,7 +50,7 @@ pub(crate) struct Inbox<P: Parcel> {
     full: InboxFull,
     /// False exactly when the queue is empty and open, give or take a moment: a thread that spins looks here, since one
     /// that takes the lock again and again keeps everybody else from it.
-    stirred: AtomicBool,
+    maybe_nonempty: AtomicBool,
     /// False only if every owner has room: the loop looks here before each read.
     tight: AtomicBool,
     /// True exactly when items were dropped that nobody was told of.
@@ -61,7 +61,7 @@ pub(crate) struct Inbox<P: Parcel> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub(crate) items: usize,
-    /// The newest parcel stays even if it alone is larger.
+    /// The newest entry stays even if it alone is larger.
     pub(crate) bytes: usize,
 }
 
@@ -80,16 +80,16 @@ pub enum InboxFull {
 }
 
 #[derive(Debug)]
-struct State<P: Parcel> {
-    /// Parcels without an item are skipped; they stand where all of a parcel was dropped.
+struct State<P: Entry> {
+    /// Entries without an item are skipped; they stand where all of an entry was dropped.
     queue: VecDeque<P>,
     /// How many these are.
     empty: usize,
-    /// Parcels that have left the front of the queue.
+    /// Entries that have left the front of the queue.
     base: u64,
     /// What each owner has in the queue, sorted by owner; nobody who has nothing.
     owners: Vec<(P::Owner, Usage)>,
-    /// The memory that the parcels hold.
+    /// The memory that the entries hold.
     held: usize,
     counts: Counts,
     /// Items dropped since somebody was told, by owner.
@@ -106,7 +106,7 @@ struct State<P: Parcel> {
 struct Usage {
     items: u64,
     held: usize,
-    /// No parcel of this owner stands before this one, counted since the beginning.
+    /// No entry of this owner stands before this one, counted since the beginning.
     first: u64,
 }
 
@@ -161,7 +161,7 @@ pub(crate) struct Popped<T> {
     pub(crate) wakes: bool,
 }
 
-impl<P: Parcel> Inbox<P> {
+impl<P: Entry> Inbox<P> {
     pub(crate) fn new(room: Room, full: InboxFull) -> Self {
         assert!(room.items > 0, "an inbox holds at least one item");
         Self {
@@ -181,24 +181,24 @@ impl<P: Parcel> Inbox<P> {
             waiters: Waiters::new(),
             room,
             full,
-            stirred: AtomicBool::new(false),
+            maybe_nonempty: AtomicBool::new(false),
             tight: AtomicBool::new(false),
             untold: AtomicBool::new(false),
         }
     }
 
-    /// Puts one parcel. See [`push_all`](Self::push_all).
-    pub(crate) fn push(&self, parcel: P) -> Result<bool, Refused> {
-        self.push_all([parcel])
+    /// Puts one entry. See [`push_all`](Self::push_all).
+    pub(crate) fn push(&self, entry: P) -> Result<bool, Refused> {
+        self.push_all([entry])
     }
 
-    /// Puts all of `parcels` under one lock and with one wake. Returns whether items were dropped for the first time since
+    /// Puts all of `entries` under one lock and with one wake. Returns whether items were dropped for the first time since
     /// [`take_dropped`](Self::take_dropped).
     ///
     /// # Errors
     ///
     /// [`Refused::Closed`]: a closed inbox takes nothing.
-    pub(crate) fn push_all(&self, parcels: impl IntoIterator<Item = P>) -> Result<bool, Refused> {
+    pub(crate) fn push_all(&self, entries: impl IntoIterator<Item = P>) -> Result<bool, Refused> {
         // Freed after the lock: the last owner of a payload runs the allocator, or code of the application.
         let mut gone = Vec::new();
         let mut state = lock(&self.state);
@@ -206,16 +206,16 @@ impl<P: Parcel> Inbox<P> {
             return Err(Refused::Closed);
         }
         let mut pushed = 0;
-        for parcel in parcels {
-            pushed += parcel.items();
-            state.add(parcel);
+        for entry in entries {
+            pushed += entry.items();
+            state.add(entry);
             let is_over =
                 state.counts.waiting > self.room.items as u64 || state.held > self.room.bytes;
             if is_over && self.full == InboxFull::DropOldest {
                 state.make_room(self.room, &mut gone);
             }
         }
-        self.stirred.store(true, Ordering::Relaxed);
+        self.maybe_nonempty.store(true, Ordering::Relaxed);
         let has_dropped = !state.dropped.is_empty() && !self.untold.swap(true, Ordering::Relaxed);
         self.publish(&state);
         // As many threads as there are items for: of a pool of receivers the others sleep on.
@@ -230,17 +230,17 @@ impl<P: Parcel> Inbox<P> {
         Ok(has_dropped)
     }
 
-    /// Puts one parcel if its owner has room for it. Another thread may take the room in between: as much more may wait as
+    /// Puts one entry if its owner has room for it. Another thread may take the room in between: as much more may wait as
     /// threads offer at a time.
     ///
     /// # Errors
     ///
     /// [`Refused`], if it was not taken.
-    pub(crate) fn offer(&self, parcel: P) -> Result<bool, Refused> {
-        if !self.has_room(parcel.owner()) {
+    pub(crate) fn offer(&self, entry: P) -> Result<bool, Refused> {
+        if !self.has_room(entry.owner()) {
             return Err(Refused::Full);
         }
-        self.push(parcel)
+        self.push(entry)
     }
 
     /// Whether more of this owner is to be pushed: not if it has as much as is left free. So an owner that floods the inbox
@@ -292,9 +292,9 @@ impl<P: Parcel> Inbox<P> {
     }
 
     /// Whether it is worth asking, at the price of a load. A push may be seen a moment late, and never not at all.
-    pub(crate) fn is_stirred(&self) -> bool {
+    pub(crate) fn may_have_items(&self) -> bool {
         // Relaxed: who sees it takes the lock, which orders the rest.
-        self.stirred.load(Ordering::Relaxed)
+        self.maybe_nonempty.load(Ordering::Relaxed)
     }
 
     /// Whether items were dropped of which [`take_dropped`](Self::take_dropped) has not told.
@@ -334,7 +334,7 @@ impl<P: Parcel> Inbox<P> {
             };
             if left == Some(Duration::ZERO) {
                 // Under the lock, so that it cannot hide a push.
-                self.stirred.store(false, Ordering::Relaxed);
+                self.maybe_nonempty.store(false, Ordering::Relaxed);
                 return Err(Nothing::Yet);
             }
             state.sleepers += 1;
@@ -346,7 +346,7 @@ impl<P: Parcel> Inbox<P> {
     /// Nothing comes any more: wakes everybody. What is queued can still be taken.
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
-        self.stirred.store(true, Ordering::Relaxed);
+        self.maybe_nonempty.store(true, Ordering::Relaxed);
         self.arrived.notify_all();
         self.waiters.notify();
     }
@@ -365,18 +365,18 @@ impl<P: Parcel> Inbox<P> {
     }
 }
 
-/// Why a parcel was not taken.
+/// Why an entry was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Full,
     Closed,
 }
 
-impl<P: Parcel> State<P> {
-    fn add(&mut self, parcel: P) {
-        let (items, held) = (parcel.items() as u64, parcel.held());
+impl<P: Entry> State<P> {
+    fn add(&mut self, entry: P) {
+        let (items, held) = (entry.items() as u64, entry.held());
         let nth = self.base + self.queue.len() as u64;
-        match self.find(parcel.owner()) {
+        match self.find(entry.owner()) {
             Ok(at) => {
                 let (_, usage) = &mut self.owners[at];
                 usage.items += items;
@@ -385,16 +385,16 @@ impl<P: Parcel> State<P> {
             Err(at) => {
                 let first = nth;
                 let usage = Usage { items, held, first };
-                self.owners.insert(at, (parcel.owner(), usage));
+                self.owners.insert(at, (entry.owner(), usage));
             }
         }
         self.counts.pushed += items;
         self.counts.waiting += items;
         self.held += held;
-        self.queue.push_back(parcel);
+        self.queue.push_back(entry);
     }
 
-    /// Drops the oldest items of whoever holds most, until the rest has room. Whole parcels go into `gone`.
+    /// Drops the oldest items of whoever holds most, until the rest has room. Whole entries go into `gone`.
     fn make_room(&mut self, room: Room, gone: &mut Vec<P>) {
         while let Some(excess @ 1..) = self.counts.waiting.checked_sub(room.items as u64) {
             let most = self.owners.iter().max_by_key(|(_, usage)| usage.items);
@@ -409,7 +409,7 @@ impl<P: Parcel> State<P> {
             };
             self.drop_some(index, excess.min(over), gone);
         }
-        // A parcel gives back its memory only as a whole.
+        // An entry gives back its memory only as a whole.
         while self.held > room.bytes {
             let Some(index) = self.largest_but_newest() else {
                 return;
@@ -418,7 +418,7 @@ impl<P: Parcel> State<P> {
         }
     }
 
-    /// Where the oldest parcel stands of the owner that holds most memory beside the newest parcel, which stays.
+    /// Where the oldest entry stands of the owner that holds most memory beside the newest entry, which stays.
     fn largest_but_newest(&mut self) -> Option<usize> {
         let newest = self.queue.back()?;
         let (newest_owner, newest_held) = (newest.owner(), newest.held());
@@ -437,12 +437,12 @@ impl<P: Parcel> State<P> {
         self.oldest_of(owner)
     }
 
-    /// Where the oldest parcel of this owner stands.
+    /// Where the oldest entry of this owner stands.
     fn oldest_of(&mut self, owner: P::Owner) -> Option<usize> {
         let at = self.find(owner).ok()?;
         let (_, usage) = self.owners.get_mut(at)?;
         let from = usage.first.saturating_sub(self.base) as usize;
-        let is_its = |parcel: &P| parcel.items() > 0 && parcel.owner() == owner;
+        let is_its = |entry: &P| entry.items() > 0 && entry.owner() == owner;
         let index = from
             + self
                 .queue
@@ -452,19 +452,19 @@ impl<P: Parcel> State<P> {
         Some(index)
     }
 
-    /// Drops up to so many items of this parcel.
+    /// Drops up to so many items of this entry.
     fn drop_some(&mut self, index: usize, items: u64, gone: &mut Vec<P>) {
-        let Some(parcel) = self.queue.get_mut(index) else {
+        let Some(entry) = self.queue.get_mut(index) else {
             return;
         };
-        let (owner, all) = (parcel.owner(), parcel.items() as u64);
+        let (owner, all) = (entry.owner(), entry.items() as u64);
         let (items, held) = if items < all {
-            parcel.shed(items as usize);
+            entry.drop_oldest(items as usize);
             (items, 0)
         } else {
-            let held = parcel.held();
-            let emptied = parcel.emptied();
-            gone.push(mem::replace(parcel, emptied));
+            let held = entry.held();
+            let emptied = entry.emptied();
+            gone.push(mem::replace(entry, emptied));
             self.empty += 1;
             (all, held)
         };
@@ -496,15 +496,15 @@ impl<P: Parcel> State<P> {
             .binary_search_by_key(&owner, |(owner, _)| *owner)
     }
 
-    /// The parcel in front has an item, and those without are fewer than those with one.
+    /// The entry in front has an item, and those without are fewer than those with one.
     fn skip_empty(&mut self) {
-        while self.queue.front().is_some_and(|parcel| parcel.items() == 0) {
+        while self.queue.front().is_some_and(|entry| entry.items() == 0) {
             self.queue.pop_front();
             self.base += 1;
             self.empty -= 1;
         }
         if self.empty > self.queue.len() / 2 {
-            self.queue.retain(|parcel| parcel.items() > 0);
+            self.queue.retain(|entry| entry.items() > 0);
             self.empty = 0;
             for (_, usage) in &mut self.owners {
                 usage.first = self.base;
@@ -541,7 +541,7 @@ impl<P: Parcel> State<P> {
         self.base += self.queue.len() as u64;
         mem::swap(&mut self.queue, into);
         if mem::take(&mut self.empty) > 0 {
-            into.retain(|parcel| parcel.items() > 0);
+            into.retain(|entry| entry.items() > 0);
         }
         self.owners.clear();
         self.held = 0;
@@ -575,7 +575,7 @@ impl Room {
 
 /// Numbers, for the tests.
 #[cfg(test)]
-impl Parcel for std::ops::Range<u8> {
+impl Entry for std::ops::Range<u8> {
     type Item = u8;
     type Owner = ();
 
@@ -590,10 +590,10 @@ impl Parcel for std::ops::Range<u8> {
     }
 
     fn take(&mut self) -> u8 {
-        self.next().expect("a parcel holds something")
+        self.next().expect("an entry holds something")
     }
 
-    fn shed(&mut self, items: usize) {
+    fn drop_oldest(&mut self, items: usize) {
         self.start += items as u8;
     }
 
@@ -609,7 +609,7 @@ impl Parcel for std::ops::Range<u8> {
 struct Of(char, u64, usize);
 
 #[cfg(test)]
-impl Parcel for Of {
+impl Entry for Of {
     type Item = (char, u64);
     type Owner = char;
 
@@ -622,11 +622,11 @@ impl Parcel for Of {
     }
 
     fn take(&mut self) -> (char, u64) {
-        self.shed(1);
+        self.drop_oldest(1);
         (self.0, self.1 - 1)
     }
 
-    fn shed(&mut self, items: usize) {
+    fn drop_oldest(&mut self, items: usize) {
         self.1 += items as u64;
         self.2 -= items;
     }
@@ -767,7 +767,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parcel_larger_than_the_room_leaves_its_newest() {
+    fn an_entry_larger_than_the_room_leaves_its_newest() {
         let inbox = Inbox::new(Room::for_items(2), InboxFull::DropOldest);
         inbox.push(0..1).unwrap();
         inbox.push_all([1..3, 3..6]).unwrap();
@@ -787,7 +787,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_parcel_goes_when_the_memory_is_used_up_and_the_newest_never_does() {
+    fn the_oldest_entry_is_dropped_when_memory_is_full() {
         let room = Room {
             items: 100,
             bytes: 10,
@@ -920,7 +920,7 @@ mod tests {
         let (quiet, rest) = (all(&inbox), inbox.counts());
         assert_eq!(quiet[..3], [('q', 0), ('q', 1), ('q', 2)]);
         assert_eq!((quiet.len(), rest.dropped), (12, 991));
-        // Where parcels were dropped nothing is left behind.
+        // Where entries were dropped nothing is left behind.
         assert!(lock(&inbox.state).queue.is_empty());
     }
 
@@ -999,28 +999,28 @@ mod tests {
                     _ => {
                         let mut into = VecDeque::new();
                         let _ = inbox.pop_all(&mut into, Wait::No);
-                        for mut parcel in into {
-                            while parcel.items() > 0 {
-                                see(parcel.take());
+                        for mut entry in into {
+                            while entry.items() > 0 {
+                                see(entry.take());
                             }
                         }
                     }
                 }
                 let state = lock(&inbox.state);
-                let live = || state.queue.iter().filter(|parcel| parcel.items() > 0);
+                let live = || state.queue.iter().filter(|entry| entry.items() > 0);
                 let Counts { pushed, taken, dropped, waiting } = state.counts;
                 assert_eq!(pushed, taken + dropped + waiting);
-                assert_eq!(waiting, live().map(|parcel| parcel.items() as u64).sum::<u64>());
-                assert_eq!(state.held, live().map(Parcel::held).sum::<usize>());
+                assert_eq!(waiting, live().map(|entry| entry.items() as u64).sum::<u64>());
+                assert_eq!(state.held, live().map(Entry::held).sum::<usize>());
                 assert_eq!(state.queue.len(), live().count() + state.empty);
                 assert!(waiting <= items as u64);
                 assert!(state.held <= bytes || live().count() == 1);
                 for (owner, usage) in &state.owners {
-                    let own = || live().filter(|parcel| parcel.owner() == *owner);
-                    assert_eq!(usage.items, own().map(|parcel| parcel.items() as u64).sum::<u64>());
-                    assert_eq!(usage.held, own().map(Parcel::held).sum::<usize>());
+                    let own = || live().filter(|entry| entry.owner() == *owner);
+                    assert_eq!(usage.items, own().map(|entry| entry.items() as u64).sum::<u64>());
+                    assert_eq!(usage.held, own().map(Entry::held).sum::<usize>());
                 }
-                assert!(state.queue.front().is_none_or(|parcel| parcel.items() > 0));
+                assert!(state.queue.front().is_none_or(|entry| entry.items() > 0));
             }
         }
     }

@@ -3,16 +3,16 @@
 //! Nothing here knows the operating system or the rules: what is received is put in on the loop's thread and taken out on any.
 
 mod batch;
-mod burst;
+mod buffer_pool;
+mod chunk;
 mod fair_queue;
 mod single;
 mod source;
-mod spares;
 
 pub use batch::{Batch, BatchIter, MessageRef};
-pub(crate) use burst::{Burst, Packer};
+pub(crate) use buffer_pool::BufferPool;
+pub(crate) use chunk::{Chunk, ChunkBuilder};
 pub use fair_queue::InboxFull;
-pub(crate) use fair_queue::{Inbox, Nothing, Parcel, Popped, Refused, Room, Wait};
+pub(crate) use fair_queue::{Entry, Inbox, Nothing, Popped, Refused, Room, Wait};
 pub(crate) use single::Single;
 pub(crate) use source::{Owner, Source};
-pub(crate) use spares::Spares;

@@ -1,8 +1,8 @@
-//! A parcel of one item, such as an event.
+//! An entry of one item, such as an event.
 //!
 //! Nothing here is packed with others.
 
-use super::{fair_queue::Parcel, source::Owner};
+use super::{fair_queue::Entry, source::Owner};
 
 /// An item that comes alone.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl<T> Single<T> {
     }
 }
 
-impl<T> Parcel for Single<T> {
+impl<T> Entry for Single<T> {
     type Item = T;
     type Owner = Owner;
 
@@ -41,7 +41,7 @@ impl<T> Parcel for Single<T> {
         self.item.take().expect("it is taken once")
     }
 
-    fn shed(&mut self, _: usize) {}
+    fn drop_oldest(&mut self, _: usize) {}
 
     /// Their number bounds their memory.
     fn held(&self) -> usize {

@@ -14,19 +14,19 @@ use crate::{
     error::RecvError,
     event_loop::EventLoop,
     handle::Handle,
-    inbox::{Batch, Inbox, Nothing, Popped, Spares, Wait},
-    limits::INBOX_SPARE_BYTES,
+    inbox::{Batch, BufferPool, Inbox, Nothing, Popped, Wait},
+    limits::BUFFER_POOL_BYTES,
     message::Message,
     shared::Stats,
 };
 
 mod events;
-mod post;
+mod inbox_handler;
 
 pub use events::Events;
 
 use events::of_nothing;
-use post::Post;
+use inbox_handler::InboxHandler;
 
 /// The connection manager of one server, with the loop on a thread of its own.
 ///
@@ -36,8 +36,8 @@ pub struct CnxManager {
     handle: Handle,
     events: Events,
     idle: Idle,
-    /// Of batches, for bursts.
-    spares: Arc<Spares>,
+    /// Of batches, for chunks.
+    pool: Arc<BufferPool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -55,10 +55,10 @@ impl CnxManager {
         let inbox = Arc::new(inbox);
         let events = Events::new();
         let idle = config.options.idle;
-        let spares = Arc::new(Spares::new(INBOX_SPARE_BYTES));
-        let handler = Post::new(
+        let pool = Arc::new(BufferPool::new(BUFFER_POOL_BYTES));
+        let handler = InboxHandler::new(
             Arc::clone(&inbox),
-            Arc::clone(&spares),
+            Arc::clone(&pool),
             config.members.iter().map(|server| server.sid).collect(),
             idle != Idle::Block,
             events.clone(),
@@ -77,7 +77,7 @@ impl CnxManager {
             handle,
             events,
             idle,
-            spares,
+            pool,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -156,8 +156,8 @@ impl CnxManager {
 
     fn take_all(&self, batch: &mut Batch, wait: Wait) -> Result<usize, RecvError> {
         let inbox = &self.handle.shared().inbox;
-        batch.fill(&self.spares, |bursts| {
-            let popped = self.spin_and_wait(wait, |wait| inbox.pop_all(bursts, wait))?;
+        batch.fill(&self.pool, |chunks| {
+            let popped = self.spin_and_wait(wait, |wait| inbox.pop_all(chunks, wait))?;
             Ok(self.made_room(popped))
         })
     }
@@ -177,7 +177,7 @@ impl CnxManager {
                 until = until.min(deadline);
             }
             while Instant::now() < until {
-                if self.handle.shared().inbox.is_stirred() {
+                if self.handle.shared().inbox.may_have_items() {
                     match pop(Wait::No) {
                         Err(Nothing::Yet) => {}
                         other => return other.map_err(of_nothing),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::{lifecycle::Life, peer::Peer, state::Shared};
 use crate::{
     error::SendError,
-    inbox::{Burst, Refused, Source},
+    inbox::{Chunk, Refused, Source},
     limits::{FRAME_BYTES_MAX, QUEUE_RUN_BYTES},
     outbox::{LoopRequest, Refusal, SendOutcome},
     proto::Sid,
@@ -180,8 +180,8 @@ impl Shared {
     }
 
     fn loop_back(&self, frame: Bytes) -> Result<SendOutcome, SendError> {
-        let burst = Burst::whole(Source::loopback(self.own), frame);
-        let has_dropped = match self.inbox.offer(burst) {
+        let chunk = Chunk::whole(Source::loopback(self.own), frame);
+        let has_dropped = match self.inbox.offer(chunk) {
             Ok(has_dropped) => has_dropped,
             Err(Refused::Full) => return Err(SendError::Full),
             Err(Refused::Closed) => return Err(SendError::Halted),

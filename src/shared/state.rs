@@ -18,7 +18,7 @@ use super::{
     stats::{self, Counters, Stats},
 };
 use crate::{
-    inbox::{Burst, Inbox},
+    inbox::{Chunk, Inbox},
     proto::Sid,
     sync::{Pending, WakeFlag},
 };
@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     pub(super) home: Home,
     pub(super) peers: Registry,
     /// Loopback goes here; in a manager it is the inbox of the application.
-    pub(crate) inbox: Arc<Inbox<Burst>>,
+    pub(crate) inbox: Arc<Inbox<Chunk>>,
     /// Whether the loop empties the inbox into its handler.
     pub(super) inbox_is_for_the_loop: bool,
     pub(crate) wake_flag: WakeFlag,
@@ -46,7 +46,7 @@ impl Shared {
     pub(crate) fn new(
         own: Sid,
         members: Vec<Arc<Peer>>,
-        inbox: Arc<Inbox<Burst>>,
+        inbox: Arc<Inbox<Chunk>>,
         inbox_is_for_the_loop: bool,
         wake_flag: WakeFlag,
     ) -> Self {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    inbox::{Inbox, Parcel},
+    inbox::{Entry, Inbox},
     outbox::SendCounts,
     proto::Sid,
 };
@@ -186,7 +186,7 @@ impl Queue {
         self.pushed == self.taken + self.dropped + self.waiting
     }
 
-    pub(crate) fn of<P: Parcel>(inbox: &Inbox<P>) -> Self {
+    pub(crate) fn of<P: Entry>(inbox: &Inbox<P>) -> Self {
         let counts = inbox.counts();
         Self {
             pushed: counts.pushed,

@@ -89,7 +89,7 @@ impl Handler for Count {
         count(&mut self.burst, &frame);
     }
 
-    fn on_burst_end(&mut self, _: &Handle) {
+    fn on_read_complete(&mut self, _: &Handle) {
         self.burst.end();
     }
 

@@ -1,6 +1,6 @@
-//! Received messages on their way through the inbox: as they were read, a burst of one peer at a time.
+//! Received messages in the inbox: chunks, each of messages that came from one peer in one read.
 //!
-//! Small payloads of a burst stand one behind the other in few buffers, so that handing them over costs a copy each, not an
+//! Small payloads of a chunk are stored one behind the other in one buffer, so that each costs a copy and not an
 //! allocation.
 
 use std::{mem, sync::Arc};
@@ -8,19 +8,19 @@ use std::{mem, sync::Arc};
 use bytes::{Buf as _, Bytes};
 
 use super::{
-    fair_queue::Parcel,
+    buffer_pool::BufferPool,
+    fair_queue::Entry,
     source::{Owner, Source},
-    spares::Spares,
 };
 use crate::{
-    limits::{INBOX_RUN_BYTES, PLACE_BYTES, PREFIX_BYTES, READ_BUFFER_BYTES, WHOLE_FRAME_BYTES},
+    limits::{CHUNK_BYTES, PLACE_BYTES, PREFIX_BYTES, READ_BUFFER_BYTES, WHOLE_FRAME_BYTES},
     message::{Frame, Message},
     proto::{Payload, Sid},
 };
 
 /// Messages of one peer that came together.
 #[derive(Debug)]
-pub(crate) struct Burst {
+pub(crate) struct Chunk {
     pub(super) from: Sid,
     /// True exactly when `from` is configured; see [`Owner`].
     is_server: bool,
@@ -41,7 +41,7 @@ pub(super) enum Form {
     Run,
 }
 
-impl Burst {
+impl Chunk {
     pub(crate) fn whole(source: Source, payload: Bytes) -> Self {
         let Source {
             from,
@@ -60,7 +60,7 @@ impl Burst {
     }
 
     /// Its buffer, empty, if that is worth keeping and nobody holds a part of it.
-    pub(super) fn into_spare(self) -> Option<Vec<u8>> {
+    pub(super) fn into_buffer(self) -> Option<Vec<u8>> {
         let is_useful = |bytes| (WHOLE_FRAME_BYTES..=READ_BUFFER_BYTES).contains(&bytes);
         if !is_useful(self.held) {
             return None;
@@ -73,7 +73,7 @@ impl Burst {
     }
 }
 
-impl Parcel for Burst {
+impl Entry for Chunk {
     type Item = Taken;
     type Owner = Owner;
 
@@ -127,7 +127,7 @@ impl Parcel for Burst {
         }
     }
 
-    fn shed(&mut self, messages: usize) {
+    fn drop_oldest(&mut self, messages: usize) {
         for _ in 0..messages {
             let len = self.bytes.get_u32() as usize;
             self.bytes.advance(len);
@@ -144,7 +144,7 @@ impl Parcel for Burst {
     }
 }
 
-/// A message taken out of a burst, which holds its bytes together with those of others.
+/// A message taken out of a chunk, which holds its bytes together with those of others.
 #[derive(Debug)]
 pub(crate) struct Taken {
     message: Message,
@@ -162,41 +162,41 @@ impl Taken {
     }
 }
 
-/// Puts bursts together.
+/// Makes chunks of frames.
 #[derive(Debug)]
-pub(crate) struct Packer {
+pub(crate) struct ChunkBuilder {
     run: Vec<u8>,
     messages: usize,
-    bursts: Vec<Burst>,
-    spares: Arc<Spares>,
+    chunks: Vec<Chunk>,
+    pool: Arc<BufferPool>,
 }
 
-impl Packer {
-    pub(crate) fn new(spares: Arc<Spares>) -> Self {
+impl ChunkBuilder {
+    pub(crate) fn new(pool: Arc<BufferPool>) -> Self {
         Self {
             run: Vec::new(),
             messages: 0,
-            bursts: Vec::new(),
-            spares,
+            chunks: Vec::new(),
+            pool,
         }
     }
 
     /// Adds a payload: by a copy if it is small, else in a buffer of its own.
     pub(crate) fn add(&mut self, source: Source, frame: Frame<'_>) {
         if frame.len() >= WHOLE_FRAME_BYTES {
-            self.seal(source);
-            let burst = match frame.payload {
+            self.flush(source);
+            let chunk = match frame.payload {
                 Payload::Borrowed(slice) => {
-                    let mut buffer = self.spares.take(slice.len());
+                    let mut buffer = self.pool.take(slice.len());
                     buffer.extend_from_slice(slice);
-                    Burst {
+                    Chunk {
                         held: buffer.capacity(),
-                        ..Burst::whole(source, buffer.into())
+                        ..Chunk::whole(source, buffer.into())
                     }
                 }
-                Payload::Owned(bytes) => Burst::whole(source, bytes),
+                Payload::Owned(bytes) => Chunk::whole(source, bytes),
             };
-            self.bursts.push(burst);
+            self.chunks.push(chunk);
             return;
         }
         let len = self.run.len() + PREFIX_BYTES + frame.len();
@@ -210,9 +210,9 @@ impl Packer {
     }
 
     /// All that was added came from there.
-    pub(crate) fn pack(&mut self, source: Source) -> impl Iterator<Item = Burst> + '_ {
-        self.seal(source);
-        self.bursts.drain(..)
+    pub(crate) fn pack(&mut self, source: Source) -> impl Iterator<Item = Chunk> + '_ {
+        self.flush(source);
+        self.chunks.drain(..)
     }
 
     /// The run is to become this long.
@@ -222,15 +222,15 @@ impl Packer {
             self.run.reserve(len - self.run.len());
             return;
         }
-        if len > INBOX_RUN_BYTES {
-            self.seal(source);
+        if len > CHUNK_BYTES {
+            self.flush(source);
         }
-        let mut room = self.spares.take(INBOX_RUN_BYTES);
+        let mut room = self.pool.take(CHUNK_BYTES);
         room.append(&mut self.run);
         self.run = room;
     }
 
-    fn seal(&mut self, source: Source) {
+    fn flush(&mut self, source: Source) {
         if self.messages > 0 {
             let run = mem::take(&mut self.run);
             let Source {
@@ -238,7 +238,7 @@ impl Packer {
                 is_server,
                 link,
             } = source;
-            self.bursts.push(Burst {
+            self.chunks.push(Chunk {
                 from,
                 is_server,
                 link,
@@ -254,10 +254,10 @@ impl Packer {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::{super::batch::Batch, *};
-    use crate::limits::INBOX_SPARE_BYTES;
+    use crate::limits::BUFFER_POOL_BYTES;
 
-    fn spares() -> Arc<Spares> {
-        Arc::new(Spares::new(INBOX_SPARE_BYTES))
+    fn pool() -> Arc<BufferPool> {
+        Arc::new(BufferPool::new(BUFFER_POOL_BYTES))
     }
 
     fn source(sid: i64) -> Source {
@@ -277,42 +277,42 @@ mod tests {
     }
 
     /// What came of one peer.
-    fn packed(payloads: &[&[u8]]) -> Vec<Burst> {
-        let mut packer = Packer::new(spares());
+    fn packed(payloads: &[&[u8]]) -> Vec<Chunk> {
+        let mut builder = ChunkBuilder::new(pool());
         for payload in payloads {
-            packer.add(source(1), frame(payload));
+            builder.add(source(1), frame(payload));
         }
-        packer.pack(source(1)).collect()
+        builder.pack(source(1)).collect()
     }
 
-    fn fill(batch: &mut Batch, spares: &Spares, bursts: Vec<Burst>) {
-        let messages = bursts.iter().map(Burst::items).sum();
-        let filled = batch.fill(spares, |into| {
-            into.extend(bursts);
+    fn fill(batch: &mut Batch, pool: &BufferPool, chunks: Vec<Chunk>) {
+        let messages = chunks.iter().map(Chunk::items).sum();
+        let filled = batch.fill(pool, |into| {
+            into.extend(chunks);
             Ok::<_, ()>(messages)
         });
         assert_eq!((filled, batch.len()), (Ok(messages), messages));
     }
 
-    fn batch_of(bursts: Vec<Burst>) -> Batch {
+    fn batch_of(chunks: Vec<Chunk>) -> Batch {
         let mut batch = Batch::new();
-        fill(&mut batch, &spares(), bursts);
+        fill(&mut batch, &pool(), chunks);
         batch
     }
 
     #[test]
     fn a_batch_has_the_messages_in_the_order_in_which_they_came() {
         let large = [3; WHOLE_FRAME_BYTES];
-        let mut bursts = packed(&[b"a", b"bc", &large, b"d"]);
-        bursts.push(Burst::whole(source(2), Bytes::from_static(b"e")));
-        let mut batch = batch_of(bursts);
+        let mut chunks = packed(&[b"a", b"bc", &large, b"d"]);
+        chunks.push(Chunk::whole(source(2), Bytes::from_static(b"e")));
+        let mut batch = batch_of(chunks);
         let expected: [(i64, &[u8]); 5] =
             [(1, b"a"), (1, b"bc"), (1, &large), (1, b"d"), (2, b"e")];
         assert_eq!(texts(&batch), expected);
         let messages = batch.messages().map(|one| (one.from.0, one.payload));
         assert!(messages.eq(expected));
         assert!(batch.messages().all(|one| one.link == 7));
-        assert_eq!(batch.fill(&spares(), |_| Err(())), Err(()));
+        assert_eq!(batch.fill(&pool(), |_| Err(())), Err(()));
         assert!(batch.is_empty() && texts(&batch).is_empty());
     }
 
@@ -323,64 +323,60 @@ mod tests {
         let lens = mixed.iter().chain(&alike).zip(0..);
         let payloads: Vec<_> = lens.map(|(len, n)| vec![n; *len]).collect();
         let slices: Vec<_> = payloads.iter().map(Vec::as_slice).collect();
-        let bursts = packed(&slices);
-        let held: usize = bursts.iter().map(Burst::held).sum();
+        let chunks = packed(&slices);
+        let held: usize = chunks.iter().map(Chunk::held).sum();
         let bytes: usize = payloads.iter().map(Vec::len).sum();
         assert!(held < 2 * bytes, "{held} for {bytes}");
-        assert!(
-            bursts
-                .iter()
-                .all(|burst| burst.held() <= 2 * INBOX_RUN_BYTES)
-        );
-        let batch = batch_of(bursts);
+        assert!(chunks.iter().all(|chunk| chunk.held() <= 2 * CHUNK_BYTES));
+        let batch = batch_of(chunks);
         assert!(batch.iter().map(|(_, payload)| payload).eq(slices));
     }
 
     #[test]
     fn buffers_go_round() {
         // No others have just so much room.
-        let rooms = [INBOX_RUN_BYTES + 1, 100_001];
-        let spares = spares();
-        spares.give(rooms.map(Vec::with_capacity));
-        let mut packer = Packer::new(Arc::clone(&spares));
+        let rooms = [CHUNK_BYTES + 1, 100_001];
+        let pool = pool();
+        pool.give(rooms.map(Vec::with_capacity));
+        let mut builder = ChunkBuilder::new(Arc::clone(&pool));
         let mut batch = Batch::new();
         for _ in 0..3 {
             for payload in [vec![1; 10_000], vec![2; 10_000], vec![3; 100_000]] {
-                packer.add(source(1), frame(&payload));
+                builder.add(source(1), frame(&payload));
             }
-            let bursts: Vec<_> = packer.pack(source(1)).collect();
-            let held: Vec<_> = bursts.iter().map(|burst| burst.held).collect();
+            let chunks: Vec<_> = builder.pack(source(1)).collect();
+            let held: Vec<_> = chunks.iter().map(|chunk| chunk.held).collect();
             assert_eq!(held, rooms);
-            fill(&mut batch, &spares, bursts);
+            fill(&mut batch, &pool, chunks);
             // Replaced by a small message, which needs none.
-            fill(&mut batch, &spares, packed(&[b"small"]));
+            fill(&mut batch, &pool, packed(&[b"small"]));
         }
         // One that somebody holds, as who sends to himself may, and one that is larger than any that will be copied.
         let ours = Bytes::from(vec![4; 100_000]);
         let payloads = [ours.clone(), vec![5; READ_BUFFER_BYTES + 1].into()];
-        let bursts = payloads.map(|payload| Burst::whole(source(1), payload));
-        fill(&mut batch, &spares, bursts.into());
-        fill(&mut batch, &spares, Vec::new());
-        assert_eq!(spares.rooms(), rooms);
+        let chunks = payloads.map(|payload| Chunk::whole(source(1), payload));
+        fill(&mut batch, &pool, chunks.into());
+        fill(&mut batch, &pool, Vec::new());
+        assert_eq!(pool.rooms(), rooms);
         assert!(ours.iter().all(|byte| *byte == 4));
     }
 
     #[test]
     fn a_burst_sheds_its_oldest() {
-        let mut bursts = packed(&[b"a", b"b", b"c"]);
-        let burst = &mut bursts[0];
-        burst.shed(2);
-        assert_eq!(burst.items(), 1);
-        assert_eq!(&burst.take().into_message().payload[..], b"c");
-        assert_eq!(burst.items(), 0);
+        let mut chunks = packed(&[b"a", b"b", b"c"]);
+        let chunk = &mut chunks[0];
+        chunk.drop_oldest(2);
+        assert_eq!(chunk.items(), 1);
+        assert_eq!(&chunk.take().into_message().payload[..], b"c");
+        assert_eq!(chunk.items(), 0);
     }
 
     #[test]
     fn a_small_message_does_not_hold_its_burst() {
-        let mut bursts = packed(&[b"small", &[1; 1000]]);
-        let run = bursts[0].bytes.clone();
-        let small = bursts[0].take().into_message().payload;
-        let large = bursts[0].take().into_message().payload;
+        let mut chunks = packed(&[b"small", &[1; 1000]]);
+        let run = chunks[0].bytes.clone();
+        let small = chunks[0].take().into_message().payload;
+        let large = chunks[0].take().into_message().payload;
         let is_inside = |payload: &Bytes| run.as_ptr_range().contains(&payload.as_ptr());
         assert_eq!((is_inside(&small), is_inside(&large)), (false, true));
     }

@@ -1,4 +1,4 @@
-//! The handler of a manager: posts what comes into the inbox.
+//! The handler of a manager: puts received frames into the inbox.
 //!
 //! Nothing here blocks.
 
@@ -9,16 +9,16 @@ use crate::{
     event::Event,
     handle::Handle,
     handler::Handler,
-    inbox::{Burst, Inbox, Owner, Packer, Source, Spares},
+    inbox::{BufferPool, Chunk, ChunkBuilder, Inbox, Owner, Source},
     message::Frame,
     proto::Sid,
 };
 
-/// The handler of a manager: posts what comes into the inbox, a burst at a time.
-pub(super) struct Post {
-    inbox: Arc<Inbox<Burst>>,
-    packer: Packer,
-    /// Where the burst comes from.
+/// The handler of a manager: puts received frames into the inbox, a chunk at a time.
+pub(super) struct InboxHandler {
+    inbox: Arc<Inbox<Chunk>>,
+    builder: ChunkBuilder,
+    /// Where the chunk comes from.
     source: Option<Source>,
     /// The members, sorted.
     servers: Vec<Sid>,
@@ -26,18 +26,18 @@ pub(super) struct Post {
     events: Events,
 }
 
-impl Post {
+impl InboxHandler {
     /// `servers`: the members, sorted.
     pub(super) fn new(
-        inbox: Arc<Inbox<Burst>>,
-        spares: Arc<Spares>,
+        inbox: Arc<Inbox<Chunk>>,
+        pool: Arc<BufferPool>,
         servers: Vec<Sid>,
         spins: bool,
         events: Events,
     ) -> Self {
         Self {
             inbox,
-            packer: Packer::new(spares),
+            builder: ChunkBuilder::new(pool),
             source: None,
             servers,
             spins,
@@ -77,7 +77,7 @@ impl Post {
     }
 }
 
-impl Handler for Post {
+impl Handler for InboxHandler {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
         let source = match self.source {
             Some(source) => source,
@@ -86,17 +86,17 @@ impl Handler for Post {
                 *self.source.insert(source)
             }
         };
-        self.packer.add(source, frame);
+        self.builder.add(source, frame);
     }
 
     fn is_ready(&mut self, from: Sid) -> bool {
         self.inbox.has_room_for(|| self.owner(from))
     }
 
-    fn on_burst_end(&mut self, _: &Handle) {
+    fn on_read_complete(&mut self, _: &Handle) {
         if let Some(source) = self.source.take() {
             // Not taken once the loop has ended, when nobody reads any more either. What was dropped is reported in this turn.
-            let _ = self.inbox.push_all(self.packer.pack(source));
+            let _ = self.inbox.push_all(self.builder.pack(source));
             if self.spins {
                 // Who waits for it may share this processor.
                 thread::yield_now();
@@ -110,7 +110,7 @@ impl Handler for Post {
     }
 }
 
-impl Drop for Post {
+impl Drop for InboxHandler {
     /// The loop has ended, if only by a panic: nobody may wait for an event that cannot come.
     fn drop(&mut self) {
         self.events.close();

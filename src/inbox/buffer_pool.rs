@@ -1,18 +1,18 @@
-//! Buffers that one thread is done with, for another that fills the next ones.
+//! A pool of buffers: the thread that takes messages gives them back, and the loop fills them again.
 //!
-//! Large ones that are freed instead may go back to the kernel, which clears them for whoever asks next: of a stream through
+//! A large buffer that is freed instead may go back to the kernel, which clears it for the next owner. In a stream through
 //! the inbox that took up to half of the time.
 
 use crate::sync::{Mutex, lock};
 
 #[derive(Debug)]
-pub(crate) struct Spares {
+pub(crate) struct BufferPool {
     /// Those that were given last stand last.
     buffers: Mutex<Vec<Vec<u8>>>,
     bytes_max: usize,
 }
 
-impl Spares {
+impl BufferPool {
     /// `bytes_max`: what they may hold in all.
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl Spares {
 }
 
 #[cfg(all(test, not(loom)))]
-impl Spares {
+impl BufferPool {
     /// What each has room for.
     pub(crate) fn rooms(&self) -> Vec<usize> {
         lock(&self.buffers).iter().map(Vec::capacity).collect()
@@ -70,13 +70,13 @@ mod loom_tests {
     #[test]
     fn loom_a_spare_buffer_goes_to_one() {
         loom::model(|| {
-            let spares = Arc::new(Spares::new(100));
+            let pool = Arc::new(BufferPool::new(100));
             let other = {
-                let spares = Arc::clone(&spares);
-                thread::spawn(move || spares.take(10).capacity())
+                let pool = Arc::clone(&pool);
+                thread::spawn(move || pool.take(10).capacity())
             };
-            spares.give([Vec::with_capacity(15)]);
-            let rooms = [spares.take(10).capacity(), other.join().unwrap()];
+            pool.give([Vec::with_capacity(15)]);
+            let rooms = [pool.take(10).capacity(), other.join().unwrap()];
             assert!(rooms == [15, 10] || rooms == [10, 15], "{rooms:?}");
         });
     }
@@ -88,25 +88,21 @@ mod tests {
 
     #[test]
     fn a_spare_buffer_is_taken_where_it_is_not_much_too_large() {
-        let spares = Spares::new(1000);
-        spares.give([Vec::with_capacity(100), Vec::with_capacity(200)]);
-        let rooms = [101, 30, 100, 40].map(|bytes| spares.take(bytes).capacity());
+        let pool = BufferPool::new(1000);
+        pool.give([Vec::with_capacity(100), Vec::with_capacity(200)]);
+        let rooms = [101, 30, 100, 40].map(|bytes| pool.take(bytes).capacity());
         assert_eq!(rooms, [200, 30, 100, 40]);
-        spares.give([Vec::with_capacity(10), Vec::with_capacity(11)]);
-        assert_eq!(
-            spares.take(10).capacity(),
-            11,
-            "given last, so in the cache"
-        );
+        pool.give([Vec::with_capacity(10), Vec::with_capacity(11)]);
+        assert_eq!(pool.take(10).capacity(), 11, "given last, so in the cache");
     }
 
     #[test]
     fn the_oldest_are_freed_when_all_are_too_many() {
-        let spares = Spares::new(1000);
-        spares.give([300, 400].map(Vec::with_capacity));
-        spares.give([500, 90].map(Vec::with_capacity));
-        assert_eq!(spares.rooms(), [400, 500, 90]);
-        spares.give([Vec::with_capacity(1001)]);
-        assert_eq!(spares.rooms(), [0; 0]);
+        let pool = BufferPool::new(1000);
+        pool.give([300, 400].map(Vec::with_capacity));
+        pool.give([500, 90].map(Vec::with_capacity));
+        assert_eq!(pool.rooms(), [400, 500, 90]);
+        pool.give([Vec::with_capacity(1001)]);
+        assert_eq!(pool.rooms(), [0; 0]);
     }
 }
