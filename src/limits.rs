@@ -106,7 +106,7 @@ pub const CHUNK_BYTES: usize = 40 << 10;
 /// much as the loop may fill while the application is at what it filled before.
 pub const BUFFER_POOL_BYTES: usize = 1 << 20;
 
-/// First ceiling of the time a peer is left alone after a failed attempt.
+/// First upper bound of the random wait after a failed attempt.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 
 /// Last ceiling of it. It stays below the time that an election waits for an answer.
@@ -186,7 +186,7 @@ pub const LOOKUPS_MAX: usize = 8;
 
 /// How often a peer's names are looked up because somebody claims to be that peer from where it is not known to be. Strangers
 /// may do so all the time; the peer itself comes back with another address behind its name.
-pub const INQUIRY_PAUSE: Duration = Duration::from_secs(1);
+pub const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Name lookups that wait for one of those; one more is answered with an error at once, which its dial or its listener survives as
 /// it does a name that nobody has. Enough for a name of each member; at most 5 MiB with the longest names.

@@ -15,8 +15,8 @@ use quorum_cnx::{
     Config, Event, EventLoop, Found, Frame, Handle, Handler, Net, Ready, Reason, Sid, Stream,
     Waker, Wire,
     limits::{
-        BACKOFF_MAX, CONNECT_TIMEOUT, INQUIRY_PAUSE, KNOCK_CROSSING, LOOKUP_GRACE, LOOKUP_TIMEOUT,
-        RENEWAL_PAUSE_MAX, SILENT_AFTER, UNHEARD_RENEWAL_PAUSE,
+        BACKOFF_MAX, CONNECT_TIMEOUT, KNOCK_CROSSING, LOOKUP_GRACE, LOOKUP_TIMEOUT,
+        RENEWAL_PAUSE_MAX, RESOLVE_PAUSE, SILENT_AFTER, UNHEARD_RENEWAL_PAUSE,
     },
 };
 
@@ -437,7 +437,7 @@ fn who_says_to_be_a_peer_and_is_none_changes_nothing_and_asks_little() {
             world.event_loop.net().asked.is_empty(),
             "it was asked just now"
         );
-        world.event_loop.net().now += INQUIRY_PAUSE;
+        world.event_loop.net().now += RESOLVE_PAUSE;
     }
     assert_eq!(world.received(), [b"first"]);
     assert!(!link.was_reset());
@@ -609,7 +609,7 @@ fn a_silent_link_from_elsewhere_gives_way_once_names_are_known() {
     let link = End::saying(LARGER, b"first");
     world.arrive(&link, NEW);
     world.answer(OLD);
-    world.event_loop.net().now += INQUIRY_PAUSE;
+    world.event_loop.net().now += RESOLVE_PAUSE;
     world.arrive(&End::saying(LARGER, b"again"), THIRD);
     world.event_loop.net().now += SILENT_AFTER;
     world.go_on();

@@ -165,7 +165,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// The first and the last ceiling of the random time that a peer is left alone after a failed attempt. 50 ms and
+    /// The first and the last upper bound of the random wait after a failed attempt. 50 ms and
     /// 1 s by default. The last one belongs below the election timeout of what runs on top.
     pub fn backoff(mut self, first: Duration, last: Duration) -> Self {
         self.options.backoff_min = first;

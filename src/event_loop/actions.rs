@@ -20,13 +20,13 @@ use crate::{
 impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn apply(&mut self, action: Action, now: Instant) {
         match action {
-            Action::Meet { peer: id, sid } => {
+            Action::PeerAdded { peer: id, sid } => {
                 let peer = Arc::new(Peer::new(id, sid, self.options.outbox));
                 self.handle.shared().meet(Arc::clone(&peer));
                 self.peers.insert(id, peer);
             }
-            Action::Learn { peer, addresses } => self.endpoints.insert(peer, &addresses),
-            Action::Part { peer: id } => {
+            Action::AddressesLearned { peer, addresses } => self.endpoints.insert(peer, &addresses),
+            Action::PeerRemoved { peer: id } => {
                 self.endpoints.remove(id);
                 self.listeners.forget(id);
                 if let Some(peer) = self.peers.remove(&id) {
@@ -43,7 +43,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.look_up(lookups);
                 self.step(peer, step, now);
             }
-            Action::Hurry { peer } => {
+            Action::TryNextAddress { peer } => {
                 if let Some((key, lookups, step)) = self.endpoints.try_next_address(peer, now) {
                     self.connections.abort(key);
                     self.look_up(lookups);
@@ -57,7 +57,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 None => {}
             },
-            Action::Inquire { peer } => {
+            Action::Resolve { peer } => {
                 let lookups = self.endpoints.resolve(peer, now);
                 self.look_up(lookups);
             }
@@ -70,7 +70,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 self.end(link, reason, now);
             }
-            Action::Warn { peer } => {
+            Action::ReportFlapping { peer } => {
                 if let Some(sid) = self.peer(peer).map(|peer| peer.sid) {
                     self.tell(Event::Flapping { sid }, now);
                 }

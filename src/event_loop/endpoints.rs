@@ -17,7 +17,7 @@ use std::{
 
 use crate::{
     limits::{
-        INQUIRY_PAUSE, LOOKUP_GRACE, LOOKUP_TIMEOUT, NAME_ADDRESSES_MAX, NO_ADDRESS_BYTES_MAX,
+        LOOKUP_GRACE, LOOKUP_TIMEOUT, NAME_ADDRESSES_MAX, NO_ADDRESS_BYTES_MAX, RESOLVE_PAUSE,
     },
     net::{NO_ADDRESS, cut, words_of},
     proto::{Address, ConnectionKey, PeerId, Reason},
@@ -199,12 +199,12 @@ impl Endpoints {
         }
         if peer_endpoints.is_asking() {
             peer_endpoints.dial = Dial::Looking;
-            let patience = if peer_endpoints.tried.is_empty() {
+            let contender_timeout = if peer_endpoints.tried.is_empty() {
                 LOOKUP_TIMEOUT
             } else {
                 LOOKUP_GRACE
             };
-            self.due.insert(peer, now + patience);
+            self.due.insert(peer, now + contender_timeout);
             return Step::Wait;
         }
         peer_endpoints.exhaust()
@@ -217,7 +217,7 @@ impl Endpoints {
         };
         if peer_endpoints
             .inquired
-            .is_some_and(|at| now < at + INQUIRY_PAUSE)
+            .is_some_and(|at| now < at + RESOLVE_PAUSE)
         {
             return Vec::new();
         }
@@ -537,7 +537,7 @@ mod tests {
         assert_eq!(endpoints.resolve(PEER, now), [], "it is being looked up");
         found(&mut endpoints, lookup_id, &["10.0.0.1:0"]).unwrap();
         assert_eq!(endpoints.resolve(PEER, now), [], "it was just asked for");
-        let lookups = endpoints.resolve(PEER, now + INQUIRY_PAUSE);
+        let lookups = endpoints.resolve(PEER, now + RESOLVE_PAUSE);
         let question = Lookup {
             lookup_id: lookup_id + 1,
             host: "moves.example".into(),

@@ -48,7 +48,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             observers_max: options.observers_max,
             backoff_min: options.backoff_min,
             backoff_max: options.backoff_max,
-            patience: options.peer_dead_after + CONTENDER_MARGIN,
+            contender_timeout: options.peer_dead_after + CONTENDER_MARGIN,
         };
         let seed = options.seed.unwrap_or_else(random_seed);
         let mut roster = Roster::new(rules, members.iter().map(|member| member.sid), seed);

@@ -1,4 +1,4 @@
-//! How long a peer is left alone after an attempt that led nowhere.
+//! How long to wait after a failed attempt before the next one.
 //!
 //! Exponential with full jitter; no clock here, the caller adds the delay to its own `now`.
 
@@ -22,8 +22,8 @@ impl Backoff {
     }
 
     /// The delay before the next attempt.
-    pub(crate) fn next(&mut self, chance: &mut Chance) -> Duration {
-        let delay = chance.up_to(self.ceiling);
+    pub(crate) fn next(&mut self, rng: &mut Rng) -> Duration {
+        let delay = rng.up_to(self.ceiling);
         self.ceiling = (self.ceiling * 2).min(self.last);
         delay
     }
@@ -34,11 +34,11 @@ impl Backoff {
     }
 }
 
-/// A small generator of chance (splitmix64): spreads attempts, keeps no secret.
+/// A small generator of rng (splitmix64): spreads attempts, keeps no secret.
 #[derive(Debug)]
-pub(crate) struct Chance(u64);
+pub(crate) struct Rng(u64);
 
-impl Chance {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -65,13 +65,13 @@ mod tests {
     #[test]
     fn delays_stay_below_a_ceiling_that_doubles_up_to_its_cap() {
         let (first, last) = (Duration::from_millis(50), Duration::from_secs(1));
-        let mut chance = Chance::new(7);
+        let mut rng = Rng::new(7);
         for _ in 0..100 {
             let mut backoff = Backoff::new(first, last);
             let mut ceiling = first;
             for _ in 0..10 {
                 assert_eq!(backoff.ceiling, ceiling);
-                assert!(backoff.next(&mut chance) <= ceiling);
+                assert!(backoff.next(&mut rng) <= ceiling);
                 ceiling = (ceiling * 2).min(last);
             }
             assert_eq!(backoff.ceiling, last);
@@ -82,10 +82,10 @@ mod tests {
 
     #[test]
     fn delays_are_spread() {
-        let mut chance = Chance::new(1);
+        let mut rng = Rng::new(1);
         let ceiling = Duration::from_secs(1);
         let low = (0..1000)
-            .filter(|_| chance.up_to(ceiling) < ceiling / 4)
+            .filter(|_| rng.up_to(ceiling) < ceiling / 4)
             .count();
         assert!(
             (180..=320).contains(&low),

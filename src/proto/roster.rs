@@ -28,7 +28,7 @@ use std::{
 
 use super::{
     Address, Sid,
-    backoff::{Backoff, Chance},
+    backoff::{Backoff, Rng},
     reason::Reason,
     standing::{Brought, Doubt, Flaps, Origin, Renewals, Silence, Sound, Source},
 };
@@ -43,7 +43,7 @@ pub(crate) struct ConnectionKey {
     pub(crate) generation: u32,
 }
 
-/// Names a peer from [`Action::Meet`] to [`Action::Part`]. No id is given twice, so that the id of a peer that is gone means
+/// Names a peer from [`Action::PeerAdded`] to [`Action::PeerRemoved`]. No id is given twice, so that the id of a peer that is gone means
 /// nobody, and every rule answers "no such peer" to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerId(pub(crate) u64);
@@ -61,36 +61,36 @@ pub(crate) struct Rules {
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
     /// How long a contender waits for the older link to be found dead.
-    pub(crate) patience: Duration,
+    pub(crate) contender_timeout: Duration,
 }
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// A peer that was not configured is known from now on.
-    Meet { peer: PeerId, sid: Sid },
+    PeerAdded { peer: PeerId, sid: Sid },
     /// It can be reached at these addresses, by its own word.
-    Learn {
+    AddressesLearned {
         peer: PeerId,
         addresses: Vec<Address>,
     },
     /// It is not any more, and has no link.
-    Part { peer: PeerId },
+    PeerRemoved { peer: PeerId },
     /// Connect to the peer; knock, if its sid is larger. One of `on_linked`, `on_knocked`, `on_dial_failed` follows.
     Dial { peer: PeerId },
     /// Give up the connection that is being tried for the next one of the same attempt: the peer is there.
-    Hurry { peer: PeerId },
+    TryNextAddress { peer: PeerId },
     /// Give the attempt up; none of them follows. `late`: what it has said must not arrive any more.
     Cancel { peer: PeerId, late: bool },
     /// Somebody who may be this peer is where it is not known to be: find out whether it is there now. `on_home` follows
     /// if it is.
-    Inquire { peer: PeerId },
+    Resolve { peer: PeerId },
     /// This connection is the peer's link from now on.
     Up { peer: PeerId, link: ConnectionKey },
     /// End this connection; the roster has forgotten it.
     Close { link: ConnectionKey, reason: Reason },
     /// Tell that the links of this peer replace each other again and again.
-    Warn { peer: PeerId },
+    ReportFlapping { peer: PeerId },
 }
 
 /// What becomes of an accepted connection that has named itself.
@@ -136,16 +136,16 @@ struct Peer {
     wanted: bool,
     backoff: Backoff,
     /// It is not dialed before, unless it knocks.
-    alone_until: Option<Instant>,
+    retry_not_before: Option<Instant>,
     /// No knock is answered before.
-    deaf_until: Option<Instant>,
+    ignore_knock_until: Option<Instant>,
     origin: Origin,
     doubt: Option<Doubt>,
     renewals: Renewals,
     flaps: Flaps,
     /// True exactly when the application has asked for a new link, which may replace one.
     asked: bool,
-    /// Under which time it stands in the agenda.
+    /// Under which time it stands in the timers.
     due: Option<Instant>,
 }
 
@@ -194,7 +194,7 @@ impl Attempt {
     }
 }
 
-/// Who is linked, who is being dialed, who is left alone until when.
+/// Which peers are linked, which are being dialed, and when a peer may be dialed again.
 ///
 /// Every method is total: it may be called with any [`PeerId`] and any [`ConnectionKey`], those of peers and connections that are
 /// gone included. Such a call changes nothing, except that a connection which is offered to a peer that is gone is closed.
@@ -204,8 +204,8 @@ pub(crate) struct Roster {
     peers: BTreeMap<PeerId, Peer>,
     next_id: u64,
     by_sid: BTreeMap<Sid, PeerId>,
-    agenda: BTreeSet<(Instant, PeerId)>,
-    chance: Chance,
+    timers: BTreeSet<(Instant, PeerId)>,
+    rng: Rng,
     guests: usize,
     observers: usize,
     next_observer: i64,
@@ -219,8 +219,8 @@ impl Roster {
             peers: BTreeMap::new(),
             next_id: 0,
             by_sid: BTreeMap::new(),
-            agenda: BTreeSet::new(),
-            chance: Chance::new(seed),
+            timers: BTreeSet::new(),
+            rng: Rng::new(seed),
             guests: 0,
             observers: 0,
             next_observer: -1,
@@ -265,7 +265,7 @@ impl Roster {
 
     /// When [`tick`](Self::tick) has something to do next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.agenda.first().map(|(at, _)| *at)
+        self.timers.first().map(|(at, _)| *at)
     }
 
     /// The loop has started.
@@ -279,7 +279,7 @@ impl Roster {
         }
     }
 
-    /// This peer is to be linked: at once, or when it has been left alone for long enough.
+    /// This peer is to be linked: at once, or when its backoff has passed.
     pub(crate) fn want(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -290,7 +290,7 @@ impl Roster {
         }
         peer.wanted = true;
         if peer.attempt == Attempt::Rest {
-            match peer.alone_until.filter(|until| *until > now) {
+            match peer.retry_not_before.filter(|until| *until > now) {
                 Some(until) => peer.attempt = Attempt::Waiting { until },
                 None => {
                     peer.attempt = Attempt::Underway { since: now };
@@ -298,7 +298,7 @@ impl Roster {
                 }
             }
         }
-        self.settle(id);
+        self.reschedule(id);
     }
 
     /// This peer is to be dialed now, linked or not, because the application says so.
@@ -319,7 +319,7 @@ impl Roster {
         peer.wanted |= peer.link.is_none();
         peer.attempt = Attempt::Underway { since: now };
         todo.push(Action::Dial { peer: id });
-        self.settle(id);
+        self.reschedule(id);
     }
 
     /// A dial of a peer with a smaller sid is connected and has named this server.
@@ -352,7 +352,7 @@ impl Roster {
             return false;
         }
         (peer.doubt, peer.attempt) = (None, Attempt::Rest);
-        self.settle(id);
+        self.reschedule(id);
         true
     }
 
@@ -371,7 +371,7 @@ impl Roster {
             self.part(id, todo);
             return;
         }
-        // The time that it took counts as time in which the peer was left alone: a network that is back after a silence is
+        // The time that it took counts as backoff: a network that is back after a silence is
         // tried as often as one that refuses.
         let since = match peer.attempt {
             Attempt::Underway { since } => since,
@@ -381,12 +381,12 @@ impl Roster {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let (Some(_), Some(until)) = (&peer.link, peer.alone_until) {
+        if let (Some(_), Some(until)) = (&peer.link, peer.retry_not_before) {
             peer.renewals.on_dial_failed(until);
             if let Some(doubt) = &mut peer.doubt {
                 doubt.on_dial_failed(until);
             }
-            self.settle(id);
+            self.reschedule(id);
         }
     }
 
@@ -424,7 +424,7 @@ impl Roster {
         };
         if peer.kind == Kind::Guest && peer.link.is_none() && !addresses.is_empty() {
             let addresses = addresses.to_vec();
-            todo.push(Action::Learn {
+            todo.push(Action::AddressesLearned {
                 peer: id,
                 addresses,
             });
@@ -432,7 +432,7 @@ impl Roster {
         let trusted = source.at_home || self.rules.newest;
         // A guest's names are his own word. Where a member is decides how well its link stands, when another claim comes.
         if !trusted && peer.kind == Kind::Member {
-            todo.push(Action::Inquire { peer: id });
+            todo.push(Action::Resolve { peer: id });
         }
         if sid < self.rules.own {
             self.on_knock(id, claim, trusted, now, todo);
@@ -447,7 +447,7 @@ impl Roster {
         if peer.contender.is_some() {
             return Verdict::Reject(Reason::ClaimWaiting);
         }
-        let until = now + self.rules.patience;
+        let until = now + self.rules.contender_timeout;
         if let Some(peer) = self.peers.get_mut(&id) {
             let is_equal = peer.link.as_ref().is_some_and(|link| !link.is_home());
             peer.contender = Some(Contender {
@@ -457,7 +457,7 @@ impl Roster {
                 silence: is_equal.then(|| Silence::new(now, brought)),
             });
         }
-        self.settle(id);
+        self.reschedule(id);
         Verdict::Wait(id)
     }
 
@@ -480,7 +480,7 @@ impl Roster {
             let source = Source { ip, at_home: true };
             return self.establish(id, contender.key, Some(source), now, todo);
         }
-        self.settle(id);
+        self.reschedule(id);
     }
 
     /// A connection that the roster knows as a link or as a contender of the peer has ended.
@@ -503,7 +503,7 @@ impl Roster {
             .is_some_and(|contender| contender.key == key)
         {
             peer.contender = None;
-            self.settle(id);
+            self.reschedule(id);
             return;
         }
         let Some(link) = peer.link.take_if(|link| link.key == key) else {
@@ -529,7 +529,7 @@ impl Roster {
         if peer.attempt == Attempt::Rest {
             self.retry(id, now);
         } else {
-            self.settle(id);
+            self.reschedule(id);
         }
     }
 
@@ -540,12 +540,12 @@ impl Roster {
         mut brought: impl FnMut(PeerId, ConnectionKey) -> Brought,
         todo: &mut Vec<Action>,
     ) {
-        while let Some(&(at, id)) = self.agenda.first() {
+        while let Some(&(at, id)) = self.timers.first() {
             if at > now {
                 break;
             }
             let Some(peer) = self.peers.get_mut(&id) else {
-                self.agenda.remove(&(at, id));
+                self.timers.remove(&(at, id));
                 continue;
             };
             let looks = [peer.claim_due(), peer.doubt_due()];
@@ -569,7 +569,7 @@ impl Roster {
                     todo.push(Action::Dial { peer: id });
                 }
             }
-            self.settle(id);
+            self.reschedule(id);
         }
     }
 
@@ -602,7 +602,7 @@ impl Roster {
                 }
             }
         }
-        self.settle(id);
+        self.reschedule(id);
     }
 
     fn on_observer(
@@ -618,7 +618,7 @@ impl Roster {
         let sid = Sid(self.next_observer);
         self.next_observer -= 1;
         let id = self.insert(sid, Kind::Observer);
-        todo.push(Action::Meet { peer: id, sid });
+        todo.push(Action::PeerAdded { peer: id, sid });
         self.establish(id, link, Some(source), now, todo);
         Verdict::Keep(id)
     }
@@ -645,7 +645,7 @@ impl Roster {
             self.part(idle, todo);
         }
         let id = self.insert(sid, Kind::Guest);
-        todo.push(Action::Meet { peer: id, sid });
+        todo.push(Action::PeerAdded { peer: id, sid });
         Ok(id)
     }
 
@@ -683,7 +683,7 @@ impl Roster {
                         None => peer.doubt = Some(Doubt::new(now, claim.brought)),
                     }
                 }
-                return self.settle(id);
+                return self.reschedule(id);
             }
         }
         if let Attempt::Underway { since } = peer.attempt {
@@ -698,26 +698,22 @@ impl Roster {
             }
             return;
         }
-        if let Some(until) = peer.deaf_until.filter(|until| *until > now) {
+        if let Some(until) = peer.ignore_knock_until.filter(|until| *until > now) {
             if peer.link.is_none() {
                 peer.wanted = true;
                 // Not later than it would have been dialed anyway.
                 if peer.attempt == Attempt::Rest {
                     peer.attempt = Attempt::Waiting { until };
                 }
-                self.settle(id);
+                self.reschedule(id);
             }
             return;
         }
-        peer.deaf_until = Some(
-            now + self
-                .rules
-                .backoff_min
-                .max(peer.backoff.next(&mut self.chance)),
-        );
+        peer.ignore_knock_until =
+            Some(now + self.rules.backoff_min.max(peer.backoff.next(&mut self.rng)));
         if peer.attempt.is_underway() {
             peer.attempt = Attempt::Underway { since: now };
-            todo.push(Action::Hurry { peer: id });
+            todo.push(Action::TryNextAddress { peer: id });
         } else {
             self.dial(id, now, todo);
         }
@@ -746,7 +742,7 @@ impl Roster {
         });
         if let Some(older) = older.filter(|older| older.key != link) {
             if !peer.asked && peer.flaps.on_replaced(now) {
-                todo.push(Action::Warn { peer: id });
+                todo.push(Action::ReportFlapping { peer: id });
             }
             todo.push(Action::Close {
                 link: older.key,
@@ -771,13 +767,13 @@ impl Roster {
         peer.asked = false;
         peer.doubt = None;
         todo.push(Action::Up { peer: id, link });
-        self.settle(id);
+        self.reschedule(id);
     }
 
-    /// A link or an attempt has ended: the peer is left alone for a while, counted from then, and dialed if it is wanted.
+    /// A link or an attempt has ended: the backoff begins now, and the peer is dialed after it if it is wanted.
     fn retry(&mut self, id: PeerId, from: Instant) {
         // The larger side goes first, so that its dial and a knock seldom cross.
-        let patience = if self.knocks(id) {
+        let contender_timeout = if self.knocks(id) {
             self.rules.backoff_min
         } else {
             Duration::ZERO
@@ -785,14 +781,14 @@ impl Roster {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let until = from + patience + peer.backoff.next(&mut self.chance);
-        peer.alone_until = Some(until);
+        let until = from + contender_timeout + peer.backoff.next(&mut self.rng);
+        peer.retry_not_before = Some(until);
         peer.attempt = if peer.wanted {
             Attempt::Waiting { until }
         } else {
             Attempt::Rest
         };
-        self.settle(id);
+        self.reschedule(id);
     }
 
     fn insert(&mut self, sid: Sid, kind: Kind) -> PeerId {
@@ -809,8 +805,8 @@ impl Roster {
             attempt: Attempt::Rest,
             wanted: false,
             backoff: Backoff::new(self.rules.backoff_min, self.rules.backoff_max),
-            alone_until: None,
-            deaf_until: None,
+            retry_not_before: None,
+            ignore_knock_until: None,
             origin: Origin::default(),
             doubt: None,
             renewals: Renewals::new(),
@@ -841,15 +837,15 @@ impl Roster {
             Kind::Observer => self.observers -= 1,
         }
         if let Some(at) = peer.due {
-            self.agenda.remove(&(at, id));
+            self.timers.remove(&(at, id));
         }
         self.by_sid.remove(&peer.sid);
         self.peers.remove(&id);
-        todo.push(Action::Part { peer: id });
+        todo.push(Action::PeerRemoved { peer: id });
     }
 
-    /// Brings the agenda up to date with the peer, after every change of it.
-    fn settle(&mut self, id: PeerId) {
+    /// Brings the timers up to date with the peer, after every change of it.
+    fn reschedule(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -867,10 +863,10 @@ impl Roster {
         debug_assert!(peer.is_sound());
         if due != peer.due {
             if let Some(at) = peer.due {
-                self.agenda.remove(&(at, id));
+                self.timers.remove(&(at, id));
             }
             if let Some(at) = due {
-                self.agenda.insert((at, id));
+                self.timers.insert((at, id));
             }
             peer.due = due;
         }
@@ -899,8 +895,8 @@ impl Roster {
             .collect();
         assert_eq!(by_sid, self.by_sid);
         let due = |(id, peer): (&PeerId, &Peer)| Some((peer.due?, *id));
-        let agenda: BTreeSet<_> = self.peers.iter().filter_map(due).collect();
-        assert_eq!(agenda, self.agenda);
+        let timers: BTreeSet<_> = self.peers.iter().filter_map(due).collect();
+        assert_eq!(timers, self.timers);
     }
 }
 
@@ -948,7 +944,7 @@ mod tests {
             observers_max: 2,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
-            patience: Duration::from_secs(6),
+            contender_timeout: Duration::from_secs(6),
         }
     }
 
@@ -1151,7 +1147,7 @@ mod tests {
         let peer = bench.id(SMALL);
         assert_eq!(
             bench.todo(),
-            [Action::Inquire { peer }, Action::Dial { peer }]
+            [Action::Resolve { peer }, Action::Dial { peer }]
         );
     }
 
@@ -1199,7 +1195,7 @@ mod tests {
         bench.pass(Duration::from_secs(60));
         bench.initial_message(SMALL, false);
         let peer = bench.id(SMALL);
-        assert_eq!(bench.todo(), [Action::Inquire { peer }]);
+        assert_eq!(bench.todo(), [Action::Resolve { peer }]);
     }
 
     #[test]
@@ -1232,7 +1228,7 @@ mod tests {
             bench.initial_message(LARGE, false).1,
             Verdict::Reject(Reason::ClaimWaiting)
         );
-        assert_eq!(bench.todo(), vec![Action::Inquire { peer }; 2]);
+        assert_eq!(bench.todo(), vec![Action::Resolve { peer }; 2]);
         assert_eq!(bench.next(), Duration::from_secs(6));
         let refuse = Action::Close {
             link: stranger,
@@ -1296,7 +1292,7 @@ mod tests {
             reason,
         };
         let up = Action::Up { peer, link };
-        assert_eq!(bench.todo(), [Action::Inquire { peer }, close, up]);
+        assert_eq!(bench.todo(), [Action::Resolve { peer }, close, up]);
     }
 
     #[test]
@@ -1340,7 +1336,7 @@ mod tests {
         bench.initial_message_from(LARGE, ABROAD + 1);
         let ip = IpAddr::from([10, 0, 0, ABROAD]);
         bench.roster.on_home(peer, ip, bench.now, &mut bench.todo);
-        assert_eq!(bench.next(), bench.roster.rules.patience);
+        assert_eq!(bench.next(), bench.roster.rules.contender_timeout);
         assert_eq!(bench.roster.link(peer), Some(older));
     }
 
@@ -1505,7 +1501,7 @@ mod tests {
         for round in 0..100 {
             bench.initial_message_from(LARGE, 1);
             bench.pass(Duration::from_millis(200));
-            let warns = bench.todo().contains(&Action::Warn { peer });
+            let warns = bench.todo().contains(&Action::ReportFlapping { peer });
             assert_eq!(warns, round == 4, "round {round}");
             warned += u32::from(warns);
         }
@@ -1520,7 +1516,7 @@ mod tests {
             bench.roster.initiate(peer, bench.now, &mut bench.todo);
             bench.linked(SMALL);
         }
-        assert!(!bench.todo().contains(&Action::Warn { peer }));
+        assert!(!bench.todo().contains(&Action::ReportFlapping { peer }));
     }
 
     #[test]
@@ -1602,12 +1598,12 @@ mod tests {
         bench.initial_message(SMALL, false);
         assert_eq!(
             bench.todo(),
-            [Action::Inquire { peer }],
+            [Action::Resolve { peer }],
             "a stranger can say so too"
         );
         for _ in 0..2 {
             bench.initial_message(SMALL, true);
-            assert_eq!(bench.todo(), [Action::Hurry { peer }]);
+            assert_eq!(bench.todo(), [Action::TryNextAddress { peer }]);
             bench.initial_message(SMALL, true);
             assert_eq!(bench.todo(), [], "the dial is young again");
             bench.pass(KNOCK_CROSSING);
@@ -1751,7 +1747,7 @@ mod tests {
         let (first, _) = bench.initial_message(Sid::OBSERVER, false);
         bench.initial_message(Sid::OBSERVER, false);
         let id = bench.id(Sid(-1));
-        let meet = Action::Meet {
+        let meet = Action::PeerAdded {
             peer: id,
             sid: Sid(-1),
         };
@@ -1769,7 +1765,7 @@ mod tests {
         let full = Verdict::Reject(Reason::ObserversFull);
         assert_eq!(bench.initial_message(Sid::OBSERVER, false).1, full);
         bench.down(Sid(-1), first);
-        assert_eq!(bench.todo(), [Action::Part { peer: id }]);
+        assert_eq!(bench.todo(), [Action::PeerRemoved { peer: id }]);
         bench.initial_message(Sid::OBSERVER, false);
         assert!(
             bench.roster.find(Sid(-3)).is_some(),
@@ -1810,14 +1806,14 @@ mod tests {
         });
         assert_eq!(bench.initial_message(Sid(3), false).1, Verdict::Knock);
         let peer = bench.id(Sid(3));
-        let meet = Action::Meet { peer, sid: Sid(3) };
+        let meet = Action::PeerAdded { peer, sid: Sid(3) };
         let addresses = vec![Address::new("10.0.0.9", 3888)];
-        let learn = Action::Learn { peer, addresses };
+        let learn = Action::AddressesLearned { peer, addresses };
         assert_eq!(bench.todo(), [meet, learn, Action::Dial { peer }]);
         bench
             .roster
             .on_dial_failed(peer, bench.now, &mut bench.todo);
-        assert_eq!(bench.todo(), [Action::Part { peer }]);
+        assert_eq!(bench.todo(), [Action::PeerRemoved { peer }]);
         assert_eq!(bench.roster.find(Sid(3)), None);
     }
 

@@ -90,8 +90,8 @@ impl Silence {
     }
 
     /// When it has lasted for so long.
-    pub(super) fn due(&self, patience: Duration) -> Instant {
-        (self.since + patience).max(self.not_before)
+    pub(super) fn due(&self, contender_timeout: Duration) -> Instant {
+        (self.since + contender_timeout).max(self.not_before)
     }
 
     /// Whether it goes on. It begins anew if it does not.
@@ -139,9 +139,9 @@ impl Doubt {
         }
     }
 
-    pub(super) fn due(&self, patience: Duration) -> Option<Instant> {
+    pub(super) fn due(&self, contender_timeout: Duration) -> Option<Instant> {
         let is_open = self.is_repeated && !self.is_answered;
-        is_open.then(|| self.silence.due(patience))
+        is_open.then(|| self.silence.due(contender_timeout))
     }
 
     /// Nobody has knocked for long.
