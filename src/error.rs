@@ -1,6 +1,6 @@
-//! What can be said about a mistake of the caller.
+//! The errors that calls return to the application.
 //!
-//! Nothing here is logged or retried. Why a connection ends is in `proto::reason`.
+//! Nothing here is logged or retried. The reasons why connections end are in `proto::reason`.
 
 use std::{error, fmt};
 
@@ -10,7 +10,7 @@ use crate::proto::{Address, AddressError, Sid};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The own sid is not among the servers, so nobody knows where to listen.
+    /// The own sid is not among the servers, so it is not known where to listen.
     OwnSidMissing(Sid),
     /// Two servers have this sid.
     DuplicateSid(Sid),
@@ -20,33 +20,33 @@ pub enum ConfigError {
     NoAddress(Sid),
     /// An address of this server cannot be used.
     BadAddress {
-        /// Whose address it is.
+        /// The server.
         sid: Sid,
         /// The address as it was given.
         text: String,
         /// What is wrong with it.
         why: AddressError,
     },
-    /// Two servers have this address, so that only one of them could be reached at it. IP addresses are compared by value,
-    /// names without regard to case; no name is resolved.
+    /// Two servers have this address, so only one of them could be reached at it. IP addresses are compared by value, and names
+    /// without regard to case. No name is resolved.
     SharedAddress {
-        /// One server, the one with the smaller sid.
+        /// The server with the smaller sid.
         first: Sid,
         /// The other server.
         second: Sid,
-        /// The address, as the other server has it.
+        /// The address as it is configured for the other server.
         address: Address,
     },
     /// An option has a value outside its range, or values that contradict each other.
     BadOption {
-        /// The option, by the name of its builder method.
+        /// The name of the option, which is that of its builder method.
         option: &'static str,
-        /// What is wrong, and what would be right.
+        /// What is wrong, and which values are allowed.
         why: String,
     },
     /// A line of a `zoo.cfg` cannot be used.
     ZooCfg {
-        /// The line, from 1; 0 when it concerns the file as a whole.
+        /// The number of the line, from 1; 0 if the error concerns the whole file.
         line: usize,
         /// What is wrong.
         why: String,
@@ -89,19 +89,20 @@ impl fmt::Display for ConfigError {
 
 impl error::Error for ConfigError {}
 
-/// A frame that was not taken. It has changed nothing and is counted nowhere.
+/// Why a frame was not taken. Such a frame has changed nothing and is counted nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
-    /// Nobody with this sid is configured, admitted or connected as an observer.
+    /// No member, admitted peer or connected observer has this sid.
     UnknownPeer(Sid),
-    /// A frame has at least one byte.
+    /// The frame is empty. A frame has at least one byte.
     Empty,
     /// The frame is longer than [`FRAME_BYTES_MAX`](crate::limits::FRAME_BYTES_MAX); the length is in bytes.
     TooLarge(usize),
-    /// The queue of this peer has no room for it ([`Outbox::Queue`](crate::Outbox::Queue)).
+    /// The queue of this peer has no room for the frame ([`Outbox::Queue`](crate::Outbox::Queue)). For the own sid: the inbox has
+    /// none ([`InboxFull::PushBack`](crate::InboxFull::PushBack)).
     Full,
-    /// The manager has halted or was asked to, or its loop has died.
+    /// The manager has halted, was asked to halt, or its loop has died.
     Halted,
 }
 
@@ -131,9 +132,9 @@ impl error::Error for SendError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// Nothing came in the time given.
+    /// Nothing arrived in the given time. A call that does not block: nothing is there now.
     Timeout,
-    /// Nothing is left and nothing can come: the manager has halted, or its loop has died.
+    /// Nothing is left and nothing can arrive any more: the manager has halted, or its loop has died.
     Halted,
 }
 

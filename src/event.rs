@@ -1,116 +1,117 @@
-//! What happens to the mesh, as the application is told.
+//! Events: what happens to the mesh, as it is reported to the application.
 //!
-//! Nothing here is written to the log; the loop does that, with these words.
+//! Nothing here writes to the log. The loop does, with the text that an event displays.
 
 use std::{fmt, net::SocketAddr};
 
 use crate::proto::{Address, Reason, Sid};
 
-/// What happened to the mesh, with the reason.
+/// Something that happened to the mesh, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// A listening socket is open.
     Listening {
-        /// Where it is bound, with the port that the kernel chose if 0 was asked for.
+        /// The address that it is bound to, with the port that the kernel chose if 0 was configured.
         addr: SocketAddr,
     },
-    /// A try to open a listening socket failed; another follows unless a [`Event::ListenerLost`] does. Each address of a name
-    /// fails alone. While another address of the name is listened on, the same failure is told once.
+    /// A try to open a listening socket failed. Another try follows, unless an [`Event::ListenerLost`] follows. Each address of a
+    /// name fails by itself. While another address of the name is listened on, the same failure is reported once.
     ListenFailed {
-        /// What was to be bound: an address as it was configured, or one that its name has, as a literal.
+        /// The address that was tried: as it was configured, or an IP address of a configured name.
         address: Address,
-        /// What the system said, and of which name it is an address; or what the resolver said, if the name has none.
+        /// The error of the system, with the name that has this address; or the error of the resolver, if the name has no address.
         error: String,
     },
-    /// Connections could not be accepted: they were gone already, or descriptors or memory are short, and accepting rests
-    /// for a moment. The listening socket stays open. Told of each listening socket
-    /// [once a second](crate::limits::ACCEPT_REPORT_PAUSE) at most.
+    /// Connections could not be accepted. Either they had ended before, or descriptors or memory are short, and then accepting
+    /// pauses for a moment. The listening socket stays open. Reported at most
+    /// [once a second](crate::limits::ACCEPT_REPORT_PAUSE) for each listening socket.
     AcceptFailed {
-        /// The configured address where they were to be accepted.
+        /// The configured address of the listening socket.
         address: Address,
-        /// What the system said the last time.
+        /// The last error of the system.
         error: String,
-        /// How often it said so since the last such event of this listening socket.
+        /// The number of errors since the last such event of this listening socket.
         count: u64,
     },
-    /// The tries to listen on a configured address are used up, and none of the addresses that it means is listened on: peers
-    /// with a larger sid cannot reach this server there.
+    /// The tries to listen on a configured address are used up, and none of its IP addresses is listened on. Peers with a larger
+    /// sid cannot reach this server there.
     ListenerLost {
         /// The address as it was configured.
         address: Address,
     },
     /// A peer is linked.
     Up {
-        /// Which one.
+        /// The peer.
         sid: Sid,
         /// Whether this side opened the connection.
         dialed: bool,
-        /// The far end.
+        /// The address of the far end.
         addr: SocketAddr,
-        /// The number of this link: no other link of this manager has it, and later ones have larger ones. Messages that came
-        /// over it carry it ([`Message::link`](crate::Message::link)).
+        /// The number of this link. No other link of this manager has the same number, and later links have larger numbers.
+        /// Messages that arrive over the link carry it ([`Message::link`](crate::Message::link)).
         link: u64,
     },
-    /// The link of a peer has ended. When a newer connection replaces it, an [`Event::Up`] follows at once.
+    /// The link of a peer has ended. If a newer connection replaces it, an [`Event::Up`] follows at once.
     Down {
-        /// Which one.
+        /// The peer.
         sid: Sid,
-        /// Why.
+        /// Why the link has ended.
         reason: Reason,
         /// The number of the link that has ended.
         link: u64,
-        /// Frames that were written to this link: as many may have been lost with it. The kernel had taken them, and nothing
-        /// says how many of them the peer has read, so this is an upper bound of what was lost. With
-        /// [`Outbox::Queue`](crate::Outbox::Queue) none of them is sent again; with [`Outbox::Latest`](crate::Outbox::Latest)
+        /// The number of frames that were written to this link. It is an upper bound of the frames that were lost with the link:
+        /// the kernel had taken them, and it is not known how many of them the peer has read. With
+        /// [`Outbox::Queue`](crate::Outbox::Queue) none of them is sent again. With [`Outbox::Latest`](crate::Outbox::Latest)
         /// the last one is.
         written: u64,
     },
-    /// Received messages were dropped since the application takes them more slowly than they come and the inbox is full.
-    /// Reported at once and then once a second, with the numbers since the last report. Never with [`InboxFull::PushBack`](crate::InboxFull::PushBack).
+    /// Received messages were dropped, because the application takes them more slowly than they arrive and the inbox is full.
+    /// Reported at once and then once a second, with the numbers since the last report. Never reported with
+    /// [`InboxFull::PushBack`](crate::InboxFull::PushBack).
     Dropped {
-        /// How many messages.
+        /// The number of dropped messages.
         messages: u64,
-        /// Who had sent them, those with most first, and how many of each; [16](crate::limits::DROPPED_SENDERS_MAX) at most.
-        /// [`Sid::OBSERVER`] stands for all who are not configured.
+        /// The senders of these messages and the number from each, the largest number first. At most
+        /// [16](crate::limits::DROPPED_SENDERS_MAX) senders. [`Sid::OBSERVER`] stands for all peers that are not configured.
         senders: Vec<(Sid, u64)>,
     },
     /// The links of a peer replace each other again and again, [`FLAP_COUNT`](crate::limits::FLAP_COUNT) times within
-    /// [`FLAP_WINDOW`](crate::limits::FLAP_WINDOW): two servers may have this id, or something knocks in its name. Told once in
+    /// [`FLAP_WINDOW`](crate::limits::FLAP_WINDOW). Two servers may have this sid, or a stranger knocks with it. Reported once in
     /// [`FLAP_PAUSE`](crate::limits::FLAP_PAUSE).
     Flapping {
-        /// Whose.
+        /// The peer.
         sid: Sid,
     },
-    /// All addresses of a peer were tried and none could be reached. The next attempt follows after the backoff.
+    /// All addresses of a peer were tried, and none could be reached. The next attempt follows after the backoff.
     DialFailed {
-        /// Which one.
+        /// The peer.
         sid: Sid,
-        /// Which address was tried last; `None` if there was none, and the reason is [`Reason::NoAddress`].
+        /// The address that was tried last. `None` if there was none; the reason is then [`Reason::NoAddress`].
         addr: Option<SocketAddr>,
-        /// What it said.
+        /// Why this address failed.
         reason: Reason,
     },
     /// An accepted connection was refused and closed.
     Rejected {
-        /// Where it came from.
+        /// The address of the far end.
         addr: SocketAddr,
-        /// Whom it claimed to be, if it came so far.
+        /// The sid that it claimed, if it had sent one.
         sid: Option<Sid>,
-        /// Why.
+        /// Why it was refused.
         reason: Reason,
     },
-    /// One turn of the loop took this long: a handler has blocked it. With [`Idle::Spin`](crate::Idle::Spin) the time is not
-    /// taken of turns that bring frames of the link that spoke last and nothing else.
+    /// One turn of the loop took longer than [`SLOW_TURN`](crate::limits::SLOW_TURN): a handler has blocked it. With
+    /// [`Idle::Spin`](crate::Idle::Spin), a turn that only reads frames of the most recently active link is not measured.
     SlowTurn {
-        /// How long.
+        /// How long the turn took.
         took: std::time::Duration,
     },
-    /// The loop has halted; nothing follows.
+    /// The loop has halted. No event follows.
     Halted,
 }
 
-/// One line, as in the log: the peer first, what happened, and why.
+/// Writes one line, as in the log: the peer first, then what happened, then why.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

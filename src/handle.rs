@@ -1,6 +1,6 @@
-//! The way to a loop from any thread: send, ask, wait.
+//! What any thread can do with a loop: send, ask, wait for room.
 //!
-//! Nothing here waits for the network, but for the one call whose name says that it waits.
+//! Only `wait_for_room` blocks.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use crate::{
     shared::{Life, Listening, Shared, Stats},
 };
 
-/// The way to a loop from any thread; cheap to clone.
+/// Sends through a loop, and asks it for things, from any thread. A clone costs one atomic increment.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -34,12 +34,12 @@ impl Handle {
         self.shared.own
     }
 
-    /// Holds out `frame` to `sid` as the latest message. Never waits for the network: the frame is written on this
-    /// thread if the socket takes it, else it waits in the peer's one slot, where a newer frame replaces it. With
-    /// [`Outbox::Queue`](crate::Outbox::Queue) it goes behind those that wait, and leaves together with others.
+    /// Sends `frame` to `sid` as the latest message. Never waits for the network: the frame is written on this thread if the socket
+    /// takes it. Otherwise it waits in the slot of the peer, where a newer frame replaces it. With
+    /// [`Outbox::Queue`](crate::Outbox::Queue) it is appended to the queue, and is written together with other frames.
     ///
-    /// A frame for a peer that is not linked waits for the link; with [`Dial::OnDemand`](crate::Dial::OnDemand) the
-    /// peer is dialed for it. A frame for the own sid goes to the own inbox.
+    /// A frame for a peer that is not linked waits for the link. With [`Dial::OnDemand`](crate::Dial::OnDemand) it makes the loop dial
+    /// the peer. A frame for the own sid goes to the own inbox.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl Handle {
         self.shared.to_send(sid, frame.into())
     }
 
-    /// The same for bytes that the caller keeps: they are copied. In a queue this costs less than a `Bytes` does.
+    /// Sends a copy of `frame`, as [`to_send`](Self::to_send) does. With a queue this costs less than a `Bytes`.
     ///
     /// # Errors
     ///
@@ -58,34 +58,37 @@ impl Handle {
         self.shared.to_send_slice(sid, frame)
     }
 
-    /// Puts many frames at once; they are copied. Returns how many were taken, from the first on: with
-    /// [`Outbox::Queue`](crate::Outbox::Queue) fewer than given if the rest has no room. What is more than
-    /// [leaves together](crate::limits::QUEUE_RUN_BYTES) is put in parts, between which frames of other threads may come. With
-    /// [`Outbox::Latest`](crate::Outbox::Latest) it is the same as one [`to_send`](Self::to_send) after the other.
+    /// Sends copies of many frames with one call. Returns how many were taken, from the first on: with
+    /// [`Outbox::Queue`](crate::Outbox::Queue) fewer than given if the rest has no room. Frames of more than
+    /// [`QUEUE_RUN_BYTES`](crate::limits::QUEUE_RUN_BYTES) together are taken in parts, and frames of other threads may come between
+    /// two parts. With [`Outbox::Latest`](crate::Outbox::Latest) this is the same as one [`to_send`](Self::to_send) after the other.
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] if there is no room for the first one; else those of [`to_send`](Self::to_send), for any of the
-    /// frames. Nothing was taken then.
+    /// [`SendError::Full`] if there is no room for the first frame, else those of [`to_send`](Self::to_send) for any of the frames.
+    /// After an error, no frame was taken.
     pub fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
         self.shared.to_send_all(sid, frames)
     }
 
-    /// Waits until a frame for `sid` would replace none and be taken: until the slot is free, or at least half of the
-    /// [queue](crate::Outbox::Queue). Returns whether it is, or `false` when the time has passed. For the own sid: until the
-    /// inbox takes a message and drops none. On the loop's own thread, for which it would wait, it does not wait; until an
-    /// [`EventLoop`](crate::EventLoop) is turned by another thread, the one that has made it counts as that.
+    /// Blocks until a send to `sid` would neither replace a frame nor fail: until the slot is empty, or the
+    /// [queue](crate::Outbox::Queue) is at most half full. For the own sid: until the inbox takes a message and drops none. Returns
+    /// `false` if `timeout` has passed.
+    ///
+    /// Never blocks on the loop's own thread, since only that thread could make room. That is the thread that turns the
+    /// [`EventLoop`](crate::EventLoop), and before the first turn the thread that has made it.
     ///
     /// # Errors
     ///
-    /// [`SendError::UnknownPeer`]. A loop that has halted has room, and [`to_send`](Self::to_send) says that it has halted.
+    /// [`SendError::UnknownPeer`]. After the loop has halted this returns `true`, and [`to_send`](Self::to_send) returns
+    /// [`SendError::Halted`].
     pub fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
         self.shared.wait_for_room(sid, timeout)
     }
 
-    /// Discards the frames that wait for `sid`, and returns how many they were; [`Outgoing::discarded`] counts them. For a queue
-    /// whose peer was away for so long that what waits for it is of no use any more. What is just being written, at most
-    /// [`TURN_BYTES`](crate::limits::TURN_BYTES), is not discarded while there is a link.
+    /// Discards the frames that wait for `sid`, for instance after the peer was away for so long that they are of no use. Returns
+    /// their number, which [`Outgoing::discarded`] counts. While there is a link, the frames that are being written, at most
+    /// [`TURN_BYTES`](crate::limits::TURN_BYTES), are not discarded.
     ///
     /// [`Outgoing::discarded`]: crate::Outgoing::discarded
     ///
@@ -96,12 +99,12 @@ impl Handle {
         self.shared.discard(sid)
     }
 
-    /// Has the loop look again at what it waits for, a [handler that was not ready](crate::Handler::is_ready) for instance.
+    /// Begins a turn, in which the loop asks [`Handler::is_ready`](crate::Handler::is_ready) again.
     pub fn wake(&self) {
         self.shared.wake_flag.notify();
     }
 
-    /// Asks for a link to `sid`, if there is none and none is underway.
+    /// Asks the loop for a link to `sid`, if there is none and the loop is not dialing.
     ///
     /// # Errors
     ///
@@ -110,7 +113,7 @@ impl Handle {
         self.ask(sid, LoopRequest::LINK)
     }
 
-    /// Asks for a link to every peer.
+    /// Asks the loop for a link to every peer.
     pub fn connect_all(&self) {
         for peer in self.shared.peers() {
             // Refused only where there is no loop.
@@ -118,8 +121,8 @@ impl Handle {
         }
     }
 
-    /// Dials `sid` also when it is linked; the new connection replaces the old one, and the last frame goes over it
-    /// once more. A larger sid is asked by a knock to do the same, which it ignores for a link that is younger than
+    /// Dials `sid` even if it is linked. The new connection replaces the old one, and the last frame is sent once more over it. A
+    /// server with a larger sid is asked by a knock to dial, which it ignores if the link is younger than
     /// [`KNOCK_CROSSING`](crate::limits::KNOCK_CROSSING).
     ///
     /// # Errors
@@ -137,7 +140,8 @@ impl Handle {
         self.shared.ask(&peer, request)
     }
 
-    /// Whether nothing waits for any peer: every accepted frame was written, replaced or discarded.
+    /// Whether no frame waits for any peer: each accepted frame was written, replaced or discarded. This does not mean that a peer has
+    /// received it.
     #[must_use]
     pub fn have_delivered(&self) -> bool {
         self.shared
@@ -154,7 +158,7 @@ impl Handle {
             .is_some_and(|peer| peer.linked.load(Ordering::Acquire))
     }
 
-    /// Who is linked, by sid. Its length is what `getThreadCount() / 2` of the original counts.
+    /// The linked peers, sorted by sid. Their number is `getThreadCount() / 2` of the original.
     #[must_use]
     pub fn linked_peers(&self) -> Vec<Sid> {
         let linked = |peer: &Arc<crate::shared::Peer>| peer.linked.load(Ordering::Acquire);
@@ -166,7 +170,7 @@ impl Handle {
             .collect()
     }
 
-    /// What each listening socket is doing. Empty once halted.
+    /// The state of each listening socket. Empty once halted.
     #[must_use]
     pub fn listening(&self) -> Vec<Listening> {
         self.shared.listening()
@@ -178,12 +182,12 @@ impl Handle {
         self.shared.stats()
     }
 
-    /// Drops every link and goes on: peers come back by the rules of [`Dial`](crate::Dial).
+    /// Closes all links and keeps running: peers are linked again as [`Dial`](crate::Dial) says.
     pub fn soft_halt(&self) {
         self.shared.order(&self.shared.drop_links);
     }
 
-    /// Asks the loop to halt, without waiting for it. From now on no frame is taken, and none that comes is handed over.
+    /// Asks the loop to halt, without waiting for it. From now on no frame is accepted, and no received frame is delivered.
     pub fn request_halt(&self) {
         self.shared.request_halt();
     }
@@ -206,7 +210,7 @@ impl Handle {
 }
 
 impl fmt::Debug for Handle {
-    /// Without the peers and what waits for them: a payload is nobody else's business.
+    /// Without the peers and their frames: payloads are not printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle")
             .field("sid", &self.sid())

@@ -1,4 +1,4 @@
-//! How a handler on the loop's thread is called, and how it answers.
+//! What the loop calls on its own thread.
 //!
 //! A handler never blocks: while it runs, no link is served.
 
@@ -6,21 +6,23 @@ use crate::{event::Event, handle::Handle, message::Frame, proto::Sid};
 
 /// What the loop calls on its own thread.
 ///
-/// The loop hands a frame over where it decoded it, and an answer given through `handle` leaves in the same turn.
+/// A frame is delivered on the thread that has decoded it. An answer that is sent through `handle` is written in the same turn.
+///
+/// A method must not block: while it runs, no link is served.
 pub trait Handler {
-    /// A whole frame has come from this peer, or from this server itself by loopback.
+    /// A whole frame was received from this peer, or from this server itself by loopback.
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle);
 
-    /// Whether frames of this peer can be taken now. Asked before a link is read. While it is `false` the link is not read, so
+    /// Whether frames of this peer can be taken now. Called before a link is read. While it returns `false`, the link is not read, so
     /// that TCP slows the peer; what the peer has sent is read before its link ends. Writing, other links, handshakes and
-    /// [`Event`]s go on. Asked again in every turn that is brought about by another thread: see [`Handle::wake`].
+    /// [`Event`]s go on. Called again in each turn that another thread causes: see [`Handle::wake`].
     fn is_ready(&mut self, from: Sid) -> bool {
         let _ = from;
         true
     }
 
-    /// What was read from one peer in one go has been handed over, one or more frames; if it has sent more than its
-    /// [share](crate::limits::TURN_BYTES) of the turn, the rest follows in the next. Also after a burst by loopback.
+    /// Called after all frames of one read from one peer have been delivered (at least one), and after a batch of loopback frames. If the
+    /// peer has sent more than its [budget](crate::limits::TURN_BYTES) for the turn, the rest follows in the next turn.
     fn on_read_complete(&mut self, handle: &Handle) {
         let _ = handle;
     }

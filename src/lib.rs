@@ -1,10 +1,8 @@
-//! The peer connection manager of a quorum: every server runs one, and together they keep exactly
-//! one live TCP connection between every pair of servers, over which each server always holds out
-//! its latest message to each other one.
+//! The peer connection manager of a quorum. Every server runs one. Together they maintain exactly one live TCP connection between
+//! each pair of servers, and each server sends its latest message to every peer over it.
 //!
-//! It does what ZooKeeper's `QuorumCnxManager` does, with one event loop in place of two threads per
-//! peer, and speaks the same bytes: it can sit in the election mesh of real ZooKeeper servers
-//! (3.4, 3.5 and later).
+//! This crate does what ZooKeeper's `QuorumCnxManager` does, with one event loop instead of two threads per peer. It uses the same
+//! protocol, so that it can take part in the election mesh of real ZooKeeper servers (3.4, 3.5 and later).
 //!
 //! ```text
 //!                  any thread                          the loop's thread
@@ -15,7 +13,7 @@
 //!        |                                                            v
 //!        +-- own sid --> inbox, bounded  <--------------------- frames, handler
 //!                           |                                         |
-//!   recv() <----------------+        roster: who is linked, dialed, left alone until when
+//!   recv() <----------------+        roster: which peers are linked, dialed, or backed off
 //! ```
 //!
 //! # Example
@@ -25,7 +23,7 @@
 //! use quorum_cnx::{CnxManager, Config, Event, Sid};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Two servers in one process; sockets that are bound already spare us fixed ports.
+//! // Two servers in one process. With sockets that are bound already, no port is fixed.
 //! let sockets = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
 //! let [one, two] = [sockets[0].local_addr()?.to_string(), sockets[1].local_addr()?.to_string()];
 //! let mut managers = Vec::new();
@@ -43,72 +41,84 @@
 //!
 //! # What is promised
 //!
-//! 1. [`to_send`](Handle::to_send) never waits for the network, a name lookup or another peer. It
-//!    returns what became of the frame.
-//! 2. One slot per peer, newest wins: a frame that has not begun to leave is replaced by a newer one,
-//!    and the sender learns of it. A frame that has begun is finished first: the receiver never sees
-//!    a torn frame.
-//! 3. When a link comes up and the slot is empty, the last frame written to that peer is sent once
-//!    more, since it may have died with the old link. So the newest frame for a reachable peer arrives
-//!    at least once; duplicates of it are normal; an older frame never arrives after a newer one from
-//!    the same sender.
-//! 4. Frames for the own sid go straight to the inbox.
-//! 5. Received messages wait in one bounded inbox. When it is full, the peer that has most messages in it
-//!    loses its oldest one, which is counted and reported ([`Event::Dropped`]): nobody loses a message by
-//!    what another peer sends. With [`Outbox::Queue`] nothing is dropped: such a peer is not read until
-//!    there is room, so that TCP slows it ([`InboxFull`]).
-//! 6. Frames of length below 1 or above 524 288 bytes end the link. Nothing that arrives from the
-//!    network ends the loop, a listening socket or the process.
-//! 7. Every accepted frame is accounted for: `accepted = written + superseded + discarded + waiting`
-//!    ([`Outgoing`]); so are accepted connections and links ([`Stats::balances`]).
-//! 8. [`halt`](CnxManager::halt) returns when the port is free, all sockets are closed and the loop's
-//!    thread has ended; it needs no cooperation from any peer.
+//! 1. [`to_send`](Handle::to_send) never waits for the network, a name lookup or another peer. It returns what happened to the
+//!    frame.
+//! 2. One slot per peer, newest wins: a newer frame replaces one that waits, and the sender is told. A frame that was written in
+//!    part is finished first: the receiver never sees a torn frame.
+//! 3. When a link comes up and the slot is empty, the last frame that was written to that peer is sent once more, since it may
+//!    have been lost with the old link. So the newest frame for a reachable peer arrives at least once. Duplicates of it are
+//!    normal. An older frame never arrives after a newer one from the same sender.
+//! 4. A frame for the own sid goes straight to the inbox.
+//! 5. Received messages wait in one bounded inbox. When it is full, the peer that has most messages in it loses its oldest one,
+//!    which is counted and reported ([`Event::Dropped`]): no peer loses a message because of what another peer sends. With
+//!    [`Outbox::Queue`] nothing is dropped. Instead, such a peer is not read until there is room, so that TCP slows it
+//!    ([`InboxFull`]).
+//! 6. A frame with a length below 1 or above 524 288 bytes ends its link. Nothing that arrives from the network ends the loop, a
+//!    listener or the process.
+//! 7. Every accepted frame is accounted for: `accepted = written + superseded + discarded + waiting` ([`Outgoing`]). So are
+//!    accepted connections and links ([`Stats::balances`]).
+//! 8. [`halt`](CnxManager::halt) returns when the port is free, all sockets are closed and the loop's thread has ended. It needs no
+//!    cooperation from any peer.
 //!
-//! # What is not
+//! # What is not promised
 //!
-//! - No queue, unless [`Outbox::Queue`] is asked for: of the frames for a slow or absent peer, only the newest arrives.
-//!   With a queue, frames leave in order and once; it replaces promises 2 and 3.
-//! - No acknowledgement: [`SendOutcome::Written`] means that the kernel has the frame, not that the peer has.
+//! - No queue, unless you ask for [`Outbox::Queue`]: of the frames for a slow or absent peer, only the newest arrives. With a
+//!   queue, frames are sent in order, each once. This replaces promises 2 and 3.
+//! - No acknowledgement: [`SendOutcome::Written`] means that the kernel has the frame, not that the peer has it.
 //! - No order between peers, and none between a frame and an [`Event`] on another thread. The number of the link
 //!   ([`Message::link`], [`Event::Up`], [`Event::Down`]) says which messages came before and after a reconnect.
-//! - No secrecy and no authentication: a sid is believed when it is configured. By default
-//!   ([`Replace::Proven`]) nobody at another address can cut or take over a live link of a member that is
-//!   known at its own addresses, but any process on the member's machine or behind its NAT can. Where a
-//!   TCP proxy or a NAT stands between, members come from its address, and a link is safe only while it
-//!   brings a byte each second: who reaches the proxy can cut it. A silent link to a member with a smaller sid that has
-//!   not knocked yet is renewed when somebody knocks in its name, seldom, and always at its configured address. Who
-//!   reaches the port can also take the place of a member that is away. SASL and TLS of ZooKeeper are not spoken; a `zoo.cfg` that asks for
-//!   them is refused.
-//! - No replay of a queue: frames that the kernel had taken when a link ended may be lost. [`Event::Down`] says how many
-//!   they are at most; a protocol that may lose none acknowledges what it has read, and sends the rest again.
-//! - Clocks are monotonic ones; nothing depends on the time of day.
+//! - No secrecy and no authentication. Any configured sid is believed:
+//!   - By default ([`Replace::Proven`]), a connection from another address cannot end or take over a live link of a member that is
+//!     known at its own addresses. Any process on the member's machine or behind its NAT can.
+//!   - Behind a TCP proxy or a NAT, members come from the address of the proxy. A link is then safe only while it brings a byte
+//!     each second: whoever reaches the proxy can end it.
+//!   - A silent link to a member with a smaller sid that has not knocked yet is renewed when a stranger knocks with its sid:
+//!     seldom, and always at the configured address.
+//!   - Whoever reaches the port can take the place of a member that is away.
+//!   - ZooKeeper's SASL and TLS are not supported. A `zoo.cfg` that asks for them is refused.
+//! - No replay of a queue: frames that the kernel had taken when a link ended may be lost. [`Event::Down`] gives an upper bound of
+//!   their number. A protocol that may lose no frame acknowledges what it has read, and sends the rest again.
+//! - No dependence on the time of day: all clocks are monotonic.
 //!
 //! # Observers
 //!
-//! Observers without an id of their own (ZOOKEEPER-599) are refused unless
-//! [`observers_max`](ConfigBuilder::observers_max) allows some; a `zoo.cfg` allows 64. Whoever reaches the port can come as
-//! one. It can hold one of those places for as long as it likes, send frames of any content, which are received with a
-//! negative [`Sid`], and receive what the application sends to that sid. It cannot take the place of a member, make this
-//! server dial, keep a member's messages or events out of their share of the inbox and of the events, or end the loop.
-//! All observers and admitted servers have one share together.
+//! An observer without an id of its own (ZOOKEEPER-599) is refused unless [`observers_max`](ConfigBuilder::observers_max) allows
+//! some. A `zoo.cfg` allows 64. Whoever reaches the port can connect as an observer. It can
+//!
+//! - hold one of those places for as long as it likes,
+//! - send frames of any content, which are received with a negative [`Sid`],
+//! - receive what the application sends to that sid.
+//!
+//! It cannot take the place of a member, make this server dial, end the loop, or displace a member's messages or events. All
+//! observers and admitted servers together have one share of the inbox and of the event queue.
 //!
 //! # Processes
 //!
-//! The descriptors are closed by `execve(2)`, so that a program that is started inherits none of them. A process that is
-//! made by `fork(2)` without it has copies of the handles, and shares the sockets, but has no loop. There a handle refuses with
-//! [`SendError::Halted`], receiving ends with [`RecvError::Halted`], and [`halt`](CnxManager::halt) and dropping return at
-//! once; the parent's links go on. (An outbox that leaves its frame to the loop, because the socket was full or the loop was
-//! asked already, may still take frames, which go nowhere. On a thread that itself turns an [`EventLoop`] nothing is checked,
-//! since that costs a system call: the child of such a thread must not use its handles.)
+//! All descriptors are closed by `execve(2)`, so that a program that is started inherits none of them. A process that was made by
+//! `fork(2)` without `execve(2)` has copies of the handles and shares the sockets, but has no loop. In that process
 //!
-//! # Words
+//! - sending fails with [`SendError::Halted`], and receiving with [`RecvError::Halted`];
+//! - [`halt`](CnxManager::halt) and dropping a manager return at once;
+//! - nothing is written to a socket, so that the links of the parent go on.
 //!
-//! *peer*: a member, an admitted server or an observer, named by its [`Sid`]. *link*: the one TCP
-//! connection to a peer. *initial message*: the first bytes of a connection, in which the dialer says its sid.
-//! *knock*: the connection by which a smaller sid asks a larger one to dial back. *frame*: a 4-byte
-//! big-endian length, then the payload. *outbox*: what waits for one peer, in a *slot* or a *queue*.
-//! *inbox*: received messages waiting for the application; a *batch* of them is taken at once. *roster*: who is linked, who is being dialed, who is left alone until
-//! when. *turn*: one round of the loop.
+//! A send whose frame would only wait, because the socket was full or the loop was already asked to write, may succeed in the child;
+//! that frame is never sent. On a thread that itself turns an [`EventLoop`] nothing is checked, since the check is a system call:
+//! do not use a handle in a child that was forked by such a thread.
+//!
+//! # Terms
+//!
+//! | term | meaning |
+//! |---|---|
+//! | peer | a member, an admitted server or an observer, named by its [`Sid`] |
+//! | link | the one TCP connection to a peer |
+//! | initial message | the first bytes of a connection, in which the dialer says its sid |
+//! | knock | a connection by which a server asks a server with a larger sid to dial back; it carries an initial message and nothing else |
+//! | contender | a second connection that claims the sid of a linked peer |
+//! | frame | a 4-byte big-endian length, then the payload |
+//! | outbox | what waits for one peer: in a slot (newest wins) or in a queue |
+//! | inbox | received messages that wait for the application; a batch of them can be taken at once |
+//! | roster | the rules: which peers are linked or dialed, and which connection is kept |
+//! | turn | one iteration of the event loop |
 //!
 //! # On the wire
 //!
@@ -119,44 +129,45 @@
 //! | initial message, [`InitialMessageVersion::V2`] | -65535 (8), sid (8), n (4), <code>host:port&#124;host:port...</code> (n) |
 //! | frame | length (4), payload (length) |
 //!
-//! All integers are signed and big-endian. Nobody answers an initial message; frames may follow it
-//! directly. A larger server may name any host: only hosts that can be dialed are used, and shown.
+//! All integers are signed and big-endian. An initial message is not answered, and frames may follow it at once. The text of the
+//! addresses is not trusted: only hosts that can be dialed are used and shown.
 //!
 //! # Limits
 //!
-//! Everything that can grow has a bound with a name and a reason: see [`limits`] for the defaults and
-//! [`ConfigBuilder`] for what can be changed. [`Config::max_memory`] is the sum of them.
+//! Everything that can grow has a bound with a name and a reason: see [`limits`] for the defaults, and [`ConfigBuilder`] for those
+//! that can be changed. [`Config::max_memory`] is their sum in bytes.
 //!
 //! # Two outboxes
 //!
-//! - [`Outbox::Latest`]: one slot. The frame is written on the thread that sends it, as soon as it is sent: for votes,
-//!   heartbeats, state of which only the newest counts.
-//! - [`Outbox::Queue`]: a stream. Frames are put together where they are sent, and hundreds are written with one system call:
-//!   by whoever sends the last of 128 KiB, or by the loop, which is asked to write what waits. A sender that is too fast is told
-//!   ([`SendError::Full`]), and a receiver that is too slow slows its senders. [`to_send_all`](Handle::to_send_all) puts many at
-//!   once, and [`recv_all`](CnxManager::recv_all) takes all that have come. After a link that the peer ended at once
-//!   ([`Reason::ClosedAtOnce`]), the next one is on probation: nothing of the queue is written to it before it has brought a
-//!   byte or lasted for a second. [`discard`](Handle::discard) drops what waits for a peer that was away for too long.
+//! - [`Outbox::Latest`]: one slot, for votes, heartbeats and other state of which only the newest counts. A frame is written at
+//!   once, on the thread that sends it.
+//! - [`Outbox::Queue`]: a stream. Frames are collected in a buffer, and hundreds are written with one system call. The loop writes
+//!   them when it is notified, or the sender writes them itself once 128 KiB are collected. [`to_send_all`](Handle::to_send_all)
+//!   sends many frames at once, and [`recv_all`](CnxManager::recv_all) takes all messages that have arrived.
+//!   - If the queue is full, [`SendError::Full`] is returned. A slow receiver slows its senders.
+//!   - After a link that the peer ended at once ([`Reason::ClosedAtOnce`]), the next link is on probation: nothing of the queue is
+//!     written to it before it has brought a byte or lasted for a second.
+//!   - [`discard`](Handle::discard) drops the frames for a peer that was away for too long.
 //!
-//! In both, [`wait_for_room`](Handle::wait_for_room) lets a sender that must not lose a frame wait.
+//! With both, [`wait_for_room`](Handle::wait_for_room) blocks a sender until a send loses no frame.
 //!
 //! # Two ways to use it
 //!
-//! - [`CnxManager`]: the loop has a thread of its own; messages come through the inbox.
-//! - [`EventLoop`]: the application's thread turns the loop, alone or nested in a loop of its own
-//!   (it is [`AsFd`](std::os::fd::AsFd)), and a [`Handler`] is called where a frame is decoded. An
-//!   answer given there leaves in the same turn: two thread hops per round trip instead of six.
+//! - [`CnxManager`]: the loop has a thread of its own, and messages arrive in the inbox.
+//! - [`EventLoop`]: a thread of the application turns the loop, alone or inside another event loop (it is
+//!   [`AsFd`](std::os::fd::AsFd)). A [`Handler`] is called on that thread for each decoded frame. An answer that it sends is
+//!   written in the same turn: a round trip takes two thread switches instead of six.
 //!
-//! # When microseconds count
+//! # Low latency
 //!
-//! - Answer in a [`Handler`], and let the loop spin ([`Idle::Spin`]) if it has a processor to itself.
-//! - See that it has: a loop that shares its processor with what is busy waits for it, on Linux for milliseconds; strangers
-//!   who flood the port are busy, too. A real-time policy (`chrt --fifo`) or processors of its own keep others away.
-//! - Say [`congestion_control("reno")`](ConfigBuilder::congestion_control) where the system paces (`bbr`).
+//! - Answer in a [`Handler`]. If the loop has a processor to itself, let it spin ([`Idle::Spin`]).
+//! - Make sure that it has one. A loop that shares its processor with a busy thread waits for it, on Linux for milliseconds. Strangers
+//!   that flood the port cause such load, too. A real-time policy (`chrt --fifo`) or isolated processors prevent that.
+//! - Set [`congestion_control("reno")`](ConfigBuilder::congestion_control) where the system paces packets (`bbr`).
 //!
-//! Where megabytes count, [`Outbox::Queue`], [`to_send_all`](Handle::to_send_all), a [`Handler`] or
-//! [`recv_all`](CnxManager::recv_all). Frames of hundreds of KiB come through the inbox by half faster with an allocator that
-//! does not give large buffers back to the kernel at once.
+//! For throughput, use [`Outbox::Queue`], [`to_send_all`](Handle::to_send_all), and a [`Handler`] or
+//! [`recv_all`](CnxManager::recv_all). Frames of hundreds of KiB arrive through the inbox up to half as fast again with an allocator that
+//! does not return large buffers to the kernel at once.
 //!
 //! # Failure detection
 //!

@@ -11,39 +11,39 @@ pub const FRAME_BYTES_MAX: usize = 512 << 10;
 /// Bytes of the length prefix in front of every payload.
 pub const PREFIX_BYTES: usize = 4;
 
-/// Messages that wait for the application before the oldest goes (`RECV_CAPACITY`). With the longest frames it holds
+/// Messages that wait for the application before the oldest is dropped (`RECV_CAPACITY`). With the longest frames the inbox holds
 /// 100 x 512 KiB = 50 MiB.
 pub const INBOX_FRAMES: usize = 100;
 
-/// Memory that these messages may hold before the oldest go, for an inbox that is made longer than that.
+/// Memory that these messages may hold before the oldest are dropped, in bytes. It matters for an inbox of more messages.
 pub const INBOX_BYTES: usize = 64 << 20;
 
-/// Memory that messages which were read together take in the inbox beside their bytes.
+/// Memory that the messages of one read take in the inbox beside their payloads, in bytes.
 pub const PLACE_BYTES: usize = 256;
 
-/// Messages that wait for the application before peers are [slowed](crate::InboxFull::PushBack): as many as may be asked for,
-/// since it is their memory that matters.
+/// Messages that wait for the application before peers are [slowed](crate::InboxFull::PushBack): the largest number that can be
+/// configured, since their memory is the bound.
 pub const PUSH_BACK_FRAMES: usize = 1 << 20;
 
-/// Memory that these messages may hold: several reads of every peer of a small mesh, so that a stream does not wait for the
-/// application to be scheduled, and still in the cache of a large processor.
+/// Memory that these messages may hold, in bytes: several reads of every peer of a small mesh, so that a stream does not wait for
+/// the application to be scheduled, and little enough for the cache of a large processor.
 pub const PUSH_BACK_BYTES: usize = 4 << 20;
 
-/// Events that wait for the application before the oldest goes; each is under 200 bytes, and up to 2 KiB more when it
-/// tells the names of a peer that have no address.
+/// Events that wait for the application before the oldest is dropped. Each takes less than 200 bytes, and up to 2 KiB more if it
+/// lists names of a peer that have no address.
 pub const EVENTS_MAX: usize = 1024;
 
-/// How often dropped messages are [reported](crate::Event::Dropped) at most.
+/// Shortest time between two [reports](crate::Event::Dropped) of dropped messages.
 pub const DROPS_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// Senders named in such a report.
 pub const DROPPED_SENDERS_MAX: usize = 16;
 
-/// The read buffer that all links share. Large enough that one read takes what a socket holds in a busy turn, small
+/// Bytes of the read buffer that all links share. Large enough that one read takes what a socket holds in a busy turn, small
 /// enough to stay in the second-level cache.
 pub const READ_BUFFER_BYTES: usize = 256 << 10;
 
-/// Bytes read from one link before the next one gets its share of the turn.
+/// Bytes read from one link in one turn: its budget.
 pub const TURN_BYTES: usize = 256 << 10;
 
 /// Bytes read from a link after its write half has failed, before it ends: more than a socket holds unless
@@ -51,8 +51,8 @@ pub const TURN_BYTES: usize = 256 << 10;
 /// peer that goes on sending and cannot be answered.
 pub const DRAIN_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes read at once from a connection that has not said who it is: an initial message is at most 2068 bytes, and
-/// what comes after it has to be kept when the connection must wait as a contender.
+/// Bytes of one read from a connection that has not sent its initial message. Such a message has at most 2068 bytes, and the bytes
+/// behind it must be kept if the connection waits as a contender.
 pub const INITIAL_MESSAGE_READ_BYTES: usize = 4 << 10;
 
 /// How far a frame's own buffer grows ahead of the bytes that arrived for it.
@@ -61,65 +61,64 @@ pub const GROW_BYTES: usize = 64 << 10;
 /// Remainder of a frame from which on it is worth reading straight into the frame's own buffer.
 pub const DIRECT_READ_BYTES: usize = 16 << 10;
 
-/// Accepted connections that may be silent at one time. One more evicts the oldest, so strangers cannot lock a member
-/// out: a member names itself as soon as it is connected, and needs its place for no longer than that takes.
+/// Accepted connections that have not sent their initial message, at one time. One more evicts the oldest. So strangers cannot lock
+/// a member out: a member sends its initial message as soon as it is connected.
 pub const PENDING_MAX: usize = 256;
 
-/// Connections accepted in one turn, so that a flood of them leaves time for the links: each takes some 45 us until it is
-/// refused, and no less when more of them come in one turn.
+/// Connections accepted in one turn, so that a flood of them leaves time for the links: each takes about 45 us until it is
+/// refused.
 pub const ACCEPTS_PER_TURN: usize = 8;
 
-/// Turns in a row in which a loop that spins may read the link that spoke last before it asks who else is ready and what is
-/// due.
+/// Turns in a row in which a spinning loop may read the most recently active link without asking the kernel for events and
+/// without looking at its timers.
 pub const HOT_TURNS_MAX: u32 = 16;
 
-/// Reads of that link in a row that find nothing, before who else is ready is asked, and others get the processor: two
-/// or three microseconds.
+/// Reads of that link in a row that find nothing before the kernel is asked for events: two or three microseconds.
 pub const HOT_READS: usize = 8;
 
-/// Events taken from the kernel in one turn; more of them come with the next, which is due at once.
+/// Events taken from the kernel in one turn. If there may be more, the next turn begins at once.
 pub const EVENTS_PER_TURN: usize = 1024;
 
-/// Frames that one caller of `to_send` writes for others before it leaves the rest to the loop.
+/// Frames that one call of `to_send` writes, those of other threads included, before it leaves the rest to the loop.
 pub const WRITER_FRAMES_MAX: usize = 16;
 
 /// The same for a queue, in batches of up to [`TURN_BYTES`].
 pub const WRITER_BATCHES_MAX: usize = 2;
 
-/// Bytes that wait for one peer with [`Outbox::QUEUE`](crate::Outbox::QUEUE) before the sender is told that there is no
-/// room: some hundred microseconds of a fast network.
+/// Bytes that wait for one peer with [`Outbox::QUEUE`](crate::Outbox::QUEUE) before a send fails with
+/// [`Full`](crate::SendError::Full): some hundred microseconds of a fast network.
 pub const QUEUE_BYTES: usize = 1 << 20;
 
-/// Small frames that wait in a queue stand together in buffers of this size. When so much has come together, whoever puts
-/// the next frame writes it; before, the loop is asked to.
+/// Bytes of a buffer in which a queue collects small frames. When one is full, the sender of the next frame writes it; until
+/// then the loop is asked to.
 pub const QUEUE_RUN_BYTES: usize = 128 << 10;
 
-/// From this length on a frame has a buffer of its own, in a queue and in the inbox: copying it to others would cost more
-/// than that, one more for `writev(2)` for instance.
+/// Payload bytes from which on a frame has a buffer of its own, in a queue and in the inbox: copying it to others would cost more
+/// than one more buffer for `writev(2)`.
 pub const WHOLE_FRAME_BYTES: usize = 16 << 10;
 
-/// Received frames that are shorter stand together on their way through the inbox: in buffers of this size, if many come at
-/// a time.
+/// Bytes of a buffer in which the inbox collects shorter received frames, if many arrive at a time.
 pub const CHUNK_BYTES: usize = 40 << 10;
 
-/// What [`recv_all`](crate::CnxManager::recv_all) keeps of the buffers that it finds in a batch, for those who come next: as
-/// much as the loop may fill while the application is at what it filled before.
+/// Bytes of the buffers that [`recv_all`](crate::CnxManager::recv_all) returns to the loop at most: as many as the loop fills while
+/// the application processes one batch.
 pub const BUFFER_POOL_BYTES: usize = 1 << 20;
 
 /// First upper bound of the random wait after a failed attempt.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 
-/// Last ceiling of it. It stays below the time that an election waits for an answer.
+/// Last upper bound of it: less than the time that an election waits for an answer.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// A link that has lasted this long, or for the last ceiling of the backoff if that is shorter, has proved its peer: the
-/// backoff starts anew.
+/// A link that has lasted this long, or for the last bound of the backoff if that is shorter, is proven: the backoff starts at its
+/// first bound again.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long one `connect(2)` may take (`zookeeper.cnxTimeout`).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may take to name itself, and a knock to be hung up. ZooKeeper: `tickTime` x `syncLimit`.
+/// How long an accepted connection may take to send its initial message, and the far end of a knock to close it. ZooKeeper:
+/// `tickTime` x `syncLimit`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A peer that acknowledges no frame, or answers no keepalive probe, for this long is dead.
@@ -141,7 +140,7 @@ pub const LISTEN_TRIES: u32 = 3;
 /// Time between two of these tries.
 pub const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Pending connections that the kernel keeps for a listening socket; it caps this at `net.core.somaxconn`.
+/// Connections in the backlog of a listening socket. The kernel caps this at `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: i32 = 1024;
 
 /// Addresses to listen on, and listening sockets that are handed over. Each of the former may be a name with as many addresses
@@ -165,7 +164,7 @@ pub const ACCEPT_ERRORS_MAX: u32 = 8;
 /// The longest rest of a listening socket that cannot accept.
 pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Errors of `accept(2)` on one listening socket are told of at most so often, by one event with their number.
+/// Shortest time between two reports of `accept(2)` errors on one listening socket; a report has their number.
 pub const ACCEPT_REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a name lookup may take before the addresses known so far are used.
@@ -175,7 +174,7 @@ pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// answers does so in less; one that is silent delays the next attempt by no more than this.
 pub const LOOKUP_GRACE: Duration = Duration::from_millis(100);
 
-/// Bytes of what the resolver said about one name that are kept and told.
+/// Bytes of a resolver's error message that are kept and reported.
 pub const RESOLVER_WORDS_MAX: usize = 128;
 
 /// Bytes of the text of [`Reason::NoAddress`](crate::Reason::NoAddress): as much as the names of a peer may have.
@@ -184,12 +183,12 @@ pub const NO_ADDRESS_BYTES_MAX: usize = 2 << 10;
 /// Name lookups under way at one time, each on a thread of its own since `getaddrinfo(3)` cannot be given up.
 pub const LOOKUPS_MAX: usize = 8;
 
-/// How often a peer's names are looked up because somebody claims to be that peer from where it is not known to be. Strangers
-/// may do so all the time; the peer itself comes back with another address behind its name.
+/// Shortest time between two lookups of a peer's names that are made because a connection from an unknown address claims to be that
+/// peer. A stranger may claim so all the time; the peer itself may be back with another address behind its name.
 pub const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Name lookups that wait for one of those; one more is answered with an error at once, which its dial or its listener survives as
-/// it does a name that nobody has. Enough for a name of each member; at most 5 MiB with the longest names.
+/// Name lookups that wait for one of those. One more fails at once, which its dial or its listener treats like a name that does not
+/// exist. Enough for a name of each member; at most 5 MiB with the longest names.
 pub const LOOKUPS_WAITING_MAX: usize = MEMBERS_MAX;
 
 /// Addresses kept for one name, and tried in one dial, over all names of the peer.
@@ -204,7 +203,7 @@ pub const MEMBERS_MAX: usize = 16 << 10;
 /// Bytes that the kernel may hold unsent in front of the newest frame of a slot (`TCP_NOTSENT_LOWAT`).
 pub const UNSENT_LIMIT: u32 = 16 << 10;
 
-/// A link this young answers no knock: the knock merely crossed it on the way.
+/// A knock at a link that is younger than this is ignored: the two crossed each other.
 pub const KNOCK_CROSSING: Duration = Duration::from_secs(1);
 
 /// Two claims to be a peer come from elsewhere than its own addresses, and its link came from there as well, or its knocks
@@ -229,25 +228,25 @@ pub const KNOCKS_APART_MAX: Duration = Duration::from_secs(30);
 /// it begins anew.
 pub const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Connections of one peer that replace each other within [`FLAP_WINDOW`] and are told by [`Event::Flapping`](crate::Event::Flapping).
+/// Links of one peer that replace each other within [`FLAP_WINDOW`], from which on [`Event::Flapping`](crate::Event::Flapping) reports it.
 pub const FLAP_COUNT: usize = 4;
 
 /// See [`FLAP_COUNT`].
 pub const FLAP_WINDOW: Duration = Duration::from_secs(10);
 
-/// How often that is told of one peer at most.
+/// Shortest time between two such reports of one peer.
 pub const FLAP_PAUSE: Duration = Duration::from_secs(60);
 
 /// How much longer than `peer_dead_after` a contender waits for the older link to die. If a frame keeps the older link for
 /// longer (see "Failure detection" on the crate page), the contender is refused and dials again.
 pub const CONTENDER_MARGIN: Duration = Duration::from_secs(1);
 
-/// A turn that took longer than this is reported: the handler has blocked the loop. It reads no further link then; those
-/// come first in the next one.
+/// A turn that takes longer than this is reported: the handler has blocked the loop. The links that were not read in it are read
+/// first in the next one.
 pub const SLOW_TURN: Duration = Duration::from_millis(100);
 
-/// Log lines about one peer, about strangers together, or about this server, in each [`LOG_WINDOW`]; the number of suppressed lines
-/// is reported.
+/// Log lines about one peer, about all unknown peers, or about this server, in each [`LOG_WINDOW`]. The next line says how many were
+/// suppressed.
 pub const LOG_LINES: u32 = 10;
 
 /// See [`LOG_LINES`].
@@ -263,7 +262,7 @@ const _: () = assert!(
 );
 const _: () = assert!(
     CHUNK_BYTES >= 2 * (WHOLE_FRAME_BYTES + PREFIX_BYTES),
-    "a buffer is left for the next one when it is half full at least"
+    "a buffer is at least half full when the next one is begun"
 );
 const _: () = assert!(READ_BUFFER_BYTES > INITIAL_MESSAGE_READ_BYTES);
 const _: () = assert!(
@@ -280,5 +279,5 @@ const _: () = assert!(
 );
 const _: () = assert!(
     BACKOFF_MIN.as_millis() <= BACKOFF_MAX.as_millis(),
-    "a ceiling that starts above its cap"
+    "the first bound is at most the last"
 );

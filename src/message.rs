@@ -1,4 +1,4 @@
-//! What is received: a frame as a handler sees it, a message as the inbox holds it.
+//! What is received: a frame as a handler gets it, and a message as the inbox holds it.
 //!
 //! Nothing here is queued.
 
@@ -8,13 +8,14 @@ use bytes::Bytes;
 
 use crate::proto::{Payload, Sid};
 
-/// A message of a peer, as the inbox holds it.
+/// A received message, taken from the inbox.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Message {
-    /// Who sent it.
+    /// The peer that sent it.
     pub from: Sid,
-    /// The number of the link that it came over, as in [`Event::Up`](crate::Event::Up); 0 for a message of this server to itself.
+    /// The number of the link that it arrived over, as in [`Event::Up`](crate::Event::Up); 0 for a message of this server to
+    /// itself.
     pub link: u64,
     /// The payload of its frame.
     pub payload: Bytes,
@@ -33,22 +34,23 @@ impl fmt::Debug for Message {
 
 /// The payload of a frame that has just been decoded.
 ///
-/// One that came whole in one read is borrowed from the read buffer, one that came in pieces owns its bytes; both are read
-/// as a slice.
+/// If the whole frame arrived in one read, the payload is borrowed from the read buffer. If the frame arrived in pieces, the
+/// payload owns its bytes. Both dereference to a slice.
 pub struct Frame<'a> {
     pub(crate) payload: Payload<'a>,
     pub(crate) link: u64,
 }
 
 impl Frame<'_> {
-    /// The number of the link that it came over, as in [`Event::Up`](crate::Event::Up); 0 for a frame of this server to itself.
+    /// The number of the link that it arrived over, as in [`Event::Up`](crate::Event::Up); 0 for a frame of this server to itself.
     #[must_use]
     pub fn link(&self) -> u64 {
         self.link
     }
 
-    /// Keeps the payload beyond the call: with a copy if the frame came whole in one read, without one if it came in pieces,
-    /// as all do that are longer than the [read buffer](crate::limits::READ_BUFFER_BYTES).
+    /// Keeps the payload beyond the call of the handler. If the whole frame arrived in one read, this copies the payload. If it
+    /// arrived in pieces, as each frame does that is longer than the [read buffer](crate::limits::READ_BUFFER_BYTES), this copies
+    /// nothing.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self.payload {

@@ -1,6 +1,6 @@
-//! Who this server is, where its peers live, and the options: collected, then checked once.
+//! Collects the configuration of this server: its sid, the addresses of all servers, and the options. `build` checks them once.
 //!
-//! Nothing here opens a socket or resolves a name. Addresses are compared by their text.
+//! Nothing here opens a socket or resolves a name. Names are compared as text.
 
 use std::{
     net::{IpAddr, TcpListener},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Config {
-    /// Starts a configuration for the server `own`.
+    /// Begins the configuration of the server with the sid `own`.
     ///
     /// # Examples
     ///
@@ -53,7 +53,7 @@ enum Given {
     Addresses(Vec<Address>),
 }
 
-/// Collects a configuration; [`ConfigBuilder::build`] checks it.
+/// Collects a configuration. [`ConfigBuilder::build`] checks it.
 #[derive(Debug)]
 #[must_use = "a builder does nothing before `build`"]
 pub struct ConfigBuilder {
@@ -62,13 +62,13 @@ pub struct ConfigBuilder {
     listen: Option<Vec<String>>,
     listeners: Vec<TcpListener>,
     listen_on_all_ips: bool,
-    /// `None`: as the outbox needs it.
+    /// `None` exactly when the application has not set it. `build` then chooses by the outbox.
     unsent_limit: Option<Option<u32>>,
     inbox: InboxGiven,
     options: Options,
 }
 
-/// What was said of the inbox; the rest is as the outbox needs it.
+/// The inbox options that the application has set. `build` chooses the others: `full` by the outbox, the sizes by `full`.
 #[derive(Clone, Copy, Debug, Default)]
 struct InboxGiven {
     full: Option<InboxFull>,
@@ -77,221 +77,254 @@ struct InboxGiven {
 }
 
 impl ConfigBuilder {
-    /// Adds a server of the quorum, this one included, by its election addresses: `"host:port"`, or several joined by
-    /// `|`. IPv6 literals stand in brackets.
+    /// Adds a server of the quorum with its election addresses: `"host:port"`, or several joined by `|`. An IPv6 literal is
+    /// written in brackets. Call this for every server, this one included.
     ///
-    /// A name may have several addresses: a peer is dialed at each, and this server listens on each, with a socket of its own,
-    /// [32](limits::NAME_ADDRESSES_MAX) at most. For port 0 the kernel chooses; the sockets of one name share the port that the
-    /// first of them got.
+    /// A name may have several IP addresses, of which at most [32](limits::NAME_ADDRESSES_MAX) are used. The loop dials a peer at
+    /// each of them. It listens on each own one with a separate socket. If an own port is 0, the kernel chooses the port. The
+    /// sockets of one name share the port that the first of them got.
     pub fn server(mut self, sid: Sid, addresses: impl Into<String>) -> Self {
         self.servers.push((sid, Given::Text(addresses.into())));
         self
     }
 
-    /// The same, with addresses that are parsed already.
+    /// The same, with addresses that are already parsed.
     pub(crate) fn server_at(mut self, sid: Sid, addresses: Vec<Address>) -> Self {
         self.servers.push((sid, Given::Addresses(addresses)));
         self
     }
 
-    /// Listens on these addresses instead of the own ones, which stay what is advertised. May be called repeatedly. Goes
-    /// before [`listen_on_all_ips`](Self::listen_on_all_ips).
+    /// Listens on this address, or on several joined by `|`, instead of the own addresses. The own addresses are still
+    /// advertised. May be called repeatedly, for at most [1024](limits::LISTEN_ADDRESSES_MAX) addresses. Overrides
+    /// [`listen_on_all_ips`](Self::listen_on_all_ips).
+    ///
+    /// Use it if peers reach this server at an address that its machine does not have, for instance behind a NAT.
     pub fn listen_on(mut self, address: impl Into<String>) -> Self {
         self.listen.get_or_insert_default().push(address.into());
         self
     }
 
-    /// Takes a listening socket that is bound already (socket activation, or a test that wants a free port) instead
-    /// of binding the own addresses. May be called repeatedly. Such a socket is never bound anew. Goes before all other
-    /// ways to say where to listen.
+    /// Accepts connections on this socket, which is already bound, instead of binding the own addresses. May be called
+    /// repeatedly, for at most [1024](limits::LISTEN_ADDRESSES_MAX) sockets. Such a socket is never bound again. Overrides all
+    /// other options that say where to listen.
+    ///
+    /// Use it for socket activation, or for a test that needs a free port.
     pub fn listener(mut self, listener: TcpListener) -> Self {
         self.listeners.push(listener);
         self
     }
 
-    /// Listens on the wildcard address with each own port (`quorumListenOnAllIPs`): `::`, which takes IPv4 as well, or
-    /// `0.0.0.0` if all own addresses are IPv4 literals. Off by default.
+    /// Listens on the wildcard address with each own port (`quorumListenOnAllIPs`). Off by default. The wildcard is `::`, which
+    /// accepts IPv4 as well, or `0.0.0.0` if all own addresses are IPv4 literals.
+    ///
+    /// Use it if an own address is not an address of this machine, for instance in a container.
     pub fn listen_on_all_ips(mut self, yes: bool) -> Self {
         self.listen_on_all_ips = yes;
         self
     }
 
-    /// The form in which this server names itself. [`InitialMessageVersion::V1`] by default. It is [`InitialMessageVersion::Bare`] all the same as
-    /// long as no own address can be dialed: wildcards, and port 0 before the socket is open.
+    /// Sets the version of the initial message that this server sends. Default: [`InitialMessageVersion::V1`]. See
+    /// [`InitialMessageVersion`] for the releases of ZooKeeper that need another one.
+    ///
+    /// [`InitialMessageVersion::Bare`] is sent instead while no own address can be dialed: if all are wildcards, or have port 0 and
+    /// the socket is not open yet.
     pub fn initial_message(mut self, form: InitialMessageVersion) -> Self {
         self.options.initial_message = form;
         self
     }
 
-    /// When peers are dialed. [`Dial::Eager`] by default.
+    /// Sets when peers are dialed. Default: [`Dial::Eager`].
     pub fn dial(mut self, dial: Dial) -> Self {
         self.options.dial = dial;
         self
     }
 
-    /// What a second connection does to a link. [`Replace::Proven`] by default.
+    /// Sets what happens when a second connection claims the sid of a linked peer. Default: [`Replace::Proven`].
     pub fn replace(mut self, replace: Replace) -> Self {
         self.options.replace = replace;
         self
     }
 
-    /// What becomes of servers that are not configured. [`Unknown::Reject`] by default.
+    /// Sets what happens to servers that are not configured. Default: [`Unknown::Reject`].
     pub fn unknown(mut self, unknown: Unknown) -> Self {
         self.options.unknown = unknown;
         self
     }
 
-    /// What the loop does while there is nothing to do. [`Idle::Block`] by default.
+    /// Sets what the loop does while there is nothing to do. Default: [`Idle::Block`].
     pub fn idle(mut self, idle: Idle) -> Self {
         self.options.idle = idle;
         self
     }
 
-    /// What waits for each peer. [`Outbox::Latest`] by default.
+    /// Sets which frames wait for a peer: the newest one, or all in a queue. Default: [`Outbox::Latest`].
     pub fn outbox(mut self, outbox: Outbox) -> Self {
         self.options.outbox = outbox;
         self
     }
 
-    /// How long one `connect(2)` may take (`cnxTimeout`). 5 s by default.
+    /// Sets how long one `connect(2)` may take (`cnxTimeout`). Default: 5 s. Range: 1 ms to 24 h.
+    ///
+    /// With a shorter time, the loop tries the next address of a peer sooner if one of its addresses does not answer.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = timeout;
         self
     }
 
-    /// How long an accepted connection may take to name itself, and a knock to be hung up. 5 s by default.
+    /// Sets how long an accepted connection may take to send its initial message, and the far end of a knock to close it.
+    /// Default: 5 s. Range: 1 ms to 24 h.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.options.handshake_timeout = timeout;
         self
     }
 
-    /// The first and the last upper bound of the random wait after a failed attempt. 50 ms and
-    /// 1 s by default. The last one belongs below the election timeout of what runs on top.
+    /// Sets the bounds of the random wait after a failed attempt to dial a peer. The upper bound of the wait is `first` at the
+    /// beginning and doubles with each failure up to `last`. Defaults: 50 ms and 1 s. Range of both: 1 ms to 24 h.
+    ///
+    /// Keep `last` below the election timeout of the protocol on top, so that a peer that is back is linked in time.
     pub fn backoff(mut self, first: Duration, last: Duration) -> Self {
         self.options.backoff_min = first;
         self.options.backoff_max = last;
         self
     }
 
-    /// Time without a sign of life after which a peer is dead, and its link ends with [`Reason::Dead`](crate::Reason::Dead).
-    /// 5 s by default, at least 2 s. Sets `TCP_USER_TIMEOUT` and the keepalive options of each link.
+    /// Sets the time without a sign of life after which a peer is considered dead. Its link then ends with
+    /// [`Reason::Dead`](crate::Reason::Dead). Default: 5 s. Range: 2 s to 24 h. It determines `TCP_USER_TIMEOUT` and the keepalive
+    /// options of each link.
     ///
-    /// An idle link ends within this time after the network was cut. The first frame that is sent after the cut starts this time
-    /// anew, so that the link ends within twice the time. Measured with 5 s, after the cut: 5.0 s at most if the link is idle or
-    /// always in use, 9.7 s at most if sending begins later, with `reno` and `cubic`; up to 13.9 s with `bbr`. See
-    /// [Failure detection](crate#failure-detection).
+    /// An idle link ends within this time after the network was cut. The first frame that is sent after the cut starts the time
+    /// again, so that the link ends within twice the time. Measured from the cut, with 5 s:
+    ///
+    /// - at most 5.0 s, if the link is idle or always in use;
+    /// - at most 9.7 s, if sending begins after the cut, with `reno` and `cubic`;
+    /// - up to 13.9 s with `bbr`.
+    ///
+    /// If you need a bound that counts from the cut, set half of it. See [Failure detection](crate#failure-detection).
     pub fn peer_dead_after(mut self, timeout: Duration) -> Self {
         self.options.peer_dead_after = timeout;
         self
     }
 
-    /// Tries to listen on a configured address before it is given up (`electionPortBindRetry`); 0, the default, means for
-    /// ever. After [`Config::from_zoo_cfg`] it is what the file says, or [3](limits::LISTEN_TRIES), as in ZooKeeper, if the
-    /// file says nothing: whoever runs with that should end the process, or raise an alarm, at
-    /// [`Event::ListenerLost`](crate::Event::ListenerLost), since peers with a larger sid cannot reach this server any more.
+    /// Sets how many times the loop tries to listen on a configured address before it gives up (`electionPortBindRetry`).
+    /// Default: 0, which means without end. [`Config::from_zoo_cfg`] takes the number from the file, or
+    /// [3](limits::LISTEN_TRIES), as ZooKeeper does, if the file has none.
     ///
-    /// A name is looked up anew for each try. A try fails if none of its addresses can be bound. Once one is open it stays
-    /// so, and the tries end: the other addresses, and those that the name gets later, are tried for ever, after a pause that
-    /// doubles up to [a minute](limits::LISTEN_LOOKUP_PAUSE).
+    /// When the tries are used up, [`Event::ListenerLost`](crate::Event::ListenerLost) is reported. Peers with a larger sid can
+    /// then no longer reach this server, so the application should end the process or raise an alarm.
+    ///
+    /// A name is looked up again for each try. A try fails if none of its addresses can be bound. Once one is bound, the tries are
+    /// over, and this socket stays open. The other addresses, and those that the name gets later, are tried without end, after a
+    /// pause that doubles up to [a minute](limits::LISTEN_LOOKUP_PAUSE).
     pub fn listen_tries(mut self, tries: u32) -> Self {
         self.options.listen_tries = tries;
         self
     }
 
-    /// Time between two tries to listen while nothing is open. 1 s by default.
+    /// Sets the time between two tries to listen on an address of which nothing is open. Default: 1 s. Range: 1 ms to 24 h.
     pub fn listen_pause(mut self, pause: Duration) -> Self {
         self.options.listen_pause = pause;
         self
     }
 
-    /// What becomes of received messages when the inbox is full. [`InboxFull::DropOldest`] by default with
+    /// Sets what happens to received messages when the inbox is full. Default: [`InboxFull::DropOldest`] with
     /// [`Outbox::Latest`], as in ZooKeeper; [`InboxFull::PushBack`] with [`Outbox::Queue`].
     pub fn inbox_full(mut self, full: InboxFull) -> Self {
         self.inbox.full = Some(full);
         self
     }
 
-    /// Received messages that may wait for the application. By default 100 if messages are
-    /// [dropped](InboxFull::DropOldest), and 1 048 576 if peers are [slowed](InboxFull::PushBack).
+    /// Sets how many received messages may wait for the application. Default: 100 with [`InboxFull::DropOldest`], 1 048 576 with
+    /// [`InboxFull::PushBack`]. Range: 1 to 1 048 576.
     pub fn inbox_frames(mut self, frames: usize) -> Self {
         self.inbox.frames = Some(frames);
         self
     }
 
-    /// Memory that received messages may hold while they wait for the application, in bytes. By default 64 MiB if messages are
-    /// [dropped](InboxFull::DropOldest), which the default of [`inbox_frames`](Self::inbox_frames) never reaches, and 4 MiB if
-    /// peers are [slowed](InboxFull::PushBack). Small messages that were read together are held together, and dropped together.
+    /// Sets how much memory received messages may hold while they wait for the application, in bytes. Default: 64 MiB with
+    /// [`InboxFull::DropOldest`], which the default of [`inbox_frames`](Self::inbox_frames) never reaches; 4 MiB with
+    /// [`InboxFull::PushBack`]. At least 512 KiB.
+    ///
+    /// Small messages that were read together share a buffer. They hold it together, and this limit drops them together.
     pub fn inbox_bytes(mut self, bytes: usize) -> Self {
         self.inbox.bytes = Some(bytes);
         self
     }
 
-    /// Observers without an id that are served at one time. 0 by default, which refuses them; 64 with a zoo.cfg. Anybody who
-    /// reaches the port can come as an observer: it is a peer for as long as it is connected, what it sends is received like any
-    /// message, and frames sent to its [`Sid`], which is negative, go to it.
+    /// Sets how many observers without an id are served at one time. Default: 0, which refuses them; 64 with a zoo.cfg. Range: 0 to
+    /// 65 536.
+    ///
+    /// Anyone who can reach the port can connect as an observer. An observer is a peer while it is connected. What it sends is
+    /// received like any message, and it receives the frames that are sent to its [`Sid`], which is negative.
     pub fn observers_max(mut self, observers: usize) -> Self {
         self.options.observers_max = observers;
         self
     }
 
-    /// Accepted connections that may be unnamed at one time; one more evicts the oldest. 256 by default.
+    /// Sets how many accepted connections may be open that have not sent their initial message. One more evicts the oldest of them.
+    /// Default: 256. Range: 1 to 65 536.
     pub fn pending_max(mut self, connections: usize) -> Self {
         self.options.pending_max = connections;
         self
     }
 
-    /// Bytes that the kernel may hold unsent in front of the newest frame (`TCP_NOTSENT_LOWAT`; Linux and Android).
-    /// 16 KiB by default with [`Outbox::Latest`]; `None`, the default with [`Outbox::Queue`], leaves it to the kernel, which then
-    /// takes megabytes.
+    /// Sets how many unsent bytes the kernel may hold for a link before a frame waits in the outbox instead (`TCP_NOTSENT_LOWAT`;
+    /// Linux and Android). Default: 16 KiB with [`Outbox::Latest`], `None` with [`Outbox::Queue`]. 0 is refused.
+    ///
+    /// With a small limit, the newest frame has few bytes in front of it. With `None` the kernel decides, and takes megabytes.
     pub fn unsent_limit(mut self, bytes: Option<u32>) -> Self {
         self.unsent_limit = Some(bytes);
         self
     }
 
-    /// Size of the receive buffer of each link (`SO_RCVBUF`), in bytes. The kernel tunes it itself by default.
+    /// Sets the size of the receive buffer of each link (`SO_RCVBUF`), in bytes. Default: `None`, with which the kernel tunes the
+    /// size itself. Range: 1 byte to 1 GiB.
     pub fn receive_buffer(mut self, bytes: Option<usize>) -> Self {
         self.options.receive_buffer = bytes;
         self
     }
 
-    /// How each link adapts to the network (`TCP_CONGESTION`; Linux and FreeBSD, elsewhere a warning says that it has no
-    /// effect). On Linux `reno`, which every kernel has, or a name out of `/proc/sys/net/ipv4/tcp_allowed_congestion_control`; on
-    /// FreeBSD a name out of `sysctl net.inet.tcp.cc.available`. The system's default by default. Where that is `bbr`, another
-    /// one notices dead peers sooner ([Failure detection](crate#failure-detection)), and does not pace what stays in one data
-    /// centre.
+    /// Sets the congestion control of each link (`TCP_CONGESTION`; Linux and FreeBSD). Default: that of the system. On other
+    /// systems it has no effect, and a warning says so.
+    ///
+    /// On Linux, use `reno`, which every kernel has, or a name from `/proc/sys/net/ipv4/tcp_allowed_congestion_control`. On
+    /// FreeBSD, use a name from `sysctl net.inet.tcp.cc.available`. A name has 1 to 15 bytes of ASCII.
+    ///
+    /// Set it where the system's default is `bbr`. With another one, dead peers are detected sooner
+    /// ([Failure detection](crate#failure-detection)), and packets within one data centre are not paced.
     pub fn congestion_control(mut self, name: impl Into<String>) -> Self {
         self.options.congestion_control = Some(name.into());
         self
     }
 
-    /// The source address of outgoing connections. The kernel chooses by default. Set it where a host has several
-    /// addresses and peers know this server by one of them: a connection from a peer's own address is trusted sooner
-    /// ([`Replace::Proven`]).
+    /// Sets the source address of outgoing connections. By default the kernel chooses it.
+    ///
+    /// Set it if this host has several addresses and the peers know only one of them. A connection from a peer's own address
+    /// replaces an older link at once ([`Replace::Proven`]).
     pub fn dial_from(mut self, ip: IpAddr) -> Self {
         self.options.dial_from = Some(ip);
         self
     }
 
-    /// Seed of the jitter in the backoff, for tests that want the same times again. Random by default.
+    /// Sets the seed of the random waits of the backoff, so that a test can repeat them. Default: random.
     pub fn seed(mut self, seed: u64) -> Self {
         self.options.seed = Some(seed);
         self
     }
 
-    /// Checks everything.
+    /// Checks the configuration, and fills in the defaults.
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] that names what cannot work.
+    /// A [`ConfigError`] that says which server or option cannot work.
     pub fn build(mut self) -> Result<Config, ConfigError> {
         self.options.unsent_limit = self.unsent_limit.unwrap_or(match self.options.outbox {
             Outbox::Latest => Some(limits::UNSENT_LIMIT),
-            // All of a queue is to arrive: nothing in it grows stale.
+            // Every frame of a queue must arrive: none becomes stale.
             Outbox::Queue { .. } => None,
         });
         self.options.inbox_full = self.inbox.full.unwrap_or(match self.options.outbox {
             Outbox::Latest => InboxFull::DropOldest,
-            // All of a queue is to arrive.
+            // Every frame of a queue must arrive: none may be dropped.
             Outbox::Queue { .. } => InboxFull::PushBack,
         });
         let (frames, bytes) = match self.options.inbox_full {
@@ -330,7 +363,7 @@ impl ConfigBuilder {
         };
         let own_addresses = members.remove(index).addresses;
         for server in &members {
-            // Only a listening socket can have its port, or its address, chosen by the kernel.
+            // Port 0 and wildcards are for listening sockets only: they cannot be dialed.
             let useless = |address: &&Address| address.port() == 0 || address.is_wildcard();
             if let Some(address) = server.addresses.iter().find(useless) {
                 let why = format!("server {} cannot be dialed at {address}", server.sid);
@@ -392,11 +425,11 @@ fn wildcards(own: &[Address]) -> Vec<Address> {
     let mut ports: Vec<u16> = own.iter().map(Address::port).collect();
     ports.sort_unstable();
     ports.dedup();
-    // A name may point to either kind, and to another one tomorrow.
+    // A name may resolve to IPv4 or to IPv6, and later to the other one.
     let only_v4 = own
         .iter()
         .all(|address| matches!(address.ip(), Some(IpAddr::V4(_))));
-    // A socket bound to `::` takes IPv4 as well.
+    // A socket bound to `::` accepts IPv4 as well.
     ports
         .into_iter()
         .map(|port| Address::new(if only_v4 { "0.0.0.0" } else { "::" }, port))

@@ -1,6 +1,6 @@
-//! What a configuration may come to hold in memory: one sum over all that can grow.
+//! Computes the most memory that a configuration can take: one sum over everything that can grow.
 //!
-//! Nothing here allocates or measures; `tests/memory.rs` does, and compares.
+//! Nothing here allocates or measures. `tests/memory.rs` measures, and compares with this sum.
 
 use super::{
     options::Config,
@@ -14,35 +14,36 @@ use crate::{
     proto::{ADDRESSES_MAX, Address},
 };
 
-/// The loop itself: the read buffer, what one turn takes out of it on its way to the inbox, and buffers to spare for that.
+/// The loop itself: the read buffer, the chunks that it packs for the inbox, and the pool of buffers for chunks.
 const LOOP_BYTES: usize = 5 << 20;
 
-/// An event that waits, its names included.
+/// A queued event, with the names in it.
 const EVENT_BYTES: usize = 5 << 9;
 
-/// What was read in one go, in buffers that are up to half empty. Spare ones may be larger than that; they count as such.
+/// What one turn reads from one peer, in chunks that are up to half empty. A buffer from the pool may be larger; it counts as part
+/// of the pool.
 const BURST_BYTES: usize = 1 << 20;
 
-/// What the tables say about one peer.
+/// The table entries of one peer.
 const PEER_BYTES: usize = 2 << 10;
 
-/// What they say about one connection, and what came with its initial message.
+/// The table entries of one connection, and the bytes that arrived with its initial message.
 const CONNECTION_BYTES: usize = 6 << 10;
 
-/// An address with what its name points to, and the question for it.
+/// An address, the IP addresses of its name, and the lookup of the name.
 const ADDRESS_BYTES: usize = 2 << 10;
 
-/// A listening socket: its places in the tables, and its state as the application asks for it.
+/// The table entries of a listening socket, and its state as the application reads it.
 const LISTENER_BYTES: usize = 1 << 10;
 
-/// A question that waits for a thread to ask it, when nobody may want the answer any more.
+/// A queued name lookup whose requester may be gone.
 const LOOKUP_BYTES: usize = 512;
 
-/// Frames of one peer in a slot's outbox: the last one, one that has begun to leave, one that waits.
+/// Frames of one peer in a slot: the last one written, one that is written in part, one that waits.
 const SLOT_FRAMES: usize = 3;
 
-/// Buffers of runs in a queue beyond what waits in it: two to spare, one that is being filled, one cut off by the end of a
-/// link.
+/// Buffers of runs in a queue, beyond the frames that wait in it: two kept for reuse, one that is being filled, one that the end
+/// of a link has cut off.
 const RUNS: usize = 4;
 
 const _: () = assert!(
@@ -55,36 +56,39 @@ const _: () = assert!(
 );
 
 impl Config {
-    /// The most that the library keeps allocated for this configuration, in bytes, whatever peers and strangers do: a sum
-    /// of bounds.
+    /// Returns the most memory, in bytes, that the library keeps allocated with this configuration, whatever peers and strangers
+    /// do. It is the sum of these bounds:
     ///
     /// | for each | at most |
     /// |---|---|
-    /// | server: the loop, with its read buffer of 256 KiB, what it reads in a turn, and 1 MiB of buffers to spare | 5 MiB |
-    /// | server: events that wait, [1024](crate::limits::EVENTS_MAX) of 2.5 KiB | 2.5 MiB |
-    /// | server: received messages that wait, the smaller of [`inbox_bytes`](crate::ConfigBuilder::inbox_bytes) and [`inbox_frames`](crate::ConfigBuilder::inbox_frames) x 512.25 KiB; one burst | that + 1 MiB |
-    /// | peer: a frame of which a part has come | 512 KiB |
-    /// | peer with [`Outbox::Latest`]: the last frame, one that leaves, one that waits | 3 x 512 KiB |
-    /// | peer with [`Outbox::Queue`]: buffers of frames are up to half empty; four more of 256 KiB | 2 x `bytes` + 1 MiB |
-    /// | peer: its places in the tables | 2 KiB |
-    /// | connection: its places in the tables, and what it says at first | 6 KiB |
-    /// | address of a server, and what its name points to | 2 KiB |
+    /// | server: the loop, with its read buffer of 256 KiB, what it reads in a turn, and a buffer pool of 1 MiB | 5 MiB |
+    /// | server: [1024](crate::limits::EVENTS_MAX) queued events of 2.5 KiB | 2.5 MiB |
+    /// | server: received messages that wait, the smaller of [`inbox_bytes`](crate::ConfigBuilder::inbox_bytes) and [`inbox_frames`](crate::ConfigBuilder::inbox_frames) x 512.25 KiB; and what one turn reads from a peer | that + 1 MiB |
+    /// | peer: a frame that has arrived in part | 512 KiB |
+    /// | peer with [`Outbox::Latest`]: the last frame, one that is being written, one that waits | 3 x 512 KiB |
+    /// | peer with [`Outbox::Queue`]: buffers of frames, up to half empty; four more of 256 KiB | 2 x `bytes` + 1 MiB |
+    /// | peer: its table entries | 2 KiB |
+    /// | connection: its table entries, and what it sends first | 6 KiB |
+    /// | address of a server, and the IP addresses of its name | 2 KiB |
     /// | name that is listened on: a socket for each of [32](crate::limits::NAME_ADDRESSES_MAX) addresses | 32 KiB |
-    /// | server that [admits](Unknown::Admit) others: names to look up, [16 384](crate::limits::LOOKUPS_WAITING_MAX) | 8 MiB |
+    /// | server that [admits](Unknown::Admit) others: [16 384](crate::limits::LOOKUPS_WAITING_MAX) queued name lookups | 8 MiB |
     ///
-    /// Peers are the other members, as many guests as [`Unknown::Admit`] says, with 32 addresses each, and
-    /// [`observers_max`](crate::ConfigBuilder::observers_max) observers. Connections are three for a member or a guest
-    /// (link, dial, contender), one for an observer, [`pending_max`](crate::ConfigBuilder::pending_max), and
-    /// [8](crate::limits::ACCEPTS_PER_TURN) that come while others go.
+    /// The peers are the other members, as many admitted peers as [`Unknown::Admit`] allows, with 32 addresses each, and
+    /// [`observers_max`](crate::ConfigBuilder::observers_max) observers. The connections are
     ///
-    /// A frame counts by its length: [`Bytes`](bytes::Bytes) that are a small part of a larger allocation, as
-    /// [`slice`](bytes::Bytes::slice) makes them, hold all of it, and only who made them can know. Not in the sum:
+    /// - three for each member and each admitted peer (link, dial, contender),
+    /// - one for each observer,
+    /// - [`pending_max`](crate::ConfigBuilder::pending_max),
+    /// - [8](crate::limits::ACCEPTS_PER_TURN) that are accepted while others are closed.
     ///
-    /// - what the application keeps: messages and batches that it has taken, and the frame in the hands of each thread that
-    ///   is just sending;
+    /// A frame counts with its length. [`Bytes`](bytes::Bytes) that are a part of a larger allocation, as
+    /// [`slice`](bytes::Bytes::slice) makes them, keep the whole allocation, and only the application knows its size. Not in the
+    /// sum are
+    ///
+    /// - what the application keeps: messages and batches that it has taken, and one frame for each thread that is just sending;
     /// - what the system takes: socket buffers ([`unsent_limit`](crate::ConfigBuilder::unsent_limit),
     ///   [`receive_buffer`](crate::ConfigBuilder::receive_buffer)), the stacks of the loop's thread and of at most
-    ///   [8](crate::limits::LOOKUPS_MAX) that look names up, and what its resolver allocates;
+    ///   [8](crate::limits::LOOKUPS_MAX) threads that look names up, and what its resolver allocates;
     /// - what the allocator wastes.
     ///
     /// # Examples
@@ -96,7 +100,7 @@ impl Config {
     ///     let builder = Config::builder(Sid(1)).observers_max(observers);
     ///     (1..=3).fold(builder, |builder, n| builder.server(Sid(n), format!("zk{n}:3888")))
     /// };
-    /// // Mostly the inbox; and what 64 observers could make it hold.
+    /// // Most of it is the inbox. Each of 64 observers can add 2 MiB.
     /// assert_eq!(servers(0).build()?.max_memory() >> 20, 64);
     /// assert_eq!(servers(64).build()?.max_memory() >> 20, 192);
     /// # Ok::<(), quorum_cnx::ConfigError>(())
@@ -139,7 +143,7 @@ impl Config {
     }
 }
 
-/// So many of each size. The limits of the configuration keep it far below 2^64.
+/// Adds the number times the size of each part. The ranges of the options keep the sum far below 2^64.
 fn sum(parts: &[(usize, usize)]) -> u64 {
     parts
         .iter()

@@ -1,6 +1,6 @@
-//! Who this server is, where its peers live, and how it is to behave.
+//! The configuration: the sid of this server, the addresses of all servers, and the options.
 //!
-//! Nothing here opens a socket, a file or a name: a configuration is checked, and then read.
+//! Nothing here opens a socket or a file, or resolves a name. A configuration is checked once and then only read.
 
 mod builder;
 mod memory;

@@ -1,6 +1,6 @@
-//! A checked configuration, as everything that runs on it reads it.
+//! A checked configuration, as the loop and the manager read it.
 //!
-//! Nothing here checks; that is done in `validate`, before anything starts.
+//! Nothing here checks a value. `validate` has done so before anything starts.
 
 use std::{
     net::{IpAddr, TcpListener},
@@ -27,10 +27,10 @@ pub struct Config {
     pub(crate) own: Sid,
     /// This server's advertised addresses.
     pub(crate) own_addresses: Vec<Address>,
-    /// Where to listen: `own_addresses` unless told otherwise.
+    /// Where to listen: `own_addresses`, unless the application has set other addresses.
     pub(crate) listen: Vec<Address>,
     pub(crate) listeners: Vec<TcpListener>,
-    /// All others, sorted by sid.
+    /// All other servers, sorted by sid.
     pub(crate) members: Vec<Server>,
     pub(crate) options: Options,
 }

@@ -1,101 +1,105 @@
-//! What an application chooses between.
+//! The options that are a choice between several rules.
 //!
-//! Nothing here is decided twice: each choice says what it means.
+//! Nothing here carries out a rule. Each variant says what the rule is.
 
 use std::time::Duration;
 
 use crate::limits;
 
-/// When peers are dialed.
+/// When the loop dials peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Dial {
-    /// The mesh is kept up from the start.
+    /// The loop links all peers from the start, and again whenever a link has ended.
     #[default]
     Eager,
-    /// The first frame for a peer, or a request, dials it, as ZooKeeper does. A link that ends is not dialed again
-    /// before the next frame.
+    /// The first frame for a peer, or a request, makes the loop dial it, as in ZooKeeper. After a link has ended, the peer is not
+    /// dialed again before the next frame.
     OnDemand,
 }
 
-/// What a second connection does to the link that its peer has already.
+/// What happens when a second connection claims the sid of a peer that is already linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Replace {
-    /// A connection from one of the peer's own addresses replaces the link at once. Trust goes by the IP address alone: any
-    /// process on a machine of the peer, or behind its NAT or proxy, can replace its link. A peer that comes back with another
-    /// address behind its name is recognized: whoever claims to be it has the name looked up anew, once a second at most.
+    /// A connection from one of the peer's own addresses replaces the link at once. Only the IP address is checked: any process on
+    /// a machine of the peer, or behind its NAT or proxy, can replace the link. A peer whose name has got another address is
+    /// recognized: a connection that claims its sid makes the loop look the name up again, at most once a second.
     ///
-    /// A connection from another address waits, unread, and takes over when the older link ends. So nobody at another address
-    /// can cut a link that came from one of the peer's own.
+    /// A connection from another address (a contender) waits, unread, and takes over when the older link ends. So no process at
+    /// another address can cut a link that came from one of the peer's own addresses.
     ///
-    /// A link that itself came from another address has no such right, since the peer may be behind a TCP proxy (a sidecar,
+    /// A link that itself came from another address is not protected like this. The peer may be behind a TCP proxy (a sidecar,
     /// HAProxy, `docker-proxy`, `ssh -L`), which goes on acknowledging for a machine that is dead. A connection from the same
-    /// address replaces it at once, one from a third address as soon as the link has brought no byte for
-    /// [`SILENT_AFTER`](crate::limits::SILENT_AFTER).
+    /// address as the link replaces it at once. A connection from a third address replaces it as soon as the link has brought no
+    /// byte for [`SILENT_AFTER`](crate::limits::SILENT_AFTER).
     ///
-    /// The same holds for a peer with a smaller sid, which cannot connect and *knocks* instead. A knock from one of its own
-    /// addresses has the peer dialed beside its link, less and less often while somebody goes on knocking
-    /// ([`RENEWAL_PAUSE_MAX`](crate::limits::RENEWAL_PAUSE_MAX)). Knocks from another address do so when the link has brought no
-    /// byte for `SILENT_AFTER`; but never if a knock has come from one of the peer's own addresses, and after
-    /// [`UNHEARD_RENEWAL_PAUSE`](crate::limits::UNHEARD_RENEWAL_PAUSE) at least if this server has heard no knock from which it
-    /// could tell. It is always the configured address that is dialed.
+    /// A peer with a smaller sid cannot connect, and *knocks* instead. A knock can make the loop dial the peer while its link is
+    /// up, always at the configured address. The new connection then replaces the link. The rules are similar:
+    ///
+    /// - A knock from one of the peer's own addresses has this effect, but less and less often while the knocks go on
+    ///   ([`RENEWAL_PAUSE_MAX`](crate::limits::RENEWAL_PAUSE_MAX)).
+    /// - Knocks from another address have it once the link has brought no byte for `SILENT_AFTER`. They never have it if the peer
+    ///   has knocked from one of its own addresses before. If this server has not yet heard a knock that shows where the peer's
+    ///   knocks come from, they have it at most once in [`UNHEARD_RENEWAL_PAUSE`](crate::limits::UNHEARD_RENEWAL_PAUSE).
     #[default]
     Proven,
-    /// It replaces the link at once wherever it comes from, as ZooKeeper does: whoever reaches the port can take the link of
-    /// any member.
+    /// The newest connection replaces the link at once, wherever it comes from, as in ZooKeeper. Anyone who can reach the port can
+    /// take the link of any member.
     Newest,
 }
 
-/// What becomes of servers that claim a sid which is not configured.
+/// What happens to servers that claim a sid that is not configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Unknown {
     /// They are refused.
     #[default]
     Reject,
-    /// Up to `max` of them are peers, dialed back to the address they advertise, as joiners of a ZooKeeper ensemble
-    /// are. The address is not verified: anyone who reaches the port can make this server dial an address.
+    /// Up to `max` of them become peers. They are dialed back at the address that they advertise, like servers that join a
+    /// ZooKeeper ensemble. The address is not verified: anyone who can reach the port can make this server dial an address.
     Admit {
-        /// How many are known at one time; an unlinked one gives way to a newcomer.
+        /// How many are known at one time, 1 to 65 536. One that has no link is removed for a new one.
         max: usize,
     },
 }
 
-/// What the loop, and a thread in [`recv`](crate::CnxManager::recv), does while there is nothing to do.
+/// What the loop does while there is nothing to do, and a thread in [`recv`](crate::CnxManager::recv) while there is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Idle {
-    /// Sleeps until something happens.
+    /// Blocks until something happens.
     #[default]
     Block,
-    /// Asks again and again for a while, yielding in between, then sleeps: saves the time of a wake-up and burns a
-    /// processor for it.
+    /// Polls for a while, yields the processor between two polls, and then blocks. This saves the time of a wake-up, but keeps a
+    /// processor busy.
     Spin {
-        /// How long after the last thing that happened.
+        /// How long to poll after the last thing that happened, at most 60 s.
         for_at_most: Duration,
     },
 }
 
-/// What waits for each peer while its socket is full or it is not linked.
+/// Which frames wait for a peer while its socket is full or it is not linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Outbox {
-    /// One frame, the newest. It is written on the thread that sends it if the socket takes it, and once more over the next
-    /// link.
+    /// One frame, the newest. It is written on the thread that sends it if the socket takes it. The last frame that was written is
+    /// written once more over the next link.
     #[default]
     Latest,
-    /// All frames in order, up to `bytes` with their prefixes of 4 bytes; then the sender is told
-    /// ([`SendError::Full`](crate::SendError::Full)) and decides. Many are written with one system call, by the loop or by
-    /// whoever sends the last of [many](limits::QUEUE_RUN_BYTES), and each only once: what the kernel had taken when a link ended may be lost, the rest goes over the next link.
+    /// All frames in order, up to `bytes`, in which each frame counts with its prefix of 4 bytes. When the queue is full, a send
+    /// fails with [`SendError::Full`](crate::SendError::Full), and the sender decides what to do.
+    ///
+    /// Many frames are written with one system call, by the loop, or by the sender once [128 KiB](limits::QUEUE_RUN_BYTES) wait.
+    /// Each frame is written once. What the kernel had taken when a link ended may be lost; the rest is sent over the next link.
     Queue {
-        /// For each peer; at least one frame of the greatest length must fit.
+        /// The limit for each peer. One frame of the greatest length must fit: 512 KiB and 4 bytes. At most 1 GiB.
         bytes: usize,
     },
 }
 
 impl Outbox {
-    /// A queue of [`QUEUE_BYTES`](limits::QUEUE_BYTES).
+    /// A queue of the default size, [`QUEUE_BYTES`](limits::QUEUE_BYTES).
     pub const QUEUE: Self = Self::Queue {
         bytes: limits::QUEUE_BYTES,
     };

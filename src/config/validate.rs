@@ -1,4 +1,4 @@
-//! What a configuration must be like to work.
+//! Checks whether a configuration can work: the addresses and the range of each option.
 //!
 //! Nothing here opens a socket or resolves a name.
 
@@ -14,14 +14,14 @@ use crate::{
     proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, Sid},
 };
 
-/// The addresses of one server: some, and not more than can be sent.
+/// Checks that a server has an address, and no more addresses than an initial message can carry.
 pub(super) fn check_addresses(sid: Sid, addresses: &[Address]) -> Result<(), ConfigError> {
     if addresses.is_empty() {
         return Err(ConfigError::NoAddress(sid));
     }
     let bytes: usize = addresses
         .iter()
-        // With the longest port: 0 is replaced by the one that the kernel chooses.
+        // With the longest port: the kernel replaces port 0 by one of its choice.
         .map(|address| address.host().len() + "[]:65535|".len())
         .sum();
     if addresses.len() > ADDRESSES_MAX || bytes > ADDRESS_BYTES_MAX {
@@ -37,7 +37,7 @@ pub(super) fn check_addresses(sid: Sid, addresses: &[Address]) -> Result<(), Con
     Ok(())
 }
 
-/// Each address belongs to one server. A wildcard, or port 0, is no address that two servers could have in common.
+/// Refuses an address that two servers have. A wildcard or port 0 names no definite address, so several servers may have it.
 pub(super) fn refuse_shared_addresses(servers: &[Server]) -> Result<(), ConfigError> {
     let mut owners = HashMap::new();
     for server in servers {
@@ -58,7 +58,7 @@ pub(super) fn refuse_shared_addresses(servers: &[Server]) -> Result<(), ConfigEr
     Ok(())
 }
 
-/// Each option by itself, and those that contradict each other.
+/// Checks the range of each option, and options that contradict each other.
 pub(super) fn check_options(options: &Options) -> Result<(), ConfigError> {
     for (option, value) in [
         ("connect_timeout", options.connect_timeout),
@@ -106,7 +106,7 @@ pub(super) fn check_options(options: &Options) -> Result<(), ConfigError> {
     }
 }
 
-/// Numbers, with the least and the most that they may be.
+/// The sizes among the options, each with its smallest and its largest value.
 fn sizes(options: &Options) -> impl Iterator<Item = (&'static str, usize, usize, usize)> {
     let queue = match options.outbox {
         Outbox::Queue { bytes } => Some(bytes),
@@ -116,7 +116,7 @@ fn sizes(options: &Options) -> impl Iterator<Item = (&'static str, usize, usize,
         Unknown::Admit { max } => Some(max),
         Unknown::Reject => None,
     };
-    // At least one frame of the greatest length must fit.
+    // One frame of the greatest length must fit.
     let queue_min = limits::PREFIX_BYTES + limits::FRAME_BYTES_MAX;
     let inbox_min = limits::FRAME_BYTES_MAX;
     [
@@ -137,7 +137,7 @@ fn sizes(options: &Options) -> impl Iterator<Item = (&'static str, usize, usize,
     .filter_map(|(option, value, min, max)| Some((option, value?, min, max)))
 }
 
-/// The longest timeout: a longer one is a mistake in the unit.
+/// The longest timeout. A longer one is most likely a mistake in the unit.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest time to spin.

@@ -1,6 +1,6 @@
-//! Connections that other servers open are accepted.
+//! Accepts connections that other servers open.
 //!
-//! Nothing here is read or written.
+//! Nothing here reads or writes.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -18,7 +18,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !self.listeners.has_pending() {
             return;
         }
-        // In all not more than may be silent at one time: who comes now is read once before it can be evicted.
+        // At most as many as may wait for their initial message at one time, so that each new connection is read once before it can
+        // be evicted.
         let connections = ACCEPTS_PER_TURN.min(self.options.pending_max);
         for (listener, share) in self.listeners.shares(connections) {
             for _ in 0..share {
@@ -41,7 +42,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// A connection could not be accepted. Returns whether the listening socket rests.
+    /// Handles an error of `accept(2)`. Returns whether the listener pauses.
     fn on_accept_failed(&mut self, listener: usize, error: &io::Error, now: Instant) -> bool {
         self.handle.shared().counters.accept_failures.add(1);
         let is_exhausted = is_exhaustion(error);
@@ -52,7 +53,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.tell(event, now);
         }
         if is_exhausted {
-            // A descriptor for whoever comes next: the silent ones have had theirs.
+            // Frees a descriptor for the next connection. The oldest silent connection has had its chance.
             if let Some(oldest) = self.connections.oldest_awaiting() {
                 self.end(oldest, Reason::Evicted, now);
             }
@@ -86,7 +87,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 }
 
-/// Whether the machine or the process is out of descriptors or memory: waiting may help, the next connection will not.
+/// Whether the process or the machine is out of descriptors or memory. A pause may help; accepting another connection will not.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,6 +1,6 @@
-//! What the roster has decided is done.
+//! Carries out what the roster has decided.
 //!
-//! Nothing here is decided.
+//! Nothing is decided here.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -64,8 +64,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Action::Up { peer, link } => self.link_up(peer, link, now),
             Action::Close { link, reason } => {
                 if reason == Reason::Replaced {
-                    // What the kernel has received of it is older than what the new one brings, and so comes before that. Up to a
-                    // turn's share: more than that waits only if the handler was slow.
+                    // What the kernel has received on the old link is older than what the new link brings, so it is delivered
+                    // first. One turn's budget is read: more waits only if the handler was slow.
                     let _ = self.read_link(link);
                 }
                 self.end(link, reason, now);
@@ -78,12 +78,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// A connection becomes the link of its peer.
+    /// Makes a connection the link of its peer.
     fn link_up(&mut self, id: PeerId, key: ConnectionKey, now: Instant) {
         let Some(peer) = self.peer(id).cloned() else {
             return;
         };
-        // It may have been a contender until now.
+        // The connection may have been a contender until now.
         let arrival = self.connections.get_mut(key).and_then(|link| link.arrival);
         let number = self.handle.shared().counters.ups.read() + 1;
         let Some((stream, addr)) = self.connections.open(key, Arc::clone(&peer), number, now)
@@ -93,14 +93,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if let Some(arrival) = arrival {
             self.listeners.keep(id, arrival);
         }
-        // The larger sid dials; an observer cannot be dialed.
+        // The larger sid dials. An observer has a negative sid and cannot be dialed.
         let dialed = !self.roster.knocks(id) && peer.sid.0 >= 0;
         peer.linked.store(true, Ordering::Release);
         peer.counters.ups.add(1);
         let counters = &self.handle.shared().counters;
         counters.ups.add(1);
         counters.kept.add(u64::from(!dialed));
-        // Before anybody is told: who sends on that word finds the link.
+        // Attached before the event is emitted, so that a thread that sends because of the event finds the link.
         let request = peer
             .outbox
             .attach(stream, self.is_on_probation(&peer, key, now));
@@ -118,8 +118,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.look_at(key);
     }
 
-    /// Whether nothing of the queue is written to this link yet: the last one to the peer ended soon and had brought nothing, as
-    /// links to a server that does not know this one do.
+    /// Whether the queue is not written to this link yet. That is so if the previous link to the peer ended soon and had brought
+    /// nothing, as do links to a server that does not know this one.
     fn is_on_probation(&mut self, peer: &Peer, key: ConnectionKey, now: Instant) -> bool {
         if !peer.outbox.is_queue() || !peer.doubtful.load(Ordering::Relaxed) {
             return false;

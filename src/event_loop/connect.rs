@@ -1,6 +1,6 @@
-//! Peers are looked up and dialed, one address after the other.
+//! Looks up and dials peers, one address after the other.
 //!
-//! Nothing here decides who is dialed, or when: that is the roster.
+//! Nothing here decides which peer is dialed, or when: the roster does.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -16,14 +16,14 @@ use crate::{
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    /// Looks names up, beside whatever else is done.
+    /// Starts these name lookups. Nothing waits for them here.
     pub(super) fn look_up(&mut self, lookups: Vec<Lookup>) {
         for Lookup { lookup_id, host } in lookups {
             self.net.lookup(lookup_id, &host);
         }
     }
 
-    /// Does what a dial needs next, until something is underway or nothing is left.
+    /// Carries out the steps of a dial until one is underway or no address is left.
     pub(super) fn step(&mut self, id: PeerId, mut step: Step, now: Instant) {
         loop {
             match step {
@@ -60,8 +60,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         Ok(())
     }
 
-    /// More is known of where this peer is: perhaps what came from elsewhere comes from there, and it is being dialed where it
-    /// was.
+    /// Called when more is known about where this peer is. An address from which it has connected may turn out to be its own, and
+    /// the address that is being dialed may turn out to be an old one.
     pub(super) fn recognize(&mut self, id: PeerId, now: Instant) {
         for ip in self.roster.abroad(id) {
             if self.endpoints.is_home(id, ip) {
@@ -84,10 +84,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// Whether this link was dialed while the names of its peer were being looked up, to where they do not lead any more.
+    /// Whether this link was dialed while the names of its peer were being looked up, to an address that the answers do not
+    /// contain.
     pub(super) fn is_outdated(&mut self, id: PeerId, key: ConnectionKey) -> bool {
         let link = self.connections.get_mut(key);
-        // One that was accepted has come by itself.
+        // Only a dialed link: the peer itself opened the others.
         let dialed = link.filter(|link| link.arrival.is_none());
         dialed.is_some_and(|link| self.endpoints.is_outdated(id, link.addr.ip()))
     }

@@ -1,6 +1,6 @@
-//! The connections of the loop: a slab, and for each connection where it stands.
+//! The connections of the loop: a slab, and the phase of each connection.
 //!
-//! Nothing here reads or writes. Places are given again only after `drain_closed`, at the end of a turn.
+//! Nothing here reads or writes. A place in the slab is reused only after `drain_closed`, at the end of a turn.
 
 use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -17,32 +17,32 @@ use crate::{
 pub(super) struct Connection<S> {
     pub(super) stream: Arc<S>,
     pub(super) addr: SocketAddr,
-    /// How it has come, if it was accepted.
+    /// When and where it was accepted; `None` for a dialed connection.
     pub(super) arrival: Option<Arrival>,
     pub(super) phase: Phase,
-    /// When it is given up, unless it has moved on by then.
+    /// When the connection is given up, unless its phase has changed by then.
     due: Option<Instant>,
     generation: u32,
-    /// True exactly when it stands in the list of links to be read.
+    /// True exactly when the connection is in the list of connections to be read.
     pub(super) busy: bool,
-    /// True exactly when the far end is known to have ended: reading goes on until the end is seen.
+    /// True exactly when the far end is known to have ended the connection. Reading continues until it returns the end.
     pub(super) ended: bool,
     /// Set when nothing can be written any more. What the kernel has received is still read, then the connection ends.
     pub(super) draining: Option<Draining>,
-    /// True exactly when what it has not delivered yet must not be delivered any more.
+    /// True exactly when what has not arrived at the far end must not arrive any more.
     pub(super) aborted: bool,
 }
 
-/// The end of a connection whose write half has failed.
+/// The state of a connection whose write half has failed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draining {
-    /// What the write half said.
+    /// The error of the write half.
     pub(super) kind: io::ErrorKind,
-    /// How many more bytes are read at most.
+    /// How many more bytes may be read.
     pub(super) budget: usize,
 }
 
-/// Where a connection stands.
+/// The phase of a connection.
 ///
 /// ```text
 ///   Dialing --connected--> Named --Up--> Open     (sid < own)
@@ -54,27 +54,27 @@ pub(super) struct Draining {
 pub(super) enum Phase {
     /// `connect(2)` has not finished.
     Dialing { peer: PeerId },
-    /// The initial message was written; the far end is to hang up.
+    /// The initial message was written. The far end is expected to close the connection.
     Knocking { peer: PeerId },
-    /// Accepted; the far end has yet to say who it is. `received` is the beginning of that.
+    /// The connection was accepted. `received` is the part of its initial message that has arrived.
     AwaitingInitialMessage { order: u64, received: Vec<u8> },
-    /// It has a name and is not the link of its peer: not yet in this turn, or as a contender. `leftover` came behind the
-    /// initial message.
+    /// The initial message is complete, and the connection is not the link of its peer: it becomes the link in this turn, or it
+    /// waits as a contender. `leftover` holds the bytes that followed the initial message.
     Named { peer: PeerId, leftover: Vec<u8> },
-    /// Frames flow. `leftover` came behind the initial message and is read first.
+    /// The link of its peer. `leftover` holds the bytes that followed the initial message, which are read first.
     Open {
         peer: Arc<Peer>,
         /// The number of the link.
         number: u64,
         since: Instant,
-        /// True exactly when it has brought a byte.
+        /// True exactly when the link has brought a byte.
         has_received: bool,
-        /// True exactly when its outbox waits for it to be proven.
+        /// True exactly when its outbox writes nothing until the link is proven.
         on_probation: bool,
         frames: Assembler,
         leftover: Vec<u8>,
     },
-    /// It has ended and is closed at the end of the turn.
+    /// The connection has ended. It is removed at the end of the turn.
     Closed,
 }
 
@@ -83,9 +83,9 @@ pub(super) enum Phase {
 pub(super) struct Connections<S> {
     slab: Slab<Connection<S>>,
     due: BTreeSet<(Instant, ConnectionKey)>,
-    /// Those that have yet to name themselves, oldest first.
+    /// Accepted connections without a complete initial message, oldest first.
     awaiting: BTreeSet<(u64, ConnectionKey)>,
-    /// Those that have a name and are not links.
+    /// The number of connections in phase `Named`.
     named: usize,
     closed: Vec<ConnectionKey>,
     generations: u32,
@@ -113,12 +113,12 @@ impl<S> Connections<S> {
         self.awaiting.len()
     }
 
-    /// Accepted connections that are neither links nor gone: those without a name, and contenders.
+    /// Accepted connections that are neither links nor closed: those without an initial message, and contenders.
     pub(super) fn pending(&self) -> usize {
         self.awaiting.len() + self.named
     }
 
-    /// The place that the next connection gets: the token to watch it under.
+    /// The place that the next connection gets. It is also the token under which it is watched.
     pub(super) fn next_index(&self) -> usize {
         self.slab.vacant_key()
     }
@@ -185,13 +185,13 @@ impl<S> Connections<S> {
         key
     }
 
-    /// The living connection of this name.
+    /// The connection with this key, if it is not closed.
     pub(super) fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection<S>> {
         let link = self.slab.get_mut(key.index as usize)?;
         (link.generation == key.generation && !matches!(link.phase, Phase::Closed)).then_some(link)
     }
 
-    /// The living connection at this place.
+    /// The connection at this place, if it is not closed.
     pub(super) fn at(&mut self, index: usize) -> Option<(ConnectionKey, &mut Connection<S>)> {
         let link = self.slab.get_mut(index)?;
         let key = ConnectionKey {
@@ -201,7 +201,7 @@ impl<S> Connections<S> {
         (!matches!(link.phase, Phase::Closed)).then_some((key, link))
     }
 
-    /// What this link has brought, in the time of its peer.
+    /// The bytes received from the peer of this link, over all its links so far; `More` if unread bytes may wait.
     pub(super) fn brought(&mut self, key: ConnectionKey) -> Brought {
         match self.get_mut(key) {
             Some(link) if link.busy => Brought::More,
@@ -231,7 +231,7 @@ impl<S> Connections<S> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// The next connection whose time is up.
+    /// The next connection whose deadline has passed.
     pub(super) fn overdue(&self, now: Instant) -> Option<ConnectionKey> {
         self.due
             .first()
@@ -239,13 +239,13 @@ impl<S> Connections<S> {
             .map(|(_, key)| *key)
     }
 
-    /// The connection that has been silent for longest.
+    /// The connection that has waited longest for its initial message.
     pub(super) fn oldest_awaiting(&self) -> Option<ConnectionKey> {
         self.awaiting.first().map(|(_, key)| *key)
     }
 
-    /// Makes a named connection the link of this peer. Returns its stream and its far end; `None`, and nothing changes, if it
-    /// has ended or is not named.
+    /// Makes a connection in phase `Named` the link of this peer. Returns its stream and the address of the far end. If the
+    /// connection has ended or is in another phase, returns `None` and changes nothing.
     pub(super) fn open(
         &mut self,
         key: ConnectionKey,
@@ -271,7 +271,7 @@ impl<S> Connections<S> {
         Some(far_end)
     }
 
-    /// Moves a connection on, and returns the phase that it leaves.
+    /// Moves a connection to another phase and returns the old one.
     pub(super) fn advance(
         &mut self,
         key: ConnectionKey,
@@ -293,7 +293,7 @@ impl<S> Connections<S> {
         Some(old)
     }
 
-    /// Ends a connection; it is removed at the end of the turn. Returns the phase that it leaves.
+    /// Closes a connection, which is removed at the end of the turn. Returns its old phase.
     pub(super) fn close(&mut self, key: ConnectionKey) -> Option<Phase> {
         self.set_due(key, None);
         let old = self.advance(key, Phase::Closed, None)?;
@@ -301,7 +301,7 @@ impl<S> Connections<S> {
         Some(old)
     }
 
-    /// The same, and what it has said must not arrive any more.
+    /// Closes a connection. What has not arrived at the far end must not arrive any more.
     pub(super) fn abort(&mut self, key: ConnectionKey) {
         if let Some(link) = self.get_mut(key) {
             link.aborted = true;
@@ -309,7 +309,7 @@ impl<S> Connections<S> {
         self.close(key);
     }
 
-    /// The keys of all living connections.
+    /// The keys of all connections that are not closed.
     pub(super) fn keys(&self) -> Vec<ConnectionKey> {
         self.slab
             .iter()
@@ -323,7 +323,7 @@ impl<S> Connections<S> {
             .collect()
     }
 
-    /// Removes what has ended.
+    /// Removes the closed connections.
     pub(super) fn drain_closed(&mut self) -> impl Iterator<Item = Connection<S>> + '_ {
         let Self { slab, closed, .. } = self;
         closed

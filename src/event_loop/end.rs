@@ -1,6 +1,6 @@
-//! Connections end, each in one place, and so does the loop.
+//! Ends connections, and the loop itself.
 //!
-//! Nothing here decides who keeps which connection.
+//! Nothing here decides which connection is kept.
 
 use std::{
     io,
@@ -20,13 +20,13 @@ use crate::{
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    /// The time of a connection is up.
+    /// The deadline of a connection has passed.
     pub(super) fn on_overdue(&mut self, key: ConnectionKey, now: Instant) {
         let reason = match self.connections.get_mut(key).map(|link| &mut link.phase) {
             Some(Phase::Open {
                 peer, on_probation, ..
             }) => {
-                // It has lasted.
+                // The link has lasted as long as its probation.
                 *on_probation = false;
                 let peer = Arc::clone(peer);
                 self.connections.set_due(key, None);
@@ -39,17 +39,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.end(key, reason, now);
     }
 
-    /// Ends a connection for this reason, and does what its phase asks for.
+    /// Ends a connection for this reason, and does what its phase requires.
     pub(super) fn end(&mut self, key: ConnectionKey, reason: Reason, now: Instant) {
         let Some(link) = self.connections.get_mut(key) else {
             return;
         };
         let (addr, dialed) = (link.addr, link.arrival.is_none());
-        // The next link begins with what is newest. The far end may see the two connections in the other order, and
-        // must not find there what is older. After a halt there is no next link, and the last words are to arrive.
+        // The next link begins with the newest frame. The far end may see the two connections in the other order, and must not read
+        // an older frame after it: the old link is aborted. After a halt there is no next link, and the last frames should still
+        // arrive.
         link.aborted = match link.phase {
             Phase::Open { .. } => reason != Reason::Halted,
-            // The next knock says the same, and this one could come when there is a link.
+            // The next knock says the same. A late arrival of this one could meet a link that is already up.
             Phase::Knocking { .. } => reason == Reason::HandshakeTimeout,
             _ => false,
         };
@@ -85,7 +86,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.paused.remove(&key);
                 let lasted = now.saturating_duration_since(since) >= PROVEN_AFTER;
                 let proven = has_received || lasted;
-                // What the application asks for proves nothing.
+                // An end that the application has asked for proves nothing. Relaxed: only the loop uses this flag.
                 if !matches!(reason, Reason::Dropped | Reason::Halted) {
                     peer.doubtful.store(!proven, Ordering::Relaxed);
                 }
@@ -117,9 +118,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// A connection that the roster knows as the link of this peer, or as one that claims to be it, has ended.
+    /// A link or a contender of this peer has ended.
     fn on_down(&mut self, id: PeerId, key: ConnectionKey, now: Instant) {
-        // What still waits for the peer is, with `Dial::OnDemand`, the demand for its next link.
+        // With `Dial::OnDemand`, frames that still wait for the peer are the demand for its next link.
         let demand = self.peer(id).is_some_and(|peer| peer.outbox.demand());
         self.roster.on_down(id, key, demand, now, &mut self.todo);
     }
@@ -127,7 +128,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn reap(&mut self) {
         for link in self.connections.drain_closed() {
             self.net.unwatch(&link.stream);
-            // A thread that is just writing holds the stream a moment longer; the connection ends now.
+            // A thread that is writing may hold the stream for a moment longer. The connection ends now.
             let _ = if link.aborted {
                 link.stream.abort()
             } else {
@@ -136,12 +137,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// Halts: every socket is closed when this returns.
+    /// Halts the loop. Every socket is closed when this returns.
     pub(super) fn shut_down(&mut self, now: Instant) {
         self.net.close_listeners();
         for key in self.connections.keys() {
             match self.connections.get_mut(key).map(|link| &link.phase) {
-                // Nothing is tried any more.
+                // Nothing is dialed any more.
                 Some(Phase::Dialing { .. } | Phase::Knocking { .. }) | None => {
                     self.connections.close(key);
                 }

@@ -1,12 +1,13 @@
-//! Where each peer can be reached: its addresses, what its names point to, and which address a dial tries next.
+//! Where each peer can be reached: its addresses, what its names resolve to, and which address a dial tries next.
 //!
-//! Nothing here connects; the loop does, and tells the outcome.
+//! Nothing here connects: the loop does, and reports the outcome.
 //!
-//! A dial begins at once with what is known: literals, and the last good answers for names. The names are looked up anew beside
-//! it, since addresses move (ZOOKEEPER-1506). What an answer brings is tried next; if it takes away the address that is being
-//! tried, the loop goes on with the others at once. A dial that knows no address waits for the first one, for
-//! [`LOOKUP_TIMEOUT`] at most. A dial that has tried all it knows waits for answers that are still to come, for
-//! [`LOOKUP_GRACE`] at most.
+//! A dial begins at once with the known addresses: literals, and the last good answers for names. The names are looked up again at
+//! the same time, since addresses change (ZOOKEEPER-1506). Addresses of a new answer are tried next. If the answer does not contain
+//! the address that is being tried, the loop continues with the others at once.
+//!
+//! A dial without a known address waits for the first answer, for at most [`LOOKUP_TIMEOUT`]. A dial that has tried all known
+//! addresses waits for outstanding answers, for at most [`LOOKUP_GRACE`].
 
 use std::{
     collections::BTreeMap,
@@ -29,38 +30,38 @@ pub(super) struct Endpoints {
     /// Lookups that are not answered yet, by id.
     asked: BTreeMap<u64, LookupOwner>,
     lookup_ids: u64,
-    /// Dials that wait for answers.
+    /// Dials that wait for answers, and until when.
     due: BTreeMap<PeerId, Instant>,
 }
 
 #[derive(Debug)]
 struct PeerEndpoints {
     endpoints: Vec<Endpoint>,
-    /// When it was last asked where the peer is because somebody claimed to be it.
+    /// When the names were last looked up because a connection from an unknown address claimed to be this peer.
     inquired: Option<Instant>,
     dial: Dial,
-    /// What the dial has tried, or the last one if none is underway.
+    /// The addresses that the current dial has tried. If none is underway, those of the last dial.
     tried: Vec<SocketAddr>,
-    /// What became of the last of these.
+    /// The last failure among these.
     failed: Option<(SocketAddr, Reason)>,
-    /// True exactly when answers are still to come that may show that the dial went to where the peer is no more.
+    /// True exactly when an outstanding answer may show that the dial went to an old address of the peer.
     unsure: bool,
-    /// True exactly when the next dial is made because such an answer came.
+    /// True exactly when the next dial is made because of such an answer.
     corrects: bool,
 }
 
-/// One configured address, and the last good answer to its name.
+/// One configured address, and the last good answer for its name.
 #[derive(Debug)]
 struct Endpoint {
     address: Address,
-    /// With ports that mean nothing.
+    /// The ports have no meaning.
     known: Vec<SocketAddr>,
-    /// What the resolver said instead, the last time.
+    /// Why the last lookup without an address gave none.
     said: String,
     asking: bool,
 }
 
-/// Where a dial stands.
+/// The state of a dial.
 ///
 /// ```text
 ///   Idle --> Connecting --failed--> Connecting       while an address is untried
@@ -71,7 +72,7 @@ struct Endpoint {
 #[derive(Debug)]
 enum Dial {
     Idle,
-    /// All that is known was tried, and names are being looked up.
+    /// All known addresses were tried, and names are being looked up.
     Looking,
     /// `link` is being connected.
     Connecting {
@@ -89,7 +90,7 @@ pub(super) enum LookupOwner {
 /// A name to look up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lookup {
-    /// What its answer is to bear.
+    /// The id that the answer carries.
     pub(super) lookup_id: u64,
     pub(super) host: String,
 }
@@ -97,16 +98,16 @@ pub(super) struct Lookup {
 /// What a dial needs next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Answers are to come, or there is no dial.
+    /// Answers are outstanding, or there is no dial.
     Wait,
-    /// This address is to be connected.
+    /// Connect to this address.
     Connect(SocketAddr),
-    /// There is no address left to try. The last one that was tried, and what became of that.
+    /// No address is left to try. The last one that was tried, and why it failed.
     Exhausted(Option<SocketAddr>, Reason),
 }
 
 impl Endpoints {
-    /// The peer can be reached at these addresses, and no longer at others.
+    /// Sets the addresses of the peer, in place of the previous ones.
     pub(super) fn insert(&mut self, peer: PeerId, addresses: &[Address]) {
         let endpoint = |address: &Address| Endpoint {
             address: address.clone(),
@@ -121,7 +122,7 @@ impl Endpoints {
         let endpoints = addresses.iter().map(endpoint).collect();
         self.forget_lookups(peer);
         match self.peers.get_mut(&peer) {
-            // A dial that is underway goes on.
+            // A dial that is underway continues.
             Some(peer_endpoints) => peer_endpoints.endpoints = endpoints,
             None => {
                 self.peers.insert(
@@ -146,36 +147,37 @@ impl Endpoints {
         self.forget_lookups(peer);
     }
 
-    /// Answers still to come are for names, or for a generation of the id, that are gone.
+    /// Forgets the lookups of this peer. Their answers are for names that it does not have any more, or for a peer that is gone.
     fn forget_lookups(&mut self, peer: PeerId) {
         self.asked
             .retain(|_, asker| !matches!(asker, LookupOwner::Endpoint(whose, _) if *whose == peer));
     }
 
-    /// Whether connections of this peer come from here, as far as is known.
+    /// Whether this is one of the known addresses of the peer.
     pub(super) fn is_home(&self, peer: PeerId, ip: IpAddr) -> bool {
         self.peers
             .get(&peer)
             .is_some_and(|peer_endpoints| peer_endpoints.is_home(ip))
     }
 
-    /// Whether it is being found out where this peer is.
+    /// Whether names of this peer are being looked up.
     pub(super) fn is_asking(&self, peer: PeerId) -> bool {
         self.peers.get(&peer).is_some_and(PeerEndpoints::is_asking)
     }
 
-    /// A number for a question, to be recognized by in the answer.
+    /// A new lookup id. The answer carries it.
     pub(super) fn lookup_id(&mut self, asker: LookupOwner) -> u64 {
         self.lookup_ids += 1;
         self.asked.insert(self.lookup_ids, asker);
         self.lookup_ids
     }
 
-    /// Starts a dial. Returns the names to look up beside it, anew each time, since addresses move (ZOOKEEPER-1506).
+    /// Starts a dial. Returns the names to look up at the same time. They are looked up at each dial, since addresses change
+    /// (ZOOKEEPER-1506).
     pub(super) fn start(&mut self, peer: PeerId, now: Instant) -> (Vec<Lookup>, Step) {
         let lookups = self.ask(peer);
         let Some(peer_endpoints) = self.peers.get_mut(&peer) else {
-            // Whoever came without an address cannot be dialed.
+            // A peer that advertised no address cannot be dialed.
             let nowhere = Reason::NoAddress(String::new());
             return (lookups, Step::Exhausted(None, nowhere));
         };
@@ -186,7 +188,7 @@ impl Endpoints {
         (lookups, self.advance(peer, now))
     }
 
-    /// What a dial does next, when nothing is being connected any more.
+    /// The next step of a dial when no connect is underway.
     fn advance(&mut self, peer: PeerId, now: Instant) -> Step {
         self.due.remove(&peer);
         let Some(peer_endpoints) = self.peers.get_mut(&peer) else {
@@ -210,7 +212,7 @@ impl Endpoints {
         peer_endpoints.exhaust()
     }
 
-    /// Somebody claims to be this peer from where it is not known to be. Returns the names to look up for that.
+    /// A connection from an unknown address claims to be this peer. Returns the names to look up for that.
     pub(super) fn resolve(&mut self, peer: PeerId, now: Instant) -> Vec<Lookup> {
         let Some(peer_endpoints) = self.peers.get_mut(&peer) else {
             return Vec::new();
@@ -225,7 +227,7 @@ impl Endpoints {
         self.ask(peer)
     }
 
-    /// The names of this peer that are not being looked up, which they are from now on.
+    /// Marks all names of this peer as being looked up. Returns those that were not marked before.
     fn ask(&mut self, peer: PeerId) -> Vec<Lookup> {
         let mut lookups = Vec::new();
         let endpoints = self
@@ -247,7 +249,8 @@ impl Endpoints {
         lookups
     }
 
-    /// An answer has come. Returns who asked, and for a endpoint what its dial does next, if it waited for this.
+    /// An answer has arrived. Returns the owner of the lookup. If a dial waited for the answer, also returns the next step of that
+    /// dial.
     pub(super) fn on_found(
         &mut self,
         lookup_id: u64,
@@ -269,7 +272,7 @@ impl Endpoints {
         self.due.values().min().copied()
     }
 
-    /// The next dial that has waited long enough for answers: it goes on with what is known.
+    /// The next dial that has waited long enough for answers. It continues with the known addresses.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<(PeerId, Step)> {
         let (&peer, _) = self.due.iter().find(|(_, at)| **at <= now)?;
         self.due.remove(&peer);
@@ -281,7 +284,7 @@ impl Endpoints {
         Some((peer, step))
     }
 
-    /// The connection that was asked for is underway.
+    /// The connect that [`Step::Connect`] asked for is underway.
     pub(super) fn on_connecting(&mut self, peer: PeerId, key: ConnectionKey) {
         if let Some(PeerEndpoints {
             dial: Dial::Connecting { link },
@@ -292,7 +295,7 @@ impl Endpoints {
         }
     }
 
-    /// The address did not work: the next one.
+    /// The address failed. Returns the step to the next one.
     pub(super) fn next(
         &mut self,
         peer: PeerId,
@@ -308,9 +311,9 @@ impl Endpoints {
         }
     }
 
-    /// The peer is there, and the address that is being tried does not work or not yet: the next one, and after the last as if
-    /// nothing were known, since the peer may be somewhere else now. Returns the connection that was underway as well; nothing
-    /// if none was.
+    /// The peer is alive, but the address that is being tried fails or does not answer yet. Continues with the next address. After
+    /// the last one it starts a new dial with new lookups, since the peer may have moved. Also returns the connection that was
+    /// underway; `None` if there was none.
     pub(super) fn try_next_address(
         &mut self,
         peer: PeerId,
@@ -329,7 +332,7 @@ impl Endpoints {
         Some((key, lookups, step))
     }
 
-    /// The connection that is underway.
+    /// The connection that is being connected.
     pub(super) fn connecting(&self, peer: PeerId) -> Option<ConnectionKey> {
         match self.peers.get(&peer)?.dial {
             Dial::Connecting { link } => link,
@@ -337,7 +340,7 @@ impl Endpoints {
         }
     }
 
-    /// The names do not mean the address any more that was being tried: the dial goes on at the others.
+    /// The names do not contain the address that is being tried any more. The dial continues with the others.
     pub(super) fn redirect(&mut self, peer: PeerId, now: Instant) -> Step {
         match self.peers.get(&peer) {
             Some(PeerEndpoints {
@@ -348,9 +351,9 @@ impl Endpoints {
         }
     }
 
-    /// Whether the dial has led to where the peer was before, as an answer shows that came later: whoever has that address now
-    /// may not be the peer. Says so once in a dial, and not of the dial that follows from it, so that a name which means
-    /// something else at each answer does not cost the link again and again.
+    /// Whether the dial led to an old address of the peer, as a later answer shows: the host that has the address now may be
+    /// another one. Returns `true` at most once per dial, and never for the dial that follows from it. Otherwise a name with a
+    /// different answer each time would end the link again and again.
     pub(super) fn is_outdated(&mut self, peer: PeerId, ip: IpAddr) -> bool {
         let Some(peer_endpoints) = self.peers.get_mut(&peer) else {
             return false;
@@ -388,7 +391,7 @@ impl PeerEndpoints {
             .any(|endpoint| endpoint.known.iter().any(is_there))
     }
 
-    /// The first address that is known and was not tried in this dial, if it may try one more.
+    /// The first known address that this dial has not tried, if it may try one more.
     fn untried(&self) -> Option<SocketAddr> {
         let known = self.endpoints.iter().flat_map(|endpoint| {
             let at = |mut addr: SocketAddr| {
@@ -403,7 +406,7 @@ impl PeerEndpoints {
             .find(is_new)
     }
 
-    /// The end of a dial that has nothing left to try.
+    /// Ends a dial that has no address left to try.
     fn exhaust(&mut self) -> Step {
         self.dial = Dial::Idle;
         match self.failed.take() {
@@ -412,7 +415,7 @@ impl PeerEndpoints {
         }
     }
 
-    /// The names, and what the resolver said of each.
+    /// The names, and what the resolver reported for each.
     fn explain(&self) -> String {
         let explain = |endpoint: &Endpoint| {
             let said = match &*endpoint.said {
@@ -427,7 +430,7 @@ impl PeerEndpoints {
 }
 
 impl Endpoint {
-    /// Its name was looked up. An answer without an address takes nothing away.
+    /// The name was looked up. An answer without an address removes none.
     fn learn(&mut self, answer: &io::Result<Vec<SocketAddr>>) {
         self.asking = false;
         let found = match answer {
@@ -437,9 +440,9 @@ impl Endpoint {
                 return;
             }
         };
-        // The unspecified address would be this very machine.
+        // The unspecified address would mean this machine.
         let can_be_dialed = |address: &&SocketAddr| !address.ip().is_unspecified();
-        // Whoever answers for a name may have thousands.
+        // A name can have thousands of addresses.
         let dialable = found.iter().filter(can_be_dialed).copied();
         let known: Vec<SocketAddr> = dialable.take(NAME_ADDRESSES_MAX).collect();
         match (found.first(), known.is_empty()) {
@@ -462,7 +465,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Starts a dial to these addresses, one of which is a name. Returns the lookup_id of the lookup, and the first step.
+    /// Starts a dial to these addresses, one of which is a name. Returns the id of the lookup, and the first step.
     fn start(endpoints: &mut Endpoints, addresses: &[&str]) -> (u64, Step) {
         let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().unwrap()).collect();
         endpoints.insert(PEER, &addresses);
@@ -479,7 +482,7 @@ mod tests {
         endpoints.on_found(lookup_id, &Ok(all), Instant::now())
     }
 
-    /// The address that was dialed last does not work.
+    /// The address that was dialed last fails.
     fn fail(endpoints: &mut Endpoints) -> Step {
         let failed = (at("10.9.9.9:9"), Reason::ConnectTimeout);
         endpoints.next(PEER, failed, Instant::now())
@@ -624,7 +627,7 @@ mod tests {
         assert_eq!(endpoints.deadline(), Some(late));
         let end = Step::Exhausted(Some(failed.0), failed.1);
         assert_eq!(endpoints.overdue(late), Some((PEER, end)));
-        // The name is still being looked up, and that is no reason to wait before the next dial.
+        // The name is still being looked up, which does not delay the next dial.
         assert_eq!(endpoints.start(PEER, late), (vec![], connect()));
     }
 
@@ -638,7 +641,7 @@ mod tests {
         assert_eq!((endpoints.finish(PEER), endpoints.deadline()), (None, None));
     }
 
-    /// A guest that advertised none: its dial is to end, so that its endpoint is free.
+    /// An admitted peer that advertised no address: its dial must end, so that its place is free.
     #[test]
     fn a_dial_of_a_peer_without_an_address_ends_at_once() {
         let mut endpoints = Endpoints::default();

@@ -1,7 +1,7 @@
-//! Events become log lines, in this one place.
+//! Writes events to the log, in this one place.
 //!
-//! Lines about one peer, about unknown peers, and about this server are throttled separately. The next line that is written
-//! says how many were suppressed. A payload is never logged.
+//! A payload is never logged. Lines about one peer, about unknown peers, and about this server are throttled separately. The next
+//! line that is written says how many were suppressed.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -16,12 +16,12 @@ const TARGET: &str = "quorum_cnx::mesh";
 /// Writes events to the log.
 #[derive(Debug, Default)]
 pub(super) struct EventLog {
-    /// One for each peer, and two.
+    /// One for each peer, one for all unknown peers, one for this server.
     throttles: BTreeMap<Subject, Throttle>,
 }
 
-/// What a line is about. All unknown peers are one subject, so that they can neither fill this table nor suppress lines about
-/// this server.
+/// The subject of a line. All unknown peers are one subject, so that they can neither fill this table nor suppress lines about this
+/// server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Peer(Sid),
@@ -37,7 +37,7 @@ struct Throttle {
 }
 
 impl EventLog {
-    /// A peer is not known any more.
+    /// The peer is removed.
     pub(super) fn forget(&mut self, sid: Sid) {
         self.throttles.remove(&Subject::Peer(sid));
     }
@@ -45,15 +45,15 @@ impl EventLog {
     pub(super) fn write(&mut self, event: &Event, now: Instant) {
         let (level, subject) = match event {
             Event::Listening { .. } | Event::Halted => (log::Level::Info, None),
-            // Once for each configured address: an operator must not miss it.
+            // At most once for each configured address. An operator must not miss it.
             Event::ListenerLost { .. } => (log::Level::Error, None),
-            // Once a minute and a peer.
+            // At most once per minute and peer.
             Event::Flapping { .. } => (log::Level::Warn, None),
             Event::Up { sid, .. } | Event::Down { sid, .. } => {
                 (log::Level::Info, Some(Subject::Peer(*sid)))
             }
             Event::DialFailed { sid, .. } => (log::Level::Warn, Some(Subject::Peer(*sid))),
-            // Whom a refused connection claims to be is its own word.
+            // The sid that a refused connection claims is not proven.
             Event::Rejected { .. } => (log::Level::Warn, Some(Subject::UnknownPeers)),
             Event::ListenFailed { .. }
             | Event::AcceptFailed { .. }
@@ -72,7 +72,7 @@ impl EventLog {
         }
     }
 
-    /// Whether a line may be written, and how many about the same were not since the last one.
+    /// Whether a line may be written. If so, returns how many lines about the same subject were suppressed since the last one.
     fn admit(&mut self, subject: Option<Subject>, now: Instant) -> Option<u64> {
         let Some(subject) = subject else {
             return Some(0);
@@ -87,7 +87,7 @@ impl EventLog {
 }
 
 impl Throttle {
-    /// Whether a line may be written, and how many were not since the last one.
+    /// Whether a line may be written. If so, returns how many were suppressed since the last one.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         if now.saturating_duration_since(self.since) >= LOG_WINDOW {
             (self.since, self.lines) = (now, 0);
@@ -114,7 +114,7 @@ mod tests {
         static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// Keeps the lines of each thread apart: other tests run besides.
+    /// Keeps the lines of each thread apart, since other tests run at the same time.
     struct Listener;
 
     impl Log for Listener {
@@ -240,10 +240,10 @@ mod tests {
         for ((_, line), (_, begin)) in lines.iter().zip(&events) {
             assert!(line.starts_with(begin), "{line:?} for {begin:?}");
         }
-        // An operator who asks for warnings only is not told of what goes well.
+        // With level `Warn`, lines about normal operation are not written.
         let quiet = lines.iter().filter(|(level, _)| *level == Level::Info);
         assert_eq!(quiet.count(), 5);
-        // Without an address to listen on, a server is deaf and looks alive.
+        // A server without a listener is unreachable but looks alive.
         let errors: Vec<&String> = lines
             .iter()
             .filter_map(|(level, line)| (*level == Level::Error).then_some(line))
@@ -253,7 +253,7 @@ mod tests {
             "{errors:?}"
         );
 
-        // Of many alike, how many there were is said once it is quieter.
+        // When similar lines become rare again, the next line has the number of suppressed ones.
         for _ in 0..30 {
             journal.write(&events[10].0, start);
         }
@@ -271,7 +271,7 @@ mod tests {
         let strangers = Some(Subject::UnknownPeers);
         let through = (0..10_000).filter(|_| admit(strangers, 0).is_some());
         assert_eq!(through.count(), 10);
-        // What is about a peer, or about ourselves, is not suppressed for that.
+        // Lines about a peer or about this server are not suppressed by lines about unknown peers.
         for other in [Some(Subject::Peer(Sid(1))), Some(Subject::ThisServer), None] {
             assert_eq!(admit(other, 0), Some(0), "{other:?}");
         }

@@ -1,6 +1,6 @@
-//! The first bytes of a connection: who the far end says it is, and how this server names itself.
+//! The initial message of a connection: reading that of the far end, and writing that of this server.
 //!
-//! What is decided on them is decided by the roster.
+//! Nothing is decided here: the roster decides what becomes of the connection.
 
 use std::{
     io::{self, IoSlice},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    /// Reads on at the initial message of an accepted connection.
+    /// Reads more of the initial message of an accepted connection.
     pub(super) fn receive_initial_message(&mut self, key: ConnectionKey, now: Instant) {
         let Some(link) = self.connections.get_mut(key) else {
             return;
@@ -38,8 +38,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     let (leftover, addr) = (mem::take(received), link.addr);
                     self.on_initial_message(key, &initial_message, leftover, addr, now);
                 }
-                // Its dialer has given it up. It may have waited longer than a newer one at another listening socket,
-                // and must neither replace that nor bring frames older than those that came over it.
+                // The dialer has abandoned this connection. It may have waited longer than a newer one at another listener. It must
+                // not replace the newer one, nor deliver frames that are older than those of the newer one.
                 Ok(false) => self.end(key, Reason::Closed, now),
                 Err(error) => self.end(key, Reason::of_io(&error), now),
             },
@@ -47,7 +47,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// An accepted connection has named itself.
+    /// The initial message of an accepted connection is complete.
     fn on_initial_message(
         &mut self,
         key: ConnectionKey,
@@ -63,7 +63,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let known = self.roster.find(initial_message.sid);
         let arrival = self.connections.get_mut(key).and_then(|link| link.arrival);
         if let (Some(id), Some(arrival)) = (known, &arrival) {
-            // A smaller sid's is a knock, which brings nothing.
+            // The order matters only for a larger sid: a connection from a smaller sid is a knock, which brings no frames.
             if self.roster.knocks(id) && !self.listeners.is_latest(id, arrival) {
                 self.connections.close(key);
                 let (sid, reason) = (Some(initial_message.sid), Reason::Replaced);
@@ -90,7 +90,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 self.connections
                     .advance(key, Phase::Named { peer, leftover }, None);
-                // If it has left already, that was announced together with its name, and is not again.
+                // If the far end has already closed it, that was reported together with the initial message, and is not reported
+                // again.
                 self.look_at(key);
             }
             Verdict::Knock => {
@@ -104,7 +105,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// A connect has ended, one way or the other.
+    /// A connect has succeeded or failed.
     pub(super) fn on_connected(&mut self, key: ConnectionKey, now: Instant) {
         let Some(link) = self.connections.get_mut(key) else {
             return;
@@ -129,7 +130,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 return;
             }
         }
-        // In one write: an acceptor may take a short read for a short message (InitialMessage.parse of ZooKeeper).
+        // One write: ZooKeeper's acceptor may take a short read for a short message (`InitialMessage.parse`).
         let initial_message = self.initial_message();
         match stream.write(&[IoSlice::new(&initial_message)]) {
             Ok(n) if n == initial_message.len() => {}
@@ -137,7 +138,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Err(error) => return self.end(key, Reason::of_io(&error), now),
         }
         if self.roster.knocks(peer) {
-            // Tells the far end that nothing follows; it hangs up and dials back.
+            // Tells the far end that nothing follows. It then closes the connection and dials back.
             if let Err(error) = stream.shutdown(Shutdown::Write) {
                 return self.end(key, Reason::of_io(&error), now);
             }
@@ -146,7 +147,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Phase::Knocking { peer },
                 Some(now + self.options.handshake_timeout),
             );
-            // It may have hung up already, which was announced together with the connection, and is not again.
+            // The far end may already have closed it. That was reported together with the connect, and is not reported again.
             self.look_at(key);
         } else {
             self.endpoints.finish(peer);
@@ -162,7 +163,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// How this server names itself, with a port that the kernel chose in place of 0.
+    /// The initial message of this server. It contains the ports that the kernel chose in place of 0.
     fn initial_message(&self) -> Vec<u8> {
         let addresses = self.listeners.advertised(&self.own_addresses);
         let form = if addresses.is_empty() {
@@ -173,7 +174,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         encode(form, self.handle.sid(), &addresses)
     }
 
-    /// A knock waits for the far end to hang up; what it says until then means nothing.
+    /// Reads a knock until the far end closes it. What it sends until then is ignored.
     pub(super) fn await_hangup(&mut self, key: ConnectionKey, now: Instant) {
         let Some(link) = self.connections.get_mut(key) else {
             return;

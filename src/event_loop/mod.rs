@@ -1,6 +1,6 @@
-//! The turn: who is ready, what comes in, what goes out, what follows from it, what is buried.
+//! The event loop. One turn waits, accepts, reads, writes, asks the roster, applies its actions, and removes closed connections.
 //!
-//! The rules of who keeps which connection are not here; the roster decides, and this obeys.
+//! Nothing here decides which connection is kept: the roster does.
 
 mod accept;
 mod actions;
@@ -44,18 +44,18 @@ use endpoints::{Endpoints, LookupOwner};
 use event_log::EventLog;
 use listeners::{ListenerAction, Listeners};
 
-/// The loop, in the hands of the application: its thread turns it, and its handler is called where a frame is decoded.
+/// The event loop, run by a thread of the application. The handler is called on that thread for each decoded frame.
 ///
-/// [`run`](Self::run) turns it until it halts. [`turn`](Self::turn) is for an application with a loop of its own: the
-/// `EventLoop` is [`AsFd`], readable when a turn has something to do, and [`timeout`](Self::timeout) says when one is due
-/// without that.
+/// [`run`](Self::run) runs the loop until it halts. [`turn`](Self::turn) runs one turn, for an application with an event loop of
+/// its own: the `EventLoop` is [`AsFd`], which is readable when a turn has something to do. [`timeout`](Self::timeout) says when a
+/// turn is due without that.
 ///
 /// # Examples
 ///
 /// ```
 /// use quorum_cnx::{Config, EventLoop, Frame, Handle, Handler, Sid};
 ///
-/// /// Answers each frame where it is decoded, and halts after ten.
+/// /// Answers each frame on the thread of the loop, and halts after ten.
 /// struct Echo(u32);
 ///
 /// impl Handler for Echo {
@@ -64,14 +64,14 @@ use listeners::{ListenerAction, Listeners};
 ///         if self.0 == 10 {
 ///             handle.request_halt();
 ///         } else {
-///             // Never blocks. An error means that nobody is there to hear the answer.
+///             // Never blocks. An error means that the answer is not sent.
 ///             let _ = handle.to_send(from, frame.into_bytes());
 ///         }
 ///     }
 /// }
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // Alone, it talks to itself.
+/// // A mesh of one server: it sends to itself.
 /// let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0").build()?;
 /// let mut event_loop = EventLoop::new(config, Echo(0))?;
 /// event_loop.handle().to_send(Sid(1), "hello")?;
@@ -91,50 +91,50 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     connections: Connections<N::Stream>,
     listeners: Listeners,
     event_log: EventLog,
-    /// The peers that the roster has announced, until it parts with them.
+    /// All known peers. One that is not a member is here from [`Action::PeerAdded`] to [`Action::PeerRemoved`].
     peers: BTreeMap<PeerId, Arc<Peer>>,
     /// The read buffer that all links share.
     read_buffer: Box<[u8]>,
     ready: Vec<Ready>,
-    /// Connections to be read, in the order in which they became readable.
+    /// Connections to read, in the order in which they became readable.
     busy: Vec<ConnectionKey>,
-    /// Connections that are not read for as long as the handler is not ready for them.
+    /// Links that are not read while the handler is not ready for their frames.
     paused: BTreeSet<ConnectionKey>,
     /// When dropped messages may be reported again.
     drops_due: Instant,
-    /// The link that has brought frames last: a loop that spins looks there first.
+    /// The link that brought frames last. A loop that spins reads it first.
     hot: Option<ConnectionKey>,
-    /// Turns in a row that found something there, and did not ask who else is ready.
+    /// Turns in a row that found something on the hot link and did not ask the kernel for other events.
     hot_turns: u32,
-    /// Connections whose socket has room again, or whose connect has ended.
+    /// Connections whose socket is writable again, or whose connect has ended.
     writable: Vec<ConnectionKey>,
-    /// What the roster wants done, carried out in one place.
+    /// Actions of the roster, which [`apply`](Self::apply) carries out.
     todo: Vec<Action>,
     requests: Vec<Arc<Peer>>,
     listener_actions: Vec<ListenerAction>,
-    /// True exactly when another thread has woken the loop for this turn.
+    /// True exactly when the waker was used for this turn, and the loop has not yet yielded to the senders.
     woken: bool,
-    /// Who turned last.
+    /// The thread that ran the last turn.
     turner: Option<ThreadId>,
-    /// True exactly when the last turn took as many events as one may, or did not ask for any, so that more may wait.
-    /// Whoever nests this loop in another that is edge-triggered, as mio is, has had his edge.
+    /// True exactly when the kernel may hold more events: the last turn took as many as one turn may, or did not ask for any. The
+    /// next turn is then due at once, since an outer loop that is edge-triggered, as mio is, has already used its edge.
     crowded: bool,
     /// True exactly when the loop was asked to halt.
     halting: bool,
-    /// True exactly when a turn has begun and not come to its end.
+    /// True exactly when a turn has begun and has not ended.
     turning: bool,
 }
 
 impl<H: Handler> EventLoop<H> {
-    /// Opens the listening sockets, of which the handler hears before this returns, and begins to dial. Frames to the own
-    /// sid come back through the handler.
+    /// Opens the listening sockets and starts to dial. The handler receives the events of both before this returns. A frame to the
+    /// own sid is delivered to the handler.
     ///
-    /// A listening socket that cannot be opened is no error: the loop tries again, and tells by
-    /// [`Event::ListenFailed`].
+    /// It is no error if a listening socket cannot be opened: the loop emits [`Event::ListenFailed`] and tries again.
     ///
     /// # Errors
     ///
-    /// When the system gives no event queue, or a listening socket that was handed over cannot be used.
+    /// If the system provides no event queue, does not have the configured congestion control, or cannot use a listening socket
+    /// that was handed over.
     pub fn new(config: Config, handler: H) -> io::Result<Self> {
         let net = MioNet::new(&config.options)?;
         Self::on_net(config, handler, net)
@@ -152,26 +152,26 @@ impl<H: Handler> EventLoop<H> {
 }
 
 impl<H: Handler> AsFd for EventLoop<H> {
-    /// Readable (level-triggered) when a turn has something to do. Who watches it edge-triggered turns the loop also for as
-    /// long as [`timeout`](EventLoop::timeout) is zero.
+    /// Readable (level-triggered) when a turn has something to do. An application that watches it edge-triggered must also run
+    /// turns for as long as [`timeout`](EventLoop::timeout) is zero.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net.as_fd()
     }
 }
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    /// The same on another network, a simulated one for instance.
+    /// The same on another network, for example a simulated one.
     ///
     /// # Errors
     ///
-    /// When a listening socket that was handed over cannot be used.
+    /// If a listening socket that was handed over cannot be used.
     pub fn on_net(config: Config, handler: H, net: N) -> io::Result<Self> {
         let options = &config.options;
         let inbox = Arc::new(Inbox::new(options.inbox_room(), options.inbox_full));
         Self::build(config, handler, net, inbox, true)
     }
 
-    /// The way to this loop from any thread.
+    /// The handle of this loop, which any thread may use.
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -187,17 +187,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         &mut self.net
     }
 
-    /// Turns until the loop is halted.
+    /// Runs turns until the loop has halted.
     ///
     /// # Errors
     ///
-    /// Those of [`turn`](Self::turn).
+    /// The errors of [`turn`](Self::turn).
     pub fn run(&mut self) -> io::Result<()> {
         while self.round(None)? {}
         Ok(())
     }
 
-    /// How long a turn may wait at most until something is due; `None`: for ever.
+    /// How long a turn may wait until something is due. `None`: without limit.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         if self.crowded || self.has_more() {
@@ -214,24 +214,24 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         Some(first.saturating_duration_since(self.net.now()))
     }
 
-    /// One round: waits until something is ready, for at most `timeout` (`None`: for as long as nothing is due), and does
-    /// what there is to do. Returns `false` once the loop has halted.
+    /// Runs one turn: waits until something is ready or due, but at most `timeout` (`None`: no further limit), and does what there
+    /// is to do. Returns `false` once the loop has halted.
     ///
     /// # Errors
     ///
-    /// When the system's event queue fails, or an earlier turn was cut off, by that or by a panic of the handler. The loop
-    /// has died then, as everybody who holds a handle is told.
+    /// If the system's event queue fails, or if an earlier turn was interrupted by such a failure or by a panic of the handler. The
+    /// loop is then dead, and every handle reports it.
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         let goes_on = self.round(timeout)?;
-        // Nobody knows when the next one comes: what was left for it meanwhile must make it due.
+        // It is unknown when the next turn begins. Work that was left for it during this turn must make it due.
         self.handle.shared().wake_flag.rearm();
         Ok(goes_on)
     }
 
-    /// The turn.
+    /// Runs one turn.
     fn round(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         if self.turning {
-            // What it was about to do is lost, links that were to be read for instance.
+            // The work of that turn is lost, for example links that were to be read.
             self.handle.shared().end(Life::Died);
             return Err(io::Error::other("an earlier turn was cut off"));
         }
@@ -245,7 +245,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.handle.shared().end(Life::Died);
             return Err(error);
         }
-        // Others may be ready as well.
+        // Other connections may be ready as well.
         self.crowded = self.hot_turns > 0 || self.ready.len() >= EVENTS_PER_TURN;
         if self.is_done() {
             self.handle.shared().counters.turns.add(1);
@@ -254,13 +254,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         let now = self.net.now();
 
-        // Note who is ready.
+        // Note what is ready.
         self.note();
         if !self.crowded {
             self.listeners.on_looked(now);
         }
 
-        // In: connections first, so that a member's initial message is read before its place is needed.
+        // In: accept before reading, so that an initial message is read in this turn, before another connection needs its place.
         self.accept(now);
         self.read(now);
 
@@ -271,14 +271,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Decide, then do.
         self.decide(now);
 
-        // Reap: no place in the slab is given again inside a turn.
+        // Remove the closed connections: a place in the slab is not reused during a turn.
         self.reap();
         self.finish(now);
         self.turning = false;
         Ok(!self.halting)
     }
 
-    /// Gives up what is overdue, opens listeners, asks the roster, and carries out what it wants.
+    /// Ends what is overdue, opens listeners, asks the roster, and applies its actions.
     pub(super) fn decide(&mut self, now: Instant) {
         while let Some(key) = self.connections.overdue(now) {
             self.on_overdue(key, now);
@@ -306,12 +306,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let (links, endpoints, paused) = (&mut self.connections, &self.endpoints, &self.paused);
         let brought = |id, link| match (endpoints.is_asking(id), paused.contains(&link)) {
             (true, _) => Brought::Unclear,
-            // It is the application that does not read what it brings.
+            // The application has paused this link, which may have brought more.
             (_, true) => Brought::More,
             (false, false) => links.brought(link),
         };
         self.roster.tick(now, brought, &mut self.todo);
-        // Carrying out may add to the list: a dial can fail at once.
+        // Applying an action may add others: a dial can fail at once.
         let mut next = 0;
         while let Some(action) = self.todo.get(next).cloned() {
             next += 1;
@@ -320,7 +320,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.todo.clear();
     }
 
-    /// When dropped messages are to be reported, if some are.
+    /// When dropped messages are due to be reported, if there are any.
     pub(super) fn drops_due(&self) -> Option<Instant> {
         let has_dropped = self.handle.shared().inbox.has_dropped();
         has_dropped.then_some(self.drops_due)
@@ -364,12 +364,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// The peer of this id, for as long as it is known.
+    /// The peer with this id, if it is known.
     pub(super) fn peer(&self, id: PeerId) -> Option<&Arc<Peer>> {
         self.peers.get(&id)
     }
 
-    /// Counts, logs and hands over what has happened.
+    /// Counts an event, logs it, and passes it to the handler.
     pub(super) fn tell(&mut self, event: Event, now: Instant) {
         let counters = &self.handle.shared().counters;
         match &event {
@@ -383,7 +383,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 }
 
 impl<H: Handler, N: Net> Drop for EventLoop<H, N> {
-    /// Also when a handler panics: nobody waits for a loop that is gone. After a halt this changes nothing.
+    /// Ends the loop for all who wait for it, also when a handler panics. After a halt this changes nothing.
     fn drop(&mut self) {
         self.handle.shared().end(Life::Died);
     }

@@ -1,6 +1,6 @@
-//! Waiting: until something is ready or due, by sleeping or by spinning.
+//! Waits until something is ready or due, by blocking or by spinning.
 //!
-//! Nothing here is read or written.
+//! Nothing in this file reads or writes a socket. A loop that spins calls `read_hot` for that.
 
 use std::{io, mem, thread, time::Duration};
 
@@ -39,7 +39,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     return Ok(());
                 }
                 if spun >= for_at_most {
-                    // What was spun away is not waited for again.
+                    // The time spent spinning is part of the timeout.
                     timeout = timeout.map(|timeout| timeout.saturating_sub(spun));
                     break;
                 }
@@ -83,8 +83,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// Whether the turn has brought frames of the hot link, and knows of nothing else to do. The answer of an application that
-    /// turns the loop waits for the end of the turn, so that the rest of it, and even a look at the clock, would be felt.
+    /// Whether this turn has read frames of the hot link and knows of nothing else to do. An application that runs the turns itself
+    /// acts only after the turn, so the rest of it, even one look at the clock, would delay the application.
     pub(super) fn is_done(&self) -> bool {
         self.hot_turns > 0
             && self.hot.is_some()
@@ -92,7 +92,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             && !self.handle.shared().wake_flag.is_notified()
     }
 
-    /// Whether a link or a listening socket is known to hold more than was taken.
+    /// Whether a link or a listener is known to have more than was taken.
     pub(super) fn has_more(&self) -> bool {
         !self.busy.is_empty() || self.listeners.has_pending()
     }

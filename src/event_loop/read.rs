@@ -1,6 +1,6 @@
-//! Connections are read, each up to its share of the turn.
+//! Reads connections, each up to its budget for the turn.
 //!
-//! Nothing here is written.
+//! Nothing here writes.
 
 use std::{io, mem, time::Instant};
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    /// Has the link read in this turn or the next: its edge may have come already.
+    /// Has the connection read in this turn or the next. Needed where the edge that announced its data has already been used.
     pub(super) fn look_at(&mut self, key: ConnectionKey) {
         if let Some(link) = self.connections.get_mut(key) {
             if !mem::replace(&mut link.busy, true) {
@@ -32,7 +32,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let (mut has_read_one, mut later) = (false, Vec::new());
         for key in round.drain(..) {
             if self.handle.shared().halt.is_given() {
-                // Nobody wants to know any more.
+                // After a halt request nothing is delivered.
                 break;
             }
             let Some(link) = self.connections.get_mut(key) else {
@@ -42,7 +42,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             if is_open && mem::replace(&mut has_read_one, true) {
                 let took = self.net.now().saturating_duration_since(now);
                 if took > SLOW_TURN {
-                    // The handler is slow, and there is more to a turn than frames.
+                    // The handler is slow, and the turn has more to do than to deliver frames.
                     later.push(key);
                     continue;
                 }
@@ -56,23 +56,24 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 Phase::AwaitingInitialMessage { .. } => self.receive_initial_message(key, now),
                 Phase::Knocking { .. } => self.await_hangup(key, now),
-                // A contender is not read, but it is let go when it leaves.
+                // A contender is not read, but it ends when its far end has closed it.
                 Phase::Named { .. } if link.ended => self.end(key, Reason::ClosedEarly, now),
                 Phase::Named { .. } | Phase::Dialing { .. } | Phase::Closed => {}
             }
         }
-        // First those that were not read, then those that have more, which stand in `busy` again; the room is kept.
+        // First the connections that were not read, then those with more data, which are in `busy` again. The buffer is reused.
         round.append(&mut later);
         round.append(&mut self.busy);
         self.busy = round;
     }
 
-    /// Reads the link that is most likely to have something, a few times, without asking first whether it has: who waits for
-    /// an answer is spared that request. Returns whether something came, and so the turn has begun.
+    /// Reads the link that was active last, a few times, without asking the kernel for events first. That saves a system call for
+    /// an application that waits for an answer. Returns whether frames or the end of the link arrived; the turn then continues
+    /// without waiting.
     pub(super) fn read_hot(&mut self) -> bool {
         let before = mem::take(&mut self.hot_turns);
         let Some(key) = self.hot.filter(|_| before < HOT_TURNS_MAX) else {
-            // Others may be ready as well.
+            // Other connections may be ready as well.
             return false;
         };
         for _ in 0..HOT_READS {
@@ -91,7 +92,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         false
     }
 
-    /// Reads frames of a link up to its share of the turn. Returns why the link is to be ended, if it is.
+    /// Reads frames of a link up to its budget for the turn. Returns the reason if the link is to be ended.
     pub(super) fn read_link(&mut self, key: ConnectionKey) -> Option<Reason> {
         let Self {
             connections,
@@ -152,9 +153,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !*has_received && (count > 0 || !frames.is_between_frames()) {
             *has_received = true;
             if mem::take(on_probation) {
-                // The peer keeps the link: what waits for it may be written. The deadline finds nothing left to do.
+                // The peer keeps the link, so the frames that wait for it may be written. Its probation deadline then finds nothing
+                // to do.
                 let request = peer.outbox.confirm();
-                // Refused only where there is no loop.
+                // Fails only in a forked process, which has no loop.
                 let _ = handle.shared().ask(peer, request);
             }
         }
@@ -179,12 +181,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 }
 
-/// Why a link has ended: what the last read said, and how writing failed, if it did.
+/// Why a link has ended, from the result of the last read and the error of the write half, if it failed.
 ///
-/// The kernel reports an error of a connection once. If a write took it, the read finds a plain end.
+/// The kernel reports an error of a connection once. If a write received it, the read returns a plain end.
 fn end_of(read: Reason, written: Option<io::ErrorKind>) -> Reason {
     match (&read, written) {
-        // `EPIPE` says only that the end was known already.
+        // `EPIPE` says only that the end was already known.
         (_, None | Some(io::ErrorKind::BrokenPipe)) => read,
         (Reason::Closed | Reason::ClosedEarly, Some(kind)) => Reason::of_kind(kind),
         _ => read,

@@ -1,6 +1,6 @@
-//! Reads one connection up to its budget for the turn: into whole frames, or the initial message.
+//! Reads one connection up to its budget for the turn, and decodes frames or the initial message.
 //!
-//! Nothing here decides about peers; it returns how reading ended.
+//! Nothing here decides about peers. It returns how reading ended.
 
 use std::io;
 
@@ -15,14 +15,14 @@ use crate::{
 pub(crate) enum ReadOutcome {
     /// The socket is empty.
     Drained,
-    /// There may be more. The socket is not reported again for it (edge-triggered).
+    /// There may be more, which the socket does not report again (edge-triggered).
     BudgetExhausted,
     /// The connection is to be closed.
     Closed(Reason),
 }
 
-/// Reads frames until the socket is empty or the budget of the turn is used up. `ended`: the far end has ended, so that a
-/// short read does not mean that nothing follows.
+/// Reads frames until the socket is empty or the budget of the turn is used. `ended`: the far end has ended the connection, so that
+/// a short read does not mean that nothing follows.
 pub(crate) fn read_frames<S: Stream>(
     stream: &S,
     frames: &mut Assembler,
@@ -39,7 +39,7 @@ pub(crate) fn read_frames<S: Stream>(
     }
     let mut budget = TURN_BYTES;
     loop {
-        // The rest of a large frame goes straight into its own buffer.
+        // The rest of a large frame is read directly into its own buffer.
         let direct = frames.room().map(|room| (stream.read(room), room.len()));
         let is_direct = direct.is_some();
         let (read, room) = direct.unwrap_or_else(|| (stream.read(read_buffer), read_buffer.len()));
@@ -59,7 +59,7 @@ pub(crate) fn read_frames<S: Stream>(
             return end;
         }
         if n < room && !ended {
-            // The socket had less than there was room for: it is empty, and new bytes bring a new edge (epoll(7)).
+            // A short read means that the socket is empty. New bytes cause a new edge (epoll(7)).
             return ReadOutcome::Drained;
         }
         budget = budget.saturating_sub(n);
@@ -92,11 +92,12 @@ fn decode_all(
     }
 }
 
-/// Reads more of an initial message, whose bytes so far are in `received`. Once it is whole, the bytes behind it are left there.
+/// Reads more of an initial message. `received` holds its bytes so far. Once it is complete, `received` holds the bytes that follow
+/// it.
 ///
 /// # Errors
 ///
-/// Why the connection is to be ended.
+/// The reason for which the connection is to be ended.
 pub(crate) fn read_initial_message<S: Stream>(
     stream: &S,
     received: &mut Vec<u8>,
@@ -110,12 +111,12 @@ pub(crate) fn read_initial_message<S: Stream>(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Reason::of_io(&error)),
         };
-        // Bounded: a message that is not whole after INITIAL_MESSAGE_BYTES_MAX bytes is an error of `decode`.
+        // Bounded: `decode` fails if a message is incomplete after `INITIAL_MESSAGE_BYTES_MAX` bytes.
         received.extend_from_slice(&buffer[..n]);
         match decode(received) {
             Ok(None) => {}
             Ok(Some((initial_message, taken))) => {
-                // In a buffer of its own size: it may be kept for as long as the connection, empty for instance.
+                // Moved to a buffer of its exact size, often empty, since it may be kept for as long as the connection.
                 *received = received.split_off(taken);
                 return Ok(Some(initial_message));
             }

@@ -1,4 +1,5 @@
-//! What other threads ask for: the resolver's answers, frames to write, links to make or to drop, frames to this server itself.
+//! Handles what other threads ask for: answers of the resolver, frames to write, links to make or drop, frames to this server
+//! itself.
 //!
 //! Nothing here waits for a thread.
 
@@ -21,7 +22,7 @@ use crate::{
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    /// Looks at what other threads have left.
+    /// Takes and handles all requests of other threads.
     pub(super) fn answer(&mut self, now: Instant) {
         while let Some(found) = self.net.found() {
             let answer = found.answer;
@@ -47,7 +48,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !self.handle.shared().wake_flag.take_notified() {
             return;
         }
-        // The thread that has notified may have made room in the inbox. Paused links are read in the next turn, which is due at once.
+        // The notifying thread may have made room in the inbox. Paused links are read in the next turn, which is due at once.
         for key in mem::take(&mut self.paused) {
             self.look_at(key);
         }
@@ -56,14 +57,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         shared.requests.take_all(&mut requests);
         for peer in requests.drain(..) {
             let request = peer.take_request();
-            // Each of these may be the end of the peer; the rest then means nobody.
+            // Each step may remove the peer. The following steps then have no effect.
             if request.contains(LoopRequest::BROKEN) {
                 self.give_up(&peer, now);
             }
             if request.contains(LoopRequest::RESUME) {
                 if mem::take(&mut self.woken) {
-                    // The first of many frames has woken the loop, perhaps on the processor of who puts them: when he has
-                    // put more, they leave together.
+                    // The first of many frames has woken the loop, perhaps on the sender's processor. After the yield the sender
+                    // has added more frames, and they are written together.
                     thread::yield_now();
                 }
                 self.handle_request(&peer, peer.outbox.resume(), now);
@@ -79,6 +80,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if shared.inbox_is_for_the_loop() {
             self.loop_back(&shared);
         }
+        // AcqRel: pairs with the Release store of the thread that asked for it.
         if shared.drop_links.swap(false, Ordering::AcqRel) {
             for key in self.connections.keys() {
                 if matches!(
@@ -92,15 +94,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.halting = shared.halt.is_given();
     }
 
-    /// Hands over what the application sent to this server itself.
+    /// Delivers the frames that the application sent to this server itself.
     fn loop_back(&mut self, shared: &Shared) {
         let mut any = false;
-        // As many as wait now. Those that the handler sends meanwhile notify the loop again, and are delivered in the next turn.
+        // Only as many as wait now. Those that the handler sends meanwhile notify the loop again, and are delivered in the next
+        // turn.
         for _ in 0..shared.inbox.counts().waiting {
             if shared.halt.is_given() {
                 break;
             }
-            // The loop waits for no room here: it is the one that takes.
+            // `wakes` is ignored: this loop itself takes the messages and never waits for room.
             let Ok(Popped { taken, wakes: _ }) = shared.inbox.pop(Wait::No) else {
                 break;
             };

@@ -1,6 +1,6 @@
-//! A loop is made of its configuration.
+//! Builds a loop from its configuration.
 //!
-//! Nothing here is dialed or accepted; the first turn begins with that.
+//! Nothing is accepted or read here: the first turn does that. Listeners are opened and the first dials are started.
 
 use std::{collections::BTreeSet, io, sync::Arc, thread};
 
@@ -68,7 +68,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             inbox_is_for_the_loop,
             wake_flag,
         ));
-        // Sockets that were handed over stand in for the addresses.
+        // Listening sockets that were handed over replace the addresses to listen on.
         let addresses = if bound.is_empty() { listen } else { Vec::new() };
         let mut listeners =
             Listeners::new(addresses, options.listen_tries, options.listen_pause, now);
@@ -104,7 +104,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             halting: false,
             turning: false,
         };
-        // Until another thread turns it: the loop's thread must not wait for what only it can bring about.
+        // This thread is the loop's thread until another one runs a turn. The loop's thread must not wait for what only the loop
+        // can do.
         let thread = thread::current().id();
         event_loop.turner = Some(thread);
         event_loop.handle.shared().set_loop_thread(thread);
@@ -114,7 +115,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 }
 
-/// A seed that differs between processes and between loops of one: the hash keys of the standard library are random.
+/// A seed that differs between processes and between loops of one process: the hash keys of the standard library are random.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0)

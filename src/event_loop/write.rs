@@ -1,6 +1,6 @@
-//! What waits is written where the socket has room again.
+//! Writes frames that wait, where the socket has room again.
 //!
-//! Nothing here decides what waits: that is the outbox.
+//! Nothing here decides which frame is written next: the outbox does.
 
 use std::{mem, sync::Arc, time::Instant};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    /// Goes on writing where there is room again, and ends connects.
+    /// Continues to write to sockets that have room again, and handles connects that have ended.
     pub(super) fn write(&mut self, now: Instant) {
         let mut round = mem::take(&mut self.writable);
         for key in round.drain(..) {
@@ -29,13 +29,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.writable = round;
     }
 
-    /// What an outbox has left for the loop to do.
+    /// Does what an outbox has asked of the loop.
     pub(super) fn handle_request(&mut self, peer: &Arc<Peer>, request: LoopRequest, now: Instant) {
         if request.contains(LoopRequest::BROKEN) {
             self.give_up(peer, now);
         }
         if request.contains(LoopRequest::RESUME) {
-            // Refused only where there is no loop.
+            // Fails only in a forked process, which has no loop.
             let _ = self.handle.shared().ask(peer, LoopRequest::RESUME);
         }
         if request.contains(LoopRequest::LINK) {
@@ -43,8 +43,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// Nothing can be written to this peer's link any more: what the kernel has received of it is read, in this turn and the
-    /// next ones, then it ends.
+    /// Ends a link that cannot be written to any more. What the kernel has received is read first, in this turn and the next ones.
     pub(super) fn give_up(&mut self, peer: &Peer, now: Instant) {
         let (Some(kind), Some(key)) = (peer.outbox.broken(), self.roster.link(peer.id)) else {
             return;
@@ -53,10 +52,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         };
         if !matches!(link.phase, Phase::Open { .. }) {
-            // It has just taken the place of the broken one, which is ended for that in this very turn.
+            // This connection has just replaced the broken link, which is closed in this turn.
             return;
         }
-        // A short read is no proof that nothing follows: the next one may bring the end.
+        // A short read does not prove that nothing follows: the next one may return the end.
         link.ended = true;
         let budget = DRAIN_BYTES_MAX.max(2 * self.options.receive_buffer.unwrap_or(0));
         link.draining.get_or_insert(Draining { kind, budget });

@@ -1,4 +1,4 @@
-//! Received messages as the application takes them, many at once.
+//! Received messages, many at once, as the application takes them.
 //!
 //! Nothing here waits.
 
@@ -34,25 +34,25 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty one.
+    /// Makes an empty batch.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many messages it holds.
+    /// The number of messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.messages
     }
 
-    /// Whether it holds none.
+    /// Whether there is no message.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages == 0
     }
 
-    /// The messages, oldest first: who sent it, and the payload of its frame.
+    /// The messages, oldest first: the sender and the payload of each.
     #[must_use]
     pub fn iter(&self) -> BatchIter<'_> {
         BatchIter {
@@ -63,7 +63,7 @@ impl Batch {
         }
     }
 
-    /// The same, with the number of the link that each message came over.
+    /// The messages, oldest first, with the number of the link that each arrived over.
     pub fn messages(&self) -> impl Iterator<Item = MessageRef<'_>> {
         let mut iter = self.iter();
         std::iter::from_fn(move || {
@@ -77,7 +77,7 @@ impl Batch {
         })
     }
 
-    /// Fills it anew, and leaves the buffers that it had to others.
+    /// Replaces the messages by those that `fill` adds. The old buffers are given to the pool.
     pub(crate) fn fill<E>(
         &mut self,
         pool: &BufferPool,
@@ -109,9 +109,9 @@ impl fmt::Debug for Batch {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MessageRef<'a> {
-    /// Who sent it.
+    /// The peer that sent it.
     pub from: Sid,
-    /// The number of the link that it came over, as in [`Event::Up`](crate::Event::Up); 0 for a message of this server to
+    /// The number of the link that it arrived over, as in [`Event::Up`](crate::Event::Up); 0 for a message of this server to
     /// itself.
     pub link: u64,
     /// The payload of its frame.
@@ -135,7 +135,7 @@ pub struct BatchIter<'a> {
     chunks: vec_deque::Iter<'a, Chunk>,
     from: Sid,
     link: u64,
-    /// Of the chunk that was begun: payloads behind their lengths.
+    /// The part of the current chunk that has not been read: payloads, each behind its length.
     rest: &'a [u8],
 }
 

@@ -1,19 +1,19 @@
-//! A pool of buffers: the thread that takes messages gives them back, and the loop fills them again.
+//! A pool of buffers. The thread that takes messages returns their buffers, and the loop fills them again.
 //!
-//! A large buffer that is freed instead may go back to the kernel, which clears it for the next owner. In a stream through
-//! the inbox that took up to half of the time.
+//! Nothing here is freed under the lock. Without the pool, the allocator may return a large buffer to the kernel, which clears its
+//! pages for the next use. For a stream through the inbox that took up to half of the time.
 
 use crate::sync::{Mutex, lock};
 
 #[derive(Debug)]
 pub(crate) struct BufferPool {
-    /// Those that were given last stand last.
+    /// The buffers that were given last are at the end.
     buffers: Mutex<Vec<Vec<u8>>>,
     bytes_max: usize,
 }
 
 impl BufferPool {
-    /// `bytes_max`: what they may hold in all.
+    /// `bytes_max`: the most that all buffers together may hold.
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             buffers: Mutex::new(Vec::new()),
@@ -21,7 +21,7 @@ impl BufferPool {
         }
     }
 
-    /// An empty buffer with room for at least so many bytes, and if it is a spare one for at most twice as many.
+    /// Returns an empty buffer with room for at least `bytes` bytes. One from the pool has room for at most twice as many.
     pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
         let fits = |buffer: &Vec<u8>| (bytes..=2 * bytes).contains(&buffer.capacity());
         let mut buffers = lock(&self.buffers);
@@ -31,7 +31,7 @@ impl BufferPool {
         spare.unwrap_or_else(|| Vec::with_capacity(bytes))
     }
 
-    /// Keeps empty buffers; the oldest are freed if all are too many.
+    /// Adds empty buffers to the pool. If they are too many, the oldest are freed.
     pub(crate) fn give(&self, given: impl IntoIterator<Item = Vec<u8>>) {
         let given: Vec<_> = given.into_iter().collect();
         if given.is_empty() {
@@ -47,7 +47,7 @@ impl BufferPool {
         let kept = buffers.iter().rev().take_while(is_kept).count();
         let excess = buffers.len() - kept;
         let gone: Vec<_> = buffers.drain(..excess).collect();
-        // Freed after the lock.
+        // Freed after the lock is released.
         drop(buffers);
         drop(gone);
     }
@@ -55,7 +55,7 @@ impl BufferPool {
 
 #[cfg(all(test, not(loom)))]
 impl BufferPool {
-    /// What each has room for.
+    /// The capacity of each buffer.
     pub(crate) fn rooms(&self) -> Vec<usize> {
         lock(&self.buffers).iter().map(Vec::capacity).collect()
     }

@@ -1,7 +1,7 @@
-//! Received messages in the inbox: chunks, each of messages that came from one peer in one read.
+//! Received messages in the inbox: chunks, each of messages that one peer has sent and one read has returned.
 //!
-//! Small payloads of a chunk are stored one behind the other in one buffer, so that each costs a copy and not an
-//! allocation.
+//! Nothing here allocates for a single small payload: the small payloads of a chunk are copied into one buffer, one after the
+//! other.
 
 use std::{mem, sync::Arc};
 
@@ -18,26 +18,26 @@ use crate::{
     proto::{Payload, Sid},
 };
 
-/// Messages of one peer that came together.
+/// Messages of one peer that arrived together.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(super) from: Sid,
     /// True exactly when `from` is configured; see [`Owner`].
     is_server: bool,
-    /// The number of the link that it came over.
+    /// The number of the link that the messages arrived over.
     pub(super) link: u64,
     pub(super) form: Form,
     pub(super) bytes: Bytes,
     messages: usize,
-    /// So many bytes are kept from being freed by each payload that is taken out.
+    /// The bytes that each payload that is taken out keeps from being freed.
     held: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
-    /// One payload as it is.
+    /// One payload, without its length.
     Whole,
-    /// Several, or one, each behind its length.
+    /// One payload or several, each behind its length.
     Run,
 }
 
@@ -59,7 +59,7 @@ impl Chunk {
         }
     }
 
-    /// Its buffer, empty, if that is worth keeping and nobody holds a part of it.
+    /// Returns the buffer, empty, if its size makes it worth keeping and no payload shares it.
     pub(super) fn into_buffer(self) -> Option<Vec<u8>> {
         let is_useful = |bytes| (WHOLE_FRAME_BYTES..=READ_BUFFER_BYTES).contains(&bytes);
         if !is_useful(self.held) {
@@ -67,7 +67,7 @@ impl Chunk {
         }
         let mut bytes = self.bytes;
         bytes.advance(bytes.len());
-        // Nothing is left to be copied.
+        // No byte is left, so `Vec::from` copies nothing.
         let buffer = Vec::from(bytes);
         is_useful(buffer.capacity()).then_some(buffer)
     }
@@ -144,7 +144,7 @@ impl Entry for Chunk {
     }
 }
 
-/// A message taken out of a chunk, which holds its bytes together with those of others.
+/// A message that was taken out of a chunk, and still shares the buffer of the chunk.
 #[derive(Debug)]
 pub(crate) struct Taken {
     message: Message,
@@ -152,7 +152,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// The message on its own: it is copied unless it is most of what it holds.
+    /// Returns the message on its own. Its payload is copied if it is less than half of the buffer that it would keep.
     pub(crate) fn into_message(self) -> Message {
         let mut message = self.message;
         if self.held > 2 * (message.payload.len() + PREFIX_BYTES) {
@@ -162,7 +162,7 @@ impl Taken {
     }
 }
 
-/// Makes chunks of frames.
+/// Packs frames into chunks.
 #[derive(Debug)]
 pub(crate) struct ChunkBuilder {
     run: Vec<u8>,
@@ -181,7 +181,7 @@ impl ChunkBuilder {
         }
     }
 
-    /// Adds a payload: by a copy if it is small, else in a buffer of its own.
+    /// Adds a payload. A small one is copied behind others, a large one gets a buffer of its own.
     pub(crate) fn add(&mut self, source: Source, frame: Frame<'_>) {
         if frame.len() >= WHOLE_FRAME_BYTES {
             self.flush(source);
@@ -209,16 +209,16 @@ impl ChunkBuilder {
         self.messages += 1;
     }
 
-    /// All that was added came from there.
+    /// Returns the chunks of all frames that were added, which are all of this source.
     pub(crate) fn pack(&mut self, source: Source) -> impl Iterator<Item = Chunk> + '_ {
         self.flush(source);
         self.chunks.drain(..)
     }
 
-    /// The run is to become this long.
+    /// Makes room for a run of this length.
     fn make_room(&mut self, source: Source, len: usize) {
         if len <= WHOLE_FRAME_BYTES {
-            // Perhaps this is all: what holds the message must not be much larger.
+            // There may be no other message, and then the buffer must not be much larger than this one.
             self.run.reserve(len - self.run.len());
             return;
         }
@@ -276,7 +276,7 @@ mod tests {
         batch.iter().map(|(sid, bytes)| (sid.0, bytes)).collect()
     }
 
-    /// What came of one peer.
+    /// The chunks of these messages of one peer.
     fn packed(payloads: &[&[u8]]) -> Vec<Chunk> {
         let mut builder = ChunkBuilder::new(pool());
         for payload in payloads {
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn buffers_go_round() {
-        // No others have just so much room.
+        // No other buffer has exactly these capacities.
         let rooms = [CHUNK_BYTES + 1, 100_001];
         let pool = pool();
         pool.give(rooms.map(Vec::with_capacity));
@@ -348,10 +348,10 @@ mod tests {
             let held: Vec<_> = chunks.iter().map(|chunk| chunk.held).collect();
             assert_eq!(held, rooms);
             fill(&mut batch, &pool, chunks);
-            // Replaced by a small message, which needs none.
+            // Replaced by a small message, which needs no buffer from the pool.
             fill(&mut batch, &pool, packed(&[b"small"]));
         }
-        // One that somebody holds, as who sends to himself may, and one that is larger than any that will be copied.
+        // A buffer that is shared, as a sender to its own sid may share it, and one that is larger than any that a copy needs.
         let ours = Bytes::from(vec![4; 100_000]);
         let payloads = [ours.clone(), vec![5; READ_BUFFER_BYTES + 1].into()];
         let chunks = payloads.map(|payload| Chunk::whole(source(1), payload));

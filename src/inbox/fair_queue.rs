@@ -1,7 +1,7 @@
-//! A bounded queue that shares its room among those who fill it: received messages, or events, on their way to the application.
+//! A bounded queue of received messages, or events, whose room is shared among the owners of its entries.
 //!
-//! A push never waits. Without room, the owner that holds most loses its oldest items, so that nobody is dropped for what
-//! another one sends. Or nothing is dropped: then the loop asks [`has_room_for`](Inbox::has_room_for) before it reads more.
+//! A push never waits. If there is no room, the owner that holds most loses its oldest items, so that no owner loses items because
+//! of what another one sends. Or nothing is dropped: then the loop asks [`has_room_for`](Inbox::has_room_for) before it reads more.
 //! ZooKeeper's `CircularBlockingQueue` (ZOOKEEPER-3340) is the model of the first rule, without the shares.
 
 use std::{
@@ -16,28 +16,28 @@ use crate::sync::{
     lock, release, sleep,
 };
 
-/// What is put into an inbox at a time: items that came together from one owner, at least one.
+/// What is put into an inbox at a time: one item or several, which arrived together from one owner.
 pub(crate) trait Entry {
     type Item;
 
-    /// In whose share of the room it is.
+    /// The owner whose share of the room an entry uses.
     type Owner: Copy + Ord + std::fmt::Debug;
 
     fn owner(&self) -> Self::Owner;
 
-    /// How many are left in it.
+    /// The number of items left in it.
     fn items(&self) -> usize;
 
-    /// Takes the oldest of them.
+    /// Takes the oldest item.
     fn take(&mut self) -> Self::Item;
 
-    /// Drops this many of the oldest, but not all.
+    /// Drops this many of the oldest items. At least one is left.
     fn drop_oldest(&mut self, items: usize);
 
-    /// The memory that it holds, beside its place in the queue: the same until the last item goes.
+    /// The memory that it holds, beside its place in the queue. It stays the same until the last item is taken.
     fn held(&self) -> usize;
 
-    /// An entry of the same owner without an item.
+    /// Makes an entry of the same owner without items.
     fn emptied(&self) -> Self;
 }
 
@@ -48,55 +48,55 @@ pub(crate) struct Inbox<P: Entry> {
     waiters: Waiters,
     room: Room,
     full: InboxFull,
-    /// False exactly when the queue is empty and open, give or take a moment: a thread that spins looks here, since one
-    /// that takes the lock again and again keeps everybody else from it.
+    /// False only if the queue is empty and open; a push may be seen a moment late. A thread that spins reads this, since a
+    /// thread that takes the lock again and again keeps all others from it.
     maybe_nonempty: AtomicBool,
-    /// False only if every owner has room: the loop looks here before each read.
+    /// False only if every owner has room. The loop reads it before each read of a link.
     tight: AtomicBool,
-    /// True exactly when items were dropped that nobody was told of.
+    /// True exactly when items were dropped since the last [`take_dropped`](Inbox::take_dropped).
     untold: AtomicBool,
 }
 
-/// How much may wait.
+/// How much may wait in an inbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub(crate) items: usize,
-    /// The newest entry stays even if it alone is larger.
+    /// The newest entry is kept even if it alone is larger.
     pub(crate) bytes: usize,
 }
 
-/// What becomes of received messages when the inbox is full.
+/// What happens to received messages when the inbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InboxFull {
     /// The oldest messages of the peer that has most of them in the inbox are dropped, counted and
-    /// [reported](crate::Event::Dropped). A peer that has no more than its share of the inbox loses nothing, however much
-    /// others send. Those who are not configured are one peer in this.
+    /// [reported](crate::Event::Dropped). A peer that has no more than its share of the inbox loses nothing, however much others
+    /// send. All peers that are not configured have one share together.
     DropOldest,
-    /// Nothing is dropped. A peer that has as much in the inbox as is left free is not read until the application has taken
-    /// half of what waits, so that TCP slows that peer. The inbox may become larger by one read (256 KiB), and by a message of
-    /// each thread that sends to this server itself.
+    /// Nothing is dropped. A peer that has as much in the inbox as is left free is not read until the application has taken half
+    /// of what waits, so that TCP slows that peer. The inbox may exceed its limits by one read (256 KiB), and by one message of
+    /// each thread that sends to the own sid.
     PushBack,
 }
 
 #[derive(Debug)]
 struct State<P: Entry> {
-    /// Entries without an item are skipped; they stand where all of an entry was dropped.
+    /// Entries whose items were all dropped are still in it, without items, and are skipped.
     queue: VecDeque<P>,
-    /// How many these are.
+    /// The number of entries without items.
     empty: usize,
-    /// Entries that have left the front of the queue.
+    /// The number of entries that were removed from the front of the queue.
     base: u64,
-    /// What each owner has in the queue, sorted by owner; nobody who has nothing.
+    /// What each owner has in the queue, sorted by owner. An owner that has nothing is not in it.
     owners: Vec<(P::Owner, Usage)>,
     /// The memory that the entries hold.
     held: usize,
     counts: Counts,
-    /// Items dropped since somebody was told, by owner.
+    /// Items dropped since the last [`take_dropped`](Inbox::take_dropped), by owner.
     dropped: BTreeMap<P::Owner, u64>,
-    /// What may wait at most for the loop to be woken, since somebody was refused room.
+    /// Set when an owner was refused room. The loop is woken as soon as no more items, or no more bytes, than this wait.
     wake_at: Option<Room>,
-    /// Threads in `pop`: nobody is notified when nobody sleeps.
+    /// The number of threads that block in `pop`. If there are none, a push notifies none.
     sleepers: usize,
     /// True exactly when nothing can be pushed any more.
     closed: bool,
@@ -106,11 +106,11 @@ struct State<P: Entry> {
 struct Usage {
     items: u64,
     held: usize,
-    /// No entry of this owner stands before this one, counted since the beginning.
+    /// No entry of this owner has a smaller number. Entries are numbered from the first one that was ever pushed.
     first: u64,
 }
 
-/// What became of the items: `pushed == taken + dropped + waiting` at any time.
+/// What happened to the items: `pushed == taken + dropped + waiting` at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) pushed: u64,
@@ -128,7 +128,7 @@ pub(crate) enum Wait {
 }
 
 impl Wait {
-    /// Until when to wait, if at all: `Some(None)` is for ever.
+    /// The deadline. `None`: do not wait. `Some(None)`: wait without a deadline.
     pub(crate) fn deadline(self) -> Option<Option<Instant>> {
         match self {
             Self::No => None,
@@ -137,7 +137,7 @@ impl Wait {
         }
     }
 
-    /// A time that no clock reaches is for ever.
+    /// Waits for at most `timeout`. A timeout beyond the range of the clock means for ever.
     pub(crate) fn at_most(timeout: Duration) -> Self {
         Instant::now()
             .checked_add(timeout)
@@ -145,19 +145,19 @@ impl Wait {
     }
 }
 
-/// Why `pop` came back without an item.
+/// Why `pop` has returned no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nothing {
     Yet,
     Ever,
 }
 
-/// What was taken.
+/// The result of a `pop`.
 #[must_use = "the loop may wait for the room"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Popped<T> {
     pub(crate) taken: T,
-    /// The loop was refused room and is to look again.
+    /// True exactly when the caller must wake the loop, which was refused room before.
     pub(crate) wakes: bool,
 }
 
@@ -192,14 +192,14 @@ impl<P: Entry> Inbox<P> {
         self.push_all([entry])
     }
 
-    /// Puts all of `entries` under one lock and with one wake. Returns whether items were dropped for the first time since
+    /// Puts all of `entries` under one lock. Returns whether items were dropped for the first time since the last
     /// [`take_dropped`](Self::take_dropped).
     ///
     /// # Errors
     ///
     /// [`Refused::Closed`]: a closed inbox takes nothing.
     pub(crate) fn push_all(&self, entries: impl IntoIterator<Item = P>) -> Result<bool, Refused> {
-        // Freed after the lock: the last owner of a payload runs the allocator, or code of the application.
+        // Dropped after the lock is released: dropping the last owner of a payload runs the allocator, or code of the application.
         let mut gone = Vec::new();
         let mut state = lock(&self.state);
         if state.closed {
@@ -218,7 +218,7 @@ impl<P: Entry> Inbox<P> {
         self.maybe_nonempty.store(true, Ordering::Relaxed);
         let has_dropped = !state.dropped.is_empty() && !self.untold.swap(true, Ordering::Relaxed);
         self.publish(&state);
-        // As many threads as there are items for: of a pool of receivers the others sleep on.
+        // No more threads are woken than there are new items. The others of a pool of receivers go on blocking.
         let wake = state.sleepers.min(pushed);
         drop(state);
         for _ in 0..wake {
@@ -230,12 +230,12 @@ impl<P: Entry> Inbox<P> {
         Ok(has_dropped)
     }
 
-    /// Puts one entry if its owner has room for it. Another thread may take the room in between: as much more may wait as
-    /// threads offer at a time.
+    /// Puts one entry if its owner has room for it. Another thread may take the room between the check and the push. So the limits
+    /// can be exceeded by one entry for each thread that calls this at the same time.
     ///
     /// # Errors
     ///
-    /// [`Refused`], if it was not taken.
+    /// [`Refused`], if the entry was not taken.
     pub(crate) fn offer(&self, entry: P) -> Result<bool, Refused> {
         if !self.has_room(entry.owner()) {
             return Err(Refused::Full);
@@ -243,11 +243,12 @@ impl<P: Entry> Inbox<P> {
         self.push(entry)
     }
 
-    /// Whether more of this owner is to be pushed: not if it has as much as is left free. So an owner that floods the inbox
-    /// leaves room for others, and they for one more. After `false`, what is taken wakes the loop once half of it is gone.
+    /// Whether the loop may read more from this owner: not if the owner has as much in the inbox as is left free. So an owner that
+    /// floods the inbox leaves room for others, and these leave room for one more. After `false`, the loop is woken once half of
+    /// what waits has been taken.
     #[inline]
     pub(crate) fn has_room_for(&self, owner: impl FnOnce() -> P::Owner) -> bool {
-        // Relaxed: the loop, which asks, has pushed all that can make it tight, but for loopback.
+        // Relaxed: the loop calls this, and it has made all pushes that can set `tight` itself, except those of loopback frames.
         !self.tight.load(Ordering::Relaxed) || self.has_room_in_turn(owner())
     }
 
@@ -264,7 +265,7 @@ impl<P: Entry> Inbox<P> {
         has_room
     }
 
-    /// Whether this owner has room. For a thread that pushes by [`offer`](Self::offer).
+    /// Whether this owner has room. Used by threads that push with [`offer`](Self::offer).
     pub(crate) fn has_room(&self, owner: P::Owner) -> bool {
         self.full == InboxFull::DropOldest || {
             let state = lock(&self.state);
@@ -272,12 +273,12 @@ impl<P: Entry> Inbox<P> {
         }
     }
 
-    /// Blocks until this owner has room or the deadline has passed (`None`: no deadline). Returns whether there is.
+    /// Blocks until this owner has room or the deadline has passed (`None`: no deadline). Returns whether there is room.
     pub(crate) fn wait_for_room(&self, owner: P::Owner, deadline: Option<Instant>) -> bool {
         self.waiters.wait(deadline, || self.has_room(owner))
     }
 
-    /// Takes the oldest item. A closed inbox is emptied first.
+    /// Takes the oldest item. After `close`, the items that are left can still be taken.
     pub(crate) fn pop(&self, wait: Wait) -> Result<Popped<P::Item>, Nothing> {
         self.take(wait, State::take)
     }
@@ -291,19 +292,19 @@ impl<P: Entry> Inbox<P> {
         self.take(wait, |state| state.take_all(into))
     }
 
-    /// Whether it is worth asking, at the price of a load. A push may be seen a moment late, and never not at all.
+    /// Whether a `pop` may find an item. Costs one load. A push may be seen a moment late, but it is always seen.
     pub(crate) fn may_have_items(&self) -> bool {
-        // Relaxed: who sees it takes the lock, which orders the rest.
+        // Relaxed: a thread that reads `true` then takes the lock, which orders the rest.
         self.maybe_nonempty.load(Ordering::Relaxed)
     }
 
-    /// Whether items were dropped of which [`take_dropped`](Self::take_dropped) has not told.
+    /// Whether items were dropped since the last [`take_dropped`](Self::take_dropped).
     pub(crate) fn has_dropped(&self) -> bool {
         // Relaxed: `take_dropped` takes the lock.
         self.untold.load(Ordering::Relaxed)
     }
 
-    /// How many items were dropped since the last call, by owner.
+    /// Returns the number of items that were dropped since the last call, by owner.
     pub(crate) fn take_dropped(&self) -> BTreeMap<P::Owner, u64> {
         let mut state = lock(&self.state);
         self.untold.store(false, Ordering::Relaxed);
@@ -333,7 +334,7 @@ impl<P: Entry> Inbox<P> {
                 Wait::No => Some(Duration::ZERO),
             };
             if left == Some(Duration::ZERO) {
-                // Under the lock, so that it cannot hide a push.
+                // Stored under the lock, so that it cannot overwrite the `true` of a later push.
                 self.maybe_nonempty.store(false, Ordering::Relaxed);
                 return Err(Nothing::Yet);
             }
@@ -343,7 +344,7 @@ impl<P: Entry> Inbox<P> {
         }
     }
 
-    /// Nothing comes any more: wakes everybody. What is queued can still be taken.
+    /// Closes the inbox: nothing can be pushed any more, and all waiting threads are woken. What is queued can still be taken.
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
         self.maybe_nonempty.store(true, Ordering::Relaxed);
@@ -355,7 +356,7 @@ impl<P: Entry> Inbox<P> {
         lock(&self.state).counts
     }
 
-    /// An owner has as much as is left only if at least half of the room is used.
+    /// Updates `tight`. An owner can have as much as is left free only if at least half of the room is used.
     fn publish(&self, state: &State<P>) {
         if self.full == InboxFull::PushBack {
             let items = state.counts.waiting as usize;
@@ -394,14 +395,14 @@ impl<P: Entry> State<P> {
         self.queue.push_back(entry);
     }
 
-    /// Drops the oldest items of whoever holds most, until the rest has room. Whole entries go into `gone`.
+    /// Drops the oldest items of the owner that holds most, until the rest fits. Whole entries are moved into `gone`.
     fn make_room(&mut self, room: Room, gone: &mut Vec<P>) {
         while let Some(excess @ 1..) = self.counts.waiting.checked_sub(room.items as u64) {
             let most = self.owners.iter().max_by_key(|(_, usage)| usage.items);
             let Some(&(owner, usage)) = most else {
                 return;
             };
-            // Down to its share, so that of several that flood the inbox each keeps as much.
+            // Only down to its share, so that several owners that flood the inbox keep the same number each.
             let share = room.items / self.owners.len();
             let over = usage.items.saturating_sub(share as u64).max(1);
             let Some(index) = self.oldest_of(owner) else {
@@ -409,7 +410,7 @@ impl<P: Entry> State<P> {
             };
             self.drop_some(index, excess.min(over), gone);
         }
-        // An entry gives back its memory only as a whole.
+        // Only whole entries are dropped here, since an entry frees its memory only as a whole.
         while self.held > room.bytes {
             let Some(index) = self.largest_but_newest() else {
                 return;
@@ -418,7 +419,7 @@ impl<P: Entry> State<P> {
         }
     }
 
-    /// Where the oldest entry stands of the owner that holds most memory beside the newest entry, which stays.
+    /// The index of the oldest entry of the owner that holds most memory. The newest entry of the queue does not count: it is kept.
     fn largest_but_newest(&mut self) -> Option<usize> {
         let newest = self.queue.back()?;
         let (newest_owner, newest_held) = (newest.owner(), newest.held());
@@ -437,7 +438,7 @@ impl<P: Entry> State<P> {
         self.oldest_of(owner)
     }
 
-    /// Where the oldest entry of this owner stands.
+    /// The index of the oldest entry of this owner.
     fn oldest_of(&mut self, owner: P::Owner) -> Option<usize> {
         let at = self.find(owner).ok()?;
         let (_, usage) = self.owners.get_mut(at)?;
@@ -452,7 +453,7 @@ impl<P: Entry> State<P> {
         Some(index)
     }
 
-    /// Drops up to so many items of this entry.
+    /// Drops up to `items` items of this entry, the oldest first.
     fn drop_some(&mut self, index: usize, items: u64, gone: &mut Vec<P>) {
         let Some(entry) = self.queue.get_mut(index) else {
             return;
@@ -475,7 +476,7 @@ impl<P: Entry> State<P> {
         self.skip_empty();
     }
 
-    /// An owner has so much less.
+    /// Takes this off what an owner has.
     fn subtract(&mut self, owner: P::Owner, items: u64, held: usize) {
         self.held -= held;
         let Ok(at) = self.find(owner) else {
@@ -489,14 +490,15 @@ impl<P: Entry> State<P> {
         }
     }
 
-    /// Where an owner stands, or is to be put.
+    /// The index of an owner in `owners`, or the index at which to insert it.
     #[inline]
     fn find(&self, owner: P::Owner) -> Result<usize, usize> {
         self.owners
             .binary_search_by_key(&owner, |(owner, _)| *owner)
     }
 
-    /// The entry in front has an item, and those without are fewer than those with one.
+    /// Removes entries without items: those in front, and all of them if they are more than half. Afterwards the front entry, if
+    /// there is one, has an item.
     fn skip_empty(&mut self) {
         while self.queue.front().is_some_and(|entry| entry.items() == 0) {
             self.queue.pop_front();
@@ -514,7 +516,7 @@ impl<P: Entry> State<P> {
 
     fn take(&mut self) -> Option<P::Item> {
         let oldest = self.queue.front_mut()?;
-        // Before its last item goes, and its memory with it.
+        // Read before the last item is taken, after which the entry holds no memory.
         let (owner, mut held) = (oldest.owner(), oldest.held());
         let item = oldest.take();
         let is_last = oldest.items() == 0;
@@ -550,7 +552,7 @@ impl<P: Entry> State<P> {
         Some(taken as usize)
     }
 
-    /// Whether this owner has less than is left free.
+    /// Whether this owner has less in the queue than is left free.
     fn has_room(&self, owner: P::Owner, room: Room) -> bool {
         let found = self.find(owner).ok().and_then(|at| self.owners.get(at));
         let usage = found.map(|(_, usage)| *usage).unwrap_or_default();
@@ -558,7 +560,7 @@ impl<P: Entry> State<P> {
         usage.items < free && usage.held < room.bytes.saturating_sub(self.held)
     }
 
-    /// Whether the loop is to be woken, which it is once.
+    /// Whether the loop must be woken. True once for each refusal.
     fn wakes(&mut self) -> bool {
         let is_time = |at: Room| self.counts.waiting <= at.items as u64 || self.held <= at.bytes;
         self.wake_at.take_if(|at| is_time(*at)).is_some()
@@ -573,7 +575,7 @@ impl Room {
     }
 }
 
-/// Numbers, for the tests.
+/// An entry of consecutive numbers, for the tests.
 #[cfg(test)]
 impl Entry for std::ops::Range<u8> {
     type Item = u8;
@@ -597,13 +599,13 @@ impl Entry for std::ops::Range<u8> {
         self.start += items as u8;
     }
 
-    /// As a run does: all of it until the last goes.
+    /// Like a run: all of the memory is held until the last item is taken.
     fn held(&self) -> usize {
         usize::from(self.end)
     }
 }
 
-/// Items of several owners, for the tests: `(owner, first item, items)`. An item takes a byte.
+/// An entry of several owners, for the tests: `(owner, first item, number of items)`.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Of(char, u64, usize);
@@ -632,7 +634,7 @@ impl Entry for Of {
     }
 
     fn held(&self) -> usize {
-        // The same until the last item goes.
+        // The same until the last item is taken.
         usize::from(self.2 > 0) * 8
     }
 
@@ -799,7 +801,7 @@ mod tests {
             (pop(&inbox, Wait::No), pop(&inbox, Wait::No)),
             (Ok(2), Ok(3))
         );
-        // What was taken holds nothing.
+        // Items that were taken hold no memory.
         inbox.push(0..4).unwrap();
         assert_eq!(inbox.counts().dropped, 2);
         inbox.push(50..60).unwrap();
@@ -920,7 +922,7 @@ mod tests {
         let (quiet, rest) = (all(&inbox), inbox.counts());
         assert_eq!(quiet[..3], [('q', 0), ('q', 1), ('q', 2)]);
         assert_eq!((quiet.len(), rest.dropped), (12, 991));
-        // Where entries were dropped nothing is left behind.
+        // No entry without items is left where entries were dropped.
         assert!(lock(&inbox.state).queue.is_empty());
     }
 
@@ -935,11 +937,11 @@ mod tests {
         assert_eq!(n, 5, "it has as much as is left");
         assert!(inbox.has_room_for(|| 'q'), "another one has room");
         inbox.push(Of('q', 0, 1)).unwrap();
-        // Half of what waited when it was refused.
+        // The loop is woken when half of what waited at the refusal is left.
         let wakes: Vec<_> = (0..5).map(|_| inbox.pop(Wait::No).unwrap().wakes).collect();
         assert_eq!(wakes, [false, false, false, true, false]);
         assert!(inbox.has_room_for(|| 'f'));
-        // A read that has begun is taken whole.
+        // All messages of one read are taken, even if they exceed the room.
         inbox.push(Of('f', n, 1000)).unwrap();
         assert!(!inbox.has_room_for(|| 'f') && !inbox.has_room_for(|| 'q'));
         assert_eq!(inbox.offer(Of('q', 1, 1)), Err(Refused::Full));
@@ -966,8 +968,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Any pushes and pops of any owners: each owner's items come in order, the sums hold, and an owner loses nothing that
-        /// fits its share.
+        /// Any pushes and pops of any owners: the items of each owner are taken in order, the sums hold, and an owner loses
+        /// nothing that fits its share.
         #[test]
         fn an_inbox_shares_its_room(
             steps in proptest::collection::vec((0_u8..5, 0_u8..4, 1_usize..30), 1..200),

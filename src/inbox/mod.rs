@@ -1,6 +1,6 @@
-//! Received messages, and events, on their way to the application.
+//! Received messages and events that wait for the application. The loop's thread puts them in, and any thread takes them out.
 //!
-//! Nothing here knows the operating system or the rules: what is received is put in on the loop's thread and taken out on any.
+//! Nothing here knows the operating system or the rules.
 
 mod batch;
 mod buffer_pool;

@@ -1,10 +1,10 @@
 //! An entry of one item, such as an event.
 //!
-//! Nothing here is packed with others.
+//! Nothing here packs several items into one entry.
 
 use super::{fair_queue::Entry, source::Owner};
 
-/// An item that comes alone.
+/// An entry of one item.
 #[derive(Debug)]
 pub(crate) struct Single<T> {
     owner: Owner,
@@ -43,7 +43,7 @@ impl<T> Entry for Single<T> {
 
     fn drop_oldest(&mut self, _: usize) {}
 
-    /// Their number bounds their memory.
+    /// 0: the limit of their number also bounds their memory.
     fn held(&self) -> usize {
         0
     }

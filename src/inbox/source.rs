@@ -1,22 +1,22 @@
-//! Where a message comes from, and in whose share of the inbox it is.
+//! Where a message comes from, and whose share of the inbox it uses.
 //!
 //! Nothing here is queued.
 
 use crate::proto::Sid;
 
-/// In whose share of the inbox messages and events are.
+/// The owner of messages and events in the inbox. Each owner has a share of the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     /// A configured server, or this one.
     Server(Sid),
-    /// All others together, so that they gain nothing by coming as many.
+    /// All other peers together, so that they get no larger share by being many.
     Others,
-    /// What this server says of itself.
+    /// This server, as the owner of events about itself.
     Own,
 }
 
 impl Owner {
-    /// Whom it is about; [`Sid::OBSERVER`] if that is several.
+    /// The sid of the owner; [`Sid::OBSERVER`] if it is not one configured server.
     pub(crate) fn sid(self) -> Sid {
         match self {
             Self::Server(sid) => sid,
@@ -44,7 +44,7 @@ impl Source {
         }
     }
 
-    /// In whose share of the inbox it is.
+    /// The owner whose share of the inbox is used.
     pub(crate) fn owner(self) -> Owner {
         if self.is_server {
             Owner::Server(self.from)

@@ -1,6 +1,6 @@
 //! The events of a manager, as the application takes them.
 //!
-//! Nothing here is dropped but by the queue beneath.
+//! Nothing here drops an event, except the queue beneath when it is full.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,8 @@ use crate::{
     shared::{Home, Queue},
 };
 
-/// The events of a manager, oldest first; when 1024 wait, the oldest goes.
+/// The events of a manager, oldest first. At most 1024 wait. One more drops the oldest event of the peer that most of them are
+/// about.
 #[derive(Clone, Debug)]
 pub struct Events {
     inbox: Arc<Inbox<Single<Event>>>,
@@ -31,12 +32,12 @@ impl Events {
         }
     }
 
-    /// Dropped events are counted, and the next ones say how the mesh is.
+    /// Adds an event. An older event that is dropped for it is only counted: later events show the state of the mesh.
     pub(super) fn push(&self, owner: Owner, event: Event) {
         let _ = self.inbox.push(Single::new(owner, event));
     }
 
-    /// No event can come any more.
+    /// Ends the queue: no event is added any more, and waiting threads return.
     pub(super) fn close(&self) {
         self.inbox.close();
     }
@@ -47,37 +48,37 @@ impl Events {
 
     fn pop(&self, wait: Wait) -> Result<Event, RecvError> {
         if wait.deadline().is_some() && !self.home.is_here() {
-            // Nothing comes in a forked process.
+            // No event arrives in a forked process.
             return Err(RecvError::Halted);
         }
-        // Nobody waits for room: there is always some for the newest.
+        // `wakes` is not needed. The loop never waits for room here, since a full queue drops its oldest events.
         let popped = self.inbox.pop(wait).map_err(of_nothing)?;
         Ok(popped.taken)
     }
 
-    /// Takes the oldest event; waits for one.
+    /// Takes the oldest event. Blocks until there is one.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Halted`] when nothing is left and nothing can come.
+    /// [`RecvError::Halted`] if no event is left and none can arrive any more.
     pub fn recv(&self) -> Result<Event, RecvError> {
         self.pop(Wait::Forever)
     }
 
-    /// Takes the oldest event; waits for one, but not longer than `timeout`.
+    /// Takes the oldest event. Blocks until there is one, but not longer than `timeout`.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Timeout`], or [`RecvError::Halted`] when nothing is left and nothing can come.
+    /// [`RecvError::Timeout`], or [`RecvError::Halted`] if no event is left and none can arrive any more.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Event, RecvError> {
         self.pop(Wait::at_most(timeout))
     }
 
-    /// Takes the oldest event, if there is one.
+    /// Takes the oldest event, if there is one. Does not block.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Timeout`] when there is none now, or [`RecvError::Halted`] when none can come.
+    /// [`RecvError::Timeout`] if there is none now, or [`RecvError::Halted`] if none can arrive any more.
     pub fn try_recv(&self) -> Result<Event, RecvError> {
         self.pop(Wait::No)
     }

@@ -14,20 +14,20 @@ use crate::{
     proto::Sid,
 };
 
-/// The handler of a manager: puts received frames into the inbox, a chunk at a time.
+/// The handler of a manager. It packs the frames of one read into chunks, and puts these into the inbox.
 pub(super) struct InboxHandler {
     inbox: Arc<Inbox<Chunk>>,
     builder: ChunkBuilder,
-    /// Where the chunk comes from.
+    /// The source of the frames in `builder`; `None` if there are none.
     source: Option<Source>,
-    /// The members, sorted.
+    /// The sids of the members, sorted.
     servers: Vec<Sid>,
     spins: bool,
     events: Events,
 }
 
 impl InboxHandler {
-    /// `servers`: the members, sorted.
+    /// `servers`: the sids of the members, sorted.
     pub(super) fn new(
         inbox: Arc<Inbox<Chunk>>,
         pool: Arc<BufferPool>,
@@ -45,7 +45,7 @@ impl InboxHandler {
         }
     }
 
-    /// In whose share of the inbox and of the events this peer is.
+    /// The owner whose share of the inbox and of the event queue this peer uses.
     fn owner(&self, sid: Sid) -> Owner {
         self.source(sid, 0).owner()
     }
@@ -58,14 +58,15 @@ impl InboxHandler {
         }
     }
 
-    /// In whose share an event is. What unknown peers bring about cannot push out what is about members.
+    /// The owner whose share of the event queue an event uses. Events that unknown peers cause cannot displace events about
+    /// members.
     fn owner_of(&self, event: &Event) -> Owner {
         match event {
             Event::Up { sid, .. }
             | Event::Down { sid, .. }
             | Event::Flapping { sid }
             | Event::DialFailed { sid, .. } => self.owner(*sid),
-            // The sid is the word of whoever is rejected.
+            // The sid is only a claim of the rejected connection.
             Event::Rejected { .. } | Event::AcceptFailed { .. } => Owner::Others,
             Event::Listening { .. }
             | Event::ListenFailed { .. }
@@ -95,10 +96,10 @@ impl Handler for InboxHandler {
 
     fn on_read_complete(&mut self, _: &Handle) {
         if let Some(source) = self.source.take() {
-            // Not taken once the loop has ended, when nobody reads any more either. What was dropped is reported in this turn.
+            // Fails only after the loop has ended, when no thread reads any more. The loop reports dropped messages in this turn.
             let _ = self.inbox.push_all(self.builder.pack(source));
             if self.spins {
-                // Who waits for it may share this processor.
+                // The thread that waits for the messages may share this processor.
                 thread::yield_now();
             }
         }
@@ -111,7 +112,7 @@ impl Handler for InboxHandler {
 }
 
 impl Drop for InboxHandler {
-    /// The loop has ended, if only by a panic: nobody may wait for an event that cannot come.
+    /// The loop has ended, perhaps by a panic. No thread may wait for an event that cannot arrive.
     fn drop(&mut self) {
         self.events.close();
     }

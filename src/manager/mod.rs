@@ -1,6 +1,6 @@
-//! The connection manager as an application holds it: start, send, receive, ask, halt.
+//! The connection manager as an application uses it: start, send, receive, query, halt.
 //!
-//! Nothing here waits for the network, except for the calls whose name says that they receive or halt.
+//! No call waits for the network, except those whose names say that they receive or halt.
 
 use std::{
     fmt, io,
@@ -30,13 +30,13 @@ use inbox_handler::InboxHandler;
 
 /// The connection manager of one server, with the loop on a thread of its own.
 ///
-/// It dereferences to its [`Handle`], which can send and ask; the manager itself receives and halts. Dropping it halts
-/// it.
+/// It dereferences to its [`Handle`], which sends and queries; the manager itself receives and halts. Dropping the manager
+/// [halts](Self::halt) it, which waits until the loop's thread has ended.
 pub struct CnxManager {
     handle: Handle,
     events: Events,
     idle: Idle,
-    /// Of batches, for chunks.
+    /// Buffers of batches that the application has read, for the next chunks.
     pool: Arc<BufferPool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -44,12 +44,12 @@ pub struct CnxManager {
 impl CnxManager {
     /// Opens the listening sockets and starts the loop.
     ///
-    /// A listening socket that cannot be opened is no error: the loop tries again, and tells by
-    /// [`Event::ListenFailed`](crate::Event::ListenFailed) and [`Handle::listening`].
+    /// A listening socket that cannot be opened is no error. The loop tries again, and reports it by
+    /// [`Event::ListenFailed`](crate::Event::ListenFailed) and in [`Handle::listening`].
     ///
     /// # Errors
     ///
-    /// When the system gives no event queue or no thread, or a listening socket that was handed over cannot be used.
+    /// If the system provides no event queue or no thread, or if a listening socket that was handed over cannot be used.
     pub fn start(config: Config) -> io::Result<Self> {
         let inbox = Inbox::new(config.options.inbox_room(), config.options.inbox_full);
         let inbox = Arc::new(inbox);
@@ -71,7 +71,7 @@ impl CnxManager {
                 log::error!(target: "quorum_cnx::loop", "the loop ends, nothing is sent or received any more: {error}");
             }
         })?;
-        // The thread that has started it may halt it, or wait for room, before the loop's first turn.
+        // Set before the loop's first turn: until then this thread may already halt the loop or wait for room.
         handle.shared().set_loop_thread(thread.thread().id());
         Ok(Self {
             handle,
@@ -88,49 +88,51 @@ impl CnxManager {
         self.handle.clone()
     }
 
-    /// Takes the oldest received message; waits for one.
+    /// Takes the oldest received message. Blocks until there is one.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Halted`] when nothing is left and nothing can come.
+    /// [`RecvError::Halted`] if no message is left and none can arrive any more.
     pub fn recv(&self) -> Result<Message, RecvError> {
         self.take(Wait::Forever)
     }
 
-    /// Takes the oldest received message; waits for one, but not longer than `timeout`.
+    /// Takes the oldest received message. Blocks until there is one, but not longer than `timeout`.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Timeout`], or [`RecvError::Halted`] when nothing is left and nothing can come.
+    /// [`RecvError::Timeout`], or [`RecvError::Halted`] if no message is left and none can arrive any more.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvError> {
         self.take(Wait::at_most(timeout))
     }
 
-    /// Takes the oldest received message, if there is one.
+    /// Takes the oldest received message, if there is one. Does not block.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Timeout`] when there is none now, or [`RecvError::Halted`] when none can come.
+    /// [`RecvError::Timeout`] if there is none now, or [`RecvError::Halted`] if none can arrive any more.
     pub fn try_recv(&self) -> Result<Message, RecvError> {
         self.take(Wait::No)
     }
 
-    /// Takes all received messages at once, in place of those in `batch`; waits for at least one. Returns their number.
-    /// Where many come, this is much faster than one by one, most of all with the same `batch` again and again: what it holds
-    /// is given back to the loop to be filled anew.
+    /// Takes all received messages at once and puts them into `batch`, in place of those that it has. Blocks until there is at
+    /// least one. Returns their number.
+    ///
+    /// If many messages arrive, this is much faster than taking them one by one. Use the same `batch` for each call: its buffers
+    /// are returned to the loop, which fills them with the next messages.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Halted`] when nothing is left and nothing can come; `batch` is empty then.
+    /// [`RecvError::Halted`] if no message is left and none can arrive any more. `batch` is then empty.
     pub fn recv_all(&self, batch: &mut Batch) -> Result<usize, RecvError> {
         self.take_all(batch, Wait::Forever)
     }
 
-    /// The same, but waits for at most `timeout`.
+    /// Does what [`recv_all`](Self::recv_all) does, but blocks for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Timeout`], or [`RecvError::Halted`] when nothing is left and nothing can come; `batch` is empty then.
+    /// [`RecvError::Timeout`], or [`RecvError::Halted`] if no message is left and none can arrive any more. `batch` is then empty.
     pub fn recv_all_timeout(
         &self,
         batch: &mut Batch,
@@ -139,11 +141,11 @@ impl CnxManager {
         self.take_all(batch, Wait::at_most(timeout))
     }
 
-    /// The same without waiting.
+    /// Does what [`recv_all`](Self::recv_all) does, but does not block.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Timeout`] when there is none now, or [`RecvError::Halted`] when none can come; `batch` is empty then.
+    /// [`RecvError::Timeout`] if there is none now, or [`RecvError::Halted`] if none can arrive any more. `batch` is then empty.
     pub fn try_recv_all(&self, batch: &mut Batch) -> Result<usize, RecvError> {
         self.take_all(batch, Wait::No)
     }
@@ -162,7 +164,7 @@ impl CnxManager {
         })
     }
 
-    /// Asks the inbox again and again for a while, if it is to spin, before it waits.
+    /// Calls `pop` and returns its result. With [`Idle::Spin`], polls the inbox for a while before it blocks.
     fn spin_and_wait<T>(
         &self,
         wait: Wait,
@@ -190,12 +192,12 @@ impl CnxManager {
             Err(Nothing::Yet) => {}
             other => return other.map_err(of_nothing),
         }
-        // In a forked process nothing comes: then this closes the inbox.
+        // No message arrives in a forked process. `life` notices that it runs in one, and closes the inbox.
         let _ = self.handle.shared().life();
         pop(wait).map_err(of_nothing)
     }
 
-    /// The loop may wait for room in the inbox.
+    /// Wakes the loop if it waits for room in the inbox.
     fn made_room<T>(&self, popped: Popped<T>) -> T {
         if popped.wakes {
             self.handle.wake();
@@ -203,13 +205,13 @@ impl CnxManager {
         popped.taken
     }
 
-    /// What happens to the mesh.
+    /// The queue of events, which say what happens to the mesh.
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.events
     }
 
-    /// All counters, those of the event queue included.
+    /// All counters, including those of the event queue.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
@@ -218,9 +220,11 @@ impl CnxManager {
         }
     }
 
-    /// Halts: returns when the loop's thread has ended and all sockets are closed, the listening ones included, so that
-    /// the port is free. What waits in the slots is discarded; what was received can still be taken. Needs nobody's
-    /// cooperation. Called on the loop's own thread, it asks only, as [`Handle::request_halt`] does.
+    /// Halts the loop. Returns when the loop's thread has ended and all sockets are closed, the listening sockets included, so that
+    /// the port is free. This needs no cooperation from any peer.
+    ///
+    /// Frames that wait for a peer are discarded. Messages that were received can still be taken. On the loop's own thread this
+    /// call only asks the loop to halt, as [`Handle::request_halt`] does.
     pub fn halt(&self) {
         self.handle.request_halt();
         if self.handle.shared().is_loop_thread(thread::current().id()) {
@@ -228,13 +232,13 @@ impl CnxManager {
         }
         self.handle.shared().wait_for_end();
         if !self.handle.shared().is_here() {
-            // A copy of the handle, whose thread is in another process.
+            // `fork(2)` has copied this manager: its thread is in another process.
             return;
         }
-        // Two callers may come here; the second waits for the lock until the first has joined.
+        // If two threads call this, the second one waits for the lock until the first has joined the loop's thread.
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
-            // A panic of the loop was reported when it happened, and is visible in `has_died`.
+            // A panic of the loop was reported when it happened, and `has_died` shows it.
             let _ = thread.join();
         }
     }
@@ -280,7 +284,7 @@ mod tests {
                 .outbox(outbox)
                 .listener(listener);
             let manager = CnxManager::start(config.build().unwrap()).unwrap();
-            // As the memory of the child is: a copy of the parent's.
+            // The manager is now what a forked child has: a copy of the parent's memory.
             FORKED.set(true);
             assert_eq!(manager.to_send(Sid(2), "x"), Err(SendError::Halted));
             assert_eq!(manager.to_send(Sid(2), "x"), Err(SendError::Halted));
@@ -293,7 +297,7 @@ mod tests {
             assert_eq!(manager.wait_for_room(Sid(2), timeout), Ok(true));
             manager.halt();
             FORKED.set(false);
-            // Here there is a thread to be joined, after all.
+            // In the parent there is a thread to join.
             manager.handle.request_halt();
         }
     }

@@ -1,6 +1,6 @@
-//! [`Net`] on mio and socket2: real sockets, with their options in one place.
+//! [`Net`] on mio and socket2: real sockets, and their options.
 //!
-//! Nothing here decides anything about peers.
+//! Nothing here decides about peers.
 
 use std::{
     fmt,
@@ -32,7 +32,7 @@ use crate::{
     shared::Home,
 };
 
-/// Tokens of connections are places in a slab and stay far below these.
+/// The tokens of connections are places in a slab, and stay far below these.
 const WAKER: Token = Token(usize::MAX);
 const FIRST_LISTENER: usize = usize::MAX - 1;
 
@@ -47,7 +47,7 @@ pub struct MioNet {
     home: Home,
 }
 
-/// What is set on accepted and dialed sockets alike.
+/// Options of accepted and of dialed sockets.
 #[derive(Clone, Debug)]
 struct SocketOptions {
     dead_after: Duration,
@@ -62,7 +62,7 @@ impl MioNet {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
         let waker: Waker = Arc::new(move || {
-            // Fails only when the process is out of kernel memory; the loop then finds the work at its next deadline.
+            // Fails only if the process is out of kernel memory. The loop then finds the work at its next deadline.
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the loop: {error}");
             }
@@ -140,7 +140,7 @@ impl Net for MioNet {
     fn listen(&mut self, listener: usize, at: SocketAddr) -> io::Result<SocketAddr> {
         let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port()));
         let (socket, at) = match platform::tcp_socket(Domain::for_address(at)) {
-            // Without IPv6 in the kernel, all addresses are those of IPv4.
+            // If the kernel has no IPv6, "all addresses" means those of IPv4.
             Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) && is_any_v6(at) => {
                 (platform::tcp_socket(Domain::IPV4)?, any_v4)
             }
@@ -149,7 +149,7 @@ impl Net for MioNet {
         // A restarted server must get its port while old connections linger (ZOOKEEPER-275).
         socket.set_reuse_address(true)?;
         if at.is_ipv6() {
-            // `::` serves IPv4 too, as Java's wildcard does; a specific address is not affected.
+            // `::` takes IPv4 too, as Java's wildcard does. A specific address is not affected.
             socket.set_only_v6(false)?;
         }
         self.socket_options
@@ -162,7 +162,7 @@ impl Net for MioNet {
     fn adopt(&mut self, listener: usize, bound: std::net::TcpListener) -> io::Result<SocketAddr> {
         bound.set_nonblocking(true)?;
         let socket = SockRef::from(&bound);
-        // Socket activation leaves it open for `exec`. A program that the application then started would keep the port after
+        // Socket activation leaves it open for `exec`. A program that the application starts later would keep the port after
         // `halt`.
         socket.set_cloexec(true)?;
         platform::prevent_sigpipe(&socket)?;
@@ -175,8 +175,8 @@ impl Net for MioNet {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let (stream, from) = bound.accept()?;
-        // One that was reset meanwhile takes no options on xnu (`EINVAL`, `sosetoptlock` in bsd/kern/uipc_socket.c). That says
-        // nothing about the listening socket.
+        // On xnu, a connection that was reset meanwhile takes no options (`EINVAL`, `sosetoptlock` in bsd/kern/uipc_socket.c). That
+        // says nothing about the listening socket.
         let gone = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
         self.socket_options
             .apply(SockRef::from(&stream))
@@ -186,7 +186,7 @@ impl Net for MioNet {
 
     fn close_listeners(&mut self) {
         for mut bound in self.listeners.drain(..).flatten() {
-            // Closing it ends the registration as well; this only spares the kernel a look-up.
+            // Closing the socket removes the registration as well. This call only saves the kernel a lookup.
             let _ = self.poll.registry().deregister(&mut bound);
         }
     }
@@ -221,7 +221,7 @@ impl Net for MioNet {
     }
 
     fn unwatch(&mut self, stream: &MioStream) {
-        // Fails only if it was not watched; either way nothing is reported any more.
+        // Fails only if it was not watched. In both cases nothing is reported any more.
         let _ = self
             .poll
             .registry()
@@ -241,7 +241,7 @@ impl Net for MioNet {
     }
 }
 
-/// Listening sockets that fit between the tokens.
+/// How many listening sockets have a token.
 const MAX_LISTENERS: usize = 1 << 16;
 const _: () = assert!(
     LISTEN_ADDRESSES_MAX * NAME_ADDRESSES_MAX < MAX_LISTENERS,
@@ -252,7 +252,7 @@ fn is_any_v6(at: SocketAddr) -> bool {
     at.is_ipv6() && at.ip().is_unspecified()
 }
 
-/// `connect(2)` on a nonblocking socket says `EINPROGRESS`; `std` has no stable name for it on every platform.
+/// `connect(2)` on a nonblocking socket returns `EINPROGRESS`. `std` has no stable name for it on every platform.
 fn in_progress(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -261,7 +261,7 @@ fn in_progress(error: &io::Error) -> bool {
 }
 
 impl SocketOptions {
-    /// What the system does not have or allow would end every link as soon as it is made.
+    /// Checks the congestion control. One that the system does not have or allow would end every link as soon as it is made.
     fn check(&self) -> io::Result<()> {
         let Some(name) = &self.congestion_control else {
             return Ok(());
@@ -280,9 +280,9 @@ impl SocketOptions {
     }
 
     fn apply(&self, socket: SockRef<'_>) -> io::Result<()> {
-        // A frame leaves when it is written; nobody waits for more of them.
+        // A frame is sent when it is written: the kernel does not wait for more.
         socket.set_tcp_nodelay(true)?;
-        // One number bounds the time to notice a dead peer (ZOOKEEPER-1748).
+        // One setting bounds the time to detect a dead peer (ZOOKEEPER-1748).
         let Probing {
             idle,
             interval,
@@ -301,8 +301,8 @@ impl SocketOptions {
         Ok(())
     }
 
-    /// On a listening socket it is inherited by the accepted ones, and on any early enough for the window scale to be chosen
-    /// by it.
+    /// Sets the receive buffer of a listening socket, from which accepted sockets inherit it, or of a socket to dial. It must be
+    /// set before the connection is made, since the kernel chooses the window scale by it.
     fn apply_receive_buffer(&self, socket: SockRef<'_>) -> io::Result<()> {
         match self.receive_buffer {
             Some(bytes) => socket.set_recv_buffer_size(bytes),
@@ -311,10 +311,10 @@ impl SocketOptions {
     }
 }
 
-/// How the kernel finds out that a peer is dead.
+/// How the kernel detects that a peer is dead.
 #[derive(Clone, Copy, Debug)]
 struct Probing {
-    /// The first keepalive probe follows the last sign of life after this time, in whole seconds.
+    /// Time from the last sign of life to the first keepalive probe, in whole seconds.
     idle: Duration,
     /// Time between two probes, in whole seconds.
     interval: Duration,
@@ -324,31 +324,32 @@ struct Probing {
 }
 
 impl Probing {
-    /// An idle link ends within this time, and one with a frame on its way within this time of the frame.
+    /// An idle link ends within `time` after the last sign of life. A link with a frame under way ends within `time` after that
+    /// frame.
     fn within(time: Duration) -> Self {
         let secs = time.as_secs();
         let idle = (secs * 2 / 5).clamp(1, MAX_IDLE_SECS);
         let rest = secs.saturating_sub(idle).max(1);
         let interval = rest.div_ceil(MAX_PROBES);
         let probes = rest.div_ceil(interval);
-        // What is left over comes off the idle time, so that the last interval ends after `secs` and not later.
+        // The remainder is taken from the idle time, so that the last interval ends after `secs` and not later.
         let idle = secs.saturating_sub(probes * interval).max(1);
         let verdict = Duration::from_secs(idle + probes * interval);
         Self {
             idle: Duration::from_secs(idle),
             interval: Duration::from_secs(interval),
             probes: probes as u32,
-            // It decides about idle links too: Linux looks at it, and not at the number of probes, when it would send another
-            // one (`tcp_keepalive_timer`).
+            // It decides about idle links too: when Linux would send another probe, it checks this time and not the number of
+            // probes (`tcp_keepalive_timer`).
             unacknowledged: time.saturating_sub(RESENT_AFTER).min(verdict),
         }
     }
 }
 
-/// Linux takes at most this many keepalive probes (`MAX_TCP_KEEPCNT`).
+/// Linux accepts at most this many keepalive probes (`MAX_TCP_KEEPCNT`).
 const MAX_PROBES: u64 = 127;
 
-/// And as many seconds before the first of them (`MAX_TCP_KEEPIDLE`).
+/// Linux accepts at most this many seconds before the first probe (`MAX_TCP_KEEPIDLE`).
 const MAX_IDLE_SECS: u64 = 32_767;
 
 /// A connection of [`MioNet`].
@@ -360,11 +361,11 @@ pub struct MioStream {
 
 impl Wire for MioStream {
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        // A forked process shares the socket: what it wrote would stand in the middle of a frame of the parent.
+        // A forked process shares the socket. Its bytes would appear in the middle of a frame of the parent.
         if !self.home.is_here_or_turns() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        // Not by `writev(2)`, which takes no flags.
+        // Not `writev(2)`, which takes no flags.
         let socket = SockRef::from(self);
         let mut small = [0; SMALL_WRITE_BYTES];
         let mut len = 0;
@@ -379,8 +380,8 @@ impl Wire for MioStream {
     }
 }
 
-/// A prefix and a payload of so few bytes in all are put together here: that costs less than to have the kernel do it (150 to
-/// 250 ns less of the 7.8 us of a write and its read, measured from 64 B to 1 KiB).
+/// A prefix and a payload of at most this many bytes together are copied into one buffer. That costs less than a vectored write:
+/// 150 to 250 ns less of the 7.8 us of a write and its read, measured from 64 B to 1 KiB.
 const SMALL_WRITE_BYTES: usize = 1280;
 
 impl Stream for MioStream {
@@ -393,7 +394,7 @@ impl Stream for MioStream {
             return Err(error);
         }
         match self.socket.peer_addr() {
-            // A dial to a port of this machine at which nobody listens can meet itself (simultaneous open).
+            // A dial to a local port without a listener can connect to itself (simultaneous open).
             Ok(peer) if self.socket.local_addr()? == peer => {
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
@@ -410,7 +411,7 @@ impl Stream for MioStream {
     }
 
     fn abort(&self) -> io::Result<()> {
-        // The reset leaves when the last owner closes the socket; a thread that is just writing finds its end before.
+        // The reset is sent when the last owner closes the socket. A thread that is writing sees the end before that.
         SockRef::from(self).set_linger(Some(Duration::ZERO))?;
         self.socket.shutdown(Shutdown::Both)
     }
@@ -510,8 +511,8 @@ mod tests {
                 let interval = socket.tcp_keepalive_interval().unwrap();
                 let probes = socket.tcp_keepalive_retries().unwrap();
                 let user_timeout = socket.tcp_user_timeout().unwrap().unwrap();
-                // An idle link ends one interval after the last probe: this is the first moment at which Linux finds that
-                // the user timeout has passed.
+                // An idle link ends one interval after the last probe: that is the first time at which Linux finds that the user
+                // timeout has passed.
                 let end = time + interval * probes;
                 assert!(user_timeout <= end && end <= after, "{after:?}: {end:?}");
                 assert!(end - interval < user_timeout, "{after:?}: {end:?}");
@@ -529,14 +530,14 @@ mod tests {
         let dialed = net.dial(at).unwrap();
         let accepted = accept(&mut net);
         net.close_listeners();
-        // One that was handed over, as by socket activation.
+        // A listening socket that was handed over, as by socket activation.
         let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = net.adopt(0, bound).unwrap();
         let _other = net.dial(at).unwrap();
         let adopted = accept(&mut net);
         for stream in [&dialed, &accepted, &adopted] {
             let size = SockRef::from(stream).recv_buffer_size().unwrap();
-            // Linux counts its own overhead as well.
+            // Linux adds its own overhead.
             assert!((9000..=18_000).contains(&size), "{size}");
         }
     }
@@ -548,7 +549,7 @@ mod tests {
 
         let mut net = net();
         let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        // As one is that comes from socket activation.
+        // A socket from socket activation has no close-on-exec.
         SockRef::from(&bound).set_cloexec(false).unwrap();
         net.adopt(0, bound).unwrap();
         let at = net.listen(1, "127.0.0.1:0".parse().unwrap()).unwrap();
@@ -570,7 +571,7 @@ mod tests {
         let dialed = net.dial(at).unwrap();
         let accepted = accept(&mut net);
         net.close_listeners();
-        // This side closes first, so that its port is the one that waits.
+        // This side closes first, so that its port is the one that lingers.
         drop(accepted);
         assert_eq!(net.listen(0, at).unwrap(), at);
         drop(dialed);
@@ -674,7 +675,7 @@ mod tests {
 
     #[test]
     fn a_dial_that_the_system_refuses_at_once_is_told_at_once() {
-        // Without its scope, a link-local address leads nowhere.
+        // Without a scope, a link-local address has no route.
         assert!(net().dial("[fe80::1]:1".parse().unwrap()).is_err());
     }
 

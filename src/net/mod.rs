@@ -1,6 +1,6 @@
-//! The operating system under the loop: sockets, their options, the resolver.
+//! The operating system below the loop: sockets, their options, and the resolver.
 //!
-//! Nothing here knows peers or rules.
+//! Nothing here knows peers or the roster.
 
 mod mio;
 mod platform;

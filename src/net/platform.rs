@@ -1,6 +1,6 @@
-//! What differs between operating systems: numbers from their C headers, and socket options that only some of them have.
+//! The differences between operating systems: numbers from their C headers, and socket options that only some of them have.
 //!
-//! No other file of the library asks for which system it is compiled (`tests/tidy.rs` checks it).
+//! No other file of the library depends on the target system (`tests/tidy.rs` checks it).
 
 use std::{io, time::Duration};
 
@@ -21,10 +21,10 @@ compile_error!(
      options of that system to src/net/platform.rs."
 );
 
-/// Error numbers that `std` has no stable name for.
+/// Error numbers that have no stable name in `std`.
 ///
-/// Sources: `include/uapi/asm-generic/errno.h` of Linux, which Android has too, and `arch/{mips,sparc}/include/uapi/asm/errno.h`
-/// for the processors that differ; `sys/errno.h` of each BSD and of Apple (`bsd/sys/errno.h` in xnu), all from 4.2BSD.
+/// Sources: `include/uapi/asm-generic/errno.h` of Linux, which Android uses too; `arch/{mips,sparc}/include/uapi/asm/errno.h` for
+/// the processors that differ; `sys/errno.h` of each BSD and of Apple (`bsd/sys/errno.h` in xnu), all from 4.2BSD.
 #[cfg(all(
     any(target_os = "linux", target_os = "android"),
     not(any(
@@ -70,15 +70,16 @@ mod numbers {
 
 pub(crate) use numbers::{EAFNOSUPPORT, EINPROGRESS, ENOBUFS};
 
-/// These are the same everywhere: they are older than 4.2BSD and Linux.
+/// These are the same on all systems: they are older than 4.2BSD and Linux.
 pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const ENFILE: i32 = 23;
 pub(crate) const EMFILE: i32 = 24;
 
-/// Flags of every `send(2)`: no `SIGPIPE`, which ends a process that does not ignore it, when the far end has hung up.
+/// Flags of every `send(2)`. They prevent `SIGPIPE`, which ends a process that does not ignore it, when the far end has closed the
+/// connection.
 ///
-/// Sources: `include/linux/socket.h` of Linux; `sys/sys/socket.h` of FreeBSD, NetBSD, OpenBSD and DragonFly. Apple's socket has
-/// an option instead: [`prevent_sigpipe`].
+/// Sources: `include/linux/socket.h` of Linux; `sys/sys/socket.h` of FreeBSD, NetBSD, OpenBSD and DragonFly. Apple has a socket
+/// option instead: see [`prevent_sigpipe`].
 pub(crate) const SEND_FLAGS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
     0x4000
 } else if cfg!(target_os = "freebsd") {
@@ -91,22 +92,22 @@ pub(crate) const SEND_FLAGS: i32 = if cfg!(any(target_os = "linux", target_os = 
 
 /// A TCP socket that does not block and is closed by `exec`.
 ///
-/// Where the system can, one system call does all of it. On Apple systems a process that another thread forks between
+/// One system call does all of it, where the system supports that. On Apple systems, a process that another thread forks between
 /// `socket(2)` and `fcntl(2)` inherits the socket.
 pub(crate) fn tcp_socket(domain: Domain) -> io::Result<Socket> {
     #[cfg(not(target_vendor = "apple"))]
     let kind = Type::STREAM.nonblocking();
     #[cfg(target_vendor = "apple")]
     let kind = Type::STREAM;
-    // It sets close-on-exec.
+    // `Socket::new` sets close-on-exec.
     let socket = Socket::new(domain, kind, Some(Protocol::TCP))?;
     #[cfg(target_vendor = "apple")]
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-/// No `SIGPIPE` for what is written to this socket, where that is not said with each write ([`SEND_FLAGS`]). On a listening
-/// socket it is inherited by the accepted ones (`sonewconn` in xnu's `bsd/kern/uipc_socket2.c`).
+/// Prevents `SIGPIPE` for this socket, on systems where [`SEND_FLAGS`] cannot. Accepted sockets inherit it from their listening
+/// socket (`sonewconn` in xnu's `bsd/kern/uipc_socket2.c`).
 #[cfg(target_vendor = "apple")]
 pub(crate) fn prevent_sigpipe(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_nosigpipe(true)
@@ -117,9 +118,10 @@ pub(crate) fn prevent_sigpipe(_socket: &SockRef<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Probes of an idle connection: the first after `idle`, then one each `interval`, and its end after `probes` without an answer.
+/// Keepalive for an idle connection: the first probe after `idle`, then one each `interval`. The connection ends after `probes`
+/// without an answer.
 ///
-/// OpenBSD has the times of the whole system only (`sysctl net.inet.tcp.keepidle`).
+/// OpenBSD has only system-wide times (`sysctl net.inet.tcp.keepidle`).
 pub(crate) fn keepalive(idle: Duration, interval: Duration, probes: u32) -> TcpKeepalive {
     let keepalive = TcpKeepalive::new().with_time(idle);
     #[cfg(not(target_os = "openbsd"))]
@@ -129,14 +131,15 @@ pub(crate) fn keepalive(idle: Duration, interval: Duration, probes: u32) -> TcpK
     keepalive
 }
 
-/// Ends the connection when bytes or probes were not acknowledged for so long (`TCP_USER_TIMEOUT`, tcp(7)). The kernel counts from
-/// the first retransmission of the bytes. Meanwhile it sends no keepalive probe, whatever time those have already taken.
+/// Ends the connection when bytes or probes were not acknowledged for this time (`TCP_USER_TIMEOUT`, tcp(7)). The kernel counts
+/// from the first retransmission of the bytes. Meanwhile it sends no keepalive probe, and the time for which probes were not
+/// answered does not count.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn limit_unacknowledged(socket: &SockRef<'_>, time: Duration) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(time))
 }
 
-/// Elsewhere only [`keepalive`] bounds the time: `socket2` offers neither Apple's `TCP_RXT_CONNDROPTIME` nor FreeBSD's
+/// On other systems only [`keepalive`] bounds the time: `socket2` offers neither Apple's `TCP_RXT_CONNDROPTIME` nor FreeBSD's
 /// `TCP_MAXUNACKTIME`.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn limit_unacknowledged(_socket: &SockRef<'_>, _time: Duration) -> io::Result<()> {
@@ -149,13 +152,13 @@ pub(crate) fn limit_unsent(socket: &SockRef<'_>, bytes: u32) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(bytes)
 }
 
-/// The BSDs have no such option; Apple's is not offered by `socket2`.
+/// The BSDs have no such option, and `socket2` does not offer Apple's.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn limit_unsent(_socket: &SockRef<'_>, _bytes: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Where an operator finds the names that [`set_congestion_control`] takes; `None` where it has no effect.
+/// Where an operator finds the names that [`set_congestion_control`] accepts. `None` where it has no effect.
 pub(crate) const CONGESTION_CONTROLS: Option<&str> = if cfg!(target_os = "linux") {
     Some("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 } else if cfg!(target_os = "freebsd") {
@@ -178,7 +181,7 @@ pub(crate) fn set_congestion_control(_socket: &SockRef<'_>, _name: &str) -> io::
 mod tests {
     use super::*;
 
-    // Compared when compiling, so that `tests/targets.sh` compares them for systems on which no test runs.
+    // Compared at compile time, so that `tests/targets.sh` checks them for systems on which no test runs.
     const _: () = {
         assert!(ENOMEM == libc::ENOMEM);
         assert!(ENFILE == libc::ENFILE);

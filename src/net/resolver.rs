@@ -1,7 +1,7 @@
-//! Names to addresses, off the loop.
+//! Resolves names to addresses, on threads of its own.
 //!
-//! `getaddrinfo(3)` blocks for as long as it likes and cannot be given up, so each lookup has a thread of its own, a few at
-//! a time; the loop has a deadline of its own for the answer.
+//! Nothing here blocks the loop. `getaddrinfo(3)` blocks without a limit and cannot be cancelled, so each lookup has its own
+//! thread, at most [`LOOKUPS_MAX`] at a time. The loop has its own deadline for the answer.
 
 use std::{
     collections::VecDeque,
@@ -14,11 +14,11 @@ use std::{
 use super::traits::{Found, Waker};
 use crate::limits::{LOOKUPS_MAX, LOOKUPS_WAITING_MAX, RESOLVER_WORDS_MAX};
 
-/// Lookups under way, and those that wait for a thread.
+/// Lookups under way, and lookups that wait for a thread.
 pub(crate) struct Resolver {
     answers: (Sender<Found>, Receiver<Found>),
     waiting: VecDeque<(u64, String)>,
-    /// Questions that are not waiting any more, and whose answers were not taken yet.
+    /// Lookups that do not wait for a thread any more, and whose answers were not taken yet.
     running: usize,
     waker: Waker,
 }
@@ -34,8 +34,8 @@ impl Resolver {
     }
 
     pub(crate) fn lookup(&mut self, lookup_id: u64, host: &str) {
-        // Members ask for each name once at a time, but a guest has new names whenever it says so, and a name whose servers do
-        // not answer holds its thread for as long as they like.
+        // A member looks up each name once at a time. An admitted peer can name new hosts at any time, and a name whose servers do
+        // not answer occupies its thread without a limit.
         if self.waiting.len() >= LOOKUPS_WAITING_MAX {
             let busy = io::Error::new(io::ErrorKind::ResourceBusy, "too many names are looked up");
             self.running += 1;
@@ -61,7 +61,7 @@ impl Resolver {
             let (answers, waker) = (self.answers.0.clone(), self.waker.clone());
             let ask = move || {
                 let answer = addresses(&host);
-                // Fails only when the loop is gone, and then nobody wants to know.
+                // Fails only if the loop is gone. Nothing waits for the answer then.
                 if answers.send(Found { lookup_id, answer }).is_ok() {
                     waker();
                 }
@@ -75,7 +75,7 @@ impl Resolver {
         }
     }
 
-    /// Answers a question itself.
+    /// Answers a lookup with an error, without a thread.
     fn fail(&self, lookup_id: u64, error: io::Error) {
         let found = Found {
             lookup_id,
@@ -89,18 +89,18 @@ impl Resolver {
     }
 }
 
-/// What is told of an answer that is neither an error nor an address.
+/// Reported for an answer that is neither an error nor an address.
 pub(crate) const NO_ADDRESS: &str = "the resolver knows none";
 
-/// What the resolver said in place of an address, cut to a bounded length.
+/// The error message of the resolver, cut to a bounded length.
 pub(crate) fn words_of(error: &io::Error) -> String {
     let text = error.to_string();
-    // What the standard library puts in front of the words of `gai_strerror(3)`.
+    // The prefix that the standard library adds to the text of `gai_strerror(3)`.
     let words = text.strip_prefix("failed to lookup address information: ");
     cut(words.unwrap_or(&text), RESOLVER_WORDS_MAX)
 }
 
-/// The beginning of a text, of so many bytes at most.
+/// The beginning of a text, cut to at most this many bytes.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_link_local_address_keeps_its_scope() {
-        // By number: interfaces are named differently everywhere.
+        // The scope is a number, since interface names differ between systems.
         let [SocketAddr::V6(address)] = addresses("fe80::1%1").unwrap()[..] else {
             panic!("one literal is one address")
         };
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_question_too_many_is_answered_with_an_error_and_all_others_are_asked() {
         let mut resolver = Resolver::new(Arc::new(|| {}));
-        // As if all threads were held by names whose servers do not answer.
+        // As if names whose servers do not answer occupied all threads.
         resolver.running = LOOKUPS_MAX;
         for lookup_id in 0..LOOKUPS_WAITING_MAX as u64 + 1 {
             resolver.lookup(lookup_id, "127.0.0.1");
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(found.lookup_id, LOOKUPS_WAITING_MAX as u64);
         assert!(found.answer.is_err());
         assert_eq!(resolver.running, LOOKUPS_MAX);
-        // A thread is free again.
+        // Now a thread is free again.
         resolver.waiting.truncate(2);
         resolver.running -= 1;
         resolver.start();

@@ -1,6 +1,7 @@
 //! What the loop needs of an operating system, as a trait: sockets, readiness, a clock and name lookups.
 //!
-//! [`MioNet`](super::MioNet) is the real one. A simulation implements the same trait and turns the same loop.
+//! Nothing here knows peers or the roster. [`MioNet`](super::MioNet) is the real implementation. A simulation implements the same
+//! trait and runs the same loop.
 
 use std::{
     io,
@@ -13,132 +14,132 @@ use crate::outbox::Wire;
 
 /// A connection that never blocks.
 pub trait Stream: Wire + 'static {
-    /// Reads some bytes; 0 means that the far end has ended its side.
+    /// Reads some bytes. 0 means that the far end has closed its direction.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when nothing is there; the connection is reported readable once there is.
+    /// `WouldBlock` if nothing has arrived. The connection is then reported readable once something has.
     fn read(&self, buf: &mut [u8]) -> io::Result<usize>;
 
-    /// Whether the connection stands; `false` while that is not known yet, or not any more. That the far end has ended its
-    /// side makes no difference.
+    /// Whether the connection is established. `false` while that is not known yet, or if it is not established any more. It makes
+    /// no difference whether the far end has closed its direction.
     ///
     /// # Errors
     ///
-    /// Why it could not be made, or why it broke.
+    /// Why the connection could not be made, or why it broke.
     fn connected(&self) -> io::Result<bool>;
 
-    /// Ends one or both directions, as `shutdown(2)` does.
+    /// Closes one or both directions, as `shutdown(2)` does.
     ///
     /// # Errors
     ///
-    /// When the connection is gone already.
+    /// If the connection is already gone.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 
-    /// Ends both directions at once: what was written and has not arrived is not tried again (`SO_LINGER` of zero).
+    /// Closes both directions at once. Bytes that were written and have not arrived are not sent again (`SO_LINGER` of zero).
     ///
     /// # Errors
     ///
-    /// When the connection is gone already.
+    /// If the connection is already gone.
     fn abort(&self) -> io::Result<()>;
 }
 
-/// Something to look at.
+/// Something that is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ready {
-    /// The connection that is watched under this token. Reported once for each change (edge-triggered): the next
-    /// report may come only after `WouldBlock` was seen.
+    /// The connection that is watched under this token. Each change is reported once (edge-triggered): the next report may arrive
+    /// only after `WouldBlock` was returned.
     Link {
         /// The token given to [`Net::watch`].
         token: usize,
-        /// There is something to read, an end or an error included.
+        /// There is something to read. The end of the connection and an error count too.
         readable: bool,
         /// There is room to write, or the connect has ended.
         writable: bool,
-        /// The far end has ended its side, or the connection is broken: an end follows what can be read.
+        /// The far end has closed its direction, or the connection is broken. After what can be read, the end follows.
         ended: bool,
     },
-    /// A connection can be accepted on the listening socket of this number.
+    /// A connection can be accepted on the listening socket with this number.
     Listener(usize),
     /// The waker was used, or a lookup was answered.
     Waker,
 }
 
-/// Wakes a loop out of [`Net::wait`], from any thread.
+/// Ends a [`Net::wait`], from any thread.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// The answer to a [`Net::lookup`].
 #[derive(Debug)]
 pub struct Found {
-    /// The number given with the question.
+    /// The id that was given to [`Net::lookup`].
     pub lookup_id: u64,
-    /// All addresses of the name, or what the resolver said. The ports mean nothing; the scopes of IPv6 addresses do.
+    /// All addresses of the name, or the error of the resolver. The ports have no meaning; the scopes of IPv6 addresses do.
     pub answer: io::Result<Vec<SocketAddr>>,
 }
 
-/// The system under the loop.
+/// The operating system below the loop.
 pub trait Net {
-    /// Its connections.
+    /// The type of its connections.
     type Stream: Stream;
 
-    /// The time.
+    /// The current time.
     fn now(&self) -> Instant;
 
-    /// Waits until something is ready, `timeout` has passed (`None`: for ever) or the waker was used. Appends to `ready`.
+    /// Waits until something is ready, the waker is used, or `timeout` has passed (`None`: no limit). Appends to `ready`.
     ///
     /// # Errors
     ///
-    /// Only what the loop cannot go on after; an interrupted wait is not one.
+    /// Only an error after which the loop cannot continue. An interrupted wait is no error.
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()>;
 
-    /// Opens listening socket number `listener` and watches it. Returns where it is bound.
+    /// Opens the listening socket with number `listener` and watches it. Returns the address to which it is bound.
     ///
     /// # Errors
     ///
-    /// What the system said; nothing is left open.
+    /// The error of the system. No socket is left open.
     fn listen(&mut self, listener: usize, at: SocketAddr) -> io::Result<SocketAddr>;
 
-    /// Takes a listening socket that is bound already as number `listener`.
+    /// Takes a listening socket that is already bound, as number `listener`.
     ///
     /// # Errors
     ///
-    /// What the system said.
+    /// The error of the system.
     fn adopt(&mut self, listener: usize, bound: TcpListener) -> io::Result<SocketAddr>;
 
-    /// Accepts a connection, not yet watched.
+    /// Accepts a connection, which is not watched yet.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when there is none; anything else concerns this one connection or the resources of the machine.
+    /// `WouldBlock` if there is none. Any other error concerns this one connection or the resources of the machine.
     fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, SocketAddr)>;
 
     /// Closes all listening sockets.
     fn close_listeners(&mut self);
 
-    /// Starts a connection, not yet watched.
+    /// Starts a connection, which is not watched yet.
     ///
     /// # Errors
     ///
-    /// What the system said at once.
+    /// The error that the system reports at once.
     fn dial(&mut self, to: SocketAddr) -> io::Result<Self::Stream>;
 
-    /// Reports the connection's readiness under `token` from now on.
+    /// Reports the readiness of the connection under `token` from now on.
     ///
     /// # Errors
     ///
-    /// What the system said.
+    /// The error of the system.
     fn watch(&mut self, stream: &Self::Stream, token: usize) -> io::Result<()>;
 
-    /// Does not any more.
+    /// Stops reporting the readiness of the connection.
     fn unwatch(&mut self, stream: &Self::Stream);
 
-    /// Looks a name up without waiting; [`Net::found`] brings the answer.
+    /// Starts a name lookup without waiting. [`Net::found`] returns the answer.
     fn lookup(&mut self, lookup_id: u64, host: &str);
 
-    /// The next answer that has come.
+    /// The next answer that has arrived.
     fn found(&mut self) -> Option<Found>;
 
-    /// The way to wake [`Net::wait`].
+    /// The function that ends [`Net::wait`].
     fn waker(&self) -> Waker;
 }

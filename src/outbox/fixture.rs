@@ -1,4 +1,6 @@
-//! What the tests of both outboxes write to.
+//! Sockets and frames for the tests of both outboxes.
+//!
+//! No real socket is used.
 
 use std::{
     io::{self, IoSlice},
@@ -10,7 +12,7 @@ use bytes::Bytes;
 use super::types::{SendCounts, Wire};
 use crate::sync::{Mutex, lock};
 
-/// A socket with room for so many bytes.
+/// A socket with room for this many bytes.
 #[derive(Debug)]
 pub(super) struct Pipe(Mutex<(usize, Vec<u8>)>);
 
@@ -23,7 +25,7 @@ impl Pipe {
         lock(&self.0).0 += more;
     }
 
-    /// The payloads that were written, and whether the last one is whole.
+    /// The payloads that were written whole, and whether no bytes of another one follow.
     pub(super) fn frames(&self) -> (Vec<Vec<u8>>, bool) {
         let bytes = lock(&self.0).1.clone();
         let (mut rest, mut frames) = (&bytes[..], Vec::new());
@@ -68,7 +70,7 @@ impl Wire for Cut {
     }
 }
 
-/// A socket that takes nothing, and does not say why.
+/// A socket that accepts no byte and returns no error.
 #[cfg(not(loom))]
 #[derive(Debug)]
 pub(super) struct Stuck;
@@ -93,6 +95,6 @@ pub(super) fn assert_balance(counts: SendCounts) {
 }
 
 pub(super) fn frame(n: u8) -> Bytes {
-    // Two bytes, so that a torn one can be recognized.
+    // Two bytes, so that a frame that was cut in the middle can be recognized.
     Bytes::from(vec![n, n])
 }

@@ -1,6 +1,6 @@
-//! What waits for one peer, of either kind.
+//! The outbox of one peer, of either kind: the frames that wait for it.
 //!
-//! Nothing is decided here: a [`Slot`] or a [`Queue`] is what waits, a [`Writer`] writes either.
+//! Nothing is decided here: a [`Slot`] or a [`Queue`] holds the frames, and a [`Writer`] writes them.
 
 #[cfg(test)]
 mod fixture;
@@ -32,7 +32,7 @@ enum Kind {
     Queue(Writer<Queue>),
 }
 
-/// The same for both kinds.
+/// Evaluates the same expression for both kinds.
 macro_rules! of_either {
     ($outbox:expr, $writer:ident => $call:expr) => {
         match &$outbox.0 {
@@ -43,7 +43,7 @@ macro_rules! of_either {
 }
 
 impl Outbox {
-    /// One slot.
+    /// Makes an outbox of one slot.
     pub(crate) fn latest() -> Self {
         Self(Kind::Latest(Writer::new(
             Slot::default(),
@@ -51,7 +51,7 @@ impl Outbox {
         )))
     }
 
-    /// A queue of so many bytes.
+    /// Makes an outbox with a queue of at most `bytes_max` bytes.
     pub(crate) fn queue(bytes_max: usize) -> Self {
         Self(Kind::Queue(Writer::new(
             Queue::new(bytes_max),
@@ -63,14 +63,14 @@ impl Outbox {
         matches!(self.0, Kind::Queue(_))
     }
 
-    /// Takes a frame.
+    /// Takes a frame, and writes it if the rules of the outbox say so.
     pub(crate) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         of_either!(self, writer => writer.put(frame))
     }
 
-    /// Takes the first of these frames, as many as there is room for and as are written together. Returns their number, or why
-    /// it is none.
-    // Always: with one frame the loops below this are gone, and a quarter of all instructions of a call with them.
+    /// Takes the first of these frames, as many as there is room for and as are written together. Returns their number, or why no
+    /// frame was taken.
+    // Inlined always: for one frame, the compiler then removes the loops below, a quarter of all instructions of a call.
     #[inline(always)]
     pub(crate) fn put_all(&self, frames: &[&[u8]]) -> (Result<usize, Refusal>, LoopRequest) {
         match &self.0 {
@@ -79,45 +79,44 @@ impl Outbox {
         }
     }
 
-    /// The socket is writable again, or somebody asked the loop to go on.
+    /// Continues to write, since the socket is writable again or the loop was asked to write.
     pub(crate) fn resume(&self) -> LoopRequest {
         of_either!(self, writer => writer.resume())
     }
 
-    /// A link has come up, perhaps in place of an older one. `held`: nothing is written to it before it is
+    /// Writes to this link from now on, perhaps in place of an older one. `held`: nothing is written before the link is
     /// [confirmed](Self::confirm).
     pub(crate) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> LoopRequest {
         of_either!(self, writer => writer.attach(wire, held))
     }
 
-    /// The link that was attached last is written to from now on, if it was held.
+    /// Lets the link that was attached last be written to, if it was held.
     pub(crate) fn confirm(&self) -> LoopRequest {
         of_either!(self, writer => writer.confirm())
     }
 
-    /// The link has ended. Returns how many frames were written to it, at most.
+    /// The link has ended. Returns an upper bound of the number of frames that were written to it.
     pub(crate) fn detach(&self) -> u64 {
         of_either!(self, writer => writer.detach())
     }
 
-    /// Discards what waits and is not just being written. Returns how many frames.
+    /// Discards the frames that wait, except those that are being written. Returns their number.
     pub(crate) fn discard(&self) -> u64 {
         of_either!(self, writer => writer.discard())
     }
 
-    /// The peer is gone for good: what waits is discarded, nothing more is accepted.
+    /// The peer is removed: frames that wait are discarded, and no more are accepted.
     pub(crate) fn close(&self) {
         of_either!(self, writer => writer.close());
     }
 
-    /// Whether something waits for the peer. The loop takes the answer for a request for a link, or for none: after `false`
-    /// the next frame asks for one.
+    /// Whether a frame waits for the peer. If so, the answer counts as a request for a link. If not, the next frame requests one.
     pub(crate) fn demand(&self) -> bool {
         of_either!(self, writer => writer.demand())
     }
 
-    /// Why the link that was attached last cannot be written to. The loop asks this after [`LoopRequest::BROKEN`], before it
-    /// ends a link: a new one may have taken the place of the broken one by then.
+    /// Why the link that was attached last cannot be written to. The loop calls this after [`LoopRequest::BROKEN`], before it ends
+    /// a link: by then a new link may have replaced the broken one.
     pub(crate) fn broken(&self) -> Option<io::ErrorKind> {
         of_either!(self, writer => writer.broken())
     }
@@ -132,13 +131,13 @@ impl Outbox {
     }
 
     /// Blocks until the slot is free, or at least half of the queue, or the deadline has passed (`None`: no deadline). Returns
-    /// whether there is room. A closed outbox has room: the next frame put into it learns more.
+    /// whether there is room. A closed outbox has room: the next [`put`](Self::put) returns the error.
     pub(crate) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
         of_either!(self, writer => writer.wait_for_room(deadline))
     }
 }
 
-/// Puts these frames into a slot, one after the other. Closed in the middle, it has taken those before.
+/// Puts these frames into a slot, one after the other. If the slot is closed meanwhile, the frames before that were taken.
 fn put_one_by_one(
     latest: &Writer<Slot>,
     frames: &[&[u8]],
@@ -195,7 +194,7 @@ mod loom_tests {
     fn assert_told(outbox: fn() -> Outbox, make_room: fn(&Outbox)) {
         loom::model(move || {
             let outbox = LoomArc::new(outbox());
-            // Of three frames of 6 bytes two leave; that they have left is known when the link ends.
+            // Two of three frames of 6 bytes are written. They are counted as written when the link ends.
             outbox.attach(Pipe::with_room(13), false);
             for n in 1..=3 {
                 outbox.put(frame(n));
@@ -223,7 +222,7 @@ mod loom_tests {
     #[test]
     fn loom_room_made_by_closing_is_told() {
         assert_told(|| Outbox::queue(20), Outbox::close);
-        // The third frame is written in part, so that it waits outside of the slot: one more fills it.
+        // The third frame is written in part, so it is not in the slot: one more frame fills the slot.
         assert_told(
             || {
                 let outbox = Outbox::latest();
@@ -356,7 +355,8 @@ mod tests {
                     put += 1;
                 }
             };
-            // Replaced in the slot, cut off by the end of a link, taken over by the next one, written by put and by resume.
+            // Payloads are dropped in all ways: replaced in the slot, cut off by the end of a link, sent over the next link,
+            // written by `put`, and written by `resume`.
             put_some();
             outbox.attach(Pipe::with_room(WHOLE_FRAME_BYTES), false);
             put_some();
@@ -383,7 +383,7 @@ mod tests {
             assert!(!outbox.demand(), "nothing waits");
             assert_eq!(outbox.put(frame(1)).1, LoopRequest::LINK);
             assert!(outbox.demand());
-            // The loop knows of it.
+            // The loop knows already.
             assert_eq!(outbox.put(frame(2)).1, LoopRequest::NONE);
             outbox.attach(Pipe::with_room(100), false);
             outbox.resume();

@@ -1,7 +1,7 @@
 //! A queue: all frames in order, encoded when they are sent, written in large batches.
 //!
-//! Nothing here writes: see [`Writer`]. A sender normally asks the loop to write. Once
-//! [`QUEUE_RUN_BYTES`] are buffered, the sender writes them itself, while they are in the cache of its processor.
+//! Nothing here chooses the thread that writes: see [`Writer`]. A sender normally asks the loop to write. Once
+//! [`QUEUE_RUN_BYTES`] are buffered, the sender writes them itself, while they are still in the cache of its processor.
 
 use std::{
     collections::VecDeque,
@@ -23,21 +23,21 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Queue {
     pieces: VecDeque<Piece>,
-    /// Of these pieces.
+    /// Frames in `pieces`.
     frames: u64,
-    /// Of all that waits, what a writer has included; prefixes count.
+    /// Bytes of all frames that wait or are being written, prefixes included.
     bytes: usize,
     bytes_max: usize,
-    /// Buffers of runs that have left, for the next ones.
+    /// Buffers of runs that were written, for the next runs.
     spare: Vec<Vec<u8>>,
-    /// True exactly when the loop was asked to write what waits and has not yet come.
+    /// True exactly when the loop was asked to write and has not yet begun to.
     called: bool,
     /// True exactly when nothing is accepted any more.
     closed: bool,
     counts: SendCounts,
 }
 
-/// Bytes that leave together.
+/// Bytes that are written together.
 #[derive(Debug)]
 enum Piece {
     /// Small frames, each behind its prefix.
@@ -54,9 +54,9 @@ enum Piece {
 pub(super) struct Batch {
     pieces: VecDeque<Piece>,
     frames: u64,
-    /// Bytes that have left, of the first piece that is not gone.
+    /// Bytes that were written of the first piece that is not written whole.
     done: usize,
-    /// Pieces that have left.
+    /// Pieces that were written whole.
     gone: usize,
 }
 
@@ -69,7 +69,7 @@ impl Writer<Queue> {
         let need = PREFIX_BYTES + frame.len();
         let mut state = self.transition();
         if let Some(refusal) = state.backlog.refusal(need) {
-            // The frame is the caller's, and is dropped behind the lock as the last of all.
+            // `frame` is a parameter, so it is dropped last, after the lock is released.
             return (Err(refusal), LoopRequest::NONE);
         }
         let prefix = prefix(frame.len());
@@ -86,8 +86,8 @@ impl Writer<Queue> {
         )
     }
 
-    /// Takes the first of these frames, as many as there is room for and as are written together. Returns their number, or why
-    /// it is none.
+    /// Takes the first of these frames, as many as there is room for and as are written together. Returns their number, or why no
+    /// frame was taken.
     #[inline(always)]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (Result<usize, Refusal>, LoopRequest) {
         let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
@@ -95,7 +95,7 @@ impl Writer<Queue> {
         (taken, request.unwrap_or_else(|| self.write_here()))
     }
 
-    /// Writes what waits, if nobody else does.
+    /// Writes the frames that wait, unless another thread writes.
     #[cold]
     fn write_here(&self) -> LoopRequest {
         let mut deferred = Deferred::default();
@@ -111,7 +111,7 @@ impl Writer<Queue> {
     }
 }
 
-/// What is left for the loop, or `None` where so much has come together that who has put it writes it.
+/// What is left for the loop. `None` if so many bytes wait that the sender writes them itself.
 type Left = Option<LoopRequest>;
 
 impl State<Queue> {
@@ -146,7 +146,7 @@ impl State<Queue> {
 }
 
 impl Queue {
-    /// Up to so many bytes.
+    /// Makes a queue of at most `bytes_max` bytes.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
             pieces: VecDeque::new(),
@@ -160,7 +160,7 @@ impl Queue {
         }
     }
 
-    /// Why so many bytes cannot be taken, prefixes included.
+    /// Why `len` bytes, prefixes included, cannot be taken.
     fn refusal(&self, len: usize) -> Option<Refusal> {
         if self.closed {
             Some(Refusal::Closed)
@@ -171,7 +171,7 @@ impl Queue {
         }
     }
 
-    /// The usual case: there is room for all of them in the last run. Returns whether it was.
+    /// Appends all frames to the last run, which is the usual case. Returns `false`, and takes none, if there is no room in it.
     #[inline(always)]
     fn encode_all(&mut self, frames: &[&[u8]], need: usize) -> bool {
         let Some(Piece::Run {
@@ -194,14 +194,15 @@ impl Queue {
         true
     }
 
-    /// The first of these, as many as there is room for and as may leave together: their number, or why it is none.
+    /// Takes the first of these frames, as many as there is room for and as may be written together. Returns their number, or why
+    /// no frame was taken.
     #[cold]
     fn encode_one_by_one(&mut self, frames: &[&[u8]]) -> Result<usize, Refusal> {
         let mut bytes = 0;
         for (taken, frame) in frames.iter().enumerate() {
             let need = PREFIX_BYTES + frame.len();
             match self.refusal(need) {
-                // So much is written while it is in the cache, and the loop is not kept from the lock for longer.
+                // Enough for one call: it is written while it is in the cache, and the loop does not wait longer for the lock.
                 None if bytes >= QUEUE_RUN_BYTES => return Ok(taken),
                 None => self.encode(frame),
                 Some(refusal) if taken == 0 => return Err(refusal),
@@ -221,7 +222,7 @@ impl Queue {
                 *frames += 1;
                 return;
             }
-            // Perhaps another large one follows, and a buffer for many would hold few.
+            // If another large frame follows, a buffer for many small ones would stay almost empty.
             Some(Piece::Whole { .. }) => Vec::new(),
             _ => self.spare.pop().unwrap_or_default(),
         };
@@ -232,7 +233,7 @@ impl Queue {
         });
     }
 
-    /// Keeps the buffer of a run for another.
+    /// Keeps the buffer of a run for the next run.
     fn recycle(&mut self, piece: &mut Piece) {
         let Piece::Run { bytes, .. } = piece else {
             return;
@@ -245,7 +246,7 @@ impl Queue {
     }
 }
 
-/// What is done with: pieces, and buffers. Nothing in most steps.
+/// Pieces and buffers that are no longer needed. Most steps have none.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     pieces: Option<VecDeque<Piece>>,
@@ -278,7 +279,7 @@ impl Backlog for Queue {
         self.next(None, &mut Deferred::default())
     }
 
-    /// What was written in part, else as much as a turn may take.
+    /// The batch that was written in part, else as many pieces as a turn may write.
     fn next(&mut self, rest: Option<Batch>, _: &mut Deferred) -> Option<Batch> {
         if rest.is_some() || self.pieces.is_empty() {
             return rest;
@@ -306,8 +307,8 @@ impl Backlog for Queue {
         Some(rest)
     }
 
-    /// What the link has not taken stands in front again. A frame that did not leave whole begins anew: nobody has seen the
-    /// rest of it.
+    /// Puts back what the link has not taken, in front of the other pieces. A frame that was written in part is sent again from
+    /// its start, since the peer never gets the rest of it over the old link.
     fn requeue(&mut self, mut rest: Batch, deferred: &mut Deferred) {
         for mut piece in rest.pieces.drain(..rest.gone) {
             self.counts.written += piece.frames();
@@ -359,12 +360,12 @@ impl Backlog for Queue {
         !self.pieces.is_empty()
     }
 
-    /// At least half of the bytes are free.
+    /// Whether at least half of the bytes are free.
     fn has_room(&self) -> bool {
         self.bytes <= self.bytes_max / 2 || self.closed
     }
 
-    /// An idle link holds no buffer.
+    /// Frees the buffers: an idle link holds none.
     fn release_buffers(&mut self, deferred: &mut Deferred) {
         if !self.spare.is_empty() {
             deferred.spare = Some(mem::take(&mut self.spare));
@@ -398,7 +399,7 @@ impl InFlight for Batch {
     fn write_to(&mut self, wire: &dyn Wire) -> Progress {
         while self.gone < self.pieces.len() {
             match self.lend(|bufs| wire.write(bufs)) {
-                // A socket that takes nothing of something will take nothing more.
+                // A socket that accepts no byte without an error will accept none later.
                 Ok(0) => return Progress::Broken(io::ErrorKind::WriteZero),
                 Ok(n) => self.left(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Full,
@@ -415,7 +416,7 @@ impl InFlight for Batch {
 }
 
 impl Batch {
-    /// Lends what is next to a vectored write.
+    /// Passes the next bytes to a vectored write.
     fn lend<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
         let mut bufs = [IoSlice::new(&[]); BUFS_MAX];
         let (mut count, mut skip) = (0, self.done);
@@ -436,7 +437,7 @@ impl Batch {
         write(&bufs[..count])
     }
 
-    /// `n` bytes more have left.
+    /// Notes that `n` more bytes were written.
     fn left(&mut self, n: usize) {
         self.done += n;
         while let Some(piece) = self.pieces.get(self.gone) {
@@ -449,10 +450,10 @@ impl Batch {
     }
 }
 
-/// Buffers kept for runs to come, while there is something to write: one is filled while one leaves.
+/// Buffers that are kept for later runs while there is something to write: one is filled while another is written.
 const SPARE_RUNS: usize = 2;
 
-/// Buffers in one vectored write: as much as a turn may take of whole frames; the system takes at most 1024 (`IOV_MAX`).
+/// Buffers in one vectored write. That is enough for as many whole frames as a turn may write. The system allows 1024 (`IOV_MAX`).
 const BUFS_MAX: usize = 32;
 
 impl Piece {
@@ -474,7 +475,7 @@ impl Piece {
         }
     }
 
-    /// Takes off the whole frames in the first `done` bytes; returns their number and their bytes.
+    /// Removes the frames that lie whole in the first `done` bytes. Returns their number and their bytes.
     fn cut(&mut self, done: usize) -> (u64, usize) {
         let Self::Run { bytes, frames } = self else {
             return (0, 0);
@@ -520,7 +521,7 @@ mod loom_tests {
         Writer::new(Queue::new(bytes_max), 2)
     }
 
-    /// The loop, as often as it is asked to.
+    /// Acts as the loop: resumes as often as it is asked to.
     fn answer(queue: &Writer<Queue>, mut request: LoopRequest) {
         while request == LoopRequest::RESUME {
             request = queue.resume();
@@ -537,7 +538,7 @@ mod loom_tests {
                 let queue = LoomArc::clone(&queue);
                 thread::spawn(move || queue.put(frame(1)).1)
             };
-            // One that was called may come while the other puts: it leaves nothing behind that was not asked for again.
+            // The loop may write for one sender while the other one puts its frame. Then the other one asks again.
             let mine = queue.put(frame(2)).1;
             answer(&queue, mine);
             answer(&queue, other.join().unwrap());
@@ -596,7 +597,7 @@ mod tests {
     }
 
     impl Piece {
-        /// The memory that it holds.
+        /// The memory that the piece holds.
         fn held(&self) -> usize {
             match self {
                 Self::Run { bytes, .. } => bytes.capacity(),
@@ -719,7 +720,7 @@ mod tests {
         );
         assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::NONE));
         assert_eq!(pipe.frames().0.len(), many + 1);
-        // The loop, which was asked at first, finds nothing left to do.
+        // The loop was asked by the first frame, and now finds nothing to write.
         assert_eq!(
             (queue.resume(), queue.counts().waiting),
             (LoopRequest::NONE, 0)
@@ -752,7 +753,7 @@ mod tests {
         while queue.put_all(&[small]).0 == Ok(1) {}
         let full = queue.look(|state| state.backlog.bytes);
         for _ in 0..16 {
-            // As much as a turn takes: its buffers are to spare.
+            // Room for as much as a turn writes, whose buffers are then kept.
             pipe.make_room(TURN_BYTES);
             while queue.resume() == LoopRequest::RESUME {}
             while queue.put_all(&[small]).0 == Ok(1)
@@ -871,7 +872,7 @@ mod tests {
     }
 
     proptest! {
-        /// Frames of all kinds, sockets that take any number of bytes, links that end anywhere.
+        /// Frames of all sizes, sockets that accept any number of bytes, links that end anywhere.
         #[test]
         fn every_frame_arrives_once_and_in_order(
             lens in prop::collection::vec(prop_oneof![1_usize..100, 10_000_usize..40_000], 1..40),

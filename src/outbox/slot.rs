@@ -1,6 +1,6 @@
-//! One slot: a newer frame replaces one that is not being written, and the last one written is kept for the next link.
+//! One slot: a newer frame replaces one that is not being written, and the last frame written is kept for the next link.
 //!
-//! Nothing here writes: see [`Writer`]. A sender that finds no writer writes its frame itself.
+//! Nothing here chooses the thread that writes: see [`Writer`]. A sender that finds no writer writes its frame itself.
 
 use std::io::{self, IoSlice};
 
@@ -22,16 +22,16 @@ pub(super) struct Slot {
     counts: SendCounts,
 }
 
-/// A frame of which `done` bytes, prefix included, have left.
+/// A frame of which `done` bytes, prefix included, have been written.
 #[derive(Debug)]
 pub(super) struct PartialFrame {
     frame: Bytes,
     done: usize,
-    /// True exactly when the frame was accepted and not yet accounted for; false for the last frame once more.
+    /// True exactly when the frame was accepted and is not counted yet. False for the last frame, which is written once more.
     fresh: bool,
 }
 
-/// Frames that are done with, at most one of each kind at a time.
+/// Frames that are no longer needed, at most one of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     requeued: Option<Bytes>,
@@ -42,7 +42,7 @@ pub(super) struct Deferred {
 impl writer::Deferred for Deferred {
     #[inline]
     fn release(self) {
-        // Not as a loop: this is on the way of every frame.
+        // Not a loop: this is on the path of every frame.
         if let Some(frame) = self.last {
             release(frame);
         }
@@ -60,12 +60,12 @@ impl Writer<Slot> {
     pub(super) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         let mut state = self.transition();
         if state.backlog.closed {
-            // The frame is the caller's, and is dropped behind the lock as the last of all.
+            // `frame` is a parameter, so it is dropped last, after the lock is released.
             return (Err(Refusal::Closed), LoopRequest::NONE);
         }
         state.backlog.counts.accepted += 1;
         let wire = state.acquire();
-        // If no thread was writing: the loop was asked to write the older one, and has not done it yet.
+        // If there is an older frame although no thread writes, the loop was asked to write it and has not done so yet.
         let older = state.backlog.next.take();
         state.backlog.counts.superseded += u64::from(older.is_some());
         if let Some(wire) = wire {
@@ -92,7 +92,7 @@ impl Writer<Slot> {
 }
 
 impl Slot {
-    /// An accepted frame of which no byte was written goes back to the slot, where a newer one wins.
+    /// Returns an accepted frame of which no byte was written to the slot, unless the slot has a newer one.
     #[inline]
     fn requeue_unsent(
         &mut self,
@@ -113,7 +113,7 @@ impl Backlog for Slot {
     type InFlight = PartialFrame;
     type Deferred = Deferred;
 
-    /// The slot, else the last frame once more.
+    /// The frame in the slot, else the last frame once more.
     fn first(&mut self) -> Option<PartialFrame> {
         match self.next.take() {
             Some(frame) => Some(PartialFrame::fresh(frame)),
@@ -125,7 +125,7 @@ impl Backlog for Slot {
         }
     }
 
-    /// What was written in part, unless no byte of it was written and the slot is newer.
+    /// The partial frame, unless no byte of it was written and the slot has a newer one.
     #[inline]
     fn next(
         &mut self,
@@ -151,10 +151,10 @@ impl Backlog for Slot {
         self.requeue_unsent(Some(partial), deferred)
     }
 
-    /// It waits again, unless the slot has something newer.
+    /// The frame waits again, unless the slot has a newer one.
     fn requeue(&mut self, partial: PartialFrame, deferred: &mut Deferred) {
         let PartialFrame { frame, fresh, .. } = partial;
-        // Not fresh: it is the last frame, which is kept anyway.
+        // If it is not fresh, it is the last frame, which is kept anyway.
         if fresh {
             if self.closed {
                 self.counts.discarded += 1;
@@ -168,7 +168,7 @@ impl Backlog for Slot {
         deferred.requeued = Some(frame);
     }
 
-    /// It is the last from now on; the one before is done with.
+    /// Keeps the frame as the last one, in place of the one before.
     #[inline]
     fn on_written(&mut self, partial: PartialFrame, deferred: &mut Deferred) {
         if partial.fresh {
@@ -240,7 +240,7 @@ impl InFlight for PartialFrame {
                 Some(at) => wire.write(&[IoSlice::new(&self.frame[at..])]),
             };
             match written {
-                // A socket that takes nothing of something will take nothing more.
+                // A socket that accepts no byte without an error will accept none later.
                 Ok(0) => return Progress::Broken(io::ErrorKind::WriteZero),
                 Ok(n) => self.done += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Full,
@@ -299,7 +299,7 @@ mod loom_tests {
             let the_loop = {
                 let (outbox, pipe) = (LoomArc::clone(&outbox), pipe.clone());
                 thread::spawn(move || {
-                    // One writable_again, and never another.
+                    // The socket becomes writable once, and not again.
                     pipe.make_room(100);
                     outbox.resume();
                 })
@@ -544,7 +544,7 @@ mod tests {
         );
         outbox.attach(old, false);
         assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Queued));
-        // The end of the older link is not reported before.
+        // The older link is not detached before.
         assert_eq!(outbox.attach(new.clone(), false), LoopRequest::NONE);
         assert_eq!(new.frames(), (vec![vec![1, 1]], true));
         assert_eq!(outbox.counts().waiting, 0);
@@ -559,7 +559,7 @@ mod tests {
         let meanwhile = Arc::clone(&outbox);
         let request = outbox.attach(
             Arc::new(Meanwhile(move || {
-                // The loop finds nothing that waits, so it sees no demand.
+                // The loop finds no frame that waits, so it does not ask for a link.
                 meanwhile.detach();
                 assert!(meanwhile.counts().waiting == 0);
                 assert_eq!(
@@ -580,7 +580,7 @@ mod tests {
         assert_balance(outbox.counts());
     }
 
-    /// A socket that is full, and something that happens while it is written to.
+    /// A full socket. While it is written to, the function is called.
     struct Meanwhile<F>(F);
 
     impl<F: Fn() + Send + Sync> Wire for Meanwhile<F> {

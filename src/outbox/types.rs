@@ -1,24 +1,24 @@
-//! The words that an outbox shares with those who use it.
+//! The types of an outbox that its callers use.
 //!
-//! Nothing here is decided.
+//! Nothing here decides what is written.
 
 use std::{
     fmt,
     io::{self, IoSlice},
 };
 
-/// Where an outbox writes to: the write half of a connection.
+/// The write half of a connection, to which an outbox writes.
 pub trait Wire: Send + Sync + fmt::Debug {
     /// Writes some bytes without blocking, as `writev(2)` does.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when there is no room now; the connection is then reported writable once there is. Any other error
-    /// but `Interrupted` means that nothing can be written any more.
+    /// `WouldBlock` if there is no room now. The connection is reported writable once there is. Any other error except
+    /// `Interrupted` means that nothing can be written any more.
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
-/// The account of one outbox, in frames: `accepted == written + superseded + discarded + waiting` at any time.
+/// The counts of one outbox, in frames: `accepted == written + superseded + discarded + waiting` at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SendCounts {
     pub(crate) accepted: u64,
@@ -26,14 +26,14 @@ pub(crate) struct SendCounts {
     pub(crate) superseded: u64,
     pub(crate) discarded: u64,
     pub(crate) waiting: u64,
-    /// Last frames written once more; they were accepted, and written, before.
+    /// Last frames that were written once more. They were accepted and written before.
     pub(crate) resent: u64,
-    /// Payload and prefix bytes of all frames written to their end.
+    /// Payload and prefix bytes of all frames that were written to their end.
     pub(crate) bytes: u64,
 }
 
 impl SendCounts {
-    /// Frames written to their end, those that were written once more included.
+    /// Frames that were written to their end, including those that were written once more.
     pub(crate) fn sent(&self) -> u64 {
         self.written + self.resent
     }
@@ -42,26 +42,26 @@ impl SendCounts {
 /// Why a frame was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// There is no room.
+    /// There is no room for it.
     Full,
-    /// Nothing is taken any more.
+    /// The outbox is closed.
     Closed,
 }
 
-/// What the loop is asked to do for a peer: several things at a time, or none.
+/// What the loop is asked to do for a peer: nothing, one thing or several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "the loop does not do it by itself"]
 pub(crate) struct LoopRequest(u8);
 
 impl LoopRequest {
     pub(crate) const NONE: Self = Self(0);
-    /// There is no link: one is to be made.
+    /// Link the peer: there is no link.
     pub(crate) const LINK: Self = Self(1);
-    /// The peer is to be dialed even if it has a link.
+    /// Dial the peer, even if it has a link.
     pub(crate) const INITIATE: Self = Self(2);
-    /// There is more to write than the sender may.
+    /// Write: frames wait that the sender has left to the loop.
     pub(crate) const RESUME: Self = Self(4);
-    /// The link is broken: see `Outbox::broken`.
+    /// End the link, since it is broken: see `Outbox::broken`.
     pub(crate) const BROKEN: Self = Self(8);
 
     pub(crate) fn from_bits(bits: u8) -> Self {
@@ -76,23 +76,23 @@ impl LoopRequest {
         self.0 & other.0 != 0
     }
 
-    /// Both.
+    /// Both requests.
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }
 
-/// What became of a frame that was taken.
+/// What happened to a frame that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendOutcome {
     /// The kernel has all of it.
     Written,
-    /// It waits in the slot or is being written. As long as it waits, a newer one may replace it. In a
-    /// [queue](crate::Outbox::Queue) it waits for those in front of it, or has left with them, and is never replaced.
+    /// It waits in the slot or is being written. While it waits, a newer frame may replace it. In a
+    /// [queue](crate::Outbox::Queue) it waits behind older frames, or was written together with them, and is never replaced.
     Queued,
-    /// It waits in the slot, where it has replaced an older frame, which is never sent.
+    /// It waits in the slot, and has replaced an older frame there, which is never sent.
     Superseded,
-    /// It is in the own inbox.
+    /// It is in the inbox of this server, since it was sent to the own sid.
     Loopback,
 }

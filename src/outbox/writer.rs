@@ -51,32 +51,32 @@ pub(super) trait Backlog: fmt::Debug {
         deferred: &mut Self::Deferred,
     ) -> Option<Self::InFlight>;
 
-    /// Takes back what cannot be finished on its link.
+    /// Takes back what cannot be finished on its link, so that it waits again.
     fn requeue(&mut self, rest: Self::InFlight, deferred: &mut Self::Deferred);
 
     /// Counts what was written to its end.
     fn on_written(&mut self, in_flight: Self::InFlight, deferred: &mut Self::Deferred);
 
-    /// The loop writes, perhaps because it was asked to.
+    /// The loop is about to write, perhaps because it was asked to.
     fn on_loop_resume(&mut self);
 
-    /// Whether something waits that no writer has.
+    /// Whether a frame waits, apart from those that a writer has.
     fn has_waiting(&self) -> bool;
 
     /// Whether a frame would be taken and replace none; see [`Waiters`]. A closed backlog has room: the next send returns the
     /// error.
     fn has_room(&self) -> bool;
 
-    /// The loop has found nothing left to write.
+    /// Frees buffers, since the loop has found nothing left to write.
     fn release_buffers(&mut self, deferred: &mut Self::Deferred);
 
     /// Takes nothing more, and discards what waits.
     fn close(&mut self, deferred: &mut Self::Deferred);
 
-    /// Discards what waits and no writer has.
+    /// Discards the frames that wait, except those that a writer has.
     fn discard(&mut self, deferred: &mut Self::Deferred);
 
-    /// The counts, without what a writer has.
+    /// The counts, without the frames that a writer has.
     fn counts(&self) -> SendCounts;
 }
 
@@ -91,7 +91,7 @@ pub(super) trait InFlight: fmt::Debug {
     /// Writes as much as the socket takes.
     fn write_to(&mut self, wire: &dyn Wire) -> Progress;
 
-    /// How many accepted frames these are that are not yet counted.
+    /// The number of these frames that were accepted and are not counted yet.
     fn frames(&self) -> u64;
 }
 
@@ -126,9 +126,9 @@ pub(super) struct Writer<S: Backlog> {
 pub(super) struct State<S: Backlog> {
     writer: WriterState<S::InFlight>,
     pub(super) backlog: S,
-    /// True exactly when the loop was asked for a link and has not yet given one up or brought one.
+    /// True exactly when the loop was asked for a link, and has since neither attached one nor found that none is needed.
     wanted: bool,
-    /// Frames that had been written, again or for the first time, when the link was attached.
+    /// Frames that had been written when the link was attached, including those that were written once more.
     written_before: u64,
 }
 
@@ -136,21 +136,21 @@ pub(super) struct State<S: Backlog> {
 enum WriterState<F> {
     /// There is no link.
     Detached,
-    /// No thread writes. If something waits, the loop was asked to write it; the first thread that comes may do it.
+    /// No thread writes. If a frame waits, the loop was asked to write it, but another thread may do so before.
     Idle(Arc<dyn Wire>),
     /// Nothing is written before the loop confirms the link.
     Unconfirmed(Arc<dyn Wire>),
     /// The link can no longer be written to, for this reason; the loop is to end it.
     Failed(io::ErrorKind),
-    /// The socket is full; the loop resumes. A frame that was written in part is finished first.
+    /// The socket is full. The loop resumes when it is writable, and a frame that was written in part is finished first.
     Blocked(Arc<dyn Wire>, Option<F>),
     /// A thread writes.
     Writing {
-        /// The socket became writable again meanwhile: a full socket is to be tried once more.
+        /// True exactly when the socket became writable meanwhile. If this thread finds it full, it tries once more.
         writable_again: bool,
         /// Accepted frames that this thread has.
         in_flight: u64,
-        /// What the loop wants done when this thread is ready.
+        /// What this thread must do for the loop when its write returns.
         handover: Option<Handover>,
     },
 }
@@ -186,7 +186,7 @@ impl<S: Backlog> Writer<S> {
         }
     }
 
-    /// The state, to be changed.
+    /// Locks the state in order to change it.
     #[inline(always)]
     pub(super) fn transition(&self) -> Transition<'_, S> {
         let state = lock(&self.state);
@@ -200,12 +200,12 @@ impl<S: Backlog> Writer<S> {
         }
     }
 
-    /// Looks at the state.
+    /// Locks the state in order to read it.
     pub(super) fn look<T>(&self, look: impl FnOnce(&State<S>) -> T) -> T {
         look(&lock(&self.state))
     }
 
-    /// The socket is writable again, or somebody asked the loop to go on.
+    /// Continues to write, since the socket is writable again or the loop was asked to write.
     pub(super) fn resume(&self) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
@@ -241,7 +241,7 @@ impl<S: Backlog> Writer<S> {
         self.follow(next).1
     }
 
-    /// A link has come up, perhaps in place of an older one. `held`: nothing is written to it before it is
+    /// Writes to this link from now on, perhaps in place of an older one. `held`: nothing is written before the link is
     /// [confirmed](Self::confirm).
     pub(super) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> LoopRequest {
         let mut deferred = S::Deferred::default();
@@ -273,7 +273,7 @@ impl<S: Backlog> Writer<S> {
         self.follow(next).1
     }
 
-    /// The link that was attached last is written to from now on, if it was held.
+    /// Lets the link that was attached last be written to, if it was held.
     pub(super) fn confirm(&self) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
@@ -296,7 +296,8 @@ impl<S: Backlog> Writer<S> {
         self.follow(next).1
     }
 
-    /// The link has ended. Returns how many frames were written to it, at most: one that is just being written counts.
+    /// The link has ended. Returns an upper bound of the number of frames that were written to it: those that are being written
+    /// count.
     pub(super) fn detach(&self) -> u64 {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
@@ -305,7 +306,7 @@ impl<S: Backlog> Writer<S> {
             _ => 0,
         };
         state.detach(&mut deferred);
-        // Behind `detach`, which counts what has left whole of what was cut off.
+        // After `detach`, which counts the whole frames in a batch that was cut off.
         let sent = state.backlog.counts().sent() + being_written;
         let written = sent.saturating_sub(state.written_before);
         drop(state);
@@ -313,7 +314,7 @@ impl<S: Backlog> Writer<S> {
         written
     }
 
-    /// Discards what waits and is in nobody's hand. Returns how many frames.
+    /// Discards the frames that wait, except those that are being written. Returns their number.
     pub(super) fn discard(&self) -> u64 {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
@@ -325,18 +326,18 @@ impl<S: Backlog> Writer<S> {
         discarded
     }
 
-    /// The peer is gone for good: what waits is discarded, nothing more is accepted.
+    /// The peer is removed: frames that wait are discarded, and no more are accepted.
     pub(super) fn close(&self) {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
-        // First, so that what is taken back is discarded.
+        // Before `detach`, so that frames that `detach` puts back are discarded.
         state.backlog.close(&mut deferred);
         state.detach(&mut deferred);
         drop(state);
         deferred.release();
     }
 
-    /// Whether something waits for the peer. The loop takes the answer for a request for a link, or for none.
+    /// Whether a frame waits for the peer. If so, the answer counts as a request for a link. If not, the next frame requests one.
     pub(super) fn demand(&self) -> bool {
         let mut state = self.transition();
         state.wanted = state.counts().waiting > 0;
@@ -359,12 +360,12 @@ impl<S: Backlog> Writer<S> {
         self.look(|state| state.backlog.has_room())
     }
 
-    /// Blocks until there is room or the deadline has passed (`None`: no deadline). Returns whether there is.
+    /// Blocks until there is room or the deadline has passed (`None`: no deadline). Returns whether there is room.
     pub(super) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
         self.waiters.wait(deadline, || self.has_room())
     }
 
-    /// Writes if there is something to write. Returns whether it was written to its end, and what is left for the loop.
+    /// Writes, if this thread has become the writer. Returns whether that was written to its end, and what is left for the loop.
     #[inline(always)]
     pub(super) fn follow(&self, next: Next<S::InFlight>) -> (bool, LoopRequest) {
         match next {
@@ -384,7 +385,7 @@ impl<S: Backlog> Writer<S> {
             let progress = in_flight.write_to(&*wire);
             let is_done = matches!(progress, Progress::Done);
             first_done |= count == 1 && is_done;
-            // Dropped after the lock: the last owner of a wire closes its socket.
+            // Dropped after the lock is released: dropping the last owner of a wire closes its socket.
             let (mut deferred, mut old_wire) = (S::Deferred::default(), None);
             let mut state = self.transition();
             let WriterState::Writing {
@@ -410,7 +411,7 @@ impl<S: Backlog> Writer<S> {
                 (Some(Handover::Detach), _) => {
                     state.requeue_rest(rest, &mut deferred);
                     state.writer = WriterState::Detached;
-                    // A sender that added a frame meanwhile asked for nothing, and the loop may have looked before that.
+                    // A sender that has added a frame meanwhile did not ask for a link. The loop may have looked before that.
                     let request = if state.backlog.has_waiting() {
                         state.ask_for_link()
                     } else {
@@ -470,7 +471,7 @@ impl<S: Backlog> Writer<S> {
 pub(super) struct Transition<'a, S: Backlog> {
     had_room: bool,
     state: MutexGuard<'a, State<S>>,
-    // Behind the lock, so that it is dropped after it.
+    // After `state`, so that it is dropped when the lock is released.
     notice: RoomNotice<'a>,
 }
 
@@ -482,7 +483,7 @@ struct RoomNotice<'a> {
 impl<S: Backlog> Drop for Transition<'_, S> {
     #[inline(always)]
     fn drop(&mut self) {
-        // Nobody waits while there is room: who has looked for it in vain did so before this change.
+        // If there was room before, no thread waits: a thread waits only after it has found no room.
         self.notice.is_due = !self.had_room && self.state.backlog.has_room();
     }
 }
@@ -521,7 +522,8 @@ impl<L> WriterState<L> {
 }
 
 impl<S: Backlog> State<S> {
-    /// Makes this thread the writer, if there is none. It then calls [`proceed`](Self::proceed) or [`mark_writing`](Self::mark_writing).
+    /// Makes this thread the writer, if there is none. The caller then calls [`proceed`](Self::proceed) or
+    /// [`mark_writing`](Self::mark_writing).
     #[inline(always)]
     pub(super) fn acquire(&mut self) -> Option<Arc<dyn Wire>> {
         if !self.is_idle() {
@@ -551,7 +553,7 @@ impl<S: Backlog> State<S> {
         self.proceed(wire, in_flight, deferred)
     }
 
-    /// Starts to write `in_flight`, or ends to be the writer if there is nothing. This thread is the writer.
+    /// Begins to write `in_flight`. If it is `None`, this thread, which is the writer, gives up the right to write.
     pub(super) fn proceed(
         &mut self,
         wire: Arc<dyn Wire>,
@@ -571,7 +573,7 @@ impl<S: Backlog> State<S> {
         }
     }
 
-    /// This thread writes these frames.
+    /// Records that this thread writes these frames.
     #[inline(always)]
     pub(super) fn mark_writing(&mut self, in_flight: &S::InFlight) {
         self.writer = WriterState::Writing {
@@ -585,7 +587,7 @@ impl<S: Backlog> State<S> {
         matches!(self.writer, WriterState::Idle(_))
     }
 
-    /// Something waits: is there a link for it?
+    /// Requests a link if there is none, since a frame waits.
     pub(super) fn want_link(&mut self) -> LoopRequest {
         match self.writer {
             WriterState::Detached => self.ask_for_link(),

@@ -1,6 +1,6 @@
-//! Addresses as configurations and initial messages spell them: a host and a port.
+//! Addresses as they are written in configurations and initial messages: a host and a port.
 //!
-//! No name is ever resolved here, and a host is never rewritten: what came in as text goes out as the same text.
+//! Nothing here resolves a name or rewrites a host: an address that is read as text is written as the same text.
 
 use std::{
     error, fmt,
@@ -8,13 +8,13 @@ use std::{
     str::FromStr,
 };
 
-/// The longest host, in bytes: as many as a name in DNS may have (RFC 1035, 2.3.4, without the root).
+/// The longest host, in bytes: the limit of a DNS name (RFC 1035, 2.3.4, without the root).
 const HOST_BYTES_MAX: usize = 253;
 
 /// A host and a port, as configured or advertised.
 ///
-/// The host is text: a name or an IP literal, without brackets. Two addresses are equal when their texts are, whatever
-/// they resolve to. As text it is `host:port`, with an IPv6 literal in brackets: `zk1:3888`, `10.0.0.1:3888`,
+/// The host is text: a name or an IP literal, without brackets. Two addresses are equal when their texts are equal, whatever
+/// they resolve to. An address is written as `host:port`, with an IPv6 literal in brackets: `zk1:3888`, `10.0.0.1:3888`,
 /// `[2001:db8::1]:3888`.
 ///
 /// # Examples
@@ -34,7 +34,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// Puts an address together, unchecked. Text from elsewhere is to be parsed instead.
+    /// Creates an address without any check. Parse text from an untrusted source instead.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self {
             host: host.into(),
@@ -42,7 +42,7 @@ impl Address {
         }
     }
 
-    /// An address of a host without brackets. A host with a colon is an IPv6 literal.
+    /// Creates an address after a check of the host, which has no brackets. A host with a colon is an IPv6 literal.
     pub(crate) fn checked(host: &str, port: u16) -> Result<Self, AddressError> {
         if host.contains(':') {
             check_literal(host)?;
@@ -64,11 +64,10 @@ impl Address {
         self.port
     }
 
-    /// The IP address, when the host is a literal of one. An IPv4-mapped literal (`::ffff:10.0.0.1`) is the IPv4
-    /// address, as it is in Java.
+    /// The IP address, if the host is an IP literal. An IPv4-mapped literal (`::ffff:10.0.0.1`) gives the IPv4 address, as in Java.
     ///
-    /// A scope (`%eth0`) is dropped where it says nothing. A link-local address is none without its scope, which an
-    /// [`IpAddr`] has no room for: such a host is `None` here and left to the resolver, like a name.
+    /// A scope (`%eth0`) is dropped, unless the address is link-local. A link-local address needs its scope, and an [`IpAddr`]
+    /// cannot hold one. For such a host the result is `None`, and the resolver handles it like a name.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         if let Some((literal, _scope)) = self.host.split_once('%') {
@@ -78,8 +77,8 @@ impl Address {
         self.host.parse().ok().map(|ip: IpAddr| ip.to_canonical())
     }
 
-    /// Whether the host stands for "all addresses of this machine", so that nobody else can use it: `0.0.0.0`, `::`,
-    /// and the short forms of the former that resolvers understand, such as `0`.
+    /// Whether the host means "all addresses of this machine", so that no other machine can use it. Such hosts are `0.0.0.0`, `::`,
+    /// and the short forms of `0.0.0.0` that resolvers understand, such as `0`.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
         let is_zero = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte == b'0');
@@ -89,9 +88,8 @@ impl Address {
         }
     }
 
-    /// The same text for each two addresses that certainly are one: the IP address whatever its spelling, or else the
-    /// name without regard to case (RFC 4343) and to the dot at its end. Nothing is resolved, so that different texts may
-    /// still lead to one place.
+    /// A text that is the same for any two addresses that certainly are the same. An IP address has one spelling here. A name is in
+    /// lower case (RFC 4343) and has no dot at its end. Nothing is resolved, so that different texts may still mean one server.
     pub(crate) fn canonical(&self) -> String {
         let host = match (self.ip(), self.host.split_once('%')) {
             (Some(ip), _) => ip.to_string(),
@@ -121,16 +119,16 @@ impl fmt::Display for Address {
 impl FromStr for Address {
     type Err = AddressError;
 
-    /// Reads `host:port`, strictly.
+    /// Parses `host:port` strictly.
     ///
-    /// A host is one of these, in at most 253 bytes:
+    /// A host has at most 253 bytes, and is one of these:
     ///
     /// - an IPv6 literal in brackets, with or without a scope;
-    /// - an IPv4 literal of four numbers. Digits and dots alone are nothing else: `256.1.1.1`, `10.0.1` and `010.0.0.1`
-    ///   are refused, because resolvers read them differently or not at all. The exception is a wildcard, `0` for instance;
-    /// - a name of letters, digits, `-`, `_` and `.`. A letter of any script will do if it is visible.
+    /// - an IPv4 literal of four numbers. Any other host of digits and dots is refused, for example `256.1.1.1`, `10.0.1` and
+    ///   `010.0.0.1`, because resolvers read them differently or not at all. The only exception is a wildcard such as `0`;
+    /// - a name of letters, digits, `-`, `_` and `.`. Letters of any script are allowed if they are visible.
     ///
-    /// A port is made of digits only: `+3888`, which Java would take, is not one.
+    /// A port consists of digits only: `+3888` is refused, although Java accepts it.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError::Empty);
@@ -154,7 +152,7 @@ impl FromStr for Address {
         if port.is_empty() {
             return Err(AddressError::NoPort);
         }
-        // `parse` alone would take a sign.
+        // `parse` alone would accept a sign.
         if !is_digits(port) {
             return Err(AddressError::BadPort);
         }
@@ -163,31 +161,31 @@ impl FromStr for Address {
     }
 }
 
-/// Why a text is no address.
+/// Why a text is not an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// There is nothing.
+    /// The text is empty.
     Empty,
-    /// Nothing stands before the port.
+    /// The host is missing.
     NoHost,
-    /// The host has this many bytes.
+    /// The host has this many bytes, which is too long.
     HostTooLong(usize),
     /// This character cannot be part of a host.
     BadCharacter(char),
-    /// There are more colons than one, and no brackets.
+    /// There is more than one colon, and there are no brackets.
     Unbracketed,
-    /// It has two ports, as a server line of a `zoo.cfg` has.
+    /// The text has two ports, like a server line of a `zoo.cfg`.
     TwoPorts,
-    /// It has a comma: several addresses are joined by `|`.
+    /// The text has a comma. Several addresses are separated by `|`.
     CommaList,
-    /// It has digits and dots only, and is no IPv4 literal.
+    /// The host consists of digits and dots, but is not an IPv4 literal.
     NotIpv4,
-    /// A bracket is opened and not closed.
+    /// The closing bracket is missing.
     Unclosed,
-    /// What stands in brackets is no IPv6 literal.
+    /// The text in brackets is not an IPv6 literal.
     NotIpv6,
-    /// Nothing stands behind the host, or nothing behind the colon.
+    /// The port is missing.
     NoPort,
     /// The port is not a number from 0 to 65535.
     BadPort,
@@ -223,12 +221,12 @@ impl fmt::Display for AddressError {
 
 impl error::Error for AddressError {}
 
-/// Reads the addresses of one server out of a configuration: `a:1|b:2`. An empty part is an error.
+/// Parses the addresses of one server in a configuration: `a:1|b:2`. An empty part is an error.
 pub(crate) fn parse_list(text: &str) -> Result<Vec<Address>, AddressError> {
     text.split('|').map(str::parse).collect()
 }
 
-/// Letters of Unicode that have no glyph, or a blank one.
+/// Unicode letters that have no glyph, or a blank glyph.
 const BLANK_LETTERS: [char; 6] = [
     '\u{115f}',
     '\u{1160}',
@@ -238,8 +236,7 @@ const BLANK_LETTERS: [char; 6] = [
     '\u{13442}',
 ];
 
-/// Names, and IPv4 literals. Unknown peers send hosts, and hosts are written to the log, so that every character must be
-/// visible.
+/// Checks a name or an IPv4 literal. Every character must be visible, because hosts that strangers send are written to the log.
 fn check_host(host: &str) -> Result<(), AddressError> {
     check_characters(host)?;
     let digits_and_dots = host
@@ -252,7 +249,7 @@ fn check_host(host: &str) -> Result<(), AddressError> {
     Ok(())
 }
 
-/// What a name may consist of.
+/// Checks the length and the characters of a name.
 fn check_characters(host: &str) -> Result<(), AddressError> {
     if host.is_empty() {
         return Err(AddressError::NoHost);
@@ -265,7 +262,7 @@ fn check_characters(host: &str) -> Result<(), AddressError> {
     let is_fine = |character: char| is_letter(character) || "-_.".contains(character);
     match host.chars().find(|character| !is_fine(*character)) {
         None => Ok(()),
-        // What is wrong may stand behind the first of several colons.
+        // The bad character may follow the first of several colons.
         Some(':') => match host.chars().find(|one| *one != ':' && !is_fine(*one)) {
             Some(character) if !"[]".contains(character) => {
                 Err(AddressError::BadCharacter(character))
@@ -276,7 +273,7 @@ fn check_characters(host: &str) -> Result<(), AddressError> {
     }
 }
 
-/// What stands in brackets: an IPv6 literal, and perhaps the name or number of an interface.
+/// Checks the text in brackets: an IPv6 literal, optionally with the name or number of an interface.
 fn check_literal(text: &str) -> Result<(), AddressError> {
     if text.is_empty() {
         return Err(AddressError::NoHost);
@@ -419,7 +416,7 @@ mod tests {
             let why = Err(AddressError::BadCharacter(blank));
             assert_eq!(parse(&format!("zk{blank}1:3888")), why);
         }
-        // Those that Unicode tells every program to draw as nothing (Default_Ignorable_Code_Point), and all white space.
+        // The characters that Unicode defines as invisible (Default_Ignorable_Code_Point), and all white space.
         let ignorable = [
             0xad..=0xad,
             0x34f..=0x34f,

@@ -1,10 +1,10 @@
 //! How long to wait after a failed attempt before the next one.
 //!
-//! Exponential with full jitter; no clock here, the caller adds the delay to its own `now`.
+//! Nothing here reads a clock: the caller adds the delay to its own `now`. The backoff is exponential with full jitter.
 
 use std::time::Duration;
 
-/// Delays drawn evenly from zero to a ceiling that doubles from `first` to `last`.
+/// Random delays, uniform between zero and a ceiling. The ceiling doubles with each delay, from `first` up to `last`.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -28,13 +28,13 @@ impl Backoff {
         delay
     }
 
-    /// The peer has proved that it is there.
+    /// The peer has proved that it can be reached: the ceiling is `first` again.
     pub(crate) fn reset(&mut self) {
         self.ceiling = self.first;
     }
 }
 
-/// A small generator of rng (splitmix64): spreads attempts, keeps no secret.
+/// A small random number generator (splitmix64). It spreads attempts over time, and is not fit for secrets.
 #[derive(Debug)]
 pub(crate) struct Rng(u64);
 

@@ -1,23 +1,23 @@
 //! The grammar of frames: a 4-byte big-endian length, then that many bytes of payload.
 //!
-//! Nothing here reads a socket. Memory grows with the bytes that arrived, never with a length that was merely claimed.
+//! Nothing here reads a socket. Memory grows with the bytes that have arrived, never with a claimed length alone.
 
 use bytes::Bytes;
 
 use crate::limits::{DIRECT_READ_BYTES, FRAME_BYTES_MAX, GROW_BYTES, PREFIX_BYTES};
 
-/// A frame cannot have this length.
+/// A length that no frame can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadLength(pub(crate) i32);
 
-/// The payload of a whole frame: inside the input, or in a buffer of its own.
+/// The payload of a whole frame: a part of the input, or a buffer of its own.
 #[derive(Debug)]
 pub(crate) enum Payload<'a> {
     Borrowed(&'a [u8]),
     Owned(Bytes),
 }
 
-/// Puts frames together from input that is cut anywhere. Between two frames it holds no memory.
+/// Assembles frames from input that may be cut at any byte. Between two frames it holds no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
     partial: Partial,
@@ -32,7 +32,7 @@ enum Partial {
         bytes: [u8; PREFIX_BYTES],
         have: usize,
     },
-    /// `buf[..have]` of a payload of `len` bytes; the rest of `buf` is room.
+    /// `buf[..have]` holds the first bytes of a payload of `len` bytes. The rest of `buf` is free.
     Body {
         buf: Vec<u8>,
         have: usize,
@@ -41,12 +41,12 @@ enum Partial {
 }
 
 impl Assembler {
-    /// Takes the next whole frame off the front of `input`, if it stands there and none is underway. It leaves what is cut off
-    /// to [`next`](Self::next): most frames are not, and this is the short way for them.
+    /// Takes the next frame from the front of `input`, if all of it is there and no frame is underway. Most frames are not cut,
+    /// and this is the fast path for them. A frame that is cut is left to [`next`](Self::next).
     ///
     /// # Errors
     ///
-    /// As those of [`next`](Self::next).
+    /// The same as those of [`next`](Self::next).
     #[inline(always)]
     pub(crate) fn next_whole<'a>(
         &self,
@@ -65,11 +65,11 @@ impl Assembler {
         Ok(Some(payload))
     }
 
-    /// Takes the next whole frame off the front of `input`. `None`: all of `input` was taken and a frame may be underway.
+    /// Takes the next whole frame from the front of `input`. `None`: all of `input` was taken, and a frame may be underway.
     ///
     /// # Errors
     ///
-    /// The length that cannot be; the stream has no meaning from there on.
+    /// [`BadLength`] with the illegal length. The rest of the stream has no meaning then.
     pub(crate) fn next<'a>(
         &mut self,
         input: &mut &'a [u8],
@@ -105,11 +105,11 @@ impl Assembler {
             }
             Partial::Body { buf, have, len } => {
                 let taken = input.len().min(*len - *have);
-                // What `room` has made is used before more is made.
+                // The space that `room` has allocated is used before more is allocated.
                 let (first, more) = input[..taken].split_at(taken.min(buf.len() - *have));
                 buf[*have..*have + first.len()].copy_from_slice(first);
                 if buf.capacity() - buf.len() < more.len() {
-                    // Left to itself it would double, and the frame would hold as much again for as long as it lives.
+                    // Without this the buffer would double, and the unused half would live as long as the frame.
                     buf.reserve_exact(growth(buf.len(), *len).max(more.len()));
                 }
                 buf.extend_from_slice(more);
@@ -132,7 +132,8 @@ impl Assembler {
         Ok(None)
     }
 
-    /// Room to read the rest of a large frame straight into, then to be passed to [`filled`](Self::filled).
+    /// Space into which the rest of a large frame can be read directly. The caller then reports the read to
+    /// [`filled`](Self::filled).
     pub(crate) fn room(&mut self) -> Option<&mut [u8]> {
         let Partial::Body { buf, have, len } = &mut self.partial else {
             return None;
@@ -149,7 +150,7 @@ impl Assembler {
         Some(&mut buf[*have..])
     }
 
-    /// `n` bytes were read into the room. Returns the frame if that made it whole.
+    /// `n` bytes were read into the space from [`room`](Self::room). Returns the frame if it is whole now.
     pub(crate) fn filled(&mut self, n: usize) -> Option<Bytes> {
         let Partial::Body { buf, have, .. } = &mut self.partial else {
             return None;
@@ -159,12 +160,12 @@ impl Assembler {
         self.whole()
     }
 
-    /// Whether the input so far ended with a whole frame.
+    /// Whether no frame is underway: the input so far has ended with a whole frame.
     pub(crate) fn is_between_frames(&self) -> bool {
         matches!(self.partial, Partial::Nothing)
     }
 
-    /// Bytes of the payload that is underway.
+    /// Bytes of the current payload that have arrived.
     pub(crate) fn underway(&self) -> usize {
         match &self.partial {
             Partial::Nothing | Partial::Prefix { .. } => 0,
@@ -185,13 +186,13 @@ impl Assembler {
     }
 }
 
-/// Bytes by which the buffer of a frame of `len` bytes grows when `have` of them fill it: it doubles, so that a large frame is
-/// moved a few times only, at most GROW_BYTES ahead at first, and never beyond the frame.
+/// Bytes by which the buffer of a frame of `len` bytes grows when it is full with `have` of them. The first steps are GROW_BYTES.
+/// Then the buffer doubles, so that a large frame is copied only a few times. It never grows beyond the frame.
 fn growth(have: usize, len: usize) -> usize {
     (len - have).min(GROW_BYTES.max(have))
 }
 
-// Once a frame, and where the handler's crate is compiled.
+// Called once for each frame. `inline` makes it available to the crate of the handler, where the read loop is compiled.
 #[inline]
 fn length(prefix: [u8; PREFIX_BYTES]) -> Result<usize, BadLength> {
     let claimed = i32::from_be_bytes(prefix);
@@ -231,7 +232,7 @@ mod tests {
         Ok(())
     }
 
-    /// Feeds `bytes` in pieces of the given sizes, every other one through `room` where there is some.
+    /// Feeds `bytes` in pieces of the given sizes. Every second piece is passed through `room`, if there is any.
     fn assemble(bytes: &[u8], sizes: &[usize]) -> Result<Vec<Vec<u8>>, BadLength> {
         let (mut assembler, mut frames, mut rest) = (Assembler::default(), Vec::new(), bytes);
         for (turn, &size) in sizes.iter().cycle().enumerate() {
@@ -298,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_came_in_pieces_holds_no_more_than_its_length() {
-        // The first piece fits the read buffer; the rest is too short to be read straight into the frame's own buffer.
+        // The first piece fits the read buffer. The rest is too short to be read directly into the frame's own buffer.
         for (first, len) in [
             (250_000, 264_000),
             (100, 15_000),

@@ -1,6 +1,6 @@
-//! The initial message: the first bytes of a connection, in which the dialer says its sid, in all three versions.
+//! The initial message: the first bytes of a connection, in which the dialer says its sid. There are three versions.
 //!
-//! Nobody is believed here: whether a sid or an address means anything is decided elsewhere. No name is ever resolved.
+//! Nothing here decides whether a sid or an address is believed, and nothing resolves a name.
 //!
 //! ```text
 //! bare   sid                                     8 bytes, not negative
@@ -14,17 +14,17 @@ use crate::limits::INITIAL_MESSAGE_READ_BYTES;
 
 use super::{Address, AddressError, Sid};
 
-/// The longest text of addresses in an initial message, in bytes: ZooKeeper's `maxBuffer` (ZOOKEEPER-2186).
+/// Maximum bytes of the addresses in an initial message: ZooKeeper's `maxBuffer` (ZOOKEEPER-2186).
 pub const ADDRESS_BYTES_MAX: usize = 2048;
 
-/// The longest initial message: version, sid and length, then the addresses.
+/// Maximum bytes of an initial message: version, sid and length, then the addresses.
 pub const INITIAL_MESSAGE_BYTES_MAX: usize = HEADER_BYTES + ADDRESS_BYTES_MAX;
 const _: () = assert!(
     INITIAL_MESSAGE_READ_BYTES > INITIAL_MESSAGE_BYTES_MAX,
     "an initial message must fit one read"
 );
 
-/// Addresses in an initial message. No real server has more, and each may cost the reader a lookup and a dial.
+/// Maximum number of addresses in an initial message. No real server has more, and each may cost the reader a lookup and a dial.
 pub const ADDRESSES_MAX: usize = 32;
 
 const LONG_BYTES: usize = 8;
@@ -32,37 +32,37 @@ const HEADER_BYTES: usize = 2 * LONG_BYTES + 4;
 const VERSION_1: i64 = -65_536;
 const VERSION_2: i64 = -65_535;
 
-/// The form of the initial message that is sent. All forms are understood, whichever is sent.
+/// The version of the initial message that is sent. All versions are understood, whichever is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum InitialMessageVersion {
-    /// The sid alone: what ZooKeeper 3.4 sends, and every release understands. Only 3.4.5 and older need it. A server
-    /// named like this cannot be dialed back by one that does not have it in its configuration.
+    /// The sid alone. ZooKeeper 3.4 sends it, and every release understands it. Only 3.4.5 and older need it. A server that sends
+    /// it can be dialed back only by servers that have it in their configuration.
     Bare,
-    /// The sid and one address, the first one: what ZooKeeper sends since 3.5.0, and 3.4.6 and later understand.
+    /// The sid and the first address. ZooKeeper sends it since 3.5.0, and 3.4.6 and later understand it.
     #[default]
     V1,
-    /// The sid and all addresses: what ZooKeeper sends since 3.6.0 if `multiAddress.enabled` is set. 3.6.0 and later
-    /// understand it; 3.4.6 to 3.5.0 overlook the addresses, 3.5.1 to 3.5.10 hang up (ZOOKEEPER-3720).
+    /// The sid and all addresses. ZooKeeper sends it since 3.6.0 if `multiAddress.enabled` is set. 3.6.0 and later understand it.
+    /// 3.4.6 to 3.5.0 ignore the addresses, and 3.5.1 to 3.5.10 close the connection (ZOOKEEPER-3720).
     V2,
 }
 
-/// What an initial message says.
+/// The content of an initial message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InitialMessage {
-    /// Who the far end claims to be. In the versions with addresses it may be any number.
+    /// The sid that the far end claims. In the versions with addresses it may be any number.
     pub(crate) sid: Sid,
-    /// Where it says it can be reached, without the wildcards, which say nothing (ZOOKEEPER-2164), and without what nobody
-    /// could dial.
+    /// The addresses at which the far end says that it can be dialed. Wildcards are left out, because they mean nothing on
+    /// another machine (ZOOKEEPER-2164), and so are addresses that cannot be dialed.
     pub(crate) addresses: Vec<Address>,
-    /// Why the first of the addresses that nobody could dial is none.
+    /// Why the first of the addresses that cannot be dialed was left out.
     pub(crate) overlooked: Option<InitialMessageError>,
 }
 
-/// The initial message of `sid`. It is to be written with one write: ZooKeeper takes a short read for a short message.
+/// Encodes the initial message of `sid`. The caller must send it with one write: ZooKeeper takes a short read for a short message.
 ///
 /// # Panics
 ///
-/// If the receiver would refuse it: the caller has checked the sid, the addresses and their length beforehand.
+/// Panics if the receiver would refuse the message. The caller must have checked the sid, the addresses and their length.
 pub(crate) fn encode(form: InitialMessageVersion, sid: Sid, addresses: &[Address]) -> Vec<u8> {
     let (version, sent) = match form {
         InitialMessageVersion::Bare => {
@@ -95,14 +95,14 @@ pub(crate) fn encode(form: InitialMessageVersion, sid: Sid, addresses: &[Address
     bytes
 }
 
-/// Reads the initial message at the front of `bytes`, and says how many bytes it took. `None`: it is not yet whole.
+/// Decodes the initial message at the front of `bytes`, and returns how many bytes it has. `None`: it is not yet whole.
 ///
-/// The version and the length are judged as soon as they are there, the text once it is whole. A whole message is at
-/// most [`INITIAL_MESSAGE_BYTES_MAX`] bytes, so with that many there is an answer. The text is read alike in both versions
-/// that have one, as ZooKeeper does: V1 may carry several addresses.
+/// The version and the length are checked as soon as they have arrived, the text once it is whole. A whole message has at most
+/// [`INITIAL_MESSAGE_BYTES_MAX`] bytes, so that this many bytes always give an answer. V1 and V2 have the same grammar of
+/// addresses, as in ZooKeeper: V1 may carry several addresses.
 ///
-/// The text is refused where ZooKeeper refuses it: each address must have the form `host:port`. The host may be anything,
-/// since only a smaller server is ever dialed back; a host that nobody could dial is overlooked.
+/// The text is refused where ZooKeeper refuses it: each address must have the form `host:port`. The host may be any text, since
+/// only a server with a smaller sid is ever dialed back. A host that cannot be dialed is left out.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(InitialMessage, usize)>, InitialMessageError> {
     let Some((first, rest)) = bytes.split_first_chunk() else {
         return Ok(None);
@@ -143,8 +143,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(InitialMessage, usize)>, In
 }
 
 impl InitialMessage {
-    /// Bars at the end are overlooked, as Java's `split` does, so that bars alone are no address at all; any other empty
-    /// part is an error.
+    /// Bars at the end are ignored, as by Java's `split`, so that a text of bars alone holds no address. Any other empty part is an
+    /// error.
     fn take_addresses(&mut self, mut text: &[u8]) -> Result<(), InitialMessageError> {
         while let Some(shorter) = text.strip_suffix(b"|") {
             text = shorter;
@@ -153,7 +153,7 @@ impl InitialMessage {
             return Ok(());
         }
         let is_bar = |byte: &u8| *byte == b'|';
-        // Counted before anything is kept.
+        // The number is checked before anything is allocated.
         let parts = text.split(is_bar).count();
         if parts > ADDRESSES_MAX {
             return Err(InitialMessageError::TooManyAddresses(parts));
@@ -172,8 +172,8 @@ impl InitialMessage {
     }
 }
 
-/// Takes `host:port` apart as ZooKeeper does: a host in brackets may be any text, colons at the end are overlooked, and
-/// the port may have a sign.
+/// Splits `host:port` as ZooKeeper does: a host in brackets may be any text, colons at the end are ignored, and the port may
+/// have a sign.
 fn host_and_port(part: &[u8]) -> Result<(&[u8], u16), AddressError> {
     let split = |text: &'_ [u8], at: u8| text.iter().position(|byte| *byte == at);
     if part.is_empty() {
@@ -202,7 +202,7 @@ fn host_and_port(part: &[u8]) -> Result<(&[u8], u16), AddressError> {
     Ok((host, port.ok_or(AddressError::BadPort)?))
 }
 
-/// An address as it may be dialed and written to the log.
+/// Returns an address that may be dialed and written to the log.
 fn dialable(host: &[u8], port: u16) -> Result<Address, InitialMessageError> {
     let host = std::str::from_utf8(host).map_err(|_| InitialMessageError::NotUtf8)?;
     let address = Address::checked(host, port).map_err(InitialMessageError::Address)?;
@@ -212,21 +212,21 @@ fn dialable(host: &[u8], port: u16) -> Result<Address, InitialMessageError> {
     }
 }
 
-/// Why the first bytes of a connection are no initial message.
+/// Why the first bytes of a connection are not an initial message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InitialMessageError {
-    /// The first 8 bytes are neither a sid nor the number of a version.
+    /// The first 8 bytes are neither a sid nor a known version.
     UnknownVersion(i64),
     /// The addresses claim this length in bytes; only 1 to [`ADDRESS_BYTES_MAX`] are legal.
     AddressBytes(i32),
-    /// A host is not text. The connection is kept all the same.
+    /// A host is not UTF-8 text. The connection is kept nevertheless.
     NotUtf8,
     /// There are this many addresses, more than [`ADDRESSES_MAX`].
     TooManyAddresses(usize),
     /// An address cannot be understood.
     Address(AddressError),
-    /// An address has the port 0, which cannot be dialed. The connection is kept all the same.
+    /// An address has the port 0, which cannot be dialed. The connection is kept nevertheless.
     PortZero,
 }
 
@@ -272,7 +272,7 @@ mod tests {
         [&version[..], &sid.to_be_bytes(), &len.to_be_bytes(), text].concat()
     }
 
-    /// A whole V1 message with this text of addresses.
+    /// A whole V1 message with this address text.
     fn with_text(text: impl AsRef<[u8]>) -> Vec<u8> {
         let text = text.as_ref();
         message(V1, 5, i32::try_from(text.len()).unwrap(), text)
@@ -285,7 +285,7 @@ mod tests {
         Ok(initial_message.addresses)
     }
 
-    /// Messages as ZooKeeper writes them, and what they say.
+    /// Messages as ZooKeeper encodes them, with their content.
     fn golden() -> Vec<(InitialMessageVersion, i64, &'static str, Vec<u8>)> {
         let three = "1.1.1.1:9999|2.2.2.2:8888|3.3.3.3:7777";
         let ipv6 = [
@@ -444,7 +444,7 @@ mod tests {
         assert_eq!(addresses_in("0.0.0.0:3888|zk1:3888"), Ok(list("zk1:3888")));
     }
 
-    /// ZooKeeper's own parser refuses these as well, but for the ports out of range, which end its listener.
+    /// ZooKeeper's own parser refuses these as well, except ports out of range, which end its listener.
     #[test]
     fn addresses_without_the_form_host_and_port_are_errors() {
         for (text, why) in [
@@ -560,7 +560,7 @@ mod tests {
 
     #[test]
     fn other_protocols_are_told_apart_as_far_as_they_can_be() {
-        // A first bit of 0 makes a bare sid of anything; membership and the frame grammar have to refuse those.
+        // Any 8 bytes whose first bit is 0 are a bare sid. Such bytes are refused by the check of membership and the frame grammar.
         for bytes in [
             &b"GET / HTTP/1.1\r\n"[..],
             &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc],

@@ -1,7 +1,7 @@
-//! The rules, without a clock, a socket, a thread or a log line.
+//! The rules of the protocol, without a clock, a socket, a thread or a log line.
 //!
-//! Nothing in this folder knows the operating system: what happened comes in as arguments (`on_*`, `now`), what is to be
-//! done leaves as return values. It imports nothing of the others but the limits.
+//! Nothing in this folder calls the operating system. Events and the time enter as arguments (`on_*`, `now`). What must be done is
+//! returned as values. Of the other folders, only the limits are imported.
 
 mod address;
 mod backoff;

@@ -1,51 +1,51 @@
 //! Why a connection ends, and who is at fault.
 //!
-//! Nothing here is logged or retried; that is decided where the failure is seen.
+//! Nothing here logs or retries. The code that detects a failure decides that.
 
 use std::{fmt, io};
 
 use super::{initial_message::InitialMessageError, sid::Sid};
 
-/// Who brought a connection to its end.
+/// Which side caused a connection to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The far end broke the protocol or hung up.
+    /// The far end broke the protocol or closed the connection.
     Peer,
-    /// The network, or a machine on the way, stopped carrying bytes.
+    /// The network, or a machine on the path, stopped carrying bytes.
     Network,
-    /// This side decided so, by its rules or on request.
+    /// This side ended it, because of its rules or on request.
     Ours,
 }
 
-/// Why a connection ended or was refused. The mesh survives each of them.
+/// Why a connection ended or was refused. The connection manager continues after each of them except [`Halted`](Self::Halted).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
     /// The far end closed the connection between two frames.
     Closed,
-    /// The far end closed a link that this server had dialed, before it had sent a byte or a second had passed: it does not know
-    /// this server, or its configuration differs.
+    /// The far end closed a link that this server had dialed, before it had sent a byte or a second had passed. Either it does not
+    /// know this server, or its configuration differs.
     ClosedAtOnce,
     /// The far end closed the connection inside a frame or an initial message.
     ClosedEarly,
-    /// The kernel reported an error, a reset for instance.
+    /// The kernel reported an error, for example a reset.
     Io(io::ErrorKind),
-    /// The kernel reported an error that has no [`io::ErrorKind`] of its own, by this number (`errno(3)`): out of
-    /// descriptors, for instance.
+    /// The kernel reported an error that has no [`io::ErrorKind`] of its own, for example that no descriptors are left. The value
+    /// is its number (`errno(3)`).
     Os(i32),
-    /// The peer took nothing of what was sent to it for `peer_dead_after`, or answered no probe: its machine is gone or
-    /// cannot be reached, or it has stopped reading.
+    /// For `peer_dead_after`, the peer accepted none of the bytes that were sent to it, or answered no probe. Its machine is down
+    /// or cannot be reached, or the peer has stopped reading.
     Dead,
     /// A frame claimed this length in bytes; only 1 to 524288 are legal.
     BadLength(i32),
     /// The initial message cannot be understood.
     BadInitialMessage(InitialMessageError),
-    /// The connection did not name itself within the handshake timeout.
+    /// No whole initial message arrived within the handshake timeout.
     HandshakeTimeout,
-    /// Newer connections needed the place of this one, which had not yet named itself.
+    /// The connection had not sent its initial message, and newer connections needed its place.
     Evicted,
-    /// Nobody with this sid is configured, and none is admitted.
+    /// No server with this sid is configured, and it is not admitted either.
     UnknownSid(Sid),
     /// The far end claims this server's own sid.
     OwnSid,
@@ -55,21 +55,22 @@ pub enum Reason {
     GuestsFull,
     /// A newer connection of the same peer took its place.
     Replaced,
-    /// It claimed the sid of a peer whose older link is alive.
+    /// The connection claimed the sid of a peer whose older link is alive.
     OlderLives,
-    /// It claimed the sid of a linked peer for which another claim is already waiting.
+    /// The connection claimed the sid of a linked peer, but another claim is already waiting for that peer.
     ClaimWaiting,
     /// `connect(2)` did not finish in time.
     ConnectTimeout,
-    /// No address is known for any of these names; without one, the peer was admitted and has advertised no address. What the resolver said stands in parentheses after each; in all it is cut to
-    /// [2 KiB](crate::limits::NO_ADDRESS_BYTES_MAX).
+    /// No address is known for any of these names. The answer of the resolver follows each name in parentheses, and the whole text
+    /// is cut to [2 KiB](crate::limits::NO_ADDRESS_BYTES_MAX). If it is empty, the peer is an admitted server that has advertised
+    /// no address.
     NoAddress(String),
-    /// It was dialed while the names of the peer were being looked up, and they do not lead there any more: whoever answers
-    /// there now may be somebody else. The peer is dialed anew.
+    /// The link was dialed while the names of the peer were being looked up, and the names no longer resolve to its address.
+    /// Another server may answer there now. The peer is dialed again.
     Moved,
-    /// The connection is no longer needed: the peer came on another one first.
+    /// The connection is no longer needed: another connection became the link of the peer first.
     Superfluous,
-    /// The application dropped its links.
+    /// The application asked to drop all links.
     Dropped,
     /// The manager halted.
     Halted,
@@ -105,7 +106,7 @@ impl Reason {
         }
     }
 
-    /// Who brought it about.
+    /// Which side caused it.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -132,9 +133,9 @@ impl Reason {
         }
     }
 
-    /// The reason behind an error of the socket.
+    /// The reason that an error of a socket stands for.
     pub(crate) fn of_io(error: &io::Error) -> Self {
-        // The kind of whatever has none cannot be named here, but no number is this large.
+        // The kind of errors without a kind of their own is unstable and cannot be named. An impossible number has that kind.
         let nameless = io::Error::from_raw_os_error(i32::MAX).kind();
         match error.raw_os_error() {
             Some(number) if error.kind() == nameless => Self::Os(number),
@@ -142,7 +143,7 @@ impl Reason {
         }
     }
 
-    /// The same. `ETIMEDOUT` is how the kernel says that the far end is dead.
+    /// The same for a kind. The kernel reports a dead far end as `ETIMEDOUT`.
     pub(crate) fn of_kind(kind: io::ErrorKind) -> Self {
         match kind {
             io::ErrorKind::TimedOut => Self::Dead,

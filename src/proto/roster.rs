@@ -1,24 +1,30 @@
-//! One link per pair: who dials, who yields, who replaces whom, and when to try again.
+//! Rules that keep one link per pair of servers: which side dials, which connection is kept, and when a dial is repeated.
 //!
-//! Nothing here connects or reads. What happened comes in as `on_*`, what is to be done is left as [`Action`]s, which
-//! the loop carries out in their order.
+//! Nothing here connects or reads. Events enter as `on_*`. What must be done is returned as [`Action`]s, which the loop carries
+//! out in their order.
 //!
-//! The link that survives is always the one dialed by the larger sid:
+//! The link that is kept is always the one that the larger sid has dialed:
 //!
 //! | role | remote sid > own | remote sid < own | own sid |
 //! |---|---|---|---|
-//! | dialer, its initial message written | a knock: hang up, be dialed back | keep, replacing an older link | not dialed |
-//! | acceptor, initial message read | keep, replacing an older link | a knock: hang up, dial back; an older link ends when the new one stands | refuse |
+//! | dialer, initial message written | a knock: close it, wait to be dialed back | keep it, replace an older link | not dialed |
+//! | acceptor, initial message read | keep it, replace an older link | a knock: close it, dial back, then replace an older link | refuse it |
 //!
-//! What is accepted from one of the peer's own addresses is believed. What comes from elsewhere may be a stranger's, or the
-//! peer's by way of a proxy, which acknowledges for a machine that is dead:
+//! A claim or a knock from one of the peer's own addresses is believed. If it arrives from another address, a stranger may have
+//! sent it. It may also be the peer's, by way of a proxy, and a proxy acknowledges data for a machine that is dead. While the
+//! peer is linked, such a connection has this effect:
 //!
-//! | a claim from elsewhere, and the older link | of a larger peer | a knock of a smaller peer |
-//! |---|---|---|
-//! | came from the peer's own address; knocks did | the claim waits for the link to end | nothing |
-//! | came from elsewhere: the same address | the claim replaces it | |
-//! | came from elsewhere; knocks did | the claim waits until it ends or is silent for [`SILENT_AFTER`] | dialed anew when it is silent for that long |
-//! | no knock has come yet | | the same, and rarely again: [`UNHEARD_RENEWAL_PAUSE`] |
+//! | the link to a larger peer came from | a claim from another address |
+//! |---|---|
+//! | one of the peer's own addresses | waits for the link to end |
+//! | the address that the claim comes from | replaces the link |
+//! | a third address | waits until the link ends or is silent for [`SILENT_AFTER`] |
+//!
+//! | earlier knocks of a smaller peer came from | knocks from another address |
+//! |---|---|
+//! | one of the peer's own addresses | have no effect |
+//! | other addresses | cause a dial when the link is silent for [`SILENT_AFTER`] |
+//! | nowhere: none has arrived yet | cause a dial in the same way, but rarely again: [`UNHEARD_RENEWAL_PAUSE`] |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,85 +42,86 @@ use super::{
 use crate::limits::UNHEARD_RENEWAL_PAUSE;
 use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX, SILENT_AFTER};
 
-/// Names a connection: its place in the loop's slab, and the generation of that place.
+/// Identifies a connection: its index in the loop's slab, and the generation of that slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnectionKey {
     pub(crate) index: u32,
     pub(crate) generation: u32,
 }
 
-/// Names a peer from [`Action::PeerAdded`] to [`Action::PeerRemoved`]. No id is given twice, so that the id of a peer that is gone means
-/// nobody, and every rule answers "no such peer" to it.
+/// Identifies a peer from [`Action::PeerAdded`] to [`Action::PeerRemoved`]. No id is used twice, so that the id of a removed peer
+/// matches no other peer. Every rule answers "no such peer" to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerId(pub(crate) u64);
 
-/// What the configuration decides.
+/// The part of the configuration that the rules need.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) own: Sid,
-    /// Members are linked without being asked for.
+    /// True exactly when members are linked without a request.
     pub(crate) eager: bool,
-    /// A newer connection wins wherever it comes from.
+    /// True exactly when a newer connection replaces the link whatever address it comes from.
     pub(crate) newest: bool,
     pub(crate) guests_max: usize,
     pub(crate) observers_max: usize,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
-    /// How long a contender waits for the older link to be found dead.
+    /// Longest time that a contender waits for the older link to be found dead.
     pub(crate) contender_timeout: Duration,
 }
 
-/// What is to be done.
+/// What the loop must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// A peer that was not configured is known from now on.
+    /// An unconfigured server is a peer from now on.
     PeerAdded { peer: PeerId, sid: Sid },
-    /// It can be reached at these addresses, by its own word.
+    /// The peer says that it can be dialed at these addresses.
     AddressesLearned {
         peer: PeerId,
         addresses: Vec<Address>,
     },
-    /// It is not any more, and has no link.
+    /// The peer is removed. It has no link.
     PeerRemoved { peer: PeerId },
-    /// Connect to the peer; knock, if its sid is larger. One of `on_linked`, `on_knocked`, `on_dial_failed` follows.
+    /// Connect to the peer, or knock if its sid is larger. One of `on_linked`, `on_knocked`, `on_dial_failed` follows.
     Dial { peer: PeerId },
-    /// Give up the connection that is being tried for the next one of the same attempt: the peer is there.
+    /// Give up the current connection of the attempt, and try the next address. The peer has just shown that it is alive.
     TryNextAddress { peer: PeerId },
-    /// Give the attempt up; none of them follows. `late`: what it has said must not arrive any more.
+    /// Give up the attempt. None of the calls that [`Dial`](Self::Dial) names follows. `late`: bytes that the attempt has sent
+    /// must not arrive any more.
     Cancel { peer: PeerId, late: bool },
-    /// Somebody who may be this peer is where it is not known to be: find out whether it is there now. `on_home` follows
-    /// if it is.
+    /// A connection that may be this peer's came from an address that is not known as the peer's own. Look up whether it is
+    /// one now. If so, `on_home` follows.
     Resolve { peer: PeerId },
     /// This connection is the peer's link from now on.
     Up { peer: PeerId, link: ConnectionKey },
-    /// End this connection; the roster has forgotten it.
+    /// Close this connection. The roster no longer knows it.
     Close { link: ConnectionKey, reason: Reason },
-    /// Tell that the links of this peer replace each other again and again.
+    /// Report that links of this peer replace each other repeatedly.
     ReportFlapping { peer: PeerId },
 }
 
-/// What becomes of an accepted connection that has named itself.
+/// What happens to an accepted connection after its initial message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is the link of this peer; an [`Action::Up`] was left.
+    /// It is the link of this peer. [`Action::Up`] has been pushed.
     Keep(PeerId),
-    /// It waits, unread, for the older link of this peer to end. [`Action::Up`] or [`Action::Close`] follows.
+    /// It is a contender: it waits, unread, for the older link of this peer to end. [`Action::Up`] or [`Action::Close`] follows.
     Wait(PeerId),
-    /// It was a knock and is hung up; a dial may follow.
+    /// It was a knock and is closed. A dial may follow.
     Knock,
     /// It is refused.
     Reject(Reason),
 }
 
-/// What an accepted connection says, and what speaks for it.
+/// What an accepted connection claims, and the evidence for it.
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {
     pub(crate) sid: Sid,
     pub(crate) link: ConnectionKey,
     pub(crate) source: Source,
-    /// What the link of that peer has brought, if it has one.
+    /// What the link of the claimed peer has brought, if that peer has a link.
     pub(crate) brought: Brought,
-    /// Where it says that it can be dialed.
+    /// The addresses at which the far end says that it can be dialed.
     pub(crate) addresses: &'a [Address],
 }
 
@@ -132,20 +139,20 @@ struct Peer {
     link: Option<Link>,
     contender: Option<Contender>,
     attempt: Attempt,
-    /// True exactly when the peer is to be linked.
+    /// True exactly when the peer must be linked and is not.
     wanted: bool,
     backoff: Backoff,
-    /// It is not dialed before, unless it knocks.
+    /// The peer is not dialed before this time, unless it knocks or the application asks for it.
     retry_not_before: Option<Instant>,
-    /// No knock is answered before.
+    /// Before this time, a knock neither starts nor hurries a dial. `renewals` limits dials beside an established link instead.
     ignore_knock_until: Option<Instant>,
     origin: Origin,
     doubt: Option<Doubt>,
     renewals: Renewals,
     flaps: Flaps,
-    /// True exactly when the application has asked for a new link, which may replace one.
+    /// True exactly when the application has asked for a new link, which may replace an existing one.
     asked: bool,
-    /// Under which time it stands in the timers.
+    /// The time at which this peer is listed in `Roster::timers`.
     due: Option<Instant>,
 }
 
@@ -153,14 +160,14 @@ struct Peer {
 struct Link {
     key: ConnectionKey,
     since: Instant,
-    /// `None`: it was dialed, at one of the peer's addresses.
+    /// `None`: this server dialed the link, at one of the peer's addresses.
     source: Option<Source>,
-    /// True exactly when it has replaced an older one.
+    /// True exactly when this link has replaced an older one.
     renews: bool,
 }
 
 impl Link {
-    /// It leads to one of the peer's own addresses, and not to a proxy that may be anybody's.
+    /// Whether the far end is at one of the peer's own addresses, and not at a proxy that anybody may use.
     fn is_home(&self) -> bool {
         self.source.is_none_or(|source| source.at_home)
     }
@@ -171,11 +178,12 @@ struct Contender {
     key: ConnectionKey,
     source: Source,
     until: Instant,
-    /// The link is not better than this one: it takes over as soon as the link is silent.
+    /// `Some` exactly when the link does not come from one of the peer's own addresses either. The contender then takes over as
+    /// soon as the link is silent.
     silence: Option<Silence>,
 }
 
-/// What is being done to get a link.
+/// The state of the attempt to get a link.
 ///
 /// ```text
 ///   Rest --wanted--> Underway --failed, knocked--> Waiting --time--> Underway
@@ -196,8 +204,8 @@ impl Attempt {
 
 /// Which peers are linked, which are being dialed, and when a peer may be dialed again.
 ///
-/// Every method is total: it may be called with any [`PeerId`] and any [`ConnectionKey`], those of peers and connections that are
-/// gone included. Such a call changes nothing, except that a connection which is offered to a peer that is gone is closed.
+/// Every method is total: it accepts any [`PeerId`] and any [`ConnectionKey`], including those of removed peers and closed
+/// connections. Such a call changes nothing, with one exception: a connection that is offered to a removed peer is closed.
 #[derive(Debug)]
 pub(crate) struct Roster {
     rules: Rules,
@@ -232,7 +240,7 @@ impl Roster {
         roster
     }
 
-    /// Who has this sid.
+    /// The peer that has this sid.
     pub(crate) fn find(&self, sid: Sid) -> Option<PeerId> {
         self.by_sid.get(&sid).copied()
     }
@@ -242,7 +250,7 @@ impl Roster {
         Some(self.peers.get(&peer)?.link.as_ref()?.key)
     }
 
-    /// Where this peer's connections came from, as far as these addresses are not known to be its own.
+    /// The addresses from which this peer's connections came, without those that are known to be its own.
     pub(crate) fn abroad(&self, peer: PeerId) -> impl Iterator<Item = IpAddr> + use<> {
         let peer = self.peers.get(&peer);
         let link = peer.and_then(|peer| peer.link.as_ref()?.source);
@@ -263,7 +271,7 @@ impl Roster {
             .is_some_and(|peer| peer.sid > self.rules.own)
     }
 
-    /// When [`tick`](Self::tick) has something to do next.
+    /// When [`tick`](Self::tick) must be called next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
@@ -279,12 +287,12 @@ impl Roster {
         }
     }
 
-    /// This peer is to be linked: at once, or when its backoff has passed.
+    /// Requests a link to this peer: it is dialed at once, or when its backoff has passed.
     pub(crate) fn want(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        // An observer has a link for as long as it is known.
+        // An observer always has a link, so that it is never dialed below.
         if peer.link.is_some() {
             return;
         }
@@ -301,7 +309,7 @@ impl Roster {
         self.reschedule(id);
     }
 
-    /// This peer is to be dialed now, linked or not, because the application says so.
+    /// Dials this peer now, linked or not, because the application asks for it.
     pub(crate) fn initiate(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.asked = true;
@@ -322,7 +330,7 @@ impl Roster {
         self.reschedule(id);
     }
 
-    /// A dial of a peer with a smaller sid is connected and has named this server.
+    /// A dial of a peer with a smaller sid is connected, and the initial message is written.
     pub(crate) fn on_linked(
         &mut self,
         id: PeerId,
@@ -331,7 +339,7 @@ impl Roster {
         todo: &mut Vec<Action>,
     ) {
         if self.knocks(id) {
-            // The link of this pair is the one that the larger side dials.
+            // The link of this pair is the one that the larger sid dials.
             todo.push(Action::Close {
                 link,
                 reason: Reason::Superfluous,
@@ -341,8 +349,8 @@ impl Roster {
         self.establish(id, link, None, now, todo);
     }
 
-    /// A dial is connected and has said nothing yet. Returns whether it is given up: it was begun because the link was silent, and
-    /// the link has brought something meanwhile.
+    /// A dial is connected, and nothing is written to it yet. Returns whether it is given up: it was started because the link was
+    /// silent, and the link has brought something since then.
     pub(crate) fn is_moot(&mut self, id: PeerId, brought: Brought, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.asked) else {
             return false;
@@ -356,7 +364,7 @@ impl Roster {
         true
     }
 
-    /// A knock was delivered: the peer should dial back before the next one.
+    /// A knock was delivered. The peer has time to dial back before the next knock.
     pub(crate) fn on_knocked(&mut self, id: PeerId, now: Instant) {
         self.retry(id, now);
     }
@@ -367,12 +375,11 @@ impl Roster {
             return;
         };
         if peer.kind == Kind::Guest && peer.link.is_none() {
-            // Its address came from a stranger: it is dialed once for each time somebody asks.
+            // The address of a guest came from a stranger, so that each request causes only one dial.
             self.part(id, todo);
             return;
         }
-        // The time that it took counts as backoff: a network that is back after a silence is
-        // tried as often as one that refuses.
+        // The duration of the attempt counts as backoff. A network that was silent is thus tried as often as one that refuses.
         let since = match peer.attempt {
             Attempt::Underway { since } => since,
             Attempt::Rest | Attempt::Waiting { .. } => now,
@@ -390,7 +397,7 @@ impl Roster {
         }
     }
 
-    /// An accepted connection has named itself.
+    /// An accepted connection has sent its initial message.
     pub(crate) fn on_initial_message(
         &mut self,
         claim: &Claim<'_>,
@@ -411,14 +418,14 @@ impl Roster {
             return self.on_observer(link, source, now, todo);
         }
         let id = match self.by_sid.get(&sid) {
-            // The ids of observers are ours to give.
+            // This server assigns the negative sids to observers, so that no connection can claim one.
             Some(id) if sid.0 >= 0 => *id,
             _ => match self.admit(sid, !addresses.is_empty(), todo) {
                 Ok(id) => id,
                 Err(reason) => return Verdict::Reject(reason),
             },
         };
-        // A member is where the configuration says, a guest where it said last.
+        // The addresses of a member come from the configuration, those of a guest from its latest initial message.
         let Some(peer) = self.peers.get(&id) else {
             return Verdict::Reject(Reason::UnknownSid(sid));
         };
@@ -430,7 +437,8 @@ impl Roster {
             });
         }
         let trusted = source.at_home || self.rules.newest;
-        // A guest's names are his own word. Where a member is decides how well its link stands, when another claim comes.
+        // The names of a guest prove nothing: the guest itself has sent them. The addresses of a member decide whether its link
+        // withstands the next claim.
         if !trusted && peer.kind == Kind::Member {
             todo.push(Action::Resolve { peer: id });
         }
@@ -461,7 +469,7 @@ impl Roster {
         Verdict::Wait(id)
     }
 
-    /// This address is one of the peer's own, as is known by now.
+    /// A lookup has shown that this address is one of the peer's own.
     pub(crate) fn on_home(&mut self, id: PeerId, ip: IpAddr, now: Instant, todo: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -483,8 +491,8 @@ impl Roster {
         self.reschedule(id);
     }
 
-    /// A connection that the roster knows as a link or as a contender of the peer has ended.
-    /// `demand`: something waits for the peer.
+    /// A connection that the roster knows as the link or the contender of the peer has ended. `demand`: something waits to be sent
+    /// to the peer.
     pub(crate) fn on_down(
         &mut self,
         id: PeerId,
@@ -509,12 +517,12 @@ impl Roster {
         let Some(link) = peer.link.take_if(|link| link.key == key) else {
             return;
         };
-        // Neither a connect nor a frame proves that it goes well this time: two servers with one sid, say, replace each
-        // other's links for ever, and each new link begins with a frame.
+        // Neither a connect nor a frame proves that a link works. Two servers with one sid, for example, replace each other's
+        // links forever, and each new link begins with a frame.
         if now.saturating_duration_since(link.since) >= PROVEN_AFTER.min(self.rules.backoff_max) {
             peer.backoff.reset();
         }
-        // What ended by itself was not what a knocker said about it.
+        // Knocks at the ended link say nothing about the next link.
         peer.renewals = Renewals::new();
         peer.doubt = None;
         if let Some(contender) = peer.contender.take() {
@@ -533,7 +541,8 @@ impl Roster {
         }
     }
 
-    /// Does what has become due. `brought` says what a link of this peer has brought, and is asked when there is doubt.
+    /// Does what is due. `brought` returns what the link of a peer has brought. It is called only if a claim or knocks put that
+    /// link in doubt.
     pub(crate) fn tick(
         &mut self,
         now: Instant,
@@ -554,7 +563,7 @@ impl Roster {
                     let brought = brought(id, link);
                     self.examine(id, brought, now, todo);
                 }
-                // The rest is looked at when this is settled.
+                // The other timers of this peer are handled when this check is settled.
                 continue;
             }
             if let Some(contender) = peer.contender.take_if(|contender| contender.until <= now) {
@@ -573,7 +582,8 @@ impl Roster {
         }
     }
 
-    /// Somebody contends with the link of this peer: if it has been silent, it is replaced, or dialed anew.
+    /// Checks whether the link of this peer is silent, because of a contender or of knocks. If it is, the contender replaces it, or
+    /// the peer is dialed again.
     fn examine(&mut self, id: PeerId, brought: Brought, now: Instant, todo: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -590,7 +600,7 @@ impl Roster {
         if let Some(mut doubt) = peer.doubt.take_if(|_| is_due(doubt)) {
             match doubt.on_look(now, brought) {
                 Sound::Unclear => peer.doubt = Some(doubt),
-                // If it is a proxy's after all, whoever has knocked knocks again.
+                // If only a proxy keeps the link alive after all, the peer knocks again.
                 Sound::Heard => {}
                 Sound::Silent => {
                     let least = peer.origin.pause().unwrap_or(RENEWAL_PAUSE_MAX);
@@ -623,7 +633,7 @@ impl Roster {
         Verdict::Keep(id)
     }
 
-    /// Makes room for a guest, or says why there is none.
+    /// Admits a guest, or returns why it is refused. If all places are taken, an idle guest is removed to make room.
     fn admit(
         &mut self,
         sid: Sid,
@@ -638,7 +648,7 @@ impl Roster {
             let idle = |peer: &Peer| {
                 peer.kind == Kind::Guest && peer.link.is_none() && !peer.attempt.is_underway()
             };
-            // The one that is known for longest: ids rise.
+            // The guest that was admitted first: ids increase.
             let Some((&idle, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
                 return Err(Reason::GuestsFull);
             };
@@ -649,7 +659,7 @@ impl Roster {
         Ok(id)
     }
 
-    /// A smaller peer says that it has no link to this server.
+    /// A peer with a smaller sid knocks: it says that it has no link to this server.
     fn on_knock(
         &mut self,
         id: PeerId,
@@ -662,9 +672,10 @@ impl Roster {
             return;
         };
         let is_young = |since| now.saturating_duration_since(since) < KNOCK_CROSSING;
-        // One that is as young as that was merely crossed by the knock on its way here.
+        // The knock was sent before a link as young as that existed: the two merely crossed each other.
         let stands = peer.link.as_ref().is_some_and(|link| !is_young(link.since));
-        // Who goes on knocking when it has been dialed for that was a stranger.
+        // A young link that has replaced another one does not count as a first link. If knocks continue although the peer was
+        // dialed again because of them, a stranger has sent them.
         let open = !stands && peer.link.as_ref().is_none_or(|link| !link.renews);
         peer.origin.on_knock(claim.source, open);
         if peer.origin == Origin::Home {
@@ -676,7 +687,7 @@ impl Roster {
             }
             peer.renewals.on_knock(now);
             if !trusted {
-                // A stranger can say so too.
+                // A stranger can send this knock too.
                 if peer.origin != Origin::Home {
                     match &mut peer.doubt {
                         Some(doubt) => doubt.on_knock(now, claim.brought),
@@ -687,8 +698,8 @@ impl Roster {
             }
         }
         if let Attempt::Underway { since } = peer.attempt {
-            // It merely crossed the knock, if it is young. An older one began when the way was not open, and its next packet
-            // is as far away as the kernel likes.
+            // A young dial merely crossed the knock. An older one was started while the peer could not be reached, and the kernel
+            // may wait long before it sends the next packet.
             if !trusted || is_young(since) {
                 return;
             }
@@ -701,7 +712,7 @@ impl Roster {
         if let Some(until) = peer.ignore_knock_until.filter(|until| *until > now) {
             if peer.link.is_none() {
                 peer.wanted = true;
-                // Not later than it would have been dialed anyway.
+                // A dial that waits already keeps its time.
                 if peer.attempt == Attempt::Rest {
                     peer.attempt = Attempt::Waiting { until };
                 }
@@ -719,8 +730,8 @@ impl Roster {
         }
     }
 
-    /// Makes `link` the link of the peer, in place of an older one and of every attempt to get one.
-    /// `source`: where it came from, if it was accepted.
+    /// Makes `link` the link of the peer. It replaces an older link, and ends an attempt to get one. `source`: where it came from,
+    /// if it was accepted.
     fn establish(
         &mut self,
         id: PeerId,
@@ -757,7 +768,7 @@ impl Roster {
             });
         }
         if let (Attempt::Underway { since }, true) = (peer.attempt, knocks) {
-            // A knock that is lost is sent again and again by the kernel, and could come when it is not taken any more for one
+            // The kernel retransmits a knock that is lost. It could arrive so late that the peer no longer takes it for a knock
             // that has merely crossed the link.
             let late = now.saturating_duration_since(since) >= KNOCK_CROSSING / 2;
             todo.push(Action::Cancel { peer: id, late });
@@ -770,9 +781,9 @@ impl Roster {
         self.reschedule(id);
     }
 
-    /// A link or an attempt has ended: the backoff begins now, and the peer is dialed after it if it is wanted.
+    /// A link or an attempt has ended. The backoff begins at `from`, and the peer is dialed after it if a link is wanted.
     fn retry(&mut self, id: PeerId, from: Instant) {
-        // The larger side goes first, so that its dial and a knock seldom cross.
+        // The side with the larger sid dials first, so that its dial and a knock seldom cross.
         let contender_timeout = if self.knocks(id) {
             self.rules.backoff_min
         } else {
@@ -822,7 +833,7 @@ impl Roster {
         id
     }
 
-    /// Forgets a peer that is not a member.
+    /// Removes a peer that is not a member.
     fn part(&mut self, id: PeerId, todo: &mut Vec<Action>) {
         let Some(peer) = self.peers.get(&id).filter(|peer| peer.kind != Kind::Member) else {
             return;
@@ -844,7 +855,7 @@ impl Roster {
         todo.push(Action::PeerRemoved { peer: id });
     }
 
-    /// Brings the timers up to date with the peer, after every change of it.
+    /// Updates the timers after a change of this peer.
     fn reschedule(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -875,12 +886,12 @@ impl Roster {
 
 #[cfg(test)]
 impl Roster {
-    /// The connection that waits for the link of this peer to end.
+    /// The contender of this peer.
     fn contender(&self, peer: PeerId) -> Option<ConnectionKey> {
         Some(self.peers.get(&peer)?.contender.as_ref()?.key)
     }
 
-    /// The invariants of the whole.
+    /// Checks the invariants of all tables together.
     fn check(&self) {
         let of = |kind| self.peers.values().filter(|peer| peer.kind == kind).count();
         assert!(self.peers.values().all(Peer::is_sound));
@@ -901,13 +912,13 @@ impl Roster {
 }
 
 impl Peer {
-    /// When the link must have brought something, or the contender takes over.
+    /// When the link must have brought something. Otherwise the contender takes over.
     fn claim_due(&self) -> Option<Instant> {
         let silence = self.contender.as_ref()?.silence.as_ref()?;
         Some(silence.due(SILENT_AFTER))
     }
 
-    /// When the link must have brought something, or the peer is dialed beside it.
+    /// When the link must have brought something. Otherwise the peer is dialed beside it.
     fn doubt_due(&self) -> Option<Instant> {
         self.doubt.as_ref()?.due(SILENT_AFTER)
     }
@@ -917,7 +928,7 @@ impl Peer {
         let waits_for_something =
             !matches!(self.attempt, Attempt::Waiting { .. }) || self.link.is_none();
         let works_for_it = !self.wanted || (self.link.is_none() && self.attempt != Attempt::Rest);
-        // It can be dialed, or is linked.
+        // An observer cannot be dialed, so that it is known only while it is linked.
         let comes_by_itself =
             self.kind != Kind::Observer || (self.attempt == Attempt::Rest && self.link.is_some());
         let is_doubtful =
@@ -948,17 +959,17 @@ mod tests {
         }
     }
 
-    /// A roster of 2, 5 (own) and 9 with a clock that only the test moves.
+    /// A roster of the sids 2, 5 (own) and 9, with a clock that only the test moves.
     struct Bench {
         roster: Roster,
         now: Instant,
         todo: Vec<Action>,
         keys: u32,
-        /// What every link has brought.
+        /// The bytes that every link has brought.
         brought: u64,
     }
 
-    /// Somewhere else than home.
+    /// The last byte of an address that is not the peer's own.
     const ABROAD: u8 = 99;
 
     impl Bench {
@@ -973,7 +984,7 @@ mod tests {
             }
         }
 
-        /// One that has started, and whose first two dials are underway.
+        /// A bench whose roster has started. In an eager roster, both members are being dialed.
         fn started(rules: Rules) -> Self {
             let mut bench = Self::new(rules);
             bench.roster.on_start(bench.now, &mut bench.todo);
@@ -997,7 +1008,7 @@ mod tests {
             self.initial_message_from(sid, if at_home { 1 } else { ABROAD })
         }
 
-        /// The peer's own address is 10.0.0.1.
+        /// `last` is the last byte of the source address. The peer's own address is 10.0.0.1.
         fn initial_message_from(&mut self, sid: Sid, last: u8) -> (ConnectionKey, Verdict) {
             let key = self.key();
             let source = Source {
@@ -1030,7 +1041,7 @@ mod tests {
                 .on_down(id, key, false, self.now, &mut self.todo);
         }
 
-        /// Moves the clock to the next deadline and does what is due.
+        /// Moves the clock to the next deadline, and does what is due. Returns how far the clock moved.
         fn next(&mut self) -> Duration {
             let at = self.roster.deadline().expect("something is due");
             let waited = at - self.now;
@@ -1049,7 +1060,7 @@ mod tests {
             self.roster.tick(self.now, brought, &mut self.todo);
         }
 
-        /// Knocks from there every 300 ms for so long. Returns when the peer was dialed, and links it each time.
+        /// Knocks from that address every 300 ms during `time`, and links the peer after each dial. Returns when it was dialed.
         fn knock(&mut self, last: u8, time: Duration) -> Vec<Duration> {
             let (start, mut dials) = (self.now, Vec::new());
             while self.now < start + time {
@@ -1159,7 +1170,7 @@ mod tests {
         });
         let peer = bench.id(SMALL);
         let mut dials = 0;
-        // A knock each millisecond for ten seconds, and every dial fails.
+        // One knock every millisecond for ten seconds. Every dial fails.
         for _ in 0..10_000 {
             bench.initial_message(SMALL, true);
             bench.pass(Duration::from_millis(1));
@@ -1211,7 +1222,7 @@ mod tests {
             reason: Reason::Replaced,
         };
         assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
-        // The end of the older one is told late, and means nothing.
+        // The end of the older link is reported late, and changes nothing.
         bench.down(LARGE, older);
         assert_eq!(bench.roster.link(peer), Some(newer));
     }
@@ -1282,7 +1293,7 @@ mod tests {
         let mut bench = Bench::started(rules());
         let (older, _) = bench.initial_message_from(LARGE, ABROAD);
         bench.todo();
-        // It may be the peer, behind a proxy that acknowledges for a machine that is gone.
+        // It may be the peer, behind a proxy that acknowledges data for a machine that is dead.
         let (link, verdict) = bench.initial_message_from(LARGE, ABROAD);
         let peer = bench.id(LARGE);
         assert_eq!(verdict, Verdict::Keep(peer));
@@ -1360,7 +1371,7 @@ mod tests {
     #[test]
     fn a_peer_behind_a_proxy_is_dialed_anew_when_its_link_is_silent() {
         let mut bench = Bench::started(rules());
-        // It has knocked from there before, and so it does when it is back, from wherever the proxy connects then.
+        // The peer has knocked through a proxy before. When it is back, it knocks again, from whatever address the proxy has then.
         bench.initial_message_from(SMALL, ABROAD);
         bench.linked(SMALL);
         bench.pass(Duration::from_secs(60));
@@ -1406,7 +1417,7 @@ mod tests {
     fn a_peer_that_knocks_from_home_is_not_dialed_for_strangers() {
         let mut bench = Bench::started(rules());
         bench.initial_message_from(SMALL, 1);
-        // Strangers may have been there when it was not.
+        // Strangers may have knocked while the peer was not linked.
         bench.initial_message_from(SMALL, ABROAD);
         bench.linked(SMALL);
         bench.pass(Duration::from_secs(60));
@@ -1434,7 +1445,7 @@ mod tests {
         assert!((7..12).contains(&dials.len()), "{dials:?}");
         let last = dials[dials.len() - 1] - dials[dials.len() - 2];
         assert!(last >= RENEWAL_PAUSE_MAX);
-        // A link that ends by itself proves the knock right.
+        // A link that ends by itself proves that the knock was right.
         let peer = bench.id(SMALL);
         let link = bench.roster.link(peer).unwrap();
         bench.down(SMALL, link);
@@ -1460,7 +1471,7 @@ mod tests {
             (bench.roster.link(peer), bench.roster.deadline()),
             (Some(link), None)
         );
-        // What the application asks for is done.
+        // A dial that the application asks for is not given up.
         bench.roster.initiate(peer, bench.now, &mut bench.todo);
         assert_eq!(bench.todo(), [Action::Dial { peer }]);
         assert!(!bench.roster.is_moot(peer, Brought::Bytes(2), bench.now));
@@ -1484,7 +1495,7 @@ mod tests {
             assert!(bench.next() <= bench.roster.rules.backoff_max);
             assert_eq!(bench.todo(), [Action::Dial { peer }]);
         }
-        // Whoever has knocked is gone.
+        // Nobody has knocked for 60 s, so that the knocks no longer cause a dial.
         bench.now += Duration::from_secs(60);
         bench
             .roster
@@ -1555,7 +1566,7 @@ mod tests {
                 .iter()
                 .any(|waited| *waited > Duration::from_millis(400))
         );
-        // A mere connect proves nothing.
+        // A connect alone does not reset the backoff.
         for _ in 0..20 {
             let key = bench.linked(SMALL);
             bench.down(SMALL, key);
@@ -1566,14 +1577,14 @@ mod tests {
                 .iter()
                 .any(|waited| *waited > Duration::from_millis(400))
         );
-        // A link that lasts does.
+        // A link that lasts resets it.
         let key = bench.linked(SMALL);
         bench.pass(PROVEN_AFTER);
         bench.down(SMALL, key);
         assert!(bench.next() <= Duration::from_millis(50));
     }
 
-    /// A silent network wastes the time of an attempt, in which it may have come back.
+    /// In a silent network an attempt takes long. The network may have recovered in that time.
     #[test]
     fn the_time_of_an_attempt_that_nobody_answered_is_not_waited_for_again() {
         let mut bench = Bench::started(rules());
@@ -1617,7 +1628,7 @@ mod tests {
         let mut bench = Bench::started(rules());
         let peer = bench.id(LARGE);
         bench.roster.on_knocked(peer, bench.now);
-        // The larger side has the first go.
+        // The side with the larger sid dials first.
         assert!(bench.next() >= Duration::from_millis(50));
         assert_eq!(bench.todo(), [Action::Dial { peer }]);
     }
@@ -1817,8 +1828,8 @@ mod tests {
         assert_eq!(bench.roster.find(Sid(3)), None);
     }
 
-    /// Any call, with any id: of a peer, of a peer that is gone, or never given. What the roster wants done is followed as
-    /// the loop would, late, or not at all.
+    /// Makes any calls, with ids of peers, ids of removed peers, and ids that were never assigned. The actions of the roster are
+    /// followed as the loop would follow them, late, or not at all.
     #[test]
     fn no_call_with_any_id_breaks_the_roster() {
         use proptest::prelude::*;
@@ -1853,13 +1864,13 @@ mod tests {
         )| {
             let rules = Rules { eager, newest, guests_max, observers_max, ..rules() };
             let mut bench = Bench::started(rules);
-            // Ids that were given, and some that never were.
+            // Two ids that are never assigned. Assigned ids are added below.
             let mut ids = vec![PeerId(u64::MAX), PeerId(1 << 20)];
             for Call { what, whom, key, sid, flags, millis } in calls {
                 ids.extend(bench.roster.by_sid.values().copied());
                 ids.dedup();
                 let id = ids[ids.len() - 1 - usize::from(whom) % ids.len()];
-                // Keys of connections, used again and again, for one peer or for several.
+                // The same few connection keys are used repeatedly, for one peer or for several.
                 let link = ConnectionKey { index: u32::from(key), generation: 1 };
                 bench.brought += u64::from(flags & 4);
                 let (now, todo) = (bench.now, &mut bench.todo);

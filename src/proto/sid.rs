@@ -1,18 +1,18 @@
 //! The id of a server.
 //!
-//! Nothing here knows who has which.
+//! Nothing here knows which server has which id.
 
 use std::fmt;
 
 /// The id of a server: the signed 64-bit number that ZooKeeper keeps in its `myid` file.
 ///
-/// Valid ids of members are `0..i64::MAX`. [`Sid::OBSERVER`] is what an observer without an id sends; negative ids are
-/// what this side gives to such observers.
+/// Valid ids of members are `0..i64::MAX`. An observer without an id sends [`Sid::OBSERVER`], and this server assigns a negative id
+/// to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sid(pub i64);
 
 impl Sid {
-    /// What an observer without an id of its own sends in place of one (`Long.MAX_VALUE`, ZOOKEEPER-599).
+    /// The value that an observer without an id of its own sends (`Long.MAX_VALUE`, ZOOKEEPER-599).
     pub const OBSERVER: Self = Self(i64::MAX);
 }
 

@@ -1,6 +1,6 @@
-//! What speaks for a connection and for the link that it contends with: where each comes from, and what the link brings.
+//! The evidence for a connection and for the link that it contends with: where each comes from, and what the link brings.
 //!
-//! Nothing here acknowledges anything: an acknowledgement may be the word of a proxy, bytes of the peer are its own.
+//! Nothing here counts acknowledgements, because a proxy may send them for a dead machine. Bytes on a link are the peer's own.
 
 use std::{
     net::IpAddr,
@@ -16,25 +16,25 @@ use crate::limits::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) ip: IpAddr,
-    /// It is one of the peer's own addresses.
+    /// True exactly when `ip` is known to be one of the peer's own addresses.
     pub(crate) at_home: bool,
 }
 
-/// From where the peer's own connections come, by the knocks that came when there was no link to shake.
+/// Where the peer's connections come from, as its knocks show. A knock from an address that is not the peer's own counts only if
+/// the peer may have had no link when the knock was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) enum Origin {
-    /// None has come yet.
+    /// No knock that counts has arrived yet.
     #[default]
     Unknown,
-    /// From one of its own addresses. Whoever knocks from elsewhere afterwards is a stranger.
+    /// From one of the peer's own addresses. Every later knock from another address is a stranger's.
     Home,
-    /// From somewhere else, this address at last: a proxy or a translator stands between.
+    /// From another address, most recently this one: a proxy or a NAT is in between.
     Abroad(IpAddr),
 }
 
 impl Origin {
-    /// A knock has come from there. `open`: there is no link, or a first one, so young that
-    /// the knock has crossed it.
+    /// A knock has arrived from `source`. `open`: there is no link, or a first link that is so young that the knock crossed it.
     pub(super) fn on_knock(&mut self, source: Source, open: bool) {
         match self {
             _ if source.at_home => *self = Self::Home,
@@ -43,7 +43,8 @@ impl Origin {
         }
     }
 
-    /// How long after a knock from elsewhere than home was believed the next one may be; `None`: none is at all.
+    /// Shortest time between two dials because of knocks from addresses that are not the peer's own. `None`: such knocks cause no
+    /// dial.
     pub(super) fn pause(self) -> Option<Duration> {
         match self {
             Self::Unknown => Some(UNHEARD_RENEWAL_PAUSE),
@@ -53,18 +54,18 @@ impl Origin {
     }
 }
 
-/// What the loop can say of the bytes that a link has brought.
+/// What the loop knows about the bytes that a link has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Brought {
-    /// So many so far.
+    /// This many bytes so far.
     Bytes(u64),
-    /// More of them wait to be read.
+    /// More bytes wait to be read, or may wait.
     More,
-    /// It is being found out whether this is of any importance.
+    /// A lookup is in progress, and its answer may decide the matter without the number of bytes.
     Unclear,
 }
 
-/// What came of looking whether a link is silent.
+/// The result of a check whether a link is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sound {
     Silent,
@@ -72,7 +73,7 @@ pub(super) enum Sound {
     Unclear,
 }
 
-/// A link that is to bring a byte, and does or does not.
+/// Measures how long a link has brought no byte.
 #[derive(Debug)]
 pub(super) struct Silence {
     since: Instant,
@@ -89,12 +90,12 @@ impl Silence {
         }
     }
 
-    /// When it has lasted for so long.
+    /// When the silence has lasted for `contender_timeout` and the link may be checked.
     pub(super) fn due(&self, contender_timeout: Duration) -> Instant {
         (self.since + contender_timeout).max(self.not_before)
     }
 
-    /// Whether it goes on. It begins anew if it does not.
+    /// Checks whether the silence continues. If the link has brought something, the measurement starts again.
     pub(super) fn on_look(&mut self, now: Instant, brought: Brought) -> Sound {
         match (self.brought, brought) {
             (_, Brought::Unclear) => {
@@ -110,13 +111,14 @@ impl Silence {
     }
 }
 
-/// Knocks at a link, from elsewhere than home: either a stranger's, or the peer is back and the link is a proxy's.
+/// Knocks for a linked peer, from an address that is not the peer's own. Either they are a stranger's, or the peer is back and
+/// only a proxy keeps the link alive.
 #[derive(Debug)]
 pub(super) struct Doubt {
     silence: Silence,
-    /// The peer knocks again and again, and one knock may come from long ago.
+    /// True exactly when a second knock has confirmed the first. A single knock may have been sent long ago.
     is_repeated: bool,
-    /// The peer is being dialed for that.
+    /// True exactly when the peer is being dialed because of the knocks.
     is_answered: bool,
     last: Instant,
 }
@@ -144,7 +146,7 @@ impl Doubt {
         is_open.then(|| self.silence.due(contender_timeout))
     }
 
-    /// Nobody has knocked for long.
+    /// Whether the last knock is older than [`KNOCKS_APART_MAX`].
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) > KNOCKS_APART_MAX
     }
@@ -157,7 +159,7 @@ impl Doubt {
         self.is_answered = true;
     }
 
-    /// The dial came to nothing, and is not tried again before.
+    /// The dial has failed, and is not repeated before `not_before`.
     pub(super) fn on_dial_failed(&mut self, not_before: Instant) {
         self.is_answered = false;
         self.silence.not_before = not_before;
@@ -168,7 +170,8 @@ impl Doubt {
     }
 }
 
-/// When a knock may have a peer dialed beside its link: each time later than before, for as long as somebody knocks.
+/// When a knock may cause a dial beside the link of a peer. While knocks continue, the pause between dials doubles up to
+/// [`RENEWAL_PAUSE_MAX`].
 #[derive(Debug)]
 pub(super) struct Renewals {
     pause: Duration,
@@ -185,7 +188,7 @@ impl Renewals {
         }
     }
 
-    /// Somebody knocks.
+    /// A knock has arrived. If it is the first for [`RENEWAL_PAUSE_MAX`], a dial is allowed at once and pauses are short again.
     pub(super) fn on_knock(&mut self, now: Instant) {
         let is_quiet = |at| now.saturating_duration_since(at) >= RENEWAL_PAUSE_MAX;
         if self.knocked.replace(now).is_none_or(is_quiet) {
@@ -196,7 +199,7 @@ impl Renewals {
         }
     }
 
-    /// Whether the peer may be dialed for that, after which it is not for this time at `least`.
+    /// Returns whether the peer may be dialed because of a knock. If so, the next such dial is allowed after `least` or later.
     pub(super) fn admit(&mut self, now: Instant, least: Duration) -> bool {
         if self.not_before.is_some_and(|at| now < at) {
             return false;
@@ -207,14 +210,14 @@ impl Renewals {
         true
     }
 
-    /// The dial came to nothing: there is another one after the usual time.
+    /// The dial has failed. Another one is allowed at `not_before`, and the last doubling of the pause is undone.
     pub(super) fn on_dial_failed(&mut self, not_before: Instant) {
         self.not_before = Some(not_before);
         self.pause = (self.pause / 2).max(KNOCK_CROSSING);
     }
 }
 
-/// The last times at which a link was replaced.
+/// The last times at which a link was replaced, and when that was last reported.
 #[derive(Debug, Default)]
 pub(super) struct Flaps {
     times: [Option<Instant>; FLAP_COUNT],
@@ -222,7 +225,8 @@ pub(super) struct Flaps {
 }
 
 impl Flaps {
-    /// A link was replaced. Returns whether that happens so often that it is worth telling, again.
+    /// A link was replaced. Returns whether to report it: [`FLAP_COUNT`] links were replaced within [`FLAP_WINDOW`], and the last
+    /// report is at least [`FLAP_PAUSE`] old.
     pub(super) fn on_replaced(&mut self, now: Instant) -> bool {
         self.times.rotate_left(1);
         let oldest = self.times[0];
@@ -293,7 +297,7 @@ mod tests {
         let mut renewals = Renewals::new();
         let mut admitted = Vec::new();
         let mut now = start;
-        // A knock each half second for ten minutes.
+        // One knock every half second for ten minutes.
         for _ in 0..1200 {
             renewals.on_knock(now);
             if renewals.admit(now, SECOND) {

@@ -1,6 +1,6 @@
-//! How far the loop has come, where it listens, and which thread turns it.
+//! Whether the loop runs or has ended, where it listens, and which thread turns it.
 //!
-//! Nothing here ends the loop: it is asked to, and says when it has.
+//! Nothing here ends the loop. The loop is asked to halt, and records here that it has ended.
 
 use std::{
     net::SocketAddr,
@@ -13,24 +13,25 @@ use std::{
 
 use crate::proto::Address;
 
-/// What a listening socket is doing. There is one for each address that a configured one means: several for a name with several
-/// addresses, none where another socket takes the connections, as that of a wildcard does.
+/// The state of a listening socket. There is one socket for each IP address of a configured address: several for a name with
+/// several IP addresses, and none if another socket already accepts the connections, as the socket of a wildcard does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Listening {
-    /// It is bound here.
+    /// The socket is bound to this address.
     Open(SocketAddr),
-    /// It is not open yet; the loop tries again. An address as it was configured, or one that its name has, as a literal.
+    /// The socket is not open yet, and the loop tries again. The address is as it was configured, or an IP address of a configured
+    /// name.
     Trying(Address),
-    /// The tries are used up for this configured address; nothing that it means is listened on.
+    /// The tries for this configured address are used up, and none of its IP addresses is listened on.
     Lost(Address),
 }
 
-/// How far the loop has come.
+/// Whether the loop runs, or how it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
     Running,
-    /// It ended as it was asked to.
+    /// It ended on request.
     Halted,
     /// It ended by an error or a panic.
     Died,
@@ -43,7 +44,7 @@ struct State {
     loop_thread: Option<ThreadId>,
 }
 
-/// Read with every frame, and written once: it shares its line of the cache with nothing.
+/// Whether the loop was asked to halt. It is read for every frame and written once, so it has a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct HaltOrder(pub(super) AtomicBool);
@@ -51,7 +52,8 @@ pub(crate) struct HaltOrder(pub(super) AtomicBool);
 impl HaltOrder {
     #[inline]
     pub(crate) fn is_given(&self) -> bool {
-        // Relaxed: it orders nothing. The loop acts on it after `take_notified`, which orders the rest.
+        // Relaxed: no other memory depends on it. The loop acts on it after `take_notified`, which acquires what the thread that
+        // asked had done before.
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -94,7 +96,7 @@ impl Lifecycle {
         self.lock().listening.clone()
     }
 
-    /// Returns whether it ends by this call, and not before.
+    /// Records the end. Returns whether this call was the first.
     pub(super) fn end(&self, life: Life) -> bool {
         let mut state = self.lock();
         if state.life != Life::Running {
@@ -105,7 +107,7 @@ impl Lifecycle {
         true
     }
 
-    /// Wakes all who wait for the end.
+    /// Wakes all threads that wait for the end.
     pub(super) fn tell_of_the_end(&self) {
         self.ended.notify_all();
     }
@@ -120,7 +122,7 @@ impl Lifecycle {
         }
     }
 
-    /// Also when a thread has panicked with the lock held.
+    /// Locks the state, also after a thread has panicked while it held the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,6 +1,6 @@
-//! What the handles, on any thread, and the loop have in common.
+//! The state that the handles, on any thread, share with the loop.
 //!
-//! Nothing here waits for the network, and nothing decides who is linked.
+//! Nothing here waits for the network, and nothing decides which peer is linked.
 
 mod lifecycle;
 mod peer;

@@ -1,6 +1,6 @@
-//! A peer, as every thread sees it.
+//! A peer as all threads see it: its outbox, its counters, and what the loop was asked to do for it.
 //!
-//! Nothing here is decided; the loop has its own tables beside it.
+//! Nothing here decides anything. The loop has its own tables of peers.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -11,7 +11,7 @@ use crate::{
     proto::{PeerId, Sid},
 };
 
-/// A peer, as every thread sees it.
+/// A peer as all threads see it.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
@@ -19,9 +19,9 @@ pub(crate) struct Peer {
     pub(crate) outbox: Outbox,
     pub(crate) counters: PeerCounters,
     pub(crate) linked: AtomicBool,
-    /// True exactly when the last link ended soon and had brought nothing. Only the loop looks at it.
+    /// True exactly when the last link ended soon and had brought nothing. Only the loop uses it.
     pub(crate) doubtful: AtomicBool,
-    /// What the loop was asked to do for this peer and has not yet looked at.
+    /// The requests to the loop that it has not yet taken.
     requested: AtomicU8,
 }
 
@@ -42,13 +42,14 @@ impl Peer {
         }
     }
 
-    /// Asks the loop for this. Returns whether nothing was asked before, so that the peer is to be noted.
+    /// Adds a request to the loop. Returns whether none was pending. If so, the caller adds the peer to the pending requests.
     pub(super) fn ask(&self, request: LoopRequest) -> bool {
-        // AcqRel: the thread that finds no bit set pushes the peer to the pending requests; the loop takes the bits afterwards.
+        // AcqRel: pairs with the swap in `take_request`, so that the loop sees what this thread has done before. Only the thread
+        // that finds no bit set pushes the peer to the pending requests. The loop takes the bits after that.
         self.requested.fetch_or(request.bits(), Ordering::AcqRel) == 0
     }
 
-    /// What was asked since the last call.
+    /// Takes the requests that were added since the last call.
     pub(crate) fn take_request(&self) -> LoopRequest {
         LoopRequest::from_bits(self.requested.swap(0, Ordering::AcqRel))
     }

@@ -1,11 +1,11 @@
-//! The process that the loop is in, for handles that `fork(2)` has copied into another one.
+//! Recognizes handles that `fork(2)` has copied into a process without a loop.
 //!
-//! Nothing here but a number and a flag.
+//! Nothing here is shared between threads: the process id is copied, and each thread has a flag of its own.
 
 use std::{cell::Cell, process};
 
-/// The process in which the loop was made. One that was made by `fork(2)` without `execve(2)` has a copy of its memory and
-/// shares its sockets, but has no loop.
+/// The process in which the loop was made. A process that was made by `fork(2)` without `execve(2)` has a copy of the memory and
+/// shares the sockets, but has no loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Home(u32);
 
@@ -16,7 +16,7 @@ thread_local! {
 
 #[cfg(test)]
 thread_local! {
-    /// As if this thread were in another process: a test cannot fork.
+    /// Makes this thread act as if it were in a forked process, since a test cannot fork.
     pub(crate) static FORKED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -26,7 +26,7 @@ impl Home {
         Self(process::id())
     }
 
-    /// Whether this thread is in it. A system call, 40 to 150 ns: nothing to be asked with every frame.
+    /// Whether this thread is in that process. This makes a system call (40 to 150 ns), so it is not called for every frame.
     pub(crate) fn is_here(self) -> bool {
         #[cfg(test)]
         if FORKED.get() {
@@ -35,13 +35,13 @@ impl Home {
         self == Self::here()
     }
 
-    /// The same, but not asked on a thread that turns a loop, where answers are in a hurry.
+    /// Like [`is_here`](Self::is_here), but `true` without a system call on a thread that turns a loop, where latency matters most.
     pub(crate) fn is_here_or_turns(self) -> bool {
         TURNS_A_LOOP.get() || self.is_here()
     }
 }
 
-/// This thread turns a loop.
+/// Records that this thread turns a loop.
 pub(crate) fn turns_a_loop() {
     TURNS_A_LOOP.set(true);
 }

@@ -1,6 +1,6 @@
-//! The peers that are known: the members, who never change, and guests, who come and go.
+//! The known peers: members, which never change, and guests (observers and admitted peers), which are added and removed.
 //!
-//! Nothing here knows who is linked.
+//! Nothing here knows which peer is linked.
 
 use std::{
     collections::BTreeMap,
@@ -15,18 +15,18 @@ use crate::proto::Sid;
 
 #[derive(Debug)]
 pub(super) struct Registry {
-    /// Sorted by sid; never changes, so that finding a member takes no lock.
+    /// Sorted by sid. It never changes, so that a member is found without a lock.
     members: Vec<Arc<Peer>>,
-    /// The sids of these: a search touches them alone.
+    /// The sids of `members`, in the same order. A search reads only these.
     sids: Vec<Sid>,
     guests: RwLock<Guests>,
 }
 
-/// Observers and admitted servers.
+/// Observers and admitted peers.
 #[derive(Debug, Default)]
 struct Guests {
     known: BTreeMap<Sid, Arc<Peer>>,
-    /// What those that are gone had sent and received. A total over these and the known ones never runs backwards.
+    /// Totals of the guests that were removed. So a total over removed and known guests never decreases.
     sent: Outgoing,
     received: Incoming,
 }
@@ -59,7 +59,7 @@ impl Registry {
         self.with_members(&self.read())
     }
 
-    /// Members and these, sorted by sid.
+    /// The members and these guests, sorted by sid.
     fn with_members(&self, guests: &Guests) -> Vec<Arc<Peer>> {
         let mut peers: Vec<_> = self
             .members
@@ -76,20 +76,20 @@ impl Registry {
     }
 
     pub(super) fn remove(&self, guest: &Peer) {
-        // Before the lock is taken: payloads are freed here, and their owners may call this.
+        // Before the lock is taken: this drops payloads, and code of the application that runs then may call the registry.
         guest.outbox.close();
         let mut guests = self.write();
         guests.known.remove(&guest.sid);
         let mut counts = guest.outbox.counts();
-        // A thread may still have one in hand, which goes nowhere.
+        // A thread may still be writing a frame. It counts as discarded.
         counts.discarded += std::mem::take(&mut counts.waiting);
         guests.sent.add(counts);
         guests.received.add(guest.received());
     }
 
-    /// The totals of all who are or were known, and each one's own who is.
+    /// The totals of all peers, known and removed, and the counters of each known peer.
     pub(super) fn stats(&self) -> (Outgoing, Incoming, Vec<PeerStats>) {
-        // Under one lock, so that a guest that goes is counted once: as known or as gone.
+        // Under one lock, so that a guest that is removed meanwhile is counted once: as known or as removed.
         let guests = self.read();
         let (mut sent, mut received) = (guests.sent, guests.received);
         let peers = self

@@ -1,4 +1,4 @@
-//! How a frame comes into an outbox, and how the loop is asked for what an outbox has left for it.
+//! Puts frames into outboxes, and asks the loop for what the outboxes leave to it.
 //!
 //! Nothing here waits for the network.
 
@@ -70,7 +70,7 @@ impl Shared {
 
     /// See [`Handle::wait_for_room`](crate::Handle::wait_for_room).
     pub(crate) fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
-        // A time that no clock reaches is for ever. The thread of the loop does not wait: only it could make room.
+        // A timeout beyond the range of the clock means no deadline. The loop's own thread does not wait: only it could make room.
         let deadline = if self.is_loop_thread(thread::current().id()) {
             Some(Instant::now())
         } else {
@@ -90,18 +90,19 @@ impl Shared {
         Ok(peer.outbox.discard())
     }
 
-    /// Whether a frame of this length is taken.
+    /// Refuses a frame of a wrong length, and every frame after a request to halt.
     #[inline]
     fn admit(&self, frame_len: usize) -> Result<(), SendError> {
         check(frame_len)?;
-        // Also before the loop has seen it: threads that go on sending would keep it from the locks that it needs to halt.
+        // Checked here, before the loop has seen the request: threads that go on sending would keep the loop from the locks that it
+        // needs to halt.
         if self.halt.is_given() {
             return Err(SendError::Halted);
         }
         Ok(())
     }
 
-    /// Whether frames of these lengths are taken, and if so whether some are long.
+    /// Does the same for several frames. Returns whether one of them is long.
     #[inline]
     fn admit_all(&self, frames: &[&[u8]]) -> Result<bool, SendError> {
         let mut longest = 0;
@@ -144,8 +145,8 @@ impl Shared {
         Ok(taken)
     }
 
-    /// Puts the first of these, as many as leave together. A long one is copied before anything is locked, also behind short
-    /// ones.
+    /// Puts the first of these frames: one long frame, or the short ones before the next long one. A long frame is copied before
+    /// the lock is taken.
     #[cold]
     fn put_part(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
         match frames {
@@ -162,7 +163,7 @@ impl Shared {
         }
     }
 
-    // Always: with one frame the loops over frames are gone, and a fifth of all instructions of the call with them.
+    // Inlined always: for one frame, the compiler then removes the loops over frames, a fifth of all instructions of the call.
     #[inline(always)]
     fn put_short(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
         let (taken, request) = peer.outbox.put_all(frames);
@@ -193,7 +194,7 @@ impl Shared {
         Ok(SendOutcome::Loopback)
     }
 
-    /// Asks the loop to do this for a peer. At most one request for each peer is pending.
+    /// Asks the loop to do this for a peer. Each peer is in the pending requests at most once.
     ///
     /// # Errors
     ///
@@ -208,7 +209,7 @@ impl Shared {
 
     fn ask_the_loop(&self, peer: &Arc<Peer>, request: LoopRequest) -> Result<(), SendError> {
         if !self.home.is_here_or_turns() {
-            // There is no loop in this process, and the waker is the parent's.
+            // This process has no loop, and the waker belongs to the parent process.
             self.end(Life::Halted);
             return Err(SendError::Halted);
         }
@@ -228,7 +229,7 @@ fn check(frame_len: usize) -> Result<(), SendError> {
     }
 }
 
-/// Whether a queue is given a copy of it: it would fill a run, or be written at once, and is copied before anything is locked.
+/// Whether a frame is so long that it is copied before the queue is locked. It fills at least half a run.
 fn is_long(frame_len: usize) -> bool {
     frame_len >= QUEUE_RUN_BYTES / 2
 }

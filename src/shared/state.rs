@@ -1,4 +1,4 @@
-//! What the handles and the loop have in common: the peers, the inbox, the wake flag, the state of the loop.
+//! The state that the handles and the loop share: the peers, the inbox, the wake flag, the life cycle of the loop.
 //!
 //! Nothing here waits for the network.
 
@@ -28,15 +28,15 @@ pub(crate) struct Shared {
     pub(crate) own: Sid,
     pub(super) home: Home,
     pub(super) peers: Registry,
-    /// Loopback goes here; in a manager it is the inbox of the application.
+    /// Loopback frames are put here. In a manager it is the inbox of the application.
     pub(crate) inbox: Arc<Inbox<Chunk>>,
-    /// Whether the loop empties the inbox into its handler.
+    /// True exactly when the loop empties the inbox into its handler.
     pub(super) inbox_is_for_the_loop: bool,
     pub(crate) wake_flag: WakeFlag,
     pub(crate) requests: Pending<Arc<Peer>>,
     /// True exactly when the loop was asked to halt.
     pub(crate) halt: HaltOrder,
-    /// True exactly when the loop is to drop its links.
+    /// True exactly when the loop was asked to close its links and has not yet done so.
     pub(crate) drop_links: AtomicBool,
     pub(crate) counters: Counters,
     lifecycle: Lifecycle,
@@ -112,7 +112,7 @@ impl Shared {
         life
     }
 
-    /// This thread turns the loop from now on.
+    /// Records that this thread turns the loop from now on.
     pub(crate) fn turns_here(&self) {
         process::turns_a_loop();
         self.set_loop_thread(thread::current().id());
@@ -134,7 +134,8 @@ impl Shared {
         self.lifecycle.listening()
     }
 
-    /// The loop has ended: nothing is accepted, nothing comes, everybody who waits is told. Only the first call counts.
+    /// The loop has ended: no frame is accepted or received any more, and all waiting threads are woken. Only the first call has
+    /// an effect.
     pub(crate) fn end(&self, life: Life) {
         if !self.lifecycle.end(life) {
             return;

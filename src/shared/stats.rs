@@ -1,6 +1,6 @@
-//! Counters of everything that comes, goes and is refused, read through the handle.
+//! Counters of everything that is sent, received and refused, read through the handle.
 //!
-//! Nothing is decided by a counter. Those of one outbox are read under its lock, so that their sum always balances.
+//! Nothing is decided by a counter. The counters of one outbox are read under its lock, so that their sum always balances.
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +16,20 @@ use crate::{
     proto::Sid,
 };
 
-/// All counters at one time. Each peer's own are consistent; peers are read one after the other.
+/// All counters at one time. The counters of each peer are consistent; peers are read one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Frames towards peers, over all peers, those included that are no longer known.
+    /// Frames to peers: the sum of all peers, with those that are no longer known.
     pub sent: Outgoing,
-    /// Frames and bytes from peers, over all peers, those included that are no longer known.
+    /// Frames and bytes from peers: the sum of all peers, with those that are no longer known.
     pub received: Incoming,
     /// Frames of this server to itself.
     pub loopback: u64,
-    /// Messages on their way to the application: what became of received and loopback frames; of the latter only in an
-    /// [`EventLoop`](crate::EventLoop), whose handler is given the former as they come.
+    /// Messages queued for the application. With a [`CnxManager`](crate::CnxManager) these are received and loopback frames. With
+    /// an [`EventLoop`](crate::EventLoop) they are loopback frames only, since the handler gets received frames directly.
     pub inbox: Queue,
-    /// Events on their way to the application; only in [`CnxManager::stats`](crate::CnxManager::stats), else all are 0.
+    /// Events queued for the application. Only in [`CnxManager::stats`](crate::CnxManager::stats), else all are 0.
     pub events: Queue,
     /// Connections accepted: each was kept, was a knock, was refused, or is pending.
     pub accepted: u64,
@@ -41,17 +41,17 @@ pub struct Stats {
     pub knocks: u64,
     /// Accepted connections that were refused, by [`Reason::name`](crate::Reason::name).
     pub rejected: BTreeMap<&'static str, u64>,
-    /// Accepted connections of which nothing is decided yet: they have not named themselves, or wait as contenders.
+    /// Accepted connections that have not sent their initial message, or wait as contenders.
     pub pending: u64,
-    /// Connections that came up, whoever dialed.
+    /// Links that came up, whoever dialed.
     pub ups: u64,
-    /// Connections that ended, by [`Reason::name`](crate::Reason::name).
+    /// Links that ended, by [`Reason::name`](crate::Reason::name).
     pub downs: BTreeMap<&'static str, u64>,
     /// Attempts to dial or knock at a peer.
     pub dials: u64,
-    /// Attempts of which every address failed.
+    /// Attempts in which every address failed.
     pub dial_failures: u64,
-    /// Rounds of the loop.
+    /// Turns of the loop.
     pub turns: u64,
     /// Connections of all kinds that are open now.
     pub connections: u64,
@@ -62,8 +62,8 @@ pub struct Stats {
 impl Stats {
     /// Whether everything is accounted for: frames, received messages, events, accepted connections, and links.
     ///
-    /// Frames are at any time. The loop counts what it does to connections one by one, so these sums hold once nothing is
-    /// happening, or after [`halt`](crate::CnxManager::halt).
+    /// The sums of frames hold at any time. The loop counts what happens to connections one by one, so that the other sums hold
+    /// when nothing is happening, or after [`halt`](crate::CnxManager::halt).
     #[must_use]
     pub fn balances(&self) -> bool {
         let refused: u64 = self.rejected.values().sum();
@@ -85,11 +85,11 @@ impl Stats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerStats {
-    /// Which one.
+    /// The peer.
     pub sid: Sid,
     /// Whether it is linked now.
     pub linked: bool,
-    /// Frames towards it.
+    /// Frames to it.
     pub sent: Outgoing,
     /// Frames and bytes from it.
     pub received: Incoming,
@@ -101,19 +101,19 @@ pub struct PeerStats {
     pub dials: u64,
 }
 
-/// What became of frames given to `to_send`: `accepted == written + superseded + discarded + waiting`.
+/// What happened to the frames given to `to_send`: `accepted == written + superseded + discarded + waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outgoing {
     /// Frames taken.
     pub accepted: u64,
-    /// Frames handed to the kernel to their last byte.
+    /// Frames whose last byte the kernel has.
     pub written: u64,
     /// Frames that a newer one replaced in the slot.
     pub superseded: u64,
     /// Frames that were waiting when the manager halted or their peer was forgotten.
     pub discarded: u64,
-    /// Frames in the slot or the queue, or partly written: those of a queue that leave together count as written together.
+    /// Frames in the slot or the queue, or written in part. Frames of a queue that are written together are counted together.
     pub waiting: u64,
     /// Last frames written once more over a new link; not part of the sum.
     pub resent: u64,
@@ -148,7 +148,7 @@ impl Outgoing {
     }
 }
 
-/// What came from peers.
+/// What was received from peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Incoming {
@@ -165,7 +165,7 @@ impl Incoming {
     }
 }
 
-/// What became of the items of a queue: `pushed == taken + dropped + waiting`.
+/// What happened to the items of a queue: `pushed == taken + dropped + waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Queue {
@@ -173,7 +173,7 @@ pub struct Queue {
     pub pushed: u64,
     /// Items the application took.
     pub taken: u64,
-    /// Items that went because there was no room.
+    /// Items that were dropped because there was no room.
     pub dropped: u64,
     /// Items in it now.
     pub waiting: u64,
@@ -202,7 +202,7 @@ impl Queue {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Relaxed: a counter guards nothing, it is only read.
+    /// Relaxed: no other memory depends on a counter.
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
@@ -238,7 +238,7 @@ impl Reasons {
     }
 }
 
-/// What the loop counts for one peer; what leaves is counted by its outbox.
+/// What the loop counts for one peer. Frames to the peer are counted by its outbox.
 #[derive(Debug, Default)]
 pub(crate) struct PeerCounters {
     pub(crate) frames: Counter,

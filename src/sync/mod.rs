@@ -1,6 +1,6 @@
-//! What threads wait for and are woken by, beneath the outboxes and the inbox.
+//! How threads wait and are woken, for the outboxes, the inbox and the loop.
 //!
-//! Nothing here knows sids, rules or the operating system. Each type is used through `&self`, and is model-checked with loom:
+//! Nothing here knows sids, rules or the operating system. Each type is used through `&self` and is model-checked with loom:
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
 
 mod primitives;

@@ -1,6 +1,6 @@
 //! The primitives of `std`, or loom's models of them, and how payloads are dropped.
 //!
-//! Nothing here knows what is locked.
+//! Nothing here knows what a lock guards.
 
 use std::{
     any::Any,
@@ -14,7 +14,7 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(loom)]
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 
-/// Sleeps until notified, for at most `left`; also when a thread has panicked meanwhile.
+/// Blocks until notified, for at most `left` (`None`: without limit). Also works after a thread has panicked with the lock held.
 pub(crate) fn sleep<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
@@ -32,26 +32,28 @@ pub(crate) fn sleep<'a, T>(
     }
 }
 
-/// Locks, also when a thread has panicked with the lock held: every critical section here leaves its state whole.
+/// Locks a mutex, also after a thread has panicked while it held the lock: every critical section here leaves its state whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Drops a payload that is done with, without a lock. The last owner of a payload runs the code of the application that made
-/// it, and that code may panic. The panic is reported where every panic is (the hook of the process) and ends here: it is the
-/// fault of neither this thread nor this peer, and must not unwind past work that is still to be done for the peer. One at a
-/// time: a second panic during the first would abort the process.
-#[inline] // Left to itself the compiler inlines it in some callers and not in others: 18 instructions a frame.
+/// Drops a payload that is no longer needed. The caller holds no lock.
+///
+/// Dropping the last owner of a payload may run code of the application, and that code may panic. The panic hook of the process
+/// reports the panic, and the panic ends here. Neither this thread nor this peer has caused it, and it must not unwind past work
+/// that is still to be done for the peer. Payloads are dropped one at a time, since a second panic during the first would abort
+/// the process.
+#[inline] // Without this, the compiler inlines it in some callers only, which costs 18 instructions a frame.
 pub(crate) fn release<T>(payload: T) {
     if let Err(panicked) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         release_panicked(panicked);
     }
 }
 
-/// Frees what a panic carries, which is somebody's as well. Where freeing that panics too, it leaks. Not inlined: it is
-/// called from the path of every frame, as good as never.
+/// Drops the value that a panic carries, which may run code of the application as well. If that panics too, the value is leaked.
+/// Not inlined: the call is on the path of every frame, but is almost never made.
 #[cold]
 fn release_panicked(panicked: Box<dyn Any + Send>) {
     panic::catch_unwind(AssertUnwindSafe(|| drop(panicked))).unwrap_or_else(mem::forget);

@@ -1,6 +1,6 @@
-//! Threads that wait for room in an outbox.
+//! Threads that wait for room in an outbox or in the inbox.
 //!
-//! Nothing here knows how much room there is: the outbox is asked.
+//! Nothing here knows how much room there is. The caller passes a function that checks it.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use super::primitives::{
 
 #[derive(Debug)]
 pub(crate) struct Waiters {
-    /// Threads in [`wait`](Self::wait): nobody is notified when nobody waits.
+    /// The number of threads in [`wait`](Self::wait). If there are none, [`notify`](Self::notify) costs one load.
     count: AtomicUsize,
-    /// Lock of the condition variable. A waiter holds it from its last look for room until it blocks, so that no
+    /// Lock of the condition variable. A waiter holds it from its last check of `has_room` until it blocks, so that no
     /// notification is lost in between.
     room_lock: Mutex<()>,
     room: Condvar,
@@ -29,11 +29,11 @@ impl Waiters {
         }
     }
 
-    /// Blocks until `has_room` or the deadline has passed (`None`: no deadline). Returns whether there is room.
-    /// `has_room` takes the lock under which room is made, and looks.
+    /// Blocks until `has_room` returns `true` or the deadline has passed (`None`: no deadline). Returns whether there is room.
+    /// `has_room` must take the lock under which room is made.
     pub(crate) fn wait(&self, deadline: Option<Instant>, has_room: impl Fn() -> bool) -> bool {
-        // Relaxed: the lock in `has_room` orders this. Whoever makes room after that look has the lock after this thread, and
-        // so sees the count.
+        // Relaxed: the lock that `has_room` takes orders this. A thread that makes room after the check takes that lock after this
+        // thread, and so sees the count in `notify`.
         self.count.fetch_add(1, Ordering::Relaxed);
         let mut guard = lock(&self.room_lock);
         let found = loop {
@@ -54,7 +54,7 @@ impl Waiters {
         found
     }
 
-    /// There is room. Called after the lock under which it was made is released.
+    /// Wakes the waiters, since there is room. Called after the lock under which room was made is released.
     #[inline]
     pub(crate) fn notify(&self) {
         // Relaxed: see `wait`.
@@ -65,9 +65,9 @@ impl Waiters {
 
     #[cold]
     fn wake(&self) {
-        // A waiter that has found no room blocks before it gives this lock up.
+        // A waiter that has found no room holds this lock until it blocks. So after this it is blocked, and can be notified.
         drop(lock(&self.room_lock));
-        // All of them: one that wakes up need not use the room, and then the others would wait beside it.
+        // All of them: if one thread were woken and did not use the room, the others would go on waiting although there is room.
         self.room.notify_all();
     }
 

@@ -7,7 +7,7 @@
 //! - A thread that notifies after it has put work is followed by a [`take_notified`](WakeFlag::take_notified) that sees the
 //!   work. Both are read-modify-write operations on one atomic, so that one of them comes first: either the loop's swap reads
 //!   the notification and acquires the work, or the notification comes later and the flag says so until the next turn.
-//! - The loop blocks only after the flag has gone from `RUNNING` to `BLOCKED`. If a notification came in between, that exchange
+//! - The loop blocks only after it has changed the flag from `RUNNING` to `BLOCKED`. If a notification came before, this exchange
 //!   fails, and the loop does not block.
 //! - Only the thread whose notification finds `BLOCKED` makes the system call.
 
@@ -32,11 +32,11 @@ pub(crate) struct WakeFlag {
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// The loop is about to block, or does.
+/// The loop blocks, or is about to block.
 const BLOCKED: u8 = 0;
 /// The loop looks for work before it blocks.
 const RUNNING: u8 = 1;
-/// The same, and there is some.
+/// The loop runs, and a thread has notified it since it last looked for work.
 const NOTIFIED: u8 = 2;
 
 impl WakeFlag {
@@ -55,7 +55,7 @@ impl WakeFlag {
         }
     }
 
-    /// Whether a thread has notified, at the price of a load: for a loop that spins.
+    /// Whether a thread has notified. Costs one load. Used by a loop that spins.
     pub(crate) fn is_notified(&self) -> bool {
         // Relaxed: `take_notified` orders the work.
         self.state.load(Ordering::Relaxed) == NOTIFIED
@@ -100,7 +100,7 @@ impl fmt::Debug for WakeFlag {
     }
 }
 
-/// Requests for the loop, in the order in which they were made. Whoever makes them bounds their number.
+/// Requests to the loop, in the order in which they were made. The callers bound their number.
 #[derive(Debug)]
 pub(crate) struct Pending<T>(Mutex<Vec<T>>);
 
@@ -147,7 +147,7 @@ mod loom_tests {
                     })
                 })
                 .collect();
-            // The loop: when it may sleep, it looks again only once a wake was counted.
+            // The loop. When it may block, it looks for work again only after a wake was counted.
             let (mut read, mut room, mut seen) = (0, Vec::new(), 0);
             while read < 2 {
                 if flag.prepare_to_block() {

@@ -1,6 +1,6 @@
-//! The configuration that a `zoo.cfg` makes.
+//! Makes a [`Config`] from a `zoo.cfg`.
 //!
-//! Nothing here is read or checked.
+//! Nothing here parses or checks a value.
 
 use std::path::Path;
 
@@ -13,17 +13,22 @@ use crate::{
 };
 
 impl Config {
-    /// Reads the servers and options out of the text of a ZooKeeper `zoo.cfg`, for the server `own`.
+    /// Takes the servers and options from the text of a ZooKeeper `zoo.cfg`, for the server `own`.
     ///
-    /// Taken are the `server.N` lines (their election addresses; observers are peers as well), `cnxTimeout`,
-    /// `quorumCnxnTimeoutMs` or else `tickTime` x `syncLimit` as the handshake timeout, `electionPortBindRetry`,
-    /// `quorumListenOnAllIPs` and `multiAddress.enabled`. `initLimit`, `portUnification` and `tcpKeepAlive` are checked and
-    /// otherwise ignored: keepalive is always on, derived from [`peer_dead_after`](ConfigBuilder::peer_dead_after).
-    /// `sslQuorum` and SASL between servers are refused, since neither is spoken here. Other keys are ignored.
+    /// These keys are used:
+    ///
+    /// - the election addresses of the `server.N` lines; observers are peers as well,
+    /// - `cnxTimeout`,
+    /// - `quorumCnxnTimeoutMs`, or else `tickTime` x `syncLimit`, as the handshake timeout,
+    /// - `electionPortBindRetry`, `quorumListenOnAllIPs` and `multiAddress.enabled`.
+    ///
+    /// `initLimit`, `portUnification` and `tcpKeepAlive` are checked and otherwise ignored: keepalive is always on, with times that
+    /// follow from [`peer_dead_after`](ConfigBuilder::peer_dead_after). `sslQuorum` and SASL between servers are refused, since
+    /// neither is supported. Other keys are ignored.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    /// [`ConfigError::ZooCfg`] with the line and the mistake.
     pub fn from_zoo_cfg(text: &str, own: Sid) -> Result<ConfigBuilder, ConfigError> {
         Ok(ZooCfg::parse(text)?.builder(own))
     }
@@ -32,8 +37,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read, and for a
-    /// line of the dynamic file, which is named together with it.
+    /// [`ConfigError::ZooCfg`] with the line and the mistake. The line is 0 if a file cannot be read, and for a mistake in the
+    /// dynamic file: the text then names that file and its line.
     pub fn from_zoo_cfg_file(
         path: impl AsRef<Path>,
         own: Sid,
@@ -43,7 +48,7 @@ impl Config {
 }
 
 impl ZooCfg {
-    /// The configuration of the server `own` among these, as [`Config::from_zoo_cfg`] makes it.
+    /// The configuration of the server `own`, which is one of these servers. See [`Config::from_zoo_cfg`].
     pub fn builder(&self, own: Sid) -> ConfigBuilder {
         of_zoo_cfg(self, own)
     }

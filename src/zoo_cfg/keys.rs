@@ -1,6 +1,6 @@
-//! The keys of a `zoo.cfg` and of a dynamic configuration, read from their text.
+//! Parses the keys of a `zoo.cfg` and of a dynamic configuration.
 //!
-//! Nothing here opens a file, or decides what a key that is not there means.
+//! Nothing here opens a file, or decides what a missing key means.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::proto::Sid;
 
-/// Reads a `zoo.cfg`. Keys that do not concern this crate are ignored, and what is not in the text is as in `flags`.
+/// Parses a `zoo.cfg`. Keys that do not concern this crate are ignored. Keys that are not in the text have the values of `flags`.
 pub(crate) fn parse(text: &str, flags: &ZooCfg) -> Result<ZooCfg, ZooCfgError> {
     let properties = properties(text)?;
     let mut draft = Draft {
@@ -40,14 +40,14 @@ pub(crate) fn parse(text: &str, flags: &ZooCfg) -> Result<ZooCfg, ZooCfgError> {
 /// Where a dynamic configuration comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A file, which has its version in its name and not in its text.
+    /// A file. Its version is in its name, not in its text.
     File,
-    /// An election message, which has its version in its text.
+    /// An election message. Its version is in its text.
     Message,
 }
 
-/// Reads a dynamic configuration, in which ZooKeeper tolerates no other keys than these. Whether a server may have several
-/// addresses is up to the `zoo.cfg`: see [`ZooCfg::check_addresses`].
+/// Parses a dynamic configuration, in which ZooKeeper accepts no other keys. The reader of the `zoo.cfg` checks whether a server
+/// may have several addresses: see [`ZooCfg::check_addresses`].
 pub(crate) fn parse_dynamic(text: &str, origin: Origin) -> Result<ZooCfg, ZooCfgError> {
     let mut draft = Draft::default();
     for property in &properties(text)? {
@@ -69,7 +69,7 @@ const DYNAMIC_CONFIG_FILE: &str = "dynamicConfigFile";
 const VERSION: &str = "version";
 const MULTI_ADDRESS_FLAG: &str = "zookeeper.multiAddress.enabled";
 
-/// Whether a key belongs in the dynamic configuration, if there is one.
+/// Whether a key belongs in the dynamic configuration file, if there is one.
 fn is_of_ensemble(key: &str) -> bool {
     ["server.", "group", "weight"]
         .iter()
@@ -81,7 +81,7 @@ fn version(property: &Property) -> Result<i64, ZooCfgError> {
         .map_err(|_| property.bad(format!("{:?} is not a hexadecimal number", property.raw)))
 }
 
-/// What has been read so far, and in which line each server, group and weight.
+/// The configuration as read so far, and the line of each server, group and weight.
 #[derive(Default)]
 struct Draft {
     cfg: ZooCfg,
@@ -91,7 +91,7 @@ struct Draft {
 }
 
 impl Draft {
-    /// Takes a `server`, `group` or `weight` line.
+    /// Adds a `server`, `group` or `weight` line.
     fn take_of_ensemble(&mut self, property: &Property) -> Result<(), ZooCfgError> {
         let key = property.key.as_str();
         if property.padded_key {
@@ -154,8 +154,8 @@ impl Draft {
 }
 
 impl ZooCfg {
-    /// Refuses servers with several addresses unless a flag allows them. ZooKeeper reads the key `multiAddress.enabled` of
-    /// the file as well, but its parser of server lines asks for the flag alone.
+    /// Refuses servers with several addresses unless a flag allows them. ZooKeeper also reads the key `multiAddress.enabled` in the
+    /// file, but its parser of server lines uses only the flag.
     pub(crate) fn check_addresses(&self, servers: &[ZooServer]) -> Result<(), ZooCfgError> {
         let several = |server: &&ZooServer| server.election.len() > 1;
         match servers.iter().find(several) {
@@ -171,7 +171,7 @@ impl ZooCfg {
         }
     }
 
-    /// Takes a flag of the JVM, if it is one that matters here.
+    /// Stores the value of a flag of the JVM. Returns whether the flag has a meaning here.
     pub(super) fn take_flag(&mut self, flag: &Property) -> Result<bool, ZooCfgError> {
         if flag.key == MULTI_ADDRESS_FLAG {
             self.several_addresses = flag.flag()?;
@@ -184,7 +184,8 @@ impl ZooCfg {
         }
     }
 
-    /// Takes what ZooKeeper asks its JVM for; a key of the file becomes a flag `zookeeper.KEY` there.
+    /// Stores a value that ZooKeeper reads from a system property of its JVM. There, a key of the file sets `zookeeper.KEY`.
+    /// Returns whether the name has a meaning here.
     fn take_system_property(
         &mut self,
         name: &str,
@@ -209,7 +210,7 @@ impl ZooCfg {
                     _ => Some(property.millis()?),
                 };
             }
-            // Always on.
+            // Only checked: keepalive is always on.
             "tcpKeepAlive" => drop(property.flag()?),
             _ => return Ok(false),
         }
@@ -225,10 +226,10 @@ impl ZooCfg {
                 }
                 self.dynamic_config_file = Some(DynamicFile { line, name });
             }
-            // What is made of it is up to the user; a slip of the pen is named.
+            // The value is for the user of `ZooCfg`. Here it is only checked, so that a typing error is reported.
             "initLimit" => self.init_limit = Some(property.count()?),
             "multiAddress.enabled" => self.multi_address_enabled = property.flag()?,
-            // Says what a port takes besides TLS, which changes nothing here.
+            // Only checked: it says what a port accepts besides TLS, which has no effect here.
             "portUnification" => drop(property.flag()?),
             "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = property.flag()?,
             "sslQuorum" if property.flag()? => {
@@ -236,8 +237,8 @@ impl ZooCfg {
                     "the servers speak TLS to each other, which this one does not; votes would go out in the clear",
                 ));
             }
-            // With SASL enabled and not required a server still takes plain connections, but it must answer one that
-            // authenticates, as the others do as soon as learnerRequireSasl is set in their files.
+            // With SASL enabled but not required, a server still accepts plain connections. But it must answer connections that
+            // authenticate, and the others send such connections as soon as learnerRequireSasl is set in their files.
             "quorum.auth.enableSasl"
             | "quorum.auth.learnerRequireSasl"
             | "quorum.auth.serverRequireSasl"
@@ -256,7 +257,7 @@ impl ZooCfg {
 }
 
 impl Property {
-    /// A whole number as Java's `int` holds it, so that what is taken here is taken there.
+    /// A whole number in the range of Java's `int`, so that ZooKeeper accepts every number that is accepted here.
     fn number(&self) -> Result<i32, ZooCfgError> {
         let value = self.value();
         value.parse().map_err(|_| {
@@ -267,7 +268,7 @@ impl Property {
         })
     }
 
-    /// A number that Java reads with `Integer.getInteger`, for which a leading zero makes it octal.
+    /// A number that Java reads with `Integer.getInteger`, which takes a number with a leading zero as octal.
     fn integer(&self) -> Result<i32, ZooCfgError> {
         let digits = self.value().trim_start_matches(['+', '-']);
         if digits.len() > 1 && digits.starts_with('0') {

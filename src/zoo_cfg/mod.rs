@@ -1,6 +1,6 @@
-//! A ZooKeeper `zoo.cfg`, or the dynamic configuration file that it names.
+//! Reads a ZooKeeper `zoo.cfg`, and the dynamic configuration file that it names.
 //!
-//! Only `read` opens files. Nothing here resolves a name.
+//! Nothing here resolves a name, and only `read` opens files.
 
 mod configure;
 mod keys;

@@ -1,4 +1,4 @@
-//! The grammar of `java.util.Properties`: text becomes keys and values with their lines.
+//! Parses the grammar of `java.util.Properties`: text becomes keys and values with their line numbers.
 //!
 //! Nothing here knows what a key means.
 
@@ -8,13 +8,13 @@ use super::types::ZooCfgError;
 
 /// A key and its value, unescaped.
 pub(super) struct Property {
-    /// The first of its lines, from 1.
+    /// The number of its first line, from 1.
     pub(super) line: usize,
-    /// Trimmed, as ZooKeeper does.
+    /// Trimmed, as by ZooKeeper.
     pub(super) key: String,
-    /// True exactly when blanks stood around the key, which needs a backslash.
+    /// True exactly when there were blanks around the key. Only escaped blanks can be there.
     pub(super) padded_key: bool,
-    /// With the blanks at its end. ZooKeeper trims most values, but not those of servers, groups and weights.
+    /// The value with the blanks at its end. ZooKeeper trims most values, but not those of servers, groups and weights.
     pub(super) raw: String,
 }
 
@@ -42,15 +42,15 @@ impl Property {
     }
 }
 
-/// As `String.trim` of Java: a non-breaking space, say, stays.
+/// Trims like Java's `String.trim`. For example, a non-breaking space stays.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(|character| character <= ' ')
 }
 
-/// The characters of a file. `Properties.load(InputStream)` reads ISO-8859-1, in which every byte is a character.
+/// Decodes a file. `Properties.load(InputStream)` reads ISO-8859-1, in which every byte is a character.
 pub(super) fn decode(bytes: &[u8]) -> String {
     match bytes.strip_prefix(b"\xef\xbb\xbf") {
-        // The byte order mark of UTF-8, which is to be named and not to look like letters.
+        // The byte order mark of UTF-8. It is kept as one character, so that the error can name it instead of three letters.
         Some(rest) => BYTE_ORDER_MARK.to_string() + &decode(rest),
         None => bytes.iter().map(|byte| char::from(*byte)).collect(),
     }
@@ -58,11 +58,11 @@ pub(super) fn decode(bytes: &[u8]) -> String {
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// White space of a properties file; a non-breaking space, say, is none.
+/// White space of a properties file. For example, a non-breaking space is not white space here.
 const BLANK: [char; 3] = [' ', '\t', '\u{c}'];
 
-/// All properties in their order. Of several with one key only the last is left, unless it is that of a server, where
-/// two lines are a mistake that nobody should have to search for.
+/// All properties in their order. If several have the same key, only the last is kept. Lines of servers are all kept, so that
+/// two lines for one server can be reported as a mistake.
 pub(super) fn properties(text: &str) -> Result<Vec<Property>, ZooCfgError> {
     let (text, is_marked) = match text.strip_prefix(BYTE_ORDER_MARK) {
         Some(rest) => (rest, true),
@@ -82,7 +82,8 @@ pub(super) fn properties(text: &str) -> Result<Vec<Property>, ZooCfgError> {
                 .into();
             return Err(ZooCfgError { line, why });
         }
-        // Behind a backslash alone, the next line begins anew and may be a comment (OpenJDK 17; 8 still appended it).
+        // After a line with only a backslash, the next line is a new line and may be a comment. This is so in OpenJDK 17, while
+        // OpenJDK 8 still appended it.
         if first == "\\" {
             continue;
         }
@@ -122,7 +123,7 @@ fn is_continued(line: &str) -> bool {
     backslashes.count() % 2 == 1
 }
 
-/// A key ends before the first unescaped separator, which is `=`, `:` or white space, or both.
+/// Splits a line before the first unescaped separator: `=` or `:`, white space, or both.
 fn split(line: &str) -> (&str, &str) {
     let mut escaped = false;
     let ends_key = |character: char| {
@@ -136,8 +137,8 @@ fn split(line: &str) -> (&str, &str) {
     (key, value.trim_start_matches(BLANK))
 }
 
-/// `None`: a `\u` without its four digits. Java's characters are of 16 bits, so that two escapes may make one character; a
-/// half alone becomes U+FFFD, which no value that is read here may hold.
+/// Replaces escapes. `None`: a `\u` without its four digits. Java's characters have 16 bits, so that two escapes may make one
+/// character. A half alone becomes U+FFFD, which no value that is used here may contain.
 fn unescape(text: &str) -> Option<String> {
     if !text.contains('\\') {
         return Some(text.to_owned());
@@ -153,7 +154,7 @@ fn unescape(text: &str) -> Option<String> {
                 Some('f') => '\u{c}',
                 Some('u') => {
                     let (digits, after) = rest.as_str().split_at_checked(4)?;
-                    // `from_str_radix` alone would take a sign.
+                    // `from_str_radix` alone would accept a sign.
                     if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                         return None;
                     }

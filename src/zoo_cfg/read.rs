@@ -1,4 +1,4 @@
-//! The ways to a [`ZooCfg`]: from a text, from a file and the dynamic configuration file that it names.
+//! Reads a [`ZooCfg`] from text, or from a file and the dynamic configuration file that it names.
 //!
 //! Nothing here knows what a key means.
 
@@ -15,44 +15,44 @@ use super::{
 };
 use crate::error::ConfigError;
 
-/// The longest file that is read, in bytes. The servers of the largest ensemble that is served take a tenth of it.
+/// Maximum bytes of a file. The servers of the largest supported ensemble need a tenth of it.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 impl ZooCfg {
-    /// Reads the text of a `zoo.cfg`. The bytes of a file are another thing: see [`read`](Self::read).
+    /// Parses the text of a `zoo.cfg`. For the bytes of a file, which have their own encoding, use [`read`](Self::read).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    /// [`ConfigError::ZooCfg`] with the line and the mistake.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         ZooCfgReader::new().parse(text)
     }
 
-    /// Reads the text of a dynamic configuration, as election messages of ZooKeeper 3.5 and later hold it. A `version` line
-    /// belongs to it, other than in a file.
+    /// Parses the text of a dynamic configuration, as in the election messages of ZooKeeper 3.5 and later. Unlike a dynamic file,
+    /// the text may have a `version` line.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    /// [`ConfigError::ZooCfg`] with the line and the mistake.
     pub fn parse_dynamic(text: &str) -> Result<Self, ConfigError> {
         Ok(parse_dynamic(text, Origin::Message)?)
     }
 
-    /// Reads a `zoo.cfg` file, and the dynamic configuration file that it names, if it names one. That one is looked for in
-    /// the working directory, as ZooKeeper does, and then beside the file.
+    /// Reads a `zoo.cfg` file, and the dynamic configuration file if it names one. The dynamic file is searched in the working
+    /// directory, as in ZooKeeper, and then in the directory of the `zoo.cfg`.
     ///
-    /// The bytes are ISO-8859-1, as for ZooKeeper; other characters are written as `\u` and four hexadecimal digits.
+    /// The encoding is ISO-8859-1, as in ZooKeeper. Other characters are written as `\u` and four hexadecimal digits.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it, or with line 0 if a file cannot be read, and for a
-    /// line of the dynamic file, which is named together with it.
+    /// [`ConfigError::ZooCfg`] with the line and the mistake. The line is 0 if a file cannot be read, and for a mistake in the
+    /// dynamic file: the text then names that file and its line.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         ZooCfgReader::new().read(path)
     }
 }
 
-/// Reads a `zoo.cfg` together with what ZooKeeper's JVM is told beside it, which no file says.
+/// Reads a `zoo.cfg` together with the flags of ZooKeeper's JVM, which are in no file.
 ///
 /// # Examples
 ///
@@ -68,30 +68,30 @@ impl ZooCfg {
 #[derive(Clone, Debug, Default)]
 #[must_use = "a reader does nothing before it reads"]
 pub struct ZooCfgReader {
-    /// What holds where the file says nothing.
+    /// The values of keys that are not in the file.
     flags: ZooCfg,
 }
 
-/// The flags that matter here.
+/// The flags that are accepted here.
 const FLAGS: &str = "zookeeper.multiAddress.enabled, zookeeper.cnxTimeout, zookeeper.electionPortBindRetry, \
                      zookeeper.fastleader.maxNotificationInterval, zookeeper.fastleader.minNotificationInterval, \
                      zookeeper.quorumCnxnTimeoutMs and zookeeper.tcpKeepAlive";
 
 impl ZooCfgReader {
-    /// A reader without flags, which is what [`ZooCfg::read`] uses.
+    /// Creates a reader without flags, like the one that [`ZooCfg::read`] uses.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes a flag of ZooKeeper's JVM, `zookeeper.NAME=VALUE` with or without `-D` in front, as it stands in
-    /// `SERVER_JVMFLAGS`. A key of the file goes before the flag.
+    /// Adds a flag of ZooKeeper's JVM, as in `SERVER_JVMFLAGS`: `zookeeper.NAME=VALUE`, with or without `-D` in front. A key in the
+    /// file overrides the flag.
     ///
-    /// `zookeeper.multiAddress.enabled=true` lets servers have several addresses. The key `multiAddress.enabled` of a file
-    /// does not, in ZooKeeper 3.6 to 3.9 as here: the parser of server lines never sees it.
+    /// `zookeeper.multiAddress.enabled=true` allows servers to have several addresses. The key `multiAddress.enabled` in a file
+    /// does not allow it, here as in ZooKeeper 3.6 to 3.9, where the parser of server lines never reads that key.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::BadOption`] if the flag means nothing here, or its value cannot be.
+    /// [`ConfigError::BadOption`] if the flag has no meaning here, or its value is not allowed.
     pub fn jvm_flag(mut self, flag: &str) -> Result<Self, ConfigError> {
         let bad = |why| ConfigError::BadOption {
             option: "jvm_flag",
@@ -109,20 +109,20 @@ impl ZooCfgReader {
         }
     }
 
-    /// Reads the text of a `zoo.cfg`, as [`ZooCfg::parse`] does.
+    /// Parses the text of a `zoo.cfg`, as [`ZooCfg::parse`] does.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    /// [`ConfigError::ZooCfg`] with the line and the mistake.
     pub fn parse(&self, text: &str) -> Result<ZooCfg, ConfigError> {
         Ok(parse(text, &self.flags)?)
     }
 
-    /// Reads the bytes of a `zoo.cfg` file, which are ISO-8859-1, as ZooKeeper reads them.
+    /// Parses the bytes of a `zoo.cfg` file as ISO-8859-1, as ZooKeeper does.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ZooCfg`] with the line and what is wrong in it.
+    /// [`ConfigError::ZooCfg`] with the line and the mistake.
     pub fn parse_bytes(&self, bytes: &[u8]) -> Result<ZooCfg, ConfigError> {
         self.parse(&decode(bytes))
     }
@@ -131,7 +131,7 @@ impl ZooCfgReader {
     ///
     /// # Errors
     ///
-    /// As [`ZooCfg::read`].
+    /// The same as those of [`ZooCfg::read`].
     pub fn read(&self, path: impl AsRef<Path>) -> Result<ZooCfg, ConfigError> {
         let path = path.as_ref();
         let mut file = self.parse_bytes(&contents(path)?)?;
@@ -160,8 +160,8 @@ impl ZooCfgReader {
     }
 }
 
-/// The version of a dynamic configuration, which ZooKeeper writes behind the last dot of the name of its file, in
-/// hexadecimal (`QuorumPeerConfig.getVersionFromFilename`). What is no number is no version, and makes it 0.
+/// The version of a dynamic configuration. ZooKeeper writes it in hexadecimal after the last dot of the file's name
+/// (`QuorumPeerConfig.getVersionFromFilename`). If the text there is not a number, the version is 0.
 fn version_in_name(name: &str) -> Result<i64, String> {
     let end = name.rsplit_once('.').map(|(_, end)| end);
     match end.and_then(|end| i64::from_str_radix(end, 16).ok()) {

@@ -1,7 +1,7 @@
-//! The value of a `server.N` line: where one server is found, and in which role.
+//! Parses the value of a `server.N` line: the addresses of one server, and its role.
 //!
-//! Java's `String.split` leaves out empty pieces at the end, and with it ZooKeeper overlooks what a template leaves behind
-//! where a variable is empty: `host:2888:3888:`, `host:2888:3888|`. So does this.
+//! Nothing here refuses empty pieces at the end, such as `host:2888:3888:` and `host:2888:3888|`, which a template produces for an
+//! empty variable. ZooKeeper ignores them too, because Java's `String.split` drops them.
 
 use super::{
     properties::{Property, trim},
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::proto::{Address, Sid};
 
-/// Reads `address[|address...][;client[;secure client]]`.
+/// Parses `address[|address...][;client[;secure client]]`.
 pub(super) fn server(property: &Property, sid: Sid) -> Result<ZooServer, ZooCfgError> {
     let (mut quorum, mut election, mut observer) = (Vec::new(), Vec::new(), None);
     let (addresses, clients) = match property.raw.split_once(';') {
@@ -46,7 +46,7 @@ pub(super) fn server(property: &Property, sid: Sid) -> Result<ZooServer, ZooCfgE
 
 const NO_ADDRESS: &str = "an address is missing, write host:quorumPort:electionPort";
 
-/// What stands between separators, without empty pieces at the end.
+/// The pieces between separators, without empty pieces at the end.
 pub(super) fn pieces(text: &str, separator: char) -> Vec<&str> {
     let text = text.trim_end_matches(separator);
     if text.is_empty() {
@@ -58,11 +58,11 @@ pub(super) fn pieces(text: &str, separator: char) -> Vec<&str> {
 struct Place {
     quorum: Address,
     election: Address,
-    /// What the role says, if there is one.
+    /// Whether the role is observer, if there is a role.
     observer: Option<bool>,
 }
 
-/// Reads one `host:quorumPort:electionPort[:role]`.
+/// Parses one `host:quorumPort:electionPort[:role]`.
 fn place(property: &Property, text: &str) -> Result<Place, ZooCfgError> {
     if text.is_empty() {
         return Err(property.bad(NO_ADDRESS));
@@ -114,7 +114,7 @@ fn place(property: &Property, text: &str) -> Result<Place, ZooCfgError> {
     Ok(place)
 }
 
-/// The host without its brackets, in which ZooKeeper takes names and IPv4 literals too; and what stands behind its colon.
+/// The host without its brackets, and the text after its colon. ZooKeeper accepts names and IPv4 literals in brackets too.
 fn host_and_ports<'a>(
     property: &Property,
     text: &'a str,
@@ -149,15 +149,15 @@ fn address(
     if port.is_empty() {
         return Err(bad(&"the port is missing"));
     }
-    // A sign may stand in front, as in Java.
+    // A sign in front is accepted, as in Java.
     let Ok(port) = port.parse() else {
         return Err(bad(&"the port is not a number from 0 to 65535"));
     };
     Address::checked(host, port).map_err(|why| bad(&why))
 }
 
-/// Client addresses do not concern this crate, but a mistake in them may be one in what comes before. Releases before 3.10
-/// have no secure one. Port 0 means none (ZOOKEEPER-4303), and an empty host is any.
+/// Checks the client addresses. This crate does not use them, but a mistake in them may come from a mistake earlier in the line.
+/// Releases before 3.10 have no secure address. Port 0 means none (ZOOKEEPER-4303), and an empty host means any.
 fn check_clients(property: &Property, text: &str) -> Result<(), ZooCfgError> {
     let clients = pieces(text, ';');
     if clients.len() > 2 {

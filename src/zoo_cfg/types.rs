@@ -1,15 +1,15 @@
-//! What a `zoo.cfg` says, and why one cannot be used.
+//! The content of a `zoo.cfg`, and the error for one that cannot be used.
 //!
-//! Nothing here reads. The choice of what is taken is written down at [`ZooCfg`].
+//! Nothing here reads text or files. [`ZooCfg`] documents what is accepted and what is refused.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::proto::{Address, Sid};
 
-/// What a `zoo.cfg` says of the ensemble and its connections; `None` where a key is not there.
+/// The servers and options in a `zoo.cfg`, as far as they concern the ensemble and its connections. A missing key is `None`.
 ///
-/// [`Config::from_zoo_cfg_file`](crate::Config::from_zoo_cfg_file) is all that a connection manager needs of it. An
-/// election on top of one asks for more: who votes, with what weight, and where a leader is found.
+/// A connection manager needs only [`Config::from_zoo_cfg_file`](crate::Config::from_zoo_cfg_file). An election on top of it needs
+/// more: which servers vote, with which weight, and at which address a leader is found.
 ///
 /// # Examples
 ///
@@ -23,51 +23,51 @@ use crate::proto::{Address, Sid};
 /// # Ok::<(), quorum_cnx::ConfigError>(())
 /// ```
 ///
-/// # What is taken
+/// # What is accepted
 ///
-/// A file is read as ZooKeeper 3.8 and 3.9 read it (`java.util.Properties`, then `QuorumPeerConfig`), so that both see the
-/// same servers in it. What they take for something that nobody meant is refused here, with its line.
+/// A file is read as ZooKeeper 3.8 and 3.9 read it (`java.util.Properties`, then `QuorumPeerConfig`), so that both find the
+/// same servers in it. Text that ZooKeeper accepts but that is probably a mistake is refused here. The error names its line.
 ///
 /// | In the file | ZooKeeper | Here |
 /// |---|---|---|
-/// | any bytes | ISO-8859-1 | the same; [`parse`](Self::parse) takes characters instead |
+/// | any bytes | ISO-8859-1 | the same; [`parse`](Self::parse) accepts characters instead |
 /// | a key twice | the last one counts | the same, but not for `server.N` |
-/// | `host:2888:3888:`, colons, bars and semicolons at the end | overlooked | the same |
+/// | `host:2888:3888:`: colons, bars and semicolons at the end | ignored | the same |
 /// | `[zk1]:2888:3888`, `[10.0.0.1]:2888:3888` | the host in the brackets | the same |
 /// | port `+2888` or `02888` | 2888 | the same |
 /// | client address `;0` or `;:2181` | none; any host | the same |
-/// | blanks behind the last port of a server, between or behind the servers of a group | refused | refused |
+/// | blanks after the last port of a server, or between or after the servers of a group | refused | refused |
 /// | other keys that begin with `group` or `weight` | refused | refused |
-/// | `server`, `group`, `weight` lines beside `dynamicConfigFile` | refused | refused |
-/// | `version` inside a dynamic file; it is in the file's name | refused | refused |
-/// | `zookeeper.cnxTimeout` and the like, which are flags of the JVM | ignored | ignored, see [`ZooCfgReader`](crate::ZooCfgReader) |
+/// | `server`, `group`, `weight` lines together with `dynamicConfigFile` | refused | refused |
+/// | `version` inside a dynamic file, whose name has the version | refused | refused |
+/// | `zookeeper.cnxTimeout` and other flags of the JVM | ignored | ignored, see [`ZooCfgReader`](crate::ZooCfgReader) |
 /// | several addresses of a server | refused without the flag, even with the key `multiAddress.enabled` | the same |
 /// | `multiAddress.enabled` | all addresses are sent | the same: [`InitialMessageVersion::V2`](crate::InitialMessageVersion::V2) |
 /// | `server.N` twice, also as `server.1` and `server.01` | one of them counts | refused |
-/// | two lines for one group or weight, a group without servers | both count, or nobody is elected | refused |
-/// | a negative id or weight | taken | refused |
+/// | two lines for one group or weight, a group without servers | both count, or no leader is elected | refused |
+/// | a negative id or weight | accepted | refused |
 /// | an empty host | this machine | refused |
-/// | a host with a blank, `$`, `/` and the like; `256.1.1.1`, `10.0.1`, `010.0.0.1` | a name, or a guess | refused, see [`Address`] |
-/// | port 0 of a server | taken | refused |
+/// | a host with a blank, `$`, `/` or similar; `256.1.1.1`, `10.0.1`, `010.0.0.1` | a name, or a guess | refused, see [`Address`] |
+/// | port 0 of a server | accepted | refused |
 /// | no address at all, `server.1=\|` | a server without an address | refused |
-/// | `electionPortBindRetry=often`, `tcpKeepAlive=yes` and the like: values that do not fit their key | the default, in silence | refused |
+/// | a value that does not fit its key: `electionPortBindRetry=often`, `tcpKeepAlive=yes` | silently the default | refused |
 /// | numbers with a leading 0 for keys that Java reads with `Integer.getInteger` | octal | refused |
 /// | a byte order mark in front of a key | a part of the key | refused |
-/// | `sslQuorum`, `quorum.auth.enableSasl`, `quorum.auth.learnerRequireSasl`, `quorum.auth.serverRequireSasl` set to true | TLS, SASL | refused: not spoken here |
-/// | `;client;secureClient` | since 3.10 | taken |
-/// | an ensemble that could elect nobody: observers alone, a voter in no group | refused | taken: up to the election |
-/// | keys that are none of a connection manager (`clientPort`, `dataDir`) | checked | not looked at |
+/// | `sslQuorum`, `quorum.auth.enableSasl`, `quorum.auth.learnerRequireSasl`, `quorum.auth.serverRequireSasl` set to true | TLS, SASL | refused: not supported |
+/// | `;client;secureClient` | since 3.10 | accepted |
+/// | an ensemble that cannot elect a leader: observers alone, a voter in no group | refused | accepted: the election decides |
+/// | keys that do not concern a connection manager (`clientPort`, `dataDir`) | checked | not checked |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ZooCfg {
-    /// The `server.N` lines, in their order.
+    /// The `server.N` lines, in the order of the file.
     pub servers: Vec<ZooServer>,
-    /// The `group.N` lines of a hierarchical quorum: who is in which group. Nobody is in two.
+    /// The `group.N` lines of a hierarchical quorum: the servers of each group. No server is in two groups.
     pub groups: BTreeMap<i64, Vec<Sid>>,
     /// The `weight.N` lines of a hierarchical quorum. None is negative.
     pub weights: BTreeMap<Sid, i64>,
-    /// The version of the configuration: of a dynamic file the hexadecimal end of its name (`zoo.cfg.dynamic.100000003`),
-    /// elsewhere the value of `version`. 0 without one.
+    /// The version of the configuration, or 0 without one. For a dynamic file it is the hexadecimal end of the file's name
+    /// (`zoo.cfg.dynamic.100000003`), otherwise the value of `version`.
     pub version: i64,
     /// `tickTime`.
     pub tick_time: Option<Duration>,
@@ -75,23 +75,22 @@ pub struct ZooCfg {
     pub init_limit: Option<u32>,
     /// `syncLimit`, in ticks.
     pub sync_limit: Option<u32>,
-    /// `fastleader.minNotificationInterval`: how long after it was sent a vote is sent again, the first time. Twice as long
-    /// the next times. ZooKeeper's default is 200 ms.
+    /// `fastleader.minNotificationInterval`: time after which a vote is sent again for the first time. It doubles each time after
+    /// that. ZooKeeper's default is 200 ms.
     pub min_notification_interval: Option<Duration>,
     /// `fastleader.maxNotificationInterval`: the longest such time. ZooKeeper's default is 60 s.
     pub max_notification_interval: Option<Duration>,
     pub(crate) cnx_timeout: Option<Duration>,
-    /// 0 means for ever. A negative number is no value, as in ZooKeeper.
+    /// 0 means that binding is retried forever. A negative number counts as missing, as in ZooKeeper.
     pub(crate) election_port_bind_retry: Option<u32>,
-    /// Zero and negative numbers are no value, as in ZooKeeper.
+    /// Zero and negative numbers count as missing, as in ZooKeeper.
     pub(crate) quorum_cnxn_timeout: Option<Duration>,
-    /// `quorumListenOnAllIPs`: whether a server listens on its ports of all addresses of its machine, for the election and as
-    /// leader, in place of its own addresses.
+    /// `quorumListenOnAllIPs`: whether a server listens on all addresses of its machine instead of its configured ones. This
+    /// concerns the election port and the port of the leader.
     pub quorum_listen_on_all_ips: bool,
-    /// Whether all addresses are sent. Whether a server may have several is another question: see
-    /// [`several_addresses`](Self::several_addresses).
+    /// Whether all addresses are sent. [`several_addresses`](Self::several_addresses) decides whether a server may have several.
     pub(crate) multi_address_enabled: bool,
-    /// Whether a server may have several addresses, which only a flag of the JVM allows.
+    /// Whether a server may have several addresses. Only a flag of the JVM allows it.
     pub(crate) several_addresses: bool,
     pub(crate) dynamic_config_file: Option<DynamicFile>,
 }
@@ -99,34 +98,34 @@ pub struct ZooCfg {
 /// The file that `dynamicConfigFile` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DynamicFile {
-    /// Where it is named.
+    /// The line of `dynamicConfigFile`.
     pub(crate) line: usize,
-    /// Its name, which is not empty.
+    /// The name of the file. It is not empty.
     pub(crate) name: String,
 }
 
-/// A `server.N` line. It has at least one address, and as many for the quorum as for the election.
+/// A `server.N` line. It has at least one quorum address, and the same number of election addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ZooServer {
     /// N.
     pub sid: Sid,
-    /// Where the line begins.
+    /// The number of the line, or of the first line if it is continued.
     pub(crate) line: usize,
-    /// Where its followers find it when it leads.
+    /// The addresses to which followers connect when this server leads.
     pub quorum: Vec<Address>,
-    /// Where the others find it for the election.
+    /// The addresses to which the other servers connect for the election.
     pub election: Vec<Address>,
-    /// True exactly when it does not vote.
+    /// True exactly when this server does not vote.
     pub observer: bool,
-    /// Where its clients find it, as it is written behind the first `;`.
+    /// The text after the first `;`: the addresses to which clients connect.
     pub client: Option<String>,
 }
 
 /// A line that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ZooCfgError {
-    /// From 1; of a line that is continued, the first.
+    /// The line number, from 1. For a continued line it is that of its first line.
     pub(crate) line: usize,
     /// The key and what is wrong with it, for an operator.
     pub(crate) why: String,

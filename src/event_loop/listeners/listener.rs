@@ -1,6 +1,6 @@
-//! One listening socket: where it stands, who may be waiting at it, and how it rests when it cannot accept.
+//! One listening socket: its state, its pending connections, and its pause when it cannot accept.
 //!
-//! Nothing here opens or closes anything.
+//! Nothing here opens or closes a socket.
 
 use std::{
     io, mem,
@@ -16,17 +16,17 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Listener {
-    /// The configured address that it belongs to, by its index.
+    /// The index of the configured address that it belongs to.
     pub(super) own: usize,
     pub(super) state: State,
-    /// Since when connections may wait to be accepted, if they may.
+    /// Since when connections may wait to be accepted; `None` if none is known to wait.
     pub(super) pending_since: Option<Instant>,
     /// Connections accepted so far.
     accepted: u64,
     trouble: Trouble,
 }
 
-/// Where a listening socket stands.
+/// The state of a listener.
 ///
 /// ```text
 ///   Vacant --its name has this address--> Trying --bound--> Open
@@ -36,12 +36,12 @@ pub(super) struct Listener {
 pub(super) enum State {
     /// No address is known for it.
     Vacant,
-    /// It is to be bound here. The last error, if it was told.
+    /// It is to be bound to this address. `told` is the last error that was reported.
     Trying {
         at: SocketAddr,
         told: Option<(io::ErrorKind, Option<i32>)>,
     },
-    /// It is bound here, and stays so. `resting`: no connection is accepted before that time.
+    /// It is bound to this address, and stays bound. `resting`: no connection is accepted before that time.
     Open {
         at: SocketAddr,
         resting: Option<Instant>,
@@ -51,14 +51,14 @@ pub(super) enum State {
 /// The errors of `accept(2)` on one listening socket.
 #[derive(Debug, Default)]
 struct Trouble {
-    /// Errors in a row, over all turns, of those that may have their cause in the socket itself.
+    /// Errors in a row, over all turns, whose cause may be the socket itself.
     in_a_row: u32,
-    /// Rests in a row.
+    /// Pauses in a row.
     rests: u32,
-    /// Errors that no event has told of yet, and the last of them.
+    /// Errors that no event has reported yet, and the last of them.
     untold: u64,
     error: String,
-    /// When the last event told of some.
+    /// When the last event was emitted.
     told: Option<Instant>,
 }
 
@@ -73,7 +73,7 @@ impl Listener {
         }
     }
 
-    /// Where it is bound.
+    /// The address to which it is bound.
     pub(super) fn open_at(&self) -> Option<SocketAddr> {
         match self.state {
             State::Open { at, .. } => Some(at),
@@ -81,7 +81,7 @@ impl Listener {
         }
     }
 
-    /// Whether whoever connects to this address comes here: `::` takes IPv4 as well.
+    /// Whether a connection to this address arrives at this listener. `::` takes IPv4 as well.
     pub(super) fn takes(&self, at: SocketAddr) -> bool {
         self.open_at().is_some_and(|open| {
             let is_any = open.ip().is_unspecified() && (open.is_ipv6() || at.is_ipv4());
@@ -94,7 +94,7 @@ impl Listener {
         self.pending_since.is_some() && matches!(self.state, State::Open { resting: None, .. })
     }
 
-    /// When there is something to do without an event.
+    /// When the next pause ends or the next report is due.
     pub(super) fn due(&self) -> Option<Instant> {
         let State::Open { resting, .. } = self.state else {
             return None;
@@ -102,14 +102,14 @@ impl Listener {
         resting.into_iter().chain(self.trouble.report_at()).min()
     }
 
-    /// Ends a rest that has lasted long enough.
+    /// Ends a pause whose time is over.
     pub(super) fn wake(&mut self, now: Instant) {
         if let State::Open { resting, .. } = &mut self.state {
             *resting = resting.filter(|until| *until > now);
         }
     }
 
-    /// The errors since the last event, if it is time for the next one.
+    /// The errors since the last event, if the next event is due.
     pub(super) fn report(&mut self, now: Instant, address: &Address) -> Option<Event> {
         self.trouble.report(now, address)
     }
@@ -131,14 +131,14 @@ impl Listener {
         }
     }
 
-    /// All that waited were accepted.
+    /// All pending connections were accepted.
     pub(super) fn on_empty(&mut self) {
         self.trouble.end();
         self.pending_since = None;
     }
 
-    /// A connection could not be accepted. Returns whether the socket rests, since the edge that announced the connection will
-    /// not come again.
+    /// A connection could not be accepted. Returns whether the listener pauses. After a pause it must try again by itself, since
+    /// the edge that announced the connection is not repeated.
     pub(super) fn on_failed(
         &mut self,
         error: &io::Error,
@@ -149,7 +149,7 @@ impl Listener {
         trouble.untold += 1;
         trouble.error = error.to_string();
         let pause = if is_exhausted {
-            // Others may give some back at any time.
+            // Descriptors or memory may become free at any time, so this pause does not grow.
             ACCEPT_PAUSE
         } else if is_of_one_connection(error) {
             return false;
@@ -166,7 +166,7 @@ impl Listener {
     }
 }
 
-/// Whether an error of accept(2) concerns a connection that is gone already, and is gone with it: the next one may be there.
+/// Whether an error of `accept(2)` concerns only one connection, which is gone. The next call may succeed.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -211,11 +211,11 @@ impl Trouble {
     }
 }
 
-/// How a connection has come: as which one at which listening socket, and between which times.
+/// When and where a connection arrived: its place in the order of one listener, and bounds of the arrival time.
 ///
-/// Connections are accepted in the order in which they have come to one socket. At another one may have waited for longer,
-/// while this process stood still or was out of descriptors, and its dialer may have given it up since, of which not every
-/// network tells. What it brings is older then than what has come over its successor.
+/// One listener accepts connections in their arrival order. Across listeners the order is unknown: a connection may have waited
+/// longer at another listener while this process was stopped or out of descriptors. Its dialer may have abandoned it since, which
+/// not every network reports. Its frames are then older than those of the connection that followed it. So the bounds are compared.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::event_loop) struct Arrival {
     listener: usize,
@@ -225,7 +225,7 @@ pub(in crate::event_loop) struct Arrival {
 }
 
 impl Arrival {
-    /// Whether this connection has certainly come later.
+    /// Whether this connection has certainly arrived later.
     pub(super) fn is_later_than(&self, other: &Self) -> bool {
         if self.listener == other.listener {
             self.nth > other.nth
@@ -235,7 +235,7 @@ impl Arrival {
     }
 }
 
-/// The same address of the same interface, whatever the ports.
+/// Whether both are the same address of the same interface. Ports are ignored.
 pub(super) fn is_same_host(one: &SocketAddr, other: &SocketAddr) -> bool {
     let scope = |at: &SocketAddr| match at {
         SocketAddr::V4(_) => 0,
@@ -244,7 +244,7 @@ pub(super) fn is_same_host(one: &SocketAddr, other: &SocketAddr) -> bool {
     one.ip() == other.ip() && scope(one) == scope(other)
 }
 
-/// A pause, doubled so often.
+/// The pause, doubled this many times.
 pub(super) fn doubled(pause: Duration, times: u32) -> Duration {
     pause.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX))
 }

@@ -1,13 +1,12 @@
-//! The listening sockets: one for each address that the own addresses lead to, tried again when it cannot be opened, paused
-//! when it cannot accept.
+//! The listeners: one for each address of this server. One that cannot be opened is tried again; one that cannot accept pauses.
 //!
-//! An accepted connection never closes its listening socket, and a lost one never ends the process.
+//! No error of an accepted connection closes its listener, and the loss of a listener does not end the process.
 //!
-//! A name is listened on at all of its addresses, each of which fails alone. As long as none of them is open, the name is
-//! looked up and tried again after the configured pause, as many times as configured. Once one is open, the name is looked up
-//! again every [minute](crate::limits::LISTEN_LOOKUP_PAUSE), for ever, and sooner at first if another one could not be bound:
-//! what the name means besides by then is listened on as well. What it does not mean any more stays open. If the configured
-//! port is 0, the first socket that is bound decides the port for the others of its name.
+//! The loop listens on all addresses of a name, and each address fails alone. While none of them is open, the name is looked up and
+//! tried again after the configured pause, at most as often as configured. Once one is open, the name is looked up again every
+//! [minute](crate::limits::LISTEN_LOOKUP_PAUSE), without end, and sooner at first if another address could not be bound. Addresses
+//! that the name has got since are opened too. Addresses that it has lost stay open. If the configured port is 0, the first socket
+//! that is bound decides the port for the other addresses of its name.
 
 mod listener;
 mod opening;
@@ -35,23 +34,23 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Listeners {
     own: Vec<Own>,
-    /// The sockets, by number. At first there is one for each of `own`, with the same number; names may need more.
+    /// The listeners, by number. At first each entry of `own` has one, with the same number. A name may need more.
     listeners: Vec<Listener>,
-    /// The socket at which the next turn begins to accept.
+    /// The listener with which the next turn starts to accept.
     next: usize,
-    /// When there is something to do without an event: kept, since the loop asks twice a turn.
+    /// The earliest deadline. It is stored, since the loop reads it twice a turn.
     due: Option<Instant>,
-    /// True exactly when the states are others than when they were last asked for.
+    /// True exactly when a state has changed since the last call of `changed`.
     changed: bool,
-    /// When it was last known of all sockets who had come.
+    /// The last time at which all listeners with pending connections were known.
     looked: Instant,
-    /// How the last link of each peer that dials this server has come.
+    /// The arrival of the last link of each peer that dials this server.
     kept: BTreeMap<PeerId, Arrival>,
     tries_max: u32,
     pause: Duration,
 }
 
-/// What the sockets want of the loop.
+/// What the listeners ask of the loop.
 #[derive(Debug)]
 pub(super) enum ListenerAction {
     Emit(Event),
@@ -90,7 +89,7 @@ impl Listeners {
         listeners
     }
 
-    /// Takes listening sockets that are bound already.
+    /// Takes listening sockets that are already bound.
     pub(super) fn adopt<N: Net>(
         &mut self,
         net: &mut N,
@@ -123,7 +122,7 @@ impl Listeners {
         });
     }
 
-    /// What each socket is doing, in the order of the configuration, if that has changed since the last call.
+    /// The state of each listener, in the order of the configuration, if one has changed since the last call.
     pub(super) fn changed(&mut self) -> Option<Vec<Listening>> {
         mem::take(&mut self.changed).then(|| self.listening())
     }
@@ -152,8 +151,8 @@ impl Listeners {
         all.concat()
     }
 
-    /// These addresses of this server as others can dial them: those with port 0 have the port of the socket that takes them,
-    /// or are left out if none does. So are wildcards.
+    /// The own addresses that other servers can dial. An address with port 0 gets the port of the listener that takes it; without
+    /// such a listener it is left out. Wildcards are left out.
     pub(super) fn advertised(&self, addresses: &[Address]) -> Vec<Address> {
         let mut used = vec![false; self.own.len()];
         let mut advertised = Vec::new();
@@ -162,7 +161,7 @@ impl Listeners {
                 advertised.push(address.clone());
                 continue;
             }
-            // Of several sockets for one address, each is named once.
+            // If an address is configured several times, each of its sockets is used once.
             let is_its_own = |index: &usize| !used[*index] && self.own[*index].address == *address;
             let its_own = (0..self.own.len()).find(is_its_own);
             let port = match its_own {
@@ -172,7 +171,7 @@ impl Listeners {
                 }
                 None => self.port_for(address),
             };
-            // Nobody could dial it back at port 0; some releases would dial themselves (ZOOKEEPER-2164).
+            // No server can dial port 0, and some releases would dial themselves (ZOOKEEPER-2164).
             if port != 0 {
                 advertised.push(Address::new(address.host(), port));
             }
@@ -180,7 +179,7 @@ impl Listeners {
         advertised
     }
 
-    /// The port of an open socket that takes this host, preferably of one whose port was to be chosen as well; 0 without one.
+    /// The port of an open listener that takes this host, or 0. A listener whose port the kernel chose is preferred.
     fn port_for(&self, address: &Address) -> u16 {
         let takes = |listener: &&Listener| {
             listener.open_at().is_some_and(|at| match address.ip() {
@@ -196,14 +195,14 @@ impl Listeners {
             .map_or(0, |at| at.port())
     }
 
-    /// Connections wait at this socket, which have come since it was last known who had.
+    /// Connections are pending at this listener. They have arrived since `looked`.
     pub(super) fn on_knocked(&mut self, listener: usize) {
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.pending_since.get_or_insert(self.looked);
         }
     }
 
-    /// It is known of all sockets who has come.
+    /// All listeners with pending connections are known now.
     pub(super) fn on_looked(&mut self, now: Instant) {
         self.looked = now;
     }
@@ -213,7 +212,7 @@ impl Listeners {
         self.listeners[listener].on_accepted(listener, self.looked, now)
     }
 
-    /// Whether a connection has come later than the one that was kept last for this peer.
+    /// Whether a connection has certainly arrived later than the one that was last kept for this peer.
     pub(super) fn is_latest(&self, peer: PeerId, arrival: &Arrival) -> bool {
         let kept = self.kept.get(&peer);
         kept.is_none_or(|kept| arrival.is_later_than(kept))
@@ -223,18 +222,18 @@ impl Listeners {
         self.kept.insert(peer, arrival);
     }
 
-    /// A peer is not known any more.
+    /// The peer is removed.
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.kept.remove(&peer);
     }
 
-    /// Whether connections wait at a socket that can accept them.
+    /// Whether connections may wait at a listener that is ready to accept them.
     pub(super) fn has_pending(&self) -> bool {
         self.listeners.iter().any(Listener::is_ready)
     }
 
-    /// The sockets at which connections may wait, and how many of `connections` each may accept in this turn. When there are
-    /// more sockets than that, the others come first in the next turn.
+    /// The listeners at which connections may wait, and how many of `connections` each may accept in this turn. If there are more
+    /// listeners than `connections`, the next turn starts with the others.
     pub(super) fn shares(&mut self, connections: usize) -> Vec<(usize, usize)> {
         let ready = |listener: &usize| self.listeners[*listener].is_ready();
         let mut ready: Vec<usize> = (0..self.listeners.len()).filter(ready).collect();
@@ -249,13 +248,13 @@ impl Listeners {
             .collect()
     }
 
-    /// All that waited at this socket were accepted.
+    /// All connections that were pending at this listener were accepted.
     pub(super) fn on_empty(&mut self, listener: usize) {
         self.listeners[listener].on_empty();
     }
 
-    /// A connection could not be accepted, perhaps for want of descriptors or memory. Returns whether the socket rests, and
-    /// what is to be told.
+    /// A connection could not be accepted, perhaps for lack of descriptors or memory. Returns whether the listener pauses, and the
+    /// event to emit.
     pub(super) fn on_accept_failed(
         &mut self,
         listener: usize,
@@ -274,13 +273,13 @@ impl Listeners {
         self.due
     }
 
-    /// Brings the deadline up to date, after every change that may move it.
+    /// Updates the deadline. Called after every change that may move it.
     fn reschedule(&mut self) {
         let listeners = self.listeners.iter().filter_map(Listener::due);
         self.due = self.own.iter().filter_map(Own::due).chain(listeners).min();
     }
 
-    /// Opens what is due, and ends rests.
+    /// Opens the listeners that are due, and ends pauses.
     pub(super) fn tick<N: Net>(
         &mut self,
         net: &mut N,
@@ -310,7 +309,7 @@ impl Listeners {
         }
         let is_due = |index: &usize| self.own[*index].due().is_some_and(|at| at <= now);
         let mut due: Vec<usize> = (0..self.own.len()).filter(is_due).collect();
-        // What a wildcard takes needs no socket, and a wildcard cannot be bound beside it.
+        // Wildcards first: an address that a wildcard takes needs no socket, and a wildcard cannot be bound after it.
         due.sort_by_key(|index| self.own[*index].address.ip().map_or(2, rank));
         for index in due {
             let own = &mut self.own[index];
@@ -334,7 +333,7 @@ impl Listeners {
         }
     }
 
-    /// The name of this own address was looked up.
+    /// The lookup of this own address was answered.
     pub(super) fn on_found<N: Net>(
         &mut self,
         net: &mut N,
@@ -349,7 +348,7 @@ impl Listeners {
         own.asking = false;
         match answer {
             Ok(addresses) if !addresses.is_empty() => {
-                // Whoever answers for a name may have thousands.
+                // A name can have thousands of addresses.
                 own.known = addresses.into_iter().take(NAME_ADDRESSES_MAX).collect();
             }
             Ok(_) => own.said = NO_ADDRESS.to_owned(),
@@ -433,7 +432,7 @@ mod tests {
         let peer = PeerId(0);
         let addresses = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| text.parse().unwrap());
         let mut listeners = Listeners::new(addresses.to_vec(), 0, Duration::ZERO, at(0));
-        // Somebody comes to the first listener, which rests, and later to the second.
+        // A connection arrives at the first listener, which pauses, and later one at the second.
         listeners.on_knocked(0);
         listeners.on_looked(at(10));
         listeners.on_knocked(1);
@@ -443,7 +442,7 @@ mod tests {
         listeners.keep(peer, kept);
         let waited = listeners.on_accepted(0, at(30));
         assert!(!listeners.is_latest(peer, &waited));
-        // Who comes there when nobody waits any more has come later, and so has whoever is behind at the same listener.
+        // A connection that arrives at the first listener after its backlog was empty is later. So is the next one of that backlog.
         listeners.on_empty(0);
         listeners.on_looked(at(40));
         listeners.on_knocked(0);

@@ -1,6 +1,6 @@
-//! Binds what the addresses to listen on mean, and says what could not be bound.
+//! Binds the addresses to listen on, and reports those that could not be bound.
 //!
-//! Nothing here waits or looks a name up.
+//! Nothing here waits, and nothing looks up a name.
 
 use std::{io, mem, net::SocketAddr, time::Instant};
 
@@ -15,12 +15,12 @@ use crate::{
     net::Net,
 };
 
-/// Why an own address is not listened on, or one of the addresses of its name.
+/// Why an own address, or one of the addresses of its name, has no listener.
 #[derive(Debug)]
 enum Failure {
-    /// Its name has no address.
+    /// The name has no address.
     Nowhere,
-    /// Its name has had more addresses than there may be sockets.
+    /// The name has had more addresses than it may have sockets.
     Crowded,
     Bind {
         listener: usize,
@@ -29,7 +29,7 @@ enum Failure {
 }
 
 impl Listeners {
-    /// Binds what can be bound of an own address, and says when that is tried again.
+    /// Binds the addresses of an own address, and sets the time of the next try.
     pub(super) fn open<N: Net>(
         &mut self,
         net: &mut N,
@@ -82,7 +82,7 @@ impl Listeners {
         listener_actions.push(ListenerAction::Emit(Event::ListenerLost { address }));
     }
 
-    /// Binds each address of an own one that no socket takes yet. Returns whether one is listened on, and what has failed.
+    /// Binds each address of an own address that no listener takes yet. Returns whether one of them is open, and the failures.
     fn bind<N: Net>(
         &mut self,
         net: &mut N,
@@ -94,7 +94,7 @@ impl Listeners {
         if addresses.is_empty() {
             failures.push(Failure::Nowhere);
         }
-        // What the name does not mean any more needs no try.
+        // Addresses that the name does not have any more are not tried.
         for listener in self
             .listeners
             .iter_mut()
@@ -125,7 +125,7 @@ impl Listeners {
                     own.port = at.port();
                     let listener = &mut self.listeners[listener];
                     listener.state = State::Open { at, resting: None };
-                    // Whoever connected since the socket was opened is announced by no edge that we can rely on.
+                    // No reliable edge announces a connection that arrived while the socket was being opened.
                     listener.pending_since = Some(self.looked);
                     self.changed = true;
                     listener_actions.push(ListenerAction::Emit(Event::Listening { addr: at }));
@@ -137,7 +137,7 @@ impl Listeners {
         (is_taken || self.listeners.iter().any(is_open), failures)
     }
 
-    /// The number of the socket for this address, if there can be one more.
+    /// The number of the listener for this address. `None` if there are too many.
     fn listener_for(&mut self, index: usize, at: SocketAddr) -> Option<usize> {
         let is_there = |listener: &Listener| matches!(&listener.state, State::Trying { at: there, .. } if is_same_host(there, &at));
         let is_vacant = |listener: &Listener| matches!(listener.state, State::Vacant);
@@ -165,7 +165,7 @@ impl Listeners {
         })
     }
 
-    /// Another socket takes this address: it is not tried. Returns whether it was.
+    /// Another listener takes this address, so it is not tried any more. Returns whether it was being tried.
     fn vacate(&mut self, index: usize, at: SocketAddr) -> bool {
         let is_it = |listener: &&mut Listener| {
             listener.own == index
@@ -180,7 +180,7 @@ impl Listeners {
         }
     }
 
-    /// Tells of a failure, unless it is an old one beside an address that is listened on.
+    /// Reports a failure. While another address of the same own address is open, the same error is not reported again.
     fn report(
         &mut self,
         index: usize,

@@ -1,6 +1,6 @@
-//! An address to listen on: what it means, and when it is tried.
+//! An address to listen on: what it resolves to, and when it is tried.
 //!
-//! Nothing here opens anything or looks a name up.
+//! Nothing here opens a socket or looks up a name.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -9,26 +9,26 @@ use std::{
 
 use crate::proto::Address;
 
-/// An address to listen on, as it was configured.
+/// An address to listen on, as configured.
 #[derive(Debug)]
 pub(super) struct Own {
     pub(super) address: Address,
-    /// The configured port, or the one that the kernel chose in place of 0.
+    /// The configured port, or the port that the kernel chose in place of 0.
     pub(super) port: u16,
     pub(super) stage: Stage,
-    /// True exactly when connections to one of its addresses are accepted, be it by a socket of another own address.
+    /// True exactly when connections to one of its addresses are accepted, possibly by the socket of another own address.
     pub(super) is_open: bool,
-    /// How often in a row none of its addresses could be bound; once one is open, how often others could not.
+    /// Tries in a row in which none of its addresses could be bound. Once one is open, tries in a row in which another one failed.
     pub(super) tries: u32,
-    /// Where its name pointed to when it was last looked up, with ports that mean nothing.
+    /// The addresses of its name at the last lookup. The ports have no meaning.
     pub(super) known: Vec<SocketAddr>,
-    /// What the resolver said instead, the last time.
+    /// Why the last lookup without an address gave none.
     pub(super) said: String,
-    /// True exactly when its name is being looked up, be it for an earlier try: a lookup may outlast several.
+    /// True exactly when its name is being looked up, possibly for an earlier try: one lookup may last for several tries.
     pub(super) asking: bool,
 }
 
-/// What becomes of an address to listen on.
+/// The state of an address to listen on.
 ///
 /// ```text
 ///   Waiting --> Looking --> Waiting          (a name)
@@ -37,13 +37,13 @@ pub(super) struct Own {
 /// ```
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// To be tried at this time.
+    /// It is tried at this time.
     Waiting { until: Instant },
-    /// Its name is being looked up; at this time it is tried with what was known before.
+    /// Its name is being looked up. At this time it is tried with the addresses known before.
     Looking { until: Instant },
-    /// It is open, and no name can change that.
+    /// It is open, and is not tried again: it is not a name.
     Settled,
-    /// The tries are used up.
+    /// All tries have failed.
     Lost,
 }
 
@@ -55,7 +55,7 @@ impl Own {
         }
     }
 
-    /// What is to be bound, with ports that mean nothing. Wildcards come first: what they take needs no socket.
+    /// The addresses to bind. The ports have no meaning. Wildcards come first: an address that they take needs no socket.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         match self.address.ip() {
             Some(ip) => vec![SocketAddr::new(ip, 0)],
@@ -67,7 +67,7 @@ impl Own {
         }
     }
 
-    /// One of its addresses, as text: a literal is spelled as it was configured.
+    /// One of its addresses, for a report. A literal is spelled as configured.
     pub(super) fn spell(&self, mut at: SocketAddr) -> Address {
         if self.address.ip().is_some() {
             return self.address.clone();
@@ -77,7 +77,7 @@ impl Own {
     }
 }
 
-/// `::`, which takes IPv4 as well, then `0.0.0.0`, then all others.
+/// `::`, which takes IPv4 as well, comes first, then `0.0.0.0`, then all others.
 pub(super) fn rank(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V6(ip) if ip.is_unspecified() => 0,

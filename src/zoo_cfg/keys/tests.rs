@@ -1,4 +1,4 @@
-//! Which keys are taken, and which refused.
+//! Tests which keys are accepted, and which are refused.
 
 use proptest::prelude::*;
 
@@ -20,14 +20,14 @@ fn with_flag() -> ZooCfg {
     }
 }
 
-/// The only server of a configuration that consists of this line.
+/// The server of a configuration that consists of this line only.
 fn server(line: &str) -> ZooServer {
     let mut servers = super::parse(line, &with_flag()).unwrap().servers;
     assert_eq!(servers.len(), 1);
     servers.remove(0)
 }
 
-/// What is wrong with the last line of the text.
+/// The error text for the last line, which must be the bad one.
 fn why(text: &str) -> String {
     let error = parse(text).unwrap_err();
     assert_eq!(error.line, text.lines().count(), "{text:?}: {}", error.why);
