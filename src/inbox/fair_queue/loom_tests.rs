@@ -1,0 +1,56 @@
+//! Models of what threads share in `fair_queue`, for loom.
+
+use loom::{sync::Arc, thread};
+
+use super::*;
+
+fn pop(inbox: &Inbox<std::ops::Range<u8>>, wait: Wait) -> Result<u8, Nothing> {
+    inbox.pop(wait).map(|popped| popped.taken)
+}
+
+#[test]
+fn loom_room_that_the_loop_was_refused_wakes_it() {
+    loom::model(|| {
+        let inbox = Arc::new(Inbox::new(Room::for_items(2), InboxFull::PushBack));
+        inbox.push(Of('a', 0, 2)).unwrap();
+        let application = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || {
+                let one = inbox.pop(Wait::No).unwrap();
+                let other = inbox.pop(Wait::No).unwrap();
+                one.wakes || other.wakes
+            })
+        };
+        let has_room = inbox.has_room_for(|| 'a');
+        let wakes = application.join().unwrap();
+        assert!(has_room || wakes, "the loop waits for ever");
+        assert!(inbox.has_room_for(|| 'a'));
+    });
+}
+
+#[test]
+fn loom_a_sleeper_is_woken_by_a_push_and_by_the_end() {
+    loom::model(|| {
+        let inbox = Arc::new(Inbox::new(Room::for_items(1), InboxFull::DropOldest));
+        let sleeper = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || {
+                let mut taken = 0;
+                while pop(&inbox, Wait::Forever).is_ok() {
+                    taken += 1;
+                }
+                taken
+            })
+        };
+        inbox.push(1..2).unwrap();
+        inbox.push(2..4).unwrap();
+        inbox.close();
+        let taken = sleeper.join().unwrap();
+        let counts = inbox.counts();
+        assert_eq!(counts.taken, taken);
+        assert_eq!(
+            counts.pushed,
+            counts.taken + counts.dropped + counts.waiting
+        );
+    });
+}

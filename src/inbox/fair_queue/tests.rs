@@ -1,0 +1,325 @@
+//! Unit tests of `fair_queue`.
+
+use std::{sync::Arc, thread};
+
+use super::*;
+
+fn pop(inbox: &Inbox<std::ops::Range<u8>>, wait: Wait) -> Result<u8, Nothing> {
+    inbox.pop(wait).map(|popped| popped.taken)
+}
+
+fn pop_all(
+    inbox: &Inbox<std::ops::Range<u8>>,
+    into: &mut VecDeque<std::ops::Range<u8>>,
+    wait: Wait,
+) -> Result<usize, Nothing> {
+    inbox.pop_all(into, wait).map(|popped| popped.taken)
+}
+
+/// `TestCircularBlockingQueue` of the original: of three offers to a queue of two, the last two are taken.
+#[test]
+fn the_oldest_goes_when_there_is_no_room() {
+    let inbox = Inbox::new(Room::for_items(2), InboxFull::DropOldest);
+    for n in 1..=3 {
+        assert_eq!(inbox.push(n..n + 1), Ok(n == 3));
+    }
+    assert_eq!(
+        (
+            pop(&inbox, Wait::No),
+            pop(&inbox, Wait::No),
+            pop(&inbox, Wait::No)
+        ),
+        (Ok(2), Ok(3), Err(Nothing::Yet))
+    );
+    assert_eq!(
+        inbox.counts(),
+        Counts {
+            pushed: 3,
+            taken: 2,
+            dropped: 1,
+            waiting: 0
+        }
+    );
+}
+
+#[test]
+fn all_who_wait_are_woken_by_what_comes_at_once() {
+    let inbox = Arc::new(Inbox::new(Room::for_items(2), InboxFull::DropOldest));
+    let sleepers = [(); 2].map(|()| {
+        let inbox = Arc::clone(&inbox);
+        thread::spawn(move || pop(&inbox, Wait::Forever))
+    });
+    while lock(&inbox.state).sleepers < sleepers.len() {
+        thread::yield_now();
+    }
+    inbox.push(1..3).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !sleepers.iter().all(thread::JoinHandle::is_finished) {
+        assert!(Instant::now() < deadline, "somebody sleeps on");
+        thread::yield_now();
+    }
+    let taken: Vec<_> = sleepers.map(|sleeper| sleeper.join().unwrap()).into();
+    assert!(
+        taken.contains(&Ok(1)) && taken.contains(&Ok(2)),
+        "{taken:?}"
+    );
+}
+
+#[test]
+fn an_entry_larger_than_the_room_leaves_its_newest() {
+    let inbox = Inbox::new(Room::for_items(2), InboxFull::DropOldest);
+    inbox.push(0..1).unwrap();
+    inbox.push_all([1..3, 3..6]).unwrap();
+    assert_eq!(
+        (pop(&inbox, Wait::No), pop(&inbox, Wait::No)),
+        (Ok(4), Ok(5))
+    );
+    assert_eq!(
+        inbox.counts(),
+        Counts {
+            pushed: 6,
+            taken: 2,
+            dropped: 4,
+            waiting: 0
+        }
+    );
+}
+
+#[test]
+fn the_oldest_entry_is_dropped_when_memory_is_full() {
+    let room = Room {
+        items: 100,
+        bytes: 10,
+    };
+    let inbox = Inbox::new(room, InboxFull::DropOldest);
+    inbox.push_all([0..2, 2..4, 4..6]).unwrap();
+    assert_eq!(inbox.counts().dropped, 2, "12 bytes are held by three");
+    assert_eq!(
+        (pop(&inbox, Wait::No), pop(&inbox, Wait::No)),
+        (Ok(2), Ok(3))
+    );
+    // Items that were taken hold no memory.
+    inbox.push(0..4).unwrap();
+    assert_eq!(inbox.counts().dropped, 2);
+    inbox.push(50..60).unwrap();
+    assert_eq!((inbox.counts().dropped, inbox.counts().waiting), (8, 10));
+    let mut taken = VecDeque::new();
+    assert_eq!(pop_all(&inbox, &mut taken, Wait::No), Ok(10));
+    inbox.push_all([0..4, 0..5]).unwrap();
+    assert_eq!(inbox.counts().waiting, 9, "all was taken");
+    let counts = inbox.counts();
+    assert_eq!(
+        counts.pushed,
+        counts.taken + counts.dropped + counts.waiting
+    );
+}
+
+#[test]
+fn everything_is_taken_at_once() {
+    let inbox = Inbox::new(Room::for_items(4), InboxFull::DropOldest);
+    let mut taken = VecDeque::new();
+    assert_eq!(pop_all(&inbox, &mut taken, Wait::No), Err(Nothing::Yet));
+    inbox.push_all([0..3, 3..5]).unwrap();
+    assert_eq!(pop(&inbox, Wait::No), Ok(1));
+    assert_eq!(pop_all(&inbox, &mut taken, Wait::Forever), Ok(3));
+    assert_eq!(taken, [2..3, 3..5]);
+    assert_eq!(pop(&inbox, Wait::No), Err(Nothing::Yet));
+    assert_eq!(
+        inbox.counts(),
+        Counts {
+            pushed: 5,
+            taken: 4,
+            dropped: 1,
+            waiting: 0
+        }
+    );
+}
+
+#[test]
+fn a_taker_waits_for_an_offer() {
+    let inbox = Arc::new(Inbox::new(Room::for_items(2), InboxFull::DropOldest));
+    let taker = {
+        let inbox = Arc::clone(&inbox);
+        thread::spawn(move || pop(&inbox, Wait::Forever))
+    };
+    inbox.push(7..8).unwrap();
+    assert_eq!(taker.join().unwrap(), Ok(7));
+}
+
+#[test]
+fn a_closed_inbox_is_emptied_and_then_says_so() {
+    let inbox = Inbox::new(Room::for_items(2), InboxFull::DropOldest);
+    inbox.push(1..2).unwrap();
+    inbox.close();
+    assert_eq!(inbox.push(2..3), Err(Refused::Closed));
+    assert_eq!(pop(&inbox, Wait::Forever), Ok(1));
+    assert_eq!(pop(&inbox, Wait::Forever), Err(Nothing::Ever));
+}
+
+#[test]
+fn waiting_ends_at_the_deadline() {
+    let inbox = Inbox::<std::ops::Range<u8>>::new(Room::for_items(1), InboxFull::DropOldest);
+    assert_eq!(pop(&inbox, Wait::Until(Instant::now())), Err(Nothing::Yet));
+}
+
+fn all(inbox: &Inbox<Of>) -> Vec<(char, u64)> {
+    std::iter::from_fn(|| inbox.pop(Wait::No).ok())
+        .map(|popped| popped.taken)
+        .collect()
+}
+
+#[test]
+fn an_owner_that_floods_drops_its_own_items() {
+    let inbox = Inbox::new(Room::for_items(10), InboxFull::DropOldest);
+    inbox.push(Of('q', 0, 1)).unwrap();
+    for n in 0..100 {
+        inbox.push(Of('f', 1000 * n, 1000)).unwrap();
+        if n % 40 == 1 {
+            inbox.push(Of('q', n, 1)).unwrap();
+        }
+    }
+    let quiet: Vec<_> = [0, 1, 41, 81].map(|n| ('q', n)).into();
+    let (of_quiet, of_flood): (Vec<_>, Vec<_>) = all(&inbox)
+        .into_iter()
+        .partition(|(owner, _)| *owner == 'q');
+    assert_eq!(of_quiet, quiet);
+    let newest: Vec<_> = (99_994..100_000).map(|n| ('f', n)).collect();
+    assert_eq!(of_flood, newest);
+    assert!(inbox.has_dropped());
+    assert_eq!(inbox.take_dropped(), BTreeMap::from([('f', 99_994)]));
+    assert!(!inbox.has_dropped() && inbox.take_dropped().is_empty());
+}
+
+#[test]
+fn owners_that_flood_keep_equal_shares() {
+    let inbox = Inbox::new(Room::for_items(100), InboxFull::DropOldest);
+    for n in 0..10 {
+        for owner in ['a', 'b'] {
+            inbox.push(Of(owner, 650 * n, 650)).unwrap();
+        }
+    }
+    let of_a = all(&inbox)
+        .iter()
+        .filter(|(owner, _)| *owner == 'a')
+        .count();
+    assert_eq!((of_a, inbox.counts().taken), (50, 100));
+}
+
+#[test]
+fn memory_is_taken_from_the_owner_that_holds_most() {
+    let room = Room {
+        items: 1000,
+        bytes: 80,
+    };
+    let inbox = Inbox::new(room, InboxFull::DropOldest);
+    inbox.push(Of('q', 0, 3)).unwrap();
+    for n in 0..1000 {
+        inbox.push(Of('f', n, 1)).unwrap();
+    }
+    let (quiet, rest) = (all(&inbox), inbox.counts());
+    assert_eq!(quiet[..3], [('q', 0), ('q', 1), ('q', 2)]);
+    assert_eq!((quiet.len(), rest.dropped), (12, 991));
+    // No entry without items is left where entries were dropped.
+    assert!(lock(&inbox.state).queue.is_empty());
+}
+
+#[test]
+fn nothing_is_dropped_when_peers_are_slowed() {
+    let inbox = Inbox::new(Room::for_items(10), InboxFull::PushBack);
+    let mut n = 0;
+    while inbox.has_room_for(|| 'f') {
+        inbox.push(Of('f', n, 1)).unwrap();
+        n += 1;
+    }
+    assert_eq!(n, 5, "it has as much as is left");
+    assert!(inbox.has_room_for(|| 'q'), "another one has room");
+    inbox.push(Of('q', 0, 1)).unwrap();
+    // The loop is woken when half of what waited at the refusal is left.
+    let wakes: Vec<_> = (0..5).map(|_| inbox.pop(Wait::No).unwrap().wakes).collect();
+    assert_eq!(wakes, [false, false, false, true, false]);
+    assert!(inbox.has_room_for(|| 'f'));
+    // All messages of one read are taken, even if they exceed the room.
+    inbox.push(Of('f', n, 1000)).unwrap();
+    assert!(!inbox.has_room_for(|| 'f') && !inbox.has_room_for(|| 'q'));
+    assert_eq!(inbox.offer(Of('q', 1, 1)), Err(Refused::Full));
+    let mut into = VecDeque::new();
+    let popped = inbox.pop_all(&mut into, Wait::No).unwrap();
+    assert_eq!((popped.taken, popped.wakes), (1001, true));
+    assert_eq!(inbox.counts().dropped, 0);
+    assert_eq!(inbox.offer(Of('q', 1, 1)), Ok(false));
+}
+
+#[test]
+fn a_thread_that_waits_for_room_is_told() {
+    let inbox = Arc::new(Inbox::new(Room::for_items(1), InboxFull::PushBack));
+    inbox.push(Of('a', 0, 1)).unwrap();
+    let waiter = {
+        let inbox = Arc::clone(&inbox);
+        thread::spawn(move || inbox.wait_for_room('a', None))
+    };
+    while inbox.waiters.count() == 0 {
+        thread::yield_now();
+    }
+    assert_eq!(inbox.pop(Wait::No).unwrap().taken, ('a', 0));
+    assert!(waiter.join().unwrap());
+}
+
+proptest::proptest! {
+    /// Any pushes and pops of any owners: the items of each owner are taken in order, the sums hold, and an owner loses
+    /// nothing that fits its share.
+    #[test]
+    fn an_inbox_shares_its_room(
+        steps in proptest::collection::vec((0_u8..5, 0_u8..4, 1_usize..30), 1..200),
+        items in 1_usize..40,
+        bytes in 8_usize..200,
+    ) {
+        let inbox = Inbox::new(Room { items, bytes }, InboxFull::DropOldest);
+        let mut pushed = BTreeMap::<char, u64>::new();
+        let mut came = BTreeMap::<char, u64>::new();
+        let mut see = |item: (char, u64)| {
+            let next = came.entry(item.0).or_default();
+            assert!(item.1 >= *next, "out of order");
+            *next = item.1 + 1;
+        };
+        for (what, owner, count) in steps {
+            let owner = char::from(b'a' + owner);
+            match what {
+                0..=2 => {
+                    let next = pushed.entry(owner).or_default();
+                    inbox.push(Of(owner, *next, count)).unwrap();
+                    *next += count as u64;
+                }
+                3 => {
+                    for _ in 0..count {
+                        let Ok(popped) = inbox.pop(Wait::No) else { break };
+                        see(popped.taken);
+                    }
+                }
+                _ => {
+                    let mut into = VecDeque::new();
+                    let _ = inbox.pop_all(&mut into, Wait::No);
+                    for mut entry in into {
+                        while entry.items() > 0 {
+                            see(entry.take());
+                        }
+                    }
+                }
+            }
+            let state = lock(&inbox.state);
+            let live = || state.queue.iter().filter(|entry| entry.items() > 0);
+            let Counts { pushed, taken, dropped, waiting } = state.counts;
+            assert_eq!(pushed, taken + dropped + waiting);
+            assert_eq!(waiting, live().map(|entry| entry.items() as u64).sum::<u64>());
+            assert_eq!(state.held, live().map(Entry::held).sum::<usize>());
+            assert_eq!(state.queue.len(), live().count() + state.empty);
+            assert!(waiting <= items as u64);
+            assert!(state.held <= bytes || live().count() == 1);
+            for (owner, usage) in &state.owners {
+                let own = || live().filter(|entry| entry.owner() == *owner);
+                assert_eq!(usage.items, own().map(|entry| entry.items() as u64).sum::<u64>());
+                assert_eq!(usage.held, own().map(Entry::held).sum::<usize>());
+            }
+            assert!(state.queue.front().is_none_or(|entry| entry.items() > 0));
+        }
+    }
+}

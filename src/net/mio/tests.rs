@@ -1,0 +1,266 @@
+//! Unit tests of `mio`.
+
+use std::thread;
+
+use socket2::{Protocol, Socket, Type};
+
+use super::*;
+use crate::{Config, ConfigBuilder, Sid, shared::FORKED};
+
+fn net() -> MioNet {
+    net_with(|builder| builder.peer_dead_after(Duration::from_secs(10)))
+}
+
+fn net_with(shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> MioNet {
+    let builder = Config::builder(Sid(1))
+        .server(Sid(1), "127.0.0.1:0")
+        .unsent_limit(Some(4321))
+        .congestion_control("reno");
+    MioNet::new(&shape(builder).build().unwrap().options).unwrap()
+}
+
+/// Waits until the listener has a connection, and accepts it.
+fn accept(net: &mut MioNet) -> MioStream {
+    let mut ready = Vec::new();
+    while !ready.contains(&Ready::Listener(0)) {
+        net.wait(Some(Duration::from_secs(10)), &mut ready).unwrap();
+    }
+    net.accept(0).unwrap().0
+}
+
+#[test]
+fn accepted_and_dialed_sockets_have_the_same_options() {
+    let mut net = net();
+    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let dialed = net.dial(at).unwrap();
+    let accepted = accept(&mut net);
+    for stream in [&dialed, &accepted] {
+        let socket = SockRef::from(stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert!(stream.connected().unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            let time = socket.tcp_keepalive_time().unwrap();
+            let interval = socket.tcp_keepalive_interval().unwrap();
+            let probes = socket.tcp_keepalive_retries().unwrap();
+            assert!(time + interval * probes <= Duration::from_secs(10));
+            assert_eq!(
+                socket.tcp_user_timeout().unwrap(),
+                Some(Duration::from_secs(10) - RESENT_AFTER)
+            );
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 4321);
+            assert!(socket.tcp_congestion().unwrap().starts_with(b"reno"));
+        }
+    }
+}
+
+#[test]
+fn every_time_after_which_a_peer_is_dead_is_kept_by_the_system() {
+    let day = 24 * 60 * 60 * 1000;
+    for millis in [
+        2000, 2500, 2900, 3000, 5000, 60_000, 301_000, 3_600_000, 81_917_000, 81_920_000, day,
+    ] {
+        let after = Duration::from_millis(millis);
+        let mut net = net_with(|builder| builder.peer_dead_after(after));
+        let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let dialed = net.dial(at).unwrap();
+        #[cfg(target_os = "linux")]
+        {
+            let socket = SockRef::from(&dialed);
+            let time = socket.tcp_keepalive_time().unwrap();
+            let interval = socket.tcp_keepalive_interval().unwrap();
+            let probes = socket.tcp_keepalive_retries().unwrap();
+            let user_timeout = socket.tcp_user_timeout().unwrap().unwrap();
+            // An idle link ends one interval after the last probe: that is the first time at which Linux finds that the user
+            // timeout has passed.
+            let end = time + interval * probes;
+            assert!(user_timeout <= end && end <= after, "{after:?}: {end:?}");
+            assert!(end - interval < user_timeout, "{after:?}: {end:?}");
+            assert!(user_timeout + RESENT_AFTER <= after, "{after:?}");
+            assert!(user_timeout >= after / 2, "{after:?}");
+        }
+        drop(dialed);
+    }
+}
+
+#[test]
+fn every_link_has_the_receive_buffer_that_was_asked_for() {
+    let mut net = net_with(|builder| builder.receive_buffer(Some(9000)));
+    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let dialed = net.dial(at).unwrap();
+    let accepted = accept(&mut net);
+    net.close_listeners();
+    // A listening socket that was handed over, as by socket activation.
+    let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = net.adopt(0, bound).unwrap();
+    let _other = net.dial(at).unwrap();
+    let adopted = accept(&mut net);
+    for stream in [&dialed, &accepted, &adopted] {
+        let size = SockRef::from(stream).recv_buffer_size().unwrap();
+        // Linux adds its own overhead.
+        assert!((9000..=18_000).contains(&size), "{size}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_socket_is_inherited_through_exec() {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+    let mut net = net();
+    let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // A socket from socket activation has no close-on-exec.
+    SockRef::from(&bound).set_cloexec(false).unwrap();
+    net.adopt(0, bound).unwrap();
+    let at = net.listen(1, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let at_adopted = net.listeners[0].as_ref().unwrap().local_addr().unwrap();
+    let dialed = [net.dial(at_adopted).unwrap(), net.dial(at).unwrap()];
+    let accepted = accept(&mut net);
+    let listeners = net.listeners.iter().flatten().map(AsFd::as_fd);
+    let links = dialed.iter().chain([&accepted]).map(AsFd::as_fd);
+    for (place, socket) in listeners.chain(links).enumerate() {
+        let flags = fcntl(socket, FcntlArg::F_GETFD).unwrap();
+        assert_eq!(flags & FdFlag::FD_CLOEXEC.bits(), 1, "socket {place}");
+    }
+}
+
+#[test]
+fn a_port_can_be_had_again_while_old_connections_linger() {
+    let mut net = net();
+    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let dialed = net.dial(at).unwrap();
+    let accepted = accept(&mut net);
+    net.close_listeners();
+    // This side closes first, so that its port is the one that lingers.
+    drop(accepted);
+    assert_eq!(net.listen(0, at).unwrap(), at);
+    drop(dialed);
+}
+
+#[test]
+fn an_aborted_connection_ends_with_a_reset() {
+    let mut net = net();
+    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let dialed = net.dial(at).unwrap();
+    let accepted = accept(&mut net);
+    // More than the far end has room for: the rest waits on this side.
+    while dialed.write(&[IoSlice::new(&[7; 1 << 16])]).is_ok() {}
+    Stream::abort(&dialed).unwrap();
+    drop(dialed);
+    let error = loop {
+        match Stream::read(&accepted, &mut [0; 1 << 16]) {
+            Ok(n) => assert_ne!(n, 0, "the far end was told that this is all"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn writing_to_who_has_hung_up_raises_no_signal() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let raised = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::clone(&raised)).unwrap();
+    let mut net = net();
+    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let dialed = net.dial(at).unwrap();
+    let _accepted = accept(&mut net);
+    Stream::shutdown(&dialed, Shutdown::Write).unwrap();
+    let error = dialed.write(&[IoSlice::new(b"frame")]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    assert!(!raised.load(Ordering::Relaxed));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_congestion_control_that_the_system_does_not_have_is_named() {
+    let builder = Config::builder(Sid(1))
+        .server(Sid(1), "127.0.0.1:0")
+        .congestion_control("no-such");
+    let error = MioNet::new(&builder.build().unwrap().options).unwrap_err();
+    assert!(error.to_string().contains("no-such"), "{error}");
+}
+
+#[test]
+fn a_dial_that_met_itself_is_no_connection() {
+    let mut net = net();
+    let from = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = from.local_addr().unwrap();
+    drop(from);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.bind(&at.into()).unwrap();
+    socket.connect(&at.into()).unwrap();
+    let itself = net.stream(TcpStream::from_std(socket.into()));
+    assert_eq!(
+        itself.connected().unwrap_err().kind(),
+        io::ErrorKind::ConnectionRefused
+    );
+    net.close_listeners();
+}
+
+#[test]
+fn what_is_not_open_accepts_nobody_and_what_is_not_connected_says_so() {
+    let mut net = net();
+    assert_eq!(
+        net.accept(7).unwrap_err().kind(),
+        io::ErrorKind::NotConnected
+    );
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    let stream = net.stream(TcpStream::from_std(socket.into()));
+    assert!(!stream.connected().unwrap());
+}
+
+#[test]
+fn a_forked_process_writes_nothing_to_a_socket_that_it_shares() {
+    let mut net = net();
+    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let (dialed, accepted) = (net.dial(at).unwrap(), accept(&mut net));
+    let write = |bytes| dialed.write(&[IoSlice::new(bytes)]);
+    FORKED.set(true);
+    let refused = write(b"child").unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+    FORKED.set(false);
+    assert_eq!(write(b"parent").unwrap(), 6);
+    let mut ready = Vec::new();
+    net.watch(&accepted, 0).unwrap();
+    while ready.is_empty() {
+        net.wait(Some(Duration::from_secs(10)), &mut ready).unwrap();
+    }
+    let mut came = [0; 20];
+    assert_eq!(accepted.read(&mut came).unwrap(), 6);
+    assert_eq!(&came[..6], b"parent");
+}
+
+#[test]
+fn a_dial_that_the_system_refuses_at_once_is_told_at_once() {
+    // Without a scope, a link-local address has no route.
+    assert!(net().dial("[fe80::1]:1".parse().unwrap()).is_err());
+}
+
+#[test]
+fn the_waker_ends_a_wait() {
+    let mut net = net();
+    net.waker()();
+    let mut ready = Vec::new();
+    net.wait(None, &mut ready).unwrap();
+    assert_eq!(ready, [Ready::Waker]);
+}
+
+#[test]
+fn a_name_is_looked_up_off_the_loop() {
+    let mut net = net();
+    net.lookup(7, "localhost");
+    let found = loop {
+        if let Some(found) = net.found() {
+            break found;
+        }
+        net.wait(Some(Duration::from_secs(10)), &mut Vec::new())
+            .unwrap();
+    };
+    assert_eq!(found.lookup_id, 7);
+    let answer = found.answer.unwrap();
+    assert!(answer.iter().any(|address| address.ip().is_loopback()));
+}

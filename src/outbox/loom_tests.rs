@@ -1,0 +1,76 @@
+//! Models of what threads share in `outbox`, for loom.
+
+use loom::{sync::Arc as LoomArc, thread};
+
+use super::{fixture::*, *};
+
+#[test]
+fn loom_who_waits_for_room_is_told_of_it() {
+    for outbox in [Outbox::latest, || Outbox::queue(12)] {
+        loom::model(move || {
+            let pipe = Pipe::with_room(0);
+            let outbox = LoomArc::new(outbox());
+            outbox.attach(pipe.clone(), false);
+            outbox.put(frame(1));
+            outbox.put(frame(2));
+            let sender = {
+                let outbox = LoomArc::clone(&outbox);
+                thread::spawn(move || {
+                    assert!(outbox.wait_for_room(None));
+                    outbox.put(frame(3));
+                })
+            };
+            pipe.make_room(100);
+            outbox.resume();
+            sender.join().unwrap();
+            outbox.resume();
+            assert_eq!(pipe.frames().0.last(), Some(&vec![3, 3]));
+        });
+    }
+}
+
+/// A thread waits for room while `make_room` is called; it must be notified.
+fn assert_told(outbox: fn() -> Outbox, make_room: fn(&Outbox)) {
+    loom::model(move || {
+        let outbox = LoomArc::new(outbox());
+        // Two of three frames of 6 bytes are written. They are counted as written when the link ends.
+        outbox.attach(Pipe::with_room(13), false);
+        for n in 1..=3 {
+            outbox.put(frame(n));
+        }
+        outbox.resume();
+        let waiter = {
+            let outbox = LoomArc::clone(&outbox);
+            thread::spawn(move || assert!(outbox.wait_for_room(None)))
+        };
+        make_room(&outbox);
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_room_made_by_the_end_of_a_link_is_told() {
+    assert_told(
+        || Outbox::queue(20),
+        |outbox| {
+            outbox.detach();
+        },
+    );
+}
+
+#[test]
+fn loom_room_made_by_closing_is_told() {
+    assert_told(|| Outbox::queue(20), Outbox::close);
+    // The third frame is written in part, so it is not in the slot: one more frame fills the slot.
+    assert_told(
+        || {
+            let outbox = Outbox::latest();
+            outbox.put(frame(0));
+            outbox
+        },
+        |outbox| {
+            outbox.put(frame(4));
+            outbox.close();
+        },
+    );
+}

@@ -1,0 +1,66 @@
+//! Models of what threads share in `queue`, for loom.
+
+use loom::{sync::Arc as LoomArc, thread};
+
+use super::{super::fixture::*, *};
+
+fn queue(bytes_max: usize) -> Writer<Queue> {
+    Writer::new(Queue::new(bytes_max), 2)
+}
+
+/// Acts as the loop: resumes as often as it is asked to.
+fn answer(queue: &Writer<Queue>, mut request: LoopRequest) {
+    while request == LoopRequest::RESUME {
+        request = queue.resume();
+    }
+}
+
+#[test]
+fn loom_of_two_callers_at_once_somebody_calls_the_loop_for_both() {
+    loom::model(|| {
+        let pipe = Pipe::with_room(usize::MAX);
+        let queue = LoomArc::new(queue(1000));
+        queue.attach(pipe.clone(), false);
+        let other = {
+            let queue = LoomArc::clone(&queue);
+            thread::spawn(move || queue.put(frame(1)).1)
+        };
+        // The loop may write for one sender while the other one puts its frame. Then the other one asks again.
+        let mine = queue.put(frame(2)).1;
+        answer(&queue, mine);
+        answer(&queue, other.join().unwrap());
+        let (frames, whole) = pipe.frames();
+        assert!(whole);
+        assert_eq!(frames.len(), 2);
+        assert_eq!(queue.counts().waiting, 0);
+        assert_balance(queue.counts());
+    });
+}
+
+#[test]
+fn loom_frames_put_while_the_link_changes_arrive_once_and_in_order() {
+    loom::model(|| {
+        let (old, new) = (Pipe::with_room(9), Pipe::with_room(usize::MAX));
+        let queue = LoomArc::new(queue(1000));
+        queue.attach(old.clone(), false);
+        queue.put(frame(1));
+        let caller = {
+            let queue = LoomArc::clone(&queue);
+            thread::spawn(move || {
+                queue.put(frame(2));
+                queue.put(frame(3));
+            })
+        };
+        queue.resume();
+        queue.detach();
+        queue.attach(new.clone(), false);
+        caller.join().unwrap();
+        queue.resume();
+        let (mut frames, _) = old.frames();
+        let (rest, whole) = new.frames();
+        frames.extend(rest);
+        assert!(whole);
+        assert_eq!(frames, [[1, 1], [2, 2], [3, 3]]);
+        assert_balance(queue.counts());
+    });
+}

@@ -1,0 +1,322 @@
+//! Unit tests of `queue`.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{super::fixture::*, *};
+use crate::limits::QUEUE_BYTES;
+
+fn queue(bytes_max: usize) -> Writer<Queue> {
+    Writer::new(Queue::new(bytes_max), 2)
+}
+
+impl Piece {
+    /// The memory that the piece holds.
+    fn held(&self) -> usize {
+        match self {
+            Self::Run { bytes, .. } => bytes.capacity(),
+            Self::Whole { frame, .. } => frame.len(),
+        }
+    }
+}
+
+#[test]
+fn frames_wait_for_the_loop_which_is_asked_once() {
+    let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1000));
+    assert_eq!(queue.attach(pipe.clone(), false), LoopRequest::NONE);
+    assert_eq!(
+        queue.put(frame(1)),
+        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+    );
+    assert_eq!(
+        queue.put(frame(2)),
+        (Ok(SendOutcome::Queued), LoopRequest::NONE)
+    );
+    assert_eq!(queue.resume(), LoopRequest::NONE);
+    assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
+    assert_eq!(
+        queue.put(frame(3)),
+        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+    );
+}
+
+#[test]
+fn without_a_link_the_loop_is_asked_for_one_once_for_each_loss() {
+    let queue = queue(1000);
+    for _ in 0..2 {
+        assert_eq!(
+            queue.put(frame(1)),
+            (Ok(SendOutcome::Queued), LoopRequest::LINK)
+        );
+        assert_eq!(
+            queue.put(frame(2)),
+            (Ok(SendOutcome::Queued), LoopRequest::NONE)
+        );
+        queue.attach(Pipe::with_room(0), false);
+        assert_eq!(
+            queue.put(frame(3)),
+            (Ok(SendOutcome::Queued), LoopRequest::NONE)
+        );
+        queue.detach();
+    }
+    assert_eq!(queue.counts().waiting, 6);
+}
+
+#[test]
+fn a_full_queue_takes_what_has_room_and_says_so() {
+    let queue = queue(20);
+    let frame = &[7, 7][..];
+    assert_eq!(queue.put_all(&[frame; 5]).0, Ok(3));
+    assert_eq!(
+        queue.put_all(&[frame; 5]),
+        (Err(Refusal::Full), LoopRequest::NONE)
+    );
+    assert_eq!(queue.put_all(&[]), (Ok(0), LoopRequest::NONE));
+    let pipe = Pipe::with_room(100);
+    queue.attach(pipe.clone(), false);
+    assert_eq!(queue.put_all(&[frame; 5]).0, Ok(3), "all have left");
+    assert_eq!(queue.counts().accepted, 6);
+    assert_balance(queue.counts());
+}
+
+#[test]
+fn a_frame_cut_off_by_the_end_of_its_link_begins_anew_and_no_other_does() {
+    let (old, new) = (Pipe::with_room(9), Pipe::with_room(100));
+    let queue = queue(1000);
+    queue.attach(old, false);
+    for n in 1..=3 {
+        queue.put(frame(n));
+    }
+    queue.resume();
+    queue.detach();
+    assert_eq!((queue.counts().written, queue.counts().waiting), (1, 2));
+    assert_eq!(queue.counts().bytes, 6);
+    queue.attach(new.clone(), false);
+    assert_eq!(new.frames(), (vec![vec![2, 2], vec![3, 3]], true));
+    assert_eq!(queue.counts().bytes, 18);
+    assert_eq!(
+        queue.put_all(&[&[0; 996]]).0,
+        Ok(1),
+        "all room is free again"
+    );
+}
+
+#[test]
+fn one_call_writes_its_share_only() {
+    let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
+    let frame = Bytes::from(vec![1; WHOLE_FRAME_BYTES]);
+    let batch = TURN_BYTES / (PREFIX_BYTES + WHOLE_FRAME_BYTES);
+    for _ in 0..=2 * batch {
+        queue.put(frame.clone());
+    }
+    assert_eq!(queue.attach(pipe.clone(), false), LoopRequest::RESUME);
+    assert_eq!(pipe.frames().0.len(), 2 * batch);
+    assert_eq!(
+        queue.put(frame.clone()),
+        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+    );
+    assert_eq!(queue.resume(), LoopRequest::NONE);
+    assert_eq!(pipe.frames().0.len(), 2 * batch + 2);
+}
+
+#[test]
+fn who_puts_the_last_of_many_writes_them() {
+    let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
+    queue.attach(pipe.clone(), false);
+    let frame = &[1; 1000][..];
+    let many = QUEUE_RUN_BYTES / (PREFIX_BYTES + frame.len());
+    assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::RESUME));
+    let most = vec![frame; many - 1];
+    let (taken, request) = queue.put_all(&most);
+    assert_eq!(
+        (taken, request, pipe.frames().0.len()),
+        (Ok(many - 1), LoopRequest::NONE, 0)
+    );
+    assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::NONE));
+    assert_eq!(pipe.frames().0.len(), many + 1);
+    // The loop was asked by the first frame, and now finds nothing to write.
+    assert_eq!(
+        (queue.resume(), queue.counts().waiting),
+        (LoopRequest::NONE, 0)
+    );
+    assert!(
+        queue.look(|state| state.backlog.spare.is_empty()),
+        "an idle link holds no buffer"
+    );
+}
+
+#[test]
+fn of_more_than_leaves_together_a_part_is_taken_and_written_at_a_time() {
+    let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(QUEUE_BYTES));
+    queue.attach(pipe.clone(), false);
+    let frame = &[1; 1000][..];
+    let part = QUEUE_RUN_BYTES.div_ceil(PREFIX_BYTES + frame.len());
+    let all = vec![frame; 3 * part];
+    for parts in 1..=3 {
+        let put = queue.put_all(&all[(parts - 1) * part..]);
+        assert_eq!(put, (Ok(part), LoopRequest::NONE));
+        assert_eq!(pipe.frames().0.len(), parts * part);
+    }
+}
+
+#[test]
+fn a_few_bytes_between_large_frames_hold_no_buffer_for_many() {
+    let (pipe, queue) = (Pipe::with_room(0), queue(QUEUE_BYTES));
+    queue.attach(pipe.clone(), false);
+    let (small, large) = (&[1; 1000][..], Bytes::from(vec![2; WHOLE_FRAME_BYTES]));
+    while queue.put_all(&[small]).0 == Ok(1) {}
+    let full = queue.look(|state| state.backlog.bytes);
+    for _ in 0..16 {
+        // Room for as much as a turn writes, whose buffers are then kept.
+        pipe.make_room(TURN_BYTES);
+        while queue.resume() == LoopRequest::RESUME {}
+        while queue.put_all(&[small]).0 == Ok(1)
+            && queue.put(large.clone()).0 == Ok(SendOutcome::Queued)
+        {}
+    }
+    let (held, bytes) = queue.look(|state| {
+        let held: usize = state.backlog.pieces.iter().map(Piece::held).sum();
+        (held, state.backlog.bytes)
+    });
+    assert!(bytes > full / 2 && held <= 2 * bytes, "{held} for {bytes}");
+}
+
+#[test]
+fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
+    let queue = queue(1000);
+    queue.attach(Arc::new(Cut), false);
+    assert_eq!(
+        queue.put(frame(1)),
+        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+    );
+    assert_eq!(queue.resume(), LoopRequest::BROKEN);
+    assert_eq!(
+        queue.put(frame(2)),
+        (Ok(SendOutcome::Queued), LoopRequest::NONE)
+    );
+    assert_eq!(queue.resume(), LoopRequest::NONE);
+    assert_eq!(queue.broken(), Some(io::ErrorKind::ConnectionReset));
+    let pipe = Pipe::with_room(100);
+    queue.attach(pipe.clone(), false);
+    assert_eq!(queue.broken(), None);
+    assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
+}
+
+#[test]
+fn a_socket_that_takes_nothing_of_something_is_broken() {
+    let queue = queue(1000);
+    queue.attach(Arc::new(Stuck), false);
+    assert_eq!(
+        queue.put(frame(1)),
+        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+    );
+    assert_eq!(queue.resume(), LoopRequest::BROKEN);
+    assert_eq!(queue.broken(), Some(io::ErrorKind::WriteZero));
+    assert_eq!(queue.counts().waiting, 1);
+}
+
+#[test]
+fn a_held_link_is_written_to_when_it_is_confirmed() {
+    let (first, pipe, queue) = (Pipe::with_room(100), Pipe::with_room(100), queue(1000));
+    queue.put(frame(1));
+    assert_eq!(queue.attach(first.clone(), true), LoopRequest::NONE);
+    assert_eq!(
+        queue.put(frame(2)),
+        (Ok(SendOutcome::Queued), LoopRequest::NONE)
+    );
+    assert_eq!(queue.resume(), LoopRequest::NONE);
+    assert_eq!(queue.detach(), 0, "nothing was written");
+    assert_eq!(queue.confirm(), LoopRequest::NONE, "there is no link");
+    queue.attach(pipe.clone(), true);
+    assert_eq!(queue.confirm(), LoopRequest::NONE);
+    assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
+    assert!(first.frames().0.is_empty());
+    assert_eq!(
+        queue.put(frame(3)),
+        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
+    );
+    queue.resume();
+    assert_eq!(queue.detach(), 3);
+}
+
+#[test]
+fn what_waits_can_be_discarded() {
+    let queue = queue(1000);
+    queue.attach(Pipe::with_room(9), false);
+    for n in 1..=3 {
+        queue.put(frame(n));
+    }
+    queue.resume();
+    queue.put(frame(4));
+    assert_eq!(queue.discard(), 1, "the rest is just being written");
+    assert_eq!(queue.detach(), 1, "one has left whole");
+    assert_eq!(queue.discard(), 2);
+    let counts = queue.counts();
+    assert_eq!(
+        (counts.written, counts.discarded, counts.waiting),
+        (1, 3, 0)
+    );
+    assert_balance(counts);
+    assert_eq!(
+        queue.put_all(&[&[0; 996]]).0,
+        Ok(1),
+        "all room is free again"
+    );
+}
+
+#[test]
+fn a_closed_queue_takes_nothing_and_discards_what_waits() {
+    let queue = queue(1000);
+    queue.attach(Pipe::with_room(9), false);
+    for n in 1..=3 {
+        queue.put(frame(n));
+    }
+    queue.resume();
+    queue.close();
+    assert_eq!(
+        queue.put(frame(4)),
+        (Err(Refusal::Closed), LoopRequest::NONE)
+    );
+    assert_eq!(
+        queue.put_all(&[&[0][..]; 2]),
+        (Err(Refusal::Closed), LoopRequest::NONE)
+    );
+    assert_eq!((queue.counts().written, queue.counts().discarded), (1, 2));
+    assert_balance(queue.counts());
+}
+
+proptest! {
+    /// Frames of all sizes, sockets that accept any number of bytes, links that end anywhere.
+    #[test]
+    fn every_frame_arrives_once_and_in_order(
+        lens in prop::collection::vec(prop_oneof![1_usize..100, 10_000_usize..40_000], 1..40),
+        rooms in prop::collection::vec(0_usize..90_000, 1..20),
+    ) {
+        let queue = queue(4 << 20);
+        let mut pipe = Pipe::with_room(0);
+        queue.attach(pipe.clone(), false);
+        let (mut came, mut room) = (Vec::new(), rooms.iter().cycle());
+        for (n, &len) in lens.iter().enumerate() {
+            let frame = Bytes::from(vec![n as u8; len]);
+            prop_assert_eq!(queue.put(frame).0, Ok(SendOutcome::Queued));
+            pipe.make_room(*room.next().unwrap());
+            while queue.resume() == LoopRequest::RESUME {}
+            if n % 5 == 4 {
+                queue.detach();
+                came.extend(pipe.frames().0);
+                pipe = Pipe::with_room(0);
+                queue.attach(pipe.clone(), false);
+            }
+            assert_balance(queue.counts());
+        }
+        pipe.make_room(usize::MAX >> 1);
+        while queue.resume() == LoopRequest::RESUME {}
+        came.extend(pipe.frames().0);
+        let sent: Vec<Vec<u8>> = lens.iter().enumerate().map(|(n, &len)| vec![n as u8; len]).collect();
+        prop_assert_eq!(came, sent);
+        let counts = queue.counts();
+        prop_assert_eq!((counts.waiting, counts.written), (0, lens.len() as u64));
+        prop_assert_eq!(queue.look(|state| state.backlog.bytes), 0);
+    }
+}

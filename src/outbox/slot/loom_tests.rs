@@ -1,0 +1,96 @@
+//! Models of what threads share in `slot`, for loom.
+
+use loom::{sync::Arc as LoomArc, thread};
+
+use super::{super::fixture::*, *};
+
+#[test]
+fn loom_of_two_callers_at_once_no_frame_is_left_behind() {
+    loom::model(|| {
+        let pipe = Pipe::with_room(usize::MAX);
+        let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
+        outbox.attach(pipe.clone(), false);
+        let other = {
+            let outbox = LoomArc::clone(&outbox);
+            thread::spawn(move || outbox.put(frame(1)))
+        };
+        outbox.put(frame(2));
+        other.join().unwrap();
+        let (frames, whole) = pipe.frames();
+        assert!(whole);
+        let counts = outbox.counts();
+        assert_eq!((counts.accepted, counts.waiting), (2, 0));
+        assert_eq!(counts.written + counts.superseded, 2);
+        assert_eq!(frames.len() as u64, counts.written);
+    });
+}
+
+#[test]
+fn loom_an_edge_while_somebody_writes_is_not_lost() {
+    loom::model(|| {
+        // Room for half a frame: the writer finds the socket full while the loop makes room.
+        let pipe = Pipe::with_room(3);
+        let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
+        outbox.attach(pipe.clone(), false);
+        let the_loop = {
+            let (outbox, pipe) = (LoomArc::clone(&outbox), pipe.clone());
+            thread::spawn(move || {
+                // The socket becomes writable once, and not again.
+                pipe.make_room(100);
+                outbox.resume();
+            })
+        };
+        outbox.put(frame(1));
+        outbox.put(frame(2));
+        the_loop.join().unwrap();
+        let (frames, whole) = pipe.frames();
+        assert!(whole, "the remainder was left behind");
+        assert_eq!(frames.last().map(Vec::as_slice), Some(&[2, 2][..]));
+        assert_eq!(outbox.counts().waiting, 0);
+        assert_balance(outbox.counts());
+    });
+}
+
+#[test]
+fn loom_a_new_link_under_a_writer_gets_the_newest_frame() {
+    loom::model(|| {
+        let (old, new) = (Pipe::with_room(3), Pipe::with_room(usize::MAX));
+        let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
+        outbox.attach(old, false);
+        let the_loop = {
+            let (outbox, new) = (LoomArc::clone(&outbox), new.clone());
+            thread::spawn(move || {
+                outbox.detach();
+                outbox.attach(new, false);
+            })
+        };
+        outbox.put(frame(1));
+        outbox.put(frame(2));
+        the_loop.join().unwrap();
+        let (frames, whole) = new.frames();
+        assert!(whole);
+        assert!(
+            frames.is_sorted(),
+            "an older frame came after a newer one: {frames:?}"
+        );
+        assert_eq!(frames.last().map(Vec::as_slice), Some(&[2, 2][..]));
+        assert_balance(outbox.counts());
+    });
+}
+
+#[test]
+fn loom_closing_under_a_writer_accounts_for_every_frame() {
+    loom::model(|| {
+        let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
+        outbox.attach(Pipe::with_room(3), false);
+        let the_loop = {
+            let outbox = LoomArc::clone(&outbox);
+            thread::spawn(move || outbox.close())
+        };
+        outbox.put(frame(1));
+        outbox.put(frame(2));
+        the_loop.join().unwrap();
+        assert_eq!(outbox.counts().waiting, 0);
+        assert_balance(outbox.counts());
+    });
+}

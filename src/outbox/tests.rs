@@ -1,0 +1,163 @@
+//! Unit tests of `outbox`.
+
+use std::{fmt, io::IoSlice, thread};
+
+use super::{fixture::*, *};
+use crate::limits::WHOLE_FRAME_BYTES;
+
+#[test]
+fn who_waits_for_room_sleeps_until_there_is_some() {
+    let pipe = Pipe::with_room(0);
+    let outbox = Arc::new(Outbox::latest());
+    outbox.attach(pipe.clone(), false);
+    assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Queued));
+    let sleeper = {
+        let outbox = Arc::clone(&outbox);
+        thread::spawn(move || outbox.wait_for_room(None))
+    };
+    while of_either!(outbox, writer => writer.waiters()) == 0 && !sleeper.is_finished() {
+        thread::yield_now();
+    }
+    assert_eq!(outbox.put(frame(2)).0, Ok(SendOutcome::Superseded));
+    assert!(!outbox.wait_for_room(Some(Instant::now())) && !sleeper.is_finished());
+    pipe.make_room(100);
+    outbox.resume();
+    assert!(sleeper.join().unwrap());
+    assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
+}
+
+#[test]
+fn room_made_by_the_end_of_a_link_is_told() {
+    let outbox = Arc::new(Outbox::queue(20));
+    outbox.attach(Pipe::with_room(13), false);
+    for n in 1..=3 {
+        assert_eq!(outbox.put(frame(n)).0, Ok(SendOutcome::Queued));
+    }
+    outbox.resume();
+    assert!(
+        !outbox.wait_for_room(Some(Instant::now())),
+        "18 of 20 bytes are held"
+    );
+    let waiter = {
+        let outbox = Arc::clone(&outbox);
+        thread::spawn(move || outbox.wait_for_room(None))
+    };
+    while of_either!(outbox, writer => writer.waiters()) == 0 {
+        thread::yield_now();
+    }
+    outbox.detach();
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn a_slot_closed_between_two_frames_has_taken_the_first() {
+    let outbox = Arc::new(Outbox::latest());
+    let closing = Arc::downgrade(&outbox);
+    outbox.attach(
+        Arc::new(Closing(move || {
+            closing.upgrade().expect("it is in use").close();
+        })),
+        false,
+    );
+    assert_eq!(outbox.put_all(&[&[1, 1], &[2, 2]]).0, Ok(1));
+    let counts = outbox.counts();
+    assert_eq!((counts.accepted, counts.written), (1, 1));
+    assert_balance(counts);
+}
+
+/// A socket with room, whose outbox is closed while it is written to.
+struct Closing<F>(F);
+
+impl<F: Fn() + Send + Sync> Wire for Closing<F> {
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (self.0)();
+        Ok(bufs.iter().map(|buf| buf.len()).sum())
+    }
+}
+
+impl<F> fmt::Debug for Closing<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Closing")
+    }
+}
+
+/// A payload whose owner panics when it is freed.
+struct Bomb([u8; WHOLE_FRAME_BYTES]);
+
+impl Bomb {
+    fn payload(n: u8) -> Bytes {
+        Bytes::from_owner(Self([n; WHOLE_FRAME_BYTES]))
+    }
+}
+
+impl AsRef<[u8]> for Bomb {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a payload panics when it is freed, which this test expects");
+    }
+}
+
+#[test]
+fn a_payload_that_panics_when_freed_mutes_no_peer() {
+    for outbox in [Outbox::latest(), Outbox::queue(1 << 20)] {
+        let mut put = 0;
+        let mut put_some = || {
+            for n in 1..=3 {
+                outbox.put(Bomb::payload(n));
+                put += 1;
+            }
+        };
+        // Payloads are dropped in all ways: replaced in the slot, cut off by the end of a link, sent over the next link,
+        // written by `put`, and written by `resume`.
+        put_some();
+        outbox.attach(Pipe::with_room(WHOLE_FRAME_BYTES), false);
+        put_some();
+        outbox.detach();
+        put_some();
+        let pipe = Pipe::with_room(usize::MAX);
+        outbox.attach(pipe.clone(), false);
+        while outbox.resume() == LoopRequest::RESUME {}
+        put_some();
+        outbox.resume();
+        assert_eq!(outbox.put(frame(9)).0, outbox.put(frame(9)).0);
+        outbox.resume();
+        assert_eq!(pipe.frames().0.last(), Some(&vec![9, 9]));
+        assert_eq!(outbox.counts().accepted, put + 2);
+        outbox.close();
+        assert_eq!(outbox.counts().waiting, 0);
+        assert_balance(outbox.counts());
+    }
+}
+
+#[test]
+fn a_demand_that_is_denied_is_made_anew_by_the_next_frame() {
+    for outbox in [Outbox::latest(), Outbox::queue(1000)] {
+        assert!(!outbox.demand(), "nothing waits");
+        assert_eq!(outbox.put(frame(1)).1, LoopRequest::LINK);
+        assert!(outbox.demand());
+        // The loop knows already.
+        assert_eq!(outbox.put(frame(2)).1, LoopRequest::NONE);
+        outbox.attach(Pipe::with_room(100), false);
+        outbox.resume();
+        outbox.detach();
+        assert!(!outbox.demand());
+        assert_eq!(outbox.put(frame(3)).1, LoopRequest::LINK);
+    }
+}
+
+#[test]
+fn of_many_frames_a_closed_slot_takes_none() {
+    let outbox = Outbox::latest();
+    assert_eq!(outbox.put_all(&[&[1], &[2]]).0, Ok(2));
+    outbox.close();
+    assert_eq!(
+        outbox.put_all(&[&[3], &[4]]),
+        (Err(Refusal::Closed), LoopRequest::NONE)
+    );
+    assert_balance(outbox.counts());
+}
