@@ -43,6 +43,8 @@ struct State {
     is_refused: bool,
     /// The kernel has found the far end dead and has not reported it yet. It does so once, to the first call.
     is_dead: bool,
+    /// The next write is interrupted by a signal.
+    is_interrupted: bool,
     was_reset: bool,
     token: Option<usize>,
 }
@@ -73,8 +75,12 @@ impl End {
 
 impl Wire for End {
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        if mem::take(&mut self.0.lock().unwrap().is_dead) {
+        let mut state = self.0.lock().unwrap();
+        if mem::take(&mut state.is_dead) {
             return Err(ErrorKind::TimedOut.into());
+        }
+        if mem::take(&mut state.is_interrupted) {
+            return Err(ErrorKind::Interrupted.into());
         }
         Ok(bufs.iter().map(|buf| buf.len()).sum())
     }
@@ -574,6 +580,16 @@ fn what_the_resolver_says_of_each_name_of_a_peer_is_told() {
     world.answer_for("", Err(&"no such name, and I mean it! ".repeat(100)));
     let (_, why) = world.failures().pop().unwrap();
     assert!(why.len() < 600, "{why}");
+}
+
+#[test]
+fn an_interrupted_initial_message_is_written_again() {
+    let mut world = World::at(SMALLER, "10.0.0.1:1");
+    let (_, ends) = world.dialed();
+    ends[0].0.lock().unwrap().is_interrupted = true;
+    world.connects(&ends[0], true);
+    assert_eq!(world.failures(), []);
+    assert!(world.event_loop.handle().connected_to_peer(Sid(SMALLER)));
 }
 
 #[test]

@@ -132,7 +132,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         // One write: ZooKeeper's acceptor may take a short read for a short message (`InitialMessage.parse`).
         let initial_message = self.initial_message();
-        match stream.write(&[IoSlice::new(&initial_message)]) {
+        let written = loop {
+            match stream.write(&[IoSlice::new(&initial_message)]) {
+                // A signal says nothing about the peer.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => break written,
+            }
+        };
+        match written {
             Ok(n) if n == initial_message.len() => {}
             Ok(_) => return self.end(key, Reason::Io(io::ErrorKind::WriteZero), now),
             Err(error) => return self.end(key, Reason::of_io(&error), now),
