@@ -87,7 +87,14 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl error::Error for ConfigError {}
+impl error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::BadAddress { why, .. } => Some(why),
+            _ => None,
+        }
+    }
+}
 
 /// Why a frame was not taken. Such a frame has changed nothing and is counted nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +139,7 @@ impl error::Error for SendError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// Nothing arrived in the given time. A call that does not block: nothing is there now.
+    /// Nothing arrived in the given time.
     Timeout,
     /// Nothing is left and nothing can arrive any more: the manager has halted, or its loop has died.
     Halted,
@@ -148,3 +155,33 @@ impl fmt::Display for RecvError {
 }
 
 impl error::Error for RecvError {}
+
+/// Why nothing was received by a call that does not block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TryRecvError {
+    /// Nothing is there now.
+    Empty,
+    /// Nothing is left and nothing can arrive any more: the manager has halted, or its loop has died.
+    Halted,
+}
+
+impl fmt::Display for TryRecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "nothing is there to be received",
+            Self::Halted => "the connection manager has halted",
+        })
+    }
+}
+
+impl error::Error for TryRecvError {}
+
+impl From<RecvError> for TryRecvError {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Timeout => Self::Empty,
+            RecvError::Halted => Self::Halted,
+        }
+    }
+}

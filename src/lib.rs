@@ -285,7 +285,7 @@ mod sync;
 mod zoo_cfg;
 
 pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
-pub use error::{ConfigError, RecvError, SendError};
+pub use error::{ConfigError, RecvError, SendError, TryRecvError};
 pub use event::Event;
 pub use event_loop::EventLoop;
 pub use handle::Handle;

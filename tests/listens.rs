@@ -280,7 +280,7 @@ impl World {
 
     /// The events since the last call.
     fn events(&mut self) -> Vec<(Event, Vec<Listening>)> {
-        mem::take(&mut self.0.handler().0)
+        mem::take(&mut self.0.handler_mut().0)
     }
 
     /// The failures to listen since the last call: where, and why.

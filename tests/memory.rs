@@ -203,7 +203,7 @@ fn a_manager_whose_application_never_reads_stays_below_its_ceiling() {
         let inbox = manager.stats().inbox;
         inbox.waiting == 100 && inbox.pushed == 20 * peers.len() as u64
     });
-    worst.refusals(&manager);
+    worst.refusals(&manager.handle());
     let unfinished = worst.unfinished(pending);
     eventually("all of them wait", || {
         manager.stats().pending == (pending + contenders.len()) as u64
@@ -211,7 +211,7 @@ fn a_manager_whose_application_never_reads_stays_below_its_ceiling() {
     // Members first: the ids of observers are below zero, the first that came has the largest.
     let sids = [2, 3, 4].into_iter().chain((1..=5).map(|n| -n)).map(Sid);
     for (sid, far) in sids.zip(&peers) {
-        fill_slot(&manager, sid, far, || {});
+        fill_slot(&manager.handle(), sid, far, || {});
     }
     worst.verify((100 + 4 * peers.len()) * (FRAME_BYTES_MAX - 1));
     drop((unfinished, contenders));
@@ -257,7 +257,7 @@ fn a_manager_with_queues_and_guests_stays_below_its_ceiling() {
     let _unfinished = worst.unfinished(16);
     eventually("all of them wait", || manager.stats().pending == 16);
     for sid in manager.linked_peers() {
-        fill_queue(&manager, sid);
+        fill_queue(&manager.handle(), sid);
     }
     worst.verify(waiting * FRAME_BYTES_MAX + peers.len() * (FRAME_BYTES_MAX + bytes - (32 << 10)));
 }
@@ -373,7 +373,7 @@ fn a_connection_takes_no_more_than_its_row_of_the_table() {
     let first = worst.unfinished(1);
     eventually("it waits", || manager.stats().pending == 1);
     // The event queue grows with what else happens: it is full before anything is compared.
-    worst.refusals(&manager);
+    worst.refusals(&manager.handle());
     let before = worst.held();
     let many = worst.unfinished(count);
     eventually("all of them wait", || {

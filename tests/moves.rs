@@ -322,7 +322,7 @@ impl World {
             _ => None,
         };
         self.event_loop
-            .handler()
+            .handler_mut()
             .events
             .iter()
             .filter_map(failure)
@@ -690,7 +690,7 @@ fn a_dead_link_is_called_dead_whichever_call_learns_it() {
             Event::Down { reason, .. } => Some(reason.clone()),
             _ => None,
         };
-        let events = &world.event_loop.handler().events;
+        let events = &world.event_loop.handler_mut().events;
         let reasons: Vec<Reason> = events.iter().filter_map(reason).collect();
         assert_eq!(reasons, [Reason::Dead], "with a frame: {with_a_frame}");
     }

@@ -26,7 +26,7 @@ use common::{
 use quorum_cnx::{
     Batch, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Idle,
     InitialMessageVersion, Listening, Reason, RecvError, SendError, SendOutcome, Sid, Stats,
-    limits::KNOCK_CROSSING,
+    TryRecvError, limits::KNOCK_CROSSING,
 };
 
 /// The manager under test is 5; its peer, the test's own end, is larger and so the one that dials.
@@ -337,7 +337,7 @@ fn frames_to_oneself_come_back_through_the_inbox() {
             (Sid(OWN), number)
         );
     }
-    assert_eq!(pair.manager.try_recv(), Err(RecvError::Timeout));
+    assert_eq!(pair.manager.try_recv(), Err(TryRecvError::Empty));
     assert_eq!(pair.manager.stats().loopback, 3);
 }
 
@@ -460,7 +460,7 @@ fn a_full_inbox_drops_its_oldest_and_counts_them() {
     for number in 7..10 {
         assert_eq!(number_of(&pair.manager.recv().unwrap().payload), number);
     }
-    assert_eq!(pair.manager.try_recv(), Err(RecvError::Timeout));
+    assert_eq!(pair.manager.try_recv(), Err(TryRecvError::Empty));
     let stats = pair.manager.stats();
     assert_eq!((stats.inbox.dropped, stats.inbox.taken), (7, 3));
     assert_eq!((stats.received.frames, stats.received.bytes), (10, 80));
@@ -485,7 +485,7 @@ fn no_payload_is_shown_to_who_debugs() {
         handle.stats().inbox.taken == 1
     });
     shown += &format!("{event_loop:?}");
-    shown += &event_loop.handler().0;
+    shown += &event_loop.handler_mut().0;
     for name in [
         "Handle",
         "Message",
@@ -634,7 +634,7 @@ fn halt_frees_the_port_and_closes_every_connection() {
     // What was received can still be taken; then there is an end.
     assert_eq!(pair.manager.recv().unwrap().payload, "left behind");
     assert_eq!(pair.manager.recv(), Err(RecvError::Halted));
-    assert_eq!(pair.manager.try_recv(), Err(RecvError::Halted));
+    assert_eq!(pair.manager.try_recv(), Err(TryRecvError::Halted));
     assert_eq!(pair.manager.connect_one(Sid(PEER)), Err(SendError::Halted));
     let mut events = Vec::new();
     while let Ok(event) = pair.manager.events().recv() {

@@ -36,6 +36,13 @@ fn files(dir: &str, extension: &str) -> Vec<(String, String)> {
     files
 }
 
+/// The files of the library without its unit tests.
+fn library() -> impl Iterator<Item = (String, String)> {
+    files("src", "rs")
+        .into_iter()
+        .filter(|(path, _)| !path.ends_with("tests.rs"))
+}
+
 /// The lines of a file with their numbers, up to its unit tests.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..)
@@ -45,7 +52,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 #[test]
 fn the_rules_know_no_clock_no_thread_no_socket_and_no_log() {
-    for (path, text) in files("src/proto", "rs") {
+    for (path, text) in library().filter(|(path, _)| path.starts_with("src/proto/")) {
         for (number, line) in code(&text) {
             let line = line.trim_start();
             if line.starts_with("//") {
@@ -71,7 +78,7 @@ fn the_rules_know_no_clock_no_thread_no_socket_and_no_log() {
 
 #[test]
 fn only_the_loop_and_the_net_know_the_system_and_write_log_lines() {
-    for (path, text) in files("src", "rs") {
+    for (path, text) in library() {
         if ["src/event_loop/", "src/net/"]
             .iter()
             .any(|folder| path.starts_with(folder))
@@ -94,7 +101,7 @@ fn only_the_loop_and_the_net_know_the_system_and_write_log_lines() {
 
 #[test]
 fn one_file_asks_for_the_system() {
-    for (path, text) in files("src", "rs") {
+    for (path, text) in library() {
         for (number, line) in code(&text) {
             for word in ["target_os", "target_vendor", "target_arch"] {
                 assert!(
@@ -109,14 +116,11 @@ fn one_file_asks_for_the_system() {
 /// The modules of the library, by path, with what each imports: paths from the root of the crate.
 fn imports() -> BTreeMap<Vec<String>, Vec<Vec<String>>> {
     let mut modules = BTreeMap::new();
-    for (path, text) in files("src", "rs") {
+    for (path, text) in library() {
         let name = path.trim_start_matches("src/").trim_end_matches(".rs");
         let mut module: Vec<String> = name.split('/').map(str::to_owned).collect();
         if matches!(module.last().map(String::as_str), Some("mod" | "lib")) {
             module.pop();
-        }
-        if module.last().is_some_and(|last| last == "tests") {
-            continue;
         }
         // Without comments, and without line ends, in which a statement may be broken.
         let code: String = code(&text)
@@ -345,8 +349,11 @@ fn every_test_that_a_table_names_is_there() {
                     continue;
                 };
                 names_one = true;
+                let ends =
+                    ["", "/mod", "/tests", "/loom_tests"].map(|part| format!("{file}{part}.rs"));
                 let found = sources.iter().any(|(path, text)| {
-                    path.ends_with(&format!("{file}.rs")) && text.contains(&format!("fn {test}("))
+                    ends.iter().any(|end| path.ends_with(end))
+                        && text.contains(&format!("fn {test}("))
                 });
                 assert!(found, "{}: there is no `{reference}`", page.display());
             }

@@ -83,7 +83,7 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
     }
 
     fn seen(&mut self) -> &Seen {
-        &self.event_loop.handler().seen
+        &self.event_loop.handler_mut().seen
     }
 
     /// Turns until something is so.

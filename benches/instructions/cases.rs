@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use quorum_cnx::{
-    Batch, CnxManager, Config, EventLoop, Frame, Handle, Handler, Outbox, RecvError, SendOutcome,
-    Sid,
+    Batch, CnxManager, Config, EventLoop, Frame, Handle, Handler, Outbox, SendOutcome, Sid,
+    TryRecvError,
 };
 
 use crate::memory::{Far, Memory};
@@ -132,7 +132,7 @@ fn decode(bytes: usize, frames: u64) -> Result<(), Failure> {
     while !far.has_said_all() {
         turn(&mut event_loop)?;
     }
-    let heard = event_loop.handler();
+    let heard = event_loop.handler_mut();
     check(heard.frames == frames && heard.bytes == frames * bytes as u64)
 }
 
@@ -212,7 +212,7 @@ fn inbox_one_by_one(frames: u64) -> Result<(), Failure> {
             received += u64::from(manager.try_recv()?.payload.len() == SMALL);
         }
     }
-    check(manager.try_recv() == Err(RecvError::Timeout))
+    check(manager.try_recv() == Err(TryRecvError::Empty))
 }
 
 fn inbox_all(frames: u64) -> Result<(), Failure> {
@@ -258,12 +258,12 @@ fn manager(frames: u64) -> Result<(), Failure> {
 /// So many frames to each turn, and an answer to each frame.
 fn echo(at_once: u64, frames: u64) -> Result<(), Failure> {
     let (mut event_loop, far) = linked(SMALL, Outbox::Latest)?;
-    event_loop.handler().answers = true;
+    event_loop.handler_mut().answers = true;
     for _ in 0..frames / at_once {
         far.say(at_once);
         turn(&mut event_loop)?;
     }
-    check(event_loop.handler().written == frames / at_once * at_once)
+    check(event_loop.handler_mut().written == frames / at_once * at_once)
 }
 
 fn idle(turns: u64) -> Result<(), Failure> {
@@ -271,7 +271,7 @@ fn idle(turns: u64) -> Result<(), Failure> {
     for _ in 0..turns {
         turn(&mut event_loop)?;
     }
-    check(event_loop.handler().frames == 0)
+    check(event_loop.handler_mut().frames == 0)
 }
 
 /// Somebody asked for what is there already.

@@ -185,7 +185,7 @@ impl Member {
                 self.journal.tell("halted", self.role.own, json!({}));
                 return Ok(self.end);
             }
-            while let Some(heard) = self.event_loop.handler().0.pop_front() {
+            while let Some(heard) = self.event_loop.handler_mut().0.pop_front() {
                 match heard {
                     Heard::Frame(from, bytes) => self.on_frame(from, &bytes),
                     Heard::Event(event) => self.on_event(&event),

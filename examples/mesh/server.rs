@@ -45,13 +45,13 @@ pub(crate) fn start_manager(seen: &Arc<Seen>, own: Sid) -> Result<(), Box<dyn Er
     thread::spawn(move || {
         let mut next = Instant::now();
         while seen.lock().server(own).order != Order::Halt && !manager.is_halted() {
-            let left = hold_out(&seen, &manager, &mut next);
+            let left = hold_out(&seen, &manager.handle(), &mut next);
             if let Ok(message) = manager.recv_timeout(left) {
                 seen.lock().note_frame(own, message.from, &message.payload);
             }
         }
         manager.halt();
-        end(&seen, &manager, &manager.stats());
+        end(&seen, &manager.handle(), &manager.stats());
     });
     Ok(())
 }

@@ -88,6 +88,14 @@ impl ConfigBuilder {
         self
     }
 
+    /// Adds several servers, each as [`server`](Self::server) does.
+    pub fn servers<A: Into<String>>(mut self, servers: impl IntoIterator<Item = (Sid, A)>) -> Self {
+        for (sid, addresses) in servers {
+            self = self.server(sid, addresses);
+        }
+        self
+    }
+
     /// The same, with addresses that are already parsed.
     pub(crate) fn server_at(mut self, sid: Sid, addresses: Vec<Address>) -> Self {
         self.servers.push((sid, Given::Addresses(addresses)));

@@ -22,7 +22,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt, io, mem,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     sync::Arc,
     thread::ThreadId,
     time::{Duration, Instant},
@@ -159,6 +159,13 @@ impl<H: Handler> AsFd for EventLoop<H> {
     }
 }
 
+impl<H: Handler> AsRawFd for EventLoop<H> {
+    /// The same, for registries that take a raw descriptor. It is valid as long as the `EventLoop`.
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// The same on another network, for example a simulated one.
     ///
@@ -178,7 +185,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// The handler.
-    pub fn handler(&mut self) -> &mut H {
+    #[must_use]
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// The handler, to be changed between two turns.
+    pub fn handler_mut(&mut self) -> &mut H {
         &mut self.handler
     }
 

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    error::RecvError,
+    error::{RecvError, TryRecvError},
     event::Event,
     inbox::{Inbox, InboxFull, Nothing, Owner, Room, Single, Wait},
     limits::EVENTS_MAX,
@@ -52,7 +52,7 @@ impl Events {
             return Err(RecvError::Halted);
         }
         // `wakes` is not needed. The loop never waits for room here, since a full queue drops its oldest events.
-        let popped = self.inbox.pop(wait).map_err(of_nothing)?;
+        let popped = self.inbox.pop(wait)?;
         Ok(popped.taken)
     }
 
@@ -78,15 +78,17 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Timeout`] if there is none now, or [`RecvError::Halted`] if none can arrive any more.
-    pub fn try_recv(&self) -> Result<Event, RecvError> {
-        self.pop(Wait::No)
+    /// [`TryRecvError::Empty`] if there is none now, or [`TryRecvError::Halted`] if none can arrive any more.
+    pub fn try_recv(&self) -> Result<Event, TryRecvError> {
+        Ok(self.pop(Wait::No)?)
     }
 }
 
-pub(super) fn of_nothing(nothing: Nothing) -> RecvError {
-    match nothing {
-        Nothing::Yet => RecvError::Timeout,
-        Nothing::Ever => RecvError::Halted,
+impl From<Nothing> for RecvError {
+    fn from(nothing: Nothing) -> Self {
+        match nothing {
+            Nothing::Yet => Self::Timeout,
+            Nothing::Ever => Self::Halted,
+        }
     }
 }

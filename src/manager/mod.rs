@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     config::{Config, Idle},
-    error::RecvError,
+    error::{RecvError, TryRecvError},
     event_loop::EventLoop,
     handle::Handle,
     inbox::{Batch, BufferPool, Inbox, Nothing, Popped, Wait},
@@ -21,17 +21,17 @@ use crate::{
 };
 
 mod events;
+mod forward;
 mod inbox_handler;
 
 pub use events::Events;
 
-use events::of_nothing;
 use inbox_handler::InboxHandler;
 
 /// The connection manager of one server, with the loop on a thread of its own.
 ///
-/// It dereferences to its [`Handle`], which sends and queries; the manager itself receives and halts. Dropping the manager
-/// [halts](Self::halt) it, which waits until the loop's thread has ended.
+/// It sends and queries through its [`Handle`], which other threads can have as well; only the manager receives and halts. Dropping
+/// the manager [halts](Self::halt) it, which waits until the loop's thread has ended.
 pub struct CnxManager {
     handle: Handle,
     events: Events,
@@ -82,12 +82,6 @@ impl CnxManager {
         })
     }
 
-    /// A handle to give to other threads.
-    #[must_use]
-    pub fn handle(&self) -> Handle {
-        self.handle.clone()
-    }
-
     /// Takes the oldest received message. Blocks until there is one.
     ///
     /// # Errors
@@ -110,9 +104,9 @@ impl CnxManager {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Timeout`] if there is none now, or [`RecvError::Halted`] if none can arrive any more.
-    pub fn try_recv(&self) -> Result<Message, RecvError> {
-        self.take(Wait::No)
+    /// [`TryRecvError::Empty`] if there is none now, or [`TryRecvError::Halted`] if none can arrive any more.
+    pub fn try_recv(&self) -> Result<Message, TryRecvError> {
+        Ok(self.take(Wait::No)?)
     }
 
     /// Takes all received messages at once and puts them into `batch`, in place of those that it has. Blocks until there is at
@@ -145,9 +139,9 @@ impl CnxManager {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Timeout`] if there is none now, or [`RecvError::Halted`] if none can arrive any more. `batch` is then empty.
-    pub fn try_recv_all(&self, batch: &mut Batch) -> Result<usize, RecvError> {
-        self.take_all(batch, Wait::No)
+    /// [`TryRecvError::Empty`] if there is none now, or [`TryRecvError::Halted`] if none can arrive any more. `batch` is then empty.
+    pub fn try_recv_all(&self, batch: &mut Batch) -> Result<usize, TryRecvError> {
+        Ok(self.take_all(batch, Wait::No)?)
     }
 
     fn take(&self, wait: Wait) -> Result<Message, RecvError> {
@@ -171,7 +165,7 @@ impl CnxManager {
         mut pop: impl FnMut(Wait) -> Result<T, Nothing>,
     ) -> Result<T, RecvError> {
         let Some(deadline) = wait.deadline() else {
-            return pop(Wait::No).map_err(of_nothing);
+            return pop(Wait::No).map_err(RecvError::from);
         };
         if let Idle::Spin { for_at_most } = self.idle {
             let mut until = Instant::now() + for_at_most;
@@ -182,7 +176,7 @@ impl CnxManager {
                 if self.handle.shared().inbox.may_have_items() {
                     match pop(Wait::No) {
                         Err(Nothing::Yet) => {}
-                        other => return other.map_err(of_nothing),
+                        other => return other.map_err(RecvError::from),
                     }
                 }
                 thread::yield_now();
@@ -190,11 +184,11 @@ impl CnxManager {
         }
         match pop(Wait::No) {
             Err(Nothing::Yet) => {}
-            other => return other.map_err(of_nothing),
+            other => return other.map_err(RecvError::from),
         }
         // No message arrives in a forked process. `life` notices that it runs in one, and closes the inbox.
         let _ = self.handle.shared().life();
-        pop(wait).map_err(of_nothing)
+        pop(wait).map_err(RecvError::from)
     }
 
     /// Wakes the loop if it waits for room in the inbox.
@@ -241,14 +235,6 @@ impl CnxManager {
             // A panic of the loop was reported when it happened, and `has_died` shows it.
             let _ = thread.join();
         }
-    }
-}
-
-impl std::ops::Deref for CnxManager {
-    type Target = Handle;
-
-    fn deref(&self) -> &Handle {
-        &self.handle
     }
 }
 

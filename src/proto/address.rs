@@ -4,7 +4,7 @@
 
 use std::{
     error, fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -112,6 +112,18 @@ impl fmt::Display for Address {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    /// The scope of a link-local IPv6 address is kept, as a number.
+    fn from(addr: SocketAddr) -> Self {
+        match addr {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+                Self::new(format!("{}%{}", v6.ip(), v6.scope_id()), v6.port())
+            }
+            addr => Self::new(addr.ip().to_string(), addr.port()),
         }
     }
 }

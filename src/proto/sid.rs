@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows which server has which id.
 
-use std::fmt;
+use std::{fmt, num::ParseIntError, str::FromStr};
 
 /// The id of a server: the signed 64-bit number that ZooKeeper keeps in its `myid` file.
 ///
@@ -19,5 +19,20 @@ impl Sid {
 impl fmt::Display for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl FromStr for Sid {
+    type Err = ParseIntError;
+
+    /// Reads a decimal number, as in a `myid` file. Whether it can be the id of a member is checked with the configuration.
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<Sid> for i64 {
+    fn from(sid: Sid) -> Self {
+        sid.0
     }
 }

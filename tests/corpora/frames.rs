@@ -150,7 +150,7 @@ fn read(stream: &[u8], end: End, cut: &Cut) -> (Vec<Vec<u8>>, Reason) {
     let stats = event_loop.handle().stats();
     let mut frames = Vec::new();
     let mut reason = None;
-    for told in event_loop.handler().told.drain(..) {
+    for told in event_loop.handler_mut().told.drain(..) {
         match told {
             Told::Frame(FAR, frame) if reason.is_none() => frames.push(frame),
             Told::Event(Event::Up { sid: FAR, .. }) if frames.is_empty() => {}

@@ -183,7 +183,7 @@ fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<S
         turn(&mut event_loop);
         sought.extend(outside.sought());
     }
-    let told = std::mem::take(&mut event_loop.handler().told);
+    let told = std::mem::take(&mut event_loop.handler_mut().told);
     let refused = |reason, sid| {
         let rejected = Event::Rejected { addr, sid, reason };
         assert_eq!(told, [Told::Event(rejected)]);

@@ -271,7 +271,7 @@ impl Run {
 
     /// Reads what the loop has told: at most one link for each sid, and frames only over one that is up.
     fn note(&mut self) {
-        for told in std::mem::take(&mut self.event_loop.handler().told) {
+        for told in std::mem::take(&mut self.event_loop.handler_mut().told) {
             match told {
                 Told::Event(Event::Up {
                     sid, addr, dialed, ..

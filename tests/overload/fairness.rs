@@ -214,7 +214,7 @@ fn asides(is_loud: bool) -> Vec<String> {
     let handle = event_loop.handle().clone();
     let turner = thread::spawn(move || {
         event_loop.run().unwrap();
-        let Listener { late, in_front, .. } = event_loop.handler();
+        let Listener { late, in_front, .. } = event_loop.handler_mut();
         (late.clone(), in_front.clone())
     });
     let mut quiet = crowd::members(1..=LINKS, &address);

@@ -1,7 +1,5 @@
 //! Unit tests of `address`.
 
-use std::net::SocketAddr;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -215,5 +213,13 @@ proptest! {
         prop_assert_eq!(address.ip(), Some(ip.to_canonical()));
         prop_assert_eq!(address.to_string(), SocketAddr::new(ip, port).to_string());
         prop_assert_eq!(parse(&address.to_string()), Ok(address));
+    }
+}
+
+#[test]
+fn a_socket_address_becomes_an_address() {
+    for text in ["10.0.0.1:3888", "[::1]:3888", "[fe80::1%3]:3888"] {
+        let addr: SocketAddr = text.parse().unwrap();
+        assert_eq!(Address::from(addr).to_string(), text);
     }
 }

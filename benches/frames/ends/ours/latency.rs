@@ -54,7 +54,7 @@ pub(super) fn mirror(
             workers.spawn("application", move || {
                 let mut frames = Vec::new();
                 while event_loop.turn(Some(TURN))? {
-                    mem::swap(&mut frames, &mut event_loop.handler().frames);
+                    mem::swap(&mut frames, &mut event_loop.handler_mut().frames);
                     for frame in frames.drain(..) {
                         // Fails when the other end is gone.
                         let _ = event_loop.handle().to_send(DRIVER, frame);
@@ -186,7 +186,7 @@ fn ping_by_turns(event_loop: &mut EventLoop<Came>, frame: &Bytes, times: &Times)
     loop {
         let sent = Instant::now();
         handle.to_send(SERVER, frame.clone()).context("sending")?;
-        while !mem::take(&mut event_loop.handler().0) {
+        while !mem::take(&mut event_loop.handler_mut().0) {
             if !event_loop.turn(Some(TURN))? {
                 return Ok(());
             }
