@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::UNHEARD_RENEWAL_PAUSE;
+use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX};
 
 const OWN: Sid = Sid(5);
 const SMALL: Sid = Sid(2);

@@ -1,0 +1,407 @@
+//! Claims: a connection says that it is a peer, and a link ends. Which connection is kept?
+//!
+//! Nothing here decides when a peer is dialed; see `dials`.
+
+use std::{net::IpAddr, time::Instant};
+
+use super::{
+    super::{
+        Sid,
+        reason::Reason,
+        standing::{Brought, Doubt, Origin, Renewals, Silence, Sound, Source},
+    },
+    Action, Attempt, Claim, ConnectionKey, Contender, Kind, Link, Peer, PeerId, Roster, Verdict,
+};
+use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX};
+
+impl Roster {
+    /// An accepted connection has sent its initial message.
+    pub(crate) fn on_initial_message(
+        &mut self,
+        claim: &Claim<'_>,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) -> Verdict {
+        let Claim {
+            sid,
+            link,
+            source,
+            brought,
+            addresses,
+        } = *claim;
+        if sid == self.rules.own {
+            return Verdict::Reject(Reason::OwnSid);
+        }
+        if sid == Sid::OBSERVER {
+            return self.on_observer(link, source, now, todo);
+        }
+        let id = match self.by_sid.get(&sid) {
+            // This server assigns the negative sids to observers, so that no connection can claim one.
+            Some(id) if sid.0 >= 0 => *id,
+            _ => match self.admit(sid, !addresses.is_empty(), todo) {
+                Ok(id) => id,
+                Err(reason) => return Verdict::Reject(reason),
+            },
+        };
+        // The addresses of a member come from the configuration, those of a guest from its latest initial message.
+        let Some(peer) = self.peers.get(&id) else {
+            return Verdict::Reject(Reason::UnknownSid(sid));
+        };
+        if peer.kind == Kind::Guest && peer.link.is_none() && !addresses.is_empty() {
+            let addresses = addresses.to_vec();
+            todo.push(Action::AddressesLearned {
+                peer: id,
+                addresses,
+            });
+        }
+        let trusted = source.at_home || self.rules.newest;
+        // The names of a guest prove nothing: the guest itself has sent them. The addresses of a member decide whether its link
+        // withstands the next claim.
+        if !trusted && peer.kind == Kind::Member {
+            todo.push(Action::Resolve { peer: id });
+        }
+        if sid < self.rules.own {
+            self.on_knock(id, claim, trusted, now, todo);
+            return Verdict::Knock;
+        }
+        let stands =
+            |older: &Link| older.is_home() || older.source.is_none_or(|is| is.ip != source.ip);
+        if trusted || !peer.link.as_ref().is_some_and(stands) {
+            self.establish(id, link, Some(source), now, todo);
+            return Verdict::Keep(id);
+        }
+        if peer.contender.is_some() {
+            return Verdict::Reject(Reason::ClaimWaiting);
+        }
+        let until = now + self.rules.contender_timeout;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let is_equal = peer.link.as_ref().is_some_and(|link| !link.is_home());
+            peer.contender = Some(Contender {
+                key: link,
+                source,
+                until,
+                silence: is_equal.then(|| Silence::new(now, brought)),
+            });
+        }
+        self.reschedule(id);
+        Verdict::Wait(id)
+    }
+
+    /// A lookup has shown that this address is one of the peer's own.
+    pub(crate) fn on_home(&mut self, id: PeerId, ip: IpAddr, now: Instant, todo: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.origin == Origin::Abroad(ip) {
+            (peer.origin, peer.doubt) = (Origin::Home, None);
+        }
+        let link = peer.link.as_mut().and_then(|link| link.source.as_mut());
+        if let Some(source) = link.filter(|source| source.ip == ip) {
+            source.at_home = true;
+            if let Some(contender) = &mut peer.contender {
+                contender.silence = None;
+            }
+        }
+        if let Some(contender) = peer.contender.take_if(|is| is.source.ip == ip) {
+            let source = Source { ip, at_home: true };
+            return self.establish(id, contender.key, Some(source), now, todo);
+        }
+        self.reschedule(id);
+    }
+
+    /// A connection that the roster knows as the link or the contender of the peer has ended. `demand`: something waits to be sent
+    /// to the peer.
+    pub(crate) fn on_down(
+        &mut self,
+        id: PeerId,
+        key: ConnectionKey,
+        demand: bool,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
+        let eager = self.rules.eager;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer
+            .contender
+            .as_ref()
+            .is_some_and(|contender| contender.key == key)
+        {
+            peer.contender = None;
+            self.reschedule(id);
+            return;
+        }
+        let Some(link) = peer.link.take_if(|link| link.key == key) else {
+            return;
+        };
+        // Neither a connect nor a frame proves that a link works. Two servers with one sid, for example, replace each other's
+        // links forever, and each new link begins with a frame.
+        if now.saturating_duration_since(link.since) >= PROVEN_AFTER.min(self.rules.backoff_max) {
+            peer.backoff.reset();
+        }
+        // Knocks at the ended link say nothing about the next link.
+        peer.renewals = Renewals::new();
+        peer.doubt = None;
+        if let Some(contender) = peer.contender.take() {
+            self.establish(id, contender.key, Some(contender.source), now, todo);
+            return;
+        }
+        if peer.kind == Kind::Observer {
+            self.part(id, todo);
+            return;
+        }
+        peer.wanted = demand || (eager && peer.kind == Kind::Member);
+        if peer.attempt == Attempt::Rest {
+            self.retry(id, now);
+        } else {
+            self.reschedule(id);
+        }
+    }
+
+    /// Does what is due. `brought` returns what the link of a peer has brought. It is called only if a claim or knocks put that
+    /// link in doubt.
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        mut brought: impl FnMut(PeerId, ConnectionKey) -> Brought,
+        todo: &mut Vec<Action>,
+    ) {
+        while let Some(&(at, id)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            let Some(peer) = self.peers.get_mut(&id) else {
+                self.timers.remove(&(at, id));
+                continue;
+            };
+            let looks = [peer.claim_due(), peer.doubt_due()];
+            if looks.into_iter().flatten().any(|at| at <= now) {
+                if let Some(link) = peer.link.as_ref().map(|link| link.key) {
+                    let brought = brought(id, link);
+                    self.examine(id, brought, now, todo);
+                }
+                // The other timers of this peer are handled when this check is settled.
+                continue;
+            }
+            if let Some(contender) = peer.contender.take_if(|contender| contender.until <= now) {
+                todo.push(Action::Close {
+                    link: contender.key,
+                    reason: Reason::OlderLives,
+                });
+            }
+            if let Attempt::Waiting { until } = peer.attempt {
+                if until <= now {
+                    peer.attempt = Attempt::Underway { since: now };
+                    todo.push(Action::Dial { peer: id });
+                }
+            }
+            self.reschedule(id);
+        }
+    }
+
+    /// Checks whether the link of this peer is silent, because of a contender or of knocks. If it is, the contender replaces it, or
+    /// the peer is dialed again.
+    pub(super) fn examine(
+        &mut self,
+        id: PeerId,
+        brought: Brought,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let is_due = |due: Option<Instant>| due.is_some_and(|at| at <= now);
+        let (claim, doubt) = (peer.claim_due(), peer.doubt_due());
+        if let Some(contender) = peer.contender.as_mut().filter(|_| is_due(claim)) {
+            let (key, source) = (contender.key, contender.source);
+            let silence = contender.silence.as_mut();
+            if silence.is_some_and(|silence| silence.on_look(now, brought) == Sound::Silent) {
+                return self.establish(id, key, Some(source), now, todo);
+            }
+        }
+        if let Some(mut doubt) = peer.doubt.take_if(|_| is_due(doubt)) {
+            match doubt.on_look(now, brought) {
+                Sound::Unclear => peer.doubt = Some(doubt),
+                // If only a proxy keeps the link alive after all, the peer knocks again.
+                Sound::Heard => {}
+                Sound::Silent => {
+                    let least = peer.origin.pause().unwrap_or(RENEWAL_PAUSE_MAX);
+                    if !doubt.is_stale(now) && peer.renewals.admit(now, least) {
+                        doubt.on_dial();
+                        peer.doubt = Some(doubt);
+                        return self.dial(id, now, todo);
+                    }
+                }
+            }
+        }
+        self.reschedule(id);
+    }
+
+    pub(super) fn on_observer(
+        &mut self,
+        link: ConnectionKey,
+        source: Source,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) -> Verdict {
+        if self.observers >= self.rules.observers_max {
+            return Verdict::Reject(Reason::ObserversFull);
+        }
+        let sid = Sid(self.next_observer);
+        self.next_observer -= 1;
+        let id = self.insert(sid, Kind::Observer);
+        todo.push(Action::PeerAdded { peer: id, sid });
+        self.establish(id, link, Some(source), now, todo);
+        Verdict::Keep(id)
+    }
+
+    /// Admits a guest, or returns why it is refused. If all places are taken, an idle guest is removed to make room.
+    pub(super) fn admit(
+        &mut self,
+        sid: Sid,
+        reachable: bool,
+        todo: &mut Vec<Action>,
+    ) -> Result<PeerId, Reason> {
+        let useless = sid < self.rules.own && !reachable;
+        if self.rules.guests_max == 0 || sid.0 < 0 || useless {
+            return Err(Reason::UnknownSid(sid));
+        }
+        if self.guests >= self.rules.guests_max {
+            let idle = |peer: &Peer| {
+                peer.kind == Kind::Guest && peer.link.is_none() && !peer.attempt.is_underway()
+            };
+            // The guest that was admitted first: ids increase.
+            let Some((&idle, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
+                return Err(Reason::GuestsFull);
+            };
+            self.part(idle, todo);
+        }
+        let id = self.insert(sid, Kind::Guest);
+        todo.push(Action::PeerAdded { peer: id, sid });
+        Ok(id)
+    }
+
+    /// A peer with a smaller sid knocks: it says that it has no link to this server.
+    pub(super) fn on_knock(
+        &mut self,
+        id: PeerId,
+        claim: &Claim<'_>,
+        trusted: bool,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let is_young = |since| now.saturating_duration_since(since) < KNOCK_CROSSING;
+        // The knock was sent before a link as young as that existed: the two merely crossed each other.
+        let stands = peer.link.as_ref().is_some_and(|link| !is_young(link.since));
+        // A young link that has replaced another one does not count as a first link. If knocks continue although the peer was
+        // dialed again because of them, a stranger has sent them.
+        let open = !stands && peer.link.as_ref().is_none_or(|link| !link.renews);
+        peer.origin.on_knock(claim.source, open);
+        if peer.origin == Origin::Home {
+            peer.doubt = None;
+        }
+        if peer.link.is_some() {
+            if !stands {
+                return;
+            }
+            peer.renewals.on_knock(now);
+            if !trusted {
+                // A stranger can send this knock too.
+                if peer.origin != Origin::Home {
+                    match &mut peer.doubt {
+                        Some(doubt) => doubt.on_knock(now, claim.brought),
+                        None => peer.doubt = Some(Doubt::new(now, claim.brought)),
+                    }
+                }
+                return self.reschedule(id);
+            }
+        }
+        if let Attempt::Underway { since } = peer.attempt {
+            // A young dial merely crossed the knock. An older one was started while the peer could not be reached, and the kernel
+            // may wait long before it sends the next packet.
+            if !trusted || is_young(since) {
+                return;
+            }
+        } else if stands {
+            if peer.renewals.admit(now, KNOCK_CROSSING) {
+                self.dial(id, now, todo);
+            }
+            return;
+        }
+        if let Some(until) = peer.ignore_knock_until.filter(|until| *until > now) {
+            if peer.link.is_none() {
+                peer.wanted = true;
+                // A dial that waits already keeps its time.
+                if peer.attempt == Attempt::Rest {
+                    peer.attempt = Attempt::Waiting { until };
+                }
+                self.reschedule(id);
+            }
+            return;
+        }
+        peer.ignore_knock_until =
+            Some(now + self.rules.backoff_min.max(peer.backoff.next(&mut self.rng)));
+        if peer.attempt.is_underway() {
+            peer.attempt = Attempt::Underway { since: now };
+            todo.push(Action::TryNextAddress { peer: id });
+        } else {
+            self.dial(id, now, todo);
+        }
+    }
+
+    /// Makes `link` the link of the peer. It replaces an older link, and ends an attempt to get one. `source`: where it came from,
+    /// if it was accepted.
+    pub(super) fn establish(
+        &mut self,
+        id: PeerId,
+        link: ConnectionKey,
+        source: Option<Source>,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
+        let knocks = self.knocks(id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            let reason = Reason::Superfluous;
+            return todo.push(Action::Close { link, reason });
+        };
+        let older = peer.link.replace(Link {
+            key: link,
+            since: now,
+            source,
+            renews: peer.link.is_some(),
+        });
+        if let Some(older) = older.filter(|older| older.key != link) {
+            if !peer.asked && peer.flaps.on_replaced(now) {
+                todo.push(Action::ReportFlapping { peer: id });
+            }
+            todo.push(Action::Close {
+                link: older.key,
+                reason: Reason::Replaced,
+            });
+        }
+        let contender = peer.contender.take();
+        if let Some(contender) = contender.filter(|contender| contender.key != link) {
+            todo.push(Action::Close {
+                link: contender.key,
+                reason: Reason::OlderLives,
+            });
+        }
+        if let (Attempt::Underway { since }, true) = (peer.attempt, knocks) {
+            // The kernel retransmits a knock that is lost. It could arrive so late that the peer no longer takes it for a knock
+            // that has merely crossed the link.
+            let late = now.saturating_duration_since(since) >= KNOCK_CROSSING / 2;
+            todo.push(Action::Cancel { peer: id, late });
+        }
+        peer.attempt = Attempt::Rest;
+        peer.wanted = false;
+        peer.asked = false;
+        peer.doubt = None;
+        todo.push(Action::Up { peer: id, link });
+        self.reschedule(id);
+    }
+}

@@ -1,0 +1,157 @@
+//! Dials: which peer is dialed, and when.
+//!
+//! Nothing here decides which of two connections is kept; see `claims`.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    super::{
+        reason::Reason,
+        standing::{Brought, Sound},
+    },
+    Action, Attempt, ConnectionKey, Kind, PeerId, Roster,
+};
+
+impl Roster {
+    /// The loop has started.
+    pub(crate) fn on_start(&mut self, now: Instant, todo: &mut Vec<Action>) {
+        if !self.rules.eager {
+            return;
+        }
+        let members: Vec<PeerId> = self.by_sid.values().copied().collect();
+        for peer in members {
+            self.want(peer, now, todo);
+        }
+    }
+
+    /// Requests a link to this peer: it is dialed at once, or when its backoff has passed.
+    pub(crate) fn want(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        // An observer always has a link, so that it is never dialed below.
+        if peer.link.is_some() {
+            return;
+        }
+        peer.wanted = true;
+        if peer.attempt == Attempt::Rest {
+            match peer.retry_not_before.filter(|until| *until > now) {
+                Some(until) => peer.attempt = Attempt::Waiting { until },
+                None => {
+                    peer.attempt = Attempt::Underway { since: now };
+                    todo.push(Action::Dial { peer: id });
+                }
+            }
+        }
+        self.reschedule(id);
+    }
+
+    /// Dials this peer now, linked or not, because the application asks for it.
+    pub(crate) fn initiate(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.asked = true;
+        }
+        self.dial(id, now, todo);
+    }
+
+    pub(super) fn dial(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.kind == Kind::Observer || peer.attempt.is_underway() {
+            return;
+        }
+        peer.wanted |= peer.link.is_none();
+        peer.attempt = Attempt::Underway { since: now };
+        todo.push(Action::Dial { peer: id });
+        self.reschedule(id);
+    }
+
+    /// A dial of a peer with a smaller sid is connected, and the initial message is written.
+    pub(crate) fn on_linked(
+        &mut self,
+        id: PeerId,
+        link: ConnectionKey,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
+        if self.knocks(id) {
+            // The link of this pair is the one that the larger sid dials.
+            todo.push(Action::Close {
+                link,
+                reason: Reason::Superfluous,
+            });
+            return;
+        }
+        self.establish(id, link, None, now, todo);
+    }
+
+    /// A dial is connected, and nothing is written to it yet. Returns whether it is given up: it was started because the link was
+    /// silent, and the link has brought something since then.
+    pub(crate) fn is_moot(&mut self, id: PeerId, brought: Brought, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.asked) else {
+            return false;
+        };
+        let doubt = peer.doubt.as_mut().filter(|doubt| doubt.is_answered());
+        if doubt.is_none_or(|doubt| doubt.on_look(now, brought) != Sound::Heard) {
+            return false;
+        }
+        (peer.doubt, peer.attempt) = (None, Attempt::Rest);
+        self.reschedule(id);
+        true
+    }
+
+    /// A knock was delivered. The peer has time to dial back before the next knock.
+    pub(crate) fn on_knocked(&mut self, id: PeerId, now: Instant) {
+        self.retry(id, now);
+    }
+
+    /// No address of the peer could be reached.
+    pub(crate) fn on_dial_failed(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.kind == Kind::Guest && peer.link.is_none() {
+            // The address of a guest came from a stranger, so that each request causes only one dial.
+            self.part(id, todo);
+            return;
+        }
+        // The duration of the attempt counts as backoff. A network that was silent is thus tried as often as one that refuses.
+        let since = match peer.attempt {
+            Attempt::Underway { since } => since,
+            Attempt::Rest | Attempt::Waiting { .. } => now,
+        };
+        self.retry(id, since);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let (Some(_), Some(until)) = (&peer.link, peer.retry_not_before) {
+            peer.renewals.on_dial_failed(until);
+            if let Some(doubt) = &mut peer.doubt {
+                doubt.on_dial_failed(until);
+            }
+            self.reschedule(id);
+        }
+    }
+
+    /// A link or an attempt has ended. The backoff begins at `from`, and the peer is dialed after it if a link is wanted.
+    pub(super) fn retry(&mut self, id: PeerId, from: Instant) {
+        // The side with the larger sid dials first, so that its dial and a knock seldom cross.
+        let contender_timeout = if self.knocks(id) {
+            self.rules.backoff_min
+        } else {
+            Duration::ZERO
+        };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let until = from + contender_timeout + peer.backoff.next(&mut self.rng);
+        peer.retry_not_before = Some(until);
+        peer.attempt = if peer.wanted {
+            Attempt::Waiting { until }
+        } else {
+            Attempt::Rest
+        };
+        self.reschedule(id);
+    }
+}
