@@ -99,7 +99,8 @@ impl Handle {
         self.shared.discard(sid)
     }
 
-    /// Begins a turn, in which the loop asks [`Handler::is_ready`](crate::Handler::is_ready) again.
+    /// Wakes the loop. In the next turn it asks [`Handler::is_ready`](crate::Handler::is_ready) again for the links that it does not
+    /// read.
     pub fn wake(&self) {
         self.shared.wake_flag.notify();
     }

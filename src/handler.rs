@@ -15,7 +15,7 @@ pub trait Handler {
 
     /// Whether frames of this peer can be taken now. Called before a link is read. While it returns `false`, the link is not read, so
     /// that TCP slows the peer; what the peer has sent is read before its link ends. Writing, other links, handshakes and
-    /// [`Event`]s go on. Called again in each turn that another thread causes: see [`Handle::wake`].
+    /// [`Event`]s go on. Called again after another thread has woken the loop: see [`Handle::wake`].
     fn is_ready(&mut self, from: Sid) -> bool {
         let _ = from;
         true

@@ -16,6 +16,8 @@
 //!   recv() <----------------+        roster: which peers are linked, dialed, or backed off
 //! ```
 //!
+//! The page [How to](how_to) has a short program for each task.
+//!
 //! # Example
 //!
 //! ```
@@ -43,8 +45,9 @@
 //!
 //! 1. [`to_send`](Handle::to_send) never waits for the network, a name lookup or another peer. It returns what happened to the
 //!    frame.
-//! 2. One slot per peer, newest wins: a newer frame replaces one that waits, and the sender is told. A frame that was written in
-//!    part is finished first: the receiver never sees a torn frame.
+//! 2. One slot per peer, newest wins: a newer frame replaces one that waits. Each replaced frame is counted, and
+//!    [`SendOutcome::Superseded`] is returned by the send that leaves its frame in the place of another one. A frame that was written
+//!    in part is finished first: the receiver never sees a torn frame.
 //! 3. When a link comes up and the slot is empty, the last frame that was written to that peer is sent once more, since it may
 //!    have been lost with the old link. So the newest frame for a reachable peer arrives at least once. Duplicates of it are
 //!    normal. An older frame never arrives after a newer one from the same sender.
@@ -63,7 +66,7 @@
 //! # What is not promised
 //!
 //! - No queue, unless you ask for [`Outbox::Queue`]: of the frames for a slow or absent peer, only the newest arrives. With a
-//!   queue, frames are sent in order, each once. This replaces promises 2 and 3.
+//!   queue, frames are sent in order, each at most once. This replaces promises 2 and 3.
 //! - No acknowledgement: [`SendOutcome::Written`] means that the kernel has the frame, not that the peer has it.
 //! - No order between peers, and none between a frame and an [`Event`] on another thread. The number of the link
 //!   ([`Message::link`], [`Event::Up`], [`Event::Down`]) says which messages came before and after a reconnect.
@@ -114,11 +117,13 @@
 //! | initial message | the first bytes of a connection, in which the dialer says its sid |
 //! | knock | a connection by which a server asks a server with a larger sid to dial back; it carries an initial message and nothing else |
 //! | contender | a second connection that claims the sid of a linked peer |
-//! | frame | a 4-byte big-endian length, then the payload |
+//! | frame | one message: a payload of 1 to 524 288 bytes. On the wire a 4-byte big-endian length stands before it |
+//! | member | a server of the configuration; others are *unknown*, and may be *admitted* or observers |
 //! | outbox | what waits for one peer: in a slot (newest wins) or in a queue |
 //! | inbox | received messages that wait for the application; a batch of them can be taken at once |
 //! | roster | the rules: which peers are linked or dialed, and which connection is kept |
-//! | turn | one iteration of the event loop |
+//! | turn | one iteration of the event loop; in it each link is read up to its *budget* |
+//! | probation | a new link after one that ended at once: nothing of a queue is written to it before it is *proven* by a byte or a second |
 //!
 //! # On the wire
 //!
@@ -230,39 +235,51 @@
 //! Each folder, and each file in it, imports only what stands below it; a test looks for cycles.
 //!
 //! ```text
-//! manager       CnxManager: the thread of the loop, the inbox and the events of the application
-//! event_loop    the turn: accept, handshake, read, write, dial, and what other threads ask for
-//! handler       what the loop calls on its thread       zoo_cfg   the files of a ZooKeeper server
-//! handle        what any thread calls                   config    options, checked once
-//! shared        peers, counters, life of the loop       net       sockets, resolver
-//! inbox         received messages and events            outbox    what waits for one peer
-//! proto         rules, grammars, reasons: no clock, no socket, no thread
-//! sync, limits  locks and what threads wait for; every bound with its reason
+//! manager          CnxManager: the thread of the loop, the inbox and the events of the application
+//! event_loop       the turn: accept, handshake, read, write, dial, and what other threads ask for
+//! handler          what the loop calls on its thread         zoo_cfg   the files of a ZooKeeper server
+//! handle           what any thread calls                     net       sockets, resolver
+//! shared           peers, counters, life of the loop
+//! config           options, checked once
+//! inbox            received messages and events              outbox    what waits for one peer
+//! message, event, error
+//! proto            rules, grammars, reasons: no clock, no socket, no thread
+//! sync, limits     locks and what threads wait for; every bound with its reason
 //! ```
 //!
-//! A payload on its way out ([`Handle::to_send`] with a free slot):
+//! A payload on its way out, in a slot ([`Handle::to_send`]):
 //!
-//! 1. `shared::send` checks its length, and finds the peer by a binary search, without a lock.
-//! 2. `outbox::slot` takes the lock, counts the frame, finds that nobody writes, and releases the lock.
-//! 3. `outbox::writer` writes it to the socket with one system call, without a lock.
-//! 4. It takes the lock again, counts the frame as written, keeps it as the last one, and looks for a newer one.
-//! 5. A socket that is full keeps the frame. The loop goes on with it once the socket is writable (`event_loop`).
-//! 6. A broken socket, or a peer without a link, is left to the loop: a bit of the peer and a wake-up.
-//! 7. `outbox::queue` copies the frame into a buffer under the lock instead, and asks the loop to write.
-//! 8. The sender that fills such a buffer writes it itself, while it is in the cache of its processor.
-//! 9. When a link ends, what had begun to leave stands in front again, and goes out over the next link.
+//! 1. `Shared::to_send` (`shared::send`) checks its length, and finds the peer by a binary search, without a lock.
+//! 2. `Writer::put` (`outbox::slot`) takes the lock and counts the frame. If no thread writes and the socket is not full, this thread
+//!    becomes the writer, and releases the lock.
+//! 3. `Writer::write` (`outbox::writer`) calls `PartialFrame::write_to` (`outbox::slot`), which makes one system call
+//!    (`MioStream::write` in `net::mio`).
+//! 4. It takes the lock again, counts the frame as written, keeps it as the last one, and writes a newer one if there is one.
+//! 5. If the socket is full, a frame that was written in part is kept and finished first. A frame of which no byte was written
+//!    returns to the slot. `EventLoop::write` (`event_loop::write`) goes on when the socket is writable.
+//! 6. If there is no link, or the socket is broken, a request for the peer is left for the loop, which is woken.
+//! 7. When the link ends, the writer returns what it has. Over the next link the slot is sent, or else the last frame once more.
+//!
+//! In a queue, steps 2 to 7 differ:
+//!
+//! 1. `Writer::put_all` (`outbox::queue`) takes the lock, and copies small frames into a buffer. A frame of 16 KiB or more is not
+//!    copied.
+//! 2. It asks the loop to write. Once 128 KiB wait, the sender writes them itself instead, while they are in its cache.
+//! 3. When the link ends, frames that were not written whole are put in front of the queue again, and are sent over the next link.
 //!
 //! A frame on its way in:
 //!
-//! 1. `net` reports that a socket is readable; the turn notes the connection.
-//! 2. `event_loop::read_stream` reads up to 256 KiB into the one read buffer of the loop.
-//! 3. `proto::frame` finds the frames in it. A whole one is a slice of the read buffer; one that is cut is put together.
-//! 4. [`Handler::on_frame`] is called with it: no copy, no lock, no allocation.
-//! 5. The handler of a manager (`manager::post`) copies small frames one behind the other into a buffer.
-//! 6. At the end of the read it puts the buffer into the inbox, with one lock and at most one wake-up.
-//! 7. `inbox::fair_queue` drops the oldest of the peer that has most, or has the loop read that peer later.
-//! 8. [`CnxManager::recv_all`] takes everything with one lock; payloads are slices of the buffers, which go back to be filled.
-//! 9. [`CnxManager::recv`] takes one message; a small one is copied, so that it does not hold the buffer of many.
+//! 1. `EventLoop::poll` learns that a socket is readable; `EventLoop::note` puts the connection into the list to be read.
+//! 2. `EventLoop::read_link` (`event_loop::read`) asks [`Handler::is_ready`]. A manager whose inbox has no room for the peer says no, and
+//!    TCP slows the peer.
+//! 3. `read_frames` (`event_loop::read_stream`) reads up to 256 KiB into the one read buffer of the loop.
+//! 4. `Assembler` (`proto::frame`) finds the frames in it. A whole one is a slice of the read buffer; one that is cut is assembled.
+//! 5. [`Handler::on_frame`] is called with it: no copy, no lock, no allocation.
+//! 6. `InboxHandler` of a manager (`manager::inbox_handler`) copies small frames into a chunk (`inbox::chunk`).
+//! 7. After the frames of one link were read, it puts the chunk into the inbox (`inbox::fair_queue`) with one lock, and wakes at most
+//!    as many threads as there are messages. An inbox that drops does it here.
+//! 8. [`CnxManager::recv_all`] takes everything with one lock. Payloads are slices of the chunks, whose buffers return to the loop.
+//! 9. [`CnxManager::recv`] takes one message. A small one is copied, so that it does not hold the buffer of many.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -283,6 +300,9 @@ mod proto;
 mod shared;
 mod sync;
 mod zoo_cfg;
+
+#[doc = include_str!("../docs/how-to.md")]
+pub mod how_to {}
 
 pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
 pub use error::{ConfigError, RecvError, SendError, TryRecvError};

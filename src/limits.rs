@@ -43,7 +43,7 @@ pub const DROPPED_SENDERS_MAX: usize = 16;
 /// enough to stay in the second-level cache.
 pub const READ_BUFFER_BYTES: usize = 256 << 10;
 
-/// Bytes read from one link in one turn: its budget.
+/// Bytes read from one link in one turn: its budget. Also the bytes of a queue that are written together.
 pub const TURN_BYTES: usize = 256 << 10;
 
 /// Bytes read from a link after its write half has failed, before it ends: more than a socket holds unless
@@ -89,8 +89,8 @@ pub const WRITER_BATCHES_MAX: usize = 2;
 /// [`Full`](crate::SendError::Full): some hundred microseconds of a fast network.
 pub const QUEUE_BYTES: usize = 1 << 20;
 
-/// Bytes of a buffer in which a queue collects small frames. When one is full, the sender of the next frame writes it; until
-/// then the loop is asked to.
+/// Bytes of a buffer in which a queue collects small frames. When as many bytes wait in the queue, large frames included, the sender
+/// writes them; until then the loop is asked to.
 pub const QUEUE_RUN_BYTES: usize = 128 << 10;
 
 /// Payload bytes from which on a frame has a buffer of its own, in a queue and in the inbox: copying it to others would cost more

@@ -352,7 +352,7 @@ fn every_test_that_a_table_names_is_there() {
                 let ends =
                     ["", "/mod", "/tests", "/loom_tests"].map(|part| format!("{file}{part}.rs"));
                 let found = sources.iter().any(|(path, text)| {
-                    ends.iter().any(|end| path.ends_with(end))
+                    ends.iter().any(|end| path.ends_with(&format!("/{end}")))
                         && text.contains(&format!("fn {test}("))
                 });
                 assert!(found, "{}: there is no `{reference}`", page.display());

@@ -319,12 +319,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Checks the configuration, and fills in the defaults.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConfigError`] that says which server or option cannot work.
-    pub fn build(mut self) -> Result<Config, ConfigError> {
+    /// Sets the options that were not set, and whose default depends on the outbox.
+    fn fill_in(&mut self) {
         self.options.unsent_limit = self.unsent_limit.unwrap_or(match self.options.outbox {
             Outbox::Latest => Some(limits::UNSENT_LIMIT),
             // Every frame of a queue must arrive: none becomes stale.
@@ -341,6 +337,15 @@ impl ConfigBuilder {
         };
         self.options.inbox_frames = self.inbox.frames.unwrap_or(frames);
         self.options.inbox_bytes = self.inbox.bytes.unwrap_or(bytes);
+    }
+
+    /// Checks the configuration, and fills in the defaults.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] that says which server or option cannot work.
+    pub fn build(mut self) -> Result<Config, ConfigError> {
+        self.fill_in();
         check_options(&self.options)?;
         let mut members = Vec::with_capacity(self.servers.len());
         for (sid, given) in self.servers {
@@ -381,17 +386,7 @@ impl ConfigBuilder {
                 });
             }
         }
-        let listen = match self.listen {
-            Some(texts) => {
-                let mut listen = Vec::new();
-                for text in texts {
-                    listen.extend(addresses_of(own, Given::Text(text))?);
-                }
-                listen
-            }
-            None if self.listen_on_all_ips => wildcards(&own_addresses),
-            None => own_addresses.clone(),
-        };
+        let listen = listen_addresses(own, &own_addresses, self.listen, self.listen_on_all_ips)?;
         for (option, count) in [
             ("listen_on", listen.len()),
             ("listener", self.listeners.len()),
@@ -410,6 +405,26 @@ impl ConfigBuilder {
             options: self.options,
         })
     }
+}
+
+/// Where to listen: what was said, else wildcards if that was asked for, else the own addresses.
+fn listen_addresses(
+    own: Sid,
+    own_addresses: &[Address],
+    listen: Option<Vec<String>>,
+    on_all_ips: bool,
+) -> Result<Vec<Address>, ConfigError> {
+    Ok(match listen {
+        Some(texts) => {
+            let mut listen = Vec::new();
+            for text in texts {
+                listen.extend(addresses_of(own, Given::Text(text))?);
+            }
+            listen
+        }
+        None if on_all_ips => wildcards(own_addresses),
+        None => own_addresses.to_vec(),
+    })
 }
 
 fn addresses_of(sid: Sid, given: Given) -> Result<Vec<Address>, ConfigError> {

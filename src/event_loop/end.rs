@@ -16,7 +16,7 @@ use crate::{
     limits::PROVEN_AFTER,
     net::{Net, Stream as _},
     proto::{ConnectionKey, PeerId, Reason},
-    shared::Life,
+    shared::{Life, Peer},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -90,38 +90,36 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if !matches!(reason, Reason::Dropped | Reason::Halted) {
                     peer.doubtful.store(!proven, Ordering::Relaxed);
                 }
-                let reason = match reason {
-                    Reason::Closed
-                    | Reason::ClosedEarly
-                    | Reason::Io(io::ErrorKind::ConnectionReset)
-                        if dialed && !proven =>
-                    {
-                        Reason::ClosedAtOnce
-                    }
-                    reason => reason,
-                };
-                let written = peer.outbox.detach();
-                peer.linked.store(false, Ordering::Release);
-                peer.counters.downs.add(1);
-                self.tell(
-                    Event::Down {
-                        sid: peer.sid,
-                        reason,
-                        link: number,
-                        written,
-                    },
-                    now,
-                );
+                let reason = reason_of_end(reason, dialed && !proven);
+                self.end_link(&peer, number, reason, now);
                 self.on_down(peer.id, key, now);
             }
             Some(Phase::Closed) | None => {}
         }
     }
 
+    fn end_link(&mut self, peer: &Peer, link: u64, reason: Reason, now: Instant) {
+        let written = peer.outbox.detach();
+        peer.linked.store(false, Ordering::Release);
+        peer.counters.downs.add(1);
+        let sid = peer.sid;
+        self.tell(
+            Event::Down {
+                sid,
+                reason,
+                link,
+                written,
+            },
+            now,
+        );
+    }
+
     /// A link or a contender of this peer has ended.
     fn on_down(&mut self, id: PeerId, key: ConnectionKey, now: Instant) {
         // With `Dial::OnDemand`, frames that still wait for the peer are the demand for its next link.
-        let demand = self.peer(id).is_some_and(|peer| peer.outbox.demand());
+        let demand = self
+            .peer(id)
+            .is_some_and(|peer| peer.outbox.update_demand());
         self.roster.on_down(id, key, demand, now, &mut self.todo);
     }
 
@@ -155,5 +153,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         counters.pending.set(0);
         self.tell(Event::Halted, now);
         self.handle.shared().end(Life::Halted);
+    }
+}
+
+/// Why a link has ended. `at_once`: this server had dialed it, and it is not proven.
+fn reason_of_end(reason: Reason, at_once: bool) -> Reason {
+    match reason {
+        Reason::Closed | Reason::ClosedEarly | Reason::Io(io::ErrorKind::ConnectionReset)
+            if at_once =>
+        {
+            Reason::ClosedAtOnce
+        }
+        reason => reason,
     }
 }

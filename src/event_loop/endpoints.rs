@@ -84,7 +84,8 @@ enum Dial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LookupOwner {
     Endpoint(PeerId, usize),
-    Listener(usize),
+    /// An address to listen on, by its index.
+    OwnAddress(usize),
 }
 
 /// A name to look up.

@@ -278,7 +278,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.read(now);
 
         // Out.
-        self.answer(now);
+        self.handle_requests(now);
         self.write(now);
 
         // Decide, then do.
@@ -308,8 +308,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         for action in listener_actions.drain(..) {
             match action {
                 ListenerAction::Emit(event) => self.tell(event, now),
-                ListenerAction::Lookup(listener, host) => {
-                    let lookup_id = self.endpoints.lookup_id(LookupOwner::Listener(listener));
+                ListenerAction::Lookup(index, host) => {
+                    let lookup_id = self.endpoints.lookup_id(LookupOwner::OwnAddress(index));
                     self.net.lookup(lookup_id, &host);
                 }
             }

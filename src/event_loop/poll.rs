@@ -65,7 +65,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             } = ready
             else {
                 match ready {
-                    Ready::Listener(listener) => self.listeners.on_knocked(listener),
+                    Ready::Listener(listener) => self.listeners.on_acceptable(listener),
                     _ => self.woken = true,
                 }
                 continue;

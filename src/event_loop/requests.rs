@@ -23,7 +23,7 @@ use crate::{
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Takes and handles all requests of other threads.
-    pub(super) fn answer(&mut self, now: Instant) {
+    pub(super) fn handle_requests(&mut self, now: Instant) {
         while let Some(found) = self.net.found() {
             let answer = found.answer;
             match self.endpoints.on_found(found.lookup_id, &answer, now) {
@@ -33,10 +33,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     }
                     self.recognize(peer, now);
                 }
-                Some((LookupOwner::Listener(listener), _)) => {
+                Some((LookupOwner::OwnAddress(index), _)) => {
                     self.listeners.on_found(
                         &mut self.net,
-                        listener,
+                        index,
                         answer,
                         now,
                         &mut self.listener_actions,
@@ -58,10 +58,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         for peer in requests.drain(..) {
             let request = peer.take_request();
             // Each step may remove the peer. The following steps then have no effect.
-            if request.contains(LoopRequest::BROKEN) {
+            if request.has(LoopRequest::BROKEN) {
                 self.give_up(&peer, now);
             }
-            if request.contains(LoopRequest::RESUME) {
+            if request.has(LoopRequest::RESUME) {
                 if mem::take(&mut self.woken) {
                     // The first of many frames has woken the loop, perhaps on the sender's processor. After the yield the sender
                     // has added more frames, and they are written together.
@@ -69,10 +69,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 self.handle_request(&peer, peer.outbox.resume(), now);
             }
-            if request.contains(LoopRequest::INITIATE) {
+            if request.has(LoopRequest::INITIATE) {
                 self.roster.initiate(peer.id, now, &mut self.todo);
             }
-            if request.contains(LoopRequest::LINK) {
+            if request.has(LoopRequest::LINK) {
                 self.roster.want(peer.id, now, &mut self.todo);
             }
         }

@@ -9,13 +9,13 @@ use super::{
     listeners::Listeners,
 };
 use crate::{
-    config::{Config, Dial, Replace, Unknown},
+    config::{Config, Dial, Options, Replace, Unknown},
     handle::Handle,
     handler::Handler,
     inbox::{Chunk, Inbox},
     limits::{CONTENDER_MARGIN, READ_BUFFER_BYTES},
     net::Net,
-    proto::{Roster, Rules},
+    proto::{Roster, Rules, Sid},
     shared::{Peer, Shared},
     sync::WakeFlag,
 };
@@ -37,21 +37,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             options,
         } = config;
         let now = net.now();
-        let rules = Rules {
-            own,
-            eager: options.dial == Dial::Eager,
-            newest: options.replace == Replace::Newest,
-            guests_max: match options.unknown {
-                Unknown::Reject => 0,
-                Unknown::Admit { max } => max,
-            },
-            observers_max: options.observers_max,
-            backoff_min: options.backoff_min,
-            backoff_max: options.backoff_max,
-            contender_timeout: options.peer_dead_after + CONTENDER_MARGIN,
-        };
         let seed = options.seed.unwrap_or_else(random_seed);
-        let mut roster = Roster::new(rules, members.iter().map(|member| member.sid), seed);
+        let mut roster = Roster::new(
+            rules(own, &options),
+            members.iter().map(|member| member.sid),
+            seed,
+        );
         let (mut endpoints, mut peers) = (Endpoints::default(), Vec::new());
         for member in &members {
             if let Some(id) = roster.find(member.sid) {
@@ -112,6 +103,23 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         event_loop.decide(now);
         event_loop.reap();
         Ok(event_loop)
+    }
+}
+
+/// The part of the configuration that the roster follows.
+fn rules(own: Sid, options: &Options) -> Rules {
+    Rules {
+        own,
+        eager: options.dial == Dial::Eager,
+        newest: options.replace == Replace::Newest,
+        guests_max: match options.unknown {
+            Unknown::Reject => 0,
+            Unknown::Admit { max } => max,
+        },
+        observers_max: options.observers_max,
+        backoff_min: options.backoff_min,
+        backoff_max: options.backoff_max,
+        contender_timeout: options.peer_dead_after + CONTENDER_MARGIN,
     }
 }
 

@@ -31,14 +31,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Does what an outbox has asked of the loop.
     pub(super) fn handle_request(&mut self, peer: &Arc<Peer>, request: LoopRequest, now: Instant) {
-        if request.contains(LoopRequest::BROKEN) {
+        if request.has(LoopRequest::BROKEN) {
             self.give_up(peer, now);
         }
-        if request.contains(LoopRequest::RESUME) {
+        if request.has(LoopRequest::RESUME) {
             // Fails only in a forked process, which has no loop.
             let _ = self.handle.shared().ask(peer, LoopRequest::RESUME);
         }
-        if request.contains(LoopRequest::LINK) {
+        if request.has(LoopRequest::LINK) {
             self.roster.want(peer.id, now, &mut self.todo);
         }
     }

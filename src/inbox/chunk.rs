@@ -1,7 +1,6 @@
 //! Received messages in the inbox: chunks, each of messages that one peer has sent and one read has returned.
 //!
-//! Nothing here allocates for a single small payload: the small payloads of a chunk are copied into one buffer, one after the
-//! other.
+//! Small payloads of one read share a buffer, into which they are copied one after the other. Nothing here waits.
 
 use std::{mem, sync::Arc};
 

@@ -1,6 +1,6 @@
 //! The connection manager as an application uses it: start, send, receive, query, halt.
 //!
-//! No call waits for the network, except those whose names say that they receive or halt.
+//! No call waits for the network, except those whose names say that they receive, wait or halt.
 
 use std::{
     fmt, io,

@@ -111,8 +111,8 @@ impl Outbox {
     }
 
     /// Whether a frame waits for the peer. If so, the answer counts as a request for a link. If not, the next frame requests one.
-    pub(crate) fn demand(&self) -> bool {
-        of_either!(self, writer => writer.demand())
+    pub(crate) fn update_demand(&self) -> bool {
+        of_either!(self, writer => writer.update_demand())
     }
 
     /// Why the link that was attached last cannot be written to. The loop calls this after [`LoopRequest::BROKEN`], before it ends
@@ -145,7 +145,7 @@ fn put_one_by_one(
     let mut request = LoopRequest::NONE;
     for (taken, frame) in frames.iter().enumerate() {
         let (outcome, more) = latest.put(Bytes::copy_from_slice(frame));
-        request = request.and(more);
+        request = request.union(more);
         match outcome {
             Ok(_) => {}
             Err(refusal) if taken == 0 => return (Err(refusal), request),

@@ -31,7 +31,7 @@ pub(super) struct Queue {
     /// Buffers of runs that were written, for the next runs.
     spare: Vec<Vec<u8>>,
     /// True exactly when the loop was asked to write and has not yet begun to.
-    called: bool,
+    resume_requested: bool,
     /// True exactly when nothing is accepted any more.
     closed: bool,
     counts: SendCounts,
@@ -112,11 +112,11 @@ impl Writer<Queue> {
 }
 
 /// What is left for the loop. `None` if so many bytes wait that the sender writes them itself.
-type Left = Option<LoopRequest>;
+type LeftToLoop = Option<LoopRequest>;
 
 impl State<Queue> {
     #[inline(always)]
-    fn put_all(&mut self, frames: &[&[u8]], need: usize) -> (Result<usize, Refusal>, Left) {
+    fn put_all(&mut self, frames: &[&[u8]], need: usize) -> (Result<usize, Refusal>, LeftToLoop) {
         if self.backlog.encode_all(frames, need) {
             return (Ok(frames.len()), self.accepted(frames.len()));
         }
@@ -128,7 +128,7 @@ impl State<Queue> {
 
     /// Counts frames that were taken.
     #[inline(always)]
-    fn accepted(&mut self, frames: usize) -> Left {
+    fn accepted(&mut self, frames: usize) -> LeftToLoop {
         self.backlog.counts.accepted += frames as u64;
         self.backlog.frames += frames as u64;
         if !self.is_idle() {
@@ -137,7 +137,7 @@ impl State<Queue> {
         if self.backlog.bytes >= QUEUE_RUN_BYTES {
             return None;
         }
-        Some(if mem::replace(&mut self.backlog.called, true) {
+        Some(if mem::replace(&mut self.backlog.resume_requested, true) {
             LoopRequest::NONE
         } else {
             LoopRequest::RESUME
@@ -154,7 +154,7 @@ impl Queue {
             bytes: 0,
             bytes_max,
             spare: Vec::new(),
-            called: false,
+            resume_requested: false,
             closed: false,
             counts: SendCounts::default(),
         }
@@ -353,7 +353,7 @@ impl Backlog for Queue {
     }
 
     fn on_loop_resume(&mut self) {
-        self.called = false;
+        self.resume_requested = false;
     }
 
     fn has_waiting(&self) -> bool {
@@ -401,7 +401,7 @@ impl InFlight for Batch {
             match self.lend(|bufs| wire.write(bufs)) {
                 // A socket that accepts no byte without an error will accept none later.
                 Ok(0) => return Progress::Broken(io::ErrorKind::WriteZero),
-                Ok(n) => self.left(n),
+                Ok(n) => self.advance(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Full,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Progress::Broken(error.kind()),
@@ -438,7 +438,7 @@ impl Batch {
     }
 
     /// Notes that `n` more bytes were written.
-    fn left(&mut self, n: usize) {
+    fn advance(&mut self, n: usize) {
         self.done += n;
         while let Some(piece) = self.pieces.get(self.gone) {
             if self.done < piece.len() {

@@ -137,15 +137,15 @@ fn a_payload_that_panics_when_freed_mutes_no_peer() {
 #[test]
 fn a_demand_that_is_denied_is_made_anew_by_the_next_frame() {
     for outbox in [Outbox::latest(), Outbox::queue(1000)] {
-        assert!(!outbox.demand(), "nothing waits");
+        assert!(!outbox.update_demand(), "nothing waits");
         assert_eq!(outbox.put(frame(1)).1, LoopRequest::LINK);
-        assert!(outbox.demand());
+        assert!(outbox.update_demand());
         // The loop knows already.
         assert_eq!(outbox.put(frame(2)).1, LoopRequest::NONE);
         outbox.attach(Pipe::with_room(100), false);
         outbox.resume();
         outbox.detach();
-        assert!(!outbox.demand());
+        assert!(!outbox.update_demand());
         assert_eq!(outbox.put(frame(3)).1, LoopRequest::LINK);
     }
 }

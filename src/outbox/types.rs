@@ -72,12 +72,12 @@ impl LoopRequest {
         self.0
     }
 
-    pub(crate) fn contains(self, other: Self) -> bool {
+    pub(crate) fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
     /// Both requests.
-    pub(crate) fn and(self, other: Self) -> Self {
+    pub(crate) fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }

@@ -8,7 +8,8 @@
 //! - No system call is made under the lock, and no caller waits for the system call of another one.
 //! - Only the thread that has set [`Writing`](WriterState::Writing) writes, and only that thread ends this state. The loop, which
 //!   attaches and detaches links meanwhile, leaves a [`Handover`] for it.
-//! - When the state is `Idle`, the backlog is empty, or the loop was asked to write it. So no frame is stranded: each change
+//! - When the state is `Idle`, the backlog is empty, or the loop was asked to write it, or a sender is about to become the writer
+//!   (`write_here` of a queue). So no frame is stranded: each change
 //!   that adds a frame returns what the loop is to do, and the writer looks once more under the lock before it sets `Idle`.
 //! - When the state is `Blocked`, the loop is registered for writability, and [`resume`](Writer::resume) follows. If the socket
 //!   becomes writable while a thread writes, `writable_again` says so, and that thread tries once more: the edge is not lost.
@@ -104,14 +105,17 @@ pub(super) enum Progress {
 /// A backlog and the right to write it.
 ///
 /// ```text
-///   Detached --attach--> Idle --write--> Writing --all written--> Idle
-///                                           |  ^
-///                                socket full|  |writable
-///                                           v  |
-///                                         Blocked        (detach: from each state to Detached)
+///   Detached --attach--> Idle, or Writing if something waits
 ///
-///   Writing --error--> Failed --attach--> Writing        (the loop ends the link)
-///   Detached --attach, held--> Unconfirmed --confirm--> Writing
+///   Idle --write--> Writing --all written--> Idle
+///                    |  ^
+///         socket full|  |writable
+///                    v  |
+///                  Blocked
+///
+///   Writing --error--> Failed --attach--> as from Detached
+///   Detached --attach, held--> Unconfirmed --confirm--> as from Detached   (a link on probation)
+///   each of them --detach--> Detached                                      (from Writing by a handover)
 /// ```
 ///
 /// The state is changed in a [`Transition`] and nowhere else, and looked at in [`look`](Self::look).
@@ -338,7 +342,7 @@ impl<S: Backlog> Writer<S> {
     }
 
     /// Whether a frame waits for the peer. If so, the answer counts as a request for a link. If not, the next frame requests one.
-    pub(super) fn demand(&self) -> bool {
+    pub(super) fn update_demand(&self) -> bool {
         let mut state = self.transition();
         state.wanted = state.counts().waiting > 0;
         state.wanted
@@ -374,7 +378,8 @@ impl<S: Backlog> Writer<S> {
         }
     }
 
-    /// Writes until nothing waits or the socket is full. Returns whether `in_flight` was written to its end.
+    /// Writes until nothing waits or the socket is full. Returns whether `in_flight` was written to its end in the first round. (If the
+    /// socket was full and became writable meanwhile, another round may have done it.)
     pub(super) fn write(
         &self,
         mut wire: Arc<dyn Wire>,
@@ -632,14 +637,14 @@ impl<S: Backlog> State<S> {
     }
 
     fn counts(&self) -> SendCounts {
-        let with_pen = match &self.writer {
+        let in_flight = match &self.writer {
             WriterState::Blocked(_, Some(rest)) => rest.frames(),
             WriterState::Writing { in_flight, .. } => *in_flight,
             _ => 0,
         };
         let counts = self.backlog.counts();
         SendCounts {
-            waiting: counts.waiting + with_pen,
+            waiting: counts.waiting + in_flight,
             ..counts
         }
     }

@@ -111,7 +111,8 @@ pub struct Outgoing {
     pub written: u64,
     /// Frames that a newer one replaced in the slot.
     pub superseded: u64,
-    /// Frames that were waiting when the manager halted or their peer was forgotten.
+    /// Frames that waited when the manager halted, when their peer was removed, or when [`Handle::discard`](crate::Handle::discard)
+    /// was called.
     pub discarded: u64,
     /// Frames in the slot or the queue, or written in part. Frames of a queue that are written together are counted together.
     pub waiting: u64,

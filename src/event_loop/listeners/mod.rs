@@ -196,7 +196,7 @@ impl Listeners {
     }
 
     /// Connections are pending at this listener. They have arrived since `looked`.
-    pub(super) fn on_knocked(&mut self, listener: usize) {
+    pub(super) fn on_acceptable(&mut self, listener: usize) {
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.pending_since.get_or_insert(self.looked);
         }
@@ -378,7 +378,7 @@ mod tests {
         let mut listeners = Listeners::new(vec![address], 0, Duration::ZERO, start);
         listeners.tick(&mut net, start, &mut Vec::new());
         listeners.on_empty(0);
-        listeners.on_knocked(0);
+        listeners.on_acceptable(0);
         assert_eq!(listeners.shares(8), [(0, 8)]);
         listeners.on_accept_failed(0, &io::ErrorKind::OutOfMemory.into(), true, start);
         let over = start + ACCEPT_PAUSE;
@@ -433,9 +433,9 @@ mod tests {
         let addresses = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| text.parse().unwrap());
         let mut listeners = Listeners::new(addresses.to_vec(), 0, Duration::ZERO, at(0));
         // A connection arrives at the first listener, which pauses, and later one at the second.
-        listeners.on_knocked(0);
+        listeners.on_acceptable(0);
         listeners.on_looked(at(10));
-        listeners.on_knocked(1);
+        listeners.on_acceptable(1);
         listeners.on_looked(at(20));
         let kept = listeners.on_accepted(1, at(20));
         assert!(listeners.is_latest(peer, &kept));
@@ -445,7 +445,7 @@ mod tests {
         // A connection that arrives at the first listener after its backlog was empty is later. So is the next one of that backlog.
         listeners.on_empty(0);
         listeners.on_looked(at(40));
-        listeners.on_knocked(0);
+        listeners.on_acceptable(0);
         let later = listeners.on_accepted(0, at(50));
         let behind = listeners.on_accepted(0, at(50));
         assert!(listeners.is_latest(peer, &later));
