@@ -144,7 +144,7 @@ impl Net for Machine {
     }
 
     fn watch(&mut self, _: &End, token: usize) -> io::Result<()> {
-        self.ready.push(Ready::Link {
+        self.ready.push(Ready::Connection {
             token,
             readable: false,
             writable: true,

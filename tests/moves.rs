@@ -168,7 +168,7 @@ impl Net for Memory {
             state.is_connecting
         };
         if !is_connecting {
-            self.ready.push(Ready::Link {
+            self.ready.push(Ready::Connection {
                 token,
                 readable: true,
                 writable: true,
@@ -298,7 +298,7 @@ impl World {
             (state.is_connecting, state.is_refused) = (false, !well);
         }
         let token = end.0.lock().unwrap().token.expect("it is watched");
-        self.event_loop.net().ready.push(Ready::Link {
+        self.event_loop.net().ready.push(Ready::Connection {
             token,
             readable: !well,
             writable: true,
@@ -340,7 +340,7 @@ impl World {
             let handle = self.event_loop.handle();
             handle.to_send(Sid(LARGER), b"frame".as_slice()).unwrap();
         }
-        self.event_loop.net().ready.push(Ready::Link {
+        self.event_loop.net().ready.push(Ready::Connection {
             token,
             readable: true,
             writable: true,
@@ -370,7 +370,7 @@ impl World {
         let (_, end) = net.dialed.pop().unwrap();
         end.0.lock().unwrap().is_connecting = false;
         for token in 0..16 {
-            net.ready.push(Ready::Link {
+            net.ready.push(Ready::Connection {
                 token,
                 readable: false,
                 writable: true,

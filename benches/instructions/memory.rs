@@ -105,7 +105,7 @@ impl Far {
 
 impl Speech {
     fn ready(&self, readable: bool) -> Ready {
-        Ready::Link {
+        Ready::Connection {
             token: self.token,
             readable,
             writable: !readable,

@@ -84,7 +84,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         };
         // The connection may have been a contender until now.
-        let arrival = self.connections.get_mut(key).and_then(|link| link.arrival);
+        let arrival = self
+            .connections
+            .get_mut(key)
+            .and_then(|connection| connection.arrival);
         let number = self.handle.shared().counters.ups.read() + 1;
         let Some((stream, addr)) = self.connections.open(key, Arc::clone(&peer), number, now)
         else {
@@ -125,8 +128,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return false;
         }
         self.connections.set_due(key, Some(now + PROVEN_AFTER));
-        if let Some(Phase::Open { on_probation, .. }) =
-            self.connections.get_mut(key).map(|link| &mut link.phase)
+        if let Some(Phase::Open { on_probation, .. }) = self
+            .connections
+            .get_mut(key)
+            .map(|connection| &mut connection.phase)
         {
             *on_probation = true;
         }

@@ -87,9 +87,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Whether this link was dialed while the names of its peer were being looked up, to an address that the answers do not
     /// contain.
     pub(super) fn is_outdated(&mut self, id: PeerId, key: ConnectionKey) -> bool {
-        let link = self.connections.get_mut(key);
+        let connection = self.connections.get_mut(key);
         // Only a dialed link: the peer itself opened the others.
-        let dialed = link.filter(|link| link.arrival.is_none());
-        dialed.is_some_and(|link| self.endpoints.is_outdated(id, link.addr.ip()))
+        let dialed = connection.filter(|connection| connection.arrival.is_none());
+        dialed.is_some_and(|connection| self.endpoints.is_outdated(id, connection.addr.ip()))
     }
 }

@@ -166,7 +166,7 @@ impl<S> Connections<S> {
     ) -> ConnectionKey {
         self.generations = self.generations.wrapping_add(1);
         let generation = self.generations;
-        let link = Connection {
+        let connection = Connection {
             stream,
             addr,
             arrival,
@@ -178,8 +178,8 @@ impl<S> Connections<S> {
             draining: None,
             aborted: false,
         };
-        let index =
-            u32::try_from(self.slab.insert(link)).expect("descriptors are far fewer than 2^32");
+        let index = u32::try_from(self.slab.insert(connection))
+            .expect("descriptors are far fewer than 2^32");
         let key = ConnectionKey { index, generation };
         self.set_due(key, Some(due));
         key
@@ -187,24 +187,25 @@ impl<S> Connections<S> {
 
     /// The connection with this key, if it is not closed.
     pub(super) fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection<S>> {
-        let link = self.slab.get_mut(key.index as usize)?;
-        (link.generation == key.generation && !matches!(link.phase, Phase::Closed)).then_some(link)
+        let connection = self.slab.get_mut(key.index as usize)?;
+        (connection.generation == key.generation && !matches!(connection.phase, Phase::Closed))
+            .then_some(connection)
     }
 
     /// The connection at this place, if it is not closed.
     pub(super) fn at(&mut self, index: usize) -> Option<(ConnectionKey, &mut Connection<S>)> {
-        let link = self.slab.get_mut(index)?;
+        let connection = self.slab.get_mut(index)?;
         let key = ConnectionKey {
             index: u32::try_from(index).ok()?,
-            generation: link.generation,
+            generation: connection.generation,
         };
-        (!matches!(link.phase, Phase::Closed)).then_some((key, link))
+        (!matches!(connection.phase, Phase::Closed)).then_some((key, connection))
     }
 
     /// The bytes received from the peer of this link, over all its links so far; `More` if unread bytes may wait.
     pub(super) fn brought(&mut self, key: ConnectionKey) -> Brought {
         match self.get_mut(key) {
-            Some(link) if link.busy => Brought::More,
+            Some(connection) if connection.busy => Brought::More,
             Some(Connection {
                 phase: Phase::Open { peer, frames, .. },
                 ..
@@ -214,10 +215,10 @@ impl<S> Connections<S> {
     }
 
     pub(super) fn set_due(&mut self, key: ConnectionKey, due: Option<Instant>) {
-        let Some(link) = self.get_mut(key) else {
+        let Some(connection) = self.get_mut(key) else {
             return;
         };
-        let old = std::mem::replace(&mut link.due, due);
+        let old = std::mem::replace(&mut connection.due, due);
         if let Some(old) = old {
             self.due.remove(&(old, key));
         }
@@ -253,8 +254,8 @@ impl<S> Connections<S> {
         number: u64,
         now: Instant,
     ) -> Option<(Arc<S>, SocketAddr)> {
-        let link = self.get_mut(key)?;
-        let Phase::Named { leftover, .. } = &mut link.phase else {
+        let connection = self.get_mut(key)?;
+        let Phase::Named { leftover, .. } = &mut connection.phase else {
             return None;
         };
         let phase = Phase::Open {
@@ -266,7 +267,7 @@ impl<S> Connections<S> {
             frames: Assembler::default(),
             leftover: std::mem::take(leftover),
         };
-        let far_end = (Arc::clone(&link.stream), link.addr);
+        let far_end = (Arc::clone(&connection.stream), connection.addr);
         self.advance(key, phase, None);
         Some(far_end)
     }
@@ -278,9 +279,9 @@ impl<S> Connections<S> {
         phase: Phase,
         due: Option<Instant>,
     ) -> Option<Phase> {
-        let link = self.get_mut(key)?;
+        let connection = self.get_mut(key)?;
         let is_named = matches!(phase, Phase::Named { .. });
-        let old = std::mem::replace(&mut link.phase, phase);
+        let old = std::mem::replace(&mut connection.phase, phase);
         self.named += usize::from(is_named);
         match old {
             Phase::AwaitingInitialMessage { order, .. } => {
@@ -303,8 +304,8 @@ impl<S> Connections<S> {
 
     /// Closes a connection. What has not arrived at the far end must not arrive any more.
     pub(super) fn abort(&mut self, key: ConnectionKey) {
-        if let Some(link) = self.get_mut(key) {
-            link.aborted = true;
+        if let Some(connection) = self.get_mut(key) {
+            connection.aborted = true;
         }
         self.close(key);
     }
@@ -313,11 +314,11 @@ impl<S> Connections<S> {
     pub(super) fn keys(&self) -> Vec<ConnectionKey> {
         self.slab
             .iter()
-            .filter(|(_, link)| !matches!(link.phase, Phase::Closed))
-            .filter_map(|(index, link)| {
+            .filter(|(_, connection)| !matches!(connection.phase, Phase::Closed))
+            .filter_map(|(index, connection)| {
                 Some(ConnectionKey {
                     index: u32::try_from(index).ok()?,
-                    generation: link.generation,
+                    generation: connection.generation,
                 })
             })
             .collect()

@@ -22,7 +22,11 @@ use crate::{
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// The deadline of a connection has passed.
     pub(super) fn on_overdue(&mut self, key: ConnectionKey, now: Instant) {
-        let reason = match self.connections.get_mut(key).map(|link| &mut link.phase) {
+        let reason = match self
+            .connections
+            .get_mut(key)
+            .map(|connection| &mut connection.phase)
+        {
             Some(Phase::Open {
                 peer, on_probation, ..
             }) => {
@@ -41,14 +45,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Ends a connection for this reason, and does what its phase requires.
     pub(super) fn end(&mut self, key: ConnectionKey, reason: Reason, now: Instant) {
-        let Some(link) = self.connections.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let (addr, dialed) = (link.addr, link.arrival.is_none());
+        let (addr, dialed) = (connection.addr, connection.arrival.is_none());
         // The next link begins with the newest frame. The far end may see the two connections in the other order, and must not read
         // an older frame after it: the old link is aborted. After a halt there is no next link, and the last frames should still
         // arrive.
-        link.aborted = match link.phase {
+        connection.aborted = match connection.phase {
             Phase::Open { .. } => reason != Reason::Halted,
             // The next knock says the same. A late arrival of this one could meet a link that is already up.
             Phase::Knocking { .. } => reason == Reason::HandshakeTimeout,
@@ -124,13 +128,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     pub(super) fn reap(&mut self) {
-        for link in self.connections.drain_closed() {
-            self.net.unwatch(&link.stream);
+        for connection in self.connections.drain_closed() {
+            self.net.unwatch(&connection.stream);
             // A thread that is writing may hold the stream for a moment longer. The connection ends now.
-            let _ = if link.aborted {
-                link.stream.abort()
+            let _ = if connection.aborted {
+                connection.stream.abort()
             } else {
-                link.stream.shutdown(Shutdown::Both)
+                connection.stream.shutdown(Shutdown::Both)
             };
         }
     }
@@ -139,7 +143,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn shut_down(&mut self, now: Instant) {
         self.net.close_listeners();
         for key in self.connections.keys() {
-            match self.connections.get_mut(key).map(|link| &link.phase) {
+            match self
+                .connections
+                .get_mut(key)
+                .map(|connection| &connection.phase)
+            {
                 // Nothing is dialed any more.
                 Some(Phase::Dialing { .. } | Phase::Knocking { .. }) | None => {
                     self.connections.close(key);

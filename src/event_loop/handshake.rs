@@ -25,17 +25,17 @@ use crate::{
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Reads more of the initial message of an accepted connection.
     pub(super) fn receive_initial_message(&mut self, key: ConnectionKey, now: Instant) {
-        let Some(link) = self.connections.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Phase::AwaitingInitialMessage { received, .. } = &mut link.phase else {
+        let Phase::AwaitingInitialMessage { received, .. } = &mut connection.phase else {
             return;
         };
-        match read_initial_message(&*link.stream, received) {
+        match read_initial_message(&*connection.stream, received) {
             Ok(None) => {}
-            Ok(Some(initial_message)) => match link.stream.connected() {
+            Ok(Some(initial_message)) => match connection.stream.connected() {
                 Ok(true) => {
-                    let (leftover, addr) = (mem::take(received), link.addr);
+                    let (leftover, addr) = (mem::take(received), connection.addr);
                     self.on_initial_message(key, &initial_message, leftover, addr, now);
                 }
                 // The dialer has abandoned this connection. It may have waited longer than a newer one at another listener. It must
@@ -61,7 +61,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             log::debug!("peer {sid} at {addr} names an address that cannot be dialed: {why}");
         }
         let known = self.roster.find(initial_message.sid);
-        let arrival = self.connections.get_mut(key).and_then(|link| link.arrival);
+        let arrival = self
+            .connections
+            .get_mut(key)
+            .and_then(|connection| connection.arrival);
         if let (Some(id), Some(arrival)) = (known, &arrival) {
             // The order matters only for a larger sid: a connection from a smaller sid is a knock, which brings no frames.
             if self.roster.knocks(id) && !self.listeners.is_latest(id, arrival) {
@@ -107,18 +110,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// A connect has succeeded or failed.
     pub(super) fn on_connected(&mut self, key: ConnectionKey, now: Instant) {
-        let Some(link) = self.connections.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Phase::Dialing { peer } = link.phase else {
+        let Phase::Dialing { peer } = connection.phase else {
             return;
         };
-        match link.stream.connected() {
+        match connection.stream.connected() {
             Ok(false) => return,
             Ok(true) => {}
             Err(error) => return self.end(key, Reason::of_io(&error), now),
         }
-        let stream = Arc::clone(&link.stream);
+        let stream = Arc::clone(&connection.stream);
         if let Some(older) = self.roster.link(peer) {
             let brought = match self.paused.contains(&older) {
                 true => Brought::More,
@@ -183,10 +186,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Reads a knock until the far end closes it. What it sends until then is ignored.
     pub(super) fn await_hangup(&mut self, key: ConnectionKey, now: Instant) {
-        let Some(link) = self.connections.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        match link.stream.read(&mut self.read_buffer) {
+        match connection.stream.read(&mut self.read_buffer) {
             Ok(0) => self.end(key, Reason::Closed, now),
             Ok(_) => self.look_at(key),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

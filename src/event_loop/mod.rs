@@ -316,12 +316,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         self.listener_actions = listener_actions;
         self.tell_drops(now);
-        let (links, endpoints, paused) = (&mut self.connections, &self.endpoints, &self.paused);
+        let (connections, endpoints, paused) =
+            (&mut self.connections, &self.endpoints, &self.paused);
         let brought = |id, link| match (endpoints.is_asking(id), paused.contains(&link)) {
             (true, _) => Brought::Unclear,
             // The application has paused this link, which may have brought more.
             (_, true) => Brought::More,
-            (false, false) => links.brought(link),
+            (false, false) => connections.brought(link),
         };
         self.roster.tick(now, brought, &mut self.todo);
         // Applying an action may add others: a dial can fail at once.

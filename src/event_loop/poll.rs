@@ -57,7 +57,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn note(&mut self) {
         self.woken = false;
         for ready in self.ready.drain(..) {
-            let Ready::Link {
+            let Ready::Connection {
                 token,
                 readable,
                 writable,
@@ -70,11 +70,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 continue;
             };
-            let Some((key, link)) = self.connections.at(token) else {
+            let Some((key, connection)) = self.connections.at(token) else {
                 continue;
             };
-            link.ended |= ended;
-            if readable && !mem::replace(&mut link.busy, true) {
+            connection.ended |= ended;
+            if readable && !mem::replace(&mut connection.busy, true) {
                 self.busy.push(key);
             }
             if writable {

@@ -20,8 +20,8 @@ use crate::{
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Has the connection read in this turn or the next. Needed where the edge that announced its data has already been used.
     pub(super) fn look_at(&mut self, key: ConnectionKey) {
-        if let Some(link) = self.connections.get_mut(key) {
-            if !mem::replace(&mut link.busy, true) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            if !mem::replace(&mut connection.busy, true) {
                 self.busy.push(key);
             }
         }
@@ -35,10 +35,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 // After a halt request nothing is delivered.
                 break;
             }
-            let Some(link) = self.connections.get_mut(key) else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 continue;
             };
-            let is_open = matches!(link.phase, Phase::Open { .. });
+            let is_open = matches!(connection.phase, Phase::Open { .. });
             if is_open && mem::replace(&mut has_read_one, true) {
                 let took = self.net.now().saturating_duration_since(now);
                 if took > SLOW_TURN {
@@ -47,8 +47,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     continue;
                 }
             }
-            link.busy = false;
-            match &link.phase {
+            connection.busy = false;
+            match &connection.phase {
                 Phase::Open { .. } => {
                     if let Some(reason) = self.read_link(key) {
                         self.end(key, reason, now);
@@ -57,7 +57,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Phase::AwaitingInitialMessage { .. } => self.receive_initial_message(key, now),
                 Phase::Knocking { .. } => self.await_hangup(key, now),
                 // A contender is not read, but it ends when its far end has closed it.
-                Phase::Named { .. } if link.ended => self.end(key, Reason::ClosedEarly, now),
+                Phase::Named { .. } if connection.ended => self.end(key, Reason::ClosedEarly, now),
                 Phase::Named { .. } | Phase::Dialing { .. } | Phase::Closed => {}
             }
         }
@@ -103,7 +103,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             paused,
             ..
         } = self;
-        let link = connections.get_mut(key)?;
+        let connection = connections.get_mut(key)?;
         let Phase::Open {
             peer,
             number,
@@ -112,7 +112,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             frames,
             leftover,
             ..
-        } = &mut link.phase
+        } = &mut connection.phase
         else {
             return None;
         };
@@ -127,11 +127,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let (mut count, mut bytes) = (0, 0);
         let halt = &handle.shared().halt;
         let outcome = read_frames(
-            &*link.stream,
+            &*connection.stream,
             frames,
             leftover,
             read_buffer,
-            link.ended,
+            connection.ended,
             |payload| {
                 let frame = Frame {
                     payload,
@@ -160,7 +160,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let _ = handle.shared().ask(peer, request);
             }
         }
-        match (outcome, &mut link.draining) {
+        match (outcome, &mut connection.draining) {
             (ReadOutcome::Drained, None) => None,
             (ReadOutcome::Drained, Some(draining)) => Some(Reason::of_kind(draining.kind)),
             (ReadOutcome::BudgetExhausted, Some(draining)) if draining.budget == 0 => {

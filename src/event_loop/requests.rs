@@ -84,7 +84,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if shared.drop_links.swap(false, Ordering::AcqRel) {
             for key in self.connections.keys() {
                 if matches!(
-                    self.connections.get_mut(key).map(|link| &link.phase),
+                    self.connections
+                        .get_mut(key)
+                        .map(|connection| &connection.phase),
                     Some(Phase::Open { .. })
                 ) {
                     self.end(key, Reason::Dropped, now);

@@ -17,7 +17,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn write(&mut self, now: Instant) {
         let mut round = mem::take(&mut self.writable);
         for key in round.drain(..) {
-            match self.connections.get_mut(key).map(|link| &link.phase) {
+            match self
+                .connections
+                .get_mut(key)
+                .map(|connection| &connection.phase)
+            {
                 Some(Phase::Open { peer, .. }) => {
                     let peer = Arc::clone(peer);
                     self.handle_request(&peer, peer.outbox.resume(), now);
@@ -48,17 +52,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let (Some(kind), Some(key)) = (peer.outbox.broken(), self.roster.link(peer.id)) else {
             return;
         };
-        let Some(link) = self.connections.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if !matches!(link.phase, Phase::Open { .. }) {
+        if !matches!(connection.phase, Phase::Open { .. }) {
             // This connection has just replaced the broken link, which is closed in this turn.
             return;
         }
         // A short read does not prove that nothing follows: the next one may return the end.
-        link.ended = true;
+        connection.ended = true;
         let budget = DRAIN_BYTES_MAX.max(2 * self.options.receive_buffer.unwrap_or(0));
-        link.draining.get_or_insert(Draining { kind, budget });
+        connection.draining.get_or_insert(Draining { kind, budget });
         if let Some(reason) = self.read_link(key) {
             self.end(key, reason, now);
         }

@@ -126,7 +126,7 @@ impl Net for MioNet {
             }
             Token(token) => {
                 let ended = event.is_read_closed() || event.is_write_closed() || event.is_error();
-                Ready::Link {
+                Ready::Connection {
                     token,
                     readable: event.is_readable() || ended,
                     writable: event.is_writable() || ended,

@@ -50,7 +50,7 @@ pub trait Stream: Wire + 'static {
 pub enum Ready {
     /// The connection that is watched under this token. Each change is reported once (edge-triggered): the next report may arrive
     /// only after `WouldBlock` was returned.
-    Link {
+    Connection {
         /// The token given to [`Net::watch`].
         token: usize,
         /// There is something to read. The end of the connection and an error count too.

@@ -235,7 +235,7 @@ impl World {
     fn report(&mut self, line: usize, writable: bool) {
         let there = &self.lines[line];
         if let Some(token) = there.token {
-            self.ready.push(Ready::Link {
+            self.ready.push(Ready::Connection {
                 token,
                 readable: true,
                 writable,

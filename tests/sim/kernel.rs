@@ -391,7 +391,7 @@ impl Kernel {
                 words.extend(told.iter().filter(|it| it.0).map(|it| it.1));
             }
             if readable || writable || ended {
-                ready.push(Ready::Link {
+                ready.push(Ready::Connection {
                     token,
                     readable: readable || ended,
                     writable: writable || ended,
@@ -403,7 +403,7 @@ impl Kernel {
             let watched: Vec<usize> = self.nodes[node].watched.iter().copied().collect();
             if !watched.is_empty() {
                 let sock = *self.chance.pick(&watched);
-                ready.push(Ready::Link {
+                ready.push(Ready::Connection {
                     token: self.socks[sock].watched.expect("it is on the list"),
                     readable: true,
                     writable: true,
