@@ -2,10 +2,12 @@
 //!
 //! Nothing is decided here: a [`Slot`] or a [`Queue`] holds the frames, and a [`Writer`] writes them.
 
+mod backlog;
 #[cfg(test)]
 mod fixture;
 mod queue;
 mod slot;
+mod state;
 mod types;
 mod writer;
 

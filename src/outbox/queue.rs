@@ -12,8 +12,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    backlog::{self, Backlog, InFlight, Progress},
+    state::State,
     types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
-    writer::{self, Backlog, InFlight, Progress, State, Writer},
+    writer::Writer,
 };
 use crate::{
     limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES},
@@ -106,7 +108,7 @@ impl Writer<Queue> {
         let batch = state.backlog.first();
         let next = state.proceed(wire, batch, &mut deferred);
         drop(state);
-        writer::Deferred::release(deferred);
+        backlog::Deferred::release(deferred);
         self.follow(next).1
     }
 }
@@ -262,7 +264,7 @@ fn release_all(pieces: VecDeque<Piece>) {
     }
 }
 
-impl writer::Deferred for Deferred {
+impl backlog::Deferred for Deferred {
     #[inline]
     fn release(self) {
         if let Some(pieces) = self.pieces {

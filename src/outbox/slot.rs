@@ -7,8 +7,9 @@ use std::io::{self, IoSlice};
 use bytes::Bytes;
 
 use super::{
+    backlog::{self, Backlog, InFlight, Progress},
     types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
-    writer::{self, Backlog, InFlight, Progress, Writer},
+    writer::Writer,
 };
 use crate::sync::release;
 
@@ -39,7 +40,7 @@ pub(super) struct Deferred {
     slot: Option<Bytes>,
 }
 
-impl writer::Deferred for Deferred {
+impl backlog::Deferred for Deferred {
     #[inline]
     fn release(self) {
         // Not a loop: this is on the path of every frame.

@@ -13,94 +13,18 @@
 //!   that adds a frame returns what the loop is to do, and the writer looks once more under the lock before it sets `Idle`.
 //! - When the state is `Blocked`, the loop is registered for writability, and [`resume`](Writer::resume) follows. If the socket
 //!   becomes writable while a thread writes, `writable_again` says so, and that thread tries once more: the edge is not lost.
-//! - A payload is dropped only without the lock ([`Deferred`]), since dropping the last owner of one may run code of the
+//! - A payload is dropped only without the lock ([`Deferred`](super::backlog::Deferred)), since dropping the last owner of one may run code of the
 //!   application, which may send.
 //! - A thread that waits for room is notified by every change that makes some ([`Transition`]).
 
-use std::{
-    fmt, io, mem,
-    ops::{Deref, DerefMut},
-    sync::Arc,
-    time::Instant,
+use std::{io, mem, sync::Arc, time::Instant};
+
+use super::{
+    backlog::{Backlog, Deferred as _, InFlight as _, Progress},
+    state::{Handover, Next, State, Transition, WriterState},
+    types::{LoopRequest, SendCounts, Wire},
 };
-
-use super::types::{LoopRequest, SendCounts, Wire};
-use crate::sync::{Mutex, MutexGuard, Waiters, lock};
-
-/// The frames that wait for a peer, and the rules of what is written next. It is used under the lock.
-pub(super) trait Backlog: fmt::Debug {
-    /// What is written in one go.
-    type InFlight: InFlight;
-
-    /// What is to be dropped after the lock is released.
-    type Deferred: Deferred;
-
-    /// What is written first over a new link.
-    fn first(&mut self) -> Option<Self::InFlight>;
-
-    /// What is written next over the same link. `rest` was not written to its end.
-    fn next(
-        &mut self,
-        rest: Option<Self::InFlight>,
-        deferred: &mut Self::Deferred,
-    ) -> Option<Self::InFlight>;
-
-    /// The socket is full. Returns what must be finished first once there is room.
-    fn on_blocked(
-        &mut self,
-        rest: Self::InFlight,
-        deferred: &mut Self::Deferred,
-    ) -> Option<Self::InFlight>;
-
-    /// Takes back what cannot be finished on its link, so that it waits again.
-    fn requeue(&mut self, rest: Self::InFlight, deferred: &mut Self::Deferred);
-
-    /// Counts what was written to its end.
-    fn on_written(&mut self, in_flight: Self::InFlight, deferred: &mut Self::Deferred);
-
-    /// The loop is about to write, perhaps because it was asked to.
-    fn on_loop_resume(&mut self);
-
-    /// Whether a frame waits, apart from those that a writer has.
-    fn has_waiting(&self) -> bool;
-
-    /// Whether a frame would be taken and replace none; see [`Waiters`]. A closed backlog has room: the next send returns the
-    /// error.
-    fn has_room(&self) -> bool;
-
-    /// Frees buffers, since the loop has found nothing left to write.
-    fn release_buffers(&mut self, deferred: &mut Self::Deferred);
-
-    /// Takes nothing more, and discards what waits.
-    fn close(&mut self, deferred: &mut Self::Deferred);
-
-    /// Discards the frames that wait, except those that a writer has.
-    fn discard(&mut self, deferred: &mut Self::Deferred);
-
-    /// The counts, without the frames that a writer has.
-    fn counts(&self) -> SendCounts;
-}
-
-/// Payloads and buffers to be dropped after the lock is released.
-pub(super) trait Deferred: Default {
-    /// Drops them, each payload by [`release`](crate::sync::release).
-    fn release(self);
-}
-
-/// Frames that are being written.
-pub(super) trait InFlight: fmt::Debug {
-    /// Writes as much as the socket takes.
-    fn write_to(&mut self, wire: &dyn Wire) -> Progress;
-
-    /// The number of these frames that were accepted and are not counted yet.
-    fn frames(&self) -> u64;
-}
-
-pub(super) enum Progress {
-    Done,
-    Full,
-    Broken(io::ErrorKind),
-}
+use crate::sync::{Mutex, Waiters, lock};
 
 /// A backlog and the right to write it.
 ///
@@ -126,54 +50,6 @@ pub(super) struct Writer<S: Backlog> {
     batches_max: usize,
 }
 
-#[derive(Debug)]
-pub(super) struct State<S: Backlog> {
-    writer: WriterState<S::InFlight>,
-    pub(super) backlog: S,
-    /// True exactly when the loop was asked for a link, and has since neither attached one nor found that none is needed.
-    wanted: bool,
-    /// Frames that had been written when the link was attached, including those that were written once more.
-    written_before: u64,
-}
-
-#[derive(Debug)]
-enum WriterState<F> {
-    /// There is no link.
-    Detached,
-    /// No thread writes. If a frame waits, the loop was asked to write it, but another thread may do so before.
-    Idle(Arc<dyn Wire>),
-    /// Nothing is written before the loop confirms the link.
-    Unconfirmed(Arc<dyn Wire>),
-    /// The link can no longer be written to, for this reason; the loop is to end it.
-    Failed(io::ErrorKind),
-    /// The socket is full. The loop resumes when it is writable, and a frame that was written in part is finished first.
-    Blocked(Arc<dyn Wire>, Option<F>),
-    /// A thread writes.
-    Writing {
-        /// True exactly when the socket became writable meanwhile. If this thread finds it full, it tries once more.
-        writable_again: bool,
-        /// Accepted frames that this thread has.
-        in_flight: u64,
-        /// What this thread must do for the loop when its write returns.
-        handover: Option<Handover>,
-    },
-}
-
-/// What the loop leaves for the thread that writes.
-#[derive(Debug)]
-enum Handover {
-    Detach,
-    Attach { to: Arc<dyn Wire>, held: bool },
-}
-
-/// What the thread that has changed the state does next, without the lock.
-pub(super) enum Next<F> {
-    /// It has become the writer, and [writes](Writer::write) this.
-    Write(Arc<dyn Wire>, F),
-    /// Nothing. This is left for the loop.
-    Stop(LoopRequest),
-}
-
 impl<S: Backlog> Writer<S> {
     /// `batches_max`: how much one call writes before it leaves the rest to the loop.
     pub(super) fn new(backlog: S, batches_max: usize) -> Self {
@@ -193,15 +69,7 @@ impl<S: Backlog> Writer<S> {
     /// Locks the state in order to change it.
     #[inline(always)]
     pub(super) fn transition(&self) -> Transition<'_, S> {
-        let state = lock(&self.state);
-        Transition {
-            notice: RoomNotice {
-                waiters: &self.waiters,
-                is_due: false,
-            },
-            had_room: state.backlog.has_room(),
-            state,
-        }
+        Transition::new(lock(&self.state), &self.waiters)
     }
 
     /// Locks the state in order to read it.
@@ -468,184 +336,5 @@ impl<S: Backlog> Writer<S> {
     #[cfg(test)]
     pub(super) fn waiters(&self) -> usize {
         self.waiters.count()
-    }
-}
-
-/// The state while it is changed. Dropping it does what every change must do: the lock is released, and then
-/// threads that wait for room are notified if some was made. No change can forget that.
-pub(super) struct Transition<'a, S: Backlog> {
-    had_room: bool,
-    state: MutexGuard<'a, State<S>>,
-    // After `state`, so that it is dropped when the lock is released.
-    notice: RoomNotice<'a>,
-}
-
-struct RoomNotice<'a> {
-    waiters: &'a Waiters,
-    is_due: bool,
-}
-
-impl<S: Backlog> Drop for Transition<'_, S> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // If there was room before, no thread waits: a thread waits only after it has found no room.
-        self.notice.is_due = !self.had_room && self.state.backlog.has_room();
-    }
-}
-
-impl Drop for RoomNotice<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        if self.is_due {
-            self.waiters.notify();
-        }
-    }
-}
-
-impl<S: Backlog> Deref for Transition<'_, S> {
-    type Target = State<S>;
-
-    #[inline(always)]
-    fn deref(&self) -> &State<S> {
-        &self.state
-    }
-}
-
-impl<S: Backlog> DerefMut for Transition<'_, S> {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut State<S> {
-        &mut self.state
-    }
-}
-
-impl<L> WriterState<L> {
-    const WRITING: Self = Self::Writing {
-        writable_again: false,
-        in_flight: 0,
-        handover: None,
-    };
-}
-
-impl<S: Backlog> State<S> {
-    /// Makes this thread the writer, if there is none. The caller then calls [`proceed`](Self::proceed) or
-    /// [`mark_writing`](Self::mark_writing).
-    #[inline(always)]
-    pub(super) fn acquire(&mut self) -> Option<Arc<dyn Wire>> {
-        if !self.is_idle() {
-            return None;
-        }
-        match mem::replace(&mut self.writer, WriterState::WRITING) {
-            WriterState::Idle(wire) => Some(wire),
-            other => {
-                self.writer = other;
-                None
-            }
-        }
-    }
-
-    /// Begins to write to a new link, unless it is held back. This thread is the writer.
-    fn start(
-        &mut self,
-        wire: Arc<dyn Wire>,
-        held: bool,
-        deferred: &mut S::Deferred,
-    ) -> Next<S::InFlight> {
-        if held {
-            self.writer = WriterState::Unconfirmed(wire);
-            return Next::Stop(LoopRequest::NONE);
-        }
-        let in_flight = self.backlog.first();
-        self.proceed(wire, in_flight, deferred)
-    }
-
-    /// Begins to write `in_flight`. If it is `None`, this thread, which is the writer, gives up the right to write.
-    pub(super) fn proceed(
-        &mut self,
-        wire: Arc<dyn Wire>,
-        in_flight: Option<S::InFlight>,
-        deferred: &mut S::Deferred,
-    ) -> Next<S::InFlight> {
-        match in_flight {
-            Some(in_flight) => {
-                self.mark_writing(&in_flight);
-                Next::Write(wire, in_flight)
-            }
-            None => {
-                self.writer = WriterState::Idle(wire);
-                self.backlog.release_buffers(deferred);
-                Next::Stop(LoopRequest::NONE)
-            }
-        }
-    }
-
-    /// Records that this thread writes these frames.
-    #[inline(always)]
-    pub(super) fn mark_writing(&mut self, in_flight: &S::InFlight) {
-        self.writer = WriterState::Writing {
-            writable_again: false,
-            in_flight: in_flight.frames(),
-            handover: None,
-        };
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        matches!(self.writer, WriterState::Idle(_))
-    }
-
-    /// Requests a link if there is none, since a frame waits.
-    pub(super) fn want_link(&mut self) -> LoopRequest {
-        match self.writer {
-            WriterState::Detached => self.ask_for_link(),
-            _ => LoopRequest::NONE,
-        }
-    }
-
-    fn ask_for_link(&mut self) -> LoopRequest {
-        if mem::replace(&mut self.wanted, true) {
-            LoopRequest::NONE
-        } else {
-            LoopRequest::LINK
-        }
-    }
-
-    fn requeue_rest(&mut self, rest: Option<S::InFlight>, deferred: &mut S::Deferred) {
-        if let Some(rest) = rest {
-            self.backlog.requeue(rest, deferred);
-        }
-    }
-
-    fn detach(&mut self, deferred: &mut S::Deferred) {
-        match mem::replace(&mut self.writer, WriterState::Detached) {
-            WriterState::Writing {
-                writable_again,
-                in_flight,
-                ..
-            } => {
-                self.writer = WriterState::Writing {
-                    writable_again,
-                    in_flight,
-                    handover: Some(Handover::Detach),
-                };
-            }
-            WriterState::Blocked(_, Some(rest)) => self.backlog.requeue(rest, deferred),
-            WriterState::Blocked(_, None)
-            | WriterState::Detached
-            | WriterState::Failed(_)
-            | WriterState::Unconfirmed(_)
-            | WriterState::Idle(_) => {}
-        }
-    }
-
-    fn counts(&self) -> SendCounts {
-        let in_flight = match &self.writer {
-            WriterState::Blocked(_, Some(rest)) => rest.frames(),
-            WriterState::Writing { in_flight, .. } => *in_flight,
-            _ => 0,
-        };
-        let counts = self.backlog.counts();
-        SendCounts {
-            waiting: counts.waiting + in_flight,
-            ..counts
-        }
     }
 }

@@ -1,0 +1,257 @@
+//! The state of an outbox under its lock, and how it is changed.
+//!
+//! Nothing here makes a system call. The invariants are listed in `writer`.
+
+use std::{
+    io, mem,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
+use super::{
+    backlog::{Backlog, InFlight},
+    types::{LoopRequest, SendCounts, Wire},
+};
+use crate::sync::{MutexGuard, Waiters};
+
+#[derive(Debug)]
+pub(super) struct State<S: Backlog> {
+    pub(super) writer: WriterState<S::InFlight>,
+    pub(super) backlog: S,
+    /// True exactly when the loop was asked for a link, and has since neither attached one nor found that none is needed.
+    pub(super) wanted: bool,
+    /// Frames that had been written when the link was attached, including those that were written once more.
+    pub(super) written_before: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum WriterState<F> {
+    /// There is no link.
+    Detached,
+    /// No thread writes. If a frame waits, the loop was asked to write it, but another thread may do so before.
+    Idle(Arc<dyn Wire>),
+    /// Nothing is written before the loop confirms the link.
+    Unconfirmed(Arc<dyn Wire>),
+    /// The link can no longer be written to, for this reason; the loop is to end it.
+    Failed(io::ErrorKind),
+    /// The socket is full. The loop resumes when it is writable, and a frame that was written in part is finished first.
+    Blocked(Arc<dyn Wire>, Option<F>),
+    /// A thread writes.
+    Writing {
+        /// True exactly when the socket became writable meanwhile. If this thread finds it full, it tries once more.
+        writable_again: bool,
+        /// Accepted frames that this thread has.
+        in_flight: u64,
+        /// What this thread must do for the loop when its write returns.
+        handover: Option<Handover>,
+    },
+}
+
+/// What the loop leaves for the thread that writes.
+#[derive(Debug)]
+pub(super) enum Handover {
+    Detach,
+    Attach { to: Arc<dyn Wire>, held: bool },
+}
+
+/// What the thread that has changed the state does next, without the lock.
+pub(super) enum Next<F> {
+    /// It has become the writer, and [writes](super::writer::Writer::write) this.
+    Write(Arc<dyn Wire>, F),
+    /// Nothing. This is left for the loop.
+    Stop(LoopRequest),
+}
+
+/// The state while it is changed. Dropping it does what every change must do: the lock is released, and then
+/// threads that wait for room are notified if some was made. No change can forget that.
+pub(super) struct Transition<'a, S: Backlog> {
+    had_room: bool,
+    state: MutexGuard<'a, State<S>>,
+    // After `state`, so that it is dropped when the lock is released.
+    notice: RoomNotice<'a>,
+}
+
+struct RoomNotice<'a> {
+    waiters: &'a Waiters,
+    is_due: bool,
+}
+
+impl<'a, S: Backlog> Transition<'a, S> {
+    /// The state is locked; `waiters` are those for its room.
+    #[inline(always)]
+    pub(super) fn new(state: MutexGuard<'a, State<S>>, waiters: &'a Waiters) -> Self {
+        Self {
+            notice: RoomNotice {
+                waiters,
+                is_due: false,
+            },
+            had_room: state.backlog.has_room(),
+            state,
+        }
+    }
+}
+
+impl<S: Backlog> Drop for Transition<'_, S> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // If there was room before, no thread waits: a thread waits only after it has found no room.
+        self.notice.is_due = !self.had_room && self.state.backlog.has_room();
+    }
+}
+
+impl Drop for RoomNotice<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.is_due {
+            self.waiters.notify();
+        }
+    }
+}
+
+impl<S: Backlog> Deref for Transition<'_, S> {
+    type Target = State<S>;
+
+    #[inline(always)]
+    fn deref(&self) -> &State<S> {
+        &self.state
+    }
+}
+
+impl<S: Backlog> DerefMut for Transition<'_, S> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut State<S> {
+        &mut self.state
+    }
+}
+
+impl<L> WriterState<L> {
+    pub(super) const WRITING: Self = Self::Writing {
+        writable_again: false,
+        in_flight: 0,
+        handover: None,
+    };
+}
+
+impl<S: Backlog> State<S> {
+    /// Makes this thread the writer, if there is none. The caller then calls [`proceed`](Self::proceed) or
+    /// [`mark_writing`](Self::mark_writing).
+    #[inline(always)]
+    pub(super) fn acquire(&mut self) -> Option<Arc<dyn Wire>> {
+        if !self.is_idle() {
+            return None;
+        }
+        match mem::replace(&mut self.writer, WriterState::WRITING) {
+            WriterState::Idle(wire) => Some(wire),
+            other => {
+                self.writer = other;
+                None
+            }
+        }
+    }
+
+    /// Begins to write to a new link, unless it is held back. This thread is the writer.
+    pub(super) fn start(
+        &mut self,
+        wire: Arc<dyn Wire>,
+        held: bool,
+        deferred: &mut S::Deferred,
+    ) -> Next<S::InFlight> {
+        if held {
+            self.writer = WriterState::Unconfirmed(wire);
+            return Next::Stop(LoopRequest::NONE);
+        }
+        let in_flight = self.backlog.first();
+        self.proceed(wire, in_flight, deferred)
+    }
+
+    /// Begins to write `in_flight`. If it is `None`, this thread, which is the writer, gives up the right to write.
+    pub(super) fn proceed(
+        &mut self,
+        wire: Arc<dyn Wire>,
+        in_flight: Option<S::InFlight>,
+        deferred: &mut S::Deferred,
+    ) -> Next<S::InFlight> {
+        match in_flight {
+            Some(in_flight) => {
+                self.mark_writing(&in_flight);
+                Next::Write(wire, in_flight)
+            }
+            None => {
+                self.writer = WriterState::Idle(wire);
+                self.backlog.release_buffers(deferred);
+                Next::Stop(LoopRequest::NONE)
+            }
+        }
+    }
+
+    /// Records that this thread writes these frames.
+    #[inline(always)]
+    pub(super) fn mark_writing(&mut self, in_flight: &S::InFlight) {
+        self.writer = WriterState::Writing {
+            writable_again: false,
+            in_flight: in_flight.frames(),
+            handover: None,
+        };
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.writer, WriterState::Idle(_))
+    }
+
+    /// Requests a link if there is none, since a frame waits.
+    pub(super) fn want_link(&mut self) -> LoopRequest {
+        match self.writer {
+            WriterState::Detached => self.ask_for_link(),
+            _ => LoopRequest::NONE,
+        }
+    }
+
+    pub(super) fn ask_for_link(&mut self) -> LoopRequest {
+        if mem::replace(&mut self.wanted, true) {
+            LoopRequest::NONE
+        } else {
+            LoopRequest::LINK
+        }
+    }
+
+    pub(super) fn requeue_rest(&mut self, rest: Option<S::InFlight>, deferred: &mut S::Deferred) {
+        if let Some(rest) = rest {
+            self.backlog.requeue(rest, deferred);
+        }
+    }
+
+    pub(super) fn detach(&mut self, deferred: &mut S::Deferred) {
+        match mem::replace(&mut self.writer, WriterState::Detached) {
+            WriterState::Writing {
+                writable_again,
+                in_flight,
+                ..
+            } => {
+                self.writer = WriterState::Writing {
+                    writable_again,
+                    in_flight,
+                    handover: Some(Handover::Detach),
+                };
+            }
+            WriterState::Blocked(_, Some(rest)) => self.backlog.requeue(rest, deferred),
+            WriterState::Blocked(_, None)
+            | WriterState::Detached
+            | WriterState::Failed(_)
+            | WriterState::Unconfirmed(_)
+            | WriterState::Idle(_) => {}
+        }
+    }
+
+    pub(super) fn counts(&self) -> SendCounts {
+        let in_flight = match &self.writer {
+            WriterState::Blocked(_, Some(rest)) => rest.frames(),
+            WriterState::Writing { in_flight, .. } => *in_flight,
+            _ => 0,
+        };
+        let counts = self.backlog.counts();
+        SendCounts {
+            waiting: counts.waiting + in_flight,
+            ..counts
+        }
+    }
+}
