@@ -8,7 +8,7 @@ use bytes::{Buf as _, Bytes};
 
 use super::{
     buffer_pool::BufferPool,
-    fair_queue::Entry,
+    shares::Entry,
     source::{Owner, Source},
 };
 use crate::{

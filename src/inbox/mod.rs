@@ -6,6 +6,9 @@ mod batch;
 mod buffer_pool;
 mod chunk;
 mod fair_queue;
+#[cfg(test)]
+mod fixture;
+mod shares;
 mod single;
 mod source;
 
@@ -13,6 +16,7 @@ pub use batch::{Batch, BatchIter, MessageRef};
 pub(crate) use buffer_pool::BufferPool;
 pub(crate) use chunk::{Chunk, ChunkBuilder};
 pub use fair_queue::InboxFull;
-pub(crate) use fair_queue::{Entry, Inbox, Nothing, Popped, Refused, Room, Wait};
+pub(crate) use fair_queue::{Inbox, Nothing, Popped, Refused, Wait};
+pub(crate) use shares::{Entry, Room};
 pub(crate) use single::Single;
 pub(crate) use source::{Owner, Source};

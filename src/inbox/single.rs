@@ -2,7 +2,7 @@
 //!
 //! Nothing here packs several items into one entry.
 
-use super::{fair_queue::Entry, source::Owner};
+use super::{shares::Entry, source::Owner};
 
 /// An entry of one item.
 #[derive(Debug)]

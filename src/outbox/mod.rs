@@ -3,6 +3,7 @@
 //! Nothing is decided here: a [`Slot`] or a [`Queue`] holds the frames, and a [`Writer`] writes them.
 
 mod backlog;
+mod batch;
 #[cfg(test)]
 mod fixture;
 mod queue;
@@ -66,6 +67,7 @@ impl Outbox {
     }
 
     /// Takes a frame, and writes it if the rules of the outbox say so.
+    #[inline]
     pub(crate) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         of_either!(self, writer => writer.put(frame))
     }

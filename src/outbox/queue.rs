@@ -3,18 +3,15 @@
 //! Nothing here chooses the thread that writes: see [`Writer`]. A sender normally asks the loop to write. Once
 //! [`QUEUE_RUN_BYTES`] are buffered, the sender writes them itself, while they are still in the cache of its processor.
 
-use std::{
-    collections::VecDeque,
-    io::{self, IoSlice},
-    mem,
-};
+use std::{collections::VecDeque, mem};
 
 use bytes::Bytes;
 
 use super::{
-    backlog::{self, Backlog, InFlight, Progress},
+    backlog::{self, Backlog},
+    batch::{Batch, Piece, append, prefix},
     state::State,
-    types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
+    types::{LoopRequest, Refusal, SendCounts, SendOutcome},
     writer::Writer,
 };
 use crate::{
@@ -39,30 +36,8 @@ pub(super) struct Queue {
     counts: SendCounts,
 }
 
-/// Bytes that are written together.
-#[derive(Debug)]
-enum Piece {
-    /// Small frames, each behind its prefix.
-    Run { bytes: Vec<u8>, frames: u64 },
-    /// One large frame, which is not copied.
-    Whole {
-        prefix: [u8; PREFIX_BYTES],
-        frame: Bytes,
-    },
-}
-
-/// Pieces that are written in one go.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pieces: VecDeque<Piece>,
-    frames: u64,
-    /// Bytes that were written of the first piece that is not written whole.
-    done: usize,
-    /// Pieces that were written whole.
-    gone: usize,
-}
-
 impl Writer<Queue> {
+    #[inline]
     pub(super) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         if frame.len() < WHOLE_FRAME_BYTES {
             let (taken, request) = self.put_all(&[&frame]);
@@ -397,117 +372,8 @@ impl Backlog for Queue {
     }
 }
 
-impl InFlight for Batch {
-    fn write_to(&mut self, wire: &dyn Wire) -> Progress {
-        while self.gone < self.pieces.len() {
-            match self.lend(|bufs| wire.write(bufs)) {
-                // A socket that accepts no byte without an error will accept none later.
-                Ok(0) => return Progress::Broken(io::ErrorKind::WriteZero),
-                Ok(n) => self.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Full,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Progress::Broken(error.kind()),
-            }
-        }
-        Progress::Done
-    }
-
-    fn frames(&self) -> u64 {
-        self.frames
-    }
-}
-
-impl Batch {
-    /// Passes the next bytes to a vectored write.
-    fn lend<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        let mut bufs = [IoSlice::new(&[]); BUFS_MAX];
-        let (mut count, mut skip) = (0, self.done);
-        'full: for piece in self.pieces.range(self.gone..) {
-            for part in piece.parts() {
-                let Some(rest) = part.get(skip..).filter(|rest| !rest.is_empty()) else {
-                    skip -= part.len();
-                    continue;
-                };
-                skip = 0;
-                bufs[count] = IoSlice::new(rest);
-                count += 1;
-                if count == BUFS_MAX {
-                    break 'full;
-                }
-            }
-        }
-        write(&bufs[..count])
-    }
-
-    /// Notes that `n` more bytes were written.
-    fn advance(&mut self, n: usize) {
-        self.done += n;
-        while let Some(piece) = self.pieces.get(self.gone) {
-            if self.done < piece.len() {
-                break;
-            }
-            self.done -= piece.len();
-            self.gone += 1;
-        }
-    }
-}
-
 /// Buffers that are kept for later runs while there is something to write: one is filled while another is written.
 const SPARE_RUNS: usize = 2;
-
-/// Buffers in one vectored write. That is enough for as many whole frames as a turn may write. The system allows 1024 (`IOV_MAX`).
-const BUFS_MAX: usize = 32;
-
-impl Piece {
-    fn parts(&self) -> [&[u8]; 2] {
-        match self {
-            Self::Run { bytes, .. } => [bytes, &[]],
-            Self::Whole { prefix, frame } => [prefix, frame],
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.parts().iter().map(|part| part.len()).sum()
-    }
-
-    fn frames(&self) -> u64 {
-        match self {
-            Self::Run { frames, .. } => *frames,
-            Self::Whole { .. } => 1,
-        }
-    }
-
-    /// Removes the frames that lie whole in the first `done` bytes. Returns their number and their bytes.
-    fn cut(&mut self, done: usize) -> (u64, usize) {
-        let Self::Run { bytes, frames } = self else {
-            return (0, 0);
-        };
-        let (mut count, mut at) = (0, 0);
-        while let Some(prefix) = bytes[at..].first_chunk::<PREFIX_BYTES>() {
-            let end = at + PREFIX_BYTES + u32::from_be_bytes(*prefix) as usize;
-            if end > done {
-                break;
-            }
-            (count, at) = (count + 1, end);
-        }
-        bytes.drain(..at);
-        *frames -= count;
-        (count, at)
-    }
-}
-
-#[inline(always)]
-fn append(run: &mut Vec<u8>, frame: &[u8]) {
-    run.extend_from_slice(&prefix(frame.len()));
-    run.extend_from_slice(frame);
-}
-
-fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
-    // The public calls refuse longer frames.
-    u32::try_from(len)
-        .expect("a frame is at most 512 KiB long")
-        .to_be_bytes()
-}
 
 #[cfg(all(test, loom))]
 #[allow(

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread};
 
-use super::*;
+use super::{super::fixture::*, *};
 
 fn pop(inbox: &Inbox<std::ops::Range<u8>>, wait: Wait) -> Result<u8, Nothing> {
     inbox.pop(wait).map(|popped| popped.taken)

@@ -1,6 +1,6 @@
 //! Unit tests of `queue`.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use proptest::prelude::*;
 
