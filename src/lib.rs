@@ -301,7 +301,7 @@ mod shared;
 mod sync;
 mod zoo_cfg;
 
-#[doc = include_str!("../docs/how-to.md")]
+#[doc = include_str!("how_to.md")]
 pub mod how_to {}
 
 pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
