@@ -798,3 +798,16 @@ fn notification_intervals_are_read() {
         assert_eq!((line, why.starts_with(max)), (2, true), "{why}");
     }
 }
+
+#[test]
+fn servers_can_be_given_all_at_once_and_sids_as_text() {
+    let servers = ["1=127.0.0.1:1", "2=127.0.0.1:2"].map(|server| {
+        let (sid, addresses) = server.split_once('=').unwrap();
+        (sid.parse::<Sid>().unwrap(), addresses)
+    });
+    assert_eq!(servers.map(|(sid, _)| i64::from(sid)), [1, 2]);
+    assert!(Config::builder(Sid(2)).servers(servers).build().is_ok());
+    let one = Config::builder(Sid(2)).servers([servers[0]]).build();
+    assert_eq!(one.unwrap_err(), ConfigError::OwnSidMissing(Sid(2)));
+    assert!("x".parse::<Sid>().is_err());
+}

@@ -231,9 +231,9 @@ mod tests {
             ),
             (Event::Halted, "halted"),
         ];
-        let (start, mut journal) = (Instant::now(), EventLog::default());
+        let (start, mut event_log) = (Instant::now(), EventLog::default());
         for (event, _) in &events {
-            journal.write(event, start);
+            event_log.write(event, start);
         }
         let lines = LINES.take();
         assert_eq!(lines.len(), events.len());
@@ -255,9 +255,9 @@ mod tests {
 
         // When similar lines become rare again, the next line has the number of suppressed ones.
         for _ in 0..30 {
-            journal.write(&events[10].0, start);
+            event_log.write(&events[10].0, start);
         }
-        journal.write(&events[10].0, start + LOG_WINDOW);
+        event_log.write(&events[10].0, start + LOG_WINDOW);
         let lines = LINES.take();
         let (_, last) = lines.last().unwrap();
         assert_eq!(lines.len(), 9, "two were written before");
@@ -266,15 +266,16 @@ mod tests {
 
     #[test]
     fn ten_lines_get_through_and_the_rest_is_counted() {
-        let (start, mut journal) = (Instant::now(), EventLog::default());
-        let mut admit = |subject, after| journal.admit(subject, start + Duration::from_secs(after));
-        let strangers = Some(Subject::UnknownPeers);
-        let through = (0..10_000).filter(|_| admit(strangers, 0).is_some());
+        let (start, mut event_log) = (Instant::now(), EventLog::default());
+        let mut admit =
+            |subject, after| event_log.admit(subject, start + Duration::from_secs(after));
+        let unknown = Some(Subject::UnknownPeers);
+        let through = (0..10_000).filter(|_| admit(unknown, 0).is_some());
         assert_eq!(through.count(), 10);
         // Lines about a peer or about this server are not suppressed by lines about unknown peers.
         for other in [Some(Subject::Peer(Sid(1))), Some(Subject::ThisServer), None] {
             assert_eq!(admit(other, 0), Some(0), "{other:?}");
         }
-        assert_eq!(admit(strangers, 11), Some(9990));
+        assert_eq!(admit(unknown, 11), Some(9990));
     }
 }

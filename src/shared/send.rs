@@ -94,12 +94,7 @@ impl Shared {
     #[inline]
     fn admit(&self, frame_len: usize) -> Result<(), SendError> {
         check(frame_len)?;
-        // Checked here, before the loop has seen the request: threads that go on sending would keep the loop from the locks that it
-        // needs to halt.
-        if self.halt.is_given() {
-            return Err(SendError::Halted);
-        }
-        Ok(())
+        self.check_halt()
     }
 
     /// Does the same for several frames. Returns whether one of them is long.
@@ -110,10 +105,18 @@ impl Shared {
             check(frame.len())?;
             longest = longest.max(frame.len());
         }
+        self.check_halt()?;
+        Ok(is_long(longest))
+    }
+
+    /// Refuses to send as soon as a halt is requested, before the loop has seen the request: threads that go on sending would keep
+    /// the loop from the locks that it needs to halt.
+    #[inline]
+    fn check_halt(&self) -> Result<(), SendError> {
         if self.halt.is_given() {
             return Err(SendError::Halted);
         }
-        Ok(is_long(longest))
+        Ok(())
     }
 
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {

@@ -239,7 +239,7 @@ impl Roster {
             next_observer: -1,
         };
         for sid in members {
-            assert_ne!(sid, roster.rules.own, "nobody is his own peer");
+            assert_ne!(sid, roster.rules.own, "a server is not its own peer");
             roster.insert(sid, Kind::Member);
         }
         roster
