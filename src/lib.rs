@@ -317,7 +317,7 @@ pub use net::{Found, MioNet, MioStream, Net, Ready, Stream, Waker};
 pub use outbox::{SendOutcome, Wire};
 pub use proto::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Fault, INITIAL_MESSAGE_BYTES_MAX,
-    InitialMessageError, InitialMessageVersion, Reason, Sid,
+    InitialMessageError, InitialMessageVersion, Reason, ReasonKind, Sid,
 };
 pub use shared::{Incoming, Listening, Outgoing, PeerStats, Queue, Stats};
 pub use zoo_cfg::{ZooCfg, ZooCfgReader, ZooServer};

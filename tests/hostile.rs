@@ -19,8 +19,8 @@ use common::{
     eventually, frame, listener, versioned, wait_for,
 };
 use quorum_cnx::{
-    CnxManager, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Reason, Replace,
-    SendError, SendOutcome, Sid, Stats, Unknown,
+    CnxManager, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Reason, ReasonKind,
+    Replace, SendError, SendOutcome, Sid, Stats, Unknown,
 };
 
 /// A member that is configured and never there: a stranger can take its place.
@@ -69,12 +69,12 @@ impl Siege {
     }
 
     /// Connections that were refused since the siege began, by reason.
-    fn rejected(&self) -> BTreeMap<&'static str, u64> {
+    fn rejected(&self) -> BTreeMap<ReasonKind, u64> {
         since(&self.target().stats().rejected, &self.before[0].rejected)
     }
 
     /// Links that ended since the siege began, by reason.
-    fn downs(&self) -> BTreeMap<&'static str, u64> {
+    fn downs(&self) -> BTreeMap<ReasonKind, u64> {
         since(&self.target().stats().downs, &self.before[0].downs)
     }
 
@@ -97,7 +97,7 @@ impl Siege {
     /// The siege has ended with these refusals, and these links of strangers that came up and ended, each for its
     /// reason; and the members have noticed nothing.
     #[track_caller]
-    fn lift(self, rejected: &[(&'static str, u64)], downs: &[(&'static str, u64)]) {
+    fn lift(self, rejected: &[(ReasonKind, u64)], downs: &[(ReasonKind, u64)]) {
         assert_eq!(self.rejected(), rejected.iter().copied().collect());
         assert_eq!(self.downs(), downs.iter().copied().collect());
         self.ring.wait_rounds(3);
@@ -140,9 +140,9 @@ impl Siege {
 
 /// What was counted after `before`.
 fn since(
-    now: &BTreeMap<&'static str, u64>,
-    before: &BTreeMap<&'static str, u64>,
-) -> BTreeMap<&'static str, u64> {
+    now: &BTreeMap<ReasonKind, u64>,
+    before: &BTreeMap<ReasonKind, u64>,
+) -> BTreeMap<ReasonKind, u64> {
     now.iter()
         .map(|(name, count)| (*name, count - before.get(name).unwrap_or(&0)))
         .filter(|(_, count)| *count > 0)
@@ -175,9 +175,9 @@ fn random_bytes_are_refused() {
             _ => {}
         }
         let reason = match bytes.first() {
-            _ if bytes.len() < 8 => "closed-early",
-            Some(0x80..) => "bad-challenge",
-            _ => "unknown-sid",
+            _ if bytes.len() < 8 => ReasonKind::ClosedEarly,
+            Some(0x80..) => ReasonKind::BadInitialMessage,
+            _ => ReasonKind::UnknownSid,
         };
         *expected.entry(reason).or_default() += 1;
         let mut stranger = siege.stranger(&bytes);
@@ -211,7 +211,10 @@ fn other_protocols_are_refused() {
         assert_eq!(stranger.wait_closed(), b"");
     }
     siege.wait_rejected(3);
-    siege.lift(&[("unknown-sid", 2), ("closed-early", 1)], &[]);
+    siege.lift(
+        &[(ReasonKind::UnknownSid, 2), (ReasonKind::ClosedEarly, 1)],
+        &[],
+    );
 }
 
 #[test]
@@ -232,7 +235,7 @@ fn a_frame_of_impossible_length_ends_its_link_after_the_frames_before_it() {
         siege.wait_downs(round);
     }
     assert!(siege.ring.others[0].try_recv().is_err());
-    siege.lift(&[], &[("bad-length", 6)]);
+    siege.lift(&[], &[(ReasonKind::BadLength, 6)]);
 }
 
 #[test]
@@ -245,7 +248,10 @@ fn a_link_that_ends_inside_a_frame_is_told_from_one_that_ends_between_two() {
         stranger.wait_closed();
         siege.wait_downs(round);
     }
-    siege.lift(&[], &[("closed", 2), ("closed-early", 5)]);
+    siege.lift(
+        &[],
+        &[(ReasonKind::Closed, 2), (ReasonKind::ClosedEarly, 5)],
+    );
 }
 
 #[test]
@@ -256,7 +262,7 @@ fn versions_from_the_future_are_refused() {
         stranger.wait_closed();
     }
     siege.wait_rejected(5);
-    siege.lift(&[("bad-challenge", 5)], &[]);
+    siege.lift(&[(ReasonKind::BadInitialMessage, 5)], &[]);
 }
 
 #[test]
@@ -292,7 +298,7 @@ fn bad_lists_of_addresses_are_refused() {
         siege.stranger(&message).wait_closed();
     }
     siege.wait_rejected(count);
-    siege.lift(&[("bad-challenge", count)], &[]);
+    siege.lift(&[(ReasonKind::BadInitialMessage, count)], &[]);
 }
 
 /// The address of a larger server is needed for nothing. ZooKeeper keeps its connection whatever host it names, for
@@ -364,7 +370,7 @@ fn an_initial_message_that_ends_anywhere_is_refused() {
         stranger.wait_closed();
     }
     siege.wait_rejected(hello.len() as u64);
-    siege.lift(&[("closed-early", hello.len() as u64)], &[]);
+    siege.lift(&[(ReasonKind::ClosedEarly, hello.len() as u64)], &[]);
 }
 
 #[test]
@@ -378,7 +384,7 @@ fn an_initial_message_that_stops_anywhere_is_refused_in_time() {
         assert_eq!(stranger.wait_closed(), b"");
     }
     siege.wait_rejected(hello.len() as u64);
-    siege.lift(&[("handshake-timeout", hello.len() as u64)], &[]);
+    siege.lift(&[(ReasonKind::HandshakeTimeout, hello.len() as u64)], &[]);
 }
 
 #[test]
@@ -399,7 +405,7 @@ fn bytes_that_trickle_in_do_not_put_the_deadline_off() {
     }
     stranger.0.set_read_timeout(Some(LONG)).unwrap();
     stranger.wait_closed();
-    siege.lift(&[("handshake-timeout", 1)], &[]);
+    siege.lift(&[(ReasonKind::HandshakeTimeout, 1)], &[]);
 }
 
 #[test]
@@ -419,7 +425,7 @@ fn an_initial_message_of_single_bytes_is_understood() {
     );
     drop(stranger);
     siege.wait_downs(1);
-    siege.lift(&[], &[("closed", 1)]);
+    siege.lift(&[], &[(ReasonKind::Closed, 1)]);
 }
 
 #[test]
@@ -435,7 +441,7 @@ fn who_claims_our_own_sid_is_refused() {
         Puppet::say(HOME, siege.address(), &hello).wait_closed();
     }
     siege.wait_rejected(6);
-    siege.lift(&[("own-sid", 6)], &[]);
+    siege.lift(&[(ReasonKind::OwnSid, 6)], &[]);
 }
 
 #[test]
@@ -461,7 +467,7 @@ fn ten_thousand_unknown_sids_leave_no_trace() {
         }
     });
     siege.wait_rejected(10_000);
-    siege.lift(&[("unknown-sid", 10_000)], &[]);
+    siege.lift(&[(ReasonKind::UnknownSid, 10_000)], &[]);
 }
 
 #[test]
@@ -472,11 +478,14 @@ fn a_stranger_cannot_take_the_link_of_a_larger_member() {
     let mut first = siege.stranger(&greedy);
     let mut second = siege.stranger(&versioned(V1, 3, "127.0.0.1:3888"));
     second.wait_closed();
-    assert_eq!(siege.rejected(), [("claim-waiting", 1)].into());
+    assert_eq!(siege.rejected(), [(ReasonKind::ClaimWaiting, 1)].into());
     first.wait_closed();
     siege.wait_rejected(2);
     assert!(siege.ring.others[0].try_recv().is_err());
-    siege.lift(&[("claim-waiting", 1), ("older-lives", 1)], &[]);
+    siege.lift(
+        &[(ReasonKind::ClaimWaiting, 1), (ReasonKind::OlderLives, 1)],
+        &[],
+    );
 }
 
 #[test]
@@ -516,7 +525,7 @@ fn a_contender_that_leaves_makes_room_for_the_next() {
         stranger.wait_closed();
         siege.wait_rejected(round);
     }
-    siege.lift(&[("closed-early", 3)], &[]);
+    siege.lift(&[(ReasonKind::ClosedEarly, 3)], &[]);
 }
 
 #[test]
@@ -541,7 +550,7 @@ fn a_contender_that_leaves_as_it_comes_is_let_go() {
     stranger.finish();
     eventually("the stranger is gone", || {
         event_loop.turn(Some(Duration::ZERO)).unwrap();
-        handle.stats().rejected == [("closed-early", 1)].into()
+        handle.stats().rejected == [(ReasonKind::ClosedEarly, 1)].into()
     });
     assert!(handle.stats().balances());
 }
@@ -585,7 +594,7 @@ fn connections_that_are_reset_at_once_are_counted_and_forgotten() {
         }
     }
     siege.wait_rejected(1000);
-    siege.lift(&[("io", 1000)], &[]);
+    siege.lift(&[(ReasonKind::Io, 1000)], &[]);
 }
 
 #[test]
@@ -662,7 +671,7 @@ fn ten_thousand_silent_connections_do_not_keep_a_member_out() {
     let rejected = rejected();
     assert_eq!(rejected.values().sum::<u64>(), silent, "{rejected:?}");
     assert!(
-        rejected["evicted"] >= silent - pending as u64,
+        rejected[&ReasonKind::Evicted] >= silent - pending as u64,
         "{rejected:?}"
     );
     ring.wait_rounds(3);
@@ -763,7 +772,10 @@ fn a_contender_takes_over_when_the_older_link_ends() {
     stranger.send("late");
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "late");
     let stats = manager.stats();
-    assert_eq!((stats.ups, stats.downs), (2, [("closed", 1)].into()));
+    assert_eq!(
+        (stats.ups, stats.downs),
+        (2, [(ReasonKind::Closed, 1)].into())
+    );
     assert!(stats.rejected.is_empty());
     let addr = wait_for(&manager, |event| match event {
         Event::Up { addr, .. } if addr.ip() == ABROAD => Some(*addr),
@@ -781,8 +793,8 @@ fn a_member_at_home_replaces_its_link_and_sends_the_contender_away() {
     older.wait_closed();
     stranger.wait_closed();
     let stats = manager.stats();
-    assert_eq!(stats.downs, [("replaced", 1)].into());
-    assert_eq!(stats.rejected, [("older-lives", 1)].into());
+    assert_eq!(stats.downs, [(ReasonKind::Replaced, 1)].into());
+    assert_eq!(stats.rejected, [(ReasonKind::OlderLives, 1)].into());
     manager.to_send(Sid(9), "again").unwrap();
     assert_eq!(newer.recv(), b"again");
 }
@@ -795,7 +807,10 @@ fn with_replace_newest_a_stranger_takes_over_at_once() {
     manager.to_send(Sid(9), "welcome").unwrap();
     assert_eq!(stranger.recv(), b"welcome");
     let stats = manager.stats();
-    assert_eq!((stats.ups, stats.downs), (2, [("replaced", 1)].into()));
+    assert_eq!(
+        (stats.ups, stats.downs),
+        (2, [(ReasonKind::Replaced, 1)].into())
+    );
 }
 
 #[test]
@@ -830,7 +845,7 @@ fn joiners_are_admitted_up_to_the_limit_and_dialed_back_where_they_say() {
     siege.stranger(&bare(51)).wait_closed();
     siege.wait_rejected(1);
     siege.stranger(&bare(0)).wait_closed();
-    assert_eq!(siege.rejected(), [("guests-full", 1)].into());
+    assert_eq!(siege.rejected(), [(ReasonKind::GuestsFull, 1)].into());
     assert_eq!(target.stats().peers.len(), 3 + 2);
     // Who has left keeps his place until somebody needs it.
     drop(larger);
@@ -853,7 +868,7 @@ fn joiners_are_admitted_up_to_the_limit_and_dialed_back_where_they_say() {
     target.to_send(Sid(51), "to 51").unwrap();
     assert_eq!(next.recv(), b"to 51");
     siege.ring.wait_rounds(3);
-    assert_eq!(siege.downs(), [("closed", 1)].into());
+    assert_eq!(siege.downs(), [(ReasonKind::Closed, 1)].into());
 }
 
 #[test]
@@ -905,7 +920,7 @@ fn observers_without_an_id_get_one_and_keep_their_link() {
     siege.wait_rejected(2);
     assert_eq!(
         siege.rejected(),
-        [("unknown-sid", 1), ("observers-full", 1)].into()
+        [(ReasonKind::UnknownSid, 1), (ReasonKind::ObserversFull, 1)].into()
     );
     drop(observers.remove(0));
     siege.wait_downs(1);
@@ -922,8 +937,8 @@ fn observers_without_an_id_get_one_and_keep_their_link() {
         target.stats().peers.len() == 3
     });
     siege.lift(
-        &[("unknown-sid", 1), ("observers-full", 1)],
-        &[("closed", 3)],
+        &[(ReasonKind::UnknownSid, 1), (ReasonKind::ObserversFull, 1)],
+        &[(ReasonKind::Closed, 3)],
     );
 }
 
@@ -932,7 +947,7 @@ fn observers_can_be_refused_altogether() {
     let siege = Siege::lay_with(|builder| builder.observers_max(0));
     siege.stranger(&bare(i64::MAX)).wait_closed();
     siege.wait_rejected(1);
-    siege.lift(&[("observers-full", 1)], &[]);
+    siege.lift(&[(ReasonKind::ObserversFull, 1)], &[]);
 }
 
 #[test]
@@ -957,7 +972,7 @@ fn a_refused_connection_is_told_with_its_origin_its_claim_and_its_reason() {
         (Some(Sid(77)), Reason::UnknownSid(Sid(77)))
     );
     let (sid, reason) = rejection(&versioned(V1, AWAY, "nonsense"));
-    assert_eq!((sid, reason.name()), (None, "bad-challenge"));
+    assert_eq!((sid, reason.kind().name()), (None, "bad-challenge"));
 }
 
 #[test]
@@ -999,7 +1014,10 @@ fn a_flood_of_frames_on_one_link_leaves_time_for_the_others() {
     });
     assert_eq!(target.linked_peers().len(), 2);
     assert_eq!(now.ups, before.ups + 1);
-    assert_eq!(since(&now.downs, &before.downs), [("closed", 1)].into());
+    assert_eq!(
+        since(&now.downs, &before.downs),
+        [(ReasonKind::Closed, 1)].into()
+    );
 }
 
 /// Frames that have come from a peer.

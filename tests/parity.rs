@@ -14,7 +14,9 @@ use common::{
     HOME, LONG, Mesh, Puppet, V1, V2, Vacant, alone, bare, claiming, configure, eventually, frame,
     listener, versioned, wait_for, within,
 };
-use quorum_cnx::{CnxManager, Dial, Event, Listening, Reason, SendError, SendOutcome, Sid};
+use quorum_cnx::{
+    CnxManager, Dial, Event, Listening, Reason, ReasonKind, SendError, SendOutcome, Sid,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// An address that answers nothing at all: a listening socket whose queue is full, so that the kernel drops every SYN.
@@ -115,7 +117,7 @@ fn cnx_manager_spin_lock() {
     peer.write(&(-20_i32).to_be_bytes());
     peer.wait_closed();
     eventually("the link is down for this reason", || {
-        manager.stats().downs == [("bad-length", 1)].into()
+        manager.stats().downs == [(ReasonKind::BadLength, 1)].into()
     });
     let mut again = Puppet::say(HOME, &address, &[bare(2), frame("still here")].concat());
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "still here");
@@ -175,7 +177,7 @@ fn socket_timeout() {
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "meanwhile");
     silent.wait_closed();
     eventually("it is counted", || {
-        manager.stats().rejected == [("handshake-timeout", 1)].into()
+        manager.stats().rejected == [(ReasonKind::HandshakeTimeout, 1)].into()
     });
 }
 
@@ -228,7 +230,7 @@ fn initial_message() {
     for (count, message) in (1..).zip(refused) {
         Puppet::say(HOME, &address, &message).wait_closed();
         eventually("it is refused", || {
-            manager.stats().rejected == [("bad-challenge", count)].into()
+            manager.stats().rejected == [(ReasonKind::BadInitialMessage, count)].into()
         });
     }
     let understood = [
@@ -259,7 +261,7 @@ fn wildcard_address_recognition() {
         Puppet::say(HOME, &address, &hello).wait_closed();
     }
     eventually("they are refused", || {
-        manager.stats().rejected == [("unknown-sid", 3)].into()
+        manager.stats().rejected == [(ReasonKind::UnknownSid, 3)].into()
     });
     assert_eq!(manager.stats().dials, 0);
     // Beside a wildcard, the other address is taken.
@@ -287,7 +289,10 @@ fn cnx_from_future_version() {
     assert!(manager.connected_to_peer(Sid(2)));
     let future = versioned(-65_534, 2, "127.0.0.1:11221");
     Puppet::say(HOME, &address, &future).wait_closed();
-    assert_eq!(manager.stats().rejected, [("bad-challenge", 1)].into());
+    assert_eq!(
+        manager.stats().rejected,
+        [(ReasonKind::BadInitialMessage, 1)].into()
+    );
 }
 
 /// `testSocketConnectionTimeoutDuringConnectingToElectionAddress` (ZOOKEEPER-3756): while the address of one member
@@ -344,7 +349,7 @@ fn bad_packets() {
         manager.to_send(next.sid(), "still works").unwrap();
         assert_eq!(next.recv_timeout(LONG).unwrap().payload, "still works");
         eventually("it is counted", || {
-            manager.stats().rejected == [("closed-early", 1)].into()
+            manager.stats().rejected == [(ReasonKind::ClosedEarly, 1)].into()
         });
     }
 }

@@ -25,8 +25,8 @@ use common::{
 };
 use quorum_cnx::{
     Batch, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Idle,
-    InitialMessageVersion, Listening, Reason, RecvError, SendError, SendOutcome, Sid, Stats,
-    TryRecvError, limits::KNOCK_CROSSING,
+    InitialMessageVersion, Listening, Reason, ReasonKind, RecvError, SendError, SendOutcome, Sid,
+    Stats, TryRecvError, limits::KNOCK_CROSSING,
 };
 
 /// The manager under test is 5; its peer, the test's own end, is larger and so the one that dials.
@@ -642,7 +642,11 @@ fn halt_frees_the_port_and_closes_every_connection() {
     }
     let stats = pair.manager.stats();
     assert!(stats.balances(), "{stats:?}");
-    assert_eq!(stats.rejected, [("halted", 1)].into(), "the silent one");
+    assert_eq!(
+        stats.rejected,
+        [(ReasonKind::Halted, 1)].into(),
+        "the silent one"
+    );
     let is_down = |event: &Event| {
         let down = (Sid(PEER), Reason::Halted);
         matches!(event, Event::Down { sid, reason, .. } if (*sid, reason.clone()) == down)
@@ -806,7 +810,7 @@ fn soft_halt_drops_the_links_and_they_come_back() {
     assert_eq!(one.recv_timeout(LONG).unwrap().payload, "before");
     two.soft_halt();
     eventually("the links have ended", || {
-        two.stats().downs.get("dropped") == Some(&2)
+        two.stats().downs.get(&ReasonKind::Dropped) == Some(&2)
     });
     mesh.wait_linked();
     eventually("the links are new ones at both ends", || {
@@ -818,7 +822,7 @@ fn soft_halt_drops_the_links_and_they_come_back() {
     eventually("the frame arrives", || {
         one.recv_timeout(LONG).unwrap().payload == "after"
     });
-    assert_eq!(three.stats().downs.get("dropped"), None);
+    assert_eq!(three.stats().downs.get(&ReasonKind::Dropped), None);
 }
 
 // The loop dying is visible.
@@ -1226,7 +1230,10 @@ fn a_connection_that_its_dialer_has_given_up_replaces_nothing_and_brings_nothing
     let got: Vec<Bytes> = told.frames.try_iter().map(|(_, bytes)| bytes).collect();
     assert_eq!(got, ["newer"]);
     let stats = handle.stats();
-    assert_eq!((stats.ups, stats.rejected), (1, [("io", 1)].into()));
+    assert_eq!(
+        (stats.ups, stats.rejected),
+        (1, [(ReasonKind::Io, 1)].into())
+    );
 }
 
 // When peers are dialed.
@@ -1363,8 +1370,8 @@ fn initiating_a_connection_replaces_the_link_and_sends_the_last_frame_again() {
     assert_eq!(one.recv_timeout(LONG).unwrap().payload, "again");
     for manager in [one, two] {
         eventually("the old link has made room", || {
-            manager.stats().downs == [("replaced", 1)].into()
-                || manager.stats().downs == [("closed", 1)].into()
+            manager.stats().downs == [(ReasonKind::Replaced, 1)].into()
+                || manager.stats().downs == [(ReasonKind::Closed, 1)].into()
         });
         assert_eq!(manager.stats().ups, 2);
     }

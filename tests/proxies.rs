@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::{Vacant, configure, eventually, listener, within};
-use quorum_cnx::{CnxManager, Outbox, Sid};
+use quorum_cnx::{CnxManager, Outbox, ReasonKind, Sid};
 use socket2::{Domain, Protocol, Socket, Type};
 
 const OWN: i64 = 5;
@@ -187,7 +187,7 @@ fn a_larger_member_that_is_back_behind_a_proxy_is_heard() {
     world.lose_power();
     world.talk();
     let downs = world.ours.stats().downs;
-    assert_eq!(downs.get("replaced"), Some(&1), "{downs:?}");
+    assert_eq!(downs.get(&ReasonKind::Replaced), Some(&1), "{downs:?}");
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_smaller_member_that_is_back_behind_a_proxy_is_heard() {
     world.lose_power();
     world.talk();
     let downs = world.ours.stats().downs;
-    assert_eq!(downs.get("replaced"), Some(&1), "{downs:?}");
+    assert_eq!(downs.get(&ReasonKind::Replaced), Some(&1), "{downs:?}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //!
 //! Nothing here prints.
 
-use quorum_cnx::{Event, Incoming, Outgoing, PeerStats, Queue, SendOutcome, Stats};
+use std::collections::BTreeMap;
+
+use quorum_cnx::{Event, Incoming, Outgoing, PeerStats, Queue, ReasonKind, SendOutcome, Stats};
 use serde_json::{Value, json};
 
 use crate::lines::State;
@@ -52,7 +54,7 @@ pub(crate) fn event(event: &Event) -> Value {
             link,
             written,
         } => json!({
-            "event": "down", "sid": sid.0, "reason": reason.name(), "message": reason.to_string(),
+            "event": "down", "sid": sid.0, "reason": reason.kind().name(), "message": reason.to_string(),
             "link": link, "written": written,
         }),
         Event::Dropped { messages, senders } => json!({
@@ -62,11 +64,11 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::Flapping { sid } => json!({ "event": "flapping", "sid": sid.0 }),
         Event::DialFailed { sid, addr, reason } => json!({
             "event": "dial-failed", "sid": sid.0, "addr": addr.map(|addr| addr.to_string()),
-            "reason": reason.name(), "message": reason.to_string(),
+            "reason": reason.kind().name(), "message": reason.to_string(),
         }),
         Event::Rejected { addr, sid, reason } => json!({
             "event": "rejected", "addr": addr.to_string(), "sid": sid.map(|sid| sid.0),
-            "reason": reason.name(), "message": reason.to_string(),
+            "reason": reason.kind().name(), "message": reason.to_string(),
         }),
         Event::SlowTurn { took } => json!({ "event": "slow-turn", "ms": took.as_millis() as u64 }),
         Event::Halted => json!({ "event": "halted" }),
@@ -90,16 +92,24 @@ pub(crate) fn stats(stats: &Stats, lines: &State) -> Value {
         "accept_failures": stats.accept_failures,
         "kept": stats.kept,
         "knocks": stats.knocks,
-        "rejected": stats.rejected,
+        "rejected": by_name(&stats.rejected),
         "pending": stats.pending,
         "ups": stats.ups,
-        "downs": stats.downs,
+        "downs": by_name(&stats.downs),
         "dials": stats.dials,
         "dial_failures": stats.dial_failures,
         "turns": stats.turns,
         "connections": stats.connections,
         "peers": stats.peers.iter().map(peer).collect::<Vec<_>>(),
     })
+}
+
+/// Counts by the names of the reasons, in alphabetical order.
+fn by_name(counts: &BTreeMap<ReasonKind, u64>) -> BTreeMap<&'static str, u64> {
+    counts
+        .iter()
+        .map(|(kind, count)| (kind.name(), *count))
+        .collect()
 }
 
 fn peer(peer: &PeerStats) -> Value {

@@ -387,8 +387,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn tell(&mut self, event: Event, now: Instant) {
         let counters = &self.handle.shared().counters;
         match &event {
-            Event::Down { reason, .. } => counters.downs.count(reason.name()),
-            Event::Rejected { reason, .. } => counters.rejected.count(reason.name()),
+            Event::Down { reason, .. } => counters.downs.count(reason.kind()),
+            Event::Rejected { reason, .. } => counters.rejected.count(reason.kind()),
             _ => {}
         }
         self.event_log.write(&event, now);

@@ -18,7 +18,7 @@ pub use initial_message::{
     InitialMessageVersion,
 };
 
-pub use reason::{Fault, Reason};
+pub use reason::{Fault, Reason, ReasonKind};
 pub use sid::Sid;
 
 pub(crate) use address::parse_list;

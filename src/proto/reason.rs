@@ -2,7 +2,7 @@
 //!
 //! Nothing here logs or retries. The code that detects a failure decides that.
 
-use std::{fmt, io};
+use std::{error, fmt, io};
 
 use super::{initial_message::InitialMessageError, sid::Sid};
 
@@ -77,32 +77,32 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// A short name without details, in kebab case, for counters and machine-readable output.
+    /// The reason without its details.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn kind(&self) -> ReasonKind {
         match self {
-            Self::Closed => "closed",
-            Self::ClosedAtOnce => "closed-at-once",
-            Self::ClosedEarly => "closed-early",
-            Self::Io(_) | Self::Os(_) => "io",
-            Self::Dead => "dead",
-            Self::BadLength(_) => "bad-length",
-            Self::BadInitialMessage(_) => "bad-challenge",
-            Self::HandshakeTimeout => "handshake-timeout",
-            Self::Evicted => "evicted",
-            Self::UnknownSid(_) => "unknown-sid",
-            Self::OwnSid => "own-sid",
-            Self::ObserversFull => "observers-full",
-            Self::GuestsFull => "guests-full",
-            Self::Replaced => "replaced",
-            Self::OlderLives => "older-lives",
-            Self::ClaimWaiting => "claim-waiting",
-            Self::ConnectTimeout => "connect-timeout",
-            Self::NoAddress(_) => "no-address",
-            Self::Moved => "moved",
-            Self::Superfluous => "superfluous",
-            Self::Dropped => "dropped",
-            Self::Halted => "halted",
+            Self::Closed => ReasonKind::Closed,
+            Self::ClosedAtOnce => ReasonKind::ClosedAtOnce,
+            Self::ClosedEarly => ReasonKind::ClosedEarly,
+            Self::Io(_) | Self::Os(_) => ReasonKind::Io,
+            Self::Dead => ReasonKind::Dead,
+            Self::BadLength(_) => ReasonKind::BadLength,
+            Self::BadInitialMessage(_) => ReasonKind::BadInitialMessage,
+            Self::HandshakeTimeout => ReasonKind::HandshakeTimeout,
+            Self::Evicted => ReasonKind::Evicted,
+            Self::UnknownSid(_) => ReasonKind::UnknownSid,
+            Self::OwnSid => ReasonKind::OwnSid,
+            Self::ObserversFull => ReasonKind::ObserversFull,
+            Self::GuestsFull => ReasonKind::GuestsFull,
+            Self::Replaced => ReasonKind::Replaced,
+            Self::OlderLives => ReasonKind::OlderLives,
+            Self::ClaimWaiting => ReasonKind::ClaimWaiting,
+            Self::ConnectTimeout => ReasonKind::ConnectTimeout,
+            Self::NoAddress(_) => ReasonKind::NoAddress,
+            Self::Moved => ReasonKind::Moved,
+            Self::Superfluous => ReasonKind::Superfluous,
+            Self::Dropped => ReasonKind::Dropped,
+            Self::Halted => ReasonKind::Halted,
         }
     }
 
@@ -189,6 +189,102 @@ impl fmt::Display for Reason {
     }
 }
 
+impl error::Error for Reason {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::BadInitialMessage(why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+/// A [`Reason`] without its details: what counters are kept by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ReasonKind {
+    /// [`Reason::Closed`].
+    Closed,
+    /// [`Reason::ClosedAtOnce`].
+    ClosedAtOnce,
+    /// [`Reason::ClosedEarly`].
+    ClosedEarly,
+    /// [`Reason::Io`], or [`Reason::Os`].
+    Io,
+    /// [`Reason::Dead`].
+    Dead,
+    /// [`Reason::BadLength`].
+    BadLength,
+    /// [`Reason::BadInitialMessage`].
+    BadInitialMessage,
+    /// [`Reason::HandshakeTimeout`].
+    HandshakeTimeout,
+    /// [`Reason::Evicted`].
+    Evicted,
+    /// [`Reason::UnknownSid`].
+    UnknownSid,
+    /// [`Reason::OwnSid`].
+    OwnSid,
+    /// [`Reason::ObserversFull`].
+    ObserversFull,
+    /// [`Reason::GuestsFull`].
+    GuestsFull,
+    /// [`Reason::Replaced`].
+    Replaced,
+    /// [`Reason::OlderLives`].
+    OlderLives,
+    /// [`Reason::ClaimWaiting`].
+    ClaimWaiting,
+    /// [`Reason::ConnectTimeout`].
+    ConnectTimeout,
+    /// [`Reason::NoAddress`].
+    NoAddress,
+    /// [`Reason::Moved`].
+    Moved,
+    /// [`Reason::Superfluous`].
+    Superfluous,
+    /// [`Reason::Dropped`].
+    Dropped,
+    /// [`Reason::Halted`].
+    Halted,
+}
+
+impl ReasonKind {
+    /// Its name in kebab case, for metrics and machine-readable output. A name never changes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::ClosedAtOnce => "closed-at-once",
+            Self::ClosedEarly => "closed-early",
+            Self::Io => "io",
+            Self::Dead => "dead",
+            Self::BadLength => "bad-length",
+            Self::BadInitialMessage => "bad-challenge",
+            Self::HandshakeTimeout => "handshake-timeout",
+            Self::Evicted => "evicted",
+            Self::UnknownSid => "unknown-sid",
+            Self::OwnSid => "own-sid",
+            Self::ObserversFull => "observers-full",
+            Self::GuestsFull => "guests-full",
+            Self::Replaced => "replaced",
+            Self::OlderLives => "older-lives",
+            Self::ClaimWaiting => "claim-waiting",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::NoAddress => "no-address",
+            Self::Moved => "moved",
+            Self::Superfluous => "superfluous",
+            Self::Dropped => "dropped",
+            Self::Halted => "halted",
+        }
+    }
+}
+
+impl fmt::Display for ReasonKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -214,6 +310,7 @@ mod tests {
         ] {
             let of = Reason::of_io(&io::Error::from_raw_os_error(number));
             assert_eq!((&of, of.to_string().as_str()), (&reason, said));
+            assert_eq!(of.kind(), reason.kind());
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     inbox::{Entry, Inbox},
     outbox::SendCounts,
-    proto::Sid,
+    proto::{ReasonKind, Sid},
 };
 
 /// All counters at one time. The counters of each peer are consistent; peers are read one after the other.
@@ -39,14 +39,14 @@ pub struct Stats {
     pub kept: u64,
     /// Accepted connections that were knocks of peers with a smaller sid.
     pub knocks: u64,
-    /// Accepted connections that were refused, by [`Reason::name`](crate::Reason::name).
-    pub rejected: BTreeMap<&'static str, u64>,
+    /// Accepted connections that were refused, by the kind of their reason.
+    pub rejected: BTreeMap<ReasonKind, u64>,
     /// Accepted connections that have not sent their initial message, or wait as contenders.
     pub pending: u64,
     /// Links that came up, whoever dialed.
     pub ups: u64,
-    /// Links that ended, by [`Reason::name`](crate::Reason::name).
-    pub downs: BTreeMap<&'static str, u64>,
+    /// Links that ended, by the kind of their reason.
+    pub downs: BTreeMap<ReasonKind, u64>,
     /// Attempts to dial or knock at a peer.
     pub dials: u64,
     /// Attempts in which every address failed.
@@ -219,19 +219,19 @@ impl Counter {
 
 /// Counts by reason. Locked, since it is touched only when a connection ends.
 #[derive(Debug, Default)]
-pub(crate) struct Reasons(Mutex<BTreeMap<&'static str, u64>>);
+pub(crate) struct Reasons(Mutex<BTreeMap<ReasonKind, u64>>);
 
 impl Reasons {
-    pub(crate) fn count(&self, name: &'static str) {
+    pub(crate) fn count(&self, kind: ReasonKind) {
         *self
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .entry(name)
+            .entry(kind)
             .or_default() += 1;
     }
 
-    pub(crate) fn read(&self) -> BTreeMap<&'static str, u64> {
+    pub(crate) fn read(&self) -> BTreeMap<ReasonKind, u64> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

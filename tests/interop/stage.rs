@@ -4,7 +4,7 @@
 
 use std::{fs, net::SocketAddr};
 
-use quorum_cnx::{CnxManager, ConfigBuilder, Event, Reason, Sid};
+use quorum_cnx::{CnxManager, ConfigBuilder, Event, Reason, ReasonKind, Sid};
 
 use crate::{
     cnx_peer::CnxPeer,
@@ -161,7 +161,7 @@ pub(crate) fn await_any_down(manager: &CnxManager) -> Reason {
 #[track_caller]
 pub(crate) fn assert_never_down(manager: &CnxManager) {
     let downs = manager.stats().downs;
-    let replaced = Reason::Replaced.name();
+    let replaced = ReasonKind::Replaced;
     assert!(downs.keys().all(|reason| *reason == replaced), "{downs:?}");
 }
 

@@ -4,6 +4,7 @@
 //! Nothing here knows of strangers: what they send is received like anything else.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Condvar, Mutex,
         mpsc::{Receiver, Sender, channel},
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{CnxManager, Config, Handle, Sid};
+use quorum_cnx::{CnxManager, Config, Handle, ReasonKind, Sid};
 use serde_json::{Value, json};
 
 use crate::{OBSERVERS, role};
@@ -95,6 +96,13 @@ fn start(order: &Value) -> (CnxManager, u64) {
     (CnxManager::start(config).expect("it starts"), ceiling)
 }
 
+fn by_name(counts: &BTreeMap<ReasonKind, u64>) -> BTreeMap<&'static str, u64> {
+    counts
+        .iter()
+        .map(|(kind, count)| (kind.name(), *count))
+        .collect()
+}
+
 fn stats(manager: &CnxManager) -> Value {
     let stats = manager.stats();
     let members = stats.peers.iter().filter(|peer| peer.sid.0 >= 0);
@@ -105,8 +113,8 @@ fn stats(manager: &CnxManager) -> Value {
         "accepted": stats.accepted,
         "accept_failures": stats.accept_failures,
         "knocks": stats.knocks,
-        "rejected": stats.rejected,
-        "downs": stats.downs,
+        "rejected": by_name(&stats.rejected),
+        "downs": by_name(&stats.downs),
         "dropped": stats.inbox.dropped,
         "received": stats.received.frames,
         "peers": stats.peers.len(),

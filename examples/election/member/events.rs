@@ -43,7 +43,7 @@ impl Member {
                 }
             }
             Event::Down { sid, reason, .. } => {
-                let line = json!({ "sid": sid.0, "reason": reason.name() });
+                let line = json!({ "sid": sid.0, "reason": reason.kind().name() });
                 self.journal.tell("down", own, line);
                 // Those who only join come and go under any id.
                 if self.quorum.is_voter(*sid) {
