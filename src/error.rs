@@ -19,6 +19,7 @@ pub enum ConfigError {
     /// The server has no address.
     NoAddress(Sid),
     /// An address of this server cannot be used.
+    #[non_exhaustive]
     BadAddress {
         /// The server.
         sid: Sid,
@@ -29,6 +30,7 @@ pub enum ConfigError {
     },
     /// Two servers have this address, so only one of them could be reached at it. IP addresses are compared by value, and names
     /// without regard to case. No name is resolved.
+    #[non_exhaustive]
     SharedAddress {
         /// The server with the smaller sid.
         first: Sid,
@@ -38,6 +40,7 @@ pub enum ConfigError {
         address: Address,
     },
     /// An option has a value outside its range, or values that contradict each other.
+    #[non_exhaustive]
     BadOption {
         /// The name of the option, which is that of its builder method.
         option: &'static str,
@@ -45,6 +48,7 @@ pub enum ConfigError {
         why: String,
     },
     /// A line of a `zoo.cfg` cannot be used.
+    #[non_exhaustive]
     ZooCfg {
         /// The number of the line, from 1; 0 if the error concerns the whole file.
         line: usize,

@@ -11,12 +11,14 @@ use crate::proto::{Address, Reason, Sid};
 #[non_exhaustive]
 pub enum Event {
     /// A listening socket is open.
+    #[non_exhaustive]
     Listening {
         /// The address that it is bound to, with the port that the kernel chose if 0 was configured.
         addr: SocketAddr,
     },
     /// A try to open a listening socket failed. Another try follows, unless an [`Event::ListenerLost`] follows. Each address of a
     /// name fails by itself. While another address of the name is listened on, the same failure is reported once.
+    #[non_exhaustive]
     ListenFailed {
         /// The address that was tried: as it was configured, or an IP address of a configured name.
         address: Address,
@@ -26,6 +28,7 @@ pub enum Event {
     /// Connections could not be accepted. Either they had ended before, or descriptors or memory are short, and then accepting
     /// pauses for a moment. The listening socket stays open. Reported at most
     /// [once a second](crate::limits::ACCEPT_REPORT_PAUSE) for each listening socket.
+    #[non_exhaustive]
     AcceptFailed {
         /// The configured address of the listening socket.
         address: Address,
@@ -36,11 +39,13 @@ pub enum Event {
     },
     /// The tries to listen on a configured address are used up, and none of its IP addresses is listened on. Peers with a larger
     /// sid cannot reach this server there.
+    #[non_exhaustive]
     ListenerLost {
         /// The address as it was configured.
         address: Address,
     },
     /// A peer is linked.
+    #[non_exhaustive]
     Up {
         /// The peer.
         sid: Sid,
@@ -53,6 +58,7 @@ pub enum Event {
         link: u64,
     },
     /// The link of a peer has ended. If a newer connection replaces it, an [`Event::Up`] follows at once.
+    #[non_exhaustive]
     Down {
         /// The peer.
         sid: Sid,
@@ -69,6 +75,7 @@ pub enum Event {
     /// Received messages were dropped, because the application takes them more slowly than they arrive and the inbox is full.
     /// Reported at once and then once a second, with the numbers since the last report. Never reported with
     /// [`InboxFull::PushBack`](crate::InboxFull::PushBack).
+    #[non_exhaustive]
     Dropped {
         /// The number of dropped messages.
         messages: u64,
@@ -79,11 +86,13 @@ pub enum Event {
     /// The links of a peer replace each other again and again, [`FLAP_COUNT`](crate::limits::FLAP_COUNT) times within
     /// [`FLAP_WINDOW`](crate::limits::FLAP_WINDOW). Two servers may have this sid, or a stranger knocks with it. Reported once in
     /// [`FLAP_PAUSE`](crate::limits::FLAP_PAUSE).
+    #[non_exhaustive]
     Flapping {
         /// The peer.
         sid: Sid,
     },
     /// All addresses of a peer were tried, and none could be reached. The next attempt follows after the backoff.
+    #[non_exhaustive]
     DialFailed {
         /// The peer.
         sid: Sid,
@@ -93,6 +102,7 @@ pub enum Event {
         reason: Reason,
     },
     /// An accepted connection was refused and closed.
+    #[non_exhaustive]
     Rejected {
         /// The address of the far end.
         addr: SocketAddr,
@@ -103,6 +113,7 @@ pub enum Event {
     },
     /// One turn of the loop took longer than [`SLOW_TURN`](crate::limits::SLOW_TURN): a handler has blocked it. With
     /// [`Idle::Spin`](crate::Idle::Spin), a turn that only reads frames of the most recently active link is not measured.
+    #[non_exhaustive]
     SlowTurn {
         /// How long the turn took.
         took: std::time::Duration,

@@ -160,7 +160,9 @@ fn options_outside_their_range_are_named() {
         ("idle", builder().idle(Idle::Spin { for_at_most: year })),
     ] {
         match error(builder) {
-            ConfigError::BadOption { option: named, why } => {
+            ConfigError::BadOption {
+                option: named, why, ..
+            } => {
                 assert_eq!(named, option);
                 assert!(!why.is_empty());
             }
@@ -270,7 +272,7 @@ impl Drop for Dir {
 #[track_caller]
 fn zoo_cfg_error<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> (usize, String) {
     match result.expect_err("it cannot be used") {
-        ConfigError::ZooCfg { line, why } => (line, why),
+        ConfigError::ZooCfg { line, why, .. } => (line, why),
         other => panic!("{other:?}"),
     }
 }

@@ -962,6 +962,7 @@ fn a_refused_connection_is_told_with_its_origin_its_claim_and_its_reason() {
                 addr: from,
                 sid,
                 reason,
+                ..
             } if *from == addr => Some((*sid, reason.clone())),
             _ => None,
         })
@@ -1046,7 +1047,7 @@ fn two_servers_with_one_id_are_told_of() {
         })
         .collect();
     let sid = wait_for(&manager, |event| match event {
-        Event::Flapping { sid } => Some(*sid),
+        Event::Flapping { sid, .. } => Some(*sid),
         _ => None,
     });
     assert_eq!(sid, Sid(9));

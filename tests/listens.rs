@@ -286,7 +286,7 @@ impl World {
     /// The failures to listen since the last call: where, and why.
     fn failures(&mut self) -> Vec<(String, String)> {
         let failure = |(event, _): (Event, _)| match event {
-            Event::ListenFailed { address, error } => Some((address.to_string(), error)),
+            Event::ListenFailed { address, error, .. } => Some((address.to_string(), error)),
             _ => None,
         };
         self.events().into_iter().filter_map(failure).collect()
@@ -325,7 +325,7 @@ fn every_address_of_a_name_is_listened_on() {
         .events()
         .into_iter()
         .filter_map(|(event, state)| match event {
-            Event::Listening { addr } => Some((Listening::Open(addr), state)),
+            Event::Listening { addr, .. } => Some((Listening::Open(addr), state)),
             _ => None,
         });
     let told: Vec<_> = told.collect();
@@ -407,7 +407,7 @@ fn tries_of_a_name_are_counted_together() {
     let lost: Vec<_> = events
         .iter()
         .filter_map(|(event, state)| match event {
-            Event::ListenerLost { address } => Some((address.to_string(), &state[..])),
+            Event::ListenerLost { address, .. } => Some((address.to_string(), &state[..])),
             _ => None,
         })
         .collect();

@@ -141,7 +141,7 @@ fn cnx_manager_listener_thread_configurable_retry() {
         let event = wait_for(&manager, |event| Some(event.clone()));
         match event {
             Event::ListenFailed { .. } => failures += 1,
-            Event::ListenerLost { address } => break address.to_string(),
+            Event::ListenerLost { address, .. } => break address.to_string(),
             _ => {}
         }
     };

@@ -1131,7 +1131,7 @@ fn a_turn_that_a_handler_holds_up_is_reported() {
     let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
     event_loop.handle().to_send(Sid(OWN), "slow").unwrap();
     turn_until(&mut event_loop, "the turn is reported", |_| {
-        let is_report = |event| matches!(event, Event::SlowTurn { took } if took > quorum_cnx::limits::SLOW_TURN);
+        let is_report = |event| matches!(event, Event::SlowTurn { took, .. } if took > quorum_cnx::limits::SLOW_TURN);
         told.events.try_iter().any(is_report)
     });
 }
@@ -1315,12 +1315,15 @@ fn a_refused_dial_is_told_and_the_peer_linked_when_it_appears() {
         let at_peer = Vacant::new();
         let (manager, address) = alone(own, &[(peer, &at_peer.address)], |builder| builder);
         for _ in 0..3 {
-            let failed = Event::DialFailed {
-                sid: Sid(peer),
-                addr: Some(at_peer.address.parse().unwrap()),
-                reason: Reason::Io(io::ErrorKind::ConnectionRefused),
-            };
-            wait_for(&manager, |event| (*event == failed).then_some(()));
+            let failed = wait_for(&manager, |event| match event {
+                Event::DialFailed {
+                    sid, addr, reason, ..
+                } => Some((*sid, *addr, reason.clone())),
+                _ => None,
+            });
+            let refused = Reason::Io(io::ErrorKind::ConnectionRefused);
+            let addr = at_peer.address.parse().unwrap();
+            assert_eq!(failed, (Sid(peer), Some(addr), refused));
         }
         assert!(manager.stats().dial_failures >= 3);
         manager.to_send(Sid(peer), "are you there?").unwrap();
@@ -1347,6 +1350,7 @@ fn a_name_that_nobody_has_is_told_and_tried_again() {
                 sid: Sid(1),
                 addr: None,
                 reason: Reason::NoAddress(names),
+                ..
             } => Some(names.clone()),
             _ => None,
         });
@@ -1465,7 +1469,7 @@ fn a_port_that_the_kernel_chooses_is_advertised() {
     let hello = Puppet::accept(&at_peer.0).hello();
     assert_eq!(hello.addresses, at.to_string());
     let event = wait_for(&manager, |event| match event {
-        Event::Listening { addr } => Some(*addr),
+        Event::Listening { addr, .. } => Some(*addr),
         _ => None,
     });
     assert_eq!(event, at);
@@ -1494,7 +1498,7 @@ fn every_address_of_localhost_is_listened_on() {
     let config = configure(OWN, &[(OWN, "localhost:0")]);
     let manager = CnxManager::start(config.build().unwrap()).unwrap();
     let port = wait_for(&manager, |event| match event {
-        Event::Listening { addr } => Some(addr.port()),
+        Event::Listening { addr, .. } => Some(addr.port()),
         _ => None,
     });
     for at in ("localhost", port).to_socket_addrs().unwrap() {
@@ -1519,7 +1523,9 @@ fn a_port_that_is_taken_is_listened_on_when_it_is_free() {
     let manager = CnxManager::start(config.build().unwrap()).unwrap();
     for _ in 0..5 {
         let failed = wait_for(&manager, |event| match event {
-            Event::ListenFailed { address, error } => Some((address.to_string(), error.clone())),
+            Event::ListenFailed { address, error, .. } => {
+                Some((address.to_string(), error.clone()))
+            }
             _ => None,
         });
         assert_eq!(failed.0, address.to_string());
@@ -1531,7 +1537,7 @@ fn a_port_that_is_taken_is_listened_on_when_it_is_free() {
     );
     drop(taken);
     let at = wait_for(&manager, |event| match event {
-        Event::Listening { addr } => Some(*addr),
+        Event::Listening { addr, .. } => Some(*addr),
         _ => None,
     });
     assert_eq!(

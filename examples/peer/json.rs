@@ -26,18 +26,19 @@ pub(crate) fn outcome(sent: SendOutcome) -> &'static str {
 
 pub(crate) fn event(event: &Event) -> Value {
     match event {
-        Event::Listening { addr } => json!({ "event": "listening", "addr": addr.to_string() }),
-        Event::ListenFailed { address, error } => json!({
+        Event::Listening { addr, .. } => json!({ "event": "listening", "addr": addr.to_string() }),
+        Event::ListenFailed { address, error, .. } => json!({
             "event": "listen-failed", "addr": address.to_string(), "message": error,
         }),
         Event::AcceptFailed {
             address,
             error,
             count,
+            ..
         } => json!({
             "event": "accept-failed", "addr": address.to_string(), "message": error, "count": count,
         }),
-        Event::ListenerLost { address } => {
+        Event::ListenerLost { address, .. } => {
             json!({ "event": "listener-lost", "addr": address.to_string() })
         }
         Event::Up {
@@ -45,6 +46,7 @@ pub(crate) fn event(event: &Event) -> Value {
             dialed,
             addr,
             link,
+            ..
         } => json!({
             "event": "up", "sid": sid.0, "dialed": dialed, "addr": addr.to_string(), "link": link,
         }),
@@ -53,24 +55,33 @@ pub(crate) fn event(event: &Event) -> Value {
             reason,
             link,
             written,
+            ..
         } => json!({
             "event": "down", "sid": sid.0, "reason": reason.kind().name(), "message": reason.to_string(),
             "link": link, "written": written,
         }),
-        Event::Dropped { messages, senders } => json!({
+        Event::Dropped {
+            messages, senders, ..
+        } => json!({
             "event": "dropped", "messages": messages,
             "senders": senders.iter().map(|(sid, count)| json!([sid.0, count])).collect::<Vec<_>>(),
         }),
-        Event::Flapping { sid } => json!({ "event": "flapping", "sid": sid.0 }),
-        Event::DialFailed { sid, addr, reason } => json!({
+        Event::Flapping { sid, .. } => json!({ "event": "flapping", "sid": sid.0 }),
+        Event::DialFailed {
+            sid, addr, reason, ..
+        } => json!({
             "event": "dial-failed", "sid": sid.0, "addr": addr.map(|addr| addr.to_string()),
             "reason": reason.kind().name(), "message": reason.to_string(),
         }),
-        Event::Rejected { addr, sid, reason } => json!({
+        Event::Rejected {
+            addr, sid, reason, ..
+        } => json!({
             "event": "rejected", "addr": addr.to_string(), "sid": sid.map(|sid| sid.0),
             "reason": reason.kind().name(), "message": reason.to_string(),
         }),
-        Event::SlowTurn { took } => json!({ "event": "slow-turn", "ms": took.as_millis() as u64 }),
+        Event::SlowTurn { took, .. } => {
+            json!({ "event": "slow-turn", "ms": took.as_millis() as u64 })
+        }
         Event::Halted => json!({ "event": "halted" }),
         // A newer library may have more to tell.
         other => json!({ "event": "other", "message": format!("{other:?}") }),

@@ -19,7 +19,7 @@ pub(crate) fn check(bytes: &[u8]) {
     for parsed in parsed {
         match parsed {
             Ok(cfg) => check_servers(&cfg),
-            Err(ConfigError::ZooCfg { line, why }) => {
+            Err(ConfigError::ZooCfg { line, why, .. }) => {
                 assert!(
                     (1..=lines).contains(&line) && !why.is_empty(),
                     "{line}: {why}"

@@ -184,9 +184,19 @@ fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<S
         sought.extend(outside.sought());
     }
     let told = std::mem::take(&mut event_loop.handler_mut().told);
-    let refused = |reason, sid| {
-        let rejected = Event::Rejected { addr, sid, reason };
-        assert_eq!(told, [Told::Event(rejected)]);
+    let refused = |expected, claimed| {
+        let [
+            Told::Event(Event::Rejected {
+                addr: from,
+                sid,
+                reason,
+                ..
+            }),
+        ] = &told[..]
+        else {
+            panic!("{told:?}");
+        };
+        assert_eq!((*from, *sid, reason), (addr, claimed, &expected));
         assert_eq!(sought, [""; 0]);
     };
     match meaning {
@@ -200,13 +210,17 @@ fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<S
             sid if sid < OWN => check_sought(&sought, addresses),
             sid => {
                 let named = if sid == Sid::OBSERVER { Sid(-1) } else { sid };
-                let up = Event::Up {
-                    sid: named,
+                let Some(Told::Event(Event::Up {
+                    sid,
                     dialed: false,
-                    addr,
+                    addr: from,
                     link: 1,
+                    ..
+                })) = told.first()
+                else {
+                    panic!("{told:?}");
                 };
-                assert_eq!(told.first(), Some(&Told::Event(up)));
+                assert_eq!((*sid, *from), (named, addr));
             }
         },
     }

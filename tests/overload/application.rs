@@ -111,7 +111,7 @@ impl Handler for Slow {
     }
 
     fn on_event(&mut self, event: &Event, _: &Handle) {
-        if let Event::SlowTurn { took } = event {
+        if let Event::SlowTurn { took, .. } = event {
             assert!(*took > limits::SLOW_TURN);
             self.slow_turns.fetch_add(1, Ordering::AcqRel);
         }

@@ -218,6 +218,7 @@ impl Ledger {
                 dialed,
                 addr,
                 link,
+                ..
             } => {
                 account.ups += 1;
                 account.ups_accepted += u64::from(!dialed);
@@ -282,7 +283,9 @@ impl Ledger {
                     self.on_calm_down(me, *sid, silent_for, reason);
                 }
             }
-            Event::Rejected { addr, sid, reason } => {
+            Event::Rejected {
+                addr, sid, reason, ..
+            } => {
                 account.rejected += 1;
                 if *reason == Reason::ObserversFull {
                     // Their ids are negative; whoever has just gone was told before.
@@ -304,7 +307,9 @@ impl Ledger {
                 let what = format!("host {me} has forgotten where {sid} was found before");
                 self.fail("P2", what);
             }
-            Event::SlowTurn { took } => self.fail("P4", format!("a turn took {took:?} in no time")),
+            Event::SlowTurn { took, .. } => {
+                self.fail("P4", format!("a turn took {took:?} in no time"))
+            }
             _ => {}
         }
     }

@@ -14,15 +14,15 @@ impl Member {
     pub(super) fn on_event(&mut self, event: &Event) {
         let own = self.role.own;
         match event {
-            Event::Listening { addr } => {
+            Event::Listening { addr, .. } => {
                 let line = json!({ "addr": addr.to_string() });
                 self.journal.tell("listening", own, line);
             }
-            Event::ListenFailed { address, error } => {
+            Event::ListenFailed { address, error, .. } => {
                 let message = format!("cannot listen on {address}, and will try again: {error}");
                 self.journal.error(own, &message);
             }
-            Event::ListenerLost { address } => {
+            Event::ListenerLost { address, .. } => {
                 let message = format!(
                     "gave up listening on {address}: servers with a larger id cannot reach this one there"
                 );
