@@ -21,6 +21,18 @@ pub struct Message {
     pub payload: Bytes,
 }
 
+impl Message {
+    /// A message as [`recv`](crate::CnxManager::recv) returns it, for tests of an application.
+    #[must_use]
+    pub fn new(from: Sid, link: u64, payload: impl Into<Bytes>) -> Self {
+        Self {
+            from,
+            link,
+            payload: payload.into(),
+        }
+    }
+}
+
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -41,7 +53,16 @@ pub struct Frame<'a> {
     pub(crate) link: u64,
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    /// A frame as [`Handler::on_frame`](crate::Handler::on_frame) gets it, for tests of a handler.
+    #[must_use]
+    pub fn new(payload: &'a [u8], link: u64) -> Self {
+        Self {
+            payload: Payload::Borrowed(payload),
+            link,
+        }
+    }
+
     /// The number of the link that it arrived over, as in [`Event::Up`](crate::Event::Up); 0 for a frame of this server to itself.
     #[must_use]
     pub fn link(&self) -> u64 {
@@ -68,6 +89,12 @@ impl Deref for Frame<'_> {
             Payload::Borrowed(slice) => slice,
             Payload::Owned(bytes) => bytes,
         }
+    }
+}
+
+impl AsRef<[u8]> for Frame<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 

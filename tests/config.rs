@@ -1,10 +1,10 @@
 //! Configurations: each one that cannot work is refused before a socket is opened, and says what is wrong with it.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
 
 use quorum_cnx::{
-    Config, ConfigBuilder, ConfigError, Dial, Idle, InitialMessageVersion, Replace, Sid, Unknown,
-    ZooCfg, ZooCfgReader, ZooServer, limits,
+    CnxManager, Config, ConfigBuilder, ConfigError, Dial, Event, Idle, InitialMessageVersion,
+    Replace, Sid, Unknown, ZooCfg, ZooCfgReader, ZooServer, limits,
 };
 
 fn builder() -> ConfigBuilder {
@@ -37,6 +37,27 @@ fn what_can_work_is_taken() {
         .listen_on("0.0.0.0:3181")
         .build()
         .unwrap();
+}
+
+#[test]
+fn a_clone_has_no_sockets_of_the_original() {
+    let handed_over = TcpListener::bind("127.0.0.1:0").unwrap();
+    let its_address = handed_over.local_addr().unwrap();
+    let original = Config::builder(Sid(1))
+        .server(Sid(1), "127.0.0.1:0")
+        .listener(handed_over);
+    let clones = [
+        original.clone().build().unwrap(),
+        original.build().unwrap().clone(),
+    ];
+    for clone in clones {
+        let manager = CnxManager::start(clone).unwrap();
+        let opened = manager.events().recv().unwrap();
+        let Event::Listening { addr, .. } = opened else {
+            panic!("{opened:?}");
+        };
+        assert_ne!(addr, its_address);
+    }
 }
 
 #[test]

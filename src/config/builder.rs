@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    options::{Config, Options, Server},
+    options::{Config, Options, Server, Sockets},
     policy::{Dial, Idle, Outbox, Replace, Unknown},
     validate::{check_addresses, check_options, refuse_shared_addresses},
 };
@@ -38,7 +38,7 @@ impl Config {
             own,
             servers: Vec::new(),
             listen: None,
-            listeners: Vec::new(),
+            sockets: Sockets::default(),
             listen_on_all_ips: false,
             unsent_limit: None,
             inbox: InboxGiven::default(),
@@ -54,13 +54,15 @@ enum Given {
 }
 
 /// Collects a configuration. [`ConfigBuilder::build`] checks it.
-#[derive(Debug)]
+///
+/// A clone does not have the sockets that were handed over with [`listener`](Self::listener).
+#[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before `build`"]
 pub struct ConfigBuilder {
     own: Sid,
     servers: Vec<(Sid, Given)>,
     listen: Option<Vec<String>>,
-    listeners: Vec<TcpListener>,
+    sockets: Sockets,
     listen_on_all_ips: bool,
     /// `None` exactly when the application has not set it. `build` then chooses by the outbox.
     unsent_limit: Option<Option<u32>>,
@@ -116,9 +118,10 @@ impl ConfigBuilder {
     /// repeatedly, for at most [1024](limits::LISTEN_ADDRESSES_MAX) sockets. Such a socket is never bound again. Overrides all
     /// other options that say where to listen.
     ///
-    /// Use it for socket activation, or for a test that needs a free port.
+    /// Use it for socket activation, or for a test that needs a free port. A clone of the builder or of the configuration does not
+    /// have the socket.
     pub fn listener(mut self, listener: TcpListener) -> Self {
-        self.listeners.push(listener);
+        self.sockets.0.push(listener);
         self
     }
 
@@ -389,7 +392,7 @@ impl ConfigBuilder {
         let listen = listen_addresses(own, &own_addresses, self.listen, self.listen_on_all_ips)?;
         for (option, count) in [
             ("listen_on", listen.len()),
-            ("listener", self.listeners.len()),
+            ("listener", self.sockets.0.len()),
         ] {
             if count > limits::LISTEN_ADDRESSES_MAX {
                 let why = format!("{count} of them, at most {}", limits::LISTEN_ADDRESSES_MAX);
@@ -400,7 +403,7 @@ impl ConfigBuilder {
             own,
             own_addresses,
             listen,
-            listeners: self.listeners,
+            sockets: self.sockets,
             members,
             options: self.options,
         })

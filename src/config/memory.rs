@@ -120,9 +120,9 @@ impl Config {
         let inbox = sum(&[(options.inbox_frames, FRAME_BYTES_MAX + PLACE_BYTES)]);
         let inbox = inbox.min(options.inbox_bytes as u64);
         let named: usize = self.members.iter().map(|one| one.addresses.len()).sum();
-        let listening = self.listen.len() + self.own_addresses.len() + self.listeners.len();
+        let listening = self.listen.len() + self.own_addresses.len() + self.sockets.0.len();
         let sockets = |address: &Address| address.ip().map_or(NAME_ADDRESSES_MAX, |_| 1);
-        let sockets = self.listeners.len() + self.listen.iter().map(sockets).sum::<usize>();
+        let sockets = self.sockets.0.len() + self.listen.iter().map(sockets).sum::<usize>();
         let lookups = if guests == 0 { 0 } else { LOOKUPS_WAITING_MAX };
         let connections =
             3 * servers + options.observers_max + options.pending_max + ACCEPTS_PER_TURN;

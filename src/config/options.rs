@@ -22,17 +22,30 @@ pub(crate) struct Server {
 }
 
 /// A checked configuration, from [`Config::builder`] or [`Config::from_zoo_cfg`].
-#[derive(Debug)]
+///
+/// A clone does not have the sockets that were handed over with [`ConfigBuilder::listener`](crate::ConfigBuilder::listener), since
+/// a socket has one owner. It listens where the other options say.
+#[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) own: Sid,
     /// This server's advertised addresses.
     pub(crate) own_addresses: Vec<Address>,
     /// Where to listen: `own_addresses`, unless the application has set other addresses.
     pub(crate) listen: Vec<Address>,
-    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) sockets: Sockets,
     /// All other servers, sorted by sid.
     pub(crate) members: Vec<Server>,
     pub(crate) options: Options,
+}
+
+/// Listening sockets that were handed over. A clone has none of them.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets(pub(crate) Vec<TcpListener>);
+
+impl Clone for Sockets {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 #[derive(Clone, Debug)]

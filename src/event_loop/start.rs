@@ -9,7 +9,7 @@ use super::{
     listeners::Listeners,
 };
 use crate::{
-    config::{Config, Dial, Options, Replace, Unknown},
+    config::{Config, Dial, Options, Replace, Sockets, Unknown},
     handle::Handle,
     handler::Handler,
     inbox::{Chunk, Inbox},
@@ -32,7 +32,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             own,
             own_addresses,
             listen,
-            listeners: bound,
+            sockets: Sockets(bound),
             members,
             options,
         } = config;

@@ -31,6 +31,14 @@ impl FromStr for Sid {
     }
 }
 
+/// Each number is an id that can arrive in an initial message. Whether it can be the id of a member is checked with the
+/// configuration.
+impl From<i64> for Sid {
+    fn from(id: i64) -> Self {
+        Self(id)
+    }
+}
+
 impl From<Sid> for i64 {
     fn from(sid: Sid) -> Self {
         sid.0
