@@ -4,8 +4,8 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -154,21 +154,37 @@ impl Handle {
     /// Whether `sid` is linked.
     #[must_use]
     pub fn connected_to_peer(&self, sid: Sid) -> bool {
-        self.shared
-            .find(sid)
-            .is_some_and(|peer| peer.linked.load(Ordering::Acquire))
+        self.shared.find(sid).is_some_and(|peer| peer.is_linked())
     }
 
     /// The linked peers, sorted by sid. Their number is `getThreadCount() / 2` of the original.
     #[must_use]
     pub fn linked_peers(&self) -> Vec<Sid> {
-        let linked = |peer: &Arc<crate::shared::Peer>| peer.linked.load(Ordering::Acquire);
         self.shared
             .peers()
             .iter()
-            .filter(|peer| linked(peer))
+            .filter(|peer| peer.is_linked())
             .map(|peer| peer.sid)
             .collect()
+    }
+
+    /// Blocks until at least `count` peers are linked, for instance a majority of the servers, or until `timeout` has passed. Returns
+    /// whether so many are linked. Returns at once if the loop has ended, and on the loop's own thread.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn f(manager: &quorum_cnx::CnxManager) {
+    /// // Three of five servers: this one and two peers.
+    /// if !manager.wait_linked(2, std::time::Duration::from_secs(30)) {
+    ///     eprintln!("only {:?} are linked", manager.linked_peers());
+    /// }
+    /// # }
+    /// ```
+    pub fn wait_linked(&self, count: usize, timeout: Duration) -> bool {
+        // A timeout beyond the range of the clock means for ever.
+        let deadline = Instant::now().checked_add(timeout);
+        self.shared.wait_linked(count, deadline)
     }
 
     /// The state of each listening socket. Empty once halted.

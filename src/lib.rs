@@ -319,5 +319,5 @@ pub use proto::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Fault, INITIAL_MESSAGE_BYTES_MAX,
     InitialMessageError, InitialMessageVersion, Reason, ReasonKind, Sid,
 };
-pub use shared::{Incoming, Listening, Outgoing, PeerStats, Queue, Stats};
+pub use shared::{Incoming, LinkStats, Listening, Outgoing, PeerStats, Queue, Stats};
 pub use zoo_cfg::{ZooCfg, ZooCfgReader, ZooServer};

@@ -14,7 +14,7 @@ use crate::{
     limits::PROVEN_AFTER,
     net::Net,
     proto::{Action, ConnectionKey, PeerId, Reason},
-    shared::Peer,
+    shared::{LinkStats, Peer},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -98,8 +98,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         // The larger sid dials. An observer has a negative sid and cannot be dialed.
         let dialed = !self.roster.knocks(id) && peer.sid.0 >= 0;
-        peer.linked.store(true, Ordering::Release);
         peer.counters.ups.add(1);
+        let link = LinkStats {
+            number,
+            dialed,
+            addr,
+            since: now,
+        };
+        self.handle.shared().link_up(&peer, link);
         let counters = &self.handle.shared().counters;
         counters.ups.add(1);
         counters.kept.add(u64::from(!dialed));

@@ -104,7 +104,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     fn end_link(&mut self, peer: &Peer, link: u64, reason: Reason, now: Instant) {
         let written = peer.outbox.detach();
-        peer.linked.store(false, Ordering::Release);
+        self.handle.shared().link_down(peer, reason.clone());
         peer.counters.downs.add(1);
         let sid = peer.sid;
         self.tell(

@@ -108,6 +108,11 @@ impl CnxManager {
         self.handle.linked_peers()
     }
 
+    /// Blocks until at least `count` peers are linked, or `timeout` has passed: see [`Handle::wait_linked`].
+    pub fn wait_linked(&self, count: usize, timeout: Duration) -> bool {
+        self.handle.wait_linked(count, timeout)
+    }
+
     /// The state of each listening socket: see [`Handle::listening`].
     #[must_use]
     pub fn listening(&self) -> Vec<Listening> {

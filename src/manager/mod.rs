@@ -281,6 +281,7 @@ mod tests {
             let told = manager.events().recv_timeout(timeout);
             assert_eq!(told, Err(RecvError::Halted));
             assert_eq!(manager.wait_for_room(Sid(2), timeout), Ok(true));
+            assert!(!manager.wait_linked(1, timeout));
             manager.halt();
             FORKED.set(false);
             // In the parent there is a thread to join.

@@ -2,14 +2,24 @@
 //!
 //! Nothing here decides anything. The loop has its own tables of peers.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU8, Ordering},
+};
 
-use super::stats::{Incoming, Outgoing, PeerCounters, PeerStats};
+use super::stats::{Incoming, LinkStats, Outgoing, PeerCounters, PeerStats};
 use crate::{
     config,
     outbox::{LoopRequest, Outbox, SendCounts},
-    proto::{PeerId, Sid},
+    proto::{PeerId, Reason, Sid},
 };
+
+/// The link of a peer as other threads see it, and why the one before it ended.
+#[derive(Debug, Default)]
+struct Links {
+    current: Option<LinkStats>,
+    last_end: Option<Reason>,
+}
 
 /// A peer as all threads see it.
 #[derive(Debug)]
@@ -18,7 +28,7 @@ pub(crate) struct Peer {
     pub(crate) sid: Sid,
     pub(crate) outbox: Outbox,
     pub(crate) counters: PeerCounters,
-    pub(crate) linked: AtomicBool,
+    links: Mutex<Links>,
     /// True exactly when the last link ended soon and had brought nothing. Only the loop uses it.
     pub(crate) doubtful: AtomicBool,
     /// The requests to the loop that it has not yet taken.
@@ -36,10 +46,40 @@ impl Peer {
             sid,
             outbox,
             counters: PeerCounters::default(),
-            linked: AtomicBool::new(false),
+            links: Mutex::default(),
             doubtful: AtomicBool::new(false),
             requested: AtomicU8::new(0),
         }
+    }
+
+    /// Whether the peer is linked.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.links().current.is_some()
+    }
+
+    /// Records that this is the link from now on.
+    pub(super) fn set_link(&self, link: LinkStats) {
+        self.links().current = Some(link);
+    }
+
+    /// Records that the link has ended.
+    pub(super) fn unset_link(&self, reason: Reason) {
+        let mut links = self.links();
+        links.current = None;
+        links.last_end = Some(reason);
+    }
+
+    /// Records that the loop has ended, and the link with it, if there was one.
+    pub(super) fn end(&self) {
+        self.outbox.close();
+        let mut links = self.links();
+        if links.current.take().is_some() {
+            links.last_end = Some(Reason::Halted);
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a request to the loop. Returns whether none was pending. If so, the caller adds the peer to the pending requests.
@@ -64,9 +104,12 @@ impl Peer {
     pub(super) fn stats(&self, counts: SendCounts) -> PeerStats {
         let mut sent = Outgoing::default();
         sent.add(counts);
+        let links = self.links();
         PeerStats {
             sid: self.sid,
-            linked: self.linked.load(Ordering::Acquire),
+            linked: links.current.is_some(),
+            link: links.current.clone(),
+            last_end: links.last_end.clone(),
             sent,
             received: self.received(),
             ups: self.counters.ups.read(),

@@ -3,11 +3,13 @@
 //! Nothing here waits for the network.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, ThreadId},
+    time::Instant,
 };
 
 use super::{
@@ -15,12 +17,12 @@ use super::{
     peer::Peer,
     process::{self, Home},
     registry::Registry,
-    stats::{self, Counters, Stats},
+    stats::{self, Counters, LinkStats, Stats},
 };
 use crate::{
     inbox::{Chunk, Inbox},
-    proto::Sid,
-    sync::{Pending, WakeFlag},
+    proto::{Reason, Sid},
+    sync::{Pending, Waiters, WakeFlag},
 };
 
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     /// True exactly when the loop was asked to close its links and has not yet done so.
     pub(crate) drop_links: AtomicBool,
     pub(crate) counters: Counters,
+    /// Threads in [`wait_linked`](Self::wait_linked).
+    link_waiters: Waiters,
     lifecycle: Lifecycle,
 }
 
@@ -61,6 +65,7 @@ impl Shared {
             halt: HaltOrder::default(),
             drop_links: AtomicBool::new(false),
             counters: Counters::default(),
+            link_waiters: Waiters::new(),
             lifecycle: Lifecycle::new(),
         }
     }
@@ -80,6 +85,34 @@ impl Shared {
 
     pub(crate) fn part(&self, guest: &Peer) {
         self.peers.remove(guest);
+    }
+
+    /// Records the new link of a peer.
+    pub(crate) fn link_up(&self, peer: &Peer, link: LinkStats) {
+        peer.set_link(link);
+        self.link_waiters.notify();
+    }
+
+    /// Records the end of the link of a peer.
+    pub(crate) fn link_down(&self, peer: &Peer, reason: Reason) {
+        peer.unset_link(reason);
+    }
+
+    /// Blocks until at least this many peers are linked, the deadline has passed (`None`: no deadline) or the loop has ended.
+    /// Returns whether so many are linked. Does not block on the loop's own thread, which could link no peer meanwhile.
+    pub(crate) fn wait_linked(&self, count: usize, deadline: Option<Instant>) -> bool {
+        let are_linked = || self.peers().iter().filter(|peer| peer.is_linked()).count() >= count;
+        // In a forked process, `life` ends everything, which notifies the waiters: it must do so before this thread is one of them.
+        if self.life() != Life::Running || self.is_loop_thread(thread::current().id()) {
+            return are_linked();
+        }
+        let linked = Cell::new(false);
+        // The locks that `is_linked` and `life` take are those under which a link comes up and the loop ends, as `Waiters` demands.
+        self.link_waiters.wait(deadline, || {
+            linked.set(are_linked());
+            linked.get() || self.life() != Life::Running
+        });
+        linked.get()
     }
 
     /// Whether the loop is in this process.
@@ -141,9 +174,9 @@ impl Shared {
             return;
         }
         for peer in self.peers() {
-            peer.outbox.close();
-            peer.linked.store(false, Ordering::Release);
+            peer.end();
         }
+        self.link_waiters.notify();
         self.inbox.close();
         self.lifecycle.tell_of_the_end();
     }

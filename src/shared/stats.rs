@@ -4,16 +4,18 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use crate::{
     inbox::{Entry, Inbox},
     outbox::SendCounts,
-    proto::{ReasonKind, Sid},
+    proto::{Reason, ReasonKind, Sid},
 };
 
 /// All counters at one time. The counters of each peer are consistent; peers are read one after the other.
@@ -89,6 +91,10 @@ pub struct PeerStats {
     pub sid: Sid,
     /// Whether it is linked now.
     pub linked: bool,
+    /// Its link, if it is linked now.
+    pub link: Option<LinkStats>,
+    /// Why its last link ended, if one has ended.
+    pub last_end: Option<Reason>,
     /// Frames to it.
     pub sent: Outgoing,
     /// Frames and bytes from it.
@@ -99,6 +105,20 @@ pub struct PeerStats {
     pub downs: u64,
     /// How often it was dialed or knocked at.
     pub dials: u64,
+}
+
+/// The link of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkStats {
+    /// Its number, as in [`Event::Up`](crate::Event::Up).
+    pub number: u64,
+    /// Whether this side opened the connection.
+    pub dialed: bool,
+    /// The address of the far end.
+    pub addr: SocketAddr,
+    /// When it came up.
+    pub since: Instant,
 }
 
 /// What happened to the frames given to `to_send`: `accepted == written + superseded + discarded + waiting`.
