@@ -148,60 +148,40 @@ impl fmt::Display for Event {
                 "given up listening on {address}: servers with a larger id cannot reach this one there; see listen_tries"
             ),
             Self::Up {
-                sid,
-                dialed: true,
-                addr,
-                ..
-            } => write!(f, "peer {sid}: up, dialed at {addr}"),
-            Self::Up {
-                sid,
-                dialed: false,
-                addr,
-                ..
-            } => write!(f, "peer {sid}: up, accepted from {addr}"),
+                sid, dialed, addr, ..
+            } => {
+                let how = if *dialed {
+                    "dialed at"
+                } else {
+                    "accepted from"
+                };
+                write!(f, "peer {sid}: up, {how} {addr}")
+            }
             Self::Down { sid, reason, .. } => write!(f, "peer {sid}: down, {reason}"),
             Self::Dropped { messages, senders } => {
                 write!(
                     f,
                     "dropped {messages} received messages: the application takes them more slowly than they come, of "
                 )?;
-                for (n, (sid, count)) in senders.iter().enumerate() {
-                    let comma = if n > 0 { ", " } else { "" };
-                    match *sid {
-                        Sid::OBSERVER => write!(f, "{comma}others ({count})")?,
-                        sid => write!(f, "{comma}peer {sid} ({count})")?,
-                    }
-                }
-                Ok(())
+                write_counts(f, senders)
             }
             Self::Flapping { sid } => write!(
                 f,
                 "peer {sid}: its links replace each other again and again: two servers may have this id"
             ),
-            Self::DialFailed {
-                sid,
-                addr: Some(addr),
-                reason,
-            } => write!(f, "peer {sid}: cannot be reached at {addr}, {reason}"),
-            Self::DialFailed {
-                sid,
-                addr: None,
-                reason,
-            } => write!(f, "peer {sid}: cannot be reached, {reason}"),
-            Self::Rejected {
-                addr,
-                sid: None,
-                reason,
-            } => write!(f, "refused a connection from {addr}: {reason}"),
-            Self::Rejected {
-                addr,
-                sid: Some(sid),
-                reason,
-            } => {
-                write!(
-                    f,
-                    "refused a connection from {addr} for peer {sid}: {reason}"
-                )
+            Self::DialFailed { sid, addr, reason } => {
+                write!(f, "peer {sid}: cannot be reached")?;
+                if let Some(addr) = addr {
+                    write!(f, " at {addr}")?;
+                }
+                write!(f, ", {reason}")
+            }
+            Self::Rejected { addr, sid, reason } => {
+                write!(f, "refused a connection from {addr}")?;
+                if let Some(sid) = sid {
+                    write!(f, " for peer {sid}")?;
+                }
+                write!(f, ": {reason}")
             }
             Self::SlowTurn { took } => {
                 write!(f, "one turn took {took:?}: a handler has blocked the loop")
@@ -209,6 +189,18 @@ impl fmt::Display for Event {
             Self::Halted => f.write_str("halted"),
         }
     }
+}
+
+/// Writes who has sent how many of the dropped messages.
+fn write_counts(f: &mut fmt::Formatter<'_>, senders: &[(Sid, u64)]) -> fmt::Result {
+    for (n, (sid, count)) in senders.iter().enumerate() {
+        let comma = if n > 0 { ", " } else { "" };
+        match *sid {
+            Sid::OBSERVER => write!(f, "{comma}others ({count})")?,
+            sid => write!(f, "{comma}peer {sid} ({count})")?,
+        }
+    }
+    Ok(())
 }
 
 const _: () = assert!(
