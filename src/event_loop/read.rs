@@ -160,6 +160,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let _ = handle.shared().ask(peer, request);
             }
         }
+        if outcome == ReadOutcome::Drained && connection.draining.is_none() {
+            return None;
+        }
+        self.after_read(key, outcome)
+    }
+
+    /// Has a link read again that may have more. Returns the reason if the link is to be ended.
+    fn after_read(&mut self, key: ConnectionKey, outcome: ReadOutcome) -> Option<Reason> {
+        let connection = self.connections.get_mut(key)?;
         match (outcome, &mut connection.draining) {
             (ReadOutcome::Drained, None) => None,
             (ReadOutcome::Drained, Some(draining)) => Some(Reason::of_kind(draining.kind)),
@@ -175,7 +184,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             (ReadOutcome::Closed(reason), draining) => {
                 let written = draining.as_ref().map(|draining| draining.kind);
-                Some(end_of(reason, written.or_else(|| peer.outbox.broken())))
+                let written = written.or_else(|| match &connection.phase {
+                    Phase::Open { peer, .. } => peer.outbox.broken(),
+                    _ => None,
+                });
+                Some(end_of(reason, written))
             }
         }
     }
