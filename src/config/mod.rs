@@ -10,5 +10,5 @@ mod validate;
 
 pub use builder::ConfigBuilder;
 pub use options::Config;
-pub(crate) use options::{Options, Sockets};
+pub(crate) use options::{Options, Server, Sockets};
 pub use policy::{Dial, Idle, Outbox, Replace, Unknown};

@@ -2,14 +2,14 @@
 //!
 //! Nothing is accepted or read here: the first turn does that. Listeners are opened and the first dials are started.
 
-use std::{collections::BTreeSet, io, sync::Arc, thread};
+use std::{collections::BTreeSet, io, sync::Arc, thread, time::Instant};
 
 use super::{
     EventLoop, connections::Connections, endpoints::Endpoints, event_log::EventLog,
     listeners::Listeners,
 };
 use crate::{
-    config::{Config, Dial, Options, Replace, Sockets, Unknown},
+    config::{Config, Dial, Options, Outbox, Replace, Server, Sockets, Unknown},
     handle::Handle,
     handler::Handler,
     inbox::{Chunk, Inbox},
@@ -43,13 +43,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             members.iter().map(|member| member.sid),
             seed,
         );
-        let (mut endpoints, mut peers) = (Endpoints::default(), Vec::new());
-        for member in &members {
-            if let Some(id) = roster.find(member.sid) {
-                endpoints.insert(id, &member.addresses);
-                peers.push(Arc::new(Peer::new(id, member.sid, options.outbox)));
-            }
-        }
+        let (endpoints, peers) = peers_of(&members, &roster, options.outbox);
         let waker = net.waker();
         let wake_flag = WakeFlag::new(move || waker());
         let shared = Arc::new(Shared::new(
@@ -95,15 +89,32 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             halting: false,
             turning: false,
         };
+        event_loop.begin(now);
+        Ok(event_loop)
+    }
+
+    /// Opens the listeners and starts the first dials.
+    fn begin(&mut self, now: Instant) {
         // This thread is the loop's thread until another one runs a turn. The loop's thread must not wait for what only the loop
         // can do.
         let thread = thread::current().id();
-        event_loop.turner = Some(thread);
-        event_loop.handle.shared().set_loop_thread(thread);
-        event_loop.decide(now);
-        event_loop.reap();
-        Ok(event_loop)
+        self.turner = Some(thread);
+        self.handle.shared().set_loop_thread(thread);
+        self.decide(now);
+        self.reap();
     }
+}
+
+/// The members as the loop knows them: where each can be dialed, and what all threads see of it.
+fn peers_of(members: &[Server], roster: &Roster, outbox: Outbox) -> (Endpoints, Vec<Arc<Peer>>) {
+    let (mut endpoints, mut peers) = (Endpoints::default(), Vec::new());
+    for member in members {
+        if let Some(id) = roster.find(member.sid) {
+            endpoints.insert(id, &member.addresses);
+            peers.push(Arc::new(Peer::new(id, member.sid, outbox)));
+        }
+    }
+    (endpoints, peers)
 }
 
 /// The part of the configuration that the roster follows.
