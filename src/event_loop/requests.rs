@@ -18,7 +18,7 @@ use crate::{
     net::Net,
     outbox::LoopRequest,
     proto::{Payload, Reason},
-    shared::Shared,
+    shared::{Peer, Shared},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -56,25 +56,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut requests = mem::take(&mut self.requests);
         shared.requests.take_all(&mut requests);
         for peer in requests.drain(..) {
-            let request = peer.take_request();
-            // Each step may remove the peer. The following steps then have no effect.
-            if request.has(LoopRequest::BROKEN) {
-                self.give_up(&peer, now);
-            }
+            let mut request = peer.take_request();
             if request.has(LoopRequest::RESUME) {
                 if mem::take(&mut self.woken) {
                     // The first of many frames has woken the loop, perhaps on the sender's processor. After the yield the sender
                     // has added more frames, and they are written together.
                     thread::yield_now();
                 }
-                self.handle_request(&peer, peer.outbox.resume(), now);
+                request = request.without(LoopRequest::RESUME);
+                request = request.union(peer.outbox.resume());
             }
-            if request.has(LoopRequest::INITIATE) {
-                self.roster.initiate(peer.id, now, &mut self.todo);
-            }
-            if request.has(LoopRequest::LINK) {
-                self.roster.want(peer.id, now, &mut self.todo);
-            }
+            self.handle_request(&peer, request, now);
         }
         self.requests = requests;
         if shared.inbox_is_for_the_loop() {
@@ -94,6 +86,25 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         self.halting = shared.halt.is_given();
+    }
+
+    /// Does for a peer what its outbox or another thread has asked for. What is to be resumed is left for the next turn: the outbox
+    /// has just written as much as one turn may.
+    pub(super) fn handle_request(&mut self, peer: &Arc<Peer>, request: LoopRequest, now: Instant) {
+        // Each step may remove the peer. The following steps then have no effect.
+        if request.has(LoopRequest::BROKEN) {
+            self.give_up(peer, now);
+        }
+        if request.has(LoopRequest::RESUME) {
+            // Fails only in a forked process, which has no loop.
+            let _ = self.handle.shared().ask(peer, LoopRequest::RESUME);
+        }
+        if request.has(LoopRequest::INITIATE) {
+            self.roster.initiate(peer.id, now, &mut self.todo);
+        }
+        if request.has(LoopRequest::LINK) {
+            self.roster.want(peer.id, now, &mut self.todo);
+        }
     }
 
     /// Delivers the frames that the application sent to this server itself.

@@ -8,9 +8,7 @@ use super::{
     EventLoop,
     connections::{Draining, Phase},
 };
-use crate::{
-    handler::Handler, limits::DRAIN_BYTES_MAX, net::Net, outbox::LoopRequest, shared::Peer,
-};
+use crate::{handler::Handler, limits::DRAIN_BYTES_MAX, net::Net, shared::Peer};
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Continues to write to sockets that have room again, and handles connects that have ended.
@@ -31,20 +29,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         self.writable = round;
-    }
-
-    /// Does what an outbox has asked of the loop.
-    pub(super) fn handle_request(&mut self, peer: &Arc<Peer>, request: LoopRequest, now: Instant) {
-        if request.has(LoopRequest::BROKEN) {
-            self.give_up(peer, now);
-        }
-        if request.has(LoopRequest::RESUME) {
-            // Fails only in a forked process, which has no loop.
-            let _ = self.handle.shared().ask(peer, LoopRequest::RESUME);
-        }
-        if request.has(LoopRequest::LINK) {
-            self.roster.want(peer.id, now, &mut self.todo);
-        }
     }
 
     /// Ends a link that cannot be written to any more. What the kernel has received is read first, in this turn and the next ones.

@@ -76,6 +76,11 @@ impl LoopRequest {
         self.0 & other.0 != 0
     }
 
+    /// This request without the other.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Both requests.
     pub(crate) fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
