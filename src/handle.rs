@@ -133,6 +133,16 @@ impl Handle {
         self.ask(sid, LoopRequest::INITIATE)
     }
 
+    /// Closes the link to `sid`, if there is one. Frames that wait stay in the outbox. The peer is linked again as
+    /// [`Dial`](crate::Dial) says: with [`Dial::Eager`](crate::Dial::Eager) at once, if this server dials the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`], or [`SendError::Halted`].
+    pub fn disconnect(&self, sid: Sid) -> Result<(), SendError> {
+        self.ask(sid, LoopRequest::DISCONNECT)
+    }
+
     fn ask(&self, sid: Sid, request: LoopRequest) -> Result<(), SendError> {
         if self.shared.life() != Life::Running {
             return Err(SendError::Halted);

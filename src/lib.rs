@@ -311,7 +311,7 @@ pub use event_loop::EventLoop;
 pub use handle::Handle;
 pub use handler::Handler;
 pub use inbox::{Batch, BatchIter, InboxFull, MessageRef};
-pub use manager::{CnxManager, Events};
+pub use manager::{CnxManager, Events, Received};
 pub use message::{Frame, Message};
 pub use net::{Found, MioNet, MioStream, Net, Ready, Stream, Waker};
 pub use outbox::{SendOutcome, Wire};

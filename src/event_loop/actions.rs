@@ -21,7 +21,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn apply(&mut self, action: Action, now: Instant) {
         match action {
             Action::PeerAdded { peer: id, sid } => {
-                let peer = Arc::new(Peer::new(id, sid, self.options.outbox));
+                let peer = Arc::new(Peer::new(id, sid, self.options.outbox, now));
                 self.handle.shared().meet(Arc::clone(&peer));
                 self.peers.insert(id, peer);
             }
@@ -66,7 +66,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if reason == Reason::Replaced {
                     // What the kernel has received on the old link is older than what the new link brings, so it is delivered
                     // first. One turn's budget is read: more waits only if the handler was slow.
-                    let _ = self.read_link(link);
+                    let _ = self.read_link(link, Some(now));
                 }
                 self.end(link, reason, now);
             }

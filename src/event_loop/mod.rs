@@ -104,6 +104,8 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     drops_due: Instant,
     /// The link that brought frames last. A loop that spins reads it first.
     hot: Option<ConnectionKey>,
+    /// The link that delivered frames in a turn that has not read the clock.
+    read_untimed: Option<ConnectionKey>,
     /// Turns in a row that found something on the hot link and did not ask the kernel for other events.
     hot_turns: u32,
     /// Connections whose socket is writable again, or whose connect has ended.

@@ -28,6 +28,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     pub(super) fn read(&mut self, now: Instant) {
+        if let Some(connection) = self
+            .read_untimed
+            .take()
+            .and_then(|key| self.connections.get_mut(key))
+        {
+            if let Phase::Open { peer, .. } = &connection.phase {
+                peer.received_at(now);
+            }
+        }
         let mut round = mem::take(&mut self.busy);
         let (mut has_read_one, mut later) = (false, Vec::new());
         for key in round.drain(..) {
@@ -50,7 +59,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             connection.busy = false;
             match &connection.phase {
                 Phase::Open { .. } => {
-                    if let Some(reason) = self.read_link(key) {
+                    if let Some(reason) = self.read_link(key, Some(now)) {
                         self.end(key, reason, now);
                     }
                 }
@@ -78,7 +87,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         };
         for _ in 0..HOT_READS {
             self.hot = None;
-            if let Some(reason) = self.read_link(key) {
+            if let Some(reason) = self.read_link(key, None) {
                 let now = self.net.now();
                 self.end(key, reason, now);
                 self.hot = None;
@@ -92,14 +101,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         false
     }
 
-    /// Reads frames of a link up to its budget for the turn. Returns the reason if the link is to be ended.
-    pub(super) fn read_link(&mut self, key: ConnectionKey) -> Option<Reason> {
+    /// Reads frames of a link up to its budget for the turn. Returns the reason if the link is to be ended. `now` is `None` in a turn
+    /// that has not read the clock, which costs more than the rest of such a turn. The next turn that reads it records the time.
+    pub(super) fn read_link(&mut self, key: ConnectionKey, now: Option<Instant>) -> Option<Reason> {
         let Self {
             connections,
             handler,
             handle,
             read_buffer,
             hot,
+            read_untimed,
             paused,
             ..
         } = self;
@@ -147,6 +158,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if count > 0 {
             peer.counters.frames.add(count);
             peer.counters.bytes.add(bytes);
+            match now {
+                Some(now) => peer.received_at(now),
+                None => *read_untimed = Some(key),
+            }
             handler.on_read_complete(handle);
             *hot = Some(key);
         }

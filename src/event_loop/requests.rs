@@ -17,7 +17,7 @@ use crate::{
     message::{Frame, Message},
     net::Net,
     outbox::LoopRequest,
-    proto::{Payload, Reason},
+    proto::{ConnectionKey, Payload, Reason},
     shared::{Peer, Shared},
 };
 
@@ -75,17 +75,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // AcqRel: pairs with the Release store of the thread that asked for it.
         if shared.drop_links.swap(false, Ordering::AcqRel) {
             for key in self.connections.keys() {
-                if matches!(
-                    self.connections
-                        .get_mut(key)
-                        .map(|connection| &connection.phase),
-                    Some(Phase::Open { .. })
-                ) {
-                    self.end(key, Reason::Dropped, now);
-                }
+                self.drop_link(key, now);
             }
         }
         self.halting = shared.halt.is_given();
+    }
+
+    /// Ends a connection because the application has asked for it, if it is a link.
+    fn drop_link(&mut self, key: ConnectionKey, now: Instant) {
+        let connection = self.connections.get_mut(key);
+        if connection.is_some_and(|connection| matches!(connection.phase, Phase::Open { .. })) {
+            self.end(key, Reason::Dropped, now);
+        }
     }
 
     /// Does for a peer what its outbox or another thread has asked for. What is to be resumed is left for the next turn: the outbox
@@ -94,6 +95,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Each step may remove the peer. The following steps then have no effect.
         if request.has(LoopRequest::BROKEN) {
             self.give_up(peer, now);
+        }
+        if request.has(LoopRequest::DISCONNECT) {
+            if let Some(link) = self.roster.link(peer.id) {
+                self.drop_link(link, now);
+            }
         }
         if request.has(LoopRequest::RESUME) {
             // Fails only in a forked process, which has no loop.

@@ -43,7 +43,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             members.iter().map(|member| member.sid),
             seed,
         );
-        let (endpoints, peers) = peers_of(&members, &roster, options.outbox);
+        let (endpoints, peers) = peers_of(&members, &roster, options.outbox, now);
         let waker = net.waker();
         let wake_flag = WakeFlag::new(move || waker());
         let shared = Arc::new(Shared::new(
@@ -78,6 +78,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             paused: BTreeSet::new(),
             drops_due: now,
             hot: None,
+            read_untimed: None,
             hot_turns: 0,
             writable: Vec::new(),
             todo,
@@ -106,12 +107,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 }
 
 /// The members as the loop knows them: where each can be dialed, and what all threads see of it.
-fn peers_of(members: &[Server], roster: &Roster, outbox: Outbox) -> (Endpoints, Vec<Arc<Peer>>) {
+fn peers_of(
+    members: &[Server],
+    roster: &Roster,
+    outbox: Outbox,
+    now: Instant,
+) -> (Endpoints, Vec<Arc<Peer>>) {
     let (mut endpoints, mut peers) = (Endpoints::default(), Vec::new());
     for member in members {
         if let Some(id) = roster.find(member.sid) {
             endpoints.insert(id, &member.addresses);
-            peers.push(Arc::new(Peer::new(id, member.sid, outbox)));
+            peers.push(Arc::new(Peer::new(id, member.sid, outbox, now)));
         }
     }
     (endpoints, peers)

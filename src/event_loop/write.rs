@@ -47,7 +47,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         connection.ended = true;
         let budget = DRAIN_BYTES_MAX.max(2 * self.options.receive_buffer.unwrap_or(0));
         connection.draining.get_or_insert(Draining { kind, budget });
-        if let Some(reason) = self.read_link(key) {
+        if let Some(reason) = self.read_link(key, Some(now)) {
             self.end(key, reason, now);
         }
     }

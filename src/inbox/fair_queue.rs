@@ -103,6 +103,7 @@ impl<P: Entry> Inbox<P> {
                 dropped: BTreeMap::new(),
                 wake_at: None,
                 sleepers: 0,
+                elsewhere: 0,
                 closed: false,
             }),
             arrived: Condvar::new(),
@@ -211,6 +212,38 @@ impl<P: Entry> Inbox<P> {
         self.take(wait, State::take)
     }
 
+    /// Takes the oldest item. Or returns `None` if there is none and `elsewhere` returns `true`: what the caller also waits for has
+    /// arrived there. The thread that makes it so must call [`look_elsewhere`](Self::look_elsewhere) afterwards.
+    pub(crate) fn pop_or(
+        &self,
+        wait: Wait,
+        elsewhere: impl Fn() -> bool,
+    ) -> Result<Popped<Option<P::Item>>, Nothing> {
+        let is_blocking = wait.deadline().is_some();
+        if is_blocking {
+            lock(&self.state).elsewhere += 1;
+        }
+        let popped = self.take(wait, |state| match state.take() {
+            Some(item) => Some(Some(item)),
+            None => elsewhere().then_some(None),
+        });
+        if is_blocking {
+            lock(&self.state).elsewhere -= 1;
+        }
+        popped
+    }
+
+    /// Has the threads in [`pop_or`](Self::pop_or) look again at what else they wait for.
+    pub(crate) fn look_elsewhere(&self) {
+        // A thread that has found nothing elsewhere holds this lock until it blocks. So after this it is blocked, and can be
+        // notified, or it has seen what the caller has made so.
+        let is_waited_for = lock(&self.state).elsewhere > 0;
+        if is_waited_for {
+            // All of them: `notify_one` could choose a thread that waits for an item only.
+            self.arrived.notify_all();
+        }
+    }
+
     /// Moves everything into `into`, which must be empty, and returns the number of items, at least one.
     pub(crate) fn pop_all(
         &self,
@@ -224,6 +257,12 @@ impl<P: Entry> Inbox<P> {
     pub(crate) fn may_have_items(&self) -> bool {
         // Relaxed: a thread that reads `true` then takes the lock, which orders the rest.
         self.maybe_nonempty.load(Ordering::Relaxed)
+    }
+
+    /// Whether a `pop` returns at once: with an item, or because none can arrive any more.
+    pub(crate) fn is_ready(&self) -> bool {
+        let state = lock(&self.state);
+        state.counts.waiting > 0 || state.closed
     }
 
     /// Whether items were dropped since the last [`take_dropped`](Self::take_dropped).

@@ -59,6 +59,8 @@ pub(super) struct State<P: Entry> {
     pub(super) wake_at: Option<Room>,
     /// The number of threads that block in `pop`. If there are none, a push notifies none.
     pub(super) sleepers: usize,
+    /// Those of them that also wait for something else: see `Inbox::pop_or`.
+    pub(super) elsewhere: usize,
     /// True exactly when nothing can be pushed any more.
     pub(super) closed: bool,
 }

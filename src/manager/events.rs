@@ -46,10 +46,20 @@ impl Events {
         Queue::of(&self.inbox)
     }
 
-    fn pop(&self, wait: Wait) -> Result<Event, RecvError> {
+    /// Whether an event waits, or none can arrive any more.
+    pub(super) fn are_ready(&self) -> bool {
+        self.inbox.is_ready()
+    }
+
+    /// Whether an event may wait. Costs one load.
+    pub(super) fn may_be_ready(&self) -> bool {
+        self.inbox.may_have_items()
+    }
+
+    pub(super) fn pop(&self, wait: Wait) -> Result<Event, Nothing> {
         if wait.deadline().is_some() && !self.home.is_here() {
             // No event arrives in a forked process.
-            return Err(RecvError::Halted);
+            return Err(Nothing::Ever);
         }
         // `wakes` is not needed. The loop never waits for room here, since a full queue drops its oldest events.
         let popped = self.inbox.pop(wait)?;
@@ -62,7 +72,7 @@ impl Events {
     ///
     /// [`RecvError::Halted`] if no event is left and none can arrive any more.
     pub fn recv(&self) -> Result<Event, RecvError> {
-        self.pop(Wait::Forever)
+        Ok(self.pop(Wait::Forever)?)
     }
 
     /// Takes the oldest event. Blocks until there is one, but not longer than `timeout`.
@@ -71,7 +81,7 @@ impl Events {
     ///
     /// [`RecvError::Timeout`], or [`RecvError::Halted`] if no event is left and none can arrive any more.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Event, RecvError> {
-        self.pop(Wait::at_most(timeout))
+        Ok(self.pop(Wait::at_most(timeout))?)
     }
 
     /// Takes the oldest event, if there is one. Does not block.
@@ -80,7 +90,8 @@ impl Events {
     ///
     /// [`TryRecvError::Empty`] if there is none now, or [`TryRecvError::Halted`] if none can arrive any more.
     pub fn try_recv(&self) -> Result<Event, TryRecvError> {
-        Ok(self.pop(Wait::No)?)
+        self.pop(Wait::No)
+            .map_err(|nothing| RecvError::from(nothing).into())
     }
 }
 

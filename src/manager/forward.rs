@@ -90,6 +90,15 @@ impl CnxManager {
         self.handle.initiate_connection(sid)
     }
 
+    /// Closes the link to `sid`, if there is one: see [`Handle::disconnect`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`], or [`SendError::Halted`].
+    pub fn disconnect(&self, sid: Sid) -> Result<(), SendError> {
+        self.handle.disconnect(sid)
+    }
+
     /// Whether no frame waits for any peer: see [`Handle::have_delivered`].
     #[must_use]
     pub fn have_delivered(&self) -> bool {

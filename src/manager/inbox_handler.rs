@@ -108,6 +108,7 @@ impl Handler for InboxHandler {
     fn on_event(&mut self, event: &Event, _: &Handle) {
         let owner = self.owner_of(event);
         self.events.push(owner, event.clone());
+        self.inbox.look_elsewhere();
     }
 }
 
@@ -115,5 +116,6 @@ impl Drop for InboxHandler {
     /// The loop has ended, perhaps by a panic. No thread may wait for an event that cannot arrive.
     fn drop(&mut self) {
         self.events.close();
+        self.inbox.look_elsewhere();
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -20,10 +20,12 @@ use crate::{
     shared::Stats,
 };
 
+mod any;
 mod events;
 mod forward;
 mod inbox_handler;
 
+pub use any::Received;
 pub use events::Events;
 
 use inbox_handler::InboxHandler;
@@ -35,6 +37,8 @@ use inbox_handler::InboxHandler;
 pub struct CnxManager {
     handle: Handle,
     events: Events,
+    /// True exactly when the last `recv_any` has returned a message: the next one looks for an event first.
+    is_event_next: AtomicBool,
     idle: Idle,
     /// Buffers of batches that the application has read, for the next chunks.
     pool: Arc<BufferPool>,
@@ -76,6 +80,7 @@ impl CnxManager {
         Ok(Self {
             handle,
             events,
+            is_event_next: AtomicBool::new(true),
             idle,
             pool,
             thread: Mutex::new(Some(thread)),
@@ -162,6 +167,16 @@ impl CnxManager {
     fn spin_and_wait<T>(
         &self,
         wait: Wait,
+        pop: impl FnMut(Wait) -> Result<T, Nothing>,
+    ) -> Result<T, RecvError> {
+        self.spin_and_wait_for(wait, || self.handle.shared().inbox.may_have_items(), pop)
+    }
+
+    /// The same, with a cheap check whether `pop` may return something.
+    fn spin_and_wait_for<T>(
+        &self,
+        wait: Wait,
+        may_be_ready: impl Fn() -> bool,
         mut pop: impl FnMut(Wait) -> Result<T, Nothing>,
     ) -> Result<T, RecvError> {
         let Some(deadline) = wait.deadline() else {
@@ -173,7 +188,7 @@ impl CnxManager {
                 until = until.min(deadline);
             }
             while Instant::now() < until {
-                if self.handle.shared().inbox.may_have_items() {
+                if may_be_ready() {
                     match pop(Wait::No) {
                         Err(Nothing::Yet) => {}
                         other => return other.map_err(RecvError::from),

@@ -64,6 +64,9 @@ impl LoopRequest {
     /// End the link, since it is broken: see `Outbox::broken`.
     pub(crate) const BROKEN: Self = Self(8);
 
+    /// Close the link.
+    pub(crate) const DISCONNECT: Self = Self(16);
+
     pub(crate) fn from_bits(bits: u8) -> Self {
         Self(bits)
     }

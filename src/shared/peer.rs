@@ -2,12 +2,15 @@
 //!
 //! Nothing here decides anything. The loop has its own tables of peers.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU8, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use super::stats::{Incoming, LinkStats, Outgoing, PeerCounters, PeerStats};
+use super::stats::{Counter, Incoming, LinkStats, Outgoing, PeerCounters, PeerStats};
 use crate::{
     config,
     outbox::{LoopRequest, Outbox, SendCounts},
@@ -29,6 +32,10 @@ pub(crate) struct Peer {
     pub(crate) outbox: Outbox,
     pub(crate) counters: PeerCounters,
     links: Mutex<Links>,
+    /// When this was made: `last_frame` counts from here.
+    known_since: Instant,
+    /// Nanoseconds from `known_since` to the turn in which the last frame was received, plus 1; 0 if none was.
+    last_frame: Counter,
     /// True exactly when the last link ended soon and had brought nothing. Only the loop uses it.
     pub(crate) doubtful: AtomicBool,
     /// The requests to the loop that it has not yet taken.
@@ -36,7 +43,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(id: PeerId, sid: Sid, outbox: config::Outbox) -> Self {
+    pub(crate) fn new(id: PeerId, sid: Sid, outbox: config::Outbox, now: Instant) -> Self {
         let outbox = match outbox {
             config::Outbox::Latest => Outbox::latest(),
             config::Outbox::Queue { bytes } => Outbox::queue(bytes),
@@ -47,9 +54,23 @@ impl Peer {
             outbox,
             counters: PeerCounters::default(),
             links: Mutex::default(),
+            known_since: now,
+            last_frame: Counter::default(),
             doubtful: AtomicBool::new(false),
             requested: AtomicU8::new(0),
         }
+    }
+
+    /// Records that a frame was received in the turn that began at `now`.
+    #[inline]
+    pub(crate) fn received_at(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.known_since);
+        self.last_frame.set(since.as_nanos() as u64 + 1);
+    }
+
+    fn last_received(&self) -> Option<Instant> {
+        let nanos = self.last_frame.read().checked_sub(1)?;
+        Some(self.known_since + Duration::from_nanos(nanos))
     }
 
     /// Whether the peer is linked.
@@ -112,6 +133,7 @@ impl Peer {
             last_end: links.last_end.clone(),
             sent,
             received: self.received(),
+            last_received: self.last_received(),
             ups: self.counters.ups.read(),
             downs: self.counters.downs.read(),
             dials: self.counters.dials.read(),

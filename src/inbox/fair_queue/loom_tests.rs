@@ -54,3 +54,27 @@ fn loom_a_sleeper_is_woken_by_a_push_and_by_the_end() {
         );
     });
 }
+
+#[test]
+fn loom_a_thread_that_waits_for_two_inboxes_sees_an_item_of_either() {
+    loom::model(|| {
+        let inbox = Arc::new(Inbox::new(Room::for_items(1), InboxFull::DropOldest));
+        let other = Arc::new(Inbox::new(Room::for_items(1), InboxFull::DropOldest));
+        let waiter = {
+            let (inbox, other) = (Arc::clone(&inbox), Arc::clone(&other));
+            thread::spawn(move || {
+                let popped = inbox.pop_or(Wait::Forever, || other.is_ready()).unwrap();
+                match popped.taken {
+                    Some(item) => item,
+                    None => pop(&other, Wait::No).unwrap(),
+                }
+            })
+        };
+        other.push(1..2).unwrap();
+        inbox.look_elsewhere();
+        assert_eq!(waiter.join().unwrap(), 1);
+        inbox.push(2..3).unwrap();
+        let popped = inbox.pop_or(Wait::Forever, || other.is_ready()).unwrap();
+        assert_eq!(popped.taken, Some(2));
+    });
+}

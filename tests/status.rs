@@ -1,0 +1,143 @@
+//! What an application asks and orders beside sending: links, statistics, and messages and events with one call.
+
+mod common;
+
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use quorum_cnx::{CnxManager, Dial, Event, Idle, Reason, Received, RecvError, SendError, Sid};
+
+use crate::common::{LONG, Mesh, alone, eventually, wait_for, within};
+
+fn pair() -> Mesh {
+    Mesh::linked(&[1, 2], &[], |builder| builder)
+}
+
+#[test]
+fn waits_until_so_many_peers_are_linked() {
+    let mesh = Mesh::start(&[1, 2, 3], &[], |builder| builder);
+    for manager in &mesh.managers {
+        assert!(manager.wait_linked(2, LONG));
+        let timeout = Duration::from_millis(1);
+        assert!(!manager.wait_linked(3, timeout), "there are two peers");
+    }
+}
+
+#[test]
+fn a_halt_ends_the_wait_for_links() {
+    let (manager, _) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
+    let handle = manager.handle();
+    let waiting = thread::spawn(move || handle.wait_linked(1, Duration::MAX));
+    manager.halt();
+    assert!(!within("the wait", move || waiting.join().unwrap()));
+}
+
+#[test]
+fn disconnect_ends_one_link_which_is_dialed_again() {
+    let mesh = Mesh::linked(&[1, 2, 3], &[], |builder| builder);
+    let dialer = &mesh.managers[2];
+    let before = dialer.stats();
+    dialer.disconnect(Sid(1)).unwrap();
+    let reason = wait_for(dialer, |event| match event {
+        Event::Down { sid, reason, .. } => Some((*sid, reason.clone())),
+        _ => None,
+    });
+    assert_eq!(reason, (Sid(1), Reason::Dropped));
+    assert!(dialer.wait_linked(2, LONG));
+    let after = dialer.stats();
+    let link = |stats: &quorum_cnx::Stats, at: usize| stats.peers[at].link.clone().unwrap().number;
+    assert!(link(&after, 0) > link(&before, 0));
+    assert_eq!(link(&after, 1), link(&before, 1), "the other link stays");
+    assert_eq!(after.peers[0].last_end, Some(Reason::Dropped));
+    let nobody = dialer.disconnect(Sid(9));
+    assert_eq!(nobody, Err(SendError::UnknownPeer(Sid(9))));
+}
+
+#[test]
+fn statistics_show_the_link_of_each_peer() {
+    let started = Instant::now();
+    let mesh = pair();
+    let [smaller, larger] = [&mesh.managers[0], &mesh.managers[1]];
+    let of = |manager: &CnxManager| manager.stats().peers[0].clone();
+    let links = [of(smaller), of(larger)].map(|peer| peer.link.unwrap());
+    assert_eq!(links.clone().map(|link| link.dialed), [false, true]);
+    assert_eq!(links[1].addr.to_string(), mesh.addresses[0]);
+    assert!(links.iter().all(|link| link.since >= started));
+    assert_eq!(of(larger).last_received, None);
+
+    smaller.to_send(Sid(2), "now").unwrap();
+    larger.recv_timeout(LONG).unwrap();
+    eventually("the time of the frame is known", || {
+        of(larger).last_received >= Some(links[1].since)
+    });
+
+    smaller.halt();
+    eventually("the link is down", || of(larger).link.is_none());
+    assert_eq!(of(larger).last_end, Some(Reason::Closed));
+    assert_eq!(of(smaller).last_end, Some(Reason::Halted));
+}
+
+/// Takes messages and events until there is one of each kind wanted.
+fn take_both(manager: &CnxManager) -> (BTreeSet<String>, usize) {
+    let (mut payloads, mut ups) = (BTreeSet::new(), 0);
+    while payloads.len() < 2 || ups < 1 {
+        match manager.recv_any_timeout(LONG).unwrap() {
+            Received::Message(message) => {
+                payloads.insert(String::from_utf8(message.payload.to_vec()).unwrap());
+            }
+            Received::Event(Event::Up { .. }) => ups += 1,
+            _ => {}
+        }
+    }
+    (payloads, ups)
+}
+
+#[test]
+fn one_call_waits_for_messages_and_events() {
+    let idles = [
+        Idle::Block,
+        Idle::Spin {
+            for_at_most: Duration::from_micros(50),
+        },
+    ];
+    for idle in idles {
+        let mesh = Mesh::start(&[1, 2], &[], |builder| builder.idle(idle).dial(Dial::Eager));
+        let [one, two] = [&mesh.managers[0], &mesh.managers[1]];
+        one.to_send(Sid(2), "from the peer").unwrap();
+        two.to_send(Sid(2), "from itself").unwrap();
+        assert_eq!(take_both(two).0.len(), 2);
+        let waiter = {
+            let two = std::sync::Arc::clone(two);
+            thread::spawn(move || {
+                let mut last = None;
+                loop {
+                    match two.recv_any() {
+                        Ok(received) => last = Some(received),
+                        Err(error) => return (last, error),
+                    }
+                }
+            })
+        };
+        two.request_halt();
+        let (last, error) = within("receiving until the end", move || waiter.join().unwrap());
+        assert_eq!(last, Some(Received::Event(Event::Halted)));
+        assert_eq!(error, RecvError::Halted);
+    }
+}
+
+#[test]
+fn neither_messages_nor_events_hold_up_the_others() {
+    let mesh = pair();
+    let manager = &mesh.managers[0];
+    for _ in 0..4 {
+        manager.to_send(Sid(1), "to itself").unwrap();
+    }
+    // `Listening` and `Up` wait as well.
+    let kinds: Vec<bool> = (0..4)
+        .map(|_| matches!(manager.recv_any().unwrap(), Received::Message(_)))
+        .collect();
+    assert_eq!(kinds, [false, true, false, true]);
+}
