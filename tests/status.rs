@@ -141,3 +141,25 @@ fn neither_messages_nor_events_hold_up_the_others() {
         .collect();
     assert_eq!(kinds, [false, true, false, true]);
 }
+
+#[test]
+fn an_event_wakes_a_thread_that_waits_for_both() {
+    let mesh = pair();
+    let manager = &mesh.managers[1];
+    for round in 0..10 {
+        // Most of the time the other thread is blocked before the link ends.
+        let waiter = {
+            let manager = std::sync::Arc::clone(manager);
+            thread::spawn(move || {
+                loop {
+                    if let Received::Event(Event::Down { .. }) = manager.recv_any_timeout(LONG)? {
+                        return Ok::<_, RecvError>(());
+                    }
+                }
+            })
+        };
+        eventually("the peer is linked", || manager.connected_to_peer(Sid(1)));
+        manager.disconnect(Sid(1)).unwrap();
+        assert_eq!(waiter.join().unwrap(), Ok(()), "round {round}");
+    }
+}
