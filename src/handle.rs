@@ -134,7 +134,7 @@ impl Handle {
     }
 
     /// Closes the link to `sid`, if there is one. Frames that wait stay in the outbox. The peer is linked again as
-    /// [`Dial`](crate::Dial) says: with [`Dial::Eager`](crate::Dial::Eager) at once, if this server dials the peer.
+    /// [`Dial`](crate::Dial) says: with [`Dial::Eager`](crate::Dial::Eager) at once, or after the backoff if the link was younger than a second.
     ///
     /// # Errors
     ///
