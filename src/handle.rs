@@ -45,6 +45,20 @@ impl Handle {
     ///
     /// A [`SendError`] if the frame was not taken. A frame for the own sid is refused with [`SendError::Full`] if the inbox is
     /// full and drops nothing ([`InboxFull::PushBack`](crate::InboxFull::PushBack)).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use quorum_cnx::{Handle, SendError, SendOutcome, Sid};
+    ///
+    /// fn vote(handle: &Handle, sid: Sid) -> Result<(), SendError> {
+    ///     match handle.to_send(sid, "my vote")? {
+    ///         SendOutcome::Superseded => println!("{sid} is slow or away: it never sees my vote before this one"),
+    ///         outcome => println!("{outcome:?}"),
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn to_send(&self, sid: Sid, frame: impl Into<Bytes>) -> Result<SendOutcome, SendError> {
         self.shared.to_send(sid, frame.into())
     }
@@ -67,6 +81,27 @@ impl Handle {
     ///
     /// [`SendError::Full`] if there is no room for the first frame, else those of [`to_send`](Self::to_send) for any of the frames.
     /// After an error, no frame was taken.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use quorum_cnx::{Handle, SendError, Sid};
+    ///
+    /// /// Sends all of these frames with [`Outbox::Queue`](quorum_cnx::Outbox::Queue), and waits where the queue is full.
+    /// fn replicate(handle: &Handle, sid: Sid, mut frames: &[&[u8]]) -> Result<(), SendError> {
+    ///     while !frames.is_empty() {
+    ///         match handle.to_send_all(sid, frames) {
+    ///             Ok(taken) => frames = &frames[taken..],
+    ///             Err(SendError::Full) => {
+    ///                 handle.wait_for_room(sid, Duration::MAX)?;
+    ///             }
+    ///             Err(error) => return Err(error),
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
         self.shared.to_send_all(sid, frames)
     }

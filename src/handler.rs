@@ -9,6 +9,39 @@ use crate::{event::Event, handle::Handle, message::Frame, proto::Sid};
 /// A frame is delivered on the thread that has decoded it. An answer that is sent through `handle` is written in the same turn.
 ///
 /// A method must not block: while it runs, no link is served.
+///
+/// # Order
+///
+/// For each peer, calls come in this order: [`on_event`](Self::on_event) with [`Event::Up`] of a link, [`on_frame`](Self::on_frame)
+/// for the frames of that link, in the order in which they were sent, and [`on_event`](Self::on_event) with [`Event::Down`] of that
+/// link. Only then follows the next link. Frames of this server to itself come in their own order, at any time.
+///
+/// # Examples
+///
+/// ```
+/// use quorum_cnx::{Event, Frame, Handle, Handler, Sid};
+///
+/// /// Sends each frame back, and counts the links that are up.
+/// #[derive(Default)]
+/// struct Echo {
+///     links: usize,
+/// }
+///
+/// impl Handler for Echo {
+///     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
+///         // Written in this turn. An error means that the peer is gone or the loop halts: there is nobody to answer.
+///         let _ = handle.to_send(from, frame.into_bytes());
+///     }
+///
+///     fn on_event(&mut self, event: &Event, _: &Handle) {
+///         match event {
+///             Event::Up { .. } => self.links += 1,
+///             Event::Down { .. } => self.links -= 1,
+///             _ => {}
+///         }
+///     }
+/// }
+/// ```
 pub trait Handler {
     /// A whole frame was received from this peer, or from this server itself by loopback.
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle);

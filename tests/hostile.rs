@@ -478,12 +478,15 @@ fn a_stranger_cannot_take_the_link_of_a_larger_member() {
     let mut first = siege.stranger(&greedy);
     let mut second = siege.stranger(&versioned(V1, 3, "127.0.0.1:3888"));
     second.wait_closed();
-    assert_eq!(siege.rejected(), [(ReasonKind::ClaimWaiting, 1)].into());
+    assert_eq!(siege.rejected(), [(ReasonKind::ContenderWaiting, 1)].into());
     first.wait_closed();
     siege.wait_rejected(2);
     assert!(siege.ring.others[0].try_recv().is_err());
     siege.lift(
-        &[(ReasonKind::ClaimWaiting, 1), (ReasonKind::OlderLives, 1)],
+        &[
+            (ReasonKind::ContenderWaiting, 1),
+            (ReasonKind::OlderLinkAlive, 1),
+        ],
         &[],
     );
 }
@@ -794,7 +797,7 @@ fn a_member_at_home_replaces_its_link_and_sends_the_contender_away() {
     stranger.wait_closed();
     let stats = manager.stats();
     assert_eq!(stats.downs, [(ReasonKind::Replaced, 1)].into());
-    assert_eq!(stats.rejected, [(ReasonKind::OlderLives, 1)].into());
+    assert_eq!(stats.rejected, [(ReasonKind::OlderLinkAlive, 1)].into());
     manager.to_send(Sid(9), "again").unwrap();
     assert_eq!(newer.recv(), b"again");
 }
@@ -845,7 +848,7 @@ fn joiners_are_admitted_up_to_the_limit_and_dialed_back_where_they_say() {
     siege.stranger(&bare(51)).wait_closed();
     siege.wait_rejected(1);
     siege.stranger(&bare(0)).wait_closed();
-    assert_eq!(siege.rejected(), [(ReasonKind::GuestsFull, 1)].into());
+    assert_eq!(siege.rejected(), [(ReasonKind::AdmittedFull, 1)].into());
     assert_eq!(target.stats().peers.len(), 3 + 2);
     // Who has left keeps his place until somebody needs it.
     drop(larger);

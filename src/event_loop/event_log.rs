@@ -219,7 +219,7 @@ mod tests {
                 Event::Rejected {
                     addr,
                     sid: Some(sid),
-                    reason: Reason::OlderLives,
+                    reason: Reason::OlderLinkAlive,
                 },
                 "refused a connection from 10.0.0.2:3888 for peer 2: ",
             ),

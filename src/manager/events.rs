@@ -14,6 +14,21 @@ use crate::{
 
 /// The events of a manager, oldest first. At most 1024 wait. One more drops the oldest event of the peer that most of them are
 /// about.
+///
+/// # Examples
+///
+/// ```
+/// use quorum_cnx::{CnxManager, Config, Event, Sid};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0").build()?;
+/// let manager = CnxManager::start(config)?;
+/// if let Event::Listening { addr, .. } = manager.events().recv()? {
+///     println!("peers can dial {addr}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Events {
     inbox: Arc<Inbox<Single<Event>>>,

@@ -34,6 +34,26 @@ use inbox_handler::InboxHandler;
 ///
 /// It sends and queries through its [`Handle`], which other threads can have as well; only the manager receives and halts. Dropping
 /// the manager [halts](Self::halt) it, which waits until the loop's thread has ended.
+///
+/// # Examples
+///
+/// ```
+/// use quorum_cnx::{CnxManager, Config, RecvError, SendOutcome, Sid};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A server alone, which sends to itself. With port 0 the kernel chooses a port.
+/// let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0").build()?;
+/// let manager = CnxManager::start(config)?;
+///
+/// assert_eq!(manager.to_send(Sid(1), "hello")?, SendOutcome::Loopback);
+/// let message = manager.recv()?;
+/// assert_eq!((message.from, &message.payload[..]), (Sid(1), &b"hello"[..]));
+///
+/// manager.halt();
+/// assert_eq!(manager.recv(), Err(RecvError::Halted));
+/// # Ok(())
+/// # }
+/// ```
 pub struct CnxManager {
     handle: Handle,
     events: Events,

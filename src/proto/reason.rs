@@ -52,13 +52,13 @@ pub enum Reason {
     /// As many observers as `observers_max` allows are connected.
     ObserversFull,
     /// As many unconfigured servers as `Unknown::Admit` allows are known and connected.
-    GuestsFull,
+    AdmittedFull,
     /// A newer connection of the same peer took its place.
     Replaced,
     /// The connection claimed the sid of a peer whose older link is alive.
-    OlderLives,
+    OlderLinkAlive,
     /// The connection claimed the sid of a linked peer, but another claim is already waiting for that peer.
-    ClaimWaiting,
+    ContenderWaiting,
     /// `connect(2)` did not finish in time.
     ConnectTimeout,
     /// No address is known for any of these names. The answer of the resolver follows each name in parentheses, and the whole text
@@ -93,10 +93,10 @@ impl Reason {
             Self::UnknownSid(_) => ReasonKind::UnknownSid,
             Self::OwnSid => ReasonKind::OwnSid,
             Self::ObserversFull => ReasonKind::ObserversFull,
-            Self::GuestsFull => ReasonKind::GuestsFull,
+            Self::AdmittedFull => ReasonKind::AdmittedFull,
             Self::Replaced => ReasonKind::Replaced,
-            Self::OlderLives => ReasonKind::OlderLives,
-            Self::ClaimWaiting => ReasonKind::ClaimWaiting,
+            Self::OlderLinkAlive => ReasonKind::OlderLinkAlive,
+            Self::ContenderWaiting => ReasonKind::ContenderWaiting,
             Self::ConnectTimeout => ReasonKind::ConnectTimeout,
             Self::NoAddress(_) => ReasonKind::NoAddress,
             Self::Moved => ReasonKind::Moved,
@@ -118,13 +118,13 @@ impl Reason {
             | Self::HandshakeTimeout
             | Self::UnknownSid(_)
             | Self::OwnSid
-            | Self::OlderLives
-            | Self::ClaimWaiting => Fault::Peer,
+            | Self::OlderLinkAlive
+            | Self::ContenderWaiting => Fault::Peer,
             Self::Io(_) | Self::Dead | Self::ConnectTimeout | Self::NoAddress(_) => Fault::Network,
             Self::Os(_)
             | Self::Evicted
             | Self::ObserversFull
-            | Self::GuestsFull
+            | Self::AdmittedFull
             | Self::Replaced
             | Self::Moved
             | Self::Superfluous
@@ -172,10 +172,10 @@ impl fmt::Display for Reason {
             }
             Self::OwnSid => f.write_str("claims to be this very server: is an id used twice?"),
             Self::ObserversFull => f.write_str("no more observers are served"),
-            Self::GuestsFull => f.write_str("no more unconfigured servers are admitted"),
+            Self::AdmittedFull => f.write_str("no more unconfigured servers are admitted"),
             Self::Replaced => f.write_str("replaced by a newer connection of the same peer"),
-            Self::OlderLives => f.write_str("claims a peer whose older link is alive"),
-            Self::ClaimWaiting => f.write_str("claims a peer for which another claim is waiting"),
+            Self::OlderLinkAlive => f.write_str("claims a peer whose older link is alive"),
+            Self::ContenderWaiting => f.write_str("claims a peer for which another claim is waiting"),
             Self::ConnectTimeout => f.write_str("did not answer the connect in time"),
             Self::NoAddress(names) if names.is_empty() => {
                 f.write_str("no address is known, it has advertised none")
@@ -226,14 +226,14 @@ pub enum ReasonKind {
     OwnSid,
     /// [`Reason::ObserversFull`].
     ObserversFull,
-    /// [`Reason::GuestsFull`].
-    GuestsFull,
+    /// [`Reason::AdmittedFull`].
+    AdmittedFull,
     /// [`Reason::Replaced`].
     Replaced,
-    /// [`Reason::OlderLives`].
-    OlderLives,
-    /// [`Reason::ClaimWaiting`].
-    ClaimWaiting,
+    /// [`Reason::OlderLinkAlive`].
+    OlderLinkAlive,
+    /// [`Reason::ContenderWaiting`].
+    ContenderWaiting,
     /// [`Reason::ConnectTimeout`].
     ConnectTimeout,
     /// [`Reason::NoAddress`].
@@ -265,10 +265,10 @@ impl ReasonKind {
             Self::UnknownSid => "unknown-sid",
             Self::OwnSid => "own-sid",
             Self::ObserversFull => "observers-full",
-            Self::GuestsFull => "guests-full",
+            Self::AdmittedFull => "guests-full",
             Self::Replaced => "replaced",
-            Self::OlderLives => "older-lives",
-            Self::ClaimWaiting => "claim-waiting",
+            Self::OlderLinkAlive => "older-lives",
+            Self::ContenderWaiting => "claim-waiting",
             Self::ConnectTimeout => "connect-timeout",
             Self::NoAddress => "no-address",
             Self::Moved => "moved",

@@ -19,6 +19,20 @@ use crate::{
 };
 
 /// All counters at one time. The counters of each peer are consistent; peers are read one after the other.
+///
+/// # Examples
+///
+/// ```no_run
+/// # fn f(manager: &quorum_cnx::CnxManager) {
+/// let stats = manager.stats();
+/// for (kind, count) in &stats.downs {
+///     println!("links_ended{{reason=\"{kind}\"}} {count}");
+/// }
+/// for peer in &stats.peers {
+///     println!("frames_waiting{{peer=\"{}\"}} {}", peer.sid, peer.sent.waiting);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

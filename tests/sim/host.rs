@@ -291,7 +291,8 @@ impl Ledger {
                     // Their ids are negative; whoever has just gone was told before.
                     account.refused = Some(account.links.range(..Sid(0)).count());
                 }
-                let is_strange = matches!(reason, Reason::OlderLives | Reason::ClaimWaiting);
+                let is_strange =
+                    matches!(reason, Reason::OlderLinkAlive | Reason::ContenderWaiting);
                 // By name, a home is known only once it was looked up.
                 let claimant = sid.filter(|_| is_strange && !self.by_name);
                 if claimant.is_some_and(|sid| self.is_home(sid, addr.ip())) {

@@ -71,7 +71,7 @@ impl Roster {
             return Verdict::Keep(id);
         }
         if peer.contender.is_some() {
-            return Verdict::Reject(Reason::ClaimWaiting);
+            return Verdict::Reject(Reason::ContenderWaiting);
         }
         let until = now + self.rules.contender_timeout;
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -187,7 +187,7 @@ impl Roster {
             if let Some(contender) = peer.contender.take_if(|contender| contender.until <= now) {
                 todo.push(Action::Close {
                     link: contender.key,
-                    reason: Reason::OlderLives,
+                    reason: Reason::OlderLinkAlive,
                 });
             }
             if let Attempt::Waiting { until } = peer.attempt {
@@ -274,7 +274,7 @@ impl Roster {
             };
             // The guest that was admitted first: ids increase.
             let Some((&idle, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
-                return Err(Reason::GuestsFull);
+                return Err(Reason::AdmittedFull);
             };
             self.part(idle, todo);
         }
@@ -388,7 +388,7 @@ impl Roster {
         if let Some(contender) = contender.filter(|contender| contender.key != link) {
             todo.push(Action::Close {
                 link: contender.key,
-                reason: Reason::OlderLives,
+                reason: Reason::OlderLinkAlive,
             });
         }
         if let (Attempt::Underway { since }, true) = (peer.attempt, knocks) {

@@ -299,13 +299,13 @@ fn a_stranger_waits_and_is_refused_while_the_older_link_lives() {
     assert_eq!(verdict, Verdict::Wait(peer));
     assert_eq!(
         bench.initial_message(LARGE, false).1,
-        Verdict::Reject(Reason::ClaimWaiting)
+        Verdict::Reject(Reason::ContenderWaiting)
     );
     assert_eq!(bench.todo(), vec![Action::Resolve { peer }; 2]);
     assert_eq!(bench.next(), Duration::from_secs(6));
     let refuse = Action::Close {
         link: stranger,
-        reason: Reason::OlderLives,
+        reason: Reason::OlderLinkAlive,
     };
     assert_eq!(bench.todo(), [refuse]);
     assert_eq!(bench.roster.link(peer), Some(older));
@@ -395,7 +395,7 @@ fn a_link_from_elsewhere_that_brings_bytes_is_kept() {
         bench.brought += 1;
         bench.next();
     }
-    let reason = Reason::OlderLives;
+    let reason = Reason::OlderLinkAlive;
     assert_eq!(bench.todo(), [Action::Close { link, reason }]);
     assert_eq!(bench.roster.link(peer), Some(older));
     assert_eq!(bench.roster.deadline(), None);
@@ -857,7 +857,7 @@ fn guests_are_admitted_up_to_a_bound_and_an_unlinked_one_gives_way() {
     bench.initial_message(Sid(78), false);
     assert_eq!(
         bench.initial_message(Sid(79), false).1,
-        Verdict::Reject(Reason::GuestsFull)
+        Verdict::Reject(Reason::AdmittedFull)
     );
     bench.down(Sid(77), first);
     assert!(
