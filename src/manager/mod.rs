@@ -20,13 +20,14 @@ use crate::{
     shared::Stats,
 };
 
-mod any;
 mod events;
 mod forward;
 mod inbox_handler;
+mod received;
+mod recv_any;
 
-pub use any::Received;
 pub use events::Events;
+pub use received::Received;
 
 use inbox_handler::InboxHandler;
 

@@ -4,30 +4,18 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::CnxManager;
+use super::{CnxManager, received::Received};
 use crate::{
     error::RecvError,
-    event::Event,
     inbox::{Nothing, Wait},
-    message::Message,
 };
-
-/// What [`CnxManager::recv_any`] returns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Received {
-    /// A message.
-    Message(Message),
-    /// An event.
-    Event(Event),
-}
 
 impl CnxManager {
     /// Takes the oldest received message or the oldest event. Blocks until there is one of them. If both are there, messages and
     /// events are returned in turn, so that neither holds up the other.
     ///
-    /// Between a message and an event there is no order: the numbers of the links ([`Message::link`], [`Event::Up`],
-    /// [`Event::Down`]) tell which messages came before and after a reconnect. A [`Handler`](crate::Handler) has such an order.
+    /// Between a message and an event there is no order: the numbers of the links ([`Message::link`](crate::Message::link),
+    /// [`Event::Up`](crate::Event::Up), [`Event::Down`](crate::Event::Down)) tell which messages came before and after a reconnect. A [`Handler`](crate::Handler) has such an order.
     ///
     /// # Errors
     ///
