@@ -76,6 +76,9 @@ pub const HOT_TURNS_MAX: u32 = 16;
 /// Reads of that link in a row that find nothing before the kernel is asked for events: two or three microseconds.
 pub const HOT_READS: usize = 8;
 
+/// How far apart the times are that are recorded of received frames: precise enough to see which peer is silent.
+pub const RECEIVED_PRECISION: Duration = Duration::from_millis(1);
+
 /// Events taken from the kernel in one turn. If there may be more, the next turn begins at once.
 pub const EVENTS_PER_TURN: usize = 1024;
 

@@ -69,6 +69,8 @@ pub(super) enum Phase {
         since: Instant,
         /// True exactly when the link has brought a byte.
         has_received: bool,
+        /// When the time of a received frame is recorded again.
+        record_at: Instant,
         /// True exactly when its outbox writes nothing until the link is proven.
         on_probation: bool,
         frames: Assembler,
@@ -263,6 +265,7 @@ impl<S> Connections<S> {
             number,
             since: now,
             has_received: false,
+            record_at: now,
             on_probation: false,
             frames: Assembler::default(),
             leftover: std::mem::take(leftover),

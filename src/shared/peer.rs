@@ -62,7 +62,6 @@ impl Peer {
     }
 
     /// Records that a frame was received in the turn that began at `now`.
-    #[inline]
     pub(crate) fn received_at(&self, now: Instant) {
         let since = now.saturating_duration_since(self.known_since);
         self.last_frame.set(since.as_nanos() as u64 + 1);

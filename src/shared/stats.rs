@@ -113,7 +113,7 @@ pub struct PeerStats {
     pub sent: Outgoing,
     /// Frames and bytes from it.
     pub received: Incoming,
-    /// When a frame of it was received last, to the precision of one turn of the loop.
+    /// When a frame of it was received last, to the precision of a millisecond.
     pub last_received: Option<Instant>,
     /// How often its link came up.
     pub ups: u64,
