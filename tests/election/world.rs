@@ -13,7 +13,7 @@ use std::{
 use quorum_cnx::Sid;
 
 use crate::{
-    chance::Chance,
+    chance::Rng,
     election::{Action, Election, Outcome, ZXID_OF_NO_DATA},
     notification::{Notification, State},
     quorum::Quorum,
@@ -103,7 +103,7 @@ pub(crate) struct World {
     pub(crate) init_limit: Duration,
     /// True exactly when a leader that does not serve opens its port.
     pub(crate) is_silent_port: bool,
-    chance: Chance,
+    rng: Rng,
     hosts: Vec<Host>,
     /// By time, then in the order in which they were made: the heap's greatest is the earliest.
     queue: BinaryHeap<std::cmp::Reverse<(Duration, u64)>>,
@@ -119,7 +119,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(quorum: Quorum, ranks: Vec<Rank>, chance: Chance, verbose: bool) -> Self {
+    pub(crate) fn new(quorum: Quorum, ranks: Vec<Rank>, rng: Rng, verbose: bool) -> Self {
         let host = |rank| Host {
             rank,
             first_rank: rank,
@@ -136,7 +136,7 @@ impl World {
             limit: Duration::from_secs(4),
             init_limit: Duration::from_secs(5),
             is_silent_port: false,
-            chance,
+            rng,
             hosts: ranks.into_iter().map(host).collect(),
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
@@ -384,7 +384,7 @@ impl World {
     fn patience(&mut self) -> Duration {
         match self.is_silent_port {
             true => self.init_limit,
-            false => self.chance.millis(400, 600),
+            false => self.rng.millis(400, 600),
         }
     }
 
@@ -408,15 +408,14 @@ impl World {
             return;
         };
         let weather = self.weather;
-        if self.hosts[from].part != self.hosts[to].part
-            || self.chance.permille(weather.loss_permille)
+        if self.hosts[from].part != self.hosts[to].part || self.rng.permille(weather.loss_permille)
         {
             return;
         }
-        let copies = 1 + u32::from(self.chance.permille(weather.twice_permille));
+        let copies = 1 + u32::from(self.rng.permille(weather.twice_permille));
         for _ in 0..copies {
             let (low, high) = weather.delay_ms;
-            let mut at = self.now + self.chance.millis(low, high);
+            let mut at = self.now + self.rng.millis(low, high);
             if weather.in_order {
                 let last = self.last.entry((from, to)).or_default();
                 at = at.max(*last);

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, env, time::Duration};
 use quorum_cnx::{Sid, ZooCfg};
 
 use crate::{
-    chance::Chance,
+    chance::Rng,
     election::{FINALIZE_WAIT, ZXID_OF_NO_DATA},
     notification::State,
     quorum::Quorum,
@@ -23,21 +23,21 @@ const STORM: Duration = Duration::from_secs(40);
 const BOUND: Duration = Duration::from_secs(150);
 
 /// One to seven voters, sometimes with groups and weights, and sometimes an observer, of random ranks.
-fn ensemble(chance: &mut Chance) -> (Quorum, Vec<Rank>) {
-    let voters = chance.between(1, 7) as i64;
+fn ensemble(rng: &mut Rng) -> (Quorum, Vec<Rank>) {
+    let voters = rng.between(1, 7) as i64;
     let mut text = String::new();
     for sid in 1..=voters {
         text += &format!("server.{sid}=zk:{sid}:1{sid}\n");
     }
-    if chance.percent(20) {
+    if rng.percent(20) {
         text += "server.99=zk:99:199:observer\n";
     }
-    if voters > 2 && chance.percent(30) {
-        let mut groups = vec![Vec::new(); chance.between(1, 3)];
+    if voters > 2 && rng.percent(30) {
+        let mut groups = vec![Vec::new(); rng.between(1, 3)];
         for sid in 1..=voters {
-            let group = chance.below(groups.len());
+            let group = rng.below(groups.len());
             groups[group].push(sid.to_string());
-            text += &format!("weight.{sid}={}\n", *chance.pick(&[0, 1, 1, 1, 2]));
+            text += &format!("weight.{sid}={}\n", *rng.pick(&[0, 1, 1, 1, 2]));
         }
         for (at, group) in groups.iter().enumerate().filter(|(_, all)| !all.is_empty()) {
             text += &format!("group.{at}={}\n", group.join(":"));
@@ -46,8 +46,8 @@ fn ensemble(chance: &mut Chance) -> (Quorum, Vec<Rank>) {
     let cfg = ZooCfg::parse(&text).unwrap();
     let sids: Vec<Sid> = cfg.servers.iter().map(|server| server.sid).collect();
     let rank = |sid| Rank {
-        epoch: chance.below(2) as i64,
-        zxid: chance.below(3) as i64,
+        epoch: rng.below(2) as i64,
+        zxid: rng.below(3) as i64,
         sid,
     };
     let ranks = sids.into_iter().map(rank).collect();
@@ -58,42 +58,42 @@ fn ensemble(chance: &mut Chance) -> (Quorum, Vec<Rank>) {
 
 /// Everything goes wrong for a while, then a quorum is left alone.
 fn storm(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
-    let mut chance = Chance::new(seed);
-    let (quorum, ranks) = ensemble(&mut chance);
-    let mut world = World::new(quorum, ranks, chance.fork(), verbose);
-    let done = play(&mut world, &mut chance);
+    let mut rng = Rng::new(seed);
+    let (quorum, ranks) = ensemble(&mut rng);
+    let mut world = World::new(quorum, ranks, rng.fork(), verbose);
+    let done = play(&mut world, &mut rng);
     (world, done)
 }
 
-fn play(world: &mut World, chance: &mut Chance) -> Result<(), Failure> {
-    let crashes = chance.percent(60);
+fn play(world: &mut World, rng: &mut Rng) -> Result<(), Failure> {
+    let crashes = rng.percent(60);
     while world.now < STORM {
-        let at = chance.below(world.count());
-        match chance.below(10) {
+        let at = rng.below(world.count());
+        match rng.below(10) {
             0..=3 if !world.is_up(at) => world.start(at)?,
             4 if crashes => world.crash(at),
-            5 => world.cut(at, chance.below(3)),
+            5 => world.cut(at, rng.below(3)),
             6 => (0..world.count()).for_each(|at| world.cut(at, 0)),
             7 => {
-                let slowest = *chance.pick(&[2, 50, 300, 2000]);
+                let slowest = *rng.pick(&[2, 50, 300, 2000]);
                 world.weather = Weather {
-                    loss_permille: *chance.pick(&[0, 50, 400]),
-                    twice_permille: *chance.pick(&[0, 200]),
+                    loss_permille: *rng.pick(&[0, 50, 400]),
+                    twice_permille: *rng.pick(&[0, 200]),
                     delay_ms: (1, slowest),
-                    in_order: chance.percent(70),
+                    in_order: rng.percent(70),
                 };
             }
             _ => {}
         }
-        let longest = *chance.pick(&[20, 300, 3000]);
-        let next = world.now + chance.millis(1, longest);
+        let longest = *rng.pick(&[20, 300, 3000]);
+        let next = world.now + rng.millis(1, longest);
         world.run_until(next)?;
     }
     world.weather = Weather::CALM;
     // Some stay away, as long as the others are a quorum.
     let mut there: BTreeSet<usize> = (0..world.count()).collect();
-    for _ in 0..chance.below(world.count()) {
-        let leaver = chance.below(world.count());
+    for _ in 0..rng.below(world.count()) {
+        let leaver = rng.below(world.count());
         let mut left = there.clone();
         left.remove(&leaver);
         let sids: BTreeSet<Sid> = left.iter().map(|at| world.rank(*at).sid).collect();
@@ -162,15 +162,15 @@ fn no_storm_makes_two_leaders_and_after_it_a_quorum_has_one() {
 
 /// All start at once and hear each other sooner than they decide: the best of them is elected by all, in the first round.
 fn calm(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
-    let mut chance = Chance::new(seed);
-    let (quorum, ranks) = ensemble(&mut chance);
-    let mut world = World::new(quorum, ranks, chance.fork(), verbose);
+    let mut rng = Rng::new(seed);
+    let (quorum, ranks) = ensemble(&mut rng);
+    let mut world = World::new(quorum, ranks, rng.fork(), verbose);
     let done = (|| {
         // A server that is not up yet hears nothing, and the library would have told it: all are before the first speaks.
         world.weather.delay_ms = (30, 90);
         for at in 0..world.count() {
             world.start(at)?;
-            let next = world.now + chance.millis(0, 3);
+            let next = world.now + rng.millis(0, 3);
             world.run_until(next)?;
         }
         world.run_until(world.now + FINALIZE_WAIT * 4)?;
@@ -201,25 +201,25 @@ fn those_who_start_together_elect_the_best_in_the_first_round() {
     try_seeds(calm);
 }
 
-fn shuffle<T>(items: &mut [T], chance: &mut Chance) {
-    (1..items.len()).for_each(|at| items.swap(at, chance.below(at + 1)));
+fn shuffle<T>(items: &mut [T], rng: &mut Rng) {
+    (1..items.len()).for_each(|at| items.swap(at, rng.below(at + 1)));
 }
 
 /// Some can serve, enough of them to be led, and others only vote, whatever data they claim to have. All start within some
 /// seconds.
 fn mixed(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
-    let mut chance = Chance::new(seed);
-    let voters = chance.between(3, 7) as i64;
+    let mut rng = Rng::new(seed);
+    let voters = rng.between(3, 7) as i64;
     let quorum = Quorum::majority((1..=voters).map(Sid));
     let mut order: Vec<i64> = (1..=voters).collect();
-    shuffle(&mut order, &mut chance);
-    let serving = chance.between(order.len() / 2 + 1, order.len());
+    shuffle(&mut order, &mut rng);
+    let serving = rng.between(order.len() / 2 + 1, order.len());
     let serving = &order[..serving];
     let rank = |sid| {
         // A real server has some epoch, and claims nothing that it has not.
         let zxid = match serving.contains(&sid) {
-            true => *chance.pick(&[0, 0, 1]),
-            false => *chance.pick(&[ZXID_OF_NO_DATA, 0, 1]),
+            true => *rng.pick(&[0, 0, 1]),
+            false => *rng.pick(&[ZXID_OF_NO_DATA, 0, 1]),
         };
         Rank {
             epoch: zxid >> 32,
@@ -228,19 +228,19 @@ fn mixed(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
         }
     };
     let ranks: Vec<Rank> = (1..=voters).map(rank).collect();
-    let mut world = World::new(quorum, ranks, chance.fork(), verbose);
-    world.limit = chance.millis(1000, 8000);
-    world.init_limit = chance.millis(1000, 8000);
-    world.is_silent_port = chance.percent(50);
+    let mut world = World::new(quorum, ranks, rng.fork(), verbose);
+    world.limit = rng.millis(1000, 8000);
+    world.init_limit = rng.millis(1000, 8000);
+    world.is_silent_port = rng.percent(50);
     let done = (|| {
         let can_serve = |at: &usize| serving.contains(&world.rank(*at).sid.0);
         let all_serving: Vec<usize> = (0..world.count()).filter(can_serve).collect();
         all_serving.iter().for_each(|at| world.serves(*at));
         let mut order: Vec<usize> = (0..world.count()).collect();
-        shuffle(&mut order, &mut chance);
+        shuffle(&mut order, &mut rng);
         for at in &order {
             world.start(*at)?;
-            let next = world.now + chance.millis(0, 8000);
+            let next = world.now + rng.millis(0, 8000);
             world.run_until(next)?;
         }
         world.run_until(STORM + BOUND)?;

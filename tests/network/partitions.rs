@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    chance::Chance,
+    chance::Rng as Chance,
     lan::Lan,
     quorum::Quorum,
     rounds, run_time,

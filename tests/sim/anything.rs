@@ -1,59 +1,59 @@
-//! Any call of the public interface, about any peer, at any time: from inside the handler, and in the middle of a write, as if
-//! by another thread.
+//! Makes a random call of the public interface, about any peer: inside the handler, and in the middle of a write, as if by
+//! another thread.
 //!
-//! What a call changes in the account is written there at once.
+//! Each call updates the oracle at once.
 
 use std::time::Duration;
 
 use quorum_cnx::{Handle, SendError, Sid};
 
 use crate::{
-    chance::Chance,
-    host::{Books, put},
+    chance::Rng,
+    host::{SharedOracle, send_frame},
     plan::GUESTS,
 };
 
-/// Calls something. `about`: the peer that the application has just heard of. `calm`: no call that ends a link.
-pub fn call_anything(
-    books: &Books,
+/// Makes one call. `about` is the peer of the current frame or event. With `strangers_only` no call ends a link.
+pub fn random_call(
+    oracle: &SharedOracle,
     handle: &Handle,
     me: usize,
-    chance: &mut Chance,
+    rng: &mut Rng,
     about: Option<Sid>,
-    calm: bool,
+    strangers_only: bool,
 ) {
-    if books.borrow().quiet {
+    if oracle.borrow().calls_ended {
         return;
     }
-    // Peers, peers that are gone, and nobody.
-    let anybody = Sid(chance.between(0, 26) as i64 - 6);
-    let sid = about.filter(|_| !chance.percent(30)).unwrap_or(anybody);
-    let is_host = books.borrow().index_of(sid);
-    match chance.below(9) {
-        0..=2 => send(books, handle, me, sid, is_host, chance),
+    // Peers, former peers, and sids that belong to no server.
+    let any_sid = Sid(rng.between(0, 26) as i64 - 6);
+    let sid = about.filter(|_| !rng.percent(30)).unwrap_or(any_sid);
+    let is_host = oracle.borrow().index_of(sid);
+    match rng.below(9) {
+        0..=2 => send(oracle, handle, me, sid, is_host, rng),
         3 => {
             handle.connect_all();
-            books.borrow_mut().hosts[me].asked_for_guests += GUESTS as u64;
+            oracle.borrow_mut().hosts[me].guest_dials_max += GUESTS as u64;
         }
         4 => {
-            books.borrow_mut().hosts[me].asked_for_guests += 1;
+            oracle.borrow_mut().hosts[me].guest_dials_max += 1;
             check(handle.connect_one(sid));
         }
-        5 if !calm => {
+        5 if !strangers_only => {
             {
-                let account = &mut books.borrow_mut().hosts[me];
-                account.asked_for_guests += 1;
-                account.fruitless.remove(&sid);
+                let record = &mut oracle.borrow_mut().hosts[me];
+                record.guest_dials_max += 1;
+                record.unproven_dials.remove(&sid);
             }
             check(handle.initiate_connection(sid));
         }
-        6 if !calm && chance.percent(20) => {
+        6 if !strangers_only && rng.percent(20) => {
             handle.soft_halt();
-            let ledger = &mut *books.borrow_mut();
-            ledger.hosts[me].dropped_in_turn = Some(ledger.now);
+            let oracle = &mut *oracle.borrow_mut();
+            oracle.hosts[me].soft_halt_in_turn = Some(oracle.now);
         }
         7 => {
-            // On the thread of the loop, which does not wait.
+            // The thread of the loop does not wait.
             check(handle.wait_for_room(sid, Duration::MAX));
         }
         _ => {
@@ -68,36 +68,36 @@ pub fn call_anything(
     }
 }
 
-/// Sends to whoever it is: a letter to a host, anything to others.
+/// Sends a frame: one with a header to a host, any bytes to other sids.
 fn send(
-    books: &Books,
+    oracle: &SharedOracle,
     handle: &Handle,
     me: usize,
     sid: Sid,
     host: Option<usize>,
-    chance: &mut Chance,
+    rng: &mut Rng,
 ) {
-    let len = chance.below(40);
+    let len = rng.below(40);
     if let Some(host) = host {
-        // What became of it is in the account.
-        let _ = put(books, handle, me, host, len);
+        // The oracle counts the outcome.
+        let _ = send_frame(oracle, handle, me, host, len);
         return;
     }
-    // A guest is dialed for it.
-    books.borrow_mut().hosts[me].asked_for_guests += 1;
+    // This may dial a guest.
+    oracle.borrow_mut().hosts[me].guest_dials_max += 1;
     let (one, other) = (vec![b'?'; 1 + len], vec![b'!'; 1 + len]);
-    let taken = match chance.below(3) {
+    let taken = match rng.below(3) {
         0 => handle.to_send(sid, one).map(|_| 1),
         1 => handle.to_send_slice(sid, &one).map(|_| 1),
         _ => handle.to_send_all(sid, &[&one, &other]),
     };
     if let Ok(taken) = taken {
-        books.borrow_mut().hosts[me].accepted += taken as u64;
+        oracle.borrow_mut().hosts[me].accepted += taken as u64;
     }
     check(taken);
 }
 
-/// The only mistakes that are possible.
+/// Panics at an error that these calls cannot cause.
 fn check<T: std::fmt::Debug>(result: Result<T, SendError>) {
     match result {
         Ok(_) | Err(SendError::UnknownPeer(_) | SendError::Halted | SendError::Full) => {}

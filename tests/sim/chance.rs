@@ -1,19 +1,17 @@
-//! Where all chance of a simulated world comes from: one number, the seed.
-//!
-//! Nothing here looks at a clock or at the system's randomness.
+//! A seeded random number generator: every random choice of a run follows from the seed.
 
 use std::time::Duration;
 
-/// A generator (xorshift64*, seeded through a mixer so that neighbouring seeds share nothing).
+/// xorshift64*, seeded through a mixer, so that neighbouring seeds give unrelated numbers.
 #[derive(Clone, Debug)]
-pub struct Chance(u64);
+pub struct Rng(u64);
 
-impl Chance {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(mix(seed) | 1)
     }
 
-    /// Another generator, for a part of the world that draws in an order of its own.
+    /// Another generator, for a part of the run that draws numbers in an order of its own.
     pub fn fork(&mut self) -> Self {
         Self::new(self.next())
     }

@@ -1,62 +1,61 @@
-//! What goes wrong, and how it is made good again.
-//!
-//! Nothing here judges; whatever happens to the machines is allowed to happen.
+//! Injects faults, and undoes them.
 
 use std::net::IpAddr;
 
 use crate::{
-    kernel::{Due, Kernel},
-    world::World,
+    kernel::{Kernel, SimEvent},
+    world::Simulation,
 };
 
-/// Something that is wrong until it is recovered from.
+/// A fault that lasts until it is undone.
 #[derive(Clone, Debug)]
 pub enum Fault {
+    /// These directed paths lose all packets.
     Cut(Vec<(usize, usize)>),
-    /// The process is gone; something else may have its address meanwhile.
+    /// The process has ended; another program may have its address meanwhile.
     Down(usize),
-    /// The machine is gone, and another one with another address gets its name and its part.
+    /// The machine is gone. Another one with another address takes its name and its role.
     Moves(usize),
     NoDescriptors(usize),
     PortTaken(usize),
     BadNames,
-    Nowhere(IpAddr),
+    Blackhole(IpAddr),
 }
 
-impl World {
-    /// Lets something go wrong.
+impl Simulation {
+    /// Injects the next fault, unless it is switched off.
     pub fn fault(&mut self) {
         let number = self.size.faults;
         self.size.faults += 1;
-        // Drawn from chance of its own, so that the next one does not depend on whether this one happens.
-        let next = self.mischief.fork();
+        // The next fault does not depend on whether this one happens.
+        let next = self.fault_rng.fork();
         if self.only.has_fault(number) {
-            self.kernel().say("fault", || format!("number {number}"));
-            self.happen();
+            self.kernel().log("fault", || format!("number {number}"));
+            self.inject();
         }
-        self.mischief = next;
+        self.fault_rng = next;
     }
 
-    fn happen(&mut self) {
-        let host = self.mischief.below(self.hosts.len());
-        let other = (host + self.mischief.between(1, self.hosts.len() - 1)) % self.hosts.len();
-        match self.mischief.below(15) {
+    fn inject(&mut self) {
+        let host = self.fault_rng.below(self.hosts.len());
+        let other = (host + self.fault_rng.between(1, self.hosts.len() - 1)) % self.hosts.len();
+        match self.fault_rng.below(15) {
             0 => self.begin(Fault::Cut(vec![(host, other)])),
             1 => self.begin(Fault::Cut(vec![(host, other), (other, host)])),
             2 => {
                 let all = (0..self.hosts.len()).filter(|&far| far != host);
-                let ways = all.flat_map(|far| [(host, far), (far, host)]);
-                self.begin(Fault::Cut(ways.collect()));
+                let paths = all.flat_map(|far| [(host, far), (far, host)]);
+                self.begin(Fault::Cut(paths.collect()));
             }
-            3 | 4 => self.break_one(),
+            3 | 4 => self.reset_random(),
             5 | 6 if self.is_up(host) => {
                 self.crash(host);
-                self.kernel().nodes[host].slams = self.mischief.percent(40);
+                self.kernel().nodes[host].accepts_and_closes = self.fault_rng.percent(40);
                 self.begin(Fault::Down(host));
             }
             7 if self.is_up(host) => {
                 self.lose_power(host);
-                let moves = self.plan.hosts[host].name.is_some() && self.mischief.percent(50);
+                let moves = self.plan.hosts[host].name.is_some() && self.fault_rng.percent(50);
                 self.begin(if moves {
                     Fault::Moves(host)
                 } else {
@@ -68,7 +67,7 @@ impl World {
                 self.begin(Fault::Down(host));
             }
             9 => {
-                let time = self.mischief.millis(10, 7000);
+                let time = self.fault_rng.millis(10, 7000);
                 let mut kernel = self.kernel();
                 let until = kernel.now + time;
                 kernel.note(host, || format!("is paused until {until:?}"));
@@ -76,9 +75,9 @@ impl World {
                 *paused = until.max(*paused);
             }
             10 => {
-                let jump = self.mischief.millis(1, 20_000);
+                let jump = self.fault_rng.millis(1, 20_000);
                 let mut kernel = self.kernel();
-                kernel.note(host, || format!("has its clock jump by {jump:?}"));
+                kernel.note(host, || format!("its clock jumps by {jump:?}"));
                 kernel.nodes[host].skew += jump;
             }
             11 => self.begin(Fault::NoDescriptors(host)),
@@ -86,8 +85,10 @@ impl World {
             13 => self.begin(Fault::BadNames),
             14 => {
                 let plan = &self.plan.hosts[host];
-                let (ips, black) = (plan.ips.clone(), usize::from(plan.first_is_black));
-                self.begin(Fault::Nowhere(*self.mischief.clone().pick(&ips[black..])));
+                let (ips, blackholed) = (plan.ips.clone(), usize::from(plan.first_is_blackholed));
+                self.begin(Fault::Blackhole(
+                    *self.fault_rng.clone().pick(&ips[blackholed..]),
+                ));
             }
             _ => {}
         }
@@ -95,30 +96,30 @@ impl World {
 
     fn begin(&mut self, fault: Fault) {
         let time = self
-            .mischief
-            .millis(1, *self.mischief.clone().pick(&[100, 2000, 8000]));
+            .fault_rng
+            .millis(1, *self.fault_rng.clone().pick(&[100, 2000, 8000]));
         let index = self.faults.len();
         let mut kernel = self.kernel();
-        kernel.say("fault", || format!("{fault:?} for {time:?}"));
+        kernel.log("fault", || format!("{fault:?} for {time:?}"));
         set(&mut kernel, &fault, true);
-        kernel.after(time, Due::Recover(index));
+        kernel.after(time, SimEvent::Recover(index));
         drop(kernel);
         self.faults.push(Some(fault));
     }
 
-    /// Makes a fault good again, if it is not yet.
+    /// Undoes a fault, unless that was done before.
     pub fn recover(&mut self, index: usize) {
         let Some(fault) = self.faults[index].take() else {
             return;
         };
         {
             let mut kernel = self.kernel();
-            kernel.say("fault", || format!("{fault:?} is over"));
+            kernel.log("fault", || format!("{fault:?} is over"));
             set(&mut kernel, &fault, false);
         }
         match fault {
             Fault::Down(host) => {
-                self.kernel().nodes[host].slams = false;
+                self.kernel().nodes[host].accepts_and_closes = false;
                 self.start(host);
             }
             Fault::Moves(host) => {
@@ -129,7 +130,7 @@ impl World {
         }
     }
 
-    /// Everything is made good again.
+    /// Undoes all faults, and disconnects the strangers.
     pub fn heal(&mut self) {
         for index in 0..self.faults.len() {
             self.recover(index);
@@ -142,12 +143,12 @@ impl World {
             kernel.wake(host);
         }
         for mut stranger in std::mem::take(&mut self.strangers) {
-            stranger.leave(&mut self.kernel());
+            stranger.disconnect(&mut self.kernel());
         }
     }
 
-    /// A connection is reset by something on its way, at one end or at both.
-    fn break_one(&mut self) {
+    /// Resets a random connection, at one end or at both, as a device on the path would.
+    fn reset_random(&mut self) {
         let mut kernel = self.machines.lock();
         let alive = |conn: &usize| {
             kernel.conns[*conn]
@@ -160,8 +161,8 @@ impl World {
         if all.is_empty() {
             return;
         }
-        let conn = *self.mischief.pick(&all);
-        let (first, both) = (self.mischief.below(2), self.mischief.percent(50));
+        let conn = *self.fault_rng.pick(&all);
+        let (first, both) = (self.fault_rng.below(2), self.fault_rng.percent(50));
         kernel.send_reset(conn, first);
         if both {
             kernel.send_reset(conn, 1 - first);
@@ -169,32 +170,32 @@ impl World {
     }
 }
 
-fn set(kernel: &mut Kernel, fault: &Fault, wrong: bool) {
+fn set(kernel: &mut Kernel, fault: &Fault, on: bool) {
     match fault {
-        Fault::Cut(ways) => {
-            for way in ways {
-                // Several faults may cut the same way.
-                let wanted = kernel.cut.entry(*way).or_default();
-                *wanted = if wrong { *wanted + 1 } else { *wanted - 1 };
-                if *wanted == 0 {
-                    kernel.cut.remove(way);
+        Fault::Cut(paths) => {
+            for path in paths {
+                // Several faults may cut the same path.
+                let cuts = kernel.cut.entry(*path).or_default();
+                *cuts = if on { *cuts + 1 } else { *cuts - 1 };
+                if *cuts == 0 {
+                    kernel.cut.remove(path);
                 }
             }
         }
         Fault::Down(_) | Fault::Moves(_) => {}
         Fault::NoDescriptors(host) => {
-            kernel.nodes[*host].emfile = wrong;
+            kernel.nodes[*host].emfile = on;
             kernel.nodes[*host].emfile_at = kernel.now;
         }
-        Fault::PortTaken(host) => kernel.nodes[*host].port_taken = wrong,
+        Fault::PortTaken(host) => kernel.nodes[*host].port_taken = on,
         Fault::BadNames => {
-            (kernel.dns.fails, kernel.dns.slow) = if wrong { (500, 500) } else { (0, 0) }
+            (kernel.dns.fails, kernel.dns.slow) = if on { (500, 500) } else { (0, 0) }
         }
-        Fault::Nowhere(ip) if wrong => {
-            kernel.black.insert(*ip);
+        Fault::Blackhole(ip) if on => {
+            kernel.blackholed.insert(*ip);
         }
-        Fault::Nowhere(ip) => {
-            kernel.black.remove(ip);
+        Fault::Blackhole(ip) => {
+            kernel.blackholed.remove(ip);
         }
     }
 }

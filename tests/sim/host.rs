@@ -1,6 +1,6 @@
-//! What an application on a simulated host does and keeps account of: the frames it puts, the frames and events it gets.
+//! The application of a simulated host, and the oracle: what all applications have sent and received.
 //!
-//! The properties that can be seen from here are checked here, at once; the rest is in `properties`.
+//! The properties that an application can see are checked here, at each frame and event. The others are in `properties`.
 
 use std::{
     cell::RefCell,
@@ -17,113 +17,114 @@ use quorum_cnx::{
     limits::{FRAME_BYTES_MAX, SILENT_AFTER},
 };
 
-use crate::{anything::call_anything, chance::Chance, kernel::Due, net::Machines};
+use crate::{anything::random_call, chance::Rng, kernel::SimEvent, net::Machines};
 
-/// A property that does not hold.
+/// A violated property.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub property: &'static str,
     pub what: String,
 }
 
-pub type Books = Rc<RefCell<Ledger>>;
+pub type SharedOracle = Rc<RefCell<Oracle>>;
 
-/// What all applications of a world have done and seen.
+/// What all applications of a run have done and seen.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct Oracle {
     pub failure: Option<Failure>,
-    pub hosts: Vec<Account>,
-    /// A second connection replaces a link wherever it comes from.
+    pub hosts: Vec<HostRecord>,
+    /// A second connection replaces a link, whatever its address ([`Replace::Newest`](quorum_cnx::Replace)).
     pub newest: bool,
     /// Members are configured by name.
     pub by_name: bool,
-    /// No frame may come twice.
-    pub once: bool,
-    /// Nothing is wrong but strangers: no link of a member may end.
-    pub calm: bool,
-    /// Applications ask for nothing any more.
-    pub quiet: bool,
-    /// When a link was dialed anew in a calm world, by whom and to whom.
-    pub renewed: BTreeMap<(Sid, Sid), Duration>,
+    /// No frame may arrive twice.
+    pub no_duplicates: bool,
+    /// There are strangers and no faults: no link of a member may end.
+    pub strangers_only: bool,
+    /// Applications make no more calls.
+    pub calls_ended: bool,
+    /// When a link was dialed again while there were only strangers, by dialer and peer.
+    pub redialed: BTreeMap<(Sid, Sid), Duration>,
     pub now: Duration,
 }
 
-/// One host, since its process started.
+/// What one host has done since its process started.
 #[derive(Debug)]
-pub struct Account {
+pub struct HostRecord {
     pub sid: Sid,
     /// Its configured addresses.
-    pub homes: Vec<IpAddr>,
-    /// All addresses from which it may speak.
-    pub machine: Vec<IpAddr>,
+    pub configured_ips: Vec<IpAddr>,
+    /// All source addresses of its connections.
+    pub source_ips: Vec<IpAddr>,
     pub incarnation: u32,
-    /// Newest frame put for each host, by its index.
-    pub put: BTreeMap<usize, u64>,
-    /// When that was.
-    pub put_at: BTreeMap<usize, Duration>,
-    /// Newest frame got from each incarnation of each host.
-    pub got: BTreeMap<(usize, u32), u64>,
+    /// Newest frame sent to each host, by its index.
+    pub newest_sent: BTreeMap<usize, u64>,
+    /// When that frame was sent.
+    pub newest_sent_at: BTreeMap<usize, Duration>,
+    /// Newest frame received from each incarnation of each host.
+    pub newest_received: BTreeMap<(usize, u32), u64>,
     pub links: BTreeMap<Sid, Up>,
     pub accepted: u64,
-    pub looped: [u64; 2],
+    /// Frames to itself: sent, received.
+    pub loopback: [u64; 2],
     pub frames: u64,
     pub ups: u64,
-    pub ups_accepted: u64,
+    pub accepted_ups: u64,
     pub downs: u64,
     pub rejected: u64,
     pub events: u64,
-    /// Peers whose names were looked up and found.
-    pub found: BTreeSet<Sid>,
-    /// The addresses that were found.
-    found_at: BTreeSet<IpAddr>,
-    /// Dials of a peer that led to nothing, by the clock of the machine; see `properties`.
-    pub fruitless: BTreeMap<Sid, Vec<Duration>>,
-    /// The number of the newest frame, taken or not.
+    /// Peers whose names were resolved.
+    pub resolved: BTreeSet<Sid>,
+    /// The addresses of those names.
+    resolved_ips: BTreeSet<IpAddr>,
+    /// Times of dials of a peer that has not proved to be there, by the machine's clock; see `properties`.
+    pub unproven_dials: BTreeMap<Sid, Vec<Duration>>,
+    /// The number of the newest frame, accepted or not.
     pub next: u64,
-    /// Dials of guests that the application may have brought about; see `properties`.
-    pub asked_for_guests: u64,
-    /// The links that are older than this are dropped by the next turn, or by the one after it if the application asked for
-    /// that within a turn.
-    pub dropped_at: Option<Duration>,
-    pub dropped_in_turn: Option<Duration>,
+    /// Dials of guests that calls of the application may have caused; see `properties`.
+    pub guest_dials_max: u64,
+    /// Time of a soft halt: the next turn drops the links that are older.
+    pub soft_halt_at: Option<Duration>,
+    /// The same for a soft halt inside a turn: the turn after the current one drops them.
+    pub soft_halt_in_turn: Option<Duration>,
     last_link: u64,
-    /// The link that was just replaced, the peer whose it was, and for how long that was not heard.
+    /// The link that was just replaced: its peer, the link, and for how long it brought nothing.
     replaced: Option<(Sid, Up, Duration)>,
-    /// Peers that were heard, and when last.
-    heard: BTreeMap<Sid, Duration>,
-    /// Observers that were served when one was refused in this turn.
+    /// When the last frame of each peer came.
+    last_frame_at: BTreeMap<Sid, Duration>,
+    /// Number of linked observers when one was refused in this turn.
     pub refused: Option<usize>,
 }
 
-impl Account {
-    pub fn new(sid: Sid, homes: Vec<IpAddr>, machine: Vec<IpAddr>) -> Self {
+impl HostRecord {
+    pub fn new(sid: Sid, configured_ips: Vec<IpAddr>, source_ips: Vec<IpAddr>) -> Self {
         Self {
             sid,
-            homes,
-            machine,
+            configured_ips,
+            source_ips,
             incarnation: 0,
-            put: BTreeMap::new(),
-            put_at: BTreeMap::new(),
-            got: BTreeMap::new(),
+            newest_sent: BTreeMap::new(),
+            newest_sent_at: BTreeMap::new(),
+            newest_received: BTreeMap::new(),
             links: BTreeMap::new(),
             accepted: 0,
-            looped: [0; 2],
+            loopback: [0; 2],
             frames: 0,
             ups: 0,
-            ups_accepted: 0,
+            accepted_ups: 0,
             downs: 0,
             rejected: 0,
             events: 0,
-            found: BTreeSet::new(),
-            found_at: BTreeSet::new(),
-            fruitless: BTreeMap::new(),
+            resolved: BTreeSet::new(),
+            resolved_ips: BTreeSet::new(),
+            unproven_dials: BTreeMap::new(),
             next: 0,
-            asked_for_guests: 0,
-            dropped_at: None,
-            dropped_in_turn: None,
+            guest_dials_max: 0,
+            soft_halt_at: None,
+            soft_halt_in_turn: None,
             last_link: 0,
             replaced: None,
-            heard: BTreeMap::new(),
+            last_frame_at: BTreeMap::new(),
             refused: None,
         }
     }
@@ -137,7 +138,7 @@ pub struct Up {
     pub number: u64,
 }
 
-impl Ledger {
+impl Oracle {
     pub fn fail(&mut self, property: &'static str, what: impl Into<String>) {
         self.failure.get_or_insert_with(|| Failure {
             property,
@@ -149,69 +150,81 @@ impl Ledger {
         self.hosts.iter().position(|host| host.sid == sid)
     }
 
-    /// A host has been told where another one is.
-    pub fn on_found(&mut self, me: usize, ip: IpAddr) {
-        let found = self.hosts.iter().find(|host| host.homes.contains(&ip));
-        let sid = found.map(|host| host.sid);
+    /// A lookup of a host has found another host's address.
+    pub fn on_resolved(&mut self, me: usize, ip: IpAddr) {
+        let owner = self
+            .hosts
+            .iter()
+            .find(|host| host.configured_ips.contains(&ip));
+        let sid = owner.map(|host| host.sid);
         if me < self.hosts.len() {
-            self.hosts[me].found.extend(sid);
-            self.hosts[me].found_at.insert(ip);
+            self.hosts[me].resolved.extend(sid);
+            self.hosts[me].resolved_ips.insert(ip);
         }
     }
 
-    fn is_home(&self, sid: Sid, ip: IpAddr) -> bool {
+    fn is_configured_ip(&self, sid: Sid, ip: IpAddr) -> bool {
         self.index_of(sid)
-            .is_some_and(|host| self.hosts[host].homes.contains(&ip))
+            .is_some_and(|host| self.hosts[host].configured_ips.contains(&ip))
     }
 
-    /// Whether this host knows that connections of that one come from there.
-    fn knows(&self, me: usize, sid: Sid, ip: IpAddr) -> bool {
-        let is_known = !self.by_name || self.hosts[me].found_at.contains(&ip);
-        is_known && self.is_home(sid, ip)
+    /// Whether this host knows that connections of `sid` come from this address.
+    fn knows_source(&self, me: usize, sid: Sid, ip: IpAddr) -> bool {
+        let is_known = !self.by_name || self.hosts[me].resolved_ips.contains(&ip);
+        is_known && self.is_configured_ip(sid, ip)
     }
 
-    /// Whether this member's connections come from its own addresses. If not, a proxy or a translator stands between.
-    fn comes_from_home(&self, sid: Sid) -> bool {
+    /// Whether this member's connections come from its configured addresses: not from a proxy or a NAT.
+    fn is_direct(&self, sid: Sid) -> bool {
         let host = self.index_of(sid).map(|host| &self.hosts[host]);
-        host.is_some_and(|host| host.machine.iter().all(|ip| host.homes.contains(ip)))
+        host.is_some_and(|host| {
+            host.source_ips
+                .iter()
+                .all(|ip| host.configured_ips.contains(ip))
+        })
     }
 
-    /// P6, when only strangers are about and the link of a member goes down.
-    fn on_calm_down(&mut self, me: usize, sid: Sid, silent_for: Duration, reason: &Reason) {
+    /// P6: there are strangers and no faults, and the link of a member goes down.
+    fn check_strangers_only_down(
+        &mut self,
+        me: usize,
+        sid: Sid,
+        silent_for: Duration,
+        reason: &Reason,
+    ) {
         let own = self.hosts[me].sid;
-        let direct = self.comes_from_home(sid) && self.comes_from_home(own);
+        let direct = self.is_direct(sid) && self.is_direct(own);
         let replaced = *reason == Reason::Replaced;
         let excuse = if sid > own {
-            // Whoever replaces it is seen when the next link is up. Else it has been dialed anew, and the end came first.
-            let renewed = self.renewed.get(&(sid, own)).copied();
+            // If it is replaced, the next `Up` is checked. Otherwise the peer has dialed again, and closed the old link first.
+            let redialed = self.redialed.get(&(sid, own)).copied();
             let is_new = |at| self.now - at < Duration::from_secs(1);
-            replaced || !direct || renewed.is_some_and(is_new)
+            replaced || !direct || redialed.is_some_and(is_new)
         } else {
-            self.renewed.insert((own, sid), self.now);
+            self.redialed.insert((own, sid), self.now);
             (replaced && silent_for >= SILENT_AFTER) || (!direct && !replaced)
         };
         if !excuse {
-            let what =
-                format!("only strangers are about, and {sid} goes down at host {me}: {reason}");
+            let what = format!("{sid} goes down at host {me} without a fault: {reason}");
             self.fail("P6", what);
         }
     }
 
-    /// The process of a host starts: what it knew is gone.
+    /// The process of a host starts without any state.
     pub fn start(&mut self, host: usize) {
         let old = &mut self.hosts[host];
-        let (homes, machine) = (old.homes.clone(), old.machine.clone());
-        *old = Account {
+        let (configured_ips, source_ips) = (old.configured_ips.clone(), old.source_ips.clone());
+        *old = HostRecord {
             incarnation: old.incarnation + 1,
-            ..Account::new(old.sid, homes, machine)
+            ..HostRecord::new(old.sid, configured_ips, source_ips)
         };
     }
 
     fn on_event(&mut self, me: usize, event: &Event) {
         let now = self.now;
-        let account = &mut self.hosts[me];
-        // To say again and again that nothing can be done is to spin.
-        account.events += u64::from(!matches!(event, Event::AcceptFailed { .. }));
+        let record = &mut self.hosts[me];
+        // Repeated `AcceptFailed` events are no work: such a loop spins.
+        record.events += u64::from(!matches!(event, Event::AcceptFailed { .. }));
         match event {
             Event::Up {
                 sid,
@@ -220,10 +233,10 @@ impl Ledger {
                 link,
                 ..
             } => {
-                account.ups += 1;
-                account.ups_accepted += u64::from(!dialed);
-                if let (Some(served), true) = (&mut account.refused, sid.0 < 0) {
-                    // This one had its place, and was told later.
+                record.ups += 1;
+                record.accepted_ups += u64::from(!dialed);
+                if let (Some(served), true) = (&mut record.refused, sid.0 < 0) {
+                    // This observer was accepted before the refusal, and its event comes after.
                     *served += 1;
                 }
                 let up = Up {
@@ -232,12 +245,12 @@ impl Ledger {
                     since: now,
                     number: *link,
                 };
-                let last = std::mem::replace(&mut account.last_link, *link);
-                let older = account.links.insert(*sid, up);
-                let replaced = account.replaced.take().filter(|(whose, ..)| whose == sid);
+                let last = std::mem::replace(&mut record.last_link, *link);
+                let older = record.links.insert(*sid, up);
+                let replaced = record.replaced.take().filter(|(whose, ..)| whose == sid);
                 let member = self.index_of(*sid).is_some();
                 if *link <= last {
-                    self.fail("P5", format!("link {link} comes after link {last}"));
+                    self.fail("P5", format!("link {link} comes up after link {last}"));
                 }
                 if older.is_some() {
                     self.fail("P1", format!("{sid} is up twice at host {me}"));
@@ -248,14 +261,14 @@ impl Ledger {
                         format!("host {me} keeps a link that it dialed to the larger {sid}"),
                     );
                 }
-                // P6. An older link that had ended by itself has no claim any more, nor has one that came from elsewhere.
-                let shields = |(_, older, silent_for): (Sid, Up, Duration)| {
-                    let is_known = older.dialed || self.knows(me, *sid, older.addr.ip());
-                    is_known || (self.calm && silent_for < SILENT_AFTER)
+                // P6 protects a link from a known address, and one that brought bytes while there were only strangers.
+                let is_protected = |(_, older, silent_for): (Sid, Up, Duration)| {
+                    let is_known = older.dialed || self.knows_source(me, *sid, older.addr.ip());
+                    is_known || (self.strangers_only && silent_for < SILENT_AFTER)
                 };
                 let at = self.index_of(*sid).map(|host| &self.hosts[host]);
-                let is_strange = at.is_some_and(|host| !host.machine.contains(&addr.ip()));
-                if replaced.is_some_and(shields) && member && !self.newest && is_strange {
+                let is_stranger = at.is_some_and(|host| !host.source_ips.contains(&addr.ip()));
+                if replaced.is_some_and(is_protected) && member && !self.newest && is_stranger {
                     self.fail(
                         "P6",
                         format!("a stranger at {addr} replaces the link of {sid} at host {me}"),
@@ -265,37 +278,37 @@ impl Ledger {
             Event::Down {
                 sid, reason, link, ..
             } => {
-                account.downs += 1;
-                let Some(up) = account.links.remove(sid) else {
-                    return self.fail("P5", format!("{sid} is down at host {me} and was not up"));
+                record.downs += 1;
+                let Some(up) = record.links.remove(sid) else {
+                    return self.fail("P5", format!("{sid} goes down at host {me} and was not up"));
                 };
                 if up.number != *link {
                     let what = format!("link {link} of {sid} goes down at host {me}, not {up:?}");
                     return self.fail("P5", what);
                 }
-                let heard = account.heard.get(sid).copied().unwrap_or_default();
-                let silent_for = now - heard.max(up.since);
-                account.replaced = (*reason == Reason::Replaced).then_some((*sid, up, silent_for));
+                let last_frame = record.last_frame_at.get(sid).copied();
+                let silent_for = now - last_frame.unwrap_or_default().max(up.since);
+                record.replaced = (*reason == Reason::Replaced).then_some((*sid, up, silent_for));
                 if now - up.since >= Duration::from_secs(1) {
-                    account.fruitless.remove(sid);
+                    record.unproven_dials.remove(sid);
                 }
-                if self.calm && self.index_of(*sid).is_some() {
-                    self.on_calm_down(me, *sid, silent_for, reason);
+                if self.strangers_only && self.index_of(*sid).is_some() {
+                    self.check_strangers_only_down(me, *sid, silent_for, reason);
                 }
             }
             Event::Rejected {
                 addr, sid, reason, ..
             } => {
-                account.rejected += 1;
+                record.rejected += 1;
                 if *reason == Reason::ObserversFull {
-                    // Their ids are negative; whoever has just gone was told before.
-                    account.refused = Some(account.links.range(..Sid(0)).count());
+                    // Observers have negative ids. The events of those that have ended came before.
+                    record.refused = Some(record.links.range(..Sid(0)).count());
                 }
-                let is_strange =
+                let is_doubted =
                     matches!(reason, Reason::OlderLinkAlive | Reason::ContenderWaiting);
-                // By name, a home is known only once it was looked up.
-                let claimant = sid.filter(|_| is_strange && !self.by_name);
-                if claimant.is_some_and(|sid| self.is_home(sid, addr.ip())) {
+                // The addresses of a name are known only after a lookup.
+                let claimant = sid.filter(|_| is_doubted && !self.by_name);
+                if claimant.is_some_and(|sid| self.is_configured_ip(sid, addr.ip())) {
                     let what = format!("host {me} takes {addr} for a stranger: {reason}");
                     self.fail("P1", what);
                 }
@@ -304,181 +317,182 @@ impl Ledger {
                 sid,
                 reason: Reason::NoAddress(_),
                 ..
-            } if account.found.contains(sid) => {
-                let what = format!("host {me} has forgotten where {sid} was found before");
+            } if record.resolved.contains(sid) => {
+                let what = format!("host {me} has forgotten the address of {sid}");
                 self.fail("P2", what);
             }
             Event::SlowTurn { took, .. } => {
-                self.fail("P4", format!("a turn took {took:?} in no time"))
+                self.fail("P4", format!("a turn took {took:?} of virtual time"))
             }
             _ => {}
         }
     }
 
-    /// Returns who has sent the frame, if it is a host.
+    /// Returns the index of the sender, if it is a host.
     fn on_frame(&mut self, me: usize, from: Sid, link: u64, payload: &[u8]) -> Option<usize> {
         let own = self.hosts[me].sid;
         let current = self.hosts[me].links.get(&from).map_or(0, |up| up.number);
         if link != current {
-            let what = format!("host {me} got a frame of {from} over link {link}, not {current}");
+            let what =
+                format!("host {me} received a frame of {from} over link {link}, not {current}");
             self.fail("P5", what);
         }
         if from == own {
-            self.hosts[me].looped[1] += 1;
+            self.hosts[me].loopback[1] += 1;
         } else {
             self.hosts[me].frames += 1;
-            self.hosts[me].heard.insert(from, self.now);
-            self.hosts[me].fruitless.remove(&from);
+            self.hosts[me].last_frame_at.insert(from, self.now);
+            self.hosts[me].unproven_dials.remove(&from);
         }
         let addr = self.hosts[me].links.get(&from).map(|up| up.addr.ip());
-        let true_one = self.index_of(from).map(|host| &self.hosts[host]);
+        let sender = self.index_of(from).map(|host| &self.hosts[host]);
         if from != own
-            && !true_one
+            && !sender
                 .zip(addr)
-                .is_some_and(|(host, addr)| host.machine.contains(&addr))
+                .is_some_and(|(host, addr)| host.source_ips.contains(&addr))
         {
-            // A stranger has the place of a peer that is away, or is nobody's peer: it says what it likes.
+            // A stranger that has the place of an absent peer, or an admitted one. It may send anything.
             return None;
         }
-        if payload.starts_with(STRANGE) {
+        if payload.starts_with(STRANGER_MARK) {
             self.fail(
                 "P6",
-                format!("host {me} takes a frame of a stranger for one of {from}"),
+                format!("host {me} attributes a frame of a stranger to {from}"),
             );
             return None;
         }
-        let Some(letter) = Letter::read(payload) else {
+        let Some(header) = FrameHeader::decode(payload) else {
             self.fail(
                 "P3",
                 format!(
-                    "host {me} got a torn frame of {} bytes from {from}",
+                    "host {me} received a torn frame of {} bytes from {from}",
                     payload.len()
                 ),
             );
             return None;
         };
-        if letter.to != me || self.hosts[letter.from].sid != from {
+        if header.to != me || self.hosts[header.from].sid != from {
             self.fail(
                 "P3",
-                format!("host {me} got a frame of {from} that is {letter:?}"),
+                format!("host {me} received a frame of {from} that is {header:?}"),
             );
         }
         if from != own {
-            // By incarnation: what a process wrote before it died may still be on its way when the next one speaks.
-            let key = (letter.from, letter.incarnation);
-            let newest = self.hosts[me].got.insert(key, letter.number);
+            // Frames of an earlier process may arrive after those of the next one.
+            let key = (header.from, header.incarnation);
+            let newest = self.hosts[me].newest_received.insert(key, header.number);
             // A slot may repeat its newest frame, a queue repeats none.
-            let next = newest.map_or(0, |newest| newest + u64::from(self.once));
-            if letter.number < next {
+            let next = newest.map_or(0, |newest| newest + u64::from(self.no_duplicates));
+            if header.number < next {
                 self.fail(
                     "P3",
-                    format!("host {me} got {letter:?} after the newer {newest:?}"),
+                    format!("host {me} received {header:?} after the newer {newest:?}"),
                 );
             }
         }
-        Some(letter.from)
+        Some(header.from)
     }
 }
 
-/// What a stranger's frames begin with.
-pub const STRANGE: &[u8] = b"stranger";
+/// The first bytes of each stranger's frame.
+pub const STRANGER_MARK: &[u8] = b"stranger";
 
-/// The head of a frame between hosts.
+/// The header of a frame between hosts. A body follows, whose content depends on the number.
 #[derive(Clone, Copy, Debug)]
-pub struct Letter {
+pub struct FrameHeader {
     from: usize,
     to: usize,
     incarnation: u32,
     pub number: u64,
 }
 
-const HEAD: usize = 18;
+const HEADER_BYTES: usize = 18;
 
-/// Every frame's body is a piece of this, so that a torn or mixed one can be told.
-static FILLED: LazyLock<Vec<u8>> = LazyLock::new(|| {
+/// Every frame's body is a part of this, so that torn and mixed frames are recognized.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (0..FRAME_BYTES_MAX + 251)
         .map(|i| (i % 251) as u8)
         .collect()
 });
 
-impl Letter {
-    fn write(self, len: usize) -> Bytes {
-        let mut bytes = Vec::with_capacity(HEAD + len);
+impl FrameHeader {
+    fn encode(self, len: usize) -> Bytes {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + len);
         bytes.extend([self.from as u8, self.to as u8]);
         bytes.extend(self.incarnation.to_be_bytes());
         bytes.extend(self.number.to_be_bytes());
         bytes.extend(u32::try_from(len).expect("it is short").to_be_bytes());
         let from = self.number as usize % 251;
-        bytes.extend(&FILLED[from..from + len]);
+        bytes.extend(&PATTERN[from..from + len]);
         bytes.into()
     }
 
-    pub fn read(bytes: &[u8]) -> Option<Self> {
-        let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
-        let number = u64::from_be_bytes(head[6..14].try_into().ok()?);
-        let len = u32::from_be_bytes(head[14..].try_into().ok()?) as usize;
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+        let number = u64::from_be_bytes(header[6..14].try_into().ok()?);
+        let len = u32::from_be_bytes(header[14..].try_into().ok()?) as usize;
         let from = number as usize % 251;
-        let body = FILLED.get(from..from + len)?;
+        let body = PATTERN.get(from..from + len)?;
         (rest == body).then_some(Self {
-            from: head[0].into(),
-            to: head[1].into(),
-            incarnation: u32::from_be_bytes(head[2..6].try_into().ok()?),
+            from: header[0].into(),
+            to: header[1].into(),
+            incarnation: u32::from_be_bytes(header[2..6].try_into().ok()?),
             number,
         })
     }
 }
 
-/// Puts a new frame for a host, or for the sender itself.
-pub fn put(
-    books: &Books,
+/// Sends a new frame to a host, or to the sender itself.
+pub fn send_frame(
+    oracle: &SharedOracle,
     handle: &Handle,
     me: usize,
     to: usize,
     len: usize,
 ) -> Result<SendOutcome, SendError> {
-    let (sid, letter) = {
-        let ledger = &mut *books.borrow_mut();
-        let sid = ledger.hosts[to].sid;
-        let account = &mut ledger.hosts[me];
-        account.next += 1;
-        let letter = Letter {
+    let (sid, header) = {
+        let oracle = &mut *oracle.borrow_mut();
+        let sid = oracle.hosts[to].sid;
+        let record = &mut oracle.hosts[me];
+        record.next += 1;
+        let header = FrameHeader {
             from: me,
             to,
-            incarnation: account.incarnation,
-            number: account.next,
+            incarnation: record.incarnation,
+            number: record.next,
         };
-        (sid, letter)
+        (sid, header)
     };
-    // Not under the borrow: the loop may turn in the middle of it.
-    let result = handle.to_send(sid, letter.write(len));
-    let ledger = &mut *books.borrow_mut();
-    let account = &mut ledger.hosts[me];
+    // Without the borrow: a turn may run in the middle of this call.
+    let result = handle.to_send(sid, header.encode(len));
+    let oracle = &mut *oracle.borrow_mut();
+    let record = &mut oracle.hosts[me];
     match result {
-        Ok(SendOutcome::Loopback) => account.looped[0] += 1,
+        Ok(SendOutcome::Loopback) => record.loopback[0] += 1,
         Ok(_) => {
-            account.accepted += 1;
-            let newest = account.put.entry(to).or_default();
-            *newest = letter.number.max(*newest);
-            account.put_at.insert(to, ledger.now);
+            record.accepted += 1;
+            let newest = record.newest_sent.entry(to).or_default();
+            *newest = header.number.max(*newest);
+            record.newest_sent_at.insert(to, oracle.now);
         }
         Err(_) => {}
     }
     result
 }
 
-/// The application of a host, as its loop calls it.
+/// The application of a host: the handler of its loop.
 pub struct App {
     pub me: usize,
-    pub books: Books,
+    pub oracle: SharedOracle,
     pub machines: Machines,
-    pub chance: Chance,
-    /// How many of 100 frames it answers where it gets them.
+    pub rng: Rng,
+    /// How many of 100 frames it answers.
     pub answers: u32,
-    /// How many of 1000 frames and events it calls anything for.
-    pub asks: u32,
-    /// It ends no link.
-    pub calm: bool,
-    /// For how many of 1000 reads it is not ready, and for a while after.
+    /// After how many of 1000 frames and events it makes a random call.
+    pub random_calls: u32,
+    /// Its calls end no link.
+    pub strangers_only: bool,
+    /// How many of 1000 times it becomes not ready, for a while.
     pub slow: u32,
     pub busy_until: Duration,
 }
@@ -486,61 +500,61 @@ pub struct App {
 impl Handler for App {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
         let link = frame.link();
-        let sender = (self.books.borrow_mut()).on_frame(self.me, from, link, &frame);
+        let sender = (self.oracle.borrow_mut()).on_frame(self.me, from, link, &frame);
         {
             let mut kernel = self.machines.lock();
             kernel.trace.mix(frame.len() as u64);
             let len = frame.len();
             kernel.note(self.me, || {
-                let number = Letter::read(&frame).map_or(0, |letter| letter.number);
-                format!("got frame {number} of {len} bytes from {from}")
+                let number = FrameHeader::decode(&frame).map_or(0, |header| header.number);
+                format!("received frame {number} of {len} bytes from {from}")
             });
         }
         if let Some(sender) = sender.filter(|sender| *sender != self.me) {
-            if self.chance.percent(self.answers) {
-                let len = self.chance.below(40);
-                // An answer that is not taken is an error of the account, which is checked elsewhere.
-                let _ = put(&self.books, handle, self.me, sender, len);
+            if self.rng.percent(self.answers) {
+                let len = self.rng.below(40);
+                // The oracle counts the outcome.
+                let _ = send_frame(&self.oracle, handle, self.me, sender, len);
             }
         }
-        self.ask(handle, Some(from));
+        self.maybe_call(handle, Some(from));
     }
 
     fn is_ready(&mut self, _: Sid) -> bool {
         let mut kernel = self.machines.lock();
-        if kernel.now < self.busy_until && !self.books.borrow().quiet {
+        if kernel.now < self.busy_until && !self.oracle.borrow().calls_ended {
             return false;
         }
-        // Ready for a while in between, so that every link is read.
+        // It is ready for a while in between, so that every link is read.
         let is_slow = kernel.now >= self.busy_until + Duration::from_millis(5);
-        if !is_slow || !self.chance.permille(self.slow) || self.books.borrow().quiet {
+        if !is_slow || !self.rng.permille(self.slow) || self.oracle.borrow().calls_ended {
             return true;
         }
-        let time = self.chance.millis(1, 80);
+        let time = self.rng.millis(1, 80);
         self.busy_until = kernel.now + time;
-        kernel.after(time, Due::Ready(self.me));
+        kernel.after(time, SimEvent::Ready(self.me));
         kernel.note(self.me, || format!("is not ready for {time:?}"));
         false
     }
 
     fn on_event(&mut self, event: &Event, handle: &Handle) {
         self.machines.lock().note(self.me, || format!("{event:?}"));
-        self.books.borrow_mut().on_event(self.me, event);
-        self.ask(handle, whom(event));
+        self.oracle.borrow_mut().on_event(self.me, event);
+        self.maybe_call(handle, peer_of(event));
     }
 }
 
 impl App {
-    fn ask(&mut self, handle: &Handle, about: Option<Sid>) {
-        if self.chance.permille(self.asks) {
-            let (books, chance) = (&self.books, &mut self.chance);
-            call_anything(books, handle, self.me, chance, about, self.calm);
+    fn maybe_call(&mut self, handle: &Handle, about: Option<Sid>) {
+        if self.rng.permille(self.random_calls) {
+            let (oracle, rng) = (&self.oracle, &mut self.rng);
+            random_call(oracle, handle, self.me, rng, about, self.strangers_only);
         }
     }
 }
 
 /// The peer that an event is about.
-fn whom(event: &Event) -> Option<Sid> {
+fn peer_of(event: &Event) -> Option<Sid> {
     match event {
         Event::Up { sid, .. } | Event::Down { sid, .. } | Event::DialFailed { sid, .. } => {
             Some(*sid)

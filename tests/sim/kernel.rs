@@ -1,7 +1,7 @@
-//! The machines under the simulated hosts: readiness, listening, names, and the one timeline of the world.
+//! The simulated machines: readiness, listening sockets, name lookups, and the event queue of the run.
 //!
-//! What TCP does with segments is in `tcp`; nothing here knows the code under test. Readiness is Linux's edge-triggered
-//! epoll: every change puts a socket on the list of its machine, and what is reported is how it stands when asked.
+//! TCP is in `tcp`. Readiness works like Linux's edge-triggered epoll: every change puts a socket on the ready list of its
+//! machine, and its current state is reported when the process polls.
 
 use std::{
     cmp::Ordering,
@@ -14,7 +14,7 @@ use std::{
 use quorum_cnx::{Found, Ready};
 
 use crate::{
-    chance::Chance,
+    chance::Rng,
     tcp::{Conn, Sock},
     trace::Trace,
 };
@@ -23,79 +23,79 @@ pub const EMFILE: i32 = 24;
 pub const EADDRINUSE: i32 = 98;
 pub const ECONNABORTED: i32 = 103;
 
-/// Something that happens at a time.
+/// An event of the simulation.
 #[derive(Clone, Copy, Debug, Hash)]
-pub enum Due {
-    /// The process of this machine gets a processor.
+pub enum SimEvent {
+    /// The process of this machine runs.
     Wake(usize),
     /// A SYN of this connection reaches the far end.
     Syn(usize),
     SynAck(usize),
-    /// The last part of the handshake: the connection enters the queue of the listening socket.
-    Third(usize),
+    /// The last packet of the handshake: the connection enters the backlog of the listening socket.
+    FinalAck(usize),
     Refused(usize),
-    /// The front of this direction of a connection reaches the far end.
+    /// The next bytes of this direction of a connection reach the far end.
     Arrive(usize, usize),
-    /// What arrived in this direction is acknowledged.
+    /// The bytes that arrived in this direction are acknowledged.
     Ack(usize, usize),
     /// A reset reaches this side of a connection.
     Reset(usize, usize),
-    /// Keepalive and death of this socket.
+    /// The keepalive and user timeout timer of this socket.
     Timer(usize),
-    /// The socket has room after all.
-    Room(usize),
-    /// The n-th lookup is answered.
-    Answer(usize),
-    /// For the world: the application of this host does something.
+    /// The socket's buffer has room again.
+    BufferSpace(usize),
+    /// This lookup ends.
+    LookupDone(usize),
+    /// The application of this host makes a call.
     App(usize),
     /// The application of this host is ready for frames again.
     Ready(usize),
     Fault,
     Recover(usize),
     Stranger(usize),
-    /// For the world: the plan enters its next part.
-    Part(usize),
+    /// The run enters its next phase.
+    Phase(usize),
 }
 
-/// One line of the timeline. What comes first is the greatest, as a heap wants it.
+/// An event in the queue. The earliest is the greatest, since the heap is a max-heap.
 #[derive(Debug)]
-struct Entry {
+struct QueuedEvent {
     when: Duration,
-    /// Of two things at one time the one that was known first comes first.
+    /// Orders events of the same time: first in, first out.
     order: u64,
-    due: Due,
+    event: SimEvent,
 }
 
-impl Ord for Entry {
+impl Ord for QueuedEvent {
     fn cmp(&self, other: &Self) -> Ordering {
         (other.when, other.order).cmp(&(self.when, self.order))
     }
 }
 
-impl PartialOrd for Entry {
+impl PartialOrd for QueuedEvent {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Entry {
+impl PartialEq for QueuedEvent {
     fn eq(&self, other: &Self) -> bool {
         self.order == other.order
     }
 }
 
-impl Eq for Entry {}
+impl Eq for QueuedEvent {}
 
-/// A lookup of the n-th process on a machine.
+/// A lookup by the n-th process of a machine.
 #[derive(Debug)]
-struct Question {
+struct Lookup {
     node: usize,
     process: u32,
     lookup_id: u64,
     answer: Vec<IpAddr>,
 }
 
-/// How often the machines do what the loop must live with, per mille of calls.
+/// How often system calls behave in an unusual but legal way, per mille of calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quirks {
     pub interrupted: u32,
@@ -103,9 +103,9 @@ pub struct Quirks {
     pub short_write: u32,
     pub late_event: u32,
     pub spurious_event: u32,
-    /// Reports only what has changed (as kqueue does), not all that is so (as epoll does).
+    /// Readiness reports only what has changed, as kqueue does, instead of the whole state, as epoll does.
     pub narrow_events: bool,
-    /// A connection that was reset while it waited is an error of `accept` (BSD), not of `read` (Linux).
+    /// If a connection in the backlog was reset, `accept` fails (BSD) instead of `read` (Linux).
     pub abort_on_accept: bool,
     pub tiny_segments: u32,
     pub rx_bytes: usize,
@@ -113,7 +113,7 @@ pub struct Quirks {
 }
 
 impl Quirks {
-    /// As benign as these machines can be.
+    /// The same buffers without unusual behaviour.
     pub fn none(self) -> Self {
         Self {
             rx_bytes: self.rx_bytes,
@@ -128,7 +128,7 @@ pub struct Listener {
     pub id: usize,
     pub at: SocketAddr,
     pub queue: VecDeque<usize>,
-    edge: bool,
+    raise_edge: bool,
 }
 
 /// One machine.
@@ -136,38 +136,39 @@ pub struct Listener {
 pub struct Node {
     pub name: String,
     pub ips: Vec<IpAddr>,
-    /// Its packets leave with this address.
+    /// The source address of its packets.
     pub source: IpAddr,
     pub proxied: bool,
     pub on: bool,
-    /// A process runs on it that waits for readiness.
+    /// A process runs on it.
     pub running: bool,
-    /// How many have run on it before.
+    /// How many processes have run on it before.
     process: u32,
-    /// Who connects is accepted and hung up on at once: something else has the address.
-    pub slams: bool,
+    /// Another program has the address: it accepts each connection and closes it at once.
+    pub accepts_and_closes: bool,
     pub dead_after: Option<Duration>,
     pub paused_until: Duration,
-    /// How far its clock is ahead of the world's.
+    /// How far its clock is ahead of the simulation's.
     pub skew: Duration,
+    /// No descriptor is free.
     pub emfile: bool,
-    /// When it was so last.
+    /// When `emfile` changed last.
     pub emfile_at: Duration,
     pub port_taken: bool,
     pub listeners: Vec<Listener>,
     pub found: VecDeque<Found>,
-    /// Sockets that its process holds, without the listening ones.
+    /// Sockets that its process holds, except listening sockets.
     pub held: usize,
-    /// Calls that moved something, to tell work from spinning.
-    pub moved: u64,
-    bell: bool,
+    /// System calls that had an effect. If this count stays the same, the loop spins.
+    pub progress_calls: u64,
+    woken: bool,
     ready: Vec<usize>,
     pub watched: BTreeSet<usize>,
     wake_at: Option<Duration>,
     port: u16,
 }
 
-/// How names are answered, per mille.
+/// How often lookups fail or are slow, per mille.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dns {
     pub fails: u32,
@@ -177,43 +178,43 @@ pub struct Dns {
 #[derive(Debug)]
 pub struct Kernel {
     pub now: Duration,
-    pub chance: Chance,
+    pub rng: Rng,
     pub quirks: Quirks,
     pub nodes: Vec<Node>,
     pub socks: Vec<Sock>,
     pub conns: Vec<Conn>,
-    /// Ways that lose everything, from one machine to another, and how many faults want that.
+    /// Directed paths that lose all packets, and how many faults cut each of them.
     pub cut: BTreeMap<(usize, usize), usize>,
-    /// Addresses from which nothing ever comes back.
-    pub black: BTreeSet<IpAddr>,
+    /// Addresses that never answer.
+    pub blackholed: BTreeSet<IpAddr>,
     pub names: BTreeMap<String, Vec<IpAddr>>,
     pub dns: Dns,
     pub trace: Trace,
-    /// Slow ways take up to so many milliseconds.
+    /// Scales the latency of packets.
     pub latency_ms: u64,
-    timeline: BinaryHeap<Entry>,
+    events: BinaryHeap<QueuedEvent>,
     order: u64,
-    questions: Vec<Question>,
+    lookups: Vec<Lookup>,
 }
 
 impl Kernel {
-    pub fn new(chance: Chance, trace: Trace) -> Self {
+    pub fn new(rng: Rng, trace: Trace) -> Self {
         Self {
             now: Duration::ZERO,
-            chance,
+            rng,
             quirks: Quirks::default(),
             nodes: Vec::new(),
             socks: Vec::new(),
             conns: Vec::new(),
             cut: BTreeMap::new(),
-            black: BTreeSet::new(),
+            blackholed: BTreeSet::new(),
             names: BTreeMap::new(),
             dns: Dns::default(),
             trace,
             latency_ms: 1,
-            timeline: BinaryHeap::new(),
+            events: BinaryHeap::new(),
             order: 0,
-            questions: Vec::new(),
+            lookups: Vec::new(),
         }
     }
 
@@ -226,7 +227,7 @@ impl Kernel {
             on: true,
             running: false,
             process: 0,
-            slams: false,
+            accepts_and_closes: false,
             dead_after: None,
             paused_until: Duration::ZERO,
             skew: Duration::ZERO,
@@ -236,8 +237,8 @@ impl Kernel {
             listeners: Vec::new(),
             found: VecDeque::new(),
             held: 0,
-            moved: 0,
-            bell: false,
+            progress_calls: 0,
+            woken: false,
             ready: Vec::new(),
             watched: BTreeSet::new(),
             wake_at: None,
@@ -246,34 +247,35 @@ impl Kernel {
         self.nodes.len() - 1
     }
 
-    pub fn at(&mut self, when: Duration, due: Due) {
+    pub fn at(&mut self, when: Duration, event: SimEvent) {
         self.order += 1;
-        self.timeline.push(Entry {
+        self.events.push(QueuedEvent {
             when,
             order: self.order,
-            due,
+            event,
         });
     }
 
-    pub fn after(&mut self, time: Duration, due: Due) {
-        self.at(self.now + time, due);
+    pub fn after(&mut self, time: Duration, event: SimEvent) {
+        self.at(self.now + time, event);
     }
 
-    /// The next thing that happens; the clock moves to it.
-    pub fn next(&mut self) -> Option<Due> {
-        let Entry { when, due, .. } = self.timeline.pop()?;
+    /// Takes the next event, and advances the clock to it.
+    pub fn next(&mut self) -> Option<SimEvent> {
+        let QueuedEvent { when, event, .. } = self.events.pop()?;
         self.now = when;
-        self.trace.mix((when, due));
-        Some(due)
+        self.trace.mix((when, event));
+        Some(event)
     }
 
+    /// Traces something about a machine.
     pub fn note(&self, node: usize, what: impl FnOnce() -> String) {
         let (now, name) = (self.now, &self.nodes[node].name);
         self.trace.line(now, name, what);
     }
 
-    /// The same about no machine.
-    pub fn say(&self, who: &str, what: impl FnOnce() -> String) {
+    /// Traces something about no machine.
+    pub fn log(&self, who: &str, what: impl FnOnce() -> String) {
         self.trace.line(self.now, who, what);
     }
 
@@ -281,11 +283,11 @@ impl Kernel {
         self.nodes.iter().position(|node| node.ips.contains(&ip))
     }
 
-    /// A processor for this machine has been given: the next one is to be asked for.
-    pub fn awake(&mut self, node: usize) -> bool {
+    /// Handles a `Wake` event. Returns whether the process runs now.
+    pub fn take_wakeup(&mut self, node: usize) -> bool {
         let now = self.now;
         let it = &mut self.nodes[node];
-        // What is not the earliest wake was overtaken by an earlier one.
+        // An earlier wakeup has replaced this one.
         if !it.running || it.wake_at != Some(now) {
             return false;
         }
@@ -298,12 +300,13 @@ impl Kernel {
         true
     }
 
-    /// Gives the process of this machine a processor soon.
+    /// Runs the process of this machine soon.
     pub fn wake(&mut self, node: usize) {
-        let soon = self.now + self.chance.micros(1, 40);
+        let soon = self.now + self.rng.micros(1, 40);
         self.wake_by(node, soon);
     }
 
+    /// Runs the process of this machine at `when`, or earlier.
     pub fn wake_by(&mut self, node: usize, when: Duration) {
         let it = &mut self.nodes[node];
         if !it.running {
@@ -312,12 +315,12 @@ impl Kernel {
         let when = when.max(it.paused_until);
         if it.wake_at.is_none_or(|at| at > when) {
             it.wake_at = Some(when);
-            self.at(when, Due::Wake(node));
+            self.at(when, SimEvent::Wake(node));
         }
     }
 
-    /// Something about this socket has changed.
-    pub fn edge(&mut self, sock: usize, readable: bool, writable: bool) {
+    /// Reports a change of this socket to its process.
+    pub fn raise_edge(&mut self, sock: usize, readable: bool, writable: bool) {
         let it = &mut self.socks[sock];
         if it.watched.is_none() {
             return;
@@ -325,7 +328,7 @@ impl Kernel {
         it.edge_in |= readable;
         it.edge_out |= writable;
         let node = it.node;
-        if !std::mem::replace(&mut it.listed, true) {
+        if !std::mem::replace(&mut it.in_ready_list, true) {
             self.nodes[node].ready.push(sock);
         }
         self.wake(node);
@@ -335,10 +338,10 @@ impl Kernel {
         let it = &mut self.socks[sock];
         it.watched = Some(token);
         let node = it.node;
-        let (readable, writable, _) = it.stand();
+        let (readable, writable, _) = it.readiness();
         self.nodes[node].watched.insert(sock);
         if readable || writable {
-            self.edge(sock, readable, writable);
+            self.raise_edge(sock, readable, writable);
         }
     }
 
@@ -350,45 +353,45 @@ impl Kernel {
         self.nodes[node].watched.remove(&sock);
     }
 
-    /// What `epoll_wait(2)` would report now. Returns whether the bell was rung, which is not reported: a loop that was
-    /// woken lets the threads go first that have woken it, and there are none.
+    /// Collects what `epoll_wait(2)` would report now. Returns whether the process was notified. That is not a readiness event:
+    /// it would make the loop yield to the threads that have notified it, and there are none.
     pub fn collect(&mut self, node: usize, ready: &mut Vec<Ready>) -> bool {
-        let (quirks, mut words) = (self.quirks, self.trace.is_on().then(String::new));
-        let rung = std::mem::take(&mut self.nodes[node].bell);
-        if rung {
-            words.iter_mut().for_each(|words| *words += " bell");
+        let (quirks, mut text) = (self.quirks, self.trace.is_on().then(String::new));
+        let woken = std::mem::take(&mut self.nodes[node].woken);
+        if woken {
+            text.iter_mut().for_each(|text| *text += " notified");
         }
         for listener in &mut self.nodes[node].listeners {
-            if std::mem::take(&mut listener.edge) && !listener.queue.is_empty() {
+            if std::mem::take(&mut listener.raise_edge) && !listener.queue.is_empty() {
                 ready.push(Ready::Listener(listener.id));
-                words.iter_mut().for_each(|words| *words += " listener");
+                text.iter_mut().for_each(|text| *text += " listener");
             }
         }
-        let mut listed = std::mem::take(&mut self.nodes[node].ready);
-        self.chance.shuffle(&mut listed);
+        let mut in_ready_list = std::mem::take(&mut self.nodes[node].ready);
+        self.rng.shuffle(&mut in_ready_list);
         let mut late = Vec::new();
-        for sock in listed.drain(..) {
-            self.socks[sock].listed = false;
+        for sock in in_ready_list.drain(..) {
+            self.socks[sock].in_ready_list = false;
             let Some(token) = self.socks[sock].watched else {
                 continue;
             };
-            if self.chance.permille(quirks.late_event) {
-                self.socks[sock].listed = true;
+            if self.rng.permille(quirks.late_event) {
+                self.socks[sock].in_ready_list = true;
                 late.push(sock);
                 continue;
             }
             let it = &mut self.socks[sock];
-            let (mut readable, mut writable, mut ended) = it.stand();
+            let (mut readable, mut writable, mut ended) = it.readiness();
             if quirks.narrow_events {
                 readable &= it.edge_in;
                 writable &= it.edge_out;
                 ended &= it.edge_in || it.error.is_some();
             }
             (it.edge_in, it.edge_out) = (false, false);
-            if let Some(words) = &mut words {
-                *words += &format!(" #{}", it.conn);
-                let told = [(readable, " in"), (writable, " out"), (ended, " end")];
-                words.extend(told.iter().filter(|it| it.0).map(|it| it.1));
+            if let Some(text) = &mut text {
+                *text += &format!(" #{}", it.conn);
+                let flags = [(readable, " in"), (writable, " out"), (ended, " end")];
+                text.extend(flags.iter().filter(|it| it.0).map(|it| it.1));
             }
             if readable || writable || ended {
                 ready.push(Ready::Connection {
@@ -399,10 +402,10 @@ impl Kernel {
                 });
             }
         }
-        if self.chance.permille(quirks.spurious_event) {
+        if self.rng.permille(quirks.spurious_event) {
             let watched: Vec<usize> = self.nodes[node].watched.iter().copied().collect();
             if !watched.is_empty() {
-                let sock = *self.chance.pick(&watched);
+                let sock = *self.rng.pick(&watched);
                 ready.push(Ready::Connection {
                     token: self.socks[sock].watched.expect("it is on the list"),
                     readable: true,
@@ -411,17 +414,17 @@ impl Kernel {
                 });
             }
         }
-        // Its room is kept.
-        self.nodes[node].ready = listed;
-        if let Some(words) = words.filter(|words| !words.is_empty()) {
-            self.note(node, || format!("turns:{words}"));
+        // This keeps the allocation.
+        self.nodes[node].ready = in_ready_list;
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            self.note(node, || format!("turns:{text}"));
         }
         if !late.is_empty() {
             self.nodes[node].ready.append(&mut late);
-            let when = self.now + self.chance.micros(20, 3000);
+            let when = self.now + self.rng.micros(20, 3000);
             self.wake_by(node, when);
         }
-        rung
+        woken
     }
 
     pub fn listen(&mut self, node: usize, id: usize, at: SocketAddr) -> io::Result<SocketAddr> {
@@ -435,26 +438,26 @@ impl Kernel {
         if !it.ips.contains(&at.ip()) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
-        it.moved += 1;
+        it.progress_calls += 1;
         it.listeners.push(Listener {
             id,
             at,
             queue: VecDeque::new(),
-            edge: false,
+            raise_edge: false,
         });
         self.note(node, || format!("listens at {at}"));
         Ok(at)
     }
 
-    /// A connection enters the queue of a listening socket.
+    /// A connection enters the backlog of a listening socket.
     pub fn enqueue(&mut self, node: usize, at: SocketAddr, sock: usize) {
         let listener = self.nodes[node]
             .listeners
             .iter_mut()
             .find(|other| other.at == at);
-        let listener = listener.expect("the caller has looked");
+        let listener = listener.expect("the caller has checked it");
         listener.queue.push_back(sock);
-        listener.edge = true;
+        listener.raise_edge = true;
         self.wake(node);
     }
 
@@ -463,25 +466,25 @@ impl Kernel {
         let Some(listener) = it.listeners.iter_mut().find(|other| other.id == id) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        // Linux looks for a descriptor first, whether or not there is a connection.
+        // Linux allocates the descriptor first, whether or not there is a connection.
         if it.emfile {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         let Some(sock) = listener.queue.pop_front() else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        it.moved += 1;
+        it.progress_calls += 1;
         self.socks[sock].queued = false;
         if self.socks[sock].gone && self.quirks.abort_on_accept {
             return Err(io::Error::from_raw_os_error(ECONNABORTED));
         }
         self.socks[sock].held = true;
-        // What ended while it waited could not be seen before.
+        // The process could not see earlier that the connection has ended.
         let ended_at = &mut self.socks[sock].ended_at;
         *ended_at = ended_at.map(|_| self.now);
         self.socks[sock].dead_after = self.nodes[node].dead_after;
         self.nodes[node].held += 1;
-        self.after(Duration::from_secs(1), Due::Timer(sock));
+        self.after(Duration::from_secs(1), SimEvent::Timer(sock));
         let conn = self.socks[sock].conn;
         let from = self.conns[conn].from;
         self.note(node, || format!("#{conn} is accepted, from {from}"));
@@ -505,22 +508,22 @@ impl Kernel {
 
     pub fn lookup(&mut self, node: usize, lookup_id: u64, host: &str) {
         let mut answer = self.names.get(host).cloned().unwrap_or_default();
-        if self.chance.permille(self.dns.fails) {
+        if self.rng.permille(self.dns.fails) {
             answer.clear();
         }
         if answer.len() > 1 {
             // Name servers change the order.
-            self.chance.shuffle(&mut answer);
+            self.rng.shuffle(&mut answer);
         }
-        let takes = if self.chance.permille(self.dns.slow) {
-            self.chance.millis(100, 9000)
+        let time = if self.rng.permille(self.dns.slow) {
+            self.rng.millis(100, 9000)
         } else {
-            self.chance.micros(100, 5000)
+            self.rng.micros(100, 5000)
         };
-        self.note(node, || format!("looks {host} up: {answer:?} in {takes:?}"));
+        self.note(node, || format!("looks {host} up: {answer:?} in {time:?}"));
         let process = self.nodes[node].process;
-        self.after(takes, Due::Answer(self.questions.len()));
-        self.questions.push(Question {
+        self.after(time, SimEvent::LookupDone(self.lookups.len()));
+        self.lookups.push(Lookup {
             node,
             process,
             lookup_id,
@@ -528,14 +531,14 @@ impl Kernel {
         });
     }
 
-    /// Answers a lookup, unless who asked is gone. Returns the first address that was found, and for whom.
-    pub fn answer(&mut self, question: usize) -> Option<(usize, IpAddr)> {
-        let question = &mut self.questions[question];
-        let (node, lookup_id) = (question.node, question.lookup_id);
-        if self.nodes[node].process != question.process {
+    /// Ends a lookup, unless its process has ended. Returns the machine and the first address that was found.
+    pub fn complete_lookup(&mut self, lookup: usize) -> Option<(usize, IpAddr)> {
+        let lookup = &mut self.lookups[lookup];
+        let (node, lookup_id) = (lookup.node, lookup.lookup_id);
+        if self.nodes[node].process != lookup.process {
             return None;
         }
-        let answer = std::mem::take(&mut question.answer);
+        let answer = std::mem::take(&mut lookup.answer);
         let first = answer.first().copied();
         let found = match first {
             Some(_) => Ok(answer.iter().map(|ip| SocketAddr::new(*ip, 0)).collect()),
@@ -545,16 +548,16 @@ impl Kernel {
             lookup_id,
             answer: found,
         });
-        self.ring(node);
+        self.notify(node);
         Some((node, first?))
     }
 
-    pub fn ring(&mut self, node: usize) {
-        self.nodes[node].bell = true;
+    pub fn notify(&mut self, node: usize) {
+        self.nodes[node].woken = true;
         self.wake(node);
     }
 
-    /// The machine loses power: nobody is told anything.
+    /// The machine loses power: it sends no more packets.
     pub fn power_off(&mut self, node: usize) {
         self.forget_process(node);
         let it = &mut self.nodes[node];
@@ -563,18 +566,19 @@ impl Kernel {
         it.watched.clear();
         let proxied = it.proxied;
         for sock in self.socks.iter_mut().filter(|sock| sock.node == node) {
-            self.conns[sock.conn].haunted |= proxied && sock.held && sock.standing && !sock.gone;
+            self.conns[sock.conn].kept_by_proxy |=
+                proxied && sock.held && sock.established && !sock.gone;
             (sock.gone, sock.held, sock.queued, sock.watched) = (true, false, false, None);
         }
     }
 
-    /// Another machine takes the part of one without power, at another address. What is on its way to the old one gets nowhere.
+    /// Replaces a machine without power by another one with another address. Packets to the old one are lost.
     pub fn replace_machine(&mut self, node: usize, old: IpAddr, new: IpAddr) {
-        let ruin = self.add_node(format!("what {} was", self.nodes[node].name), vec![old]);
-        self.nodes[ruin].on = false;
+        let old_machine = self.add_node(format!("old {}", self.nodes[node].name), vec![old]);
+        self.nodes[old_machine].on = false;
         for end in self.conns.iter_mut().flat_map(|conn| &mut conn.nodes) {
             if *end == node {
-                *end = ruin;
+                *end = old_machine;
             }
         }
         let it = &mut self.nodes[node];
@@ -585,10 +589,10 @@ impl Kernel {
         }
     }
 
-    /// Whatever waited for the process that ran here is void.
+    /// Drops everything that waited for the process that ran here.
     pub fn forget_process(&mut self, node: usize) {
         let it = &mut self.nodes[node];
-        (it.running, it.wake_at, it.bell) = (false, None, false);
+        (it.running, it.wake_at, it.woken) = (false, None, false);
         it.process += 1;
         it.paused_until = Duration::ZERO;
         it.found.clear();

@@ -1,18 +1,20 @@
-//! The real loop of several hosts on simulated machines, in virtual time, from one seed.
+//! A deterministic simulator: runs the event loops of several hosts on simulated machines, in virtual time, from one seed.
 //!
-//! - P1 once quiet, every pair of live, connected peers shares exactly one link, dialed by the larger sid, known to both
-//! - P2 the newest frame put for a reachable peer is delivered at least once, in bounded time after healing
-//! - P3 a receiver never sees an older frame of a sender after a newer one, nor a torn one
-//! - P4 tables, sockets and dial rates stay inside their limits, and no loop spins
-//! - P5 the account of frames balances, and so do those of links and of accepted connections
-//! - P6 nothing that a stranger sends changes a member's live link if its connections are known to come from its own addresses,
-//!   or if it brings bytes
-//! - P7 halt always ends, with no socket left open
+//! A run has three parts: the mesh starts, faults happen (the *storm*), and all faults are undone. It checks these properties:
+//!
+//! - P1 after the storm, every pair of hosts shares exactly one link, dialed by the larger sid, and both hosts know it
+//! - P2 the newest frame for a reachable peer is delivered at least once, in bounded time after the storm
+//! - P3 a receiver never gets an older frame of a sender after a newer one, nor a torn frame
+//! - P4 tables, sockets and dial rates stay within their limits, and no loop spins
+//! - P5 the counters of frames, links and accepted connections balance
+//! - P6 nothing that a stranger sends changes a member's live link, if the member's connections are known to come from its own
+//!   addresses, or if the link brings bytes
+//! - P7 every halt ends, and leaves no socket open
 //!
 //! `cargo test --test sim` runs 256 seeds. `SIM_SEEDS=n` and `SIM_FIRST=n` choose others, `SIM_SEED=n` runs one and prints
-//! what happens in it. Many are best run with `cargo test --profile sim --test sim`, which keeps all assertions. A seed that
-//! fails is shrunk (unless `SIM_SHRINK=0`): `SIM_ONLY` says what was left of it, see `only`. `mutants.sh` shows that the
-//! properties catch what they are for.
+//! what happens in it. `cargo test --profile sim --test sim` is faster, and keeps all assertions. A seed that fails is shrunk,
+//! unless `SIM_SHRINK=0`: `SIM_ONLY` says which parts of the run are left, see `only`. `mutants.sh` checks that the properties
+//! find bugs.
 
 #![allow(
     unreachable_pub,
@@ -46,8 +48,8 @@ use std::{
 use host::Failure;
 use only::{Only, Size};
 use shrink::{Shrunk, shrink};
-use trace::{Trace, Words};
-use world::{Outcome, World};
+use trace::{Trace, TraceLines};
+use world::{Outcome, Simulation};
 
 const SEEDS: u64 = 256;
 
@@ -59,9 +61,9 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-/// Runs one seed. A panic of the code under test is a failure like any other.
-fn run(seed: u64, only: &Only, words: Option<Words>) -> Outcome {
-    let run = || World::new(seed, only.clone(), Trace::new(words)).run();
+/// Runs one seed. A panic of the code under test counts as a failure.
+fn run(seed: u64, only: &Only, lines: Option<TraceLines>) -> Outcome {
+    let run = || Simulation::new(seed, only.clone(), Trace::new(lines)).run();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
@@ -76,10 +78,10 @@ fn run(seed: u64, only: &Only, words: Option<Words>) -> Outcome {
     })
 }
 
-/// Makes the world of a failed seed as small as it can be, tells its history, and gives up.
+/// Shrinks the run of a failed seed, prints its trace, and panics.
 fn report(seed: u64, first: &Outcome) -> ! {
     let Some(Failure { property, what }) = &first.failure else {
-        unreachable!("it has failed");
+        unreachable!("only a failed run is reported");
     };
     let line = format!("seed {seed}: {property}: {what}");
     let shrunk = if number("SIM_SHRINK") == Some(0) {
@@ -87,17 +89,17 @@ fn report(seed: u64, first: &Outcome) -> ! {
     } else {
         shrink(first, |only| run(seed, only, None))
     };
-    let (only, words) = (shrunk.only.to_string(), Words::default());
-    let last = run(seed, &shrunk.only, Some(words.clone())).failure;
+    let (only, lines) = (shrunk.only.to_string(), TraceLines::default());
+    let last = run(seed, &shrunk.only, Some(lines.clone())).failure;
     let last = last.map_or_else(
-        || "nothing is wrong the second time".to_owned(),
+        || "the second run has not failed".to_owned(),
         |last| format!("{}: {}", last.property, last.what),
     );
     panic!(
-        "{line}\n\n{}\nThis is the history of the seed with only: {only}\n\
-         ({} tries to make it smaller.) There: {last}\n\n{line}\n\
+        "{line}\n\n{}\nThis is the trace of the seed with SIM_ONLY='{only}'\n\
+         ({} attempts to shrink it). This run: {last}\n\n{line}\n\
          replay: SIM_SEED={seed} SIM_ONLY='{only}' cargo test --test sim -- --nocapture all_properties",
-        words.text(),
+        lines.text(),
         shrunk.tries,
     );
 }
@@ -107,7 +109,7 @@ fn all_properties_hold_in_all_seeds() {
     if let Some(seed) = number("SIM_SEED") {
         let only = env::var("SIM_ONLY").unwrap_or_default();
         let only = only.parse().unwrap_or_else(|why| panic!("SIM_ONLY: {why}"));
-        let outcome = run(seed, &only, Some(Words::printed()));
+        let outcome = run(seed, &only, Some(TraceLines::printed()));
         if let Some(Failure { property, what }) = outcome.failure {
             panic!("seed {seed}: {property}: {what}");
         }
@@ -149,7 +151,7 @@ fn the_same_seed_has_the_same_history() {
         let all = Only::default();
         let (first, second) = (
             run(seed, &all, None),
-            run(seed, &all, Some(Words::default())),
+            run(seed, &all, Some(TraceLines::default())),
         );
         assert_eq!(first.digest, second.digest, "seed {seed}");
         assert_ne!(first.digest, run(seed + 1, &all, None).digest);

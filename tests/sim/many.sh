@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Very many seeds of the simulator, in chunks, each a line in a log: first seed, seeds, seconds, result. Goes on after the
-# last line of the log, and past a seed that fails, whose history is kept beside the log.
+# Runs very many seeds of the simulator in chunks. Each chunk is a line in the log: first seed, seeds, seconds, result. A new run
+# continues after the last line of the log. A seed that fails does not end the run; its trace is kept beside the log.
 #     tests/sim/many.sh LOG [SEEDS [CHUNK]]
-# SIM_EXE names a simulator that is built already.
+# SIM_EXE names a simulator that is already built.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 log=${1:?a file for the log} total=${2:-1000000} chunk=${3:-20000}
@@ -17,7 +17,7 @@ while ((${next:=0} < total)); do
         seed=$(sed -n 's/^seed \([0-9]*\): .*/\1/p' <<<"$output" | tail -n 1)
         printf '%s\n' "$output" >"$log.${seed:-from-$next}"
         result="FAILED: $(grep -m 1 '^seed ' <<<"$output" || echo "exit code $status")"
-        # A worker may have been ahead of the one that failed: what comes after the seed is done again.
+        # Other workers may have been ahead. The seeds after the failed one run again.
         ((seed)) && count=$((seed + 1 - next))
     fi
     printf '%d %d %d %s\n' "$next" "$count" $((SECONDS - start)) "$result" >>"$log"

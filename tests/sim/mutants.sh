@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Bugs made by hand, each in a copy of the tree, and whether the simulator finds them. One that survives, or that can no
-# longer be made, is a failure. `mutants.sh name...` tries these only; MUTANT_SEEDS=n gives each other than 2048 seeds.
+# Checks that the simulator finds hand-made bugs (mutants), each in a copy of the tree. A mutant that survives, or that can no
+# longer be made, is a failure. `mutants.sh name...` tries only these; MUTANT_SEEDS=n sets the seeds of each (2048).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 target=${CARGO_TARGET_DIR:-$root/target}
-# One place for all, so that each costs an incremental build only.
+# All mutants share one directory, so that each needs only an incremental build.
 tree=$target/mutants/tree
 export CARGO_TARGET_DIR=$target/mutants/target SIM_SEEDS=${MUTANT_SEEDS:-2048} RUST_BACKTRACE=0
 
@@ -13,12 +13,12 @@ rm -rf "$tree"
 mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard -- Cargo.toml Cargo.lock src tests/sim |
     xargs -0 cp --parents -t "$tree"
-# The copy is a crate of its own, whatever lies around it, with no more to build than the simulator needs.
+# The copy is a crate of its own, in no workspace. It builds only what the simulator needs.
 grep -q '^\[workspace\]' "$tree/Cargo.toml" || printf '\n[workspace]\n' >>"$tree/Cargo.toml"
 sed -i -e '/^members/d' -e '/^\[\(dev-dependencies\|\[bench\]\|\[example\]\|\[test\]\)\]/,/^$/d' \
     -e '/^\[target.*linux.*\.dev-dependencies\]/,/^$/d' "$tree/Cargo.toml"
 
-# Little is built anew for each, and much of it is run.
+# Little is rebuilt for each mutant, and it runs for long.
 printf '\n[profile.dev]\nopt-level = 1\ndebug = false\n' >>"$tree/Cargo.toml"
 
 simulate() {
@@ -28,7 +28,7 @@ simulate() {
 restore() {
     local file
     for file in $(cd "$root" && git ls-files -- src); do
-        # Only what differs is written, so that nothing else is built again.
+        # Only files that differ are written, so that nothing else is rebuilt.
         cmp -s "$root/$file" "$tree/$file" || cp "$root/$file" "$tree/$file"
     done
 }
@@ -54,14 +54,14 @@ for name in "${names[@]}"; do
         continue
     fi
     status=0
-    # Some are seen late, and are not looked for in the seeds before.
+    # Some are found only by a late seed. Earlier seeds are skipped.
     first=$(sed -n 's/^Not seen before seed \([0-9]*\)\.$/\1/p' "$mutant")
     output=$(simulate "${first:-0}") || status=$?
     found=$(sed -n 's/^seed \([0-9]*\): \(P[0-9]\|panic\|determinism\): .*/\2 in seed \1/p' <<<"$output" | tail -n 1)
     if [ -n "$found" ]; then
         verdict "$name" "$found" $((SECONDS - start)) "$what"
     elif [ "$status" -eq 124 ]; then
-        # No property has failed so far, and nobody knows whether one would have.
+        # The remaining seeds have not run.
         verdict "$name" 'NOT FOUND IN TIME' $((SECONDS - start)) "$what"
         failures=$((failures + 1))
     elif [ "$status" -eq 0 ]; then

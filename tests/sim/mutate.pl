@@ -1,8 +1,8 @@
 # Makes one mutant: `perl mutate.pl MUTANT` in the copy of the tree.
 #
-# A mutant file says what is wrong with the mutant, and then, once or more: the file to change, `<<<`, the text to find,
-# `===`, the text to put in its place, `>>>`. White space does not count in a search, so that a mutant survives every
-# formatting; the text must stand in its file exactly once.
+# A mutant file says what the bug is, and then, once or more: the file to change, `<<<`, the text to find, `===`, its
+# replacement, `>>>`. The search ignores white space, so that reformatting does not break a mutant. The text must be in its
+# file exactly once.
 use strict;
 use warnings;
 

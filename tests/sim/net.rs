@@ -1,6 +1,6 @@
-//! The simulated machines as the `Net` of the loop under test.
+//! Implements `Net` on the simulated machines, for the event loop under test.
 //!
-//! Nothing here decides anything; the one trick is [`meanwhile`].
+//! It only forwards calls to the kernel, except [`during_next_write`].
 
 use std::{
     cell::RefCell,
@@ -15,24 +15,23 @@ use quorum_cnx::{Found, Net, Ready, Stream, Waker, Wire};
 
 use crate::kernel::Kernel;
 
-/// The time at which every world begins.
-static DAWN: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// The time at which every run begins.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 thread_local! {
-    static MEANWHILE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    static DURING_NEXT_WRITE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-/// Has this done in the middle of the next write, and runs `then`. To the outbox it is as if another thread had done it
-/// while this one was in the system call.
-pub fn meanwhile<T>(what: impl FnOnce() + 'static, then: impl FnOnce() -> T) -> T {
-    MEANWHILE.set(Some(Box::new(what)));
+/// Runs `then`, and calls `what` in the middle of its first write. To the outbox it looks as if another thread had made the call
+/// while this thread was in the system call.
+pub fn during_next_write<T>(what: impl FnOnce() + 'static, then: impl FnOnce() -> T) -> T {
+    DURING_NEXT_WRITE.set(Some(Box::new(what)));
     let result = then();
-    MEANWHILE.take();
+    DURING_NEXT_WRITE.take();
     result
 }
 
-/// The machines, as all their processes see them. One thread only ever has them; the lock is there because sockets may
-/// be written from any thread.
+/// The kernel of all machines, shared. Only one thread uses it. The lock is needed because a stream is `Send` and `Sync`.
 #[derive(Clone, Debug)]
 pub struct Machines(Arc<Mutex<Kernel>>);
 
@@ -46,7 +45,7 @@ impl Machines {
     }
 }
 
-/// What a process sees of its machine.
+/// The network of one process.
 #[derive(Debug)]
 pub struct SimNet {
     pub machines: Machines,
@@ -83,17 +82,17 @@ impl Net for SimNet {
 
     fn now(&self) -> Instant {
         let kernel = self.machines.lock();
-        *DAWN + kernel.now + kernel.nodes[self.node].skew
+        *START + kernel.now + kernel.nodes[self.node].skew
     }
 
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         assert_eq!(
             timeout,
             Some(Duration::ZERO),
-            "the world waits, the loop does not"
+            "the simulator advances the time, the loop never blocks"
         );
-        let rung = self.machines.lock().collect(self.node, ready);
-        self.reported += ready.len() as u64 + u64::from(rung);
+        let woken = self.machines.lock().collect(self.node, ready);
+        self.reported += ready.len() as u64 + u64::from(woken);
         Ok(())
     }
 
@@ -138,12 +137,12 @@ impl Net for SimNet {
 
     fn waker(&self) -> Waker {
         let (machines, node) = (self.machines.clone(), self.node);
-        Arc::new(move || machines.lock().ring(node))
+        Arc::new(move || machines.lock().notify(node))
     }
 }
 
 impl Drop for SimNet {
-    /// The process is gone, and its listening sockets with it.
+    /// The process has ended, and its kernel closes its listening sockets.
     fn drop(&mut self) {
         self.machines.lock().close_listeners(self.node);
     }
@@ -152,10 +151,10 @@ impl Drop for SimNet {
 impl Wire for SimStream {
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let written = self.machines.lock().write(self.sock, bufs);
-        let what = MEANWHILE.take();
+        let what = DURING_NEXT_WRITE.take();
         if let Some(what) = what {
-            // A socket that was found full may have room again by the time the writer says so.
-            self.machines.lock().relieve(self.sock);
+            // A socket that was full may have room again before the writer is told that it is full.
+            self.machines.lock().free_buffer(self.sock);
             what();
         }
         written

@@ -1,24 +1,24 @@
-//! What is left of a world when parts of it are switched off, so that a failure can be seen in a smaller one.
+//! Which parts of a run are left when the others are switched off, so that a failure can be studied in a smaller run.
 //!
-//! Nothing here chooses the parts; that is `shrink`, or whoever writes `SIM_ONLY`.
+//! `shrink` chooses the parts, or the variable `SIM_ONLY`.
 
 use std::{collections::BTreeSet, fmt, ops::Range, str::FromStr, time::Duration};
 
 use crate::plan::Plan;
 
-/// Absent: all that the seed has planned.
+/// The parts that are left. `None` stands for everything that the seed has planned.
 ///
-/// As text, `hosts=2 strangers=0 faults=3+7 calls=10..14 storm=2500ms without=quirks+large`.
+/// Its text form is `hosts=2 strangers=0 faults=3+7 calls=10..14 storm=2500ms without=quirks+large`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Only {
-    /// The first so many.
+    /// Number of hosts; the last ones are left out.
     pub hosts: Option<usize>,
     pub strangers: Option<usize>,
-    /// By their numbers, in the order of their times.
+    /// The numbers of the faults, in the order of their times.
     pub faults: Option<BTreeSet<usize>>,
-    /// What applications do during the storm, by its number.
+    /// The numbers of the calls that applications make during the storm.
     pub calls: Option<Range<usize>>,
-    /// How long faults go on.
+    /// How long the storm lasts.
     pub storm: Option<Duration>,
     pub without: BTreeSet<Part>,
 }
@@ -28,7 +28,7 @@ pub enum Part {
     Quirks,
     Large,
     Answers,
-    TalksOn,
+    TrafficAfterStorm,
 }
 
 impl Part {
@@ -36,11 +36,11 @@ impl Part {
         (Self::Quirks, "quirks"),
         (Self::Large, "large"),
         (Self::Answers, "answers"),
-        (Self::TalksOn, "talks-on"),
+        (Self::TrafficAfterStorm, "talks-on"),
     ];
 }
 
-/// How much of everything a world had.
+/// How many parts of each kind a run had.
 #[derive(Clone, Debug, Default)]
 pub struct Size {
     pub hosts: usize,
@@ -51,7 +51,7 @@ pub struct Size {
 }
 
 impl Only {
-    /// Leaves out of the plan what is switched off. Faults and calls are left out when their time comes.
+    /// Removes from the plan what is switched off. Faults and calls are skipped when their time comes.
     pub fn cut(&self, plan: &mut Plan) {
         plan.hosts.truncate(self.hosts.unwrap_or(usize::MAX));
         plan.strangers = plan.strangers.min(self.strangers.unwrap_or(usize::MAX));
@@ -63,7 +63,7 @@ impl Only {
                 Part::Quirks => plan.quirks = plan.quirks.none(),
                 Part::Large => plan.large = 0,
                 Part::Answers => plan.answers = 0,
-                Part::TalksOn => plan.talks_on = false,
+                Part::TrafficAfterStorm => plan.traffic_after_storm = false,
             }
         }
     }
@@ -114,7 +114,7 @@ impl FromStr for Only {
         let mut only = Self::default();
         for word in text.split_whitespace() {
             only.take(word)
-                .ok_or_else(|| format!("`{word}` is no part of a world"))?;
+                .ok_or_else(|| format!("`{word}` is no part of a run"))?;
         }
         Ok(only)
     }

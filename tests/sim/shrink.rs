@@ -1,7 +1,6 @@
-//! From a world that fails to a smaller one that fails in the same property.
+//! Shrinks a run that fails to a smaller one that fails in the same property.
 //!
-//! The seed stays; parts of what it has planned are switched off, one after the other, and stay off when the failure stays.
-//! Nothing here looks at why.
+//! The seed stays the same. Parts of its plan are switched off one after the other, and stay off if the run still fails.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +16,7 @@ use crate::{
 const TRIES_MAX: u32 = 1000;
 const TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What was found.
+/// The smallest run that was found.
 #[derive(Default)]
 pub struct Shrunk {
     pub only: Only,
@@ -33,7 +32,7 @@ struct Shrinker<F> {
     until: Instant,
 }
 
-/// Leaves out what can be left out. `run` runs the world once; `first` is how it failed as a whole.
+/// Removes as much as possible. `run` runs the seed once; `first` is the outcome of the whole run.
 pub fn shrink(first: &Outcome, run: impl Fn(&Only) -> Outcome) -> Shrunk {
     let Some(failure) = &first.failure else {
         return Shrunk::default();
@@ -46,7 +45,7 @@ pub fn shrink(first: &Outcome, run: impl Fn(&Only) -> Outcome) -> Shrunk {
         tries: 0,
         until: Instant::now() + TIME_MAX,
     };
-    // Panics on the way are not for anybody to read.
+    // Nobody needs the messages of panics on the way.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     while shrinker.round() {}
@@ -58,7 +57,7 @@ pub fn shrink(first: &Outcome, run: impl Fn(&Only) -> Outcome) -> Shrunk {
 }
 
 impl<F: Fn(&Only) -> Outcome> Shrinker<F> {
-    /// Tries every kind of cut once. Returns whether one has made the world smaller.
+    /// Tries every kind of cut once. Returns whether one has made the run smaller.
     fn round(&mut self) -> bool {
         let before = self.best.clone();
         for strangers in smaller(self.size.strangers, 0) {
@@ -88,7 +87,7 @@ impl<F: Fn(&Only) -> Outcome> Shrinker<F> {
         }
     }
 
-    /// Pieces of what is left, each half as large as the one before.
+    /// Removes chunks of the faults that are left; the chunks are halved each time.
     fn cut_faults(&mut self) {
         let all: Vec<usize> = match &self.best.faults {
             Some(faults) => faults.iter().copied().collect(),
@@ -111,7 +110,7 @@ impl<F: Fn(&Only) -> Outcome> Shrinker<F> {
         }
     }
 
-    /// Those at the end, then those at the beginning.
+    /// Removes calls at the end, then at the beginning.
     fn cut_calls(&mut self) {
         let mut calls = self.best.calls.clone().unwrap_or(0..self.size.calls);
         let mut piece = calls.len();
@@ -129,7 +128,7 @@ impl<F: Fn(&Only) -> Outcome> Shrinker<F> {
         }
     }
 
-    /// Keeps a cut if the world still fails in the same property.
+    /// Keeps a cut if the run still fails in the same property.
     fn attempt(&mut self, cut: impl FnOnce(&mut Only)) -> bool {
         let mut only = self.best.clone();
         cut(&mut only);
@@ -148,7 +147,7 @@ impl<F: Fn(&Only) -> Outcome> Shrinker<F> {
     }
 }
 
-/// From the smallest on.
+/// Smaller numbers, in ascending order.
 fn smaller(now: usize, least: usize) -> std::ops::Range<usize> {
     least..now.max(least)
 }

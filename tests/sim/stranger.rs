@@ -1,6 +1,6 @@
-//! Those who belong to nobody: they claim a member's sid, send garbage, knock, stay silent, or observe.
+//! Untrusted connections: they claim a member's sid, send garbage, knock, stay silent, or observe.
 //!
-//! They speak to the kernel directly and know nothing of the code under test.
+//! They use the simulated kernel directly, without the library.
 
 use std::{
     collections::VecDeque,
@@ -12,139 +12,141 @@ use std::{
 use quorum_cnx::Sid;
 
 use crate::{
-    chance::Chance,
-    host::STRANGE,
-    kernel::{Due, Kernel},
+    chance::Rng,
+    host::STRANGER_MARK,
+    kernel::{Kernel, SimEvent},
     plan::{PORT, Plan},
 };
 
 #[derive(Debug)]
 pub struct Stranger {
     node: usize,
-    chance: Chance,
-    visit: Option<Visit>,
-    /// True exactly when it was not sent away in time although it had nothing to say, or claims to be a member that has a
-    /// link.
-    pub overstays: bool,
+    rng: Rng,
+    connection: Option<Connection>,
+    /// True exactly when a host has not closed its connection in time, although it was silent or claimed the sid of a linked
+    /// member.
+    pub is_overdue: bool,
 }
 
-/// After this time a silent stranger is gone: the handshake timeout, and the way of the FIN.
-const PATIENCE: Duration = Duration::from_secs(7);
+/// A silent connection is closed within this time: the handshake timeout, and the latency of the FIN.
+const SILENT_MAX: Duration = Duration::from_secs(7);
 
-/// So much longer a contender may wait, beyond the time after which a link that is dead is found to be.
-const CONTENTION: Duration = Duration::from_secs(2);
+/// How much longer than `peer_dead_after` a contender may wait.
+const CONTENDER_EXTRA: Duration = Duration::from_secs(2);
 
 /// One connection of a stranger.
 #[derive(Debug)]
-struct Visit {
+struct Connection {
     sock: usize,
-    says: VecDeque<Vec<u8>>,
-    /// It ends its side when all is said.
-    hangs_up: bool,
+    pieces: VecDeque<Vec<u8>>,
+    /// It shuts its write half down after the last piece.
+    shuts_down: bool,
     reads: bool,
     silent: bool,
     claims: bool,
     since: Duration,
-    /// How often it still looks at the connection before it leaves.
-    stays: usize,
+    /// Steps until it disconnects.
+    steps_left: usize,
 }
 
 impl Stranger {
-    pub fn new(kernel: &mut Kernel, index: usize, chance: Chance) -> Self {
+    pub fn new(kernel: &mut Kernel, index: usize, rng: Rng) -> Self {
         let ip = IpAddr::from([10, 9, 0, u8::try_from(index).expect("few strangers") + 1]);
         let node = kernel.add_node(format!("stranger{index}"), vec![ip]);
         Self {
             node,
-            chance,
-            visit: None,
-            overstays: false,
+            rng,
+            connection: None,
+            is_overdue: false,
         }
     }
 
-    /// Does the next thing, and says when the one after it is due.
-    pub fn act(&mut self, kernel: &mut Kernel, plan: &Plan) -> Duration {
-        let Some(visit) = &mut self.visit else {
-            self.visit = self.begin(kernel, plan);
-            return self.chance.millis(1, 100);
+    /// Does the next step. Returns the time until the one after it.
+    pub fn step(&mut self, kernel: &mut Kernel, plan: &Plan) -> Duration {
+        let Some(connection) = &mut self.connection else {
+            self.connection = self.begin(kernel, plan);
+            return self.rng.millis(1, 100);
         };
-        let sock = &kernel.socks[visit.sock];
-        if sock.gone || visit.stays == 0 {
-            self.leave(kernel);
-            return self.chance.millis(1, 400);
+        let sock = &kernel.socks[connection.sock];
+        if sock.gone || connection.steps_left == 0 {
+            self.disconnect(kernel);
+            return self.rng.millis(1, 400);
         }
-        visit.stays -= 1;
-        let lingers = kernel.now - visit.since > PATIENCE && sock.standing && !sock.fin_in;
-        let contends = kernel.now - visit.since > PATIENCE + plan.dead_after + CONTENTION;
-        self.overstays |= plan.calm && lingers && (visit.silent || (visit.claims && contends));
-        if sock.standing {
-            if let Some(piece) = visit.says.pop_front() {
-                // Whether it is taken whole is not for a stranger to care; but what lacks a byte claims something else.
-                let taken = kernel.write(visit.sock, &[IoSlice::new(&piece)]);
-                visit.claims &= taken.is_ok_and(|n| n == piece.len());
-            } else if std::mem::take(&mut visit.hangs_up) {
-                let _ = kernel.shutdown(visit.sock, Shutdown::Write);
+        connection.steps_left -= 1;
+        let lingers =
+            kernel.now - connection.since > SILENT_MAX && sock.established && !sock.fin_in;
+        let contends =
+            kernel.now - connection.since > SILENT_MAX + plan.dead_after + CONTENDER_EXTRA;
+        self.is_overdue |= plan.strangers_only
+            && lingers
+            && (connection.silent || (connection.claims && contends));
+        if sock.established {
+            if let Some(piece) = connection.pieces.pop_front() {
+                // A message of which a byte is missing claims no sid.
+                let written = kernel.write(connection.sock, &[IoSlice::new(&piece)]);
+                connection.claims &= written.is_ok_and(|n| n == piece.len());
+            } else if std::mem::take(&mut connection.shuts_down) {
+                let _ = kernel.shutdown(connection.sock, Shutdown::Write);
             }
-            if visit.reads {
-                let _ = kernel.read(visit.sock, &mut [0; 4096]);
+            if connection.reads {
+                let _ = kernel.read(connection.sock, &mut [0; 4096]);
             }
         }
-        self.chance.millis(1, 300)
+        self.rng.millis(1, 300)
     }
 
-    /// Ends what it has begun, with a reset as often as not.
-    pub fn leave(&mut self, kernel: &mut Kernel) {
-        if let Some(visit) = self.visit.take() {
-            if self.chance.percent(50) {
-                kernel.abort(visit.sock);
+    /// Closes its connection, with a reset in half of the cases.
+    pub fn disconnect(&mut self, kernel: &mut Kernel) {
+        if let Some(connection) = self.connection.take() {
+            if self.rng.percent(50) {
+                kernel.abort(connection.sock);
             }
-            kernel.close(visit.sock);
+            kernel.close(connection.sock);
         }
     }
 
-    fn begin(&mut self, kernel: &mut Kernel, plan: &Plan) -> Option<Visit> {
-        let chance = &mut self.chance;
-        let target = chance.below(plan.hosts.len());
-        let to = SocketAddr::new(*chance.pick(&plan.hosts[target].ips), PORT);
-        let whom = chance.below(plan.hosts.len());
-        let (says, what) = speech(
-            chance,
-            plan.hosts[whom].sid,
-            target == whom,
+    fn begin(&mut self, kernel: &mut Kernel, plan: &Plan) -> Option<Connection> {
+        let rng = &mut self.rng;
+        let target = rng.below(plan.hosts.len());
+        let to = SocketAddr::new(*rng.pick(&plan.hosts[target].ips), PORT);
+        let claimed = rng.below(plan.hosts.len());
+        let (pieces, what) = payload(
+            rng,
+            plan.hosts[claimed].sid,
+            target == claimed,
             kernel.nodes[self.node].source,
         );
-        let mut says = VecDeque::from(says);
-        if chance.percent(20) {
-            // A byte at a time.
-            let bytes: Vec<u8> = says.drain(..).flatten().take(60).collect();
-            says = bytes.into_iter().map(|byte| vec![byte]).collect();
+        let mut pieces = VecDeque::from(pieces);
+        if rng.percent(20) {
+            // One byte at a time.
+            let bytes: Vec<u8> = pieces.drain(..).flatten().take(60).collect();
+            pieces = bytes.into_iter().map(|byte| vec![byte]).collect();
         }
         let node = self.node;
-        kernel.note(node, || format!("comes to {to}: {what}"));
+        kernel.note(node, || format!("dials {to}: {what}"));
         let sock = kernel.dial(node, to).ok()?;
-        let (silent, claims) = (says.is_empty(), what.contains(CLAIM));
-        Some(Visit {
+        let (silent, claims) = (pieces.is_empty(), what.contains(CLAIM));
+        Some(Connection {
             sock,
             silent,
             claims,
             since: kernel.now,
-            hangs_up: !silent && chance.percent(30),
-            reads: chance.percent(60),
-            stays: says.len() + *chance.pick(&[0, 1, 5, 60, 150]),
-            says,
+            shuts_down: !silent && rng.percent(30),
+            reads: rng.percent(60),
+            steps_left: pieces.len() + *rng.pick(&[0, 1, 5, 60, 150]),
+            pieces,
         })
     }
 }
 
 const CLAIM: &str = "claims a member's sid";
 
-/// What a stranger says, in pieces.
-fn speech(chance: &mut Chance, sid: Sid, own: bool, source: IpAddr) -> (Vec<Vec<u8>>, String) {
-    let (claimed, what) = match chance.below(8) {
+/// The bytes of a stranger, in pieces, and a description of them.
+fn payload(rng: &mut Rng, sid: Sid, own: bool, source: IpAddr) -> (Vec<Vec<u8>>, String) {
+    let (claimed, what) = match rng.below(8) {
         0 => return (Vec::new(), "stays silent".into()),
         1 => {
-            let junk = (0..chance.between(1, 60))
-                .map(|_| chance.next() as u8)
-                .collect();
+            let junk = (0..rng.between(1, 60)).map(|_| rng.next() as u8).collect();
             return (vec![junk], "sends garbage".into());
         }
         2 => {
@@ -155,35 +157,35 @@ fn speech(chance: &mut Chance, sid: Sid, own: bool, source: IpAddr) -> (Vec<Vec<
         }
         3 => (Sid::OBSERVER, "observes"),
         4 => {
-            let larger = chance.percent(50);
+            let larger = rng.percent(50);
             let (low, high) = if larger { (100, 105) } else { (0, 19) };
-            (Sid(chance.between(low, high) as i64), "joins")
+            (Sid(rng.between(low, high) as i64), "joins")
         }
         _ if own => (sid, "claims the host's own sid"),
         _ => (sid, CLAIM),
     };
-    let mut says = vec![hello(chance, claimed, source)];
-    for _ in 0..chance.below(4) {
-        says.push(match chance.below(5) {
-            0 => [0_i32, -1, i32::MAX, 524_289][chance.below(4)]
+    let mut pieces = vec![initial_message(rng, claimed, source)];
+    for _ in 0..rng.below(4) {
+        pieces.push(match rng.below(5) {
+            0 => [0_i32, -1, i32::MAX, 524_289][rng.below(4)]
                 .to_be_bytes()
                 .to_vec(),
-            1 => frame(b"", 5000)[..chance.between(5, 3000)].to_vec(),
-            _ => frame(STRANGE, chance.between(0, 2000)),
+            1 => frame(b"", 5000)[..rng.between(5, 3000)].to_vec(),
+            _ => frame(STRANGER_MARK, rng.between(0, 2000)),
         });
     }
-    if chance.percent(40) {
-        // All at once, frames behind the initial message.
-        says = vec![says.concat()];
+    if rng.percent(40) {
+        // The initial message and the frames in one piece.
+        pieces = vec![pieces.concat()];
     }
-    (says, format!("{what}, as {claimed}"))
+    (pieces, format!("{what}, as {claimed}"))
 }
 
-fn hello(chance: &mut Chance, sid: Sid, source: IpAddr) -> Vec<u8> {
+fn initial_message(rng: &mut Rng, sid: Sid, source: IpAddr) -> Vec<u8> {
     let mut bytes = Vec::new();
-    if !chance.percent(30) {
+    if !rng.percent(30) {
         let address = format!("{source}:{PORT}");
-        bytes.extend((-65_536 + chance.below(2) as i64).to_be_bytes());
+        bytes.extend((-65_536 + rng.below(2) as i64).to_be_bytes());
         bytes.extend(sid.0.to_be_bytes());
         bytes.extend((address.len() as u32).to_be_bytes());
         bytes.extend(address.as_bytes());
@@ -200,8 +202,8 @@ fn frame(head: &[u8], more: usize) -> Vec<u8> {
     bytes
 }
 
-/// Has a stranger act, and again later.
+/// Runs a step of a stranger, and schedules the next one.
 pub fn on_due(strangers: &mut [Stranger], index: usize, kernel: &mut Kernel, plan: &Plan) {
-    let time = strangers[index].act(kernel, plan);
-    kernel.after(time, Due::Stranger(index));
+    let time = strangers[index].step(kernel, plan);
+    kernel.after(time, SimEvent::Stranger(index));
 }

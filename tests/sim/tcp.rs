@@ -1,25 +1,25 @@
-//! What TCP does: handshakes, bytes in order, acknowledgements, FIN, reset, keepalive, user timeout.
+//! Simulates TCP: handshakes, bytes in order, acknowledgements, FIN, reset, keepalive, user timeout.
 //!
-//! What a process asks of its sockets is in `calls`. No packet is modelled, only what two kernels know of each other and when: bytes stay with their sender until they
-//! are acknowledged, and are tried again while the way is cut. The facts are those of Linux (tcp(7), tcp_input.c,
-//! tcp_timer.c), each named where it matters.
+//! The system calls are in `calls`. There are no packets: the model is what each kernel knows of the other one, and when. Bytes
+//! stay with their sender until they are acknowledged, and are sent again while the path is cut. The behaviour is that of Linux
+//! (tcp(7), tcp_input.c, tcp_timer.c).
 
 use std::{cmp::Ordering, collections::VecDeque, io, net::SocketAddr, time::Duration};
 
-use crate::kernel::{Due, EMFILE, Kernel};
+use crate::kernel::{EMFILE, Kernel, SimEvent};
 
 pub const EPIPE: i32 = 32;
 pub const ECONNRESET: i32 = 104;
 pub const ETIMEDOUT: i32 = 110;
 pub const ECONNREFUSED: i32 = 111;
 
-/// Keepalive asks this often.
+/// Interval of keepalive probes.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// A sender that nobody keeps a timer for gives up after so many tries.
+/// Retransmissions of a socket without a user timeout.
 const TRIES_MAX: u32 = 9;
 
-/// A connection between two machines: side 0 has dialed, side 1 was dialed.
+/// A connection between two machines: side 0 has dialed, side 1 accepts.
 #[derive(Debug)]
 pub struct Conn {
     pub from: SocketAddr,
@@ -27,10 +27,10 @@ pub struct Conn {
     pub nodes: [usize; 2],
     pub socks: [Option<usize>; 2],
     syns: u32,
-    /// One machine has lost its power, and a proxy goes on acknowledging in its name.
-    pub haunted: bool,
-    /// Something of this direction is on its way.
-    flying: [bool; 2],
+    /// A machine has lost its power, and a proxy acknowledges in its place.
+    pub kept_by_proxy: bool,
+    /// Bytes of this direction are in flight.
+    in_flight: [bool; 2],
     tries: [u32; 2],
 }
 
@@ -40,43 +40,43 @@ pub struct Sock {
     pub node: usize,
     pub conn: usize,
     pub side: usize,
-    /// A process has it.
+    /// A process has its descriptor.
     pub held: bool,
-    /// It waits in the queue of a listening socket.
+    /// It waits in the backlog of a listening socket.
     pub queued: bool,
-    /// The connection stands.
-    pub standing: bool,
-    /// The machine knows it no more, or it is broken.
+    /// The TCP handshake is complete.
+    pub established: bool,
+    /// The connection is broken, or its machine has no state for it any more.
     pub gone: bool,
     pub error: Option<i32>,
     pub rx: VecDeque<u8>,
     pub fin_in: bool,
-    /// Not acknowledged; the first `sent` of them are with the far end.
+    /// Bytes that are not acknowledged. The first `sent` of them have arrived.
     pub tx: VecDeque<u8>,
     pub sent: usize,
-    /// True exactly when something was written.
-    pub spoke: bool,
-    /// Nothing is written any more.
+    /// True exactly when a byte was written.
+    pub has_written: bool,
+    /// The write half is shut down.
     pub shut: bool,
     pub fin_out: bool,
     pub fin_acked: bool,
-    /// Reads say the end.
-    pub deaf: bool,
-    /// A write found too little room: an edge is owed.
+    /// The read half is shut down.
+    pub read_shut: bool,
+    /// A write found too little room: a writable event is due.
     pub nospace: bool,
-    /// No room before, whatever the buffer says.
+    /// Until then, writes find no room.
     pub full_until: Duration,
     pub rx_cap: usize,
     pub tx_cap: usize,
     pub watched: Option<usize>,
     pub edge_in: bool,
     pub edge_out: bool,
-    pub listed: bool,
-    /// When the far end had ended it, or it broke.
+    pub in_ready_list: bool,
+    /// When the FIN came, or the connection broke.
     pub ended_at: Option<Duration>,
     pub queued_at: Duration,
-    pub progress: Duration,
-    pub heard: Duration,
+    pub last_progress: Duration,
+    pub last_received: Duration,
     pub dead_after: Option<Duration>,
 }
 
@@ -85,18 +85,18 @@ impl Sock {
         self.tx_cap.saturating_sub(self.tx.len())
     }
 
-    /// Linux calls a socket writable when a third of its buffer is free.
+    /// A socket is writable if a third of its buffer is free, as on Linux.
     fn writable(&self, now: Duration) -> bool {
         self.shut
             || self.gone
-            || (self.standing && now >= self.full_until && self.room() * 3 >= self.tx_cap)
+            || (self.established && now >= self.full_until && self.room() * 3 >= self.tx_cap)
     }
 
-    /// `readable`, `writable`, `ended`, as `poll(2)` would say.
-    pub fn stand(&self) -> (bool, bool, bool) {
+    /// `readable`, `writable` and `ended`, as `poll(2)` would report them.
+    pub fn readiness(&self) -> (bool, bool, bool) {
         let hung = self.gone || self.error.is_some() || (self.fin_in && self.shut);
         let ended = hung || self.fin_in;
-        // `full_until` is a fault of its own and looks like a full buffer only to who writes.
+        // `full_until` concerns only writes.
         (
             ended || !self.rx.is_empty(),
             hung || self.writable(Duration::MAX),
@@ -122,18 +122,18 @@ impl Kernel {
             side,
             held: false,
             queued: false,
-            standing: side == 1,
+            established: side == 1,
             gone: false,
             error: None,
             rx: VecDeque::new(),
             fin_in: false,
             tx: VecDeque::new(),
             sent: 0,
-            spoke: false,
+            has_written: false,
             shut: false,
             fin_out: false,
             fin_acked: false,
-            deaf: false,
+            read_shut: false,
             nospace: false,
             full_until: Duration::ZERO,
             rx_cap: quirks.rx_bytes,
@@ -141,11 +141,11 @@ impl Kernel {
             watched: None,
             edge_in: false,
             edge_out: false,
-            listed: false,
+            in_ready_list: false,
             ended_at: None,
             queued_at: now,
-            progress: now,
-            heard: now,
+            last_progress: now,
+            last_received: now,
             dead_after: self.nodes[node].dead_after,
         });
         let sock = self.socks.len() - 1;
@@ -154,18 +154,18 @@ impl Kernel {
     }
 
     fn latency(&mut self) -> Duration {
-        if self.chance.permille(20) {
-            return self.chance.millis(1, 20 * self.latency_ms);
+        if self.rng.permille(20) {
+            return self.rng.millis(1, 20 * self.latency_ms);
         }
-        self.chance.micros(40, 400 * self.latency_ms)
+        self.rng.micros(40, 400 * self.latency_ms)
     }
 
     fn rto(tries: u32) -> Duration {
         Duration::from_millis(200 << tries.min(4))
     }
 
-    /// Whether packets get from one machine to another now.
-    pub fn way(&self, from: usize, to: usize) -> bool {
+    /// Whether packets arrive from one machine at another now.
+    pub fn can_reach(&self, from: usize, to: usize) -> bool {
         self.nodes[from].on && self.nodes[to].on && !self.cut.contains_key(&(from, to))
     }
 
@@ -174,7 +174,7 @@ impl Kernel {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         let from = self.ephemeral(node);
-        // An address that nobody has is a machine that never answers: the dialer itself stands in for it.
+        // For an address that no machine has, the dialer is the far end. It never answers.
         let far = self.node_at(to.ip()).unwrap_or(node);
         self.conns.push(Conn {
             from,
@@ -182,18 +182,18 @@ impl Kernel {
             nodes: [node, far],
             socks: [None, None],
             syns: 0,
-            haunted: false,
-            flying: [false; 2],
+            kept_by_proxy: false,
+            in_flight: [false; 2],
             tries: [0; 2],
         });
         let conn = self.conns.len() - 1;
         let sock = self.new_sock(node, conn, 0);
         self.socks[sock].held = true;
         self.nodes[node].held += 1;
-        self.nodes[node].moved += 1;
+        self.nodes[node].progress_calls += 1;
         self.note(node, || format!("#{conn} dials {to} from {from}"));
         let time = self.latency();
-        self.after(time, Due::Syn(conn));
+        self.after(time, SimEvent::Syn(conn));
         Ok(sock)
     }
 
@@ -205,26 +205,26 @@ impl Kernel {
             syns,
             ..
         } = self.conns[conn];
-        let dialer = socks[0].expect("it has dialed");
-        if self.socks[dialer].gone || self.socks[dialer].standing || syns > 6 {
+        let dialer = socks[0].expect("a dialer has a socket");
+        if self.socks[dialer].gone || self.socks[dialer].established || syns > 6 {
             return;
         }
         self.conns[conn].syns += 1;
-        let lost = near == far || !self.way(near, far) || self.black.contains(&to.ip());
+        let lost = near == far || !self.can_reach(near, far) || self.blackholed.contains(&to.ip());
         if !lost {
             let open = self.nodes[far]
                 .listeners
                 .iter()
                 .any(|listener| listener.at == to);
-            let answer = if open || self.nodes[far].slams {
-                Due::SynAck(conn)
+            let answer = if open || self.nodes[far].accepts_and_closes {
+                SimEvent::SynAck(conn)
             } else {
-                Due::Refused(conn)
+                SimEvent::Refused(conn)
             };
             let time = self.latency();
             self.after(time, answer);
         }
-        self.after(Duration::from_secs(1 << syns), Due::Syn(conn));
+        self.after(Duration::from_secs(1 << syns), SimEvent::Syn(conn));
     }
 
     pub fn on_syn_ack(&mut self, conn: usize) {
@@ -233,31 +233,31 @@ impl Kernel {
             socks,
             ..
         } = self.conns[conn];
-        let dialer = socks[0].expect("it has dialed");
-        if !self.way(far, near) || self.socks[dialer].gone || self.socks[dialer].standing {
+        let dialer = socks[0].expect("a dialer has a socket");
+        if !self.can_reach(far, near) || self.socks[dialer].gone || self.socks[dialer].established {
             return;
         }
         let now = self.now;
         let it = &mut self.socks[dialer];
-        (it.standing, it.heard, it.progress) = (true, now, now);
-        self.note(near, || format!("#{conn} stands"));
-        self.edge(dialer, false, true);
-        self.after(PROBE, Due::Timer(dialer));
+        (it.established, it.last_received, it.last_progress) = (true, now, now);
+        self.note(near, || format!("#{conn} is established"));
+        self.raise_edge(dialer, false, true);
+        self.after(PROBE, SimEvent::Timer(dialer));
         let time = self.latency();
-        self.after(time, Due::Third(conn));
-        self.fly(conn, 0);
+        self.after(time, SimEvent::FinalAck(conn));
+        self.transmit(conn, 0);
     }
 
     pub fn on_refused(&mut self, conn: usize) {
         let [near, far] = self.conns[conn].nodes;
-        let dialer = self.conns[conn].socks[0].expect("it has dialed");
-        if self.way(far, near) && !self.socks[dialer].standing {
+        let dialer = self.conns[conn].socks[0].expect("a dialer has a socket");
+        if self.can_reach(far, near) && !self.socks[dialer].established {
             self.kill(dialer, ECONNREFUSED);
         }
     }
 
-    /// The far end learns that the connection stands, by the packet that says so or by the first data.
-    pub fn on_third(&mut self, conn: usize) {
+    /// The last packet of the handshake or the first data arrives: the connection is established at the far end.
+    pub fn on_final_ack(&mut self, conn: usize) {
         let Conn {
             to,
             nodes: [near, far],
@@ -265,16 +265,16 @@ impl Kernel {
             ..
         } = self.conns[conn];
         if acceptor.is_some()
-            || !self.way(near, far)
-            || self.socks[dialer.expect("it has dialed")].gone
+            || !self.can_reach(near, far)
+            || self.socks[dialer.expect("a dialer has a socket")].gone
         {
             return;
         }
-        if self.nodes[far].slams {
+        if self.nodes[far].accepts_and_closes {
             let sock = self.new_sock(far, conn, 1);
-            self.note(far, || format!("#{conn} is accepted and hung up on"));
+            self.note(far, || format!("#{conn} is accepted and closed"));
             self.socks[sock].shut = true;
-            return self.fly(conn, 1);
+            return self.transmit(conn, 1);
         }
         if !self.nodes[far]
             .listeners
@@ -288,14 +288,16 @@ impl Kernel {
         self.enqueue(far, to, sock);
     }
 
-    /// Something of this direction leaves, if there is something and nothing is on its way.
-    pub fn fly(&mut self, conn: usize, side: usize) {
-        let Conn { socks, flying, .. } = &self.conns[conn];
-        let Some(sock) = socks[side].filter(|_| !flying[side]) else {
+    /// Sends bytes of this direction, or its FIN, unless some are in flight.
+    pub fn transmit(&mut self, conn: usize, side: usize) {
+        let Conn {
+            socks, in_flight, ..
+        } = &self.conns[conn];
+        let Some(sock) = socks[side].filter(|_| !in_flight[side]) else {
             return;
         };
         let it = &self.socks[sock];
-        if it.gone || !it.standing {
+        if it.gone || !it.established {
             return;
         }
         let unsent = it.tx.len() - it.sent;
@@ -309,57 +311,57 @@ impl Kernel {
         });
         let fin = it.shut && !it.fin_out && unsent == 0;
         if (unsent > 0 && window > 0) || fin {
-            self.conns[conn].flying[side] = true;
+            self.conns[conn].in_flight[side] = true;
             let time = self.latency();
-            self.after(time, Due::Arrive(conn, side));
+            self.after(time, SimEvent::Arrive(conn, side));
         }
     }
 
-    /// Tries again later what was lost on the way.
-    fn again(&mut self, conn: usize, side: usize, due: Due) {
+    /// Sends again later what was lost.
+    fn retransmit(&mut self, conn: usize, side: usize, event: SimEvent) {
         let tries = &mut self.conns[conn].tries[side];
         *tries += 1;
         if *tries > TRIES_MAX {
-            let sock = self.conns[conn].socks[side].expect("it has sent");
+            let sock = self.conns[conn].socks[side].expect("a sender has a socket");
             return self.kill(sock, ETIMEDOUT);
         }
         let time = Self::rto(*tries - 1);
-        self.after(time, due);
+        self.after(time, event);
     }
 
     pub fn on_arrive(&mut self, conn: usize, side: usize) {
-        self.conns[conn].flying[side] = false;
+        self.conns[conn].in_flight[side] = false;
         let nodes = self.conns[conn].nodes;
         let (from, to) = (nodes[side], nodes[1 - side]);
-        let sender = self.conns[conn].socks[side].expect("it has sent");
+        let sender = self.conns[conn].socks[side].expect("a sender has a socket");
         if self.socks[sender].gone {
             return;
         }
-        if self.conns[conn].haunted {
+        if self.conns[conn].kept_by_proxy {
             let it = &mut self.socks[sender];
             it.sent = it.tx.len();
             it.fin_out |= it.shut;
             let time = self.latency();
-            self.after(time, Due::Ack(conn, side));
+            self.after(time, SimEvent::Ack(conn, side));
             return;
         }
-        if !self.way(from, to) {
-            self.conns[conn].flying[side] = true;
-            return self.again(conn, side, Due::Arrive(conn, side));
+        if !self.can_reach(from, to) {
+            self.conns[conn].in_flight[side] = true;
+            return self.retransmit(conn, side, SimEvent::Arrive(conn, side));
         }
         if side == 0 && self.conns[conn].socks[1].is_none() {
-            self.on_third(conn);
+            self.on_final_ack(conn);
         }
         let alive = self.conns[conn].socks[1 - side].filter(|&sock| !self.socks[sock].gone);
         let Some(receiver) = alive else {
             self.send_reset(conn, side);
-            // The reset may be lost as well.
-            self.conns[conn].flying[side] = true;
-            return self.again(conn, side, Due::Arrive(conn, side));
+            // The reset may be lost, too.
+            self.conns[conn].in_flight[side] = true;
+            return self.retransmit(conn, side, SimEvent::Arrive(conn, side));
         };
         let unsent = self.socks[sender].tx.len() - self.socks[sender].sent;
         if self.socks[receiver].closed() && unsent > 0 {
-            // Data for a socket that nobody reads any more: a reset, and it is gone.
+            // Data for a closed socket causes a reset.
             self.kill(receiver, EPIPE);
             return self.send_reset(conn, side);
         }
@@ -367,11 +369,11 @@ impl Kernel {
             .rx_cap
             .saturating_sub(self.socks[receiver].rx.len());
         let mut n = unsent.min(window);
-        if n > 1 && self.chance.permille(self.quirks.tiny_segments) {
-            n = self.chance.between(1, n.min(40));
+        if n > 1 && self.rng.permille(self.quirks.tiny_segments) {
+            n = self.rng.between(1, n.min(40));
         }
         let now = self.now;
-        let (it, to) = two(&mut self.socks, sender, receiver);
+        let (it, to) = pair_mut(&mut self.socks, sender, receiver);
         let (a, b) = it.tx.as_slices();
         let (from, until) = (it.sent, it.sent + n);
         to.rx.extend(&a[from.min(a.len())..until.min(a.len())]);
@@ -380,68 +382,68 @@ impl Kernel {
         it.sent = until;
         let fin = it.shut && it.sent == it.tx.len();
         it.fin_out |= fin;
-        to.heard = now;
+        to.last_received = now;
         to.fin_in |= fin;
         if fin {
             to.ended_at.get_or_insert(now);
         }
         if n > 0 || fin {
-            self.edge(receiver, true, false);
+            self.raise_edge(receiver, true, false);
         }
         self.conns[conn].tries[side] = 0;
         let time = self.latency();
-        self.after(time, Due::Ack(conn, side));
-        self.fly(conn, side);
+        self.after(time, SimEvent::Ack(conn, side));
+        self.transmit(conn, side);
     }
 
     pub fn on_ack(&mut self, conn: usize, side: usize) {
         let nodes = self.conns[conn].nodes;
         let (from, to) = (nodes[side], nodes[1 - side]);
-        let sender = self.conns[conn].socks[side].expect("it has sent");
+        let sender = self.conns[conn].socks[side].expect("a sender has a socket");
         if self.socks[sender].gone {
             return;
         }
-        let haunted = self.conns[conn].haunted;
-        if !haunted && (!self.way(to, from) || !self.way(from, to)) {
-            return self.again(conn, side, Due::Ack(conn, side));
+        let kept_by_proxy = self.conns[conn].kept_by_proxy;
+        if !kept_by_proxy && (!self.can_reach(to, from) || !self.can_reach(from, to)) {
+            return self.retransmit(conn, side, SimEvent::Ack(conn, side));
         }
         self.conns[conn].tries[side] = 0;
         let now = self.now;
         let it = &mut self.socks[sender];
-        (it.progress, it.heard) = (now, now);
+        (it.last_progress, it.last_received) = (now, now);
         it.tx.drain(..it.sent);
         it.sent = 0;
         it.fin_acked = it.fin_out;
-        self.owe(sender);
-        if haunted {
-            self.fly(conn, side);
+        self.report_space(sender);
+        if kept_by_proxy {
+            self.transmit(conn, side);
         }
     }
 
-    /// Pays the writable edge that is owed, if there is room by now.
-    fn owe(&mut self, sock: usize) {
+    /// Reports that the socket is writable, if that is due and there is room.
+    fn report_space(&mut self, sock: usize) {
         let now = self.now;
         let it = &mut self.socks[sock];
         if it.nospace && it.writable(now) {
             it.nospace = false;
-            self.edge(sock, false, true);
+            self.raise_edge(sock, false, true);
         }
     }
 
-    pub fn on_room(&mut self, sock: usize) {
-        self.owe(sock);
+    pub fn on_buffer_space(&mut self, sock: usize) {
+        self.report_space(sock);
     }
 
-    /// There is room after all, at once.
-    pub fn relieve(&mut self, sock: usize) {
+    /// Ends `full_until` at once.
+    pub fn free_buffer(&mut self, sock: usize) {
         self.socks[sock].full_until = self.now;
-        self.owe(sock);
+        self.report_space(sock);
     }
 
-    /// A reset leaves for this side.
+    /// Sends a reset to this side.
     pub fn send_reset(&mut self, conn: usize, side: usize) {
         let time = self.latency();
-        self.after(time, Due::Reset(conn, side));
+        self.after(time, SimEvent::Reset(conn, side));
     }
 
     pub fn on_reset(&mut self, conn: usize, side: usize) {
@@ -449,8 +451,8 @@ impl Kernel {
         let Some(sock) = self.conns[conn].socks[side].filter(|&sock| !self.socks[sock].gone) else {
             return;
         };
-        if self.way(nodes[1 - side], nodes[side]) {
-            // tcp_reset() in tcp_input.c: after a FIN the error is another one.
+        if self.can_reach(nodes[1 - side], nodes[side]) {
+            // tcp_reset() in tcp_input.c: the error after a FIN is a different one.
             let error = if self.socks[sock].fin_in {
                 EPIPE
             } else {
@@ -460,7 +462,7 @@ impl Kernel {
         }
     }
 
-    /// The connection is over for this end. What was received can still be read.
+    /// Breaks the connection at this end. Received bytes can still be read.
     pub fn kill(&mut self, sock: usize, error: i32) {
         let now = self.now;
         let it = &mut self.socks[sock];
@@ -475,10 +477,10 @@ impl Kernel {
         self.note(node, || {
             format!("#{conn} breaks: {}", io::Error::from_raw_os_error(error))
         });
-        self.edge(sock, true, true);
+        self.raise_edge(sock, true, true);
     }
 
-    /// Closes without a word of farewell but a reset.
+    /// Closes with a reset.
     pub fn abort(&mut self, sock: usize) {
         let it = &mut self.socks[sock];
         if !it.gone {
@@ -501,38 +503,38 @@ impl Kernel {
         let (node, conn, side) = (it.node, it.conn, it.side);
         let far_node = self.conns[conn].nodes[1 - side];
         let idle = (dead_after * 2 / 5).max(PROBE);
-        let mut next = it.heard + idle;
-        if self.conns[conn].haunted {
-            self.socks[sock].heard = now;
+        let mut next = it.last_received + idle;
+        if self.conns[conn].kept_by_proxy {
+            self.socks[sock].last_received = now;
             next = now + idle;
         } else if it.has_work() {
-            next = it.progress + dead_after;
-            // Also for a window that stays shut: RFC 5482, and tcp_probe_timer().
-            if now - it.progress >= dead_after {
+            next = it.last_progress + dead_after;
+            // Also if the window stays closed: RFC 5482, and tcp_probe_timer().
+            if now - it.last_progress >= dead_after {
                 return self.kill(sock, ETIMEDOUT);
             }
-        } else if now - it.heard >= dead_after {
+        } else if now - it.last_received >= dead_after {
             self.send_reset(conn, 1 - side);
             return self.kill(sock, ETIMEDOUT);
-        } else if now >= next && self.way(node, far_node) {
+        } else if now >= next && self.can_reach(node, far_node) {
             match self.conns[conn].socks[1 - side].filter(|&far| !self.socks[far].gone) {
                 None => self.send_reset(conn, side),
                 Some(far) => {
-                    self.socks[far].heard = now;
-                    if self.way(far_node, node) {
-                        self.socks[sock].heard = now;
+                    self.socks[far].last_received = now;
+                    if self.can_reach(far_node, node) {
+                        self.socks[sock].last_received = now;
                         next = now + idle;
                     }
                 }
             }
         }
-        // Nothing happens before: whatever is heard or written meanwhile moves it on.
-        self.at(next.max(now + PROBE), Due::Timer(sock));
+        // Bytes that arrive or are written before then move the time on.
+        self.at(next.max(now + PROBE), SimEvent::Timer(sock));
     }
 }
 
-/// Two of them at once.
-fn two<T>(all: &mut [T], a: usize, b: usize) -> (&mut T, &mut T) {
+/// Two elements of a slice, both mutable.
+fn pair_mut<T>(all: &mut [T], a: usize, b: usize) -> (&mut T, &mut T) {
     let (low, high) = all.split_at_mut(a.max(b));
     match a.cmp(&b) {
         Ordering::Less => (&mut low[a], &mut high[0]),

@@ -1,7 +1,7 @@
-//! What happened, in words, for whoever has to understand a failure.
+//! The trace of a run: lines for a person who examines a failure, and a digest that compares two runs.
 //!
-//! Words are written only when asked for: a failing seed is run again with them. The digest is always kept, and does not
-//! depend on them.
+//! Lines are written on request only: a failing seed is run again with them. The digest is always computed, and does not
+//! depend on the lines.
 
 use std::{
     collections::VecDeque,
@@ -12,29 +12,29 @@ use std::{
 
 use crate::chance::mix;
 
-/// Of a longer history the beginning is forgotten.
+/// Lines that are kept: the newest ones.
 const LINES_MAX: usize = 400;
 
-/// The lines of a history, kept when its world is gone in a panic.
+/// The lines of a run. They outlive a run that panics.
 #[derive(Clone, Debug, Default)]
-pub struct Words(Arc<Mutex<Lines>>);
+pub struct TraceLines(Arc<Mutex<Lines>>);
 
 #[derive(Debug, Default)]
 struct Lines {
     lines: VecDeque<String>,
-    forgotten: usize,
+    dropped: usize,
     print: bool,
 }
 
 #[derive(Debug, Default)]
 pub struct Trace {
-    words: Option<Words>,
-    /// A digest of the history, to compare two runs by.
+    lines: Option<TraceLines>,
+    /// Two runs with the same digest did the same.
     pub digest: u64,
 }
 
-impl Words {
-    /// Lines that are printed as they come, and kept as well.
+impl TraceLines {
+    /// Prints each line at once, and keeps it.
     pub fn printed() -> Self {
         Self(Arc::new(Mutex::new(Lines {
             print: true,
@@ -49,7 +49,7 @@ impl Words {
         }
         if it.lines.len() == LINES_MAX {
             it.lines.pop_front();
-            it.forgotten += 1;
+            it.dropped += 1;
         }
         it.lines.push_back(line);
     }
@@ -57,8 +57,8 @@ impl Words {
     pub fn text(&self) -> String {
         let it = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
-        if it.forgotten > 0 {
-            text = format!("({} lines before)\n", it.forgotten);
+        if it.dropped > 0 {
+            text = format!("({} lines before)\n", it.dropped);
         }
         for line in &it.lines {
             text += line;
@@ -69,20 +69,20 @@ impl Words {
 }
 
 impl Trace {
-    pub fn new(words: Option<Words>) -> Self {
-        Self { words, digest: 0 }
+    pub fn new(lines: Option<TraceLines>) -> Self {
+        Self { lines, digest: 0 }
     }
 
-    /// What comes now is only the end of the world.
+    /// Writes no more lines: the run is over, and its sockets are only being closed.
     pub fn end(&mut self) {
-        self.words = None;
+        self.lines = None;
     }
 
     pub fn is_on(&self) -> bool {
-        self.words.is_some()
+        self.lines.is_some()
     }
 
-    /// Makes this part of the digest.
+    /// Adds this to the digest.
     pub fn mix(&mut self, what: impl Hash) {
         let mut digest = Digest(self.digest);
         what.hash(&mut digest);
@@ -90,14 +90,14 @@ impl Trace {
     }
 
     pub fn line(&self, now: Duration, who: &str, what: impl FnOnce() -> String) {
-        if let Some(words) = &self.words {
+        if let Some(lines) = &self.lines {
             let millis = now.as_secs_f64() * 1e3;
-            words.add(format!("{millis:>12.3} ms  {who:<9} {}", what()));
+            lines.add(format!("{millis:>12.3} ms  {who:<9} {}", what()));
         }
     }
 }
 
-/// Much cheaper than the hashers of the standard library, and nobody attacks it.
+/// A hasher that is cheaper than those of the standard library. Its input is trusted.
 struct Digest(u64);
 
 impl Hasher for Digest {

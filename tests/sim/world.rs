@@ -1,61 +1,61 @@
-//! One simulated world: hosts that run the real loop, and what happens to them until it is over.
+//! One simulated run: hosts that run the real event loop, from their start to their halt.
 //!
 //! ```text
-//!   start --storm[0]--> faults, strangers, talk --storm[1]--> healing --> the last words --> quiet --> halt
+//!   start --storm[0]--> faults, strangers, traffic --storm[1]--> recovery --> final frames --> settled --> halt
 //! ```
 //!
-//! What must hold is in `host` and `properties`; nothing here judges.
+//! The properties are checked in `host` and `properties`.
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::MutexGuard, time::Duration};
 
 use quorum_cnx::{EventLoop, Handle, limits::KNOCK_CROSSING};
 
 use crate::{
-    chance::Chance,
+    chance::Rng,
     faults::Fault,
-    host::{Account, App, Books, Failure, Ledger},
-    kernel::{Due, Kernel},
+    host::{App, Failure, HostRecord, Oracle, SharedOracle},
+    kernel::{Kernel, SimEvent},
     net::{Machines, SimNet},
     only::{Only, Size},
     plan::Plan,
-    properties::Watch,
+    properties::TurnMonitor,
     stranger::{self, Stranger},
     trace::Trace,
 };
 
-/// From the end of the storm to the last words of the applications that talk on.
-const TALK_ON: Duration = Duration::from_secs(15);
+/// From the end of the storm to the final frames, if applications send after the storm.
+const TRAFFIC_AFTER_STORM: Duration = Duration::from_secs(15);
 
-/// From the end of the storm until everything must be as promised. The longest chain: a dead link is found
-/// (`peer_dead_after`, 5 s), a contender waits for that (6 s), a connect or a lookup was underway (5 s each), a knock
-/// waits to be hung up (5 s), backoff.
-const QUIET: Duration = Duration::from_secs(40);
+/// From the end of the storm to the time when the mesh must be whole. The longest chain: a dead link is detected
+/// (`peer_dead_after`, 5 s), a contender waits for that (6 s), a connect or a lookup is in progress (5 s each), a knock waits
+/// until the peer closes it (5 s), backoff.
+const SETTLE_TIME: Duration = Duration::from_secs(40);
 
-pub type Loop = Rc<RefCell<Option<EventLoop<App, SimNet>>>>;
+pub type SharedLoop = Rc<RefCell<Option<EventLoop<App, SimNet>>>>;
 
 pub struct Host {
-    pub turning: Loop,
-    /// Kept when the loop is gone, as an application would.
+    pub event_loop: SharedLoop,
+    /// It outlives its loop, as it may in an application.
     pub handle: Option<Handle>,
-    pub watch: Watch,
+    pub monitor: TurnMonitor,
 }
 
-pub struct World {
+pub struct Simulation {
     pub plan: Plan,
     pub only: Only,
-    /// What has happened so far.
+    /// Counts the parts of the run so far.
     pub size: Size,
     pub machines: Machines,
-    pub books: Books,
+    pub oracle: SharedOracle,
     pub hosts: Vec<Host>,
-    pub chance: Chance,
-    /// Of its own, so that the faults stay the same when calls are left out.
-    pub mischief: Chance,
+    pub rng: Rng,
+    /// A generator of its own, so that the faults stay the same when calls are left out.
+    pub fault_rng: Rng,
     pub faults: Vec<Option<Fault>>,
     pub strangers: Vec<Stranger>,
-    pub talking: bool,
+    pub sends_frames: bool,
     pub large_bytes: usize,
-    /// True exactly when the time of the last check has come.
+    /// True exactly when the time of the final check has come.
     over: bool,
 }
 
@@ -67,46 +67,46 @@ pub struct Outcome {
     pub size: Size,
 }
 
-impl World {
+impl Simulation {
     pub fn new(seed: u64, only: Only, trace: Trace) -> Self {
-        let mut chance = Chance::new(seed);
-        let mut plan = Plan::new(&mut chance);
+        let mut rng = Rng::new(seed);
+        let mut plan = Plan::new(&mut rng);
         only.cut(&mut plan);
-        let mut kernel = Kernel::new(chance.fork(), trace);
+        let mut kernel = Kernel::new(rng.fork(), trace);
         (kernel.quirks, kernel.latency_ms) = (plan.quirks, plan.latency_ms);
-        let mut ledger = Ledger {
+        let mut oracle = Oracle {
             newest: plan.replace == quorum_cnx::Replace::Newest,
-            once: plan.queue,
+            no_duplicates: plan.queue,
             by_name: plan.hosts.iter().any(|host| host.name.is_some()),
-            ..Ledger::default()
+            ..Oracle::default()
         };
-        kernel.say("plan", || format!("{plan:?}"));
+        kernel.log("plan", || format!("{plan:?}"));
         for host in &plan.hosts {
             let mut ips = host.ips.clone();
-            let homes = ips.clone();
+            let configured_ips = ips.clone();
             if !ips.contains(&host.source) {
                 ips.push(host.source);
             }
-            ledger
+            oracle
                 .hosts
-                .push(Account::new(host.sid, homes, ips.clone()));
+                .push(HostRecord::new(host.sid, configured_ips, ips.clone()));
             let node = kernel.add_node(format!("host{}", host.sid), ips);
             kernel.nodes[node].source = host.source;
             kernel.nodes[node].proxied = host.proxied;
             if let Some(name) = &host.name {
                 kernel.names.insert(name.clone(), host.ips.clone());
             }
-            if host.first_is_black {
-                kernel.black.insert(host.ips[0]);
+            if host.first_is_blackholed {
+                kernel.blackholed.insert(host.ips[0]);
             }
         }
         let strangers = (0..plan.strangers)
-            .map(|index| Stranger::new(&mut kernel, index, chance.fork()))
+            .map(|index| Stranger::new(&mut kernel, index, rng.fork()))
             .collect();
         let host = || Host {
-            turning: Rc::default(),
+            event_loop: Rc::default(),
             handle: None,
-            watch: Watch::default(),
+            monitor: TurnMonitor::default(),
         };
         let hosts = plan.hosts.iter().map(|_| host()).collect();
         let size = Size {
@@ -120,13 +120,13 @@ impl World {
             only,
             size,
             machines: Machines::new(kernel),
-            books: Rc::new(RefCell::new(ledger)),
+            oracle: Rc::new(RefCell::new(oracle)),
             hosts,
-            mischief: chance.fork(),
-            chance,
+            fault_rng: rng.fork(),
+            rng,
             faults: Vec::new(),
             strangers,
-            talking: true,
+            sends_frames: true,
             large_bytes: 0,
             over: false,
         }
@@ -136,33 +136,33 @@ impl World {
         self.machines.lock()
     }
 
-    /// Lets everything happen, up to the first failure.
+    /// Runs everything, up to the first failure.
     pub fn run(mut self) -> Outcome {
-        self.prepare();
+        self.schedule();
         let machines = self.machines.clone();
         while !self.over {
             let mut kernel = machines.lock();
-            let due = kernel
+            let event = kernel
                 .next()
-                .expect("the parts of the plan are on the timeline");
+                .expect("the phases of the run are in the queue");
             {
-                let ledger = &mut *self.books.borrow_mut();
-                ledger.now = kernel.now;
-                if ledger.failure.is_some() {
+                let oracle = &mut *self.oracle.borrow_mut();
+                oracle.now = kernel.now;
+                if oracle.failure.is_some() {
                     break;
                 }
             }
-            self.on(due, kernel);
+            self.on(event, kernel);
         }
-        if self.books.borrow().failure.is_none() {
-            self.judge();
+        if self.oracle.borrow().failure.is_none() {
+            self.check_settled();
         }
-        if self.books.borrow().failure.is_none() {
+        if self.oracle.borrow().failure.is_none() {
             self.halt_all();
         }
-        let failure = self.books.borrow().failure.clone();
+        let failure = self.oracle.borrow().failure.clone();
         if let Some(Failure { property, what }) = &failure {
-            self.kernel().say("FAILS", || format!("{property}: {what}"));
+            self.kernel().log("FAILS", || format!("{property}: {what}"));
         }
         let digest = self.kernel().trace.digest;
         self.kernel().trace.end();
@@ -173,119 +173,122 @@ impl World {
         }
     }
 
-    fn prepare(&mut self) {
-        let [storm, calm] = self.plan.storm;
+    fn schedule(&mut self) {
+        let [storm, end] = self.plan.storm;
         for host in 0..self.hosts.len() {
             self.faults.push(Some(Fault::Down(host)));
-            let (start, talk) = (self.chance.millis(0, 500), self.chance.millis(0, 900));
+            let (start, first_call) = (self.rng.millis(0, 500), self.rng.millis(0, 900));
             let mut kernel = self.machines.lock();
-            kernel.at(start, Due::Recover(host));
-            kernel.at(talk, Due::App(host));
+            kernel.at(start, SimEvent::Recover(host));
+            kernel.at(first_call, SimEvent::App(host));
         }
-        // In a calm world no stranger is there when a link comes up: who knocks then may be the peer.
-        let first = storm + KNOCK_CROSSING * u32::from(self.plan.calm);
+        // A knock soon after a link comes up may be the peer's. So strangers come later if there is nothing else than them.
+        let first = storm + KNOCK_CROSSING * u32::from(self.plan.strangers_only);
         for index in 0..self.strangers.len() {
-            let when = first + self.chance.millis(0, 2000);
-            self.kernel().at(when, Due::Stranger(index));
+            let when = first + self.rng.millis(0, 2000);
+            self.kernel().at(when, SimEvent::Stranger(index));
         }
         let mut kernel = self.machines.lock();
-        if !self.plan.calm {
-            kernel.at(storm, Due::Fault);
+        if !self.plan.strangers_only {
+            kernel.at(storm, SimEvent::Fault);
         }
-        for (part, when) in [storm, calm, calm + TALK_ON, calm + QUIET]
+        for (phase, when) in [storm, end, end + TRAFFIC_AFTER_STORM, end + SETTLE_TIME]
             .into_iter()
             .enumerate()
         {
-            kernel.at(when, Due::Part(part));
+            kernel.at(when, SimEvent::Phase(phase));
         }
     }
 
-    fn on(&mut self, due: Due, mut kernel: MutexGuard<'_, Kernel>) {
-        match due {
-            Due::Wake(node) => {
-                if kernel.awake(node) {
+    fn on(&mut self, event: SimEvent, mut kernel: MutexGuard<'_, Kernel>) {
+        match event {
+            SimEvent::Wake(node) => {
+                if kernel.take_wakeup(node) {
                     drop(kernel);
                     self.turn(node);
                 }
             }
-            Due::Syn(conn) => kernel.on_syn(conn),
-            Due::SynAck(conn) => kernel.on_syn_ack(conn),
-            Due::Third(conn) => kernel.on_third(conn),
-            Due::Refused(conn) => kernel.on_refused(conn),
-            Due::Arrive(conn, side) => kernel.on_arrive(conn, side),
-            Due::Ack(conn, side) => kernel.on_ack(conn, side),
-            Due::Reset(conn, side) => kernel.on_reset(conn, side),
-            Due::Timer(sock) => kernel.on_timer(sock),
-            Due::Room(sock) => kernel.on_room(sock),
-            Due::Answer(question) => {
-                if let Some((node, ip)) = kernel.answer(question) {
-                    self.books.borrow_mut().on_found(node, ip);
+            SimEvent::Syn(conn) => kernel.on_syn(conn),
+            SimEvent::SynAck(conn) => kernel.on_syn_ack(conn),
+            SimEvent::FinalAck(conn) => kernel.on_final_ack(conn),
+            SimEvent::Refused(conn) => kernel.on_refused(conn),
+            SimEvent::Arrive(conn, side) => kernel.on_arrive(conn, side),
+            SimEvent::Ack(conn, side) => kernel.on_ack(conn, side),
+            SimEvent::Reset(conn, side) => kernel.on_reset(conn, side),
+            SimEvent::Timer(sock) => kernel.on_timer(sock),
+            SimEvent::BufferSpace(sock) => kernel.on_buffer_space(sock),
+            SimEvent::LookupDone(lookup) => {
+                if let Some((node, ip)) = kernel.complete_lookup(lookup) {
+                    self.oracle.borrow_mut().on_resolved(node, ip);
                 }
             }
-            Due::Stranger(index) => {
+            SimEvent::Stranger(index) => {
                 if index < self.strangers.len() {
                     stranger::on_due(&mut self.strangers, index, &mut kernel, &self.plan);
-                    let ledger = &mut *self.books.borrow_mut();
-                    if self.strangers[index].overstays && ledger.calm {
-                        let what = format!("stranger {index} is nobody and is not sent away");
-                        ledger.fail("P4", what);
+                    let oracle = &mut *self.oracle.borrow_mut();
+                    if self.strangers[index].is_overdue && oracle.strangers_only {
+                        let what = format!("the connection of stranger {index} is not closed");
+                        oracle.fail("P4", what);
                     }
                 }
             }
-            Due::App(host) => {
+            SimEvent::App(host) => {
                 drop(kernel);
-                self.talk(host);
+                self.run_application(host);
             }
-            Due::Ready(host) => {
+            SimEvent::Ready(host) => {
                 drop(kernel);
                 if let Some(handle) = &self.hosts[host].handle {
                     handle.wake();
                 }
             }
-            Due::Fault => {
+            SimEvent::Fault => {
                 if kernel.now < self.plan.storm[1] {
                     let time = self
-                        .mischief
+                        .fault_rng
                         .micros(0, self.plan.fault_every.as_micros() as u64);
-                    kernel.after(time, Due::Fault);
+                    kernel.after(time, SimEvent::Fault);
                     drop(kernel);
                     self.fault();
                 }
             }
-            Due::Recover(index) => {
+            SimEvent::Recover(index) => {
                 drop(kernel);
                 self.recover(index);
             }
-            Due::Part(part) => {
-                let names = ["the storm begins", "the storm is over: all is made good"];
-                let names = names
-                    .into_iter()
-                    .chain(["the last words", "quiet: what was promised must be true"]);
-                kernel.say("plan", || names.clone().nth(part).unwrap_or("?").to_owned());
+            SimEvent::Phase(phase) => {
+                let names = [
+                    "the storm begins",
+                    "the storm is over: all faults are undone",
+                    "final frames",
+                    "final check",
+                ];
+                kernel.log("plan", || names[phase].to_owned());
                 drop(kernel);
-                self.enter(part);
+                self.enter(phase);
             }
         }
     }
 
-    fn enter(&mut self, part: usize) {
-        match part {
-            // In a calm world the mesh stands before strangers come, and no knock that has crossed a link is on its way if it
-            // may be read so late that it is not taken for one that has.
+    fn enter(&mut self, phase: usize) {
+        match phase {
+            // The mesh must be complete before strangers come. A knock that crosses a link must not be read so late that the
+            // loop does not recognize it.
             0 => {
-                let in_time = self.plan.quirks.late_event == 0 || self.has_only_links();
-                let is_calm = self.plan.calm && self.is_whole() && in_time;
-                self.books.borrow_mut().calm = is_calm;
+                let no_late_knocks = self.plan.quirks.late_event == 0 || self.has_only_links();
+                let strangers_only =
+                    self.plan.strangers_only && self.is_complete() && no_late_knocks;
+                self.oracle.borrow_mut().strangers_only = strangers_only;
             }
             1 => {
                 self.heal();
-                self.talking = self.plan.talks_on;
-                self.books.borrow_mut().quiet = !self.talking;
+                self.sends_frames = self.plan.traffic_after_storm;
+                self.oracle.borrow_mut().calls_ended = !self.sends_frames;
             }
-            2 if self.plan.talks_on => {
-                self.books.borrow_mut().quiet = true;
-                self.last_words();
-                self.talking = false;
+            2 if self.plan.traffic_after_storm => {
+                self.oracle.borrow_mut().calls_ended = true;
+                self.send_final_frames();
+                self.sends_frames = false;
             }
             2 => {}
             _ => self.over = true,
@@ -293,120 +296,120 @@ impl World {
     }
 
     pub fn is_up(&self, host: usize) -> bool {
-        self.hosts[host].turning.borrow().is_some()
+        self.hosts[host].event_loop.borrow().is_some()
     }
 
-    /// The process of a host starts, with empty hands.
+    /// Starts the process of a host.
     pub fn start(&mut self, host: usize) {
-        self.books.borrow_mut().start(host);
+        self.oracle.borrow_mut().start(host);
         let proxied = self.plan.hosts[host].proxied;
         {
             let mut kernel = self.machines.lock();
             let node = &mut kernel.nodes[host];
             if proxied {
-                // Its proxy comes from another address each time.
+                // Its proxy has another address each time.
                 let IpAddr::V4(v4) = node.source else {
-                    unreachable!("the plan knows IPv4 only")
+                    unreachable!("all addresses are IPv4")
                 };
                 let [a, b, n, last] = v4.octets();
                 node.source = IpAddr::from([a, b, n.wrapping_add(1), last]);
                 node.ips.push(node.source);
-                let machine = &mut self.books.borrow_mut().hosts[host].machine;
-                machine.push(node.source);
+                let source_ips = &mut self.oracle.borrow_mut().hosts[host].source_ips;
+                source_ips.push(node.source);
             }
             (node.on, node.running, node.dead_after) = (true, true, Some(self.plan.dead_after));
             kernel.note(host, || "starts".into());
         }
         let app = App {
             me: host,
-            books: Rc::clone(&self.books),
+            oracle: Rc::clone(&self.oracle),
             machines: self.machines.clone(),
-            chance: self.chance.fork(),
+            rng: self.rng.fork(),
             answers: self.plan.answers,
-            asks: self.plan.asks,
-            calm: self.plan.calm,
+            random_calls: self.plan.random_calls,
+            strangers_only: self.plan.strangers_only,
             slow: self.plan.slow,
             busy_until: Duration::ZERO,
         };
-        let config = self.plan.config(host, self.chance.next());
+        let config = self.plan.config(host, self.rng.next());
         let net = SimNet::new(self.machines.clone(), host);
-        let turning = EventLoop::on_net(config, app, net).expect("no socket was handed over");
-        self.hosts[host].handle = Some(turning.handle().clone());
-        self.hosts[host].watch = Watch::default();
-        self.hosts[host].turning.replace(Some(turning));
+        let event_loop = EventLoop::on_net(config, app, net).expect("no socket was adopted");
+        self.hosts[host].handle = Some(event_loop.handle().clone());
+        self.hosts[host].monitor = TurnMonitor::default();
+        self.hosts[host].event_loop.replace(Some(event_loop));
         self.kernel().wake(host);
     }
 
-    /// The process dies; its kernel closes what it had.
+    /// Kills the process. Its kernel closes its sockets.
     pub fn crash(&self, host: usize) {
         self.kernel().note(host, || "crashes".into());
-        self.hosts[host].turning.take();
+        self.hosts[host].event_loop.take();
         self.kernel().forget_process(host);
     }
 
-    /// The machine is dead, and tells nobody.
+    /// The machine loses power: it sends no more packets.
     pub fn lose_power(&self, host: usize) {
         self.kernel().note(host, || "loses power".into());
         self.kernel().power_off(host);
-        self.hosts[host].turning.take();
+        self.hosts[host].event_loop.take();
     }
 
-    /// The machine of this host is gone for good; another one, with another address, has its name from now on.
+    /// Replaces the machine of this host by one with another address, which takes over its name.
     pub fn replace_machine(&mut self, host: usize) {
         let plan = &mut self.plan.hosts[host];
         let old = plan.ips[0];
         let IpAddr::V4(v4) = old else {
-            unreachable!("the plan knows IPv4 only")
+            unreachable!("all addresses are IPv4")
         };
         let [a, b, moves, n] = v4.octets();
         let new = IpAddr::from([a, b, moves + 1, n]);
         plan.ips[0] = new;
         let mut kernel = self.machines.lock();
-        kernel.note(host, || format!("comes back as {new}"));
+        kernel.note(host, || format!("comes back with address {new}"));
         kernel.replace_machine(host, old, new);
-        let name = plan.name.clone().expect("only a name can move");
+        let name = plan.name.clone().expect("only hosts with names move");
         kernel.names.insert(name, plan.ips.clone());
-        // Whoever knows the old address only takes it for his still.
-        let account = &mut self.books.borrow_mut().hosts[host];
-        account.homes.push(new);
-        account.machine.push(new);
+        // Peers that know only the old address still use it.
+        let record = &mut self.oracle.borrow_mut().hosts[host];
+        record.configured_ips.push(new);
+        record.source_ips.push(new);
     }
 
-    /// Turns the loop of a host once.
+    /// Runs one turn of a host's loop.
     pub fn turn(&mut self, host: usize) {
-        let slot = Rc::clone(&self.hosts[host].turning);
+        let slot = Rc::clone(&self.hosts[host].event_loop);
         let mut slot = slot.borrow_mut();
-        let Some(turning) = &mut *slot else {
+        let Some(event_loop) = &mut *slot else {
             return;
         };
-        turning
+        event_loop
             .turn(Some(Duration::ZERO))
             .expect("the simulated system does not fail");
-        let reported = turning.net().reported;
-        let timeout = turning.timeout();
+        let reported = event_loop.net().reported;
+        let timeout = event_loop.timeout();
         drop(slot);
         if let Some(timeout) = timeout {
             let mut kernel = self.machines.lock();
             let when = kernel.now + timeout.max(Duration::from_micros(1));
             kernel.wake_by(host, when);
         }
-        self.watch(host, reported);
+        self.check_turn(host, reported);
     }
 
-    /// Whether every host has a link to every other one.
-    fn is_whole(&self) -> bool {
-        let ledger = self.books.borrow();
-        let linked = |host: &Account| host.links.len() == ledger.hosts.len() - 1;
-        ledger.hosts.iter().all(linked)
+    /// Whether every host has a link to every other host.
+    fn is_complete(&self) -> bool {
+        let oracle = self.oracle.borrow();
+        let is_linked = |host: &HostRecord| host.links.len() == oracle.hosts.len() - 1;
+        oracle.hosts.iter().all(is_linked)
     }
 
-    /// Whether nobody has a connection, or is to have one, that is no link.
+    /// Whether every connection, accepted or in a backlog, is a link.
     fn has_only_links(&self) -> bool {
-        let links: usize = (self.books.borrow().hosts.iter())
+        let links: usize = (self.oracle.borrow().hosts.iter())
             .map(|host| host.links.len())
             .sum();
         let kernel = self.kernel();
-        let ends = kernel.socks.iter();
-        links == ends.filter(|end| end.held || end.queued).count()
+        let socks = kernel.socks.iter();
+        links == socks.filter(|sock| sock.held || sock.queued).count()
     }
 }

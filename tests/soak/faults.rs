@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    chance::Chance,
+    chance::Rng,
     mesh::{ELDERS, Mesh},
     proxy::Way,
 };
@@ -23,15 +23,15 @@ enum Undo {
 }
 
 pub(crate) struct Faults {
-    chance: Chance,
+    rng: Rng,
     underway: Vec<(Instant, Undo)>,
     next: Instant,
 }
 
 impl Faults {
-    pub(crate) fn new(chance: Chance) -> Self {
+    pub(crate) fn new(rng: Rng) -> Self {
         Self {
-            chance,
+            rng,
             underway: Vec::new(),
             next: Instant::now(),
         }
@@ -51,7 +51,7 @@ impl Faults {
         }
         if now >= self.next {
             self.fault(mesh);
-            self.next = now + self.chance.millis(20, 400);
+            self.next = now + self.rng.millis(20, 400);
         }
     }
 
@@ -59,7 +59,7 @@ impl Faults {
     fn talk(&mut self, mesh: &mut Mesh) {
         let pairs = mesh.pairs();
         for _ in 0..3 {
-            let (from, to) = *self.chance.pick(&pairs);
+            let (from, to) = *self.rng.pick(&pairs);
             let bytes = self.length();
             mesh.member(from).send(to, bytes);
         }
@@ -67,20 +67,20 @@ impl Faults {
 
     /// From 1 byte to 512 KiB, mostly little.
     fn length(&mut self) -> usize {
-        match self.chance.below(1000) {
-            0..5 => self.chance.between(100 << 10, 512 << 10),
-            5..50 => self.chance.between(1 << 10, 64 << 10),
-            50..100 => self.chance.between(1, 23),
-            _ => self.chance.between(24, 500),
+        match self.rng.below(1000) {
+            0..5 => self.rng.between(100 << 10, 512 << 10),
+            5..50 => self.rng.between(1 << 10, 64 << 10),
+            50..100 => self.rng.between(1, 23),
+            _ => self.rng.between(24, 500),
         }
     }
 
     fn fault(&mut self, mesh: &mut Mesh) {
-        let sid = *self.chance.pick(&mesh.sids());
-        let pair = *self.chance.pick(&mesh.pairs());
+        let sid = *self.rng.pick(&mesh.sids());
+        let pair = *self.rng.pick(&mesh.pairs());
         let is_there = mesh.member(sid).is_there();
-        let lasts = self.chance.millis(50, 3000);
-        match self.chance.below(100) {
+        let lasts = self.rng.millis(50, 3000);
+        match self.rng.below(100) {
             0..12 if is_there && !ELDERS.contains(&sid) => {
                 mesh.diary().note(format!("{sid} is killed for {lasts:?}"));
                 mesh.member(sid).kill();
@@ -123,7 +123,7 @@ impl Faults {
                 }
             }
             82..100 => {
-                let frames = self.chance.between(20, 300);
+                let frames = self.rng.between(20, 300);
                 mesh.diary().note(format!("{pair:?}: a burst of {frames}"));
                 for _ in 0..frames {
                     let bytes = self.length();

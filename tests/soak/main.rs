@@ -33,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{chance::Chance, diary::Diary, faults::Faults, mesh::Mesh, strangers::Strangers};
+use crate::{chance::Rng, diary::Diary, faults::Faults, mesh::Mesh, strangers::Strangers};
 
 /// How long it lasts unless it is told.
 const SECONDS: u64 = 15;
@@ -55,24 +55,24 @@ fn the_mesh_outlives_random_faults() {
     let seed = number("SOAK_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
     let diary = Diary::begin();
     diary.note(format!("SOAK_SECONDS={seconds} SOAK_SEED={seed}"));
-    let (mut chance, whole) = (Chance::new(seed), Duration::from_secs(seconds));
+    let (mut rng, whole) = (Rng::new(seed), Duration::from_secs(seconds));
     let mut mesh = Mesh::start(&diary, whole);
     let end = Instant::now() + whole;
     // What everybody has after a first part is what everybody may have at any time later.
-    rage(&mut mesh, &mut chance, STORM_MAX.min(whole / 5));
+    rage(&mut mesh, &mut rng, STORM_MAX.min(whole / 5));
     let first = mesh.look();
     while Instant::now() < end {
         let left = end.saturating_duration_since(Instant::now());
-        rage(&mut mesh, &mut chance, STORM_MAX.min(left));
+        rage(&mut mesh, &mut rng, STORM_MAX.min(left));
         mesh.look().compare(&first);
     }
     mesh.end();
 }
 
 /// Faults and strangers for so long; when this returns, there are none left.
-fn rage(mesh: &mut Mesh, chance: &mut Chance, storm: Duration) {
-    let strangers = Strangers::let_loose(mesh.addresses(), chance.fork(), mesh.diary());
-    let mut faults = Faults::new(chance.fork());
+fn rage(mesh: &mut Mesh, rng: &mut Rng, storm: Duration) {
+    let strangers = Strangers::let_loose(mesh.addresses(), rng.fork(), mesh.diary());
+    let mut faults = Faults::new(rng.fork());
     let end = Instant::now() + storm;
     while Instant::now() < end {
         faults.step(mesh);

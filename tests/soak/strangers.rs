@@ -16,7 +16,7 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
-    chance::Chance,
+    chance::Rng,
     common::{ABROAD, V1, V2, bare, claiming, frame, versioned},
     diary::Diary,
     judge::FORGED,
@@ -31,17 +31,17 @@ pub(crate) struct Strangers {
 }
 
 impl Strangers {
-    pub(crate) fn let_loose(addresses: Vec<String>, mut chance: Chance, diary: &Diary) -> Self {
+    pub(crate) fn let_loose(addresses: Vec<String>, mut rng: Rng, diary: &Diary) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, diary) = (Arc::clone(&stop), diary.clone());
         let thread = thread::spawn(move || {
             let (mut held, mut count) = (VecDeque::new(), 0);
             while !stopped.load(Ordering::Acquire) {
                 // The pace of it; nothing is waited for.
-                thread::sleep(chance.millis(0, 20));
+                thread::sleep(rng.millis(0, 20));
                 count += 1;
                 // Fails where nobody is, or nobody accepts.
-                if let Some(stream) = visit(&addresses, &mut chance) {
+                if let Some(stream) = visit(&addresses, &mut rng) {
                     held.push_back(stream);
                 }
                 if held.len() > HELD_MAX {
@@ -67,19 +67,19 @@ impl Drop for Strangers {
 }
 
 /// Comes to a member and says something; the connection, unless it is reset at once.
-fn visit(addresses: &[String], chance: &mut Chance) -> Option<TcpStream> {
+fn visit(addresses: &[String], rng: &mut Rng) -> Option<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).ok()?;
     socket
         .bind(&std::net::SocketAddr::from((ABROAD, 0)).into())
         .ok()?;
-    let to: std::net::SocketAddr = chance.pick(addresses).parse().expect("a numeric address");
+    let to: std::net::SocketAddr = rng.pick(addresses).parse().expect("a numeric address");
     let patience = Duration::from_millis(200);
     socket.connect_timeout(&to.into(), patience).ok()?;
     let mut stream: TcpStream = socket.into();
     stream.set_write_timeout(Some(patience)).ok()?;
     // Fails when it was turned away already.
-    let _ = std::io::Write::write_all(&mut stream, &speech(chance));
-    if chance.percent(20) {
+    let _ = std::io::Write::write_all(&mut stream, &speech(rng));
+    if rng.percent(20) {
         // The reset of whoever has gone without a word.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         return None;
@@ -87,20 +87,20 @@ fn visit(addresses: &[String], chance: &mut Chance) -> Option<TcpStream> {
     Some(stream)
 }
 
-fn speech(chance: &mut Chance) -> Vec<u8> {
-    let sid = chance.between(0, 7) as i64;
+fn speech(rng: &mut Rng) -> Vec<u8> {
+    let sid = rng.between(0, 7) as i64;
     let forged = [FORGED, &[b'!'; 200]].concat();
-    let hello = match chance.below(3) {
+    let hello = match rng.below(3) {
         0 => bare(sid),
         1 => versioned(V1, sid, "127.0.0.66:3888"),
         _ => versioned(V2, sid, "127.0.0.66:3888|127.0.0.67:3888"),
     };
-    match chance.below(8) {
+    match rng.below(8) {
         0 => Vec::new(),
-        1 => (0..chance.between(1, 3000))
-            .map(|_| chance.next() as u8)
+        1 => (0..rng.between(1, 3000))
+            .map(|_| rng.next() as u8)
             .collect(),
-        2 => hello[..chance.below(hello.len())].to_vec(),
+        2 => hello[..rng.below(hello.len())].to_vec(),
         3 => claiming(V1, sid, i32::MAX, b"127.0.0.66"),
         4 => [hello, i32::MAX.to_be_bytes().to_vec()].concat(),
         5 => [hello, frame(&forged), (-1_i32).to_be_bytes().to_vec()].concat(),
