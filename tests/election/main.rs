@@ -1,7 +1,6 @@
-//! The rules of the example `election` without a network: on paper, where each case is written down, and in simulated
-//! worlds, where nothing is but what must hold.
+//! Tests the rules of the example `election` without a network: single cases, and invariants in simulated ensembles.
 //!
-//! Nothing here opens a socket or waits. `ELECTION_SEED=n` replays one world; `ELECTION_SEEDS=n` is for how many are tried.
+//! No test opens a socket or waits. `ELECTION_SEED=n` replays one simulation; `ELECTION_SEEDS=n` sets how many run.
 
 #[path = "../../examples/election/election.rs"]
 mod election;

@@ -1,4 +1,4 @@
-//! Notifications as bytes: those of real servers, of every age, and those that are none.
+//! Tests the encoding of notifications: those of all ZooKeeper versions, and malformed ones.
 
 use proptest::prelude::*;
 use quorum_cnx::{Sid, ZooCfg};
@@ -22,7 +22,7 @@ fn notification(version: i32) -> Notification {
     }
 }
 
-/// As ZooKeeper 3.5 and later send it.
+/// The bytes that ZooKeeper 3.5 and later send.
 fn golden() -> Vec<u8> {
     let mut bytes = vec![
         0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0,
@@ -56,7 +56,7 @@ fn every_age_is_read_and_written() {
         assert_eq!(notification.write(format, CONFIGURATION), bytes);
         assert_eq!(Notification::read(&bytes), Ok((notification, &[][..])));
     }
-    // The epoch of the oldest is that of the transaction, also of a negative one.
+    // The oldest format has no epoch: it is taken from the zxid, even from a negative one.
     let bytes = notification(0).write(Format::Bare, CONFIGURATION);
     assert_eq!(bytes, golden[..28]);
     let (mut read, _) = Notification::read(&bytes).unwrap();
@@ -81,8 +81,8 @@ fn what_follows_is_ignored_as_zookeeper_does() {
     assert_eq!(Notification::read(&new), Ok(read));
 }
 
-/// The messages of `FLEMalformedNotificationMessageTest`, by its names. The last one, a configuration that is none, is a
-/// whole notification, whose vote counts: see `elections: malformed_notifications_are_counted_and_the_election_goes_on`.
+/// The messages of `FLEMalformedNotificationMessageTest`. The last one has an invalid configuration, and its vote counts: see
+/// `elections: malformed_notifications_are_counted_and_the_election_goes_on`.
 #[test]
 fn malformed_notifications_are_refused() {
     let golden = golden();
@@ -151,11 +151,11 @@ fn a_configuration_is_told_as_zookeeper_tells_it() {
     let text = "group.1=1:2\nweight.1=3\nserver.2=b:1:2:observer;2181\nserver.1=a:1:2|[::1]:3:4\n\
                 version=10000000a\n";
     let cfg = ZooCfg::parse_dynamic(text).unwrap();
-    let told = "server.2=b:1:2:observer;2181\nserver.1=a:1:2|[::1]:3:4:participant\ngroup.1=1:2\n\
+    let written = "server.2=b:1:2:observer;2181\nserver.1=a:1:2|[::1]:3:4:participant\ngroup.1=1:2\n\
                 weight.1=3\nversion=10000000a";
-    assert_eq!(configuration(&cfg), told);
-    let again = ZooCfg::parse_dynamic(told).unwrap();
-    assert_eq!(configuration(&again), told);
+    assert_eq!(configuration(&cfg), written);
+    let again = ZooCfg::parse_dynamic(written).unwrap();
+    assert_eq!(configuration(&again), written);
 }
 
 proptest! {
@@ -171,13 +171,13 @@ proptest! {
         }
     }
 
-    /// Nearer to what is understood: real messages in which some bytes are others, or missing.
+    /// Real messages in which some bytes are changed or missing.
     #[test]
     fn what_is_broken_a_little_is_read_or_refused(
-        breaks in prop::collection::vec((0_usize..107, any::<u8>()), 0..4), length in 0_usize..108,
+        changes in prop::collection::vec((0_usize..107, any::<u8>()), 0..4), length in 0_usize..108,
     ) {
         let mut bytes = golden();
-        for (at, byte) in breaks {
+        for (at, byte) in changes {
             bytes[at] = byte;
         }
         bytes.truncate(length);

@@ -1,4 +1,4 @@
-//! Cases of an election that were thought out on paper, and those of ZooKeeper's own tests, by their names.
+//! Tests single cases of an election, among them those of ZooKeeper's own tests, by their names.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::{
     quorum::Quorum,
 };
 
-/// One server, and time that passes when it is told to.
+/// One server with a virtual clock.
 struct Server {
     election: Election,
     now: Duration,
 }
 
 impl Server {
-    /// One of `voters` servers that looks for the first time.
+    /// One of `voters` servers, in its first round.
     fn new(own: i64, voters: i64) -> Self {
         Self::with(own, Quorum::majority((1..=voters).map(Sid)), 0, 0)
     }
@@ -40,15 +40,15 @@ impl Server {
         actions
     }
 
-    fn hear(&mut self, from: i64, heard: Notification) -> Vec<Action> {
+    fn receive(&mut self, from: i64, received: Notification) -> Vec<Action> {
         let mut actions = Vec::new();
         self.election
-            .on_notification(self.now, Sid(from), heard, &mut actions);
+            .on_notification(self.now, Sid(from), received, &mut actions);
         actions
     }
 
-    /// Lets time pass, and gives what is done meanwhile and when.
-    fn pass(&mut self, time: Duration) -> Vec<(Duration, Action)> {
+    /// Advances the clock. Returns the actions meanwhile, and when they came.
+    fn advance(&mut self, time: Duration) -> Vec<(Duration, Action)> {
         let (start, end) = (self.now, self.now + time);
         let mut done = Vec::new();
         while let Some(at) = self.election.deadline().filter(|at| *at <= end) {
@@ -62,10 +62,10 @@ impl Server {
         done
     }
 
-    /// What it has decided when something better has had its time.
+    /// Waits until the server decides, and returns its decision.
     #[track_caller]
-    fn decides(&mut self) -> Outcome {
-        let done = self.pass(FINALIZE_WAIT);
+    fn decide(&mut self) -> Outcome {
+        let done = self.advance(FINALIZE_WAIT);
         match done[..] {
             [(FINALIZE_WAIT, Action::Elect(outcome))] => outcome,
             _ => panic!("{done:?}"),
@@ -86,7 +86,7 @@ fn vote(leader: i64, round: i64) -> Vote {
     }
 }
 
-fn says(state: State, vote: Vote) -> Notification {
+fn notification(state: State, vote: Vote) -> Notification {
     Notification {
         state,
         vote,
@@ -95,7 +95,7 @@ fn says(state: State, vote: Vote) -> Notification {
 }
 
 fn looking(leader: i64, round: i64) -> Notification {
-    says(State::Looking, vote(leader, round))
+    notification(State::Looking, vote(leader, round))
 }
 
 fn elected(actions: &[Action]) -> Option<Outcome> {
@@ -105,7 +105,7 @@ fn elected(actions: &[Action]) -> Option<Outcome> {
     })
 }
 
-fn all_hear(sids: &[i64], notification: Notification) -> Vec<Action> {
+fn send_to_all(sids: &[i64], notification: Notification) -> Vec<Action> {
     let send = |sid: &i64| Action::Send(Sid(*sid), notification);
     sids.iter().map(send).collect()
 }
@@ -114,9 +114,8 @@ fn all_hear(sids: &[i64], notification: Notification) -> Vec<Action> {
 fn a_round_begins_with_a_vote_for_oneself_told_to_all_others() {
     let mut server = Server::new(2, 3);
     assert_eq!(server.proposal(), 2);
-    // The second look is the second round.
     let mut expected = vec![Action::Propose(vote(2, 2))];
-    expected.extend(all_hear(&[1, 3], looking(2, 2)));
+    expected.extend(send_to_all(&[1, 3], looking(2, 2)));
     assert_eq!(server.look(), expected);
 }
 
@@ -124,14 +123,14 @@ fn a_round_begins_with_a_vote_for_oneself_told_to_all_others() {
 fn the_better_vote_is_adopted_and_told_and_elected_when_nothing_better_comes() {
     let mut server = Server::new(2, 5);
     let mut expected = vec![Action::Propose(vote(4, 1))];
-    expected.extend(all_hear(&[1, 3, 4, 5], looking(4, 1)));
-    assert_eq!(server.hear(4, looking(4, 1)), expected);
-    // A worse one changes nothing.
-    assert_eq!(server.hear(3, looking(3, 1)), []);
+    expected.extend(send_to_all(&[1, 3, 4, 5], looking(4, 1)));
+    assert_eq!(server.receive(4, looking(4, 1)), expected);
+    // A worse vote changes nothing.
+    assert_eq!(server.receive(3, looking(3, 1)), []);
     assert_eq!(server.proposal(), 4);
-    // The third one that agrees makes a quorum.
-    assert_eq!(server.hear(3, looking(4, 1)), []);
-    let outcome = server.decides();
+    // With the third vote there is a quorum.
+    assert_eq!(server.receive(3, looking(4, 1)), []);
+    let outcome = server.decide();
     assert_eq!(outcome.state, State::Following);
     assert_eq!((outcome.vote, outcome.was_told), (vote(4, 1), false));
     assert_eq!(server.election.deadline(), None);
@@ -140,42 +139,42 @@ fn the_better_vote_is_adopted_and_told_and_elected_when_nothing_better_comes() {
 #[test]
 fn who_gets_a_quorum_for_itself_leads() {
     let mut server = Server::new(3, 3);
-    assert_eq!(server.hear(1, looking(3, 1)), []);
-    assert_eq!(server.decides().state, State::Leading);
+    assert_eq!(server.receive(1, looking(3, 1)), []);
+    assert_eq!(server.decide().state, State::Leading);
     let alone = &mut Server::new(1, 1);
-    assert_eq!(alone.decides().state, State::Leading);
+    assert_eq!(alone.decide().state, State::Leading);
 }
 
 #[test]
 fn something_better_may_come_until_the_last_moment() {
     let mut server = Server::new(2, 5);
-    server.hear(1, looking(2, 1));
-    server.hear(3, looking(2, 1));
+    server.receive(1, looking(2, 1));
+    server.receive(3, looking(2, 1));
     let almost = FINALIZE_WAIT - Duration::from_nanos(1);
-    assert_eq!(server.pass(almost), []);
-    server.hear(5, looking(5, 1));
+    assert_eq!(server.advance(almost), []);
+    server.receive(5, looking(5, 1));
     assert_eq!(server.proposal(), 5);
-    assert_eq!(server.pass(almost), [], "a quorum for 5 is not there yet");
-    server.hear(1, looking(5, 1));
-    assert_eq!(server.decides().vote.leader, Sid(5));
+    assert_eq!(server.advance(almost), [], "no quorum for 5 yet");
+    server.receive(1, looking(5, 1));
+    assert_eq!(server.decide().vote.leader, Sid(5));
 }
 
 #[test]
 fn each_message_that_counts_gives_something_better_the_whole_time_again() {
     let mut server = Server::new(3, 3);
-    server.hear(1, looking(3, 1));
-    server.pass(FINALIZE_WAIT / 2);
-    server.hear(2, looking(2, 1));
-    assert_eq!(server.decides().vote.leader, Sid(3));
+    server.receive(1, looking(3, 1));
+    server.advance(FINALIZE_WAIT / 2);
+    server.receive(2, looking(2, 1));
+    assert_eq!(server.decide().vote.leader, Sid(3));
 }
 
 #[test]
 fn a_quorum_that_was_there_and_is_not_any_more_elects_nobody() {
     let mut server = Server::new(3, 3);
-    server.hear(1, looking(3, 1));
-    // It has started again, and does not know any more.
-    server.hear(1, looking(1, 1));
-    let done = server.pass(FINALIZE_WAIT * 3);
+    server.receive(1, looking(3, 1));
+    // Server 1 has restarted, and votes for itself.
+    server.receive(1, looking(1, 1));
+    let done = server.advance(FINALIZE_WAIT * 3);
     assert!(
         done.iter()
             .all(|(_, done)| !matches!(done, Action::Elect(_))),
@@ -192,10 +191,10 @@ fn the_order_is_by_epoch_then_transaction_then_sid() {
             round: 1,
             epoch,
         };
-        says(State::Looking, vote)
+        notification(State::Looking, vote)
     };
     let own = || Server::with(2, Quorum::majority([1, 2, 3].map(Sid)), 5, 5);
-    for (heard, wins) in [
+    for (received, wins) in [
         (of(3, 5, 5), true),
         (of(1, 5, 5), false),
         (of(2, 5, 5), false),
@@ -208,9 +207,9 @@ fn the_order_is_by_epoch_then_transaction_then_sid() {
     ] {
         let mut server = own();
         let before = server.election.current();
-        server.hear(heard.vote.leader.0, heard);
-        let expected = if wins { heard } else { before };
-        assert_eq!(server.election.current(), expected, "{heard:?}");
+        server.receive(received.vote.leader.0, received);
+        let expected = if wins { received } else { before };
+        assert_eq!(server.election.current(), expected, "{received:?}");
     }
 }
 
@@ -219,8 +218,8 @@ fn a_vote_of_an_earlier_round_is_answered_at_once_and_not_counted() {
     let mut server = Server::new(3, 3);
     server.look();
     let answer = vec![Action::Send(Sid(1), looking(3, 2))];
-    assert_eq!(server.hear(1, looking(3, 1)), answer);
-    let done = server.pass(FINALIZE_WAIT);
+    assert_eq!(server.receive(1, looking(3, 1)), answer);
+    let done = server.advance(FINALIZE_WAIT);
     assert!(
         done.iter()
             .all(|(_, done)| !matches!(done, Action::Elect(_))),
@@ -231,17 +230,17 @@ fn a_vote_of_an_earlier_round_is_answered_at_once_and_not_counted() {
 #[test]
 fn a_vote_of_a_later_round_takes_its_hearer_there() {
     let mut server = Server::new(2, 3);
-    // This one has agreed in the first round, which is of no use in the ninth.
-    server.hear(3, looking(3, 1));
+    // A vote of the first round does not count in the ninth.
+    server.receive(3, looking(3, 1));
     let mut expected = vec![Action::Propose(vote(2, 9))];
-    expected.extend(all_hear(&[1, 3], looking(2, 9)));
-    assert_eq!(server.hear(1, looking(1, 9)), expected);
-    assert_eq!(server.proposal(), 2, "its own vote, which beats the other");
-    server.hear(1, looking(2, 9));
-    assert_eq!(server.decides().vote, vote(2, 9));
-    // From the last round that there is, it goes no further, and stays alive.
+    expected.extend(send_to_all(&[1, 3], looking(2, 9)));
+    assert_eq!(server.receive(1, looking(1, 9)), expected);
+    assert_eq!(server.proposal(), 2, "its own vote, which is better");
+    server.receive(1, looking(2, 9));
+    assert_eq!(server.decide().vote, vote(2, 9));
+    // The last round has no successor, and the server does not panic.
     let mut server = Server::new(2, 3);
-    server.hear(1, looking(1, i64::MAX));
+    server.receive(1, looking(1, i64::MAX));
     server.look();
     assert_eq!(server.election.round(), i64::MAX);
 }
@@ -249,19 +248,19 @@ fn a_vote_of_a_later_round_takes_its_hearer_there() {
 #[test]
 fn votes_of_the_round_before_are_forgotten_in_a_later_one() {
     let mut server = Server::new(2, 5);
-    server.hear(3, looking(3, 1));
-    server.hear(4, looking(3, 1));
-    server.hear(1, looking(3, 2));
+    server.receive(3, looking(3, 1));
+    server.receive(4, looking(3, 1));
+    server.receive(1, looking(3, 2));
     assert_eq!(server.election.current(), looking(3, 2));
     // Of five, only 1 and 2 itself vote for 3 in the second round.
-    let done = server.pass(FINALIZE_WAIT);
+    let done = server.advance(FINALIZE_WAIT);
     assert!(
         done.iter()
             .all(|(_, done)| !matches!(done, Action::Elect(_))),
         "{done:?}"
     );
-    server.hear(4, looking(3, 2));
-    assert_eq!(server.decides().vote, vote(3, 2));
+    server.receive(4, looking(3, 2));
+    assert_eq!(server.decide().vote, vote(3, 2));
 }
 
 #[test]
@@ -271,12 +270,12 @@ fn decisions_of_the_round_before_are_forgotten_as_well() {
         ..vote(3, round)
     };
     let mut server = Server::new(1, 5);
-    server.hear(2, says(State::Following, follows(1, 1)));
-    server.hear(4, says(State::Following, follows(2, 1)));
-    server.hear(5, looking(5, 2));
-    // Of its own round only the leader has said anything, and those of another one have to be of one epoch.
-    let told = server.hear(3, says(State::Leading, follows(3, 2)));
-    assert_eq!(elected(&told), None);
+    server.receive(2, notification(State::Following, follows(1, 1)));
+    server.receive(4, notification(State::Following, follows(2, 1)));
+    server.receive(5, looking(5, 2));
+    // Only the leader has sent a decision of this round. Decisions of other rounds count only if their epochs are equal.
+    let actions = server.receive(3, notification(State::Leading, follows(3, 2)));
+    assert_eq!(elected(&actions), None);
 }
 
 #[test]
@@ -286,35 +285,35 @@ fn votes_for_one_leader_agree_only_if_it_has_come_as_far_in_all_of_them() {
         zxid: 5,
         ..vote(3, 1)
     };
-    server.hear(3, says(State::Looking, further));
-    server.hear(1, looking(3, 1));
-    let done = server.pass(FINALIZE_WAIT);
+    server.receive(3, notification(State::Looking, further));
+    server.receive(1, looking(3, 1));
+    let done = server.advance(FINALIZE_WAIT);
     let is_elected = |(_, done): &(_, Action)| matches!(done, Action::Elect(_));
     assert!(!done.iter().any(is_elected), "{done:?}");
-    server.hear(1, says(State::Looking, further));
-    assert_eq!(server.decides().vote, further);
+    server.receive(1, notification(State::Looking, further));
+    assert_eq!(server.decide().vote, further);
 }
 
 #[test]
 fn a_vote_is_told_again_after_200_ms_and_then_twice_as_long_each_time_up_to_a_minute() {
     let mut server = Server::new(2, 3);
-    let done = server.pass(Duration::from_secs(300));
-    let told = done.iter().filter(|(_, done)| *done == Action::Connect);
+    let done = server.advance(Duration::from_secs(300));
+    let actions = done.iter().filter(|(_, done)| *done == Action::Connect);
     let (mut at, mut interval, mut expected) = (RESEND_FIRST, RESEND_FIRST, Vec::new());
     while at <= Duration::from_secs(300) {
         expected.push(at);
         interval = (interval * 2).min(RESEND_LAST);
         at += interval;
     }
-    assert_eq!(told.map(|(at, _)| *at).collect::<Vec<_>>(), expected);
+    assert_eq!(actions.map(|(at, _)| *at).collect::<Vec<_>>(), expected);
     assert_eq!(interval, RESEND_LAST);
-    let to_all = all_hear(&[1, 3], looking(2, 1));
+    let to_all = send_to_all(&[1, 3], looking(2, 1));
     let messages = done.iter().map(|(_, done)| *done);
     let messages: Vec<Action> = messages.filter(|done| *done != Action::Connect).collect();
     assert_eq!(messages, to_all.repeat(expected.len()));
     // A new round starts from the beginning.
     server.look();
-    assert_eq!(server.pass(RESEND_FIRST).len(), 3);
+    assert_eq!(server.advance(RESEND_FIRST).len(), 3);
 }
 
 /// `fastleader.minNotificationInterval` and `fastleader.maxNotificationInterval` of a zoo.cfg.
@@ -332,13 +331,13 @@ fn a_vote_is_told_again_at_the_configured_intervals() {
             election: Election::new(Sid(1), quorum, 0, 0).resending(first, last),
             now: Duration::from_secs(1000),
         };
-        // A second round begins with the first interval as well.
+        // A second round begins with the first interval, too.
         for _round in 0..2 {
             server.look();
             for interval in expected.map(Duration::from_millis) {
-                let early = server.pass(interval - Duration::from_nanos(1));
+                let early = server.advance(interval - Duration::from_nanos(1));
                 assert_eq!(early, [], "before {interval:?}");
-                assert_eq!(server.pass(Duration::from_nanos(1)).len(), 3);
+                assert_eq!(server.advance(Duration::from_nanos(1)).len(), 3);
             }
         }
     }
@@ -347,34 +346,40 @@ fn a_vote_is_told_again_at_the_configured_intervals() {
 #[test]
 fn what_is_heard_does_not_put_off_telling_again_but_a_new_vote_does() {
     let mut server = Server::new(2, 5);
-    server.pass(RESEND_FIRST / 2);
-    server.hear(1, looking(1, 1));
-    server.hear(4, says(State::Leading, vote(4, 3)));
-    let told = server.pass(RESEND_FIRST / 2);
-    assert_eq!(told.len(), 5, "to four, and all are to be linked");
-    server.pass(RESEND_FIRST);
-    server.hear(3, looking(3, 1));
-    assert_eq!(server.pass(RESEND_FIRST * 2 - Duration::from_nanos(1)), []);
-    assert_eq!(server.pass(Duration::from_nanos(1)).len(), 5);
+    server.advance(RESEND_FIRST / 2);
+    server.receive(1, looking(1, 1));
+    server.receive(4, notification(State::Leading, vote(4, 3)));
+    let actions = server.advance(RESEND_FIRST / 2);
+    assert_eq!(actions.len(), 5, "four messages, and a request to link all");
+    server.advance(RESEND_FIRST);
+    server.receive(3, looking(3, 1));
+    assert_eq!(
+        server.advance(RESEND_FIRST * 2 - Duration::from_nanos(1)),
+        []
+    );
+    assert_eq!(server.advance(Duration::from_nanos(1)).len(), 5);
 }
 
 #[test]
 fn who_has_lost_its_data_neither_elects_nor_is_elected() {
-    let nobody = Vote {
+    let without_data = Vote {
         zxid: -1,
         epoch: 9,
         ..vote(3, 1)
     };
     let mut server = Server::new(2, 3);
-    assert_eq!(server.hear(3, says(State::Looking, nobody)), []);
+    assert_eq!(
+        server.receive(3, notification(State::Looking, without_data)),
+        []
+    );
     assert_eq!(server.proposal(), 2);
     let mut lost = Server::with(2, Quorum::majority([1, 2, 3].map(Sid)), -1, 0);
-    assert_eq!(lost.hear(3, looking(3, 1)), []);
+    assert_eq!(lost.receive(3, looking(3, 1)), []);
     assert_eq!(lost.proposal(), 2);
-    // It is told by those who have elected.
-    lost.hear(3, says(State::Leading, vote(3, 4)));
-    let told = lost.hear(1, says(State::Following, vote(3, 4)));
-    assert_eq!(elected(&told).unwrap().vote, vote(3, 4));
+    // It learns the result from servers that have decided.
+    lost.receive(3, notification(State::Leading, vote(3, 4)));
+    let actions = lost.receive(1, notification(State::Following, vote(3, 4)));
+    assert_eq!(elected(&actions).unwrap().vote, vote(3, 4));
 }
 
 #[test]
@@ -382,7 +387,7 @@ fn who_has_no_data_is_elected_only_where_nobody_else_can_be() {
     let none = ZXID_OF_NO_DATA;
     let nothing = |leader: i64| {
         let (zxid, epoch) = (none, none >> 32);
-        says(
+        notification(
             State::Looking,
             Vote {
                 zxid,
@@ -392,12 +397,12 @@ fn who_has_no_data_is_elected_only_where_nobody_else_can_be() {
         )
     };
     let mut server = Server::with(3, Quorum::majority((1..=3).map(Sid)), none, none >> 32);
-    server.hear(2, nothing(2));
+    server.receive(2, nothing(2));
     assert_eq!(server.proposal(), 3);
-    // An empty server with a smaller id that can serve.
-    server.hear(1, looking(1, 1));
+    // An empty server that can serve, with a smaller sid.
+    server.receive(1, looking(1, 1));
     assert_eq!(server.proposal(), 1);
-    // In the oldest form a message holds no epoch, and means the same.
+    // A message of the oldest format has no epoch, and means the same.
     let bytes = nothing(2).write(Format::Bare, "");
     let (read, _) = Notification::read(&bytes).unwrap();
     assert_eq!(read.vote, nothing(2).vote);
@@ -411,7 +416,7 @@ fn who_stands_back_votes_for_itself_as_if_it_had_no_data() {
     server.look();
     let own = server.election.current().vote;
     assert_eq!((own.leader, own.zxid), (Sid(3), ZXID_OF_NO_DATA));
-    server.hear(1, looking(1, 2));
+    server.receive(1, looking(1, 2));
     assert_eq!(server.proposal(), 1);
 }
 
@@ -419,19 +424,28 @@ fn who_stands_back_votes_for_itself_as_if_it_had_no_data() {
 fn strangers_are_answered_and_not_counted_and_nobody_votes_for_them() {
     let mut server = Server::new(2, 3);
     let answer = vec![Action::Send(Sid(7), looking(2, 1))];
-    assert_eq!(server.hear(7, looking(7, 5)), answer);
-    // Neither for those who are there, nor in a later round.
-    assert_eq!(server.hear(7, looking(3, 1)), answer);
-    assert_eq!(server.hear(7, looking(3, 5)), answer);
-    assert_eq!(server.hear(7, Notification::QUESTION), answer);
-    // Two who do not know each other would answer each other for ever.
-    assert_eq!(server.hear(7, says(State::Observing, vote(3, 1))), []);
-    assert_eq!(server.hear(3, looking(7, 1)), []);
+    assert_eq!(server.receive(7, looking(7, 5)), answer);
+    // Its votes for members and for later rounds do not count either.
+    assert_eq!(server.receive(7, looking(3, 1)), answer);
+    assert_eq!(server.receive(7, looking(3, 5)), answer);
+    assert_eq!(server.receive(7, Notification::QUESTION), answer);
+    // An answer to an answer would never end.
+    assert_eq!(
+        server.receive(7, notification(State::Observing, vote(3, 1))),
+        []
+    );
+    assert_eq!(server.receive(3, looking(7, 1)), []);
     assert_eq!(server.proposal(), 2);
     assert_eq!(server.election.round(), 1);
     for sid in [3, 1] {
-        assert_eq!(server.hear(sid, says(State::Leading, vote(7, 1))), []);
-        assert_eq!(server.hear(sid, says(State::Observing, vote(3, 1))), []);
+        assert_eq!(
+            server.receive(sid, notification(State::Leading, vote(7, 1))),
+            []
+        );
+        assert_eq!(
+            server.receive(sid, notification(State::Observing, vote(3, 1))),
+            []
+        );
     }
     assert_eq!(server.election.current(), looking(2, 1));
 }
@@ -440,69 +454,76 @@ fn strangers_are_answered_and_not_counted_and_nobody_votes_for_them() {
 fn a_joiner_in_a_later_round_is_not_answered_for_ever() {
     let mut server = Server::new(2, 3);
     let answer = |leader| vec![Action::Send(Sid(7), looking(leader, 1))];
-    // It answers each answer that comes from an earlier round than its own.
-    assert_eq!(server.hear(7, looking(7, 5)), answer(2));
-    assert_eq!(server.hear(7, looking(7, 5)), []);
-    // When there is news, and when it says it again after a while, as if no answer had come.
-    server.hear(3, looking(3, 1));
-    assert_eq!(server.hear(7, looking(7, 5)), answer(3));
-    server.pass(RESEND_FIRST);
-    assert_eq!(server.hear(7, looking(7, 5)).len(), 1);
-    // However many they are.
+    // The joiner answers each answer of an earlier round.
+    assert_eq!(server.receive(7, looking(7, 5)), answer(2));
+    assert_eq!(server.receive(7, looking(7, 5)), []);
+    // It is answered again when the vote has changed, and when it sends its vote again after a while.
+    server.receive(3, looking(3, 1));
+    assert_eq!(server.receive(7, looking(7, 5)), answer(3));
+    server.advance(RESEND_FIRST);
+    assert_eq!(server.receive(7, looking(7, 5)).len(), 1);
+    // This holds for any number of joiners.
     for joiner in 0..5000 {
         let joiner = Sid(100 + joiner);
-        assert_eq!(server.hear(joiner.0, looking(7, 5)).len(), 1);
+        assert_eq!(server.receive(joiner.0, looking(7, 5)).len(), 1);
     }
 }
 
-/// A simulated world went wild over this: an observer in a later round than a voter, and each answered the other.
+/// Found by a simulation: an observer in a later round than a voter, and each answered the other without end.
 #[test]
 fn who_has_no_vote_answers_nobody() {
     let mut server = Server::with(9, Quorum::majority([1, 2, 3].map(Sid)), 0, 0);
     server.look();
-    assert_eq!(server.hear(1, looking(1, 1)), []);
-    server.hear(3, looking(3, 2));
-    server.hear(1, looking(3, 2));
-    server.decides();
-    assert_eq!(server.hear(1, looking(1, 3)), []);
-    assert_eq!(server.hear(1, Notification::QUESTION), []);
+    assert_eq!(server.receive(1, looking(1, 1)), []);
+    server.receive(3, looking(3, 2));
+    server.receive(1, looking(3, 2));
+    server.decide();
+    assert_eq!(server.receive(1, looking(1, 3)), []);
+    assert_eq!(server.receive(1, Notification::QUESTION), []);
 }
 
 #[test]
 fn a_question_is_answered_by_whoever_it_is_asked_and_never_counted() {
     let mut server = Server::new(2, 3);
-    // As a real observer asks, and as a voter does.
+    // The questions of a real observer and of a voter.
     let questions = [Notification::QUESTION, Notification::question(Sid(2))];
     let answer = vec![Action::Send(Sid(1), looking(2, 1))];
     for question in questions {
-        assert_eq!(server.hear(1, question), answer);
+        assert_eq!(server.receive(1, question), answer);
     }
-    server.pass(FINALIZE_WAIT);
-    assert_eq!(server.election.current(), looking(2, 1), "none is a vote");
-    server.hear(1, looking(2, 1));
-    server.decides();
-    let answer = vec![Action::Send(Sid(1), says(State::Leading, vote(2, 1)))];
+    server.advance(FINALIZE_WAIT);
+    assert_eq!(
+        server.election.current(),
+        looking(2, 1),
+        "a question is no vote"
+    );
+    server.receive(1, looking(2, 1));
+    server.decide();
+    let answer = vec![Action::Send(
+        Sid(1),
+        notification(State::Leading, vote(2, 1)),
+    )];
     for question in questions {
-        assert_eq!(server.hear(1, question), answer);
+        assert_eq!(server.receive(1, question), answer);
     }
-    // Nor is one when the next round begins.
-    let told = all_hear(&[1, 3], looking(2, 2));
-    assert_eq!(server.look()[1..], told);
+    // A question does not count in the next round either.
+    let actions = send_to_all(&[1, 3], looking(2, 2));
+    assert_eq!(server.look()[1..], actions);
     assert_eq!(server.election.round(), 2);
 }
 
 #[test]
 fn who_has_decided_tells_those_who_look_and_answers_nobody_else() {
     let mut server = Server::new(2, 3);
-    server.hear(3, looking(3, 1));
-    server.decides();
-    let answer = says(State::Following, vote(3, 1));
+    server.receive(3, looking(3, 1));
+    server.decide();
+    let answer = notification(State::Following, vote(3, 1));
     for round in [0, 1, 7] {
         let expected = vec![Action::Send(Sid(1), answer)];
-        assert_eq!(server.hear(1, looking(1, round)), expected);
+        assert_eq!(server.receive(1, looking(1, round)), expected);
     }
     for state in [State::Following, State::Leading, State::Observing] {
-        assert_eq!(server.hear(1, says(state, vote(1, 7))), []);
+        assert_eq!(server.receive(1, notification(state, vote(1, 7))), []);
     }
     assert_eq!(server.election.current(), answer);
 }
@@ -510,49 +531,49 @@ fn who_has_decided_tells_those_who_look_and_answers_nobody_else() {
 #[test]
 fn a_vote_that_came_too_early_counts_when_the_round_begins() {
     let mut server = Server::new(2, 5);
-    server.hear(5, looking(5, 1));
-    server.hear(1, looking(5, 1));
-    server.decides();
-    // The leader dies; these have noticed it before, and 3 has got over it.
-    for (from, heard) in [
+    server.receive(5, looking(5, 1));
+    server.receive(1, looking(5, 1));
+    server.decide();
+    // The leader dies. These servers notice it earlier. Server 3 follows it again.
+    for (from, received) in [
         (4, looking(4, 2)),
         (1, looking(4, 2)),
         (3, looking(4, 2)),
-        (3, says(State::Following, vote(5, 1))),
+        (3, notification(State::Following, vote(5, 1))),
         (7, looking(7, 2)),
     ] {
-        server.hear(from, heard);
+        server.receive(from, received);
     }
     let actions = server.look();
     let proposals = actions
         .iter()
         .filter(|done| matches!(done, Action::Propose(_)));
     assert_eq!(proposals.count(), 2, "its own, and the better one");
-    assert_eq!(server.decides().vote, vote(4, 2));
-    // Those of a round that is over do not count.
-    server.hear(1, looking(1, 1));
+    assert_eq!(server.decide().vote, vote(4, 2));
+    // Votes of an earlier round do not count.
+    server.receive(1, looking(1, 1));
     server.look();
     assert_eq!(server.election.current(), looking(2, 3));
-    // Three and four are of no use any more, and nobody else has looked.
-    assert_eq!(server.pass(FINALIZE_WAIT).len(), 5);
+    // The votes of 3 and 4 are too old, and no other server looks.
+    assert_eq!(server.advance(FINALIZE_WAIT).len(), 5);
 }
 
 #[test]
 fn a_vote_that_came_too_early_is_forgotten_when_its_sender_has_a_leader() {
     let mut server = Server::new(2, 5);
-    server.hear(5, looking(5, 1));
-    server.hear(1, looking(5, 1));
-    server.decides();
-    server.hear(4, looking(4, 2));
-    server.hear(3, looking(4, 2));
-    server.hear(3, says(State::Following, vote(5, 1)));
+    server.receive(5, looking(5, 1));
+    server.receive(1, looking(5, 1));
+    server.decide();
+    server.receive(4, looking(4, 2));
+    server.receive(3, looking(4, 2));
+    server.receive(3, notification(State::Following, vote(5, 1)));
     server.look();
-    // It and 4 are two of five.
+    // Its own vote and that of 4 are two of five.
     assert_eq!(server.election.current(), looking(4, 2));
     assert_eq!(
-        server.pass(FINALIZE_WAIT).len(),
+        server.advance(FINALIZE_WAIT).len(),
         5,
-        "told again, and not elected"
+        "resent, and not elected"
     );
 }
 
@@ -560,17 +581,17 @@ fn a_vote_that_came_too_early_is_forgotten_when_its_sender_has_a_leader() {
 fn an_early_vote_goes_with_its_senders_link_and_when_it_is_old() {
     let elects = |time: Duration, unlinked: &[i64]| {
         let mut server = Server::new(2, 5);
-        server.hear(5, looking(5, 1));
-        server.hear(1, looking(5, 1));
-        server.decides();
-        server.hear(4, looking(4, 2));
-        server.hear(3, looking(4, 2));
+        server.receive(5, looking(5, 1));
+        server.receive(1, looking(5, 1));
+        server.decide();
+        server.receive(4, looking(4, 2));
+        server.receive(3, looking(4, 2));
         for sid in unlinked {
             server.election.on_unlinked(Sid(*sid));
         }
-        server.pass(time);
+        server.advance(time);
         server.look();
-        let done = server.pass(FINALIZE_WAIT);
+        let done = server.advance(FINALIZE_WAIT);
         let actions: Vec<Action> = done.into_iter().map(|(_, action)| action).collect();
         elected(&actions).is_some()
     };
@@ -586,29 +607,36 @@ fn the_epoch_that_a_leader_has_begun_is_told_to_those_who_come_late() {
         ..vote(3, 1)
     };
     let mut server = Server::new(2, 3);
-    server.hear(3, looking(3, 1));
-    server.decides();
-    // Others may think what they like.
-    server.hear(1, says(State::Following, later));
+    server.receive(3, looking(3, 1));
+    server.decide();
+    // Other servers cannot change the epoch.
+    server.receive(1, notification(State::Following, later));
     let another = Vote {
         leader: Sid(1),
         ..later
     };
-    server.hear(3, says(State::Following, another));
+    server.receive(3, notification(State::Following, another));
     assert_eq!(server.election.current().vote, vote(3, 1));
-    server.hear(3, says(State::Leading, later));
-    assert_eq!(server.election.current(), says(State::Following, later));
+    server.receive(3, notification(State::Leading, later));
+    assert_eq!(
+        server.election.current(),
+        notification(State::Following, later)
+    );
 }
 
 #[test]
 fn who_comes_late_follows_whom_a_quorum_follows_and_who_says_so_itself() {
     let mut server = Server::new(1, 5);
-    let later = says(State::Following, vote(3, 6));
-    assert_eq!(server.hear(2, later), []);
-    assert_eq!(server.hear(4, later), []);
-    assert_eq!(server.hear(5, later), [], "the leader has not said it");
-    let told = server.hear(3, says(State::Leading, vote(3, 6)));
-    let outcome = elected(&told).unwrap();
+    let later = notification(State::Following, vote(3, 6));
+    assert_eq!(server.receive(2, later), []);
+    assert_eq!(server.receive(4, later), []);
+    assert_eq!(
+        server.receive(5, later),
+        [],
+        "the leader has not confirmed it"
+    );
+    let actions = server.receive(3, notification(State::Leading, vote(3, 6)));
+    let outcome = elected(&actions).unwrap();
     assert_eq!((outcome.state, outcome.was_told), (State::Following, true));
     assert_eq!(outcome.vote, vote(3, 6));
     assert_eq!(server.election.round(), 6);
@@ -617,16 +645,25 @@ fn who_comes_late_follows_whom_a_quorum_follows_and_who_says_so_itself() {
 #[test]
 fn a_leader_without_a_quorum_is_not_followed() {
     let mut server = Server::new(1, 5);
-    assert_eq!(server.hear(3, says(State::Leading, vote(3, 6))), []);
-    assert_eq!(server.hear(2, says(State::Following, vote(3, 6))), []);
-    assert_eq!(server.hear(4, says(State::Following, vote(5, 6))), []);
+    assert_eq!(
+        server.receive(3, notification(State::Leading, vote(3, 6))),
+        []
+    );
+    assert_eq!(
+        server.receive(2, notification(State::Following, vote(3, 6))),
+        []
+    );
+    assert_eq!(
+        server.receive(4, notification(State::Following, vote(5, 6))),
+        []
+    );
     assert_eq!(server.election.current(), looking(1, 1));
-    assert!(elected(&server.hear(5, says(State::Following, vote(3, 6)))).is_some());
+    assert!(elected(&server.receive(5, notification(State::Following, vote(3, 6)))).is_some());
 }
 
 #[test]
 fn those_who_follow_agree_by_leader_and_epoch_whatever_else_they_say() {
-    let told = |epochs: [i64; 3], versions: [i32; 3]| {
+    let is_elected = |epochs: [i64; 3], versions: [i32; 3]| {
         let mut server = Server::new(1, 5);
         let mut outcome = None;
         for (at, sid) in [2, 4, 3].into_iter().enumerate() {
@@ -641,37 +678,37 @@ fn those_who_follow_agree_by_leader_and_epoch_whatever_else_they_say() {
             } else {
                 State::Following
             };
-            let heard = Notification {
+            let received = Notification {
                 state,
                 vote,
                 version: versions[at],
             };
-            outcome = elected(&server.hear(sid, heard));
+            outcome = elected(&server.receive(sid, received));
         }
         outcome.is_some()
     };
-    assert!(told([2, 2, 2], [2, 1, 2]));
-    assert!(!told([1, 2, 2], [2, 2, 2]));
-    // Version 0 has the epoch from before the leader was followed.
-    assert!(told([1, 2, 2], [0, 2, 2]));
-    assert!(!told([1, 1, 2], [0, 0, 0]));
+    assert!(is_elected([2, 2, 2], [2, 1, 2]));
+    assert!(!is_elected([1, 2, 2], [2, 2, 2]));
+    // A notification of version 0 has the epoch from before the election.
+    assert!(is_elected([1, 2, 2], [0, 2, 2]));
+    assert!(!is_elected([1, 1, 2], [0, 0, 0]));
 }
 
 #[test]
 fn in_its_own_round_a_decision_adds_to_the_votes() {
     let mut server = Server::new(1, 5);
-    server.hear(4, looking(4, 1));
-    server.hear(3, looking(4, 1));
-    // With the own vote and that of 3, who looks, this is a quorum.
-    let told = server.hear(4, says(State::Leading, vote(4, 1)));
-    assert_eq!(elected(&told).unwrap().vote, vote(4, 1));
-    // In another round it is not.
+    server.receive(4, looking(4, 1));
+    server.receive(3, looking(4, 1));
+    // With its own vote and the vote of 3, which is looking, this is a quorum.
+    let actions = server.receive(4, notification(State::Leading, vote(4, 1)));
+    assert_eq!(elected(&actions).unwrap().vote, vote(4, 1));
+    // In another round it is not a quorum.
     let mut server = Server::new(1, 5);
-    server.hear(4, looking(4, 1));
-    server.hear(3, looking(4, 1));
-    server.pass(FINALIZE_WAIT / 2);
-    let told = server.hear(4, says(State::Leading, vote(4, 2)));
-    assert_eq!(elected(&told), None);
+    server.receive(4, looking(4, 1));
+    server.receive(3, looking(4, 1));
+    server.advance(FINALIZE_WAIT / 2);
+    let actions = server.receive(4, notification(State::Leading, vote(4, 2)));
+    assert_eq!(elected(&actions), None);
 }
 
 #[test]
@@ -679,22 +716,22 @@ fn an_observer_follows_without_a_vote() {
     let quorum = Quorum::majority([1, 2, 3].map(Sid));
     let mut server = Server::with(9, quorum.clone(), 77, 7);
     assert_eq!(server.election.current().vote.leader, Sid(i64::MIN));
-    server.hear(3, looking(3, 1));
-    server.hear(1, looking(3, 1));
-    assert_eq!(server.decides().state, State::Observing);
-    // In the place of a voter, too, whose vote the quorum lacks then.
+    server.receive(3, looking(3, 1));
+    server.receive(1, looking(3, 1));
+    assert_eq!(server.decide().state, State::Observing);
+    // A voter that runs as an observer, whose vote the quorum lacks.
     let mut silent = Server {
         election: Election::observer(Sid(3), quorum),
         now: Duration::ZERO,
     };
     silent.look();
-    silent.hear(2, looking(2, 1));
-    silent.hear(1, looking(2, 1));
-    assert_eq!(silent.decides().state, State::Observing);
+    silent.receive(2, looking(2, 1));
+    silent.receive(1, looking(2, 1));
+    assert_eq!(silent.decide().state, State::Observing);
     silent.look();
-    silent.hear(2, says(State::Following, vote(3, 1)));
-    let told = silent.hear(1, says(State::Following, vote(3, 1)));
-    assert_eq!(elected(&told), None, "it does not lead, whoever follows it");
+    silent.receive(2, notification(State::Following, vote(3, 1)));
+    let actions = silent.receive(1, notification(State::Following, vote(3, 1)));
+    assert_eq!(elected(&actions), None, "an observer does not lead");
 }
 
 #[test]
@@ -702,40 +739,39 @@ fn who_has_no_weight_is_not_elected() {
     let text = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\ngroup.1=1:2:3\nweight.3=0";
     let quorum = Quorum::of(&ZooCfg::parse(text).unwrap()).unwrap();
     let mut server = Server::with(1, quorum, 0, 0);
-    assert_eq!(server.hear(3, looking(3, 1)), []);
+    assert_eq!(server.receive(3, looking(3, 1)), []);
     assert_eq!(server.proposal(), 1);
-    server.hear(2, looking(2, 1));
+    server.receive(2, looking(2, 1));
     assert_eq!(server.proposal(), 2);
     assert_eq!(
-        server.decides().vote.leader,
+        server.decide().vote.leader,
         Sid(2),
         "1 and 2 have all the weight"
     );
 }
 
-/// A server looks, and before its vote is told again hears that another one follows it already.
+/// A server looks. Before it resends its vote, it learns that another server already follows it.
 #[test]
 fn fle_lost_message() {
     let mut server = Server::new(2, 3);
-    server.hear(1, looking(1, 1));
-    let told = server.hear(1, says(State::Following, vote(2, 1)));
-    assert_eq!(elected(&told).unwrap().state, State::Leading);
+    server.receive(1, looking(1, 1));
+    let actions = server.receive(1, notification(State::Following, vote(2, 1)));
+    assert_eq!(elected(&actions).unwrap().state, State::Leading);
 }
 
-/// Two say that they follow this server, in round 1. In that round it leads; in the next one the same old messages must
-/// not make it lead.
+/// Two servers follow this one in round 1, so that it leads. In the next round the same old messages must not make it lead.
 #[test]
 fn fle_backward_election_round() {
     let mut server = Server::new(3, 3);
-    let old = says(State::Following, vote(3, 1));
-    assert!(elected(&server.hear(1, old)).is_some());
+    let old = notification(State::Following, vote(3, 1));
+    assert!(elected(&server.receive(1, old)).is_some());
     server.look();
-    assert_eq!(server.hear(1, old), []);
-    assert_eq!(server.hear(2, old), []);
+    assert_eq!(server.receive(1, old), []);
+    assert_eq!(server.receive(2, old), []);
     assert_eq!(server.election.current(), looking(3, 2));
 }
 
-/// Whatever anybody says, one who hears an election to its end elects.
+/// After any messages, a server that then receives a quorum of votes elects.
 #[test]
 fn after_any_messages_an_election_goes_on() {
     use proptest::prelude::*;
@@ -759,18 +795,18 @@ fn after_any_messages_an_election_goes_on() {
         let mut server = Server::new(2, 3);
         for (from, state, [leader, zxid, round, epoch], version) in messages {
             let vote = Vote { leader: Sid(leader), zxid, round, epoch };
-            server.hear(from, Notification { state, vote, version });
-            server.pass(Duration::from_millis(10));
+            server.receive(from, Notification { state, vote, version });
+            server.advance(Duration::from_millis(10));
         }
-        // A quorum of what it votes itself, or of a round of its own if it has decided something.
+        // A quorum votes as it does. If it has decided, it begins a new round first.
         if server.election.current().state != State::Looking {
             server.look();
         }
         let current = server.election.current();
-        let mut outcome = elected(&server.hear(1, current));
-        outcome = outcome.or_else(|| elected(&server.hear(3, current)));
+        let mut outcome = elected(&server.receive(1, current));
+        outcome = outcome.or_else(|| elected(&server.receive(3, current)));
         prop_assume!(current.vote.zxid != -1);
-        let done = server.pass(FINALIZE_WAIT);
+        let done = server.advance(FINALIZE_WAIT);
         let later = done.iter().find_map(|(_, action)| elected(&[*action]));
         prop_assert_eq!(outcome.or(later).map(|outcome| outcome.vote), Some(current.vote));
     });

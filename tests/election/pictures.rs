@@ -1,4 +1,4 @@
-//! The picture of an election: that it is one, and shows what happened.
+//! Tests the SVG picture of an election.
 
 use std::time::Duration;
 
@@ -25,14 +25,15 @@ fn entry(at: u64, own: i64, fact: Fact) -> Entry {
     }
 }
 
-/// Servers 1 and 2 are ours and 3 is not; 1 sends twice to 2, the first is replaced; 3 is told and tells.
+/// Servers 1 and 2 run in this process, server 3 does not. Server 1 sends twice to server 2, and the first message is replaced.
+/// Server 3 receives a vote and answers.
 fn election() -> Vec<Entry> {
-    let looks = |state| Notification {
+    let notification = |state| Notification {
         state,
         vote: VOTE,
         version: 2,
     };
-    let (looking, leading) = (looks(State::Looking), looks(State::Leading));
+    let (looking, leading) = (notification(State::Looking), notification(State::Leading));
     let early = Notification {
         vote: Vote {
             leader: Sid(1),
@@ -88,18 +89,22 @@ fn every_message_is_an_arrow_and_what_was_replaced_ends_in_a_cross() {
     }
     let picture = timeline.draw();
     let count = |what: &str| picture.matches(what).count();
-    assert_eq!(count("<title>"), 4, "a question is no vote: {picture}");
+    assert_eq!(count("<title>"), 4, "a question is not drawn: {picture}");
     assert_eq!(count("1 to 2: looking 2, round 1, zxid 0x7, epoch 0"), 1);
     assert_eq!(count("3 to 2: leading 2"), 1);
     assert_eq!(count("stroke-dasharray"), 1);
     assert_eq!(count("m0 -8"), 1, "one cross");
-    assert_eq!(count("fill=\"white\" stroke=\"#"), 1, "an end not seen");
+    assert_eq!(
+        count("fill=\"white\" stroke=\"#"),
+        1,
+        "one arrow whose arrival is unknown"
+    );
     assert_eq!(count("ms: nothing better is heard"), 1);
     assert_eq!(count(">server "), 3);
     assert_eq!((count("LEADING"), count("following 2")), (1, 1));
 }
 
-/// Each element is closed, in its order: enough for a viewer to show it.
+/// Every element is closed, in the right order.
 #[test]
 fn the_picture_is_well_formed() {
     let mut whole = timeline();

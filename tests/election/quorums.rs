@@ -1,4 +1,4 @@
-//! Who votes, and how many of them are enough.
+//! Tests which servers vote, and which sets of them are a quorum.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use quorum_cnx::{Sid, ZooCfg};
 
 use crate::quorum::Quorum;
 
-/// Servers 1 to `servers`, and these lines besides.
-fn of(servers: i64, lines: &str) -> Result<Quorum, String> {
+/// The quorum of servers 1 to `servers` with these additional lines.
+fn parse(servers: i64, lines: &str) -> Result<Quorum, String> {
     let servers = (1..=servers).map(|sid| format!("server.{sid}=zk{sid}:1:2\n"));
     let text = servers.collect::<String>() + lines;
     Quorum::of(&ZooCfg::parse(&text).unwrap())
@@ -20,14 +20,14 @@ fn is_met(quorum: &Quorum, sids: &[i64]) -> bool {
 #[test]
 fn more_than_half_of_the_voters_are_a_majority() {
     for (servers, enough) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (6, 4), (7, 4)] {
-        let quorum = of(servers, "").unwrap();
+        let quorum = parse(servers, "").unwrap();
         assert!(!quorum.is_hierarchical());
-        for there in 0..=servers {
-            let sids: Vec<i64> = (1..=there).collect();
+        for present in 0..=servers {
+            let sids: Vec<i64> = (1..=present).collect();
             assert_eq!(
                 is_met(&quorum, &sids),
-                there >= enough,
-                "{there} of {servers}"
+                present >= enough,
+                "{present} of {servers}"
             );
         }
     }
@@ -35,7 +35,7 @@ fn more_than_half_of_the_voters_are_a_majority() {
 
 #[test]
 fn who_does_not_vote_adds_nothing() {
-    let quorum = of(3, "server.4=zk4:1:2:observer\nserver.5=zk5:1:2:observer").unwrap();
+    let quorum = parse(3, "server.4=zk4:1:2:observer\nserver.5=zk5:1:2:observer").unwrap();
     assert_eq!(
         quorum.voters().collect::<Vec<_>>(),
         [Sid(1), Sid(2), Sid(3)]
@@ -48,21 +48,21 @@ fn who_does_not_vote_adds_nothing() {
 #[test]
 fn a_hierarchy_needs_most_of_the_weight_in_most_of_the_groups() {
     let three = "group.1=1:2:3\ngroup.2=4:5:6\ngroup.3=7:8:9";
-    let quorum = of(9, three).unwrap();
+    let quorum = parse(9, three).unwrap();
     assert!(quorum.is_hierarchical());
     // Four of nine are enough, and six of nine are not.
     assert!(is_met(&quorum, &[1, 2, 4, 5]));
     assert!(!is_met(&quorum, &[1, 2, 3, 4, 7]));
     assert!(!is_met(&quorum, &[1, 4, 7]));
-    // A group without weight is none: two of two must agree, the third one's servers do not count.
+    // A group without weight does not count: both of the other two must agree.
     let weights = "weight.7=0\nweight.8=0\nweight.9=0\nweight.1=3";
-    let quorum = of(9, &format!("{three}\n{weights}")).unwrap();
+    let quorum = parse(9, &format!("{three}\n{weights}")).unwrap();
     assert!(!quorum.has_weight(Sid(7)) && quorum.has_weight(Sid(2)));
     assert!(is_met(&quorum, &[1, 4, 5]));
     assert!(!is_met(&quorum, &[2, 3, 4, 5, 7, 8, 9]));
     assert!(!is_met(&quorum, &[1, 2, 3, 7, 8, 9]));
-    // Half of an even weight is not most of it.
-    let quorum = of(2, "group.1=1:2\nweight.1=2\nweight.2=2").unwrap();
+    // Half of the weight is not a majority.
+    let quorum = parse(2, "group.1=1:2\nweight.1=2\nweight.2=2").unwrap();
     assert!(!is_met(&quorum, &[1]) && is_met(&quorum, &[1, 2]));
 }
 
@@ -80,10 +80,10 @@ fn what_could_never_elect_anybody_is_refused() {
             "no group has any weight",
         ),
     ] {
-        let why = of(3, lines).unwrap_err();
+        let why = parse(3, lines).unwrap_err();
         assert!(why.contains(expected), "{lines}: {why}");
     }
-    assert!(of(0, "").unwrap_err().contains("no server votes"));
-    let observers = of(0, "server.1=zk1:1:2:observer").unwrap_err();
+    assert!(parse(0, "").unwrap_err().contains("no server votes"));
+    let observers = parse(0, "server.1=zk1:1:2:observer").unwrap_err();
     assert!(observers.contains("all are observers"));
 }

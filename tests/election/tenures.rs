@@ -1,4 +1,4 @@
-//! Whether an elected leader leads still.
+//! Tests how long an elected leader is kept.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const VOTE: Vote = Vote {
     epoch: 0,
 };
 
-/// The tenure of server 3 of five, as this one sees it, since time 0.
+/// The tenure of server 3 of five, which begins at time 0, as server `own` sees it.
 fn tenure(own: i64) -> Tenure {
     let state = if own == 3 {
         State::Leading
@@ -37,7 +37,7 @@ fn tenure(own: i64) -> Tenure {
     Tenure::new(Sid(own), quorum, outcome, LIMIT, Duration::ZERO)
 }
 
-fn says(state: State, leader: i64, round: i64) -> Notification {
+fn notification(state: State, leader: i64, round: i64) -> Notification {
     Notification {
         state,
         vote: Vote {
@@ -78,44 +78,44 @@ fn a_leader_that_says_so_is_kept() {
     for step in 1..100 {
         let now = STEP * step;
         assert!(tenure.on_time(now).is_ok());
-        let word = says(State::Leading, 3, 5);
-        assert_eq!(tenure.on_notification(now, Sid(3), &word), Ok(()));
+        let reply = notification(State::Leading, 3, 5);
+        assert_eq!(tenure.on_notification(now, Sid(3), &reply), Ok(()));
     }
-    // What others say, or a question, is no word of the leader.
+    // Messages of others, questions, and old votes do not prove that the leader leads.
     let now = STEP * 100;
-    for (from, heard) in [
-        (2, says(State::Following, 3, 5)),
-        (2, says(State::Looking, 2, 6)),
+    for (from, received) in [
+        (2, notification(State::Following, 3, 5)),
+        (2, notification(State::Looking, 2, 6)),
         (3, Notification::QUESTION),
-        (3, says(State::Looking, 3, 5)),
+        (3, notification(State::Looking, 3, 5)),
     ] {
-        assert_eq!(tenure.on_notification(now, Sid(from), &heard), Ok(()));
+        assert_eq!(tenure.on_notification(now, Sid(from), &received), Ok(()));
     }
     assert_eq!(tenure.on_time(STEP * 103), Err(Loss::Silent));
 }
 
 #[test]
 fn a_leader_that_looks_again_or_follows_has_resigned() {
-    for heard in [
-        says(State::Looking, 3, 6),
-        // It has started again.
-        says(State::Looking, 3, 1),
-        says(State::Following, 4, 6),
-        says(State::Leading, 4, 6),
+    for received in [
+        notification(State::Looking, 3, 6),
+        // It has restarted.
+        notification(State::Looking, 3, 1),
+        notification(State::Following, 4, 6),
+        notification(State::Leading, 4, 6),
     ] {
-        let heard = tenure(1).on_notification(STEP, Sid(3), &heard);
-        assert_eq!(heard, Err(Loss::Resigned));
+        let received = tenure(1).on_notification(STEP, Sid(3), &received);
+        assert_eq!(received, Err(Loss::Resigned));
     }
 }
 
 #[test]
 fn a_leader_asks_those_who_are_silent_and_resigns_without_a_quorum() {
     let mut tenure = tenure(3);
-    let word = says(State::Following, 3, 5);
+    let reply = notification(State::Following, 3, 5);
     assert_eq!(tenure.on_time(STEP), sids([]));
     assert_eq!(tenure.on_time(STEP * 2), sids([1, 2, 4, 5]));
     for from in [1, 2] {
-        assert_eq!(tenure.on_notification(STEP * 2, Sid(from), &word), Ok(()));
+        assert_eq!(tenure.on_notification(STEP * 2, Sid(from), &reply), Ok(()));
     }
     assert_eq!(tenure.on_time(STEP * 3), sids([4, 5]));
     assert_eq!(
@@ -123,11 +123,15 @@ fn a_leader_asks_those_who_are_silent_and_resigns_without_a_quorum() {
         sids([1, 2, 4, 5]),
         "three are enough"
     );
-    let other = says(State::Following, 4, 6);
-    for heard in [other, says(State::Looking, 1, 6), Notification::QUESTION] {
-        assert_eq!(tenure.on_notification(STEP * 5, Sid(1), &heard), Ok(()));
+    let other = notification(State::Following, 4, 6);
+    for received in [
+        other,
+        notification(State::Looking, 1, 6),
+        Notification::QUESTION,
+    ] {
+        assert_eq!(tenure.on_notification(STEP * 5, Sid(1), &received), Ok(()));
     }
-    assert_eq!(tenure.on_notification(STEP * 5, Sid(2), &word), Ok(()));
+    assert_eq!(tenure.on_notification(STEP * 5, Sid(2), &reply), Ok(()));
     assert_eq!(tenure.on_time(STEP * 6), Err(Loss::Alone));
     let losses = [
         Loss::Alone,
@@ -143,16 +147,16 @@ fn a_leader_asks_those_who_are_silent_and_resigns_without_a_quorum() {
 
 const INIT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Hears what servers say to server 3, which leads, each second from one to another.
-fn hear_each_second(
+/// Server 3, the leader, receives these notifications in each of these seconds.
+fn receive_each_second(
     tenure: &mut Tenure,
     seconds: std::ops::Range<u32>,
-    says: &[(i64, Notification)],
+    notification: &[(i64, Notification)],
 ) -> Result<(), Loss> {
     for second in seconds {
         let now = STEP * second;
-        for (from, heard) in says {
-            tenure.on_notification(now, Sid(*from), heard)?;
+        for (from, received) in notification {
+            tenure.on_notification(now, Sid(*from), received)?;
         }
         if tenure.deadline() <= now {
             tenure.on_time(now)?;
@@ -164,9 +168,9 @@ fn hear_each_second(
 #[test]
 fn a_leader_whose_followers_do_not_stay_steps_down_after_init_limit() {
     let mut tenure = tenure(3).on_trial(INIT_LIMIT, Duration::ZERO);
-    let follows = says(State::Following, 3, 5);
-    let leaves = says(State::Looking, 1, 6);
-    // They leave, hear that the others follow, and come back; one of them stays.
+    let follows = notification(State::Following, 3, 5);
+    let leaves = notification(State::Looking, 1, 6);
+    // Two leave and come back again and again; one stays.
     let all = [
         (1, leaves),
         (1, follows),
@@ -174,7 +178,7 @@ fn a_leader_whose_followers_do_not_stay_steps_down_after_init_limit() {
         (2, follows),
         (4, follows),
     ];
-    assert_eq!(hear_each_second(&mut tenure, 1..10, &all), Ok(()));
+    assert_eq!(receive_each_second(&mut tenure, 1..10, &all), Ok(()));
     assert_eq!(tenure.deadline(), INIT_LIMIT);
     assert_eq!(tenure.on_time(INIT_LIMIT), Err(Loss::Unserved));
 }
@@ -182,41 +186,41 @@ fn a_leader_whose_followers_do_not_stay_steps_down_after_init_limit() {
 #[test]
 fn a_leader_that_loses_its_quorum_later_steps_down_at_once() {
     let mut tenure = tenure(3).on_trial(INIT_LIMIT, Duration::ZERO);
-    let all = [1, 2].map(|sid| (sid, says(State::Following, 3, 5)));
-    assert_eq!(hear_each_second(&mut tenure, 1..11, &all), Ok(()));
-    let leaves = says(State::Looking, 2, 6);
-    let heard = tenure.on_notification(INIT_LIMIT, Sid(2), &leaves);
-    assert_eq!(heard, Err(Loss::Unserved));
+    let all = [1, 2].map(|sid| (sid, notification(State::Following, 3, 5)));
+    assert_eq!(receive_each_second(&mut tenure, 1..11, &all), Ok(()));
+    let leaves = notification(State::Looking, 2, 6);
+    let received = tenure.on_notification(INIT_LIMIT, Sid(2), &leaves);
+    assert_eq!(received, Err(Loss::Unserved));
 }
 
 #[test]
 fn a_leader_whose_followers_stay_leads_on() {
     let mut tenure = tenure(3).on_trial(INIT_LIMIT, Duration::ZERO);
-    let follows = says(State::Following, 3, 5);
+    let follows = notification(State::Following, 3, 5);
     let stay = [1, 2].map(|sid| (sid, follows));
-    // Two more come and go, and a late vote of its own round, or that of a server that has just started, is no farewell.
-    let come_and_go = [4, 5].map(|sid| (sid, says(State::Looking, sid, 6)));
+    // Two more come and go. A late vote of the same round, or a vote of a server that has just started, does not mean that it leaves.
+    let come_and_go = [4, 5].map(|sid| (sid, notification(State::Looking, sid, 6)));
     let harmless = [
-        (1, says(State::Looking, 1, 5)),
-        (1, says(State::Looking, 1, 1)),
+        (1, notification(State::Looking, 1, 5)),
+        (1, notification(State::Looking, 1, 1)),
         (2, Notification::QUESTION),
     ];
     let all = [&stay[..], &come_and_go, &harmless].concat();
-    assert_eq!(hear_each_second(&mut tenure, 1..60, &all), Ok(()));
+    assert_eq!(receive_each_second(&mut tenure, 1..60, &all), Ok(()));
 }
 
 #[test]
 fn a_follower_that_came_back_counts_when_it_has_stayed() {
     let mut tenure = tenure(3).on_trial(INIT_LIMIT, Duration::ZERO);
-    let follows = [1, 2, 4].map(|sid| (sid, says(State::Following, 3, 5)));
-    assert_eq!(hear_each_second(&mut tenure, 1..20, &follows), Ok(()));
-    let leaves = |sid| says(State::Looking, sid, 6);
+    let follows = [1, 2, 4].map(|sid| (sid, notification(State::Following, 3, 5)));
+    assert_eq!(receive_each_second(&mut tenure, 1..20, &follows), Ok(()));
+    let leaves = |sid| notification(State::Looking, sid, 6);
     assert_eq!(
         tenure.on_notification(STEP * 20, Sid(1), &leaves(1)),
         Ok(())
     );
-    // Back for longer than anybody stays who is not served: another one may leave.
-    assert_eq!(hear_each_second(&mut tenure, 21..42, &follows), Ok(()));
+    // It is back for longer than a server without a leader would stay. So another one may leave.
+    assert_eq!(receive_each_second(&mut tenure, 21..42, &follows), Ok(()));
     assert_eq!(
         tenure.on_notification(STEP * 42, Sid(2), &leaves(2)),
         Ok(())
@@ -231,10 +235,10 @@ fn a_follower_that_came_back_counts_when_it_has_stayed() {
 fn a_follower_never_steps_down_for_a_lack_of_followers() {
     let mut tenure = tenure(1).on_trial(INIT_LIMIT, Duration::ZERO);
     let all = [
-        (3, says(State::Leading, 3, 5)),
-        (2, says(State::Looking, 2, 6)),
+        (3, notification(State::Leading, 3, 5)),
+        (2, notification(State::Looking, 2, 6)),
     ];
-    assert_eq!(hear_each_second(&mut tenure, 1..60, &all), Ok(()));
+    assert_eq!(receive_each_second(&mut tenure, 1..60, &all), Ok(()));
 }
 
 #[test]
@@ -247,10 +251,10 @@ fn a_leader_that_is_gone_is_given_up_at_once() {
 #[test]
 fn a_leader_without_a_quorum_that_is_there_resigns_at_once() {
     let mut tenure = tenure(3);
-    let follows = says(State::Following, 3, 5);
+    let follows = notification(State::Following, 3, 5);
     assert_eq!(tenure.on_gone(STEP, Sid(1)), Ok(()));
     assert_eq!(tenure.on_gone(STEP, Sid(2)), Ok(()), "three are enough");
-    // One of them has started again.
+    // One of them has restarted.
     assert_eq!(tenure.on_notification(STEP, Sid(1), &follows), Ok(()));
     assert_eq!(tenure.on_gone(STEP, Sid(4)), Ok(()));
     assert_eq!(tenure.on_gone(STEP, Sid(5)), Err(Loss::Alone));

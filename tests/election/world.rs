@@ -1,8 +1,7 @@
-//! A simulated ensemble: servers with their elections and tenures, a network that loses, delays, doubles and cuts, crashes
-//! and restarts, in virtual time.
+//! Simulates an ensemble in virtual time: servers with their elections and tenures, a network that loses, delays and duplicates
+//! messages, partitions, crashes and restarts.
 //!
-//! Nothing here but the seed decides what happens, and nothing is believed that a server says of itself: what it votes and
-//! decides is written down, and looked at by what must hold.
+//! The seed decides everything. All votes and decisions are recorded, and each decision is checked against the invariants.
 
 use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap},
@@ -20,29 +19,29 @@ use crate::{
     tenure::{Loss, Tenure},
 };
 
-/// More than any world needs; one that needs more is one in which messages beget messages.
+/// More than any simulation needs. One that exceeds it has an endless exchange of messages.
 const EVENTS_MAX: u64 = 40_000;
 
-/// What happens to messages.
+/// How the network treats messages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Weather {
+pub(crate) struct Network {
     pub(crate) loss_permille: u32,
-    pub(crate) twice_permille: u32,
+    pub(crate) duplicate_permille: u32,
     pub(crate) delay_ms: (u64, u64),
     /// True exactly when messages between two servers stay in their order, as on the library's links.
     pub(crate) in_order: bool,
 }
 
-impl Weather {
-    pub(crate) const CALM: Self = Self {
+impl Network {
+    pub(crate) const GOOD: Self = Self {
         loss_permille: 0,
-        twice_permille: 0,
+        duplicate_permille: 0,
         delay_ms: (1, 40),
         in_order: true,
     };
 }
 
-/// How far a server has come with its data; it keeps that over restarts.
+/// The state of a server's data. It survives restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     pub(crate) epoch: i64,
@@ -50,38 +49,38 @@ pub(crate) struct Rank {
     pub(crate) sid: Sid,
 }
 
-/// Something that was seen to be wrong.
+/// A violated invariant.
 #[derive(Debug)]
 pub(crate) struct Failure(pub(crate) String);
 
 struct Host {
-    /// Less from when it has stood back.
+    /// It decreases when the server stands back.
     rank: Rank,
-    /// That with which it began: an older vote for it still says so.
+    /// Its rank at the start, which older votes for it still have.
     first_rank: Rank,
-    /// False exactly when it only votes, so that those who can serve leave it.
-    serves: bool,
+    /// False exactly when it only votes. Servers that can serve do not stay with such a leader.
+    can_serve: bool,
     /// `None` while it is down.
     running: Option<Running>,
-    /// Which part of the network it is in.
-    part: usize,
+    /// Its part of a partitioned network.
+    partition: usize,
     has_restarted: bool,
-    /// When it is woken next.
-    alarm: Option<Duration>,
+    /// When it wakes next.
+    wake_at: Option<Duration>,
 }
 
 struct Running {
     election: Election,
     tenure: Option<Tenure>,
     decided: Option<Outcome>,
-    /// How often it has decided.
+    /// Number of its decisions.
     decisions: u64,
 }
 
 #[derive(Debug)]
-enum What {
-    /// It looks whether the leader of this decision of its own serves, or is served for.
-    Doubt {
+enum Event {
+    /// After this decision, the server checks whether its leader can serve.
+    CheckLeader {
         at: usize,
         decision: u64,
     },
@@ -93,55 +92,55 @@ enum What {
     Wake(usize),
 }
 
-pub(crate) struct World {
+pub(crate) struct Ensemble {
     pub(crate) now: Duration,
-    pub(crate) weather: Weather,
+    pub(crate) network: Network,
     pub(crate) quorum: Quorum,
     /// How long leaders and followers may be silent.
     pub(crate) limit: Duration,
-    /// How long a new leader and those who follow it wait for each other.
+    /// How long a new leader and its followers wait for each other.
     pub(crate) init_limit: Duration,
-    /// True exactly when a leader that does not serve opens its port.
-    pub(crate) is_silent_port: bool,
+    /// True exactly when a leader that cannot serve has an open port.
+    pub(crate) has_silent_port: bool,
     rng: Rng,
     hosts: Vec<Host>,
-    /// By time, then in the order in which they were made: the heap's greatest is the earliest.
+    /// Events by time, then in the order in which they were scheduled. The heap's greatest is the earliest.
     queue: BinaryHeap<std::cmp::Reverse<(Duration, u64)>>,
-    events: BTreeMap<u64, What>,
-    made: u64,
-    /// The latest arrival on each way.
-    last: BTreeMap<(usize, usize), Duration>,
-    /// Who has ever voted for a leader, in a round.
+    events: BTreeMap<u64, Event>,
+    scheduled: u64,
+    /// The latest arrival for each sender and receiver.
+    last_arrival: BTreeMap<(usize, usize), Duration>,
+    /// Which servers have ever voted for a leader, by round and leader.
     voted: BTreeMap<(i64, Sid), BTreeSet<Sid>>,
-    /// Who has ever decided for a leader, in a round.
+    /// Which servers have ever decided for a leader, by round and leader.
     decided: BTreeMap<(i64, Sid), BTreeSet<Sid>>,
     history: Option<String>,
 }
 
-impl World {
+impl Ensemble {
     pub(crate) fn new(quorum: Quorum, ranks: Vec<Rank>, rng: Rng, verbose: bool) -> Self {
         let host = |rank| Host {
             rank,
             first_rank: rank,
-            serves: false,
+            can_serve: false,
             running: None,
-            part: 0,
+            partition: 0,
             has_restarted: false,
-            alarm: None,
+            wake_at: None,
         };
         Self {
             now: Duration::ZERO,
-            weather: Weather::CALM,
+            network: Network::GOOD,
             quorum,
             limit: Duration::from_secs(4),
             init_limit: Duration::from_secs(5),
-            is_silent_port: false,
+            has_silent_port: false,
             rng,
             hosts: ranks.into_iter().map(host).collect(),
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
-            made: 0,
-            last: BTreeMap::new(),
+            scheduled: 0,
+            last_arrival: BTreeMap::new(),
             voted: BTreeMap::new(),
             decided: BTreeMap::new(),
             history: verbose.then(String::new),
@@ -164,14 +163,14 @@ impl World {
         self.hosts[at].running.is_some()
     }
 
-    /// What it has decided, if it is up and has.
+    /// Its decision, if it is up and has one.
     pub(crate) fn outcome(&self, at: usize) -> Option<Outcome> {
         self.hosts[at].running.as_ref()?.decided
     }
 
-    pub(crate) fn cut(&mut self, at: usize, part: usize) {
-        self.note(|| format!("server at {at} is in part {part}"));
-        self.hosts[at].part = part;
+    pub(crate) fn cut(&mut self, at: usize, partition: usize) {
+        self.note(|| format!("server at {at} is in partition {partition}"));
+        self.hosts[at].partition = partition;
     }
 
     pub(crate) fn start(&mut self, at: usize) -> Result<(), Failure> {
@@ -183,12 +182,12 @@ impl World {
             decided: None,
             decisions: 0,
         });
-        self.look(at)
+        self.start_looking(at)
     }
 
-    /// It serves, if it leads, those who serve as well; and leaves whoever does not serve it.
-    pub(crate) fn serves(&mut self, at: usize) {
-        self.hosts[at].serves = true;
+    /// This server can serve others that can serve. It does not stay with a leader that cannot.
+    pub(crate) fn set_can_serve(&mut self, at: usize) {
+        self.hosts[at].can_serve = true;
     }
 
     pub(crate) fn crash(&mut self, at: usize) {
@@ -205,33 +204,36 @@ impl World {
         }
     }
 
-    /// Lets things happen until this time.
+    /// Processes events until this time.
     pub(crate) fn run_until(&mut self, end: Duration) -> Result<(), Failure> {
         while let Some(std::cmp::Reverse((at, number))) = self.queue.peek().copied() {
             if at > end {
                 break;
             }
             self.queue.pop();
-            let what = self.events.remove(&number).expect("it was queued");
+            let what = self
+                .events
+                .remove(&number)
+                .expect("every number in the queue has an event");
             self.now = at;
-            if self.made > EVENTS_MAX {
-                return Err(Failure("messages beget messages without end".into()));
+            if self.scheduled > EVENTS_MAX {
+                return Err(Failure("endless exchange of messages".into()));
             }
             match what {
-                What::Arrive {
+                Event::Arrive {
                     to,
                     from,
                     notification,
                 } => self.arrive(to, from, notification)?,
-                What::Wake(host) => self.wake(host)?,
-                What::Doubt { at, decision } => self.doubt(at, decision)?,
+                Event::Wake(host) => self.wake(host)?,
+                Event::CheckLeader { at, decision } => self.check_leader(at, decision)?,
             }
         }
         self.now = end;
         Ok(())
     }
 
-    fn look(&mut self, at: usize) -> Result<(), Failure> {
+    fn start_looking(&mut self, at: usize) -> Result<(), Failure> {
         let now = self.now;
         let Some(running) = &mut self.hosts[at].running else {
             return Ok(());
@@ -249,12 +251,12 @@ impl World {
         notification: Notification,
     ) -> Result<(), Failure> {
         let (now, sender) = (self.now, self.hosts[from].rank.sid);
-        // What was on its way when the network was cut is lost.
-        if self.hosts[to].part != self.hosts[from].part {
+        // A message in flight is lost when the network is partitioned.
+        if self.hosts[to].partition != self.hosts[from].partition {
             return Ok(());
         }
         let receiver = self.hosts[to].rank.sid;
-        self.note(|| format!("{receiver} hears {sender}: {notification:?}"));
+        self.note(|| format!("{receiver} receives from {sender}: {notification:?}"));
         let Some(running) = &mut self.hosts[to].running else {
             return Ok(());
         };
@@ -263,9 +265,9 @@ impl World {
             .election
             .on_notification(now, sender, notification, &mut actions);
         let tenure = running.tenure.as_mut();
-        let word = tenure.map(|tenure| tenure.on_notification(now, sender, &notification));
+        let standing = tenure.map(|tenure| tenure.on_notification(now, sender, &notification));
         self.act(to, actions)?;
-        match word {
+        match standing {
             Some(Err(loss)) => self.lose(to, &loss),
             _ => Ok(()),
         }
@@ -273,11 +275,11 @@ impl World {
 
     fn wake(&mut self, at: usize) -> Result<(), Failure> {
         let now = self.now;
-        // An earlier alarm has taken its place.
-        if self.hosts[at].alarm != Some(now) {
+        // An earlier wakeup has replaced this one.
+        if self.hosts[at].wake_at != Some(now) {
             return Ok(());
         }
-        self.hosts[at].alarm = None;
+        self.hosts[at].wake_at = None;
         let Some(running) = &mut self.hosts[at].running else {
             return Ok(());
         };
@@ -301,8 +303,8 @@ impl World {
         }
     }
 
-    /// What a server that serves does when its time with a new leader is over, and what one does that only votes: nothing.
-    fn doubt(&mut self, at: usize, decision: u64) -> Result<(), Failure> {
+    /// A server that can serve leaves a leader that cannot. A server that only votes does nothing.
+    fn check_leader(&mut self, at: usize, decision: u64) -> Result<(), Failure> {
         let Some(running) = &self.hosts[at].running else {
             return Ok(());
         };
@@ -312,7 +314,7 @@ impl World {
         let leader = outcome.vote.leader;
         let follows = |host: &&Host| {
             let decided = host.running.as_ref().and_then(|running| running.decided);
-            host.serves && decided.is_some_and(|decided| decided.vote.leader == leader)
+            host.can_serve && decided.is_some_and(|decided| decided.vote.leader == leader)
         };
         let followers: BTreeSet<Sid> = self
             .hosts
@@ -320,10 +322,10 @@ impl World {
             .filter(follows)
             .map(|host| host.rank.sid)
             .collect();
-        let is_served = followers.contains(&leader) && self.quorum.is_met_by(&followers);
-        if self.hosts[at].serves && !is_served {
-            self.note(|| format!("{leader} does not serve"));
-            return self.look(at);
+        let leader_can_serve = followers.contains(&leader) && self.quorum.is_met_by(&followers);
+        if self.hosts[at].can_serve && !leader_can_serve {
+            self.note(|| format!("{leader} cannot serve"));
+            return self.start_looking(at);
         }
         Ok(())
     }
@@ -338,7 +340,7 @@ impl World {
             }
         }
         self.note(|| format!("{sid}: {loss}"));
-        self.look(at)
+        self.start_looking(at)
     }
 
     fn act(&mut self, at: usize, actions: Vec<Action>) -> Result<(), Failure> {
@@ -356,18 +358,21 @@ impl World {
                     self.note(|| format!("{sid} decides: {outcome:?}"));
                     let (now, quorum) = (self.now, self.quorum.clone());
                     let (limit, init_limit) = (self.limit, self.init_limit);
-                    let patience = self.patience();
+                    let leader_check_delay = self.leader_check_delay();
                     let host = &mut self.hosts[at];
                     if let Some(running) = &mut host.running {
                         let mut tenure = Tenure::new(sid, quorum, outcome, limit, now);
-                        if !host.serves {
+                        if !host.can_serve {
                             tenure = tenure.on_trial(init_limit, now);
                         }
                         running.tenure = Some(tenure);
                         running.decided = Some(outcome);
                         running.decisions += 1;
                         let decision = running.decisions;
-                        self.later(now + patience, What::Doubt { at, decision });
+                        self.schedule(
+                            now + leader_check_delay,
+                            Event::CheckLeader { at, decision },
+                        );
                     }
                     let key = (outcome.vote.round, outcome.vote.leader);
                     self.decided.entry(key).or_default().insert(sid);
@@ -375,31 +380,30 @@ impl World {
                 }
             }
         }
-        self.set_alarm(at);
+        self.schedule_wake(at);
         Ok(())
     }
 
-    /// How long it stays with a leader that does not serve: a port that nobody has opened refuses it soon, and one at which
-    /// nothing is said does not.
-    fn patience(&mut self) -> Duration {
-        match self.is_silent_port {
+    /// How long a server stays with a leader that cannot serve: a closed port refuses it soon, an open and silent one does not.
+    fn leader_check_delay(&mut self) -> Duration {
+        match self.has_silent_port {
             true => self.init_limit,
             false => self.rng.millis(400, 600),
         }
     }
 
-    fn set_alarm(&mut self, at: usize) {
+    fn schedule_wake(&mut self, at: usize) {
         let Some(running) = &self.hosts[at].running else {
             return;
         };
         let tenure = running.tenure.as_ref().map(Tenure::deadline);
         let next = [running.election.deadline(), tenure].into_iter().flatten();
         let next = next.min().map(|next| next.max(self.now));
-        let alarm = self.hosts[at].alarm;
-        // An alarm that comes too early does no harm.
-        if let Some(next) = next.filter(|next| alarm.is_none_or(|alarm| *next < alarm)) {
-            self.hosts[at].alarm = Some(next);
-            self.later(next, What::Wake(at));
+        let wake_at = self.hosts[at].wake_at;
+        // A wakeup that comes too early has no effect.
+        if let Some(next) = next.filter(|next| wake_at.is_none_or(|wake_at| *next < wake_at)) {
+            self.hosts[at].wake_at = Some(next);
+            self.schedule(next, Event::Wake(at));
         }
     }
 
@@ -407,23 +411,24 @@ impl World {
         let Some(to) = self.hosts.iter().position(|host| host.rank.sid == to) else {
             return;
         };
-        let weather = self.weather;
-        if self.hosts[from].part != self.hosts[to].part || self.rng.permille(weather.loss_permille)
+        let network = self.network;
+        if self.hosts[from].partition != self.hosts[to].partition
+            || self.rng.permille(network.loss_permille)
         {
             return;
         }
-        let copies = 1 + u32::from(self.rng.permille(weather.twice_permille));
+        let copies = 1 + u32::from(self.rng.permille(network.duplicate_permille));
         for _ in 0..copies {
-            let (low, high) = weather.delay_ms;
+            let (low, high) = network.delay_ms;
             let mut at = self.now + self.rng.millis(low, high);
-            if weather.in_order {
-                let last = self.last.entry((from, to)).or_default();
-                at = at.max(*last);
-                *last = at;
+            if network.in_order {
+                let last_arrival = self.last_arrival.entry((from, to)).or_default();
+                at = at.max(*last_arrival);
+                *last_arrival = at;
             }
-            self.later(
+            self.schedule(
                 at,
-                What::Arrive {
+                Event::Arrive {
                     to,
                     from,
                     notification,
@@ -432,51 +437,51 @@ impl World {
         }
     }
 
-    fn later(&mut self, at: Duration, what: What) {
-        self.made += 1;
-        self.queue.push(std::cmp::Reverse((at, self.made)));
-        self.events.insert(self.made, what);
+    fn schedule(&mut self, at: Duration, what: Event) {
+        self.scheduled += 1;
+        self.queue.push(std::cmp::Reverse((at, self.scheduled)));
+        self.events.insert(self.scheduled, what);
     }
 
-    /// What must be true of every decision.
+    /// Checks the invariants of every decision.
     fn check(&self, at: usize, outcome: Outcome) -> Result<(), Failure> {
         let sid = self.hosts[at].rank.sid;
-        let wrong = |what: &str| Err(Failure(format!("{what}: {sid} decides {outcome:?}")));
+        let violation = |what: &str| Err(Failure(format!("{what}: {sid} decides {outcome:?}")));
         let (leader, round) = (outcome.vote.leader, outcome.vote.round);
         let none = BTreeSet::new();
         let voters = self.voted.get(&(round, leader)).unwrap_or(&none);
         if outcome.was_told {
             let followers = self.decided.iter().filter(|((_, of), _)| *of == leader);
             let followers: BTreeSet<Sid> = followers.flat_map(|(_, sids)| sids).copied().collect();
-            // Those who voted for it in this round may count as well, if it is the own one.
+            // Servers that voted for it in this round may count, too.
             let all: BTreeSet<Sid> = followers.union(voters).copied().collect();
             if !self.quorum.is_met_by(&all) {
-                return wrong("no quorum follows");
+                return violation("no quorum follows the leader");
             }
-            // In whatever round: those who follow it may have joined it in different ones.
+            // In any round: its followers may have joined it in different ones.
             if !followers.contains(&leader) {
-                return wrong("the leader has never led");
+                return violation("the leader has never led");
             }
         } else if !self.quorum.is_met_by(voters) {
-            return wrong("no quorum has voted so");
+            return violation("no quorum has voted for the leader");
         }
         if (leader == sid) != (outcome.state == State::Leading) {
-            return wrong("another state than the leader's");
+            return violation("the state does not match the leader");
         }
         let Some(rank) = self.hosts.iter().find(|host| host.rank.sid == leader) else {
-            return wrong("nobody of this name");
+            return violation("the leader does not exist");
         };
         let rank = rank.first_rank;
         let behind = self.hosts.iter().filter(|host| host.rank <= rank);
         let behind: BTreeSet<Sid> = behind.map(|host| host.rank.sid).collect();
         if !self.quorum.has_weight(leader) || !self.quorum.is_met_by(&behind) {
-            return wrong("the leader may lack what a quorum has");
+            return violation("the leader may lack data that a quorum has");
         }
-        self.check_rivals(outcome)
+        self.check_rival_leaders(outcome)
     }
 
-    /// No two leaders of a round, each followed by a quorum: at one time, and ever if nobody has forgotten anything.
-    fn check_rivals(&self, outcome: Outcome) -> Result<(), Failure> {
+    /// At no time do two leaders of a round each have a quorum. If no server has restarted, this holds over all time.
+    fn check_rival_leaders(&self, outcome: Outcome) -> Result<(), Failure> {
         let round = outcome.vote.round;
         let mut now: BTreeMap<Sid, BTreeSet<Sid>> = BTreeMap::new();
         for host in &self.hosts {
@@ -491,9 +496,8 @@ impl World {
         let leaders = |all: &mut dyn Iterator<Item = &BTreeSet<Sid>>| {
             all.filter(|sids| self.quorum.is_met_by(sids)).count()
         };
-        let nobody_forgets = self.hosts.iter().all(|host| !host.has_restarted);
-        if leaders(&mut now.values()) > 1 || (nobody_forgets && leaders(&mut ever.into_iter()) > 1)
-        {
+        let no_restarts = self.hosts.iter().all(|host| !host.has_restarted);
+        if leaders(&mut now.values()) > 1 || (no_restarts && leaders(&mut ever.into_iter()) > 1) {
             return Err(Failure(format!(
                 "two leaders in round {round}, each with a quorum: {:?}",
                 self.decided

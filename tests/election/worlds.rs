@@ -1,5 +1,5 @@
-//! What must hold in every simulated world: no leader without a quorum, none that lacks what a quorum has, no two of them,
-//! and one in bounded time wherever a quorum is connected.
+//! Tests simulated ensembles: every leader has a quorum and all data that a quorum has, there are never two leaders, and a
+//! connected quorum has a leader in bounded time.
 
 use std::{collections::BTreeSet, env, time::Duration};
 
@@ -10,19 +10,19 @@ use crate::{
     election::{FINALIZE_WAIT, ZXID_OF_NO_DATA},
     notification::State,
     quorum::Quorum,
-    world::{Failure, Rank, Weather, World},
+    world::{Ensemble, Failure, Network, Rank},
 };
 
-/// Worlds of each kind.
+/// Simulations of each kind.
 const SEEDS: u64 = 800;
 
-/// How long things go wrong.
-const STORM: Duration = Duration::from_secs(40);
+/// How long faults happen.
+const FAULT_TIME: Duration = Duration::from_secs(40);
 
-/// How soon after that somebody must lead all: two votes told again after the longest time, and a little.
-const BOUND: Duration = Duration::from_secs(150);
+/// How soon after the faults there must be one leader: two votes are resent at the longest interval, and some time is added.
+const LEADER_BY: Duration = Duration::from_secs(150);
 
-/// One to seven voters, sometimes with groups and weights, and sometimes an observer, of random ranks.
+/// One to seven voters with random ranks, sometimes with groups and weights, and sometimes with an observer.
 fn ensemble(rng: &mut Rng) -> (Quorum, Vec<Rank>) {
     let voters = rng.between(1, 7) as i64;
     let mut text = String::new();
@@ -51,34 +51,34 @@ fn ensemble(rng: &mut Rng) -> (Quorum, Vec<Rank>) {
         sid,
     };
     let ranks = sids.into_iter().map(rank).collect();
-    // Without any weight nobody could be elected: an ensemble of equals instead.
+    // If no server has weight, all get the same weight.
     let quorum = Quorum::of(&cfg).unwrap_or_else(|_| Quorum::majority((1..=voters).map(Sid)));
     (quorum, ranks)
 }
 
-/// Everything goes wrong for a while, then a quorum is left alone.
-fn storm(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
+/// Injects faults for a while. Then a quorum runs without faults.
+fn with_faults(seed: u64, verbose: bool) -> (Ensemble, Result<(), Failure>) {
     let mut rng = Rng::new(seed);
     let (quorum, ranks) = ensemble(&mut rng);
-    let mut world = World::new(quorum, ranks, rng.fork(), verbose);
-    let done = play(&mut world, &mut rng);
-    (world, done)
+    let mut ensemble = Ensemble::new(quorum, ranks, rng.fork(), verbose);
+    let done = inject_faults(&mut ensemble, &mut rng);
+    (ensemble, done)
 }
 
-fn play(world: &mut World, rng: &mut Rng) -> Result<(), Failure> {
+fn inject_faults(ensemble: &mut Ensemble, rng: &mut Rng) -> Result<(), Failure> {
     let crashes = rng.percent(60);
-    while world.now < STORM {
-        let at = rng.below(world.count());
+    while ensemble.now < FAULT_TIME {
+        let at = rng.below(ensemble.count());
         match rng.below(10) {
-            0..=3 if !world.is_up(at) => world.start(at)?,
-            4 if crashes => world.crash(at),
-            5 => world.cut(at, rng.below(3)),
-            6 => (0..world.count()).for_each(|at| world.cut(at, 0)),
+            0..=3 if !ensemble.is_up(at) => ensemble.start(at)?,
+            4 if crashes => ensemble.crash(at),
+            5 => ensemble.cut(at, rng.below(3)),
+            6 => (0..ensemble.count()).for_each(|at| ensemble.cut(at, 0)),
             7 => {
                 let slowest = *rng.pick(&[2, 50, 300, 2000]);
-                world.weather = Weather {
+                ensemble.network = Network {
                     loss_permille: *rng.pick(&[0, 50, 400]),
-                    twice_permille: *rng.pick(&[0, 200]),
+                    duplicate_permille: *rng.pick(&[0, 200]),
                     delay_ms: (1, slowest),
                     in_order: rng.percent(70),
                 };
@@ -86,51 +86,53 @@ fn play(world: &mut World, rng: &mut Rng) -> Result<(), Failure> {
             _ => {}
         }
         let longest = *rng.pick(&[20, 300, 3000]);
-        let next = world.now + rng.millis(1, longest);
-        world.run_until(next)?;
+        let next = ensemble.now + rng.millis(1, longest);
+        ensemble.run_until(next)?;
     }
-    world.weather = Weather::CALM;
-    // Some stay away, as long as the others are a quorum.
-    let mut there: BTreeSet<usize> = (0..world.count()).collect();
-    for _ in 0..rng.below(world.count()) {
-        let leaver = rng.below(world.count());
-        let mut left = there.clone();
-        left.remove(&leaver);
-        let sids: BTreeSet<Sid> = left.iter().map(|at| world.rank(*at).sid).collect();
-        if world.quorum.is_met_by(&sids) {
-            there = left;
+    ensemble.network = Network::GOOD;
+    // Some servers stay away, as long as the others are a quorum.
+    let mut connected: BTreeSet<usize> = (0..ensemble.count()).collect();
+    for _ in 0..rng.below(ensemble.count()) {
+        let removed = rng.below(ensemble.count());
+        let mut left = connected.clone();
+        left.remove(&removed);
+        let sids: BTreeSet<Sid> = left.iter().map(|at| ensemble.rank(*at).sid).collect();
+        if ensemble.quorum.is_met_by(&sids) {
+            connected = left;
         }
     }
-    for at in 0..world.count() {
-        let is_there = there.contains(&at);
-        world.cut(at, usize::from(!is_there) * (at + 1));
-        if is_there && !world.is_up(at) {
-            world.start(at)?;
+    for at in 0..ensemble.count() {
+        let is_connected = connected.contains(&at);
+        ensemble.cut(at, usize::from(!is_connected) * (at + 1));
+        if is_connected && !ensemble.is_up(at) {
+            ensemble.start(at)?;
         }
     }
-    world.run_until(STORM + BOUND)?;
-    settled(world, &there)
+    ensemble.run_until(FAULT_TIME + LEADER_BY)?;
+    check_common_leader(ensemble, &connected)
 }
 
-/// All who are there have the same leader, which leads.
-fn settled(world: &World, there: &BTreeSet<usize>) -> Result<(), Failure> {
+/// Checks that all connected servers have the same leader, and that it leads.
+fn check_common_leader(ensemble: &Ensemble, connected: &BTreeSet<usize>) -> Result<(), Failure> {
     let mut leaders = BTreeSet::new();
-    for at in there {
-        match world.outcome(*at) {
+    for at in connected {
+        match ensemble.outcome(*at) {
             Some(outcome) => drop(leaders.insert(outcome.vote.leader)),
             None => {
-                let sid = world.rank(*at).sid;
-                return Err(Failure(format!("{sid} has no leader after {BOUND:?}")));
+                let sid = ensemble.rank(*at).sid;
+                return Err(Failure(format!("{sid} has no leader after {LEADER_BY:?}")));
             }
         }
     }
     let leads = |sid: &Sid| {
-        let leader = there.iter().find(|at| world.rank(**at).sid == *sid);
-        let outcome = leader.and_then(|at| world.outcome(*at));
+        let leader = connected.iter().find(|at| ensemble.rank(**at).sid == *sid);
+        let outcome = leader.and_then(|at| ensemble.outcome(*at));
         outcome.is_some_and(|outcome| outcome.state == State::Leading)
     };
     if leaders.len() != 1 || !leaders.iter().all(leads) {
-        return Err(Failure(format!("after {BOUND:?} they follow {leaders:?}")));
+        return Err(Failure(format!(
+            "after {LEADER_BY:?} the leaders are {leaders:?}"
+        )));
     }
     Ok(())
 }
@@ -141,73 +143,73 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[track_caller]
-fn try_seeds(world: fn(u64, bool) -> (World, Result<(), Failure>)) {
+fn try_seeds(simulate: fn(u64, bool) -> (Ensemble, Result<(), Failure>)) {
     if let Some(seed) = number("ELECTION_SEED") {
-        let (world, done) = world(seed, true);
-        println!("{}", world.history());
+        let (ensemble, done) = simulate(seed, true);
+        println!("{}", ensemble.history());
         done.unwrap();
         return;
     }
     for seed in 0..number("ELECTION_SEEDS").unwrap_or(SEEDS) {
-        if let (_, Err(Failure(what))) = world(seed, false) {
-            panic!("seed {seed}: {what}\nELECTION_SEED={seed} shows how");
+        if let (_, Err(Failure(what))) = simulate(seed, false) {
+            panic!("seed {seed}: {what}\nreplay: ELECTION_SEED={seed}");
         }
     }
 }
 
 #[test]
 fn no_storm_makes_two_leaders_and_after_it_a_quorum_has_one() {
-    try_seeds(storm);
+    try_seeds(with_faults);
 }
 
-/// All start at once and hear each other sooner than they decide: the best of them is elected by all, in the first round.
-fn calm(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
+/// All servers start together, and receive all votes before they decide. All elect the best one in the first round.
+fn without_faults(seed: u64, verbose: bool) -> (Ensemble, Result<(), Failure>) {
     let mut rng = Rng::new(seed);
     let (quorum, ranks) = ensemble(&mut rng);
-    let mut world = World::new(quorum, ranks, rng.fork(), verbose);
+    let mut ensemble = Ensemble::new(quorum, ranks, rng.fork(), verbose);
     let done = (|| {
-        // A server that is not up yet hears nothing, and the library would have told it: all are before the first speaks.
-        world.weather.delay_ms = (30, 90);
-        for at in 0..world.count() {
-            world.start(at)?;
-            let next = world.now + rng.millis(0, 3);
-            world.run_until(next)?;
+        // A message to a server that has not started is lost here. So all start before the first message arrives.
+        ensemble.network.delay_ms = (30, 90);
+        for at in 0..ensemble.count() {
+            ensemble.start(at)?;
+            let next = ensemble.now + rng.millis(0, 3);
+            ensemble.run_until(next)?;
         }
-        world.run_until(world.now + FINALIZE_WAIT * 4)?;
-        let ranks = (0..world.count()).map(|at| world.rank(at));
-        let can_win =
-            |rank: &Rank| world.quorum.is_voter(rank.sid) && world.quorum.has_weight(rank.sid);
+        ensemble.run_until(ensemble.now + FINALIZE_WAIT * 4)?;
+        let ranks = (0..ensemble.count()).map(|at| ensemble.rank(at));
+        let can_win = |rank: &Rank| {
+            ensemble.quorum.is_voter(rank.sid) && ensemble.quorum.has_weight(rank.sid)
+        };
         let best = ranks.filter(can_win).max();
-        let best = best.ok_or_else(|| Failure("nobody can win".into()))?;
-        for at in 0..world.count() {
-            let outcome = world.outcome(at);
+        let best = best.ok_or_else(|| Failure("no server can win".into()))?;
+        for at in 0..ensemble.count() {
+            let outcome = ensemble.outcome(at);
             let vote = outcome.map(|outcome| (outcome.vote.leader, outcome.vote.round));
-            let sid = world.rank(at).sid;
-            // Who is no voter, or has no weight and ranks above, is told later, when it asks again.
-            let is_told = !can_win(&world.rank(at));
-            if vote != Some((best.sid, 1)) && !(is_told && vote.is_none()) {
+            let sid = ensemble.rank(at).sid;
+            // A server that cannot win may learn the result later, when it sends its vote again.
+            let may_learn_later = !can_win(&ensemble.rank(at));
+            if vote != Some((best.sid, 1)) && !(may_learn_later && vote.is_none()) {
                 return Err(Failure(format!(
-                    "{sid} has {outcome:?}, and not {best:?} in the first round"
+                    "{sid} has {outcome:?} instead of {best:?} in the first round"
                 )));
             }
         }
         Ok(())
     })();
-    (world, done)
+    (ensemble, done)
 }
 
 #[test]
 fn those_who_start_together_elect_the_best_in_the_first_round() {
-    try_seeds(calm);
+    try_seeds(without_faults);
 }
 
 fn shuffle<T>(items: &mut [T], rng: &mut Rng) {
     (1..items.len()).for_each(|at| items.swap(at, rng.below(at + 1)));
 }
 
-/// Some can serve, enough of them to be led, and others only vote, whatever data they claim to have. All start within some
-/// seconds.
-fn mixed(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
+/// A quorum can serve. The others only vote, whatever data they claim to have. All start within some seconds.
+fn mixed(seed: u64, verbose: bool) -> (Ensemble, Result<(), Failure>) {
     let mut rng = Rng::new(seed);
     let voters = rng.between(3, 7) as i64;
     let quorum = Quorum::majority((1..=voters).map(Sid));
@@ -216,7 +218,7 @@ fn mixed(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
     let serving = rng.between(order.len() / 2 + 1, order.len());
     let serving = &order[..serving];
     let rank = |sid| {
-        // A real server has some epoch, and claims nothing that it has not.
+        // A server that can serve has an epoch, and claims only data that it has.
         let zxid = match serving.contains(&sid) {
             true => *rng.pick(&[0, 0, 1]),
             false => *rng.pick(&[ZXID_OF_NO_DATA, 0, 1]),
@@ -228,30 +230,32 @@ fn mixed(seed: u64, verbose: bool) -> (World, Result<(), Failure>) {
         }
     };
     let ranks: Vec<Rank> = (1..=voters).map(rank).collect();
-    let mut world = World::new(quorum, ranks, rng.fork(), verbose);
-    world.limit = rng.millis(1000, 8000);
-    world.init_limit = rng.millis(1000, 8000);
-    world.is_silent_port = rng.percent(50);
+    let mut ensemble = Ensemble::new(quorum, ranks, rng.fork(), verbose);
+    ensemble.limit = rng.millis(1000, 8000);
+    ensemble.init_limit = rng.millis(1000, 8000);
+    ensemble.has_silent_port = rng.percent(50);
     let done = (|| {
-        let can_serve = |at: &usize| serving.contains(&world.rank(*at).sid.0);
-        let all_serving: Vec<usize> = (0..world.count()).filter(can_serve).collect();
-        all_serving.iter().for_each(|at| world.serves(*at));
-        let mut order: Vec<usize> = (0..world.count()).collect();
+        let can_serve = |at: &usize| serving.contains(&ensemble.rank(*at).sid.0);
+        let all_serving: Vec<usize> = (0..ensemble.count()).filter(can_serve).collect();
+        all_serving
+            .iter()
+            .for_each(|at| ensemble.set_can_serve(*at));
+        let mut order: Vec<usize> = (0..ensemble.count()).collect();
         shuffle(&mut order, &mut rng);
         for at in &order {
-            world.start(*at)?;
-            let next = world.now + rng.millis(0, 8000);
-            world.run_until(next)?;
+            ensemble.start(*at)?;
+            let next = ensemble.now + rng.millis(0, 8000);
+            ensemble.run_until(next)?;
         }
-        world.run_until(STORM + BOUND)?;
-        settled(&world, &order.iter().copied().collect())?;
-        let leader = world.outcome(0).map(|outcome| outcome.vote.leader);
-        match (0..world.count()).find(|at| Some(world.rank(*at).sid) == leader) {
+        ensemble.run_until(FAULT_TIME + LEADER_BY)?;
+        check_common_leader(&ensemble, &order.iter().copied().collect())?;
+        let leader = ensemble.outcome(0).map(|outcome| outcome.vote.leader);
+        match (0..ensemble.count()).find(|at| Some(ensemble.rank(*at).sid) == leader) {
             Some(at) if all_serving.contains(&at) => Ok(()),
-            _ => Err(Failure(format!("{leader:?} leads and does not serve"))),
+            _ => Err(Failure(format!("{leader:?} leads and cannot serve"))),
         }
     })();
-    (world, done)
+    (ensemble, done)
 }
 
 #[test]
@@ -262,6 +266,9 @@ fn where_enough_can_serve_one_of_them_comes_to_lead() {
 #[test]
 fn the_same_seed_has_the_same_history() {
     for seed in 0..20 {
-        assert_eq!(storm(seed, true).0.history(), storm(seed, true).0.history());
+        assert_eq!(
+            with_faults(seed, true).0.history(),
+            with_faults(seed, true).0.history()
+        );
     }
 }
