@@ -1,6 +1,4 @@
-//! The counters of one member, as it prints them, and the sums that must hold when it is left in peace.
-//!
-//! Nothing here waits.
+//! The counters that a member prints, and the sums that must balance when there are no faults.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +8,7 @@ use serde::Deserialize;
 pub(crate) struct Account {
     sent: Sent,
     received: Received,
-    /// What came from others, on its way through the program.
+    /// Frames of other members, until the program has printed them.
     inbox: Inbox,
     accepted: u64,
     kept: u64,
@@ -63,12 +61,12 @@ impl Account {
         self.peers.iter().filter(|peer| peer.linked).count() as u64
     }
 
-    /// The first sum that does not hold. `told`: how many frames it was told to send.
-    pub(crate) fn mistake(&self, told: u64) -> Option<String> {
+    /// The first sum that does not balance. `sent_commands` is the number of frames that it was told to send.
+    pub(crate) fn imbalance(&self, sent_commands: u64) -> Option<String> {
         let refused: u64 = self.rejected.values().sum();
         let ended: u64 = self.downs.values().sum();
         let mut sums = vec![
-            ("taken frames", self.sent.accepted, told),
+            ("accepted frames", self.sent.accepted, sent_commands),
             (
                 "accepted connections",
                 self.accepted,
@@ -85,8 +83,8 @@ impl Account {
         ];
         let all = self.peers.iter().map(|peer| &peer.sent);
         for sent in all.chain([&self.sent]) {
-            let gone = sent.written + sent.superseded + sent.discarded;
-            sums.push(("frames", sent.accepted, gone + sent.waiting));
+            let done = sent.written + sent.superseded + sent.discarded;
+            sums.push(("frames", sent.accepted, done + sent.waiting));
             sums.push(("waiting frames", sent.waiting, 0));
         }
         for peer in &self.peers {

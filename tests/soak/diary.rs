@@ -1,30 +1,28 @@
-//! What was done to whom, with times: what a person reads when something has failed.
-//!
-//! Nothing here decides or checks.
+//! A log of all faults with their times, for a person who examines a failure.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Time between two notes of what is waited for.
+/// Shortest time between two lines about what the test waits for.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Printed as it is written; the harness shows it when the test fails, or with `--nocapture`.
+/// Prints each line at once. The test harness shows them when the test fails, or with `--nocapture`.
 #[derive(Clone, Debug)]
-pub(crate) struct Diary(Arc<Book>);
+pub(crate) struct Log(Arc<Inner>);
 
 #[derive(Debug)]
-struct Book {
+struct Inner {
     start: Instant,
-    /// When it was last noted what is waited for.
+    /// When the last line about what the test waits for was printed.
     waited: Mutex<Instant>,
 }
 
-impl Diary {
+impl Log {
     pub(crate) fn begin() -> Self {
         let start = Instant::now();
-        Self(Arc::new(Book {
+        Self(Arc::new(Inner {
             start,
             waited: Mutex::new(start),
         }))
@@ -35,7 +33,7 @@ impl Diary {
         println!("[{at:9.3}] {}", what.as_ref());
     }
 
-    /// Something that is seen again and again while it is waited for.
+    /// Notes what the test waits for, unless it did so a moment ago.
     pub(crate) fn note_waiting(&self, what: impl AsRef<str>) {
         let mut waited = self.0.waited.lock().unwrap_or_else(PoisonError::into_inner);
         if waited.elapsed() >= PAUSE {

@@ -1,6 +1,4 @@
-//! What is done to the members and the ways between them, as chance has it; and all of it undone.
-//!
-//! Nothing here checks what comes of it.
+//! Injects random faults into the members and the paths between them, and undoes all of them.
 
 use std::{
     thread,
@@ -9,17 +7,17 @@ use std::{
 
 use crate::{
     chance::Rng,
-    mesh::{ELDERS, Mesh},
-    proxy::Way,
+    mesh::{Mesh, NEVER_KILLED},
+    proxy::PathState,
 };
 
-/// Something that is to end.
+/// How a fault ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Undo {
     Start(i64),
     Continue(i64),
-    Listen(i64),
-    Free((i64, i64)),
+    ReadOutput(i64),
+    Open((i64, i64)),
 }
 
 pub(crate) struct Faults {
@@ -37,11 +35,11 @@ impl Faults {
         }
     }
 
-    /// A moment of traffic, and perhaps a fault.
+    /// Sends a few frames, and starts and ends faults that are due.
     pub(crate) fn step(&mut self, mesh: &mut Mesh) {
-        // The pace of it; nothing is waited for.
+        // This sets the pace. The test waits for nothing here.
         thread::sleep(Duration::from_millis(5));
-        self.talk(mesh);
+        self.send_frames(mesh);
         let now = Instant::now();
         let (over, rest) = self.underway.iter().partition(|(at, _)| *at <= now);
         let over: Vec<(Instant, Undo)> = over;
@@ -55,8 +53,8 @@ impl Faults {
         }
     }
 
-    /// Everybody who is there sends something to somebody.
-    fn talk(&mut self, mesh: &mut Mesh) {
+    /// Sends three frames, each between a random pair of members.
+    fn send_frames(&mut self, mesh: &mut Mesh) {
         let pairs = mesh.pairs();
         for _ in 0..3 {
             let (from, to) = *self.rng.pick(&pairs);
@@ -65,7 +63,7 @@ impl Faults {
         }
     }
 
-    /// From 1 byte to 512 KiB, mostly little.
+    /// From 1 byte to 512 KiB, mostly short.
     fn length(&mut self) -> usize {
         match self.rng.below(1000) {
             0..5 => self.rng.between(100 << 10, 512 << 10),
@@ -78,53 +76,52 @@ impl Faults {
     fn fault(&mut self, mesh: &mut Mesh) {
         let sid = *self.rng.pick(&mesh.sids());
         let pair = *self.rng.pick(&mesh.pairs());
-        let is_there = mesh.member(sid).is_there();
+        let is_running = mesh.member(sid).is_running();
         let lasts = self.rng.millis(50, 3000);
         match self.rng.below(100) {
-            0..12 if is_there && !ELDERS.contains(&sid) => {
-                mesh.diary().note(format!("{sid} is killed for {lasts:?}"));
+            0..12 if is_running && !NEVER_KILLED.contains(&sid) => {
+                mesh.log().note(format!("{sid} is killed for {lasts:?}"));
                 mesh.member(sid).kill();
-                // Nothing else is to be undone with this process.
-                let is_its = |undo: Undo| undo == Undo::Continue(sid) || undo == Undo::Listen(sid);
-                self.underway.retain(|(_, undo)| !is_its(*undo));
+                // Its other faults end with the process.
+                let is_of_process =
+                    |undo: Undo| undo == Undo::Continue(sid) || undo == Undo::ReadOutput(sid);
+                self.underway.retain(|(_, undo)| !is_of_process(*undo));
                 self.later(lasts, Undo::Start(sid));
             }
-            12..24 if is_there => {
-                mesh.diary().note(format!("{sid} is stopped for {lasts:?}"));
+            12..24 if is_running => {
+                mesh.log().note(format!("{sid} is stopped for {lasts:?}"));
                 mesh.member(sid).stop();
                 self.later(lasts, Undo::Continue(sid));
             }
-            24..36 if is_there => {
-                mesh.diary()
-                    .note(format!("{sid} is not read for {lasts:?}"));
-                mesh.member(sid).listen(false);
-                self.later(lasts, Undo::Listen(sid));
+            24..36 if is_running => {
+                mesh.log().note(format!("{sid} is not read for {lasts:?}"));
+                mesh.member(sid).read_output(false);
+                self.later(lasts, Undo::ReadOutput(sid));
             }
             36..52 => {
-                mesh.diary().note(format!("{pair:?} is cut"));
-                mesh.way(pair).cut();
+                mesh.log().note(format!("{pair:?} is cut"));
+                mesh.proxy(pair).cut();
             }
             52..66 => {
-                mesh.diary()
+                mesh.log()
                     .note(format!("{pair:?} is stalled for {lasts:?}"));
-                mesh.way(pair).set(Way::Stalled);
-                self.later(lasts, Undo::Free(pair));
+                mesh.proxy(pair).set(PathState::Stalled);
+                self.later(lasts, Undo::Open(pair));
             }
             66..78 => {
-                mesh.diary()
-                    .note(format!("{pair:?} is closed for {lasts:?}"));
-                mesh.way(pair).set(Way::Closed);
-                self.later(lasts, Undo::Free(pair));
+                mesh.log().note(format!("{pair:?} is closed for {lasts:?}"));
+                mesh.proxy(pair).set(PathState::Closed);
+                self.later(lasts, Undo::Open(pair));
             }
             78..82 => {
-                mesh.diary().note("everything is cut");
+                mesh.log().note("all paths are cut");
                 for pair in mesh.pairs() {
-                    mesh.way(pair).cut();
+                    mesh.proxy(pair).cut();
                 }
             }
             82..100 => {
                 let frames = self.rng.between(20, 300);
-                mesh.diary().note(format!("{pair:?}: a burst of {frames}"));
+                mesh.log().note(format!("{pair:?}: a burst of {frames}"));
                 for _ in 0..frames {
                     let bytes = self.length();
                     mesh.member(pair.0).send(pair.1, bytes);
@@ -140,16 +137,16 @@ impl Faults {
     }
 
     fn undo(&self, mesh: &mut Mesh, undo: Undo) {
-        mesh.diary().note(format!("{undo:?}"));
+        mesh.log().note(format!("{undo:?}"));
         match undo {
             Undo::Start(sid) => mesh.member(sid).start(),
-            Undo::Continue(sid) => mesh.member(sid).go_on(),
-            Undo::Listen(sid) => mesh.member(sid).listen(true),
-            Undo::Free(pair) => mesh.way(pair).set(Way::Free),
+            Undo::Continue(sid) => mesh.member(sid).resume(),
+            Undo::ReadOutput(sid) => mesh.member(sid).read_output(true),
+            Undo::Open(pair) => mesh.proxy(pair).set(PathState::Open),
         }
     }
 
-    /// No fault is underway any more.
+    /// Ends all faults.
     pub(crate) fn undo_all(mut self, mesh: &mut Mesh) {
         for (_, undo) in std::mem::take(&mut self.underway) {
             self.undo(mesh, undo);

@@ -1,6 +1,4 @@
-//! What the members say about frames, compared with what they were told to send.
-//!
-//! Nothing here talks to a member.
+//! Compares the frames that members print with those that they were told to send.
 
 use std::{
     collections::BTreeMap,
@@ -9,72 +7,73 @@ use std::{
 
 use serde_json::Value;
 
-/// Bytes of the number and the length with which a frame begins, in hexadecimal digits; a shorter frame has none.
-const STAMP: usize = 24;
+/// Length of a frame's header: its number and its length in hexadecimal digits. A shorter frame has no header.
+const HEADER_BYTES: usize = 24;
 
-/// Numbered frames, from whom to whom.
+/// The number of the newest frame, by sender and receiver.
 #[derive(Debug, Default)]
-pub(crate) struct Judge(Mutex<State>);
+pub(crate) struct FrameChecker(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     sent: BTreeMap<(i64, i64), u64>,
-    came: BTreeMap<(i64, i64), u64>,
+    received: BTreeMap<(i64, i64), u64>,
     frames: u64,
-    wrong: Vec<String>,
+    failures: Vec<String>,
 }
 
-impl Judge {
+impl FrameChecker {
     /// The text of the next frame, of this length.
     pub(crate) fn next(&self, from: i64, to: i64, bytes: usize) -> String {
-        if bytes < STAMP {
+        if bytes < HEADER_BYTES {
             return "x".repeat(bytes);
         }
         let mut state = self.state();
         let number = state.sent.entry((from, to)).or_default();
         *number += 1;
         let mut text = format!("{number:016x}{bytes:08x}");
-        text.push_str(&"x".repeat(bytes - STAMP));
+        text.push_str(&"x".repeat(bytes - HEADER_BYTES));
         text
     }
 
-    /// A member has printed that this came.
+    /// A member has printed a frame.
     pub(crate) fn on_frame(&self, to: i64, line: &Value) {
         let mut state = self.state();
         state.frames += 1;
         if let Err(why) = state.check(to, line) {
-            state.wrong.push(why);
+            state.failures.push(why);
         }
     }
 
-    pub(crate) fn on_wrong(&self, what: String) {
-        self.state().wrong.push(what);
+    pub(crate) fn on_failure(&self, what: String) {
+        self.state().failures.push(what);
     }
 
-    /// The pairs whose newest numbered frame has not come.
+    /// The pairs whose newest numbered frame has not arrived.
     pub(crate) fn missing(&self) -> String {
         let state = self.state();
-        let is_missing = |(pair, sent): &(&(i64, i64), &u64)| state.came.get(*pair) != Some(*sent);
+        let is_missing =
+            |(pair, sent): &(&(i64, i64), &u64)| state.received.get(*pair) != Some(*sent);
         let missing = state.sent.iter().filter(is_missing);
-        let tell = |((from, to), sent): (&(i64, i64), &u64)| {
+        let describe = |((from, to), sent): (&(i64, i64), &u64)| {
             format!(
-                "{from} to {to}: {sent}, came {:?}; ",
-                state.came.get(&(*from, *to))
+                "{from} to {to}: {sent} sent, {:?} received; ",
+                state.received.get(&(*from, *to))
             )
         };
-        missing.map(tell).collect()
+        missing.map(describe).collect()
     }
 
-    /// Frames that have come so far, whoever sent them.
+    /// Frames received so far, from any sender.
     pub(crate) fn frames(&self) -> u64 {
         self.state().frames
     }
 
-    /// Nothing was wrong so far.
+    /// Panics if a check has failed so far.
     #[track_caller]
-    pub(crate) fn acquit(&self) {
+    pub(crate) fn assert_no_failure(&self) {
         let state = self.state();
-        assert!(state.wrong.is_empty(), "{:#?}", state.wrong);
+        assert!(state.failures.is_empty(), "{:#?}", state.failures);
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -93,34 +92,39 @@ impl State {
             return Err(format!("{to} printed {line}"));
         };
         if hex.len() as u64 != 2 * len {
-            return Err(format!("{to} got {len} bytes and printed {}", hex.len()));
+            return Err(format!(
+                "{to} received {len} bytes and printed {}",
+                hex.len()
+            ));
         }
         if is_forged(hex) {
             return Ok(());
         }
-        // All that follows the stamp, or the whole of a short frame.
-        let (stamp, rest) = hex.split_at_checked(2 * STAMP).unwrap_or(("", hex));
+        // A frame has a header and a body, a short frame only a body.
+        let (header, rest) = hex.split_at_checked(2 * HEADER_BYTES).unwrap_or(("", hex));
         if rest.as_bytes().chunks(2).any(|byte| byte != b"78") {
-            return Err(format!("{to} got a torn frame of {len} bytes from {from}"));
+            return Err(format!(
+                "{to} received a torn frame of {len} bytes from {from}"
+            ));
         }
-        if stamp.is_empty() {
+        if header.is_empty() {
             return Ok(());
         }
-        let stamped = |at: usize, digits: usize| {
-            let digit = |at: usize| u8::from_str_radix(stamp.get(2 * at..2 * at + 2)?, 16).ok();
+        let number_at = |at: usize, digits: usize| {
+            let digit = |at: usize| u8::from_str_radix(header.get(2 * at..2 * at + 2)?, 16).ok();
             let text: Option<Vec<u8>> = (at..at + digits).map(digit).collect();
             u64::from_str_radix(std::str::from_utf8(&text?).ok()?, 16).ok()
         };
-        let (Some(number), true) = (stamped(0, 16), stamped(16, 8) == Some(len)) else {
+        let (Some(number), true) = (number_at(0, 16), number_at(16, 8) == Some(len)) else {
             return Err(format!(
-                "{to} got {len} bytes from {from} that begin with {stamp}"
+                "{to} received {len} bytes from {from} that begin with {header}"
             ));
         };
         let sent = self.sent.get(&(from, to)).copied().unwrap_or_default();
-        let last = self.came.entry((from, to)).or_default();
+        let last = self.received.entry((from, to)).or_default();
         if number < *last || number > sent {
             return Err(format!(
-                "{to} got {number} from {from} after {last}; {sent} were sent"
+                "{to} received {number} from {from} after {last}; {sent} were sent"
             ));
         }
         *last = number;
@@ -128,7 +132,7 @@ impl State {
     }
 }
 
-/// What strangers say in the name of a member that is away begins so.
+/// The first bytes of a frame that a stranger sends in the name of an absent member.
 pub(crate) const FORGED: &[u8] = b"forged";
 
 fn is_forged(hex: &str) -> bool {

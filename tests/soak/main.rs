@@ -1,9 +1,9 @@
-//! A mesh of five processes that stays up for as long as it is asked to, under random faults: members killed and started
-//! again, stopped and continued, connections cut, stalled and refused, readers that do not read, bursts of frames of all
-//! sizes, strangers of every kind. Whenever it is left in peace, everything is as it should be.
+//! Runs a mesh of five processes under random faults for a configurable time: members are killed and restarted, stopped and
+//! continued; connections are cut, stalled and refused; output is not read; there are bursts of frames of all sizes, and
+//! strangers of every kind. Whenever the faults pause, the test checks that the mesh is complete and all counters balance.
 //!
-//! What it does follows from one number, but for how fast the machine is. `SOAK_SECONDS=n` is for how long (15),
-//! `SOAK_SEED=n` does the same faults again; `tests/soak.sh HOURS` does both.
+//! The faults follow from one seed; their effects also depend on the speed of the machine. `SOAK_SECONDS=n` sets the duration
+//! (15), `SOAK_SEED=n` repeats the faults; `tests/soak.sh HOURS` runs it for hours.
 
 #![cfg(target_os = "linux")]
 
@@ -33,16 +33,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{chance::Rng, diary::Diary, faults::Faults, mesh::Mesh, strangers::Strangers};
+use crate::{chance::Rng, diary::Log, faults::Faults, mesh::Mesh, strangers::Strangers};
 
-/// How long it lasts unless it is told.
+/// Default duration.
 const SECONDS: u64 = 15;
 
 /// A year.
 const SECONDS_MAX: u64 = 365 * 24 * 3600;
 
-/// Longest time without a look at everybody.
-const STORM_MAX: Duration = Duration::from_secs(60);
+/// Longest time between two checks.
+const FAULTS_MAX: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_mesh_outlives_random_faults() {
@@ -50,30 +50,30 @@ fn the_mesh_outlives_random_faults() {
     let range = 1..=SECONDS_MAX;
     assert!(
         range.contains(&seconds),
-        "SOAK_SECONDS={seconds}: {range:?} is possible"
+        "SOAK_SECONDS={seconds} is not in {range:?}"
     );
     let seed = number("SOAK_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
-    let diary = Diary::begin();
-    diary.note(format!("SOAK_SECONDS={seconds} SOAK_SEED={seed}"));
+    let log = Log::begin();
+    log.note(format!("SOAK_SECONDS={seconds} SOAK_SEED={seed}"));
     let (mut rng, whole) = (Rng::new(seed), Duration::from_secs(seconds));
-    let mut mesh = Mesh::start(&diary, whole);
+    let mut mesh = Mesh::start(&log, whole);
     let end = Instant::now() + whole;
-    // What everybody has after a first part is what everybody may have at any time later.
-    rage(&mut mesh, &mut rng, STORM_MAX.min(whole / 5));
-    let first = mesh.look();
+    // Later snapshots may hold no more than this first one.
+    run_faults(&mut mesh, &mut rng, FAULTS_MAX.min(whole / 5));
+    let first = mesh.snapshot();
     while Instant::now() < end {
         let left = end.saturating_duration_since(Instant::now());
-        rage(&mut mesh, &mut rng, STORM_MAX.min(left));
-        mesh.look().compare(&first);
+        run_faults(&mut mesh, &mut rng, FAULTS_MAX.min(left));
+        mesh.snapshot().compare(&first);
     }
     mesh.end();
 }
 
-/// Faults and strangers for so long; when this returns, there are none left.
-fn rage(mesh: &mut Mesh, rng: &mut Rng, storm: Duration) {
-    let strangers = Strangers::let_loose(mesh.addresses(), rng.fork(), mesh.diary());
+/// Runs faults and strangers for this time, and ends all of them.
+fn run_faults(mesh: &mut Mesh, rng: &mut Rng, time: Duration) {
+    let strangers = Strangers::start(mesh.addresses(), rng.fork(), mesh.log());
     let mut faults = Faults::new(rng.fork());
-    let end = Instant::now() + storm;
+    let end = Instant::now() + time;
     while Instant::now() < end {
         faults.step(mesh);
     }
@@ -81,7 +81,6 @@ fn rage(mesh: &mut Mesh, rng: &mut Rng, storm: Duration) {
     drop(strangers);
 }
 
-/// A number from the environment.
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     let number = text.parse();

@@ -1,7 +1,5 @@
-//! One member: a process of the program `peer` that can be killed, started again, stopped and continued, and whose
-//! output can be left unread.
-//!
-//! Nothing here waits for the process, but for the answer to a question.
+//! One member: a process of the program `peer` that can be killed, restarted, stopped and continued, and whose output can be
+//! left unread.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -24,67 +22,73 @@ use serde_json::Value;
 use crate::{
     account::Account,
     common::{LONG, Vacant, process::Holdings, program},
-    judge::Judge,
+    judge::FrameChecker,
 };
 
-/// Commands that wait for a process that does not take them; more are not given.
+/// Commands that wait for a process that does not read them. Further commands are dropped.
 const COMMANDS_MAX: usize = 32;
 
 pub(crate) struct Member {
     pub(crate) sid: i64,
-    /// Keeps the port for this member while it is away.
-    place: Vacant,
+    /// Reserves the port for this member while it is not running.
+    port: Vacant,
     options: Vec<String>,
-    judge: Arc<Judge>,
+    checker: Arc<FrameChecker>,
     process: Option<Process>,
 }
 
-/// What there is of a member from its start to its end.
+/// A running process of a member.
 struct Process {
     child: Child,
     commands: SyncSender<String>,
-    /// Frames that it was told to send.
-    told: Arc<AtomicU64>,
-    tap: Arc<Tap>,
+    /// Number of `send` commands.
+    sent_commands: Arc<AtomicU64>,
+    gate: Arc<Gate>,
     stats: Receiver<Value>,
 }
 
-/// Shut, nobody reads what the process prints.
+/// While it is closed, the output of the process is not read.
 #[derive(Default)]
-struct Tap {
-    is_shut: Mutex<bool>,
+struct Gate {
+    is_closed: Mutex<bool>,
     opened: Condvar,
 }
 
-impl Tap {
-    fn set(&self, is_shut: bool) {
-        *self.is_shut.lock().unwrap_or_else(PoisonError::into_inner) = is_shut;
+impl Gate {
+    fn set(&self, is_closed: bool) {
+        *self
+            .is_closed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = is_closed;
         self.opened.notify_all();
     }
 
     fn pass(&self) {
-        let is_shut = self.is_shut.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = self.opened.wait_while(is_shut, |is_shut| *is_shut);
+        let is_closed = self
+            .is_closed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let passed = self.opened.wait_while(is_closed, |is_closed| *is_closed);
         drop(passed.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
 impl Member {
-    pub(crate) fn new(sid: i64, judge: &Arc<Judge>) -> Self {
+    pub(crate) fn new(sid: i64, checker: &Arc<FrameChecker>) -> Self {
         Self {
             sid,
-            place: Vacant::new(),
+            port: Vacant::new(),
             options: Vec::new(),
-            judge: Arc::clone(judge),
+            checker: Arc::clone(checker),
             process: None,
         }
     }
 
     pub(crate) fn address(&self) -> &str {
-        &self.place.address
+        &self.port.address
     }
 
-    /// How it is started from now on.
+    /// Sets the options of later starts.
     pub(crate) fn set_options(&mut self, options: Vec<String>) {
         self.options = options;
     }
@@ -98,22 +102,22 @@ impl Member {
             .spawn()
             .unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let (commands, to_give) = sync_channel(COMMANDS_MAX);
-        let (told, tap) = (Arc::new(AtomicU64::new(0)), Arc::new(Tap::default()));
+        let (commands, received) = sync_channel(COMMANDS_MAX);
+        let (sent_commands, gate) = (Arc::new(AtomicU64::new(0)), Arc::new(Gate::default()));
         thread::spawn({
-            let told = Arc::clone(&told);
-            move || give(stdin, &to_give, &told)
+            let sent_commands = Arc::clone(&sent_commands);
+            move || write_commands(stdin, &received, &sent_commands)
         });
         let (answers, stats) = channel();
         thread::spawn({
-            let (judge, tap, sid) = (Arc::clone(&self.judge), Arc::clone(&tap), self.sid);
+            let (checker, gate, sid) = (Arc::clone(&self.checker), Arc::clone(&gate), self.sid);
             move || {
-                for line in lines(stdout, &tap) {
+                for line in lines(stdout, &gate) {
                     match line["event"].as_str() {
-                        Some("frame") => judge.on_frame(sid, &line),
-                        // Fails when nobody waits for it any more.
+                        Some("frame") => checker.on_frame(sid, &line),
+                        // Fails if the receiver is gone.
                         Some("stats") => drop(answers.send(line)),
-                        Some("error") | None => judge.on_wrong(format!("{sid} printed {line}")),
+                        Some("error") | None => checker.on_failure(format!("{sid} printed {line}")),
                         Some(_) => {}
                     }
                 }
@@ -122,29 +126,29 @@ impl Member {
         self.process = Some(Process {
             child,
             commands,
-            told,
-            tap,
+            sent_commands,
+            gate,
             stats,
         });
     }
 
-    pub(crate) fn is_there(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Without a word to anybody.
+    /// Kills the process with `SIGKILL`.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.end();
         }
     }
 
-    /// The process does nothing until it is continued.
+    /// Stops the process until it is resumed.
     pub(crate) fn stop(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn resume(&self) {
         self.signal(Signal::SIGCONT);
     }
 
@@ -154,55 +158,55 @@ impl Member {
         }
     }
 
-    /// From now on what it prints is read, or is not.
-    pub(crate) fn listen(&self, yes: bool) {
+    /// Sets whether its output is read.
+    pub(crate) fn read_output(&self, is_read: bool) {
         if let Some(process) = &self.process {
-            process.tap.set(!yes);
+            process.gate.set(!is_read);
         }
     }
 
-    /// Has it send a frame of so many bytes; if it does not take commands now, it is not told.
+    /// Tells it to send a frame of this length, unless its command queue is full.
     pub(crate) fn send(&self, to: i64, bytes: usize) {
         let Some(process) = &self.process else {
             return;
         };
-        let text = self.judge.next(self.sid, to, bytes);
+        let text = self.checker.next(self.sid, to, bytes);
         match process.commands.try_send(format!("send {to} {text}\n")) {
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
 
-    /// The same, and waits until it takes commands.
+    /// The same, but waits for room in the command queue.
     #[track_caller]
-    pub(crate) fn send_surely(&self, to: i64, bytes: usize) {
-        let text = self.judge.next(self.sid, to, bytes);
-        let process = self.process.as_ref().expect("nobody is away");
+    pub(crate) fn send_blocking(&self, to: i64, bytes: usize) {
+        let text = self.checker.next(self.sid, to, bytes);
+        let process = self.process.as_ref().expect("all members run");
         process
             .commands
             .send(format!("send {to} {text}\n"))
-            .expect("it takes commands");
+            .expect("the command thread runs");
     }
 
-    /// Its counters, and how many frames it was told to send before it counted.
+    /// Its counters, and the number of frames that it was told to send before.
     #[track_caller]
     pub(crate) fn account(&self) -> (Account, u64) {
-        let process = self.process.as_ref().expect("nobody is away");
+        let process = self.process.as_ref().expect("all members run");
         process
             .commands
             .send("stats\n".into())
-            .expect("it takes commands");
+            .expect("the command thread runs");
         match process.stats.recv_timeout(LONG) {
             Ok(stats) => {
                 let account = serde_json::from_value(stats).expect("it prints all its counters");
-                (account, process.told.load(Ordering::Acquire))
+                (account, process.sent_commands.load(Ordering::Acquire))
             }
-            Err(RecvTimeoutError::Timeout) => panic!("{} says nothing for {LONG:?}", self.sid),
+            Err(RecvTimeoutError::Timeout) => panic!("{} does not answer for {LONG:?}", self.sid),
             Err(RecvTimeoutError::Disconnected) => panic!("{} has ended", self.sid),
         }
     }
 
     pub(crate) fn holdings(&self) -> Holdings {
-        let process = self.process.as_ref().expect("nobody is away");
+        let process = self.process.as_ref().expect("all members run");
         Holdings::of(process.child.id()).expect("it is alive")
     }
 
@@ -210,11 +214,11 @@ impl Member {
         self.process.as_ref().map(|process| process.child.id())
     }
 
-    /// Has it halt, and it must do so in time.
+    /// Halts it, and checks that it ends in time.
     #[track_caller]
     pub(crate) fn quit(&mut self) {
-        let mut process = self.process.take().expect("nobody is away");
-        // Fails when it has ended, which is seen below.
+        let mut process = self.process.take().expect("all members run");
+        // Fails if it has ended, which is checked below.
         let _ = process.commands.send("quit\n".into());
         let deadline = Instant::now() + LONG;
         loop {
@@ -241,26 +245,26 @@ impl Process {
     }
 
     fn end(&mut self) {
-        // Whoever waits at the tap reads the rest, and finds the end.
-        self.tap.set(false);
+        // The thread that waits at the gate reads the rest of the output.
+        self.gate.set(false);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Drop for Process {
-    /// No process may outlive a failed test.
+    /// Ends the process, also if the test fails.
     fn drop(&mut self) {
         self.end();
     }
 }
 
-/// Writes the commands, and counts the frames among them that are written to their end.
-fn give(mut stdin: ChildStdin, commands: &Receiver<String>, told: &AtomicU64) {
+/// Writes the commands, and counts the `send` commands.
+fn write_commands(mut stdin: ChildStdin, commands: &Receiver<String>, sent_commands: &AtomicU64) {
     for command in commands {
         if command.starts_with("send ") {
-            // Before it can be counted there.
-            told.fetch_add(1, Ordering::AcqRel);
+            // Count it before the process can.
+            sent_commands.fetch_add(1, Ordering::AcqRel);
         }
         if stdin.write_all(command.as_bytes()).is_err() {
             return;
@@ -268,14 +272,14 @@ fn give(mut stdin: ChildStdin, commands: &Receiver<String>, told: &AtomicU64) {
     }
 }
 
-/// What is printed, as long as the tap is open.
-fn lines(stdout: ChildStdout, tap: &Tap) -> impl Iterator<Item = Value> {
+/// The lines that the process prints, while the gate is open.
+fn lines(stdout: ChildStdout, gate: &Gate) -> impl Iterator<Item = Value> {
     let lines = BufReader::new(stdout).lines().map_while(Result::ok);
     lines.filter_map(move |line| {
-        tap.pass();
+        gate.pass();
         match serde_json::from_str(&line) {
             Ok(value) => Some(value),
-            // It was killed in the middle of it.
+            // The process was killed while it printed this line.
             Err(error) if error.is_eof() => None,
             Err(_) => Some(Value::String(line)),
         }

@@ -1,6 +1,4 @@
-//! All members, the ways between them, and what must be so when they are left in peace.
-//!
-//! Nothing here is random.
+//! All members, the paths between them, and what must hold when there are no faults.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,43 +7,46 @@ use crate::{
         eventually,
         process::{Holdings, mebibytes},
     },
-    diary::Diary,
-    judge::Judge,
+    diary::Log,
+    judge::FrameChecker,
     member::Member,
     proxy::Proxy,
 };
 
-/// How many there are.
+/// Number of members.
 const MEMBERS: i64 = 5;
 
-/// Those that are never killed: what they hold can be compared with what they held long before.
-pub(crate) const ELDERS: [i64; 2] = [2, 4];
+/// Members that are never killed, so that their memory can be compared over the whole run.
+pub(crate) const NEVER_KILLED: [i64; 2] = [2, 4];
 
-/// What an elder may hold more than in the beginning: what waited at one time, and the allocator has kept.
+/// Allowed growth of such a member: memory of waiting frames that the allocator has kept.
 const GROWTH_MAX: u64 = 16 << 20;
 
-/// How much longer than the test a process lives at most, if nobody ends it.
+/// A process ends by itself this long after the test should have ended it.
 const GRACE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Mesh {
     members: BTreeMap<i64, Member>,
-    /// From whom to whom.
-    ways: BTreeMap<(i64, i64), Proxy>,
-    judge: Arc<Judge>,
-    diary: Diary,
+    /// By sender and receiver.
+    proxies: BTreeMap<(i64, i64), Proxy>,
+    checker: Arc<FrameChecker>,
+    log: Log,
 }
 
-/// What members held when they had been left in peace, by process.
-pub(crate) struct Look(BTreeMap<i64, (Option<u32>, Holdings)>);
+/// Memory and descriptors of each member when there are no faults, with its process id.
+pub(crate) struct Snapshot(BTreeMap<i64, (Option<u32>, Holdings)>);
 
-impl Look {
-    /// An elder holds no more than before, give or take; and everybody has as many descriptors as everybody else.
+impl Snapshot {
+    /// Checks that each member has as many descriptors as before, and that a process that has run all the time has not grown.
     #[track_caller]
     pub(crate) fn compare(&self, first: &Self) {
         for (sid, (process, holdings)) in &self.0 {
-            let (then, before) = first.0[sid];
-            assert_eq!(holdings.descriptors, before.descriptors, "of {sid}");
-            if then == *process {
+            let (old_process, before) = first.0[sid];
+            assert_eq!(
+                holdings.descriptors, before.descriptors,
+                "descriptors of {sid}"
+            );
+            if old_process == *process {
                 let growth = holdings.growth_since(before);
                 assert!(
                     growth <= GROWTH_MAX,
@@ -57,17 +58,17 @@ impl Look {
 }
 
 impl Mesh {
-    /// All members run, and are linked.
+    /// Starts all members, and waits until they are linked.
     #[track_caller]
-    pub(crate) fn start(diary: &Diary, lifetime: Duration) -> Self {
-        let judge = Arc::default();
+    pub(crate) fn start(log: &Log, lifetime: Duration) -> Self {
+        let checker = Arc::default();
         let mut members: BTreeMap<i64, Member> = (1..=MEMBERS)
-            .map(|sid| (sid, Member::new(sid, &judge)))
+            .map(|sid| (sid, Member::new(sid, &checker)))
             .collect();
-        let mut ways = BTreeMap::new();
+        let mut proxies = BTreeMap::new();
         for &from in members.keys() {
             for (&to, member) in members.iter().filter(|(to, _)| **to != from) {
-                ways.insert((from, to), Proxy::start(member.address()));
+                proxies.insert((from, to), Proxy::start(member.address()));
             }
         }
         let seconds = (lifetime + GRACE).as_secs();
@@ -79,7 +80,7 @@ impl Mesh {
                 format!("--seconds={seconds}"),
             ];
             for to in 1..=MEMBERS {
-                let address = ways.get(&(sid, to)).map(|way| way.address.as_str());
+                let address = proxies.get(&(sid, to)).map(|proxy| proxy.address.as_str());
                 let address = address.unwrap_or_else(|| member.address());
                 options.push(format!("--server={to}={address}"));
             }
@@ -88,20 +89,20 @@ impl Mesh {
         }
         let mesh = Self {
             members,
-            ways,
-            judge,
-            diary: diary.clone(),
+            proxies,
+            checker,
+            log: log.clone(),
         };
         mesh.wait_linked();
-        mesh.diary.note("all members are linked");
+        mesh.log.note("all members are linked");
         mesh
     }
 
-    pub(crate) fn diary(&self) -> &Diary {
-        &self.diary
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
     }
 
-    /// Where strangers find the members.
+    /// The addresses of the members.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let address = |member: &Member| member.address().to_owned();
         self.members.values().map(address).collect()
@@ -112,86 +113,86 @@ impl Mesh {
     }
 
     pub(crate) fn pairs(&self) -> Vec<(i64, i64)> {
-        self.ways.keys().copied().collect()
+        self.proxies.keys().copied().collect()
     }
 
     pub(crate) fn member(&mut self, sid: i64) -> &mut Member {
         self.members.get_mut(&sid).expect("a member's sid")
     }
 
-    pub(crate) fn way(&self, pair: (i64, i64)) -> &Proxy {
-        &self.ways[&pair]
+    pub(crate) fn proxy(&self, pair: (i64, i64)) -> &Proxy {
+        &self.proxies[&pair]
     }
 
-    /// Nobody disturbs them any more: waits until all is well, and looks at what they hold.
+    /// Waits until the mesh is complete, all frames have arrived and all counters balance. Returns what the members hold.
     #[track_caller]
-    pub(crate) fn look(&self) -> Look {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         self.wait_linked();
-        for &(from, to) in self.ways.keys() {
-            self.members[&from].send_surely(to, 100);
+        for &(from, to) in self.proxies.keys() {
+            self.members[&from].send_blocking(to, 100);
         }
-        eventually("the newest frame of each pair comes", || {
-            self.judge.acquit();
-            let missing = self.judge.missing();
+        eventually("the newest frame of each pair arrives", || {
+            self.checker.assert_no_failure();
+            let missing = self.checker.missing();
             if missing.is_empty() {
                 return true;
             }
-            self.diary.note_waiting(format!("not yet: {missing}"));
+            self.log.note_waiting(format!("not yet: {missing}"));
             false
         });
         for (sid, member) in &self.members {
-            eventually("every account balances", || {
-                let (account, told) = member.account();
-                let mistake = account.mistake(told);
-                if let Some(why) = &mistake {
-                    self.diary.note_waiting(format!("{sid}, not yet: {why}"));
+            eventually("all counters balance", || {
+                let (account, sent_commands) = member.account();
+                let imbalance = account.imbalance(sent_commands);
+                if let Some(why) = &imbalance {
+                    self.log.note_waiting(format!("{sid}, not yet: {why}"));
                 }
-                mistake.is_none()
+                imbalance.is_none()
             });
         }
-        self.judge.acquit();
+        self.checker.assert_no_failure();
         let holdings = |(sid, member): (&i64, &Member)| {
             let holdings = member.holdings();
             (*sid, (member.process_id(), holdings))
         };
-        let look = Look(self.members.iter().map(holdings).collect());
-        let tell = |(sid, (_, holdings)): (&i64, &(Option<u32>, Holdings))| {
-            let elder = if ELDERS.contains(sid) { "*" } else { "" };
-            format!("{sid}{elder}: {holdings}")
+        let snapshot = Snapshot(self.members.iter().map(holdings).collect());
+        let describe = |(sid, (_, holdings)): (&i64, &(Option<u32>, Holdings))| {
+            let mark = if NEVER_KILLED.contains(sid) { "*" } else { "" };
+            format!("{sid}{mark}: {holdings}")
         };
-        let held: Vec<String> = look.0.iter().map(tell).collect();
+        let held: Vec<String> = snapshot.0.iter().map(describe).collect();
         let own = Holdings::own();
-        self.diary.note(format!(
-            "peace: {} frames have come; {}; this test: {:.1} MiB, {}",
-            self.judge.frames(),
+        self.log.note(format!(
+            "no faults: {} frames received; {}; this test: {:.1} MiB, {}",
+            self.checker.frames(),
             held.join("; "),
             mebibytes(own.resident),
             own.descriptors
         ));
-        look
+        snapshot
     }
 
-    /// Everybody halts.
+    /// Halts all members.
     #[track_caller]
     pub(crate) fn end(mut self) {
         for member in self.members.values_mut() {
             member.quit();
         }
-        self.diary.note("all members have halted");
+        self.log.note("all members have halted");
     }
 
-    /// Everybody is linked with everybody, by one link.
+    /// Waits until every pair of members has one link.
     #[track_caller]
     fn wait_linked(&self) {
         for member in self.members.values() {
             eventually("every pair has one link", || {
                 let (account, _) = member.account();
-                let is_so = account.is_linked_with(self.members.len() - 1);
-                if !is_so {
-                    self.diary
+                let is_linked = account.is_linked_with(self.members.len() - 1);
+                if !is_linked {
+                    self.log
                         .note_waiting(format!("not yet linked: {account:?}"));
                 }
-                is_so
+                is_linked
             });
         }
     }

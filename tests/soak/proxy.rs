@@ -1,6 +1,4 @@
-//! The way from one member to another: a port that passes on what comes to it, unless it is told not to.
-//!
-//! Nothing here reads what passes through.
+//! The path from one member to another: a TCP proxy that can be stalled, closed and cut.
 
 use std::{
     io::{Read as _, Write as _},
@@ -16,68 +14,68 @@ use crate::common::listener;
 
 pub(crate) struct Proxy {
     pub(crate) address: String,
-    road: Arc<Road>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Road {
+struct Shared {
     state: Mutex<State>,
-    /// Rung when the state has changed.
+    /// Notified when the state has changed.
     changed: Condvar,
     ids: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
-    way: Way,
+    path: PathState,
     /// Both ends of each connection, by number.
     open: Vec<(u64, [TcpStream; 2])>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum PathState {
     #[default]
-    Free,
-    /// Nothing passes, and nobody is told.
+    Open,
+    /// No bytes pass, and no connection ends.
     Stalled,
-    /// Whoever comes is sent away.
+    /// Connections are closed at once.
     Closed,
-    /// For good.
+    /// The proxy ends.
     Gone,
 }
 
 impl Proxy {
     pub(crate) fn start(to: &str) -> Self {
         let (listener, address) = listener();
-        let road = Arc::new(Road {
+        let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
             ids: AtomicU64::new(0),
         });
         let thread = thread::spawn({
-            let (road, to) = (Arc::clone(&road), to.to_owned());
-            move || road.serve(&listener, &to)
+            let (shared, to) = (Arc::clone(&shared), to.to_owned());
+            move || shared.serve(&listener, &to)
         });
         Self {
             address,
-            road,
+            shared,
             thread: Some(thread),
         }
     }
 
-    pub(crate) fn set(&self, way: Way) {
-        self.road.lock().way = way;
-        self.road.changed.notify_all();
-        if way == Way::Closed {
+    pub(crate) fn set(&self, path: PathState) {
+        self.shared.lock().path = path;
+        self.shared.changed.notify_all();
+        if path == PathState::Closed {
             self.cut();
         }
     }
 
-    /// Ends all connections that there are now.
+    /// Ends all current connections.
     pub(crate) fn cut(&self) {
-        for (_, ends) in &self.road.lock().open {
+        for (_, ends) in &self.shared.lock().open {
             for end in ends {
-                // Fails when it has ended already.
+                // Fails if the connection has ended already.
                 let _ = end.shutdown(Shutdown::Both);
             }
         }
@@ -86,31 +84,31 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.set(Way::Gone);
+        self.set(PathState::Gone);
         self.cut();
         // So that `accept` returns.
         let _ = TcpStream::connect(&self.address);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // What came meanwhile.
+        // Connections that came in the meantime.
         self.cut();
     }
 }
 
-impl Road {
+impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn serve(self: &Arc<Self>, listener: &TcpListener, to: &str) {
         for near in listener.incoming() {
-            let way = self.lock().way;
-            match (way, near) {
-                (Way::Gone, _) => return,
-                (Way::Closed, _) | (_, Err(_)) => {}
+            let path = self.lock().path;
+            match (path, near) {
+                (PathState::Gone, _) => return,
+                (PathState::Closed, _) | (_, Err(_)) => {}
                 (_, Ok(near)) => {
-                    // Nobody there: whoever has come is sent away.
+                    // If the member does not listen, the connection is closed.
                     if let Ok(far) = TcpStream::connect(to) {
                         self.join(near, far);
                     }
@@ -124,22 +122,22 @@ impl Road {
         for end in &ends {
             let _ = end.set_nodelay(true);
         }
-        // Without descriptors it is not passed on.
+        // Without a free descriptor the connection is closed.
         let (Ok(one), Ok(two)) = (copy(&ends), copy(&ends)) else {
             return;
         };
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         self.lock().open.push((id, ends));
         let [near, far] = one;
-        let there = {
-            let road = Arc::clone(self);
-            thread::spawn(move || road.pass(near, far))
+        let other = {
+            let shared = Arc::clone(self);
+            thread::spawn(move || shared.pass(near, far))
         };
-        let (road, [near, far]) = (Arc::clone(self), two);
+        let (shared, [near, far]) = (Arc::clone(self), two);
         thread::spawn(move || {
-            road.pass(far, near);
-            let _ = there.join();
-            road.lock().open.retain(|(other, _)| *other != id);
+            shared.pass(far, near);
+            let _ = other.join();
+            shared.lock().open.retain(|(other, _)| *other != id);
         });
     }
 
@@ -155,7 +153,7 @@ impl Road {
                     return;
                 }
             };
-            let is_stalled = |state: &mut State| state.way == Way::Stalled;
+            let is_stalled = |state: &mut State| state.path == PathState::Stalled;
             let state = self.changed.wait_while(self.lock(), is_stalled);
             drop(state.unwrap_or_else(PoisonError::into_inner));
             if to.write_all(&buffer[..n]).is_err() {
@@ -163,7 +161,7 @@ impl Road {
                 return;
             }
         }
-        // The end passes as everything does: a knock is half closed.
+        // Forward the end of this direction only: a knock is half closed.
         let _ = to.shutdown(Shutdown::Write);
     }
 }

@@ -1,6 +1,6 @@
-//! Strangers that connect to the members: silent ones, garbage, half sentences, lengths that cannot be, claims of every sid.
+//! Untrusted connections to the members: silent ones, garbage, truncated messages, invalid lengths, claims of every sid.
 //!
-//! Nothing here waits for an answer, and all of it goes when it is called back.
+//! All of them end when [`Strangers`] is dropped.
 
 use std::{
     collections::VecDeque,
@@ -18,11 +18,11 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::{
     chance::Rng,
     common::{ABROAD, V1, V2, bare, claiming, frame, versioned},
-    diary::Diary,
+    diary::Log,
     judge::FORGED,
 };
 
-/// Connections that are held at one time.
+/// Connections that are held open at one time.
 const HELD_MAX: usize = 100;
 
 pub(crate) struct Strangers {
@@ -31,24 +31,24 @@ pub(crate) struct Strangers {
 }
 
 impl Strangers {
-    pub(crate) fn let_loose(addresses: Vec<String>, mut rng: Rng, diary: &Diary) -> Self {
+    pub(crate) fn start(addresses: Vec<String>, mut rng: Rng, log: &Log) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, diary) = (Arc::clone(&stop), diary.clone());
+        let (stopped, log) = (Arc::clone(&stop), log.clone());
         let thread = thread::spawn(move || {
             let (mut held, mut count) = (VecDeque::new(), 0);
             while !stopped.load(Ordering::Acquire) {
-                // The pace of it; nothing is waited for.
+                // This sets the pace. The thread waits for nothing here.
                 thread::sleep(rng.millis(0, 20));
                 count += 1;
-                // Fails where nobody is, or nobody accepts.
-                if let Some(stream) = visit(&addresses, &mut rng) {
+                // Fails if the member does not listen or accept.
+                if let Some(stream) = connect(&addresses, &mut rng) {
                     held.push_back(stream);
                 }
                 if held.len() > HELD_MAX {
                     held.pop_front();
                 }
             }
-            diary.note(format!("{count} strangers have come"));
+            log.note(format!("{count} strangers have connected"));
         });
         Self {
             stop,
@@ -66,31 +66,32 @@ impl Drop for Strangers {
     }
 }
 
-/// Comes to a member and says something; the connection, unless it is reset at once.
-fn visit(addresses: &[String], rng: &mut Rng) -> Option<TcpStream> {
+/// Connects to a member and sends some bytes. Returns the connection, unless it is reset at once.
+fn connect(addresses: &[String], rng: &mut Rng) -> Option<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).ok()?;
     socket
         .bind(&std::net::SocketAddr::from((ABROAD, 0)).into())
         .ok()?;
     let to: std::net::SocketAddr = rng.pick(addresses).parse().expect("a numeric address");
-    let patience = Duration::from_millis(200);
-    socket.connect_timeout(&to.into(), patience).ok()?;
+    let timeout = Duration::from_millis(200);
+    socket.connect_timeout(&to.into(), timeout).ok()?;
     let mut stream: TcpStream = socket.into();
-    stream.set_write_timeout(Some(patience)).ok()?;
-    // Fails when it was turned away already.
-    let _ = std::io::Write::write_all(&mut stream, &speech(rng));
+    stream.set_write_timeout(Some(timeout)).ok()?;
+    // Fails if the member has closed the connection already.
+    let _ = std::io::Write::write_all(&mut stream, &payload(rng));
     if rng.percent(20) {
-        // The reset of whoever has gone without a word.
+        // Closing resets the connection.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         return None;
     }
     Some(stream)
 }
 
-fn speech(rng: &mut Rng) -> Vec<u8> {
+/// The bytes of one stranger.
+fn payload(rng: &mut Rng) -> Vec<u8> {
     let sid = rng.between(0, 7) as i64;
     let forged = [FORGED, &[b'!'; 200]].concat();
-    let hello = match rng.below(3) {
+    let initial_message = match rng.below(3) {
         0 => bare(sid),
         1 => versioned(V1, sid, "127.0.0.66:3888"),
         _ => versioned(V2, sid, "127.0.0.66:3888|127.0.0.67:3888"),
@@ -100,10 +101,15 @@ fn speech(rng: &mut Rng) -> Vec<u8> {
         1 => (0..rng.between(1, 3000))
             .map(|_| rng.next() as u8)
             .collect(),
-        2 => hello[..rng.below(hello.len())].to_vec(),
+        2 => initial_message[..rng.below(initial_message.len())].to_vec(),
         3 => claiming(V1, sid, i32::MAX, b"127.0.0.66"),
-        4 => [hello, i32::MAX.to_be_bytes().to_vec()].concat(),
-        5 => [hello, frame(&forged), (-1_i32).to_be_bytes().to_vec()].concat(),
-        _ => [hello, frame(&forged)].concat(),
+        4 => [initial_message, i32::MAX.to_be_bytes().to_vec()].concat(),
+        5 => [
+            initial_message,
+            frame(&forged),
+            (-1_i32).to_be_bytes().to_vec(),
+        ]
+        .concat(),
+        _ => [initial_message, frame(&forged)].concat(),
     }
 }
