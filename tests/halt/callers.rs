@@ -1,6 +1,4 @@
-//! Who halts: the owner, twice, two threads at once, somebody who has a handle only, and a handler inside its loop.
-//!
-//! Nothing here knows what is going on meanwhile.
+//! The ways to halt: the owner, the owner twice, two threads at once, a handle, and a handler inside its loop.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -15,7 +13,7 @@ pub(crate) enum Caller {
     Owner,
     OwnerTwice,
     TwoThreads,
-    /// Of a loop that the application turns.
+    /// A handle of a loop that the application turns.
     Handle,
     Handler,
 }
@@ -39,12 +37,12 @@ impl Caller {
         }
     }
 
-    /// Whether there is a manager, or a loop in the application's hands.
+    /// Whether it halts a manager. Otherwise it halts a loop that the application turns.
     pub(crate) fn has_a_manager(self) -> bool {
         !matches!(self, Self::Handle | Self::Handler)
     }
 
-    /// Comes back when the loop has ended, and says how long that took.
+    /// Halts, waits until the loop has ended, and returns how long that took.
     pub(crate) fn halt(self, subject: Subject) -> Duration {
         let mut start = Instant::now();
         match subject {
@@ -53,7 +51,7 @@ impl Caller {
                     let other = Arc::clone(&manager);
                     scope.spawn(move || {
                         other.halt();
-                        // Whichever of the two comes second may rely on it as well.
+                        // The call that comes second gives the same guarantee.
                         assert!(other.is_halted() && other.listening().is_empty());
                     });
                     manager.halt();
@@ -69,13 +67,13 @@ impl Caller {
                 handle,
                 thread,
                 stop,
-                asked,
+                requested_at,
             } => {
                 if self == Self::Handler {
                     stop.store(true, Ordering::Release);
-                    // A frame for those who get none.
+                    // A frame to itself, since other frames may never come.
                     handle.to_send(OWN, "halt").unwrap();
-                    start = asked.recv().unwrap();
+                    start = requested_at.recv().unwrap();
                 } else {
                     handle.request_halt();
                 }

@@ -1,6 +1,4 @@
-//! Everything that may be going on when a manager is halted.
-//!
-//! Nothing here halts; each condition is there for certain when it has been laid.
+//! The conditions under which a manager or a loop is halted. Each one is certain to hold when its setup returns.
 
 use std::{
     sync::{
@@ -17,267 +15,272 @@ use socket2::SockRef;
 use crate::{
     callers::Caller,
     common::{ABROAD, LONG, Puppet, V1, bare, crowd::Crowd, eventually, frame, process, versioned},
-    scene::{MEMBERS, OWN, Scene},
-    things::{self, BlackHole, Busy, Shortage, SlowNames},
+    scene::{MEMBERS, OWN, Setup},
+    things::{self, BlackHole, BusyThreads, DescriptorLimit, HangingLookups},
 };
 
 pub(crate) struct Condition {
     pub(crate) name: &'static str,
-    whose: Whose,
-    pub(crate) lay: fn(&mut Scene),
+    applies_to: AppliesTo,
+    pub(crate) set_up: fn(&mut Setup),
 }
 
-/// To which way of using the library it can happen.
-enum Whose {
-    Anybodys,
+/// To which of the two ways of using the library a condition applies.
+enum AppliesTo {
+    Both,
     Managers,
     Loops,
 }
 
 impl Condition {
     pub(crate) fn is_for(&self, caller: Caller) -> bool {
-        match self.whose {
-            Whose::Anybodys => true,
-            Whose::Managers => caller.has_a_manager(),
-            Whose::Loops => !caller.has_a_manager(),
+        match self.applies_to {
+            AppliesTo::Both => true,
+            AppliesTo::Managers => caller.has_a_manager(),
+            AppliesTo::Loops => !caller.has_a_manager(),
         }
     }
 }
 
-const fn anybodys(name: &'static str, lay: fn(&mut Scene)) -> Condition {
+const fn for_both(name: &'static str, set_up: fn(&mut Setup)) -> Condition {
     Condition {
         name,
-        whose: Whose::Anybodys,
-        lay,
+        applies_to: AppliesTo::Both,
+        set_up,
     }
 }
 
 pub(crate) const CONDITIONS: &[Condition] = &[
-    anybodys("it has just started", |scene| {
-        scene.start();
+    for_both("just started", |setup| {
+        setup.start();
     }),
-    anybodys("nothing is going on", quiet),
-    anybodys("it spins", |scene| {
+    for_both("idle links", idle),
+    for_both("spinning loop", |setup| {
         let for_at_most = Duration::from_secs(60);
-        scene.shape(|builder| builder.idle(Idle::Spin { for_at_most }));
-        quiet(scene);
+        setup.adjust(|builder| builder.idle(Idle::Spin { for_at_most }));
+        idle(setup);
     }),
-    anybodys("1000 links pour, nobody listens", crowd),
-    anybodys("a firehose", firehose),
-    anybodys("64 threads send to many", |scene| {
-        senders(scene, Outbox::Latest)
+    for_both("1000 links send, messages are not taken", crowd),
+    for_both("one link sends at full speed", flood),
+    for_both("64 threads send to many", |setup| {
+        senders(setup, Outbox::Latest)
     }),
-    anybodys("the same with queues", |scene| {
-        senders(scene, Outbox::QUEUE)
+    for_both("64 threads send to many, queues", |setup| {
+        senders(setup, Outbox::QUEUE)
     }),
-    anybodys("64 threads wait for room", |scene| {
-        waiters(scene, Outbox::Latest)
+    for_both("64 threads wait for room", |setup| {
+        waiters(setup, Outbox::Latest)
     }),
-    anybodys("the same for a queue", |scene| {
-        waiters(scene, Outbox::QUEUE)
+    for_both("64 threads wait for room, queue", |setup| {
+        waiters(setup, Outbox::QUEUE)
     }),
-    anybodys("longest frames, nobody reads", clogged),
-    anybodys("500 silent connections", silent),
-    anybodys("500 half initial messages", half_said),
-    anybodys("connect and reset at full speed", storm),
-    anybodys("claims of linked sids", claims),
-    anybodys("a knock not hung up", knock),
-    anybodys("dials into a black hole", black_hole),
-    anybodys("lookups that hang", slow_names),
-    anybodys("out of descriptors", shortage),
+    for_both("longest frames, peer does not read", full_both_ways),
+    for_both("500 silent connections", silent_connections),
+    for_both("500 half initial messages", half_initial_messages),
+    for_both("connect and reset at full speed", connect_and_reset),
+    for_both("claims of linked sids", claims),
+    for_both("a knock that the peer keeps open", knock),
+    for_both("dials into a black hole", black_hole),
+    for_both("lookups that hang", hanging_lookups),
+    for_both("out of descriptors", no_descriptors),
     Condition {
         name: "threads wait for messages",
-        whose: Whose::Managers,
-        lay: receivers,
+        applies_to: AppliesTo::Managers,
+        set_up: receivers,
     },
     Condition {
-        name: "a slow handler, 100 links pour",
-        whose: Whose::Loops,
-        lay: slow_handler,
+        name: "a slow handler, 100 links send",
+        applies_to: AppliesTo::Loops,
+        set_up: slow_handler,
     },
 ];
 
-fn quiet(scene: &mut Scene) {
-    scene.start();
-    let ends = scene.link(1..=3);
-    scene.watch(ends);
+fn idle(setup: &mut Setup) {
+    setup.start();
+    let ends = setup.link(1..=3);
+    setup.expect_closed(ends);
 }
 
-/// These members say 100 bytes as fast as they can.
-fn pour(scene: &mut Scene, members: i64) {
+/// These members send frames of 100 bytes as fast as they can.
+fn send_at_full_speed(setup: &mut Setup, members: i64) {
     process::need_descriptors(2 * members as u64 + 200);
-    let handle = scene.start();
-    let streams = crate::common::crowd::members(1..=members, scene.address());
+    let handle = setup.start();
+    let streams = crate::common::crowd::members(1..=members, setup.address());
     eventually("all members are linked", || {
         handle.linked_peers().len() == members as usize
     });
-    scene.keep(Crowd::pour(streams, frame([7; 100]).repeat(630)));
+    setup.keep(Crowd::pour(streams, frame([7; 100]).repeat(630)));
 }
 
-fn crowd(scene: &mut Scene) {
-    pour(scene, MEMBERS);
-    let handle = scene.handle();
-    eventually("they are heard", || {
+fn crowd(setup: &mut Setup) {
+    send_at_full_speed(setup, MEMBERS);
+    let handle = setup.handle();
+    eventually("their frames arrive", || {
         handle.stats().received.frames > 100_000
     });
 }
 
-fn firehose(scene: &mut Scene) {
-    pour(scene, 1);
-    let handle = scene.handle();
-    eventually("it is heard", || handle.stats().received.frames > 100_000);
+fn flood(setup: &mut Setup) {
+    send_at_full_speed(setup, 1);
+    let handle = setup.handle();
+    eventually("its frames arrive", || {
+        handle.stats().received.frames > 100_000
+    });
 }
 
-fn slow_handler(scene: &mut Scene) {
-    scene.slow_down(Duration::from_millis(5));
-    pour(scene, 100);
-    // Those of its first burst alone would take seconds.
-    eventually("somebody is heard", || scene.heard() > 0);
+fn slow_handler(setup: &mut Setup) {
+    setup.set_delay(Duration::from_millis(5));
+    send_at_full_speed(setup, 100);
+    // The frames of the first read alone take seconds.
+    eventually("the handler has a frame", || setup.handled() > 0);
 }
 
 /// Sixty-four threads send to members that read.
-fn senders(scene: &mut Scene, outbox: Outbox) {
+fn senders(setup: &mut Setup, outbox: Outbox) {
     const READERS: i64 = 16;
-    scene.shape(|builder| builder.outbox(outbox));
-    let handle = scene.start();
-    let ends = scene.link(1..=READERS).into_iter().map(|end| end.0);
-    scene.keep(Crowd::drain(ends.collect()));
+    setup.adjust(|builder| builder.outbox(outbox));
+    let handle = setup.start();
+    let ends = setup.link(1..=READERS).into_iter().map(|end| end.0);
+    setup.keep(Crowd::drain(ends.collect()));
     let (sender, sent) = (handle.clone(), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&sent);
-    scene.keep(Busy::start(64, move |nth| {
+    setup.keep(BusyThreads::start(64, move |nth| {
         let to = Sid(1 + nth as i64 % READERS);
         count.fetch_add(1, Ordering::AcqRel);
-        // No room is no end.
+        // A full queue is no reason to stop.
         sender.to_send(to, vec![7; 100]) != Err(SendError::Halted)
     }));
     eventually("they are sending", || sent.load(Ordering::Acquire) > 10_000);
 }
 
 /// Sixty-four threads wait for a member that does not read.
-fn waiters(scene: &mut Scene, outbox: Outbox) {
-    scene.shape(|builder| builder.outbox(outbox));
-    let handle = scene.start();
-    let ends = scene.link([1]);
-    fill(scene);
-    scene.watch(ends);
+fn waiters(setup: &mut Setup, outbox: Outbox) {
+    setup.adjust(|builder| builder.outbox(outbox));
+    let handle = setup.start();
+    let ends = setup.link([1]);
+    fill(setup);
+    setup.expect_closed(ends);
     let sender = handle.clone();
-    scene.keep(Busy::start(64, move |_| {
+    setup.keep(BusyThreads::start(64, move |_| {
         sender.wait_for_room(Sid(1), LONG).unwrap();
         !sender.is_halted()
     }));
-    eventually("nothing more leaves", || !handle.have_delivered());
+    eventually("frames wait", || !handle.have_delivered());
 }
 
 /// Sends the longest frames to the first member, until its socket and then the outbox are full.
-fn fill(scene: &Scene) {
-    let handle = scene.handle();
-    eventually("no frame has room any more", || {
+fn fill(setup: &Setup) {
+    let handle = setup.handle();
+    eventually("there is no room for a frame", || {
         let _ = handle.to_send(Sid(1), vec![7; limits::FRAME_BYTES_MAX]);
         handle.wait_for_room(Sid(1), Duration::ZERO) == Ok(false)
     });
 }
 
-/// Both ways: a member that does not read, and one that says half a frame.
-fn clogged(scene: &mut Scene) {
-    scene.start();
-    let mut ends = scene.link([1, 2]);
-    fill(scene);
+/// A member that does not read, and one that sends half a frame.
+fn full_both_ways(setup: &mut Setup) {
+    setup.start();
+    let mut ends = setup.link([1, 2]);
+    fill(setup);
     let longest = frame(vec![7; limits::FRAME_BYTES_MAX]);
     ends[1].write(&longest[..longest.len() / 2]);
-    scene.watch(ends);
+    setup.expect_closed(ends);
 }
 
 const STRANGERS: usize = 500;
 
-/// Strangers that connect, say this, and wait.
-fn strangers(scene: &mut Scene, said: &[u8]) {
+/// Strangers that connect, send these bytes, and wait.
+fn strangers(setup: &mut Setup, bytes: &[u8]) {
     process::need_descriptors(2 * STRANGERS as u64 + 200);
-    scene.shape(|builder| builder.pending_max(STRANGERS));
-    let handle = scene.start();
-    let address = scene.address().to_owned();
-    let strangers = (0..STRANGERS).map(|_| Puppet::say(ABROAD, &address, said));
+    setup.adjust(|builder| builder.pending_max(STRANGERS));
+    let handle = setup.start();
+    let address = setup.address().to_owned();
+    let strangers = (0..STRANGERS).map(|_| Puppet::say(ABROAD, &address, bytes));
     let strangers: Vec<Puppet> = strangers.collect();
     eventually("all of them are pending", || {
         handle.stats().pending == STRANGERS as u64
     });
-    scene.watch(strangers);
+    setup.expect_closed(strangers);
 }
 
-fn silent(scene: &mut Scene) {
-    strangers(scene, b"");
+fn silent_connections(setup: &mut Setup) {
+    strangers(setup, b"");
 }
 
-fn half_said(scene: &mut Scene) {
-    let hello = versioned(V1, 1, "127.0.0.1:3888");
-    strangers(scene, &hello[..hello.len() - 1]);
+fn half_initial_messages(setup: &mut Setup) {
+    let message = versioned(V1, 1, "127.0.0.1:3888");
+    strangers(setup, &message[..message.len() - 1]);
 }
 
-fn storm(scene: &mut Scene) {
-    let handle = scene.start();
-    let address = scene.address().to_owned();
-    scene.keep(Busy::start(2, move |_| {
+fn connect_and_reset(setup: &mut Setup) {
+    let handle = setup.start();
+    let address = setup.address().to_owned();
+    setup.keep(BusyThreads::start(2, move |_| {
         if let Some(stream) = things::try_dial(&address) {
             SockRef::from(&stream)
                 .set_linger(Some(Duration::ZERO))
                 .unwrap();
         } else {
-            // Nobody is there any more.
+            // The listener is closed.
             thread::yield_now();
         }
         true
     }));
-    eventually("they come", || handle.stats().accepted > 100);
+    eventually("connections arrive", || handle.stats().accepted > 100);
 }
 
-fn claims(scene: &mut Scene) {
-    let handle = scene.start();
-    let members = scene.link(1..=20);
-    let address = scene.address().to_owned();
+fn claims(setup: &mut Setup) {
+    let handle = setup.start();
+    let members = setup.link(1..=20);
+    let address = setup.address().to_owned();
     let claims: Vec<Puppet> = (1..=20)
         .map(|sid| Puppet::say(ABROAD, &address, &[bare(sid), frame("forged")].concat()))
         .collect();
     eventually("the contenders wait", || handle.stats().pending == 20);
-    scene.watch(members);
-    scene.watch(claims);
+    setup.expect_closed(members);
+    setup.expect_closed(claims);
 }
 
-/// A larger member that is connected to, and says nothing to the knock.
-fn knock(scene: &mut Scene) {
+/// A larger member that accepts the knock and does not close it.
+fn knock(setup: &mut Setup) {
     let (listener, address) = crate::common::listener();
     let knocked = Sid(MEMBERS + 1);
-    scene.shape(|builder| builder.server(knocked, address));
-    let handle = scene.start();
+    setup.adjust(|builder| builder.server(knocked, address));
+    let handle = setup.start();
     handle.connect_one(knocked).unwrap();
     let mut end = Puppet::accept(&listener);
     assert_eq!(end.hello().sid, OWN.0);
-    scene.watch([end]);
+    setup.expect_closed([end]);
 }
 
-fn black_hole(scene: &mut Scene) {
-    let holes: Vec<BlackHole> = (0..20).map(|_| BlackHole::new()).collect();
-    let addresses: Vec<String> = holes.iter().map(|hole| hole.address.clone()).collect();
-    scene.shape(|mut builder| {
+fn black_hole(setup: &mut Setup) {
+    let black_holes: Vec<BlackHole> = (0..20).map(|_| BlackHole::new()).collect();
+    let addresses: Vec<String> = black_holes
+        .iter()
+        .map(|hole| hole.address.clone())
+        .collect();
+    setup.adjust(|mut builder| {
         for (sid, address) in (MEMBERS + 1..).zip(addresses) {
             builder = builder.server(Sid(sid), address);
         }
         builder
     });
-    let handle = scene.start();
-    for nth in 1..=holes.len() as i64 {
+    let handle = setup.start();
+    for nth in 1..=black_holes.len() as i64 {
         handle.connect_one(Sid(MEMBERS + nth)).unwrap();
     }
-    eventually("they are dialed", || handle.stats().connections == 20);
-    scene.keep(holes);
+    eventually("all are dialed", || handle.stats().connections == 20);
+    setup.keep(black_holes);
 }
 
-fn slow_names(scene: &mut Scene) {
-    scene.shape(|mut builder| {
+fn hanging_lookups(setup: &mut Setup) {
+    setup.adjust(|mut builder| {
         for nth in 1..=20 {
             builder = builder.server(Sid(MEMBERS + nth), format!("nobody{nth}:3888"));
         }
         builder
     });
-    let handle = scene.start();
+    let handle = setup.start();
     for nth in 1..=20 {
         handle.connect_one(Sid(MEMBERS + nth)).unwrap();
     }
@@ -285,38 +288,38 @@ fn slow_names(scene: &mut Scene) {
         assert_eq!(
             handle.stats().dial_failures,
             0,
-            "NOT RUN: names do not hang; this test needs glibc"
+            "NOT RUN: lookups do not hang; this test needs glibc"
         );
         things::lookups() == limits::LOOKUPS_MAX
     });
-    scene.keep(SlowNames);
+    setup.keep(HangingLookups);
 }
 
-fn shortage(scene: &mut Scene) {
-    let handle = scene.start();
-    let ends = scene.link(1..=3);
-    let address = scene.address().to_owned();
-    let last = things::Waiting::new();
-    let limit = Shortage::of_all_but(20);
-    // Who connects and who accepts take them from each other, until the one who has his already connects as well.
+fn no_descriptors(setup: &mut Setup) {
+    let handle = setup.start();
+    let ends = setup.link(1..=3);
+    let address = setup.address().to_owned();
+    let last = things::ReservedSocket::new();
+    let limit = DescriptorLimit::with_spare(20);
+    // Dialers and the loop take the free descriptors. Then the reserved socket, which has one, connects.
     let strangers: Vec<_> = std::iter::from_fn(|| things::try_dial(&address)).collect();
     let last = last.dial(&address);
-    eventually("somebody cannot be accepted", || {
+    eventually("a connection cannot be accepted", || {
         handle.stats().accept_failures > 0
     });
-    scene.watch(ends);
-    scene.keep((strangers, last, limit));
+    setup.expect_closed(ends);
+    setup.keep((strangers, last, limit));
 }
 
-fn receivers(scene: &mut Scene) {
-    scene.start();
-    let manager = scene.manager().expect("this is for managers");
-    scene.keep(Busy::start(8, move |nth| match nth % 4 {
+fn receivers(setup: &mut Setup) {
+    setup.start();
+    let manager = setup.manager().expect("this condition applies to managers");
+    setup.keep(BusyThreads::start(8, move |nth| match nth % 4 {
         0 => manager.recv().is_ok(),
         1 => manager.recv_all(&mut Batch::new()).is_ok(),
         2 => manager.events().recv().is_ok(),
         _ => manager.recv_timeout(LONG).is_ok(),
     }));
-    let ends = scene.link(1..=3);
-    scene.watch(ends);
+    let ends = setup.link(1..=3);
+    setup.expect_closed(ends);
 }

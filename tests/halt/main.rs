@@ -1,8 +1,7 @@
-//! Halting a manager whatever is going on, whoever asks for it, and how often: it is over within a second, the port is
-//! free, and nothing is left.
+//! Tests that every halt ends within a second, under any condition and by any caller, frees the port, and leaves nothing behind.
 //!
-//! Nothing here depends on the second: how long it took is printed, and kept in `target/figures`. Some conditions take
-//! the descriptors or the resolver of the whole process, so this is one test, in a process of its own.
+//! The test fails only after a longer time: the times are printed, and written to `target/figures`. Some conditions use up the
+//! descriptors or block the resolver of the whole process, so this is one test in a process of its own.
 
 #![cfg(target_os = "linux")]
 
@@ -22,20 +21,20 @@ use std::{
 use callers::{CALLERS, Caller};
 use common::{eventually, figures::Figures, process, within};
 use conditions::{CONDITIONS, Condition};
-use scene::Scene;
+use scene::Setup;
 
-/// What is promised, on a machine that is not busy with something else.
+/// The goal on an otherwise idle machine.
 const GOAL: Duration = Duration::from_secs(1);
 
-/// What fails.
+/// A halt that takes longer fails the test.
 const LIMIT: Duration = Duration::from_secs(5);
 
 #[test]
 fn halt_is_over_soon_whatever_is_going_on_and_whoever_asks() {
-    if things::are_names_slow_here() {
+    if things::do_lookups_hang_here() {
         halt_in_all_conditions();
     } else {
-        things::run_again_where_names_are_slow(
+        things::run_again_with_hanging_lookups(
             "halt_is_over_soon_whatever_is_going_on_and_whoever_asks",
         );
     }
@@ -57,24 +56,24 @@ fn halt_in_all_conditions() {
     println!("the longest took {longest:?}; the goal is {GOAL:?}");
 }
 
-/// Halts once. How long it took, if this can be done under this condition.
+/// Halts once. Returns how long it took, or `None` if the condition does not apply to the caller.
 fn halt(condition: &Condition, caller: Caller) -> Option<Duration> {
     if !condition.is_for(caller) {
         return None;
     }
     let title = format!("{}, {}", condition.name, caller.title());
     let before = process::Holdings::own();
-    let laying = Instant::now();
-    let mut scene = Scene::new(caller);
-    (condition.lay)(&mut scene);
-    let laid = laying.elapsed();
-    let handle = scene.handle();
-    let (address, ends) = (scene.address().to_owned(), scene.take_ends());
-    let (subject, props) = scene.part();
+    let start = Instant::now();
+    let mut setup = Setup::new(caller);
+    (condition.set_up)(&mut setup);
+    let set_up_time = start.elapsed();
+    let handle = setup.handle();
+    let (address, ends) = (setup.address().to_owned(), setup.take_ends());
+    let (subject, resources) = setup.into_parts();
     let took = within(&title, move || caller.halt(subject));
-    println!("{title}: laid in {laid:.1?}, halted in {took:.1?}");
+    println!("{title}: set up in {set_up_time:.1?}, halted in {took:.1?}");
     assert!(took < LIMIT, "{title}: took {took:?}");
-    // With all far ends, strangers and threads still there.
+    // All far ends, strangers and threads still exist.
     assert!(TcpListener::bind(&address).is_ok(), "{title}: {address}");
     assert!(handle.is_halted() && !handle.has_died(), "{title}");
     assert_eq!(
@@ -88,7 +87,7 @@ fn halt(condition: &Condition, caller: Caller) -> Option<Duration> {
     for mut end in ends {
         end.wait_closed();
     }
-    drop((props, handle));
+    drop((resources, handle));
     process::wait_descriptors(before);
     Some(took)
 }

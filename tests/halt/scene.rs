@@ -1,6 +1,4 @@
-//! What is to be halted, and everything around it: laid by a condition, and taken away when the halt is over.
-//!
-//! Nothing here halts.
+//! The manager or loop to be halted, and the resources of the condition, which are released after the halt.
 
 use std::{
     any::Any,
@@ -20,22 +18,22 @@ use crate::{
     common::{HOME, Puppet, bare, configure, eventually, listener},
 };
 
-/// The smallest, so that all members dial it, and it keeps what they open.
+/// The smallest sid, so that all members dial it.
 pub(crate) const OWN: Sid = Sid(0);
 
-/// Members that are configured; those who are not linked are not dialed either.
+/// Number of configured members. Those that are not linked are not dialed.
 pub(crate) const MEMBERS: i64 = 1000;
 
-/// Either way to use the library.
+/// A manager or a loop.
 pub(crate) enum Subject {
     Manager(Arc<CnxManager>),
     Loop {
         handle: Handle,
         thread: JoinHandle<()>,
-        /// Has the handler ask for the halt, with the next frame.
+        /// Makes the handler request the halt at the next frame.
         stop: Arc<AtomicBool>,
-        /// When it did.
-        asked: Receiver<Instant>,
+        /// When the handler requested it.
+        requested_at: Receiver<Instant>,
     },
 }
 
@@ -48,20 +46,20 @@ impl Subject {
     }
 }
 
-pub(crate) struct Scene {
+pub(crate) struct Setup {
     caller: Caller,
     builder: Option<ConfigBuilder>,
     address: String,
     subject: Option<Subject>,
-    /// How long the handler takes for a frame.
-    pause: Duration,
-    /// Frames that it has begun with.
-    heard: Arc<AtomicU64>,
+    /// How long the handler takes for each frame.
+    delay: Duration,
+    /// Number of frames that the handler has begun.
+    handled: Arc<AtomicU64>,
     ends: Vec<Puppet>,
-    props: Vec<Box<dyn Any>>,
+    resources: Vec<Box<dyn Any>>,
 }
 
-impl Scene {
+impl Setup {
     pub(crate) fn new(caller: Caller) -> Self {
         let (socket, address) = listener();
         Self {
@@ -69,41 +67,41 @@ impl Scene {
             builder: Some(members(&address).listener(socket)),
             address,
             subject: None,
-            pause: Duration::ZERO,
-            heard: Arc::default(),
+            delay: Duration::ZERO,
+            handled: Arc::default(),
             ends: Vec::new(),
-            props: Vec::new(),
+            resources: Vec::new(),
         }
     }
 
-    /// Before it starts.
-    pub(crate) fn shape(&mut self, shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) {
-        let builder = self.builder.take().expect("it has not started");
-        self.builder = Some(shape(builder));
+    /// Changes the configuration before the start.
+    pub(crate) fn adjust(&mut self, adjust: impl FnOnce(ConfigBuilder) -> ConfigBuilder) {
+        let builder = self.builder.take().expect("not started yet");
+        self.builder = Some(adjust(builder));
     }
 
-    pub(crate) fn slow_down(&mut self, pause: Duration) {
-        self.pause = pause;
+    pub(crate) fn set_delay(&mut self, delay: Duration) {
+        self.delay = delay;
     }
 
-    /// Frames that the handler of a loop has begun with.
-    pub(crate) fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Acquire)
+    /// Number of frames that the handler has begun.
+    pub(crate) fn handled(&self) -> u64 {
+        self.handled.load(Ordering::Acquire)
     }
 
     pub(crate) fn start(&mut self) -> Handle {
-        let builder = self.builder.take().expect("it starts once");
+        let builder = self.builder.take().expect("started only once");
         let config = builder.build().unwrap();
         let subject = if self.caller.has_a_manager() {
             let manager = Arc::new(CnxManager::start(config).unwrap());
             Subject::Manager(manager)
         } else {
-            let (stop, (sender, asked)) = (Arc::new(AtomicBool::new(false)), channel());
-            let handler = Obedient {
-                pause: self.pause,
-                heard: Arc::clone(&self.heard),
+            let (stop, (sender, requested_at)) = (Arc::new(AtomicBool::new(false)), channel());
+            let handler = HaltingHandler {
+                delay: self.delay,
+                handled: Arc::clone(&self.handled),
                 stop: Arc::clone(&stop),
-                asked: sender,
+                requested_at: sender,
             };
             let mut event_loop = EventLoop::new(config, handler).unwrap();
             let handle = event_loop.handle().clone();
@@ -113,7 +111,7 @@ impl Scene {
                 handle,
                 thread,
                 stop,
-                asked,
+                requested_at,
             }
         };
         self.subject = Some(subject);
@@ -121,7 +119,7 @@ impl Scene {
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        self.subject.as_ref().expect("it has started").handle()
+        self.subject.as_ref().expect("started").handle()
     }
 
     pub(crate) fn manager(&self) -> Option<Arc<CnxManager>> {
@@ -135,7 +133,7 @@ impl Scene {
         &self.address
     }
 
-    /// Members that are linked: their ends.
+    /// Links these members. Returns their ends.
     #[track_caller]
     pub(crate) fn link(&self, sids: impl IntoIterator<Item = i64>) -> Vec<Puppet> {
         let handle = self.handle();
@@ -149,22 +147,22 @@ impl Scene {
         sids.into_iter().map(link).collect()
     }
 
-    /// An end that must be hung up by the halt.
-    pub(crate) fn watch(&mut self, ends: impl IntoIterator<Item = Puppet>) {
+    /// Adds ends that the halt must close.
+    pub(crate) fn expect_closed(&mut self, ends: impl IntoIterator<Item = Puppet>) {
         self.ends.extend(ends);
     }
 
-    /// Something that has to be there until the halt is over.
-    pub(crate) fn keep(&mut self, prop: impl Any) {
-        self.props.push(Box::new(prop));
+    /// Adds a resource that must exist until the halt is over.
+    pub(crate) fn keep(&mut self, resource: impl Any) {
+        self.resources.push(Box::new(resource));
     }
 
     pub(crate) fn take_ends(&mut self) -> Vec<Puppet> {
         std::mem::take(&mut self.ends)
     }
 
-    pub(crate) fn part(self) -> (Subject, Vec<Box<dyn Any>>) {
-        (self.subject.expect("it has started"), self.props)
+    pub(crate) fn into_parts(self) -> (Subject, Vec<Box<dyn Any>>) {
+        (self.subject.expect("started"), self.resources)
     }
 }
 
@@ -174,24 +172,24 @@ fn members(own: &str) -> ConfigBuilder {
     configure(OWN.0, &servers).dial(Dial::OnDemand)
 }
 
-/// Halts its loop when it is told to.
-struct Obedient {
-    pause: Duration,
-    heard: Arc<AtomicU64>,
+/// A handler that can halt its loop.
+struct HaltingHandler {
+    delay: Duration,
+    handled: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    asked: Sender<Instant>,
+    requested_at: Sender<Instant>,
 }
 
-impl Handler for Obedient {
+impl Handler for HaltingHandler {
     fn on_frame(&mut self, _: Sid, _: Frame<'_>, handle: &Handle) {
-        self.heard.fetch_add(1, Ordering::AcqRel);
+        self.handled.fetch_add(1, Ordering::AcqRel);
         if self.stop.load(Ordering::Acquire) {
-            // Fails when nobody wants to know.
-            let _ = self.asked.send(Instant::now());
+            // Fails if the receiver is gone.
+            let _ = self.requested_at.send(Instant::now());
             handle.request_halt();
-        } else if !self.pause.is_zero() {
+        } else if !self.delay.is_zero() {
             // The work of a slow application.
-            thread::sleep(self.pause);
+            thread::sleep(self.delay);
         }
     }
 }

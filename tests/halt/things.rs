@@ -1,7 +1,7 @@
-//! What conditions are made of: an address that swallows, names that nobody answers for, a shortage of descriptors, and
-//! threads that do something until they are told to stop.
+//! The resources of conditions: an address that never answers, lookups that hang, a limit of descriptors, and threads that work
+//! until they are stopped.
 //!
-//! Each goes when it is dropped.
+//! Each one ends when it is dropped.
 
 use std::{
     env, fs,
@@ -26,30 +26,29 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::common::HOME;
 
-/// Threads of this process that have a name that begins so.
+/// Number of threads of this process whose names begin with `name`.
 pub(crate) fn threads(name: &str) -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let is_one = |task: &fs::DirEntry| {
-        // One that has ended meanwhile has no name.
+        // A thread that has just ended has no name.
         let name_of = fs::read_to_string(task.path().join("comm"));
         name_of.is_ok_and(|comm| comm.starts_with(name))
     };
     tasks.flatten().filter(is_one).count()
 }
 
-/// Threads of the loop under test.
+/// Number of threads of the loop under test.
 pub(crate) fn loops() -> usize {
     threads("quorum-cnx-0")
 }
 
-/// Lookups under way.
+/// Number of lookups in progress.
 pub(crate) fn lookups() -> usize {
     // The kernel keeps 15 bytes of a name.
     threads("quorum-cnx-look")
 }
 
-/// An address that swallows the first packet of each connection, as a machine does that is switched off: the queue of its
-/// listening socket is full.
+/// An address that drops the first packet of each connection, like a machine without power: its backlog is full.
 pub(crate) struct BlackHole {
     pub(crate) address: String,
     _socket: Socket,
@@ -65,7 +64,7 @@ impl BlackHole {
         let dial = |_| {
             let socket = tcp();
             socket.set_nonblocking(true).unwrap();
-            // Goes on for ever, for those who find no place.
+            // Never connects, since the backlog is full.
             let _ = socket.connect(&address);
             socket
         };
@@ -81,17 +80,17 @@ fn tcp() -> Socket {
     Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap()
 }
 
-/// The variable by which glibc finds the file of other names for a name without dots. It opens that file for each lookup;
-/// when it is a pipe that nobody writes to, that takes until somebody does.
+/// The environment variable with the path of glibc's file of host aliases. glibc opens that file for each lookup of a name without
+/// dots. If the file is a pipe, this blocks until a writer opens it.
 const ALIASES: &str = "HOSTALIASES";
 
-pub(crate) fn are_names_slow_here() -> bool {
+pub(crate) fn do_lookups_hang_here() -> bool {
     env::var_os(ALIASES).is_some()
 }
 
-/// Runs this test in a process where lookups of names hang.
+/// Runs this test in a process in which lookups hang.
 #[track_caller]
-pub(crate) fn run_again_where_names_are_slow(test: &str) {
+pub(crate) fn run_again_with_hanging_lookups(test: &str) {
     let name = format!("quorum-cnx-names-{}", std::process::id());
     let pipe = env::temp_dir().join(name);
     mkfifo(&pipe, Mode::S_IRWXU).unwrap();
@@ -103,14 +102,14 @@ pub(crate) fn run_again_where_names_are_slow(test: &str) {
     assert!(status.unwrap().success(), "see above");
 }
 
-/// Lets the lookups end that hang when it is dropped.
-pub(crate) struct SlowNames;
+/// Ends the hanging lookups when it is dropped.
+pub(crate) struct HangingLookups;
 
-impl Drop for SlowNames {
+impl Drop for HangingLookups {
     fn drop(&mut self) {
-        let pipe = env::var_os(ALIASES).expect("this is where names are slow");
+        let pipe = env::var_os(ALIASES).expect("lookups hang only with this variable");
         while lookups() > 0 {
-            // Fails when nobody reads, that is when all of them are on their way out.
+            // Fails if no lookup has the pipe open: all of them are ending.
             let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
             drop(open(pipe.as_os_str(), flags, Mode::empty()));
             thread::yield_now();
@@ -118,13 +117,13 @@ impl Drop for SlowNames {
     }
 }
 
-/// No more descriptors than there are now, and these.
-pub(crate) struct Shortage {
+/// Limits the descriptors of this process to those that are open and some spare ones.
+pub(crate) struct DescriptorLimit {
     before: (u64, u64),
 }
 
-impl Shortage {
-    pub(crate) fn of_all_but(spare: u64) -> Self {
+impl DescriptorLimit {
+    pub(crate) fn with_spare(spare: u64) -> Self {
         let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         let highest = fs::read_dir("/proc/self/fd")
             .unwrap()
@@ -136,17 +135,17 @@ impl Shortage {
     }
 }
 
-impl Drop for Shortage {
+impl Drop for DescriptorLimit {
     fn drop(&mut self) {
         let (soft, hard) = self.before;
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
     }
 }
 
-/// A socket that has its descriptor before there are none, and connects later.
-pub(crate) struct Waiting(Socket);
+/// A socket that gets its descriptor now and connects later.
+pub(crate) struct ReservedSocket(Socket);
 
-impl Waiting {
+impl ReservedSocket {
     pub(crate) fn new() -> Self {
         Self(tcp())
     }
@@ -158,14 +157,14 @@ impl Waiting {
     }
 }
 
-/// Threads that do the same until they are dropped.
-pub(crate) struct Busy {
+/// Threads that repeat the same work until they are dropped.
+pub(crate) struct BusyThreads {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Busy {
-    /// `work` says whether there is more.
+impl BusyThreads {
+    /// `work` returns whether the thread continues.
     pub(crate) fn start(
         count: usize,
         work: impl Fn(usize) -> bool + Clone + Send + 'static,
@@ -180,7 +179,7 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyThreads {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
@@ -189,7 +188,7 @@ impl Drop for Busy {
     }
 }
 
-/// Connects if anybody is there to be connected to.
+/// Connects, unless that fails.
 pub(crate) fn try_dial(to: &str) -> Option<TcpStream> {
     TcpStream::connect(to).ok()
 }
