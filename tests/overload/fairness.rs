@@ -1,7 +1,5 @@
-//! A thousand links into one manager, all of which have more to say than it can hear: whose frames are read, and how
-//! soon those of one that says little.
-//!
-//! What becomes of the frames is the application's business; here it takes them and counts.
+//! Tests fairness with a thousand links into one manager: the shares of links that all send at full speed, and the latency of links
+//! that send little beside one that sends at full speed.
 
 use std::{
     collections::BTreeMap,
@@ -30,28 +28,28 @@ use crate::{
         process::{Holdings, need_descriptors, wait_descriptors},
         within,
     },
-    stage::{MIB, assert_undisturbed, build, crowded, linked, one_at_a_time, received},
+    stage::{MIB, assert_undisturbed, build, linked, one_at_a_time, received, with_members},
 };
 
 const LINKS: i64 = 1000;
 
-/// What each link has in the kernel at most, about: small, so that shares are measured finely.
+/// Size of the kernel buffers of each link, about. They are small, so that shares are measured precisely.
 const BUFFER_BYTES: usize = 8 << 10;
 
 /// Frames of each link that are measured, on average.
 const FRAMES_EACH: u64 = 300;
 
-/// The smallest share of an equal one that is taken for fair. On a machine with nothing else to do it is near 1.
+/// The smallest fair share, as a fraction of an equal share. On an idle machine the smallest share is near 1.
 const SHARE_MIN: f64 = 0.2;
 
-/// Frames of 100 bytes, some at once.
+/// Many frames of 100 bytes, for one write.
 fn small_frames() -> Vec<u8> {
     frame([7; 100]).repeat(630)
 }
 
 #[test]
 fn a_thousand_links_that_pour_get_equal_shares() {
-    let _turn = one_at_a_time();
+    let _guard = one_at_a_time();
     let mut figures = Figures::new(
         "overload-shares",
         &[
@@ -63,26 +61,26 @@ fn a_thousand_links_that_pour_get_equal_shares() {
             "memory, MiB",
         ],
     );
-    for (name, firehoses, inbox_frames) in [
+    for (name, flooding, inbox_frames) in [
         ("all alike, inbox of 100", 0, 100),
         ("all alike, inbox of 100 000", 0, 100_000),
-        ("one firehose, inbox of 100", 1, 100),
+        ("one flooding link, inbox of 100", 1, 100),
     ] {
-        let cells = shares(inbox_frames, firehoses);
+        let cells = shares(inbox_frames, flooding);
         figures.row([vec![name.into()], cells].concat());
     }
     figures.tell();
 }
 
-/// One run; the cells of its row.
-fn shares(inbox_frames: usize, firehoses: usize) -> Vec<String> {
+/// Runs once. Returns the cells of its row.
+fn shares(inbox_frames: usize, flooding: usize) -> Vec<String> {
     let before = Holdings::own();
     let (manager, mut streams) = linked(LINKS, |builder| {
         builder
             .receive_buffer(Some(BUFFER_BYTES))
             .inbox_frames(inbox_frames)
     });
-    let loud = streams.split_off(streams.len() - firehoses);
+    let senders = streams.split_off(streams.len() - flooding);
     for stream in &streams {
         SockRef::from(stream)
             .set_send_buffer_size(BUFFER_BYTES)
@@ -90,32 +88,32 @@ fn shares(inbox_frames: usize, firehoses: usize) -> Vec<String> {
     }
     let manager = Arc::new(manager);
     let application = Application::start(&manager);
-    // A firehose has a thread of its own, and its socket is never dry.
-    let crowds = [streams, loud].map(|streams| Crowd::pour(streams, small_frames()));
-    eventually("everybody is heard", || {
+    // A flooding link has a thread of its own, and its socket always has bytes.
+    let crowds = [streams, senders].map(|streams| Crowd::pour(streams, small_frames()));
+    eventually("frames of all members arrive", || {
         received(&manager.stats()).iter().all(|frames| *frames > 0)
     });
     let (full, start, first) = (Holdings::own(), Instant::now(), manager.stats());
     let mut last = first.clone();
-    eventually("enough frames have come", || {
+    eventually("enough frames have arrived", || {
         last = manager.stats();
         last.received.frames - first.received.frames >= FRAMES_EACH * LINKS as u64
     });
     let (took, later) = (start.elapsed(), Holdings::own());
-    let came: Vec<u64> = received(&last)
+    let received_frames: Vec<u64> = received(&last)
         .iter()
         .zip(received(&first))
         .map(|(last, first)| last - first)
         .collect();
-    let total: u64 = came.iter().sum();
+    let total: u64 = received_frames.iter().sum();
     let share = |frames: u64| frames as f64 * LINKS as f64 / total as f64;
-    let slowest = share(*came.iter().min().unwrap());
+    let slowest = share(*received_frames.iter().min().unwrap());
     assert!(
         slowest > SHARE_MIN,
-        "the slowest link got {slowest:.3} of an equal share: {came:?}"
+        "the slowest link got {slowest:.3} of an equal share: {received_frames:?}"
     );
     assert_undisturbed(&last, LINKS as u64);
-    // What waits for the application, and what the allocator keeps of that.
+    // Messages that wait for the application, and memory that the allocator keeps.
     let allowed = 16 * MIB + inbox_frames as u64 * 300;
     assert!(
         later.growth_since(full) < allowed,
@@ -137,7 +135,7 @@ fn shares(inbox_frames: usize, firehoses: usize) -> Vec<String> {
     vec![
         format!("{:.0}", total as f64 / took.as_secs_f64()),
         format!("{slowest:.3}"),
-        format!("{:.3}", share(*came.iter().max().unwrap())),
+        format!("{:.3}", share(*received_frames.iter().max().unwrap())),
         format!(
             "{:.3}",
             least.unwrap() as f64 * LINKS as f64 / taken_total as f64
@@ -146,7 +144,7 @@ fn shares(inbox_frames: usize, firehoses: usize) -> Vec<String> {
     ]
 }
 
-/// Takes all that comes, and counts it by sender.
+/// Takes all messages, and counts them by sender.
 struct Application(thread::JoinHandle<BTreeMap<Sid, u64>>);
 
 impl Application {
@@ -164,134 +162,138 @@ impl Application {
     }
 
     fn end(self) -> BTreeMap<Sid, u64> {
-        within("the application hears of the end", move || {
-            self.0.join().unwrap()
-        })
+        within("the application ends", move || self.0.join().unwrap())
     }
 }
 
-/// One link that is never dry, in front of many that say something now and then.
-const FIREHOSE: i64 = 1;
+/// The sid of the link that sends at full speed.
+const FLOODING: i64 = 1;
 
 /// Frames of the quiet members that are measured.
-const ASIDES: usize = 2000;
+const QUIET_FRAMES: usize = 2000;
 
 #[test]
 fn a_firehose_leaves_time_for_the_thousand_beside_it() {
-    let _turn = one_at_a_time();
+    let _guard = one_at_a_time();
     let mut figures = Figures::new(
-        "overload-firehose",
+        "overload-flood",
         &[
             "a frame of one of 999 quiet links",
             "p50 us",
             "p99 us",
             "max us",
-            "firehose frames/s",
-            "let in front, p50 KiB",
+            "flooding link, frames/s",
+            "read before it, p50 KiB",
             "max KiB",
         ],
     );
-    figures.row([vec!["with nobody else".into()], asides(false)].concat());
-    figures.row([vec!["beside a firehose".into()], asides(true)].concat());
+    figures.row([vec!["without a flooding link".into()], quiet_frames(false)].concat());
+    figures.row([vec!["beside a flooding link".into()], quiet_frames(true)].concat());
     figures.tell();
 }
 
-/// One run; the cells of its row.
-fn asides(is_loud: bool) -> Vec<String> {
+/// Runs once. Returns the cells of its row.
+fn quiet_frames(with_flood: bool) -> Vec<String> {
     let before = Holdings::own();
     need_descriptors(2 * LINKS as u64 + 200);
-    let (builder, address) = crowded(LINKS);
-    let (told, heard) = channel();
-    let listener = Listener {
+    let (builder, address) = with_members(LINKS);
+    let (sender, received) = channel();
+    let recorder = Recorder {
         start: Instant::now(),
-        heard: told,
-        flood: Arc::default(),
-        late: Histogram::new(3).unwrap(),
-        in_front: Histogram::new(3).unwrap(),
+        received: sender,
+        flood_bytes: Arc::default(),
+        latency: Histogram::new(3).unwrap(),
+        bytes_before: Histogram::new(3).unwrap(),
     };
-    let (flood, start) = (Arc::clone(&listener.flood), listener.start);
-    let mut event_loop = EventLoop::new(build(builder), listener).unwrap();
+    let (flood_bytes, start) = (Arc::clone(&recorder.flood_bytes), recorder.start);
+    let mut event_loop = EventLoop::new(build(builder), recorder).unwrap();
     let handle = event_loop.handle().clone();
-    let turner = thread::spawn(move || {
+    let loop_thread = thread::spawn(move || {
         event_loop.run().unwrap();
-        let Listener { late, in_front, .. } = event_loop.handler_mut();
-        (late.clone(), in_front.clone())
+        let Recorder {
+            latency,
+            bytes_before,
+            ..
+        } = event_loop.handler_mut();
+        (latency.clone(), bytes_before.clone())
     });
     let mut quiet = crowd::members(1..=LINKS, &address);
-    let loud: Vec<TcpStream> = quiet.drain(..FIREHOSE as usize).collect();
+    let senders: Vec<TcpStream> = quiet.drain(..FLOODING as usize).collect();
     eventually("all members are linked", || {
         handle.linked_peers().len() == LINKS as usize
     });
-    let crowd = if is_loud {
-        Crowd::pour(loud, small_frames())
+    let crowd = if with_flood {
+        Crowd::pour(senders, small_frames())
     } else {
-        Crowd::drain(loud)
+        Crowd::drain(senders)
     };
-    eventually("the firehose is heard", || {
-        !is_loud || flood.load(Ordering::Acquire) > 10 * MIB
+    eventually("bytes of the flooding link arrive", || {
+        !with_flood || flood_bytes.load(Ordering::Acquire) > 10 * MIB
     });
-    let (since, poured) = (Instant::now(), flood.load(Ordering::Acquire));
-    for aside in 0..ASIDES {
+    let (start_time, bytes_at_start) = (Instant::now(), flood_bytes.load(Ordering::Acquire));
+    for number in 0..QUIET_FRAMES {
         let mut payload = [0; 100];
         payload[..8].copy_from_slice(&(start.elapsed().as_nanos() as u64).to_be_bytes());
-        payload[8..16].copy_from_slice(&flood.load(Ordering::Acquire).to_be_bytes());
-        let at = aside % quiet.len();
+        payload[8..16].copy_from_slice(&flood_bytes.load(Ordering::Acquire).to_be_bytes());
+        let at = number % quiet.len();
         quiet[at].write_all(&frame(payload)).unwrap();
-        // One at a time, so that what is in front of it is the firehose's alone.
-        heard.recv_timeout(LONG).expect("the quiet one is heard");
+        // One at a time, so that only bytes of the flooding link are before it.
+        received
+            .recv_timeout(LONG)
+            .expect("the quiet frame arrives");
     }
-    let frames = (flood.load(Ordering::Acquire) - poured) / 104;
-    let per_second = frames as f64 / since.elapsed().as_secs_f64();
+    let frames = (flood_bytes.load(Ordering::Acquire) - bytes_at_start) / 104;
+    let per_second = frames as f64 / start_time.elapsed().as_secs_f64();
     let stats = handle.stats();
     assert_undisturbed(&stats, LINKS as u64);
     handle.request_halt();
-    let (late, in_front) = within("the loop ends", move || turner.join().unwrap());
-    // What a turn reads from one link, and in the next one once more.
+    let (latency, bytes_before) = within("the loop ends", move || loop_thread.join().unwrap());
+    // The bytes that two turns read from one link, with a margin.
     let allowed = 4 * (limits::TURN_BYTES + limits::READ_BUFFER_BYTES) as u64;
     assert!(
-        in_front.value_at_quantile(0.5) <= allowed,
-        "half of the quiet frames waited for more than {} bytes of the firehose",
-        in_front.value_at_quantile(0.5)
+        bytes_before.value_at_quantile(0.5) <= allowed,
+        "half of the quiet frames waited for more than {} bytes of the flooding link",
+        bytes_before.value_at_quantile(0.5)
     );
     drop((crowd, quiet, handle));
     wait_descriptors(before);
     let micros = |nanos: u64| format!("{:.0}", nanos as f64 / 1e3);
     let kibibytes = |bytes: u64| format!("{}", bytes >> 10);
     vec![
-        micros(late.value_at_quantile(0.5)),
-        micros(late.value_at_quantile(0.99)),
-        micros(late.max()),
+        micros(latency.value_at_quantile(0.5)),
+        micros(latency.value_at_quantile(0.99)),
+        micros(latency.max()),
         format!("{per_second:.0}"),
-        kibibytes(in_front.value_at_quantile(0.5)),
-        kibibytes(in_front.max()),
+        kibibytes(bytes_before.value_at_quantile(0.5)),
+        kibibytes(bytes_before.max()),
     ]
 }
 
-/// Hears what everybody says, and notes how late that of the quiet ones is.
-struct Listener {
+/// A handler that records the latency of quiet frames.
+struct Recorder {
     start: Instant,
-    /// Told of each frame of a quiet one.
-    heard: Sender<()>,
-    /// Bytes of the firehose.
-    flood: Arc<AtomicU64>,
-    late: Histogram<u64>,
-    /// Bytes of the firehose that were read while a frame of a quiet one waited.
-    in_front: Histogram<u64>,
+    /// Notified of each quiet frame.
+    received: Sender<()>,
+    /// Bytes received from the flooding link.
+    flood_bytes: Arc<AtomicU64>,
+    latency: Histogram<u64>,
+    /// Bytes of the flooding link that were read while a quiet frame waited.
+    bytes_before: Histogram<u64>,
 }
 
-impl Handler for Listener {
+impl Handler for Recorder {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
-        if from == Sid(FIREHOSE) {
+        if from == Sid(FLOODING) {
             let bytes = frame.len() + limits::PREFIX_BYTES;
-            self.flood.fetch_add(bytes as u64, Ordering::AcqRel);
+            self.flood_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
             return;
         }
         let number = |at: usize| u64::from_be_bytes(frame[at..at + 8].try_into().unwrap());
         let now = self.start.elapsed().as_nanos() as u64;
-        self.late.record(now.saturating_sub(number(0))).unwrap();
-        let flood = self.flood.load(Ordering::Acquire);
-        self.in_front.record(flood - number(8)).unwrap();
-        // Fails when the test has given up.
-        let _ = self.heard.send(());
+        self.latency.record(now.saturating_sub(number(0))).unwrap();
+        let flood_bytes = self.flood_bytes.load(Ordering::Acquire);
+        self.bytes_before.record(flood_bytes - number(8)).unwrap();
+        // Fails if the test has ended.
+        let _ = self.received.send(());
     }
 }

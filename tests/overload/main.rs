@@ -1,7 +1,7 @@
-//! Too much of everything, at one manager: links, frames, threads that send, an application that is slow or does not
-//! listen. Nothing grows, nothing starves, and every frame is accounted for.
+//! Tests one manager under overload: too many links, frames, sending threads, or a slow application. Memory does not grow, no link
+//! or thread starves, and every frame is accounted for.
 //!
-//! Nothing here depends on how fast the machine is; what is measured is printed and kept in `target/figures`.
+//! The tests do not depend on the speed of the machine. The figures are printed, and written to `target/figures`.
 
 #![cfg(target_os = "linux")]
 

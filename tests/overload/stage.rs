@@ -1,6 +1,4 @@
-//! What these tests start from: a manager with many members, which are connections in the test's own hands.
-//!
-//! Nothing here is measured.
+//! The setup of these tests: a manager with many members, whose connections the test holds.
 
 use std::{
     net::TcpStream,
@@ -11,37 +9,37 @@ use quorum_cnx::{CnxManager, Config, ConfigBuilder, Dial, Sid, Stats};
 
 use crate::common::{configure, crowd, eventually, listener, process::need_descriptors};
 
-/// The one that is overloaded. It is the smallest, so that the others dial it and keep their connections.
+/// The overloaded server. It has the smallest sid, so that all others dial it.
 pub(crate) const OWN: Sid = Sid(0);
 
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// These tests look at the memory of their process, in which only one of them may be at work.
+/// These tests measure the memory of their process, so that only one of them may run at a time.
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    // Whoever has failed before concerns nobody else.
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    static LOCK: Mutex<()> = Mutex::new(());
+    // A failed test does not affect the others.
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A configuration with so many members besides the own server, which waits for them to come; and its address.
-pub(crate) fn crowded(members: i64) -> (ConfigBuilder, String) {
+/// A configuration with so many members, which dials none of them, and the own address.
+pub(crate) fn with_members(members: i64) -> (ConfigBuilder, String) {
     let (listener, own) = listener();
     let mut servers = vec![(OWN.0, own.clone())];
-    // Nobody listens there, and nobody is dialed.
+    // No server listens there, and none is dialed.
     servers.extend((1..=members).map(|sid| (sid, format!("127.0.0.1:{sid}"))));
     let builder = configure(OWN.0, &servers).listener(listener);
     (builder.dial(Dial::OnDemand), own)
 }
 
-/// A manager with so many members, all linked, and their ends of the links.
+/// A manager with so many members, all linked, and the members' ends of the links.
 #[track_caller]
 pub(crate) fn linked(
     members: i64,
-    shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+    adjust: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
 ) -> (CnxManager, Vec<TcpStream>) {
     need_descriptors(2 * members as u64 + 200);
-    let (builder, address) = crowded(members);
-    let manager = CnxManager::start(build(shape(builder))).unwrap();
+    let (builder, address) = with_members(members);
+    let manager = CnxManager::start(build(adjust(builder))).unwrap();
     let streams = crowd::members(1..=members, &address);
     eventually("all members are linked", || {
         manager.linked_peers().len() == members as usize
@@ -53,13 +51,13 @@ pub(crate) fn build(builder: ConfigBuilder) -> Config {
     builder.build().unwrap()
 }
 
-/// Frames that have come from each member, by sid.
+/// Frames received from each member, by sid.
 pub(crate) fn received(stats: &Stats) -> Vec<u64> {
     let of_members = stats.peers.iter().filter(|peer| peer.sid != OWN);
     of_members.map(|peer| peer.received.frames).collect()
 }
 
-/// The links are those of the beginning, and every sum balances.
+/// Checks that no link has ended, and that all counters balance.
 #[track_caller]
 pub(crate) fn assert_undisturbed(stats: &Stats, members: u64) {
     assert_eq!((stats.ups, &stats.downs), (members, &[].into()));
