@@ -1,5 +1,5 @@
 #![no_main]
-//! A configuration file, from any bytes.
+//! Parses any bytes as a configuration file.
 
 #[path = "../../tests/corpora/config.rs"]
 mod config;

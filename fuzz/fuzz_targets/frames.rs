@@ -1,5 +1,5 @@
 #![no_main]
-//! Frames under any splitting.
+//! Reads frames from bytes that are split in any way.
 
 #[path = "../../tests/corpora/frames.rs"]
 mod frames;

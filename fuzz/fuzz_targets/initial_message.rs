@@ -1,5 +1,5 @@
 #![no_main]
-//! The initial message, from any bytes.
+//! Decodes any bytes as an initial message.
 
 #[path = "../../tests/corpora/initial_message.rs"]
 mod initial_message;

@@ -1,5 +1,5 @@
 #![no_main]
-//! Links of a whole loop: both directions, any order of what can happen.
+//! Runs links of a whole loop: both directions, and any order of network events.
 
 #[path = "../../tests/corpora/link.rs"]
 mod link;

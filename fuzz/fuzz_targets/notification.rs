@@ -1,5 +1,5 @@
 #![no_main]
-//! A message of an election, from any bytes.
+//! Parses any bytes as a notification of an election.
 
 #[path = "../../tests/corpora/notification.rs"]
 mod notification;

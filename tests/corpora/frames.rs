@@ -1,7 +1,7 @@
-//! Target `frames`: what a link brings after its name, in any pieces.
+//! Fuzz target `frames`: the bytes of a link after the initial message, in any pieces.
 //!
-//! The same frames are read and the link ends for the same reason however the bytes are cut, and both are what is written
-//! down here once more, in other words.
+//! The loop reads the same frames, and the link ends for the same reason, however the bytes are split. Both equal the result of
+//! an independent decoder in this file.
 
 use std::net::SocketAddr;
 
@@ -17,22 +17,22 @@ const FAR: Sid = Sid(2);
 
 /// Bytes of one run.
 const BYTES_MAX: usize = 5 << 17;
-/// Pieces of one run; the rest comes in one.
+/// Pieces of one run. The rest is one piece.
 const PIECES_MAX: usize = 200;
 
-/// How a link comes to its end.
+/// How the far end ends the link.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Finish,
     Reset,
 }
 
-/// How the bytes come.
+/// How the bytes are split.
 #[derive(Debug)]
 struct Cut {
-    /// One after the other, over and over.
+    /// Sizes of the pieces, in this order, again and again.
     pieces: Vec<usize>,
-    /// The end is known together with the last piece.
+    /// The end arrives together with the last piece.
     early: bool,
 }
 
@@ -58,15 +58,15 @@ pub(crate) fn check(bytes: &[u8]) {
             early: false,
         },
     );
-    assert_eq!(whole, meaning(&stream, end));
+    assert_eq!(whole, decode(&stream, end));
     assert_eq!(
         read(&stream, end, &cut),
         whole,
-        "cut it is another: {cut:?}"
+        "the splitting changes the result: {cut:?}"
     );
 }
 
-/// Bytes as they are, or whole frames, which would be too long to be written out.
+/// The bytes of the stream: literal bytes of the input, and generated frames, which would be too long for an input.
 fn stream(input: &mut Input<'_>) -> Vec<u8> {
     let mut stream = Vec::new();
     while !input.is_empty() && stream.len() < BYTES_MAX - FRAME_BYTES_MAX {
@@ -82,8 +82,8 @@ fn stream(input: &mut Input<'_>) -> Vec<u8> {
     stream
 }
 
-/// The grammar, by its table in the crate page.
-fn meaning(mut stream: &[u8], end: End) -> (Vec<Vec<u8>>, Reason) {
+/// An independent decoder, after the table in the crate page.
+fn decode(mut stream: &[u8], end: End) -> (Vec<Vec<u8>>, Reason) {
     let mut frames = Vec::new();
     while let Some((prefix, rest)) = stream.split_at_checked(4) {
         let len = i32::from_be_bytes(prefix.try_into().expect("4 bytes"));
@@ -104,7 +104,7 @@ fn meaning(mut stream: &[u8], end: End) -> (Vec<Vec<u8>>, Reason) {
     (frames, reason)
 }
 
-/// Has the loop read it. Returns the frames, and why the link ended.
+/// Lets the loop read the stream. Returns the frames, and why the link ended.
 fn read(stream: &[u8], end: End, cut: &Cut) -> (Vec<Vec<u8>>, Reason) {
     let outside = Outside::default();
     let config = Config::builder(NEAR)
@@ -138,7 +138,7 @@ fn read(stream: &[u8], end: End, cut: &Cut) -> (Vec<Vec<u8>>, Reason) {
     }
     match end {
         End::Finish if cut.early => {}
-        // A connection that breaks before it is a link never becomes one.
+        // The connection must become a link before the reset.
         End::Reset if cut.early => _ = turn(),
         _ => while turn() {},
     }

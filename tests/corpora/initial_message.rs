@@ -1,7 +1,7 @@
-//! Target `initial_message`: an accepted connection begins with these bytes.
+//! Fuzz target `initial_message`: the first bytes of an accepted connection.
 //!
-//! The loop makes of them what is written down here once more, in other words; cut into single bytes or not; and of what one
-//! loop says of itself, another understands the same.
+//! The loop decodes them like the independent decoder in this file, in one piece and byte by byte. An initial message that a loop
+//! sends is decoded to the sid and the addresses of that loop.
 
 use quorum_cnx::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Config, ConfigBuilder, Event,
@@ -17,41 +17,45 @@ pub(crate) fn check(bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(INITIAL_MESSAGE_BYTES_MAX + 8)];
     let meaning = meaning(bytes);
     let whole = introduce(bytes, bytes.len().max(1), &meaning);
-    assert_eq!(introduce(bytes, 1, &meaning), whole, "cut it is another");
-    if let Meaning::Name { sid, addresses, .. } = meaning {
+    assert_eq!(
+        introduce(bytes, 1, &meaning),
+        whole,
+        "the splitting changes the result"
+    );
+    if let Meaning::Message { sid, addresses, .. } = meaning {
         repeat(sid, &addresses);
     }
 }
 
-/// What an initial message says.
+/// What the bytes mean.
 #[derive(Debug, PartialEq)]
 enum Meaning {
-    /// It is not whole.
-    Nothing,
-    /// It is none, which is known from so many bytes on.
-    Nonsense {
+    /// The message is not complete.
+    Incomplete,
+    /// The message is invalid, which is known after `known` bytes.
+    Invalid {
         known: usize,
         why: InitialMessageError,
     },
-    Name {
+    Message {
         sid: Sid,
         addresses: Vec<Address>,
         bytes: usize,
     },
 }
 
-/// The grammar, by its table in the crate page.
+/// An independent decoder, after the table in the crate page.
 fn meaning(bytes: &[u8]) -> Meaning {
-    let nonsense = |known, why| Meaning::Nonsense { known, why };
+    let invalid = |known, why| Meaning::Invalid { known, why };
     let long = |at: usize| Some(i64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     match long(0) {
-        None => return Meaning::Nothing,
+        None => return Meaning::Incomplete,
         Some(-65_536 | -65_535) => {}
         Some(version) if version < 0 => {
-            return nonsense(8, InitialMessageError::UnknownVersion(version));
+            return invalid(8, InitialMessageError::UnknownVersion(version));
         }
         Some(sid) => {
-            return Meaning::Name {
+            return Meaning::Message {
                 sid: Sid(sid),
                 addresses: Vec::new(),
                 bytes: 8,
@@ -59,27 +63,27 @@ fn meaning(bytes: &[u8]) -> Meaning {
         }
     }
     let (Some(sid), Some(len)) = (long(8), bytes.get(16..20)) else {
-        return Meaning::Nothing;
+        return Meaning::Incomplete;
     };
     let len = i32::from_be_bytes(len.try_into().expect("4 bytes"));
     if len < 1 || len > ADDRESS_BYTES_MAX as i32 {
-        return nonsense(20, InitialMessageError::AddressBytes(len));
+        return invalid(20, InitialMessageError::AddressBytes(len));
     }
     let end = 20 + len as usize;
     let Some(text) = bytes.get(20..end) else {
-        return Meaning::Nothing;
+        return Meaning::Incomplete;
     };
-    match places(text) {
-        Ok(addresses) => Meaning::Name {
+    match parse_addresses(text) {
+        Ok(addresses) => Meaning::Message {
             sid: Sid(sid),
             addresses,
             bytes: end,
         },
-        Err(why) => nonsense(end, why),
+        Err(why) => invalid(end, why),
     }
 }
 
-fn places(text: &[u8]) -> Result<Vec<Address>, InitialMessageError> {
+fn parse_addresses(text: &[u8]) -> Result<Vec<Address>, InitialMessageError> {
     let mut parts: Vec<&[u8]> = text.split(|byte| *byte == b'|').collect();
     while parts.last().is_some_and(|part| part.is_empty()) {
         parts.pop();
@@ -87,27 +91,27 @@ fn places(text: &[u8]) -> Result<Vec<Address>, InitialMessageError> {
     if parts.len() > ADDRESSES_MAX {
         return Err(InitialMessageError::TooManyAddresses(parts.len()));
     }
-    let mut places = Vec::new();
+    let mut addresses = Vec::new();
     for part in parts {
-        let (host, port) = apart(part).map_err(InitialMessageError::Address)?;
+        let (host, port) = split(part).map_err(InitialMessageError::Address)?;
         let host = String::from_utf8(host).unwrap_or_else(|_| "?".into());
-        // A host that cannot be written like this cannot be dialed, nor can port 0.
+        // A host without this form cannot be dialed, nor can port 0.
         let text = match host.contains(':') {
             true => format!("[{host}]:{port}"),
             false => format!("{host}:{port}"),
         };
-        places.extend(
+        addresses.extend(
             text.parse::<Address>()
                 .ok()
-                .filter(|place| place.port() > 0),
+                .filter(|address| address.port() > 0),
         );
     }
-    places.retain(|place| !place.is_wildcard());
-    Ok(places)
+    addresses.retain(|address| !address.is_wildcard());
+    Ok(addresses)
 }
 
-/// A host without its brackets, which may be any bytes, and a port.
-fn apart(part: &[u8]) -> Result<(Vec<u8>, u16), AddressError> {
+/// Splits an address into a host without brackets, which may be any bytes, and a port.
+fn split(part: &[u8]) -> Result<(Vec<u8>, u16), AddressError> {
     if part.is_empty() {
         return Err(AddressError::Empty);
     }
@@ -123,7 +127,7 @@ fn apart(part: &[u8]) -> Result<(Vec<u8>, u16), AddressError> {
             _ => return Err(AddressError::NoPort),
         },
         [host, rest] => (host, rest),
-        _ => unreachable!("two at most"),
+        _ => unreachable!("at most two pieces"),
     };
     let mut ports: Vec<&[u8]> = rest.split(|byte| *byte == b':').collect();
     while ports.last().is_some_and(|port| port.is_empty()) {
@@ -149,20 +153,20 @@ fn turn(event_loop: &mut EventLoop<Recorder, Inside>) {
     event_loop.turn(None).expect("this system never fails");
 }
 
-/// Says it in pieces to a loop that admits everybody. Returns what the loop tells, and where it goes.
+/// Sends the bytes in pieces to a loop that admits unknown servers. Returns the loop's events, and its lookups and dials.
 fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<String>) {
     let config = Config::builder(OWN)
         .server(OWN, "10.0.0.1:3888")
         .observers_max(1)
         .unknown(Unknown::Admit { max: 8 });
-    let (outside, mut event_loop) = turn_on(config).expect("it is sound");
+    let (outside, mut event_loop) = turn_on(config).expect("the configuration is valid");
     let addr = "10.0.0.2:40000".parse().expect("an address");
     let line = outside.arrive(addr);
     let (decided, bytes) = match meaning {
-        Meaning::Nothing => (usize::MAX, bytes),
-        Meaning::Nonsense { known, .. } => (*known, bytes),
-        // What follows would be frames.
-        Meaning::Name { bytes: len, .. } => (*len, &bytes[..*len]),
+        Meaning::Incomplete => (usize::MAX, bytes),
+        Meaning::Invalid { known, .. } => (*known, bytes),
+        // The bytes after the message would be frames.
+        Meaning::Message { bytes: len, .. } => (*len, &bytes[..*len]),
     };
     let mut said = 0;
     for piece in bytes.chunks(piece) {
@@ -200,9 +204,9 @@ fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<S
         assert_eq!(sought, [""; 0]);
     };
     match meaning {
-        Meaning::Nothing => refused(Reason::ClosedEarly, None),
-        Meaning::Nonsense { why, .. } => refused(Reason::BadInitialMessage(why.clone()), None),
-        Meaning::Name { sid, addresses, .. } => match *sid {
+        Meaning::Incomplete => refused(Reason::ClosedEarly, None),
+        Meaning::Invalid { why, .. } => refused(Reason::BadInitialMessage(why.clone()), None),
+        Meaning::Message { sid, addresses, .. } => match *sid {
             OWN => refused(Reason::OwnSid, Some(OWN)),
             sid if sid.0 < 0 || (sid < OWN && addresses.is_empty()) => {
                 refused(Reason::UnknownSid(sid), Some(sid));
@@ -229,7 +233,7 @@ fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<S
     (told, sought)
 }
 
-/// It was a knock: the loop asks for all names at once, else dials one literal after the other.
+/// The message was a knock: the loop looks all names up at once, and dials one IP address after the other.
 fn check_sought(sought: &[String], addresses: &[Address]) {
     let names: Vec<&str> = addresses
         .iter()
@@ -249,7 +253,7 @@ fn check_sought(sought: &[String], addresses: &[Address]) {
     assert_eq!(sought.len() > names.len(), !literals.is_empty());
 }
 
-/// A server that is called so and can be reached there says as much of itself.
+/// A server with this sid and these addresses sends them in its own initial message.
 fn repeat(sid: Sid, addresses: &[Address]) {
     let texts: Vec<String> = addresses.iter().map(Address::to_string).collect();
     let text = texts.join("|");
@@ -265,14 +269,14 @@ fn repeat(sid: Sid, addresses: &[Address]) {
             .server(sid, &text)
             .server(other, "10.0.0.9:3888")
             .initial_message(form);
-        // Not everybody who can be understood can be configured: one without an address cannot.
+        // Not every valid message is a valid configuration: it may have no address.
         let Some((outside, mut event_loop)) = turn_on(config) else {
             return;
         };
         outside.answer_dials(true, 1 << 20);
         turn(&mut event_loop);
         let heard = outside.look(0, |line| line.heard.clone());
-        let again = Meaning::Name {
+        let again = Meaning::Message {
             sid,
             addresses: said.to_vec(),
             bytes: heard.len(),

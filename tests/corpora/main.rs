@@ -1,7 +1,7 @@
-//! What fuzzers have found worth keeping, given to the same targets once more; and random inputs besides.
+//! Replays the corpora of the fuzz targets on stable Rust, and runs the targets with random inputs.
 //!
-//! A target is a file beside this one: a function that takes any bytes and panics when what must hold does not. Nothing here
-//! looks for new inputs: `fuzz/run.sh` does, and keeps them in `fuzz/corpus`.
+//! A target is a file in this folder: a function that takes any bytes, and panics if a property does not hold. `fuzz/run.sh`
+//! finds new inputs and adds them to `fuzz/corpus`.
 
 mod config;
 mod frames;
@@ -19,7 +19,7 @@ use std::{fs, panic::catch_unwind, path::Path};
 
 use proptest::prelude::*;
 
-/// Gives all that is kept for a target to it.
+/// Runs a target with all inputs of its corpus.
 fn replay(target: &str, check: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
@@ -38,7 +38,7 @@ fn replay(target: &str, check: fn(&[u8])) {
     for path in &kept {
         let bytes = fs::read(path).unwrap();
         if catch_unwind(|| check(&bytes)).is_err() {
-            panic!("it failed, as said above, with {}", path.display());
+            panic!("it failed (see above) with {}", path.display());
         }
     }
     println!("{target}: {} inputs", kept.len());
@@ -69,7 +69,7 @@ fn what_is_kept_of_notifications_still_holds() {
     replay("notification", notification::check);
 }
 
-/// Random bytes alone hardly ever begin as an initial message does.
+/// Bytes that begin like an initial message, which random bytes rarely do.
 fn almost_an_initial_message() -> impl Strategy<Value = Vec<u8>> {
     let version = prop::sample::select(vec![-65_536_i64, -65_535, -65_534, -1, 5]);
     let text = "[a-z0-9.:|\\[\\]-]{0,40}|(10\\.0\\.0\\.[1-9]:[0-9]{1,5}\\|?){1,4}";

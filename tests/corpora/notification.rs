@@ -1,6 +1,6 @@
-//! Target `notification`: a message of an election, of any bytes, to the parser of the example `election`.
+//! Fuzz target `notification`: parses any bytes with the parser of the example `election`.
 //!
-//! It is understood or refused; what was understood says the same when it is written and read again.
+//! The parser accepts or refuses them. An accepted notification stays the same when it is written and read again.
 
 use quorum_cnx::ZooCfg;
 
@@ -11,7 +11,7 @@ pub(crate) fn check(bytes: &[u8]) {
         Ok(read) => read,
         Err(Malformed::Length(len)) => {
             assert_eq!(len, bytes.len());
-            assert!(![28, 36].contains(&len), "a whole message is refused");
+            assert!(![28, 36].contains(&len), "a complete message is refused");
             return;
         }
         Err(Malformed::State(state)) => return assert!(!(0..=3).contains(&state)),
@@ -29,17 +29,17 @@ pub(crate) fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(configuration) else {
         return;
     };
-    // Real ones hold a text that is to be understood, but who knows.
+    // The text may be no valid configuration, but the parser must not panic.
     let _ = ZooCfg::parse_dynamic(text);
     let written = read.write(format, text);
-    let (again, same) = Notification::read(&written).expect("it was understood before");
+    let (again, same) = Notification::read(&written).expect("it was accepted before");
     assert_eq!((again.state, again.vote), (read.state, read.vote));
     assert_eq!(same, configuration);
     assert_eq!(again.is_question(), read.is_question());
-    // What follows, and the number of a version that only tells two ages apart, are not repeated.
-    let age = |version: i32| version.clamp(0, 2);
-    if format == Format::V2 || age(read.version) == again.version {
-        assert_eq!(age(again.version), age(read.version));
+    // Bytes after the message, and version numbers that differ from 0 to 2, are not kept.
+    let kind = |version: i32| version.clamp(0, 2);
+    if format == Format::V2 || kind(read.version) == again.version {
+        assert_eq!(kind(again.version), kind(read.version));
         assert!(bytes.starts_with(&written[..36.min(written.len())]));
     }
 }
