@@ -34,7 +34,7 @@ pub struct Oracle {
     pub failure: Option<Failure>,
     pub hosts: Vec<HostRecord>,
     /// A second connection replaces a link, whatever its address ([`Replace::Newest`](quorum_cnx::Replace)).
-    pub newest: bool,
+    pub replace_newest: bool,
     /// Members are configured by name.
     pub by_name: bool,
     /// No frame may arrive twice.
@@ -247,7 +247,7 @@ impl Oracle {
                 };
                 let last = std::mem::replace(&mut record.last_link, *link);
                 let older = record.links.insert(*sid, up);
-                let replaced = record.replaced.take().filter(|(whose, ..)| whose == sid);
+                let replaced = record.replaced.take().filter(|(peer, ..)| peer == sid);
                 let member = self.index_of(*sid).is_some();
                 if *link <= last {
                     self.fail("P5", format!("link {link} comes up after link {last}"));
@@ -268,7 +268,11 @@ impl Oracle {
                 };
                 let at = self.index_of(*sid).map(|host| &self.hosts[host]);
                 let is_stranger = at.is_some_and(|host| !host.source_ips.contains(&addr.ip()));
-                if replaced.is_some_and(is_protected) && member && !self.newest && is_stranger {
+                if replaced.is_some_and(is_protected)
+                    && member
+                    && !self.replace_newest
+                    && is_stranger
+                {
                     self.fail(
                         "P6",
                         format!("a stranger at {addr} replaces the link of {sid} at host {me}"),

@@ -75,7 +75,7 @@ impl Simulation {
         let mut kernel = Kernel::new(rng.fork(), trace);
         (kernel.quirks, kernel.latency_ms) = (plan.quirks, plan.latency_ms);
         let mut oracle = Oracle {
-            newest: plan.replace == quorum_cnx::Replace::Newest,
+            replace_newest: plan.replace == quorum_cnx::Replace::Newest,
             no_duplicates: plan.queue,
             by_name: plan.hosts.iter().any(|host| host.name.is_some()),
             ..Oracle::default()
