@@ -11,7 +11,7 @@ mod output;
 mod variants;
 mod workloads;
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{env, io, path::Path, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
@@ -23,6 +23,12 @@ use crate::{
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // `cargo bench` starts it in the folder of its package. Paths in options are relative to the root of the repository.
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if env::current_dir().is_ok_and(|current| current == package) {
+        // If it fails, paths in options are relative to the package.
+        let _ = env::set_current_dir(package.join(".."));
+    }
     let checked = match &cli.end {
         Some(End::Serve(task) | End::Drive(task)) => task.check(),
         None => harness::check(&cli.run),

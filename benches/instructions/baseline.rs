@@ -84,7 +84,7 @@ impl Baseline {
 fn path() -> &'static Path {
     Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/benches/instructions/baseline.json"
+        "/instructions/baseline.json"
     ))
 }
 
