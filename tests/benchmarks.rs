@@ -2,8 +2,6 @@
 //!
 //! Nothing is measured here that counts.
 
-mod common;
-
 use std::{
     fs,
     os::{fd::OwnedFd, unix::net::UnixStream},
@@ -12,8 +10,8 @@ use std::{
     sync::OnceLock,
 };
 
-use common::within;
 use serde_json::Value;
+use support::within;
 
 /// Cargo builds no benchmarks for tests: here it does, or finds them built.
 fn benchmark(name: &str) -> PathBuf {
@@ -21,7 +19,7 @@ fn benchmark(name: &str) -> PathBuf {
     let built = BUILT.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
         cargo
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .args(["build", "--offline", "--quiet", "--message-format=json"])
             .args(["--bench", "frames", "--bench", "instructions"]);
         let output = cargo.stderr(Stdio::inherit()).output().unwrap();

@@ -2,16 +2,14 @@
 //!
 //! Whom it elects among real servers is tested in `interop`, and its rules in `election`.
 
-mod common;
-
 use std::{fs, io::Write as _, net::TcpListener};
 
-use common::{
+use quorum_cnx::{Event, Sid};
+use serde_json::Value;
+use support::{
     ABROAD, LONG, Puppet, Vacant, bare,
     ensemble::{Ensemble, Running, election},
 };
-use quorum_cnx::{Event, Sid};
-use serde_json::Value;
 
 #[test]
 fn an_ensemble_in_one_process_elects_and_draws_it() {
@@ -145,7 +143,7 @@ fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i3
         .iter()
         .filter(|(sid, _)| *sid == server)
         .collect();
-    let (joiner, _) = common::alone(joiner, &[(server, &at[0].1)], |builder| builder);
+    let (joiner, _) = support::alone(joiner, &[(server, &at[0].1)], |builder| builder);
     joiner.to_send(Sid(server), looking(question)).unwrap();
     let message = joiner.recv_timeout(LONG).expect("it is answered");
     assert_eq!(message.from, Sid(server));
@@ -201,14 +199,14 @@ fn servers_that_are_not_configured_are_answered_up_to_a_bound() {
         let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1", "--admit", bound]);
         running.await_leader(&[1]);
         let at = &ensemble.elections[0].1;
-        let join = |sid| common::alone(sid, &[(1, at)], |builder| builder).0;
+        let join = |sid| support::alone(sid, &[(1, at)], |builder| builder).0;
         let linked: Vec<_> = (5..5 + joiners).map(join).collect();
         for joiner in &linked {
             joiner.to_send(Sid(1), looking(QUESTION)).unwrap();
             joiner.recv_timeout(LONG).expect("it is answered");
         }
-        let (refused, _) = common::alone(9, &[(1, at)], |builder| builder);
-        common::wait_for(&refused, |event| {
+        let (refused, _) = support::alone(9, &[(1, at)], |builder| builder);
+        support::wait_for(&refused, |event| {
             matches!(event, Event::Down { .. }).then_some(())
         });
         running.quit(1);

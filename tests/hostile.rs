@@ -5,8 +5,6 @@
 
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use common::{
-    ABROAD, HOME, LONG, Mesh, Puppet, Ring, V1, V2, Vacant, alone, bare, claiming, configure,
-    eventually, frame, listener, versioned, wait_for,
-};
 use quorum_cnx::{
     CnxManager, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Reason, ReasonKind,
     Replace, SendError, SendOutcome, Sid, Stats, Unknown,
+};
+use support::{
+    ABROAD, HOME, LONG, Mesh, Puppet, Ring, V1, V2, Vacant, alone, bare, claiming, configure,
+    eventually, frame, listener, versioned, wait_for,
 };
 
 /// A member that is configured and never there: a stranger can take its place.
@@ -689,7 +687,7 @@ fn ten_thousand_silent_connections_do_not_keep_a_member_out() {
 fn who_has_named_himself_is_read_before_he_is_evicted() {
     // In the test's hands, so that the member and the silent ones behind it come in one turn.
     let (listener, address) = listener();
-    let (member, _) = common::listener();
+    let (member, _) = support::listener();
     let member_at = member.local_addr().unwrap().to_string();
     let config = configure(1, &[(1, &address), (2, &member_at)])
         .listener(listener)

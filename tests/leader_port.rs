@@ -13,8 +13,6 @@ mod leader_watch;
 #[allow(dead_code, reason = "the system is not asked here")]
 mod names;
 
-mod common;
-
 use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},
@@ -23,9 +21,9 @@ use std::{
     time::Duration,
 };
 
-use common::{LONG, Vacant, eventually};
 use mio::{Events, Poll, Token, Waker};
 use quorum_cnx::Address;
+use support::{LONG, Vacant, eventually};
 
 use crate::{
     leader_port::{LeaderPort, Word},
@@ -231,7 +229,7 @@ fn a_leader_listens_on_all_ips_where_the_configuration_says_so() {
 #[test]
 fn a_lookup_that_is_not_answered_keeps_nobody_waiting() {
     let (_vacant, port) = vacant();
-    let (leader, address) = common::listener();
+    let (leader, address) = support::listener();
     let leading = address.parse::<SocketAddr>().unwrap().port();
     let mut stage = Stage::new(false);
     stage.name("zk1", Behind::Silence);
@@ -256,7 +254,7 @@ fn a_lookup_that_is_not_answered_keeps_nobody_waiting() {
 
 #[test]
 fn a_follower_tries_all_addresses_of_the_leaders_name() {
-    let (leader, address) = common::listener();
+    let (leader, address) = support::listener();
     let port = address.parse::<SocketAddr>().unwrap().port();
     // Nobody listens at the first one, the second one is on no interface, and the third one is right.
     let names = [vec!["127.0.0.9", "::1", "127.0.0.1"], vec!["127.0.0.1"]];
@@ -288,7 +286,7 @@ fn a_leader_that_was_never_reached_is_given_up_after_some_tries() {
 
 #[test]
 fn what_is_wrong_on_this_side_is_told_and_is_not_the_leaders_end() {
-    let (_leader, address) = common::listener();
+    let (_leader, address) = support::listener();
     let port = address.parse::<SocketAddr>().unwrap().port();
     for (behind, what) in [
         (Behind::NoThread, "no thread"),
@@ -318,7 +316,7 @@ fn what_is_wrong_on_this_side_is_told_and_is_not_the_leaders_end() {
 
 #[test]
 fn a_leader_that_was_reached_and_closes_its_port_is_gone() {
-    let (leader, address) = common::listener();
+    let (leader, address) = support::listener();
     let mut stage = Stage::new(false);
     stage.watch(&[&address]);
     stage.await_reached();
@@ -336,7 +334,7 @@ fn a_leader_that_was_reached_and_closes_its_port_is_gone() {
 
 #[test]
 fn a_leader_that_hangs_up_at_once_is_left_alone_for_longer_each_time() {
-    let (leader, address) = common::listener();
+    let (leader, address) = support::listener();
     let mut stage = Stage::new(false);
     stage.watch(&[&address]);
     stage.await_reached();
@@ -368,7 +366,7 @@ fn drain(stream: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn a_watched_leader_hears_something_in_time_and_never_a_whole_packet() {
-    let (leader, address) = common::listener();
+    let (leader, address) = support::listener();
     let mut stage = Stage::new(false);
     stage.watch(&[&address]);
     stage.await_reached();

@@ -1,8 +1,6 @@
 //! Where a server listens, on a network in memory: what each name means, what the system refuses, and the time are the
 //! test's own.
 
-mod common;
-
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, ErrorKind, IoSlice},
@@ -603,7 +601,7 @@ fn own_addresses_are_named_with_their_own_ports() {
 
 #[test]
 fn a_socket_that_was_handed_over_is_named_by_its_own_port() {
-    let at = common::listener();
+    let at = support::listener();
     let with = |own: &str| {
         let listener = at.0.try_clone().unwrap();
         World::with(own, |builder| {

@@ -2,13 +2,11 @@
 //!
 //! The log of a process is one, so this is a test program of its own with one test.
 
-mod common;
-
 use std::{sync::Mutex, time::Instant};
 
-use common::{ABROAD, HOME, Puppet, alone, bare, eventually};
 use log::{LevelFilter, Log, Metadata, Record};
 use quorum_cnx::{Sid, limits};
+use support::{ABROAD, HOME, Puppet, alone, bare, eventually};
 
 const FRAMES: u64 = 10_000;
 const STRANGERS: u64 = 1000;
@@ -41,7 +39,7 @@ fn floods_leave_few_lines_and_no_payload() {
     log::set_logger(&Keep).unwrap();
     log::set_max_level(LevelFilter::Trace);
     let start = Instant::now();
-    let nowhere = common::Vacant::new();
+    let nowhere = support::Vacant::new();
     let (manager, address) = alone(1, &[(2, "127.0.0.1:1"), (3, &nowhere.address)], |builder| {
         builder
     });

@@ -4,21 +4,19 @@
 
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::{
     io::{self, Read as _, Write as _},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use common::{ABROAD, HOME, Puppet, V2, bare, claiming, configure, eventually, frame, listener};
 use peak_alloc::PeakAlloc;
 use quorum_cnx::{
     CnxManager, Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, InboxFull, Outbox,
     SendOutcome, Sid, Unknown,
     limits::{EVENTS_MAX, FRAME_BYTES_MAX, PLACE_BYTES, PREFIX_BYTES},
 };
+use support::{ABROAD, HOME, Puppet, V2, bare, claiming, configure, eventually, frame, listener};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;

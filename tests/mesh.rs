@@ -2,15 +2,13 @@
 //!
 //! Whether the promises hold is tested elsewhere; here is tested that it looks, and says so.
 
-mod common;
-
 use std::{
     io::{BufRead as _, BufReader, Read as _},
     os::{fd::OwnedFd, unix::net::UnixStream},
     process::{Command, Output, Stdio},
 };
 
-use common::{program::example_path, within};
+use support::{program::example_path, within};
 
 /// Runs it to its end, into a pipe.
 #[track_caller]

@@ -3,21 +3,19 @@
 //! The tests of SASL and TLS are left out, since neither is spoken. `TestCircularBlockingQueue` is beside the inbox, in
 //! `src/inbox/fair_queue.rs`.
 
-mod common;
-
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     time::Duration,
 };
 
-use common::{
-    HOME, LONG, Mesh, Puppet, V1, V2, Vacant, alone, bare, claiming, configure, eventually, frame,
-    listener, versioned, wait_for, within,
-};
 use quorum_cnx::{
     CnxManager, Dial, Event, Listening, Reason, ReasonKind, SendError, SendOutcome, Sid,
 };
 use socket2::{Domain, Protocol, Socket, Type};
+use support::{
+    HOME, LONG, Mesh, Puppet, V1, V2, Vacant, alone, bare, claiming, configure, eventually, frame,
+    listener, versioned, wait_for, within,
+};
 
 /// An address that answers nothing at all: a listening socket whose queue is full, so that the kernel drops every SYN.
 struct BlackHole {

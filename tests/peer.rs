@@ -2,8 +2,6 @@
 //!
 //! It runs as a user runs it, as a process with pipes. What the library does is tested elsewhere.
 
-mod common;
-
 use std::{
     fs,
     io::{self, Write as _},
@@ -12,12 +10,12 @@ use std::{
     process::Command,
 };
 
-use common::{
+use serde_json::{Value, json};
+use support::{
     ABROAD, HOME, Puppet, V1, V2, Vacant, bare, eventually, listener,
     program::{Peer, program, program_path},
     versioned,
 };
-use serde_json::{Value, json};
 
 /// Where a peer will listen.
 struct Place {

@@ -2,8 +2,6 @@
 //!
 //! What strangers may try is in `hostile.rs`, what the original's own tests ask for in `parity.rs`.
 
-mod common;
-
 use std::{
     io,
     net::{TcpListener, TcpStream, ToSocketAddrs as _},
@@ -19,14 +17,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{
-    HOME, LONG, Mesh, Puppet, V1, Vacant, alone, bare, configure, eventually, frame, listener,
-    versioned, wait_for, within,
-};
 use quorum_cnx::{
     Batch, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Idle,
     InitialMessageVersion, Listening, Reason, ReasonKind, RecvError, SendError, SendOutcome, Sid,
     Stats, TryRecvError, limits::KNOCK_CROSSING,
+};
+use support::{
+    HOME, LONG, Mesh, Puppet, V1, Vacant, alone, bare, configure, eventually, frame, listener,
+    versioned, wait_for, within,
 };
 
 /// The manager under test is 5; its peer, the test's own end, is larger and so the one that dials.
@@ -1426,7 +1424,7 @@ fn the_own_addresses_are_advertised_in_the_chosen_form() {
         (InitialMessageVersion::V1, Some(V1), "a.example:1"),
         (
             InitialMessageVersion::V2,
-            Some(common::V2),
+            Some(support::V2),
             "a.example:1|[::1]:2",
         ),
     ] {
@@ -1605,10 +1603,10 @@ fn one_lost_listening_socket_leaves_the_others_open() {
 fn outgoing_connections_come_from_the_chosen_address() {
     let at_peer = listener();
     let (_manager, _) = alone(OWN, &[(1, &at_peer.1)], |builder| {
-        builder.dial_from(common::ABROAD.into())
+        builder.dial_from(support::ABROAD.into())
     });
     let peer = Puppet::accept(&at_peer.0);
-    assert_eq!(peer.0.peer_addr().unwrap().ip(), common::ABROAD);
+    assert_eq!(peer.0.peer_addr().unwrap().ip(), support::ABROAD);
 }
 
 #[test]

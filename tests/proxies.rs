@@ -2,8 +2,6 @@
 //!
 //! What comes to a server comes from its proxy's address, and what a server dials is a proxy.
 
-mod common;
-
 use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -15,9 +13,9 @@ use std::{
     time::Duration,
 };
 
-use common::{Vacant, configure, eventually, listener, within};
 use quorum_cnx::{CnxManager, Outbox, ReasonKind, Sid};
 use socket2::{Domain, Protocol, Socket, Type};
+use support::{Vacant, configure, eventually, listener, within};
 
 const OWN: i64 = 5;
 const SMALLER: i64 = 1;

@@ -1,7 +1,5 @@
 //! What an application asks and orders beside sending: links, statistics, and messages and events with one call.
 
-mod common;
-
 use std::{
     collections::BTreeSet,
     thread,
@@ -10,7 +8,7 @@ use std::{
 
 use quorum_cnx::{CnxManager, Dial, Event, Idle, Reason, Received, RecvError, SendError, Sid};
 
-use crate::common::{LONG, Mesh, alone, eventually, wait_for, within};
+use support::{LONG, Mesh, alone, eventually, wait_for, within};
 
 fn pair() -> Mesh {
     Mesh::linked(&[1, 2], &[], |builder| builder)

@@ -2,8 +2,6 @@
 //!
 //! What holds of one frame is in `promises.rs`.
 
-mod common;
-
 use std::{
     net::TcpListener,
     os::fd::{AsFd as _, AsRawFd as _},
@@ -16,11 +14,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{HOME, LONG, Mesh, Puppet, Vacant, alone, bare, eventually, frame, listener, within};
 use quorum_cnx::{
     Batch, CnxManager, Config, Event, EventLoop, Frame, Handle, Handler, InboxFull, Outbox, Reason,
     RecvError, SendError, SendOutcome, Sid, TryRecvError, limits,
 };
+use support::{HOME, LONG, Mesh, Puppet, Vacant, alone, bare, eventually, frame, listener, within};
 
 const NEAR: Sid = Sid(1);
 const FAR: Sid = Sid(2);

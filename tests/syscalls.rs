@@ -5,8 +5,6 @@
 
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
@@ -17,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{LONG, Vacant, configure, eventually, listener, program::Peer};
 use quorum_cnx::{CnxManager, Sid};
+use support::{LONG, Vacant, configure, eventually, listener, program::Peer};
 
 /// The peer, a process of its own.
 const PEER: Sid = Sid(2);

@@ -9,9 +9,14 @@ use std::{
 
 use serde_json::Value;
 
+/// The root of the repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
 /// Every file under `dir`, its path from the root, and its text.
 fn files(dir: &str, extension: &str) -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let mut dirs = vec![root.join(dir)];
     let mut files = Vec::new();
     while let Some(dir) = dirs.pop() {
@@ -292,7 +297,7 @@ fn triples<'a>(words: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
 
 #[test]
 fn supported_targets_are_those_that_are_checked() {
-    let read = |path| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let read = |path| fs::read_to_string(root().join(path)).unwrap();
     let script = read("tests/targets.sh");
     let (_, list) = script.split_once("\ntargets=(").unwrap();
     let checked = triples(list.split_once(')').unwrap().0.split_whitespace());
@@ -347,7 +352,7 @@ fn nothing_is_left_lying_about() {
 fn every_test_that_a_table_names_is_there() {
     let sources: Vec<(String, String)> = [files("src", "rs"), files("tests", "rs")].concat();
     for (page, rows_min) in [("docs/parity.md", 12), ("tests/README.md", 35)] {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let page = root().join(page);
         let text = fs::read_to_string(&page).unwrap();
         let mut rows = 0;
         for row in text.lines().filter(|line| line.starts_with("| ")) {
@@ -390,7 +395,7 @@ const NEEDED: [(&str, &str); 6] = [
 fn output(program: &str, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(args)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(root())
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

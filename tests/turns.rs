@@ -2,8 +2,6 @@
 //!
 //! Nothing here runs beside the loop, except where a test says so.
 
-mod common;
-
 use std::{
     fs,
     io::Write,
@@ -15,12 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{ABROAD, HOME, LONG, Puppet, Vacant, bare, configure, eventually, frame, listener};
 use quorum_cnx::{
     ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Outbox, Reason, SendOutcome,
     Sid, Stats,
 };
 use socket2::SockRef;
+use support::{ABROAD, HOME, LONG, Puppet, Vacant, bare, configure, eventually, frame, listener};
 
 /// The loop under test. Its only member is larger and so the one that dials.
 const OWN: i64 = 5;

@@ -22,7 +22,7 @@ use proptest::prelude::*;
 /// Runs a target with all inputs of its corpus.
 fn replay(target: &str, check: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
+        .join("../fuzz/corpus")
         .join(target);
     let mut kept: Vec<_> = fs::read_dir(&dir)
         .unwrap_or_else(|error| panic!("the corpus is missing: {}: {error}", dir.display()))

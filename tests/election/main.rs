@@ -15,14 +15,6 @@ mod tenure;
 #[path = "../../examples/election/timeline.rs"]
 mod timeline;
 
-#[path = "../sim/chance.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "another simulator draws more from it"
-)]
-mod chance;
-
 mod messages;
 mod paper;
 mod pictures;

@@ -11,8 +11,9 @@ use std::{
 
 use quorum_cnx::Sid;
 
+use support::chance::Rng;
+
 use crate::{
-    chance::Rng,
     election::{Action, Election, Outcome, ZXID_OF_NO_DATA},
     notification::{Notification, State},
     quorum::Quorum,

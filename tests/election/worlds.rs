@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, env, time::Duration};
 
 use quorum_cnx::{Sid, ZooCfg};
 
+use support::chance::Rng;
+
 use crate::{
-    chance::Rng,
     election::{FINALIZE_WAIT, ZXID_OF_NO_DATA},
     notification::State,
     quorum::Quorum,

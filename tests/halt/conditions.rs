@@ -14,9 +14,11 @@ use socket2::SockRef;
 
 use crate::{
     callers::Caller,
-    common::{ABROAD, LONG, Puppet, V1, bare, crowd::Crowd, eventually, frame, process, versioned},
     scene::{MEMBERS, OWN, Setup},
     things::{self, BlackHole, BusyThreads, DescriptorLimit, HangingLookups},
+};
+use support::{
+    ABROAD, LONG, Puppet, V1, bare, crowd::Crowd, eventually, frame, process, versioned,
 };
 
 pub(crate) struct Condition {
@@ -105,7 +107,7 @@ fn idle(setup: &mut Setup) {
 fn send_at_full_speed(setup: &mut Setup, members: i64) {
     process::need_descriptors(2 * members as u64 + 200);
     let handle = setup.start();
-    let streams = crate::common::crowd::members(1..=members, setup.address());
+    let streams = support::crowd::members(1..=members, setup.address());
     eventually("all members are linked", || {
         handle.linked_peers().len() == members as usize
     });
@@ -243,7 +245,7 @@ fn claims(setup: &mut Setup) {
 
 /// A larger member that accepts the knock and does not close it.
 fn knock(setup: &mut Setup) {
-    let (listener, address) = crate::common::listener();
+    let (listener, address) = support::listener();
     let knocked = Sid(MEMBERS + 1);
     setup.adjust(|builder| builder.server(knocked, address));
     let handle = setup.start();

@@ -5,9 +5,6 @@
 
 #![cfg(target_os = "linux")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod callers;
 mod conditions;
 mod scene;
@@ -19,9 +16,9 @@ use std::{
 };
 
 use callers::{CALLERS, Caller};
-use common::{eventually, figures::Figures, process, within};
 use conditions::{CONDITIONS, Condition};
 use scene::Setup;
+use support::{eventually, figures::Figures, process, within};
 
 /// The goal on an otherwise idle machine.
 const GOAL: Duration = Duration::from_secs(1);

@@ -24,7 +24,7 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::common::HOME;
+use support::HOME;
 
 /// Number of threads of this process whose names begin with `name`.
 pub(crate) fn threads(name: &str) -> usize {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use quorum_cnx::{CnxManager, Sid};
 
 use crate::{
-    common::configure,
     learner::Learner,
     notification::{Notification, State},
     patience::patiently,
     server::{Ensemble, Server},
     voter::Voter,
 };
+use support::configure;
 
 /// In ticks: longer than any test waits, so that a leader is still one when somebody looks.
 const INIT_LIMIT: u32 = 60;

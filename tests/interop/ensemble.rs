@@ -8,12 +8,12 @@ use std::{collections::BTreeMap, time::Duration};
 use quorum_cnx::{CnxManager, Sid};
 
 use crate::{
-    common::configure,
     notification::{Notification, State},
     patience::{PATIENCE, patiently},
     program::{Program, frame},
     server::Ensemble,
 };
+use support::configure;
 
 /// How soon a vote is repeated when nothing comes of it.
 const REPEAT: Duration = Duration::from_millis(300);

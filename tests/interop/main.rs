@@ -4,9 +4,6 @@
 //! (`tests/interop/setup.sh` does it on Debian). `ZOOKEEPER_CLASSPATH` chooses another release than Debian's; the class is
 //! driven in 3.8 and 3.9. Needs Linux, for `/proc`.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod cnx_peer;
 mod java;
 mod learner;

@@ -4,9 +4,8 @@ use std::{collections::HashSet, net::SocketAddr, thread, time::Duration};
 
 use quorum_cnx::{CnxManager, Sid};
 
-use crate::{
-    cnx_peer::CnxPeer, common::configure, patience::patiently, port::Port, stage::established_at,
-};
+use crate::{cnx_peer::CnxPeer, patience::patiently, port::Port, stage::established_at};
+use support::configure;
 
 /// How soon two of ZooKeeper's managers try again what they have failed to do.
 const REPEAT: Duration = Duration::from_millis(300);

@@ -3,10 +3,10 @@
 use quorum_cnx::{ConfigBuilder, Dial, InitialMessageVersion, Sid};
 
 use crate::{
-    common::{Puppet, V1, V2},
     patience::patiently,
     stage::{ABOVE, BELOW, JAVA, Stage, recv_until},
 };
+use support::{Puppet, V1, V2};
 
 #[test]
 fn whoever_is_larger_and_whoever_speaks_first_both_are_heard() {

@@ -8,10 +8,10 @@ use quorum_cnx::{CnxManager, ConfigBuilder, Event, Reason, ReasonKind, Sid};
 
 use crate::{
     cnx_peer::CnxPeer,
-    common::configure,
     patience::{PATIENCE, patiently},
     port::Port,
 };
+use support::configure;
 
 /// The sid of ZooKeeper's manager, and ours below and above it.
 pub(crate) const JAVA: i64 = 5;

@@ -5,10 +5,10 @@ use quorum_cnx::{
 };
 
 use crate::{
-    common::configure,
     patience::{PATIENCE, patiently},
     stage::{ABOVE, BELOW, JAVA, Stage, recv_until},
 };
+use support::configure;
 
 /// Servers that ZooKeeper's manager has never heard of, below and above it.
 const UNHEARD_OF: [i64; 2] = [3, 77];

@@ -28,7 +28,7 @@ use nix::{
     },
 };
 
-use crate::chance::Rng as Chance;
+use support::chance::Rng as Chance;
 
 /// Packets under way at one time, in both directions.
 const PACKETS_MAX: usize = 4096;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::{
-    common::LONG,
     lan::Lan,
     quorum::Quorum,
     rounds, run_time,
     switch::{Fate, between},
     table::note,
 };
+use support::LONG;
 
 /// How long each turn lasts.
 const TURN: Duration = Duration::from_millis(1500);

@@ -10,17 +10,6 @@
 //! does 10 rounds of every fault, with 9 members each, for better figures. `cargo test --test network -- NAME` runs those
 //! whose name contains NAME.
 
-#[path = "../common/mod.rs"]
-mod common;
-
-#[path = "../sim/chance.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "shared with the simulator, which uses all of it"
-)]
-mod chance;
-
 mod accounts;
 mod cable;
 mod frames;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use support::chance::Rng as Chance;
+
 use crate::{
-    chance::Rng as Chance,
     lan::Lan,
     quorum::Quorum,
     rounds, run_time,

@@ -17,12 +17,12 @@ use serde_json::Value;
 
 use crate::{
     accounts,
-    common::program::{Peer, program_path},
     lan::{Lan, PORT, name},
     ledger::{Change, Ledger, each_way},
     namespace, run_time, sockets,
     traffic::{Process, Seat, Traffic},
 };
+use support::program::{Peer, program_path};
 
 /// What every kernel has, and what notices in time whatever the machine's default is.
 pub(crate) const CONGESTION_CONTROL: &str = "reno";

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use support::{
+    eventually,
+    program::{Peer, program_path},
+};
+
 use crate::{
-    common::{
-        eventually,
-        program::{Peer, program_path},
-    },
     namespace::{Namespace, nth_network, run},
     quorum::{CONGESTION_CONTROL, DEAD_AFTER},
     run_time,

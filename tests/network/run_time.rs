@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::LONG;
+use support::LONG;
 
 /// Looked at so often, so that what is longer than `STEP_MAX` was a standstill.
 const STEP: Duration = Duration::from_millis(20);

@@ -13,7 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{common::program::Peer, ledger::Ledger};
+use crate::ledger::Ledger;
+use support::program::Peer;
 
 /// The place of a member, with its process or without.
 pub(crate) struct Seat {

@@ -14,15 +14,13 @@ use std::{
 
 use quorum_cnx::{Event, EventLoop, Frame, Handle, Handler, SendOutcome, Sid, limits};
 
-use crate::{
-    common::{
-        LONG,
-        crowd::{self, Crowd},
-        eventually, frame,
-        process::{Holdings, wait_descriptors},
-        within,
-    },
-    stage::{MIB, OWN, assert_undisturbed, build, linked, one_at_a_time, with_members},
+use crate::stage::{MIB, OWN, assert_undisturbed, build, linked, one_at_a_time, with_members};
+use support::{
+    LONG,
+    crowd::{self, Crowd},
+    eventually, frame,
+    process::{Holdings, wait_descriptors},
+    within,
 };
 
 #[test]

@@ -18,17 +18,15 @@ use hdrhistogram::Histogram;
 use quorum_cnx::{Batch, CnxManager, EventLoop, Frame, Handle, Handler, Sid, limits};
 use socket2::SockRef;
 
-use crate::{
-    common::{
-        LONG,
-        crowd::{self, Crowd},
-        eventually,
-        figures::Figures,
-        frame,
-        process::{Holdings, need_descriptors, wait_descriptors},
-        within,
-    },
-    stage::{MIB, assert_undisturbed, build, linked, one_at_a_time, received, with_members},
+use crate::stage::{MIB, assert_undisturbed, build, linked, one_at_a_time, received, with_members};
+use support::{
+    LONG,
+    crowd::{self, Crowd},
+    eventually,
+    figures::Figures,
+    frame,
+    process::{Holdings, need_descriptors, wait_descriptors},
+    within,
 };
 
 const LINKS: i64 = 1000;

@@ -5,9 +5,6 @@
 
 #![cfg(target_os = "linux")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod application;
 mod fairness;
 mod senders;

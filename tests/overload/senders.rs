@@ -11,17 +11,16 @@ use std::{
 
 use quorum_cnx::{CnxManager, Handle, Outbox, SendError, SendOutcome, Sid};
 
-use crate::{
-    common::{
-        LONG,
-        crowd::Crowd,
-        eventually,
-        figures::Figures,
-        process::{Holdings, wait_descriptors},
-        within,
-    },
-    stage::{MIB, linked, one_at_a_time},
+use support::{
+    LONG,
+    crowd::Crowd,
+    eventually,
+    figures::Figures,
+    process::{Holdings, wait_descriptors},
+    within,
 };
+
+use crate::stage::{MIB, linked, one_at_a_time};
 
 const THREADS: u64 = 64;
 

@@ -7,7 +7,7 @@ use std::{
 
 use quorum_cnx::{CnxManager, Config, ConfigBuilder, Dial, Sid, Stats};
 
-use crate::common::{configure, crowd, eventually, listener, process::need_descriptors};
+use support::{configure, crowd, eventually, listener, process::need_descriptors};
 
 /// The overloaded server. It has the smallest sid, so that all others dial it.
 pub(crate) const OWN: Sid = Sid(0);

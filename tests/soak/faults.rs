@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use support::chance::Rng;
+
 use crate::{
-    chance::Rng,
     mesh::{Mesh, NEVER_KILLED},
     proxy::PathState,
 };

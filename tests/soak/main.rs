@@ -7,17 +7,6 @@
 
 #![cfg(target_os = "linux")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
-#[path = "../sim/chance.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "the simulator draws more from it"
-)]
-mod chance;
-
 mod account;
 mod diary;
 mod faults;
@@ -33,7 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{chance::Rng, diary::Log, faults::Faults, mesh::Mesh, strangers::Strangers};
+use crate::{diary::Log, faults::Faults, mesh::Mesh, strangers::Strangers};
+use support::chance::Rng;
 
 /// Default duration.
 const SECONDS: u64 = 15;

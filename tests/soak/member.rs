@@ -19,11 +19,8 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{
-    account::Account,
-    common::{LONG, Vacant, process::Holdings, program},
-    judge::FrameChecker,
-};
+use crate::{account::Account, judge::FrameChecker};
+use support::{LONG, Vacant, process::Holdings, program};
 
 /// Commands that wait for a process that does not read them. Further commands are dropped.
 const COMMANDS_MAX: usize = 32;

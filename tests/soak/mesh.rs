@@ -2,15 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::{
-    common::{
-        eventually,
-        process::{Holdings, mebibytes},
-    },
-    diary::Log,
-    judge::FrameChecker,
-    member::Member,
-    proxy::Proxy,
+use crate::{diary::Log, judge::FrameChecker, member::Member, proxy::Proxy};
+use support::{
+    eventually,
+    process::{Holdings, mebibytes},
 };
 
 /// Number of members.

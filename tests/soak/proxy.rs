@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use crate::common::listener;
+use support::listener;
 
 pub(crate) struct Proxy {
     pub(crate) address: String,

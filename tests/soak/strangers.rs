@@ -15,12 +15,9 @@ use std::{
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::{
-    chance::Rng,
-    common::{ABROAD, V1, V2, bare, claiming, frame, versioned},
-    diary::Log,
-    judge::FORGED,
-};
+use crate::{diary::Log, judge::FORGED};
+use support::chance::Rng;
+use support::{ABROAD, V1, V2, bare, claiming, frame, versioned};
 
 /// Connections that are held open at one time.
 const HELD_MAX: usize = 100;

@@ -15,8 +15,8 @@ use quorum_cnx::limits::FRAME_BYTES_MAX;
 use crate::{
     OBSERVERS,
     attacker::{Order, connect, descriptors_max},
-    common::{V1, V2, bare, claiming, frame, versioned},
 };
+use support::{V1, V2, bare, claiming, frame, versioned};
 
 /// What was done.
 #[derive(Debug, Default)]

@@ -12,8 +12,6 @@
 mod attacker;
 mod attacks;
 mod bare;
-#[path = "../common/mod.rs"]
-mod common;
 mod machine;
 mod member;
 mod role;

@@ -7,10 +7,10 @@ use std::{net::SocketAddr, thread, time::Duration};
 use serde_json::{Value, json};
 
 use crate::{
-    common::{Vacant, eventually},
     machine::{self, Memory},
     role::Actor,
 };
+use support::{Vacant, eventually};
 
 /// The member that most attacks are for: it has a smaller and a larger peer.
 const BESIEGED: usize = 1;

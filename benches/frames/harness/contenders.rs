@@ -69,8 +69,7 @@ struct Listed {
 
 /// Asks the program, if it is there.
 pub(crate) fn find(given: Option<&Path>) -> io::Result<Vec<Contender>> {
-    let usual =
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("compare/target/release/compare");
+    let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("compare/target/release/compare");
     let program = given.map_or_else(usual, PathBuf::from);
     if !program.is_file() {
         if given.is_some() {

@@ -2,11 +2,6 @@
 //!
 //! Nothing here looks into the library, or knows who is to be elected.
 
-#![allow(
-    dead_code,
-    reason = "each test file is a crate of its own and uses a part of this"
-)]
-
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -22,23 +17,23 @@ use std::{
 
 use serde_json::Value;
 
-use super::{LONG, Vacant, program::example_path, within};
+use crate::{LONG, Vacant, program::example_path, target_dir, within};
 
 /// The configuration of servers 1, 2, 3 and so on, in a directory of its own.
-pub(crate) struct Ensemble {
+pub struct Ensemble {
     /// Kept from everybody else.
     _ports: Vec<Vacant>,
     directory: PathBuf,
     /// Where they are found for the election.
-    pub(crate) elections: Vec<(i64, String)>,
+    pub elections: Vec<(i64, String)>,
 }
 
 impl Ensemble {
-    pub(crate) fn new(servers: usize, more: &str) -> Self {
+    pub fn new(servers: usize, more: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let nth = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("elect-{}-{nth}", std::process::id());
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let directory = target_dir().join("tmp").join(name);
         fs::create_dir_all(&directory).unwrap();
         let ports: Vec<Vacant> = (0..2 * servers).map(|_| Vacant::new()).collect();
         let mut text = format!("tickTime=1000\ninitLimit=5\nsyncLimit=3\n{more}");
@@ -57,7 +52,7 @@ impl Ensemble {
         ensemble
     }
 
-    pub(crate) fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
 }
@@ -71,7 +66,7 @@ impl Drop for Ensemble {
 
 /// Runs it to its end: its exit code, its lines and its complaints.
 #[track_caller]
-pub(crate) fn election(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+pub fn election(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
     let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
     let output = within("the program", move || {
         let mut command = Command::new(example_path("election"));
@@ -87,14 +82,14 @@ pub(crate) fn election(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) 
 }
 
 /// A program that runs until it is told to quit.
-pub(crate) struct Running {
-    pub(crate) child: Child,
+pub struct Running {
+    pub child: Child,
     coming: Receiver<Value>,
-    pub(crate) lines: Vec<Value>,
+    pub lines: Vec<Value>,
 }
 
 impl Running {
-    pub(crate) fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(example_path("election"));
         command.env_remove("RUST_LOG").args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -117,7 +112,7 @@ impl Running {
 
     /// Waits until these follow one leader; gives it.
     #[track_caller]
-    pub(crate) fn await_leader(&mut self, of: &[i64]) -> i64 {
+    pub fn await_leader(&mut self, of: &[i64]) -> i64 {
         let deadline = Instant::now() + LONG;
         loop {
             let says = |sid: &i64| {
@@ -142,7 +137,7 @@ impl Running {
 
     /// Waits until so many lines tell of such an event.
     #[track_caller]
-    pub(crate) fn await_events(&mut self, event: &str, count: usize) {
+    pub fn await_events(&mut self, event: &str, count: usize) {
         let deadline = Instant::now() + LONG;
         while self.of(event).count() < count {
             self.next(deadline);
@@ -150,7 +145,7 @@ impl Running {
     }
 
     #[track_caller]
-    pub(crate) fn next(&mut self, deadline: Instant) {
+    pub fn next(&mut self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
         match self.coming.recv_timeout(left) {
             Ok(line) => self.lines.push(line),
@@ -159,32 +154,32 @@ impl Running {
     }
 
     /// Gives a command.
-    pub(crate) fn order(&mut self, command: &str) {
+    pub fn order(&mut self, command: &str) {
         let input = self.child.stdin.as_mut().unwrap();
         writeln!(input, "{command}").unwrap();
     }
 
     /// The lines so far that tell of such an event.
-    pub(crate) fn of<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Value> {
+    pub fn of<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Value> {
         let is_it = move |line: &&Value| line["event"] == event;
         self.lines.iter().filter(is_it)
     }
 
     /// Waits until so many more lines tell of such an event.
     #[track_caller]
-    pub(crate) fn await_new(&mut self, event: &str, count: usize) {
+    pub fn await_new(&mut self, event: &str, count: usize) {
         let before = self.of(event).count();
         self.await_events(event, before + count);
     }
 
     /// Ends it as a power cut would.
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     #[track_caller]
-    pub(crate) fn quit(mut self, members: usize) {
+    pub fn quit(mut self, members: usize) {
         let mut input = self.child.stdin.take().unwrap();
         input.write_all(b"quit\n").unwrap();
         self.await_events("halted", members);

@@ -2,11 +2,6 @@
 //!
 //! Nothing here knows what the frames say, or waits for one connection while another could be served.
 
-#![allow(
-    dead_code,
-    reason = "each test file is a crate of its own and uses a part of this"
-)]
-
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
     net,
@@ -20,7 +15,7 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
 
-use super::{HOME, Puppet, bare, is_hung_up};
+use crate::{HOME, Puppet, bare, is_hung_up};
 
 /// What one visit moves at most, before the next connection has its turn.
 const VISIT_BYTES: usize = 64 << 10;
@@ -28,13 +23,13 @@ const VISIT_BYTES: usize = 64 << 10;
 const STOP: Token = Token(usize::MAX);
 
 /// Links of members with these sids, from the members' side: connected, and named.
-pub(crate) fn members(sids: impl IntoIterator<Item = i64>, to: &str) -> Vec<net::TcpStream> {
+pub fn members(sids: impl IntoIterator<Item = i64>, to: &str) -> Vec<net::TcpStream> {
     let enter = |sid| Puppet::say(HOME, to, &bare(sid)).0;
     sids.into_iter().map(enter).collect()
 }
 
 /// A thread that moves many connections until this is dropped, or the far ends hang up.
-pub(crate) struct Crowd {
+pub struct Crowd {
     stop: Arc<AtomicBool>,
     waker: Waker,
     moved: Arc<AtomicU64>,
@@ -43,7 +38,7 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     /// Writes these frames into each, again and again.
-    pub(crate) fn pour(streams: Vec<net::TcpStream>, frames: Vec<u8>) -> Self {
+    pub fn pour(streams: Vec<net::TcpStream>, frames: Vec<u8>) -> Self {
         Self::start(streams, Interest::WRITABLE, move |stream, at| {
             let end = frames.len().min(*at + VISIT_BYTES);
             let n = stream.write(&frames[*at..end])?;
@@ -53,7 +48,7 @@ impl Crowd {
     }
 
     /// Reads whatever comes.
-    pub(crate) fn drain(streams: Vec<net::TcpStream>) -> Self {
+    pub fn drain(streams: Vec<net::TcpStream>) -> Self {
         let mut stage = vec![0; VISIT_BYTES];
         Self::start(streams, Interest::READABLE, move |stream, _| {
             stream.read(&mut stage)
@@ -93,7 +88,7 @@ impl Crowd {
     }
 
     /// Bytes moved so far.
-    pub(crate) fn moved(&self) -> u64 {
+    pub fn moved(&self) -> u64 {
         self.moved.load(Ordering::Acquire)
     }
 }

@@ -4,20 +4,25 @@
 //! Nothing here waits for a time to pass; every wait is for a fact, with a deadline that only a failure reaches.
 
 #![allow(
-    dead_code,
-    reason = "each test file is a crate of its own and uses a part of this"
+    missing_debug_implementations,
+    missing_docs,
+    reason = "only tests use this"
 )]
 
-pub(crate) mod crowd;
-pub(crate) mod ensemble;
-pub(crate) mod figures;
+#[path = "../sim/chance.rs"]
+pub mod chance;
+pub mod crowd;
+pub mod ensemble;
+pub mod figures;
 #[cfg(target_os = "linux")]
-pub(crate) mod process;
-pub(crate) mod program;
+pub mod process;
+pub mod program;
 
 use std::{
+    env,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -31,17 +36,26 @@ use quorum_cnx::{CnxManager, Config, ConfigBuilder, Event, Message, RecvError, S
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Only a failure takes this long.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(20);
 
 /// Where members live.
-pub(crate) const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
+pub const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// Where strangers come from: no member's address.
-pub(crate) const ABROAD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+pub const ABROAD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+
+/// `target`, wherever it is: cargo puts a test into `target/<profile>/deps`.
+pub fn target_dir() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let target = test.ancestors().nth(3);
+    target
+        .expect("cargo puts tests three levels deep")
+        .to_owned()
+}
 
 /// Waits until something is so.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !is_so() {
         assert!(Instant::now() < deadline, "not within {LONG:?}: {what}");
@@ -52,10 +66,7 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Does something that must come back, on a thread of its own: what hangs fails instead.
 #[track_caller]
-pub(crate) fn within<T: Send + 'static>(
-    what: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
+pub fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         // Fails when the test has given up.
@@ -69,7 +80,7 @@ pub(crate) fn within<T: Send + 'static>(
 
 /// Waits for the first event that answers the question, and skips those before it.
 #[track_caller]
-pub(crate) fn wait_for<T>(manager: &CnxManager, answer: impl Fn(&Event) -> Option<T>) -> T {
+pub fn wait_for<T>(manager: &CnxManager, answer: impl Fn(&Event) -> Option<T>) -> T {
     let deadline = Instant::now() + LONG;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -84,18 +95,18 @@ pub(crate) fn wait_for<T>(manager: &CnxManager, answer: impl Fn(&Event) -> Optio
 }
 
 /// A listening socket on a port that the kernel chose, and its address.
-pub(crate) fn listener() -> (TcpListener, String) {
+pub fn listener() -> (TcpListener, String) {
     Vacant::new().open()
 }
 
 /// An address at which nobody listens, kept from everybody else.
-pub(crate) struct Vacant {
+pub struct Vacant {
     socket: Socket,
-    pub(crate) address: String,
+    pub address: String,
 }
 
 impl Vacant {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         // As every server does, so that the port can be had again while connections linger.
         socket.set_reuse_address(true).unwrap();
@@ -109,21 +120,21 @@ impl Vacant {
 
     /// From now on somebody can be reached there. The backlog has room for every burst of these tests: a SYN that finds
     /// none is repeated a second later.
-    pub(crate) fn open(self) -> (TcpListener, String) {
+    pub fn open(self) -> (TcpListener, String) {
         self.socket.listen(4096).unwrap();
         (self.socket.into(), self.address)
     }
 }
 
 /// Managers that know each other, and perhaps servers besides them.
-pub(crate) struct Mesh {
-    pub(crate) managers: Vec<Arc<CnxManager>>,
-    pub(crate) addresses: Vec<String>,
+pub struct Mesh {
+    pub managers: Vec<Arc<CnxManager>>,
+    pub addresses: Vec<String>,
 }
 
 impl Mesh {
     /// One manager for each sid, all linked. `others` are in the configuration, and nothing more.
-    pub(crate) fn start(
+    pub fn start(
         sids: &[i64],
         others: &[(i64, &str)],
         shape: impl Fn(ConfigBuilder) -> ConfigBuilder,
@@ -148,7 +159,7 @@ impl Mesh {
 
     /// The same, and waits until everybody is linked with everybody.
     #[track_caller]
-    pub(crate) fn linked(
+    pub fn linked(
         sids: &[i64],
         others: &[(i64, &str)],
         shape: impl Fn(ConfigBuilder) -> ConfigBuilder,
@@ -159,7 +170,7 @@ impl Mesh {
     }
 
     #[track_caller]
-    pub(crate) fn wait_linked(&self) {
+    pub fn wait_linked(&self) {
         eventually("every pair is linked", || {
             self.managers
                 .iter()
@@ -169,7 +180,7 @@ impl Mesh {
 }
 
 /// A configuration with these servers.
-pub(crate) fn configure<S: AsRef<str>>(own: i64, servers: &[(i64, S)]) -> ConfigBuilder {
+pub fn configure<S: AsRef<str>>(own: i64, servers: &[(i64, S)]) -> ConfigBuilder {
     // Observers are refused unless they are asked for.
     let builder = Config::builder(Sid(own)).observers_max(64);
     servers.iter().fold(builder, |builder, (sid, address)| {
@@ -178,7 +189,7 @@ pub(crate) fn configure<S: AsRef<str>>(own: i64, servers: &[(i64, S)]) -> Config
 }
 
 /// One manager whose peers are the test's own business.
-pub(crate) fn alone<S: AsRef<str>>(
+pub fn alone<S: AsRef<str>>(
     own: i64,
     others: &[(i64, S)],
     shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
@@ -199,17 +210,17 @@ pub(crate) fn alone<S: AsRef<str>>(
 
 /// Traffic: a token that goes round all managers, one higher with each hop. It crosses every link of a mesh of two or
 /// three. A frame that is lost stops it, and one that comes twice, or out of order, is noticed.
-pub(crate) struct Ring {
+pub struct Ring {
     hops: Arc<AtomicU64>,
     broken: Arc<Mutex<Option<String>>>,
     /// What each manager received from elsewhere.
-    pub(crate) others: Vec<Receiver<Message>>,
+    pub others: Vec<Receiver<Message>>,
     managers: Vec<Arc<CnxManager>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Ring {
-    pub(crate) fn start(mesh: &Mesh) -> Self {
+    pub fn start(mesh: &Mesh) -> Self {
         let managers = mesh.managers.clone();
         let (hops, broken) = (Arc::default(), Arc::new(Mutex::new(None)));
         let (mut others, mut threads) = (Vec::new(), Vec::new());
@@ -245,7 +256,7 @@ impl Ring {
 
     /// Waits until the token has gone round some more times.
     #[track_caller]
-    pub(crate) fn wait_rounds(&self, rounds: u64) {
+    pub fn wait_rounds(&self, rounds: u64) {
         let count = self.threads.len() as u64;
         let goal = self.hops.load(Ordering::Acquire) + rounds * count;
         eventually("the token goes round", || {
@@ -315,11 +326,11 @@ fn token(number: u64) -> Vec<u8> {
 }
 
 /// One end of a connection, moved by the test.
-pub(crate) struct Puppet(pub(crate) TcpStream);
+pub struct Puppet(pub TcpStream);
 
 impl Puppet {
     /// Connects from `from`, and says nothing.
-    pub(crate) fn dial(from: Ipv4Addr, to: &str) -> Self {
+    pub fn dial(from: Ipv4Addr, to: &str) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
         let to: SocketAddr = to.parse().unwrap();
@@ -328,7 +339,7 @@ impl Puppet {
     }
 
     /// Connects from `from`, and says this.
-    pub(crate) fn say(from: Ipv4Addr, to: &str, bytes: &[u8]) -> Self {
+    pub fn say(from: Ipv4Addr, to: &str, bytes: &[u8]) -> Self {
         let mut puppet = Self::dial(from, to);
         puppet.write(bytes);
         puppet
@@ -336,7 +347,7 @@ impl Puppet {
 
     /// Takes the next connection, whoever it is.
     #[track_caller]
-    pub(crate) fn accept(listener: &TcpListener) -> Self {
+    pub fn accept(listener: &TcpListener) -> Self {
         listener.set_nonblocking(true).unwrap();
         let mut accepted = None;
         eventually("somebody connects", || {
@@ -360,7 +371,7 @@ impl Puppet {
     }
 
     /// Says this; if the far end has hung up already, nothing.
-    pub(crate) fn write(&mut self, bytes: &[u8]) {
+    pub fn write(&mut self, bytes: &[u8]) {
         match self.0.write_all(bytes) {
             Ok(()) => {}
             Err(error) if is_hung_up(&error) => {}
@@ -369,13 +380,13 @@ impl Puppet {
     }
 
     /// Sends a frame.
-    pub(crate) fn send(&mut self, payload: impl AsRef<[u8]>) {
+    pub fn send(&mut self, payload: impl AsRef<[u8]>) {
         self.write(&frame(payload));
     }
 
     /// The payload of the next frame.
     #[track_caller]
-    pub(crate) fn recv(&mut self) -> Vec<u8> {
+    pub fn recv(&mut self) -> Vec<u8> {
         let mut length = [0; 4];
         self.0.read_exact(&mut length).expect("a frame follows");
         let mut payload = vec![0; i32::from_be_bytes(length).try_into().unwrap()];
@@ -385,7 +396,7 @@ impl Puppet {
 
     /// The initial message of the far end.
     #[track_caller]
-    pub(crate) fn hello(&mut self) -> InitialMessage {
+    pub fn hello(&mut self) -> InitialMessage {
         let mut long = [0; 8];
         self.0
             .read_exact(&mut long)
@@ -411,13 +422,13 @@ impl Puppet {
     }
 
     /// Ends what this side says.
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         // Fails when the far end has hung up already.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
     /// Ends the connection with a reset instead of a FIN.
-    pub(crate) fn reset(self) {
+    pub fn reset(self) {
         SockRef::from(&self.0)
             .set_linger(Some(Duration::ZERO))
             .unwrap();
@@ -425,7 +436,7 @@ impl Puppet {
 
     /// Waits until the far end has hung up, and returns what it said before.
     #[track_caller]
-    pub(crate) fn wait_closed(&mut self) -> Vec<u8> {
+    pub fn wait_closed(&mut self) -> Vec<u8> {
         let mut said = Vec::new();
         match self.0.read_to_end(&mut said) {
             Ok(_) => {}
@@ -437,7 +448,7 @@ impl Puppet {
 
     /// Waits until the far end has ended the connection with a reset.
     #[track_caller]
-    pub(crate) fn wait_reset(&self) {
+    pub fn wait_reset(&self) {
         eventually("the connection is reset", || {
             let error = self.0.take_error().unwrap();
             error.is_some_and(|error| is_hung_up(&error))
@@ -445,7 +456,7 @@ impl Puppet {
     }
 
     /// Where this end is.
-    pub(crate) fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
 }
@@ -462,28 +473,28 @@ fn is_hung_up(error: &io::Error) -> bool {
 
 /// What an initial message says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct InitialMessage {
-    pub(crate) version: Option<i64>,
-    pub(crate) sid: i64,
-    pub(crate) addresses: String,
+pub struct InitialMessage {
+    pub version: Option<i64>,
+    pub sid: i64,
+    pub addresses: String,
 }
 
-pub(crate) const V1: i64 = -65_536;
-pub(crate) const V2: i64 = -65_535;
+pub const V1: i64 = -65_536;
+pub const V2: i64 = -65_535;
 
 /// An initial message that is a sid alone.
-pub(crate) fn bare(sid: i64) -> Vec<u8> {
+pub fn bare(sid: i64) -> Vec<u8> {
     sid.to_be_bytes().to_vec()
 }
 
 /// An initial message with addresses, whose length it tells truly.
-pub(crate) fn versioned(version: i64, sid: i64, text: impl AsRef<[u8]>) -> Vec<u8> {
+pub fn versioned(version: i64, sid: i64, text: impl AsRef<[u8]>) -> Vec<u8> {
     let text = text.as_ref();
     claiming(version, sid, text.len().try_into().unwrap(), text)
 }
 
 /// An initial message that claims any length for its addresses.
-pub(crate) fn claiming(version: i64, sid: i64, length: i32, text: &[u8]) -> Vec<u8> {
+pub fn claiming(version: i64, sid: i64, length: i32, text: &[u8]) -> Vec<u8> {
     [
         &version.to_be_bytes()[..],
         &sid.to_be_bytes(),
@@ -494,7 +505,7 @@ pub(crate) fn claiming(version: i64, sid: i64, length: i32, text: &[u8]) -> Vec<
 }
 
 /// A frame on the wire.
-pub(crate) fn frame(payload: impl AsRef<[u8]>) -> Vec<u8> {
+pub fn frame(payload: impl AsRef<[u8]>) -> Vec<u8> {
     let payload = payload.as_ref();
     let length = i32::try_from(payload.len()).unwrap();
     [&length.to_be_bytes()[..], payload].concat()

@@ -2,32 +2,27 @@
 //!
 //! Nothing here is done to any process but this one.
 
-#![allow(
-    dead_code,
-    reason = "each test file is a crate of its own and uses a part of this"
-)]
-
 use std::{fmt, fs};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::eventually;
+use crate::eventually;
 
 /// What a process has at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Holdings {
-    pub(crate) resident: u64,
-    pub(crate) descriptors: usize,
+pub struct Holdings {
+    pub resident: u64,
+    pub descriptors: usize,
 }
 
 impl Holdings {
     /// Those of this process.
-    pub(crate) fn own() -> Self {
+    pub fn own() -> Self {
         Self::of(std::process::id()).expect("Linux tells a process about itself")
     }
 
     /// Those of another process; `None` when it has ended.
-    pub(crate) fn of(process: u32) -> Option<Self> {
+    pub fn of(process: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let line = status
             .lines()
@@ -40,7 +35,7 @@ impl Holdings {
     }
 
     /// How much resident memory has been added since.
-    pub(crate) fn growth_since(self, before: Self) -> u64 {
+    pub fn growth_since(self, before: Self) -> u64 {
         self.resident.saturating_sub(before.resident)
     }
 }
@@ -56,13 +51,13 @@ impl fmt::Display for Holdings {
     }
 }
 
-pub(crate) fn mebibytes(bytes: u64) -> f64 {
+pub fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
 /// Waits until this process has as few descriptors as before.
 #[track_caller]
-pub(crate) fn wait_descriptors(before: Holdings) {
+pub fn wait_descriptors(before: Holdings) {
     let mut now = before;
     eventually("no descriptor is left", || {
         now = Holdings::own();
@@ -72,7 +67,7 @@ pub(crate) fn wait_descriptors(before: Holdings) {
 
 /// Lets this process have so many descriptors.
 #[track_caller]
-pub(crate) fn need_descriptors(count: u64) {
+pub fn need_descriptors(count: u64) {
     let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     if now < count {
         setrlimit(Resource::RLIMIT_NOFILE, count, most).unwrap_or_else(|error| {

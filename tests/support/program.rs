@@ -2,11 +2,6 @@
 //!
 //! Nothing here looks into the library.
 
-#![allow(
-    dead_code,
-    reason = "each test file is a crate of its own and uses a part of this"
-)]
-
 use std::{
     env,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -19,10 +14,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{LONG, eventually};
+use crate::{LONG, eventually};
 
 /// Cargo builds the examples before it runs the tests, beside them.
-pub(crate) fn example_path(name: &str) -> PathBuf {
+pub fn example_path(name: &str) -> PathBuf {
     let mut path = env::current_exe().unwrap();
     path.pop();
     if path.ends_with("deps") {
@@ -37,42 +32,37 @@ pub(crate) fn example_path(name: &str) -> PathBuf {
     path
 }
 
-pub(crate) fn program_path() -> PathBuf {
+pub fn program_path() -> PathBuf {
     example_path("peer")
 }
 
-pub(crate) fn program() -> Command {
+pub fn program() -> Command {
     let mut command = Command::new(program_path());
     command.env_remove("RUST_LOG");
     command
 }
 
 /// A running peer.
-pub(crate) struct Peer {
-    pub(crate) child: Child,
-    pub(crate) stdin: Option<ChildStdin>,
-    pub(crate) lines: Receiver<Value>,
+pub struct Peer {
+    pub child: Child,
+    pub stdin: Option<ChildStdin>,
+    pub lines: Receiver<Value>,
 }
 
 impl Peer {
-    pub(crate) fn start(sid: i64, servers: &[(i64, &str)], options: &[&str]) -> Self {
+    pub fn start(sid: i64, servers: &[(i64, &str)], options: &[&str]) -> Self {
         Self::start_by(program(), sid, servers, options)
     }
 
     /// By a command that runs the program with the arguments that follow.
-    pub(crate) fn start_by(
-        command: Command,
-        sid: i64,
-        servers: &[(i64, &str)],
-        options: &[&str],
-    ) -> Self {
+    pub fn start_by(command: Command, sid: i64, servers: &[(i64, &str)], options: &[&str]) -> Self {
         let mut peer = Self::spawn(command, sid, servers, options);
         peer.read();
         peer
     }
 
     /// Nobody reads what it prints.
-    pub(crate) fn start_unread(sid: i64, servers: &[(i64, &str)], options: &[&str]) -> Self {
+    pub fn start_unread(sid: i64, servers: &[(i64, &str)], options: &[&str]) -> Self {
         Self::spawn(program(), sid, servers, options)
     }
 
@@ -94,7 +84,7 @@ impl Peer {
         }
     }
 
-    pub(crate) fn read(&mut self) {
+    pub fn read(&mut self) {
         let stdout = BufReader::new(self.child.stdout.take().unwrap());
         let (sender, lines) = channel();
         self.lines = lines;
@@ -110,7 +100,7 @@ impl Peer {
         });
     }
 
-    pub(crate) fn tell(&mut self, commands: &str) {
+    pub fn tell(&mut self, commands: &str) {
         let stdin = self.stdin.as_mut().unwrap();
         stdin.write_all(commands.as_bytes()).unwrap();
         stdin.write_all(b"\n").unwrap();
@@ -118,7 +108,7 @@ impl Peer {
 
     /// The next line with this event; those before it are skipped.
     #[track_caller]
-    pub(crate) fn next(&self, event: &str) -> Value {
+    pub fn next(&self, event: &str) -> Value {
         let deadline = Instant::now() + LONG;
         let mut skipped = Vec::new();
         loop {
@@ -133,14 +123,14 @@ impl Peer {
 
     /// The answer to `stats`.
     #[track_caller]
-    pub(crate) fn stats(&mut self) -> Value {
+    pub fn stats(&mut self) -> Value {
         self.tell("stats");
         self.next("stats")
     }
 
     /// Waits for its end: its exit code, the rest of what it printed, and its standard error.
     #[track_caller]
-    pub(crate) fn end(mut self) -> (Option<i32>, Vec<Value>, String) {
+    pub fn end(mut self) -> (Option<i32>, Vec<Value>, String) {
         let mut status = None;
         eventually("the program ends", || {
             status = self.child.try_wait().unwrap();
@@ -154,7 +144,7 @@ impl Peer {
 
     /// Halts it, and it must be content.
     #[track_caller]
-    pub(crate) fn quit(mut self) {
+    pub fn quit(mut self) {
         self.tell("quit");
         let (code, rest, errors) = self.end();
         assert_eq!((code, errors.as_str()), (Some(0), ""));
