@@ -7,8 +7,6 @@ use std::{
     process::Command,
 };
 
-use serde_json::Value;
-
 /// The root of the repository.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -403,56 +401,33 @@ fn output(program: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// An array in the answer of `cargo metadata`.
-fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value[key].as_array().unwrap()
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
-}
-
-fn by_id<'a>(value: &'a Value, key: &str) -> BTreeMap<&'a str, &'a Value> {
-    let values = array(value, key).iter();
-    values.map(|value| (text(value, "id"), value)).collect()
-}
-
 #[test]
 fn the_library_needs_what_was_agreed_upon_and_nothing_else() {
     // Other systems' packages were perhaps never fetched; those that are served need no others.
     let version = output("rustc", &["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let metadata = output(
+    let tree = output(
         env!("CARGO"),
         &[
-            "metadata",
-            "--format-version=1",
+            "tree",
             "--locked",
             "--offline",
-            "--filter-platform",
+            "--package=quorum-cnx",
+            "--edges=normal,build",
+            "--prefix=none",
+            "--format={p};{l}",
+            "--target",
             host.unwrap(),
         ],
     );
-    let metadata: Value = serde_json::from_str(&metadata).unwrap();
-    let resolve = &metadata["resolve"];
-    let (packages, nodes) = (by_id(&metadata, "packages"), by_id(resolve, "nodes"));
-    let mut found = BTreeMap::new();
-    let mut todo = vec![text(resolve, "root")];
-    while let Some(id) = todo.pop() {
-        for dependency in array(nodes[id], "deps") {
-            let for_tests = array(dependency, "dep_kinds")
-                .iter()
-                .all(|kind| text(kind, "kind") == "dev");
-            let package = packages[text(dependency, "pkg")];
-            let licence = text(package, "license");
-            if !for_tests && found.insert(text(package, "name"), licence).is_none() {
-                assert_eq!(
-                    text(package, "source"),
-                    "registry+https://github.com/rust-lang/crates.io-index"
-                );
-                todo.push(text(dependency, "pkg"));
-            }
-        }
-    }
-    assert_eq!(found, BTreeMap::from(NEEDED));
+    // `name v1.2.3;licence`, then ` (*)` where it comes again; ` (source)` behind the version unless that is crates.io.
+    let (_, needed) = tree.split_once('\n').unwrap();
+    let found = needed.lines().map(|line| {
+        let line = line.trim_end_matches(" (*)");
+        let (package, licence) = line.split_once(';').unwrap();
+        let (name, version) = package.split_once(' ').unwrap();
+        assert!(!version.contains(' '), "{package} is not from crates.io");
+        (name, licence)
+    });
+    assert_eq!(found.collect::<BTreeMap<_, _>>(), BTreeMap::from(NEEDED));
 }
