@@ -14,8 +14,8 @@ if ((seconds < 5)); then
 fi
 mkdir -p target
 timeout 900 cargo build --quiet --example peer
-timeout 900 cargo test --quiet --test soak --no-run
+timeout 900 cargo test --quiet -p system-tests --test soak --no-run
 export SOAK_SECONDS=$seconds
 # All of it is bounded in itself; this is for what nobody has thought of.
 # It goes on when nobody reads what it says (`| head`): the log has it, and the exit code tells.
-timeout $((seconds + 300)) cargo test --quiet --test soak -- --nocapture | tee -p target/soak.log
+timeout $((seconds + 300)) cargo test --quiet -p system-tests --test soak -- --nocapture | tee -p target/soak.log

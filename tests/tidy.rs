@@ -345,6 +345,27 @@ fn nothing_is_left_lying_about() {
     }
 }
 
+/// Cargo finds no tests by itself in these folders: one that is not named would never run.
+#[test]
+fn every_test_program_is_in_a_manifest() {
+    for (folder, programs_min) in [("tests", 15), ("tests/system", 8)] {
+        let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        let mut programs = 0;
+        for (path, _) in files(folder, "rs") {
+            let name = path.strip_prefix(folder).unwrap().trim_start_matches('/');
+            if name.split('/').count() == 1 || name.split('/').skip(1).eq(["main.rs"]) {
+                programs += 1;
+                let line = format!("\npath = \"{name}\"\n");
+                assert!(
+                    manifest.contains(&line),
+                    "{path} is not in {folder}/Cargo.toml"
+                );
+            }
+        }
+        assert!(programs >= programs_min, "{folder}: {programs} programs");
+    }
+}
+
 /// Tables name the tests behind their rows as `file: test`, where the file is one under `tests` or `src`.
 #[test]
 fn every_test_that_a_table_names_is_there() {

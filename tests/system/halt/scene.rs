@@ -12,9 +12,9 @@ use std::{
 };
 
 use quorum_cnx::{CnxManager, ConfigBuilder, Dial, EventLoop, Frame, Handle, Handler, Sid};
+use support::{HOME, Puppet, bare, configure, eventually, listener};
 
 use crate::callers::Caller;
-use support::{HOME, Puppet, bare, configure, eventually, listener};
 
 /// The smallest sid, so that all members dial it.
 pub(crate) const OWN: Sid = Sid(0);

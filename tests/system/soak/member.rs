@@ -18,9 +18,9 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use support::{LONG, Vacant, process::Holdings, program};
 
 use crate::{account::Account, judge::FrameChecker};
-use support::{LONG, Vacant, process::Holdings, program};
 
 /// Commands that wait for a process that does not read them. Further commands are dropped.
 const COMMANDS_MAX: usize = 32;

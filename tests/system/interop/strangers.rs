@@ -3,12 +3,12 @@
 use quorum_cnx::{
     CnxManager, ConfigBuilder, Event, InitialMessageVersion, Reason, SendError, Sid, Unknown,
 };
+use support::configure;
 
 use crate::{
     patience::{PATIENCE, patiently},
     stage::{ABOVE, BELOW, JAVA, Stage, recv_until},
 };
-use support::configure;
 
 /// Servers that ZooKeeper's manager has never heard of, below and above it.
 const UNHEARD_OF: [i64; 2] = [3, 77];

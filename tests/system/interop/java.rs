@@ -47,7 +47,7 @@ pub(crate) fn machine() -> Command {
     let class_path = match CLASS_PATH.get_or_init(prepare) {
         Ok(class_path) => class_path,
         Err(why) => panic!(
-            "INTEROP WAS NOT RUN: {why}. Run tests/interop/setup.sh, or install a JDK and ZooKeeper's jars \
+            "INTEROP WAS NOT RUN: {why}. Run tests/system/interop/setup.sh, or install a JDK and ZooKeeper's jars \
              (Debian: default-jdk-headless libzookeeper-java) or name the jars in ZOOKEEPER_CLASSPATH"
         ),
     };

@@ -11,14 +11,14 @@ use std::{
 
 use quorum_cnx::{Batch, Idle, Outbox, SendError, Sid, limits};
 use socket2::SockRef;
+use support::{
+    ABROAD, LONG, Puppet, V1, bare, crowd::Crowd, eventually, frame, process, versioned,
+};
 
 use crate::{
     callers::Caller,
     scene::{MEMBERS, OWN, Setup},
     things::{self, BlackHole, BusyThreads, DescriptorLimit, HangingLookups},
-};
-use support::{
-    ABROAD, LONG, Puppet, V1, bare, crowd::Crowd, eventually, frame, process, versioned,
 };
 
 pub(crate) struct Condition {

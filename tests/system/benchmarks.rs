@@ -19,7 +19,7 @@ fn benchmark(name: &str) -> PathBuf {
     let built = BUILT.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
         cargo
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
             .args(["build", "--offline", "--quiet", "--message-format=json"])
             .args(["--bench", "frames", "--bench", "instructions"]);
         let output = cargo.stderr(Stdio::inherit()).output().unwrap();

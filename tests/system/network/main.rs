@@ -1,14 +1,14 @@
 //! What only a network can do: packets that vanish without a word, machines that go with them, and meshes that come back.
 //!
 //! Hosts are network namespaces of this machine, joined by a router or a switch; on each runs one `peer`
-//! (`cargo build --example peer`; `cargo test` does it too). A driver gives every member numbered frames for every other and
-//! checks the promises of the crate page from the outside, whatever the network does. Needs Linux, root and some programs, and
-//! fails where it has them not: nothing is skipped in silence. A short run takes about a minute and a half;
+//! (`cargo build --example peer`; `cargo test` in the root does it too). A driver gives every member numbered frames for every
+//! other and checks the promises of the crate page from the outside, whatever the network does. Needs Linux, root and some
+//! programs, and fails where it has them not: nothing is skipped in silence. A short run takes about a minute and a half;
 //!
-//!     NETWORK_ROUNDS=10 cargo test --test network
+//!     NETWORK_ROUNDS=10 cargo test -p system-tests --test network
 //!
-//! does 10 rounds of every fault, with 9 members each, for better figures. `cargo test --test network -- NAME` runs those
-//! whose name contains NAME.
+//! does 10 rounds of every fault, with 9 members each, for better figures. `-- NAME` behind it runs those whose name contains
+//! NAME.
 
 mod accounts;
 mod cable;
@@ -105,8 +105,8 @@ fn main() -> ExitCode {
     println!("network: {:.0} s", start.elapsed().as_secs_f64());
     if !rounds::is_long() {
         println!(
-            "network: this was the short run; NETWORK_ROUNDS=10 cargo test --test network does 10 rounds of every fault, \
-             all with 9 members"
+            "network: this was the short run; NETWORK_ROUNDS=10 cargo test -p system-tests --test network does 10 rounds of \
+             every fault, all with 9 members"
         );
     }
     if conclusions.iter().any(Conclusion::has_failed) {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use support::LONG;
 
 use crate::{
     lan::Lan,
@@ -12,7 +13,6 @@ use crate::{
     switch::{Fate, between},
     table::note,
 };
-use support::LONG;
 
 /// How long each turn lasts.
 const TURN: Duration = Duration::from_millis(1500);

@@ -1,7 +1,7 @@
 //! One attacker against three members with traffic, each a process of its own: what strangers cannot do, and what they cost.
 //!
-//! A bounded part of each attack runs in `cargo test --test strangers`; all of it, a million initial messages by chance for
-//! instance, with `STRANGERS=full`. Parts of names pick attacks: `cargo test --test strangers -- silent knocks`.
+//! A bounded part of each attack runs in `cargo test -p system-tests --test strangers`; all of it, a million initial messages
+//! by chance for instance, with `STRANGERS=full`. Parts of names pick attacks: `-- silent knocks` behind it.
 //!
 //! Asserted: the links of the members stay up, their memory stays below what `Config::max_memory` promises, and afterwards
 //! every table has its old size and no descriptor is left. Printed, and kept in `target/tmp/strangers.txt`: round trips among
@@ -129,6 +129,8 @@ fn besiege() {
         println!("left out: the members preferred, for which `chrt --fifo` must be allowed");
     }
     if form.rounds == SHORT.rounds {
-        println!("left out: the full form, `STRANGERS=full cargo test --test strangers`");
+        println!(
+            "left out: the full form, `STRANGERS=full cargo test -p system-tests --test strangers`"
+        );
     }
 }

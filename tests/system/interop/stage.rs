@@ -5,13 +5,13 @@
 use std::{fs, net::SocketAddr};
 
 use quorum_cnx::{CnxManager, ConfigBuilder, Event, Reason, ReasonKind, Sid};
+use support::configure;
 
 use crate::{
     cnx_peer::CnxPeer,
     patience::{PATIENCE, patiently},
     port::Port,
 };
-use support::configure;
 
 /// The sid of ZooKeeper's manager, and ours below and above it.
 pub(crate) const JAVA: i64 = 5;

@@ -1,7 +1,7 @@
 //! Against real ZooKeeper, over loopback: its class `QuorumCnxManager` driven by a program of ours, and whole servers.
 //!
 //! Nothing here is skipped: without a Java compiler or ZooKeeper's jars every test fails and says what to install
-//! (`tests/interop/setup.sh` does it on Debian). `ZOOKEEPER_CLASSPATH` chooses another release than Debian's; the class is
+//! (`tests/system/interop/setup.sh` does it on Debian). `ZOOKEEPER_CLASSPATH` chooses another release than Debian's; the class is
 //! driven in 3.8 and 3.9. Needs Linux, for `/proc`.
 
 mod cnx_peer;

@@ -3,9 +3,9 @@
 use std::{collections::HashSet, net::SocketAddr, thread, time::Duration};
 
 use quorum_cnx::{CnxManager, Sid};
+use support::configure;
 
 use crate::{cnx_peer::CnxPeer, patience::patiently, port::Port, stage::established_at};
-use support::configure;
 
 /// How soon two of ZooKeeper's managers try again what they have failed to do.
 const REPEAT: Duration = Duration::from_millis(300);

@@ -14,6 +14,7 @@ use std::{
 
 use quorum_cnx::limits::KNOCK_CROSSING;
 use serde_json::Value;
+use support::program::{Peer, program_path};
 
 use crate::{
     accounts,
@@ -22,7 +23,6 @@ use crate::{
     namespace, run_time, sockets,
     traffic::{Process, Seat, Traffic},
 };
-use support::program::{Peer, program_path};
 
 /// What every kernel has, and what notices in time whatever the machine's default is.
 pub(crate) const CONGESTION_CONTROL: &str = "reno";

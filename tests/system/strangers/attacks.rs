@@ -11,12 +11,12 @@ use std::{
 };
 
 use quorum_cnx::limits::FRAME_BYTES_MAX;
+use support::{V1, V2, bare, claiming, frame, versioned};
 
 use crate::{
     OBSERVERS,
     attacker::{Order, connect, descriptors_max},
 };
-use support::{V1, V2, bare, claiming, frame, versioned};
 
 /// What was done.
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use quorum_cnx::{CnxManager, Sid};
+use support::configure;
 
 use crate::{
     learner::Learner,
@@ -11,7 +12,6 @@ use crate::{
     server::{Ensemble, Server},
     voter::Voter,
 };
-use support::configure;
 
 /// In ticks: longer than any test waits, so that a leader is still one when somebody looks.
 const INIT_LIMIT: u32 = 60;

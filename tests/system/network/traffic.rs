@@ -13,8 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::ledger::Ledger;
 use support::program::Peer;
+
+use crate::ledger::Ledger;
 
 /// The place of a member, with its process or without.
 pub(crate) struct Seat {

@@ -5,12 +5,12 @@
 use std::{net::SocketAddr, thread, time::Duration};
 
 use serde_json::{Value, json};
+use support::{Vacant, eventually};
 
 use crate::{
     machine::{self, Memory},
     role::Actor,
 };
-use support::{Vacant, eventually};
 
 /// The member that most attacks are for: it has a smaller and a larger peer.
 const BESIEGED: usize = 1;

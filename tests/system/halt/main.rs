@@ -15,10 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use support::{eventually, figures::Figures, process, within};
+
 use callers::{CALLERS, Caller};
 use conditions::{CONDITIONS, Condition};
 use scene::Setup;
-use support::{eventually, figures::Figures, process, within};
 
 /// The goal on an otherwise idle machine.
 const GOAL: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use quorum_cnx::{CnxManager, Sid};
+use support::configure;
 
 use crate::{
     notification::{Notification, State},
@@ -13,7 +14,6 @@ use crate::{
     program::{Program, frame},
     server::Ensemble,
 };
-use support::configure;
 
 /// How soon a vote is repeated when nothing comes of it.
 const REPEAT: Duration = Duration::from_millis(300);

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use quorum_cnx::{CnxManager, Reason, SendOutcome, Sid};
+use support::within;
 
 use crate::stage::{ABOVE, BELOW, JAVA, Stage, assert_never_down, await_down};
-use support::within;
 
 /// Large enough that the kernel soon takes no more of them.
 const BYTES: usize = 64 << 10;

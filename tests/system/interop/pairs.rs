@@ -1,12 +1,12 @@
 //! Who is linked with whom, and by what bytes: one manager of ZooKeeper's and one of ours.
 
 use quorum_cnx::{ConfigBuilder, Dial, InitialMessageVersion, Sid};
+use support::{Puppet, V1, V2};
 
 use crate::{
     patience::patiently,
     stage::{ABOVE, BELOW, JAVA, Stage, recv_until},
 };
-use support::{Puppet, V1, V2};
 
 #[test]
 fn whoever_is_larger_and_whoever_speaks_first_both_are_heard() {
