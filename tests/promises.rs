@@ -905,7 +905,10 @@ fn a_manager_whose_loop_dies_says_so() {
     log::set_logger(&Panicking).unwrap();
     log::set_max_level(log::LevelFilter::Info);
     let peer_at = Vacant::new();
-    let (manager, address) = alone(OWN, &[(UNSPEAKABLE, &peer_at.address)], |builder| builder);
+    // On demand: a failed dial would be logged as well, perhaps before the peer has connected.
+    let (manager, address) = alone(OWN, &[(UNSPEAKABLE, &peer_at.address)], |builder| {
+        builder.dial(Dial::OnDemand)
+    });
     let pair = Pair {
         manager: Arc::new(manager),
         address,
