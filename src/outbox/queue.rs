@@ -82,9 +82,7 @@ impl Writer<Queue> {
         };
         let batch = state.backlog.first();
         let next = state.proceed(wire, batch, &mut deferred);
-        drop(state);
-        backlog::Deferred::release(deferred);
-        self.follow(next).1
+        self.leave(state, next, deferred)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    backlog::{Backlog, InFlight},
+    backlog::{Backlog, InFlight, Progress},
     types::{LoopRequest, SendCounts, Wire},
 };
 use crate::sync::{MutexGuard, Waiters};
@@ -179,6 +179,79 @@ impl<S: Backlog> State<S> {
             None => {
                 self.writer = WriterState::Idle(wire);
                 self.backlog.release_buffers(deferred);
+                Next::Stop(LoopRequest::NONE)
+            }
+        }
+    }
+
+    /// Decides what the writer, which is this thread, does after a write. `may_go_on`: it may write more now. `old_wire` gets a wire
+    /// that is no longer written to; the caller drops it without the lock, since dropping the last owner closes its socket.
+    #[inline(always)]
+    pub(super) fn on_wrote(
+        &mut self,
+        wire: Arc<dyn Wire>,
+        in_flight: S::InFlight,
+        progress: Progress,
+        may_go_on: bool,
+        deferred: &mut S::Deferred,
+        old_wire: &mut Option<Arc<dyn Wire>>,
+    ) -> Next<S::InFlight> {
+        let WriterState::Writing {
+            writable_again,
+            handover,
+            ..
+        } = mem::replace(&mut self.writer, WriterState::WRITING)
+        else {
+            unreachable!("only the thread that writes, which is this one, ends this state");
+        };
+        let rest = if matches!(progress, Progress::Done) {
+            self.backlog.on_written(in_flight, deferred);
+            None
+        } else {
+            Some(in_flight)
+        };
+        let next = match (handover, progress) {
+            (Some(Handover::Detach), _) => {
+                self.requeue_rest(rest, deferred);
+                *old_wire = Some(wire);
+                self.writer = WriterState::Detached;
+                // A sender that has added a frame meanwhile did not ask for a link. The loop may have looked before that.
+                return Next::Stop(if self.backlog.has_waiting() {
+                    self.ask_for_link()
+                } else {
+                    LoopRequest::NONE
+                });
+            }
+            (Some(Handover::Attach { to, held }), _) => {
+                self.requeue_rest(rest, deferred);
+                *old_wire = Some(wire);
+                return self.start(to, held, deferred);
+            }
+            (None, Progress::Done) if !may_go_on && self.backlog.has_waiting() => {
+                self.writer = WriterState::Idle(wire);
+                return Next::Stop(LoopRequest::RESUME);
+            }
+            (None, Progress::Done) => self.backlog.next(None, deferred),
+            (None, Progress::Full) if writable_again => self.backlog.next(rest, deferred),
+            (None, Progress::Full) => {
+                let rest = rest.and_then(|rest| self.backlog.on_blocked(rest, deferred));
+                self.writer = WriterState::Blocked(wire, rest);
+                return Next::Stop(LoopRequest::NONE);
+            }
+            (None, Progress::Broken(kind)) => {
+                self.requeue_rest(rest, deferred);
+                *old_wire = Some(wire);
+                self.writer = WriterState::Failed(kind);
+                return Next::Stop(LoopRequest::BROKEN);
+            }
+        };
+        match next {
+            Some(in_flight) => {
+                self.mark_writing(&in_flight);
+                Next::Write(wire, in_flight)
+            }
+            None => {
+                self.writer = WriterState::Idle(wire);
                 Next::Stop(LoopRequest::NONE)
             }
         }

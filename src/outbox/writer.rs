@@ -108,9 +108,7 @@ impl<S: Backlog> Writer<S> {
                 Next::Stop(LoopRequest::NONE)
             }
         };
-        drop(state);
-        deferred.release();
-        self.follow(next).1
+        self.leave(state, next, deferred)
     }
 
     /// Writes to this link from now on, perhaps in place of an older one. `held`: nothing is written before the link is
@@ -140,9 +138,7 @@ impl<S: Backlog> Writer<S> {
                 state.start(wire, held, &mut deferred)
             }
         };
-        drop(state);
-        deferred.release();
-        self.follow(next).1
+        self.leave(state, next, deferred)
     }
 
     /// Lets the link that was attached last be written to, if it was held.
@@ -163,9 +159,7 @@ impl<S: Backlog> Writer<S> {
                 Next::Stop(LoopRequest::NONE)
             }
         };
-        drop(state);
-        deferred.release();
-        self.follow(next).1
+        self.leave(state, next, deferred)
     }
 
     /// The link has ended. Returns an upper bound of the number of frames that were written to it: those that are being written
@@ -237,12 +231,19 @@ impl<S: Backlog> Writer<S> {
         self.waiters.wait(deadline, || self.has_room())
     }
 
-    /// Writes, if this thread has become the writer. Returns whether that was written to its end, and what is left for the loop.
-    #[inline(always)]
-    pub(super) fn follow(&self, next: Next<S::InFlight>) -> (bool, LoopRequest) {
+    /// Ends a change of the state: releases the lock, drops what is no longer needed, and writes if this thread has become the
+    /// writer. Returns what is left for the loop.
+    pub(super) fn leave(
+        &self,
+        state: Transition<'_, S>,
+        next: Next<S::InFlight>,
+        deferred: S::Deferred,
+    ) -> LoopRequest {
+        drop(state);
+        deferred.release();
         match next {
-            Next::Write(wire, in_flight) => self.write(wire, in_flight),
-            Next::Stop(request) => (false, request),
+            Next::Write(wire, in_flight) => self.write(wire, in_flight).1,
+            Next::Stop(request) => request,
         }
     }
 
@@ -256,79 +257,24 @@ impl<S: Backlog> Writer<S> {
         let mut first_done = false;
         for count in 1.. {
             let progress = in_flight.write_to(&*wire);
-            let is_done = matches!(progress, Progress::Done);
-            first_done |= count == 1 && is_done;
-            // Dropped after the lock is released: dropping the last owner of a wire closes its socket.
+            first_done |= count == 1 && matches!(progress, Progress::Done);
             let (mut deferred, mut old_wire) = (S::Deferred::default(), None);
             let mut state = self.transition();
-            let WriterState::Writing {
-                writable_again,
-                handover,
-                ..
-            } = mem::replace(&mut state.writer, WriterState::WRITING)
-            else {
-                unreachable!("only the thread that writes, which is this one, ends this state");
-            };
-            let rest = if is_done {
-                state.backlog.on_written(in_flight, &mut deferred);
-                None
-            } else {
-                Some(in_flight)
-            };
-            let stop = |state: Transition<'_, S>, deferred: S::Deferred, request| {
-                drop(state);
-                deferred.release();
-                (first_done, request)
-            };
-            let next = match (handover, progress) {
-                (Some(Handover::Detach), _) => {
-                    state.requeue_rest(rest, &mut deferred);
-                    state.writer = WriterState::Detached;
-                    // A sender that has added a frame meanwhile did not ask for a link. The loop may have looked before that.
-                    let request = if state.backlog.has_waiting() {
-                        state.ask_for_link()
-                    } else {
-                        LoopRequest::NONE
-                    };
-                    return stop(state, deferred, request);
-                }
-                (Some(Handover::Attach { to, held }), _) => {
-                    state.requeue_rest(rest, &mut deferred);
-                    old_wire = Some(mem::replace(&mut wire, to));
-                    if held {
-                        state.writer = WriterState::Unconfirmed(wire);
-                        return stop(state, deferred, LoopRequest::NONE);
-                    }
-                    state.backlog.first()
-                }
-                (None, Progress::Done)
-                    if count >= self.batches_max && state.backlog.has_waiting() =>
-                {
-                    state.writer = WriterState::Idle(wire);
-                    return stop(state, deferred, LoopRequest::RESUME);
-                }
-                (None, Progress::Done) => state.backlog.next(None, &mut deferred),
-                (None, Progress::Full) if writable_again => state.backlog.next(rest, &mut deferred),
-                (None, Progress::Full) => {
-                    let rest = rest.and_then(|rest| state.backlog.on_blocked(rest, &mut deferred));
-                    state.writer = WriterState::Blocked(wire, rest);
-                    return stop(state, deferred, LoopRequest::NONE);
-                }
-                (None, Progress::Broken(kind)) => {
-                    state.requeue_rest(rest, &mut deferred);
-                    state.writer = WriterState::Failed(kind);
-                    return stop(state, deferred, LoopRequest::BROKEN);
-                }
-            };
-            let Some(next) = next else {
-                state.writer = WriterState::Idle(wire);
-                return stop(state, deferred, LoopRequest::NONE);
-            };
-            state.mark_writing(&next);
+            let next = state.on_wrote(
+                wire,
+                in_flight,
+                progress,
+                count < self.batches_max,
+                &mut deferred,
+                &mut old_wire,
+            );
             drop(state);
-            drop(old_wire);
             deferred.release();
-            in_flight = next;
+            drop(old_wire);
+            match next {
+                Next::Write(to, more) => (wire, in_flight) = (to, more),
+                Next::Stop(request) => return (first_done, request),
+            }
         }
         (first_done, LoopRequest::NONE)
     }
