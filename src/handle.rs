@@ -183,7 +183,9 @@ impl Handle {
             return Err(SendError::Halted);
         }
         let peer = self.shared.find(sid).ok_or(SendError::UnknownPeer(sid))?;
-        self.shared.ask(&peer, request)
+        // `life` has asked for the process id, so that it is not asked for again.
+        self.shared.ask_here(&peer, request);
+        Ok(())
     }
 
     /// Whether no frame waits for any peer: each accepted frame was written, replaced or discarded. This does not mean that a peer has

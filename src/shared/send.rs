@@ -216,11 +216,16 @@ impl Shared {
             self.end(Life::Halted);
             return Err(SendError::Halted);
         }
+        self.ask_here(peer, request);
+        Ok(())
+    }
+
+    /// Asks the loop, which is in this process: the caller has checked that.
+    pub(crate) fn ask_here(&self, peer: &Arc<Peer>, request: LoopRequest) {
         if peer.ask(request) {
             self.requests.push(Arc::clone(peer));
         }
         self.wake_flag.notify();
-        Ok(())
     }
 }
 
