@@ -43,7 +43,7 @@ fn files(dir: &str, extension: &str) -> Vec<(String, String)> {
 fn library() -> impl Iterator<Item = (String, String)> {
     files("src", "rs")
         .into_iter()
-        .filter(|(path, _)| !path.ends_with("tests.rs"))
+        .filter(|(path, _)| !path.ends_with("tests.rs") && !path.contains("/tests/"))
 }
 
 /// The lines of a file with their numbers, up to its unit tests.

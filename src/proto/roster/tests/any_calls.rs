@@ -1,0 +1,84 @@
+//! Calls in any order, with any id.
+
+use super::*;
+
+/// Makes any calls, with ids of peers, ids of removed peers, and ids that were never assigned. The actions of the roster are
+/// followed as the loop would follow them, late, or not at all.
+#[test]
+fn no_call_with_any_id_breaks_the_roster() {
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    struct Call {
+        what: u8,
+        whom: u8,
+        key: u8,
+        sid: i64,
+        flags: u8,
+        millis: u16,
+    }
+    let source = |flags: u8| Source {
+        ip: IpAddr::from([10, 0, 0, flags >> 3 & 3]),
+        at_home: flags & 1 != 0,
+    };
+    let sid = prop_oneof![-3..12_i64, Just(i64::MAX), Just(i64::MIN)];
+    let call = (0..12_u8, 0..16_u8, 0..24_u8, sid, any::<u8>(), 0..1500_u16).prop_map(
+        |(what, whom, key, sid, flags, millis)| Call {
+            what,
+            whom,
+            key,
+            sid,
+            flags,
+            millis,
+        },
+    );
+    proptest!(|(
+        calls in proptest::collection::vec(call, 1..200),
+        eager: bool, newest: bool, guests_max in 0..3_usize, observers_max in 0..4_usize,
+    )| {
+        let rules = Rules { eager, newest, guests_max, observers_max, ..rules() };
+        let mut bench = Bench::started(rules);
+        // Two ids that are never assigned. Assigned ids are added below.
+        let mut ids = vec![PeerId(u64::MAX), PeerId(1 << 20)];
+        for Call { what, whom, key, sid, flags, millis } in calls {
+            ids.extend(bench.roster.by_sid.values().copied());
+            ids.dedup();
+            let id = ids[ids.len() - 1 - usize::from(whom) % ids.len()];
+            // The same few connection keys are used repeatedly, for one peer or for several.
+            let link = ConnectionKey { index: u32::from(key), generation: 1 };
+            bench.brought += u64::from(flags & 4);
+            let (now, todo) = (bench.now, &mut bench.todo);
+            match what {
+                0 => bench.roster.want(id, now, todo),
+                1 => bench.roster.initiate(id, now, todo),
+                2 => bench.roster.on_linked(id, link, now, todo),
+                3 => bench.roster.on_knocked(id, now),
+                4 => bench.roster.on_dial_failed(id, now, todo),
+                5..=7 => {
+                    let brought = match flags >> 6 {
+                        0 => Brought::More,
+                        n => Brought::Bytes(n.into()),
+                    };
+                    let addresses = [Address::new("10.0.0.9", 3888)];
+                    let addresses = &addresses[..usize::from(flags & 2 != 0)];
+                    let source = source(flags);
+                    let claim = Claim { sid: Sid(sid), link, source, brought, addresses };
+                    bench.roster.on_initial_message(&claim, now, todo);
+                }
+                8 => bench.roster.on_home(id, source(flags).ip, now, todo),
+                9 => {
+                    let link = bench.roster.link(id).filter(|_| flags & 1 != 0).unwrap_or(link);
+                    bench.roster.on_down(id, link, flags & 2 != 0, now, todo);
+                }
+                10 => {
+                    let link = bench.roster.contender(id).unwrap_or(link);
+                    bench.roster.on_down(id, link, flags & 2 != 0, now, todo);
+                }
+                _ => bench.pass(Duration::from_millis(millis.into())),
+            }
+            let _ = bench.roster.is_moot(id, Brought::Bytes(key.into()), bench.now);
+            let _ = bench.roster.knocks(id);
+            bench.roster.check();
+        }
+    });
+}

@@ -1,0 +1,201 @@
+//! Which of two connections is the link.
+
+use super::*;
+
+#[test]
+fn a_newer_connection_from_home_replaces_the_older_one_first() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message(LARGE, true);
+    bench.todo();
+    let (newer, verdict) = bench.initial_message(LARGE, true);
+    let peer = bench.id(LARGE);
+    assert_eq!(verdict, Verdict::Keep(peer));
+    let close = Action::Close {
+        link: older,
+        reason: Reason::Replaced,
+    };
+    assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
+    // The end of the older link is reported late, and changes nothing.
+    bench.down(LARGE, older);
+    assert_eq!(bench.roster.link(peer), Some(newer));
+}
+
+#[test]
+fn a_stranger_waits_and_is_refused_while_the_older_link_lives() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message(LARGE, true);
+    bench.todo();
+    let (stranger, verdict) = bench.initial_message(LARGE, false);
+    let peer = bench.id(LARGE);
+    assert_eq!(verdict, Verdict::Wait(peer));
+    assert_eq!(
+        bench.initial_message(LARGE, false).1,
+        Verdict::Reject(Reason::ContenderWaiting)
+    );
+    assert_eq!(bench.todo(), vec![Action::Resolve { peer }; 2]);
+    assert_eq!(bench.next(), Duration::from_secs(6));
+    let refuse = Action::Close {
+        link: stranger,
+        reason: Reason::OlderLinkAlive,
+    };
+    assert_eq!(bench.todo(), [refuse]);
+    assert_eq!(bench.roster.link(peer), Some(older));
+}
+
+#[test]
+fn a_contender_that_is_recognized_takes_the_place_of_a_link_that_lives() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message(LARGE, true);
+    let (contender, _) = bench.initial_message(LARGE, false);
+    bench.todo();
+    let peer = bench.id(LARGE);
+    assert_eq!(bench.roster.contender(peer), Some(contender));
+    let ip = IpAddr::from([10, 0, 0, ABROAD]);
+    assert_eq!(bench.roster.abroad(peer).collect::<Vec<_>>(), [ip]);
+    for _ in 0..2 {
+        bench.roster.on_home(peer, ip, bench.now, &mut bench.todo);
+    }
+    assert_eq!(bench.roster.abroad(peer).count(), 0);
+    let (link, reason) = (older, Reason::Replaced);
+    let close = Action::Close { link, reason };
+    let link = contender;
+    assert_eq!(bench.todo(), [close, Action::Up { peer, link }]);
+    assert_eq!(bench.roster.contender(peer), None);
+}
+
+#[test]
+fn a_contender_takes_the_place_of_a_link_that_ends() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message(LARGE, true);
+    let (contender, _) = bench.initial_message(LARGE, false);
+    bench.todo();
+    bench.down(LARGE, older);
+    let peer = bench.id(LARGE);
+    assert_eq!(
+        bench.todo(),
+        [Action::Up {
+            peer,
+            link: contender
+        }]
+    );
+    assert_eq!(bench.roster.deadline(), None);
+}
+
+#[test]
+fn a_claim_from_where_the_link_came_from_replaces_it() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message_from(LARGE, ABROAD);
+    bench.todo();
+    // It may be the peer, behind a proxy that acknowledges data for a machine that is dead.
+    let (link, verdict) = bench.initial_message_from(LARGE, ABROAD);
+    let peer = bench.id(LARGE);
+    assert_eq!(verdict, Verdict::Keep(peer));
+    let reason = Reason::Replaced;
+    let close = Action::Close {
+        link: older,
+        reason,
+    };
+    let up = Action::Up { peer, link };
+    assert_eq!(bench.todo(), [Action::Resolve { peer }, close, up]);
+}
+
+#[test]
+fn a_silent_link_from_elsewhere_gives_way_to_a_claim_from_elsewhere() {
+    let mut bench = Bench::started(rules());
+    bench.initial_message_from(LARGE, ABROAD);
+    let peer = bench.id(LARGE);
+    let (claim, verdict) = bench.initial_message_from(LARGE, ABROAD + 1);
+    assert_eq!(verdict, Verdict::Wait(peer));
+    for _ in 0..3 {
+        bench.brought += 1;
+        assert_eq!(bench.next(), SILENT_AFTER);
+        assert_ne!(bench.roster.link(peer), Some(claim), "it lives");
+    }
+    assert_eq!(bench.next(), SILENT_AFTER);
+    assert_eq!(bench.roster.link(peer), Some(claim));
+}
+
+#[test]
+fn a_link_from_elsewhere_that_brings_bytes_is_kept() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message_from(LARGE, ABROAD);
+    let peer = bench.id(LARGE);
+    let (link, _) = bench.initial_message_from(LARGE, ABROAD + 1);
+    bench.todo();
+    for _ in 0..6 {
+        bench.brought += 1;
+        bench.next();
+    }
+    let reason = Reason::OlderLinkAlive;
+    assert_eq!(bench.todo(), [Action::Close { link, reason }]);
+    assert_eq!(bench.roster.link(peer), Some(older));
+    assert_eq!(bench.roster.deadline(), None);
+}
+
+#[test]
+fn a_link_from_what_proves_to_be_home_is_kept_however_silent() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message_from(LARGE, ABROAD);
+    let peer = bench.id(LARGE);
+    bench.initial_message_from(LARGE, ABROAD + 1);
+    let ip = IpAddr::from([10, 0, 0, ABROAD]);
+    bench.roster.on_home(peer, ip, bench.now, &mut bench.todo);
+    assert_eq!(bench.next(), bench.roster.rules.contender_timeout);
+    assert_eq!(bench.roster.link(peer), Some(older));
+}
+
+#[test]
+fn while_names_are_looked_up_no_link_is_taken_for_silent() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message_from(LARGE, ABROAD);
+    let peer = bench.id(LARGE);
+    bench.initial_message_from(LARGE, ABROAD + 1);
+    let (roster, todo) = (&mut bench.roster, &mut bench.todo);
+    for _ in 0..100 {
+        let at = roster.deadline().unwrap_or(bench.now);
+        roster.tick(at, |_, _| Brought::Unclear, todo);
+    }
+    assert_eq!(
+        (roster.link(peer), roster.contender(peer)),
+        (Some(older), None)
+    );
+}
+
+#[test]
+fn links_that_replace_each_other_again_and_again_are_told() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(LARGE);
+    let mut warned = 0;
+    for round in 0..100 {
+        bench.initial_message_from(LARGE, 1);
+        bench.pass(Duration::from_millis(200));
+        let warns = bench.todo().contains(&Action::ReportFlapping { peer });
+        assert_eq!(warns, round == 4, "round {round}");
+        warned += u32::from(warns);
+    }
+    assert_eq!(warned, 1);
+}
+
+#[test]
+fn links_that_the_application_replaces_are_not_told() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(SMALL);
+    for _ in 0..100 {
+        bench.roster.initiate(peer, bench.now, &mut bench.todo);
+        bench.linked(SMALL);
+    }
+    assert!(!bench.todo().contains(&Action::ReportFlapping { peer }));
+}
+
+#[test]
+fn the_newest_wins_from_anywhere_if_told_so() {
+    let mut bench = Bench::started(Rules {
+        newest: true,
+        ..rules()
+    });
+    bench.initial_message(LARGE, true);
+    let (newer, verdict) = bench.initial_message(LARGE, false);
+    let peer = bench.id(LARGE);
+    assert_eq!(verdict, Verdict::Keep(peer));
+    assert_eq!(bench.roster.link(peer), Some(newer));
+}

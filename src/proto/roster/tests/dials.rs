@@ -1,0 +1,131 @@
+//! Which peer is dialed, and when.
+
+use super::*;
+
+#[test]
+fn an_eager_roster_dials_every_member_at_once() {
+    let mut bench = Bench::new(rules());
+    bench.roster.on_start(bench.now, &mut bench.todo);
+    let (small, large) = (bench.id(SMALL), bench.id(LARGE));
+    assert_eq!(
+        bench.todo(),
+        [Action::Dial { peer: small }, Action::Dial { peer: large }]
+    );
+    assert!(!bench.roster.knocks(small));
+    assert!(bench.roster.knocks(large));
+}
+
+#[test]
+fn on_demand_nobody_is_dialed_before_somebody_asks() {
+    let mut bench = Bench::started(Rules {
+        eager: false,
+        ..rules()
+    });
+    assert_eq!(bench.roster.deadline(), None);
+    let small = bench.id(SMALL);
+    bench.roster.want(small, bench.now, &mut bench.todo);
+    bench.roster.want(small, bench.now, &mut bench.todo);
+    assert_eq!(bench.todo(), [Action::Dial { peer: small }]);
+}
+
+#[test]
+fn a_dialed_smaller_peer_is_linked() {
+    let mut bench = Bench::started(rules());
+    let key = bench.linked(SMALL);
+    let peer = bench.id(SMALL);
+    assert_eq!(bench.todo(), [Action::Up { peer, link: key }]);
+    assert_eq!(bench.roster.link(peer), Some(key));
+}
+
+#[test]
+fn failed_attempts_are_spaced_by_the_backoff_and_a_link_that_lasts_resets_it() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(SMALL);
+    let mut waited = Vec::new();
+    for _ in 0..30 {
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        waited.push(bench.next());
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+    assert!(waited[0] <= Duration::from_millis(50));
+    assert!(
+        waited
+            .iter()
+            .all(|waited| *waited <= Duration::from_secs(1))
+    );
+    assert!(
+        waited[10..]
+            .iter()
+            .any(|waited| *waited > Duration::from_millis(400))
+    );
+    // A connect alone does not reset the backoff.
+    for _ in 0..20 {
+        let key = bench.linked(SMALL);
+        bench.down(SMALL, key);
+        waited.push(bench.next());
+    }
+    assert!(
+        waited[30..]
+            .iter()
+            .any(|waited| *waited > Duration::from_millis(400))
+    );
+    // A link that lasts resets it.
+    let key = bench.linked(SMALL);
+    bench.pass(PROVEN_AFTER);
+    bench.down(SMALL, key);
+    assert!(bench.next() <= Duration::from_millis(50));
+}
+
+/// In a silent network an attempt takes long. The network may have recovered in that time.
+#[test]
+fn the_time_of_an_attempt_that_nobody_answered_is_not_waited_for_again() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(SMALL);
+    for _ in 0..20 {
+        bench.pass(Duration::from_secs(5));
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        bench.pass(Duration::ZERO);
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+}
+
+#[test]
+fn asking_for_a_peer_that_just_went_does_not_hurry_the_backoff() {
+    let mut bench = Bench::started(Rules {
+        eager: false,
+        ..rules()
+    });
+    let peer = bench.id(SMALL);
+    let mut dials = 0;
+    for _ in 0..10_000 {
+        bench.roster.want(peer, bench.now, &mut bench.todo);
+        bench.pass(Duration::from_millis(1));
+        if bench.todo().contains(&Action::Dial { peer }) {
+            dials += 1;
+            let key = bench.linked(SMALL);
+            bench.down(SMALL, key);
+        }
+    }
+    assert!((5..100).contains(&dials), "{dials} dials in ten seconds");
+}
+
+#[test]
+fn initiating_dials_a_linked_peer_anew() {
+    let mut bench = Bench::started(rules());
+    let older = bench.linked(SMALL);
+    bench.todo();
+    let peer = bench.id(SMALL);
+    bench.roster.initiate(peer, bench.now, &mut bench.todo);
+    bench.roster.initiate(peer, bench.now, &mut bench.todo);
+    assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    let newer = bench.linked(SMALL);
+    let close = Action::Close {
+        link: older,
+        reason: Reason::Replaced,
+    };
+    assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
+}

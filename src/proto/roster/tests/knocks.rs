@@ -1,0 +1,148 @@
+//! Knocks: when one is sent, believed, and answered by a dial.
+
+use super::*;
+
+#[test]
+fn a_larger_peer_that_dials_is_linked_and_the_knock_underway_is_given_up() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(LARGE);
+    let (key, verdict) = bench.initial_message(LARGE, true);
+    assert_eq!(verdict, Verdict::Keep(peer));
+    assert_eq!(
+        bench.todo(),
+        [
+            Action::Cancel { peer, late: false },
+            Action::Up { peer, link: key }
+        ]
+    );
+}
+
+#[test]
+fn a_knock_that_took_long_must_not_arrive_after_the_link() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(LARGE);
+    bench.todo();
+    bench.pass(KNOCK_CROSSING / 2);
+    let (key, _) = bench.initial_message(LARGE, true);
+    assert_eq!(
+        bench.todo(),
+        [
+            Action::Cancel { peer, late: true },
+            Action::Up { peer, link: key }
+        ]
+    );
+}
+
+#[test]
+fn a_knock_is_hung_up_and_dialed_back() {
+    let mut bench = Bench::started(Rules {
+        eager: false,
+        ..rules()
+    });
+    let (_, verdict) = bench.initial_message(SMALL, false);
+    assert_eq!(verdict, Verdict::Knock);
+    let peer = bench.id(SMALL);
+    assert_eq!(
+        bench.todo(),
+        [Action::Resolve { peer }, Action::Dial { peer }]
+    );
+}
+
+#[test]
+fn knocks_are_answered_once_a_backoff_step() {
+    let mut bench = Bench::started(Rules {
+        eager: false,
+        ..rules()
+    });
+    let peer = bench.id(SMALL);
+    let mut dials = 0;
+    // One knock every millisecond for ten seconds. Every dial fails.
+    for _ in 0..10_000 {
+        bench.initial_message(SMALL, true);
+        bench.pass(Duration::from_millis(1));
+        for action in bench.todo() {
+            assert_eq!(action, Action::Dial { peer });
+            dials += 1;
+            bench
+                .roster
+                .on_dial_failed(peer, bench.now, &mut bench.todo);
+        }
+    }
+    assert!((5..100).contains(&dials), "{dials} dials in ten seconds");
+}
+
+#[test]
+fn a_knock_that_crossed_a_fresh_link_is_ignored_and_a_later_one_is_not() {
+    let mut bench = Bench::started(rules());
+    bench.linked(SMALL);
+    bench.todo();
+    bench.initial_message(SMALL, true);
+    assert_eq!(bench.todo(), []);
+    bench.pass(KNOCK_CROSSING);
+    bench.initial_message(SMALL, true);
+    let peer = bench.id(SMALL);
+    assert_eq!(bench.todo(), [Action::Dial { peer }]);
+}
+
+#[test]
+fn a_knock_of_a_stranger_changes_nothing_for_a_linked_peer() {
+    let mut bench = Bench::started(rules());
+    bench.linked(SMALL);
+    bench.todo();
+    bench.pass(Duration::from_secs(60));
+    bench.initial_message(SMALL, false);
+    let peer = bench.id(SMALL);
+    assert_eq!(bench.todo(), [Action::Resolve { peer }]);
+}
+
+#[test]
+fn a_knock_hurries_a_dial_that_is_no_longer_young() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(SMALL);
+    bench.initial_message(SMALL, true);
+    assert_eq!(bench.todo(), [], "the dial has crossed the knock");
+    bench.pass(KNOCK_CROSSING);
+    bench.initial_message(SMALL, false);
+    assert_eq!(
+        bench.todo(),
+        [Action::Resolve { peer }],
+        "a stranger can say so too"
+    );
+    for _ in 0..2 {
+        bench.initial_message(SMALL, true);
+        assert_eq!(bench.todo(), [Action::TryNextAddress { peer }]);
+        bench.initial_message(SMALL, true);
+        assert_eq!(bench.todo(), [], "the dial is young again");
+        bench.pass(KNOCK_CROSSING);
+    }
+    let key = bench.linked(SMALL);
+    assert_eq!(bench.todo(), [Action::Up { peer, link: key }]);
+}
+
+#[test]
+fn a_knock_that_leads_to_nothing_is_repeated() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(LARGE);
+    bench.roster.on_knocked(peer, bench.now);
+    // The side with the larger sid dials first.
+    assert!(bench.next() >= Duration::from_millis(50));
+    assert_eq!(bench.todo(), [Action::Dial { peer }]);
+}
+
+#[test]
+fn a_knock_too_early_is_answered_when_the_backoff_lets_it() {
+    let mut bench = Bench::started(Rules {
+        eager: false,
+        ..rules()
+    });
+    let peer = bench.id(SMALL);
+    bench.initial_message(SMALL, true);
+    let key = bench.linked(SMALL);
+    bench.down(SMALL, key);
+    bench.todo();
+    assert_eq!(bench.roster.deadline(), None, "nobody wants it");
+    bench.initial_message(SMALL, true);
+    assert_eq!(bench.todo(), []);
+    assert!(bench.next() <= Duration::from_millis(50));
+    assert_eq!(bench.todo(), [Action::Dial { peer }]);
+}

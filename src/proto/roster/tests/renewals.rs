@@ -1,0 +1,139 @@
+//! When a linked peer is dialed anew, because its link may be dead.
+
+use super::*;
+
+#[test]
+fn a_peer_behind_a_proxy_is_dialed_anew_when_its_link_is_silent() {
+    let mut bench = Bench::started(rules());
+    // The peer has knocked through a proxy before. When it is back, it knocks again, from whatever address the proxy has then.
+    bench.initial_message_from(SMALL, ABROAD);
+    bench.linked(SMALL);
+    bench.pass(Duration::from_secs(60));
+    let dials = bench.knock(ABROAD + 1, Duration::from_secs(2));
+    assert_eq!(dials.len(), 1);
+    assert!((SILENT_AFTER..SILENT_AFTER * 3 / 2).contains(&dials[0]));
+}
+
+#[test]
+fn a_link_that_brings_bytes_is_not_dialed_anew_for_a_knock_from_elsewhere() {
+    let mut bench = Bench::started(rules());
+    bench.initial_message_from(SMALL, ABROAD);
+    bench.linked(SMALL);
+    bench.pass(Duration::from_secs(60));
+    bench.todo();
+    for _ in 0..200 {
+        bench.initial_message_from(SMALL, ABROAD);
+        bench.pass(SILENT_AFTER * 9 / 10);
+        bench.brought += 1;
+    }
+    assert!(
+        !bench
+            .todo()
+            .iter()
+            .any(|it| matches!(it, Action::Dial { .. }))
+    );
+}
+
+#[test]
+fn one_knock_from_elsewhere_is_not_enough() {
+    let mut bench = Bench::started(rules());
+    bench.initial_message_from(SMALL, ABROAD);
+    bench.linked(SMALL);
+    for _ in 0..10 {
+        bench.pass(Duration::from_secs(60));
+        bench.todo();
+        bench.initial_message_from(SMALL, ABROAD);
+        assert_eq!(bench.roster.deadline(), None);
+    }
+}
+
+#[test]
+fn a_peer_that_knocks_from_home_is_not_dialed_for_strangers() {
+    let mut bench = Bench::started(rules());
+    bench.initial_message_from(SMALL, 1);
+    // Strangers may have knocked while the peer was not linked.
+    bench.initial_message_from(SMALL, ABROAD);
+    bench.linked(SMALL);
+    bench.pass(Duration::from_secs(60));
+    assert_eq!(bench.knock(ABROAD, Duration::from_secs(600)), []);
+}
+
+#[test]
+fn a_peer_of_which_no_knock_is_known_is_dialed_anew_seldom() {
+    let mut bench = Bench::started(rules());
+    bench.linked(SMALL);
+    bench.pass(Duration::from_secs(60));
+    let dials = bench.knock(ABROAD, Duration::from_secs(300));
+    assert!((5..9).contains(&dials.len()), "{dials:?}");
+    assert!(dials[0] >= SILENT_AFTER, "it may be back");
+    assert!(dials[1] - dials[0] >= UNHEARD_RENEWAL_PAUSE);
+}
+
+#[test]
+fn who_knocks_at_a_healthy_link_has_it_renewed_seldom() {
+    let mut bench = Bench::started(rules());
+    bench.linked(SMALL);
+    bench.pass(KNOCK_CROSSING);
+    let dials = bench.knock(1, Duration::from_secs(300));
+    assert!(dials[0] < KNOCK_CROSSING / 2, "the peer may be back");
+    assert!((7..12).contains(&dials.len()), "{dials:?}");
+    let last = dials[dials.len() - 1] - dials[dials.len() - 2];
+    assert!(last >= RENEWAL_PAUSE_MAX);
+    // A link that ends by itself proves that the knock was right.
+    let peer = bench.id(SMALL);
+    let link = bench.roster.link(peer).unwrap();
+    bench.down(SMALL, link);
+    bench.linked(SMALL);
+    bench.pass(KNOCK_CROSSING);
+    assert_eq!(bench.knock(1, Duration::from_secs(1)).len(), 1);
+}
+
+#[test]
+fn a_dial_beside_a_link_that_brings_bytes_meanwhile_is_given_up() {
+    let mut bench = Bench::started(rules());
+    let link = bench.linked(SMALL);
+    bench.pass(Duration::from_secs(60));
+    for _ in 0..5 {
+        bench.initial_message_from(SMALL, ABROAD);
+        bench.pass(Duration::from_millis(300));
+    }
+    let peer = bench.id(SMALL);
+    assert!(bench.todo().contains(&Action::Dial { peer }));
+    assert!(!bench.roster.is_moot(peer, Brought::Bytes(0), bench.now));
+    assert!(bench.roster.is_moot(peer, Brought::Bytes(1), bench.now));
+    assert_eq!(
+        (bench.roster.link(peer), bench.roster.deadline()),
+        (Some(link), None)
+    );
+    // A dial that the application asks for is not given up.
+    bench.roster.initiate(peer, bench.now, &mut bench.todo);
+    assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    assert!(!bench.roster.is_moot(peer, Brought::Bytes(2), bench.now));
+}
+
+#[test]
+fn a_dial_beside_a_link_that_fails_is_tried_again_soon() {
+    let mut bench = Bench::started(rules());
+    bench.linked(SMALL);
+    bench.pass(Duration::from_secs(60));
+    for _ in 0..40 {
+        bench.initial_message_from(SMALL, ABROAD);
+        bench.pass(Duration::from_millis(300));
+    }
+    let peer = bench.id(SMALL);
+    assert!(bench.todo().contains(&Action::Dial { peer }));
+    for _ in 0..5 {
+        bench
+            .roster
+            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        assert!(bench.next() <= bench.roster.rules.backoff_max);
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+    // Nobody has knocked for 60 s, so that the knocks no longer cause a dial.
+    bench.now += Duration::from_secs(60);
+    bench
+        .roster
+        .on_dial_failed(peer, bench.now, &mut bench.todo);
+    bench.pass(Duration::ZERO);
+    assert_eq!((bench.todo(), bench.roster.deadline()), (vec![], None));
+}
