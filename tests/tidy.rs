@@ -53,6 +53,15 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .take_while(|(_, line)| !line.starts_with("#[cfg(all(test"))
 }
 
+/// The lines of code among these: without blank lines and comments.
+fn code_lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> usize {
+    let is_code = |line: &str| !line.is_empty() && !line.starts_with("//");
+    lines
+        .into_iter()
+        .filter(|line| is_code(line.trim()))
+        .count()
+}
+
 /// Whether a path that begins with this word is in the line: `log::` is not in `backlog::`.
 fn names(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
@@ -304,6 +313,46 @@ fn supported_targets_are_those_that_are_checked() {
         let text = read(page);
         assert_eq!(triples(text.split(quote)), checked, "in {page}");
     }
+}
+
+/// A function is found by its first line, and ends at the next line that is indented as much and ends with `}` or `;`: so does
+/// what rustfmt has formatted.
+#[test]
+fn files_and_functions_are_short() {
+    const FILE_LINES_MAX: usize = 400;
+    const FUNCTION_LINES_MAX: usize = 70;
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut functions = 0;
+    for (path, text) in library() {
+        let is_inline_test = |line: &&str| line.ends_with("tests {") && line.starts_with("mod ");
+        let lines: Vec<&str> = text
+            .lines()
+            .take_while(|line| !is_inline_test(line))
+            .collect();
+        let len = code_lines(lines.iter().copied());
+        assert!(len <= FILE_LINES_MAX, "{path}: {len} lines of code");
+        for (start, line) in lines.iter().enumerate() {
+            let before_name = line.trim_start().split("fn ").next().unwrap_or_default();
+            let is_function = line.contains("fn ")
+                && before_name.split_whitespace().all(|word| {
+                    ["pub", "const", "async"].contains(&word) || word.starts_with("pub(")
+                });
+            if !is_function {
+                continue;
+            }
+            functions += 1;
+            let is_end = |end: &&str| indent(end) == indent(line) && end.ends_with(['}', ';']);
+            let end = lines[start..].iter().position(is_end);
+            let end = end.unwrap_or_else(|| panic!("{path}:{}: no end", start + 1));
+            let len = code_lines(lines[start..=start + end].iter().copied());
+            assert!(
+                len <= FUNCTION_LINES_MAX,
+                "{path}:{}: a function of {len} lines",
+                start + 1
+            );
+        }
+    }
+    assert!(functions > 500, "{functions} functions");
 }
 
 #[test]
