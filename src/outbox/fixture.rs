@@ -9,6 +9,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(not(loom))]
+use super::types::{LoopRequest, Refusal, SendOutcome};
 use super::types::{SendCounts, Wire};
 use crate::sync::{Mutex, lock};
 
@@ -94,7 +96,19 @@ pub(super) fn assert_balance(counts: SendCounts) {
     assert_eq!(accepted, written + superseded + discarded + waiting);
 }
 
+/// The payloads of these [`frame`]s.
+#[cfg(not(loom))]
+pub(super) fn bodies(of: &[u8]) -> Vec<Vec<u8>> {
+    of.iter().map(|n| frame(*n).to_vec()).collect()
+}
+
 pub(super) fn frame(n: u8) -> Bytes {
     // Two bytes, so that a frame that was cut in the middle can be recognized.
     Bytes::from(vec![n, n])
+}
+
+/// What `put` returns if the frame waits, and `request` is left for the loop.
+#[cfg(not(loom))]
+pub(super) fn queued(request: LoopRequest) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+    (Ok(SendOutcome::Queued), request)
 }

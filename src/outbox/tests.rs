@@ -5,6 +5,82 @@ use std::{fmt, io::IoSlice, thread};
 use super::{fixture::*, *};
 use crate::limits::WHOLE_FRAME_BYTES;
 
+/// One outbox of each kind.
+fn both() -> [Outbox; 2] {
+    [Outbox::latest(), Outbox::queue(1000)]
+}
+
+/// Puts a frame, and lets the loop do what a queue asks of it. Returns what is left for the loop then.
+fn put_and_write(outbox: &Outbox, n: u8) -> LoopRequest {
+    let (outcome, request) = outbox.put(frame(n));
+    assert!(outcome.is_ok());
+    if request == LoopRequest::RESUME {
+        outbox.resume()
+    } else {
+        request
+    }
+}
+
+#[test]
+fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
+    for outbox in both() {
+        outbox.attach(Arc::new(Cut), false);
+        assert_eq!(put_and_write(&outbox, 1), LoopRequest::BROKEN);
+        assert_eq!(put_and_write(&outbox, 2), LoopRequest::NONE);
+        assert_eq!(outbox.resume(), LoopRequest::NONE);
+        assert_eq!(outbox.broken(), Some(io::ErrorKind::ConnectionReset));
+        let pipe = Pipe::with_room(100);
+        outbox.attach(pipe.clone(), false);
+        assert_eq!(outbox.broken(), None);
+        let waited: &[u8] = if outbox.is_queue() { &[1, 2] } else { &[2] };
+        assert_eq!(pipe.frames(), (bodies(waited), true));
+        assert_balance(outbox.counts());
+    }
+}
+
+#[test]
+fn a_socket_that_takes_nothing_of_something_is_broken() {
+    for outbox in both() {
+        outbox.attach(Arc::new(Stuck), false);
+        assert_eq!(put_and_write(&outbox, 1), LoopRequest::BROKEN);
+        assert_eq!(outbox.broken(), Some(io::ErrorKind::WriteZero));
+        assert_eq!(outbox.counts().waiting, 1);
+    }
+}
+
+#[test]
+fn a_frame_that_has_begun_over_a_link_that_is_replaced_begins_anew() {
+    for outbox in both() {
+        outbox.attach(Pipe::with_room(3), false);
+        assert_eq!(put_and_write(&outbox, 1), LoopRequest::NONE);
+        // The older link is not detached before.
+        let new = Pipe::with_room(100);
+        assert_eq!(outbox.attach(new.clone(), false), LoopRequest::NONE);
+        assert_eq!(new.frames(), (bodies(&[1]), true));
+        assert_eq!(outbox.counts().waiting, 0);
+        assert_balance(outbox.counts());
+    }
+}
+
+#[test]
+fn a_closed_outbox_takes_nothing_and_discards_what_waits() {
+    for outbox in both() {
+        outbox.attach(Pipe::with_room(9), false);
+        for n in 1..=3 {
+            put_and_write(&outbox, n);
+        }
+        // One frame is written, and one is cut off. In a slot, the third waits behind it.
+        outbox.close();
+        let none = LoopRequest::NONE;
+        assert_eq!(outbox.put(frame(4)), (Err(Refusal::Closed), none));
+        let many = outbox.put_all(&[&[0][..]; 2]);
+        assert_eq!(many, (Err(Refusal::Closed), none));
+        let counts = outbox.counts();
+        assert_eq!((counts.written, counts.discarded), (1, 2));
+        assert_balance(counts);
+    }
+}
+
 #[test]
 fn who_waits_for_room_sleeps_until_there_is_some() {
     let pipe = Pipe::with_room(0);
@@ -23,7 +99,7 @@ fn who_waits_for_room_sleeps_until_there_is_some() {
     pipe.make_room(100);
     outbox.resume();
     assert!(sleeper.join().unwrap());
-    assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
+    assert_eq!(pipe.frames(), (bodies(&[2]), true));
 }
 
 #[test]
@@ -136,7 +212,7 @@ fn a_payload_that_panics_when_freed_mutes_no_peer() {
 
 #[test]
 fn a_demand_that_is_denied_is_made_anew_by_the_next_frame() {
-    for outbox in [Outbox::latest(), Outbox::queue(1000)] {
+    for outbox in both() {
         assert!(!outbox.update_demand(), "nothing waits");
         assert_eq!(outbox.put(frame(1)).1, LoopRequest::LINK);
         assert!(outbox.update_demand());

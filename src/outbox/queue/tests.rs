@@ -1,7 +1,5 @@
 //! Unit tests of `queue`.
 
-use std::{io, sync::Arc};
-
 use proptest::prelude::*;
 
 use super::{super::fixture::*, *};
@@ -25,39 +23,21 @@ impl Piece {
 fn frames_wait_for_the_loop_which_is_asked_once() {
     let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1000));
     assert_eq!(queue.attach(pipe.clone(), false), LoopRequest::NONE);
-    assert_eq!(
-        queue.put(frame(1)),
-        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
-    );
-    assert_eq!(
-        queue.put(frame(2)),
-        (Ok(SendOutcome::Queued), LoopRequest::NONE)
-    );
+    assert_eq!(queue.put(frame(1)), queued(LoopRequest::RESUME));
+    assert_eq!(queue.put(frame(2)), queued(LoopRequest::NONE));
     assert_eq!(queue.resume(), LoopRequest::NONE);
-    assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
-    assert_eq!(
-        queue.put(frame(3)),
-        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
-    );
+    assert_eq!(pipe.frames(), (bodies(&[1, 2]), true));
+    assert_eq!(queue.put(frame(3)), queued(LoopRequest::RESUME));
 }
 
 #[test]
 fn without_a_link_the_loop_is_asked_for_one_once_for_each_loss() {
     let queue = queue(1000);
     for _ in 0..2 {
-        assert_eq!(
-            queue.put(frame(1)),
-            (Ok(SendOutcome::Queued), LoopRequest::LINK)
-        );
-        assert_eq!(
-            queue.put(frame(2)),
-            (Ok(SendOutcome::Queued), LoopRequest::NONE)
-        );
+        assert_eq!(queue.put(frame(1)), queued(LoopRequest::LINK));
+        assert_eq!(queue.put(frame(2)), queued(LoopRequest::NONE));
         queue.attach(Pipe::with_room(0), false);
-        assert_eq!(
-            queue.put(frame(3)),
-            (Ok(SendOutcome::Queued), LoopRequest::NONE)
-        );
+        assert_eq!(queue.put(frame(3)), queued(LoopRequest::NONE));
         queue.detach();
     }
     assert_eq!(queue.counts().waiting, 6);
@@ -93,7 +73,7 @@ fn a_frame_cut_off_by_the_end_of_its_link_begins_anew_and_no_other_does() {
     assert_eq!((queue.counts().written, queue.counts().waiting), (1, 2));
     assert_eq!(queue.counts().bytes, 6);
     queue.attach(new.clone(), false);
-    assert_eq!(new.frames(), (vec![vec![2, 2], vec![3, 3]], true));
+    assert_eq!(new.frames(), (bodies(&[2, 3]), true));
     assert_eq!(queue.counts().bytes, 18);
     assert_eq!(
         queue.put_all(&[&[0; 996]]).0,
@@ -112,10 +92,7 @@ fn one_call_writes_its_share_only() {
     }
     assert_eq!(queue.attach(pipe.clone(), false), LoopRequest::RESUME);
     assert_eq!(pipe.frames().0.len(), 2 * batch);
-    assert_eq!(
-        queue.put(frame.clone()),
-        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
-    );
+    assert_eq!(queue.put(frame.clone()), queued(LoopRequest::RESUME));
     assert_eq!(queue.resume(), LoopRequest::NONE);
     assert_eq!(pipe.frames().0.len(), 2 * batch + 2);
 }
@@ -183,59 +160,19 @@ fn a_few_bytes_between_large_frames_hold_no_buffer_for_many() {
 }
 
 #[test]
-fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
-    let queue = queue(1000);
-    queue.attach(Arc::new(Cut), false);
-    assert_eq!(
-        queue.put(frame(1)),
-        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
-    );
-    assert_eq!(queue.resume(), LoopRequest::BROKEN);
-    assert_eq!(
-        queue.put(frame(2)),
-        (Ok(SendOutcome::Queued), LoopRequest::NONE)
-    );
-    assert_eq!(queue.resume(), LoopRequest::NONE);
-    assert_eq!(queue.broken(), Some(io::ErrorKind::ConnectionReset));
-    let pipe = Pipe::with_room(100);
-    queue.attach(pipe.clone(), false);
-    assert_eq!(queue.broken(), None);
-    assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
-}
-
-#[test]
-fn a_socket_that_takes_nothing_of_something_is_broken() {
-    let queue = queue(1000);
-    queue.attach(Arc::new(Stuck), false);
-    assert_eq!(
-        queue.put(frame(1)),
-        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
-    );
-    assert_eq!(queue.resume(), LoopRequest::BROKEN);
-    assert_eq!(queue.broken(), Some(io::ErrorKind::WriteZero));
-    assert_eq!(queue.counts().waiting, 1);
-}
-
-#[test]
 fn a_held_link_is_written_to_when_it_is_confirmed() {
     let (first, pipe, queue) = (Pipe::with_room(100), Pipe::with_room(100), queue(1000));
     queue.put(frame(1));
     assert_eq!(queue.attach(first.clone(), true), LoopRequest::NONE);
-    assert_eq!(
-        queue.put(frame(2)),
-        (Ok(SendOutcome::Queued), LoopRequest::NONE)
-    );
+    assert_eq!(queue.put(frame(2)), queued(LoopRequest::NONE));
     assert_eq!(queue.resume(), LoopRequest::NONE);
     assert_eq!(queue.detach(), 0, "nothing was written");
     assert_eq!(queue.confirm(), LoopRequest::NONE, "there is no link");
     queue.attach(pipe.clone(), true);
     assert_eq!(queue.confirm(), LoopRequest::NONE);
-    assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![2, 2]], true));
+    assert_eq!(pipe.frames(), (bodies(&[1, 2]), true));
     assert!(first.frames().0.is_empty());
-    assert_eq!(
-        queue.put(frame(3)),
-        (Ok(SendOutcome::Queued), LoopRequest::RESUME)
-    );
+    assert_eq!(queue.put(frame(3)), queued(LoopRequest::RESUME));
     queue.resume();
     assert_eq!(queue.detach(), 3);
 }
@@ -263,27 +200,6 @@ fn what_waits_can_be_discarded() {
         Ok(1),
         "all room is free again"
     );
-}
-
-#[test]
-fn a_closed_queue_takes_nothing_and_discards_what_waits() {
-    let queue = queue(1000);
-    queue.attach(Pipe::with_room(9), false);
-    for n in 1..=3 {
-        queue.put(frame(n));
-    }
-    queue.resume();
-    queue.close();
-    assert_eq!(
-        queue.put(frame(4)),
-        (Err(Refusal::Closed), LoopRequest::NONE)
-    );
-    assert_eq!(
-        queue.put_all(&[&[0][..]; 2]),
-        (Err(Refusal::Closed), LoopRequest::NONE)
-    );
-    assert_eq!((queue.counts().written, queue.counts().discarded), (1, 2));
-    assert_balance(queue.counts());
 }
 
 proptest! {

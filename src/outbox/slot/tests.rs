@@ -4,41 +4,44 @@ use std::sync::Arc;
 
 use super::{super::fixture::*, *};
 
+fn slot() -> Writer<Slot> {
+    Writer::new(Slot::default(), 16)
+}
+
+/// A slot that is linked by a socket with this much room.
+fn linked(room: usize) -> (Arc<Pipe>, Writer<Slot>) {
+    let (pipe, slot) = (Pipe::with_room(room), slot());
+    assert_eq!(slot.attach(pipe.clone(), false), LoopRequest::NONE);
+    (pipe, slot)
+}
+
 #[test]
 fn a_frame_is_written_where_it_is_put() {
-    let (pipe, outbox) = (
-        Pipe::with_room(usize::MAX),
-        Writer::new(Slot::default(), 16),
-    );
-    assert_eq!(outbox.attach(pipe.clone(), false), LoopRequest::NONE);
+    let (pipe, outbox) = linked(usize::MAX);
     assert_eq!(
         outbox.put(frame(1)),
         (Ok(SendOutcome::Written), LoopRequest::NONE)
     );
-    assert_eq!(pipe.frames(), (vec![vec![1, 1]], true));
+    assert_eq!(pipe.frames(), (bodies(&[1]), true));
 }
 
 #[test]
 fn without_a_link_the_newest_waits_and_the_loop_is_asked_once() {
-    let outbox = Writer::new(Slot::default(), 16);
-    assert_eq!(
-        outbox.put(frame(1)),
-        (Ok(SendOutcome::Queued), LoopRequest::LINK)
-    );
+    let outbox = slot();
+    assert_eq!(outbox.put(frame(1)), queued(LoopRequest::LINK));
     assert_eq!(
         outbox.put(frame(2)),
         (Ok(SendOutcome::Superseded), LoopRequest::NONE)
     );
     let pipe = Pipe::with_room(usize::MAX);
     outbox.attach(pipe.clone(), false);
-    assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
+    assert_eq!(pipe.frames(), (bodies(&[2]), true));
     assert_balance(outbox.counts());
 }
 
 #[test]
 fn a_frame_that_has_begun_is_finished_and_one_that_has_not_is_replaced() {
-    let (pipe, outbox) = (Pipe::with_room(8), Writer::new(Slot::default(), 16));
-    outbox.attach(pipe.clone(), false);
+    let (pipe, outbox) = linked(8);
     assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Written));
     assert_eq!(
         outbox.put(frame(2)).0,
@@ -49,17 +52,13 @@ fn a_frame_that_has_begun_is_finished_and_one_that_has_not_is_replaced() {
     assert_eq!(outbox.put(frame(4)).0, Ok(SendOutcome::Superseded));
     pipe.make_room(100);
     outbox.resume();
-    assert_eq!(
-        pipe.frames(),
-        (vec![vec![1, 1], vec![2, 2], vec![4, 4]], true)
-    );
+    assert_eq!(pipe.frames(), (bodies(&[1, 2, 4]), true));
     assert_balance(outbox.counts());
 }
 
 #[test]
 fn a_frame_of_which_nothing_has_left_can_be_replaced() {
-    let (pipe, outbox) = (Pipe::with_room(6), Writer::new(Slot::default(), 16));
-    outbox.attach(pipe.clone(), false);
+    let (pipe, outbox) = linked(6);
     outbox.put(frame(1));
     assert_eq!(
         outbox.put(frame(2)).0,
@@ -69,125 +68,61 @@ fn a_frame_of_which_nothing_has_left_can_be_replaced() {
     assert_eq!(outbox.put(frame(3)).0, Ok(SendOutcome::Superseded));
     pipe.make_room(100);
     outbox.resume();
-    assert_eq!(pipe.frames(), (vec![vec![1, 1], vec![3, 3]], true));
+    assert_eq!(pipe.frames(), (bodies(&[1, 3]), true));
 }
 
 #[test]
 fn the_last_frame_goes_over_a_new_link_once_more() {
-    let (old, new, outbox) = (
-        Pipe::with_room(100),
-        Pipe::with_room(100),
-        Writer::new(Slot::default(), 16),
-    );
-    outbox.attach(old, false);
+    let (_, outbox) = linked(100);
+    let new = Pipe::with_room(100);
     outbox.put(frame(1));
     outbox.detach();
     outbox.attach(new.clone(), false);
-    assert_eq!(new.frames(), (vec![vec![1, 1]], true));
+    assert_eq!(new.frames(), (bodies(&[1]), true));
     assert_eq!((outbox.counts().written, outbox.counts().resent), (1, 1));
 }
 
 #[test]
 fn a_waiting_frame_goes_over_a_new_link_in_place_of_the_last() {
-    let (old, new, outbox) = (
-        Pipe::with_room(100),
-        Pipe::with_room(100),
-        Writer::new(Slot::default(), 16),
-    );
-    outbox.attach(old, false);
+    let (_, outbox) = linked(100);
+    let new = Pipe::with_room(100);
     outbox.put(frame(1));
     outbox.detach();
     outbox.put(frame(2));
     outbox.attach(new.clone(), false);
-    assert_eq!(new.frames(), (vec![vec![2, 2]], true));
+    assert_eq!(new.frames(), (bodies(&[2]), true));
     assert_eq!(outbox.counts().resent, 0);
 }
 
 #[test]
 fn a_frame_cut_off_by_the_end_of_its_link_waits_again() {
-    let (old, new, outbox) = (
-        Pipe::with_room(9),
-        Pipe::with_room(100),
-        Writer::new(Slot::default(), 16),
-    );
-    outbox.attach(old, false);
+    let (_, outbox) = linked(9);
+    let new = Pipe::with_room(100);
     outbox.put(frame(1));
     outbox.put(frame(2));
     outbox.detach();
     assert_eq!(outbox.counts().waiting, 1);
     outbox.attach(new.clone(), false);
-    assert_eq!(new.frames(), (vec![vec![2, 2]], true));
+    assert_eq!(new.frames(), (bodies(&[2]), true));
     assert_balance(outbox.counts());
 }
 
 #[test]
 fn a_last_frame_that_has_not_begun_gives_way_to_a_newer_one() {
-    let (old, new, outbox) = (
-        Pipe::with_room(100),
-        Pipe::with_room(0),
-        Writer::new(Slot::default(), 16),
-    );
-    outbox.attach(old, false);
+    let (_, outbox) = linked(100);
+    let new = Pipe::with_room(0);
     outbox.put(frame(1));
     outbox.attach(new.clone(), false);
     outbox.put(frame(2));
     new.make_room(100);
     outbox.resume();
-    assert_eq!(new.frames(), (vec![vec![2, 2]], true));
-    assert_balance(outbox.counts());
-}
-
-#[test]
-fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
-    let outbox = Writer::new(Slot::default(), 16);
-    outbox.attach(Arc::new(Cut), false);
-    assert_eq!(
-        outbox.put(frame(1)),
-        (Ok(SendOutcome::Queued), LoopRequest::BROKEN)
-    );
-    assert_eq!(
-        outbox.put(frame(2)),
-        (Ok(SendOutcome::Superseded), LoopRequest::NONE)
-    );
-    assert_eq!(outbox.broken(), Some(io::ErrorKind::ConnectionReset));
-    let pipe = Pipe::with_room(100);
-    outbox.attach(pipe.clone(), false);
-    assert_eq!(outbox.broken(), None);
-    assert_eq!(pipe.frames(), (vec![vec![2, 2]], true));
-    assert_balance(outbox.counts());
-}
-
-#[test]
-fn a_socket_that_takes_nothing_of_something_is_broken() {
-    let outbox = Writer::new(Slot::default(), 16);
-    outbox.attach(Arc::new(Stuck), false);
-    assert_eq!(
-        outbox.put(frame(1)),
-        (Ok(SendOutcome::Queued), LoopRequest::BROKEN)
-    );
-    assert_eq!(outbox.broken(), Some(io::ErrorKind::WriteZero));
-    assert_eq!(outbox.counts().waiting, 1);
-}
-
-#[test]
-fn a_frame_that_has_begun_over_a_link_that_is_replaced_begins_anew() {
-    let (old, new, outbox) = (
-        Pipe::with_room(3),
-        Pipe::with_room(100),
-        Writer::new(Slot::default(), 16),
-    );
-    outbox.attach(old, false);
-    assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Queued));
-    // The older link is not detached before.
-    assert_eq!(outbox.attach(new.clone(), false), LoopRequest::NONE);
-    assert_eq!(new.frames(), (vec![vec![1, 1]], true));
-    assert_eq!(outbox.counts().waiting, 0);
+    assert_eq!(new.frames(), (bodies(&[2]), true));
     assert_balance(outbox.counts());
 }
 
 #[test]
 fn a_frame_put_while_the_last_one_goes_over_a_link_that_ends_asks_for_another() {
-    let outbox = Arc::new(Writer::new(Slot::default(), 16));
+    let outbox = Arc::new(slot());
     outbox.attach(Pipe::with_room(100), false);
     outbox.put(frame(1));
     let meanwhile = Arc::clone(&outbox);
@@ -196,10 +131,7 @@ fn a_frame_put_while_the_last_one_goes_over_a_link_that_ends_asks_for_another() 
             // The loop finds no frame that waits, so it does not ask for a link.
             meanwhile.detach();
             assert!(meanwhile.counts().waiting == 0);
-            assert_eq!(
-                meanwhile.put(frame(2)),
-                (Ok(SendOutcome::Queued), LoopRequest::NONE)
-            );
+            assert_eq!(meanwhile.put(frame(2)), queued(LoopRequest::NONE));
         })),
         false,
     );
@@ -210,7 +142,7 @@ fn a_frame_put_while_the_last_one_goes_over_a_link_that_ends_asks_for_another() 
     );
     let pipe = Pipe::with_room(100);
     outbox.attach(pipe.clone(), false);
-    assert_eq!(pipe.frames(), (vec![vec![3, 3]], true));
+    assert_eq!(pipe.frames(), (bodies(&[3]), true));
     assert_balance(outbox.counts());
 }
 
@@ -228,17 +160,4 @@ impl<F> std::fmt::Debug for Meanwhile<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Meanwhile")
     }
-}
-
-#[test]
-fn a_closed_outbox_takes_nothing_and_discards_what_waits() {
-    let outbox = Writer::new(Slot::default(), 16);
-    outbox.put(frame(1));
-    outbox.close();
-    assert_eq!(
-        outbox.put(frame(2)),
-        (Err(Refusal::Closed), LoopRequest::NONE)
-    );
-    assert_eq!(outbox.counts().discarded, 1);
-    assert_balance(outbox.counts());
 }
