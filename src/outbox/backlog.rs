@@ -1,6 +1,13 @@
 //! What a slot and a queue have in common for the writer: frames that wait, frames that are being written.
 //!
-//! Nothing here locks.
+//! Nothing here locks. Both kinds keep these rules, on which the writer depends:
+//!
+//! - The methods of [`Backlog`] are called under the lock of the outbox. [`InFlight::write_to`] and [`Deferred::release`] are called
+//!   without it.
+//! - A frame that `first` or `next` returns no longer waits in the backlog. It comes back by one of `next`, `on_blocked`, `requeue`
+//!   and `on_written`.
+//! - No payload and no buffer of frames is dropped by a method of [`Backlog`]: what is no longer needed is put into `deferred`.
+//! - After `close` the backlog is empty and stays empty. What comes back then is counted as written or discarded.
 
 use std::{fmt, io};
 

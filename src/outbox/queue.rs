@@ -2,6 +2,15 @@
 //!
 //! Nothing here chooses the thread that writes: see [`Writer`]. A sender normally asks the loop to write. Once
 //! [`QUEUE_RUN_BYTES`] are buffered, the sender writes them itself, while they are still in the cache of its processor.
+//!
+//! Invariants:
+//!
+//! - `frames` and the bytes of `pieces` are those that wait. `bytes` also has those of the batch that is being written, since they
+//!   hold memory: a queue is full with both.
+//! - Frames are written in the order in which they were put. A batch that returns stands in front of all others again.
+//! - Each frame is written at most once: what a link has taken whole is counted as written when it ends, and never sent again.
+//! - While `resume_requested` is true, the loop has yet to call `resume`. So of many frames, only the first asks for it.
+//! - A closed queue holds no piece and no spare buffer.
 
 use std::{collections::VecDeque, mem};
 
@@ -77,6 +86,9 @@ impl Writer<Queue> {
     fn write_here(&self) -> LoopRequest {
         let mut deferred = Deferred::default();
         let mut state = self.transition();
+        // The lock was released after the frames were put, and the link was idle then. If it no longer is, the loop need not be
+        // asked: another writer looks at the backlog again, a full socket is followed by an edge, a held link is confirmed, and when
+        // a link ends, the loop counts the frames that wait as demand.
         let Some(wire) = state.acquire() else {
             return LoopRequest::NONE;
         };
@@ -106,9 +118,12 @@ impl State<Queue> {
     fn accepted(&mut self, frames: usize) -> LeftToLoop {
         self.backlog.counts.accepted += frames as u64;
         self.backlog.frames += frames as u64;
+        // A thread that writes looks at the backlog again, and a full socket is followed by an edge. Only without a link the
+        // loop must be asked.
         if !self.is_idle() {
             return Some(self.want_link());
         }
+        // Not written under this lock, which other senders need: see `write_here`.
         if self.backlog.bytes >= QUEUE_RUN_BYTES {
             return None;
         }
@@ -160,6 +175,8 @@ impl Queue {
         if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > self.bytes_max {
             return false;
         }
+        // Copied under the lock, which decides the order. Only short frames come here: a long one is copied by its sender
+        // before.
         bytes.reserve(need);
         for frame in frames {
             append(bytes, frame);
@@ -213,6 +230,8 @@ impl Queue {
         let Piece::Run { bytes, .. } = piece else {
             return;
         };
+        // A `Vec` at most doubles when it grows, so that the buffer of a full run is kept, and one that a single large frame
+        // has made larger is not.
         if !self.closed && self.spare.len() < SPARE_RUNS && bytes.capacity() <= 2 * QUEUE_RUN_BYTES
         {
             bytes.clear();
@@ -261,6 +280,7 @@ impl Backlog for Queue {
         }
         let (mut count, mut bytes, mut frames) = (0, 0, 0);
         for piece in &self.pieces {
+            // At least one piece: a frame may be longer than a turn's budget.
             if count > 0 && bytes + piece.len() > TURN_BYTES {
                 break;
             }
@@ -285,6 +305,7 @@ impl Backlog for Queue {
     /// Puts back what the link has not taken, in front of the other pieces. A frame that was written in part is sent again from
     /// its start, since the peer never gets the rest of it over the old link.
     fn requeue(&mut self, mut rest: Batch, deferred: &mut Deferred) {
+        // These have left whole. Whether the peer has read them is not known, and a queue sends no frame twice.
         for mut piece in rest.pieces.drain(..rest.gone) {
             self.counts.written += piece.frames();
             self.counts.bytes += piece.len() as u64;
@@ -309,6 +330,8 @@ impl Backlog for Queue {
             return;
         }
         self.frames += rest.frames;
+        // The first piece may be a run that was cut: it keeps the frames that have not left whole, its first one from the
+        // start.
         while let Some(piece) = rest.pieces.pop_back() {
             self.pieces.push_front(piece);
         }
@@ -343,6 +366,7 @@ impl Backlog for Queue {
     /// Frees the buffers: an idle link holds none.
     fn release_buffers(&mut self, deferred: &mut Deferred) {
         if !self.spare.is_empty() {
+            // To free a large buffer may be a system call, so that it is done after the lock is released.
             deferred.spare = Some(mem::take(&mut self.spare));
         }
     }
@@ -354,6 +378,7 @@ impl Backlog for Queue {
     }
 
     fn discard(&mut self, deferred: &mut Deferred) {
+        // The bytes of a batch that is being written stay in `bytes`: its writer takes them off.
         self.counts.discarded += mem::take(&mut self.frames);
         self.bytes -= self.pieces.iter().map(Piece::len).sum::<usize>();
         deferred

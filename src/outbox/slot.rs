@@ -1,6 +1,14 @@
 //! One slot: a newer frame replaces one that is not being written, and the last frame written is kept for the next link.
 //!
 //! Nothing here chooses the thread that writes: see [`Writer`]. A sender that finds no writer writes its frame itself.
+//!
+//! Invariants:
+//!
+//! - A frame in the slot is newer than the one that is being written, and that one is `last` itself or newer. So no frame is
+//!   written after a newer one, and a frame that returns to the slot gives way to one that is there.
+//! - A frame of which a byte was written is finished over the same link before another one, or begun anew over the next link.
+//! - `last` is not counted as waiting: it was counted as written before.
+//! - A closed slot holds no frame, and gets none back from a writer.
 
 use std::io::{self, IoSlice};
 
@@ -71,8 +79,12 @@ impl Writer<Slot> {
         state.backlog.counts.superseded += u64::from(older.is_some());
         if let Some(wire) = wire {
             let partial = PartialFrame::fresh(frame);
+            // The lock is released for the system call. Only this thread ends `Writing`. Meanwhile other threads put frames, and the
+            // loop leaves an edge or a handover.
             state.mark_writing(&partial);
             drop(state);
+            // Code of the application may run here, and may send to this peer. It finds a writer, and its frame, which is
+            // newer, is written after this one.
             if let Some(older) = older {
                 release(older);
             }
@@ -81,6 +93,8 @@ impl Writer<Slot> {
                 (false, request) => (Ok(SendOutcome::Queued), request),
             };
         }
+        // Frame and request under one lock. An `attach` or `detach` that comes later finds the frame; one that came before has
+        // decided whether there is a link.
         state.backlog.next = Some(frame);
         let request = state.want_link();
         drop(state);
@@ -101,6 +115,7 @@ impl Slot {
         deferred: &mut Deferred,
     ) -> Option<PartialFrame> {
         match partial {
+            // Not the last frame, when it is written once more: it is kept as `last` already, and must not count as waiting.
             Some(partial) if partial.done == 0 && partial.fresh => {
                 self.requeue(partial, deferred);
                 None
@@ -116,6 +131,7 @@ impl Backlog for Slot {
 
     /// The frame in the slot, else the last frame once more.
     fn first(&mut self) -> Option<PartialFrame> {
+        // The last frame stays in `last` as well: this link may end before the frame is written again.
         match self.next.take() {
             Some(frame) => Some(PartialFrame::fresh(frame)),
             None => self.last.clone().map(|frame| PartialFrame {
@@ -134,6 +150,7 @@ impl Backlog for Slot {
         deferred: &mut Deferred,
     ) -> Option<PartialFrame> {
         match self.requeue_unsent(partial, deferred) {
+            // A partial frame that has begun, or a last frame that nothing newer waits to replace.
             Some(partial) if partial.done > 0 || self.next.is_none() => Some(partial),
             last => {
                 if let Some(last) = last {
@@ -157,6 +174,7 @@ impl Backlog for Slot {
         let PartialFrame { frame, fresh, .. } = partial;
         // If it is not fresh, it is the last frame, which is kept anyway.
         if fresh {
+            // Closed while a thread was writing: `close` has found the slot without this frame, so it is counted here.
             if self.closed {
                 self.counts.discarded += 1;
             } else if self.next.is_some() {
@@ -178,6 +196,7 @@ impl Backlog for Slot {
             self.counts.resent += 1;
         }
         self.counts.bytes += partial.done as u64;
+        // A closed slot gets no link any more for which the frame would be kept.
         deferred.last = if self.closed {
             Some(partial.frame)
         } else {
@@ -233,6 +252,8 @@ impl InFlight for PartialFrame {
         let len = u32::try_from(self.frame.len()).expect("a frame is at most 512 KiB long");
         let prefix = len.to_be_bytes();
         loop {
+            // Prefix and payload with one call. With two there would be two packets, since `TCP_NODELAY` is set. The prefix is
+            // made anew for the rest of a frame: 4 bytes that need no place in the state.
             let written = match self.done.checked_sub(prefix.len()) {
                 None => wire.write(&[
                     IoSlice::new(&prefix[self.done..]),

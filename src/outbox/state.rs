@@ -1,6 +1,12 @@
 //! The state of an outbox under its lock, and how it is changed.
 //!
-//! Nothing here makes a system call. The invariants are listed in `writer`.
+//! Nothing here makes a system call. The invariants of the protocol between the threads are listed in `writer`. Those of the state
+//! itself, whenever the lock is free:
+//!
+//! - Each accepted frame is in one place: in the backlog, in `Blocked`, or with the thread that has set `Writing`. Else it is
+//!   counted as written, superseded or discarded.
+//! - `in_flight` of `Writing` counts the frames that the writing thread has. The thread itself has them, and the wire.
+//! - A step that takes the state out puts `WRITING` in its place, and puts the next state in before it releases the lock.
 
 use std::{
     io, mem,
@@ -95,6 +101,8 @@ impl<S: Backlog> Drop for Transition<'_, S> {
     #[inline(always)]
     fn drop(&mut self) {
         // If there was room before, no thread waits: a thread waits only after it has found no room.
+        // The fields are dropped after this, in the order in which they are declared: first the guard, which releases the lock,
+        // then the notice. A waiter takes this lock while it holds its own, so that it must not be notified under this one.
         self.notice.is_due = !self.had_room && self.state.backlog.has_room();
     }
 }
@@ -137,6 +145,8 @@ impl<S: Backlog> State<S> {
     /// [`mark_writing`](Self::mark_writing).
     #[inline(always)]
     pub(super) fn acquire(&mut self) -> Option<Arc<dyn Wire>> {
+        // Only looked at first: a send that finds a full socket or no link moves no state out and in again. The match then
+        // finds `Idle`, but needs no panic for the rest.
         if !self.is_idle() {
             return None;
         }
@@ -157,6 +167,7 @@ impl<S: Backlog> State<S> {
         deferred: &mut S::Deferred,
     ) -> Next<S::InFlight> {
         if held {
+            // Nothing is left for the loop: it confirms the link by itself, when a byte has arrived or the probation is over.
             self.writer = WriterState::Unconfirmed(wire);
             return Next::Stop(LoopRequest::NONE);
         }
@@ -205,12 +216,14 @@ impl<S: Backlog> State<S> {
             unreachable!("only the thread that writes, which is this one, ends this state");
         };
         let rest = if matches!(progress, Progress::Done) {
+            // Counted before the handover is looked at: the kernel has the whole frame, whatever has become of the link.
             self.backlog.on_written(in_flight, deferred);
             None
         } else {
             Some(in_flight)
         };
         let next = match (handover, progress) {
+            // The result of the write is of no interest any more: the loop has ended this link, and knows why.
             (Some(Handover::Detach), _) => {
                 self.requeue_rest(rest, deferred);
                 *old_wire = Some(wire);
@@ -224,14 +237,19 @@ impl<S: Backlog> State<S> {
             }
             (Some(Handover::Attach { to, held }), _) => {
                 self.requeue_rest(rest, deferred);
+                // An edge of the new socket that has come meanwhile is not lost: it is written to now, and if it is full,
+                // another edge follows.
                 *old_wire = Some(wire);
                 return self.start(to, held, deferred);
             }
+            // A sender that never pauses would keep this thread here for ever.
             (None, Progress::Done) if !may_go_on && self.backlog.has_waiting() => {
                 self.writer = WriterState::Idle(wire);
                 return Next::Stop(LoopRequest::RESUME);
             }
             (None, Progress::Done) => self.backlog.next(None, deferred),
+            // The edge came after this write had begun, perhaps after it had found the socket full. `mark_writing` resets the
+            // flag, so that each edge causes one more try.
             (None, Progress::Full) if writable_again => self.backlog.next(rest, deferred),
             (None, Progress::Full) => {
                 let rest = rest.and_then(|rest| self.backlog.on_blocked(rest, deferred));
@@ -239,6 +257,8 @@ impl<S: Backlog> State<S> {
                 return Next::Stop(LoopRequest::NONE);
             }
             (None, Progress::Broken(kind)) => {
+                // What was not written waits for the next link. Senders add to it, and none of them asks for a link: the loop
+                // ends this one first, and then counts what waits as demand.
                 self.requeue_rest(rest, deferred);
                 *old_wire = Some(wire);
                 self.writer = WriterState::Failed(kind);
@@ -250,6 +270,8 @@ impl<S: Backlog> State<S> {
                 self.mark_writing(&in_flight);
                 Next::Write(wire, in_flight)
             }
+            // Not `proceed`: the buffers stay, since the next frames may follow at once. The loop frees them when it finds
+            // nothing to write.
             None => {
                 self.writer = WriterState::Idle(wire);
                 Next::Stop(LoopRequest::NONE)
@@ -294,12 +316,16 @@ impl<S: Backlog> State<S> {
     }
 
     pub(super) fn detach(&mut self, deferred: &mut S::Deferred) {
+        // If a wire is dropped here, under the lock, no socket is closed by that: the loop's table has another reference to it
+        // until the end of the turn. The same is true where `Writer::attach` replaces a link.
         match mem::replace(&mut self.writer, WriterState::Detached) {
             WriterState::Writing {
                 writable_again,
                 in_flight,
                 ..
             } => {
+                // The other thread may be in its system call, and is not waited for. A handover that it has not seen is
+                // replaced: only the last word of the loop counts.
                 self.writer = WriterState::Writing {
                     writable_again,
                     in_flight,
@@ -317,6 +343,7 @@ impl<S: Backlog> State<S> {
 
     pub(super) fn counts(&self) -> SendCounts {
         let in_flight = match &self.writer {
+            // A last frame that is written once more was counted the first time, and has no `frames` now.
             WriterState::Blocked(_, Some(rest)) => rest.frames(),
             WriterState::Writing { in_flight, .. } => *in_flight,
             _ => 0,

@@ -81,6 +81,7 @@ impl<S: Backlog> Writer<S> {
     pub(super) fn resume(&self) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
+        // Before the backlog is looked at, and under the same lock: a frame that is put after this asks the loop again.
         state.backlog.on_loop_resume();
         let next = match mem::replace(&mut state.writer, WriterState::WRITING) {
             WriterState::Blocked(wire, rest) => {
@@ -96,6 +97,8 @@ impl<S: Backlog> Writer<S> {
                 handover,
                 ..
             } => {
+                // The other thread has the wire. It tries once more if it finds the socket full, and looks at the backlog again
+                // in any case.
                 state.writer = WriterState::Writing {
                     writable_again: true,
                     in_flight,
@@ -117,6 +120,8 @@ impl<S: Backlog> Writer<S> {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
         state.wanted = false;
+        // A frame that a thread is still writing to the older link is counted for this one when it is done. So `detach` returns
+        // an upper bound.
         state.written_before = state.backlog.counts().sent();
         let next = match mem::replace(&mut state.writer, WriterState::WRITING) {
             WriterState::Writing {
@@ -132,6 +137,7 @@ impl<S: Backlog> Writer<S> {
                 Next::Stop(LoopRequest::NONE)
             }
             older => {
+                // The peer never gets the rest of a frame that was cut: it waits again, and is written from its start.
                 if let WriterState::Blocked(_, Some(rest)) = older {
                     state.backlog.requeue(rest, &mut deferred);
                 }
@@ -145,6 +151,7 @@ impl<S: Backlog> Writer<S> {
     pub(super) fn confirm(&self) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
+        // A thread may still be writing to the older link. It finds the handover when its write returns.
         if let WriterState::Writing {
             handover: Some(Handover::Attach { held, .. }),
             ..
@@ -167,6 +174,7 @@ impl<S: Backlog> Writer<S> {
     pub(super) fn detach(&self) -> u64 {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
+        // A thread may be in its system call: whether the kernel takes the frames is not known yet, so they count.
         let being_written = match state.writer {
             WriterState::Writing { in_flight, .. } => in_flight,
             _ => 0,
@@ -206,6 +214,8 @@ impl<S: Backlog> Writer<S> {
     /// Whether a frame waits for the peer. If so, the answer counts as a request for a link. If not, the next frame requests one.
     pub(super) fn update_demand(&self) -> bool {
         let mut state = self.transition();
+        // Under the lock under which senders put frames: a frame is counted here, or its sender finds `wanted` as it is set
+        // here.
         state.wanted = state.counts().waiting > 0;
         state.wanted
     }
@@ -228,6 +238,7 @@ impl<S: Backlog> Writer<S> {
 
     /// Blocks until there is room or the deadline has passed (`None`: no deadline). Returns whether there is room.
     pub(super) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
+        // `has_room` takes the lock under which every change makes room, as `Waiters` requires.
         self.waiters.wait(deadline, || self.has_room())
     }
 
@@ -256,10 +267,13 @@ impl<S: Backlog> Writer<S> {
     ) -> (bool, LoopRequest) {
         let mut first_done = false;
         for count in 1.. {
+            // No lock is held. Meanwhile senders add to the backlog, and the loop leaves an edge or a handover.
             let progress = in_flight.write_to(&*wire);
             first_done |= count == 1 && matches!(progress, Progress::Done);
             let (mut deferred, mut old_wire) = (S::Deferred::default(), None);
             let mut state = self.transition();
+            // The state is still `Writing`, and the frames and the wire are still this thread's. The backlog, `writable_again`
+            // and `handover` may have changed.
             let next = state.on_wrote(
                 wire,
                 in_flight,
@@ -268,6 +282,8 @@ impl<S: Backlog> Writer<S> {
                 &mut deferred,
                 &mut old_wire,
             );
+            // The loop may have dropped its reference to the old wire. Then this one is the last, and dropping it closes the
+            // socket: not under the lock.
             drop(state);
             deferred.release();
             drop(old_wire);
