@@ -84,6 +84,7 @@ impl Batch {
         fill: impl FnOnce(&mut VecDeque<Chunk>) -> Result<usize, E>,
     ) -> Result<usize, E> {
         pool.give(self.chunks.drain(..).filter_map(Chunk::into_buffer));
+        // If `fill` fails, the batch is empty and says so.
         self.messages = 0;
         self.messages = fill(&mut self.chunks)?;
         Ok(self.messages)

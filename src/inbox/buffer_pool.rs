@@ -25,6 +25,7 @@ impl BufferPool {
     pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
         let fits = |buffer: &Vec<u8>| (bytes..=2 * bytes).contains(&buffer.capacity());
         let mut buffers = lock(&self.buffers);
+        // From the end: the buffer that was given last is most likely in the cache.
         let spare = buffers.iter().rposition(fits);
         let spare = spare.map(|index| buffers.remove(index));
         drop(buffers);
@@ -33,6 +34,7 @@ impl BufferPool {
 
     /// Adds empty buffers to the pool. If they are too many, the oldest are freed.
     pub(crate) fn give(&self, given: impl IntoIterator<Item = Vec<u8>>) {
+        // Before the lock is taken: the iterator takes chunks apart, which frees memory.
         let given: Vec<_> = given.into_iter().collect();
         if given.is_empty() {
             return;

@@ -64,6 +64,8 @@ impl Chunk {
         if !is_useful(self.held) {
             return None;
         }
+        // If a payload still shares the buffer, `Vec::from` makes a new one of the bytes that are left: none. The check below
+        // finds it too small to be useful.
         let mut bytes = self.bytes;
         bytes.advance(bytes.len());
         // No byte is left, so `Vec::from` copies nothing.
@@ -153,6 +155,8 @@ pub(crate) struct Taken {
 impl Taken {
     /// Returns the message on its own. Its payload is copied if it is less than half of the buffer that it would keep.
     pub(crate) fn into_message(self) -> Message {
+        // Here and not in `take`, which runs under the lock of the inbox. To copy there, in place of a slice of the chunk, was
+        // tried: it takes 3 to 7 % less time on one thread, and no less if another one pushes, which waits longer for the lock.
         let mut message = self.message;
         if self.held > 2 * (message.payload.len() + PREFIX_BYTES) {
             message.payload = Bytes::copy_from_slice(&message.payload);
@@ -224,6 +228,7 @@ impl ChunkBuilder {
         if len > CHUNK_BYTES {
             self.flush(source);
         }
+        // The frames so far move once. From then on the run fills a buffer of the pool, and is not copied again.
         let mut room = self.pool.take(CHUNK_BYTES);
         room.append(&mut self.run);
         self.run = room;
@@ -242,6 +247,7 @@ impl ChunkBuilder {
                 is_server,
                 link,
                 form: Form::Run,
+                // The room and not the bytes: it is what each payload of the run keeps from being freed.
                 held: run.capacity(),
                 bytes: run.into(),
                 messages: mem::take(&mut self.messages),

@@ -3,6 +3,18 @@
 //! A push never waits. If there is no room, the owner that holds most loses its oldest items, so that no owner loses items because
 //! of what another one sends. Or nothing is dropped: then the loop asks [`has_room_for`](Inbox::has_room_for) before it reads more.
 //! ZooKeeper's `CircularBlockingQueue` (ZOOKEEPER-3340) is the model of the first rule, without the shares.
+//!
+//! Invariants:
+//!
+//! - `pushed == taken + dropped + waiting` whenever the lock is free.
+//! - The atomic flags only save the lock. They are stored under it (but for `close`; see there), so that the stores are in the order
+//!   of the changes. Every access is relaxed, since a value that is a moment old does no harm: a thread that acts on a flag takes
+//!   the lock first, or is the loop, which makes the changes of `tight` that matter to it.
+//! - A thread that finds nothing counts itself as a sleeper under the lock that it then releases by blocking. A push under the lock
+//!   thus sees it, and notifies it.
+//! - A link is refused room under the lock, and a note is left there of when to wake the loop. A thread that takes items later sees
+//!   the note, and wakes the loop.
+//! - No payload is dropped and no thread is notified under the lock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -144,12 +156,15 @@ impl<P: Entry> Inbox<P> {
                 state.make_room(self.room, &mut gone);
             }
         }
+        // Relaxed, as all accesses to the flags: the lock orders the stores.
         self.maybe_nonempty.store(true, Ordering::Relaxed);
         let has_dropped = !state.dropped.is_empty() && !self.untold.swap(true, Ordering::Relaxed);
         self.publish(&state);
         // No more threads are woken than there are new items. The others of a pool of receivers go on blocking.
         let wake = state.sleepers.min(pushed);
         drop(state);
+        // After the lock is released, for which the woken threads would wait. A thread that has counted itself blocks already:
+        // it gives the lock up in no other way.
         for _ in 0..wake {
             self.arrived.notify_one();
         }
@@ -183,6 +198,7 @@ impl<P: Entry> Inbox<P> {
 
     #[cold]
     fn has_room_in_turn(&self, owner: P::Owner) -> bool {
+        // `tight` may be a moment old. The answer, and the note that it leaves, are made under the lock.
         let mut state = lock(&self.state);
         let has_room = state.has_room(owner, self.room);
         if !has_room && state.wake_at.is_none() {
@@ -286,9 +302,12 @@ impl<P: Entry> Inbox<P> {
         let mut state = lock(&self.state);
         loop {
             if let Some(taken) = take(&mut state) {
+                // Under the lock under which the loop was refused: it has left its note, or it finds the room that is made
+                // here.
                 let wakes = state.wakes();
                 self.publish(&state);
                 drop(state);
+                // Without the lock: a waiter takes it while it holds its own; see `Waiters`.
                 self.waiters.notify();
                 return Ok(Popped { taken, wakes });
             }
@@ -306,6 +325,8 @@ impl<P: Entry> Inbox<P> {
                 return Err(Nothing::Yet);
             }
             state.sleepers += 1;
+            // The lock is released while this thread blocks. Another thread may have taken the item for which this one is
+            // woken, or the inbox may be closed: both are looked at again.
             state = sleep(&self.arrived, state, left);
             state.sleepers -= 1;
         }
@@ -314,6 +335,8 @@ impl<P: Entry> Inbox<P> {
     /// Closes the inbox: nothing can be pushed any more, and all waiting threads are woken. What is queued can still be taken.
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
+        // Not under the lock. `false` is stored under it, while the inbox is open, and so before this: a thread that spins sees
+        // the end.
         self.maybe_nonempty.store(true, Ordering::Relaxed);
         self.arrived.notify_all();
         self.waiters.notify();
@@ -327,6 +350,7 @@ impl<P: Entry> Inbox<P> {
     fn publish(&self, state: &State<P>) {
         if self.full == InboxFull::PushBack {
             let items = state.counts.waiting as usize;
+            // With `DropOldest` every owner always has room: `tight` stays `false`.
             let is_tight = items >= self.room.items / 2 || state.held >= self.room.bytes / 2;
             self.tight.store(is_tight, Ordering::Relaxed);
         }

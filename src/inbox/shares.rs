@@ -1,6 +1,14 @@
 //! Who has how much of a bounded queue, and whose oldest items are dropped when it is full.
 //!
 //! Nothing here locks or waits.
+//!
+//! Invariants, between two changes:
+//!
+//! - `counts.pushed == taken + dropped + waiting`, and `waiting` is the number of items in `queue`.
+//! - The items of an owner in `owners`, and what they hold, are the sums over its entries in `queue`. Owners without items are not in
+//!   it, so that its length is the number of those that share the room.
+//! - The front entry of `queue` has an item. Entries behind it may have lost all of theirs; `empty` counts them.
+//! - Entry `n` of `queue` has the number `base + n`, and no entry of an owner has a smaller number than its `first`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -94,6 +102,7 @@ impl<P: Entry> State<P> {
                 usage.held += held;
             }
             Err(at) => {
+                // Nothing of this owner is in the queue, so that its first entry is the new one.
                 let first = nth;
                 let usage = Usage { items, held, first };
                 self.owners.insert(at, (entry.owner(), usage));
@@ -114,6 +123,8 @@ impl<P: Entry> State<P> {
             };
             // Only down to its share, so that several owners that flood the inbox keep the same number each.
             let share = room.items / self.owners.len();
+            // It has more than its share, since more waits than there is room for. `max(1)`, so that this loop ends even if
+            // that were wrong.
             let over = usage.items.saturating_sub(share as u64).max(1);
             let Some(index) = self.oldest_of(owner) else {
                 return;
@@ -134,6 +145,7 @@ impl<P: Entry> State<P> {
         let newest = self.queue.back()?;
         let (newest_owner, newest_held) = (newest.owner(), newest.held());
         let beside = |(owner, usage): &(P::Owner, Usage)| {
+            // What is left if the newest entry stays. An owner that has nothing else cannot free any memory.
             let own = if *owner == newest_owner {
                 newest_held
             } else {
@@ -159,6 +171,7 @@ impl<P: Entry> State<P> {
                 .queue
                 .range(from.min(self.queue.len())..)
                 .position(is_its)?;
+        // The next search of this owner starts here, so that entries of others are passed over once and not for each item.
         usage.first = self.base + index as u64;
         Some(index)
     }
@@ -173,6 +186,7 @@ impl<P: Entry> State<P> {
             entry.drop_oldest(items as usize);
             (items, 0)
         } else {
+            // The entry keeps its place: to remove it from the middle would move all behind it, and change their numbers.
             let held = entry.held();
             let emptied = entry.emptied();
             gone.push(mem::replace(entry, emptied));
@@ -218,8 +232,10 @@ impl<P: Entry> State<P> {
             self.empty -= 1;
         }
         if self.empty > self.queue.len() / 2 {
+            // At least half of the queue goes, so that the cost for each entry that was emptied is constant.
             self.queue.retain(|entry| entry.items() > 0);
             self.empty = 0;
+            // The numbers of the entries have changed. No entry has a smaller one than `base`.
             for (_, usage) in &mut self.owners {
                 usage.first = self.base;
             }
@@ -232,6 +248,7 @@ impl<P: Entry> State<P> {
         // Read before the last item is taken, after which the entry holds no memory.
         let (owner, mut held) = (oldest.owner(), oldest.held());
         let item = oldest.take();
+        // An entry frees its memory as a whole, with the last item.
         let is_last = oldest.items() == 0;
         if is_last {
             self.queue.pop_front();
@@ -255,6 +272,7 @@ impl<P: Entry> State<P> {
         }
         debug_assert!(into.is_empty(), "what is in it would become the queue");
         self.base += self.queue.len() as u64;
+        // Swapped: the caller holds the lock for as long as that takes, and the queue goes on with the buffer of `into`.
         mem::swap(&mut self.queue, into);
         if mem::take(&mut self.empty) > 0 {
             into.retain(|entry| entry.items() > 0);
@@ -278,6 +296,8 @@ impl<P: Entry> State<P> {
     /// Whether the loop must be woken. True once for each refusal.
     #[inline]
     pub(super) fn wakes(&mut self) -> bool {
+        // Either limit may have refused the owner. If the other one is met first, the loop is refused again, and leaves another
+        // note.
         let is_time = |at: Room| self.counts.waiting <= at.items as u64 || self.held <= at.bytes;
         self.wake_at.take_if(|at| is_time(*at)).is_some()
     }

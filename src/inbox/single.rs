@@ -1,6 +1,11 @@
 //! An entry of one item, such as an event.
 //!
 //! Nothing here packs several items into one entry.
+//!
+//! Invariants:
+//!
+//! - `item` is `None` exactly when the item was taken, or when the entry was made by `emptied`.
+//! - The queue takes an item only from an entry that has one.
 
 use super::{shares::Entry, source::Owner};
 
@@ -41,6 +46,7 @@ impl<T> Entry for Single<T> {
         self.item.take().expect("it is taken once")
     }
 
+    // Never called: the queue uses it to drop a part of an entry, and drops an entry of one item as a whole.
     fn drop_oldest(&mut self, _: usize) {}
 
     /// 0: the limit of their number also bounds their memory.

@@ -1,6 +1,13 @@
 //! The primitives of `std`, or loom's models of them, and how payloads are dropped.
 //!
 //! Nothing here knows what a lock guards.
+//!
+//! Rules for all that use them:
+//!
+//! - A critical section is short: no system call, no code of the application, no payload that is dropped.
+//! - It leaves its state whole even if it panics, since the next thread enters it as if nothing had happened.
+//! - Locks are taken in one order: the lock of [`Waiters`](super::Waiters) or of the registry of peers before that of an outbox or of
+//!   the inbox, and never the other way round.
 
 use std::{
     any::Any,
@@ -21,6 +28,7 @@ pub(crate) fn sleep<'a, T>(
     left: Option<std::time::Duration>,
 ) -> MutexGuard<'a, T> {
     use std::sync::PoisonError;
+    // A thread may wake without a notification, and another thread may come first: each caller looks at its state again.
     match left {
         None => condvar.wait(guard).unwrap_or_else(PoisonError::into_inner),
         Some(left) => {
@@ -56,5 +64,6 @@ pub(crate) fn release<T>(payload: T) {
 /// Not inlined: the call is on the path of every frame, but is almost never made.
 #[cold]
 fn release_panicked(panicked: Box<dyn Any + Send>) {
+    // Leaked and not dropped once more: the value of that panic could panic as well, and so on without end.
     panic::catch_unwind(AssertUnwindSafe(|| drop(panicked))).unwrap_or_else(mem::forget);
 }

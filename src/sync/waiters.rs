@@ -1,6 +1,14 @@
 //! Threads that wait for room in an outbox or in the inbox.
 //!
 //! Nothing here knows how much room there is. The caller passes a function that checks it.
+//!
+//! Invariants:
+//!
+//! - A waiter is counted before it checks for room, and until it waits no more. A thread that makes room reads the count after that.
+//!   Both do so around the lock under which room is made, so that one of them sees the other.
+//! - From its last check to its blocking, a waiter holds `room_lock`. A thread that notifies takes this lock in between, so that
+//!   its notification comes before the check or after the waiter blocks.
+//! - `room_lock` is taken before the lock under which room is made. So `notify` is called without that lock.
 
 use std::time::{Duration, Instant};
 
@@ -47,9 +55,12 @@ impl Waiters {
                     left => Some(left),
                 },
             };
+            // The lock is released while this thread blocks. There may be room now, or another thread has used it already, or
+            // nothing has changed but the time: the loop starts again.
             guard = sleep(&self.room, guard, left);
         };
         drop(guard);
+        // Relaxed: a thread that still reads the old count takes a lock and notifies nobody, which does no harm.
         self.count.fetch_sub(1, Ordering::Relaxed);
         found
     }

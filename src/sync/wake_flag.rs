@@ -50,6 +50,8 @@ impl WakeFlag {
     /// Makes sure that the loop looks once more at all work that was put before this call.
     pub(crate) fn notify(&self) {
         // AcqRel: releases the work to `take_notified`, which reads this value or a later one.
+        // Of several threads that notify, the loop reads the value of the last one only. Each swap continues the release
+        // sequences of those before it, so that the loop acquires the work of all.
         if self.state.swap(NOTIFIED, Ordering::AcqRel) == BLOCKED {
             (self.wake)();
         }
@@ -64,6 +66,7 @@ impl WakeFlag {
     /// The loop does not block any more. A notification stays.
     pub(crate) fn mark_running(&self) {
         // Relaxed: the loop looks at no work before `take_notified`.
+        // It fails if a thread has notified, or if the loop has not blocked: then the flag stays as it is.
         let _ = self
             .state
             .compare_exchange(BLOCKED, RUNNING, Ordering::Relaxed, Ordering::Relaxed);
@@ -80,6 +83,7 @@ impl WakeFlag {
     /// Returns whether the loop may block: no thread has notified since it looked. A thread that notifies from now on wakes it.
     pub(crate) fn prepare_to_block(&self) -> bool {
         // Relaxed: the answer is in the flag alone.
+        // `Err(BLOCKED)` is an earlier call of this function, after which no thread has notified.
         self.state
             .compare_exchange(RUNNING, BLOCKED, Ordering::Relaxed, Ordering::Relaxed)
             != Err(NOTIFIED)
@@ -115,6 +119,7 @@ impl<T> Pending<T> {
 
     /// Moves all requests into `into`, whose buffer is used for the next ones.
     pub(crate) fn take_all(&self, into: &mut Vec<T>) {
+        // Swapped and not moved one by one: threads that push wait for three words only, and both buffers are kept.
         into.clear();
         std::mem::swap(&mut *lock(&self.0), into);
     }
