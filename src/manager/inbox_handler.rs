@@ -80,6 +80,7 @@ impl InboxHandler {
 
 impl Handler for InboxHandler {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
+        // Looked up once for all frames of a read, which have one source: a read is of one link.
         let source = match self.source {
             Some(source) => source,
             None => {
@@ -91,6 +92,7 @@ impl Handler for InboxHandler {
     }
 
     fn is_ready(&mut self, from: Sid) -> bool {
+        // The owner is looked up only if the inbox is at least half full.
         self.inbox.has_room_for(|| self.owner(from))
     }
 

@@ -209,12 +209,14 @@ impl CnxManager {
                 until = until.min(deadline);
             }
             while Instant::now() < until {
+                // One load, and no lock: a thread that takes the lock again and again keeps the loop from it.
                 if may_be_ready() {
                     match pop(Wait::No) {
                         Err(Nothing::Yet) => {}
                         other => return other.map_err(RecvError::from),
                     }
                 }
+                // The loop may share this processor, and is what this thread waits for.
                 thread::yield_now();
             }
         }
@@ -230,6 +232,7 @@ impl CnxManager {
     /// Wakes the loop if it waits for room in the inbox.
     fn made_room<T>(&self, popped: Popped<T>) -> T {
         if popped.wakes {
+            // The loop then asks for room again for all links that it has paused.
             self.handle.wake();
         }
         popped.taken

@@ -1,6 +1,12 @@
 //! Whether the loop runs or has ended, where it listens, and which thread turns it.
 //!
 //! Nothing here ends the loop. The loop is asked to halt, and records here that it has ended.
+//!
+//! Invariants:
+//!
+//! - `life` leaves `Running` once, and never changes again.
+//! - It is changed and waited for under one lock: a thread that waits either blocks and is notified, or finds the end.
+//! - Nothing else is locked under this lock.
 
 use std::{
     net::SocketAddr,
@@ -109,12 +115,15 @@ impl Lifecycle {
 
     /// Wakes all threads that wait for the end.
     pub(super) fn tell_of_the_end(&self) {
+        // Not in `end`: outboxes and inbox are closed in between. A thread that begins to wait in that time finds the end and
+        // does not block.
         self.ended.notify_all();
     }
 
     pub(super) fn wait_for_end(&self) {
         let mut state = self.lock();
         while state.life == Life::Running {
+            // The lock is released while this thread blocks. It may wake without a reason, but `life` has changed for good if it has.
             state = self
                 .ended
                 .wait(state)

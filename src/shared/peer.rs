@@ -1,6 +1,12 @@
 //! A peer as all threads see it: its outbox, its counters, and what the loop was asked to do for it.
 //!
 //! Nothing here decides anything. The loop has its own tables of peers.
+//!
+//! Invariants:
+//!
+//! - Whenever `requested` is not 0, the peer is in the pending requests, or is about to be put there, or is in the list that the loop
+//!   works off. So a thread that adds a bit to others need not push the peer again.
+//! - `links` and `doubtful` are written by the loop only, but for the end of the loop in a forked process.
 
 use std::{
     sync::{
@@ -31,6 +37,8 @@ pub(crate) struct Peer {
     pub(crate) sid: Sid,
     pub(crate) outbox: Outbox,
     pub(crate) counters: PeerCounters,
+    // The loop records the end of a link after the outbox is detached. So a thread that finds no link also finds which frames of the
+    // old one wait again.
     links: Mutex<Links>,
     /// When this was made: `last_frame` counts from here.
     known_since: Instant,
@@ -111,6 +119,8 @@ impl Peer {
 
     /// Takes the requests that were added since the last call.
     pub(crate) fn take_request(&self) -> LoopRequest {
+        // AcqRel: acquires what each thread released by `fetch_or` in `ask`. A `fetch_or` that comes later finds 0, and its
+        // thread pushes the peer again.
         LoopRequest::from_bits(self.requested.swap(0, Ordering::AcqRel))
     }
 

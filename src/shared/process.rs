@@ -43,5 +43,7 @@ impl Home {
 
 /// Records that this thread turns a loop.
 pub(crate) fn turns_a_loop() {
+    // Never reset: if the thread turns no loop any more, a check is left out, in processes that it forks. The crate page says
+    // so.
     TURNS_A_LOOP.set(true);
 }

@@ -1,6 +1,12 @@
 //! The known peers: members, which never change, and guests (observers and admitted peers), which are added and removed.
 //!
 //! Nothing here knows which peer is linked.
+//!
+//! Invariants:
+//!
+//! - `members` and `sids` never change, so that they need no lock.
+//! - A guest is counted once: by its own counters while it is known, and then in the totals. Both change under one write lock.
+//! - The lock of an outbox may be taken under this lock, and never the other way round.
 
 use std::{
     collections::BTreeMap,
@@ -42,6 +48,7 @@ impl Registry {
     }
 
     pub(super) fn find(&self, sid: Sid) -> Option<Arc<Peer>> {
+        // Members first: for them no lock is taken, and a guest never has the sid of a member.
         match self.member(sid) {
             Some(peer) => Some(Arc::clone(peer)),
             None => self.read().known.get(&sid).cloned(),
@@ -78,6 +85,7 @@ impl Registry {
     pub(super) fn remove(&self, guest: &Peer) {
         // Before the lock is taken: this drops payloads, and code of the application that runs then may call the registry.
         guest.outbox.close();
+        // Between `close` and this lock, a thread may still find the guest. Its send is refused, since the outbox is closed.
         let mut guests = self.write();
         guests.known.remove(&guest.sid);
         let mut counts = guest.outbox.counts();

@@ -23,6 +23,7 @@ impl Shared {
     /// See [`Handle::to_send`](crate::Handle::to_send).
     pub(crate) fn to_send(&self, sid: Sid, frame: Bytes) -> Result<SendOutcome, SendError> {
         self.admit(frame.len())?;
+        // The usual case first, and without a lock. This server is no member of its own registry.
         if let Some(peer) = self.peers.member(sid) {
             return self.put(peer, frame);
         }
@@ -121,6 +122,7 @@ impl Shared {
 
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
         let (outcome, request) = peer.outbox.put(frame);
+        // In a forked process the frame is now in a copy of the outbox that nothing empties: so the error, and not the outcome.
         self.ask(peer, request)?;
         outcome.map_err(|refusal| self.error_of(peer, refusal))
     }
@@ -134,6 +136,8 @@ impl Shared {
         let mut taken = 0;
         while taken < frames.len() {
             let rest = &frames[taken..];
+            // The lock is released between two parts. Other threads may have added frames meanwhile, or filled or closed the
+            // outbox: then the parts so far were taken, and the rest was not.
             let part = if has_long {
                 self.put_part(peer, rest)
             } else {
@@ -178,6 +182,7 @@ impl Shared {
     fn error_of(&self, peer: &Peer, refusal: Refusal) -> SendError {
         match refusal {
             Refusal::Full => SendError::Full,
+            // Closed while the loop runs: the peer was removed after it was found here.
             Refusal::Closed if self.life() == Life::Running => SendError::UnknownPeer(peer.sid),
             Refusal::Closed => SendError::Halted,
         }
@@ -191,6 +196,8 @@ impl Shared {
             Err(Refused::Closed) => return Err(SendError::Halted),
         };
         self.counters.loopback.add(1);
+        // In an `EventLoop`, the loop delivers the frame. In a manager it only reports dropped messages, and is woken for the first
+        // one.
         if self.inbox_is_for_the_loop || has_dropped {
             self.wake_flag.notify();
         }
@@ -222,6 +229,8 @@ impl Shared {
 
     /// Asks the loop, which is in this process: the caller has checked that.
     pub(crate) fn ask_here(&self, peer: &Arc<Peer>, request: LoopRequest) {
+        // First the bits, then the list, then the notification. The loop looks in the opposite order. If it takes the bits of a
+        // peer before the peer is pushed, it finds none when it comes to the peer, which does no harm.
         if peer.ask(request) {
             self.requests.push(Arc::clone(peer));
         }

@@ -1,6 +1,13 @@
 //! The state that the handles and the loop share: the peers, the inbox, the wake flag, the life cycle of the loop.
 //!
 //! Nothing here waits for the network.
+//!
+//! Invariants:
+//!
+//! - Whoever asks the loop for something first stores what it asks for, and then notifies. The loop takes the notification first,
+//!   and then looks. So it finds what it was notified for, whatever the orderings of the stores.
+//! - The end is recorded before anything is closed. So a thread that finds its outbox closed also finds why.
+//! - Of two threads that end the loop, one closes everything, once.
 
 use std::{
     cell::Cell,
@@ -124,6 +131,8 @@ impl Shared {
         if !self.is_here() {
             return self.end(Life::Halted);
         }
+        // Release: pairs with the swap of `drop_links` in the loop (`handle_requests`). For `halt`, which is read relaxed, the
+        // notification below is what orders it.
         flag.store(true, Ordering::Release);
         self.wake_flag.notify();
     }
@@ -138,6 +147,7 @@ impl Shared {
 
     pub(crate) fn life(&self) -> Life {
         let life = self.lifecycle.life();
+        // Asked only while the loop seems to run: this is a system call, and after the end nothing depends on it.
         if life == Life::Running && !self.is_here() {
             self.end(Life::Halted);
             return Life::Halted;
@@ -173,15 +183,19 @@ impl Shared {
         if !self.lifecycle.end(life) {
             return;
         }
+        // Only the loop adds peers, and only the loop calls this, except in a forked process, where no loop runs. So no peer is
+        // missed.
         for peer in self.peers() {
             peer.end();
         }
         self.link_waiters.notify();
         self.inbox.close();
+        // Last: a thread that has waited for the end finds the outboxes and the inbox closed.
         self.lifecycle.tell_of_the_end();
     }
 
     pub(crate) fn wait_for_end(&self) {
+        // In a forked process no thread would end the wait. `life` notices that.
         if self.life() != Life::Running {
             return;
         }
@@ -190,6 +204,7 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> Stats {
         let counters = &self.counters;
+        // No lock spans all of this: the sums of each outbox and of each queue hold, since each is read under its lock.
         let (sent, received, peers) = self.peers.stats();
         Stats {
             sent,

@@ -234,13 +234,14 @@ impl Queue {
     }
 }
 
-/// A count that one thread raises and others read.
+/// A count that the loop raises and other threads read.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// Relaxed: no other memory depends on a counter.
     pub(crate) fn add(&self, n: u64) {
+        // Atomic, although the loop alone raises most of them: loopback frames are counted by the threads that send them.
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
