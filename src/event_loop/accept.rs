@@ -62,7 +62,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     fn welcome(&mut self, stream: N::Stream, addr: SocketAddr, arrival: Arrival, now: Instant) {
+        // Counted whatever becomes of it: it is kept, a knock, rejected or pending, and the sums must balance.
         self.handle.shared().counters.accepted.add(1);
+        // The oldest goes and not the newest: strangers that stay silent must not keep the next member out.
         if self.connections.awaiting() >= self.options.pending_max {
             if let Some(oldest) = self.connections.oldest_awaiting() {
                 self.end(oldest, Reason::Evicted, now);

@@ -88,6 +88,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             .connections
             .get_mut(key)
             .and_then(|connection| connection.arrival);
+        // Only the loop counts `ups`, so that no two links get one number.
         let number = self.handle.shared().counters.ups.read() + 1;
         let Some((stream, addr)) = self.connections.open(key, Arc::clone(&peer), number, now)
         else {

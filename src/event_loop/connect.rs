@@ -32,6 +32,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     Ok(()) => return,
                     Err(error) => {
                         let failed = (addr, Reason::of_io(&error));
+                        // At once and not in the next turn. A dial tries a bounded number of addresses, so that this ends.
                         step = self.endpoints.next(id, failed, now);
                     }
                 },
@@ -49,6 +50,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     pub(super) fn connect(&mut self, id: PeerId, addr: SocketAddr, now: Instant) -> io::Result<()> {
         let stream = self.net.dial(addr)?;
+        // Watched before it has its place, since it is only inserted if that succeeds. `next_index` is the place that it gets.
         self.net.watch(&stream, self.connections.next_index())?;
         let key = self.connections.insert_dialing(
             Arc::new(stream),
@@ -74,6 +76,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         };
         let dialed = self.endpoints.connecting(id);
         if let Some(key) = dialed.filter(|key| is_home(*key) == Some(false)) {
+            // Another host may have the old address by now, and must get nothing that is meant for the peer.
             self.connections.abort(key);
             let step = self.endpoints.redirect(id, now);
             return self.step(id, step, now);

@@ -166,6 +166,7 @@ impl<S> Connections<S> {
         phase: Phase,
         due: Instant,
     ) -> ConnectionKey {
+        // It may wrap: a key is mistaken only for a connection that is the 2^32nd after its own and has the same place.
         self.generations = self.generations.wrapping_add(1);
         let generation = self.generations;
         let connection = Connection {
@@ -207,6 +208,7 @@ impl<S> Connections<S> {
     /// The bytes received from the peer of this link, over all its links so far; `More` if unread bytes may wait.
     pub(super) fn brought(&mut self, key: ConnectionKey) -> Brought {
         match self.get_mut(key) {
+            // The edge is used, but its bytes are not read: they would be missed if the link were called silent now.
             Some(connection) if connection.busy => Brought::More,
             Some(Connection {
                 phase: Phase::Open { peer, frames, .. },
@@ -299,6 +301,7 @@ impl<S> Connections<S> {
 
     /// Closes a connection, which is removed at the end of the turn. Returns its old phase.
     pub(super) fn close(&mut self, key: ConnectionKey) -> Option<Phase> {
+        // Before the phase changes: afterwards `get_mut` does not find the connection any more.
         self.set_due(key, None);
         let old = self.advance(key, Phase::Closed, None)?;
         self.closed.push(key);

@@ -59,6 +59,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             _ => false,
         };
         match self.connections.close(key) {
+            // The dial goes on with the next address; the roster is told only if none is left.
             Some(Phase::Dialing { peer }) => {
                 let step = self.endpoints.next(peer, (addr, reason), now);
                 self.step(peer, step, now);
@@ -103,6 +104,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     fn end_link(&mut self, peer: &Peer, link: u64, reason: Reason, now: Instant) {
+        // Before `linked` is stored and before the event: a thread that learns of the end finds the frames waiting again.
         let written = peer.outbox.detach();
         self.handle.shared().link_down(peer, reason.clone());
         peer.counters.downs.add(1);
@@ -129,6 +131,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     pub(super) fn reap(&mut self) {
         for connection in self.connections.drain_closed() {
+            // Unwatched before the place is reused: no event of the old socket can come for the new one.
             self.net.unwatch(&connection.stream);
             // A thread that is writing may hold the stream for a moment longer. The connection ends now.
             let _ = if connection.aborted {
@@ -141,6 +144,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Halts the loop. Every socket is closed when this returns.
     pub(super) fn shut_down(&mut self, now: Instant) {
+        // First: no connection is accepted by the kernel for a server that is about to be gone.
         self.net.close_listeners();
         for key in self.connections.keys() {
             match self

@@ -184,6 +184,7 @@ impl Endpoints {
         };
         peer_endpoints.tried.clear();
         peer_endpoints.failed = None;
+        // A dial that corrects an earlier one is not corrected itself: see `is_outdated`.
         peer_endpoints.unsure =
             peer_endpoints.is_asking() && !std::mem::take(&mut peer_endpoints.corrects);
         (lookups, self.advance(peer, now))
@@ -197,6 +198,7 @@ impl Endpoints {
         };
         if let Some(addr) = peer_endpoints.untried() {
             peer_endpoints.dial = Dial::Connecting { link: None };
+            // Before the outcome is known: an address is tried once in a dial, however it ends.
             peer_endpoints.tried.push(addr);
             return Step::Connect(addr);
         }
@@ -258,6 +260,7 @@ impl Endpoints {
         answer: &io::Result<Vec<SocketAddr>>,
         now: Instant,
     ) -> Option<(LookupOwner, Option<Step>)> {
+        // `None`: nobody waits for this answer any more, since `insert` or `remove` has forgotten the lookup.
         let asker = self.asked.remove(&lookup_id)?;
         let LookupOwner::Endpoint(peer, index) = asker else {
             return Some((asker, None));
@@ -395,6 +398,7 @@ impl PeerEndpoints {
     /// The first known address that this dial has not tried, if it may try one more.
     fn untried(&self) -> Option<SocketAddr> {
         let known = self.endpoints.iter().flat_map(|endpoint| {
+            // The answers of the resolver have no port: it comes from the address that has the name.
             let at = |mut addr: SocketAddr| {
                 addr.set_port(endpoint.address.port());
                 addr

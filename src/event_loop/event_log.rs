@@ -60,6 +60,7 @@ impl EventLog {
             | Event::Dropped { .. }
             | Event::SlowTurn { .. } => (log::Level::Warn, Some(Subject::ThisServer)),
         };
+        // Before the throttle: a line that nobody sees must not use up the share of those that follow.
         if level > log::max_level() {
             return;
         }

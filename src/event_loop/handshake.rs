@@ -68,6 +68,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if let (Some(id), Some(arrival)) = (known, &arrival) {
             // The order matters only for a larger sid: a connection from a smaller sid is a knock, which brings no frames.
             if self.roster.knocks(id) && !self.listeners.is_latest(id, arrival) {
+                // Not `end`, which knows no sid in this phase.
                 self.connections.close(key);
                 let (sid, reason) = (Some(initial_message.sid), Reason::Replaced);
                 self.tell(Event::Rejected { addr, sid, reason }, now);
@@ -76,6 +77,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         let at_home = known.is_some_and(|id| self.endpoints.is_home(id, addr.ip()));
         let ip = addr.ip().to_canonical();
+        // What the link has brought is asked for now: this claim may be judged by whether it changes.
         let older = known.and_then(|id| self.roster.link(id));
         let claim = Claim {
             sid: initial_message.sid,
@@ -127,6 +129,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 true => Brought::More,
                 false => self.connections.brought(older),
             };
+            // Nothing is written yet, so that the far end takes this for no knock and no link.
             if self.roster.is_moot(peer, brought, now) {
                 self.endpoints.finish(peer);
                 self.connections.close(key);

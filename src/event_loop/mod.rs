@@ -253,6 +253,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if self.halting {
             return Ok(false);
         }
+        // It stays true if the handler panics or the poll fails below, so that no later turn goes on with what is half done.
         self.turning = true;
 
         // Wait.
@@ -267,6 +268,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.turning = false;
             return Ok(true);
         }
+        // One look at the clock for the whole turn: what is decided in it is decided at one time.
         let now = self.net.now();
 
         // Note what is ready.
@@ -306,6 +308,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if let Some(listening) = self.listeners.changed() {
             self.handle.shared().set_listening(listening);
         }
+        // Taken out, since `tell` needs all of `self`; put back below, so that the buffer is used again.
         let mut listener_actions = mem::take(&mut self.listener_actions);
         for action in listener_actions.drain(..) {
             match action {
@@ -320,6 +323,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.tell_drops(now);
         let (connections, endpoints, paused) =
             (&mut self.connections, &self.endpoints, &self.paused);
+        // Called for the few links that are in doubt only.
         let brought = |id, link| match (endpoints.is_asking(id), paused.contains(&link)) {
             (true, _) => Brought::Unclear,
             // The application has paused this link, which may have brought more.
@@ -376,6 +380,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         let took = self.net.now().saturating_duration_since(now);
         if took > SLOW_TURN {
+            // After `shut_down` is ruled out: no event follows `Halted`.
             self.tell(Event::SlowTurn { took }, now);
         }
     }
@@ -393,6 +398,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Event::Rejected { reason, .. } => counters.rejected.count(reason.kind()),
             _ => {}
         }
+        // The log first: a handler that panics in `on_event` does not keep the line from it.
         self.event_log.write(&event, now);
         self.handler.on_event(&event, &self.handle);
     }

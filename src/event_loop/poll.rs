@@ -23,6 +23,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+        // From here on a notification makes no system call. One that comes is seen by the loop below, or by `prepare_to_block`.
         self.handle.shared().wake_flag.mark_running();
         if let Idle::Spin { for_at_most } = self.options.idle {
             let start = self.net.now();
@@ -46,10 +47,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 thread::yield_now();
             }
         }
+        // Not for a poll that does not block: a sender would make a system call for a loop that looks at once.
         if timeout != Some(Duration::ZERO) && !self.handle.shared().wake_flag.prepare_to_block() {
             timeout = Some(Duration::ZERO);
         }
         let waited = self.net.wait(timeout, &mut self.ready);
+        // Not `take_notified`: the notification stays until `handle_requests` looks for the work.
         self.handle.shared().wake_flag.mark_running();
         waited
     }
@@ -70,9 +73,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 continue;
             };
+            // The connection at this place is the one that is meant: a socket is unwatched before its place is free.
             let Some((key, connection)) = self.connections.at(token) else {
                 continue;
             };
+            // The kernel reports the end with one edge, perhaps long before what came first is read.
             connection.ended |= ended;
             if readable && !mem::replace(&mut connection.busy, true) {
                 self.busy.push(key);

@@ -60,6 +60,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     continue;
                 }
             }
+            // Before it is read: whatever finds more to read puts it into `busy` again.
             connection.busy = false;
             match &connection.phase {
                 Phase::Open { .. } => {
@@ -136,6 +137,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             paused.insert(key);
             return None;
         }
+        // The set is usually empty, and then nothing is searched.
         if !paused.is_empty() {
             paused.remove(&key);
         }
@@ -153,6 +155,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     payload,
                     link: link_number,
                 };
+                // Looked at for each frame, since the handler may ask for a halt in any of them.
                 if !halt.is_given() {
                     count += 1;
                     bytes += frame.len() as u64;
@@ -161,6 +164,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             },
         );
         if count > 0 {
+            // Once for all frames of the read, since an atomic addition for each would be a good part of what a small frame
+            // costs.
             peer.counters.frames.add(count);
             peer.counters.bytes.add(bytes);
             match now {
@@ -180,6 +185,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let _ = handle.shared().ask(peer, request);
             }
         }
+        // The usual case, without a second search for the connection.
         if outcome == ReadOutcome::Drained && connection.draining.is_none() {
             return None;
         }

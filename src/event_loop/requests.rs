@@ -52,6 +52,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         for key in mem::take(&mut self.paused) {
             self.look_at(key);
         }
+        // A clone, since the handler is called below, for which `self` is borrowed.
         let shared = Arc::clone(self.handle.shared());
         let mut requests = mem::take(&mut self.requests);
         shared.requests.take_all(&mut requests);
@@ -63,6 +64,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     // has added more frames, and they are written together.
                     thread::yield_now();
                 }
+                // Done here, since `handle_request` would leave it for the next turn.
                 request = request.without(LoopRequest::RESUME);
                 request = request.union(peer.outbox.resume());
             }
@@ -78,6 +80,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.drop_link(key, now);
             }
         }
+        // Read once in a turn, after all else: the turn in which a halt is noticed still does what was asked for before it.
         self.halting = shared.halt.is_given();
     }
 

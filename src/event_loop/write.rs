@@ -13,6 +13,8 @@ use crate::{handler::Handler, limits::DRAIN_BYTES_MAX, net::Net, shared::Peer};
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Continues to write to sockets that have room again, and handles connects that have ended.
     pub(super) fn write(&mut self, now: Instant) {
+        // Taken out and put back: the list keeps its buffer, and a connect that fails here may dial again, which needs all of
+        // `self`.
         let mut round = mem::take(&mut self.writable);
         for key in round.drain(..) {
             match self

@@ -126,6 +126,7 @@ impl Listener {
         Arrival {
             listener,
             nth: self.accepted,
+            // At the earliest when no connection was known to be pending here.
             after: self.pending_since.unwrap_or(looked),
             before: now,
         }
@@ -151,6 +152,7 @@ impl Listener {
         let pause = if is_exhausted {
             // Descriptors or memory may become free at any time, so this pause does not grow.
             ACCEPT_PAUSE
+        // It is gone, and the next one may be well: no reason to pause, however many fail.
         } else if is_of_one_connection(error) {
             return false;
         } else if trouble.in_a_row + 1 < ACCEPT_ERRORS_MAX {
@@ -228,6 +230,7 @@ impl Arrival {
     /// Whether this connection has certainly arrived later.
     pub(super) fn is_later_than(&self, other: &Self) -> bool {
         if self.listener == other.listener {
+            // One backlog is a queue.
             self.nth > other.nth
         } else {
             self.after > other.before

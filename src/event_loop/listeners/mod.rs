@@ -240,6 +240,7 @@ impl Listeners {
         let first = ready.partition_point(|listener| *listener < self.next);
         ready.rotate_left(first);
         ready.truncate(connections);
+        // The next turn starts behind the last listener of this one, so that none is left out for ever.
         self.next = ready.last().map_or(0, |last| last + 1);
         let share = connections.checked_div(ready.len()).unwrap_or(0);
         ready
@@ -345,6 +346,7 @@ impl Listeners {
         let Some(own) = self.own.get_mut(index) else {
             return;
         };
+        // Also if the stage no longer waits for it: the answer counts for the next try.
         own.asking = false;
         match answer {
             Ok(addresses) if !addresses.is_empty() => {

@@ -122,6 +122,7 @@ impl Listeners {
             match net.listen(listener, at) {
                 Ok(at) => {
                     let own = &mut self.own[index];
+                    // With port 0 the kernel has chosen one. The other addresses of the name are bound to the same.
                     own.port = at.port();
                     let listener = &mut self.listeners[listener];
                     listener.state = State::Open { at, resting: None };
@@ -205,6 +206,7 @@ impl Listeners {
                     return;
                 };
                 let kind = Some((error.kind(), error.raw_os_error()));
+                // The server can be reached at another address. While it cannot, each try is reported.
                 if mem::replace(told, kind) == kind && is_open {
                     return;
                 }
