@@ -57,6 +57,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let addresses = if bound.is_empty() { listen } else { Vec::new() };
         let mut listeners =
             Listeners::new(addresses, options.listen_tries, options.listen_pause, now);
+        // The only step that can fail: nothing is dialed and no event is emitted before.
         let listener_actions = listeners.adopt(&mut net, bound)?;
         let mut todo = Vec::new();
         roster.on_start(now, &mut todo);

@@ -65,6 +65,7 @@ impl Batch {
         let (mut count, mut skip) = (0, self.done);
         'full: for piece in self.pieces.range(self.gone..) {
             for part in piece.parts() {
+                // The second part of a run is empty, and parts before `done` were written.
                 let Some(rest) = part.get(skip..).filter(|rest| !rest.is_empty()) else {
                     skip -= part.len();
                     continue;

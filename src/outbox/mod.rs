@@ -148,6 +148,7 @@ fn put_one_by_one(
 ) -> (Result<usize, Refusal>, LoopRequest) {
     let mut request = LoopRequest::NONE;
     for (taken, frame) in frames.iter().enumerate() {
+        // The lock is taken for each frame: in between, other threads send, and the outbox may be closed.
         let (outcome, more) = latest.put(Bytes::copy_from_slice(frame));
         request = request.union(more);
         match outcome {

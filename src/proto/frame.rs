@@ -123,6 +123,7 @@ impl Assembler {
             self.partial = Partial::Nothing;
             return Ok(Some(Payload::Borrowed(payload)));
         }
+        // As long as what is there, and not as the length claims: a stranger could claim much and send nothing.
         self.partial = Partial::Body {
             buf: input.to_vec(),
             have: input.len(),

@@ -60,6 +60,7 @@ impl Roster {
         if !trusted && peer.kind == Kind::Member {
             todo.push(Action::Resolve { peer: id });
         }
+        // Whatever else is known of it: the smaller sid never dials for a link.
         if sid < self.rules.own {
             self.on_knock(id, claim, trusted, now, todo);
             return Verdict::Knock;
@@ -73,8 +74,11 @@ impl Roster {
         if peer.contender.is_some() {
             return Verdict::Reject(Reason::ContenderWaiting);
         }
+        // This is how long the kernel is given to find the older link dead.
         let until = now + self.rules.contender_timeout;
         if let Some(peer) = self.peers.get_mut(&id) {
+            // Neither the link nor the claim comes from home: what the link brings decides. A link from home yields to no
+            // silence.
             let is_equal = peer.link.as_ref().is_some_and(|link| !link.is_home());
             peer.contender = Some(Contender {
                 key: link,
@@ -93,11 +97,13 @@ impl Roster {
             return;
         };
         if peer.origin == Origin::Abroad(ip) {
+            // From now on, knocks from other addresses are a stranger's.
             (peer.origin, peer.doubt) = (Origin::Home, None);
         }
         let link = peer.link.as_mut().and_then(|link| link.source.as_mut());
         if let Some(source) = link.filter(|source| source.ip == ip) {
             source.at_home = true;
+            // However silent a link from home is, the contender waits for its end.
             if let Some(contender) = &mut peer.contender {
                 contender.silence = None;
             }
@@ -132,6 +138,7 @@ impl Roster {
             self.reschedule(id);
             return;
         }
+        // Neither of the two: the link was replaced before its end was reported.
         let Some(link) = peer.link.take_if(|link| link.key == key) else {
             return;
         };
@@ -151,7 +158,9 @@ impl Roster {
             self.part(id, todo);
             return;
         }
+        // For a guest, and with `Dial::OnDemand`, frames that wait are the only reason to dial.
         peer.wanted = demand || (eager && peer.kind == Kind::Member);
+        // An attempt that was begun beside the link goes on, and is as good as a new one.
         if peer.attempt == Attempt::Rest {
             self.retry(id, now);
         } else {
@@ -176,6 +185,7 @@ impl Roster {
                 continue;
             };
             let looks = [peer.claim_due(), peer.doubt_due()];
+            // Only a peer with a link has one of the two (`is_sound`), and `examine` moves or ends what is due, so that this loop ends.
             if looks.into_iter().flatten().any(|at| at <= now) {
                 if let Some(link) = peer.link.as_ref().map(|link| link.key) {
                     let brought = brought(id, link);
@@ -184,6 +194,7 @@ impl Roster {
                 // The other timers of this peer are handled when this check is settled.
                 continue;
             }
+            // The older link was not found dead in the time that was given for that.
             if let Some(contender) = peer.contender.take_if(|contender| contender.until <= now) {
                 todo.push(Action::Close {
                     link: contender.key,
@@ -217,6 +228,7 @@ impl Roster {
         if let Some(contender) = peer.contender.as_mut().filter(|_| is_due(claim)) {
             let (key, source) = (contender.key, contender.source);
             let silence = contender.silence.as_mut();
+            // A link that brings nothing is given up for a connection that may be the peer's.
             if silence.is_some_and(|silence| silence.on_look(now, brought) == Sound::Silent) {
                 return self.establish(id, key, Some(source), now, todo);
             }
@@ -227,6 +239,7 @@ impl Roster {
                 // If only a proxy keeps the link alive after all, the peer knocks again.
                 Sound::Heard => {}
                 Sound::Silent => {
+                    // `None` cannot be here: for a peer that knocks from home there is no doubt.
                     let least = peer.origin.pause().unwrap_or(RENEWAL_PAUSE_MAX);
                     if !doubt.is_stale(now) && peer.renewals.admit(now, least) {
                         doubt.on_dial();
@@ -249,6 +262,7 @@ impl Roster {
         if self.observers >= self.rules.observers_max {
             return Verdict::Reject(Reason::ObserversFull);
         }
+        // Counted down and never reused, so that no frame for one observer reaches another.
         let sid = Sid(self.next_observer);
         self.next_observer -= 1;
         let id = self.insert(sid, Kind::Observer);
@@ -264,6 +278,7 @@ impl Roster {
         reachable: bool,
         todo: &mut Vec<Action>,
     ) -> Result<PeerId, Reason> {
+        // It would have to be dialed back, and has named no address.
         let useless = sid < self.rules.own && !reachable;
         if self.rules.guests_max == 0 || sid.0 < 0 || useless {
             return Err(Reason::UnknownSid(sid));
@@ -344,6 +359,7 @@ impl Roster {
             }
             return;
         }
+        // The pause grows with the backoff, so that knocks cause no more dials than failures do.
         peer.ignore_knock_until =
             Some(now + self.rules.backoff_min.max(peer.backoff.next(&mut self.rng)));
         if peer.attempt.is_underway() {
@@ -376,9 +392,12 @@ impl Roster {
             renews: peer.link.is_some(),
         });
         if let Some(older) = older.filter(|older| older.key != link) {
+            // A link that the application has asked to renew is no sign of two servers with one sid.
             if !peer.asked && peer.flaps.on_replaced(now) {
                 todo.push(Action::ReportFlapping { peer: id });
             }
+            // Before `Up`: what the older link has received is delivered first, and what it has not sent goes back to the
+            // outbox.
             todo.push(Action::Close {
                 link: older.key,
                 reason: Reason::Replaced,

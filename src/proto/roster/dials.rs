@@ -49,6 +49,7 @@ impl Roster {
     /// Dials this peer now, linked or not, because the application asks for it.
     pub(crate) fn initiate(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         if let Some(peer) = self.peers.get_mut(&id) {
+            // Also if an attempt is underway already: the link that it brings is the one that was asked for.
             peer.asked = true;
         }
         self.dial(id, now, todo);
@@ -61,6 +62,7 @@ impl Roster {
         if peer.kind == Kind::Observer || peer.attempt.is_underway() {
             return;
         }
+        // Beside a link nothing is wanted: if the dial fails, the link is still there.
         peer.wanted |= peer.link.is_none();
         peer.attempt = Attempt::Underway { since: now };
         todo.push(Action::Dial { peer: id });
@@ -146,6 +148,7 @@ impl Roster {
             return;
         };
         let until = from + contender_timeout + peer.backoff.next(&mut self.rng);
+        // Kept also if nothing is wanted now: a request that comes sooner waits until then.
         peer.retry_not_before = Some(until);
         peer.attempt = if peer.wanted {
             Attempt::Waiting { until }

@@ -307,6 +307,7 @@ impl Roster {
         let id = PeerId(self.next_id);
         self.next_id += 1;
         self.peers.insert(id, peer);
+        // Members are distinct, the sid of an observer is new, and a guest is admitted only if no peer has its sid.
         let older = self.by_sid.insert(sid, id);
         debug_assert!(older.is_none(), "one peer for each sid");
         id
@@ -351,6 +352,7 @@ impl Roster {
             .flatten()
             .min();
         debug_assert!(peer.is_sound());
+        // Most changes move no timer.
         if due != peer.due {
             if let Some(at) = peer.due {
                 self.timers.remove(&(at, id));
