@@ -31,15 +31,15 @@ fn the_demonstration_kills_a_server_and_every_promise_holds() {
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{said}");
     for line in [
         "server 3 has died in the middle of a turn",
-        "all others know",
+        "all others have noticed",
         "server 3 is started again, on its port",
         "all are linked again",
         "held    one link for each pair, dialed by the larger id at both ends",
-        "held    everybody has everybody's last value",
+        "held    every server has the last value of every other",
         "held    no older value after a newer one",
-        "held    every account balances",
-        "held    the dead server was missed by all, and is linked with all again",
-        "held    all have halted, and their ports are free",
+        "held    the counters of every server balance",
+        "held    all others noticed the death of the server, and are linked with it again",
+        "held    all servers have halted, and their ports are free",
     ] {
         assert!(said.contains(line), "{line:?} is not in {said}");
     }
@@ -83,11 +83,11 @@ fn a_signal_ends_the_demonstration_with_a_summary() {
     for line in [
         "interrupted",
         "held    one link for each pair, dialed by the larger id at both ends",
-        "unseen  everybody has everybody's last value",
+        "unseen  every server has the last value of every other",
         "held    no older value after a newer one",
-        "held    every account balances",
-        "unseen  the dead server was missed by all, and is linked with all again",
-        "held    all have halted, and their ports are free",
+        "held    the counters of every server balance",
+        "unseen  all others noticed the death of the server, and are linked with it again",
+        "held    all servers have halted, and their ports are free",
         "frames: ",
     ] {
         assert!(said.contains(line), "{line:?} is not in {said}");

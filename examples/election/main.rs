@@ -358,7 +358,7 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     let signalled = Arc::clone(&remotes);
     let watched = signals::on_first(move || {
         order(&signalled, Command::Quit);
-        thread::sleep(signals::LAST_WORDS);
+        thread::sleep(signals::FLUSH_TIMEOUT);
         complain("nobody reads standard output: what waits to be printed is lost");
         process::exit(1);
     });

@@ -1,7 +1,5 @@
-//! Five servers on loopback, in one process. One dies in the middle of a turn and comes back; at its end the program says
-//! which promises held.
-//!
-//! Nothing is assumed to hold: each line of the summary was looked at, by the servers or here.
+//! Runs five servers on loopback in one process. One of them dies in the middle of a turn and is started again. At the end the
+//! program prints which promises held. Each of them is checked while the servers run.
 
 mod screen;
 mod seen;
@@ -34,7 +32,7 @@ use crate::{
 
 const SERVERS: usize = 5;
 
-/// Who dies: it has smaller and larger peers, so it dials again and is dialed again.
+/// The server that dies. It has smaller and larger peers, so that it dials and is dialed after its restart.
 const VICTIM: Sid = Sid(3);
 
 /// Five servers on loopback; one dies abruptly and comes back. Exits with 0 if all promises held.
@@ -48,18 +46,18 @@ struct Cli {
 }
 
 const MORE: &str = "\
-On a terminal it is a table and has colours (NO_COLOR=1: none), elsewhere a line a second.
-SIGINT (Ctrl-C) and SIGTERM halt all servers; what was seen until then is summed up.
+On a terminal it draws a table with colours (NO_COLOR=1: none), elsewhere it prints a line each second.
+SIGINT (Ctrl-C) and SIGTERM halt all servers; then the summary of the time until then is printed.
 
-Exit code: 0 if all promises held, 1 if one did not or was not looked at, 2 for a wrong command line.";
+Exit code: 0 if all promises held, 1 if one did not hold or was not checked, 2 for a wrong command line.";
 
 fn main() -> ExitCode {
     let length = Duration::from_secs(Cli::parse().seconds.into());
-    match play(length) {
+    match run(length) {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => {}
         Err(error) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-            // Who reads no further wants to hear no complaint.
+            // The reader of the output has closed the pipe: that is no error.
             Some(io::ErrorKind::BrokenPipe) => {}
             _ => drop(writeln!(io::stderr(), "mesh: {error}")),
         },
@@ -71,23 +69,23 @@ fn sids() -> impl Iterator<Item = Sid> {
     (1..).map(Sid).take(SERVERS)
 }
 
-/// The play, and whether all promises held.
-fn play(length: Duration) -> Result<bool, Box<dyn Error>> {
+/// Runs the scenario, and returns whether all promises held.
+fn run(length: Duration) -> Result<bool, Box<dyn Error>> {
     let start = Instant::now();
     let seen = Arc::new(Seen::new(start)?);
     let interrupt = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupt);
     signals::on_first(move || {
         flag.store(true, Ordering::Relaxed);
-        // Only a terminal or a reader that is stopped takes this long.
-        thread::sleep(LONG + signals::LAST_WORDS);
+        // Halting takes this long only if a terminal or a reader of the output is stopped.
+        thread::sleep(LONG + signals::FLUSH_TIMEOUT);
         process::exit(1);
     })?;
     let mut screen = Screen::new(start, Arc::clone(&seen), interrupt);
-    if let Err(error) = acts(start, length, &seen, &mut screen) {
+    if let Err(error) = run_scenario(start, length, &seen, &mut screen) {
         error.downcast::<Interrupted>()?;
-        screen.outlive();
-        screen.tell("interrupted: all are told to halt")?;
+        screen.ignore_interrupt();
+        screen.print("interrupted: all servers halt")?;
     }
     halt(&seen, &mut screen)?;
     let verdict = seen.lock().verdict();
@@ -95,7 +93,7 @@ fn play(length: Duration) -> Result<bool, Box<dyn Error>> {
     Ok(verdict.is_good())
 }
 
-fn acts(
+fn run_scenario(
     start: Instant,
     length: Duration,
     seen: &Arc<Seen>,
@@ -106,7 +104,7 @@ fn acts(
     }
     server::start_victim(seen, VICTIM)?;
     screen.until(Promise::Link, "all are linked", State::is_linked)?;
-    seen.lock().look_at(Promise::Link);
+    seen.lock().check(Promise::Link);
     screen.watch(start + length * 3 / 10)?;
 
     seen.lock().server(VICTIM).order = Order::Die;
@@ -114,32 +112,32 @@ fn acts(
     screen.until(Promise::Return, &done, |state| {
         state.servers[&VICTIM].has_died()
     })?;
-    let is_missed = |state: &State| state.obituaries().count() == SERVERS - 1;
-    screen.until(Promise::Return, "all others know", is_missed)?;
-    let reasons = BTreeSet::from_iter(seen.lock().obituaries());
-    screen.tell(&format!("they say: {}", Vec::from_iter(reasons).join("; ")))?;
+    let is_noticed = |state: &State| state.down_reasons().count() == SERVERS - 1;
+    screen.until(Promise::Return, "all others have noticed", is_noticed)?;
+    let reasons = BTreeSet::from_iter(seen.lock().down_reasons());
+    screen.print(&format!("reasons: {}", Vec::from_iter(reasons).join("; ")))?;
     screen.watch(start + length * 5 / 10)?;
 
     server::start_victim(seen, VICTIM)?;
-    screen.tell(&format!("server {VICTIM} is started again, on its port"))?;
+    screen.print(&format!("server {VICTIM} is started again, on its port"))?;
     screen.until(Promise::Return, "all are linked again", State::is_linked)?;
-    seen.lock().look_at(Promise::Return);
+    seen.lock().check(Promise::Return);
     screen.watch(start + length)?;
 
     seen.lock().order_all(Order::Freeze);
-    screen.tell("the values change no more")?;
-    let done = "everybody has everybody's last value";
+    screen.print("the values change no more")?;
+    let done = "every server has the last value of every other";
     screen.until(Promise::Newest, done, State::is_settled)?;
-    seen.lock().look_at(Promise::Newest);
-    let done = "each pair still has its one link";
+    seen.lock().check(Promise::Newest);
+    let done = "each pair still has exactly one link";
     screen.until(Promise::Link, done, State::is_linked)
 }
 
-/// Halts all that live. What must always hold is looked at here.
+/// Halts all servers that run, and checks the promises that must hold at any time.
 fn halt(seen: &Seen, screen: &mut Screen) -> Result<(), Box<dyn Error>> {
     seen.lock().order_all(Order::Halt);
     let is_over = |state: &State| {
-        // When it was interrupted, not all were started, or the victim is dead.
+        // After an interrupt, some servers may not be started, or the victim may be dead.
         let is_over = |(sid, server): (&Sid, &Server)| {
             server.is_over || server.handle.is_none() || *sid == VICTIM && server.has_died()
         };
@@ -149,7 +147,7 @@ fn halt(seen: &Seen, screen: &mut Screen) -> Result<(), Box<dyn Error>> {
     let mut state = seen.lock();
     state.close_dead();
     for promise in [Promise::Order, Promise::Account, Promise::Ports] {
-        state.look_at(promise);
+        state.check(promise);
     }
     Ok(())
 }

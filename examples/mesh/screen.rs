@@ -1,6 +1,6 @@
-//! How the mesh is shown: on a terminal a table that is drawn over itself below a story that scrolls, elsewhere lines.
+//! Shows the mesh: on a terminal as a table that is redrawn in place below lines that scroll, elsewhere as lines.
 //!
-//! Nothing here knows what is to happen. The cursor is never hidden, so that an interrupt leaves a clean terminal.
+//! The cursor is never hidden, so that an interrupt leaves a clean terminal.
 
 use std::{
     error::Error,
@@ -20,21 +20,21 @@ use crate::{
     terminal::{Line, Style, Terminal},
 };
 
-/// Only a broken promise takes this long.
+/// Timeout of each wait. Only a broken promise takes this long.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 
-/// Time between two looks at the servers.
-const LOOK: Duration = Duration::from_millis(1);
+/// Time between two checks of the servers.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Time between two drawings, and how many of them make the second after which there is a line.
+/// Time between two drawings of the table, and the number of drawings in a second. Elsewhere a line is printed each second.
 const REDRAW: Duration = Duration::from_millis(200);
 const REDRAWS: u32 = 5;
 
-/// Columns in front of what happened, and of a promise: `  1.23 s  `, `held    `.
+/// Columns in front of the text of an event, and of a promise: `  1.23 s  `, `held    `.
 const TIME: usize = 10;
 const LABEL: usize = 8;
 
-/// The play was ended by a signal.
+/// A signal ended the scenario.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -50,11 +50,11 @@ pub(crate) struct Screen {
     start: Instant,
     seen: Arc<Seen>,
     terminal: Option<Terminal>,
-    /// True when a signal has come, until [`outlive`](Self::outlive).
+    /// True after a signal, until [`ignore_interrupt`](Self::ignore_interrupt).
     interrupt: Arc<AtomicBool>,
-    /// How often it was time to draw.
+    /// Drawings until now, whether anything was drawn or not.
     draws: u32,
-    /// Lengths of the lines of the last drawing, which the next one covers.
+    /// Lengths of the lines of the last drawing, which the next one overwrites.
     covered: Vec<usize>,
 }
 
@@ -70,25 +70,25 @@ impl Screen {
         }
     }
 
-    /// From now on nothing is interrupted any more.
-    pub(crate) fn outlive(&mut self) {
+    /// From now on no wait is interrupted.
+    pub(crate) fn ignore_interrupt(&mut self) {
         self.interrupt = Arc::default();
     }
 
-    /// Says that something happened.
-    pub(crate) fn tell(&mut self, what: &str) -> io::Result<()> {
+    /// Prints an event with its time.
+    pub(crate) fn print(&mut self, what: &str) -> io::Result<()> {
         let time = format!("{:6.2} s", self.start.elapsed().as_secs_f64());
         let line = format!("{time}  {what}");
         match self.terminal {
             None => writeln!(io::stdout(), "{line}"),
             Some(terminal) => {
-                let line = Line::begun(Style::Dim, time.len(), &line);
+                let line = Line::with_prefix(Style::Dim, time.len(), &line);
                 self.draw(terminal, &[(line, TIME)], 0)
             }
         }
     }
 
-    /// Shows what there is until it is done, and tells. If that takes too long, the promise is broken.
+    /// Shows the servers until `is_done`, and then prints `done`. After [`LONG`] the promise is broken.
     pub(crate) fn until(
         &mut self,
         promise: Promise,
@@ -99,24 +99,25 @@ impl Screen {
         while !is_done(&self.seen.lock()) {
             if start.elapsed() > LONG {
                 let why = format!("not within {} s: {done}", LONG.as_secs());
-                self.seen.lock().blame(promise, why.clone());
-                return Ok(self.tell(&why)?);
+                self.seen.lock().break_promise(promise, why.clone());
+                return Ok(self.print(&why)?);
             }
-            self.look()?;
+            self.step()?;
         }
-        Ok(self.tell(&format!("{done}, {} ms later", start.elapsed().as_millis()))?)
+        Ok(self.print(&format!("{done}, {} ms later", start.elapsed().as_millis()))?)
     }
 
-    /// Shows what there is until then.
+    /// Shows the servers until `end`.
     pub(crate) fn watch(&mut self, end: Instant) -> Result<(), Box<dyn Error>> {
         while Instant::now() < end {
-            self.look()?;
+            self.step()?;
         }
         Ok(())
     }
 
-    fn look(&mut self) -> Result<(), Box<dyn Error>> {
-        thread::sleep(LOOK);
+    /// Waits for [`POLL_INTERVAL`], and draws or prints if it is time to.
+    fn step(&mut self) -> Result<(), Box<dyn Error>> {
+        thread::sleep(POLL_INTERVAL);
         if self.interrupt.load(Ordering::Relaxed) {
             return Err(Interrupted.into());
         }
@@ -126,7 +127,7 @@ impl Screen {
         self.draws += 1;
         let is_second = self.draws % REDRAWS == 0;
         if is_second {
-            self.seen.lock().roll();
+            self.seen.lock().end_second();
         }
         match (self.terminal, is_second) {
             (Some(terminal), _) => self.draw(terminal, &[], 0)?,
@@ -136,35 +137,35 @@ impl Screen {
         Ok(())
     }
 
-    /// All servers in one line, where there is no terminal.
+    /// All servers in one line, for an output that is no terminal.
     fn line(&self) -> String {
         let state = self.seen.lock();
         let at = self.start.elapsed().as_secs_f64();
         let mut line = format!("{at:6.2} s  server: links, frames/s, p50 us ");
         for (sid, server) in &state.servers {
-            let (links, pace) = (server.links_up(), &server.pace);
+            let (links, second) = (server.links_up(), &server.last_second);
             line += &match server.absence() {
                 Some(absence) => format!("  {sid}: {absence}"),
-                None => format!("  {sid}: {links} {} {}", pace.len(), micros(pace)[0]),
+                None => format!("  {sid}: {links} {} {}", second.len(), micros(second)[0]),
             };
         }
         line + "\n"
     }
 
-    /// Draws the table over the last one, below these lines and their indents, and above so many rows that are left free.
-    fn draw(&mut self, terminal: Terminal, told: &[(Line, usize)], free: usize) -> io::Result<()> {
+    /// Draws the table in place of the last one, below `above` (lines and their indents). Leaves `free` rows below it.
+    fn draw(&mut self, terminal: Terminal, above: &[(Line, usize)], free: usize) -> io::Result<()> {
         let (rows, columns) = terminal.size();
-        // A terminal may be slow, and the servers are not to wait for it.
+        // The lock is held only here: a terminal may be slow, and the servers must not wait for it.
         let table = table(
             &self.seen.lock(),
             self.start.elapsed(),
             (rows - 1).saturating_sub(free),
             columns,
         );
-        let told = told
+        let above = above
             .iter()
             .flat_map(|(line, indent)| line.wrap(columns, *indent));
-        // A terminal that has become narrower has broken the lines which it had.
+        // A terminal that has become narrower has wrapped the lines of the last drawing.
         let covered: usize = self
             .covered
             .iter()
@@ -175,15 +176,15 @@ impl Screen {
             0 => String::new(),
             covered => format!("\x1b[{covered}A\r"),
         };
-        // Covered line by line, which does not flicker.
-        for line in told.chain(table) {
+        // Overwritten line by line, which does not flicker.
+        for line in above.chain(table) {
             text += &format!("{}\x1b[K\n", line.paint(terminal.has_colours));
         }
         text += "\x1b[J";
         io::stdout().write_all(text.as_bytes())
     }
 
-    /// The last table, and what has become of the promises: on a low terminal only those that did not hold by name.
+    /// Draws the last table and the summary. A terminal with few rows names only the promises that did not hold.
     pub(crate) fn end(&mut self, verdict: &Verdict) -> io::Result<()> {
         let Some(terminal) = self.terminal else {
             return write!(io::stdout(), "\n{}", text(&lines(verdict, false)));
@@ -196,11 +197,11 @@ impl Screen {
                 .collect()
         };
         let mut summary = fit(lines(verdict, false));
-        // Below them is a prompt, perhaps with a line of its own above it.
+        // A prompt follows, perhaps with an empty line above it.
         if ROWS_MIN + summary.len() + 2 > rows {
             summary = fit(lines(verdict, true));
         }
-        // Also where it does not fit, the table is whole: it can be scrolled back to.
+        // The table is complete even if it does not fit: the user can scroll back.
         let free = summary.len().min(rows.saturating_sub(ROWS_MIN + 1));
         self.draw(terminal, &[], free)?;
         self.covered.clear();
@@ -211,7 +212,7 @@ impl Screen {
     }
 }
 
-/// The summary, each line with its indent. In brief, the promises that held are only counted.
+/// The summary, each line with its indent. In brief, promises that held are counted and not named.
 fn lines(verdict: &Verdict, in_brief: bool) -> Vec<(Line, usize)> {
     let mut lines = Vec::new();
     let count = verdict.promises.len();
@@ -227,7 +228,7 @@ fn lines(verdict: &Verdict, in_brief: bool) -> Vec<(Line, usize)> {
         } else {
             format!(" of {count}")
         };
-        lines.push(Line::begun(
+        lines.push(Line::with_prefix(
             Style::Good,
             4,
             &format!("held    {all}{held}{of} promises"),
@@ -236,10 +237,16 @@ fn lines(verdict: &Verdict, in_brief: bool) -> Vec<(Line, usize)> {
     for (what, outcome) in &verdict.promises {
         match outcome {
             Outcome::Held if in_brief => {}
-            Outcome::Held => lines.push(Line::begun(Style::Good, 4, &format!("held    {what}"))),
-            Outcome::Unseen => lines.push(Line::begun(Style::Dim, 6, &format!("unseen  {what}"))),
+            Outcome::Held => lines.push(Line::with_prefix(
+                Style::Good,
+                4,
+                &format!("held    {what}"),
+            )),
+            Outcome::Unchecked => {
+                lines.push(Line::with_prefix(Style::Dim, 6, &format!("unseen  {what}")));
+            }
             Outcome::Broken(why) => {
-                lines.push(Line::begun(Style::Bad, 6, &format!("BROKEN  {what}")));
+                lines.push(Line::with_prefix(Style::Bad, 6, &format!("BROKEN  {what}")));
                 lines.push(Line::plain(&format!("{:LABEL$}{why}", "")));
             }
         }

@@ -1,6 +1,6 @@
-//! What all servers have seen, in one place and by one clock, and the promises that it is held against.
+//! Collects what all servers observe, by one clock, and checks the promises against it.
 //!
-//! Nothing here sends or receives. A promise is broken by the first thing seen against it, and stays broken.
+//! Nothing here sends or receives. A promise that is broken once stays broken.
 
 use std::{
     cmp::Ordering,
@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{SERVERS, VICTIM, sids};
 
-/// What is promised, in the order of the summary.
+/// The promises, in the order of the summary.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Promise {
     Link,
@@ -30,34 +30,33 @@ pub(crate) enum Promise {
 
 const PROMISES: [&str; Promise::Ports as usize + 1] = [
     "one link for each pair, dialed by the larger id at both ends",
-    "everybody has everybody's last value",
+    "every server has the last value of every other",
     "no older value after a newer one",
-    "every account balances",
-    "the dead server was missed by all, and is linked with all again",
-    "all have halted, and their ports are free",
+    "the counters of every server balance",
+    "all others noticed the death of the server, and are linked with it again",
+    "all servers have halted, and their ports are free",
 ];
 
-/// What has become of a promise.
+/// Whether a promise held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Held,
     /// Why it was broken.
     Broken(String),
-    /// Nobody has looked: the play was interrupted before.
-    Unseen,
+    /// Not checked: an interrupt came before.
+    Unchecked,
 }
 
-/// What has become of all.
+/// The outcomes of all promises.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) promises: Vec<(&'static str, Outcome)>,
-    /// Sums, a line each.
+    /// Totals, one line each.
     pub(crate) figures: [String; 2],
     pub(crate) figures_in_brief: [String; 2],
 }
 
 impl Verdict {
-    /// Whether all promises held.
     pub(crate) fn is_good(&self) -> bool {
         self.promises
             .iter()
@@ -75,7 +74,7 @@ pub(crate) enum Order {
     Halt,
 }
 
-/// One server, over all its lives.
+/// One server, over all its starts.
 #[derive(Default)]
 pub(crate) struct Server {
     pub(crate) address: String,
@@ -83,18 +82,19 @@ pub(crate) struct Server {
     pub(crate) handle: Option<Handle>,
     pub(crate) order: Order,
     /// How often it was started.
-    life: u64,
-    /// The version of its own value, in this life.
+    starts: u64,
+    /// The version of its own value since the last start.
     pub(crate) version: u64,
-    /// What it was last told about each peer: up or down.
+    /// The last event of each peer's link: up or down.
     pub(crate) links: BTreeMap<Sid, Event>,
-    /// The newest value of each other server: its life and its version.
+    /// The newest value of each other server: its start and its version.
     values: BTreeMap<Sid, (u64, u64)>,
-    /// True exactly when it has halted and its accounts are closed.
+    /// True exactly when it has halted and its counters are summed up.
     pub(crate) is_over: bool,
-    /// How long new values took in this second, and in the last whole one.
+    /// Latencies of new values in the current second.
     second: Vec<Duration>,
-    pub(crate) pace: Vec<Duration>,
+    /// The same in the last complete second.
+    pub(crate) last_second: Vec<Duration>,
 }
 
 impl Server {
@@ -103,12 +103,12 @@ impl Server {
         self.links.values().filter(is_up).count()
     }
 
-    /// Whether its loop is gone without a halt.
+    /// Whether its loop ended without a halt.
     pub(crate) fn has_died(&self) -> bool {
         self.handle.as_ref().is_some_and(Handle::has_died)
     }
 
-    /// Why there is nothing to show of it.
+    /// Why the server does not run; `None` while it does.
     pub(crate) fn absence(&self) -> Option<&'static str> {
         match &self.handle {
             Some(_) if self.has_died() => Some("dead"),
@@ -117,11 +117,11 @@ impl Server {
     }
 }
 
-/// What all threads share.
+/// The state that all threads share.
 pub(crate) struct Seen {
     state: Mutex<State>,
-    /// Sockets that are bound to the servers' ports and never listen. On Linux a server can listen beside one, and no other
-    /// process is given the port while nobody does.
+    /// Sockets that are bound to the servers' ports and never listen. They reserve the ports while no server listens on them; on
+    /// Linux a server can listen on the same port at the same time.
     _ports: Vec<Socket>,
 }
 
@@ -135,14 +135,14 @@ impl Seen {
             servers.entry(sid).or_default().address = address.to_string();
         }
         if !cfg!(target_os = "linux") {
-            // Nobody else is given one so soon.
+            // There a server could not bind. The system does not assign a free port again so soon.
             ports.clear();
         }
         let state = State {
             start,
             servers,
             broken: Default::default(),
-            looked: Default::default(),
+            checked: Default::default(),
             sent: Outgoing::default(),
             latencies: Vec::new(),
         };
@@ -157,23 +157,23 @@ impl Seen {
     }
 }
 
-/// A port for a server.
+/// Reserves a port for a server.
 fn port(_: Sid) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    // As the server's own: only such can be bound beside each other.
+    // Only sockets that all have this option can be bound to the same port.
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     Ok(socket)
 }
 
 pub(crate) struct State {
-    /// Where the one clock begins.
+    /// Time zero of all times here.
     start: Instant,
     pub(crate) servers: BTreeMap<Sid, Server>,
     broken: [Option<String>; PROMISES.len()],
-    /// True where a promise was looked at.
-    looked: [bool; PROMISES.len()],
-    /// The closed accounts.
+    /// True for each promise that was checked.
+    checked: [bool; PROMISES.len()],
+    /// Sum of the counters of all servers that have ended.
     sent: Outgoing,
     latencies: Vec<Duration>,
 }
@@ -183,22 +183,22 @@ impl State {
         self.servers.get_mut(&sid).expect("all servers are here")
     }
 
-    /// A promise is broken. The first case says why.
-    pub(crate) fn blame(&mut self, promise: Promise, why: String) {
+    /// Marks a promise as broken. The first reason is kept.
+    pub(crate) fn break_promise(&mut self, promise: Promise, why: String) {
         self.broken[promise as usize].get_or_insert(why);
     }
 
-    /// A promise was looked at: it is broken by now, or it held.
-    pub(crate) fn look_at(&mut self, promise: Promise) {
-        self.looked[promise as usize] = true;
+    /// Marks a promise as checked: it is broken by now, or it held.
+    pub(crate) fn check(&mut self, promise: Promise) {
+        self.checked[promise as usize] = true;
     }
 
-    /// A second is over. Who has no new values keeps the figures of its last second.
-    pub(crate) fn roll(&mut self) {
+    /// Ends the current second. A server that sends no new values keeps the figures of its last one.
+    pub(crate) fn end_second(&mut self) {
         for server in self.servers.values_mut() {
             let second = mem::take(&mut server.second);
             if server.order == Order::Change && server.absence().is_none() {
-                server.pace = second;
+                server.last_second = second;
             }
         }
     }
@@ -207,23 +207,23 @@ impl State {
         sids().for_each(|sid| self.server(sid).order = order);
     }
 
-    /// A server begins a life, and knows nothing of a former one.
+    /// A server starts. It knows nothing of its time before.
     pub(crate) fn begin(&mut self, own: Sid, handle: Handle) {
         let server = self.server(own);
         let former = mem::take(server);
         server.address = former.address;
-        server.life = former.life + 1;
+        server.starts = former.starts + 1;
         server.handle = Some(handle);
         if let Some(stats) = former.handle.map(|handle| handle.stats()) {
-            // Those of its links cannot balance: it died before it could count their ends.
+            // The counters of links need not balance: the server died before it could count their ends.
             self.close(own, &stats, stats.sent.balances());
         }
     }
 
-    /// Closes the accounts of a life. What waited must have been discarded.
+    /// Adds the counters of a server that has ended. No frame may be counted as waiting any more.
     pub(crate) fn close(&mut self, own: Sid, stats: &Stats, balances: bool) {
         if !balances || stats.sent.waiting > 0 {
-            self.blame(Promise::Account, format!("server {own}: {stats:?}"));
+            self.break_promise(Promise::Account, format!("server {own}: {stats:?}"));
         }
         self.sent.accepted += stats.sent.accepted;
         self.sent.written += stats.sent.written;
@@ -231,7 +231,7 @@ impl State {
         self.sent.discarded += stats.sent.discarded;
     }
 
-    /// A new value: the life, the version, and when it was made. Nothing if values change no more.
+    /// A new value: the start, the version, and the time. `None` if values change no more.
     pub(crate) fn next_value(&mut self, own: Sid) -> Option<Bytes> {
         let now = self.start.elapsed();
         let server = self.server(own);
@@ -240,49 +240,49 @@ impl State {
         }
         server.version += 1;
         let mut value = Vec::new();
-        value.put_u64(server.life);
+        value.put_u64(server.starts);
         value.put_u64(server.version);
         value.put_u64(now.as_nanos() as u64);
         Some(value.into())
     }
 
-    /// A frame has come. A value may come twice, since the last one is sent again over a new link, but never after a newer
-    /// one, not even one of a former life.
-    pub(crate) fn note_frame(&mut self, own: Sid, from: Sid, mut value: &[u8]) {
+    /// A frame has arrived. A value may arrive twice, since the last one is sent again over a new link. It may not arrive after a
+    /// newer one, not even if its sender was started again in between.
+    pub(crate) fn on_frame(&mut self, own: Sid, from: Sid, mut value: &[u8]) {
         if value.len() != 24 {
-            return self.blame(Promise::Order, format!("a frame of {from} is torn"));
+            return self.break_promise(Promise::Order, format!("a frame of {from} is torn"));
         }
-        let came = (value.get_u64(), value.get_u64());
-        let made = Duration::from_nanos(value.get_u64());
+        let received = (value.get_u64(), value.get_u64());
+        let created = Duration::from_nanos(value.get_u64());
         let newest = self.server(own).values.entry(from).or_default();
-        match came.cmp(newest) {
+        match received.cmp(newest) {
             Ordering::Equal => {}
             Ordering::Less => {
-                let why = format!("{from} sent {newest:?} to {own}, and then {came:?}");
-                self.blame(Promise::Order, why);
+                let why = format!("{from} sent {newest:?} to {own}, and then {received:?}");
+                self.break_promise(Promise::Order, why);
             }
             Ordering::Greater => {
-                *newest = came;
-                let latency = self.start.elapsed().saturating_sub(made);
+                *newest = received;
+                let latency = self.start.elapsed().saturating_sub(created);
                 self.server(own).second.push(latency);
                 self.latencies.push(latency);
             }
         }
     }
 
-    pub(crate) fn note_event(&mut self, own: Sid, event: &Event) {
+    pub(crate) fn on_event(&mut self, own: Sid, event: &Event) {
         if let Event::Up { sid, .. } | Event::Down { sid, .. } = event {
             self.server(own).links.insert(*sid, event.clone());
         }
         if let Event::Up { sid, dialed, .. } = event {
             if *dialed != (*sid < own) {
-                let why = format!("{own} says that the smaller of it and {sid} has dialed");
-                self.blame(Promise::Link, why);
+                let why = format!("{own} reports that the smaller of it and {sid} has dialed");
+                self.break_promise(Promise::Link, why);
             }
         }
     }
 
-    /// Whether each pair has its link at both ends, and nobody has any other connection.
+    /// Whether each pair has its link at both ends, and no server has another connection.
     pub(crate) fn is_linked(&self) -> bool {
         let is_only = |handle: &Handle| handle.stats().connections == SERVERS as u64 - 1;
         self.servers.values().all(|server| {
@@ -290,8 +290,9 @@ impl State {
         })
     }
 
-    /// Why the others think that the link of the victim has ended, unless they have ended it themselves.
-    pub(crate) fn obituaries(&self) -> impl Iterator<Item = String> {
+    /// The reasons that the other servers give for the end of their links to the victim. Links that they ended themselves do not
+    /// count.
+    pub(crate) fn down_reasons(&self) -> impl Iterator<Item = String> {
         let links = self.servers.values();
         links.filter_map(|server| match server.links.get(&VICTIM) {
             Some(Event::Down { reason, .. }) if reason.fault() != Fault::Ours => {
@@ -301,16 +302,16 @@ impl State {
         })
     }
 
-    /// Whether everybody has everybody's newest value.
+    /// Whether every server has the newest value of every other.
     pub(crate) fn is_settled(&self) -> bool {
         self.servers.iter().all(|(sid, server)| {
-            let newest = (server.life, server.version);
+            let newest = (server.starts, server.version);
             let mut others = self.servers.iter().filter(|(other, _)| *other != sid);
             others.all(|(_, other)| other.values.get(sid) == Some(&newest))
         })
     }
 
-    /// Closes the accounts of who is dead and never came back.
+    /// Adds the counters of a server that died and was not started again.
     pub(crate) fn close_dead(&mut self) {
         let dead = self.servers.iter().filter(|(_, server)| server.has_died());
         let stats = dead.filter_map(|(own, server)| Some((*own, server.handle.as_ref()?.stats())));
@@ -319,14 +320,14 @@ impl State {
         }
     }
 
-    /// What has become of the promises, and what it took.
+    /// The outcomes of the promises, and totals.
     pub(crate) fn verdict(&self) -> Verdict {
-        let outcome = |(broken, looked): (&Option<String>, &bool)| match broken {
+        let outcome = |(broken, checked): (&Option<String>, &bool)| match broken {
             Some(why) => Outcome::Broken(why.clone()),
-            None if *looked => Outcome::Held,
-            None => Outcome::Unseen,
+            None if *checked => Outcome::Held,
+            None => Outcome::Unchecked,
         };
-        let outcomes = self.broken.iter().zip(&self.looked).map(outcome);
+        let outcomes = self.broken.iter().zip(&self.checked).map(outcome);
         let Outgoing {
             accepted,
             written,
@@ -352,7 +353,7 @@ impl State {
     }
 }
 
-/// The median and the 99th percentile.
+/// The median and the 99th percentile, in microseconds.
 pub(crate) fn micros(latencies: &[Duration]) -> [u128; 2] {
     let mut sorted = latencies.to_vec();
     sorted.sort_unstable();

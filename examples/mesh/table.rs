@@ -1,6 +1,4 @@
-//! The table of all servers, in as many rows and columns as there are.
-//!
-//! Nothing here draws.
+//! Builds the table of all servers for a given number of rows and columns. `screen` draws it.
 
 use std::time::Duration;
 
@@ -13,10 +11,10 @@ use crate::{
     terminal::{Line, Style},
 };
 
-/// The heads and the servers.
+/// The header and the servers.
 pub(crate) const ROWS_MIN: usize = SERVERS + 1;
 
-/// From how many rows on there is room for a title and a legend, and for blank lines around them.
+/// Rows needed for a title and a legend, and for blank lines around them.
 const ROWS_WITH_TITLE: usize = ROWS_MIN + 4;
 const ROWS_WITH_BLANKS: usize = ROWS_MIN + 12;
 
@@ -27,7 +25,7 @@ struct Column {
     head: &'static str,
     width: usize,
     is_left: bool,
-    /// Columns with the largest number go first when there is no room.
+    /// When there is no room, columns with the largest rank are left out first.
     rank: usize,
     cell: fn(Sid, &Server) -> String,
 }
@@ -66,33 +64,33 @@ const COLUMNS: [Column; 7] = [
         width: 8,
         is_left: false,
         rank: 2,
-        cell: |_, server| last(server, |pace| pace.len() as u128),
+        cell: |_, server| last(server, |second| second.len() as u128),
     },
     Column {
         head: "p50 us",
         width: 7,
         is_left: false,
         rank: 3,
-        cell: |_, server| last(server, |pace| micros(pace)[0]),
+        cell: |_, server| last(server, |second| micros(second)[0]),
     },
     Column {
         head: "p99 us",
         width: 7,
         is_left: false,
         rank: 4,
-        cell: |_, server| last(server, |pace| micros(pace)[1]),
+        cell: |_, server| last(server, |second| micros(second)[1]),
     },
 ];
 
-/// A figure of the last second. The dead have none; who has halted keeps those of its last one.
+/// A figure of the last second. A dead server has none; a halted one keeps those of its last second.
 fn last(server: &Server, figure: fn(&[Duration]) -> u128) -> String {
     if server.has_died() {
         return "-".into();
     }
-    figure(&server.pace).to_string()
+    figure(&server.last_second).to_string()
 }
 
-/// To whom a server has links, or why it has none.
+/// The links of a server, or why it has none.
 fn links(own: Sid, server: &Server) -> String {
     if let Some(absence) = server.absence() {
         return absence.to_owned();
@@ -106,7 +104,7 @@ fn links(own: Sid, server: &Server) -> String {
     sids().map(mark).collect()
 }
 
-/// The table after so long, with no more rows and columns than these.
+/// The table at the time `after` the start, with at most so many rows and columns.
 pub(crate) fn table(state: &State, after: Duration, rows: usize, columns: usize) -> Vec<Line> {
     let chosen = choose(columns);
     let heads = chosen.iter().map(|column| match column.head {
@@ -143,7 +141,7 @@ pub(crate) fn table(state: &State, after: Duration, rows: usize, columns: usize)
     lines.into_iter().map(|line| line.cut(columns)).collect()
 }
 
-/// The columns for which there is room; the first of the least important is kept, and cut.
+/// The columns for which there is room. The two most important ones are always there, and cut if need be.
 fn choose(columns: usize) -> Vec<&'static Column> {
     let mut chosen = Vec::from_iter(&COLUMNS);
     let width = |chosen: &[&Column]| -> usize {

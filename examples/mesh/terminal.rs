@@ -1,6 +1,4 @@
-//! What a terminal can do: its size, its colours, and lines that fit.
-//!
-//! Nothing here knows what is shown.
+//! The terminal: its size, its colours, and lines that are cut or wrapped to its width.
 
 use std::{
     env,
@@ -10,8 +8,8 @@ use std::{
 
 use console::Term;
 
-/// Where the size cannot be told.
-const USUAL: (usize, usize) = (24, 80);
+/// Used where the size is unknown.
+const DEFAULT_SIZE: (usize, usize) = (24, 80);
 
 /// Standard output, if it is a terminal on which the cursor can be moved.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +27,16 @@ impl Terminal {
         })
     }
 
-    /// Rows and columns that can be used. The last column is left out: what erases the rest of a line would erase a letter there.
+    /// Rows and columns that can be used. The last column is left out: erasing the rest of a line would erase a letter there.
     #[allow(
         clippy::unused_self,
         reason = "there is a size only if there is a terminal"
     )]
     pub(crate) fn size(self) -> (usize, usize) {
         let size = Term::stdout().size_checked();
-        let (rows, columns) = size.map_or(USUAL, |(rows, columns)| (rows.into(), columns.into()));
+        let (rows, columns) = size.map_or(DEFAULT_SIZE, |(rows, columns)| {
+            (rows.into(), columns.into())
+        });
         (rows.max(2), columns.max(2) - 1)
     }
 }
@@ -47,16 +47,14 @@ pub(crate) enum Style {
     Plain,
     /// Titles.
     Bold,
-    /// What matters less.
+    /// Less important text.
     Dim,
-    /// What is well.
     Good,
-    /// What is not.
     Bad,
 }
 
 impl Style {
-    /// The escape sequence that begins it: SGR of ECMA-48.
+    /// The escape sequence that switches it on: SGR of ECMA-48.
     fn code(self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -68,44 +66,44 @@ impl Style {
     }
 }
 
-/// A line of ASCII, of which a beginning has a style.
+/// A line of ASCII. A prefix of it, or all of it, has a style.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) text: String,
     style: Style,
-    /// So many letters have it.
+    /// The number of letters that have the style.
     styled: usize,
 }
 
 impl Line {
     pub(crate) fn plain(text: &str) -> Self {
-        Self::begun(Style::Plain, 0, text)
+        Self::with_prefix(Style::Plain, 0, text)
     }
 
-    /// All of it has this style.
+    /// A line with this style.
     pub(crate) fn styled(style: Style, text: &str) -> Self {
-        Self::begun(style, usize::MAX, text)
+        Self::with_prefix(style, usize::MAX, text)
     }
 
-    /// Only so many letters have this style.
-    pub(crate) fn begun(style: Style, styled: usize, text: &str) -> Self {
+    /// A line whose first `styled` letters have this style.
+    pub(crate) fn with_prefix(style: Style, styled: usize, text: &str) -> Self {
         Self {
-            // A letter is a byte and a column from here on.
+            // From here on a letter is one byte and one column.
             text: text.replace(|letter: char| !letter.is_ascii(), "?"),
             style,
             styled,
         }
     }
 
-    /// What is longer than this is cut off.
+    /// Cuts the line off at this width.
     pub(crate) fn cut(mut self, columns: usize) -> Self {
         self.text.truncate(columns);
         self
     }
 
-    /// Broken between words into lines that are no longer than this. All but the first are indented.
+    /// Wraps the line between words to this width. All lines but the first are indented.
     pub(crate) fn wrap(&self, columns: usize, indent: usize) -> Vec<Self> {
-        // Also on the narrowest terminal there is room for a letter.
+        // Leaves room for a letter on the narrowest terminal.
         let indent = " ".repeat(indent.min(columns / 2));
         let (mut lines, mut line) = (Vec::new(), String::new());
         for word in self.text.split_inclusive(' ') {
@@ -131,7 +129,7 @@ impl Line {
         lines.into_iter().enumerate().map(styled).collect()
     }
 
-    /// With its style.
+    /// The text with the escape sequences of its style.
     pub(crate) fn paint(&self, has_colours: bool) -> String {
         if self.style == Style::Plain || !has_colours {
             return self.text.clone();

@@ -1,6 +1,6 @@
-//! Obeys what comes on standard input.
+//! Executes the commands on standard input.
 //!
-//! A command that cannot be obeyed is an `error` event and ends nothing.
+//! A command that fails prints an `error` event, and the next command is read.
 
 use std::{
     io::{self, BufRead as _},
@@ -18,25 +18,25 @@ use crate::{
     lines::Lines,
 };
 
-/// Each command, and what it does.
+/// The commands, each with its description.
 pub(crate) const COMMANDS: [(&str, &str); 8] = [
     (
         "send SID TEXT",
-        "holds out TEXT, the rest of the line, to the server SID",
+        "sends TEXT, the rest of the line, to the server SID",
     ),
     ("hex SID HEX", "the same with bytes in hexadecimal"),
     ("connect SID", "asks for a link to SID"),
-    ("connect-all", "asks for a link to everybody"),
+    ("connect-all", "asks for a link to every server"),
     ("stats", "prints all counters"),
     (
         "flush",
-        "the next command waits until nothing waits for any peer",
+        "delays the next command until no frame waits for any peer",
     ),
     ("help", "prints these commands"),
     ("quit", "halts"),
 ];
 
-/// The reader of commands, and the way to the loop.
+/// Reads the commands, and passes them to the loop.
 pub(crate) struct Commands {
     pub(crate) lines: Arc<Lines>,
     pub(crate) handle: Handle,
@@ -50,23 +50,25 @@ impl Commands {
             line.clear();
             match input.read_until(b'\n', &mut line) {
                 Ok(0) => return,
-                Ok(_) => self.obey(&line),
-                Err(error) => return self.say(failure(&format!("cannot read commands: {error}"))),
+                Ok(_) => self.execute(&line),
+                Err(error) => {
+                    return self.print(failure(&format!("cannot read commands: {error}")));
+                }
             }
         }
     }
 
-    fn say(&self, value: Value) {
+    fn print(&self, value: Value) {
         self.lines.answer(|_| value);
     }
 
-    fn obey(&self, line: &[u8]) {
+    fn execute(&self, line: &[u8]) {
         let line = match std::str::from_utf8(line) {
             Ok(line) => line.trim_end_matches(['\n', '\r']),
-            Err(_) => return self.say(failure("a command is not UTF-8")),
+            Err(_) => return self.print(failure("a command is not UTF-8")),
         };
         if let Err(why) = self.dispatch(line) {
-            self.say(failure(&why));
+            self.print(failure(&why));
         }
     }
 
@@ -92,7 +94,7 @@ impl Commands {
                 .lines
                 .answer(|state| stats(&self.handle.stats(), state)),
             "flush" => self.flush(),
-            "help" => self.say(help()),
+            "help" => self.print(help()),
             "quit" => self.handle.request_halt(),
             "" => {}
             other => return Err(format!("there is no command `{other}`")),
@@ -101,7 +103,7 @@ impl Commands {
     }
 
     fn send(&self, sid: Sid, frame: Bytes) {
-        // Under the lock, so that no answer is printed before it.
+        // Sent under the lock, so that no answer of the peer is printed before the outcome.
         self.lines
             .answer(|_| match self.handle.to_send(sid, frame) {
                 Ok(sent) => json!({ "event": "sent", "sid": sid.0, "outcome": outcome(sent) }),
@@ -111,18 +113,18 @@ impl Commands {
 
     fn flush(&self) {
         while !self.handle.have_delivered() && !self.handle.is_halted() {
-            // The library has no call that waits for this, and this program is in no hurry.
+            // The library has no call that blocks until nothing waits for any peer.
             thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
 fn help() -> Value {
-    let lines = COMMANDS.map(|(command, does)| format!("{command}: {does}"));
+    let lines = COMMANDS.map(|(command, description)| format!("{command}: {description}"));
     json!({ "event": "help", "commands": lines })
 }
 
-/// A server id, and what follows it.
+/// A server id, and the rest of the line after it.
 fn sid_and(rest: &str) -> Result<(Sid, &str), String> {
     let (sid, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     let sid = sid

@@ -1,6 +1,4 @@
-//! What a line says, as JSON.
-//!
-//! Nothing here prints.
+//! Builds the JSON object of each output line.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::lines::State;
 
-/// Something that was asked for cannot be done.
+/// The `error` event.
 pub(crate) fn failure(message: &str) -> Value {
     json!({ "event": "error", "message": message })
 }
@@ -83,7 +81,7 @@ pub(crate) fn event(event: &Event) -> Value {
             json!({ "event": "slow-turn", "ms": took.as_millis() as u64 })
         }
         Event::Halted => json!({ "event": "halted" }),
-        // A newer library may have more to tell.
+        // A newer library may have more events.
         other => json!({ "event": "other", "message": format!("{other:?}") }),
     }
 }
@@ -94,10 +92,10 @@ pub(crate) fn stats(stats: &Stats, lines: &State) -> Value {
         "sent": outgoing(&stats.sent),
         "received": incoming(&stats.received),
         "loopback": stats.loopback,
-        // On their way through this program: what came from anybody, and what happened.
+        // The queue of this program between the loop and standard output: received frames, and events.
         "inbox": lines.frames.json(),
         "events": lines.events.json(),
-        // On their way from this server to itself, before they come to the inbox.
+        // Frames from this server to itself, before they enter that queue.
         "loopback_inbox": queue(&stats.inbox),
         "accepted": stats.accepted,
         "accept_failures": stats.accept_failures,

@@ -1,6 +1,6 @@
-//! What waits to be printed, in the order in which it happened.
+//! A bounded queue of lines that wait to be printed.
 //!
-//! Nothing here prints; who pushes never waits for who does.
+//! The loop pushes into it, and never waits for the thread that prints.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::json::hex;
 
-/// What is to be printed.
+/// A line to be printed.
 pub(crate) enum Line {
     Frame(Sid, Bytes),
     Event(Value),
@@ -37,12 +37,12 @@ pub(crate) enum Popped {
     End,
 }
 
-/// What waits to be printed, in the order in which it happened. Frames and events are bounded apart; the oldest goes.
+/// Lines that wait to be printed, in order. Frames and events have a bound each; when it is reached the oldest one is dropped.
 pub(crate) struct Lines {
     state: Mutex<State>,
-    /// Rung when there is something to print.
-    stirred: Condvar,
-    /// Rung when something was printed.
+    /// Notified when a line was pushed, and at the end.
+    not_empty: Condvar,
+    /// Notified when a line was popped, and at the end.
     room: Condvar,
     frames_max: usize,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Lines {
 #[derive(Default)]
 pub(crate) struct State {
     queue: VecDeque<Line>,
-    /// True exactly when nothing can follow.
+    /// True exactly when no line can follow.
     closed: bool,
     pub(crate) frames: Counts,
     pub(crate) events: Counts,
@@ -106,7 +106,7 @@ impl Lines {
     pub(crate) fn new(frames_max: usize) -> Self {
         Self {
             state: Mutex::default(),
-            stirred: Condvar::new(),
+            not_empty: Condvar::new(),
             room: Condvar::new(),
             frames_max,
         }
@@ -121,11 +121,11 @@ impl Lines {
         for line in lines {
             state.push(line, self.frames_max);
         }
-        self.stirred.notify_one();
+        self.not_empty.notify_one();
     }
 
-    /// Pushes what `work` says, before anything that follows from it. Waits for a reader when many lines wait already,
-    /// so that no answer to a command is lost; the other half of the room is the loop's.
+    /// Runs `work` under the lock, and pushes its result, so that no line that follows from `work` is printed before it. Blocks
+    /// while half of the room for events is taken, so that no answer to a command is dropped; the other half is left to the loop.
     pub(crate) fn answer(&self, work: impl FnOnce(&State) -> Value) {
         let mut state = self
             .room
@@ -135,12 +135,12 @@ impl Lines {
             .unwrap_or_else(PoisonError::into_inner);
         let value = work(&state);
         state.push(Line::Event(value), self.frames_max);
-        self.stirred.notify_one();
+        self.not_empty.notify_one();
     }
 
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.stirred.notify_one();
+        self.not_empty.notify_one();
         self.room.notify_one();
     }
 
@@ -158,7 +158,7 @@ impl Lines {
             }
             let Some(end) = end else {
                 state = self
-                    .stirred
+                    .not_empty
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -168,7 +168,7 @@ impl Lines {
                 return Popped::Timeout;
             }
             state = self
-                .stirred
+                .not_empty
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;

@@ -1,6 +1,6 @@
-//! One peer of a mesh on the command line: commands on standard input, a JSON object a line on standard output.
+//! Runs one peer of a mesh on the command line: commands on standard input, one JSON object a line on standard output.
 //!
-//! The loop never waits for who reads the output: what is to be printed waits in a bounded queue of its own.
+//! The loop never waits for the reader of the output: lines wait in a bounded queue.
 
 mod commands;
 mod json;
@@ -29,8 +29,8 @@ use crate::{
     lines::{Line, Lines, Popped},
 };
 
-/// The exit code of a peer that cannot be reached: that of ZooKeeper (ZOOKEEPER-3320).
-const DEAF: u8 = 14;
+/// Exit code of a peer that listens at none of its addresses: the same as ZooKeeper's (ZOOKEEPER-3320).
+const EXIT_CANNOT_LISTEN: u8 = 14;
 
 /// One peer of a quorum: looks into a live ZooKeeper election port, or tests a network.
 #[derive(Debug, Parser)]
@@ -40,15 +40,15 @@ struct Cli {
     #[arg(long, value_name = "SID", allow_negative_numbers = true)]
     sid: i64,
 
-    /// A server of the quorum, this one included, by its election addresses; once for each
+    /// A server of the quorum, with its election addresses; repeated for each server, this one included
     #[arg(long = "server", allow_hyphen_values = true, value_name = "SID=HOST:PORT[|HOST:PORT]", value_parser = server)]
     servers: Vec<(i64, String)>,
 
-    /// Takes servers and times from a ZooKeeper configuration
+    /// Reads servers and times from a ZooKeeper configuration
     #[arg(long, value_name = "FILE")]
     zoo_cfg: Option<String>,
 
-    /// A flag of ZooKeeper's JVM that --zoo-cfg is to be read with: zookeeper.multiAddress.enabled=true
+    /// A flag of ZooKeeper's JVM that changes how --zoo-cfg is read: zookeeper.multiAddress.enabled=true
     #[arg(
         short = 'D',
         long = "jvm-flag",
@@ -57,11 +57,11 @@ struct Cli {
     )]
     jvm_flags: Vec<String>,
 
-    /// How this server names itself: the sid alone, or with one or all of its addresses [default: v1]
+    /// Contents of the initial message: the sid alone, or with one or all addresses of this server [default: v1]
     #[arg(long, value_enum, alias = "challenge")]
     initial_message: Option<InitialMessageArg>,
 
-    /// Sends each frame back to where it came from
+    /// Sends each received frame back to its sender
     #[arg(long)]
     echo: bool,
 
@@ -73,24 +73,24 @@ struct Cli {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     admit: Option<usize>,
 
-    /// What a second connection needs to replace a link: proof that it is the peer's, or nothing
+    /// Which second connection of a peer replaces its link: one that is proven to be the peer's, or the newest in any case
     #[arg(long, value_enum, default_value = "proven")]
     replace: ReplaceArg,
 
-    /// Received frames that wait to be printed before the oldest goes
+    /// Received frames that may wait to be printed; when one more arrives the oldest is dropped
     #[arg(long, value_name = "N", default_value_t = limits::INBOX_FRAMES as u32, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     capacity: u32,
 
-    /// When a peer that acknowledges nothing is dead
+    /// The time after which a peer that acknowledges nothing is taken for dead
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     peer_dead_after_ms: Option<u64>,
 
-    /// TCP's congestion control in place of the system's default: reno, or another that the system allows
+    /// TCP congestion control: reno, or another one that the system allows [default: the system's]
     #[arg(long, value_name = "NAME")]
     congestion_control: Option<String>,
 
-    /// How long a connection may take to name itself
+    /// The time after which a connection without a complete initial message is closed
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     handshake_timeout_ms: Option<u64>,
 
@@ -104,8 +104,8 @@ struct Cli {
 }
 
 const MORE: &str = "\
-The end of standard input is no end: the peer goes on until `quit`, the end of --seconds, or a signal.
-To send one frame and be done:
+The peer does not end with standard input. It runs until `quit`, the end of --seconds, or a signal.
+To send one frame and end:
 
   printf 'send 1 hello\\nflush\\nquit\\n' | peer --sid 2 --server ...
 
@@ -113,13 +113,14 @@ Standard output has one JSON object a line, with the field `event`: listening, l
 listener-lost, accept-failed, up, down, flapping, dial-failed, rejected, frame, sent, stats,
 slow-turn, help, error, halted.
 
-SIGINT (Ctrl-C) and SIGTERM halt as `quit` does; what then nobody reads within 2 s is lost.
+SIGINT (Ctrl-C) and SIGTERM halt as `quit` does. Lines that are not read within 2 s after it are lost.
 
-Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 14 if it has given up
-listening at all of its addresses, 1 if the loop died or its end could not be printed.";
+Exit code: 0 after `halted`, 2 for a wrong command line or configuration, 14 if it has given up listening at
+all of its addresses, 1 if the loop failed or standard output could not be written.";
 
 fn more() -> String {
-    let commands = COMMANDS.map(|(command, does)| format!("  {command:<13}  {does}\n"));
+    let commands =
+        COMMANDS.map(|(command, description)| format!("  {command:<13}  {description}\n"));
     format!(
         "Commands on standard input, one a line:\n{}\n{MORE}",
         commands.concat()
@@ -162,7 +163,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return refuse(&error),
-        // The help, or the version.
+        // Prints the help or the version.
         Err(error) => error.exit(),
     };
     let filter = if cli.verbose {
@@ -173,9 +174,9 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
     match config(&cli) {
         Ok(config) => run(config, &cli),
-        // A mistake in the file, of which the help says nothing.
+        // For a mistake in the file, the usage does not help.
         Err(error) if error.to_string().starts_with("zoo.cfg") => {
-            complain(&error.to_string());
+            print_error(&error.to_string());
             ExitCode::from(2)
         }
         Err(error) => {
@@ -185,14 +186,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Nothing was started. Says why, how it is called, and that there is `--help`.
+/// Ends before anything was started: prints the error and the usage.
 fn refuse(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
-    complain(text.trim_start_matches("error: ").trim_end());
+    print_error(text.trim_start_matches("error: ").trim_end());
     ExitCode::from(2)
 }
 
-/// Puts the option in front of an error that knows only the setting's name in the library.
+/// Puts the name of the option in front of an error that names only the setting of the library.
 fn with_option(cli: &Cli, error: &str) -> String {
     let given = [
         ("unknown: ", "--admit", cli.admit.is_some()),
@@ -265,14 +266,14 @@ fn config(cli: &Cli) -> Result<Config, ConfigError> {
     builder.build()
 }
 
-/// The loop and the commands have threads of their own; this one prints.
+/// Starts a thread for the loop and one for the commands. This thread prints.
 fn run(config: Config, cli: &Cli) -> ExitCode {
     let lines = Arc::new(Lines::new(cli.capacity as usize));
-    let is_deaf = Arc::new(AtomicBool::new(false));
+    let is_not_listening = Arc::new(AtomicBool::new(false));
     let reporter = Reporter {
         lines: Arc::clone(&lines),
-        is_deaf: Arc::clone(&is_deaf),
-        burst: Vec::new(),
+        is_not_listening: Arc::clone(&is_not_listening),
+        pending: Vec::new(),
         echo: cli.echo,
     };
     let mut event_loop = match EventLoop::new(config, reporter) {
@@ -283,55 +284,55 @@ fn run(config: Config, cli: &Cli) -> ExitCode {
     let halt = handle.clone();
     let watched = signals::on_first(move || {
         halt.request_halt();
-        thread::sleep(signals::LAST_WORDS);
-        complain("nobody reads standard output: what waits to be printed is lost");
+        thread::sleep(signals::FLUSH_TIMEOUT);
+        print_error("nobody reads standard output: the lines that wait are lost");
         process::exit(1);
     });
     if let Err(error) = watched {
-        complain(&format!("signals end this process at once: {error}"));
+        print_error(&format!("signals end this process at once: {error}"));
     }
-    let turner = thread::spawn(move || event_loop.run());
+    let loop_thread = thread::spawn(move || event_loop.run());
     let commands = Commands {
         lines: Arc::clone(&lines),
         handle: handle.clone(),
     };
-    // Nobody waits for it: it may sit in a read that never ends.
+    // Never joined: it may block in a read that does not return.
     thread::spawn(move || commands.run());
-    // A time that no clock reaches is no end.
+    // A time beyond the range of the clock means no end.
     let end = cli
         .seconds
         .and_then(|seconds| Instant::now().checked_add(seconds));
     let printed = print(&lines, &handle, end);
-    // Who closed our output wants no more of us, and no complaint either.
+    // A reader that closes standard output ends the program, and that is no error.
     handle.request_halt();
-    match turner.join() {
+    match loop_thread.join() {
         Ok(Ok(())) => match printed {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 fail(&format!("cannot print: {error}"))
             }
-            _ if is_deaf.load(Ordering::Relaxed) => {
-                complain(
+            _ if is_not_listening.load(Ordering::Relaxed) => {
+                print_error(
                     "cannot listen at any of its addresses: see the events above, start it again, \
-                     or let it try for ever with electionPortBindRetry=0 in its zoo.cfg",
+                     or let it try without limit with electionPortBindRetry=0 in its zoo.cfg",
                 );
-                ExitCode::from(DEAF)
+                ExitCode::from(EXIT_CANNOT_LISTEN)
             }
             _ => ExitCode::SUCCESS,
         },
-        Ok(Err(error)) => fail(&format!("the loop died: {error}")),
-        // Its message is on standard error.
+        Ok(Err(error)) => fail(&format!("the loop failed: {error}")),
+        // The message of the panic is on standard error.
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// It was started, and cannot go on.
+/// Ends after a failure at run time.
 fn fail(why: &str) -> ExitCode {
-    complain(why);
+    print_error(why);
     ExitCode::FAILURE
 }
 
-fn complain(why: &str) {
-    // When nobody reads this either, the exit code has to do.
+fn print_error(why: &str) {
+    // If standard error is closed too, only the exit code is left.
     let _ = writeln!(io::stderr(), "peer: {why}");
 }
 
@@ -340,7 +341,7 @@ fn print(lines: &Lines, handle: &Handle, mut end: Option<Instant>) -> io::Result
     loop {
         match lines.pop(end) {
             Popped::Line(line) => {
-                // One write a line, so that a reader never sees half of one for long.
+                // One write for each line, so that a reader seldom sees a part of one.
                 let mut text = line.into_json().to_string();
                 text.push('\n');
                 out.write_all(text.as_bytes())?;
@@ -355,44 +356,45 @@ fn print(lines: &Lines, handle: &Handle, mut end: Option<Instant>) -> io::Result
     }
 }
 
-/// The loop's side: everything that comes becomes a line.
+/// The handler of the loop: every frame and every event becomes a line.
 struct Reporter {
     lines: Arc<Lines>,
-    /// True exactly when it has given up listening everywhere.
-    is_deaf: Arc<AtomicBool>,
-    burst: Vec<Line>,
+    /// True exactly when the loop has given up listening at all addresses.
+    is_not_listening: Arc<AtomicBool>,
+    /// Lines of frames that were read in one go.
+    pending: Vec<Line>,
     echo: bool,
 }
 
 impl Handler for Reporter {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
         let bytes = frame.into_bytes();
-        self.burst.push(Line::Frame(from, bytes.clone()));
-        // A frame to ourselves would come round for ever.
+        self.pending.push(Line::Frame(from, bytes.clone()));
+        // A frame to this server itself would be echoed without end.
         if self.echo && from != handle.sid() {
             if let Err(error) = handle.to_send(from, bytes) {
-                self.burst
+                self.pending
                     .push(Line::Event(json::failure(&error.to_string())));
             }
         }
     }
 
     fn on_read_complete(&mut self, _: &Handle) {
-        self.lines.push_all(self.burst.drain(..));
+        self.lines.push_all(self.pending.drain(..));
     }
 
     fn on_event(&mut self, event: &Event, handle: &Handle) {
         self.lines.push_all([Line::Event(json::event(event))]);
         let is_lost = |one: &Listening| matches!(one, Listening::Lost(_));
         if matches!(event, Event::ListenerLost { .. }) && handle.listening().iter().all(is_lost) {
-            self.is_deaf.store(true, Ordering::Relaxed);
+            self.is_not_listening.store(true, Ordering::Relaxed);
             handle.request_halt();
         }
     }
 }
 
 impl Drop for Reporter {
-    /// The loop has ended, if only by a panic.
+    /// Runs when the loop has ended, also by a panic.
     fn drop(&mut self) {
         self.lines.close();
     }

@@ -1,6 +1,6 @@
-//! The end of a program by Ctrl-C or SIGTERM: the first signal asks for it, a second one ends the process at once.
+//! Handles SIGINT (Ctrl-C) and SIGTERM: the first signal runs a function, a second one ends the process at once.
 //!
-//! Nothing here knows what is to be done; other programs use this file as well.
+//! The other examples use this file, too.
 
 use std::{
     io::{self, Read as _},
@@ -15,23 +15,23 @@ use signal_hook::{
     flag, low_level,
 };
 
-/// After the first signal, what waits to be printed is waited for so long: a reader that is stopped must not keep a process.
-pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time after the first signal in which waiting output is still written. A reader that is stopped must not keep the process alive.
+pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Does this on a thread of its own when the first signal has come.
+/// Runs `act` on a thread of its own at the first signal.
 pub(crate) fn on_first(act: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let (mut told, tells) = UnixStream::pair()?;
+    let (mut receiver, sender) = UnixStream::pair()?;
     let is_second = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds the flag unset.
         flag::register_conditional_default(signal, Arc::clone(&is_second))?;
         flag::register(signal, Arc::clone(&is_second))?;
-        low_level::pipe::register(signal, tells.try_clone()?)?;
+        low_level::pipe::register(signal, sender.try_clone()?)?;
     }
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            if told.read_exact(&mut [0]).is_ok() {
+            if receiver.read_exact(&mut [0]).is_ok() {
                 act();
             }
         })?;
