@@ -1,12 +1,11 @@
 //! The rules of ZooKeeper's fast leader election, for one server.
 //!
-//! Nothing here looks at a clock, a socket or chance: what happened comes in with the time at which it did, and what is to
-//! be done leaves as actions.
+//! There is no clock, no socket and no random number here: events come in with their time, and actions are returned.
 //!
-//! Everybody begins with a vote for itself and tells it to all. Who hears a better one makes it his own and tells that to
-//! all. When a quorum holds the same vote, and for [`FINALIZE_WAIT`] nothing better comes, its server is elected. Elections
-//! are numbered, by *rounds*: a vote of an earlier round is not counted, and one of a later round takes its hearer there.
-//! Who comes late hears from the others that they follow already, and follows as well.
+//! Each server begins with a vote for itself, and sends it to all others. A server that receives a better vote adopts it, and
+//! sends that to all others. When a quorum has the same vote, and no better one arrives for [`FINALIZE_WAIT`], its candidate is
+//! elected. Elections are numbered by *rounds*. A vote of an earlier round is not counted; a server that receives a vote of a
+//! later round enters that round. A server that comes late learns from the others that they follow a leader, and follows it, too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,68 +19,67 @@ use crate::{
     quorum::Quorum,
 };
 
-/// How long something better may still come when a quorum agrees. The slowest message of a healthy network is faster.
+/// How long a server waits for a better vote when a quorum agrees. In a healthy network every message arrives sooner.
 pub(crate) const FINALIZE_WAIT: Duration = Duration::from_millis(200);
 
-/// When a vote is told again for the first time unless [`Election::resending`] says another time; each time it takes twice
-/// as long.
+/// Default of the first interval after which a vote is sent again ([`Election::resending`]). Each interval is twice as long as
+/// the one before.
 pub(crate) const RESEND_FIRST: Duration = Duration::from_millis(200);
 
-/// The longest time after which a vote is told again unless [`Election::resending`] says another time.
+/// Default of the longest interval after which a vote is sent again ([`Election::resending`]).
 pub(crate) const RESEND_LAST: Duration = Duration::from_secs(60);
 
-/// How old a vote may be that was cast before its hearer looked. As long as a leader's end may go unnoticed with the times of
-/// ZooKeeper's sample file (5 ticks of 2 s); who still looks by then has told its vote again meanwhile, and who does not has
-/// cast it for nothing.
+/// Age up to which a vote counts that arrived before its receiver looked for a leader. It is the time for which the failure of a
+/// leader may go unnoticed with the values of ZooKeeper's sample file (5 ticks of 2 s). A server that still looks after that time
+/// has sent its vote again; the vote of a server that looks no more is of no use.
 pub(crate) const EARLY_MAX: Duration = Duration::from_secs(10);
 
-/// Servers without a vote whose last answers are remembered: more than are linked at one time. When there are more they are
-/// forgotten, and some are answered once more than needed.
+/// Servers without a vote whose last answers are remembered: more than are linked at one time. When there are more, all are
+/// forgotten, and some of these servers are answered once more than needed.
 const ANSWERED_MAX: usize = 1024;
 
-/// The transaction number of a server that has lost its data and does not know yet what it knew: it is not to be elected,
-/// and not to elect (ZOOKEEPER-261).
-const ZXID_OF_NOBODY: i64 = -1;
+/// The transaction number of a server that has lost its data: it must neither be elected nor elect (ZOOKEEPER-261).
+const ZXID_OF_LOST_DATA: i64 = -1;
 
-/// The last transaction of a server without data: it comes before all others, so that such a server is elected only where
-/// nobody else can be. Its high half is an epoch that comes before all others as well, also in a message that holds no epoch.
-/// A real server without data says 0, and it can do what is needed then: serve.
+/// The last transaction of a server without data. It is smaller than all others, so that such a server is elected only if no
+/// other server can be. Its high half is an epoch that is smaller than all others, too, for messages that hold no epoch. A real
+/// server without data sends 0, since it can serve.
 pub(crate) const ZXID_OF_NO_DATA: i64 = -1 << 32;
 
-/// What is to be done, in this order.
+/// What the caller must do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Hold this out to this server.
+    /// Send this to this server.
     Send(Sid, Notification),
-    /// Say that this is the own vote from now on.
+    /// Report that this is the own vote from now on.
     Propose(Vote),
-    /// See that every voter is linked.
+    /// Connect to every voter that is not linked.
     Connect,
-    /// Say that the election is over.
+    /// Report that the election is over.
     Elect(Outcome),
 }
 
 /// How an election has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// What this server does from now on.
+    /// The state of this server from now on.
     pub(crate) state: State,
     pub(crate) vote: Vote,
-    /// True exactly when others had decided it before, and said so.
+    /// True exactly when other servers had decided before, and reported it.
     pub(crate) was_told: bool,
 }
 
 /// The election as one server sees it.
 ///
 /// ```text
-///   New --look--> Looking --a quorum agrees, or says that it follows--> Decided
-///                    ^                                                     |
-///                    +--------------------- look --------------------------+
+///   New --look--> Looking --a quorum agrees, or reports a leader--> Decided
+///                    ^                                                 |
+///                    +------------------- look ------------------------+
 /// ```
 pub(crate) struct Election {
     own: Sid,
     quorum: Quorum,
-    /// What this server votes before it has heard of anybody better.
+    /// The vote of this server at the beginning of a round.
     initial: Vote,
     /// True exactly when the own vote counts.
     votes: bool,
@@ -89,16 +87,16 @@ pub(crate) struct Election {
     resend_last: Duration,
     round: i64,
     phase: Phase,
-    /// What those said who looked while this server had a leader, and when: the last vote of each.
+    /// The last vote of each server that looks for a leader while this one has a leader, and its time.
     early: BTreeMap<Sid, (Duration, Notification)>,
     /// The last answers to servers without a vote, of the last [`RESEND_FIRST`].
     answered: BTreeMap<Sid, Answer>,
 }
 
-/// What a server without a vote has said, what it was answered, and when.
+/// The last message of a server without a vote, the answer to it, and its time.
 struct Answer {
-    heard: Notification,
-    said: Notification,
+    question: Notification,
+    answer: Notification,
     at: Duration,
 }
 
@@ -110,15 +108,15 @@ enum Phase {
 
 struct Looking {
     proposal: Vote,
-    /// The votes of this round, the own one among them: the last one of each voter.
+    /// The last vote of each voter in this round, the own one included.
     received: BTreeMap<Sid, Ballot>,
-    /// What those say who look no more, of whatever round.
+    /// The last message of each voter that has decided, of any round.
     outside: BTreeMap<Sid, Ballot>,
-    /// How long after it was told the vote is told again. ZooKeeper counts from what it heard last instead: one who answers
-    /// each of its messages could keep it from ever speaking to the others.
+    /// Time after which the vote is sent again, since it was sent last. ZooKeeper counts from the last message that it received
+    /// instead: a server that answers each message could keep it from ever sending its vote to the others.
     interval: Duration,
     resend_at: Duration,
-    /// When the proposal is elected; `None` as long as no quorum agrees with it.
+    /// When the proposal is elected; `None` while no quorum agrees with it.
     settled_at: Option<Duration>,
 }
 
@@ -130,9 +128,9 @@ struct Ballot {
 }
 
 impl Ballot {
-    /// Whether both are for the same leader. Those who look must agree in everything. Those who have decided may have
-    /// decided in different rounds, and by an earlier transaction (ZOOKEEPER-1732, 1805); the epoch of version 0 is another
-    /// thing than that of later ones.
+    /// Whether both are for the same leader. Votes of servers that look must agree in everything. Servers that have decided may
+    /// have decided in different rounds, and by an earlier transaction (ZOOKEEPER-1732, 1805). The epoch of version 0 has
+    /// another meaning than that of later versions.
     fn agrees(&self, other: &Self) -> bool {
         if self.state == State::Looking || other.state == State::Looking {
             return self.vote == other.vote;
@@ -144,8 +142,8 @@ impl Ballot {
 }
 
 impl Election {
-    /// A voter, or an observer if it is not among the voters. Its last transaction is `zxid`, and its epoch `epoch`.
-    /// Nothing happens before it [looks](Self::look).
+    /// A voter with this last transaction and epoch, or an observer if `own` is not among the voters. The election begins
+    /// with [`look`](Self::look).
     pub(crate) fn new(own: Sid, quorum: Quorum, zxid: i64, epoch: i64) -> Self {
         let initial = Vote {
             leader: own,
@@ -159,7 +157,7 @@ impl Election {
         }
     }
 
-    /// Somebody who has no vote, even if it is in the place of a voter.
+    /// A server that does not vote, even if the configuration has it as a voter.
     pub(crate) fn observer(own: Sid, quorum: Quorum) -> Self {
         Self::begin(own, quorum, Notification::QUESTION.vote, false)
     }
@@ -179,20 +177,20 @@ impl Election {
         }
     }
 
-    /// Tells its vote again after `first`, then each time after twice as long, but after no more than `last`. As in
-    /// ZooKeeper `first` holds even if it is the longer one.
+    /// Sends the vote again after `first`, then after twice the last interval each time, up to `last`. As in ZooKeeper, the
+    /// first interval is `first` even if that is longer than `last`.
     pub(crate) fn resending(mut self, first: Duration, last: Duration) -> Self {
         self.resend_first = first;
         self.resend_last = last;
         self
     }
 
-    /// The number of the election in which it is, or in which it has decided.
+    /// The round in which this server votes, or has decided.
     pub(crate) fn round(&self) -> i64 {
         self.round
     }
 
-    /// What this server tells about itself now.
+    /// The message with the present state and vote of this server.
     pub(crate) fn current(&self) -> Notification {
         let (state, vote) = match &self.phase {
             Phase::New => (State::Looking, self.initial),
@@ -206,13 +204,14 @@ impl Election {
         }
     }
 
-    /// From the next round on this server is elected only where nobody else can be: it has led, and could not serve.
+    /// From the next round on, claims to have no data, so that this server is elected only if no other one can be. It has led,
+    /// and could not serve.
     pub(crate) fn stand_back(&mut self) {
         self.initial.zxid = ZXID_OF_NO_DATA;
         self.initial.epoch = ZXID_OF_NO_DATA >> 32;
     }
 
-    /// When time alone changes something, if it does.
+    /// When [`on_time`](Self::on_time) must be called, if at all.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         match &self.phase {
             Phase::Looking(looking) => Some(looking.settled_at.unwrap_or(looking.resend_at)),
@@ -220,12 +219,12 @@ impl Election {
         }
     }
 
-    /// There is no leader, or no more: a new round begins.
+    /// There is no leader, or none any more: a new round begins.
     ///
-    /// Those who noticed it earlier have cast their votes already. ZooKeeper has dropped them, and hears them when they are
-    /// told again; here they count as if the network had held them back a little.
+    /// Servers that noticed it earlier have sent their votes already. ZooKeeper drops these votes, and receives them when they
+    /// are sent again. Here they count as if they arrived now.
     pub(crate) fn look(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        // A neighbour may claim any round, the last one there is included.
+        // Another server may claim any round, `i64::MAX` included.
         self.round = self.round.saturating_add(1);
         self.phase = Phase::Looking(Looking {
             proposal: self.initial,
@@ -237,14 +236,14 @@ impl Election {
         });
         self.propose(now, self.initial, actions);
         self.review(now);
-        for (from, (at, heard)) in std::mem::take(&mut self.early) {
+        for (from, (at, message)) in std::mem::take(&mut self.early) {
             if now.saturating_sub(at) <= EARLY_MAX {
-                self.on_vote(now, from, heard, actions);
+                self.on_vote(now, from, message, actions);
             }
         }
     }
 
-    /// The link to a server has ended. What it said early may be that of a process that is no more; whoever is there says it
+    /// The link to a server has ended. Its early vote is forgotten: its process may have ended. A process that runs sends the vote
     /// again over the next link.
     pub(crate) fn on_unlinked(&mut self, sid: Sid) {
         self.early.remove(&sid);
@@ -261,73 +260,77 @@ impl Election {
         } else if looking.settled_at.is_none() && looking.resend_at <= now {
             looking.interval = (looking.interval * 2).min(self.resend_last);
             looking.resend_at = now + looking.interval;
-            // ZooKeeper does the one or the other, by what is undelivered. Who is linked is told again, and who is not is
-            // dialed; a vote that waits for somebody is replaced by itself.
-            self.tell_all(actions);
+            // Sends to linked servers, and dials the others. A vote that waits in an outbox is superseded by itself. ZooKeeper
+            // does one of both, depending on what is undelivered.
+            self.send_to_all(actions);
             actions.push(Action::Connect);
         }
     }
 
-    /// A server has said something.
+    /// A message of a server has arrived.
     pub(crate) fn on_notification(
         &mut self,
         now: Duration,
         from: Sid,
-        heard: Notification,
+        message: Notification,
         actions: &mut Vec<Action>,
     ) {
-        let looks = heard.state == State::Looking;
+        let looks = message.state == State::Looking;
         let is_voter = self.quorum.is_voter(from);
         let owes_answer = match self.phase {
-            // An observer, or a server that is to join: told, and not counted.
+            // An observer, or a server that wants to join: answered, and not counted.
             _ if !is_voter => true,
-            Phase::New | Phase::Looking(_) => heard.vote.round < self.round,
+            Phase::New | Phase::Looking(_) => message.vote.round < self.round,
             Phase::Decided(_) => true,
         };
-        // Only those who look are answered, and only by those who vote. ZooKeeper is less strict, and an observer in a later
-        // round and a voter who does not follow it there answer each other as fast as they can.
+        // Only servers that look are answered, and only by voters. ZooKeeper is less strict: there, an observer in a later round
+        // and a voter that does not enter that round answer each other without a pause.
         let owes_answer = owes_answer && looks && self.votes;
-        if owes_answer && (is_voter || self.is_new(now, from, heard)) {
+        if owes_answer && (is_voter || self.is_new(now, from, message)) {
             actions.push(Action::Send(from, self.current()));
         }
-        if !is_voter || heard.is_question() || !self.quorum.is_voter(heard.vote.leader) {
+        if !is_voter || message.is_question() || !self.quorum.is_voter(message.vote.leader) {
             return;
         }
         let Phase::Looking(_) = self.phase else {
-            self.on_word(now, from, heard);
+            self.on_notification_with_leader(now, from, message);
             return;
         };
-        match heard.state {
-            State::Looking => self.on_vote(now, from, heard, actions),
-            State::Following | State::Leading => self.on_decision(now, from, heard, actions),
+        match message.state {
+            State::Looking => self.on_vote(now, from, message, actions),
+            State::Following | State::Leading => self.on_decision(now, from, message, actions),
             State::Observing => {}
         }
     }
 
-    /// Whether an answer to this would tell a server without a vote anything new; remembers it if so.
+    /// Whether a server without a vote must be answered, since the answer differs from the last one; remembers the answer if so.
     ///
-    /// A real server that looks and is in a later round answers every answer, as long as this one looks, too: the two would
-    /// go on as fast as they can. When its answer is lost it repeats itself after [`RESEND_FIRST`] at the earliest.
-    fn is_new(&mut self, now: Duration, from: Sid, heard: Notification) -> bool {
-        let said = self.current();
+    /// While both look, a real server in a later round answers every answer: the two would send without a pause. A server
+    /// whose answer was lost asks again, after [`RESEND_FIRST`] at the earliest.
+    fn is_new(&mut self, now: Duration, from: Sid, message: Notification) -> bool {
+        let answer = self.current();
         self.answered
-            .retain(|_, answer| now.saturating_sub(answer.at) < RESEND_FIRST);
+            .retain(|_, last| now.saturating_sub(last.at) < RESEND_FIRST);
         let last = self.answered.get(&from);
-        if last.is_some_and(|last| last.heard == heard && last.said == said) {
+        if last.is_some_and(|last| last.question == message && last.answer == answer) {
             return false;
         }
         if self.answered.len() >= ANSWERED_MAX {
             self.answered.clear();
         }
-        let at = now;
-        self.answered.insert(from, Answer { heard, said, at });
+        let last = Answer {
+            question: message,
+            answer,
+            at: now,
+        };
+        self.answered.insert(from, last);
         true
     }
 
-    /// Somebody has said something while this server has a leader.
-    fn on_word(&mut self, now: Duration, from: Sid, heard: Notification) {
-        if heard.state == State::Looking {
-            self.early.insert(from, (now, heard));
+    /// A message of a voter has arrived while this server has a leader.
+    fn on_notification_with_leader(&mut self, now: Duration, from: Sid, message: Notification) {
+        if message.state == State::Looking {
+            self.early.insert(from, (now, message));
             return;
         }
         self.early.remove(&from);
@@ -335,23 +338,23 @@ impl Election {
             return;
         };
         let vote = &mut outcome.vote;
-        let is_leader = heard.state == State::Leading && from == heard.vote.leader;
+        let is_leader = message.state == State::Leading && from == message.vote.leader;
         if is_leader && from == vote.leader {
-            // It has begun a new epoch meanwhile: who comes late compares what it is told by all.
-            vote.epoch = vote.epoch.max(heard.vote.epoch);
+            // The leader has begun a new epoch since. A server that comes late compares the epochs in all answers.
+            vote.epoch = vote.epoch.max(message.vote.epoch);
         }
     }
 
-    /// Another one looks, too.
+    /// A vote of another server that looks.
     fn on_vote(
         &mut self,
         now: Duration,
         from: Sid,
-        heard: Notification,
+        message: Notification,
         actions: &mut Vec<Action>,
     ) {
-        let vote = heard.vote;
-        if self.initial.zxid == ZXID_OF_NOBODY || vote.zxid == ZXID_OF_NOBODY {
+        let vote = message.vote;
+        if self.initial.zxid == ZXID_OF_LOST_DATA || vote.zxid == ZXID_OF_LOST_DATA {
             return;
         }
         let Phase::Looking(looking) = &mut self.phase else {
@@ -371,30 +374,30 @@ impl Election {
                 self.propose(now, better, actions);
             }
         }
-        self.record(from, heard);
+        self.record(from, message);
         self.review(now);
     }
 
-    /// Another one has a leader.
+    /// A message of another server that has a leader.
     fn on_decision(
         &mut self,
         now: Duration,
         from: Sid,
-        heard: Notification,
+        message: Notification,
         actions: &mut Vec<Action>,
     ) {
         let Notification {
             state,
             vote,
             version,
-        } = heard;
+        } = message;
         let ballot = Ballot {
             state,
             vote,
             version,
         };
         if vote.round == self.round {
-            self.record(from, heard);
+            self.record(from, message);
         }
         let Phase::Looking(looking) = &mut self.phase else {
             return;
@@ -404,7 +407,7 @@ impl Election {
             return;
         };
         let is_decided = |ballots: &BTreeMap<Sid, Ballot>| {
-            self.quorum.is_met_by(&those_who_agree(ballots, &ballot))
+            self.quorum.is_met_by(&agreeing_voters(ballots, &ballot))
                 && self.leads(ballots, vote.leader, vote.round)
         };
         if (vote.round == self.round && is_decided(&looking.received))
@@ -417,22 +420,23 @@ impl Election {
         }
     }
 
-    /// Whether a leader says so itself: without its word, those who follow it may have been left by it (ZOOKEEPER-1514).
+    /// Whether the leader itself reports that it leads. Without that, its followers may not have noticed that it stopped leading
+    /// (ZOOKEEPER-1514).
     fn leads(&self, ballots: &BTreeMap<Sid, Ballot>, leader: Sid, round: i64) -> bool {
         if leader == self.own && self.votes {
             return round == self.round;
         }
-        let word = ballots.get(&leader);
-        word.is_some_and(|ballot| ballot.state == State::Leading)
+        let own_ballot = ballots.get(&leader);
+        own_ballot.is_some_and(|ballot| ballot.state == State::Leading)
     }
 
-    /// The first vote, if it beats the second one: the later epoch, then the later transaction, then the larger sid.
+    /// `new`, if it beats `current`: by the later epoch, then the later transaction, then the larger sid.
     fn better(&self, new: Vote, current: Vote) -> Option<Vote> {
         let rank = |vote: Vote| (vote.epoch, vote.zxid, vote.leader);
         (self.quorum.has_weight(new.leader) && rank(new) > rank(current)).then_some(new)
     }
 
-    /// Makes a vote the own one, and tells all.
+    /// Makes a vote the own one, and sends it to all.
     fn propose(&mut self, now: Duration, vote: Vote, actions: &mut Vec<Action>) {
         let Phase::Looking(looking) = &mut self.phase else {
             return;
@@ -452,30 +456,30 @@ impl Election {
             looking.received.insert(self.own, ballot);
         }
         actions.push(Action::Propose(vote));
-        self.tell_all(actions);
+        self.send_to_all(actions);
     }
 
-    fn tell_all(&self, actions: &mut Vec<Action>) {
+    fn send_to_all(&self, actions: &mut Vec<Action>) {
         let others = self.quorum.voters().filter(|sid| *sid != self.own);
         actions.extend(others.map(|sid| Action::Send(sid, self.current())));
     }
 
-    fn record(&mut self, from: Sid, heard: Notification) {
+    fn record(&mut self, from: Sid, message: Notification) {
         let Phase::Looking(looking) = &mut self.phase else {
             return;
         };
         let ballot = Ballot {
-            state: heard.state,
-            vote: heard.vote,
-            // As ZooKeeper keeps it, so that a decision of the own round is compared by its leader alone.
+            state: message.state,
+            vote: message.vote,
+            // As in ZooKeeper, so that a decision of the own round is compared by its leader alone.
             version: 0,
         };
         looking.received.insert(from, ballot);
     }
 
-    /// Something was heard that counts: whether a quorum agrees now, and how long to wait for something better.
+    /// A vote was counted: if a quorum agrees now, starts the wait for a better vote.
     ///
-    /// ZooKeeper forgets what it hears while it waits, unless it is better. Here it counts as ever.
+    /// ZooKeeper drops votes that arrive during this wait, unless they are better. Here they count.
     fn review(&mut self, now: Duration) {
         let Phase::Looking(looking) = &mut self.phase else {
             return;
@@ -485,7 +489,7 @@ impl Election {
             vote: looking.proposal,
             version: 0,
         };
-        let agree = those_who_agree(&looking.received, &ours);
+        let agree = agreeing_voters(&looking.received, &ours);
         looking.settled_at = self.quorum.is_met_by(&agree).then_some(now + FINALIZE_WAIT);
     }
 
@@ -505,7 +509,7 @@ impl Election {
     }
 }
 
-fn those_who_agree(ballots: &BTreeMap<Sid, Ballot>, with: &Ballot) -> BTreeSet<Sid> {
+fn agreeing_voters(ballots: &BTreeMap<Sid, Ballot>, with: &Ballot) -> BTreeSet<Sid> {
     let agree = ballots.iter().filter(|(_, ballot)| ballot.agrees(with));
     agree.map(|(sid, _)| *sid).collect()
 }

@@ -1,6 +1,6 @@
-//! What happens, as JSON lines on standard output, and as what the timeline is drawn of.
+//! Records events: as JSON lines on standard output, and as entries of the timeline.
 //!
-//! Nobody who tells something waits for who reads it: when too many lines wait, those that follow are counted instead.
+//! Recording never waits for the reader of the output. When too many lines wait, further lines are dropped and counted.
 
 use std::{
     io::{self, Write as _},
@@ -29,8 +29,8 @@ pub(crate) struct Journal {
     start: Instant,
     lines: SyncSender<Value>,
     dropped: AtomicU64,
-    /// True exactly when nobody reads what is printed.
-    unread: AtomicBool,
+    /// True exactly when standard output is closed.
+    output_closed: AtomicBool,
     drawing: Option<Drawing>,
 }
 
@@ -40,7 +40,7 @@ struct Drawing {
 }
 
 impl Journal {
-    /// The journal, and the lines that are to be [printed](Self::print).
+    /// The journal, and the receiver of the lines that [`print`](Self::print) needs.
     pub(crate) fn new(timeline: Option<(PathBuf, Timeline)>) -> (Self, Receiver<Value>) {
         let (lines, printed) = sync_channel(LINES_MAX);
         let drawing = timeline.map(|(path, timeline)| Drawing {
@@ -51,7 +51,7 @@ impl Journal {
             start: Instant::now(),
             lines,
             dropped: AtomicU64::new(0),
-            unread: AtomicBool::new(false),
+            output_closed: AtomicBool::new(false),
             drawing,
         };
         (journal, printed)
@@ -62,12 +62,11 @@ impl Journal {
         self.start.elapsed()
     }
 
-    /// Whether nobody reads what is printed.
-    pub(crate) fn is_unread(&self) -> bool {
-        self.unread.load(Ordering::Relaxed)
+    pub(crate) fn is_output_closed(&self) -> bool {
+        self.output_closed.load(Ordering::Relaxed)
     }
 
-    /// Prints what comes until [`close`](Self::close).
+    /// Prints lines until [`close`](Self::close), or until standard output is closed.
     pub(crate) fn print(&self, lines: &Receiver<Value>) {
         while let Ok(line) = lines.recv() {
             if line.is_null() {
@@ -77,27 +76,28 @@ impl Journal {
             let dropped = (dropped > 0).then(|| json!({ "event": "dropped", "lines": dropped }));
             for line in [Some(line), dropped].into_iter().flatten() {
                 let mut out = io::stdout().lock();
-                // One write a line, so that a reader never sees half of one for long.
+                // One write for each line, so that a reader seldom sees a part of one.
                 let written = out.write_all(format!("{line}\n").as_bytes());
                 if written.and_then(|()| out.flush()).is_err() {
-                    self.unread.store(true, Ordering::Relaxed);
+                    self.output_closed.store(true, Ordering::Relaxed);
                     return;
                 }
             }
         }
     }
 
-    /// The last line was told. Waits until there is room to say so.
+    /// Ends [`print`](Self::print) after the lines until now. Blocks until there is room in the queue.
     pub(crate) fn close(&self) {
-        // Fails when nobody prints any more.
+        // Fails when `print` has returned.
         let _ = self.lines.send(Value::Null);
     }
 
-    fn say(&self, event: &str, own: Sid, rest: Value) {
-        self.say_at(self.now(), event, own, rest);
+    /// Records any event that is neither a message nor a vote.
+    pub(crate) fn event(&self, event: &str, own: Sid, rest: Value) {
+        self.event_at(self.now(), event, own, rest);
     }
 
-    fn say_at(&self, at: Duration, event: &str, own: Sid, rest: Value) {
+    fn event_at(&self, at: Duration, event: &str, own: Sid, rest: Value) {
         let mut line = Map::new();
         line.insert("event".into(), event.into());
         line.insert("myid".into(), own.0.into());
@@ -108,7 +108,7 @@ impl Journal {
         match self.lines.try_send(Value::Object(line)) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
-            Err(TrySendError::Disconnected(_)) => self.unread.store(true, Ordering::Relaxed),
+            Err(TrySendError::Disconnected(_)) => self.output_closed.store(true, Ordering::Relaxed),
         }
     }
 
@@ -125,7 +125,7 @@ impl Journal {
         }
     }
 
-    /// The end: draws a part of an election, if no whole one was drawn.
+    /// Draws an election that is not over, if no complete one was drawn.
     pub(crate) fn draw_rest(&self, own: Sid) {
         if let Some(drawing) = &self.drawing {
             let timeline = drawing.lock();
@@ -136,28 +136,23 @@ impl Journal {
         }
     }
 
-    /// Anything that is neither a message nor a vote.
-    pub(crate) fn tell(&self, event: &str, own: Sid, rest: Value) {
-        self.say(event, own, rest);
-    }
-
     pub(crate) fn error(&self, own: Sid, message: &str) {
-        self.say("error", own, json!({ "message": message }));
+        self.event("error", own, json!({ "message": message }));
     }
 
     pub(crate) fn looking(&self, own: Sid, round: i64, why: &str) {
         let at = self.now();
         self.draw(at, own, Fact::Looking { round });
-        self.say_at(at, "looking", own, json!({ "round": round, "why": why }));
+        self.event_at(at, "looking", own, json!({ "round": round, "why": why }));
     }
 
     pub(crate) fn vote(&self, own: Sid, vote: Vote) {
         let at = self.now();
         self.draw(at, own, Fact::Vote(vote));
-        self.say_at(at, "vote", own, of_vote(vote));
+        self.event_at(at, "vote", own, vote_json(vote));
     }
 
-    /// What became of what was sent at this time.
+    /// Records a message that was sent at this time, and the outcome.
     pub(crate) fn sent(
         &self,
         at: Duration,
@@ -169,7 +164,7 @@ impl Journal {
         self.draw(at, own, Fact::Sent(to, notification));
         let mut line = message("to", to, &notification);
         line["outcome"] = outcome.into();
-        self.say_at(at, "sent", own, line);
+        self.event_at(at, "sent", own, line);
     }
 
     pub(crate) fn received(&self, own: Sid, from: Sid, notification: Notification) {
@@ -177,7 +172,7 @@ impl Journal {
         self.draw(at, own, Fact::Received(from, notification));
         let mut line = message("from", from, &notification);
         line["version"] = notification.version.into();
-        self.say_at(at, "received", own, line);
+        self.event_at(at, "received", own, line);
     }
 
     pub(crate) fn elected(&self, own: Sid, outcome: Outcome, took: Duration) {
@@ -186,15 +181,15 @@ impl Journal {
             vote,
             was_told,
         } = outcome;
-        let how = if was_told { "told" } else { "votes" };
+        let by = if was_told { "told" } else { "votes" };
         let at = self.now();
-        self.say_at(
+        self.event_at(
             at,
             "elected",
             own,
             json!({
                 "leader": vote.leader.0, "round": vote.round, "state": state.name(),
-                "ms": took.as_millis() as u64, "by": how, "zxid": format!("{:#x}", vote.zxid),
+                "ms": took.as_millis() as u64, "by": by, "zxid": format!("{:#x}", vote.zxid),
                 "epoch": vote.epoch,
             }),
         );
@@ -211,7 +206,7 @@ impl Drawing {
         match std::fs::write(&self.path, picture) {
             Ok(()) => {
                 let path = self.path.display().to_string();
-                journal.say("timeline", own, json!({ "file": path }));
+                journal.event("timeline", own, json!({ "file": path }));
             }
             Err(error) => {
                 let path = self.path.display();
@@ -222,27 +217,26 @@ impl Drawing {
 }
 
 fn millis(time: Duration) -> Value {
-    // To the microsecond, which a float holds exactly enough.
+    // With microseconds: a float is precise enough for that.
     (time.as_micros() as f64 / 1000.0).into()
 }
 
-fn of_vote(vote: Vote) -> Value {
+fn vote_json(vote: Vote) -> Value {
     json!({
         "leader": vote.leader.0, "round": vote.round, "zxid": format!("{:#x}", vote.zxid),
         "epoch": vote.epoch,
     })
 }
 
-fn message(way: &str, other: Sid, notification: &Notification) -> Value {
+fn message(direction: &str, other: Sid, notification: &Notification) -> Value {
     let mut line = Map::new();
-    line.insert(way.into(), other.0.into());
+    line.insert(direction.into(), other.0.into());
     if notification.is_question() {
-        // It holds no vote.
         line.insert("question".into(), true.into());
         return Value::Object(line);
     }
     line.insert("state".into(), notification.state.name().into());
-    if let Value::Object(vote) = of_vote(notification.vote) {
+    if let Value::Object(vote) = vote_json(notification.vote) {
         line.extend(vote);
     }
     Value::Object(line)

@@ -1,7 +1,7 @@
-//! The leader's side of its port: listening sockets at all addresses of its own, and the connections of its followers.
+//! The leader's side of the quorum port: listening sockets at all its own addresses, and the connections of followers.
 //!
-//! Nothing that followers say is listened to, and nothing is answered. An address at which it cannot listen does not keep it
-//! from the others, and is tried again for as long as it leads.
+//! Nothing is read from followers or written to them. An address at which the leader cannot listen is tried again while it leads;
+//! the other addresses are not affected.
 
 use std::{
     collections::VecDeque,
@@ -19,40 +19,40 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     leader_port::Word,
-    names::{Names, Places},
+    names::{Names, Resolved},
 };
 
-/// Until an address at which it could not listen is tried again.
+/// Time until a failed address is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Followers whose connections are held; when one more comes, the oldest goes, and will come again.
-const HELD_MAX: usize = 64;
+/// Connections of followers that are kept. When one more arrives, the oldest one is closed; that follower connects again.
+const FOLLOWERS_MAX: usize = 64;
 
-/// Connections that are accepted before other things get their turn.
+/// Connections that are accepted in one call of [`look`](LeaderListener::look).
 const ACCEPTS_MAX: usize = 64;
 
-/// Those that may wait to be accepted.
+/// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
 pub(crate) struct LeaderListener {
     ports: Vec<Port>,
     followers: VecDeque<TcpStream>,
-    /// True exactly when the last look did not come to an end.
-    unaccepted: bool,
+    /// True exactly when more connections may wait to be accepted.
+    maybe_more: bool,
 }
 
 /// One configured address.
 struct Port {
     address: Address,
     open: Vec<(SocketAddr, TcpListener)>,
-    /// When it is tried next; `None` when it is open at all addresses of its name.
+    /// When listening is tried next; `None` when the leader listens at all addresses of the name.
     next_at: Option<Duration>,
-    /// What was told last of why not.
-    told: String,
+    /// The last failure that was reported.
+    reported: String,
 }
 
 impl LeaderListener {
-    /// Is going to listen on these, or on the same ports of all addresses of this machine.
+    /// For these addresses, or for the same ports of all addresses of this machine. [`look`](Self::look) opens the sockets.
     pub(crate) fn new(addresses: &[Address], on_all_ips: bool, names: &mut Names) -> Self {
         let addresses = match on_all_ips {
             true => wildcards(addresses),
@@ -63,36 +63,36 @@ impl LeaderListener {
             address,
             open: Vec::new(),
             next_at: Some(Duration::ZERO),
-            told: String::new(),
+            reported: String::new(),
         };
         Self {
             ports: addresses.into_iter().map(port).collect(),
             followers: VecDeque::new(),
-            unaccepted: false,
+            maybe_more: false,
         }
     }
 
-    /// When time alone changes something, if it does.
+    /// When [`look`](Self::look) must be called, if at all.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        if self.unaccepted {
+        if self.maybe_more {
             return Some(Duration::ZERO);
         }
         self.ports.iter().filter_map(|port| port.next_at).min()
     }
 
-    /// Opens what is to be opened now, and accepts who has come.
+    /// Opens the sockets that are due, and accepts connections.
     pub(crate) fn look(
         &mut self,
         now: Duration,
         names: &mut Names,
         (registry, token): (&Registry, Token),
-        words: &mut Vec<Word>,
+        events: &mut Vec<Word>,
     ) {
         for port in &mut self.ports {
             let is_due = port.next_at.is_some_and(|at| at <= now);
-            let is_answered = port.open.is_empty() && port.next_at.is_some();
-            if is_due || (is_answered && port.is_found(names)) {
-                port.listen(now, names, (registry, token), words);
+            let is_new = port.open.is_empty() && port.next_at.is_some();
+            if is_due || (is_new && port.is_found(names)) {
+                port.listen(now, names, (registry, token), events);
             }
         }
         self.accept();
@@ -101,54 +101,54 @@ impl LeaderListener {
     fn accept(&mut self) {
         let mut left = ACCEPTS_MAX;
         for (_, listener) in self.ports.iter().flat_map(|port| &port.open) {
-            // Anything that is wrong with a connection, or with descriptors, leaves the port open all the same.
+            // After any error of `accept` the socket keeps listening.
             while left > 0 {
                 let Ok((follower, _)) = listener.accept() else {
                     break;
                 };
                 left -= 1;
                 self.followers.push_back(follower);
-                if self.followers.len() > HELD_MAX {
+                if self.followers.len() > FOLLOWERS_MAX {
                     self.followers.pop_front();
                 }
             }
         }
-        self.unaccepted = left == 0;
+        self.maybe_more = left == 0;
     }
 }
 
 impl Port {
-    /// Whether its name was looked up, and the answer was not used yet.
+    /// Whether the name was looked up, and the answer was not used yet.
     fn is_found(&self, names: &Names) -> bool {
-        self.told.is_empty() && matches!(names.places(&self.address), Places::Known(_))
+        self.reported.is_empty() && matches!(names.resolved(&self.address), Resolved::Known(_))
     }
 
-    /// Opens what is not open yet.
+    /// Listens at the addresses at which it does not listen yet.
     fn listen(
         &mut self,
         now: Duration,
         names: &mut Names,
         (registry, token): (&Registry, Token),
-        words: &mut Vec<Word>,
+        events: &mut Vec<Word>,
     ) {
         let mut failures = Vec::new();
-        match names.places(&self.address) {
-            Places::Pending => {
+        match names.resolved(&self.address) {
+            Resolved::Pending => {
                 self.next_at = Some(now + PAUSE);
                 return;
             }
-            Places::Unknown(why) => failures.push(format!("{}: {why}", self.address)),
-            Places::Known(places) => {
-                for place in places {
-                    if self.open.iter().any(|(at, _)| *at == place) {
+            Resolved::Unknown(why) => failures.push(format!("{}: {why}", self.address)),
+            Resolved::Known(addrs) => {
+                for addr in addrs {
+                    if self.open.iter().any(|(at, _)| *at == addr) {
                         continue;
                     }
-                    match open(place, registry, token) {
+                    match open(addr, registry, token) {
                         Ok((at, listener)) => {
-                            words.push(Word::Listening(at));
-                            self.open.push((place, listener));
+                            events.push(Word::Listening(at));
+                            self.open.push((addr, listener));
                         }
-                        Err(error) => failures.push(format!("{place}: {error}")),
+                        Err(error) => failures.push(format!("{addr}: {error}")),
                     }
                 }
             }
@@ -158,13 +158,13 @@ impl Port {
             return;
         }
         self.next_at = Some(now + PAUSE);
-        // By then it may have moved.
+        // The name may have other addresses by then.
         names.look_up(&self.address);
         let failures = failures.join(", ");
-        if self.told != failures {
+        if self.reported != failures {
             let message = format!("cannot listen as leader on {failures}; will try again");
-            words.push(Word::Trouble(message));
-            self.told = failures;
+            events.push(Word::Trouble(message));
+            self.reported = failures;
         }
     }
 }
@@ -181,10 +181,10 @@ fn open(
         Err(_) if at.is_ipv6() && at.ip().is_unspecified() => (new(any_v4)?, any_v4),
         socket => (socket?, at),
     };
-    // Or a server that has started again would wait for its old connections to be forgotten.
+    // Without it, a restarted server could not bind while its old connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if at.is_ipv6() {
-        // `::` takes IPv4 as well, as Java's wildcard address does.
+        // `::` accepts IPv4 as well, as Java's wildcard address does.
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
@@ -195,10 +195,10 @@ fn open(
     Ok((listener.local_addr()?, listener))
 }
 
-/// One wildcard address for each distinct port, as the library listens with `quorumListenOnAllIPs`.
+/// One wildcard address for each distinct port, as the library does for `quorumListenOnAllIPs`.
 fn wildcards(own: &[Address]) -> Vec<Address> {
     let is_v4 = |address: &Address| matches!(address.ip(), Some(IpAddr::V4(_)));
-    // A name may point to either kind, and to another one tomorrow.
+    // A name may have addresses of either kind, and they may change.
     let host = if own.iter().all(is_v4) {
         "0.0.0.0"
     } else {

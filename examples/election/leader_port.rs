@@ -1,8 +1,7 @@
-//! The port at which a leader is found by its followers: held open by a leader, watched by a follower. When it is closed,
-//! the leader is gone.
+//! The quorum port, at which followers connect to their leader. A leader keeps it open, and a follower watches it. When it is
+//! closed, the leader is gone.
 //!
-//! Nothing is replicated there. Nothing here blocks the caller: sockets do not wait, and names are looked up on threads of
-//! their own.
+//! Nothing is replicated over it. Nothing here blocks: sockets are non-blocking, and names are looked up on threads of their own.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,16 +10,16 @@ use quorum_cnx::Address;
 
 use crate::{leader_listener::LeaderListener, leader_watch::LeaderWatch, names::Names};
 
-/// What is to be told of the port.
+/// An event of the port.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Word {
-    /// The leader is there.
+    /// This follower is connected to the leader.
     Reached,
-    /// Nobody is there any more.
+    /// The leader is gone, for this reason.
     Gone(String),
-    /// This leader listens there.
+    /// This leader listens at this address.
     Listening(SocketAddr),
-    /// Something is wrong on this side, and is tried again.
+    /// A failure on this side. The operation is tried again.
     Trouble(String),
 }
 
@@ -28,10 +27,10 @@ pub(crate) struct LeaderPort {
     registry: Registry,
     token: Token,
     names: Names,
-    /// True exactly when a leader listens on its port of all addresses of this machine.
+    /// True exactly when a leader listens at all addresses of this machine.
     on_all_ips: bool,
-    /// How long a leader waits for a follower to say something.
-    patience: Duration,
+    /// How long a leader waits for bytes of a follower.
+    follower_timeout: Duration,
     side: Side,
 }
 
@@ -39,30 +38,30 @@ enum Side {
     Unused,
     /// This server leads.
     Leader(LeaderListener),
-    /// It follows.
+    /// This server follows.
     Follower(LeaderWatch),
 }
 
 impl LeaderPort {
-    /// Events come with this token.
+    /// Registers its sockets with this token.
     pub(crate) fn new(
         registry: Registry,
         token: Token,
         names: Names,
         on_all_ips: bool,
-        patience: Duration,
+        follower_timeout: Duration,
     ) -> Self {
         Self {
             registry,
             token,
             names,
             on_all_ips,
-            patience,
+            follower_timeout,
             side: Side::Unused,
         }
     }
 
-    /// Opens the port: this server leads, and these are its own addresses.
+    /// Listens at these addresses, since this server leads.
     pub(crate) fn hold(&mut self, addresses: &[Address]) {
         self.leave();
         let listener = LeaderListener::new(addresses, self.on_all_ips, &mut self.names);
@@ -72,7 +71,7 @@ impl LeaderPort {
     /// Watches the port of a leader at these addresses.
     pub(crate) fn watch(&mut self, addresses: Vec<Address>, now: Duration) {
         self.leave();
-        self.side = Side::Follower(LeaderWatch::new(addresses, self.patience, now));
+        self.side = Side::Follower(LeaderWatch::new(addresses, self.follower_timeout, now));
     }
 
     /// Closes everything.
@@ -80,7 +79,7 @@ impl LeaderPort {
         self.side = Side::Unused;
     }
 
-    /// When time alone changes something, if it does.
+    /// When [`look`](Self::look) must be called, if at all.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         match &self.side {
             Side::Unused => None,
@@ -89,18 +88,18 @@ impl LeaderPort {
         }
     }
 
-    /// Looks what has happened. Costs little when nothing has.
+    /// Handles socket events, answers of lookups, and deadlines.
     pub(crate) fn look(&mut self, now: Duration) -> Vec<Word> {
         self.names.take_answers();
-        let (poll, mut words) = ((&self.registry, self.token), Vec::new());
+        let (poll, mut events) = ((&self.registry, self.token), Vec::new());
         match &mut self.side {
             Side::Unused => {}
-            Side::Leader(listener) => listener.look(now, &mut self.names, poll, &mut words),
-            Side::Follower(watch) => watch.look(now, &mut self.names, poll, &mut words),
+            Side::Leader(listener) => listener.look(now, &mut self.names, poll, &mut events),
+            Side::Follower(watch) => watch.look(now, &mut self.names, poll, &mut events),
         }
-        if words.iter().any(|word| matches!(word, Word::Gone(_))) {
+        if events.iter().any(|event| matches!(event, Word::Gone(_))) {
             self.leave();
         }
-        words
+        events
     }
 }

@@ -1,7 +1,7 @@
-//! A voter in an election of ZooKeeper servers, or several, or somebody who only watches: the rules are in `election`, the
-//! connections are the library's.
+//! Takes part in the election of a ZooKeeper ensemble, as one or several of its voters, or only shows it. The rules are in
+//! `election`; the connections are the library's.
 //!
-//! Nothing here replicates anything: who is elected only says so.
+//! Nothing is replicated: a server that is elected only reports it.
 
 mod election;
 mod journal;
@@ -45,35 +45,35 @@ use crate::{
     timeline::Timeline,
 };
 
-/// What ZooKeeper takes when its configuration does not say.
+/// ZooKeeper's default of `tickTime`.
 const TICK_TIME: Duration = Duration::from_secs(3);
 
-/// The exit code of a server that cannot be reached: that of ZooKeeper (ZOOKEEPER-3320).
-const DEAF: u8 = 14;
+/// Exit code of a server that listens at none of its election addresses: the same as ZooKeeper's (ZOOKEEPER-3320).
+const EXIT_CANNOT_LISTEN: u8 = 14;
 
-/// In ticks; ZooKeeper has no default, and its sample file says this.
+/// `syncLimit` in ticks. ZooKeeper has no default; this is the value of its sample file.
 const SYNC_LIMIT: u32 = 5;
 
-/// The same.
+/// `initLimit`, likewise.
 const INIT_LIMIT: u32 = 10;
 
-/// Servers that are answered though they are not in the configuration, unless told otherwise. ZooKeeper has no bound, and
-/// dials whoever says where it is; an ensemble is extended by a few at a time, and has some dozen observers at most.
+/// Default of `--admit`. ZooKeeper has no such bound. An ensemble is extended by a few servers at a time, and has some dozen
+/// observers at most.
 const JOINERS_MAX: u16 = 64;
 
 /// Takes part in the election of a ZooKeeper ensemble, as one of its servers.
 #[derive(Debug, Parser)]
 #[command(name = "election", version, after_help = MORE)]
 struct Cli {
-    /// The configuration of the ensemble; a dynamic configuration file that it names is read as well
+    /// The configuration of the ensemble; a dynamic configuration file that it names is read, too
     #[arg(long, value_name = "FILE")]
     zoo_cfg: PathBuf,
 
-    /// A flag of ZooKeeper's JVM that the configuration is to be read with: zookeeper.multiAddress.enabled=true
+    /// A flag of ZooKeeper's JVM that changes how the configuration is read: zookeeper.multiAddress.enabled=true
     #[arg(short = 'D', long = "jvm-flag", value_name = "NAME=VALUE")]
     jvm_flags: Vec<String>,
 
-    /// The id of this server in it; several, joined by commas, are several servers in one process
+    /// The id of this server in the configuration; several ids, joined by commas, are several servers in one process
     #[arg(
         long,
         value_name = "N",
@@ -83,41 +83,41 @@ struct Cli {
     )]
     myid: Vec<i64>,
 
-    /// The last transaction that it claims to have, decimal or 0x and hexadecimal [default: none, so that it is elected
-    /// only where nobody else can be; an empty real server has 0]
+    /// The last transaction that this server claims to have, decimal or 0x and hexadecimal [default: none, so that it is
+    /// elected only if no other server can be; an empty real server has 0]
     #[arg(long, value_name = "X", default_value_t = ZXID_OF_NO_DATA, hide_default_value = true,
         value_parser = number, allow_negative_numbers = true)]
     zxid: i64,
 
-    /// The epoch that it claims to be in [default: that of the transaction, its high 32 bits]
+    /// The epoch that this server claims to be in [default: that of the transaction, its high 32 bits]
     #[arg(long, value_name = "E", value_parser = number, allow_negative_numbers = true)]
     epoch: Option<i64>,
 
-    /// Never votes; asks the others every tick, and shows what they say
+    /// Never votes; asks the others for their votes every tick, and shows the answers
     #[arg(long)]
     observe: bool,
 
-    /// Connects to the quorum port of the leader, only to see whether it is alive; opens the own one when it leads. A real
-    /// leader counts it among its learners, sends it nothing, and logs an error once, when the connection ends, as for any
-    /// follower
+    /// Connects to the quorum port of the leader, only to see whether the leader is alive; opens its own quorum port when it
+    /// leads. A real leader counts this server among its learners, sends it nothing, and logs an error once, when the
+    /// connection ends, as for any follower
     #[arg(long)]
     follow_leader_port: bool,
 
-    /// Draws an election as a picture (SVG) when it is over; the next one replaces it
+    /// Draws each election (SVG) when it is over, in place of the one before
     #[arg(long, value_name = "FILE")]
     timeline: Option<PathBuf>,
 
-    /// In which form to send: as ZooKeeper 3.3, 3.4.0, 3.4.6 or 3.5 and later
+    /// The format of sent messages, by its bytes: that of ZooKeeper 3.3, 3.4.0, 3.4.6, or 3.5 and later
     #[arg(long, value_enum, default_value = "44")]
     format: FormatArg,
 
-    /// How many servers are answered that are not in the configuration: such as are to join, or observers that only their
-    /// own configuration names; 0 refuses them
+    /// How many servers are answered that are not in the configuration: servers that are about to join, or observers that
+    /// only their own configuration names; 0 refuses them
     #[arg(long, value_name = "N", default_value_t = JOINERS_MAX)]
     admit: u16,
 
-    /// What a second connection of a server needs to replace its link: nothing, as with ZooKeeper (needed where a TCP proxy
-    /// stands between servers), or proof that it is that server's
+    /// Which second connection of a server replaces its link: one that is proven to be that server's, or the newest in any
+    /// case, as with ZooKeeper (needed if there is a TCP proxy between servers)
     #[arg(long, value_enum, default_value = "proven")]
     replace: ReplaceArg,
 
@@ -134,33 +134,34 @@ const MORE: &str = "\
 Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
 started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
 leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, stats,
-timeline, dropped (lines that nobody read in time), error and halted.
+timeline, dropped (lines that were not read in time), error and halted.
 
 Commands on standard input, one a line:
-  leader-lost  looks for a new leader, as if the present one were gone
-  stats        prints what it does, and counters
+  leader-lost  looks for a new leader, as if the present one had failed
+  stats        prints the state and counters
   quit         halts
 
-Without a vote: give it the place of a voter with --observe and it hears every vote, but the ensemble
-lacks that voter; give it an `observer` line of its own and it hears what is answered when it asks.
+To watch an election: in the place of a voter, with --observe, this server receives every vote, but the ensemble
+lacks that voter. With an `observer` line of its own it receives the answers to what it asks.
 
-A server that is elected does not serve: real followers leave it. When too few of them stay, it steps down
-initLimit ticks after its election, as a real leader does, and is elected again only where nobody else can be.
-With the default --zxid it never comes so far where a real server can be elected.
+A server that is elected does not serve, so that real followers leave it. When too few of them stay, it steps down
+initLimit ticks after its election, as a real leader does, and is elected again only if no other server can be.
+With the default --zxid it is never elected if a real server can be.
 
-A server that is not in the configuration is told who leads, in which round, and the configuration, and is not
-counted; with a smaller id it is dialed at the address that it says, as ZooKeeper does, so that whoever reaches
-the election port can make this server dial an address. --admit bounds how many are known at one time; when one
-more comes, one that is not linked makes room, and without such a one the newcomer is refused.
+A server that is not in the configuration gets the leader, the round and the configuration as an answer, and its
+vote is not counted. If its id is smaller, it is dialed at the address that it sends, as ZooKeeper does: anyone who
+reaches the election port can make this server dial an address. --admit bounds the number of such servers at one
+time. When one more connects, it takes the place of one that is not linked, or is refused if all are linked.
 
-A server listens at its election addresses, and tries each of them again electionPortBindRetry times (3 without
-that key, 0 is for ever), a second apart: its name may become known late. When none is left it could be reached
-by no server with a larger id, so the program ends, with all of its servers, for its supervisor to start it again.
+A server listens at its election addresses. After a failure it tries an address again electionPortBindRetry times
+(default 3, 0 is without limit), a second apart, since a name may become known late. When it has given up all of
+them, no server with a larger id can reach it; the program ends with all of its servers, so that its supervisor
+can start it again.
 
 SIGINT (Ctrl-C) and SIGTERM halt as `quit` does.
 
-Exit code: 0 after `halted`, 2 for a command line or a configuration that cannot work, 14 if it cannot listen at
-any election address of a server of its own, 1 if it died.";
+Exit code: 0 after `halted`, 2 for a wrong command line or configuration, 14 if a server of this process can listen
+at none of its election addresses, 1 after another failure.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FormatArg {
@@ -182,7 +183,7 @@ enum ReplaceArg {
 
 fn number(text: &str) -> Result<i64, String> {
     let parsed = match text.strip_prefix("0x") {
-        // As ZooKeeper prints negative ones, too.
+        // Unsigned, since ZooKeeper prints negative numbers like this.
         Some(digits) => u64::from_str_radix(digits, 16).map(|number| number as i64),
         None => text.parse(),
     };
@@ -201,7 +202,7 @@ fn main() -> ExitCode {
             let why = one_line(&error.to_string());
             return refuse(&format!("{why}; for more information, try '--help'"));
         }
-        // The help, in full.
+        // Prints the help or the version.
         Err(error) => error.exit(),
     };
     let filter = if cli.verbose {
@@ -216,25 +217,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// Nothing was started.
+/// Ends before anything was started.
 fn refuse(why: &str) -> ExitCode {
-    complain(why);
+    print_error(why);
     ExitCode::from(2)
 }
 
-fn complain(why: &str) {
-    // When nobody reads this either, the exit code has to do.
+fn print_error(why: &str) {
+    // If standard error is closed too, only the exit code is left.
     let _ = writeln!(io::stderr(), "election: {why}");
 }
 
-/// The first paragraph: what is wrong, without the usage that follows it.
+/// The first paragraph of an error of clap: the error without the usage.
 fn one_line(error: &str) -> String {
     let lines = error.lines().take_while(|line| !line.trim().is_empty());
     let line = lines.map(str::trim).collect::<Vec<_>>().join(" ");
     line.trim_start_matches("error: ").to_owned()
 }
 
-/// What is to be run, checked.
+/// The checked configuration of all servers of this process.
 struct Plan {
     cfg: Arc<ZooCfg>,
     quorum: Quorum,
@@ -243,7 +244,7 @@ struct Plan {
 
 fn plan(cli: &Cli) -> Result<Plan, String> {
     let path = cli.zoo_cfg.display();
-    // The library does not know what the file is called, unless it has read it itself.
+    // Adds the path to an error of the library, which names the file only if it cannot be read.
     let in_file = |why: String| match why
         .trim_start_matches("zoo.cfg")
         .trim_start_matches([':', ' '])
@@ -304,7 +305,7 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
         members.push((role, config.map_err(|error| in_file(error.to_string()))?));
     }
     if let Some(file) = &cli.timeline {
-        // Rather now than when there is something to lose.
+        // Checked now rather than after the election.
         let opened = OpenOptions::new().create(true).append(true).open(file);
         opened.map_err(|error| format!("cannot write --timeline {}: {error}", file.display()))?;
     }
@@ -315,7 +316,7 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
     })
 }
 
-/// How a member is connected.
+/// The configuration of a member's connections.
 fn connections(cli: &Cli, cfg: &ZooCfg, own: Sid) -> ConfigBuilder {
     let builder = cfg.builder(own).replace(match cli.replace {
         ReplaceArg::Proven => Replace::Proven,
@@ -327,7 +328,7 @@ fn connections(cli: &Cli, cfg: &ZooCfg, own: Sid) -> ConfigBuilder {
     }
 }
 
-/// Each member has a thread of its own, and so have the commands, and the end of the time; this one prints.
+/// Starts a thread for each member, for the commands, and for `--seconds`. This thread prints.
 fn run(cli: &Cli, plan: Plan) -> ExitCode {
     let own: Vec<Sid> = plan.members.iter().map(|(role, _)| role.own).collect();
     let timeline = Timeline::new(own.iter().copied(), plan.quorum.voters());
@@ -337,7 +338,7 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     let (mut members, mut remotes) = (Vec::new(), Vec::new());
     for (role, config) in plan.members {
         let own = role.own;
-        tell_start(&journal, &role, &plan.cfg, &plan.quorum);
+        report_start(&journal, &role, &plan.cfg, &plan.quorum);
         let (cfg, quorum) = (Arc::clone(&plan.cfg), plan.quorum.clone());
         match Member::new(role, config, cfg, quorum, Arc::clone(&journal)) {
             Ok((member, remote)) => {
@@ -345,36 +346,36 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
                 remotes.push(remote);
             }
             Err(error) => {
-                complain(&format!("server {own} cannot start: {error}"));
+                print_error(&format!("server {own} cannot start: {error}"));
                 return ExitCode::FAILURE;
             }
         }
     }
     let remotes = Arc::new(remotes);
-    if let Err(error) = take_orders(&remotes, cli.seconds) {
-        complain(&format!("cannot start a thread: {error}"));
+    if let Err(error) = read_commands(&remotes, cli.seconds) {
+        print_error(&format!("cannot start a thread: {error}"));
         return ExitCode::FAILURE;
     }
     let signalled = Arc::clone(&remotes);
     let watched = signals::on_first(move || {
         order(&signalled, Command::Quit);
         thread::sleep(signals::FLUSH_TIMEOUT);
-        complain("nobody reads standard output: what waits to be printed is lost");
+        print_error("nobody reads standard output: the lines that wait are lost");
         process::exit(1);
     });
     if let Err(error) = watched {
-        complain(&format!("signals end this process at once: {error}"));
+        print_error(&format!("signals end this process at once: {error}"));
     }
     let running = AtomicUsize::new(members.len());
     thread::scope(|scope| {
         let (journal, mut code) = (&*journal, ExitCode::SUCCESS);
         let new = thread::Builder::new;
-        let mut lacking = None;
+        let mut thread_error = None;
         let mut threads = Vec::new();
         let (running, first) = (&running, own[0]);
         for (own, member) in members {
             let others = Arc::clone(&remotes);
-            // Dropped with the thread, or in its place if there is none.
+            // Dropped when the thread ends, or now if it cannot be started.
             let running = Running {
                 running,
                 journal,
@@ -383,39 +384,39 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
             let run = move || {
                 let _running = running;
                 let end = member.run();
-                if matches!(end, Ok(End::Deaf)) {
-                    // One process is started again as a whole.
+                if matches!(end, Ok(End::NotListening)) {
+                    // The supervisor restarts the whole process.
                     order(&others, Command::Quit);
                 }
                 end
             };
             match new().spawn_scoped(scope, run) {
                 Ok(thread) => threads.push((own, thread)),
-                Err(error) => lacking = Some(error),
+                Err(error) => thread_error = Some(error),
             }
         }
-        if let Some(error) = lacking {
-            complain(&format!("cannot start a thread: {error}"));
+        if let Some(error) = thread_error {
+            print_error(&format!("cannot start a thread: {error}"));
             code = ExitCode::FAILURE;
             order(&remotes, Command::Quit);
         }
-        // On this thread, which has nothing else to do, until the last member has ended or nobody reads.
+        // Returns when the last member has ended, or when standard output is closed.
         journal.print(&lines);
         for (own, thread) in threads {
             match thread.join() {
                 Ok(Ok(End::Halted)) => {}
-                Ok(Ok(End::Deaf)) => {
-                    complain(&format!(
+                Ok(Ok(End::NotListening)) => {
+                    print_error(&format!(
                         "server {own} cannot listen at any of its election addresses: see the errors above, start it again, \
-                         or let it try for ever with electionPortBindRetry=0"
+                         or let it try without limit with electionPortBindRetry=0"
                     ));
-                    code = ExitCode::from(DEAF);
+                    code = ExitCode::from(EXIT_CANNOT_LISTEN);
                 }
                 Ok(Err(error)) => {
-                    complain(&format!("server {own} died: {error}"));
+                    print_error(&format!("server {own} failed: {error}"));
                     code = ExitCode::FAILURE;
                 }
-                // Its message is on standard error.
+                // The message of the panic is on standard error.
                 Err(_) => code = ExitCode::FAILURE,
             }
         }
@@ -423,11 +424,11 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     })
 }
 
-/// A member that may still have something to tell.
+/// Counts a member as running until it is dropped. The last one closes the journal.
 struct Running<'a> {
     running: &'a AtomicUsize,
     journal: &'a Journal,
-    /// In whose name the end is told.
+    /// The server that reports the end of the timeline.
     first: Sid,
 }
 
@@ -440,14 +441,13 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Nobody waits for these threads: the one may sit in a read that never ends, the other in a long sleep.
-fn take_orders(remotes: &Arc<Vec<Remote>>, time: Option<Duration>) -> io::Result<()> {
-    let orders = Arc::clone(remotes);
-    thread::Builder::new().spawn(move || obey(&orders))?;
+/// Starts the threads that give orders. They are never joined: one may block in a read that does not return, the other sleeps.
+fn read_commands(remotes: &Arc<Vec<Remote>>, time: Option<Duration>) -> io::Result<()> {
+    let all = Arc::clone(remotes);
+    thread::Builder::new().spawn(move || read_input(&all))?;
     if let Some(time) = time {
         let remotes = Arc::clone(remotes);
         thread::Builder::new().spawn(move || {
-            // As long as the user has asked for.
             thread::sleep(time);
             order(&remotes, Command::Quit);
         })?;
@@ -455,7 +455,7 @@ fn take_orders(remotes: &Arc<Vec<Remote>>, time: Option<Duration>) -> io::Result
     Ok(())
 }
 
-fn tell_start(journal: &Journal, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {
+fn report_start(journal: &Journal, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {
     let sids = |observer| {
         let servers = cfg.servers.iter();
         let servers = servers.filter(|server| server.observer == observer);
@@ -468,7 +468,7 @@ fn tell_start(journal: &Journal, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {
         "quorum": if quorum.is_hierarchical() { "hierarchical" } else { "majority" },
         "zxid": format!("{:#x}", role.zxid), "epoch": role.epoch,
     });
-    journal.tell("started", role.own, line);
+    journal.event("started", role.own, line);
 }
 
 fn order(remotes: &[Remote], command: Command) {
@@ -477,19 +477,19 @@ fn order(remotes: &[Remote], command: Command) {
     }
 }
 
-/// The end of standard input is no end: an operator may have sent all that he wants to say.
-fn obey(remotes: &[Remote]) {
+/// Executes the commands on standard input. The program goes on after the end of the input.
+fn read_input(remotes: &[Remote]) {
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else {
-            return complain("a command is not UTF-8: no more commands are read");
+            return print_error("a command is not UTF-8: no more commands are read");
         };
         match line.trim() {
             "leader-lost" => order(remotes, Command::LeaderLost),
             "stats" => order(remotes, Command::Stats),
             "quit" => order(remotes, Command::Quit),
             "" => {}
-            other => complain(&format!(
-                "there is no command `{other}`, but leader-lost, stats and quit"
+            other => print_error(&format!(
+                "there is no command `{other}`; there are leader-lost, stats and quit"
             )),
         }
     }

@@ -1,7 +1,6 @@
-//! One server of the ensemble: the library's loop, the election on top of it, and all that wakes either, in one poll on one
-//! thread.
+//! One server of the ensemble: the library's loop, the election, the leader's port and the commands, in one poll on one thread.
 //!
-//! Nothing here decides an election, and nothing waits but the poll.
+//! Nothing blocks except the poll.
 
 mod events;
 
@@ -32,26 +31,26 @@ use crate::{
     tenure::{Loss, Tenure},
 };
 
-/// The library's loop, which is a poll itself.
+/// The descriptor of the library's loop.
 const LOOP: Token = Token(0);
-/// A command, or a lookup for the leader's port that has ended.
+/// A command has arrived, or a lookup for the leader's port has ended.
 const WAKER: Token = Token(1);
 /// The leader's port.
 const PORT: Token = Token(2);
 
-/// Commands that may wait; who gives one more waits.
+/// Commands that may wait. The thread that sends one more blocks.
 const COMMANDS_MAX: usize = 16;
 
-/// What an operator may order.
+/// A command of the operator.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Command {
-    /// The leader is gone.
+    /// Look for a new leader.
     LeaderLost,
     Stats,
     Quit,
 }
 
-/// What a member is, and how it behaves.
+/// The identity and the settings of a member.
 #[derive(Clone, Debug)]
 pub(crate) struct Role {
     pub(crate) own: Sid,
@@ -62,13 +61,13 @@ pub(crate) struct Role {
     /// True exactly when it watches the leader's port, and opens it when it leads.
     pub(crate) follows_port: bool,
     pub(crate) format: Format,
-    /// How long after it was told the vote is told again: the first time, and at most.
+    /// Intervals after which the vote is sent again: the first one, and the longest one.
     pub(crate) resend: (Duration, Duration),
-    /// How long a leader, or its followers, may be silent.
+    /// How long a leader, or its followers, may be silent (`syncLimit`).
     pub(crate) limit: Duration,
-    /// How long after its election a leader may be left by its followers.
+    /// How long after its election a leader may have too few followers (`initLimit`).
     pub(crate) init_limit: Duration,
-    /// How often one who only observes asks.
+    /// How often an observer asks.
     pub(crate) tick: Duration,
 }
 
@@ -79,32 +78,32 @@ pub(crate) struct Member {
     configuration: String,
     journal: Arc<Journal>,
     poll: Poll,
-    event_loop: EventLoop<Ear>,
+    event_loop: EventLoop<Inbox>,
     port: LeaderPort,
     commands: Receiver<Command>,
     election: Election,
     tenure: Option<Tenure>,
     looking_since: Duration,
-    /// When one who only observes asks again.
+    /// When an observer asks again.
     ask_at: Duration,
     malformed: u64,
-    /// The newest configuration that somebody has told of.
+    /// The version of the newest configuration that was received.
     newest: i64,
-    /// Voters whose link has ended, and is not back yet.
+    /// Voters whose link has ended and is not up again.
     unlinked: BTreeSet<Sid>,
     end: End,
 }
 
-/// How a member has ended that did not die.
+/// How a member has ended, apart from failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It was told to, or nobody reads what it says.
+    /// By a command, or because standard output was closed.
     Halted,
-    /// It has given up listening at all of its election addresses: servers with a larger id could not reach it.
-    Deaf,
+    /// It has given up listening at all of its election addresses: servers with a larger id cannot reach it.
+    NotListening,
 }
 
-/// The way to a member from other threads.
+/// Sends commands to a member from other threads.
 pub(crate) struct Remote {
     commands: SyncSender<Command>,
     waker: Arc<Waker>,
@@ -112,14 +111,14 @@ pub(crate) struct Remote {
 
 impl Remote {
     pub(crate) fn order(&self, command: Command) {
-        // Fails when it has ended, which is all that could be ordered now.
+        // Fails when the member has ended, and then no command matters.
         let _ = self.commands.send(command);
         let _ = self.waker.wake();
     }
 }
 
 impl Member {
-    /// Opens what it needs.
+    /// Opens the loop and the poll.
     pub(crate) fn new(
         role: Role,
         config: Config,
@@ -129,7 +128,7 @@ impl Member {
     ) -> io::Result<(Self, Remote)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let event_loop = EventLoop::new(config, Ear::default())?;
+        let event_loop = EventLoop::new(config, Inbox::default())?;
         let fd = event_loop.as_fd().as_raw_fd();
         let (source, interest) = (&mut SourceFd(&fd), Interest::READABLE);
         poll.registry().register(source, LOOP, interest)?;
@@ -147,7 +146,7 @@ impl Member {
             port: LeaderPort::new(
                 poll.registry().try_clone()?,
                 PORT,
-                Names::of_the_system(waker),
+                Names::with_system_resolver(waker),
                 cfg.quorum_listen_on_all_ips,
                 role.init_limit,
             ),
@@ -171,7 +170,7 @@ impl Member {
         Ok((member, remote))
     }
 
-    /// Takes part until it is told to quit, or is deaf.
+    /// Takes part until it is told to quit, or cannot listen at any address.
     pub(crate) fn run(mut self) -> io::Result<End> {
         let mut events = Events::with_capacity(16);
         self.look("it has just started");
@@ -182,29 +181,29 @@ impl Member {
                 _ => {}
             }
             if !self.event_loop.turn(Some(Duration::ZERO))? {
-                self.journal.tell("halted", self.role.own, json!({}));
+                self.journal.event("halted", self.role.own, json!({}));
                 return Ok(self.end);
             }
-            while let Some(heard) = self.event_loop.handler_mut().0.pop_front() {
-                match heard {
-                    Heard::Frame(from, bytes) => self.on_frame(from, &bytes),
-                    Heard::Event(event) => self.on_event(&event),
+            while let Some(item) = self.event_loop.handler_mut().0.pop_front() {
+                match item {
+                    Item::Frame(from, bytes) => self.on_frame(from, &bytes),
+                    Item::Event(event) => self.on_event(&event),
                 }
             }
             while let Ok(command) = self.commands.try_recv() {
-                self.obey(command);
+                self.execute(command);
             }
-            for word in self.port.look(self.journal.now()) {
-                self.on_word(word);
+            for event in self.port.look(self.journal.now()) {
+                self.on_port_event(event);
             }
             self.on_time();
-            if self.journal.is_unread() {
+            if self.journal.is_output_closed() {
                 self.event_loop.handle().request_halt();
             }
         }
     }
 
-    /// How long nothing is to be done.
+    /// Time until the next deadline.
     fn timeout(&self) -> Option<Duration> {
         let now = self.journal.now();
         let asks = self.role.observes.then_some(self.ask_at);
@@ -240,12 +239,13 @@ impl Member {
     }
 
     fn ask(&self, sid: Sid) {
-        // What waits for one who is away would be asked in vain.
+        // A question that waits for a server that is away would be of no use.
         if sid != self.role.own && self.event_loop.handle().connected_to_peer(sid) {
             self.send(sid, Notification::question(sid));
         }
     }
 
+    /// Starts an election.
     fn look(&mut self, why: &str) {
         self.tenure = None;
         self.port.leave();
@@ -264,32 +264,33 @@ impl Member {
         self.on_loss(&loss.to_string());
     }
 
-    /// There is no leader any more.
+    /// The leader is lost: reports it, and starts an election.
     fn on_loss(&mut self, why: &str) {
         let leader = self.election.current().vote.leader;
         let line = json!({ "leader": leader.0, "why": why });
-        self.journal.tell("leader-lost", self.role.own, line);
+        self.journal.event("leader-lost", self.role.own, line);
         self.look(why);
     }
 
     fn on_frame(&mut self, from: Sid, bytes: &[u8]) {
-        let (heard, configuration) = match Notification::read(bytes) {
+        let (notification, configuration) = match Notification::read(bytes) {
             Ok(read) => read,
             Err(why) => return self.on_malformed(from, &why.to_string()),
         };
-        self.journal.received(self.role.own, from, heard);
+        self.journal.received(self.role.own, from, notification);
         if !configuration.is_empty() {
-            // Its vote counts all the same, as it does in ZooKeeper.
+            // The vote of a server with a malformed configuration counts all the same, as it does in ZooKeeper.
             if let Err(why) = self.on_configuration(from, configuration) {
                 self.on_malformed(from, &why);
             }
         }
         let (now, mut actions) = (self.journal.now(), Vec::new());
         self.election
-            .on_notification(now, from, heard, &mut actions);
+            .on_notification(now, from, notification, &mut actions);
         self.act(actions);
-        let word = self.tenure.as_mut();
-        if let Some(Err(loss)) = word.map(|tenure| tenure.on_notification(now, from, &heard)) {
+        let tenure = self.tenure.as_mut();
+        let kept = tenure.map(|tenure| tenure.on_notification(now, from, &notification));
+        if let Some(Err(loss)) = kept {
             self.on_end_of_tenure(loss);
         }
     }
@@ -297,10 +298,10 @@ impl Member {
     fn on_malformed(&mut self, from: Sid, why: &str) {
         self.malformed += 1;
         let line = json!({ "from": from.0, "why": why, "count": self.malformed });
-        self.journal.tell("malformed", self.role.own, line);
+        self.journal.event("malformed", self.role.own, line);
     }
 
-    /// Tells of a newer configuration, once: who is to vote with it starts anew with its file.
+    /// Reports a newer configuration once. To use it, the operator restarts this program with its file.
     fn on_configuration(&mut self, from: Sid, text: &[u8]) -> Result<(), String> {
         let text =
             std::str::from_utf8(text).map_err(|error| format!("its configuration: {error}"))?;
@@ -313,7 +314,7 @@ impl Member {
             let version = format!("{:x}", cfg.version);
             let line = json!({ "from": from.0, "version": version, "configuration": text });
             self.journal
-                .tell("newer-configuration", self.role.own, line);
+                .event("newer-configuration", self.role.own, line);
         }
         Ok(())
     }
@@ -358,7 +359,7 @@ impl Member {
 
     fn send(&self, to: Sid, notification: Notification) {
         let bytes = notification.write(self.role.format, &self.configuration);
-        // Before it leaves, or its arrival could be earlier.
+        // Taken before the send, so that it is not later than the arrival.
         let at = self.journal.now();
         match self.event_loop.handle().to_send(to, bytes) {
             Ok(sent) => {
@@ -378,16 +379,18 @@ impl Member {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Quit => self.event_loop.handle().request_halt(),
             Command::Stats => {
                 let line = self.stats(&self.event_loop.handle().stats());
-                self.journal.tell("stats", self.role.own, line);
+                self.journal.event("stats", self.role.own, line);
             }
-            Command::LeaderLost if self.tenure.is_some() => self.on_loss("an operator says so"),
+            Command::LeaderLost if self.tenure.is_some() => {
+                self.on_loss("by a command of the operator")
+            }
             Command::LeaderLost => {
-                let message = "there is no leader that could be lost: it looks for one already";
+                let message = "this server has no leader: it looks for one already";
                 self.journal.error(self.role.own, message);
             }
         }
@@ -406,22 +409,22 @@ impl Member {
     }
 }
 
-/// What the loop hands over in one turn.
-enum Heard {
+/// A frame or an event of one turn.
+enum Item {
     Frame(Sid, Vec<u8>),
     Event(Event),
 }
 
-/// The loop's side: keeps what comes in a turn until its end, so that its bound is that of a turn.
+/// Collects the frames and events of one turn. The budgets of a turn bound it.
 #[derive(Default)]
-struct Ear(VecDeque<Heard>);
+struct Inbox(VecDeque<Item>);
 
-impl Handler for Ear {
+impl Handler for Inbox {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
-        self.0.push_back(Heard::Frame(from, frame.to_vec()));
+        self.0.push_back(Item::Frame(from, frame.to_vec()));
     }
 
     fn on_event(&mut self, event: &Event, _: &Handle) {
-        self.0.push_back(Heard::Event(event.clone()));
+        self.0.push_back(Item::Event(event.clone()));
     }
 }

@@ -1,7 +1,7 @@
-//! The addresses behind names, looked up off the loop.
+//! Looks up the addresses of names on threads of their own. Nothing here blocks.
 //!
-//! `getaddrinfo(3)` blocks for as long as it likes and cannot be given up: each lookup has a thread of its own, one at a time
-//! for each name. The names are those of the configuration, which bounds the threads. Nothing here waits for an answer.
+//! `getaddrinfo(3)` blocks without a limit and cannot be cancelled. So each lookup has a thread of its own, one at a time for each
+//! name. The names are those of the configuration, which bounds the number of threads.
 
 use std::{
     collections::BTreeMap,
@@ -17,17 +17,17 @@ use std::{
 use mio::Waker;
 use quorum_cnx::Address;
 
-/// Addresses of one name; a name with more is that of a whole service.
-const PLACES_MAX: usize = 32;
+/// Addresses of one name that are used. No single server has more.
+const ADDRESSES_MAX: usize = 32;
 
 /// What is known of a name.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Places {
+pub(crate) enum Resolved {
     /// Its addresses, with the port: those of the last lookup that found any.
     Known(Vec<SocketAddr>),
-    /// None yet, and a lookup is under way.
+    /// No address is known yet, and a lookup is under way.
     Pending,
-    /// None, for this reason.
+    /// No address is known, for this reason.
     Unknown(String),
 }
 
@@ -38,10 +38,10 @@ pub(crate) struct Names {
     start: Start,
 }
 
-/// Begins a lookup and does not wait for its answer; an error when that is not possible now.
+/// Begins a lookup and does not wait for its answer. An error means that no lookup could be started.
 pub(crate) type Start = Box<dyn FnMut(Lookup) -> io::Result<()> + Send>;
 
-/// A name that is to be looked up, and where the answer goes.
+/// A name to look up, and the channel for the answer.
 pub(crate) struct Lookup {
     pub(crate) host: String,
     answers: Sender<Answer>,
@@ -49,10 +49,10 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// Gives the addresses, with ports that mean nothing.
+    /// Ends the lookup with these addresses, whose ports are ignored.
     pub(crate) fn answer(self, found: io::Result<Vec<SocketAddr>>) {
         let host = self.host;
-        // Fails when nobody wants to know any more.
+        // Fails when the `Names` are gone.
         let _ = self.answers.send(Answer { host, found });
         let _ = self.waker.wake();
     }
@@ -62,8 +62,8 @@ impl Lookup {
 struct Host {
     known: Vec<SocketAddr>,
     /// True exactly when a lookup is under way.
-    is_asked: bool,
-    /// Why the last lookup found nothing, if so.
+    is_pending: bool,
+    /// Why the last lookup found nothing, if it did not.
     failure: Option<String>,
 }
 
@@ -73,24 +73,27 @@ struct Answer {
 }
 
 impl Names {
-    /// Asks the system, and wakes this when a lookup has ended.
-    pub(crate) fn of_the_system(waker: Arc<Waker>) -> Self {
+    /// Uses the resolver of the system, and wakes `waker` when a lookup has ended.
+    pub(crate) fn with_system_resolver(waker: Arc<Waker>) -> Self {
         let start = |lookup: Lookup| {
-            let ask = move || {
+            let run = move || {
                 let found = (lookup.host.as_str(), 0).to_socket_addrs();
-                let found = found.map(|places| places.take(PLACES_MAX).collect());
+                let found = found.map(|addrs| addrs.take(ADDRESSES_MAX).collect());
                 lookup.answer(found);
             };
             let thread = thread::Builder::new().name("election-lookup".into());
-            let started = thread.spawn(ask).map(drop);
+            let started = thread.spawn(run).map(drop);
             started.map_err(|error| {
-                io::Error::new(error.kind(), format!("no thread to look it up: {error}"))
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot start a lookup thread: {error}"),
+                )
             })
         };
         Self::new(waker, Box::new(start))
     }
 
-    /// Asks whoever is asked by `start`.
+    /// Uses `start` as the resolver.
     pub(crate) fn new(waker: Arc<Waker>, start: Start) -> Self {
         Self {
             hosts: BTreeMap::new(),
@@ -100,14 +103,14 @@ impl Names {
         }
     }
 
-    /// Begins to look a name up, unless that is under way. An IP literal needs none.
+    /// Begins a lookup of the host's name, unless one is under way. An IP literal needs none.
     pub(crate) fn look_up(&mut self, address: &Address) {
         if address.ip().is_some() {
             return;
         }
         let name = address.host().to_owned();
         let host = self.hosts.entry(name.clone()).or_default();
-        if host.is_asked {
+        if host.is_pending {
             return;
         }
         let lookup = Lookup {
@@ -116,22 +119,22 @@ impl Names {
             waker: Arc::clone(&self.waker),
         };
         match (self.start)(lookup) {
-            Ok(()) => host.is_asked = true,
+            Ok(()) => host.is_pending = true,
             Err(error) => host.failure = Some(error.to_string()),
         }
     }
 
-    /// Takes in what was found since the last time.
+    /// Stores the answers that have arrived since the last call.
     pub(crate) fn take_answers(&mut self) {
         while let Ok(Answer { host, found }) = self.answers.1.try_recv() {
             let host = self.hosts.entry(host).or_default();
-            host.is_asked = false;
+            host.is_pending = false;
             match found {
                 Ok(found) if !found.is_empty() => {
                     host.known.clear();
-                    for place in found {
-                        if !host.known.contains(&place) {
-                            host.known.push(place);
+                    for addr in found {
+                        if !host.known.contains(&addr) {
+                            host.known.push(addr);
                         }
                     }
                     host.failure = None;
@@ -142,25 +145,25 @@ impl Names {
         }
     }
 
-    /// Where this is, as far as it is known.
-    pub(crate) fn places(&self, address: &Address) -> Places {
+    /// The known addresses of a host.
+    pub(crate) fn resolved(&self, address: &Address) -> Resolved {
         if let Some(ip) = address.ip() {
-            return Places::Known(vec![SocketAddr::new(ip, address.port())]);
+            return Resolved::Known(vec![SocketAddr::new(ip, address.port())]);
         }
-        let with_port = |place: &SocketAddr| {
-            let mut place = *place;
-            place.set_port(address.port());
-            place
+        let with_port = |addr: &SocketAddr| {
+            let mut addr = *addr;
+            addr.set_port(address.port());
+            addr
         };
         match self.hosts.get(address.host()) {
-            None => Places::Unknown("its name was not looked up".into()),
+            None => Resolved::Unknown("its name was not looked up".into()),
             Some(host) if !host.known.is_empty() => {
-                Places::Known(host.known.iter().map(with_port).collect())
+                Resolved::Known(host.known.iter().map(with_port).collect())
             }
-            Some(host) if host.is_asked => Places::Pending,
+            Some(host) if host.is_pending => Resolved::Pending,
             Some(host) => {
                 let failure = host.failure.as_deref();
-                Places::Unknown(failure.unwrap_or("its name has no address").into())
+                Resolved::Unknown(failure.unwrap_or("its name has no address").into())
             }
         }
     }

@@ -1,15 +1,13 @@
-//! What an election says in a frame: ZooKeeper's notification, read and written.
-//!
-//! Nothing here decides an election, and no bytes make it panic.
+//! Reads and writes ZooKeeper's notification, the message of an election. No bytes make it panic.
 
 use std::{error, fmt};
 
 use quorum_cnx::{Sid, ZooCfg};
 
-/// What a server does, as its messages say.
+/// The state of a server, as its messages have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It has no leader.
+    /// It looks for a leader.
     Looking,
     Following,
     Leading,
@@ -28,44 +26,44 @@ impl State {
     }
 }
 
-/// For whom, how far he has come, and when.
+/// A candidate, how recent its data is, and the round of the vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Vote {
     pub(crate) leader: Sid,
-    /// The last transaction that `leader` has.
+    /// The last transaction of `leader`.
     pub(crate) zxid: i64,
-    /// The election in which it is cast: the logical clock of whoever casts it.
+    /// The election in which the vote is cast: the logical clock of the voter.
     pub(crate) round: i64,
-    /// The epoch of `leader`, which goes before its last transaction.
+    /// The epoch of `leader`. It is compared before the transaction.
     pub(crate) epoch: i64,
 }
 
-/// A message of an election, but for the configuration that it may carry.
+/// A message of an election, without the configuration that it may carry.
 ///
 /// ```text
 ///  state (4)  leader (8)  zxid (8)  round (8) | epoch (8) | version (4) | length (4), configuration (length)
 ///                                   3.3: 28 B   3.4: 36 B   3.4.6: 40 B   3.5 and later: 44 B and more
 /// ```
 ///
-/// All integers are signed and big-endian. Who sends it is known by the connection.
+/// All integers are signed and big-endian. The sender is known from the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Notification {
     pub(crate) state: State,
     pub(crate) vote: Vote,
-    /// 0 before 3.4.6, when an epoch did not mean the same; 1 before 3.5, 2 since.
+    /// 0 before 3.4.6, when the epoch had another meaning; 1 before 3.5, 2 since.
     pub(crate) version: i32,
 }
 
-/// In how many bytes a notification is sent, which is as old as the oldest server that must read it.
+/// The format of sent notifications. The oldest server that must read them decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// ZooKeeper 3.3: 28 bytes.
     Bare,
-    /// 3.4.0 to 3.4.5: 36 bytes. Later servers but 3.4 drop it.
+    /// 3.4.0 to 3.4.5: 36 bytes. Servers from 3.5 on drop it.
     Epoch,
     /// 3.4.6 and later 3.4: 40 bytes.
     V1,
-    /// 3.5 and later; 3.4.6 and later read as much of it as they know.
+    /// 3.5 and later. Servers from 3.4.6 on read the fields that they know.
     V2,
 }
 
@@ -74,9 +72,9 @@ pub(crate) enum Format {
 pub(crate) enum Malformed {
     /// It ends in the middle of a field.
     Length(usize),
-    /// It says that the sender does something that no server does.
+    /// There is no such state of a server.
     State(i32),
-    /// It says that the configuration is longer than what there is of it, or shorter than nothing.
+    /// The length of the configuration is negative, or larger than the rest of the message.
     Configuration { claimed: i32, there: usize },
 }
 
@@ -99,8 +97,8 @@ impl fmt::Display for Malformed {
 impl error::Error for Malformed {}
 
 impl Notification {
-    /// Asks a server for its vote without casting one, as a real observer does: nobody counts a vote for no server, and
-    /// since no round is as early, it is answered at once.
+    /// Asks a server for its vote without casting one, as a real observer does. A vote for no server is not counted, and a vote
+    /// of the earliest round is answered at once.
     pub(crate) const QUESTION: Self = Self {
         state: State::Looking,
         vote: Vote {
@@ -112,8 +110,8 @@ impl Notification {
         version: 2,
     };
 
-    /// Asks this server for its vote. Said by a voter, [`QUESTION`](Self::QUESTION) makes a real server that looks warn of a
-    /// non-cluster member each time; this does not. It is not counted either, for it is of a round before all others.
+    /// Asks this server for its vote. If a voter sends [`QUESTION`](Self::QUESTION), a real server that looks logs a warning about
+    /// a non-cluster member each time; this avoids it. It is not counted either, since its round is before all others.
     pub(crate) fn question(to: Sid) -> Self {
         let leader = to;
         let vote = Vote {
@@ -126,7 +124,7 @@ impl Notification {
         }
     }
 
-    /// Whether it asks and casts no vote.
+    /// Whether it asks for a vote and casts none.
     pub(crate) fn is_question(&self) -> bool {
         let none = Self::QUESTION.vote;
         self.state == State::Looking
@@ -207,7 +205,7 @@ impl Notification {
             Format::V2 => {
                 bytes.extend(2_i32.to_be_bytes());
                 let length = i32::try_from(configuration.len());
-                // A frame holds far less, so that the library has said no to it before.
+                // A frame holds far less: the library refuses to send such a configuration.
                 bytes.extend(length.unwrap_or(i32::MAX).to_be_bytes());
                 bytes.extend(configuration.as_bytes());
             }
@@ -216,7 +214,7 @@ impl Notification {
     }
 }
 
-/// What is left of a message.
+/// The fields of a message that are not read yet.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -235,20 +233,20 @@ impl Fields<'_> {
     }
 }
 
-/// The configuration as servers since 3.5 tell it to each other: the servers, groups and weights, and at the end the
-/// version, without an end of line.
+/// The configuration as servers since 3.5 send it to each other: the servers, groups and weights, and at the end the
+/// version, without a line break.
 pub(crate) fn configuration(cfg: &ZooCfg) -> String {
     let mut text = String::new();
     for server in &cfg.servers {
-        let places = server.quorum.iter().zip(&server.election);
-        let places = places.map(|(quorum, election)| format!("{quorum}:{}", election.port()));
-        let places = places.collect::<Vec<_>>().join("|");
+        let addresses = server.quorum.iter().zip(&server.election);
+        let addresses = addresses.map(|(quorum, election)| format!("{quorum}:{}", election.port()));
+        let addresses = addresses.collect::<Vec<_>>().join("|");
         let role = if server.observer {
             "observer"
         } else {
             "participant"
         };
-        text += &format!("server.{}={places}:{role}", server.sid);
+        text += &format!("server.{}={addresses}:{role}", server.sid);
         if let Some(client) = &server.client {
             text += &format!(";{client}");
         }

@@ -1,8 +1,6 @@
-//! The picture of an election: a lane for each server, time downwards, an arrow for each message, a colour for each
-//! candidate.
+//! Draws an election: a lane for each server, time downwards, an arrow for each message, a colour for each candidate.
 //!
-//! Nothing here knows how an election goes; it draws what it is given. Time is not to scale, or the first millisecond, in
-//! which nearly everything happens, would be one line: the longer nothing happens, the more of it is left out.
+//! Time is not to scale, since nearly everything happens in the first millisecond: long gaps are shortened.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,17 +16,17 @@ use crate::{
 };
 
 const WIDTH: f64 = 860.0;
-/// Room for the times on the left.
+/// Width of the column of times.
 const LEFT: f64 = 78.0;
 const RIGHT: f64 = 24.0;
 /// Where the lanes begin.
 const TOP: f64 = 118.0;
-/// Between two lines of the axis at least.
+/// Smallest distance between two lines of the axis.
 const TICK: f64 = 15.0;
-/// Nothing happens for so long that it is worth saying.
-const LULL: Duration = Duration::from_millis(50);
+/// A gap without events is labelled from this length on.
+const GAP_LABELLED: Duration = Duration::from_millis(50);
 
-/// Colours that are told apart by most people and on both kinds of screen (Okabe and Ito).
+/// Colours that most people can distinguish (Okabe and Ito).
 const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195",
 ];
@@ -41,19 +39,19 @@ pub(crate) fn draw(lanes: &[Sid], messages: &[Message], entries: &[Entry]) -> St
         canvas.message(message);
     }
     canvas.marks(entries);
-    canvas.lulls();
+    canvas.gap_labels();
     canvas.finish(entries)
 }
 
 struct Canvas {
     lanes: BTreeMap<Sid, f64>,
-    /// When something happens, and how far down.
+    /// The times of all events, with their vertical positions.
     times: BTreeMap<Duration, f64>,
     colours: BTreeMap<Sid, &'static str>,
     start: Duration,
     bottom: f64,
-    /// How far down nothing happens, and for how long.
-    lulls: Vec<(f64, Duration)>,
+    /// Labelled gaps: vertical positions and lengths.
+    gaps: Vec<(f64, Duration)>,
     svg: String,
 }
 
@@ -61,10 +59,10 @@ impl Canvas {
     fn new(lanes: &[Sid], messages: &[Message], entries: &[Entry]) -> Self {
         let is_drawn = |entry: &&Entry| !matches!(entry.fact, Fact::Sent(..) | Fact::Received(..));
         let own = entries.iter().filter(is_drawn).map(|entry| entry.at);
-        let ways = messages
+        let of_messages = messages
             .iter()
             .flat_map(|message| [message.sent, message.received]);
-        let moments: BTreeSet<Duration> = own.chain(ways.flatten()).collect();
+        let moments: BTreeSet<Duration> = own.chain(of_messages.flatten()).collect();
         let start = moments.first().copied().unwrap_or_default();
         let (mut times, mut y, mut before) = (BTreeMap::new(), TOP + 42.0, start);
         for moment in moments {
@@ -72,7 +70,7 @@ impl Canvas {
             if gap > Duration::ZERO {
                 let micros = gap.as_micros() as f64;
                 y += 4.0 + 6.0 * (1.0 + micros / 10.0).log10();
-                if gap >= LULL {
+                if gap >= GAP_LABELLED {
                     y += 2.0 * TICK;
                 }
             }
@@ -84,10 +82,10 @@ impl Canvas {
             Fact::Elected(outcome) => Some(outcome.vote.leader),
             _ => None,
         });
-        let heard = messages
+        let in_messages = messages
             .iter()
             .map(|message| message.notification.vote.leader);
-        let candidates: BTreeSet<Sid> = voted.chain(heard).collect();
+        let candidates: BTreeSet<Sid> = voted.chain(in_messages).collect();
         let colours = candidates.into_iter().zip(COLOURS.iter().cycle().copied());
         let step = (WIDTH - LEFT - RIGHT) / lanes.len().max(1) as f64;
         let place = |(at, sid): (usize, &Sid)| (*sid, LEFT + step * (at as f64 + 0.5));
@@ -97,7 +95,7 @@ impl Canvas {
             colours: colours.collect(),
             start,
             bottom: y + 46.0,
-            lulls: Vec::new(),
+            gaps: Vec::new(),
             svg: String::new(),
         }
     }
@@ -120,14 +118,14 @@ impl Canvas {
         self.svg.push('\n');
     }
 
-    /// The times on the left, where there is room for them, and the lulls.
+    /// The times on the left where there is room for them, and the gaps.
     fn axis(&mut self) {
         let times: Vec<(Duration, f64)> = self.times.iter().map(|(at, y)| (*at, *y)).collect();
         let mut lowest = f64::MIN;
         for (index, (at, y)) in times.iter().enumerate() {
             if let Some((before, above)) = index.checked_sub(1).map(|before| times[before]) {
-                if *at - before >= LULL {
-                    self.lull(above, *y, *at - before);
+                if *at - before >= GAP_LABELLED {
+                    self.gap(above, *y, *at - before);
                     lowest = f64::MIN;
                 }
             }
@@ -150,27 +148,27 @@ impl Canvas {
         }
     }
 
-    fn lull(&mut self, above: f64, below: f64, length: Duration) {
+    fn gap(&mut self, above: f64, below: f64, length: Duration) {
         let (top, height) = (above + 12.0, below - above - 24.0);
         self.put(format_args!(
             r##"<rect x="{LEFT}" y="{top:.1}" width="{}" height="{height:.1}" fill="#f4f4f4"/>"##,
             WIDTH - LEFT - RIGHT,
         ));
-        self.lulls.push(((above + below) / 2.0 + 4.0, length));
+        self.gaps.push(((above + below) / 2.0 + 4.0, length));
     }
 
-    /// Over the lanes, so that it can be read.
-    fn lulls(&mut self) {
+    /// The labels of the gaps, drawn over the lanes so that they can be read.
+    fn gap_labels(&mut self) {
         let x = (LEFT + WIDTH - RIGHT) / 2.0;
-        for (y, length) in std::mem::take(&mut self.lulls) {
+        for (y, length) in std::mem::take(&mut self.gaps) {
             let millis = length.as_millis();
             self.put(format_args!(
-                r##"<text x="{x}" y="{y:.1}" text-anchor="middle" fill="#555555" font-style="italic" stroke="#f4f4f4" stroke-width="8" paint-order="stroke">{millis} ms: nothing better is heard</text>"##,
+                r##"<text x="{x}" y="{y:.1}" text-anchor="middle" fill="#555555" font-style="italic" stroke="#f4f4f4" stroke-width="8" paint-order="stroke">{millis} ms: no better vote arrives</text>"##,
             ));
         }
     }
 
-    /// The lanes, in the colour of what their servers vote; grey where it is not known.
+    /// The lanes, each in the colour of its server's candidate; grey where it is unknown.
     fn lanes(&mut self, entries: &[Entry]) {
         for (sid, x) in self.lanes.clone() {
             let (mut y, mut colour, mut width) = (TOP + 26.0, "#cccccc", 2);
@@ -206,7 +204,7 @@ impl Canvas {
         ));
     }
 
-    /// An arrow. Where one end was not seen it is drawn level.
+    /// An arrow. It is drawn level if the time of one end is unknown.
     fn message(&mut self, message: &Message) {
         let (Some(from), Some(to)) = (self.x(message.from), self.x(message.to)) else {
             return;
@@ -218,8 +216,8 @@ impl Canvas {
             _ => r#" stroke-dasharray="6 4""#,
         };
         let side = (to - from).signum();
-        let seen = message.sent.or(message.received).map(|at| self.y(at));
-        let top = seen.unwrap_or(TOP);
+        let known = message.sent.or(message.received).map(|at| self.y(at));
+        let top = known.unwrap_or(TOP);
         let (x1, mut x2) = (from + 4.0 * side, to - 7.0 * side);
         let mut y2 = message.received.map_or(top, |at| self.y(at));
         let is_lost = message.received.is_none() && message.is_ours;
@@ -258,7 +256,7 @@ impl Canvas {
         ));
     }
 
-    /// What the servers make up their minds to.
+    /// The votes and decisions of the servers.
     fn marks(&mut self, entries: &[Entry]) {
         for entry in entries {
             let Some(x) = self.x(entry.own) else {
@@ -294,7 +292,7 @@ impl Canvas {
         }
     }
 
-    /// The head of the picture, and what its signs mean.
+    /// The title and the legend.
     fn finish(mut self, entries: &[Entry]) -> String {
         let outcome = entries.iter().rev().find_map(|entry| match entry.fact {
             Fact::Elected(outcome) => Some(outcome),
@@ -325,7 +323,7 @@ impl Canvas {
             x += 112.0;
         }
         self.put(format_args!(
-            r##"<text x="{LEFT}" y="84" fill="#555555">arrow: a vote on its way (open: its arrival is not seen); dashed: from one who has a leader; cross: replaced before it left</text>"##,
+            r##"<text x="{LEFT}" y="84" fill="#555555">arrow: a vote (open: its arrival is unknown); dashed: from a server that has a leader; cross: superseded before it was sent</text>"##,
         ));
         let height = self.bottom;
         format!(

@@ -1,6 +1,4 @@
-//! Who votes, and which of the voters are enough to decide: more than half, or by groups and weights.
-//!
-//! Nothing here knows what they vote for.
+//! The voters, and which sets of them are a quorum: more than half, or by groups and weights.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,13 +14,13 @@ pub(crate) struct Quorum {
 /// Groups of servers with weights: a quorum has more than half of the weight in more than half of the groups.
 #[derive(Clone, Debug)]
 struct Hierarchy {
-    /// Those without any weight count for nothing, and are not here.
+    /// Without the groups that have no weight, which do not count.
     groups: Vec<Vec<Sid>>,
     weights: BTreeMap<Sid, i64>,
 }
 
 impl Quorum {
-    /// More than half of these.
+    /// A quorum is more than half of these.
     pub(crate) fn majority(voters: impl IntoIterator<Item = Sid>) -> Self {
         Self {
             voters: voters.into_iter().collect(),
@@ -30,7 +28,7 @@ impl Quorum {
         }
     }
 
-    /// What the configuration says, or why nobody could ever be elected by it.
+    /// From the configuration; an error if no server could ever be elected by it.
     pub(crate) fn of(cfg: &ZooCfg) -> Result<Self, String> {
         let voters = cfg.servers.iter().filter(|server| !server.observer);
         let mut quorum = Self::majority(voters.map(|server| server.sid));
@@ -57,7 +55,7 @@ impl Quorum {
         self.hierarchy.is_some()
     }
 
-    /// Whether a server counts, and so may be elected.
+    /// Whether the vote of a server counts, so that it may be elected.
     pub(crate) fn has_weight(&self, sid: Sid) -> bool {
         match &self.hierarchy {
             Some(hierarchy) => hierarchy.weight(sid) > 0,
@@ -65,7 +63,7 @@ impl Quorum {
         }
     }
 
-    /// Whether these are enough. Who does not vote adds nothing.
+    /// Whether these are a quorum. Servers that do not vote do not count.
     pub(crate) fn is_met_by(&self, sids: &BTreeSet<Sid>) -> bool {
         let voters: BTreeSet<Sid> = self.voters.intersection(sids).copied().collect();
         match &self.hierarchy {
@@ -123,8 +121,8 @@ impl Hierarchy {
 
     fn is_met_by(&self, sids: &BTreeSet<Sid>) -> bool {
         let is_won = |group: &&Vec<Sid>| {
-            let there = self.weigh(group.iter().filter(|sid| sids.contains(sid)));
-            there > self.weigh(*group) / 2
+            let present = self.weigh(group.iter().filter(|sid| sids.contains(sid)));
+            present > self.weigh(*group) / 2
         };
         self.groups.iter().filter(is_won).count() > self.groups.len() / 2
     }

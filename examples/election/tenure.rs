@@ -1,10 +1,8 @@
-//! Whether who was elected leads still: what is asked over the election port, and what is made of the answers.
+//! Finds out whether an elected leader still leads, by questions over the election port.
 //!
-//! Nothing here looks at a clock or a socket.
-//!
-//! ZooKeeper knows it by what it replicates, which is none of an election's business. Here a follower asks its leader, and a
-//! leader asks all, for their votes: often enough that two answers may be lost, and seldom enough for the logs of those
-//! who are asked.
+//! There is no clock and no socket here. ZooKeeper notices the end of a leader in its replication, which this program does not
+//! have. Here a follower asks its leader, and a leader asks all voters, for their votes. They ask so often that two answers may be
+//! lost, and so seldom that the logs of real servers stay short.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,21 +18,21 @@ use crate::{
     quorum::Quorum,
 };
 
-/// Into so many parts the limit is cut: for the first two of them nobody is asked.
-const STEPS: u32 = 4;
+/// Parts of the limit. A server is asked when it has been silent for two of them.
+const PARTS: u32 = 4;
 
-/// Why the time of a leader is over.
+/// Why a leader is lost, or steps down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// It says that it looks for a leader itself, or that it follows another.
+    /// It reports that it looks for a leader, or that it follows another one.
     Resigned,
-    /// It has not said for too long that it leads.
+    /// It has not reported for too long that it leads.
     Silent,
-    /// Its link has ended, and nobody listens where it was.
+    /// Its link has ended, and its address refuses connections.
     Gone,
-    /// Too few have said of late that they follow.
+    /// Too few servers have reported recent that they follow.
     Alone,
-    /// Followers came and left again, and too few are left that did not: they find here nothing to follow.
+    /// Too few followers have stayed: this program does not serve them.
     Unserved,
 }
 
@@ -52,29 +50,29 @@ impl fmt::Display for Loss {
     }
 }
 
-/// The time of one leader, as one of its followers sees it, or it itself.
+/// The time of one leader, as seen by one of its followers, or by the leader itself.
 pub(crate) struct Tenure {
     own: Sid,
     quorum: Quorum,
     outcome: Outcome,
-    /// How long a word is good for.
+    /// For how long a report counts.
     limit: Duration,
-    /// When those on whom it depends have last said what keeps it up; `None` when they cannot be reached any more.
-    words: BTreeMap<Sid, Option<Duration>>,
+    /// The last reports that confirm the tenure: of the leader, or of each follower; `None` for a server whose process has ended.
+    reports: BTreeMap<Sid, Option<Duration>>,
     next_at: Duration,
     trial: Option<Trial>,
 }
 
 /// Whether the followers of this leader stay with it.
 ///
-/// A follower that is not served leaves: a real one looks again as soon as it is refused, or after `initLimit` ticks of
-/// silence, hears that the others follow, and comes back. By what they say they follow most of the time. So a follower that
-/// has left counts no more, unless it stays for twice as long as one that is not served could.
+/// A real follower that is not served leaves: it looks for a leader as soon as it is refused, or after `initLimit` ticks of
+/// silence. Then it learns that the others follow, and comes back. So its messages report most of the time that it follows. For
+/// that reason a follower that has left does not count, unless it stays for twice the time after which an unserved one leaves.
 struct Trial {
     init_limit: Duration,
-    /// Until then followers may come and go, as they may with a real leader.
+    /// Before this time followers may leave and come back, as with a real leader.
     until: Duration,
-    /// Who has looked again since the election, and since when it follows once more, if it does.
+    /// The servers that have looked for a leader since the election, each with the time since which it follows again, if it does.
     left: BTreeMap<Sid, Option<Duration>>,
 }
 
@@ -105,14 +103,14 @@ impl Tenure {
             quorum,
             outcome,
             limit,
-            words: depends_on.into_iter().map(|sid| (sid, Some(now))).collect(),
-            next_at: now + limit / STEPS,
+            reports: depends_on.into_iter().map(|sid| (sid, Some(now))).collect(),
+            next_at: now + limit / PARTS,
             trial: None,
         }
     }
 
-    /// A leader steps down when followers do not stay: after `init_limit` from `now`, as a real leader does that has not
-    /// brought a quorum up to date by then. Without this it does not look whether they stay.
+    /// Makes a leader step down when its followers do not stay: `init_limit` after `now`, when a real leader steps down that has
+    /// not brought a quorum up to date.
     pub(crate) fn on_trial(mut self, init_limit: Duration, now: Duration) -> Self {
         if self.outcome.state == State::Leading {
             self.trial = Some(Trial {
@@ -129,81 +127,81 @@ impl Tenure {
         self.next_at
     }
 
-    /// The time has come to [`deadline`](Self::deadline): who is to be asked, or that it is over.
+    /// To be called at [`deadline`](Self::deadline). Returns the servers to ask, or an error if the leader is lost.
     pub(crate) fn on_time(&mut self, now: Duration) -> Result<Vec<Sid>, Loss> {
         if now < self.next_at {
             return Ok(Vec::new());
         }
-        self.next_at = now + self.limit / STEPS;
+        self.next_at = now + self.limit / PARTS;
         if let Some(trial) = self.trial.as_ref().filter(|trial| now < trial.until) {
             self.next_at = self.next_at.min(trial.until);
         }
         self.check(now)?;
         let is_due = |at: &Option<Duration>| {
-            at.is_none_or(|at| now.saturating_sub(at) >= self.limit / STEPS * 2)
+            at.is_none_or(|at| now.saturating_sub(at) >= self.limit / PARTS * 2)
         };
-        let silent = self.words.iter().filter(|(_, at)| is_due(at));
+        let silent = self.reports.iter().filter(|(_, at)| is_due(at));
         Ok(silent.map(|(sid, _)| *sid).collect())
     }
 
-    /// Whether those on whom it depends keep it up.
+    /// Whether there are enough recent reports.
     fn check(&self, now: Duration) -> Result<(), Loss> {
         let is_recent =
             |at: &Option<Duration>| at.is_some_and(|at| now.saturating_sub(at) < self.limit);
-        let lately = self.words.iter().filter(|(_, at)| is_recent(at));
-        let mut lately: BTreeSet<Sid> = lately.map(|(sid, _)| *sid).collect();
+        let recent = self.reports.iter().filter(|(_, at)| is_recent(at));
+        let mut recent: BTreeSet<Sid> = recent.map(|(sid, _)| *sid).collect();
         if self.outcome.state != State::Leading {
-            return match lately.is_empty() {
+            return match recent.is_empty() {
                 true => Err(Loss::Silent),
                 false => Ok(()),
             };
         }
-        lately.insert(self.own);
-        if !self.quorum.is_met_by(&lately) {
+        recent.insert(self.own);
+        if !self.quorum.is_met_by(&recent) {
             return Err(Loss::Alone);
         }
         if let Some(trial) = self.trial.as_ref().filter(|trial| trial.until <= now) {
-            lately.retain(|sid| !trial.has_left(*sid, now));
-            if !self.quorum.is_met_by(&lately) {
+            recent.retain(|sid| !trial.has_left(*sid, now));
+            if !self.quorum.is_met_by(&recent) {
                 return Err(Loss::Unserved);
             }
         }
         Ok(())
     }
 
-    /// The link to a server has ended, and nobody listens where it was.
+    /// The process of a server has ended.
     pub(crate) fn on_gone(&mut self, now: Duration, sid: Sid) -> Result<(), Loss> {
-        let Some(word) = self.words.get_mut(&sid) else {
+        let Some(report) = self.reports.get_mut(&sid) else {
             return Ok(());
         };
-        *word = None;
+        *report = None;
         match self.outcome.state {
             State::Leading => self.check(now),
             _ => Err(Loss::Gone),
         }
     }
 
-    /// A server has said something.
+    /// A message of a server has arrived.
     pub(crate) fn on_notification(
         &mut self,
         now: Duration,
         from: Sid,
-        heard: &Notification,
+        message: &Notification,
     ) -> Result<(), Loss> {
-        let Some(word) = self.words.get_mut(&from) else {
+        let Some(report) = self.reports.get_mut(&from) else {
             return Ok(());
         };
-        if heard.is_question() {
+        if message.is_question() {
             return Ok(());
         }
         let (leader, round) = (self.outcome.vote.leader, self.outcome.vote.round);
         if self.outcome.state == State::Leading {
-            let follows = heard.state == State::Following && heard.vote.leader == leader;
+            let follows = message.state == State::Following && message.vote.leader == leader;
             if follows {
-                *word = Some(now);
+                *report = Some(now);
             }
-            // A vote of this round, or of one before it, may come late, or from a server that has just started.
-            let looks_again = heard.state == State::Looking && heard.vote.round > round;
+            // A vote of this round, or of one before, may be late, or from a server that has just started.
+            let looks_again = message.state == State::Looking && message.vote.round > round;
             if let Some(trial) = &mut self.trial {
                 if looks_again {
                     trial.left.insert(from, None);
@@ -216,10 +214,10 @@ impl Tenure {
                 false => Ok(()),
             };
         }
-        match heard.state {
-            State::Leading if heard.vote.leader == leader => *word = Some(now),
-            // Its vote of this round may come late, or once more.
-            State::Looking if heard.vote.round == round => {}
+        match message.state {
+            State::Leading if message.vote.leader == leader => *report = Some(now),
+            // A vote of this round may be late, or a repetition.
+            State::Looking if message.vote.round == round => {}
             _ => return Err(Loss::Resigned),
         }
         Ok(())

@@ -1,6 +1,4 @@
-//! One election as a picture: who sent which vote to whom, and when.
-//!
-//! Nothing here looks at a clock or writes a file.
+//! Collects the events of one election, and draws them: which vote was sent from where to where, and when.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +10,7 @@ use crate::{
     picture,
 };
 
-/// What one election may fill; what follows is not drawn.
+/// Entries of one election; further ones are not drawn.
 const ENTRIES_MAX: usize = 4096;
 
 /// Something that happened at a server.
@@ -25,7 +23,7 @@ pub(crate) struct Entry {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fact {
-    /// It began to look.
+    /// It began to look for a leader.
     Looking {
         round: i64,
     },
@@ -36,13 +34,13 @@ pub(crate) enum Fact {
     Elected(Outcome),
 }
 
-/// What has happened in the present election, or the last one.
+/// The events of the present election, or of the last one.
 pub(crate) struct Timeline {
-    /// Of each server of this process: whether it has a leader.
+    /// For each server of this process, whether it has a leader.
     decided: BTreeMap<Sid, bool>,
     lanes: Vec<Sid>,
     entries: Vec<Entry>,
-    /// True exactly when an election was complete at some time.
+    /// True exactly when an election was over at some time.
     was_over: bool,
 }
 
@@ -63,7 +61,7 @@ impl Timeline {
         }
     }
 
-    /// Takes what happened; tells whether this has ended an election.
+    /// Adds an entry; returns whether it ends an election.
     pub(crate) fn push(&mut self, entry: Entry) -> bool {
         let was_over = self.is_over();
         match entry.fact {
@@ -83,7 +81,7 @@ impl Timeline {
         !was_over && self.is_over()
     }
 
-    /// Whether an election was complete at some time.
+    /// Whether an election was over at some time.
     pub(crate) fn was_over(&self) -> bool {
         self.was_over
     }
@@ -92,12 +90,12 @@ impl Timeline {
         self.decided.values().all(|decided| *decided)
     }
 
-    /// The picture (SVG) of what there is.
+    /// The drawing (SVG) of all entries.
     pub(crate) fn draw(&self) -> String {
         picture::draw(&self.lanes, &self.messages(), &self.entries)
     }
 
-    /// Who sent what to whom: the sending is told by one server, and the arrival by another, where both are ours.
+    /// The messages. A send and its arrival, which are entries of two servers, become one message if both are in this process.
     fn messages(&self) -> Vec<Message> {
         let mut messages: Vec<Message> = Vec::new();
         for entry in &self.entries {
@@ -113,7 +111,7 @@ impl Timeline {
                     });
                 }
                 Fact::Received(from, notification) if !notification.is_question() => {
-                    // What has come has not been replaced, but what was sent before it may have been.
+                    // Matches the first one that is equal and has not arrived. Earlier ones may have been superseded.
                     let is_it = |message: &&mut Message| {
                         message.from == from
                             && message.to == entry.own
@@ -139,15 +137,15 @@ impl Timeline {
     }
 }
 
-/// A notification on its way.
+/// A notification that was sent or received.
 pub(crate) struct Message {
     pub(crate) from: Sid,
     pub(crate) to: Sid,
     pub(crate) notification: Notification,
-    /// When, if the sender is ours.
+    /// The time of the send, if the sender is in this process.
     pub(crate) sent: Option<Duration>,
-    /// When, if it has come to one of ours.
+    /// The time of the arrival, if the receiver is in this process.
     pub(crate) received: Option<Duration>,
-    /// True exactly when its arrival would have been seen.
+    /// True exactly when the receiver is in this process, so that an arrival would be known.
     pub(crate) is_ours: bool,
 }

@@ -1,6 +1,4 @@
-//! What the library's loop and the leader's port tell a member: links, listening sockets, the leader.
-//!
-//! Nothing here reads a message of an election.
+//! Handles the events of the library's loop and of the leader's port: links, listening sockets, the leader.
 
 use std::io;
 
@@ -16,7 +14,7 @@ impl Member {
         match event {
             Event::Listening { addr, .. } => {
                 let line = json!({ "addr": addr.to_string() });
-                self.journal.tell("listening", own, line);
+                self.journal.event("listening", own, line);
             }
             Event::ListenFailed { address, error, .. } => {
                 let message = format!("cannot listen on {address}, and will try again: {error}");
@@ -30,13 +28,13 @@ impl Member {
                 let listening = self.event_loop.handle().listening();
                 let is_lost = |one: &Listening| matches!(one, Listening::Lost(_));
                 if listening.iter().all(is_lost) {
-                    self.end = End::Deaf;
+                    self.end = End::NotListening;
                     self.event_loop.handle().request_halt();
                 }
             }
             Event::Up { sid, dialed, .. } => {
                 let line = json!({ "sid": sid.0, "dialed": dialed });
-                self.journal.tell("up", own, line);
+                self.journal.event("up", own, line);
                 self.unlinked.remove(sid);
                 if self.role.observes {
                     self.ask(*sid);
@@ -44,8 +42,8 @@ impl Member {
             }
             Event::Down { sid, reason, .. } => {
                 let line = json!({ "sid": sid.0, "reason": reason.kind().name() });
-                self.journal.tell("down", own, line);
-                // Those who only join come and go under any id.
+                self.journal.event("down", own, line);
+                // Servers that are not configured may use any id; only voters are remembered.
                 if self.quorum.is_voter(*sid) {
                     self.unlinked.insert(*sid);
                 }
@@ -54,33 +52,33 @@ impl Member {
             Event::DialFailed { sid, reason, .. } => {
                 let is_refused = *reason == Reason::Io(io::ErrorKind::ConnectionRefused);
                 if is_refused && self.unlinked.remove(sid) {
-                    self.on_gone(*sid);
+                    self.on_process_gone(*sid);
                 }
             }
-            // Of no interest to an election; the log has it.
+            // Other events are in the log only.
             _ => {}
         }
     }
 
-    /// There is something to tell of the leader's port.
-    pub(super) fn on_word(&mut self, word: Word) {
+    /// Handles an event of the leader's port.
+    pub(super) fn on_port_event(&mut self, event: Word) {
         let own = self.role.own;
-        match word {
-            Word::Reached => self.journal.tell("leader-reached", own, json!({})),
+        match event {
+            Word::Reached => self.journal.event("leader-reached", own, json!({})),
             Word::Gone(why) => self.on_loss(&why),
             Word::Listening(at) => {
                 let line = json!({ "addr": at.to_string() });
-                self.journal.tell("leader-listening", own, line);
+                self.journal.event("leader-listening", own, line);
             }
             Word::Trouble(message) => self.journal.error(own, &message),
         }
     }
 
-    /// A server was linked and is not any more, and nobody listens where it was: its process has ended.
-    fn on_gone(&mut self, sid: Sid) {
+    /// The link of a server has ended, and its address refuses connections: its process has ended.
+    fn on_process_gone(&mut self, sid: Sid) {
         let now = self.journal.now();
-        let word = self.tenure.as_mut().map(|tenure| tenure.on_gone(now, sid));
-        if let Some(Err(loss)) = word {
+        let kept = self.tenure.as_mut().map(|tenure| tenure.on_gone(now, sid));
+        if let Some(Err(loss)) = kept {
             self.on_end_of_tenure(loss);
         }
     }
