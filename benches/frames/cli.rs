@@ -1,6 +1,4 @@
-//! The command line: the harness, and the two ends that it starts.
-//!
-//! Nothing here is done yet.
+//! The command line of the harness, and of the two ends that it starts.
 
 use std::path::PathBuf;
 
@@ -8,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{ends::Task, workloads::Workload};
 
-/// Measures the library beside bare sockets and other programs, in the same run and in turn with them.
+/// Measures the library, bare sockets and other programs in turn, in the same run.
 #[derive(Debug, Parser)]
 #[command(name = "frames", bin_name = "cargo bench --bench frames --", after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -22,7 +20,7 @@ pub(crate) struct Cli {
     #[arg(hide = true)]
     pub(crate) name: Option<String>,
 
-    /// Given by `cargo bench`; without it this is a test, which only shows that everything runs
+    /// Given by `cargo bench`; without it this is a test that everything runs
     #[arg(long, hide = true, global = true)]
     pub(crate) bench: bool,
 }
@@ -33,12 +31,12 @@ Examples:
     cargo bench --bench frames -- --json frames.json --plot plots
   One thing, quickly:
     cargo bench --bench frames -- --workload latency --size 64 --variant handler --rounds 3
-  Two machines, the first of which is 10.0.0.1 (both ends end by themselves; ages need clocks that agree):
+  Two machines, the first of which is 10.0.0.1 (both processes stop by themselves; ages need synchronized clocks):
     cargo bench --bench frames -- serve --workload latency --variant handler/block --listen 10.0.0.1:7000 --seconds 10
     cargo bench --bench frames -- drive --workload latency --variant handler/block --to 10.0.0.1:7000 --seconds 10
   The same over bare sockets, for comparison: --variant raw/block";
 
-/// An end of a measurement, for the harness or for people.
+/// One end of a measurement. The harness starts it, or a user.
 #[derive(Debug, Subcommand)]
 pub(crate) enum End {
     /// The end that listens, receives and answers
@@ -54,43 +52,43 @@ pub(crate) struct Run {
     #[arg(long = "workload", value_name = "NAME")]
     pub(crate) workloads: Vec<Workload>,
 
-    /// Only frames of these payload bytes, also others than the usual ones; may be repeated
+    /// Only frames with payloads of so many bytes, instead of the usual sizes; may be repeated
     #[arg(long = "size", value_name = "BYTES", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(16..=524_288))]
     pub(crate) sizes: Vec<u32>,
 
-    /// Only these numbers of peers, idle links, managers or frames a call; may be repeated
+    /// Only these numbers of peers, idle links, managers or frames per call; may be repeated
     #[arg(long = "count", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=16_000))]
     pub(crate) counts: Vec<u32>,
 
-    /// Only variants and contenders whose name contains this, and the bare sockets; may be repeated
+    /// Only variants and other programs whose name contains this, and the bare sockets; may be repeated
     #[arg(long = "variant", value_name = "TEXT")]
     pub(crate) variants: Vec<String>,
 
-    /// How often each is measured; the median counts [default: 5, 1 if quick]
+    /// Rounds in which everything is measured once; the median counts [default: 5, 1 if quick]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: Option<u32>,
 
-    /// How long each is measured [default: 300, 100 if quick]
+    /// Duration of each measurement [default: 300, 100 if quick]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) time_ms: Option<u32>,
 
-    /// One short round of a part, within 60 s
+    /// One short round of a part of the measurements, within 60 s
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// When no further measurement is begun [default: 14 minutes, 50 s if quick]
+    /// Time after which no further measurement begins [default: 14 minutes, 50 s if quick]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) within: Option<u32>,
 
-    /// On which processors the ends run [default: split for latency, many and slow-peer, else free]
+    /// The processors on which the ends run [default: split for latency, many and slow-peer, else free]
     #[arg(long, value_name = "WAY")]
     pub(crate) placement: Option<Placement>,
 
-    /// The congestion control: `reno` in a network namespace of its own, or `keep` what the machine has
+    /// The congestion control: `reno` in a network namespace of its own, or `keep` that of the machine
     #[arg(long, value_name = "WAY", default_value = "reno")]
     pub(crate) congestion: Congestion,
 
-    /// How long who spins does so before it blocks
+    /// How long a spinning loop spins before it blocks
     #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) spin_us: u32,
 
@@ -99,23 +97,23 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) unsent_limit: Option<u32>,
 
-    /// The program that runs the contenders [default: benches/compare/target/release/compare]
+    /// The program that runs the other programs [default: benches/compare/target/release/compare]
     #[arg(long, value_name = "PATH")]
     pub(crate) compare: Option<PathBuf>,
 
-    /// Leaves the contenders out
+    /// Without other programs
     #[arg(long)]
     pub(crate) no_compare: bool,
 
-    /// Counts no system calls
+    /// Without counts of system calls
     #[arg(long)]
     pub(crate) no_strace: bool,
 
-    /// Both ends in this process, without contenders and system calls
+    /// Both ends in this process, without other programs and counts of system calls
     #[arg(long)]
     pub(crate) one_process: bool,
 
-    /// Writes all figures as a list of rows
+    /// Writes all figures as a JSON list of rows
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
@@ -123,13 +121,13 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) plot: Option<PathBuf>,
 
-    /// Only a test that everything runs
+    /// Only tests that everything runs
     #[arg(long, hide = true)]
     pub(crate) test: bool,
 }
 
 impl Run {
-    /// What is measured: what is asked for, else everything.
+    /// The given workloads, or all.
     pub(crate) fn chosen(&self) -> Vec<Workload> {
         if self.workloads.is_empty() {
             Workload::value_variants().to_vec()
@@ -138,7 +136,7 @@ impl Run {
         }
     }
 
-    /// What the options cannot be together, in words.
+    /// An error, in words, if options contradict each other.
     pub(crate) fn check(&self) -> Result<(), String> {
         let chosen = self.chosen();
         let names = || Vec::from_iter(chosen.iter().map(|workload| workload.name())).join(", ");
@@ -169,7 +167,7 @@ impl Run {
     }
 }
 
-/// On which processors the ends run.
+/// The processors on which the ends run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Placement {
     /// `drive` on processor 0, `serve` on processor 1
@@ -180,11 +178,11 @@ pub(crate) enum Placement {
     Same,
 }
 
-/// What becomes of the congestion control.
+/// The congestion control of all measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Congestion {
-    /// Reno for all, in a network namespace of its own
+    /// Reno, in a network namespace of its own
     Reno,
-    /// What the machine has
+    /// That of the machine
     Keep,
 }

@@ -1,15 +1,13 @@
-//! Errors that say what failed, where, and what can be done about it.
-//!
-//! Nothing here decides whether to go on.
+//! Errors with a message and a context.
 
 use std::{fmt::Display, io};
 
-/// An error of our own.
+/// An error with this message.
 pub(crate) fn failure(what: impl Display) -> io::Error {
     io::Error::other(what.to_string())
 }
 
-/// Puts in front of an error what was being done.
+/// Adds a context to an error.
 pub(crate) trait While<T> {
     fn context(self, doing: impl Display) -> io::Result<T>;
 }

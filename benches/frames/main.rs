@@ -1,6 +1,6 @@
-//! `cargo bench --bench frames`: how fast frames are, beside bare sockets and beside other programs.
+//! `cargo bench --bench frames`: measures latency and throughput of frames, compared to bare sockets and to other programs.
 //!
-//! Nothing is asserted about time; without `--bench` it only shows that everything runs.
+//! Nothing is asserted about time. Without `--bench` this is a test that everything runs.
 
 mod cli;
 mod ends;

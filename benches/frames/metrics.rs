@@ -1,24 +1,22 @@
-//! What is measured in each workload: keys of the results, columns of the tables.
-//!
-//! Nothing here is computed.
+//! The metrics of each workload: keys of the results, columns of the tables.
 
 use crate::variants::{Variant, Way};
 
 /// A figure that a workload yields.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Metric {
-    /// Its key in the results.
+    /// The key in the results.
     pub(crate) key: &'static str,
-    /// Its column in the table; none if it is only in the file.
+    /// The column of the table; `None` if it is only in the file.
     pub(crate) column: Option<&'static str>,
-    /// What one unit of the column is in units of the result.
+    /// One unit of the column in units of the result.
     pub(crate) unit: f64,
-    /// Whether bare sockets have it, so that there is a ratio.
+    /// Whether bare sockets yield it, so that there is a ratio.
     pub(crate) has_limit: bool,
 }
 
 impl Metric {
-    /// Whether this one must yield it, in any circumstances.
+    /// Whether this variant must always yield it.
     pub(crate) fn is_promised_by(&self, variant: Variant) -> bool {
         self.has_limit || variant.way != Way::Raw
     }
@@ -125,7 +123,7 @@ pub(crate) const CONTENDED: [Metric; 4] = [
     without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),
 ];
 
-/// What is counted in a round of its own, whatever the workload.
+/// Counted in a round of its own, for any workload.
 pub(crate) const CALLS: [Metric; 4] = [
     shown("calls_per_frame", "calls\na frame", 1.0),
     shown("drive_calls_per_frame", "of the\nsender", 1.0),

@@ -1,13 +1,13 @@
-//! Standard output and standard error, whose reader may go away at any time: `| head`.
+//! Writes to standard output and standard error, whose reader may close the pipe at any time: `| head`.
 //!
-//! Nothing here panics then, as `println!` and `eprintln!` do.
+//! Unlike `println!` and `eprintln!`, nothing here panics then.
 
 use std::{
     fmt::Display,
     io::{self, Write as _},
 };
 
-/// Writes a line to standard output, and says whether somebody reads it. That nobody does is no failure.
+/// Writes a line to standard output. Returns `false` if the pipe is closed, which is no error.
 pub(crate) fn say(line: impl Display) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
@@ -20,7 +20,7 @@ pub(crate) fn say(line: impl Display) -> io::Result<bool> {
     }
 }
 
-/// Writes a line to standard error. When nobody reads it, the exit code has to do.
+/// Writes a line to standard error. Errors are ignored: then only the exit code is left.
 pub(crate) fn complain(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }

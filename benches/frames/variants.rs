@@ -1,42 +1,40 @@
-//! Who takes part, by name: `raw/write`, `handler/spin`, `inbox/block`.
-//!
-//! Nothing here runs.
+//! The variants of a participant, by name: `raw/write`, `handler/spin`, `inbox/block`.
 
 use std::{fmt, str::FromStr};
 
-/// Who carries the frames.
+/// The interface that sends and receives the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Way {
-    /// Bare sockets: the limit.
+    /// Bare sockets, which are the limit.
     Raw,
     /// A handler on the loop's thread.
     Handler,
-    /// The application's own thread turns the loop.
+    /// An event loop that the application's own thread turns.
     Loop,
     /// A `CnxManager` and its inbox.
     Inbox,
-    /// Links, and nothing on them.
+    /// Links without any frames.
     Idle,
 }
 
-/// How it waits, or writes.
+/// How it waits or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum How {
-    /// It sleeps until something happens.
+    /// Blocks until something is ready.
     Block,
-    /// It asks again and again.
+    /// Polls without blocking.
     Spin,
-    /// It asks again and again, and a readiness queue watches its socket, too, as that of an event loop does.
+    /// Polls without blocking, with the socket registered with a readiness queue (epoll), as in an event loop.
     Watch,
-    /// One blocking write for each frame.
+    /// Makes one blocking write for each frame.
     Write,
-    /// Many frames that were encoded before, in one write, and nobody ever sleeps.
+    /// Writes many frames at once, encoded beforehand. Both ends poll without blocking.
     Chunks,
     /// Connects and accepts, one after the other.
     Connect,
 }
 
-/// One of those who take part, by name: `handler/spin`.
+/// A variant: `handler/spin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub(crate) way: Way,

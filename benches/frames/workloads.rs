@@ -1,6 +1,4 @@
-//! What can be measured: the workloads, who takes part in each, what each yields, and what its limit is.
-//!
-//! Nothing here is measured.
+//! The workloads: their sizes, participants, metrics and limits.
 
 use std::ops::RangeInclusive;
 
@@ -14,28 +12,28 @@ use crate::{
 /// A kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Workload {
-    /// Strict ping-pong of one frame
+    /// Ping-pong: one frame at a time
     Latency,
-    /// A sender that never pauses, into one slot: what arrives, and how old it is
+    /// A sender that never pauses, with a one-slot outbox: rate and age of the frames that arrive
     Latest,
-    /// One slot, and a sender that waits until it is free
+    /// A one-slot outbox, and a sender that waits until the slot is free
     Lossless,
-    /// Every frame counts, in order
+    /// A queue: every frame arrives, in order
     Stream,
     /// One value to many peers
     FanOut,
     /// One busy pair beside many idle links
     Many,
-    /// One peer that does not keep up, and what the others feel of it
+    /// One slow peer, and its effect on another peer
     SlowPeer,
-    /// Time until everybody is linked to everybody
+    /// Time until all servers are linked to each other
     Mesh,
-    /// Eight threads that send at once
+    /// Eight threads that send at the same time
     Contended,
 }
 
 impl Workload {
-    /// As on the command line.
+    /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Latency => "latency",
@@ -50,22 +48,22 @@ impl Workload {
         }
     }
 
-    /// For people.
+    /// The title of its table.
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Self::Latency => "latency: there and back, one frame at a time",
+            Self::Latency => "latency: round trips, one frame at a time",
             Self::Latest => {
-                "latest: a sender that never pauses, into one slot; only the newest matters"
+                "latest: a sender that never pauses, into one slot; the newest frame wins"
             }
             Self::Lossless => "lossless: one slot, and a sender that waits until it is free",
-            Self::Stream => "stream: every frame counts, in order",
+            Self::Stream => "stream: every frame arrives, in order",
             Self::FanOut => "fan-out: one value to many peers",
             Self::Many => "many: a busy pair beside idle links",
             Self::SlowPeer => {
-                "slow-peer: one peer does not keep up; what the others feel of it, and what it gets"
+                "slow-peer: one peer does not keep up; its effect on another peer, and the frames that it gets"
             }
-            Self::Mesh => "mesh: until everybody is linked to everybody",
-            Self::Contended => "contended: eight threads send at once",
+            Self::Mesh => "mesh: time until all servers are linked to each other",
+            Self::Contended => "contended: eight threads send at the same time",
         }
     }
 
@@ -79,12 +77,12 @@ impl Workload {
         self != Self::Mesh
     }
 
-    /// Whether the time of a single frame counts rather than their number: such are pinned to processors by default.
+    /// Whether the latency of single frames is measured rather than a rate. Such ends are pinned to processors by default.
     pub(crate) fn is_about_latency(self) -> bool {
         matches!(self, Self::Latency | Self::Many | Self::SlowPeer)
     }
 
-    /// What the number beside the size means; none if there is no such number.
+    /// The meaning of the count of a cell; `None` if there is no count.
     pub(crate) fn count_means(self) -> Option<&'static str> {
         match self {
             Self::Latency | Self::Latest | Self::Lossless => None,
@@ -96,19 +94,19 @@ impl Workload {
         }
     }
 
-    /// Which of these numbers can be measured; none if there is no such number.
+    /// The range of the count; `None` if there is no count.
     pub(crate) fn count_range(self) -> Option<RangeInclusive<u32>> {
         match self {
             Self::Latency | Self::Latest | Self::Lossless => None,
             Self::Stream => Some(1..=1024),
             Self::FanOut | Self::Contended | Self::Many => Some(1..=16_000),
             Self::SlowPeer => Some(0..=1000),
-            // All in one process, which has n * (n - 1) sockets then.
+            // All are in one process, which then has n * (n - 1) sockets.
             Self::Mesh => Some(2..=1000),
         }
     }
 
-    /// Payload sizes, and the numbers beside them.
+    /// The default payload sizes and counts.
     pub(crate) fn cells(self, quick: bool) -> (&'static [u32], &'static [u32]) {
         const SMALL: &[u32] = &[64];
         const EVERY: &[u32] = &[64, 1 << 10, 16 << 10, 64 << 10, 512 << 10];
@@ -129,7 +127,7 @@ impl Workload {
         }
     }
 
-    /// Who takes part, besides the other programs. The limits go first.
+    /// The participants, without the other programs. The limits come first.
     pub(crate) fn variants(self) -> Vec<Variant> {
         let both = |way| [variant(way, How::Block), variant(way, How::Spin)];
         let write = variant(Way::Raw, How::Write);
@@ -171,7 +169,7 @@ impl Workload {
         }
     }
 
-    /// The bare sockets to which this one, or another program (`None`), is compared.
+    /// The variant with bare sockets to which this variant, or another program (`None`), is compared.
     pub(crate) fn limit(self, of: Option<Variant>) -> Option<Variant> {
         let how = match self {
             Self::Latency | Self::Many => match of {
@@ -190,7 +188,7 @@ impl Workload {
         Some(variant(Way::Raw, how))
     }
 
-    /// What is yielded by all who take part, the idle ones excepted.
+    /// The metrics of all participants, idle ones excepted.
     pub(crate) fn metrics(self) -> &'static [Metric] {
         match self {
             Self::Latency => &TRIPS,
@@ -204,7 +202,7 @@ impl Workload {
         }
     }
 
-    /// What this one must yield.
+    /// The metrics of this variant.
     pub(crate) fn metrics_of(self, of: Variant) -> &'static [Metric] {
         if of.way == Way::Idle {
             &IDLE

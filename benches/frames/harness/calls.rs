@@ -1,6 +1,6 @@
-//! System calls and wakes for each frame: a short round of its own, traced by `strace`.
+//! Counts system calls and wake-ups per frame, in a short round that is traced by `strace`.
 //!
-//! Nothing here counts for time: who is traced is slow, and who spins calls the system as often as it likes.
+//! Times of this round are not used, since tracing is slow. Variants that spin are not counted: their number of calls is arbitrary.
 
 use std::{
     env, fs, io,
@@ -23,19 +23,19 @@ use crate::{
     workloads::Workload,
 };
 
-/// With more peers a trace takes longer than it tells.
+/// Larger cells are not traced: it would take too long.
 const PEERS_MAX: u32 = 100;
 
-/// Who is traced gets little done in less.
-const SLOWED: Duration = Duration::from_millis(300);
+/// Shortest time of a traced measurement: a traced program is slow.
+const TIME_MIN: Duration = Duration::from_millis(300);
 
-/// Counts for everybody who blocks, in the smallest cells. What failed is told, and is no failure of the run.
+/// Counts for all participants that block, in the smallest cells. A failure is reported, and does not fail the run.
 pub(crate) fn count(plan: &Plan, progress: &Progress) -> io::Result<Vec<Measured>> {
     let is_there = |status: io::Result<process::ExitStatus>| status.is_ok_and(|it| it.success());
     let mut strace = Command::new("strace");
     strace.arg("-V").stdin(Stdio::null()).stdout(Stdio::null());
     if !is_there(strace.stderr(Stdio::null()).status()) {
-        progress.say("note: without system calls per frame: `strace` is not installed");
+        progress.print("note: no system calls per frame: `strace` is not installed");
         return Ok(Vec::new());
     }
     let mut counted = Vec::new();
@@ -46,7 +46,7 @@ pub(crate) fn count(plan: &Plan, progress: &Progress) -> io::Result<Vec<Measured
         };
         for who in participants {
             if plan.is_over() {
-                progress.say("note: not all system calls were counted, the time was over");
+                progress.print("note: some system calls were not counted: the time was over");
                 return Ok(counted);
             }
             progress.begin(cell, &who);
@@ -56,7 +56,7 @@ pub(crate) fn count(plan: &Plan, progress: &Progress) -> io::Result<Vec<Measured
                     rounds: vec![Some(calls)],
                 }),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                Err(error) => progress.say(&format!("note: no system calls counted: {error}")),
+                Err(error) => progress.print(&format!("note: no system calls counted: {error}")),
             }
         }
         counted.push(measured);
@@ -64,7 +64,7 @@ pub(crate) fn count(plan: &Plan, progress: &Progress) -> io::Result<Vec<Measured
     Ok(counted)
 }
 
-/// Of each workload whose frames are counted, the first size.
+/// The cells to trace: the first size of each workload that counts frames.
 fn chosen(plan: &Plan) -> Vec<(Cell, Vec<Participant>)> {
     let mut chosen: Vec<(Cell, Vec<Participant>)> = Vec::new();
     for (cell, participants) in &plan.cells {
@@ -72,7 +72,7 @@ fn chosen(plan: &Plan) -> Vec<(Cell, Vec<Participant>)> {
             .iter()
             .find(|(other, _)| other.workload == cell.workload);
         let is_other_size = first.is_some_and(|(first, _)| first.size != cell.size);
-        // One is enough to show that it works, and a few where time is short.
+        // A test traces one cell, a quick run one of each workload.
         let is_left_out =
             (plan.is_brief && first.is_some()) || (plan.is_test && !chosen.is_empty());
         if frames_key(cell.workload).is_none()
@@ -89,7 +89,7 @@ fn chosen(plan: &Plan) -> Vec<(Cell, Vec<Participant>)> {
     chosen
 }
 
-/// Which result says how many frames crossed, and how many for each of it.
+/// The key of the result that counts frames, and the frames per unit of it.
 fn frames_key(workload: Workload) -> Option<(&'static str, f64)> {
     match workload {
         Workload::Latency => Some(("round_trips", 2.0)),
@@ -106,7 +106,7 @@ fn once(plan: &Plan, cell: Cell, who: &Participant) -> io::Result<Map<String, Va
         serve: &serve.0,
         drive: &drive.0,
     };
-    let results = measure(plan, cell, who, plan.time.max(SLOWED), Some(traces))?;
+    let results = measure(plan, cell, who, plan.time.max(TIME_MIN), Some(traces))?;
     let (key, each) = frames_key(cell.workload).unwrap_or(("", 1.0));
     let frames = results.get(key).and_then(Value::as_f64).unwrap_or(0.0) * each;
     let [drive, serve] = [drive.read()?, serve.read()?];
@@ -119,10 +119,10 @@ fn once(plan: &Plan, cell: Cell, who: &Participant) -> io::Result<Map<String, Va
     Ok(calls)
 }
 
-/// A file that is removed again.
+/// A trace file, removed when dropped.
 struct Trace(PathBuf);
 
-/// What is in one, between mark and stop.
+/// The counts of a trace between `mark` and `stop`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Calls {
     calls: u64,
@@ -144,18 +144,18 @@ impl Trace {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // It may never have come to be.
+        // Fails if the file was never created.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// A line for each call, with the number of its thread in front; calls that were interrupted by others have two.
+/// Counts calls. Each has a line that begins with the number of its thread; an interrupted one has a second line.
 fn count_lines(text: &str) -> Calls {
     let mut counted = Calls::default();
     let mut is_measured = false;
     for line in text.lines() {
         let call = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
-        // The orders are read from stdin.
+        // `mark` and `stop` are read from stdin.
         if call.contains("read") && call.contains("\"mark\\n\"") {
             counted = Calls::default();
             is_measured = true;
@@ -168,14 +168,14 @@ fn count_lines(text: &str) -> Calls {
             continue;
         }
         counted.calls += 1;
-        let is_bell = call.starts_with("write(") && call.contains(r#", "\1\0\0\0\0\0\0\0", 8"#);
+        let is_eventfd = call.starts_with("write(") && call.contains(r#", "\1\0\0\0\0\0\0\0", 8"#);
         let is_futex = call.starts_with("futex(") && call.contains("FUTEX_WAKE");
-        counted.wakes += u64::from(is_bell || is_futex);
+        counted.wakes += u64::from(is_eventfd || is_futex);
     }
     counted
 }
 
-/// Each kind of line is counted as what it is.
+/// Tests the parsing of each kind of line.
 pub(super) fn check() -> io::Result<()> {
     let text = r#"
 10 write(4, "early", 5) = 5
@@ -190,10 +190,10 @@ pub(super) fn check() -> io::Result<()> {
 12 write(4, "late", 4) = 4
 "#;
     let counted = count_lines(text);
-    let right = Calls { calls: 4, wakes: 2 };
-    if counted != right {
+    let expected = Calls { calls: 4, wakes: 2 };
+    if counted != expected {
         return Err(failure(format_args!(
-            "{counted:?} in a trace that has {right:?}"
+            "{counted:?} in a trace that has {expected:?}"
         )));
     }
     Ok(())

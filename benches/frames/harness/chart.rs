@@ -1,6 +1,4 @@
-//! A line chart in an SVG file, with the legend beside it.
-//!
-//! Nothing here knows what is shown.
+//! Draws a line chart with a legend into an SVG file.
 
 use std::{io, path::Path};
 
@@ -13,19 +11,19 @@ use plotters::{
 
 use crate::failure::While;
 
-/// As wide as a README shows it.
+/// The width of images in a README.
 const WIDTH: u32 = 880;
 const HEIGHT: u32 = 480;
 
-/// Of it, for the names of the lines.
+/// Width of the legend.
 const LEGEND: i32 = 190;
 
-/// A chart with less on its logarithmic axis makes mountains of molehills.
+/// Smallest range of a logarithmic axis, so that small differences look small.
 const DECADE: f64 = 1.0;
 
 const FONT: &str = "sans-serif";
 
-/// How values become places.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
     Linear,
@@ -37,7 +35,7 @@ pub(crate) enum Scale {
 pub(crate) struct Axis {
     pub(crate) label: String,
     pub(crate) scale: Scale,
-    /// Where something stands, and what; none: wherever a number is round.
+    /// Values and labels. If empty, round numbers are labelled.
     pub(crate) ticks: Vec<(f64, String)>,
 }
 
@@ -66,7 +64,7 @@ pub(crate) struct Line {
     pub(crate) has_markers: bool,
 }
 
-/// All of it.
+/// A chart.
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
     pub(crate) title: String,
@@ -75,7 +73,7 @@ pub(crate) struct Chart {
     pub(crate) lines: Vec<Line>,
 }
 
-/// How a line looks.
+/// The style of a line.
 #[derive(Clone, Copy)]
 struct Look {
     color: RGBColor,
@@ -92,8 +90,8 @@ impl Chart {
     }
 
     fn draw_on(&self, root: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), String> {
-        let told = |error: &dyn std::fmt::Display| error.to_string();
-        root.fill(&WHITE).map_err(|error| told(&error))?;
+        let message = |error: &dyn std::fmt::Display| error.to_string();
+        root.fill(&WHITE).map_err(|error| message(&error))?;
         let (left, right) = root.split_horizontally(WIDTH as i32 - LEGEND);
         let places = self.places();
         let all = || places.iter().flatten();
@@ -106,8 +104,8 @@ impl Chart {
             .x_label_area_size(46)
             .y_label_area_size(66)
             .build_cartesian_2d(x.clone(), y.clone())
-            .map_err(|error| told(&error))?;
-        // Only the labels of the axes: what stands at them is drawn below, where it belongs.
+            .map_err(|error| message(&error))?;
+        // Only the names of the axes. The labels of the ticks are drawn below.
         chart
             .configure_mesh()
             .disable_mesh()
@@ -117,23 +115,23 @@ impl Chart {
             .y_desc(&self.y.label)
             .axis_desc_style((FONT, 15))
             .draw()
-            .map_err(|error| told(&error))?;
+            .map_err(|error| message(&error))?;
         let pale = BLACK.mix(0.12);
         let style = |h, v| (FONT, 13).into_font().color(&BLACK).pos(Pos::new(h, v));
         let area = chart.plotting_area();
         for (at, label) in &ticks[0] {
             let line = PathElement::new(vec![(*at, y.start), (*at, y.end)], pale);
-            area.draw(&line).map_err(|error| told(&error))?;
+            area.draw(&line).map_err(|error| message(&error))?;
             let text = EmptyElement::at((*at, y.start))
                 + Text::new(label.clone(), (0, 6), style(HPos::Center, VPos::Top));
-            area.draw(&text).map_err(|error| told(&error))?;
+            area.draw(&text).map_err(|error| message(&error))?;
         }
         for (at, label) in &ticks[1] {
             let line = PathElement::new(vec![(x.start, *at), (x.end, *at)], pale);
-            area.draw(&line).map_err(|error| told(&error))?;
+            area.draw(&line).map_err(|error| message(&error))?;
             let text = EmptyElement::at((x.start, *at))
                 + Text::new(label.clone(), (-6, 0), style(HPos::Right, VPos::Center));
-            area.draw(&text).map_err(|error| told(&error))?;
+            area.draw(&text).map_err(|error| message(&error))?;
         }
         let looks = looks(&self.lines);
         for ((line, look), points) in self.lines.iter().zip(&looks).zip(&places) {
@@ -143,18 +141,18 @@ impl Chart {
             } else {
                 area.draw(&PathElement::new(points.clone(), stroke))
             };
-            drawn.map_err(|error| told(&error))?;
+            drawn.map_err(|error| message(&error))?;
             if line.has_markers {
                 for point in points {
                     let marker = Circle::new(*point, 3, look.color.filled());
-                    area.draw(&marker).map_err(|error| told(&error))?;
+                    area.draw(&marker).map_err(|error| message(&error))?;
                 }
             }
         }
         self.draw_legend(&right, &looks)
     }
 
-    /// Beside the chart, so that it covers nothing.
+    /// Draws the legend beside the chart, so that it covers no line.
     fn draw_legend(
         &self,
         area: &DrawingArea<SVGBackend<'_>, Shift>,
@@ -178,14 +176,14 @@ impl Chart {
         Ok(())
     }
 
-    /// Where the points of each line are.
+    /// The positions of the points of each line.
     fn places(&self) -> Vec<Vec<(f64, f64)>> {
         let place = |(x, y): &(f64, f64)| (self.x.place(*x), self.y.place(*y));
         let of_line = |line: &Line| line.points.iter().map(place).collect();
         self.lines.iter().map(of_line).collect()
     }
 
-    /// The given ones, or 1, 2 and 5 of each power of ten.
+    /// The given ticks, or 1, 2 and 5 times each power of ten.
     fn ticks(&self, axis: &Axis, range: &std::ops::Range<f64>) -> Vec<(f64, String)> {
         if !axis.ticks.is_empty() {
             let place = |(at, label): &(f64, String)| (axis.place(*at), label.clone());
@@ -211,7 +209,7 @@ impl Chart {
     }
 }
 
-/// With a little room on both sides, and at least so wide.
+/// The range of the values, with a margin on both sides, and at least `least` wide.
 fn range(values: impl Iterator<Item = f64>, least: f64) -> std::ops::Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
@@ -222,7 +220,7 @@ fn range(values: impl Iterator<Item = f64>, least: f64) -> std::ops::Range<f64> 
     low - margin..high + margin
 }
 
-/// `0.02`, `5`, `20 000`.
+/// A number as a label: `0.02`, `5`, `20 000`.
 fn plain(value: f64) -> String {
     if value < 1.0 {
         let text = format!("{value:.9}");
@@ -239,7 +237,8 @@ fn plain(value: f64) -> String {
     text
 }
 
-/// Bare sockets are gray, the library is blue and green, others are warm; who spins, or writes frames one by one, is dashed.
+/// Bare sockets are gray, the library is blue and green, other programs have warm colors. Lines of variants that spin, or write
+/// frames one by one, are dashed.
 fn looks(lines: &[Line]) -> Vec<Look> {
     const COOL: [RGBColor; 4] = [
         RGBColor(0, 92, 200),

@@ -1,6 +1,6 @@
-//! A process of a measurement: started, spoken to, heard, and always reaped.
+//! A child process of a measurement: starts it, exchanges lines with it, and always reaps it.
 //!
-//! Nothing here knows what is said. Every wait has a deadline, and ends when the harness is interrupted.
+//! Every wait has a deadline, and ends when the harness is interrupted.
 
 use std::{
     collections::VecDeque,
@@ -18,19 +18,19 @@ use std::{
 
 use crate::failure::{While, failure};
 
-/// How often a wait looks for an interrupt.
-const GLANCE: Duration = Duration::from_millis(50);
+/// How often a wait checks for an interrupt.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Lines on stderr that are kept to explain a failure.
 const ERRORS_MAX: usize = 20;
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on Ctrl-C ends the next wait with an error, so that everything is put away.
+/// From now on Ctrl-C ends the next wait with an error, so that everything is cleaned up.
 pub(crate) fn watch_signals() -> io::Result<()> {
     let flag = INTERRUPTED.get_or_init(Arc::default);
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second one ends the process as ever.
+        // A second signal ends the process, as by default.
         signal_hook::flag::register_conditional_default(signal, Arc::clone(flag))
             .context("watching signals")?;
         signal_hook::flag::register(signal, Arc::clone(flag)).context("watching signals")?;
@@ -38,17 +38,17 @@ pub(crate) fn watch_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// True exactly when there are results only for those who read standard output.
-static ONLY_FOR_READERS: AtomicBool = AtomicBool::new(false);
+/// True exactly when the results go to standard output only.
+static ONLY_TO_STDOUT: AtomicBool = AtomicBool::new(false);
 
-/// From now on the next wait ends with an error when nobody reads standard output any more: `| head`.
+/// From now on a wait ends with an error when standard output is closed: `| head`.
 pub(crate) fn watch_reader() {
-    ONLY_FOR_READERS.store(true, Ordering::Relaxed);
+    ONLY_TO_STDOUT.store(true, Ordering::Relaxed);
 }
 
-/// Whether the results are for nobody. Known while measuring on Linux; elsewhere only when they are written.
+/// Whether nothing reads the results. On Linux this is known while measuring, elsewhere only when they are written.
 pub(crate) fn is_abandoned() -> bool {
-    ONLY_FOR_READERS.load(Ordering::Relaxed) && has_no_reader()
+    ONLY_TO_STDOUT.load(Ordering::Relaxed) && has_no_reader()
 }
 
 #[cfg(target_os = "linux")]
@@ -58,7 +58,7 @@ fn has_no_reader() -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     let stdout = io::stdout();
-    // Errors and hang-ups are told without being asked for: poll(2).
+    // Errors and hang-ups are reported in any case: poll(2).
     let mut polled = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
     let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
     poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
@@ -72,7 +72,7 @@ fn has_no_reader() -> bool {
     false
 }
 
-/// An error once somebody wants the harness to end.
+/// An error when the harness must end: after a signal, or when nothing reads the results.
 pub(crate) fn check_interrupt() -> io::Result<()> {
     if is_abandoned() {
         let why = "nobody reads the results";
@@ -108,11 +108,11 @@ impl Process {
                 "starting {name} ({})",
                 program.to_string_lossy()
             ))?;
-        let (said, lines) = channel();
+        let (sender, lines) = channel();
         let stdout = child.stdout.take().expect("stdout is piped");
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if said.send(line).is_err() {
+                if sender.send(line).is_err() {
                     return;
                 }
             }
@@ -139,24 +139,24 @@ impl Process {
     }
 
     /// Writes a line to its stdin.
-    pub(crate) fn say(&mut self, line: &str) -> io::Result<()> {
+    pub(crate) fn write_line(&mut self, line: &str) -> io::Result<()> {
         let stdin = self.stdin.as_mut().expect("stdin is open until the drop");
-        let said = stdin.write_all(format!("{line}\n").as_bytes());
-        said.map_err(|error| self.explain(format_args!("does not hear `{line}` ({error})")))
+        let written = stdin.write_all(format!("{line}\n").as_bytes());
+        written.map_err(|error| self.explain(format_args!("does not read `{line}` ({error})")))
     }
 
     /// Reads a line from its stdout.
-    pub(crate) fn hear(&self, what: &str, within: Duration) -> io::Result<String> {
+    pub(crate) fn read_line(&self, what: &str, within: Duration) -> io::Result<String> {
         let deadline = Instant::now() + within;
         loop {
             check_interrupt()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left.min(GLANCE)) {
+            match self.lines.recv_timeout(left.min(POLL_INTERVAL)) {
                 Ok(line) => return Ok(line),
                 Err(RecvTimeoutError::Disconnected) => {
-                    // Its last words are on their way.
-                    thread::sleep(GLANCE);
-                    return Err(self.explain(format_args!("has ended without its {what}")));
+                    // Gives the thread that reads stderr time for the last lines.
+                    thread::sleep(POLL_INTERVAL);
+                    return Err(self.explain(format_args!("has ended without {what}")));
                 }
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
                     let within = within.as_secs_f64();
@@ -167,7 +167,7 @@ impl Process {
         }
     }
 
-    /// Waits until it has ended, with success.
+    /// Waits until it exits. An exit code other than 0 is an error.
     pub(crate) fn end(mut self, within: Duration) -> io::Result<()> {
         let deadline = Instant::now() + within;
         loop {
@@ -183,12 +183,12 @@ impl Process {
         }
     }
 
-    /// With what it has said on stderr.
+    /// An error with the last lines of stderr.
     fn explain(&self, what: std::fmt::Arguments<'_>) -> io::Error {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         let mut message = format!("{} {what}", self.name);
         for line in errors.iter() {
-            message.push_str("\n    it said: ");
+            message.push_str("\n    stderr: ");
             message.push_str(line);
         }
         failure(message)
@@ -197,9 +197,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // What runs under another program, a tracer for instance, ends by this.
+        // Ends a program that runs under another one, for instance under strace.
         drop(self.stdin.take());
-        // Fails when it has ended.
+        // Fails if it has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,6 +1,6 @@
-//! The other programs that can be either end of a measurement, as their program lists them.
+//! Finds the other programs that are measured (contenders). The program `compare` lists them.
 //!
-//! Nothing here is built or downloaded: who is not there is left out, aloud.
+//! Nothing here is built or downloaded. A missing program is left out, with a note.
 
 use std::{
     ffi::OsString,
@@ -18,22 +18,22 @@ use crate::{
     workloads::Workload,
 };
 
-/// How long the list may take.
+/// Time for `compare` to print the list.
 const LIST: Duration = Duration::from_secs(20);
 
-/// How it is built.
+/// The command that builds `compare`.
 const BUILD: &str = "cargo build --release --manifest-path benches/compare/Cargo.toml";
 
 /// Another program.
 #[derive(Clone, Debug)]
 pub(crate) struct Contender {
     pub(crate) name: String,
-    /// What stands in front of `serve` and `drive`.
+    /// The command line in front of `serve` and `drive`.
     pub(crate) command: Vec<OsString>,
     workloads: Vec<String>,
 }
 
-/// More managers in one Java machine, each with two threads for every other one, take longer than they tell.
+/// More managers in one Java virtual machine take too long: each has two threads for every other one.
 const JAVA_MANAGERS_MAX: u32 = 9;
 
 impl Contender {
@@ -46,20 +46,20 @@ impl Contender {
             .any(|name| name == cell.workload.name())
     }
 
-    /// ZooKeeper can, by a command of its own that needs neither mark nor stop.
+    /// Whether it can measure meshes: ZooKeeper can, by a command that needs neither `mark` nor `stop`.
     fn builds_meshes(&self) -> bool {
         let is_java = |argument: &OsString| argument.to_string_lossy().starts_with("java");
         self.command.get(1).is_some_and(is_java)
     }
 
-    /// That command.
+    /// The command that measures meshes.
     pub(crate) fn mesh_command(&self, managers: u32) -> Vec<OsString> {
         let arguments = ["mesh", "--managers", &managers.to_string()].map(OsString::from);
         [&self.command[..], &arguments].concat()
     }
 }
 
-/// As it is listed.
+/// An entry of the list.
 #[derive(Deserialize)]
 struct Listed {
     name: String,
@@ -67,7 +67,7 @@ struct Listed {
     workloads: Vec<String>,
 }
 
-/// Asks the program, if it is there.
+/// Asks `compare` for the list, if it is built.
 pub(crate) fn find(given: Option<&Path>) -> io::Result<Vec<Contender>> {
     let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("compare/target/release/compare");
     let program = given.map_or_else(usual, PathBuf::from);
@@ -79,13 +79,13 @@ pub(crate) fn find(given: Option<&Path>) -> io::Result<Vec<Contender>> {
             )));
         }
         complain(format_args!(
-            "note: without contenders; to build them: {BUILD}"
+            "note: without other programs; to build them: {BUILD}"
         ));
         return Ok(Vec::new());
     }
     let name = format!("{} list", program.display());
     let list = Process::start(name.clone(), &[program.clone().into(), "list".into()])?;
-    let line = list.hear("list of contenders", LIST)?;
+    let line = list.read_line("list of contenders", LIST)?;
     let listed: Vec<Listed> =
         serde_json::from_str(&line).context(format_args!("`{line}` from {name}"))?;
     list.end(LIST)?;

@@ -1,6 +1,4 @@
-//! One end of a measurement as the harness sees it: a process, or a thread of this one.
-//!
-//! Nothing here knows what is measured.
+//! Controls one end of a measurement: a process, or a thread of this process.
 
 use std::{
     io,
@@ -17,45 +15,49 @@ use crate::{
     failure::{While, failure},
 };
 
-/// How long an end may take to exit once it has told its results.
+/// Time for an end to exit after its results.
 const EXIT: Duration = Duration::from_secs(10);
 
 /// An end that is running.
 pub(crate) enum End {
-    /// Spoken to over stdin and stdout.
+    /// A child process, controlled over stdin and stdout.
     Process(Process),
-    /// In this process.
+    /// A thread of this process.
     Thread {
         name: String,
         orders: Sender<Order>,
-        said: Receiver<io::Result<Value>>,
+        answers: Receiver<io::Result<Value>>,
     },
 }
 
 impl End {
     /// Starts an end on a thread of this process.
     pub(crate) fn thread(name: String, task: Task) -> Self {
-        let (answers, said) = channel();
-        let say = answers.clone();
+        let (sender, answers) = channel();
+        let answer = sender.clone();
         let at_most = Duration::from_secs(task.at_most().into());
-        // Nobody hears an end whose measurement has failed already.
+        // Sending fails if the measurement has failed already.
         let (orders, control) = Control::of_thread(at_most, move |value| {
-            let _ = say.send(Ok(value));
+            let _ = answer.send(Ok(value));
         });
         thread::spawn(move || {
-            let _ = answers.send(ends::run(&task, &control).map(Value::from));
+            let _ = sender.send(ends::run(&task, &control).map(Value::from));
         });
-        Self::Thread { name, orders, said }
+        Self::Thread {
+            name,
+            orders,
+            answers,
+        }
     }
 
-    /// Gives an order.
+    /// Sends an order.
     pub(crate) fn order(&mut self, order: Order) -> io::Result<()> {
         match self {
-            Self::Process(process) => process.say(match order {
+            Self::Process(process) => process.write_line(match order {
                 Order::Mark => "mark",
                 Order::Stop => "stop",
             }),
-            // One that has failed says so itself.
+            // Fails if the end has failed, which `read_answer` reports.
             Self::Thread { orders, .. } => {
                 let _ = orders.send(order);
                 Ok(())
@@ -63,15 +65,19 @@ impl End {
         }
     }
 
-    /// Hears a line: an object.
-    pub(crate) fn hear(&self, what: &str, within: Duration) -> io::Result<Map<String, Value>> {
+    /// Reads an answer: a JSON object.
+    pub(crate) fn read_answer(
+        &self,
+        what: &str,
+        within: Duration,
+    ) -> io::Result<Map<String, Value>> {
         let value = match self {
             Self::Process(process) => {
-                let line = process.hear(what, within)?;
-                serde_json::from_str(&line).context(format_args!("`{line}` in place of {what}"))?
+                let line = process.read_line(what, within)?;
+                serde_json::from_str(&line).context(format_args!("`{line}` instead of {what}"))?
             }
-            Self::Thread { name, said, .. } => match said.recv_timeout(within) {
-                Ok(said) => said.context(name)?,
+            Self::Thread { name, answers, .. } => match answers.recv_timeout(within) {
+                Ok(answer) => answer.context(name)?,
                 Err(RecvTimeoutError::Timeout) => {
                     let within = within.as_secs();
                     return Err(failure(format_args!(
@@ -85,7 +91,7 @@ impl End {
         };
         match value {
             Value::Object(object) => Ok(object),
-            other => Err(failure(format_args!("`{other}` in place of {what}"))),
+            other => Err(failure(format_args!("`{other}` instead of {what}"))),
         }
     }
 

@@ -1,6 +1,4 @@
-//! What is made of the rounds: medians, extremes, ratios to the limit of the same round, and the others beside it.
-//!
-//! Nothing here is printed.
+//! Computes figures from the rounds: medians, extremes, ratios to the limit of the same round, and the figures of other programs.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -11,23 +9,23 @@ use super::{
 };
 use crate::metrics::Metric;
 
-/// One figure, as the file has it.
+/// One figure, a row of the file.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) workload: &'static str,
     pub(crate) variant: String,
     pub(crate) size: u32,
-    /// Peers, idle links, managers, frames a call; 0 where there is no such number.
+    /// Peers, idle links, managers, frames per call; 0 if there is no such number.
     pub(crate) count: u32,
     pub(crate) metric: &'static str,
     pub(crate) value: f64,
     pub(crate) min: f64,
     pub(crate) max: f64,
-    /// Of bare sockets.
+    /// The value of bare sockets.
     pub(crate) limit: Option<f64>,
-    /// Median of the ratios of each round.
+    /// Median of the ratios to bare sockets in each round.
     pub(crate) ratio: Option<f64>,
-    /// What other programs yield, by name; only beside the library.
+    /// The values of other programs, by name; only in rows of the library.
     pub(crate) peers: Map<String, Value>,
 }
 
@@ -101,7 +99,7 @@ fn row(measured: &Measured, series: &Series, metric: &Metric) -> Option<Row> {
     })
 }
 
-/// Round by round.
+/// The values of a metric, round by round.
 fn values(series: &Series, key: &'static str) -> impl Iterator<Item = Option<f64>> {
     series
         .rounds
@@ -109,7 +107,7 @@ fn values(series: &Series, key: &'static str) -> impl Iterator<Item = Option<f64
         .map(move |round| round.as_ref()?.get(key)?.as_f64())
 }
 
-/// The one in the middle, or between the two in the middle.
+/// The median: the value in the middle, or the mean of the two in the middle.
 pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

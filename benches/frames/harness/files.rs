@@ -1,6 +1,4 @@
-//! The files that are asked for: tried before anything is measured, written afterwards.
-//!
-//! What is in them is made by `json` and `plots`.
+//! Checks before measuring that the output files can be written, and writes them afterwards. `json` and `plots` make their contents.
 
 use std::{fs, io, path::Path, process};
 
@@ -10,7 +8,7 @@ use crate::{
     failure::{While, failure},
 };
 
-/// An error if one of them could not be written now. Leaves what is there as it is.
+/// An error if one of the files cannot be written. Existing files are not changed.
 pub(crate) fn check(run: &Run) -> io::Result<()> {
     if let Some(path) = &run.json {
         check_file(path).context(format_args!("--json {}", path.display()))?;
@@ -18,8 +16,8 @@ pub(crate) fn check(run: &Run) -> io::Result<()> {
     if let Some(directory) = &run.plot {
         let doing = format!("--plot {}", directory.display());
         fs::create_dir_all(directory).context(&doing)?;
-        let trial = directory.join(format!(".frames-{}", process::id()));
-        check_file(&trial).context(&doing)?;
+        let probe = directory.join(format!(".frames-{}", process::id()));
+        check_file(&probe).context(&doing)?;
     }
     Ok(())
 }
@@ -33,7 +31,7 @@ fn check_file(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes them all; what there is to say about each. Also after one that failed the others are written.
+/// Writes all files, also after one that failed. Returns a line to print for each, and the errors.
 pub(crate) fn write(
     run: &Run,
     record: &Record,
@@ -41,16 +39,16 @@ pub(crate) fn write(
     rows: &[Row],
     calls: &[Row],
 ) -> (Vec<String>, io::Result<()>) {
-    let (mut said, mut errors) = (Vec::new(), Vec::new());
+    let (mut lines, mut errors) = (Vec::new(), Vec::new());
     if let Some(directory) = &run.plot {
         match plots::draw(directory, results, rows) {
-            Ok(files) => said.extend(files.iter().map(|file| format!("plot: {file}"))),
+            Ok(files) => lines.extend(files.iter().map(|file| format!("plot: {file}"))),
             Err(error) => errors.push(error.to_string()),
         }
     }
     if let Some(path) = &run.json {
         match json::write(path, record, rows.iter().chain(calls)) {
-            Ok(()) => said.push(format!("figures: {}", path.display())),
+            Ok(()) => lines.push(format!("figures: {}", path.display())),
             Err(error) => errors.push(error.to_string()),
         }
     }
@@ -59,5 +57,5 @@ pub(crate) fn write(
     } else {
         Err(failure(errors.join("\n")))
     };
-    (said, written)
+    (lines, written)
 }

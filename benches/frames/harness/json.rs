@@ -1,6 +1,4 @@
-//! The file for programs: a list of rows, of which the first says where and how the others were measured.
-//!
-//! Nothing here is computed.
+//! Writes the JSON file: a list of rows. The first row is the record of the machine and the settings.
 
 use std::{fs, io, path::Path};
 

@@ -1,6 +1,4 @@
-//! Where and how it was measured: what the figures depend on besides the program.
-//!
-//! What cannot be found out is told as unknown, and stops nobody.
+//! Records the machine and the settings of a run. What cannot be found out is recorded as unknown.
 
 use std::{
     fmt, fs,
@@ -18,10 +16,10 @@ use super::{
 };
 use crate::cli::Placement;
 
-/// Beside the names, in the columns that the tables have.
+/// Width of the values, so that the lines are as wide as the tables.
 const VALUE_WIDTH: usize = 80;
 
-/// What is told above the tables and in the file.
+/// Names and values, printed above the tables and written to the file.
 #[derive(Debug)]
 pub(crate) struct Record(Vec<(&'static str, String)>);
 
@@ -86,7 +84,7 @@ impl fmt::Display for Record {
     }
 }
 
-/// `split: latency, many; free: mesh`.
+/// The placement of each workload: `split: latency, many; free: mesh`.
 fn placement(plan: &Plan) -> String {
     let mut groups: Vec<(Placement, Vec<&str>)> = Vec::new();
     for (cell, _) in &plan.cells {
@@ -123,17 +121,17 @@ fn kernel() -> String {
     format!("{} {}", std::env::consts::OS, release.trim())
 }
 
-/// What a program says about itself, on whichever output.
+/// The first line of a program's standard output or standard error.
 fn first_line(program: &str, arguments: &[&str]) -> String {
     let Ok(output) = Command::new(program).args(arguments).output() else {
         return "unknown".into();
     };
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    said.lines().next().unwrap_or("unknown").trim().to_owned()
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().next().unwrap_or("unknown").trim().to_owned()
 }
 
-/// In UTC, by the calendar.
+/// The present date and time in UTC.
 fn date() -> String {
     let seconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,6 +1,6 @@
-//! One measurement: two ends are started, marked, stopped and reaped.
+//! Runs one measurement: starts two ends, sends `mark` and `stop` to both, and reaps them.
 //!
-//! Nothing here can hang: every step has a deadline, after which the ends are killed.
+//! Every step has a deadline, after which the ends are killed.
 
 use std::{
     env,
@@ -26,32 +26,32 @@ use crate::{
     workloads::Workload,
 };
 
-/// How long an end may take until it is ready: a Java machine starts and warms up in it.
+/// Time for an end to become ready. A Java virtual machine starts and warms up in it.
 const READY: Duration = Duration::from_secs(60);
 
-/// How long it may take at least, even if the time of the whole run is nearly over.
+/// The same, when the time of the whole run is nearly over.
 const READY_AT_LEAST: Duration = Duration::from_secs(5);
 
-/// How long an end may take to tell its results: a mesh of many managers is completed first.
+/// Time for an end to return its results. A mesh of many managers is completed first.
 const RESULTS: Duration = Duration::from_secs(30);
 
-/// How long the ends live at most beyond the measurement, if all else fails.
+/// Time after the measurement when an end exits by itself, if nothing else ends it.
 const MARGIN: Duration = Duration::from_secs(120);
 
-/// From how many peers on an end needs more descriptors than are usual.
+/// With so many peers or more, an end needs more descriptors than the usual limit.
 const MANY_PEERS: u32 = 100;
 
-/// Raises the limit of descriptors as far as it goes, then becomes what follows.
-const RAISED: &str = "ulimit -n \"$(ulimit -H -n)\"; exec \"$0\" \"$@\"";
+/// Raises the limit of descriptors as far as possible, then executes the rest of the command.
+const RAISE_LIMIT: &str = "ulimit -n \"$(ulimit -H -n)\"; exec \"$0\" \"$@\"";
 
-/// Where the traces of the two ends go, if their system calls are to be counted.
+/// The trace files of the two ends, if their system calls are counted.
 #[derive(Clone, Copy)]
 pub(crate) struct Traces<'a> {
     pub(crate) serve: &'a Path,
     pub(crate) drive: &'a Path,
 }
 
-/// Measures once for this time; what both ends tell.
+/// Measures once for this time. Returns the results of both ends.
 pub(crate) fn measure(
     plan: &Plan,
     cell: Cell,
@@ -62,7 +62,7 @@ pub(crate) fn measure(
     if let (Participant::Contender(contender), Workload::Mesh) = (who, cell.workload) {
         let command = contender.mesh_command(cell.count);
         let end = End::Process(Process::start(format!("{} mesh", who.name()), &command)?);
-        let results = end.hear("results", RESULTS)?;
+        let results = end.read_answer("results", RESULTS)?;
         end.end()?;
         return Ok(results);
     }
@@ -76,7 +76,7 @@ pub(crate) fn measure(
     }
     let drive = start(Role::Drive, to)?;
     ready(plan, &drive)?;
-    // The sender first: it must not find nobody there when it stops.
+    // The sender stops first: its peer must be there until then.
     ends.insert(0, drive);
     for end in &mut ends {
         end.order(Order::Mark)?;
@@ -87,7 +87,7 @@ pub(crate) fn measure(
     }
     let mut results = Map::new();
     for end in &ends {
-        results.extend(end.hear("results", RESULTS)?);
+        results.extend(end.read_answer("results", RESULTS)?);
     }
     for end in ends {
         end.end()?;
@@ -97,17 +97,17 @@ pub(crate) fn measure(
 
 fn ready(plan: &Plan, end: &End) -> io::Result<String> {
     let within = plan.left().clamp(READY_AT_LEAST, READY);
-    let said = end.hear("`ready`", within)?;
-    match said.get("ready") {
+    let answer = end.read_answer("`ready`", within)?;
+    match answer.get("ready") {
         Some(Value::String(at)) => Ok(at.clone()),
         _ => Err(failure(format_args!(
-            "`{}` in place of `ready`",
-            Value::from(said)
+            "`{}` instead of `ready`",
+            Value::from(answer)
         ))),
     }
 }
 
-/// Waits, but not when interrupted.
+/// Sleeps; an interrupt ends it.
 fn pause(time: Duration) -> io::Result<()> {
     let deadline = Instant::now() + time;
     loop {
@@ -147,11 +147,11 @@ fn start(
     }
 }
 
-/// What stands in front of every program alike.
+/// The part of the command line in front of the program, the same for all participants.
 fn prefix(plan: &Plan, cell: Cell, role: Role, traces: Option<Traces<'_>>) -> Vec<OsString> {
     let mut command: Vec<OsString> = Vec::new();
     if cell.count >= MANY_PEERS || cell.workload == Workload::Mesh {
-        command.extend(["sh", "-c", RAISED].map(OsString::from));
+        command.extend(["sh", "-c", RAISE_LIMIT].map(OsString::from));
     }
     let processor = match (plan.placement(cell.workload), role) {
         (Placement::Free, _) => None,
@@ -222,7 +222,7 @@ fn arguments(
     arguments.into_iter().map(OsString::from).collect()
 }
 
-/// The same for an end in this process.
+/// The same as [`arguments`], for an end in this process.
 fn task(
     plan: &Plan,
     cell: Cell,

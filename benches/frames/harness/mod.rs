@@ -1,6 +1,6 @@
-//! The harness: who takes part, in which order, how often, and what is made of the results.
+//! The harness: plans the measurements, starts the two ends of each, and reports the results.
 //!
-//! Nothing here sends a frame; that is done by the ends, which it starts.
+//! Nothing here sends a frame; the ends do.
 
 mod calls;
 mod chart;
@@ -29,13 +29,13 @@ use crate::{
     output::say,
 };
 
-/// What cannot be done with these options, in words; to be asked before minutes of measuring whose results could not be kept.
+/// An error, in words, if these options cannot work. To be called before measuring.
 pub(crate) fn check(run: &Run) -> Result<(), String> {
     run.check()?;
     files::check(run).map_err(|error| error.to_string())
 }
 
-/// Measures what is asked for, and reports it; or only shows that everything runs.
+/// Measures and reports, or only tests that everything runs.
 pub(crate) fn run(run: &Run) -> io::Result<()> {
     child::watch_signals()?;
     if run.test {
@@ -45,7 +45,7 @@ pub(crate) fn run(run: &Run) -> io::Result<()> {
         child::watch_reader();
     }
     match measure(run) {
-        // It is no failure that nobody wants to know.
+        // A closed standard output is no failure.
         Err(error) if error.kind() == io::ErrorKind::Interrupted && child::is_abandoned() => Ok(()),
         done => done,
     }
@@ -68,7 +68,7 @@ fn measure(run: &Run) -> io::Result<()> {
     }
     check_interrupt()?;
     let progress = progress::Progress::new(plan.measurements());
-    // First, since it belongs to no round and is to be there when time runs short.
+    // First, since it belongs to no round, and is wanted even if the time is short.
     let calls = if plan.traces {
         calls::count(&plan, &progress)?
     } else {

@@ -1,6 +1,6 @@
-//! A network of its own, in which the congestion control is the same wherever this runs.
+//! Enters a network namespace of its own, in which the congestion control is the same on every machine.
 //!
-//! The namespace has no name: it is gone with its last process, however that ends.
+//! The namespace has no name, so that it is gone when its last process ends.
 
 use std::{
     env, fmt, fs,
@@ -10,20 +10,20 @@ use std::{
 
 use crate::output::complain;
 
-/// Set for the harness inside.
+/// Environment variable that is set inside the namespace.
 const INSIDE: &str = "QUORUM_CNX_FRAMES_INSIDE";
 
-/// What every program compared runs with.
+/// The congestion control of all measurements.
 const CONGESTION: &str = "reno";
 
 const SETTING: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
-/// In which network the frames go.
+/// The network of the measurements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Network {
-    /// One of our own.
+    /// A namespace of its own.
     Own,
-    /// The machine's.
+    /// That of the machine.
     Kept,
 }
 
@@ -36,12 +36,12 @@ impl fmt::Display for Network {
     }
 }
 
-/// What the kernel uses here.
+/// The congestion control that the kernel uses here.
 pub(crate) fn congestion_control() -> String {
     fs::read_to_string(SETTING).map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
 }
 
-/// Starts this program anew in a namespace of its own, in its place, unless it is there already or cannot.
+/// Replaces this process by the same program in a new namespace, unless it is in one already, or cannot create one.
 pub(crate) fn enter() -> Network {
     if env::var_os(INSIDE).is_some() {
         return match prepare() {
@@ -71,26 +71,26 @@ pub(crate) fn enter() -> Network {
             .env(INSIDE, "1")
             .exec();
         complain(format_args!(
-            "note: cannot start anew in a network namespace: {error}"
+            "note: cannot start again in a network namespace: {error}"
         ));
     }
     if congestion_control() != CONGESTION {
         complain(format_args!(
-            "note: the congestion control is the machine's, {}; for {CONGESTION}, run as root on Linux with `unshare` and `ip` installed",
+            "note: the congestion control is that of the machine, {}; for {CONGESTION}, run as root on Linux with `unshare` and `ip` installed",
             congestion_control()
         ));
     }
     Network::Kept
 }
 
-/// Raises the loopback and sets the congestion control, inside.
+/// Inside the namespace: brings the loopback interface up, and sets the congestion control.
 fn prepare() -> Result<(), String> {
-    let raised = Command::new("ip")
+    let status = Command::new("ip")
         .args(["link", "set", "lo", "up"])
         .status()
         .map_err(|error| format!("cannot run `ip`: {error}"))?;
-    if !raised.success() {
-        return Err(format!("`ip link set lo up` failed: {raised}"));
+    if !status.success() {
+        return Err(format!("`ip link set lo up` failed: {status}"));
     }
     fs::write(SETTING, CONGESTION).map_err(|error| format!("cannot write {SETTING}: {error}"))
 }

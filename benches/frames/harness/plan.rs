@@ -1,6 +1,4 @@
-//! What will be measured: cells, who takes part in each, how often and for how long.
-//!
-//! Nothing here is started.
+//! Plans the measurements: cells, their participants, rounds and times.
 
 use std::{
     collections::BTreeSet,
@@ -18,12 +16,12 @@ use crate::{
     workloads::Workload,
 };
 
-/// A workload with all its numbers.
+/// A workload with a payload size and a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cell {
     pub(crate) workload: Workload,
     pub(crate) size: u32,
-    /// Peers, idle links, managers, frames a call; see [`Workload::count_means`].
+    /// Peers, idle links, managers, frames per call; see [`Workload::count_means`].
     pub(crate) count: u32,
 }
 
@@ -40,7 +38,7 @@ impl fmt::Display for Cell {
     }
 }
 
-/// Who takes part.
+/// A participant of a measurement.
 #[derive(Clone, Debug)]
 pub(crate) enum Participant {
     /// Bare sockets or the library.
@@ -64,22 +62,22 @@ impl Participant {
         }
     }
 
-    /// Whether it is the library.
+    /// Whether it is a variant of the library.
     pub(crate) fn is_ours(&self) -> bool {
         self.variant()
             .is_some_and(|variant| variant.way != Way::Raw)
     }
 }
 
-/// Everything that is asked for.
+/// All measurements of a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) cells: Vec<(Cell, Vec<Participant>)>,
     pub(crate) rounds: u32,
     pub(crate) time: Duration,
-    /// When no further measurement is begun.
+    /// After this time no further measurement begins.
     deadline: Instant,
-    /// Whether only a part is wanted.
+    /// Whether only a part is measured.
     pub(crate) is_brief: bool,
     pub(crate) spin_us: u32,
     pub(crate) unsent_limit: Option<u32>,
@@ -88,14 +86,14 @@ pub(crate) struct Plan {
     /// Whether system calls are counted.
     pub(crate) traces: bool,
     placement: Option<Placement>,
-    /// Whether there are two processors, and a way to say which.
+    /// Whether there are two processors, and `taskset` to choose them.
     can_split: bool,
 }
 
 impl Plan {
     /// # Errors
     ///
-    /// When a name is asked for that nobody has.
+    /// If no participant has a name that contains a given text.
     pub(crate) fn new(run: &Run, contenders: &[Contender]) -> io::Result<Self> {
         let (rounds, time_ms, within) = match (run.test, run.quick) {
             (true, _) => (1, 50, 300),
@@ -105,7 +103,7 @@ impl Plan {
         let mut cells = Vec::new();
         for workload in run.chosen() {
             for cell in cells_of(run, workload) {
-                cells.push((cell, everybody(cell, contenders)));
+                cells.push((cell, participants(cell, contenders)));
             }
         }
         for text in &run.variants {
@@ -130,22 +128,22 @@ impl Plan {
         })
     }
 
-    /// How long what has failed is measured when it is tried again.
+    /// The time of a measurement that is repeated after a failure.
     pub(crate) fn longer(&self) -> Duration {
         self.time * 5
     }
 
-    /// How long until then.
+    /// Time until the deadline.
     pub(crate) fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Whether no further measurement is to be begun.
+    /// Whether the deadline has passed.
     pub(crate) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
     }
 
-    /// On which processors this workload runs.
+    /// The processors on which this workload runs.
     pub(crate) fn placement(&self, workload: Workload) -> Placement {
         if let Some(placement) = self.placement {
             return placement;
@@ -157,7 +155,7 @@ impl Plan {
         }
     }
 
-    /// How many measurements that are.
+    /// The number of measurements.
     pub(crate) fn measurements(&self) -> u64 {
         let participants: usize = self.cells.iter().map(|(_, who)| who.len()).sum();
         participants as u64 * u64::from(self.rounds)
@@ -170,7 +168,7 @@ fn can_split() -> bool {
     for side in [Command::stdin, Command::stdout, Command::stderr] {
         side(&mut taskset, Stdio::null());
     }
-    // Also where only one of the two is there, it succeeds.
+    // `taskset` succeeds even if only one of the two processors exists.
     let has_two = thread::available_parallelism().is_ok_and(|n| n.get() > 1);
     has_two && taskset.status().is_ok_and(|status| status.success())
 }
@@ -182,7 +180,7 @@ fn cells_of(run: &Run, workload: Workload) -> Vec<Cell> {
         if given.is_empty() { few } else { given }.to_vec()
     };
     let mut cells = Vec::new();
-    // What has no such number is measured all the same when another workload is given some.
+    // A workload without a count is measured even if `--count` is given for another one.
     let counts = if workload.count_means().is_some() {
         chosen(&run.counts, counts)
     } else {
@@ -200,7 +198,7 @@ fn cells_of(run: &Run, workload: Workload) -> Vec<Cell> {
     cells
 }
 
-fn everybody(cell: Cell, contenders: &[Contender]) -> Vec<Participant> {
+fn participants(cell: Cell, contenders: &[Contender]) -> Vec<Participant> {
     let own = cell.workload.variants().into_iter().map(Participant::Own);
     let others = contenders
         .iter()
@@ -217,7 +215,7 @@ fn is_wanted(run: &Run, participant: &Participant) -> bool {
         || run.variants.iter().any(|text| name.contains(text))
 }
 
-/// Somebody's name must contain this: minutes of bare sockets alone are not what was meant.
+/// An error if no participant has this in its name. Otherwise only bare sockets would be measured.
 fn check_name(text: &str, cells: &[(Cell, Vec<Participant>)]) -> io::Result<()> {
     let participants = cells.iter().flat_map(|(_, participants)| participants);
     let names: BTreeSet<_> = participants.map(Participant::name).collect();
@@ -226,6 +224,6 @@ fn check_name(text: &str, cells: &[(Cell, Vec<Participant>)]) -> io::Result<()> 
     }
     let names = Vec::from_iter(names).join(", ");
     Err(failure(format!(
-        "--variant {text}: nobody who takes part has such a name; there are {names}"
+        "--variant {text}: no participant has such a name; there are {names}"
     )))
 }

@@ -1,6 +1,4 @@
-//! Which plots there are, and what is in them.
-//!
-//! Nothing here draws; that is `chart`.
+//! Selects the data of each plot. `chart` draws it.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
@@ -18,10 +16,10 @@ use crate::{
     workloads::Workload,
 };
 
-/// Whose fastest round trip takes longer is told, and not drawn.
+/// A participant whose fastest round trip is slower is named in the title, and not drawn.
 const TOO_SLOW_US: f64 = 10_000.0;
 
-/// Up to 99.99 %: few measure more round trips than that tells.
+/// Up to 99.99 %: few participants make enough round trips for more.
 const NINES_MAX: f64 = 4.01;
 
 /// Draws all plots for which something was measured; returns their files.
@@ -57,14 +55,14 @@ pub(crate) fn draw(directory: &Path, results: &Results, rows: &[Row]) -> io::Res
     Ok(files)
 }
 
-/// How long a round trip takes, by percentile.
+/// Round trip times by percentile.
 fn latency(measured: &Measured) -> Chart {
     // One nine is one unit: 90 %, 99 %, 99.9 %.
     let nines = |percentile: f64| -(1.0 - percentile / 100.0).max(1e-5).log10();
     let mut lines = Vec::new();
     let mut title = format!("Round trip of {}", size(measured.cell.size));
     for series in &measured.series {
-        // Nearly the same lines as the handler and the bare socket that spins.
+        // These lines nearly coincide with those of `handler` and `raw/spin`.
         let is_alike = |one: Variant| one.way == Way::Loop || one.how == How::Watch;
         let is_alike = series.who.variant().is_some_and(is_alike);
         let Some(points) = typical(series).filter(|_| !is_alike) else {
@@ -72,7 +70,7 @@ fn latency(measured: &Measured) -> Chart {
         };
         let fastest = points.first().map_or(0.0, |(_, us)| *us);
         if fastest > TOO_SLOW_US {
-            // It would press all others to the ground.
+            // It would compress the range of all other lines.
             title.push_str(&format!(
                 "; not shown: {}, {:.0} ms",
                 series.who.name(),
@@ -109,7 +107,7 @@ fn latency(measured: &Measured) -> Chart {
     }
 }
 
-/// The percentiles of the round in the middle.
+/// The percentiles of the round with the median of `rtt_p50_us`.
 fn typical(series: &Series) -> Option<Vec<(f64, f64)>> {
     let p50 = |round: &serde_json::Map<String, Value>| round.get("rtt_p50_us")?.as_f64();
     let rounds = || series.rounds.iter().flatten();
@@ -123,13 +121,13 @@ fn typical(series: &Series) -> Option<Vec<(f64, f64)>> {
     Some(points.iter().filter_map(point).collect())
 }
 
-/// What is known of a workload.
+/// The rows of a workload.
 fn of(rows: &[Row], workload: Workload) -> impl Iterator<Item = &Row> {
     rows.iter()
         .filter(move |row| row.workload == workload.name())
 }
 
-/// What arrives, over the size of a frame, with so many frames a call.
+/// Throughput by the size of a frame, with so many frames per call.
 fn over_sizes(rows: &[Row], workload: Workload, count: u32) -> Chart {
     let (metric, unit, label) = match workload {
         Workload::Stream => ("bytes_per_s", 1e9, "GB of payload a second"),
@@ -160,7 +158,7 @@ fn over_sizes(rows: &[Row], workload: Workload, count: u32) -> Chart {
     }
 }
 
-/// What a peer more costs.
+/// Time per peer, by the number of peers.
 fn fan_out(rows: &[Row]) -> Chart {
     let chosen =
         |row: &&Row| row.workload == Workload::FanOut.name() && row.metric == "per_peer_p50_us";
@@ -184,7 +182,7 @@ fn fan_out(rows: &[Row]) -> Chart {
     }
 }
 
-/// One line for each name, in the order in which they come.
+/// One line for each name, in order of appearance.
 fn lines<'a>(
     rows: impl Iterator<Item = &'a Row>,
     point: impl Fn(&Row) -> (String, (f64, f64)),

@@ -1,6 +1,4 @@
-//! A bar on a terminal that says what is being measured and how long it will take.
-//!
-//! Nothing is shown where stderr is no terminal.
+//! Shows a progress bar, if standard error is a terminal.
 
 use std::time::Duration;
 
@@ -12,7 +10,6 @@ use super::{
 };
 use crate::output::complain;
 
-/// What is told while measuring.
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
@@ -29,8 +26,8 @@ impl Progress {
         self.0.set_message(format!("{cell}, {}", who.name()));
     }
 
-    /// Says something that stays, above the bar.
-    pub(crate) fn say(&self, line: &str) {
+    /// Prints a line above the bar.
+    pub(crate) fn print(&self, line: &str) {
         if !is_abandoned() {
             self.0.suspend(|| complain(line));
         }

@@ -1,6 +1,4 @@
-//! What was measured, told: tables, files, plots, and what went wrong.
-//!
-//! Nothing here is measured.
+//! Reports the results: tables, files, plots, and failures.
 
 use std::io;
 
@@ -16,7 +14,7 @@ use super::{
 };
 use crate::{cli::Run, failure::failure, metrics::CALLS, output::say, workloads::Workload};
 
-/// An error if something failed; the rest is told all the same. Files are written also when nobody reads what is said.
+/// Reports everything, and returns an error if a measurement failed. Files are written even if standard output is closed.
 pub(crate) fn report(
     run: &Run,
     record: &Record,
@@ -27,23 +25,23 @@ pub(crate) fn report(
     let of_calls = |measured| figures::rows_of(measured, |_| &CALLS);
     let calls: Vec<Row> = calls.iter().flat_map(of_calls).collect();
     let (files, written) = files::write(run, record, results, &rows, &calls);
-    let mut told = Ok(true);
-    // A test that fills the screen is not read.
+    let mut printed = Ok(true);
+    // A test prints no tables.
     if !run.test {
         let workloads = Workload::value_variants().iter();
         let tables = workloads.filter_map(|workload| table::of_workload(*workload, &rows));
         let mut lines = tables.chain(table::of_calls(&calls)).chain(files);
-        told = lines.try_fold(true, |_, line| say(line));
+        printed = lines.try_fold(true, |_, line| say(line));
     }
     if results.left_out > 0 {
         let left_out = format!(
-            "note: {} measurements were left out, there was no time for them; --within gives more",
+            "note: {} measurements were left out for lack of time; --within gives more",
             results.left_out
         );
-        told = told.and_then(|_| say(left_out));
+        printed = printed.and_then(|_| say(left_out));
     }
     written?;
-    told?;
+    printed?;
     if !results.failures.is_empty() {
         let failures = results.failures.join("\n");
         let count = results.failures.len();

@@ -1,7 +1,7 @@
-//! The rounds: in each, everybody who takes part in a cell is measured once, one after the other.
+//! Measures in rounds: in each round every participant of every cell is measured once.
 //!
-//! A shared machine is not the same from one minute to the next; what is compared is measured within seconds. When the
-//! time is over, every cell has had as many rounds as every other, or one more.
+//! The speed of a shared machine changes from minute to minute, so that what is compared is measured within seconds. When the
+//! time is over, the numbers of rounds of two cells differ by one at most.
 
 use std::io;
 
@@ -15,31 +15,31 @@ use super::{
 };
 use crate::failure::failure;
 
-/// What one of those who take part has yielded, round by round; `None` where it failed.
+/// The results of one participant, round by round; `None` for a round that failed.
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) who: Participant,
     pub(crate) rounds: Vec<Option<Map<String, Value>>>,
 }
 
-/// A cell and what was measured in it.
+/// A cell and its results.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) cell: Cell,
     pub(crate) series: Vec<Series>,
 }
 
-/// Everything.
+/// The results of all cells.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     pub(crate) cells: Vec<Measured>,
-    /// What failed of our own, in words.
+    /// Failures of the library and of bare sockets, in words.
     pub(crate) failures: Vec<String>,
-    /// Measurements for which there was no time.
+    /// Measurements that were left out for lack of time.
     pub(crate) left_out: u64,
 }
 
-/// Measures everything that is planned and for which there is time.
+/// Measures everything in the plan, until the time is over.
 pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Results> {
     let series = |who: &Participant| Series {
         who: who.clone(),
@@ -64,7 +64,7 @@ pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Result
                 let round = once(plan, measured.cell, &series.who, progress);
                 match round {
                     Ok(round) => series.rounds.push(Some(round)),
-                    // Who is interrupted wants to see what there is.
+                    // After an interrupt, the results until now are reported.
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         series.rounds.push(None);
@@ -72,7 +72,7 @@ pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Result
                         if series.who.variant().is_some() {
                             results.failures.push(what);
                         } else {
-                            progress.say(&format!("note: another program failed: {what}"));
+                            progress.print(&format!("note: another program failed: {what}"));
                         }
                     }
                 }
@@ -83,8 +83,8 @@ pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Result
     Ok(results)
 }
 
-/// One measurement. One of our own that fails is tried again with more time, since a busy machine can keep anybody from
-/// getting anything done in little.
+/// One measurement. One of the library or of bare sockets that fails is repeated with more time: on a busy machine a short one may
+/// see no frame.
 fn once(
     plan: &Plan,
     cell: Cell,
@@ -96,21 +96,21 @@ fn once(
             check(cell, who, &results)?;
             Ok(results)
         });
-        // An interrupt ends the other processes as well, which may be seen first.
+        // An interrupt also ends the child processes, and their end may be noticed first.
         check_interrupt()?;
         results
     };
     let first = attempt(plan.time);
     match (&first, who) {
         (Err(error), Participant::Own(_)) if error.kind() != io::ErrorKind::Interrupted => {
-            progress.say(&format!("note: tried again: {cell}: {error}"));
+            progress.print(&format!("note: repeated: {cell}: {error}"));
             attempt(plan.longer())
         }
         _ => first,
     }
 }
 
-/// Our own ends yield what their workload promises.
+/// An error if a result of the workload is missing. Other programs may leave some out.
 fn check(cell: Cell, who: &Participant, results: &Map<String, Value>) -> io::Result<()> {
     let Some(variant) = who.variant() else {
         return Ok(());

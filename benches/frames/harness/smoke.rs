@@ -1,6 +1,4 @@
-//! A test that everything runs: each workload for an instant, in two processes and in one, and all files.
-//!
-//! Nothing is said about time.
+//! A test that everything runs: each workload for a short time, in two processes and in one, and all files.
 
 use std::{fs, io, path::Path};
 
@@ -16,9 +14,9 @@ use crate::{
     workloads::Workload,
 };
 
-/// Fails if anything does.
+/// Runs everything once.
 pub(crate) fn run(asked: &Run) -> io::Result<()> {
-    ends::check().context("walking along frames")?;
+    ends::check().context("parsing frames")?;
     calls::check().context("counting system calls")?;
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("frames");
     fs::create_dir_all(&directory).context(format_args!("creating {}", directory.display()))?;
@@ -45,7 +43,7 @@ pub(crate) fn run(asked: &Run) -> io::Result<()> {
     Ok(())
 }
 
-/// Every workload that was asked for has its rows, and in each row a number.
+/// Checks that every chosen workload has its rows, and each row a number.
 fn check(file: &Path, run: &Run) -> io::Result<()> {
     let text = fs::read_to_string(file).context(format_args!("reading {}", file.display()))?;
     let rows: Vec<Value> = serde_json::from_str(&text).context("the list of rows")?;

@@ -1,6 +1,4 @@
-//! The tables that people read, at most 100 columns wide.
-//!
-//! Nothing here is computed beyond rounding.
+//! Formats the figures as tables, at most 100 columns wide.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
@@ -10,7 +8,7 @@ use crate::{
     workloads::Workload,
 };
 
-/// The table of a workload; nothing if it was not measured.
+/// The table of a workload; `None` if it was not measured.
 pub(crate) fn of_workload(workload: Workload, rows: &[Row]) -> Option<String> {
     let rows: Vec<&Row> = rows
         .iter()
@@ -26,7 +24,7 @@ pub(crate) fn of_workload(workload: Workload, rows: &[Row]) -> Option<String> {
     Some(format!("{}\n{table}\n", workload.title()))
 }
 
-/// The table of system calls; nothing if none were counted.
+/// The table of system calls; `None` if none were counted.
 pub(crate) fn of_calls(rows: &[Row]) -> Option<String> {
     let rows: Vec<&Row> = rows.iter().collect();
     let names = [
@@ -37,11 +35,11 @@ pub(crate) fn of_calls(rows: &[Row]) -> Option<String> {
     ];
     let table = table(&names, &CALLS, &rows)?;
     Some(format!(
-        "system calls and wakes of both ends together, from one traced round\n{table}\n"
+        "system calls and wake-ups of both ends together, from one traced round\n{table}\n"
     ))
 }
 
-/// What a line is about.
+/// The columns that identify a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
     Workload,
@@ -102,7 +100,7 @@ fn table(names: &[Name], columns: &[Metric], rows: &[&Row]) -> Option<Table> {
     Some(table)
 }
 
-/// The metrics that somebody has a figure of.
+/// The metrics of which there is a figure.
 fn columns(workload: Workload, rows: &[&Row]) -> Vec<Metric> {
     let mut columns: Vec<Metric> = Vec::new();
     let own = workload.variants();
@@ -155,7 +153,7 @@ pub(crate) fn size(bytes: u32) -> String {
     }
 }
 
-/// About three digits.
+/// A number with about three digits.
 fn short(value: f64) -> String {
     let decimals = match value.abs() {
         0.0 => 0,
