@@ -18,7 +18,7 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use crate::{
     cli::{Cli, End, Run},
     ends::{Control, Role, Task},
-    output::complain,
+    output::print_error,
 };
 
 fn main() -> ExitCode {
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(format_args!("frames: {error}"));
+            print_error(format_args!("frames: {error}"));
             ExitCode::FAILURE
         }
     }

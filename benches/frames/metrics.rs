@@ -1,6 +1,6 @@
 //! The metrics of each workload: keys of the results, columns of the tables.
 
-use crate::variants::{Variant, Way};
+use crate::variants::{Api, Variant};
 
 /// A figure that a workload yields.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Metric {
 impl Metric {
     /// Whether this variant must always yield it.
     pub(crate) fn is_promised_by(&self, variant: Variant) -> bool {
-        self.has_limit || variant.way != Way::Raw
+        self.has_limit || variant.api != Api::Raw
     }
 }
 

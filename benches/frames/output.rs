@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Writes a line to standard output. Returns `false` if the pipe is closed, which is no error.
-pub(crate) fn say(line: impl Display) -> io::Result<bool> {
+pub(crate) fn print_line(line: impl Display) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
@@ -21,6 +21,6 @@ pub(crate) fn say(line: impl Display) -> io::Result<bool> {
 }
 
 /// Writes a line to standard error. Errors are ignored: then only the exit code is left.
-pub(crate) fn complain(line: impl Display) {
+pub(crate) fn print_error(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }

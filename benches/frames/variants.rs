@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 /// The interface that sends and receives the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Way {
+pub(crate) enum Api {
     /// Bare sockets, which are the limit.
     Raw,
     /// A handler on the loop's thread.
@@ -19,7 +19,7 @@ pub(crate) enum Way {
 
 /// How it waits or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum How {
+pub(crate) enum Mode {
     /// Blocks until something is ready.
     Block,
     /// Polls without blocking.
@@ -37,34 +37,34 @@ pub(crate) enum How {
 /// A variant: `handler/spin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
-    pub(crate) way: Way,
-    pub(crate) how: How,
+    pub(crate) api: Api,
+    pub(crate) mode: Mode,
 }
 
-const WAYS: [(Way, &str); 5] = [
-    (Way::Raw, "raw"),
-    (Way::Handler, "handler"),
-    (Way::Loop, "loop"),
-    (Way::Inbox, "inbox"),
-    (Way::Idle, "idle"),
+const APIS: [(Api, &str); 5] = [
+    (Api::Raw, "raw"),
+    (Api::Handler, "handler"),
+    (Api::Loop, "loop"),
+    (Api::Inbox, "inbox"),
+    (Api::Idle, "idle"),
 ];
 
-const HOWS: [(How, &str); 6] = [
-    (How::Block, "block"),
-    (How::Spin, "spin"),
-    (How::Watch, "watch"),
-    (How::Write, "write"),
-    (How::Chunks, "chunks"),
-    (How::Connect, "connect"),
+const MODES: [(Mode, &str); 6] = [
+    (Mode::Block, "block"),
+    (Mode::Spin, "spin"),
+    (Mode::Watch, "watch"),
+    (Mode::Write, "write"),
+    (Mode::Chunks, "chunks"),
+    (Mode::Connect, "connect"),
 ];
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = WAYS.iter().find(|(way, _)| *way == self.way);
-        let how = HOWS.iter().find(|(how, _)| *how == self.how);
+        let api = APIS.iter().find(|(api, _)| *api == self.api);
+        let mode = MODES.iter().find(|(mode, _)| *mode == self.mode);
         let name = |found: Option<&'static str>| found.expect("all are in the table");
-        let [way, how] = [way.map(|way| way.1), how.map(|how| how.1)].map(name);
-        f.pad(&format!("{way}/{how}"))
+        let [api, mode] = [api.map(|api| api.1), mode.map(|mode| mode.1)].map(name);
+        f.pad(&format!("{api}/{mode}"))
     }
 }
 
@@ -73,15 +73,15 @@ impl FromStr for Variant {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let named = || {
-            let (way, how) = text.split_once('/')?;
-            let (way, _) = WAYS.iter().find(|(_, name)| *name == way)?;
-            let (how, _) = HOWS.iter().find(|(_, name)| *name == how)?;
-            Some(variant(*way, *how))
+            let (api, mode) = text.split_once('/')?;
+            let (api, _) = APIS.iter().find(|(_, name)| *name == api)?;
+            let (mode, _) = MODES.iter().find(|(_, name)| *name == mode)?;
+            Some(variant(*api, *mode))
         };
         named().ok_or_else(|| "no such variant; there are handler/block, raw/spin, ...".into())
     }
 }
 
-pub(crate) const fn variant(way: Way, how: How) -> Variant {
-    Variant { way, how }
+pub(crate) const fn variant(api: Api, mode: Mode) -> Variant {
+    Variant { api, mode }
 }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::{
     metrics::{CONTENDED, FAN_OUT, FLOW, IDLE, MANY, MESH, Metric, SLOW_PEER, STREAM, TRIPS},
-    variants::{How, Variant, Way, variant},
+    variants::{Api, Mode, Variant, variant},
 };
 
 /// A kind of traffic.
@@ -129,63 +129,63 @@ impl Workload {
 
     /// The participants, without the other programs. The limits come first.
     pub(crate) fn variants(self) -> Vec<Variant> {
-        let both = |way| [variant(way, How::Block), variant(way, How::Spin)];
-        let write = variant(Way::Raw, How::Write);
+        let both = |api| [variant(api, Mode::Block), variant(api, Mode::Spin)];
+        let write = variant(Api::Raw, Mode::Write);
         match self {
             Self::Latency => [
-                both(Way::Raw).to_vec(),
-                vec![variant(Way::Raw, How::Watch)],
-                [Way::Handler, Way::Loop, Way::Inbox].map(both).concat(),
+                both(Api::Raw).to_vec(),
+                vec![variant(Api::Raw, Mode::Watch)],
+                [Api::Handler, Api::Loop, Api::Inbox].map(both).concat(),
             ]
             .concat(),
             Self::Latest | Self::Lossless => {
-                [vec![write], [Way::Handler, Way::Inbox].map(both).concat()].concat()
+                [vec![write], [Api::Handler, Api::Inbox].map(both).concat()].concat()
             }
             Self::Stream => [
-                vec![variant(Way::Raw, How::Chunks), write],
-                [Way::Handler, Way::Loop, Way::Inbox].map(both).concat(),
+                vec![variant(Api::Raw, Mode::Chunks), write],
+                [Api::Handler, Api::Loop, Api::Inbox].map(both).concat(),
             ]
             .concat(),
             Self::FanOut => vec![
                 write,
-                variant(Way::Handler, How::Block),
-                variant(Way::Loop, How::Block),
+                variant(Api::Handler, Mode::Block),
+                variant(Api::Loop, Mode::Block),
             ],
             Self::Many => [
-                [Way::Raw, Way::Handler].map(both).concat(),
-                vec![variant(Way::Idle, How::Block)],
+                [Api::Raw, Api::Handler].map(both).concat(),
+                vec![variant(Api::Idle, Mode::Block)],
             ]
             .concat(),
             Self::SlowPeer => vec![
-                variant(Way::Raw, How::Spin),
-                variant(Way::Loop, How::Spin),
-                variant(Way::Handler, How::Block),
+                variant(Api::Raw, Mode::Spin),
+                variant(Api::Loop, Mode::Spin),
+                variant(Api::Handler, Mode::Block),
             ],
             Self::Mesh => vec![
-                variant(Way::Raw, How::Connect),
-                variant(Way::Inbox, How::Block),
+                variant(Api::Raw, Mode::Connect),
+                variant(Api::Inbox, Mode::Block),
             ],
-            Self::Contended => vec![write, variant(Way::Handler, How::Block)],
+            Self::Contended => vec![write, variant(Api::Handler, Mode::Block)],
         }
     }
 
     /// The variant with bare sockets to which this variant, or another program (`None`), is compared.
     pub(crate) fn limit(self, of: Option<Variant>) -> Option<Variant> {
-        let how = match self {
+        let mode = match self {
             Self::Latency | Self::Many => match of {
-                Some(Variant { way: Way::Idle, .. }) => return None,
+                Some(Variant { api: Api::Idle, .. }) => return None,
                 Some(Variant {
-                    how: How::Watch, ..
-                }) => How::Spin,
-                Some(Variant { how, .. }) => how,
-                None => How::Block,
+                    mode: Mode::Watch, ..
+                }) => Mode::Spin,
+                Some(Variant { mode, .. }) => mode,
+                None => Mode::Block,
             },
-            Self::Latest | Self::Lossless | Self::FanOut | Self::Contended => How::Write,
-            Self::Stream => How::Chunks,
-            Self::SlowPeer => How::Spin,
-            Self::Mesh => How::Connect,
+            Self::Latest | Self::Lossless | Self::FanOut | Self::Contended => Mode::Write,
+            Self::Stream => Mode::Chunks,
+            Self::SlowPeer => Mode::Spin,
+            Self::Mesh => Mode::Connect,
         };
-        Some(variant(Way::Raw, how))
+        Some(variant(Api::Raw, mode))
     }
 
     /// The metrics of all participants, idle ones excepted.
@@ -204,7 +204,7 @@ impl Workload {
 
     /// The metrics of this variant.
     pub(crate) fn metrics_of(self, of: Variant) -> &'static [Metric] {
-        if of.way == Way::Idle {
+        if of.api == Api::Idle {
             &IDLE
         } else {
             self.metrics()

@@ -16,7 +16,7 @@ use clap::Parser;
 use baseline::{Baseline, Change, MadeWith};
 use cases::{CASES, Case, Failure};
 use counter::Count;
-use output::{complain, say};
+use output::{print_error, print_line};
 
 /// Frames of a case that is only to be seen to run.
 const FEW: u64 = 320;
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            complain(format_args!("instructions: {error}"));
+            print_error(format_args!("instructions: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -80,7 +80,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         for case in &CASES {
             (case.run)(FEW).map_err(|error| format!("{}: {error}", case.name))?;
         }
-        say(format_args!(
+        print_line(format_args!(
             "instructions: {} cases run; `cargo bench --bench instructions` counts them",
             CASES.len()
         ))?;
@@ -114,7 +114,7 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
         Baseline::check_writable()?;
     }
     let here = MadeWith::here()?;
-    say(format_args!(
+    print_line(format_args!(
         "instructions and system calls per frame: rustc {}, {}, {valgrind}",
         here.rustc, here.target
     ))?;
@@ -128,11 +128,11 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
         .map_or(0.0, |kept| kept.made_with.growth_max(&here));
     if let Some(kept) = kept.as_ref().filter(|kept| kept.made_with != here) {
         let MadeWith { rustc, target } = &kept.made_with;
-        say(format_args!(
+        print_line(format_args!(
             "THE BASELINE WAS MADE ELSEWHERE, with rustc {rustc} for {target}: up to {limit} % more is let pass"
         ))?;
     }
-    say(format_args!(
+    print_line(format_args!(
         "{:<48} {:>10} {:>10} {:>8} {:>6} {:>8}",
         "case", "now", "baseline", "change", "calls", "baseline"
     ))?;
@@ -160,7 +160,7 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
             cases: counts,
         };
         baseline.save()?;
-        say(format_args!(
+        print_line(format_args!(
             "this is the baseline from now on: commit it, and say why the counts have changed"
         ))?;
         return Ok(ExitCode::SUCCESS);
@@ -176,12 +176,12 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
         .into());
     }
     if grown.is_empty() {
-        say(format_args!(
+        print_line(format_args!(
             "no case takes more than {limit} % more than the baseline, or more system calls"
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    complain(format_args!(
+    print_error(format_args!(
         "MORE THAN {limit} % MORE INSTRUCTIONS, OR MORE SYSTEM CALLS: {}. See where they go with `valgrind --tool=callgrind` on this program \
          with `--case NAME --frames 20000`, and callgrind_annotate. If they are worth it: \
          cargo bench --bench instructions -- --save, and say in the commit what they buy",
@@ -201,7 +201,7 @@ fn show(case: &Case, now: Count, change: Option<Change>) -> Result<(), Failure> 
             ]
         },
     );
-    say(format_args!(
+    print_line(format_args!(
         "{:<48} {:>10.1} {before:>10} {growth:>8} {:>6.2} {calls:>8}",
         case.name, now.instructions, now.system_calls
     ))?;

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     Role, Task, Workload,
     meter::{End, Meter},
-    output::{complain, say},
+    output::{print_error, print_line},
     payload,
 };
 
@@ -161,12 +161,12 @@ fn obey(
         match happenings.recv_timeout(wait) {
             Ok(Happening::Ready(address)) => {
                 // Nobody needs to read it for the frames to flow.
-                say(json!({"ready": address}))?;
+                print_line(json!({"ready": address}))?;
             }
             Ok(Happening::Mark) => mark = meter.mark(),
             Ok(Happening::Stop) => {
                 let until = gone.map_or_else(Instant::now, |(at, _)| at);
-                say(meter.results(mark, until))?;
+                print_line(meter.results(mark, until))?;
                 return Ok(());
             }
             Ok(Happening::EndOfInput) => return Ok(()),
@@ -190,7 +190,7 @@ fn hear(happened: &mpsc::Sender<Happening>) {
             Ok("stop") => Happening::Stop,
             Ok("") => continue,
             Ok(other) => {
-                complain(format_args!("compare: no such command: {other:?}"));
+                print_error(format_args!("compare: no such command: {other:?}"));
                 process::exit(1);
             }
             Err(_) => break,

@@ -141,7 +141,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(format_args!("compare: {error}"));
+            output::print_error(format_args!("compare: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -185,9 +185,9 @@ fn list() -> io::Result<()> {
                 ));
             }
             Ok(None) => {}
-            Err(why) => output::complain(format_args!("compare: no {command}: {why}")),
+            Err(why) => output::print_error(format_args!("compare: no {command}: {why}")),
         }
     }
-    output::say(serde_json::Value::from(list))?;
+    output::print_line(serde_json::Value::from(list))?;
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! How an end is told to begin and to stop, and how it answers; the same over stdin and stdout and between two threads.
+//! Passes orders to an end and answers back, over stdin and stdout or between two threads.
 //!
-//! Nothing here measures. Every wait has a deadline.
+//! Every wait has a deadline.
 
 use std::{
     cell::Cell,
@@ -22,72 +22,72 @@ use serde_json::{Map, Value, json};
 use super::workers::Workers;
 use crate::{
     failure::failure,
-    output::{self, complain},
+    output::{self, print_error},
 };
 
-/// What an end is told.
+/// An order to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Forget what was measured so far, begin now.
+    /// Begin to measure, and forget earlier results.
     Mark,
-    /// Measuring ends.
+    /// Stop measuring.
     Stop,
 }
 
-/// How often a wait looks whether a thread has failed.
-const GLANCE: Duration = Duration::from_millis(20);
+/// How often a wait checks whether a thread has failed.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A connection carries traffic for this long before an end that times itself begins.
+/// Traffic runs for this time before an end with `--seconds` begins to measure.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// What an end hears and says.
+/// The control channel of an end.
 pub(crate) struct Control {
     orders: Receiver<Order>,
     say: Box<dyn Fn(Value) + Send>,
     give_up: Instant,
-    /// Marks and stops by itself after this time, for people without a harness.
-    alone_for: Option<Duration>,
-    /// Keeps `orders` from being hung up where nobody orders.
-    _unheard: Option<Sender<Order>>,
+    /// Measures for this time without orders (`--seconds`).
+    seconds: Option<Duration>,
+    /// Keeps `orders` open if nothing is read from stdin.
+    _unused: Option<Sender<Order>>,
     connected: Arc<AtomicBool>,
-    /// True exactly when it was told to end without being asked for results.
+    /// True exactly when the orders ended without `stop`: no results are wanted.
     is_dismissed: Cell<bool>,
 }
 
 impl Control {
-    /// Orders come as lines on stdin, answers leave as lines on stdout. The process ends itself after `at_most`.
-    pub(crate) fn of_process(at_most: Duration, alone_for: Option<Duration>) -> Self {
+    /// Reads orders from stdin, and prints answers to stdout, one a line. The process ends after `at_most`.
+    pub(crate) fn of_process(at_most: Duration, seconds: Option<Duration>) -> Self {
         let (sender, orders) = channel();
-        let mut unheard = None;
-        if alone_for.is_none() {
-            thread::spawn(move || hear(&sender));
+        let mut unused = None;
+        if seconds.is_none() {
+            thread::spawn(move || read_orders(&sender));
         } else {
-            // Nobody talks to it, and stdin may be closed.
-            unheard = Some(sender);
+            // There are no orders, and stdin may be closed.
+            unused = Some(sender);
         }
         thread::spawn(move || {
             thread::sleep(at_most);
-            complain(format_args!(
+            print_error(format_args!(
                 "frames: gave up after --at-most {} s",
                 at_most.as_secs()
             ));
             process::exit(1);
         });
         let say = |value: Value| {
-            // Who does not listen any more does not stop us from ending.
-            if let Err(error) = output::say(value) {
-                complain(format_args!("frames: {error}"));
+            // A closed standard output does not keep the end from stopping.
+            if let Err(error) = output::print_line(value) {
+                print_error(format_args!("frames: {error}"));
                 process::exit(1);
             }
         };
         Self {
-            alone_for,
-            _unheard: unheard,
+            seconds,
+            _unused: unused,
             ..Self::new(orders, Box::new(say), at_most)
         }
     }
 
-    /// Orders and answers go between threads.
+    /// Receives orders from another thread, and calls `say` with answers.
     pub(crate) fn of_thread(
         at_most: Duration,
         say: impl Fn(Value) + Send + 'static,
@@ -101,36 +101,35 @@ impl Control {
             orders,
             say,
             give_up: Instant::now() + at_most,
-            alone_for: None,
-            _unheard: None,
+            seconds: None,
+            _unused: None,
             connected: Arc::default(),
             is_dismissed: Cell::new(false),
         }
     }
 
-    /// Says what was measured, if anybody wants to know.
+    /// Sends the results, if they are wanted.
     pub(crate) fn answer(&self, results: Map<String, Value>) {
         if !self.is_dismissed.get() {
             self.say(results.into());
         }
     }
 
-    /// Says any line.
     fn say(&self, value: Value) {
         (self.say)(value);
     }
 
-    /// Says that the other end can connect here, or that traffic runs.
+    /// Reports that the other end can connect to this address, or that traffic runs.
     pub(crate) fn ready(&self, at: SocketAddr) {
         self.say(json!({ "ready": at.to_string() }));
     }
 
-    /// To be set when the other end is there.
+    /// A flag to be set when the other end is connected.
     pub(crate) fn connected(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.connected)
     }
 
-    /// Waits until something is so.
+    /// Waits until `is_so` returns true.
     pub(crate) fn wait(
         &self,
         what: impl Display,
@@ -144,7 +143,7 @@ impl Control {
                 self.orders.recv_timeout(Duration::from_millis(1))
             {
                 return Err(failure(format_args!(
-                    "told to end while waiting for {what}"
+                    "the orders ended while waiting for {what}"
                 )));
             }
             if Instant::now() >= self.give_up {
@@ -155,67 +154,67 @@ impl Control {
         Ok(())
     }
 
-    /// Runs until `stop`; `on_mark` forgets what was measured so far. `false` when nobody wants results.
+    /// Waits for `stop`, and calls `on_mark` at each `mark`. Returns whether results are wanted.
     pub(crate) fn measure(
         &self,
         workers: &mut Workers,
         mut on_mark: impl FnMut(),
     ) -> io::Result<bool> {
         on_mark();
-        if let Some(time) = self.alone_for {
-            return self.measure_alone(time, workers, on_mark);
+        if let Some(time) = self.seconds {
+            return self.measure_for(time, workers, on_mark);
         }
         loop {
-            match self.orders.recv_timeout(GLANCE) {
+            match self.orders.recv_timeout(POLL_INTERVAL) {
                 Ok(Order::Mark) => on_mark(),
                 Ok(Order::Stop) => return Ok(true),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.is_dismissed.set(true);
                     return Ok(false);
                 }
-                Err(RecvTimeoutError::Timeout) => self.glance(workers)?,
+                Err(RecvTimeoutError::Timeout) => self.check(workers)?,
             }
         }
     }
 
-    fn measure_alone(
+    fn measure_for(
         &self,
         time: Duration,
         workers: &mut Workers,
         mut on_mark: impl FnMut(),
     ) -> io::Result<bool> {
         while !self.connected.load(Ordering::Acquire) {
-            thread::sleep(GLANCE);
-            self.glance(workers)?;
+            thread::sleep(POLL_INTERVAL);
+            self.check(workers)?;
         }
         thread::sleep(SETTLE);
         on_mark();
         let start = Instant::now();
         while start.elapsed() < time {
-            thread::sleep(GLANCE.min(time.saturating_sub(start.elapsed())));
-            self.glance(workers)?;
+            thread::sleep(POLL_INTERVAL.min(time.saturating_sub(start.elapsed())));
+            self.check(workers)?;
         }
         Ok(true)
     }
 
-    fn glance(&self, workers: &mut Workers) -> io::Result<()> {
+    fn check(&self, workers: &mut Workers) -> io::Result<()> {
         workers.check()?;
         if Instant::now() >= self.give_up {
-            return Err(failure("gave up: nobody said `stop` within --at-most"));
+            return Err(failure("gave up: no `stop` within --at-most"));
         }
         Ok(())
     }
 }
 
-/// Ends with stdin, which the end sees as the hang-up of the channel.
-fn hear(orders: &Sender<Order>) {
+/// Reads orders until the end of stdin, which closes the channel.
+fn read_orders(orders: &Sender<Order>) {
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         let order = match line.trim() {
             "mark" => Order::Mark,
             "stop" => Order::Stop,
             "" => continue,
             other => {
-                complain(format_args!(
+                print_error(format_args!(
                     "frames: `{other}` is no command; there are `mark` and `stop`"
                 ));
                 continue;

@@ -1,26 +1,24 @@
-//! The driving end of a fan-out, whoever carries it: how often, warm, ready, measured.
-//!
-//! Nothing here sends a frame.
+//! The common part of all `drive` ends of a fan-out: the schedule, the warm-up and the measurement. Nothing here sends a frame.
 
 use std::{io, net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use serde_json::{Map, Value};
 
-use super::{Control, Task, pace::Pace, times::Times, workers::Workers};
+use super::{Control, Task, pace::Ticker, times::Times, workers::Workers};
 use crate::failure::failure;
 
-/// Values that are sent before it counts.
+/// Values that are sent before the measurement begins.
 const WARM: u64 = 10;
 
-/// Time for each peer between two values: several times what a write takes, so that values do not pile up.
+/// Time per peer between two values: several times that of a write, so that values do not queue up.
 const PER_PEER: Duration = Duration::from_micros(30);
 
-/// The shortest time between two values: everybody has gone to sleep meanwhile.
+/// The shortest time between two values: long enough for all receivers to block again.
 const SHORTEST: Duration = Duration::from_millis(2);
 
-/// When the values are due.
-pub(super) fn pace(task: &Task) -> Pace {
-    Pace::new((PER_PEER * task.peers).max(SHORTEST))
+/// The schedule of the values.
+pub(super) fn pace(task: &Task) -> Ticker {
+    Ticker::new((PER_PEER * task.peers).max(SHORTEST))
 }
 
 pub(super) fn measure(
@@ -32,13 +30,13 @@ pub(super) fn measure(
     control.wait("warm values", workers, || times.count() >= WARM)?;
     control.connected().store(true, Ordering::Release);
     control.ready(at);
-    let wanted = control.measure(workers, || times.forget())?;
+    let wanted = control.measure(workers, || times.reset())?;
     let mut results = Map::new();
     if wanted {
-        times.tell("per_peer", &[("p50", 0.5), ("p99", 0.99)], &mut results);
+        times.report("per_peer", &[("p50", 0.5), ("p99", 0.99)], &mut results);
         if results.is_empty() {
             return Err(failure(
-                "no value was sent since the mark: the time is too short",
+                "no value was sent since `mark`: the time is too short",
             ));
         }
     }

@@ -1,6 +1,4 @@
-//! Both ends of traffic that goes one way, whoever carries it: warm, ready, measured.
-//!
-//! Nothing here sends or receives a frame.
+//! The common part of all ends of one-way traffic: the warm-up and the measurement. Nothing here sends or receives a frame.
 
 use std::{
     io,
@@ -14,13 +12,13 @@ use serde_json::{Map, Value, json};
 use super::{Control, Task, received::Received, window::Window, workers::Workers};
 use crate::{failure::failure, workloads::Workload};
 
-/// Traffic runs for this long before it counts.
+/// Traffic runs for this time before the measurement begins.
 const WARM: Duration = Duration::from_millis(100);
 
-/// Threads that send at once, where several do.
+/// Threads that send at the same time (`contended`).
 pub(super) const SENDERS: usize = 8;
 
-/// Measures what a receiving end gets.
+/// Measures at the end that receives.
 pub(super) fn measure_received(
     task: &Task,
     control: &Control,
@@ -29,23 +27,23 @@ pub(super) fn measure_received(
 ) -> io::Result<Map<String, Value>> {
     let mut window = Window::open(received.counts());
     let wanted = control.measure(workers, || {
-        received.forget_ages();
+        received.reset_ages();
         window = Window::open(received.counts());
     })?;
     let mut results = Map::new();
     if wanted {
         let with_ages = task.workload != Workload::Stream;
-        received.tell(&window, with_ages, &mut results);
+        received.report(&window, with_ages, &mut results);
         if results["delivered"] == 0 {
             return Err(failure(
-                "no frame came since the mark: the sender has stopped, or the time is too short",
+                "no frame arrived since `mark`: the sender has stopped, or the time is too short",
             ));
         }
     }
     Ok(results)
 }
 
-/// Measures what a sending end offers; `counts` says how many frames it has offered, written and replaced by newer ones.
+/// Measures at the end that sends. `counts` returns the frames that were offered, written and superseded.
 pub(super) fn measure_sent(
     control: &Control,
     workers: &mut Workers,

@@ -1,6 +1,4 @@
-//! Meshes that are built and mended again and again until it is over, whoever builds them.
-//!
-//! Nothing here opens a connection.
+//! The common part of the measurements of meshes, which are built and restored repeatedly. Nothing here opens a connection.
 
 use std::{
     io,
@@ -14,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Control, times::Times, workers::Workers};
 
-/// Measures how long it takes until all are linked, and until one that was away is; `build` does both once.
+/// Measures the time until all servers are linked, and until a restarted one is linked again. `build` does both once.
 pub(super) fn measure(
     control: &Control,
     mut build: impl FnMut(&Times, &Times) -> io::Result<()> + Send + 'static,
@@ -22,9 +20,9 @@ pub(super) fn measure(
     let times = Arc::new([Times::default(), Times::default()]);
     let over = Arc::new(AtomicBool::new(false));
     let mut workers = Workers::default();
-    let (recording, ends) = (Arc::clone(&times), Arc::clone(&over));
+    let (recording, is_over) = (Arc::clone(&times), Arc::clone(&over));
     workers.spawn("builder", move || {
-        while !ends.load(Ordering::Relaxed) {
+        while !is_over.load(Ordering::Relaxed) {
             build(&recording[0], &recording[1])?;
         }
         Ok(())
@@ -33,7 +31,7 @@ pub(super) fn measure(
     control.wait("first mesh", &mut workers, is_complete)?;
     control.connected().store(true, Ordering::Release);
     control.ready(([127, 0, 0, 1], 0).into());
-    let wanted = control.measure(&mut workers, || times.iter().for_each(Times::forget))?;
+    let wanted = control.measure(&mut workers, || times.iter().for_each(Times::reset))?;
     let mut results = Map::new();
     if wanted {
         control.wait("complete mesh", &mut workers, || {

@@ -1,7 +1,8 @@
-//! The two ends of a measurement: each is started, says that it is ready, and measures between `mark` and `stop`.
+//! The two ends of a measurement. `serve` listens and receives, `drive` connects and sends. Each reports that it is ready, and
+//! measures between `mark` and `stop`.
 //!
-//! Nothing here knows of rounds, medians or other programs; that is the harness. Others can be ends as well, since all speak
-//! the same lines: `{"ready":"IP:PORT"}` on stdout, then `mark` and `stop` on stdin, then a line of results, an object.
+//! Other programs can be ends, too, since all use the same protocol: `{"ready":"IP:PORT"}` on stdout, then `mark` and `stop` on
+//! stdin, then one line of results on stdout, a JSON object.
 
 mod control;
 mod fans;
@@ -28,22 +29,22 @@ use serde_json::{Map, Value};
 pub(crate) use control::{Control, Order};
 pub(crate) use task::{Role, Task};
 
-use crate::{failure::failure, variants::Way};
+use crate::{failure::failure, variants::Api};
 
-/// Runs one end until it is told to stop, and returns what it has measured.
+/// Runs one end until it must stop, and returns its results.
 pub(crate) fn run(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
-    match task.variant.way {
-        Way::Raw => raw::run(task, control),
+    match task.variant.api {
+        Api::Raw => raw::run(task, control),
         _ => ours::run(task, control),
     }
 }
 
-/// What can be shown without another end.
+/// Tests what needs no second end.
 pub(crate) fn check() -> io::Result<()> {
     walker::check()
 }
 
-/// For what has only one.
+/// The error of `serve` in a workload with one end.
 fn no_other_end() -> io::Result<Map<String, Value>> {
     Err(failure(
         "all servers of a mesh are in the process of `drive`: start only that, without --to",

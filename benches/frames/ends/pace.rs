@@ -1,6 +1,6 @@
-//! Intended times: what is measured under load counts from when it should have happened.
+//! A schedule with a fixed interval. Latencies are measured from the intended times.
 //!
-//! Whoever is late stays late; no beat is left out, so no delay is forgiven.
+//! A late sender does not skip an interval, so that every delay counts (no coordinated omission).
 
 use std::{
     thread,
@@ -9,69 +9,68 @@ use std::{
 
 use super::payload::wall_nanos;
 
-/// Sleeping overshoots by less than this; the rest is spent asking for the time.
+/// `sleep` overshoots by less than this. The rest of the time is spent polling the clock.
 const OVERSHOOT: Duration = Duration::from_micros(200);
 
-/// Beats at a fixed interval.
+/// Ticks at a fixed interval.
 #[derive(Clone, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Ticker {
     start: Instant,
     start_wall: u64,
     interval: Duration,
-    beats: u64,
+    ticks: u64,
 }
 
-/// One of them.
+/// One tick.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Beat {
+pub(crate) struct Tick {
     /// From 1.
     pub(crate) number: u64,
-    /// When it is meant to be, by the wall clock.
+    /// Its intended time, by the wall clock, in nanoseconds.
     pub(crate) wall: u64,
-    /// The same, since the start.
+    /// Its intended time, since the start.
     pub(crate) since: Duration,
 }
 
-impl Pace {
+impl Ticker {
     pub(crate) fn new(interval: Duration) -> Self {
         Self {
             start: Instant::now(),
             start_wall: wall_nanos(),
             interval,
-            beats: 0,
+            ticks: 0,
         }
     }
 
-    /// When it began.
     pub(crate) fn start(&self) -> Instant {
         self.start
     }
 
     fn next(&self) -> Duration {
-        self.interval * (self.beats + 1) as u32
+        self.interval * (self.ticks + 1) as u32
     }
 
-    /// The next beat, if its time has come.
-    pub(crate) fn due(&mut self) -> Option<Beat> {
+    /// The next tick, if it is due.
+    pub(crate) fn due(&mut self) -> Option<Tick> {
         let since = self.next();
         if self.start.elapsed() < since {
             return None;
         }
-        self.beats += 1;
-        Some(Beat {
-            number: self.beats,
+        self.ticks += 1;
+        Some(Tick {
+            number: self.ticks,
             wall: self.start_wall + since.as_nanos() as u64,
             since,
         })
     }
 
-    /// Waits for the next beat.
-    pub(crate) fn wait(&mut self) -> Beat {
+    /// Waits for the next tick.
+    pub(crate) fn wait(&mut self) -> Tick {
         let left = self.next().saturating_sub(self.start.elapsed());
         thread::sleep(left.saturating_sub(OVERSHOOT));
         loop {
-            if let Some(beat) = self.due() {
-                return beat;
+            if let Some(tick) = self.due() {
+                return tick;
             }
             thread::yield_now();
         }

@@ -1,4 +1,4 @@
-//! What stands at the front of a payload: when the frame was offered, and its running number.
+//! The head of a payload: the time when the frame was offered, and its sequence number.
 //!
 //! Both are big-endian, so that any program can write and read them.
 
@@ -6,16 +6,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-/// Bytes of both.
+/// Bytes of the head.
 pub(crate) const HEAD_BYTES: usize = 16;
 
-/// Nanoseconds since 1970, by the wall clock: the two ends are two processes.
+/// Nanoseconds since 1970, by the wall clock, which the two processes share.
 pub(crate) fn wall_nanos() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// The front of a payload.
+/// The head of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) stamp: u64,
@@ -27,7 +27,7 @@ impl Head {
         (u128::from(self.stamp) << 64 | u128::from(self.number)).to_be_bytes()
     }
 
-    /// Of a payload that is long enough, as all are that an end sends.
+    /// The head of a payload; `None` if the payload is too short.
     pub(crate) fn of(payload: &[u8]) -> Option<Self> {
         let both = u128::from_be_bytes(*payload.first_chunk::<HEAD_BYTES>()?);
         Some(Self {
@@ -36,7 +36,7 @@ impl Head {
         })
     }
 
-    /// A payload that begins with this.
+    /// A payload that begins with this head.
     pub(crate) fn payload(self, bytes: usize) -> Bytes {
         let mut payload = vec![b'x'; bytes];
         payload[..HEAD_BYTES].copy_from_slice(&self.to_bytes());
@@ -44,14 +44,14 @@ impl Head {
     }
 }
 
-/// A frame as it is on the wire: length, then payload.
+/// An encoded frame: length, then payload.
 pub(crate) fn frame(bytes: usize) -> Vec<u8> {
     let mut frame = (bytes as u32).to_be_bytes().to_vec();
     frame.resize(4 + bytes, b'x');
     frame
 }
 
-/// Writes a head into such a frame.
+/// Writes a head into an encoded frame.
 pub(crate) fn stamp(frame: &mut [u8], head: Head) {
     frame[4..4 + HEAD_BYTES].copy_from_slice(&head.to_bytes());
 }

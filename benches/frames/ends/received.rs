@@ -1,6 +1,6 @@
-//! What a receiver counts: frames, bytes, their age, and whether one is missing.
+//! Counters of a receiver: frames, bytes, ages and gaps.
 //!
-//! The clock is looked at once for each burst, not for each frame.
+//! The clock is read once for each burst, not for each frame.
 
 use std::sync::{
     Arc,
@@ -15,7 +15,7 @@ use super::{
     window::Window,
 };
 
-/// Counted by one thread, read by another.
+/// Counters that one thread writes and another one reads.
 #[derive(Default)]
 pub(crate) struct Received {
     frames: AtomicU64,
@@ -25,17 +25,22 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// Frames, bytes and gaps, to be compared at two times.
+    /// Frames, bytes and gaps until now.
     pub(crate) fn counts(&self) -> [u64; 3] {
         [&self.frames, &self.bytes, &self.gaps].map(|count| count.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn forget_ages(&self) {
-        self.ages.forget();
+    pub(crate) fn reset_ages(&self) {
+        self.ages.reset();
     }
 
-    /// What has come in this window.
-    pub(crate) fn tell(&self, window: &Window<3>, with_ages: bool, into: &mut Map<String, Value>) {
+    /// Inserts the results of this window.
+    pub(crate) fn report(
+        &self,
+        window: &Window<3>,
+        with_ages: bool,
+        into: &mut Map<String, Value>,
+    ) {
         let growth = window.close(self.counts());
         into.insert("delivered_per_s".into(), json!(growth.per_second(0)));
         into.insert("bytes_per_s".into(), json!(growth.per_second(1)));
@@ -43,16 +48,16 @@ impl Received {
         into.insert("gaps".into(), json!(growth.counts[2]));
         if with_ages {
             let quantiles = [("p50", 0.5), ("p99", 0.99), ("max", 1.0)];
-            self.ages.tell("age", &quantiles, into);
+            self.ages.report("age", &quantiles, into);
         }
     }
 }
 
-/// The frames that come in one go.
+/// Counts the frames of one burst: of one read, one batch or one turn.
 pub(crate) struct Burst {
     received: Arc<Received>,
     with_ages: bool,
-    /// When it began; 0 before its first frame.
+    /// The time of its first frame; 0 before that.
     now: u64,
     frames: u64,
     bytes: u64,
@@ -75,7 +80,7 @@ impl Burst {
         }
     }
 
-    /// One frame more, in the order in which they come.
+    /// Counts the next frame.
     pub(crate) fn frame(&mut self, head: Head, bytes: usize) {
         self.frames += 1;
         self.bytes += bytes as u64;
@@ -89,12 +94,12 @@ impl Burst {
         }
     }
 
-    /// Makes what has come visible.
+    /// Ends the burst: adds its counts to the shared ones.
     pub(crate) fn end(&mut self) {
         if self.frames == 0 {
             return;
         }
-        // Relaxed: counters guard nothing, and only this thread adds.
+        // Relaxed: only this thread writes, and no other data depends on the counters.
         let add = |count: &AtomicU64, n: &mut u64| {
             count.store(count.load(Ordering::Relaxed) + *n, Ordering::Relaxed);
             *n = 0;

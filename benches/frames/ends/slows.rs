@@ -1,6 +1,5 @@
-//! The driving end beside a slow peer, whoever carries it: what is due to whom, warm, ready, measured.
-//!
-//! Nothing here sends a frame.
+//! The common part of all `drive` ends with a slow and a quick peer: the schedule, the warm-up and the measurement. Nothing here
+//! sends a frame.
 
 use std::{
     io,
@@ -16,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Control,
-    pace::{Beat, Pace},
+    pace::{Tick, Ticker},
     payload::{HEAD_BYTES, Head},
     times::Times,
     trips,
@@ -24,103 +23,103 @@ use super::{
     workers::Workers,
 };
 
-/// Payload bytes of what goes to the others and comes back.
+/// Payload bytes of frames to the quick peer and back.
 pub(super) const QUICK_BYTES: usize = 64;
 
-/// Who is asked to send it back.
-const QUICK: Duration = Duration::from_micros(500);
+/// Interval of frames to the quick peer, which sends them back.
+const QUICK_INTERVAL: Duration = Duration::from_micros(500);
 
-/// Ten thousand frames a second, ten times what a peer takes that reads 1 MB/s of 1 KiB frames.
-const SLOW: Duration = Duration::from_micros(100);
+/// Interval of frames to the slow peer: ten thousand a second, ten times what a peer takes that reads 1 MB/s of 1 KiB frames.
+const SLOW_INTERVAL: Duration = Duration::from_micros(100);
 
-/// How long what is underway may take at the end.
+/// Time for frames in flight to arrive at the end.
 const SETTLE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(QUICK_BYTES >= HEAD_BYTES, "a payload has a head");
 
-/// When what is due.
-pub(super) struct Due {
-    quick: Pace,
-    slow: Pace,
+/// The schedules of both peers.
+pub(super) struct Schedule {
+    quick: Ticker,
+    slow: Ticker,
 }
 
-impl Due {
+impl Schedule {
     pub(super) fn new() -> Self {
         Self {
-            quick: Pace::new(QUICK),
-            slow: Pace::new(SLOW),
+            quick: Ticker::new(QUICK_INTERVAL),
+            slow: Ticker::new(SLOW_INTERVAL),
         }
     }
 
-    /// What is due to the other peer: its head says when, and as the number 0.
+    /// The head of the next frame to the quick peer, if it is due: the intended time since the start, and the number 0.
     pub(super) fn quick(&mut self) -> Option<Head> {
-        let stamp = |beat: Beat| beat.since.as_nanos() as u64;
-        self.quick.due().map(|beat| Head {
-            stamp: stamp(beat),
+        let stamp = |tick: Tick| tick.since.as_nanos() as u64;
+        self.quick.due().map(|tick| Head {
+            stamp: stamp(tick),
             number: 0,
         })
     }
 
-    /// What is due to the slow one.
+    /// The head of the next frame to the slow peer, if it is due.
     pub(super) fn slow(&mut self) -> Option<Head> {
-        self.slow.due().map(|beat| Head {
-            stamp: beat.wall,
-            number: beat.number,
+        self.slow.due().map(|tick| Head {
+            stamp: tick.wall,
+            number: tick.number,
         })
     }
 
-    /// From when the quick ones count.
+    /// The start of the quick peer's schedule.
     pub(super) fn start(&self) -> Instant {
         self.quick.start()
     }
 }
 
-/// What the sender counts.
+/// Counters of the sender for the quick peer.
 #[derive(Default)]
-pub(super) struct Beside {
+pub(super) struct QuickCounts {
     pub(super) times: Times,
-    pub(super) asked: AtomicU64,
-    pub(super) came: AtomicU64,
-    /// True exactly when nothing more is to be offered; what is underway goes on.
+    pub(super) sent: AtomicU64,
+    pub(super) answered: AtomicU64,
+    /// True exactly when no further frame may be offered to either peer.
     pub(super) over: AtomicBool,
 }
 
-impl Beside {
+impl QuickCounts {
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 
-    pub(super) fn on_asked(&self) {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn on_sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was due then has come back.
+    /// A frame has come back.
     pub(super) fn on_answer(&self, start: Instant, head: Head) {
         let time = start
             .elapsed()
             .saturating_sub(Duration::from_nanos(head.stamp));
         self.times.record(time);
-        self.came.fetch_add(1, Ordering::Relaxed);
+        self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     fn missing(&self) -> u64 {
-        let asked = self.asked.load(Ordering::Relaxed);
-        asked.saturating_sub(self.came.load(Ordering::Relaxed))
+        let sent = self.sent.load(Ordering::Relaxed);
+        sent.saturating_sub(self.answered.load(Ordering::Relaxed))
     }
 }
 
-/// Measures; `counts` says how many frames were offered to the slow peer, written and superseded, and `is_empty` whether
-/// none of them waits.
+/// Measures. `counts` returns the frames to the slow peer that were offered, written and superseded; `is_empty` whether none of
+/// them waits.
 pub(super) fn measure(
     control: &Control,
     workers: &mut Workers,
-    beside: &Arc<Beside>,
+    quick: &Arc<QuickCounts>,
     at: SocketAddr,
     counts: impl Fn() -> [u64; 3],
     is_empty: impl Fn() -> bool,
 ) -> io::Result<Map<String, Value>> {
     let warm = Instant::now();
-    control.wait("first answer", workers, || beside.times.count() > 0)?;
+    control.wait("first answer", workers, || quick.times.count() > 0)?;
     control.wait("warm traffic", workers, || {
         warm.elapsed() > Duration::from_millis(200)
     })?;
@@ -128,26 +127,26 @@ pub(super) fn measure(
     control.ready(at);
     let mut window = Window::open(counts());
     let wanted = control.measure(workers, || {
-        beside.times.forget();
+        quick.times.reset();
         window = Window::open(counts());
     })?;
     let mut results = Map::new();
     if wanted {
         let growth = window.close(counts());
-        trips::tell(&beside.times, &mut results)?;
+        trips::report(&quick.times, &mut results)?;
         for (at, key) in ["offered_per_s", "written_per_s", "superseded_per_s"]
             .into_iter()
             .enumerate()
         {
             results.insert(key.into(), json!(growth.per_second(at)));
         }
-        // The newest frame must get out, and every question has had its time.
-        beside.over.store(true, Ordering::Relaxed);
+        // Waits until the newest frame is written, and every frame of the quick peer is back.
+        quick.over.store(true, Ordering::Relaxed);
         let end = Instant::now();
-        control.wait("end of what is underway", workers, || {
-            (is_empty() && beside.missing() == 0) || end.elapsed() > SETTLE
+        control.wait("end of the frames in flight", workers, || {
+            (is_empty() && quick.missing() == 0) || end.elapsed() > SETTLE
         })?;
-        results.insert("rtt_missing".into(), json!(beside.missing()));
+        results.insert("rtt_missing".into(), json!(quick.missing()));
     }
     Ok(results)
 }

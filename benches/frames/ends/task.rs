@@ -1,6 +1,4 @@
-//! What one end is told on its command line.
-//!
-//! Nothing here is done yet.
+//! The options of one end.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,7 +6,7 @@ use clap::Args;
 use quorum_cnx::{Idle, limits};
 
 use crate::{
-    variants::{How, Variant},
+    variants::{Mode, Variant},
     workloads::Workload,
 };
 
@@ -24,11 +22,11 @@ pub(crate) enum Role {
 /// The options of an end.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Task {
-    /// What is measured
+    /// The workload
     #[arg(long, value_name = "NAME")]
     pub(crate) workload: Workload,
 
-    /// Who carries the frames, and how it waits, for example `handler/spin`
+    /// The interface that carries the frames, and how it waits, for example `handler/spin`
     #[arg(long, value_name = "NAME")]
     pub(crate) variant: Variant,
 
@@ -44,11 +42,11 @@ pub(crate) struct Task {
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=16_000))]
     pub(crate) peers: u32,
 
-    /// What the slow peer reads, in MB a second; 0: nothing (`slow-peer`)
+    /// MB per second that the slow peer reads; 0: nothing (`slow-peer`)
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) slow_mbps: u32,
 
-    /// How long who spins does so before it blocks
+    /// How long a spinning loop spins before it blocks
     #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) spin_us: u32,
 
@@ -57,32 +55,32 @@ pub(crate) struct Task {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) unsent_limit: Option<u32>,
 
-    /// Where `serve` listens
+    /// Address at which `serve` listens
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
 
-    /// Where `drive` finds `serve`
+    /// Address of `serve`, for `drive`
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) to: Option<SocketAddr>,
 
-    /// Gives up after this time, whatever happens [default: 120 more than --seconds]
+    /// Gives up after this time in any case [default: 120 more than --seconds]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) at_most: Option<u32>,
 
-    /// Measures by itself for this time once the other end is there, instead of waiting for `mark` and `stop` on stdin
+    /// Measures for this time when the other end is connected, instead of waiting for `mark` and `stop` on stdin
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: Option<u32>,
 
-    /// Which end; the subcommand says it
+    /// Which end; set by the subcommand
     #[arg(skip = Role::Serve)]
     pub(crate) role: Role,
 }
 
-/// How long an end lives at most beyond what it measures by itself, in seconds, unless it is told.
+/// Default of `--at-most` beyond `--seconds`, in seconds.
 const MARGIN: u32 = 120;
 
 impl Task {
-    /// What the options of one end cannot be together, in words.
+    /// An error, in words, if the options contradict each other.
     pub(crate) fn check(&self) -> Result<(), String> {
         let variants = self.workload.variants();
         if !variants.contains(&self.variant) {
@@ -113,7 +111,7 @@ impl Task {
     }
 
     pub(crate) fn spins(&self) -> bool {
-        self.variant.how == How::Spin
+        self.variant.mode == Mode::Spin
     }
 
     pub(crate) fn idle(&self) -> Idle {
@@ -127,7 +125,7 @@ impl Task {
     }
 
     pub(crate) fn unsent_limit(&self) -> Option<u32> {
-        // As the library has it.
+        // The defaults of the library.
         let default = match self.workload {
             Workload::Stream => 0,
             _ => limits::UNSENT_LIMIT,
@@ -135,7 +133,7 @@ impl Task {
         Some(self.unsent_limit.unwrap_or(default)).filter(|bytes| *bytes > 0)
     }
 
-    /// When a silent peer is dead. The slow peer is not meant to be.
+    /// Time after which a silent peer is taken for dead. The slow peer must not be.
     pub(crate) fn dead_after(&self) -> Duration {
         if self.workload == Workload::SlowPeer {
             Duration::from_secs(3600)

@@ -1,6 +1,4 @@
-//! Times between two moments, collected by one thread and read by another.
-//!
-//! Nothing here looks at a clock.
+//! A histogram of durations that one thread records and another one reads.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,10 +8,10 @@ use std::{
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-/// The longest time that is told apart.
+/// The largest duration; longer ones are recorded as this.
 const LONGEST_NANOS: u64 = 100_000_000_000;
 
-/// A distribution of times.
+/// A histogram of durations, in nanoseconds.
 pub(crate) struct Times(Mutex<Histogram<u64>>);
 
 impl Default for Times {
@@ -40,7 +38,7 @@ impl Times {
         }
     }
 
-    pub(crate) fn forget(&self) {
+    pub(crate) fn reset(&self) {
         self.lock().reset();
     }
 
@@ -48,9 +46,9 @@ impl Times {
         self.lock().len()
     }
 
-    /// Puts the wanted quantiles in, in microseconds, each under `<name>_<p50, p99, ... or max>_us`. None if there was no
-    /// time at all.
-    pub(crate) fn tell(
+    /// Inserts quantiles in microseconds, each with the key `<name>_<p50, p99, ... or max>_us`; nothing if the histogram is
+    /// empty.
+    pub(crate) fn report(
         &self,
         name: &str,
         quantiles: &[(&str, f64)],
@@ -66,16 +64,16 @@ impl Times {
         }
     }
 
-    /// 0 if there was no time at all.
+    /// The median in microseconds; 0 if the histogram is empty.
     pub(crate) fn median_us(&self) -> f64 {
         micros(self.lock().value_at_quantile(0.5))
     }
 
-    /// Percentile and microseconds, denser towards the end: ten points for every nine.
+    /// Pairs of a percentile and microseconds: ten points up to 90 %, ten up to 99 %, and so on.
     pub(crate) fn percentiles(&self) -> Value {
         let times = self.lock();
         let shares = (0..=40).map(|step| 1.0 - 10f64.powf(f64::from(step) / -10.0));
-        // Beyond that there is only the slowest one.
+        // Beyond this percentile there is only the maximum.
         let last = 1.0 - 1.0 / times.len().max(1) as f64;
         let point = |share: f64| json!([share * 100.0, micros(times.value_at_quantile(share))]);
         shares

@@ -1,6 +1,4 @@
-//! The driving end of a ping-pong, whoever carries it: warm, ready, measured.
-//!
-//! Nothing here sends a frame.
+//! The common part of all `drive` ends of a ping-pong: the warm-up and the measurement. Nothing here sends a frame.
 
 use std::{
     io,
@@ -14,13 +12,13 @@ use serde_json::{Map, Value, json};
 use super::{Control, times::Times, workers::Workers};
 use crate::failure::failure;
 
-/// Round trips after which caches and branch predictors know the way.
+/// Round trips that warm caches and branch predictors.
 const WARM_TRIPS: u64 = 2000;
 
-/// Who is slower than that is warm as well.
+/// The longest warm-up, for slower participants.
 const WARM_AT_MOST: Duration = Duration::from_secs(1);
 
-/// What a distribution of round trips is told by.
+/// The reported quantiles of round trips.
 pub(super) const QUANTILES: [(&str, f64); 5] = [
     ("p50", 0.5),
     ("p90", 0.9),
@@ -39,10 +37,10 @@ pub(super) fn measure(
     warm(control, workers, times)?;
     control.connected().store(true, Ordering::Release);
     control.ready(at);
-    let wanted = control.measure(workers, || times.forget())?;
+    let wanted = control.measure(workers, || times.reset())?;
     let mut results = Map::new();
     if wanted {
-        tell(times, &mut results)?;
+        report(times, &mut results)?;
     }
     Ok(results)
 }
@@ -56,15 +54,15 @@ pub(super) fn warm(control: &Control, workers: &mut Workers, times: &Times) -> i
     })
 }
 
-/// The results.
-pub(super) fn tell(times: &Times, results: &mut Map<String, Value>) -> io::Result<()> {
+/// Inserts the results.
+pub(super) fn report(times: &Times, results: &mut Map<String, Value>) -> io::Result<()> {
     let trips = times.count();
     if trips == 0 {
         return Err(failure(
-            "no frame came back since the mark: the other end has stopped answering, or the time is too short",
+            "no frame came back since `mark`: the other end has stopped answering, or the time is too short",
         ));
     }
-    times.tell("rtt", &QUANTILES, results);
+    times.report("rtt", &QUANTILES, results);
     results.insert("round_trips".into(), json!(trips));
     results.insert("rtt_percentiles".into(), times.percentiles());
     Ok(())

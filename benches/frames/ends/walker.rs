@@ -1,6 +1,4 @@
-//! Where frames begin and end in what a socket has brought, without keeping them.
-//!
-//! Nothing here reads a socket. A frame may come in any pieces.
+//! Finds frames in received bytes without storing their payloads. A frame may arrive in any pieces.
 
 use std::io;
 
@@ -10,18 +8,18 @@ use crate::failure::failure;
 /// Length prefix and head.
 const FRONT_BYTES: usize = 4 + HEAD_BYTES;
 
-/// Walks along the frames of one connection.
+/// Finds the frames of one connection.
 #[derive(Default)]
-pub(crate) struct Walker {
-    /// The front of a frame of which a part has come.
+pub(crate) struct FrameParser {
+    /// Length and head of a frame that is incomplete.
     front: Vec<u8>,
-    /// Bytes of that frame behind its front that are still to come; known once the front is complete.
+    /// Bytes of that frame after its front that are missing; known once the front is complete.
     missing: usize,
 }
 
-impl Walker {
-    /// Calls `on_frame` with the head and the payload's length of each frame that is complete with these bytes.
-    pub(crate) fn walk(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Head, usize)) {
+impl FrameParser {
+    /// Calls `on_frame` with the head and the payload length of each frame that these bytes complete.
+    pub(crate) fn parse(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Head, usize)) {
         if !self.front.is_empty() {
             let Some(rest) = self.finish(bytes, &mut on_frame) else {
                 return;
@@ -40,7 +38,7 @@ impl Walker {
         self.front.extend_from_slice(&bytes[..front]);
     }
 
-    /// Goes on with the frame that was begun, and returns what comes after it.
+    /// Continues the incomplete frame, and returns the bytes after it.
     fn finish<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -66,11 +64,11 @@ impl Walker {
 fn front_of(bytes: &[u8]) -> Option<(Head, usize)> {
     let len = u32::from_be_bytes(*bytes.first_chunk::<4>()?) as usize;
     let head = Head::of(&bytes[4..])?;
-    // Ends send no shorter ones.
+    // No end sends shorter payloads.
     Some((head, len.max(HEAD_BYTES)))
 }
 
-/// The same frames are found however the bytes are cut.
+/// Tests that the same frames are found however the bytes are cut.
 pub(super) fn check() -> io::Result<()> {
     let mut bytes = Vec::new();
     let mut sent = Vec::new();
@@ -85,9 +83,9 @@ pub(super) fn check() -> io::Result<()> {
         sent.push((head, len));
     }
     for cut in 1..=bytes.len() {
-        let (mut walker, mut found) = (Walker::default(), Vec::new());
+        let (mut parser, mut found) = (FrameParser::default(), Vec::new());
         for part in bytes.chunks(cut) {
-            walker.walk(part, |head, len| found.push((head, len)));
+            parser.parse(part, |head, len| found.push((head, len)));
         }
         if found != sent {
             return Err(failure(format_args!(

@@ -1,6 +1,4 @@
-//! One value to many: when the last of them has it.
-//!
-//! Nothing here knows a socket.
+//! Measures when the last receiver of a fan-out has a value.
 
 use std::{
     collections::VecDeque,
@@ -11,11 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::{payload::Head, times::Times};
 
-/// Values of which some have not got theirs yet; more are given up.
-const UNDERWAY_MAX: usize = 256;
+/// Values that have not arrived everywhere. When there are more, the oldest one counts as incomplete.
+const IN_FLIGHT_MAX: usize = 256;
 
-/// Counts, for each value, how many have it.
-pub(crate) struct Waves {
+/// Counts the receivers of each value.
+pub(crate) struct FanOutCounts {
     peers: u32,
     inner: Mutex<Inner>,
     lasts: Times,
@@ -23,12 +21,12 @@ pub(crate) struct Waves {
 
 #[derive(Default)]
 struct Inner {
-    /// Number and how many have it, oldest first.
-    underway: VecDeque<(u64, u32)>,
+    /// Numbers of values and of their receivers, oldest first.
+    in_flight: VecDeque<(u64, u32)>,
     incomplete: u64,
 }
 
-impl Waves {
+impl FanOutCounts {
     pub(crate) fn new(peers: u32) -> Self {
         Self {
             peers,
@@ -41,39 +39,39 @@ impl Waves {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One of them has this value now.
+    /// A receiver has this value.
     pub(crate) fn on_frame(&self, head: Head, now: u64) {
         let mut inner = self.lock();
         let found = inner
-            .underway
+            .in_flight
             .iter()
             .position(|(number, _)| *number == head.number);
         let at = found.unwrap_or_else(|| {
-            if inner.underway.len() == UNDERWAY_MAX {
-                inner.underway.pop_front();
+            if inner.in_flight.len() == IN_FLIGHT_MAX {
+                inner.in_flight.pop_front();
                 inner.incomplete += 1;
             }
-            inner.underway.push_back((head.number, 0));
-            inner.underway.len() - 1
+            inner.in_flight.push_back((head.number, 0));
+            inner.in_flight.len() - 1
         });
-        inner.underway[at].1 += 1;
-        if inner.underway[at].1 == self.peers {
-            inner.underway.remove(at);
+        inner.in_flight[at].1 += 1;
+        if inner.in_flight[at].1 == self.peers {
+            inner.in_flight.remove(at);
             self.lasts.record_nanos([now.saturating_sub(head.stamp)]);
         }
     }
 
-    pub(crate) fn forget(&self) {
+    pub(crate) fn reset(&self) {
         self.lock().incomplete = 0;
-        self.lasts.forget();
+        self.lasts.reset();
     }
 
-    pub(crate) fn tell(&self, into: &mut Map<String, Value>) {
+    pub(crate) fn report(&self, into: &mut Map<String, Value>) {
         self.lasts
-            .tell("last", &[("p50", 0.5), ("p99", 0.99)], into);
+            .report("last", &[("p50", 0.5), ("p99", 0.99)], into);
         let inner = self.lock();
-        // The newest may be underway; of those before it, somebody has got a newer one instead.
-        let passed = inner.underway.len().saturating_sub(1) as u64;
-        into.insert("incomplete".into(), json!(inner.incomplete + passed));
+        // The newest value may be in flight. Of each earlier one, some receiver got a newer one instead.
+        let superseded = inner.in_flight.len().saturating_sub(1) as u64;
+        into.insert("incomplete".into(), json!(inner.incomplete + superseded));
     }
 }

@@ -1,16 +1,14 @@
-//! Counters between a mark and the end.
-//!
-//! Nothing here counts.
+//! The growth of counters between `mark` and `stop`.
 
 use std::time::Instant;
 
-/// What some counters were at a mark.
+/// The values of counters at `mark`.
 pub(crate) struct Window<const N: usize> {
     start: Instant,
     counts: [u64; N],
 }
 
-/// How much they have grown since, and in which time.
+/// The growth of counters, and the time of it.
 pub(crate) struct Growth<const N: usize> {
     pub(crate) counts: [u64; N],
     seconds: f64,

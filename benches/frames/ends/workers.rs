@@ -1,6 +1,6 @@
-//! The threads of an end, whose failures end it at once.
+//! The threads of an end. A failure of one ends the end at once.
 //!
-//! Nobody here waits for a thread: an end that has its results leaves them behind.
+//! Threads are not joined at the end: an end that has its results leaves them running.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::failure::{While, failure};
 
-/// Threads by name.
+/// Threads with their names.
 #[derive(Default)]
 pub(crate) struct Workers(Vec<(&'static str, JoinHandle<io::Result<()>>)>);
 
@@ -27,7 +27,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Whether one has failed. One that has come to its end, because the other end is gone, has not.
+    /// An error if a thread has failed. A thread may return when the other end is gone.
     pub(crate) fn check(&mut self) -> io::Result<()> {
         while let Some(at) = self.0.iter().position(|(_, thread)| thread.is_finished()) {
             let (name, thread) = self.0.swap_remove(at);

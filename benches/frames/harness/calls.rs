@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     failure::{While, failure},
-    variants::How,
+    variants::Mode,
     workloads::Workload,
 };
 
@@ -44,15 +44,15 @@ pub(crate) fn count(plan: &Plan, progress: &Progress) -> io::Result<Vec<Measured
             cell,
             series: Vec::new(),
         };
-        for who in participants {
+        for participant in participants {
             if plan.is_over() {
                 progress.print("note: some system calls were not counted: the time was over");
                 return Ok(counted);
             }
-            progress.begin(cell, &who);
-            match once(plan, cell, &who) {
+            progress.begin(cell, &participant);
+            match once(plan, cell, &participant) {
                 Ok(calls) => measured.series.push(Series {
-                    who,
+                    participant,
                     rounds: vec![Some(calls)],
                 }),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
@@ -82,8 +82,9 @@ fn chosen(plan: &Plan) -> Vec<(Cell, Vec<Participant>)> {
         {
             continue;
         }
-        let spins = |how: How| matches!(how, How::Spin | How::Watch | How::Chunks);
-        let blocks = |who: &&Participant| who.variant().is_some_and(|it| !spins(it.how));
+        let spins = |mode: Mode| matches!(mode, Mode::Spin | Mode::Watch | Mode::Chunks);
+        let blocks =
+            |participant: &&Participant| participant.variant().is_some_and(|it| !spins(it.mode));
         chosen.push((*cell, participants.iter().filter(blocks).cloned().collect()));
     }
     chosen
@@ -99,14 +100,20 @@ fn frames_key(workload: Workload) -> Option<(&'static str, f64)> {
     }
 }
 
-fn once(plan: &Plan, cell: Cell, who: &Participant) -> io::Result<Map<String, Value>> {
+fn once(plan: &Plan, cell: Cell, participant: &Participant) -> io::Result<Map<String, Value>> {
     let files = [Trace::new("drive"), Trace::new("serve")];
     let [drive, serve] = &files;
     let traces = Traces {
         serve: &serve.0,
         drive: &drive.0,
     };
-    let results = measure(plan, cell, who, plan.time.max(TIME_MIN), Some(traces))?;
+    let results = measure(
+        plan,
+        cell,
+        participant,
+        plan.time.max(TIME_MIN),
+        Some(traces),
+    )?;
     let (key, each) = frames_key(cell.workload).unwrap_or(("", 1.0));
     let frames = results.get(key).and_then(Value::as_f64).unwrap_or(0.0) * each;
     let [drive, serve] = [drive.read()?, serve.read()?];

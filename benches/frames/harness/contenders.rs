@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{child::Process, plan::Cell};
 use crate::{
     failure::{While, failure},
-    output::complain,
+    output::print_error,
     workloads::Workload,
 };
 
@@ -78,7 +78,7 @@ pub(crate) fn find(given: Option<&Path>) -> io::Result<Vec<Contender>> {
                 "--compare {program}: there is no such file; build it: {BUILD}"
             )));
         }
-        complain(format_args!(
+        print_error(format_args!(
             "note: without other programs; to build them: {BUILD}"
         ));
         return Ok(Vec::new());

@@ -31,8 +31,8 @@ pub(crate) struct Row {
 
 /// All figures of a cell.
 pub(crate) fn rows(measured: &Measured) -> Vec<Row> {
-    rows_of(measured, |who| {
-        who.variant().map_or_else(
+    rows_of(measured, |participant| {
+        participant.variant().map_or_else(
             || measured.cell.workload.metrics(),
             |variant| measured.cell.workload.metrics_of(variant),
         )
@@ -46,7 +46,7 @@ pub(crate) fn rows_of(
 ) -> Vec<Row> {
     let mut rows = Vec::new();
     for series in &measured.series {
-        let metrics = metrics(&series.who);
+        let metrics = metrics(&series.participant);
         rows.extend(
             metrics
                 .iter()
@@ -62,10 +62,10 @@ fn row(measured: &Measured, series: &Series, metric: &Metric) -> Option<Row> {
     let value = median(values.clone())?;
     let limit = cell
         .workload
-        .limit(series.who.variant())
+        .limit(series.participant.variant())
         .filter(|_| metric.has_limit)
         .and_then(|limit| {
-            let is_it = |series: &&Series| series.who.variant() == Some(limit);
+            let is_it = |series: &&Series| series.participant.variant() == Some(limit);
             measured.series.iter().find(is_it)
         });
     let ratios = limit.into_iter().flat_map(|limit| {
@@ -73,9 +73,9 @@ fn row(measured: &Measured, series: &Series, metric: &Metric) -> Option<Row> {
         both.filter_map(|(own, limit)| Some(own? / limit.filter(|limit| *limit > 0.0)?))
     });
     let mut peers = Map::new();
-    if series.who.is_ours() {
+    if series.participant.is_ours() {
         for other in &measured.series {
-            let Participant::Contender(contender) = &other.who else {
+            let Participant::Contender(contender) = &other.participant else {
                 continue;
             };
             let values = self::values(other, metric.key).flatten().collect();
@@ -86,7 +86,7 @@ fn row(measured: &Measured, series: &Series, metric: &Metric) -> Option<Row> {
     }
     Some(Row {
         workload: cell.workload.name(),
-        variant: series.who.name(),
+        variant: series.participant.name(),
         size: cell.size,
         count: cell.count,
         metric: metric.key,

@@ -55,18 +55,21 @@ pub(crate) struct Traces<'a> {
 pub(crate) fn measure(
     plan: &Plan,
     cell: Cell,
-    who: &Participant,
+    participant: &Participant,
     time: Duration,
     traces: Option<Traces<'_>>,
 ) -> io::Result<Map<String, Value>> {
-    if let (Participant::Contender(contender), Workload::Mesh) = (who, cell.workload) {
+    if let (Participant::Contender(contender), Workload::Mesh) = (participant, cell.workload) {
         let command = contender.mesh_command(cell.count);
-        let end = End::Process(Process::start(format!("{} mesh", who.name()), &command)?);
+        let end = End::Process(Process::start(
+            format!("{} mesh", participant.name()),
+            &command,
+        )?);
         let results = end.read_answer("results", RESULTS)?;
         end.end()?;
         return Ok(results);
     }
-    let start = |role, to| start(plan, cell, who, role, to, traces);
+    let start = |role, to| start(plan, cell, participant, role, to, traces);
     let mut ends = Vec::new();
     let mut to = None;
     if cell.workload.has_two_ends() {
@@ -123,7 +126,7 @@ fn pause(time: Duration) -> io::Result<()> {
 fn start(
     plan: &Plan,
     cell: Cell,
-    who: &Participant,
+    participant: &Participant,
     role: Role,
     to: Option<String>,
     traces: Option<Traces<'_>>,
@@ -132,16 +135,16 @@ fn start(
         Role::Serve => "serve",
         Role::Drive => "drive",
     };
-    let name = format!("{} {} {side}", cell.workload.name(), who.name());
-    match who {
+    let name = format!("{} {} {side}", cell.workload.name(), participant.name());
+    match participant {
         Participant::Own(variant) if plan.one_process => {
             let task = task(plan, cell, *variant, role, to.as_deref())?;
             Ok(End::thread(name, task))
         }
         _ => {
             let mut command = prefix(plan, cell, role, traces);
-            command.extend(program(who)?);
-            command.extend(arguments(plan, cell, who, side, to));
+            command.extend(program(participant)?);
+            command.extend(arguments(plan, cell, participant, side, to));
             Ok(End::Process(Process::start(name, &command)?))
         }
     }
@@ -171,8 +174,8 @@ fn prefix(plan: &Plan, cell: Cell, role: Role, traces: Option<Traces<'_>>) -> Ve
     command
 }
 
-fn program(who: &Participant) -> io::Result<Vec<OsString>> {
-    match who {
+fn program(participant: &Participant) -> io::Result<Vec<OsString>> {
+    match participant {
         Participant::Own(_) => {
             let own = env::current_exe().context("finding the own executable")?;
             Ok(vec![own.into()])
@@ -184,7 +187,7 @@ fn program(who: &Participant) -> io::Result<Vec<OsString>> {
 fn arguments(
     plan: &Plan,
     cell: Cell,
-    who: &Participant,
+    participant: &Participant,
     side: &str,
     to: Option<String>,
 ) -> Vec<OsString> {
@@ -194,7 +197,8 @@ fn arguments(
         "--workload".into(),
         cell.workload.name().into(),
         "--variant".into(),
-        who.variant()
+        participant
+            .variant()
             .map_or_else(|| "default".into(), |variant| variant.to_string()),
         "--size".into(),
         cell.size.to_string(),
@@ -210,7 +214,7 @@ fn arguments(
         }
         Workload::Latency | Workload::Latest | Workload::Lossless => {}
     }
-    if who.variant().is_some() {
+    if participant.variant().is_some() {
         add("--spin-us", plan.spin_us.to_string());
         if let Some(bytes) = plan.unsent_limit {
             add("--unsent-limit", bytes.to_string());

@@ -26,7 +26,7 @@ use std::io;
 use self::child::check_interrupt;
 use crate::{
     cli::{Congestion, Run},
-    output::say,
+    output::print_line,
 };
 
 /// An error, in words, if these options cannot work. To be called before measuring.
@@ -64,7 +64,7 @@ fn measure(run: &Run) -> io::Result<()> {
     let plan = plan::Plan::new(run, &contenders)?;
     let record = machine::Record::new(&plan, congestion, &contenders);
     if !run.test {
-        say(&record)?;
+        print_line(&record)?;
     }
     check_interrupt()?;
     let progress = progress::Progress::new(plan.measurements());

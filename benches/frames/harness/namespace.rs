@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::output::complain;
+use crate::output::print_error;
 
 /// Environment variable that is set inside the namespace.
 const INSIDE: &str = "QUORUM_CNX_FRAMES_INSIDE";
@@ -47,7 +47,7 @@ pub(crate) fn enter() -> Network {
         return match prepare() {
             Ok(()) => Network::Own,
             Err(why) => {
-                complain(format_args!(
+                print_error(format_args!(
                     "note: congestion control is {}, not {CONGESTION}: {why}",
                     congestion_control()
                 ));
@@ -70,12 +70,12 @@ pub(crate) fn enter() -> Network {
             .args(env::args_os().skip(1))
             .env(INSIDE, "1")
             .exec();
-        complain(format_args!(
+        print_error(format_args!(
             "note: cannot start again in a network namespace: {error}"
         ));
     }
     if congestion_control() != CONGESTION {
-        complain(format_args!(
+        print_error(format_args!(
             "note: the congestion control is that of the machine, {}; for {CONGESTION}, run as root on Linux with `unshare` and `ip` installed",
             congestion_control()
         ));

@@ -12,7 +12,7 @@ use super::contenders::Contender;
 use crate::{
     cli::{Placement, Run},
     failure::failure,
-    variants::{Variant, Way},
+    variants::{Api, Variant},
     workloads::Workload,
 };
 
@@ -65,7 +65,7 @@ impl Participant {
     /// Whether it is a variant of the library.
     pub(crate) fn is_ours(&self) -> bool {
         self.variant()
-            .is_some_and(|variant| variant.way != Way::Raw)
+            .is_some_and(|variant| variant.api != Api::Raw)
     }
 }
 
@@ -157,7 +157,11 @@ impl Plan {
 
     /// The number of measurements.
     pub(crate) fn measurements(&self) -> u64 {
-        let participants: usize = self.cells.iter().map(|(_, who)| who.len()).sum();
+        let participants: usize = self
+            .cells
+            .iter()
+            .map(|(_, participant)| participant.len())
+            .sum();
         participants as u64 * u64::from(self.rounds)
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     failure::While,
-    variants::{How, Variant, Way},
+    variants::{Api, Mode, Variant},
     workloads::Workload,
 };
 
@@ -63,8 +63,8 @@ fn latency(measured: &Measured) -> Chart {
     let mut title = format!("Round trip of {}", size(measured.cell.size));
     for series in &measured.series {
         // These lines nearly coincide with those of `handler` and `raw/spin`.
-        let is_alike = |one: Variant| one.way == Way::Loop || one.how == How::Watch;
-        let is_alike = series.who.variant().is_some_and(is_alike);
+        let is_alike = |one: Variant| one.api == Api::Loop || one.mode == Mode::Watch;
+        let is_alike = series.participant.variant().is_some_and(is_alike);
         let Some(points) = typical(series).filter(|_| !is_alike) else {
             continue;
         };
@@ -73,7 +73,7 @@ fn latency(measured: &Measured) -> Chart {
             // It would compress the range of all other lines.
             title.push_str(&format!(
                 "; not shown: {}, {:.0} ms",
-                series.who.name(),
+                series.participant.name(),
                 fastest / 1000.0
             ));
             continue;
@@ -82,7 +82,7 @@ fn latency(measured: &Measured) -> Chart {
             .into_iter()
             .map(|(percentile, us)| (nines(percentile), us));
         lines.push(Line {
-            name: series.who.name(),
+            name: series.participant.name(),
             points: points.filter(|(nines, _)| *nines <= NINES_MAX).collect(),
             has_markers: false,
         });

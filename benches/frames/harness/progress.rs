@@ -8,7 +8,7 @@ use super::{
     child::is_abandoned,
     plan::{Cell, Participant},
 };
-use crate::output::complain;
+use crate::output::print_error;
 
 pub(crate) struct Progress(ProgressBar);
 
@@ -22,14 +22,15 @@ impl Progress {
         Self(bar)
     }
 
-    pub(crate) fn begin(&self, cell: Cell, who: &Participant) {
-        self.0.set_message(format!("{cell}, {}", who.name()));
+    pub(crate) fn begin(&self, cell: Cell, participant: &Participant) {
+        self.0
+            .set_message(format!("{cell}, {}", participant.name()));
     }
 
     /// Prints a line above the bar.
     pub(crate) fn print(&self, line: &str) {
         if !is_abandoned() {
-            self.0.suspend(|| complain(line));
+            self.0.suspend(|| print_error(line));
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     rounds::{Measured, Results},
     table,
 };
-use crate::{cli::Run, failure::failure, metrics::CALLS, output::say, workloads::Workload};
+use crate::{cli::Run, failure::failure, metrics::CALLS, output::print_line, workloads::Workload};
 
 /// Reports everything, and returns an error if a measurement failed. Files are written even if standard output is closed.
 pub(crate) fn report(
@@ -31,14 +31,14 @@ pub(crate) fn report(
         let workloads = Workload::value_variants().iter();
         let tables = workloads.filter_map(|workload| table::of_workload(*workload, &rows));
         let mut lines = tables.chain(table::of_calls(&calls)).chain(files);
-        printed = lines.try_fold(true, |_, line| say(line));
+        printed = lines.try_fold(true, |_, line| print_line(line));
     }
     if results.left_out > 0 {
         let left_out = format!(
             "note: {} measurements were left out for lack of time; --within gives more",
             results.left_out
         );
-        printed = printed.and_then(|_| say(left_out));
+        printed = printed.and_then(|_| print_line(left_out));
     }
     written?;
     printed?;

@@ -18,7 +18,7 @@ use crate::failure::failure;
 /// The results of one participant, round by round; `None` for a round that failed.
 #[derive(Debug)]
 pub(crate) struct Series {
-    pub(crate) who: Participant,
+    pub(crate) participant: Participant,
     pub(crate) rounds: Vec<Option<Map<String, Value>>>,
 }
 
@@ -41,8 +41,8 @@ pub(crate) struct Results {
 
 /// Measures everything in the plan, until the time is over.
 pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Results> {
-    let series = |who: &Participant| Series {
-        who: who.clone(),
+    let series = |participant: &Participant| Series {
+        participant: participant.clone(),
         rounds: Vec::new(),
     };
     let cells = plan.cells.iter().map(|(cell, participants)| Measured {
@@ -60,8 +60,8 @@ pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Result
                     results.left_out += 1;
                     continue;
                 }
-                progress.begin(measured.cell, &series.who);
-                let round = once(plan, measured.cell, &series.who, progress);
+                progress.begin(measured.cell, &series.participant);
+                let round = once(plan, measured.cell, &series.participant, progress);
                 match round {
                     Ok(round) => series.rounds.push(Some(round)),
                     // After an interrupt, the results until now are reported.
@@ -69,7 +69,7 @@ pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Result
                     Err(error) => {
                         series.rounds.push(None);
                         let what = format!("{}: {error}", measured.cell);
-                        if series.who.variant().is_some() {
+                        if series.participant.variant().is_some() {
                             results.failures.push(what);
                         } else {
                             progress.print(&format!("note: another program failed: {what}"));
@@ -88,12 +88,12 @@ pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Result
 fn once(
     plan: &Plan,
     cell: Cell,
-    who: &Participant,
+    participant: &Participant,
     progress: &Progress,
 ) -> io::Result<Map<String, Value>> {
     let attempt = |time| {
-        let results = measure(plan, cell, who, time, None).and_then(|results| {
-            check(cell, who, &results)?;
+        let results = measure(plan, cell, participant, time, None).and_then(|results| {
+            check(cell, participant, &results)?;
             Ok(results)
         });
         // An interrupt also ends the child processes, and their end may be noticed first.
@@ -101,7 +101,7 @@ fn once(
         results
     };
     let first = attempt(plan.time);
-    match (&first, who) {
+    match (&first, participant) {
         (Err(error), Participant::Own(_)) if error.kind() != io::ErrorKind::Interrupted => {
             progress.print(&format!("note: repeated: {cell}: {error}"));
             attempt(plan.longer())
@@ -111,8 +111,8 @@ fn once(
 }
 
 /// An error if a result of the workload is missing. Other programs may leave some out.
-fn check(cell: Cell, who: &Participant, results: &Map<String, Value>) -> io::Result<()> {
-    let Some(variant) = who.variant() else {
+fn check(cell: Cell, participant: &Participant, results: &Map<String, Value>) -> io::Result<()> {
+    let Some(variant) = participant.variant() else {
         return Ok(());
     };
     for metric in cell.workload.metrics_of(variant) {

@@ -10,7 +10,7 @@ use crate::{
     cli::{Congestion, Run},
     ends,
     failure::{While, failure},
-    output::say,
+    output::print_line,
     workloads::Workload,
 };
 
@@ -39,7 +39,7 @@ pub(crate) fn run(asked: &Run) -> io::Result<()> {
         ..two
     };
     super::measure(&one)?;
-    say("everything runs; `cargo bench --bench frames` measures")?;
+    print_line("everything runs; `cargo bench --bench frames` measures")?;
     Ok(())
 }
 

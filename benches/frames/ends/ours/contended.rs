@@ -1,6 +1,6 @@
-//! Eight threads that send at once: to one peer, or each to its own.
+//! Eight threads that send at the same time: to one peer, or each to its own.
 //!
-//! The far ends are bare sockets, a crowd.
+//! The receivers are bare sockets (`raw::crowd`).
 
 use std::io;
 

@@ -1,6 +1,6 @@
-//! One value to many peers: put into every outbox, by a thread of the application or by the one that turns the loop.
+//! One value to many peers, sent by a thread of the application or by the one that turns the loop.
 //!
-//! The far ends are bare sockets, a crowd.
+//! The receivers are bare sockets (`raw::crowd`).
 
 use std::{
     io,
@@ -11,14 +11,14 @@ use std::{
 use quorum_cnx::{EventLoop, Handle, SendError, Sid};
 use serde_json::{Map, Value};
 
-use super::setup::{Halt, Ignore, driving, start, wait_linked};
+use super::setup::{HaltOnDrop, Ignore, driving, start, wait_linked};
 use crate::{
-    ends::{Control, Task, fans, pace::Beat, payload::Head, times::Times, workers::Workers},
+    ends::{Control, Task, fans, pace::Tick, payload::Head, times::Times, workers::Workers},
     failure::While,
-    variants::Way,
+    variants::Api,
 };
 
-/// How long a turn waits at most while links come up.
+/// Timeout of a turn while links come up.
 const TURN: Duration = Duration::from_millis(10);
 
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -28,7 +28,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let times = Arc::new(Times::default());
     let mut workers = Workers::default();
     let (recording, bytes) = (Arc::clone(&times), task.bytes());
-    let _halt = if task.variant.way == Way::Loop {
+    let _halt = if task.variant.api == Api::Loop {
         let mut event_loop = EventLoop::new(config, Ignore).context("starting the loop")?;
         let handle = event_loop.handle().clone();
         let owned = task.clone();
@@ -41,25 +41,25 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
             }
             let mut pace = fans::pace(&owned);
             loop {
-                let beat = pace.wait();
+                let tick = pace.wait();
                 let begun = Instant::now();
-                send(&handle, &peers, beat, bytes).context("sending")?;
+                send(&handle, &peers, tick, bytes).context("sending")?;
                 if !event_loop.turn(Some(Duration::ZERO))? {
                     return Ok(());
                 }
                 recording.record(begun.elapsed() / peers.len() as u32);
             }
         })?;
-        Halt(handle)
+        HaltOnDrop(handle)
     } else {
         let halt = start(config, Ignore, &mut workers)?;
         wait_linked(control, &mut workers, &halt.0, peers.iter().copied())?;
         let (handle, mut pace) = (halt.0.clone(), fans::pace(task));
         workers.spawn("application", move || {
             loop {
-                let beat = pace.wait();
+                let tick = pace.wait();
                 let begun = Instant::now();
-                match send(&handle, &peers, beat, bytes) {
+                match send(&handle, &peers, tick, bytes) {
                     Err(SendError::Halted) => return Ok(()),
                     other => other.context("sending")?,
                 }
@@ -71,11 +71,11 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     fans::measure(control, &mut workers, &times, at)
 }
 
-/// The same payload for all, of which only the reference count is touched.
-fn send(handle: &Handle, peers: &[Sid], beat: Beat, bytes: usize) -> Result<(), SendError> {
+/// Sends the same payload to all; only its reference count changes.
+fn send(handle: &Handle, peers: &[Sid], tick: Tick, bytes: usize) -> Result<(), SendError> {
     let head = Head {
-        stamp: beat.wall,
-        number: beat.number,
+        stamp: tick.wall,
+        number: tick.number,
     };
     let payload = head.payload(bytes);
     for peer in peers {

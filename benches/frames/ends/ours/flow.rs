@@ -1,6 +1,6 @@
-//! One way through the one-slot outbox: as fast as the sender can, or as fast as the slot is free.
+//! One-way traffic through a one-slot outbox: without a pause, or whenever the slot is free.
 //!
-//! The sender is a thread of the application; the receiver is a handler, or an application at an inbox.
+//! The sender is a thread of the application. The receiver is a handler, or a thread that takes messages from an inbox.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use quorum_cnx::{
 };
 use serde_json::{Map, Value};
 
-use super::setup::{DRIVER, Halt, Ignore, SERVER, driving, serving, start, wait_linked};
+use super::setup::{DRIVER, HaltOnDrop, Ignore, SERVER, driving, serving, start, wait_linked};
 use crate::{
     ends::{
         Control, Task, flows,
@@ -26,11 +26,11 @@ use crate::{
         workers::Workers,
     },
     failure::While,
-    variants::Way,
+    variants::Api,
     workloads::Workload,
 };
 
-/// How long the sender waits for the slot before it looks whether it is over.
+/// Timeout of the sender's wait for the slot, after which it checks for a halt.
 const ROOM: Duration = Duration::from_millis(100);
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -42,18 +42,18 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
     flows::measure_received(task, control, &mut workers, &received)
 }
 
-/// Starts who receives and counts.
+/// Starts the receiver, which counts frames.
 pub(super) fn receive(
     task: &Task,
     config: Config,
     control: &Control,
     workers: &mut Workers,
     received: &Arc<Received>,
-) -> io::Result<Halt> {
+) -> io::Result<HaltOnDrop> {
     let with_ages = task.workload != Workload::Stream;
     let mut burst = Burst::new(received, with_ages);
     let connected = control.connected();
-    if task.variant.way != Way::Inbox {
+    if task.variant.api != Api::Inbox {
         return start(config, Count { burst, connected }, workers);
     }
     let manager = CnxManager::start(config).context("starting the manager")?;
@@ -69,7 +69,7 @@ pub(super) fn receive(
         }
         Ok(())
     })?;
-    Ok(Halt(handle))
+    Ok(HaltOnDrop(handle))
 }
 
 fn count(burst: &mut Burst, payload: &[u8]) {
@@ -78,7 +78,7 @@ fn count(burst: &mut Burst, payload: &[u8]) {
     }
 }
 
-/// Counts where a frame is decoded.
+/// Counts each frame when it is decoded.
 struct Count {
     burst: Burst,
     connected: Arc<AtomicBool>,
@@ -116,22 +116,26 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     })
 }
 
-/// Starts the loop of who sends; nothing comes to it.
-pub(super) fn start_sender(task: &Task, config: Config, workers: &mut Workers) -> io::Result<Halt> {
-    if task.variant.way != Way::Inbox {
+/// Starts the loop of the sender, which receives nothing.
+pub(super) fn start_sender(
+    task: &Task,
+    config: Config,
+    workers: &mut Workers,
+) -> io::Result<HaltOnDrop> {
+    if task.variant.api != Api::Inbox {
         return start(config, Ignore, workers);
     }
     let manager = CnxManager::start(config).context("starting the manager")?;
     let handle = manager.handle();
     workers.spawn("application", move || {
-        // It waits until the manager halts.
+        // Blocks until the manager halts.
         let _ = manager.recv();
         Ok(())
     })?;
-    Ok(Halt(handle))
+    Ok(HaltOnDrop(handle))
 }
 
-/// Until the loop halts.
+/// Sends until the loop halts.
 fn send_all(task: &Task, handle: &Handle) -> Result<(), SendError> {
     for number in 1.. {
         let head = Head {
@@ -146,7 +150,7 @@ fn send_all(task: &Task, handle: &Handle) -> Result<(), SendError> {
     Ok(())
 }
 
-/// Until the slot is free, asleep or awake.
+/// Waits until the slot is free, by blocking or by polling.
 fn wait_until_free(task: &Task, handle: &Handle) -> Result<(), SendError> {
     if task.spins() {
         while !handle.have_delivered() && !handle.is_halted() {

@@ -1,6 +1,6 @@
-//! Ping-pong through the library, in each of the ways in which it is used.
+//! Ping-pong through the library: with a handler, a loop that the application turns, or an inbox.
 //!
-//! Never more than one frame is underway.
+//! There is never more than one frame in flight.
 
 use std::{
     io, mem,
@@ -16,40 +16,40 @@ use bytes::Bytes;
 use quorum_cnx::{CnxManager, Config, Event, EventLoop, Frame, Handle, Handler, Sid};
 use serde_json::{Map, Value};
 
-use super::setup::{DRIVER, Halt, SERVER, driving, serving, start, wait_linked};
+use super::setup::{DRIVER, HaltOnDrop, SERVER, driving, serving, start, wait_linked};
 use crate::{
     ends::{Control, Task, times::Times, trips, workers::Workers},
     failure::While,
-    variants::Way,
+    variants::Api,
 };
 
-/// How long a turn may wait at most, so that the application sees whether it is over.
+/// Timeout of a turn, after which the application checks for a halt.
 const TURN: Duration = Duration::from_millis(100);
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (config, at) = serving(task, [DRIVER])?;
     let mut workers = Workers::default();
-    let _halt = mirror(task, config, control, &mut workers)?;
+    let _halt = start_echo(task, config, control, &mut workers)?;
     control.ready(at);
     control.measure(&mut workers, || {})?;
     Ok(Map::new())
 }
 
-/// Starts who sends everything back.
-pub(super) fn mirror(
+/// Starts a receiver that sends every frame back.
+pub(super) fn start_echo(
     task: &Task,
     config: Config,
     control: &Control,
     workers: &mut Workers,
-) -> io::Result<Halt> {
+) -> io::Result<HaltOnDrop> {
     let connected = control.connected();
-    match task.variant.way {
-        Way::Loop => {
-            let keep = Keep {
+    match task.variant.api {
+        Api::Loop => {
+            let collect = Collect {
                 connected,
                 frames: Vec::new(),
             };
-            let mut event_loop = EventLoop::new(config, keep).context("starting the loop")?;
+            let mut event_loop = EventLoop::new(config, collect).context("starting the loop")?;
             let handle = event_loop.handle().clone();
             workers.spawn("application", move || {
                 let mut frames = Vec::new();
@@ -62,9 +62,9 @@ pub(super) fn mirror(
                 }
                 Ok(())
             })?;
-            Ok(Halt(handle))
+            Ok(HaltOnDrop(handle))
         }
-        Way::Inbox => {
+        Api::Inbox => {
             let manager = CnxManager::start(config).context("starting the manager")?;
             let handle = manager.handle();
             workers.spawn("application", move || {
@@ -75,13 +75,13 @@ pub(super) fn mirror(
                 }
                 Ok(())
             })?;
-            Ok(Halt(handle))
+            Ok(HaltOnDrop(handle))
         }
         _ => start(config, Echo { connected }, workers),
     }
 }
 
-/// Answers where a frame is decoded.
+/// Answers each frame when it is decoded.
 struct Echo {
     connected: Arc<AtomicBool>,
 }
@@ -99,13 +99,13 @@ impl Handler for Echo {
     }
 }
 
-/// Keeps what comes for the application that turns the loop.
-struct Keep {
+/// Collects frames for the application, which turns the loop.
+struct Collect {
     connected: Arc<AtomicBool>,
     frames: Vec<Bytes>,
 }
 
-impl Handler for Keep {
+impl Handler for Collect {
     fn on_frame(&mut self, _: Sid, frame: Frame<'_>, _: &Handle) {
         self.frames.push(frame.into_bytes());
     }
@@ -122,7 +122,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     ping(task, config, at, control)
 }
 
-/// Sends the next frame whenever the last has come back, and measures that.
+/// Sends the next frame whenever the last one is back, and measures the round trips.
 fn ping(
     task: &Task,
     config: Config,
@@ -133,17 +133,17 @@ fn ping(
     let frame = Bytes::from(vec![b'x'; task.bytes()]);
     let mut workers = Workers::default();
     let recording = Arc::clone(&times);
-    let _halt = match task.variant.way {
-        Way::Loop => {
+    let _halt = match task.variant.api {
+        Api::Loop => {
             let mut event_loop =
-                EventLoop::new(config, Came(false)).context("starting the loop")?;
+                EventLoop::new(config, Answered(false)).context("starting the loop")?;
             let handle = event_loop.handle().clone();
             workers.spawn("application", move || {
                 ping_by_turns(&mut event_loop, &frame, &recording)
             })?;
-            Halt(handle)
+            HaltOnDrop(handle)
         }
-        Way::Inbox => {
+        Api::Inbox => {
             let manager = CnxManager::start(config).context("starting the manager")?;
             let handle = manager.handle();
             wait_linked(control, &mut workers, &handle, [SERVER])?;
@@ -156,7 +156,7 @@ fn ping(
                     recording.record(sent.elapsed());
                 }
             })?;
-            Halt(handle)
+            HaltOnDrop(handle)
         }
         _ => {
             let ping = Ping {
@@ -175,8 +175,12 @@ fn ping(
     trips::measure(control, &mut workers, &times, at)
 }
 
-/// Until the loop is halted.
-fn ping_by_turns(event_loop: &mut EventLoop<Came>, frame: &Bytes, times: &Times) -> io::Result<()> {
+/// Ping-pong on the thread that turns the loop, until the loop halts.
+fn ping_by_turns(
+    event_loop: &mut EventLoop<Answered>,
+    frame: &Bytes,
+    times: &Times,
+) -> io::Result<()> {
     let handle = event_loop.handle().clone();
     while !handle.connected_to_peer(SERVER) {
         if !event_loop.turn(Some(TURN))? {
@@ -195,7 +199,7 @@ fn ping_by_turns(event_loop: &mut EventLoop<Came>, frame: &Bytes, times: &Times)
     }
 }
 
-/// Sends again where the answer is decoded.
+/// Sends the next frame when the answer is decoded.
 struct Ping {
     frame: Bytes,
     sent: Instant,
@@ -207,15 +211,15 @@ impl Handler for Ping {
         let now = Instant::now();
         self.times.record(now - self.sent);
         self.sent = now;
-        // Fails when the loop is being halted.
+        // Fails while the loop halts.
         let _ = handle.to_send(from, self.frame.clone());
     }
 }
 
-/// Whether the answer has come.
-struct Came(bool);
+/// Whether the answer has arrived.
+struct Answered(bool);
 
-impl Handler for Came {
+impl Handler for Answered {
     fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {
         self.0 = true;
     }

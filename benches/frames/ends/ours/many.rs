@@ -1,6 +1,6 @@
-//! A busy pair beside many idle links, and what the loop and the memory make of those.
+//! One busy link beside many idle ones: latency, memory per idle link, and processor time of an idle loop.
 //!
-//! The idle links are bare sockets at their far ends, which name themselves and say nothing more.
+//! The other ends of the idle links are bare sockets, which send an initial message and nothing else.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     latency,
-    setup::{DRIVER, Halt, Ignore, serving},
+    setup::{DRIVER, HaltOnDrop, Ignore, serving},
 };
 use crate::{
     ends::{
@@ -24,17 +24,17 @@ use crate::{
         workers::Workers,
     },
     failure::{While, failure},
-    variants::Way,
+    variants::Api,
 };
 
-/// How long the links are held after the end.
+/// Time for which the links stay open after the measurement.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// How often it is looked whether all idle links are there.
-const GLANCE: Duration = Duration::from_millis(5);
+/// How often it is checked whether all idle links are up.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Fewer links need less memory than the system gives at once.
-const COUNTABLE: u32 = 100;
+/// With fewer links the memory per link cannot be measured: the allocator takes memory from the system in larger steps.
+const MEASURABLE_MIN: u32 = 100;
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let before = resident();
@@ -47,9 +47,9 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let halt = start(task, config, control, &mut workers)?;
     let configured = resident();
     let linked = Arc::new(OnceLock::new());
-    let (census, handle) = (Arc::clone(&linked), halt.0.clone());
-    workers.spawn("census", move || {
-        // The last one to come is asked first: a list of all takes memory.
+    let (when_linked, handle) = (Arc::clone(&linked), halt.0.clone());
+    workers.spawn("idle links", move || {
+        // The last one is checked first. A list of all linked peers would take memory.
         while !idle
             .iter()
             .rev()
@@ -58,9 +58,9 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
             if handle.is_halted() {
                 return Ok(());
             }
-            thread::sleep(GLANCE);
+            thread::sleep(POLL_INTERVAL);
         }
-        let _ = census.set(resident());
+        let _ = when_linked.set(resident());
         Ok(())
     })?;
     control.ready(at);
@@ -79,8 +79,8 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
             )));
         };
         let each = |from: u64, to: u64| {
-            let countable = task.peers >= COUNTABLE;
-            json!(if countable {
+            let is_measurable = task.peers >= MEASURABLE_MIN;
+            json!(if is_measurable {
                 to.saturating_sub(from) / u64::from(task.peers)
             } else {
                 0
@@ -88,7 +88,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
         };
         results.insert("bytes_per_member".into(), each(before, configured));
         results.insert("bytes_per_idle_link".into(), each(configured, *linked));
-        if task.variant.way == Way::Idle {
+        if task.variant.api == Api::Idle {
             results.insert("idle_cpu_percent".into(), json!(growth.per_second(0) / 1e7));
             results.insert("idle_turns_per_s".into(), json!(growth.per_second(1)));
         }
@@ -101,9 +101,9 @@ fn start(
     config: Config,
     control: &Control,
     workers: &mut Workers,
-) -> io::Result<Halt> {
-    if task.variant.way != Way::Idle {
-        return latency::mirror(task, config, control, workers);
+) -> io::Result<HaltOnDrop> {
+    if task.variant.api != Api::Idle {
+        return latency::start_echo(task, config, control, workers);
     }
     let mut event_loop = EventLoop::new(config, Ignore).context("starting the loop")?;
     let handle = event_loop.handle().clone();
@@ -111,25 +111,25 @@ fn start(
         .connected()
         .store(true, std::sync::atomic::Ordering::Release);
     workers.spawn("loop", move || event_loop.run())?;
-    Ok(Halt(handle))
+    Ok(HaltOnDrop(handle))
 }
 
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let links = idle_links(task)?;
-    if task.variant.way != Way::Idle {
+    if task.variant.api != Api::Idle {
         return latency::drive(task, control);
     }
     control.ready(links[0].local_addr()?);
     let begun = Instant::now();
     control.measure(&mut Workers::default(), || {})?;
-    // To hang up is not silent: the other end measures until it is told to stop, a moment after this one.
+    // Closing the links would disturb the other end, which measures a little longer than this one.
     thread::sleep(SETTLE);
     let mut results = Map::new();
     results.insert("silent_s".into(), json!(begun.elapsed().as_secs_f64()));
     Ok(results)
 }
 
-/// Bytes of memory that this process has; 0 where the system does not tell.
+/// Resident memory of this process in bytes; 0 if the system does not report it.
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -140,7 +140,7 @@ fn resident() -> u64 {
         << 10
 }
 
-/// Nanoseconds that the threads of loops have run; 0 where the system does not tell.
+/// Processor time of the threads of loops in nanoseconds; 0 if the system does not report it.
 fn busy_nanos() -> u64 {
     let Ok(threads) = fs::read_dir("/proc/self/task") else {
         return 0;

@@ -1,6 +1,6 @@
-//! Managers in one process that find each other; then one is killed and comes back.
+//! Managers in one process that link to each other. Then one is halted and started again.
 //!
-//! Nothing is sent: links are all there is.
+//! No frame is sent.
 
 use std::{
     io,
@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// How often the links are counted.
-const GLANCE: Duration = Duration::from_micros(50);
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
-/// Only a failure takes this long.
+/// Timeout; only a failure takes this long.
 const LONG: Duration = Duration::from_secs(20);
 
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -43,7 +43,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
         }
         wait_linked(&managers, servers - 1)?;
         full.record(begun.elapsed());
-        // It has larger and smaller peers, if there are as many.
+        // It has larger and smaller peers, if there are at least three managers.
         let middle = servers / 2;
         drop(managers.remove(middle));
         wait_linked(&managers, servers - 2)?;
@@ -51,13 +51,13 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
         managers.insert(middle, start(&addresses, middle, None)?);
         wait_linked(&managers, servers - 1)?;
         reform.record(begun.elapsed());
-        // All at once: to halt them one by one has the others dial in vain.
+        // All together: if they halted one by one, the others would dial them in vain.
         managers.iter().for_each(|manager| manager.request_halt());
         Ok(())
     })
 }
 
-/// With defaults, as an application has it.
+/// Starts a manager with default options.
 fn start(addresses: &[String], at: usize, socket: Option<TcpListener>) -> io::Result<CnxManager> {
     let sid = |at: usize| Sid(at as i64 + 1);
     let mut builder = Config::builder(sid(at));
@@ -83,7 +83,7 @@ fn wait_linked(managers: &[CnxManager], links: usize) -> io::Result<()> {
                     LONG.as_secs()
                 )));
             }
-            thread::sleep(GLANCE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
     Ok(())

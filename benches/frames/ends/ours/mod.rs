@@ -1,6 +1,4 @@
-//! The library: as a handler on the loop, as a loop that the application turns, as a manager with an inbox.
-//!
-//! Nothing here knows what the figures are compared to.
+//! Ends that use the library: with a handler, with a loop that the application turns, or with a manager and its inbox.
 
 mod contended;
 mod fan_out;
@@ -32,7 +30,7 @@ fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
         Workload::Latest | Workload::Lossless => flow::serve(task, control),
         Workload::Stream => stream::serve(task, control),
         Workload::Many => many::serve(task, control),
-        // Only the sender is measured; who receives is the same for everybody.
+        // Only the sender is measured. The receiver is the same for all participants.
         Workload::FanOut | Workload::SlowPeer | Workload::Mesh | Workload::Contended => {
             raw::serve(task, control)
         }

@@ -1,6 +1,4 @@
-//! Configurations of both ends, and loops that run until their end is over.
-//!
-//! Nothing here sends or receives.
+//! Configures and starts the loops of both ends.
 
 use std::{
     io,
@@ -16,26 +14,26 @@ use crate::{
     failure::{While, failure},
 };
 
-/// Who listens.
+/// The server that listens.
 pub(crate) const SERVER: Sid = Sid(1);
 
-/// Who connects: the larger sid dials.
+/// The server that connects: the larger sid dials.
 pub(crate) const DRIVER: Sid = Sid(2);
 
-/// Where peers live who are never dialed: each at a port of its own, from this one on.
-const NOWHERE: u16 = 1;
+/// Ports of peers that are never dialed begin here.
+const UNUSED_PORT: u16 = 1;
 
-/// What both ends have in common.
+/// The options of both ends.
 pub(crate) fn builder(task: &Task, own: Sid) -> ConfigBuilder {
     Config::builder(own)
         .idle(task.idle())
         .unsent_limit(task.unsent_limit())
         .peer_dead_after(task.dead_after())
-        // Eight bytes, which bare sockets say as well.
+        // Eight bytes, which bare sockets send as well.
         .initial_message(InitialMessageVersion::Bare)
 }
 
-/// The end that listens, and the peers that will come to it: it dials and knocks at nobody.
+/// The configuration of the end that listens, with the peers that connect to it. It does not dial or knock.
 pub(crate) fn serving(
     task: &Task,
     peers: impl IntoIterator<Item = Sid>,
@@ -44,7 +42,7 @@ pub(crate) fn serving(
     Ok((finish(builder)?, at))
 }
 
-/// The same, to be completed.
+/// The same, as a builder.
 pub(crate) fn serving_builder(
     task: &Task,
     peers: impl IntoIterator<Item = Sid>,
@@ -54,13 +52,13 @@ pub(crate) fn serving_builder(
         .server(SERVER, at.to_string())
         .dial(Dial::OnDemand)
         .listener(listener);
-    for (port, peer) in (NOWHERE..).zip(peers) {
+    for (port, peer) in (UNUSED_PORT..).zip(peers) {
         builder = builder.server(peer, format!("127.0.0.1:{port}"));
     }
     Ok((builder, at))
 }
 
-/// The end that connects to all these peers, which all live where `serve` listens.
+/// The configuration of the end that connects to all these peers. All have the address of `serve`.
 pub(crate) fn driving(
     task: &Task,
     own: Sid,
@@ -70,7 +68,7 @@ pub(crate) fn driving(
     Ok((finish(builder)?, at))
 }
 
-/// The same, to be completed.
+/// The same, as a builder.
 pub(crate) fn driver_builder(
     task: &Task,
     own: Sid,
@@ -90,9 +88,9 @@ pub(crate) fn driver_builder(
     Ok((builder, at))
 }
 
-/// No two servers may have one address. An IPv4 address has many spellings that resolvers read alike (`inet_aton(3)`): four
-/// hexadecimal numbers, each with 0 to 15 needless zeros. To the library they are names, which it looks up before anything
-/// is measured.
+/// One of many spellings of an address, since no two servers may have the same one. Resolvers accept an IPv4 address as four
+/// hexadecimal numbers (`inet_aton(3)`), each with 0 to 15 additional zeros. The library takes such a spelling for a name, and looks
+/// it up before anything is measured.
 fn spelling(to: SocketAddr, nth: usize) -> String {
     match to {
         SocketAddr::V4(to) if nth > 0 => {
@@ -106,15 +104,15 @@ fn spelling(to: SocketAddr, nth: usize) -> String {
     }
 }
 
-/// Checks a configuration.
+/// Builds and checks a configuration.
 pub(crate) fn finish(builder: ConfigBuilder) -> io::Result<Config> {
     builder.build().context("configuring")
 }
 
-/// Halts a loop when its end is over.
-pub(crate) struct Halt(pub(crate) Handle);
+/// Halts a loop when dropped.
+pub(crate) struct HaltOnDrop(pub(crate) Handle);
 
-impl Drop for Halt {
+impl Drop for HaltOnDrop {
     fn drop(&mut self) {
         self.0.request_halt();
     }
@@ -125,14 +123,14 @@ pub(crate) fn start<H: Handler + Send + 'static>(
     config: Config,
     handler: H,
     workers: &mut Workers,
-) -> io::Result<Halt> {
+) -> io::Result<HaltOnDrop> {
     let mut event_loop = EventLoop::new(config, handler).context("starting the loop")?;
     let handle = event_loop.handle().clone();
     workers.spawn("loop", move || event_loop.run())?;
-    Ok(Halt(handle))
+    Ok(HaltOnDrop(handle))
 }
 
-/// Waits until the driver is linked to this peer.
+/// Waits until the driver is linked to these peers.
 pub(crate) fn wait_linked(
     control: &Control,
     workers: &mut Workers,
@@ -147,7 +145,7 @@ pub(crate) fn wait_linked(
     Ok(())
 }
 
-/// Hears nothing.
+/// Ignores received frames.
 pub(crate) struct Ignore;
 
 impl Handler for Ignore {

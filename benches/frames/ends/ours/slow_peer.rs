@@ -1,6 +1,6 @@
-//! Two peers of which one answers at once and the other reads little or nothing, served by one loop.
+//! Two peers of one loop: one answers at once, the other reads little or nothing.
 //!
-//! The far ends are bare sockets, the same for everybody who sends.
+//! The receivers are bare sockets, the same for all participants.
 
 use std::{
     io,
@@ -12,38 +12,38 @@ use std::{
 use quorum_cnx::{EventLoop, Frame, Handle, Handler, SendError, Sid};
 use serde_json::{Map, Value};
 
-use super::setup::{Halt, driving, start, wait_linked};
+use super::setup::{HaltOnDrop, driving, start, wait_linked};
 use crate::{
     ends::{
         Control, Task,
         payload::Head,
-        slows::{self, Beside, Due, QUICK_BYTES},
+        slows::{self, QUICK_BYTES, QuickCounts, Schedule},
         workers::Workers,
     },
     failure::While,
-    variants::Way,
+    variants::Api,
 };
 
-/// Who answers at once.
+/// The peer that answers at once.
 const QUICK: Sid = Sid(1);
 
-/// Who does not keep up.
+/// The peer that does not keep up.
 const SLOW: Sid = Sid(2);
 
-/// Who dials both: the largest sid.
+/// The sender: it has the largest sid, and dials both.
 const OWN: Sid = Sid(3);
 
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (config, at) = driving(task, OWN, [QUICK, SLOW])?;
-    let beside = Arc::new(Beside::default());
-    let mut due = Due::new();
+    let quick_counts = Arc::new(QuickCounts::default());
+    let mut due = Schedule::new();
     let answers = Answers {
-        beside: Arc::clone(&beside),
+        quick_counts: Arc::clone(&quick_counts),
         start: due.start(),
     };
     let mut workers = Workers::default();
-    let (asking, bytes) = (Arc::clone(&beside), task.bytes());
-    let halt = if task.variant.way == Way::Loop {
+    let (sending, bytes) = (Arc::clone(&quick_counts), task.bytes());
+    let halt = if task.variant.api == Api::Loop {
         let mut event_loop = EventLoop::new(config, answers).context("starting the loop")?;
         let handle = event_loop.handle().clone();
         workers.spawn("application", move || {
@@ -55,19 +55,19 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
             };
             while event_loop.turn(Some(Duration::ZERO))? {
                 if is_linked() {
-                    offer(&mut due, &handle, bytes, &asking).context("sending")?;
+                    offer(&mut due, &handle, bytes, &sending).context("sending")?;
                 }
             }
             Ok(())
         })?;
-        Halt(handle)
+        HaltOnDrop(handle)
     } else {
         let halt = start(config, answers, &mut workers)?;
         wait_linked(control, &mut workers, &halt.0, [QUICK, SLOW])?;
         let handle = halt.0.clone();
         workers.spawn("application", move || {
             while !handle.is_halted() {
-                match offer(&mut due, &handle, bytes, &asking) {
+                match offer(&mut due, &handle, bytes, &sending) {
                     Err(SendError::Halted) => break,
                     other => other.context("sending")?,
                 }
@@ -85,17 +85,22 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
         })
     };
     let is_empty = || halt.0.have_delivered();
-    slows::measure(control, &mut workers, &beside, at, of_slow, is_empty)
+    slows::measure(control, &mut workers, &quick_counts, at, of_slow, is_empty)
 }
 
-/// Offers what is due.
-fn offer(due: &mut Due, handle: &Handle, bytes: usize, beside: &Beside) -> Result<(), SendError> {
-    if beside.is_over() {
+/// Sends the frames that are due.
+fn offer(
+    due: &mut Schedule,
+    handle: &Handle,
+    bytes: usize,
+    quick_counts: &QuickCounts,
+) -> Result<(), SendError> {
+    if quick_counts.is_over() {
         return Ok(());
     }
     if let Some(head) = due.quick() {
         handle.to_send(QUICK, head.payload(QUICK_BYTES))?;
-        beside.on_asked();
+        quick_counts.on_sent();
     }
     if let Some(head) = due.slow() {
         handle.to_send(SLOW, head.payload(bytes))?;
@@ -103,16 +108,16 @@ fn offer(due: &mut Due, handle: &Handle, bytes: usize, beside: &Beside) -> Resul
     Ok(())
 }
 
-/// Notes when an answer comes.
+/// Records the answers.
 struct Answers {
-    beside: Arc<Beside>,
+    quick_counts: Arc<QuickCounts>,
     start: Instant,
 }
 
 impl Handler for Answers {
     fn on_frame(&mut self, _: Sid, frame: Frame<'_>, _: &Handle) {
         if let Some(head) = Head::of(&frame) {
-            self.beside.on_answer(self.start, head);
+            self.quick_counts.on_answer(self.start, head);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Every frame, in order, through the queue: one a call or many a call.
+//! One-way traffic through a queue, in order and without loss: one frame per call, or many.
 //!
-//! The sender is a thread of the application, which perhaps turns the loop itself; the receiver is a handler, or an application
-//! at an inbox.
+//! The sender is a thread of the application, which may turn the loop itself. The receiver is a handler, or a thread that takes
+//! messages from an inbox.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 
 use super::{
     flow,
-    setup::{DRIVER, Halt, Ignore, SERVER, driver_builder, finish, serving_builder, wait_linked},
+    setup::{
+        DRIVER, HaltOnDrop, Ignore, SERVER, driver_builder, finish, serving_builder, wait_linked,
+    },
 };
 use crate::{
     ends::{
@@ -20,19 +22,19 @@ use crate::{
         workers::Workers,
     },
     failure::While,
-    variants::Way,
+    variants::Api,
 };
 
-/// What may wait for the application at the receiving end, about: as much as no frame is lost for which it is only late.
+/// Size of the inbox: large enough that no frame is dropped when the application is late.
 const INBOX_BYTES: usize = 256 << 20;
 
-/// The most that a configuration allows.
+/// The largest number of frames that a configuration allows.
 const INBOX_FRAMES_MAX: usize = 1 << 20;
 
-/// How long the sender waits for room before it looks whether it is over.
+/// Timeout of the sender's wait for room, after which it checks for a halt.
 const ROOM: Duration = Duration::from_millis(100);
 
-/// Who turns the loop himself does so once in so many calls, if there is always room.
+/// A sender that turns the loop itself does so once in so many calls, even if there is always room.
 const CALLS_PER_TURN: u32 = 4096;
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -52,9 +54,9 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let config: Config = finish(builder.outbox(quorum_cnx::Outbox::Queue { bytes }))?;
     let mut workers = Workers::default();
     let owned = task.clone();
-    let halt = if task.variant.way == Way::Loop {
+    let halt = if task.variant.api == Api::Loop {
         let mut event_loop = EventLoop::new(config, Ignore).context("starting the loop")?;
-        let halt = Halt(event_loop.handle().clone());
+        let halt = HaltOnDrop(event_loop.handle().clone());
         workers.spawn("application", move || {
             send_by_turns(&owned, &mut event_loop)
         })?;
@@ -71,7 +73,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
                 }
                 Ok(())
             });
-            over(sent)
+            ignore_halt(sent)
         })?;
         halt
     };
@@ -81,7 +83,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     })
 }
 
-/// The application's own thread turns the loop where there is no room, and now and then, to see what else there is.
+/// Sends on the thread that turns the loop: when there is no room, and once in [`CALLS_PER_TURN`] calls.
 fn send_by_turns(task: &Task, event_loop: &mut EventLoop<Ignore>) -> io::Result<()> {
     let handle = event_loop.handle().clone();
     let mut turn = |timeout| match event_loop.turn(Some(timeout)) {
@@ -104,18 +106,18 @@ fn send_by_turns(task: &Task, event_loop: &mut EventLoop<Ignore>) -> io::Result<
         }
         Ok(())
     });
-    over(sent)
+    ignore_halt(sent)
 }
 
-/// That the loop halts is no failure.
-fn over(sent: Result<(), SendError>) -> io::Result<()> {
+/// A halt of the loop is no failure.
+fn ignore_halt(sent: Result<(), SendError>) -> io::Result<()> {
     match sent {
         Err(SendError::Halted) => Ok(()),
         other => other.context("sending"),
     }
 }
 
-/// So many frames a call, until the loop halts. `between` is told after each call whether there was no room.
+/// Sends frames until the loop halts. After each call, `between` is called with whether the queue was full.
 fn send(
     task: &Task,
     handle: &Handle,
@@ -126,7 +128,7 @@ fn send(
     loop {
         for payload in &mut payloads {
             number += 1;
-            number_it(payload, number);
+            set_number(payload, number);
         }
         if let [payload] = &payloads[..] {
             while let Err(error) = handle.to_send_slice(SERVER, payload) {
@@ -151,8 +153,8 @@ fn send(
     }
 }
 
-/// Nobody asks for the age of a frame of a stream.
-fn number_it(payload: &mut [u8], number: u64) {
+/// Writes the head without a time: ages are not measured in a stream.
+fn set_number(payload: &mut [u8], number: u64) {
     let head = Head { stamp: 0, number };
     payload[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
 }

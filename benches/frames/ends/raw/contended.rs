@@ -1,6 +1,6 @@
-//! Eight threads that write at once: to one bare connection under a lock, or each to its own.
+//! Eight threads that write at the same time: to one bare connection under a lock, or each to its own.
 //!
-//! The far ends are a crowd.
+//! The receivers are in `crowd`.
 
 use std::{
     io::{self, Write as _},
@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::link::{Hangup, dial};
+use super::link::{ShutdownOnDrop, dial};
 use crate::ends::{
     Control, Task, flows,
     payload::{Head, frame, stamp, wall_nanos},
@@ -24,7 +24,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let mut hangups = Vec::new();
     for number in 1..=task.peers {
         let stream = dial(task, number.into())?;
-        hangups.push(Hangup(stream.try_clone()?));
+        hangups.push(ShutdownOnDrop(stream.try_clone()?));
         streams.push(Arc::new(Mutex::new(stream)));
     }
     let at = hangups[0].0.local_addr()?;

@@ -1,6 +1,6 @@
-//! Many connections at once, read by one thread: the far ends of a fan-out, and of threads that send at once.
+//! Reads many connections on one thread: the receivers of `fan-out` and `contended`.
 //!
-//! The same for everybody who sends, so that only the sender differs.
+//! All participants use these receivers, so that only the senders differ.
 
 use std::{
     io::{self, ErrorKind, Read},
@@ -22,8 +22,8 @@ use crate::{
         Control, Task,
         payload::wall_nanos,
         received::{Burst, Received},
-        walker::Walker,
-        waves::Waves,
+        walker::FrameParser,
+        waves::FanOutCounts,
         window::Window,
         workers::Workers,
     },
@@ -31,10 +31,10 @@ use crate::{
     workloads::Workload,
 };
 
-/// Bytes with which who connects says its number.
+/// The first bytes of a connection, with the number of its sender.
 const INITIAL_MESSAGE_BYTES: usize = 8;
 
-/// What one read takes at most.
+/// Bytes of one read.
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
 const LISTENER: Token = Token(usize::MAX);
@@ -42,52 +42,52 @@ const LISTENER: Token = Token(usize::MAX);
 pub(crate) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (listener, at) = listen(task)?;
     let received = Arc::new(Received::default());
-    let waves = Arc::new(Waves::new(task.peers));
+    let fan_out = Arc::new(FanOutCounts::new(task.peers));
     let is_fan_out = task.workload == Workload::FanOut;
-    let mut crowd = Crowd {
+    let mut receivers = Receivers {
         burst: Burst::new(&received, false),
-        waves: is_fan_out.then(|| Arc::clone(&waves)),
-        members: Vec::new(),
+        fan_out: is_fan_out.then(|| Arc::clone(&fan_out)),
+        connections: Vec::new(),
         connected: control.connected(),
     };
     let mut workers = Workers::default();
     let options = task.clone();
-    workers.spawn("crowd", move || crowd.run(&options, listener))?;
+    workers.spawn("receivers", move || receivers.run(&options, listener))?;
     control.ready(at);
     let mut window = Window::open(received.counts());
     let wanted = control.measure(&mut workers, || {
-        waves.forget();
+        fan_out.reset();
         window = Window::open(received.counts());
     })?;
     let mut results = Map::new();
     if wanted {
-        received.tell(&window, false, &mut results);
+        received.report(&window, false, &mut results);
         if results["delivered"] == 0 {
-            return Err(failure("no frame came since the mark"));
+            return Err(failure("no frame arrived since `mark`"));
         }
         if is_fan_out {
-            waves.tell(&mut results);
+            fan_out.report(&mut results);
         }
     }
     Ok(results)
 }
 
-struct Member {
+struct Connection {
     stream: net::TcpStream,
-    walker: Walker,
-    /// Of its number, which is not a frame.
-    greeting: usize,
+    parser: FrameParser,
+    /// Bytes of the initial message that are missing.
+    initial_message: usize,
 }
 
-struct Crowd {
+struct Receivers {
     burst: Burst,
-    waves: Option<Arc<Waves>>,
-    members: Vec<Option<Member>>,
+    fan_out: Option<Arc<FanOutCounts>>,
+    connections: Vec<Option<Connection>>,
     connected: Arc<AtomicBool>,
 }
 
-impl Crowd {
-    /// For as long as this process lives.
+impl Receivers {
+    /// Runs until the process exits.
     fn run(&mut self, task: &Task, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let mut listener = net::TcpListener::from_std(listener);
@@ -95,7 +95,7 @@ impl Crowd {
         let mut events = Events::with_capacity(1024);
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)?;
-        let mut stage = vec![0; READ_BUFFER_BYTES];
+        let mut buffer = vec![0; READ_BUFFER_BYTES];
         loop {
             match poll.poll(&mut events, Some(Duration::from_secs(1))) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -105,7 +105,7 @@ impl Crowd {
                 if event.token() == LISTENER {
                     self.accept(task, &listener, &poll)?;
                 } else {
-                    self.read(event.token().0, &mut stage)?;
+                    self.read(event.token().0, &mut buffer)?;
                 }
             }
             self.burst.end();
@@ -120,45 +120,47 @@ impl Crowd {
                 Err(error) => return Err(error).context("accepting a connection"),
             };
             super::link::options(task, SockRef::from(&stream))?;
-            let token = Token(self.members.len());
+            let token = Token(self.connections.len());
             poll.registry()
                 .register(&mut stream, token, Interest::READABLE)?;
-            self.members.push(Some(Member {
+            self.connections.push(Some(Connection {
                 stream,
-                walker: Walker::default(),
-                greeting: INITIAL_MESSAGE_BYTES,
+                parser: FrameParser::default(),
+                initial_message: INITIAL_MESSAGE_BYTES,
             }));
             self.connected.store(true, Ordering::Release);
         }
     }
 
-    /// Until nothing is left, since the kernel tells only of what is new.
-    fn read(&mut self, at: usize, stage: &mut [u8]) -> io::Result<()> {
-        let Some(member) = &mut self.members[at] else {
+    /// Reads until nothing is left, since readiness is edge-triggered.
+    fn read(&mut self, at: usize, buffer: &mut [u8]) -> io::Result<()> {
+        let Some(connection) = &mut self.connections[at] else {
             return Ok(());
         };
         loop {
-            let n = match member.stream.read(stage) {
+            let n = match connection.stream.read(buffer) {
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
                 Err(error) => return Err(error).context("reading"),
             };
             if n == 0 {
-                self.members[at] = None;
+                self.connections[at] = None;
                 return Ok(());
             }
-            let greeting = member.greeting.min(n);
-            member.greeting -= greeting;
+            let initial_message = connection.initial_message.min(n);
+            connection.initial_message -= initial_message;
             let now = wall_nanos();
-            member.walker.walk(&stage[greeting..n], |head, len| {
-                self.burst.frame(head, len);
-                if let Some(waves) = &self.waves {
-                    waves.on_frame(head, now);
-                }
-            });
-            // A short read has taken all.
-            if n < stage.len() {
+            connection
+                .parser
+                .parse(&buffer[initial_message..n], |head, len| {
+                    self.burst.frame(head, len);
+                    if let Some(fan_out) = &self.fan_out {
+                        fan_out.on_frame(head, now);
+                    }
+                });
+            // A short read has emptied the socket.
+            if n < buffer.len() {
                 return Ok(());
             }
         }

@@ -1,6 +1,6 @@
-//! One value to many bare connections: a write to each, one after the other.
+//! One value to many bare connections: one write to each, one after the other.
 //!
-//! The far ends are a crowd.
+//! The receivers are in `crowd`.
 
 use std::{
     io::{self, Write as _},
@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::link::{Hangup, dial};
+use super::link::{ShutdownOnDrop, dial};
 use crate::ends::{
     Control, Task, fans,
     payload::{Head, frame, stamp},
@@ -23,7 +23,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let mut hangups = Vec::new();
     for number in 1..=task.peers {
         let stream = dial(task, number.into())?;
-        hangups.push(Hangup(stream.try_clone()?));
+        hangups.push(ShutdownOnDrop(stream.try_clone()?));
         streams.push(stream);
     }
     let at = streams[0].local_addr()?;
@@ -33,13 +33,13 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     workers.spawn("sender", move || {
         let mut frame = frame(bytes);
         loop {
-            let beat = pace.wait();
+            let tick = pace.wait();
             let begun = Instant::now();
             stamp(
                 &mut frame,
                 Head {
-                    stamp: beat.wall,
-                    number: beat.number,
+                    stamp: tick.wall,
+                    number: tick.number,
                 },
             );
             for stream in &mut streams {

@@ -1,7 +1,7 @@
-//! One way over a bare connection: a blocking write for each frame, or chunks that were encoded before.
+//! One-way traffic over a bare connection: a blocking write for each frame, or chunks of frames that were encoded beforehand.
 //!
-//! The receiver reads as much as there is and walks the length prefixes. With chunks nobody ever sleeps: to wake a receiver
-//! costs more than what it reads, and a limit must not pay that.
+//! The receiver reads as much as possible and follows the length prefixes. With chunks both ends poll: waking a receiver costs
+//! more than reading, and a limit must not include that.
 
 use std::{
     io::{self, Read, Write},
@@ -13,23 +13,23 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::link::{Hangup, Spinner, dial, listen, take};
+use super::link::{ShutdownOnDrop, Spinner, accept, dial, listen};
 use crate::{
     ends::{
         Control, Task, flows,
         payload::{Head, frame, stamp, wall_nanos},
         received::{Burst, Received},
-        walker::Walker,
+        walker::FrameParser,
         workers::Workers,
     },
-    variants::How,
+    variants::Mode,
     workloads::Workload,
 };
 
-/// Who dials says this number.
+/// The number of the end that dials.
 const DRIVER: u64 = 2;
 
-/// What one read takes at most, and about what one write of encoded frames gives: with less, large frames are slower.
+/// Bytes of one read, and about those of one write of encoded frames. With less, large frames are slower.
 const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -38,9 +38,9 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let received = Arc::new(Received::default());
     let (owned, connected, counting) = (task.clone(), control.connected(), Arc::clone(&received));
     workers.spawn("receiver", move || {
-        let (stream, _) = take(&owned, &listener)?;
+        let (stream, _) = accept(&owned, &listener)?;
         connected.store(true, Ordering::Release);
-        let stream = Spinner::new(stream, is_encoded_before(&owned))?;
+        let stream = Spinner::new(stream, is_preencoded(&owned))?;
         receive(stream, &owned, &counting)
     })?;
     control.ready(at);
@@ -49,10 +49,10 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
 
 fn receive(mut stream: impl Read, task: &Task, received: &Arc<Received>) -> io::Result<()> {
     let with_ages = task.workload != Workload::Stream;
-    let is_numbered = !is_encoded_before(task);
+    let is_numbered = !is_preencoded(task);
     let mut burst = Burst::new(received, with_ages);
     let mut buffer = vec![0; CHUNK_BYTES];
-    let (mut walker, mut number) = (Walker::default(), 0);
+    let (mut parser, mut number) = (FrameParser::default(), 0);
     loop {
         let n = match stream.read(&mut buffer) {
             Ok(0) => return Ok(()),
@@ -60,9 +60,9 @@ fn receive(mut stream: impl Read, task: &Task, received: &Arc<Received>) -> io::
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
             Err(error) => return Err(error),
         };
-        walker.walk(&buffer[..n], |head, len| {
+        parser.parse(&buffer[..n], |head, len| {
             number += 1;
-            // Frames that were encoded before say all the same.
+            // Frames that were encoded beforehand all have the same number.
             let head = if is_numbered {
                 head
             } else {
@@ -77,20 +77,20 @@ fn receive(mut stream: impl Read, task: &Task, received: &Arc<Received>) -> io::
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let stream = dial(task, DRIVER)?;
     let at = stream.local_addr()?;
-    let _hangup = Hangup(stream.try_clone()?);
+    let _hangup = ShutdownOnDrop(stream.try_clone()?);
     let offered = Arc::new(AtomicU64::new(0));
     let mut workers = Workers::default();
     let (owned, counting) = (task.clone(), Arc::clone(&offered));
     workers.spawn("sender", move || {
-        let stream = Spinner::new(stream, is_encoded_before(&owned))?;
-        if is_encoded_before(&owned) {
+        let stream = Spinner::new(stream, is_preencoded(&owned))?;
+        if is_preencoded(&owned) {
             send_chunks(stream, &owned, &counting);
         } else {
             send_frames(stream, &owned, &counting);
         }
         Ok(())
     })?;
-    // All that is offered is written.
+    // Every offered frame is written.
     let counts = || {
         let offered = offered.load(Ordering::Relaxed);
         [offered, offered, 0]
@@ -98,11 +98,11 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     flows::measure_sent(control, &mut workers, at, counts)
 }
 
-fn is_encoded_before(task: &Task) -> bool {
-    task.variant.how == How::Chunks
+fn is_preencoded(task: &Task) -> bool {
+    task.variant.mode == Mode::Chunks
 }
 
-/// Until the other end is gone.
+/// Sends until the other end is gone.
 fn send_frames(mut stream: impl Write, task: &Task, offered: &AtomicU64) {
     let mut frame = frame(task.bytes());
     for number in 1.. {
@@ -115,7 +115,7 @@ fn send_frames(mut stream: impl Write, task: &Task, offered: &AtomicU64) {
     }
 }
 
-/// Until the other end is gone.
+/// Sends until the other end is gone.
 fn send_chunks(mut stream: impl Write, task: &Task, offered: &AtomicU64) {
     let frame = frame(task.bytes());
     let frames = (CHUNK_BYTES / frame.len()).max(1);

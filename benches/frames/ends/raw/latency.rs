@@ -1,6 +1,6 @@
 //! Ping-pong over a bare connection, blocking or spinning.
 //!
-//! Never more than one frame is underway.
+//! There is never more than one frame in flight.
 
 use std::{
     io::{self, Read, Write},
@@ -10,13 +10,13 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::link::{Hangup, Spinner, Watched, dial, listen, take};
+use super::link::{ShutdownOnDrop, Spinner, Watched, accept, dial, listen};
 use crate::{
     ends::{Control, Task, payload::frame, times::Times, trips, workers::Workers},
-    variants::How,
+    variants::Mode,
 };
 
-/// Who dials says this number.
+/// The number of the end that dials.
 const DRIVER: u64 = 2;
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -24,12 +24,12 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let mut workers = Workers::default();
     let (owned, connected) = (task.clone(), control.connected());
     workers.spawn("echo", move || {
-        let (stream, _) = take(&owned, &listener)?;
+        let (stream, _) = accept(&owned, &listener)?;
         connected.store(true, Ordering::Release);
         let bytes = owned.bytes();
-        match owned.variant.how {
-            How::Watch => echo(Watched::new(stream)?, bytes),
-            how => echo(Spinner::new(stream, how == How::Spin)?, bytes),
+        match owned.variant.mode {
+            Mode::Watch => echo(Watched::new(stream)?, bytes),
+            mode => echo(Spinner::new(stream, mode == Mode::Spin)?, bytes),
         }
     })?;
     control.ready(at);
@@ -40,7 +40,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
 /// Sends back each frame, until the other end is gone.
 pub(super) fn echo(mut stream: impl Read + Write, bytes: usize) -> io::Result<()> {
     let mut frame = frame(bytes);
-    while is_filled(&mut stream, &mut frame)? {
+    while read_frame(&mut stream, &mut frame)? {
         if stream.write_all(&frame).is_err() {
             break;
         }
@@ -48,8 +48,8 @@ pub(super) fn echo(mut stream: impl Read + Write, bytes: usize) -> io::Result<()
     Ok(())
 }
 
-/// Reads a whole frame; `false` if the other end is gone.
-fn is_filled(stream: &mut impl Read, frame: &mut [u8]) -> io::Result<bool> {
+/// Reads a whole frame. Returns `false` if the other end is gone.
+fn read_frame(stream: &mut impl Read, frame: &mut [u8]) -> io::Result<bool> {
     let mut filled = 0;
     while filled < frame.len() {
         match stream.read(&mut frame[filled..]) {
@@ -65,13 +65,13 @@ fn is_filled(stream: &mut impl Read, frame: &mut [u8]) -> io::Result<bool> {
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let stream = dial(task, DRIVER)?;
     let at = stream.local_addr()?;
-    let _hangup = Hangup(stream.try_clone()?);
+    let _hangup = ShutdownOnDrop(stream.try_clone()?);
     let times = Arc::new(Times::default());
     let mut workers = Workers::default();
-    let (recording, bytes, how) = (Arc::clone(&times), task.bytes(), task.variant.how);
-    workers.spawn("ping", move || match how {
-        How::Watch => ping(Watched::new(stream)?, bytes, &recording),
-        how => ping(Spinner::new(stream, how == How::Spin)?, bytes, &recording),
+    let (recording, bytes, mode) = (Arc::clone(&times), task.bytes(), task.variant.mode);
+    workers.spawn("ping", move || match mode {
+        Mode::Watch => ping(Watched::new(stream)?, bytes, &recording),
+        mode => ping(Spinner::new(stream, mode == Mode::Spin)?, bytes, &recording),
     })?;
     trips::measure(control, &mut workers, &times, at)
 }
@@ -81,7 +81,7 @@ fn ping(mut stream: impl Read + Write, bytes: usize, times: &Times) -> io::Resul
     let mut answer = frame.clone();
     loop {
         let sent = Instant::now();
-        if stream.write_all(&frame).is_err() || !is_filled(&mut stream, &mut answer)? {
+        if stream.write_all(&frame).is_err() || !read_frame(&mut stream, &mut answer)? {
             return Ok(());
         }
         times.record(sent.elapsed());

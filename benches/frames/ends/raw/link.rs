@@ -1,6 +1,6 @@
-//! Bare connections: dialed, accepted, with the socket options that the library sets.
+//! Dials and accepts bare connections, with the socket options that the library sets.
 //!
-//! Who connects says its number in 8 bytes, as a dialer of the library does.
+//! The end that dials sends a number of 8 bytes, like the initial message of the library.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -19,16 +19,16 @@ use crate::{
     failure::{While, failure},
 };
 
-/// Who connects in this time, or never.
+/// Timeout of `connect`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections that may wait to be accepted: those of the largest fan-out at once.
+/// Connections that may wait to be accepted: all of the largest fan-out.
 const BACKLOG: i32 = 4096;
 
-/// Tries in vain before the processor is offered to others.
+/// Failed attempts between two calls of `yield_now`.
 const TRIES_PER_YIELD: u32 = 16;
 
-/// Sets what the library sets.
+/// Sets the same socket options as the library.
 pub(crate) fn options(task: &Task, socket: SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
@@ -47,7 +47,7 @@ pub(crate) fn options(task: &Task, socket: SockRef<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects to the other end as this number.
+/// Connects to the other end, and sends this number.
 pub(crate) fn dial(task: &Task, number: u64) -> io::Result<TcpStream> {
     let to = task
         .to
@@ -78,24 +78,24 @@ pub(crate) fn listen(task: &Task) -> io::Result<(TcpListener, SocketAddr)> {
     open().context(format_args!("listening on {}", task.listen))
 }
 
-/// Accepts one connection, and hears its number.
-pub(crate) fn take(task: &Task, listener: &TcpListener) -> io::Result<(TcpStream, u64)> {
+/// Accepts one connection, and reads its number.
+pub(crate) fn accept(task: &Task, listener: &TcpListener) -> io::Result<(TcpStream, u64)> {
     let (mut stream, _) = listener.accept().context("accepting a connection")?;
     options(task, SockRef::from(&stream))?;
-    let number = hello(&mut stream)?;
+    let number = read_number(&mut stream)?;
     Ok((stream, number))
 }
 
-/// Hears the number of who has connected.
-pub(crate) fn hello(stream: &mut TcpStream) -> io::Result<u64> {
+/// Reads the number of a new connection.
+pub(crate) fn read_number(stream: &mut TcpStream) -> io::Result<u64> {
     let mut number = [0; 8];
     stream
         .read_exact(&mut number)
-        .context("waiting for the number of who has connected")?;
+        .context("reading the number of a new connection")?;
     Ok(u64::from_be_bytes(number))
 }
 
-/// A connection of somebody who waits by asking again and again, or blocks.
+/// A connection whose reads and writes spin or block.
 pub(crate) struct Spinner(TcpStream);
 
 impl Spinner {
@@ -104,14 +104,13 @@ impl Spinner {
         Ok(Self(stream))
     }
 
-    fn again<T>(once: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        again(once, TRIES_PER_YIELD, || Ok(()))
+    fn retry<T>(once: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        retry(once, TRIES_PER_YIELD, || Ok(()))
     }
 }
 
-/// Tries until it need not wait. After so many tries in vain it does what is to be done between, and offers the processor to
-/// others.
-fn again<T>(
+/// Retries while the operation would block. After each `tries_max` attempts it calls `between`, and yields the processor.
+fn retry<T>(
     mut once: impl FnMut() -> io::Result<T>,
     tries_max: u32,
     mut between: impl FnMut() -> io::Result<()>,
@@ -134,13 +133,13 @@ fn again<T>(
 
 impl Read for Spinner {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Self::again(|| self.0.read(buffer))
+        Self::retry(|| self.0.read(buffer))
     }
 }
 
 impl Write for Spinner {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Self::again(|| self.0.write(bytes))
+        Self::retry(|| self.0.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -148,8 +147,8 @@ impl Write for Spinner {
     }
 }
 
-/// The same, spinning, and a readiness queue watches it, as it must for a loop that serves more than one: what that costs when
-/// nothing else is done. It is asked as often as the library asks it.
+/// A spinning connection that is also registered with a readiness queue, as in an event loop with several connections. It shows the
+/// cost of that registration alone. The queue is polled as often as the library polls it.
 pub(crate) struct Watched {
     stream: TcpStream,
     poll: Poll,
@@ -180,7 +179,7 @@ impl Read for Watched {
             poll,
             events,
         } = self;
-        again(
+        retry(
             || stream.read(buffer),
             limits::HOT_READS as u32,
             || poll.poll(events, Some(Duration::ZERO)),
@@ -190,7 +189,7 @@ impl Read for Watched {
 
 impl Write for Watched {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Spinner::again(|| self.stream.write(bytes))
+        Spinner::retry(|| self.stream.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -198,12 +197,12 @@ impl Write for Watched {
     }
 }
 
-/// Closes a connection for both directions when an end is over, so that threads in it return.
-pub(crate) struct Hangup(pub(crate) TcpStream);
+/// Shuts a connection down when dropped, so that blocked threads return.
+pub(crate) struct ShutdownOnDrop(pub(crate) TcpStream);
 
-impl Drop for Hangup {
+impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
-        // Fails when the other end was faster.
+        // Fails if the other end has closed it.
         let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 }

@@ -1,6 +1,6 @@
-//! A ping-pong over one bare connection beside many on which nothing happens.
+//! Ping-pong over one bare connection beside many idle ones.
 //!
-//! Nobody watches the idle ones: they are what the kernel needs for them, and nothing else.
+//! The idle ones are not registered with a readiness queue: only the kernel holds state for them.
 
 use std::{
     io,
@@ -14,18 +14,18 @@ use serde_json::{Map, Value};
 
 use super::{
     latency,
-    link::{Spinner, dial, listen, take},
+    link::{Spinner, accept, dial, listen},
 };
 use crate::{
     ends::{Control, Task, workers::Workers},
     failure::failure,
-    variants::Way,
+    variants::Api,
 };
 
-/// Who is busy says this number; those who are not say the following ones.
+/// The number of the busy connection. The idle ones have the numbers after it.
 pub(crate) const BUSY: u64 = 2;
 
-/// How long the far end may take to have all idle links.
+/// Time for the other end to accept all idle links.
 const SETTLE: Duration = Duration::from_millis(300);
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -35,7 +35,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let (kept, owned, connected) = (Arc::clone(&idle), task.clone(), control.connected());
     workers.spawn("accepting", move || {
         loop {
-            let (stream, number) = take(&owned, &listener)?;
+            let (stream, number) = accept(&owned, &listener)?;
             if number == BUSY {
                 connected.store(true, Ordering::Release);
                 return latency::echo(Spinner::new(stream, owned.spins())?, owned.bytes());
@@ -50,7 +50,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let held = idle.lock().unwrap_or_else(PoisonError::into_inner).len();
     if held < task.peers as usize {
         return Err(failure(format_args!(
-            "only {held} of {} idle links came",
+            "only {held} of {} idle links came up",
             task.peers
         )));
     }
@@ -62,11 +62,11 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     latency::drive(task, control)
 }
 
-/// Opens all links on which nothing will happen.
+/// Opens all idle links.
 pub(crate) fn idle_links(task: &Task) -> io::Result<Vec<TcpStream>> {
     let numbers = (BUSY + 1..).take(task.peers as usize);
     let links = numbers.map(|number| dial(task, number)).collect();
-    if task.variant.way == Way::Idle {
+    if task.variant.api == Api::Idle {
         thread::sleep(SETTLE);
     }
     links

@@ -1,6 +1,6 @@
-//! The connects and accepts of a whole mesh, one after the other on one thread, with the options of the library.
+//! The connections of a whole mesh, one after the other on one thread, with the socket options of the library.
 //!
-//! Nobody decides here who keeps which connection.
+//! There are no rules here for which connection is kept.
 
 use std::{
     io::{self, Write as _},
@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::link::{dial, listen, take};
+use super::link::{accept, dial, listen};
 use crate::ends::{Control, Task, meshes};
 
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
@@ -28,7 +28,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
             }
         }
         full.record(start.elapsed());
-        // Everybody hangs up, the last one comes back and is linked to all others.
+        // All links are closed. Then one server listens again and connects to all others.
         drop(links);
         let start = Instant::now();
         let (_listener, others) = (listen(&options)?, &listeners[1..]);
@@ -41,11 +41,11 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     })
 }
 
-/// Both ends of a new connection, of which each has said its number or heard it.
+/// Both ends of a new connection, after the number was sent and read.
 fn connect(task: &Task, listener: &TcpListener) -> io::Result<[TcpStream; 2]> {
     let to = Some(listener.local_addr()?);
     let mut near = dial(&Task { to, ..task.clone() }, 1)?;
-    let (far, _) = take(task, listener)?;
+    let (far, _) = accept(task, listener)?;
     near.flush()?;
     Ok([near, far])
 }

@@ -1,6 +1,4 @@
-//! The limit: the same frames over bare sockets with the same options.
-//!
-//! Nothing here uses the library.
+//! Ends that use bare sockets with the same options: the limit to which the library is compared.
 
 mod contended;
 mod crowd;

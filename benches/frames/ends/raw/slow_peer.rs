@@ -1,6 +1,6 @@
-//! Two bare peers of which one answers at once and the other reads little or nothing, and a sender that waits for neither.
+//! Two bare peers and a sender that waits for neither: one peer answers at once, the other reads little or nothing.
 //!
-//! The receiving end is the same for everybody who sends.
+//! All participants use this receiving end.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -16,42 +16,42 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::link::{Hangup, Spinner, dial, listen, take};
+use super::link::{ShutdownOnDrop, Spinner, accept, dial, listen};
 use crate::{
     ends::{
         Control, Task,
         payload::{Head, frame, stamp, wall_nanos},
         received::{Burst, Received},
-        slows::{self, Beside, Due, QUICK_BYTES},
-        walker::Walker,
+        slows::{self, QUICK_BYTES, QuickCounts, Schedule},
+        walker::FrameParser,
         window::Window,
         workers::Workers,
     },
     failure::{While, failure},
 };
 
-/// What the slow peer reads at once.
-const SIP_BYTES: usize = 4 << 10;
+/// Bytes of one read of the slow peer.
+const READ_BYTES: usize = 4 << 10;
 
-/// How often a peer that reads nothing looks whether it may.
-const GLANCE: Duration = Duration::from_millis(1);
+/// How often the slow peer checks whether it may read.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// When nothing has come for this long, all has come.
+/// When nothing has arrived for this time, everything has arrived.
 const SILENCE: Duration = Duration::from_millis(300);
 
 pub(crate) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (listener, at) = listen(task)?;
     let (quick, slow) = (channel(), channel());
     let received = Arc::new(Received::default());
-    let sipping = Arc::new(Sipping::default());
+    let reader = Arc::new(SlowReader::default());
     let mut workers = Workers::default();
     let (owned, connected) = (task.clone(), control.connected());
     workers.spawn("accepting", move || {
         for _ in 0..2 {
-            let (mut stream, _) = take(&owned, &listener)?;
+            let (mut stream, _) = accept(&owned, &listener)?;
             let (head, len) = first(&mut stream)?;
             let to = if head.number == 0 { &quick.0 } else { &slow.0 };
-            // Fails when this end is over.
+            // Fails when this end has stopped.
             let _ = to.send((stream, head, len));
         }
         connected.store(true, Ordering::Release);
@@ -66,7 +66,7 @@ pub(crate) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
         stream.write_all(&answer)?;
         super::latency::echo(Spinner::new(stream, false)?, QUICK_BYTES)
     })?;
-    let (owned, sips, counting) = (task.clone(), Arc::clone(&sipping), Arc::clone(&received));
+    let (owned, reading, counting) = (task.clone(), Arc::clone(&reader), Arc::clone(&received));
     workers.spawn("slow peer", move || {
         let Ok((stream, head, len)) = slow.1.recv() else {
             return Ok(());
@@ -74,30 +74,30 @@ pub(crate) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
         let mut burst = Burst::new(&counting, true);
         burst.frame(head, len);
         burst.end();
-        sips.run(&owned, stream, burst)
+        reading.run(&owned, stream, burst)
     })?;
     control.ready(at);
     let mut window = Window::open(received.counts());
     let wanted = control.measure(&mut workers, || {
-        received.forget_ages();
+        received.reset_ages();
         window = Window::open(received.counts());
     })?;
     let mut results = Map::new();
     if wanted {
-        sipping.drains.store(true, Ordering::Release);
+        reader.drains.store(true, Ordering::Release);
         control.wait("end of the slow peer's frames", &mut workers, || {
-            sipping.is_done.load(Ordering::Acquire)
+            reader.is_done.load(Ordering::Acquire)
         })?;
-        received.tell(&window, true, &mut results);
-        sipping.tell(&mut results);
+        received.report(&window, true, &mut results);
+        reader.report(&mut results);
         if !results.contains_key("age_p50_us") {
-            return Err(failure("the slow peer got nothing at all"));
+            return Err(failure("no frame reached the slow peer"));
         }
     }
     Ok(results)
 }
 
-/// The first frame of a connection, which says by its number who it is for.
+/// The first frame of a connection. Its number tells the quick peer (0) from the slow one.
 fn first(stream: &mut TcpStream) -> io::Result<(Head, usize)> {
     let mut prefix = [0; 4];
     stream
@@ -107,45 +107,44 @@ fn first(stream: &mut TcpStream) -> io::Result<(Head, usize)> {
     stream
         .read_exact(&mut payload)
         .context("waiting for a first frame")?;
-    let head =
-        Head::of(&payload).ok_or_else(|| failure("a frame that is too short for its head"))?;
+    let head = Head::of(&payload).ok_or_else(|| failure("a frame is too short for its head"))?;
     Ok((head, payload.len()))
 }
 
-/// The slow peer: reads little or nothing, and at the end all there is.
+/// The slow peer. It reads little or nothing, and at the end everything.
 #[derive(Default)]
-struct Sipping {
+struct SlowReader {
     drains: AtomicBool,
     is_done: AtomicBool,
-    /// Bytes that had to be read before the newest frame.
+    /// Bytes that were read after the measurement before the newest frame.
     stale: AtomicU64,
-    /// How old that was when it came.
+    /// The age of the newest frame when it arrived.
     newest_age: AtomicU64,
 }
 
-impl Sipping {
+impl SlowReader {
     fn run(&self, task: &Task, mut stream: TcpStream, mut burst: Burst) -> io::Result<()> {
-        let (mut walker, mut stage) = (Walker::default(), vec![0; 256 << 10]);
+        let (mut parser, mut buffer) = (FrameParser::default(), vec![0; 256 << 10]);
         let start = Instant::now();
-        let mut sipped = 0;
+        let mut consumed = 0;
         while !self.drains.load(Ordering::Acquire) {
             let allowed = start.elapsed().as_micros() as u64 * u64::from(task.slow_mbps);
-            if sipped + SIP_BYTES as u64 > allowed {
-                thread::sleep(GLANCE);
+            if consumed + READ_BYTES as u64 > allowed {
+                thread::sleep(POLL_INTERVAL);
                 continue;
             }
-            let n = stream.read(&mut stage[..SIP_BYTES])?;
+            let n = stream.read(&mut buffer[..READ_BYTES])?;
             if n == 0 {
                 break;
             }
-            sipped += n as u64;
-            walker.walk(&stage[..n], |head, len| burst.frame(head, len));
+            consumed += n as u64;
+            parser.parse(&buffer[..n], |head, len| burst.frame(head, len));
             burst.end();
         }
         stream.set_read_timeout(Some(SILENCE))?;
         let (mut drained, mut newest) = (0, (0, 0));
         loop {
-            let n = match stream.read(&mut stage) {
+            let n = match stream.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(error)
@@ -158,7 +157,7 @@ impl Sipping {
             };
             drained += n as u64;
             let now = wall_nanos();
-            walker.walk(&stage[..n], |head, len| {
+            parser.parse(&buffer[..n], |head, len| {
                 newest = (now.saturating_sub(head.stamp), 4 + len as u64);
                 burst.frame(head, len);
             });
@@ -171,7 +170,7 @@ impl Sipping {
         Ok(())
     }
 
-    fn tell(&self, into: &mut Map<String, Value>) {
+    fn report(&self, into: &mut Map<String, Value>) {
         let age = self.newest_age.load(Ordering::Relaxed) as f64 / 1000.0;
         into.insert("newest_age_us".into(), json!(age));
         into.insert(
@@ -184,13 +183,16 @@ impl Sipping {
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (quick, slow) = (dial(task, 1)?, dial(task, 2)?);
     let at = quick.local_addr()?;
-    let _hangups = [Hangup(quick.try_clone()?), Hangup(slow.try_clone()?)];
-    let beside = Arc::new(Beside::default());
+    let _hangups = [
+        ShutdownOnDrop(quick.try_clone()?),
+        ShutdownOnDrop(slow.try_clone()?),
+    ];
+    let quick_counts = Arc::new(QuickCounts::default());
     let slot = Arc::new(Slot::default());
     let mut workers = Workers::default();
-    let (asking, offering, bytes) = (Arc::clone(&beside), Arc::clone(&slot), task.bytes());
+    let (sending, offering, bytes) = (Arc::clone(&quick_counts), Arc::clone(&slot), task.bytes());
     workers.spawn("sender", move || {
-        send(quick, slow, bytes, &asking, &offering)
+        send(quick, slow, bytes, &sending, &offering)
     })?;
     let counts = || {
         [&slot.offered, &slot.written, &slot.superseded].map(|count| count.load(Ordering::Relaxed))
@@ -199,10 +201,10 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
         let [offered, written, superseded] = counts();
         offered == written + superseded
     };
-    slows::measure(control, &mut workers, &beside, at, counts, is_empty)
+    slows::measure(control, &mut workers, &quick_counts, at, counts, is_empty)
 }
 
-/// What the sender counts of its one slot.
+/// Counters of the sender's one slot.
 #[derive(Default)]
 struct Slot {
     offered: AtomicU64,
@@ -210,30 +212,30 @@ struct Slot {
     superseded: AtomicU64,
 }
 
-/// Until the other end is gone.
+/// Sends until the other end is gone.
 fn send(
     mut quick: TcpStream,
     mut slow: TcpStream,
     bytes: usize,
-    beside: &Beside,
+    quick_counts: &QuickCounts,
     slot: &Slot,
 ) -> io::Result<()> {
     quick.set_nonblocking(true)?;
     slow.set_nonblocking(true)?;
-    let mut due = Due::new();
-    let mut question = frame(QUICK_BYTES);
-    // What leaves, how much of it has left, and what waits behind it.
-    let (mut leaving, mut left, mut waiting) = (frame(bytes), 4 + bytes, None);
-    let (mut walker, mut stage) = (Walker::default(), vec![0; 64 << 10]);
+    let mut due = Schedule::new();
+    let mut quick_frame = frame(QUICK_BYTES);
+    // The frame that is being written, the bytes of it that are written, and the head of the frame that waits in the slot.
+    let (mut writing, mut written, mut waiting) = (frame(bytes), 4 + bytes, None);
+    let (mut parser, mut buffer) = (FrameParser::default(), vec![0; 64 << 10]);
     let add = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
     loop {
-        if !beside.is_over() {
+        if !quick_counts.is_over() {
             if let Some(head) = due.quick() {
-                stamp(&mut question, head);
-                if quick.write_all(&question).is_err() {
+                stamp(&mut quick_frame, head);
+                if quick.write_all(&quick_frame).is_err() {
                     return Ok(());
                 }
-                beside.on_asked();
+                quick_counts.on_sent();
             }
             if let Some(head) = due.slow() {
                 add(&slot.offered);
@@ -242,25 +244,27 @@ fn send(
                 }
             }
         }
-        if left == leaving.len() {
+        if written == writing.len() {
             if let Some(head) = waiting.take() {
-                stamp(&mut leaving, head);
-                left = 0;
+                stamp(&mut writing, head);
+                written = 0;
             }
         }
-        if left < leaving.len() {
-            match slow.write(&leaving[left..]) {
-                Ok(n) => left += n,
+        if written < writing.len() {
+            match slow.write(&writing[written..]) {
+                Ok(n) => written += n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return Ok(()),
             }
-            if left == leaving.len() {
+            if written == writing.len() {
                 add(&slot.written);
             }
         }
-        match quick.read(&mut stage) {
+        match quick.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(n) => walker.walk(&stage[..n], |head, _| beside.on_answer(due.start(), head)),
+            Ok(n) => parser.parse(&buffer[..n], |head, _| {
+                quick_counts.on_answer(due.start(), head)
+            }),
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
             Err(_) => return Ok(()),
         }
