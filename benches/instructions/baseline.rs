@@ -1,6 +1,4 @@
-//! The counts that are kept in the repository, and what they were counted with.
-//!
-//! Nothing here counts.
+//! Reads and writes the baseline: the counts in the repository, and the compiler that they were made with.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
@@ -8,24 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::{cases::Failure, counter::Count};
 
-/// What a count may grow by, in percent.
+/// Accepted growth of a count of instructions, in percent.
 const GROWTH_MAX: f64 = 5.0;
 
-/// The same, after another compiler or on another machine.
+/// The same, with another compiler or target than the baseline's.
 const GROWTH_ELSEWHERE_MAX: f64 = 25.0;
 
-/// How many more system calls a frame may take: some cases ask the loop for something when it happens to have slept.
+/// Accepted growth of system calls per frame. Some cases wake the loop only if it happens to block.
 const CALLS_MORE_MAX: f64 = 0.05;
 
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Baseline {
     #[serde(flatten)]
     pub(crate) made_with: MadeWith,
-    /// What a frame takes, by case.
+    /// Counts per frame, by case.
     pub(crate) cases: BTreeMap<String, Count>,
 }
 
-/// Counts can be compared exactly only if this is the same.
+/// The compiler and the target. Counts can be compared exactly only if both are the same.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct MadeWith {
     pub(crate) rustc: String,
@@ -33,11 +31,11 @@ pub(crate) struct MadeWith {
 }
 
 impl MadeWith {
-    /// The compiler that is called here.
+    /// The present compiler and target.
     pub(crate) fn here() -> Result<Self, Failure> {
         let output = Command::new("rustc").arg("-vV").output()?;
-        let said = String::from_utf8(output.stdout)?;
-        let field = |name| said.lines().find_map(|line| line.strip_prefix(name));
+        let text = String::from_utf8(output.stdout)?;
+        let field = |name| text.lines().find_map(|line| line.strip_prefix(name));
         match (field("release: "), field("host: ")) {
             (Some(rustc), Some(target)) => Ok(Self {
                 rustc: rustc.to_owned(),
@@ -47,7 +45,7 @@ impl MadeWith {
         }
     }
 
-    /// What a count may have grown by here, in percent.
+    /// Accepted growth of a count of instructions here, in percent.
     pub(crate) fn growth_max(&self, here: &Self) -> f64 {
         if self == here {
             GROWTH_MAX
@@ -58,7 +56,7 @@ impl MadeWith {
 }
 
 impl Baseline {
-    /// What is kept, if anything is.
+    /// The baseline; `None` if there is no file.
     pub(crate) fn load() -> Result<Option<Self>, Failure> {
         match fs::read(path()) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
@@ -66,7 +64,7 @@ impl Baseline {
         }
     }
 
-    /// An error if it could not be saved now.
+    /// An error if the file cannot be written.
     pub(crate) fn check_writable() -> Result<(), Failure> {
         let path = path();
         let opened = fs::File::options().append(true).create(true).open(path);
@@ -88,11 +86,11 @@ fn path() -> &'static Path {
     ))
 }
 
-/// How a count stands beside the one that was kept.
+/// The change of a count since the baseline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
     pub(crate) before: Count,
-    /// Of instructions, in percent.
+    /// Growth of instructions, in percent.
     pub(crate) growth: f64,
     pub(crate) more_calls: f64,
 }
@@ -106,7 +104,7 @@ impl Change {
         }
     }
 
-    /// `slack`: the percent that a case depends on how threads happen to run.
+    /// `slack`: additional accepted growth of this case, in percent, since it depends on thread scheduling.
     pub(crate) fn is_too_much(&self, growth_max: f64, slack: f64) -> bool {
         self.growth > growth_max + slack || self.more_calls > CALLS_MORE_MAX + slack / 100.0
     }

@@ -1,6 +1,6 @@
-//! What is counted: for each case a function that lets so many frames pass, and sees to it that they did.
+//! The cases: each has a function that sends or receives a number of frames, and checks that it did.
 //!
-//! What a case sets up before is the same for any number of frames, and so drops out of the count.
+//! The setup of a case does not depend on the number of frames, so that the counter can subtract it.
 
 use std::{
     io::{self, Write as _},
@@ -14,7 +14,7 @@ use quorum_cnx::{
     TryRecvError,
 };
 
-use crate::memory::{Far, Memory};
+use crate::memory::{Memory, Peer};
 
 const OWN: Sid = Sid(2);
 const PEER: Sid = Sid(1);
@@ -22,20 +22,20 @@ const PEER: Sid = Sid(1);
 const SMALL: usize = 64;
 const MEDIUM: usize = 1 << 10;
 
-/// Frames in one call that takes many.
+/// Frames in one call of `to_send_all`.
 const CALL: usize = 16;
 
-/// Frames between two turns, where a loop writes what others have put.
+/// Frames that are sent between two turns, if the loop writes them.
 const PER_TURN: u64 = 256;
 
-/// Frames that wait together in an inbox, which holds 100.
+/// Frames that wait in an inbox at the same time. An inbox holds 100.
 const BURST: u64 = 64;
 
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    /// How many make the count steady.
+    /// Frames for a stable count.
     pub(crate) frames: u64,
-    /// By how many percent more than others it may differ from the baseline: how a socket cuts a burst is chance.
+    /// Additional accepted growth in percent: how a socket splits a burst varies.
     pub(crate) slack: f64,
     pub(crate) run: fn(u64) -> Result<(), Failure>,
 }
@@ -46,10 +46,10 @@ pub(crate) const CASES: [Case; 17] = [
     case("decode 64 B", 40_000, |n| decode(SMALL, n)),
     case("decode 1 KiB", 10_000, |n| decode(MEDIUM, n)),
     case("to_send 64 B, written inline", 20_000, |n| {
-        send(Way::Bytes, n)
+        send(Method::Bytes, n)
     }),
     case("to_send_slice 64 B, written inline", 20_000, |n| {
-        send(Way::Slice, n)
+        send(Method::Slice, n)
     }),
     case("to_send 64 B, superseding, no link", 20_000, |n| {
         supersede(false, n)
@@ -58,16 +58,16 @@ pub(crate) const CASES: [Case; 17] = [
         supersede(true, n)
     }),
     case("queue: to_send 64 B", 20_480, |n| {
-        queue(Way::Bytes, SMALL, n)
+        queue(Method::Bytes, SMALL, n)
     }),
     case("queue: to_send_slice 64 B", 20_480, |n| {
-        queue(Way::Slice, SMALL, n)
+        queue(Method::Slice, SMALL, n)
     }),
     case("queue: to_send_all 64 B, 16 a call", 20_480, |n| {
-        queue(Way::All, SMALL, n)
+        queue(Method::All, SMALL, n)
     }),
     case("queue: to_send_all 1 KiB, 16 a call", 10_240, |n| {
-        queue(Way::All, MEDIUM, n)
+        queue(Method::All, MEDIUM, n)
     }),
     case("inbox: loopback 64 B, try_recv", 20_480, inbox_one_by_one),
     case("inbox: loopback 64 B, recv_all", 20_480, inbox_all),
@@ -84,7 +84,7 @@ pub(crate) const CASES: [Case; 17] = [
         echo(16, n)
     }),
     case("turn: nothing to do", 5_000, idle),
-    case("turn: a bell and nothing else", 5_000, bell),
+    case("turn: a wake-up and nothing else", 5_000, wake_up),
 ];
 
 const fn case(name: &'static str, frames: u64, run: fn(u64) -> Result<(), Failure>) -> Case {
@@ -96,24 +96,24 @@ const fn case(name: &'static str, frames: u64, run: fn(u64) -> Result<(), Failur
     }
 }
 
-/// How a frame is put.
+/// The method that sends frames.
 #[derive(Clone, Copy)]
-enum Way {
+enum Method {
     Bytes,
     Slice,
     All,
 }
 
-/// Looks at frames, and sends them back if it is told to.
+/// Counts frames, and sends them back if `answers` is set.
 #[derive(Default)]
-struct Audience {
+struct Counter {
     frames: u64,
     bytes: u64,
     answers: bool,
     written: u64,
 }
 
-impl Handler for Audience {
+impl Handler for Counter {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
         self.frames += 1;
         self.bytes += frame.len() as u64;
@@ -124,43 +124,43 @@ impl Handler for Audience {
     }
 }
 
-type Loop = EventLoop<Audience, Memory>;
+type Loop = EventLoop<Counter, Memory>;
 
 fn decode(bytes: usize, frames: u64) -> Result<(), Failure> {
-    let (mut event_loop, far) = linked(bytes, Outbox::Latest)?;
-    far.say(frames);
-    while !far.has_said_all() {
+    let (mut event_loop, peer) = linked(bytes, Outbox::Latest)?;
+    peer.send(frames);
+    while !peer.is_drained() {
         turn(&mut event_loop)?;
     }
-    let heard = event_loop.handler_mut();
-    check(heard.frames == frames && heard.bytes == frames * bytes as u64)
+    let counter = event_loop.handler_mut();
+    check(counter.frames == frames && counter.bytes == frames * bytes as u64)
 }
 
-fn send(way: Way, frames: u64) -> Result<(), Failure> {
-    let (event_loop, far) = linked(SMALL, Outbox::Latest)?;
-    let before = far.swallowed();
+fn send(method: Method, frames: u64) -> Result<(), Failure> {
+    let (event_loop, peer) = linked(SMALL, Outbox::Latest)?;
+    let before = peer.received();
     let frame = Bytes::from(vec![b'x'; SMALL]);
     let handle = event_loop.handle();
     let mut written = 0;
     for _ in 0..frames {
-        let sent = match way {
-            Way::Bytes => handle.to_send(PEER, frame.clone())?,
+        let sent = match method {
+            Method::Bytes => handle.to_send(PEER, frame.clone())?,
             _ => handle.to_send_slice(PEER, &frame)?,
         };
         written += u64::from(sent == SendOutcome::Written);
     }
-    check(written == frames && far.swallowed() - before == frames * (4 + SMALL as u64))
+    check(written == frames && peer.received() - before == frames * (4 + SMALL as u64))
 }
 
 fn supersede(is_linked: bool, frames: u64) -> Result<(), Failure> {
-    let (event_loop, far) = if is_linked {
+    let (event_loop, peer) = if is_linked {
         linked(SMALL, Outbox::Latest)?
     } else {
         unlinked(SMALL, Outbox::Latest)?
     };
-    far.fill();
+    peer.fill();
     let frame = Bytes::from(vec![b'x'; SMALL]);
-    // The first one begins to leave, and is not superseded any more; the second one waits.
+    // The first frame is written in part, and cannot be superseded. The second one waits.
     for _ in 0..2 {
         event_loop.handle().to_send(PEER, frame.clone())?;
     }
@@ -172,9 +172,9 @@ fn supersede(is_linked: bool, frames: u64) -> Result<(), Failure> {
     check(superseded == frames)
 }
 
-fn queue(way: Way, bytes: usize, frames: u64) -> Result<(), Failure> {
-    let (mut event_loop, far) = linked(SMALL, Outbox::QUEUE)?;
-    let before = far.swallowed();
+fn queue(method: Method, bytes: usize, frames: u64) -> Result<(), Failure> {
+    let (mut event_loop, peer) = linked(SMALL, Outbox::QUEUE)?;
+    let before = peer.received();
     let frame = Bytes::from(vec![b'x'; bytes]);
     let many = [&frame[..]; CALL];
     let mut put = 0;
@@ -182,10 +182,10 @@ fn queue(way: Way, bytes: usize, frames: u64) -> Result<(), Failure> {
         let until = frames.min(put + PER_TURN);
         while put < until {
             let handle = event_loop.handle();
-            put += match way {
-                Way::Bytes => handle.to_send(PEER, frame.clone()).map(|_| 1),
-                Way::Slice => handle.to_send_slice(PEER, &frame).map(|_| 1),
-                Way::All => {
+            put += match method {
+                Method::Bytes => handle.to_send(PEER, frame.clone()).map(|_| 1),
+                Method::Slice => handle.to_send_slice(PEER, &frame).map(|_| 1),
+                Method::All => {
                     let call = many.len().min((until - put) as usize);
                     handle
                         .to_send_all(PEER, &many[..call])
@@ -195,10 +195,10 @@ fn queue(way: Way, bytes: usize, frames: u64) -> Result<(), Failure> {
         }
         turn(&mut event_loop)?;
     }
-    check(far.swallowed() - before == frames * (4 + bytes as u64))
+    check(peer.received() - before == frames * (4 + bytes as u64))
 }
 
-/// The inbox of a manager, by frames to itself: what is not there is the hand-over from a socket.
+/// The inbox of a manager, with frames to its own sid, which need no socket.
 fn inbox_one_by_one(frames: u64) -> Result<(), Failure> {
     let manager = alone()?;
     let frame = Bytes::from(vec![b'x'; SMALL]);
@@ -228,7 +228,7 @@ fn inbox_all(frames: u64) -> Result<(), Failure> {
     check(received == frames)
 }
 
-/// The whole way in: a socket, the loop's thread, the inbox, a burst at a time. The only case with a system under it.
+/// The receive side of a manager: a socket, the loop's thread, and the inbox, one burst at a time. The only case with a real socket.
 fn manager(frames: u64) -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let at = listener.local_addr()?;
@@ -239,7 +239,7 @@ fn manager(frames: u64) -> Result<(), Failure> {
     let manager = CnxManager::start(config.build()?)?;
     let mut peer = TcpStream::connect(at)?;
     peer.set_nodelay(true)?;
-    // The initial message of a larger sid, in its oldest form.
+    // The initial message (`Bare`) of the larger sid.
     peer.write_all(&OWN.0.to_be_bytes())?;
     let mut frame = (SMALL as u32).to_be_bytes().to_vec();
     frame.resize(4 + SMALL, b'x');
@@ -255,12 +255,12 @@ fn manager(frames: u64) -> Result<(), Failure> {
     check(received == frames)
 }
 
-/// So many frames to each turn, and an answer to each frame.
+/// `at_once` frames in each turn, and an answer to each frame.
 fn echo(at_once: u64, frames: u64) -> Result<(), Failure> {
-    let (mut event_loop, far) = linked(SMALL, Outbox::Latest)?;
+    let (mut event_loop, peer) = linked(SMALL, Outbox::Latest)?;
     event_loop.handler_mut().answers = true;
     for _ in 0..frames / at_once {
-        far.say(at_once);
+        peer.send(at_once);
         turn(&mut event_loop)?;
     }
     check(event_loop.handler_mut().written == frames / at_once * at_once)
@@ -274,8 +274,8 @@ fn idle(turns: u64) -> Result<(), Failure> {
     check(event_loop.handler_mut().frames == 0)
 }
 
-/// Somebody asked for what is there already.
-fn bell(turns: u64) -> Result<(), Failure> {
+/// A request wakes the loop, and needs no work: the link is up.
+fn wake_up(turns: u64) -> Result<(), Failure> {
     let (mut event_loop, _) = linked(SMALL, Outbox::Latest)?;
     for _ in 0..turns {
         event_loop.handle().connect_one(PEER)?;
@@ -284,24 +284,24 @@ fn bell(turns: u64) -> Result<(), Failure> {
     check(event_loop.handle().connected_to_peer(PEER))
 }
 
-fn unlinked(bytes: usize, outbox: Outbox) -> Result<(Loop, Far), Failure> {
-    let (net, far) = Memory::new(bytes);
+fn unlinked(bytes: usize, outbox: Outbox) -> Result<(Loop, Peer), Failure> {
+    let (net, peer) = Memory::new(bytes);
     let config = Config::builder(OWN)
         .server(PEER, "127.0.0.1:3181")
         .server(OWN, "127.0.0.1:3182")
         .outbox(outbox)
         .seed(1)
         .build()?;
-    Ok((EventLoop::on_net(config, Audience::default(), net)?, far))
+    Ok((EventLoop::on_net(config, Counter::default(), net)?, peer))
 }
 
-fn linked(bytes: usize, outbox: Outbox) -> Result<(Loop, Far), Failure> {
-    let (mut event_loop, far) = unlinked(bytes, outbox)?;
+fn linked(bytes: usize, outbox: Outbox) -> Result<(Loop, Peer), Failure> {
+    let (mut event_loop, peer) = unlinked(bytes, outbox)?;
     for _ in 0..8 {
         turn(&mut event_loop)?;
     }
     check(event_loop.handle().connected_to_peer(PEER))?;
-    Ok((event_loop, far))
+    Ok((event_loop, peer))
 }
 
 fn alone() -> Result<CnxManager, Failure> {
@@ -317,6 +317,6 @@ fn check(holds: bool) -> Result<(), Failure> {
     if holds {
         Ok(())
     } else {
-        Err("the case did not do what it is to count".into())
+        Err("the case did not do what it counts".into())
     }
 }

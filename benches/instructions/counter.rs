@@ -1,7 +1,7 @@
-//! Counts instructions and system calls: this program once more, under valgrind, with one case and a number of frames.
+//! Counts instructions and system calls: runs this program under valgrind, with one case and a number of frames.
 //!
-//! What a case sets up, the start of the program and its end are the same for n and for 2 n frames; the difference of the
-//! two is n frames.
+//! The setup of a case, and the start and end of the program, are the same for n and for 2 n frames. The difference of the two
+//! counts is that of n frames.
 
 use std::{
     env,
@@ -12,29 +12,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::cases::{Case, Failure};
 
-/// The tool of valgrind that counts both. The instructions of the kernel are not among them: a call that costs a hundred
-/// nanoseconds is twenty instructions here, and so is counted apart.
+/// The tool of valgrind that counts both. It does not count the instructions of the kernel: a system call of a hundred nanoseconds
+/// counts as twenty instructions. So system calls are counted separately.
 const TOOL: [&str; 3] = [
     "--tool=callgrind",
     "--collect-systime=msec",
     "--callgrind-out-file=/dev/null",
 ];
 
-/// What a frame takes, or what is kept of it.
+/// Counts per frame.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Count {
     pub(crate) instructions: f64,
     pub(crate) system_calls: f64,
 }
 
-/// Whether there is a valgrind, and which.
+/// The version of valgrind; `None` if it is not installed.
 pub(crate) fn version() -> Option<String> {
     let output = Command::new("valgrind").arg("--version").output().ok()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    output.status.success().then(|| said.trim().to_owned())
+    let version = String::from_utf8_lossy(&output.stdout);
+    output.status.success().then(|| version.trim().to_owned())
 }
 
-/// What each frame takes.
+/// Counts per frame of a case.
 pub(crate) fn per_frame(case: &Case) -> Result<Count, Failure> {
     let once = total(case, case.frames)?;
     let twice = total(case, 2 * case.frames)?;
@@ -46,7 +46,7 @@ pub(crate) fn per_frame(case: &Case) -> Result<Count, Failure> {
     })
 }
 
-/// All instructions and all system calls of a process that does nothing else.
+/// All instructions and system calls of a process that runs this case only.
 fn total(case: &Case, frames: u64) -> Result<[f64; 2], Failure> {
     let output = Command::new("valgrind")
         .args(TOOL)
@@ -54,17 +54,17 @@ fn total(case: &Case, frames: u64) -> Result<[f64; 2], Failure> {
         .args(["--case", case.name, "--frames", &frames.to_string()])
         .stdin(Stdio::null())
         .output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(format!("{} under valgrind: {said}", case.name).into());
+        return Err(format!("{} under valgrind: {stderr}", case.name).into());
     }
     // "==1== Collected : 1234567 21 3", in the order of "==1== Events    : Ir sysCount sysTime".
-    let counts = said
+    let counts = stderr
         .lines()
         .find_map(|line| line.split_once("Collected :"))
         .and_then(|(_, counts)| {
             let mut counts = counts.split_whitespace().map(str::parse);
             Some([counts.next()?.ok()?, counts.next()?.ok()?])
         });
-    counts.ok_or_else(|| format!("valgrind gives no count: {said}").into())
+    counts.ok_or_else(|| format!("valgrind prints no count: {stderr}").into())
 }

@@ -1,6 +1,6 @@
-//! How many instructions and system calls a frame takes, by valgrind: a regression shows on a noisy machine as well.
+//! Counts instructions and system calls per frame with valgrind, so that a regression shows on a busy machine, too.
 //!
-//! Nothing here looks at a clock. Without `--bench` this is a test that runs each case once, without valgrind.
+//! Without `--bench` this is a test that runs each case once, without valgrind.
 
 mod baseline;
 mod cases;
@@ -18,21 +18,21 @@ use cases::{CASES, Case, Failure};
 use counter::Count;
 use output::{print_error, print_line};
 
-/// Frames of a case that is only to be seen to run.
+/// Frames of each case in the test.
 const FEW: u64 = 320;
 
-/// Instructions and system calls per frame, beside those of the baseline.
+/// Instructions and system calls per frame, compared to those of the baseline.
 #[derive(Debug, Parser)]
 #[command(
     name = "instructions",
     bin_name = "cargo bench --bench instructions --"
 )]
 struct Cli {
-    /// Fails if a case takes more than 5 % more instructions, or more system calls, than the baseline says
+    /// Fails if a case takes over 5 % more instructions, or more system calls, than in the baseline
     #[arg(long, conflicts_with = "save")]
     check: bool,
 
-    /// Makes this the baseline
+    /// Saves the counts as the baseline
     #[arg(long)]
     save: bool,
 
@@ -40,18 +40,18 @@ struct Cli {
     #[arg(long, value_name = "TEXT", default_value = "", conflicts_with = "save")]
     only: String,
 
-    /// Does one case, and nothing else: what is run under valgrind
+    /// Runs one case only: the command under valgrind
     #[arg(long, hide = true, requires = "frames")]
     case: Option<String>,
 
     #[arg(long, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     frames: Option<u64>,
 
-    /// Given by `cargo bench`; without it this is a test, which only shows that everything runs
+    /// Given by `cargo bench`; without it this is a test that everything runs
     #[arg(long, hide = true)]
     bench: bool,
 
-    /// Given by those who want a test
+    /// Only tests that everything runs
     #[arg(long, hide = true)]
     test: bool,
 
@@ -96,13 +96,13 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     }
     if cfg!(debug_assertions) {
         return Err(
-            "only what is optimized is worth counting: cargo bench --bench instructions".into(),
+            "this is a debug build; count an optimized one: cargo bench --bench instructions"
+                .into(),
         );
     }
     let Some(valgrind) = counter::version() else {
         return Err(
-            "CANNOT COUNT: there is no valgrind; install it (Debian, Fedora, FreeBSD: valgrind)"
-                .into(),
+            "CANNOT COUNT: valgrind is not installed (Debian, Fedora, FreeBSD: valgrind)".into(),
         );
     };
     count(cli, &valgrind)
@@ -110,7 +110,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 
 fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
     if cli.save {
-        // Before minutes of counting.
+        // Checked before minutes of counting.
         Baseline::check_writable()?;
     }
     let here = MadeWith::here()?;
@@ -118,7 +118,7 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
         "instructions and system calls per frame: rustc {}, {}, {valgrind}",
         here.rustc, here.target
     ))?;
-    // One that cannot be read is no reason not to make a new one.
+    // `--save` replaces a baseline that cannot be read.
     let kept = match Baseline::load() {
         Err(_) if cli.save => None,
         kept => kept?,
@@ -129,7 +129,7 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
     if let Some(kept) = kept.as_ref().filter(|kept| kept.made_with != here) {
         let MadeWith { rustc, target } = &kept.made_with;
         print_line(format_args!(
-            "THE BASELINE WAS MADE ELSEWHERE, with rustc {rustc} for {target}: up to {limit} % more is let pass"
+            "THE BASELINE WAS MADE ELSEWHERE, with rustc {rustc} for {target}: up to {limit} % more is accepted"
         ))?;
     }
     print_line(format_args!(
@@ -161,7 +161,7 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
         };
         baseline.save()?;
         print_line(format_args!(
-            "this is the baseline from now on: commit it, and say why the counts have changed"
+            "the baseline is saved: commit it with the reason for the change"
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -177,14 +177,14 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
     }
     if grown.is_empty() {
         print_line(format_args!(
-            "no case takes more than {limit} % more than the baseline, or more system calls"
+            "no case takes over {limit} % more instructions than the baseline, or more system calls"
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
     print_error(format_args!(
-        "MORE THAN {limit} % MORE INSTRUCTIONS, OR MORE SYSTEM CALLS: {}. See where they go with `valgrind --tool=callgrind` on this program \
-         with `--case NAME --frames 20000`, and callgrind_annotate. If they are worth it: \
-         cargo bench --bench instructions -- --save, and say in the commit what they buy",
+        "OVER {limit} % MORE INSTRUCTIONS, OR MORE SYSTEM CALLS: {}. To find them, run this program with `--case NAME --frames 20000` \
+         under `valgrind --tool=callgrind`, and then callgrind_annotate. If the growth is justified: \
+         cargo bench --bench instructions -- --save, and commit the baseline with the reason",
         grown.join("; ")
     ));
     Ok(ExitCode::FAILURE)

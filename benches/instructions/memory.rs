@@ -1,6 +1,6 @@
-//! A network without a system: one far end in memory, which says what it was told to say and swallows all that it is sent.
+//! An in-memory network with one peer, which sends prepared frames and discards everything that it receives.
 //!
-//! Nothing here waits, and time stands still, so that two runs do the same.
+//! Nothing blocks, and the clock does not move, so that two runs do the same.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
@@ -14,96 +14,101 @@ use std::{
 
 use quorum_cnx::{Found, Net, Ready, Stream, Waker, Wire, limits};
 
-/// What is copied at once. Longer copies may be one instruction of the processor, which valgrind counts once a byte.
-const PIECE: usize = 1 << 10;
+/// Bytes copied at once. A longer copy may be one instruction (`rep movsb`), which valgrind counts once per byte.
+const COPY_BYTES: usize = 1 << 10;
 
-/// The net of a loop with one peer, which it dials.
+/// The network of a loop with one peer, which the loop dials.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    far: Far,
+    peer: Peer,
     now: Instant,
-    rung: Arc<AtomicBool>,
+    woken: Arc<AtomicBool>,
     found: Vec<Found>,
 }
 
-/// The far end. All its connections are one.
+/// The peer. All its connections share one state.
 #[derive(Clone, Debug)]
-pub(crate) struct Far(Arc<Peer>);
+pub(crate) struct Peer(Arc<State>);
 
 #[derive(Debug)]
-struct Peer {
-    speech: Mutex<Speech>,
+struct State {
+    outgoing: Mutex<Outgoing>,
     full: AtomicBool,
-    swallowed: AtomicU64,
+    received: AtomicU64,
 }
 
-/// What is to be read.
+/// The bytes that the loop can read.
 #[derive(Debug, Default)]
-struct Speech {
-    /// The same frame again and again, for a full read buffer and one frame more.
-    text: Vec<u8>,
+struct Outgoing {
+    /// Copies of one frame: a full read buffer and one more.
+    frames: Vec<u8>,
     frame_bytes: usize,
-    /// How far into a frame the next read begins.
-    begun: usize,
+    /// Offset in a frame at which the next read begins.
+    offset: usize,
+    /// Bytes that are not read yet.
     left: usize,
     token: usize,
     ready: Vec<Ready>,
 }
 
 impl Memory {
-    /// A net, and its far end, which sends frames with payloads of this length.
-    pub(crate) fn new(payload_bytes: usize) -> (Self, Far) {
+    /// A network and its peer, which sends frames with payloads of this length.
+    pub(crate) fn new(payload_bytes: usize) -> (Self, Peer) {
         let mut frame = (payload_bytes as u32).to_be_bytes().to_vec();
         frame.resize(4 + payload_bytes, b'x');
-        let speech = Speech {
-            text: frame.repeat(limits::READ_BUFFER_BYTES / frame.len() + 2),
+        let outgoing = Outgoing {
+            frames: frame.repeat(limits::READ_BUFFER_BYTES / frame.len() + 2),
             frame_bytes: frame.len(),
-            ..Speech::default()
+            ..Outgoing::default()
         };
-        let far = Far(Arc::new(Peer {
-            speech: Mutex::new(speech),
+        let peer = Peer(Arc::new(State {
+            outgoing: Mutex::new(outgoing),
             full: AtomicBool::new(false),
-            swallowed: AtomicU64::new(0),
+            received: AtomicU64::new(0),
         }));
         let net = Self {
-            far: far.clone(),
+            peer: peer.clone(),
             now: Instant::now(),
-            rung: Arc::default(),
+            woken: Arc::default(),
             found: Vec::new(),
         };
-        (net, far)
+        (net, peer)
     }
 }
 
-impl Far {
-    /// Has this many more frames to be read.
-    pub(crate) fn say(&self, frames: u64) {
-        let mut speech = self.speech();
-        speech.left += frames as usize * speech.frame_bytes;
-        let ready = speech.ready(true);
-        speech.ready.push(ready);
+impl Peer {
+    /// Sends so many more frames.
+    pub(crate) fn send(&self, frames: u64) {
+        let mut outgoing = self.outgoing();
+        outgoing.left += frames as usize * outgoing.frame_bytes;
+        let ready = outgoing.ready(true);
+        outgoing.ready.push(ready);
     }
 
-    pub(crate) fn has_said_all(&self) -> bool {
-        self.speech().left == 0
+    /// Whether the loop has read everything.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.outgoing().left == 0
     }
 
-    /// From now on nothing can be written.
+    /// From now on every write to the peer would block.
     pub(crate) fn fill(&self) {
         self.0.full.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes that were written to it.
-    pub(crate) fn swallowed(&self) -> u64 {
-        self.0.swallowed.load(Ordering::Relaxed)
+    /// Bytes that were written to the peer.
+    pub(crate) fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
     }
 
-    fn speech(&self) -> MutexGuard<'_, Speech> {
-        self.0.speech.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        self.0
+            .outgoing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Speech {
+impl Outgoing {
     fn ready(&self, readable: bool) -> Ready {
         Ready::Connection {
             token: self.token,
@@ -115,16 +120,16 @@ impl Speech {
 }
 
 impl Net for Memory {
-    type Stream = Far;
+    type Stream = Peer;
 
     fn now(&self) -> Instant {
         self.now
     }
 
     fn wait(&mut self, _: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
-        ready.append(&mut self.far.speech().ready);
-        if self.rung.load(Ordering::Relaxed) {
-            self.rung.store(false, Ordering::Relaxed);
+        ready.append(&mut self.peer.outgoing().ready);
+        if self.woken.load(Ordering::Relaxed) {
+            self.woken.store(false, Ordering::Relaxed);
             ready.push(Ready::Waker);
         }
         Ok(())
@@ -138,26 +143,26 @@ impl Net for Memory {
         Err(ErrorKind::Unsupported.into())
     }
 
-    fn accept(&mut self, _: usize) -> io::Result<(Far, SocketAddr)> {
+    fn accept(&mut self, _: usize) -> io::Result<(Peer, SocketAddr)> {
         Err(ErrorKind::WouldBlock.into())
     }
 
     fn close_listeners(&mut self) {}
 
-    fn dial(&mut self, _: SocketAddr) -> io::Result<Far> {
-        Ok(self.far.clone())
+    fn dial(&mut self, _: SocketAddr) -> io::Result<Peer> {
+        Ok(self.peer.clone())
     }
 
-    fn watch(&mut self, _: &Far, token: usize) -> io::Result<()> {
-        let mut speech = self.far.speech();
-        speech.token = token;
-        // The connect has ended.
-        let ready = speech.ready(false);
-        speech.ready.push(ready);
+    fn watch(&mut self, _: &Peer, token: usize) -> io::Result<()> {
+        let mut outgoing = self.peer.outgoing();
+        outgoing.token = token;
+        // The connection is established.
+        let ready = outgoing.ready(false);
+        outgoing.ready.push(ready);
         Ok(())
     }
 
-    fn unwatch(&mut self, _: &Far) {}
+    fn unwatch(&mut self, _: &Peer) {}
 
     fn lookup(&mut self, lookup_id: u64, _: &str) {
         let answer = Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()]);
@@ -169,36 +174,39 @@ impl Net for Memory {
     }
 
     fn waker(&self) -> Waker {
-        let rung = Arc::clone(&self.rung);
-        Arc::new(move || rung.store(true, Ordering::Relaxed))
+        let woken = Arc::clone(&self.woken);
+        Arc::new(move || woken.store(true, Ordering::Relaxed))
     }
 }
 
-impl Wire for Far {
+impl Wire for Peer {
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.0.full.load(Ordering::Relaxed) {
             return Err(ErrorKind::WouldBlock.into());
         }
         let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
-        self.0.swallowed.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
         Ok(bytes)
     }
 }
 
-impl Stream for Far {
+impl Stream for Peer {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut speech = self.speech();
-        let n = buf.len().min(speech.left);
+        let mut outgoing = self.outgoing();
+        let n = buf.len().min(outgoing.left);
         if n == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let n = n.min(speech.text.len() - speech.begun);
-        let text = &speech.text[speech.begun..][..n];
-        for (to, from) in buf[..n].chunks_mut(PIECE).zip(text.chunks(PIECE)) {
+        let n = n.min(outgoing.frames.len() - outgoing.offset);
+        let bytes = &outgoing.frames[outgoing.offset..][..n];
+        for (to, from) in buf[..n]
+            .chunks_mut(COPY_BYTES)
+            .zip(bytes.chunks(COPY_BYTES))
+        {
             to.copy_from_slice(from);
         }
-        speech.left -= n;
-        speech.begun = (speech.begun + n) % speech.frame_bytes;
+        outgoing.left -= n;
+        outgoing.offset = (outgoing.offset + n) % outgoing.frame_bytes;
         Ok(n)
     }
 
