@@ -23,8 +23,8 @@ import org.apache.zookeeper.server.quorum.flexible.QuorumMaj;
 import org.apache.zookeeper.util.CircularBlockingQueue;
 
 /**
- * One end of a connection between two of ZooKeeper's own QuorumCnxManagers, driven as every other program that is
- * compared. It lives in ZooKeeper's package for the sake of the package-private parts.
+ * One end of a connection between two of ZooKeeper's own QuorumCnxManagers, controlled like every other contender. It is
+ * in ZooKeeper's package, since it uses package-private members.
  *
  * <pre>
  * version
@@ -37,10 +37,10 @@ public final class CnxEnd {
     private static final PrintStream OUT = System.out;
     private static final long SERVE = 1;
     private static final long DRIVE = 2;
-    /** What the compilers of the virtual machine have to have seen before an end that drives is ready. */
+    /** The warm-up of drive, for the just-in-time compilers: frames, and nanoseconds. */
     private static final long WARM_FRAMES = 20_000;
     private static final long WARM_NANOS = 1_000_000_000;
-    /** An election that hears nothing repeats its notifications after this time, and that repeats failed dials. */
+    /** An election without answers repeats its notifications after this time, and with them failed dials. */
     private static final long RETRY_NANOS = 200_000_000;
     private static final int ROUNDS = 3;
 
@@ -57,7 +57,7 @@ public final class CnxEnd {
     private volatile long gone;
 
     public static void main(String[] args) throws Exception {
-        // Whatever else writes to the standard output, a logger for instance, must not end up among the answers.
+        // Only answers may be written to standard output; a logger, for instance, writes to standard error.
         System.setOut(System.err);
         try {
             if (args.length == 0) {
@@ -68,7 +68,7 @@ public final class CnxEnd {
                 Runtime.getRuntime().halt(0);
             }
             Map<String, String> options = options(args);
-            endAfter(Integer.parseInt(options.getOrDefault("--at-most", "120")), "it has lasted as long as it may");
+            endAfter(Integer.parseInt(options.getOrDefault("--at-most", "120")), "the time of --at-most is over");
             if (args[0].equals("mesh")) {
                 mesh(Integer.parseInt(options.getOrDefault("--managers", "5")));
             } else {
@@ -100,7 +100,7 @@ public final class CnxEnd {
         }
         yields = variant.equals("yield");
         Map<Long, InetSocketAddress> addresses = new HashMap<>();
-        // The end with the larger sid dials, so that one which serves need not know where the other one is.
+        // The end with the larger sid dials, so that serve needs no address of drive.
         addresses.put(SERVE, address(serves ? options.getOrDefault("--listen", "127.0.0.1:0") : options.get("--to")));
         addresses.put(DRIVE, new InetSocketAddress("127.0.0.1", serves ? 2 : 0));
         manager = start(serves ? SERVE : DRIVE, addresses);
@@ -121,7 +121,7 @@ public final class CnxEnd {
                 Runtime.getRuntime().halt(1);
             }
             gone = System.nanoTime();
-            // The command to stop may be on its way.
+            // The command to stop may arrive a little later.
             endAfter(2, "the connection has ended");
         }, "frames");
         frames.setDaemon(true);
@@ -130,7 +130,7 @@ public final class CnxEnd {
             say("{\"ready\":\"" + host.substring(0, host.lastIndexOf(':')) + ":" + port + "\"}");
         }
         frames.start();
-        obey();
+        executeCommands();
     }
 
     private void serve() throws Exception {
@@ -190,7 +190,7 @@ public final class CnxEnd {
         }
     }
 
-    /** Frames without end, each in memory of its own, since the manager keeps them. */
+    /** Sends frames until the connection ends, each with its own memory, since the manager keeps them. */
     private void offer(String own, boolean waits) {
         boolean isWarm = false;
         long since = System.nanoTime();
@@ -229,9 +229,9 @@ public final class CnxEnd {
         }
     }
 
-    /** All that was offered and not dropped by the queue. */
+    /** The number of offered frames that the queue did not drop. */
     private long written() {
-        // First what was offered: of two frames at a time, the later one drops the earlier.
+        // Reads the offered frames first, so that a frame is not counted as offered but not yet as dropped.
         long all = offered.get();
         return all - Math.min(all, dropped());
     }
@@ -241,7 +241,7 @@ public final class CnxEnd {
         return queue == null ? 0 : ((CircularBlockingQueue<ByteBuffer>) queue).getDroppedCount();
     }
 
-    private void obey() throws IOException {
+    private void executeCommands() throws IOException {
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
         long[] then = counts();
         String line;
@@ -314,7 +314,7 @@ public final class CnxEnd {
             + ",\"rtt_percentiles\":[" + list + "]}";
     }
 
-    /** How long it takes until everyone is connected with everyone, several times over. */
+    /** Measures the time until all managers are connected with each other, in several rounds. */
     private static void mesh(int managers) throws Exception {
         List<Double> rounds = new ArrayList<>();
         for (int round = 0; round < ROUNDS; round++) {
@@ -390,7 +390,7 @@ public final class CnxEnd {
         return manager;
     }
 
-    /** The listener tells nobody when it has bound its port, so its own state is looked at. */
+    /** Waits until the listener has bound its port. It does not report it, so its state is polled. */
     private static int await(QuorumCnxManager manager) throws Exception {
         Field handlers = QuorumCnxManager.Listener.class.getDeclaredField("listenerHandlers");
         handlers.setAccessible(true);
@@ -420,7 +420,7 @@ public final class CnxEnd {
             options.put(args[i], args[i + 1]);
         }
         if (!options.getOrDefault("--peers", "1").equals("1")) {
-            throw new IllegalArgumentException("there is one far end");
+            throw new IllegalArgumentException("only one peer is supported");
         }
         return options;
     }
@@ -458,7 +458,7 @@ public final class CnxEnd {
         OUT.flush();
     }
 
-    /** Times in nanoseconds, told apart to one part in 512 at least. */
+    /** A histogram of times in nanoseconds, with a precision of one part in 512. */
     private static final class Times {
         private static final int FINE = 1024;
         private long[] counts = new long[FINE * 48];
@@ -496,13 +496,13 @@ public final class CnxEnd {
             return String.format(Locale.ROOT, "%.3f", time / 1e3);
         }
 
-        /** Each power of two from 1024 on has 512 places of its own. */
+        /** Each power of two from 1024 on has 512 buckets. */
         private int index(long time) {
             int shift = Math.max(0, 64 - Long.numberOfLeadingZeros(time) - 10);
             return Math.min(counts.length - 1, shift * (FINE / 2) + (int) (time >> shift));
         }
 
-        /** The longest time that is counted there. */
+        /** The longest time in a bucket. */
         private static long value(int index) {
             int shift = Math.max(0, index / (FINE / 2) - 1);
             return ((long) (index - shift * (FINE / 2)) + 1 << shift) - 1;

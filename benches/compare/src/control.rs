@@ -1,7 +1,6 @@
-//! How the harness drives an end: commands by standard input, one a line, and JSON by standard output.
+//! Controls an end: commands on standard input, one a line, and JSON on standard output.
 //!
-//! The frames move on a thread of their own, which this one never touches: whatever becomes of it, this one obeys,
-//! answers and ends in time.
+//! Frames are sent and received on another thread. This one executes commands, answers and exits in time whatever that thread does.
 
 use std::{
     io, process,
@@ -19,15 +18,15 @@ use crate::{
     payload,
 };
 
-/// Traffic before an end that drives is ready, or as many round trips.
+/// Duration of the warm-up of `drive`, or its number of round trips.
 const WARM: Duration = Duration::from_millis(100);
 const WARM_ROUND_TRIPS: u64 = 2000;
 
-/// How long the connection may be gone before the command to stop comes: the two ends never hear it at the same moment.
+/// Time between the end of the connection and `stop`, which the two ends do not read at the same moment.
 const GONE_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
-enum Happening {
+enum Event {
     Ready(String),
     Mark,
     Stop,
@@ -36,12 +35,12 @@ enum Happening {
     Gone(Instant, String),
 }
 
-/// What the thread that moves the frames works with.
+/// The context of the thread that sends and receives frames.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct EndContext {
     pub(crate) role: Role,
     pub(crate) meter: Meter,
-    happened: mpsc::Sender<Happening>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Role {
@@ -52,69 +51,69 @@ impl Role {
     }
 }
 
-impl Stage {
-    /// Says that this end can be used, and where it is.
+impl EndContext {
+    /// Reports that this end is ready, and its address.
     pub(crate) fn ready(&self, address: &str) {
-        // Nobody listens any more if the process is about to end.
-        let _ = self.happened.send(Happening::Ready(address.to_owned()));
+        // Fails if the process is about to exit.
+        let _ = self.events.send(Event::Ready(address.to_owned()));
     }
 
-    /// Refuses to be told how to do what is done in one way only.
+    /// The chosen variant, if it is one of `known`. The first one is the default.
     pub(crate) fn variant<'a>(&self, known: &[&'a str]) -> io::Result<&'a str> {
         let asked = &self.role.task().variant;
         let default = known.first().copied().filter(|_| asked == "default");
         let found = known.iter().copied().find(|name| name == asked);
         found.or(default).ok_or_else(|| {
             io::Error::other(format!(
-                "no variant {asked:?} of this; there is: {}",
+                "there is no variant {asked:?}; there are: {}",
                 known.join(", ")
             ))
         })
     }
 }
 
-/// Says when traffic has run for long enough.
+/// The warm-up of `drive`: reports when it is over.
 #[derive(Debug)]
-pub(crate) struct Warmth<'a> {
-    stage: &'a Stage,
+pub(crate) struct WarmUp<'a> {
+    context: &'a EndContext,
     address: String,
     since: Option<Instant>,
     rounds: u64,
 }
 
-impl<'a> Warmth<'a> {
-    pub(crate) fn new(stage: &'a Stage, address: String) -> Self {
+impl<'a> WarmUp<'a> {
+    pub(crate) fn new(context: &'a EndContext, address: String) -> Self {
         Self {
-            stage,
+            context,
             address,
             since: Some(Instant::now()),
             rounds: 0,
         }
     }
 
-    /// After every frame, or every call with several.
+    /// To be called after every frame, or every call with several frames.
     pub(crate) fn round(&mut self) {
         let Some(since) = self.since else {
             return;
         };
         self.rounds += 1;
-        let is_latency = self.stage.meter.workload == Workload::Latency;
+        let is_latency = self.context.meter.workload == Workload::Latency;
         if since.elapsed() >= WARM || is_latency && self.rounds >= WARM_ROUND_TRIPS {
             self.since = None;
-            self.stage.ready(&self.address);
+            self.context.ready(&self.address);
         }
     }
 }
 
-/// Moves frames by `work` on a thread of its own, and obeys.
+/// Runs `work` on a thread of its own, and executes commands until `stop`.
 pub(crate) fn run(
     role: Role,
-    work: impl FnOnce(&Stage) -> io::Result<()> + Send + 'static,
+    work: impl FnOnce(&EndContext) -> io::Result<()> + Send + 'static,
 ) -> io::Result<()> {
     let task = role.task();
     if task.bytes() < payload::BYTES_MIN && task.workload != Workload::Latency {
         return Err(io::Error::other(format!(
-            "--size {}: a payload has {} bytes at least, for its stamp and its number",
+            "--size {}: a payload has {} bytes at least, for its time and its number",
             task.size,
             payload::BYTES_MIN
         )));
@@ -124,13 +123,13 @@ pub(crate) fn run(
         Role::Serve { .. } => End::Serve,
         Role::Drive { .. } => End::Drive,
     };
-    let (happened, happenings) = mpsc::channel();
-    let stage = Arc::new(Stage {
+    let (sender, events) = mpsc::channel();
+    let context = Arc::new(EndContext {
         meter: Meter::new(end, task.workload),
         role,
-        happened: happened.clone(),
+        events: sender.clone(),
     });
-    let worker = Arc::clone(&stage);
+    let worker = Arc::clone(&context);
     thread::Builder::new()
         .name("frames".into())
         .spawn(move || {
@@ -138,19 +137,15 @@ pub(crate) fn run(
                 Ok(()) => "the connection has ended".to_owned(),
                 Err(error) => error.to_string(),
             };
-            let _ = worker.happened.send(Happening::Gone(Instant::now(), why));
+            let _ = worker.events.send(Event::Gone(Instant::now(), why));
         })?;
     thread::Builder::new()
         .name("commands".into())
-        .spawn(move || hear(&happened))?;
-    obey(&stage.meter, &happenings, deadline)
+        .spawn(move || read_commands(&sender))?;
+    execute(&context.meter, &events, deadline)
 }
 
-fn obey(
-    meter: &Meter,
-    happenings: &mpsc::Receiver<Happening>,
-    deadline: Instant,
-) -> io::Result<()> {
+fn execute(meter: &Meter, events: &mpsc::Receiver<Event>, deadline: Instant) -> io::Result<()> {
     let mut mark = meter.mark();
     let mut gone: Option<(Instant, String)> = None;
     loop {
@@ -158,22 +153,22 @@ fn obey(
             .as_ref()
             .map_or(deadline, |(at, _)| deadline.min(*at + GONE_MAX));
         let wait = until.saturating_duration_since(Instant::now());
-        match happenings.recv_timeout(wait) {
-            Ok(Happening::Ready(address)) => {
-                // Nobody needs to read it for the frames to flow.
+        match events.recv_timeout(wait) {
+            Ok(Event::Ready(address)) => {
+                // A closed standard output does not stop the frames.
                 print_line(json!({"ready": address}))?;
             }
-            Ok(Happening::Mark) => mark = meter.mark(),
-            Ok(Happening::Stop) => {
+            Ok(Event::Mark) => mark = meter.mark(),
+            Ok(Event::Stop) => {
                 let until = gone.map_or_else(Instant::now, |(at, _)| at);
                 print_line(meter.results(mark, until))?;
                 return Ok(());
             }
-            Ok(Happening::EndOfInput) => return Ok(()),
-            Ok(Happening::Gone(at, why)) => gone = Some((at, why)),
+            Ok(Event::EndOfInput) => return Ok(()),
+            Ok(Event::Gone(at, why)) => gone = Some((at, why)),
             Err(_) => {
                 let why = gone.map_or_else(
-                    || "it has lasted as long as it may".to_owned(),
+                    || "the time of --at-most is over".to_owned(),
                     |(_, why)| why,
                 );
                 return Err(io::Error::other(why));
@@ -182,12 +177,12 @@ fn obey(
     }
 }
 
-/// Commands as they come.
-fn hear(happened: &mpsc::Sender<Happening>) {
+/// Reads commands from standard input.
+fn read_commands(events: &mpsc::Sender<Event>) {
     for line in io::stdin().lines() {
-        let happening = match line.as_deref().map(str::trim) {
-            Ok("mark") => Happening::Mark,
-            Ok("stop") => Happening::Stop,
+        let event = match line.as_deref().map(str::trim) {
+            Ok("mark") => Event::Mark,
+            Ok("stop") => Event::Stop,
             Ok("") => continue,
             Ok(other) => {
                 print_error(format_args!("compare: no such command: {other:?}"));
@@ -195,7 +190,7 @@ fn hear(happened: &mpsc::Sender<Happening>) {
             }
             Err(_) => break,
         };
-        let _ = happened.send(happening);
+        let _ = events.send(event);
     }
-    let _ = happened.send(Happening::EndOfInput);
+    let _ = events.send(Event::EndOfInput);
 }

@@ -1,7 +1,6 @@
-//! The programs that the library is compared with, behind one command line.
+//! One command line for the programs to which the library is compared.
 //!
-//! Nothing here knows the library itself: the harness that measures it drives these in the same way, by the lines that
-//! `control` speaks.
+//! The harness `benches/frames` drives them in the same way as the library, by the protocol in `control`.
 
 mod control;
 mod meter;
@@ -17,7 +16,7 @@ use std::{ffi::OsString, io, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// One end of a connection, as it is made with something else than quorum-cnx.
+/// One end of a connection that is made without quorum-cnx.
 #[derive(Debug, Parser)]
 #[command(name = "compare", version)]
 struct Cli {
@@ -27,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Contender {
-    /// Which contenders can run here, as JSON
+    /// Lists the contenders that can run here, as JSON
     List,
     /// tokio's current_thread runtime and the codecs of tokio-util
     Tokio {
@@ -54,7 +53,7 @@ enum Contender {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// The same, from the jars that ZOOKEEPER_CLASSPATH names
+    /// The same, from the jars in ZOOKEEPER_CLASSPATH
     JavaGiven {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -65,7 +64,7 @@ enum Contender {
 enum Role {
     /// Listens
     Serve {
-        /// Where
+        /// Address to listen at
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
         listen: String,
 
@@ -74,7 +73,7 @@ enum Role {
     },
     /// Connects, and sends
     Drive {
-        /// Where the other end listens
+        /// Address of the other end
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
 
@@ -83,13 +82,13 @@ enum Role {
     },
 }
 
-/// What both ends are told.
+/// The options of both ends.
 #[derive(Clone, Debug, Args)]
 struct Task {
     #[arg(long)]
     workload: Workload,
 
-    /// How it is done, where a contender has several ways; `README.md` lists them
+    /// The variant, for contenders with several; `README.md` lists them
     #[arg(long, default_value = "default")]
     variant: String,
 
@@ -97,15 +96,15 @@ struct Task {
     #[arg(long, value_name = "BYTES", default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=524_288))]
     size: u32,
 
-    /// Frames that are put at once, where the contender can
+    /// Frames per call, if the contender supports it
     #[arg(long, value_name = "K", default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     frames_per_call: u32,
 
-    /// Far ends; no contender has more than one
+    /// Receivers; no contender supports more than one
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1))]
     peers: u32,
 
-    /// When to give up
+    /// Exits after this time in any case
     #[arg(long, value_name = "SECONDS", default_value_t = 120, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     at_most: u32,
 }
@@ -118,13 +117,13 @@ impl Task {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Workload {
-    /// One frame goes there and back
+    /// Ping-pong: one frame at a time
     Latency,
-    /// Never waits, newest wins
+    /// A sender that never waits; the newest frame wins
     Latest,
-    /// Waits until the frame before has left
+    /// A sender that waits until the frame before is written
     Lossless,
-    /// Every frame counts, as many at once as can be
+    /// Every frame arrives, with as many per call as possible
     Stream,
 }
 
@@ -147,7 +146,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What cannot run is left out, and why is said on standard error.
+/// Lists what can run. For the rest, the reason is printed to standard error.
 fn list() -> io::Result<()> {
     let contender = |name: &str, command: &str, workloads: &[&str]| serde_json::json!({"name": name, "command": [command], "workloads": workloads});
     let mut list = vec![

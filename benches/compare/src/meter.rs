@@ -1,7 +1,7 @@
-//! What an end has done since it began, and what of it since the last mark.
+//! Counters of an end, and the results since the last `mark`.
 //!
-//! Whoever moves frames only counts here, never waits and never forgets: a mark is a copy of the counts, taken by the
-//! thread that hears the commands.
+//! The thread that sends or receives frames only counts, and never blocks or resets the counters. A mark is a copy of the counts,
+//! made by the thread that executes the commands.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{Workload, payload};
 
-/// The longest time that is told from longer ones.
+/// The largest recorded time; longer ones are recorded as this.
 const TIME_MAX_NS: u64 = 120 * 1_000_000_000;
 
 /// Which end it is.
@@ -32,8 +32,8 @@ pub(crate) struct Meter {
     pub(crate) workload: Workload,
     pub(crate) offered: Counter,
     pub(crate) written: Counter,
-    /// True exactly when the contender does not tell what became of an offered frame.
-    is_blind: AtomicBool,
+    /// True exactly when the contender does not report whether an offered frame was written.
+    is_written_unknown: AtomicBool,
     delivered: Counter,
     bytes: Counter,
     gaps: Counter,
@@ -41,19 +41,19 @@ pub(crate) struct Meter {
     times: Mutex<Histogram<u64>>,
 }
 
-/// How things stood at a moment.
+/// The counts at a moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     at: Instant,
     counts: [u64; 5],
 }
 
-/// Counts what one thread does, for another one to see.
+/// A counter that one thread writes and another one reads.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Only ever called by one thread, which makes it cheaper than an addition that is atomic.
+    /// Called by one thread only, so that it needs no atomic addition.
     pub(crate) fn add(&self, n: u64) {
         self.0.store(self.read() + n, Ordering::Relaxed);
     }
@@ -65,14 +65,14 @@ impl Counter {
 
 impl Meter {
     pub(crate) fn new(end: End, workload: Workload) -> Self {
-        // Bounds that are fixed: a histogram that can grow does not do so when it is told to saturate.
+        // Fixed bounds, since `saturating_record` does not resize a histogram.
         let times = Histogram::new_with_bounds(1, TIME_MAX_NS, 3).expect("the bounds are in order");
         Self {
             end,
             workload,
             offered: Counter::default(),
             written: Counter::default(),
-            is_blind: AtomicBool::new(false),
+            is_written_unknown: AtomicBool::new(false),
             delivered: Counter::default(),
             bytes: Counter::default(),
             gaps: Counter::default(),
@@ -80,9 +80,9 @@ impl Meter {
         }
     }
 
-    /// Nobody knows how many of the offered frames were written.
-    pub(crate) fn set_blind(&self) {
-        self.is_blind.store(true, Ordering::Relaxed);
+    /// The number of written frames is unknown.
+    pub(crate) fn set_written_unknown(&self) {
+        self.is_written_unknown.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn record(&self, time: Duration) {
@@ -97,7 +97,7 @@ impl Meter {
         }
     }
 
-    /// The line of results.
+    /// The results since `mark`.
     pub(crate) fn results(&self, mark: Mark, until: Instant) -> Value {
         let seconds = until.saturating_duration_since(mark.at).as_secs_f64();
         let counts = self.counts();
@@ -114,11 +114,11 @@ impl Meter {
             (End::Serve, Workload::Stream) => {
                 json!({"delivered_per_s": delivered, "bytes_per_s": bytes, "gaps": gaps})
             }
-            (End::Drive, _) if self.is_blind.load(Ordering::Relaxed) => {
+            (End::Drive, _) if self.is_written_unknown.load(Ordering::Relaxed) => {
                 json!({"offered_per_s": offered, "written_per_s": null, "superseded_per_s": null})
             }
             (End::Drive, _) => {
-                // At most two frames are neither: one that waits, and one that is being written.
+                // At most two frames are neither written nor superseded: one waits, and one is being written.
                 let superseded = (offered - written).max(0.0);
                 json!({"offered_per_s": offered, "written_per_s": written, "superseded_per_s": superseded})
             }
@@ -147,7 +147,7 @@ impl Meter {
         })
     }
 
-    /// In microseconds; nothing if nothing was recorded.
+    /// In microseconds; `None` if nothing was recorded.
     fn percentile(&self, percentile: f64) -> Option<f64> {
         let times = self.times();
         (!times.is_empty()).then(|| times.value_at_percentile(percentile) as f64 / 1e3)
@@ -169,7 +169,7 @@ impl Meter {
     }
 }
 
-/// Some forty, closer to one another towards the end.
+/// About forty percentiles, denser towards 100.
 fn percentiles() -> impl Iterator<Item = f64> {
     let coarse = (0..=18).map(|n| f64::from(n) * 5.0);
     let fine = (91..=99).map(f64::from);
@@ -179,11 +179,11 @@ fn percentiles() -> impl Iterator<Item = f64> {
     coarse.chain(fine).chain(tail).chain([100.0])
 }
 
-/// What the receiving thread knows of the frames that came.
+/// Counts received frames.
 #[derive(Debug)]
 pub(crate) struct Intake<'a> {
     meter: &'a Meter,
-    /// The number of the last one.
+    /// The number of the last frame.
     last: u64,
 }
 
@@ -200,7 +200,7 @@ impl<'a> Intake<'a> {
             }
             self.last = number;
             if matches!(meter.workload, Workload::Latest | Workload::Lossless) {
-                // 16 ns of at least 1500 that such a frame takes.
+                // Recording takes 16 ns of the 1500 ns or more of such a frame.
                 meter.record(Duration::from_nanos(payload::now().saturating_sub(stamp)));
             }
         }

@@ -1,10 +1,10 @@
-//! What stands at the beginning of a payload: when it was offered, and its running number.
+//! The head of a payload: the time when it was offered, and its sequence number.
 //!
-//! Both are big-endian, 8 bytes each. Nothing here keeps anything.
+//! Both are big-endian, 8 bytes each.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The least payload that carries both.
+/// The smallest payload with a head.
 pub(crate) const BYTES_MIN: usize = 16;
 
 /// Nanoseconds since 1970.
@@ -21,7 +21,7 @@ pub(crate) fn set_number(payload: &mut [u8], number: u64) {
     payload[8..16].copy_from_slice(&number.to_be_bytes());
 }
 
-/// The stamp and the number of a frame that came, unless it is too short.
+/// The time and the number in a payload; `None` if it is too short.
 pub(crate) fn read(payload: &[u8]) -> Option<(u64, u64)> {
     let stamp = payload.first_chunk()?;
     let number = payload.get(8..)?.first_chunk()?;

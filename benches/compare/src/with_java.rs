@@ -1,6 +1,6 @@
-//! The real thing: ZooKeeper's QuorumCnxManager in a Java virtual machine that takes the place of this process.
+//! ZooKeeper's QuorumCnxManager, in a Java virtual machine that replaces this process.
 //!
-//! Nothing is downloaded; what is missing is named. The Java program is compiled once, into the target directory.
+//! Nothing is downloaded; an error names what is missing. The Java program is compiled once, into the target directory.
 
 use std::{
     env,
@@ -16,7 +16,7 @@ use std::{
 const SOURCE: &str = include_str!("../java/CnxEnd.java");
 const CLASS: &str = "org.apache.zookeeper.server.quorum.CnxEnd";
 
-/// What the class needs at run time; `libzookeeper-java` depends on the packages of all of them.
+/// The jars that the class needs at run time. The Debian package `libzookeeper-java` installs all of them.
 const NEEDED: [&str; 7] = [
     "zookeeper",
     "zookeeper-jute",
@@ -27,7 +27,7 @@ const NEEDED: [&str; 7] = [
     "netty-handler",
 ];
 
-/// Whose ZooKeeper it is.
+/// The jars of ZooKeeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Jars {
     Debian,
@@ -35,35 +35,34 @@ pub(crate) enum Jars {
     Given,
 }
 
-/// Becomes the Java program. Returns only if that fails.
+/// Replaces this process by the Java program. Returns only if that fails.
 pub(crate) fn run(jars: Jars, arguments: &[OsString]) -> io::Result<()> {
-    let machine =
-        machine(jars)?.ok_or_else(|| io::Error::other("ZOOKEEPER_CLASSPATH is not set"))?;
-    let mut java = machine;
+    let mut java =
+        java_command(jars)?.ok_or_else(|| io::Error::other("ZOOKEEPER_CLASSPATH is not set"))?;
     Err(java.args(arguments).exec())
 }
 
-/// What the jar says of itself, without the last number. `None` if no jars were given.
+/// The version of the jar, without the patch number. `None` if no jars were given.
 pub(crate) fn version(jars: Jars) -> io::Result<Option<String>> {
-    let Some(mut java) = machine(jars)? else {
+    let Some(mut java) = java_command(jars)? else {
         return Ok(None);
     };
     let output = java.arg("version").stdin(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let mut numbers = said.trim().split(['.', '-']);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut numbers = text.trim().split(['.', '-']);
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) if output.status.success() => {
             Ok(Some(format!("{major}.{minor}")))
         }
         _ => Err(io::Error::other(format!(
-            "it does not say its version: {}",
+            "the jar does not report its version: {}",
             String::from_utf8_lossy(&output.stderr)
         ))),
     }
 }
 
-/// A virtual machine as it comes, but for the level of the log.
-fn machine(jars: Jars) -> io::Result<Option<Command>> {
+/// The command of a virtual machine with default settings, except for the log level.
+fn java_command(jars: Jars) -> io::Result<Option<Command>> {
     let class_path = match jars {
         Jars::Debian => of_debian()?,
         Jars::Given => match env::var("ZOOKEEPER_CLASSPATH") {
@@ -94,23 +93,23 @@ fn of_debian() -> io::Result<String> {
     }
 }
 
-/// Classes are kept by what they are made of.
+/// Compiles the Java program, unless it was compiled before from the same source and class path.
 fn compile(class_path: &str) -> io::Result<PathBuf> {
-    let mut made_of = DefaultHasher::new();
-    (SOURCE, class_path).hash(&mut made_of);
+    let mut hasher = DefaultHasher::new();
+    (SOURCE, class_path).hash(&mut hasher);
     let program = env::current_exe()?;
     // Beside the profiles: `target/java`, for `target/release/compare`.
-    let kept = program
+    let directory = program
         .ancestors()
         .nth(2)
         .ok_or_else(|| io::Error::other("this program has no directory above it"))?
         .join("java");
-    let classes = kept.join(format!("{:016x}", made_of.finish()));
+    let classes = directory.join(format!("{:016x}", hasher.finish()));
     if classes.exists() {
         return Ok(classes);
     }
-    // The other end may do the same at this time: each in its own directory, and one of them stays.
-    let fresh = kept.join(format!("of-{}", process::id()));
+    // The other end may compile at the same time: each uses a directory of its own, and one of them is kept.
+    let fresh = directory.join(format!("of-{}", process::id()));
     fs::create_dir_all(&fresh)?;
     let source = fresh.join("CnxEnd.java");
     fs::write(&source, SOURCE)?;
@@ -124,9 +123,9 @@ fn compile(class_path: &str) -> io::Result<PathBuf> {
             ))
         })?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+        let errors = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(format!(
-            "CnxEnd.java does not compile: {said}"
+            "CnxEnd.java does not compile: {errors}"
         )));
     }
     match fs::rename(&fresh, &classes) {

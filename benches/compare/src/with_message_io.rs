@@ -1,7 +1,7 @@
-//! message-io: its FramedTcp, which puts a length of one to ten bytes before a payload.
+//! message-io's FramedTcp, which puts a length of one to ten bytes before a payload.
 //!
-//! It has no way to set TCP_NODELAY, writes the length and the payload in two calls, and spins while the socket takes
-//! nothing: `send` either has written the frame, or the connection is gone.
+//! It cannot set TCP_NODELAY, writes the length and the payload with two calls, and spins while the socket is full: `send` returns
+//! when the frame is written or the connection is gone.
 
 use std::{io, thread, time::Instant};
 
@@ -12,28 +12,28 @@ use message_io::{
 
 use crate::{
     Role, Workload,
-    control::{Stage, Warmth},
+    control::{EndContext, WarmUp},
     meter::Intake,
     payload,
 };
 
-pub(crate) fn run(stage: &Stage) -> io::Result<()> {
-    if stage.meter.workload == Workload::Latest {
+pub(crate) fn run(context: &EndContext) -> io::Result<()> {
+    if context.meter.workload == Workload::Latest {
         return Err(io::Error::other(
-            "message-io has nothing in which a newer frame takes the place of an older one",
+            "message-io has no queue in which a newer frame replaces an older one",
         ));
     }
-    stage.variant(&["send"])?;
+    context.variant(&["send"])?;
     let (handler, listener) = node::split::<()>();
     let network = handler.network();
-    match &stage.role {
+    match &context.role {
         Role::Serve { listen, .. } => {
             let (_, address) = network.listen(Transport::FramedTcp, listen.as_str())?;
-            stage.ready(&address.to_string());
-            let mut intake = Intake::new(&stage.meter);
+            context.ready(&address.to_string());
+            let mut intake = Intake::new(&context.meter);
             listener.for_each(|event| match event {
                 NodeEvent::Network(NetEvent::Message(from, payload)) => {
-                    if stage.meter.workload == Workload::Latency {
+                    if context.meter.workload == Workload::Latency {
                         network.send(from, payload);
                     } else {
                         intake.frame(payload);
@@ -46,25 +46,25 @@ pub(crate) fn run(stage: &Stage) -> io::Result<()> {
         }
         Role::Drive { to, .. } => {
             let (endpoint, address) = network.connect(Transport::FramedTcp, to.as_str())?;
-            let warmth = Warmth::new(stage, address.to_string());
-            match stage.meter.workload {
-                Workload::Latency => ping(stage, &handler, listener, endpoint, warmth),
-                _ => send(stage, &handler, listener, endpoint, warmth),
+            let warm_up = WarmUp::new(context, address.to_string());
+            match context.meter.workload {
+                Workload::Latency => ping(context, &handler, listener, endpoint, warm_up),
+                _ => send(context, &handler, listener, endpoint, warm_up),
             }
             Ok(())
         }
     }
 }
 
-/// An answer is followed by the next frame where it is heard.
+/// Sends the next frame when an answer arrives.
 fn ping(
-    stage: &Stage,
+    context: &EndContext,
     handler: &NodeHandler<()>,
     listener: node::NodeListener<()>,
     endpoint: Endpoint,
-    mut warmth: Warmth<'_>,
+    mut warm_up: WarmUp<'_>,
 ) {
-    let payload = vec![b'x'; stage.role.task().bytes()];
+    let payload = vec![b'x'; context.role.task().bytes()];
     let mut sent = Instant::now();
     listener.for_each(|event| match event {
         NodeEvent::Network(NetEvent::Connected(_, true)) => {
@@ -72,8 +72,8 @@ fn ping(
             handler.network().send(endpoint, &payload);
         }
         NodeEvent::Network(NetEvent::Message(..)) => {
-            stage.meter.record(sent.elapsed());
-            warmth.round();
+            context.meter.record(sent.elapsed());
+            warm_up.round();
             sent = Instant::now();
             handler.network().send(endpoint, &payload);
         }
@@ -84,16 +84,16 @@ fn ping(
     });
 }
 
-/// Frames go out by a thread of the application, one after the other.
+/// Sends frames on a thread of the application, one after the other.
 fn send(
-    stage: &Stage,
+    context: &EndContext,
     handler: &NodeHandler<()>,
     listener: node::NodeListener<()>,
     endpoint: Endpoint,
-    mut warmth: Warmth<'_>,
+    mut warm_up: WarmUp<'_>,
 ) {
-    let meter = &stage.meter;
-    let mut payload = vec![b'x'; stage.role.task().bytes()];
+    let meter = &context.meter;
+    let mut payload = vec![b'x'; context.role.task().bytes()];
     let mut offer = Some(move || {
         for number in 1.. {
             if meter.workload != Workload::Stream {
@@ -105,7 +105,7 @@ fn send(
                 return;
             }
             meter.written.add(1);
-            warmth.round();
+            warm_up.round();
         }
     });
     thread::scope(|scope| {

@@ -1,6 +1,6 @@
-//! tokio: the current_thread runtime, and the length-delimited codec of tokio-util, which speaks our frames.
+//! tokio's current_thread runtime, and the length-delimited codec of tokio-util, whose frames are those of the library.
 //!
-//! `README.md` says which variant is the default, and what the others reach.
+//! `README.md` describes the variants.
 
 use std::{io, thread, time::Instant};
 
@@ -17,43 +17,43 @@ use tokio_util::codec::{Encoder, Framed, FramedRead, FramedWrite, LengthDelimite
 
 use crate::{
     Role, Workload,
-    control::{Stage, Warmth},
+    control::{EndContext, WarmUp},
     meter::Intake,
     payload,
 };
 
-/// What is read at once at most.
+/// Bytes of one read.
 const READ_BYTES: usize = 256 << 10;
 
-/// What a stream gathers before it writes.
+/// Bytes that a stream collects before it writes.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// The longest frame that our own library takes.
+/// The longest payload of the library.
 const FRAME_BYTES_MAX: usize = 512 << 10;
 
-pub(crate) fn run(stage: &Stage) -> io::Result<()> {
+pub(crate) fn run(context: &EndContext) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
-    let to = match &stage.role {
-        Role::Serve { listen, .. } => return runtime.block_on(serve(stage, listen)),
+    let to = match &context.role {
+        Role::Serve { listen, .. } => return runtime.block_on(serve(context, listen)),
         Role::Drive { to, .. } => to,
     };
     let stream = runtime.block_on(TcpStream::connect(to))?;
     stream.set_nodelay(true)?;
-    let warmth = Warmth::new(stage, stream.local_addr()?.to_string());
-    match stage.meter.workload {
-        Workload::Latency => runtime.block_on(ping(stage, stream, warmth)),
-        Workload::Latest => latest(&runtime, stage, stream, warmth),
-        Workload::Lossless => runtime.block_on(lossless(stage, stream, warmth)),
-        Workload::Stream => runtime.block_on(all(stage, stream, warmth)),
+    let warm_up = WarmUp::new(context, stream.local_addr()?.to_string());
+    match context.meter.workload {
+        Workload::Latency => runtime.block_on(ping(context, stream, warm_up)),
+        Workload::Latest => latest(&runtime, context, stream, warm_up),
+        Workload::Lossless => runtime.block_on(lossless(context, stream, warm_up)),
+        Workload::Stream => runtime.block_on(all(context, stream, warm_up)),
     }
 }
 
-async fn serve(stage: &Stage, listen: &str) -> io::Result<()> {
+async fn serve(context: &EndContext, listen: &str) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
-    stage.ready(&listener.local_addr()?.to_string());
+    context.ready(&listener.local_addr()?.to_string());
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    if stage.meter.workload == Workload::Latency {
+    if context.meter.workload == Workload::Latency {
         let mut framed = Framed::new(stream, codec());
         while let Some(frame) = framed.next().await {
             framed.send(frame?.freeze()).await?;
@@ -61,16 +61,16 @@ async fn serve(stage: &Stage, listen: &str) -> io::Result<()> {
         return Ok(());
     }
     let mut frames = FramedRead::with_capacity(stream, codec(), READ_BYTES);
-    let mut intake = Intake::new(&stage.meter);
+    let mut intake = Intake::new(&context.meter);
     while let Some(frame) = frames.next().await {
         intake.frame(&frame?);
     }
     Ok(())
 }
 
-async fn ping(stage: &Stage, stream: TcpStream, mut warmth: Warmth<'_>) -> io::Result<()> {
-    stage.variant(&["task"])?;
-    let payload = Bytes::from(vec![b'x'; stage.role.task().bytes()]);
+async fn ping(context: &EndContext, stream: TcpStream, mut warm_up: WarmUp<'_>) -> io::Result<()> {
+    context.variant(&["task"])?;
+    let payload = Bytes::from(vec![b'x'; context.role.task().bytes()]);
     let mut framed = Framed::new(stream, codec());
     loop {
         let sent = Instant::now();
@@ -79,26 +79,26 @@ async fn ping(stage: &Stage, stream: TcpStream, mut warmth: Warmth<'_>) -> io::R
             return Ok(());
         };
         drop(answer?);
-        stage.meter.record(sent.elapsed());
-        warmth.round();
+        context.meter.record(sent.elapsed());
+        warm_up.round();
     }
 }
 
-/// One place for a frame between who offers and who writes: the newest stays in it (watch), or the oldest (mpsc).
+/// Room for one frame between the sender and the writer. A new frame replaces the one in it (watch), or is dropped (mpsc).
 fn latest(
     runtime: &Runtime,
-    stage: &Stage,
+    context: &EndContext,
     stream: TcpStream,
-    mut warmth: Warmth<'_>,
+    mut warm_up: WarmUp<'_>,
 ) -> io::Result<()> {
-    let variant = stage.variant(&["mpsc", "watch", "mpsc-thread", "watch-thread"])?;
+    let variant = context.variant(&["mpsc", "watch", "mpsc-thread", "watch-thread"])?;
     let mut frames = FramedWrite::new(stream, codec());
-    let mut offers = Offers::new(stage);
-    let written = &stage.meter.written;
+    let mut offers = Offers::new(context);
+    let written = &context.meter.written;
     if variant.starts_with("watch") {
         let (place, mut newest) = watch::channel(Bytes::new());
         let offer = move || {
-            warmth.round();
+            warm_up.round();
             place.send(offers.next()).is_ok()
         };
         let write = async move {
@@ -113,7 +113,7 @@ fn latest(
     } else {
         let (place, mut oldest) = mpsc::channel(1);
         let offer = move || {
-            warmth.round();
+            warm_up.round();
             let sent = place.try_send(offers.next());
             !matches!(sent, Err(mpsc::error::TrySendError::Closed(_)))
         };
@@ -128,7 +128,7 @@ fn latest(
     }
 }
 
-/// Offers for as long as it is taken, on the runtime's own thread or on another one.
+/// Runs the sender and the writer, on one thread or on two.
 fn both(
     runtime: &Runtime,
     variant: &str,
@@ -147,7 +147,7 @@ fn both(
         }
     };
     runtime.block_on(async {
-        // The one that writes goes first, so that a frame is on its way before the next one is offered.
+        // The writer is polled first, so that a frame is written before the next one is offered.
         select! {
             biased;
             done = write => done,
@@ -157,27 +157,31 @@ fn both(
 }
 
 /// The next frame is offered when the one before has left, or when the place for it is free.
-async fn lossless(stage: &Stage, stream: TcpStream, mut warmth: Warmth<'_>) -> io::Result<()> {
-    let variant = stage.variant(&["direct", "mpsc"])?;
+async fn lossless(
+    context: &EndContext,
+    stream: TcpStream,
+    mut warm_up: WarmUp<'_>,
+) -> io::Result<()> {
+    let variant = context.variant(&["direct", "mpsc"])?;
     let mut frames = FramedWrite::new(stream, codec());
-    let mut offers = Offers::new(stage);
+    let mut offers = Offers::new(context);
     if variant == "direct" {
         loop {
             frames.send(offers.next()).await?;
-            stage.meter.written.add(1);
-            warmth.round();
+            context.meter.written.add(1);
+            warm_up.round();
         }
     }
     let (place, mut waiting) = mpsc::channel(1);
     let offer = async move {
         while place.send(offers.next()).await.is_ok() {
-            warmth.round();
+            warm_up.round();
         }
     };
     let write = async {
         while let Some(frame) = waiting.recv().await {
             frames.send(frame).await?;
-            stage.meter.written.add(1);
+            context.meter.written.add(1);
         }
         Ok(())
     };
@@ -188,11 +192,11 @@ async fn lossless(stage: &Stage, stream: TcpStream, mut warmth: Warmth<'_>) -> i
     }
 }
 
-/// Frames are gathered in the codec's buffer and written together.
-async fn all(stage: &Stage, stream: TcpStream, mut warmth: Warmth<'_>) -> io::Result<()> {
-    let variant = stage.variant(&["feed", "feed-bytes", "flush"])?;
-    let task = stage.role.task();
-    let mut offers = Offers::new(stage);
+/// Collects frames in the codec's buffer, and writes them together.
+async fn all(context: &EndContext, stream: TcpStream, mut warm_up: WarmUp<'_>) -> io::Result<()> {
+    let variant = context.variant(&["feed", "feed-bytes", "flush"])?;
+    let task = context.role.task();
+    let mut offers = Offers::new(context);
     if variant == "feed-bytes" {
         let mut frames = FramedWrite::new(stream, codec());
         frames.set_backpressure_boundary(WRITE_BYTES);
@@ -200,7 +204,7 @@ async fn all(stage: &Stage, stream: TcpStream, mut warmth: Warmth<'_>) -> io::Re
             for _ in 0..task.frames_per_call {
                 frames.feed(offers.next()).await?;
             }
-            warmth.round();
+            warm_up.round();
         }
     }
     let mut frames = FramedWrite::new(stream, Prefixed);
@@ -212,24 +216,24 @@ async fn all(stage: &Stage, stream: TcpStream, mut warmth: Warmth<'_>) -> io::Re
         if variant == "flush" {
             SinkExt::<&[u8]>::flush(&mut frames).await?;
         }
-        warmth.round();
+        warm_up.round();
     }
 }
 
 /// Numbered and stamped frames.
 struct Offers<'a> {
-    stage: &'a Stage,
+    context: &'a EndContext,
     payload: Vec<u8>,
     number: u64,
-    /// Where frames get their memory, many from one piece.
+    /// Memory for many frames.
     pool: BytesMut,
 }
 
 impl<'a> Offers<'a> {
-    fn new(stage: &'a Stage) -> Self {
+    fn new(context: &'a EndContext) -> Self {
         Self {
-            stage,
-            payload: vec![b'x'; stage.role.task().bytes()],
+            context,
+            payload: vec![b'x'; context.role.task().bytes()],
             number: 0,
             pool: BytesMut::with_capacity(64 << 10),
         }
@@ -243,11 +247,11 @@ impl<'a> Offers<'a> {
 
     fn next_borrowed(&mut self) -> &[u8] {
         self.number += 1;
-        if self.stage.meter.workload != Workload::Stream {
+        if self.context.meter.workload != Workload::Stream {
             payload::set_stamp(&mut self.payload, payload::now());
         }
         payload::set_number(&mut self.payload, self.number);
-        self.stage.meter.offered.add(1);
+        self.context.meter.offered.add(1);
         &self.payload
     }
 }
@@ -258,7 +262,7 @@ fn codec() -> LengthDelimitedCodec {
         .new_codec()
 }
 
-/// The same frames as the codec makes, from bytes that need not be shared.
+/// Encodes the same frames as the codec, from a slice.
 struct Prefixed;
 
 impl Encoder<&[u8]> for Prefixed {

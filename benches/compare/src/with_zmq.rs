@@ -1,6 +1,6 @@
-//! libzmq: PAIR for round trips, PUSH to PULL for what goes one way, over its own framing.
+//! libzmq: PAIR for round trips, PUSH to PULL for one-way traffic, with its own framing.
 //!
-//! libzmq moves bytes on a thread of its own and sets TCP_NODELAY itself.
+//! libzmq reads and writes on a thread of its own, and sets TCP_NODELAY itself.
 
 use std::{io, mem, time::Instant};
 
@@ -8,67 +8,72 @@ use zmq::{Context, DONTWAIT, Message, Socket, SocketType};
 
 use crate::{
     Role, Workload,
-    control::{Stage, Warmth},
+    control::{EndContext, WarmUp},
     meter::Intake,
     payload,
 };
 
-/// Frames that may wait at each end of a stream, for the variant that says so.
-const DEEP: i32 = 100_000;
+/// Frames that may wait at each end of a stream, for the variant `hwm-100000`.
+const HIGH_WATER_MARK: i32 = 100_000;
 
-pub(crate) fn run(stage: &Stage) -> io::Result<()> {
-    talk(stage, false)
+pub(crate) fn run(context: &EndContext) -> io::Result<()> {
+    run_end(context, false)
 }
 
-pub(crate) fn run_conflated(stage: &Stage) -> io::Result<()> {
-    if stage.meter.workload != Workload::Latest {
+pub(crate) fn run_conflated(context: &EndContext) -> io::Result<()> {
+    if context.meter.workload != Workload::Latest {
         return Err(io::Error::other(
-            "conflated, only the latest frame is kept: --workload latest",
+            "with ZMQ_CONFLATE only the newest frame is kept: use --workload latest",
         ));
     }
-    stage.meter.set_blind();
-    talk(stage, true)
+    context.meter.set_written_unknown();
+    run_end(context, true)
 }
 
-fn talk(stage: &Stage, is_conflated: bool) -> io::Result<()> {
-    let context = Context::new();
-    match &stage.role {
+fn run_end(context: &EndContext, is_conflated: bool) -> io::Result<()> {
+    let zmq = Context::new();
+    match &context.role {
         Role::Serve { listen, .. } => {
-            let socket = socket(stage, &context, is_conflated)?;
+            let socket = socket(context, &zmq, is_conflated)?;
             socket.bind(&format!("tcp://{listen}"))?;
             let bound = socket.get_last_endpoint()?.unwrap_or_default();
-            stage.ready(bound.trim_start_matches("tcp://"));
-            serve(stage, &socket)
+            context.ready(bound.trim_start_matches("tcp://"));
+            serve(context, &socket)
         }
         Role::Drive { to, .. } => {
-            let socket = socket(stage, &context, is_conflated)?;
+            let socket = socket(context, &zmq, is_conflated)?;
             socket.connect(&format!("tcp://{to}"))?;
-            drive(stage, &socket, is_conflated, Warmth::new(stage, to.clone()))
+            drive(
+                context,
+                &socket,
+                is_conflated,
+                WarmUp::new(context, to.clone()),
+            )
         }
     }
 }
 
-/// Every option has to be set before the socket is bound or connected.
-fn socket(stage: &Stage, context: &Context, is_conflated: bool) -> io::Result<Socket> {
-    let is_serving = matches!(stage.role, Role::Serve { .. });
-    let kind = match (stage.meter.workload, is_serving) {
+/// Creates a socket with its options, which must be set before it is bound or connected.
+fn socket(context: &EndContext, zmq: &Context, is_conflated: bool) -> io::Result<Socket> {
+    let is_serving = matches!(context.role, Role::Serve { .. });
+    let kind = match (context.meter.workload, is_serving) {
         (Workload::Latency, _) => SocketType::PAIR,
         (_, true) => SocketType::PULL,
         (_, false) => SocketType::PUSH,
     };
-    let socket = context.socket(kind)?;
+    let socket = zmq.socket(kind)?;
     socket.set_linger(0)?;
-    let marks = match stage.meter.workload {
+    let marks = match context.meter.workload {
         Workload::Latency => None,
         Workload::Latest if is_conflated => {
-            let is_both = stage.variant(&["push", "both"])? == "both";
+            let is_both = context.variant(&["push", "both"])? == "both";
             socket.set_conflate(is_both || !is_serving)?;
             None
         }
         Workload::Latest | Workload::Lossless => Some(1),
-        // As libzmq comes, 1000.
-        Workload::Stream if stage.variant(&["hwm-1000", "hwm-100000"])? == "hwm-1000" => None,
-        Workload::Stream => Some(DEEP),
+        // The default of libzmq is 1000.
+        Workload::Stream if context.variant(&["hwm-1000", "hwm-100000"])? == "hwm-1000" => None,
+        Workload::Stream => Some(HIGH_WATER_MARK),
     };
     if let Some(marks) = marks {
         socket.set_sndhwm(marks)?;
@@ -77,16 +82,16 @@ fn socket(stage: &Stage, context: &Context, is_conflated: bool) -> io::Result<So
     Ok(socket)
 }
 
-fn serve(stage: &Stage, socket: &Socket) -> io::Result<()> {
+fn serve(context: &EndContext, socket: &Socket) -> io::Result<()> {
     let mut message = Message::new();
-    if stage.meter.workload == Workload::Latency {
+    if context.meter.workload == Workload::Latency {
         loop {
             socket.recv(&mut message, 0)?;
-            // Handed on, not copied.
+            // Moved, not copied.
             socket.send(mem::replace(&mut message, Message::new()), 0)?;
         }
     }
-    let mut intake = Intake::new(&stage.meter);
+    let mut intake = Intake::new(&context.meter);
     loop {
         socket.recv(&mut message, 0)?;
         intake.frame(&message);
@@ -94,13 +99,13 @@ fn serve(stage: &Stage, socket: &Socket) -> io::Result<()> {
 }
 
 fn drive(
-    stage: &Stage,
+    context: &EndContext,
     socket: &Socket,
     is_conflated: bool,
-    mut warmth: Warmth<'_>,
+    mut warm_up: WarmUp<'_>,
 ) -> io::Result<()> {
-    let mut payload = vec![b'x'; stage.role.task().bytes()];
-    let meter = &stage.meter;
+    let mut payload = vec![b'x'; context.role.task().bytes()];
+    let meter = &context.meter;
     if meter.workload == Workload::Latency {
         let mut answer = Message::new();
         loop {
@@ -108,14 +113,14 @@ fn drive(
             socket.send(&payload[..], 0)?;
             socket.recv(&mut answer, 0)?;
             meter.record(sent.elapsed());
-            warmth.round();
+            warm_up.round();
         }
     }
-    // A frame that is offered to a conflating socket never waits.
-    let (flags, looks) = match meter.workload {
+    // A send to a conflating socket never blocks.
+    let (flags, polls_events) = match meter.workload {
         Workload::Latest if !is_conflated => (
             DONTWAIT,
-            stage.variant(&["events", "dontwait"])? == "events",
+            context.variant(&["events", "dontwait"])? == "events",
         ),
         Workload::Latest => (DONTWAIT, false),
         _ => (0, false),
@@ -128,12 +133,12 @@ fn drive(
         meter.offered.add(1);
         match socket.send(&payload[..], flags) {
             Ok(()) => meter.written.add(1),
-            // Without being asked, a socket that has refused looks whether there is room again once in a millisecond.
-            Err(zmq::Error::EAGAIN) if looks => drop(socket.get_events()?),
+            // Otherwise libzmq checks a full socket for room only once in a millisecond.
+            Err(zmq::Error::EAGAIN) if polls_events => drop(socket.get_events()?),
             Err(zmq::Error::EAGAIN) => {}
             Err(error) => return Err(error.into()),
         }
-        warmth.round();
+        warm_up.round();
     }
     Ok(())
 }

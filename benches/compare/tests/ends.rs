@@ -1,6 +1,6 @@
-//! Every contender that can run here, at every workload it claims: two processes, a fifth of a second.
+//! Runs every contender with every workload that it lists, in two processes, for a fifth of a second.
 //!
-//! Nothing is asserted about speed, except that something arrives.
+//! Nothing is asserted about speed, except that frames arrive.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const MEASURED: Duration = Duration::from_millis(200);
 
-/// A process of the test's own, which never outlives it.
+/// A child process, killed when dropped.
 struct End {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -32,20 +32,20 @@ impl End {
         Self { child, lines }
     }
 
-    fn say(&mut self, command: &str) {
+    fn write_line(&mut self, command: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{command}").unwrap();
     }
 
     #[track_caller]
-    fn hear(&mut self) -> Value {
+    fn read_line(&mut self) -> Value {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
     }
 
     #[track_caller]
-    fn ends(&mut self, code: i32) {
-        // To wait closes the pipe, which is a reason to end as well.
+    fn assert_exit(&mut self, code: i32) {
+        // `wait` would close the pipe, which ends the process as well.
         let _open = self.child.stdin.take();
         assert_eq!(self.child.wait().unwrap().code(), Some(code));
     }
@@ -62,7 +62,7 @@ fn compare() -> Command {
     Command::new(env!("CARGO_BIN_EXE_compare"))
 }
 
-/// Names, commands and workloads of what can run here.
+/// Names, commands and workloads of the contenders that can run here.
 fn contenders() -> Vec<(String, String, Vec<String>)> {
     let output = compare().arg("list").output().unwrap();
     assert!(output.status.success());
@@ -82,23 +82,23 @@ fn contenders() -> Vec<(String, String, Vec<String>)> {
         .collect()
 }
 
-/// What `serve` and `drive` say in the end, as one object.
+/// The results of `serve` and `drive`, as one object.
 fn measure(command: &str, workload: &str, variant: &str) -> Value {
     let mut options = vec!["--workload", workload, "--variant", variant];
     options.extend(["--size", "64", "--at-most", "60"]);
     let mut serve = End::start(&[&[command, "serve"], &options[..]].concat());
-    let address = serve.hear()["ready"].as_str().unwrap().to_owned();
+    let address = serve.read_line()["ready"].as_str().unwrap().to_owned();
     let drive = [command, "drive", "--to", &address];
     let mut drive = End::start(&[&drive[..], &options[..]].concat());
-    assert!(drive.hear()["ready"].is_string());
-    drive.say("mark");
-    serve.say("mark");
+    assert!(drive.read_line()["ready"].is_string());
+    drive.write_line("mark");
+    serve.write_line("mark");
     thread::sleep(MEASURED);
-    drive.say("stop");
-    serve.say("stop");
-    let (mut all, served) = (drive.hear(), serve.hear());
-    drive.ends(0);
-    serve.ends(0);
+    drive.write_line("stop");
+    serve.write_line("stop");
+    let (mut all, served) = (drive.read_line(), serve.read_line());
+    drive.assert_exit(0);
+    serve.assert_exit(0);
     let together = all.as_object_mut().unwrap();
     together.extend(served.as_object().unwrap().clone());
     all
@@ -141,7 +141,7 @@ fn check(results: &Value, workload: &str) {
     }
 }
 
-/// One after the other: there are few processors, and none of them should starve.
+/// One contender after the other, so that none of them lacks processors.
 #[test]
 fn every_contender_carries_every_workload_it_claims() {
     let contenders = contenders();
@@ -178,27 +178,27 @@ fn every_variant_runs() {
 #[test]
 fn an_end_that_is_left_alone_gives_up() {
     let mut end = End::start(&["tokio", "serve", "--workload", "latency", "--at-most", "1"]);
-    assert!(end.hear()["ready"].is_string());
-    end.ends(1);
+    assert!(end.read_line()["ready"].is_string());
+    end.assert_exit(1);
 }
 
 #[test]
 fn an_end_whose_input_ends_stops_without_results() {
     let mut end = End::start(&["libzmq", "serve", "--workload", "stream"]);
-    assert!(end.hear()["ready"].is_string());
+    assert!(end.read_line()["ready"].is_string());
     drop(end.child.stdin.take());
-    end.ends(0);
+    end.assert_exit(0);
 }
 
 #[test]
 fn an_end_whose_connection_is_gone_says_so() {
     let options = ["--workload", "latency", "--at-most", "60"];
     let mut serve = End::start(&[&["tokio", "serve"], &options[..]].concat());
-    let address = serve.hear()["ready"].as_str().unwrap().to_owned();
+    let address = serve.read_line()["ready"].as_str().unwrap().to_owned();
     let mut drive = End::start(&[&["tokio", "drive", "--to", &address], &options[..]].concat());
-    drive.hear();
+    drive.read_line();
     drop(drive);
-    serve.ends(1);
+    serve.assert_exit(1);
 }
 
 #[test]
