@@ -25,7 +25,7 @@ use crate::{
 /// Lines that may wait to be printed.
 const LINES_MAX: usize = 4096;
 
-pub(crate) struct Journal {
+pub(crate) struct EventLog {
     start: Instant,
     lines: SyncSender<Value>,
     dropped: AtomicU64,
@@ -39,22 +39,22 @@ struct Drawing {
     path: PathBuf,
 }
 
-impl Journal {
-    /// The journal, and the receiver of the lines that [`print`](Self::print) needs.
+impl EventLog {
+    /// The event log, and the receiver of the lines that [`print`](Self::print) needs.
     pub(crate) fn new(timeline: Option<(PathBuf, Timeline)>) -> (Self, Receiver<Value>) {
         let (lines, printed) = sync_channel(LINES_MAX);
         let drawing = timeline.map(|(path, timeline)| Drawing {
             timeline: Mutex::new(timeline),
             path,
         });
-        let journal = Self {
+        let event_log = Self {
             start: Instant::now(),
             lines,
             dropped: AtomicU64::new(0),
             output_closed: AtomicBool::new(false),
             drawing,
         };
-        (journal, printed)
+        (event_log, printed)
     }
 
     /// The time since the start.
@@ -202,15 +202,15 @@ impl Drawing {
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, journal: &Journal, own: Sid, picture: &str) {
+    fn write(&self, event_log: &EventLog, own: Sid, picture: &str) {
         match std::fs::write(&self.path, picture) {
             Ok(()) => {
                 let path = self.path.display().to_string();
-                journal.event("timeline", own, json!({ "file": path }));
+                event_log.event("timeline", own, json!({ "file": path }));
             }
             Err(error) => {
                 let path = self.path.display();
-                journal.error(own, &format!("cannot write the timeline {path}: {error}"));
+                event_log.error(own, &format!("cannot write the timeline {path}: {error}"));
             }
         }
     }

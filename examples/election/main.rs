@@ -38,7 +38,7 @@ use serde_json::json;
 
 use crate::{
     election::{RESEND_FIRST, RESEND_LAST, ZXID_OF_NO_DATA},
-    journal::Journal,
+    journal::EventLog,
     member::{Command, End, Member, Remote, Role},
     notification::Format,
     quorum::Quorum,
@@ -333,14 +333,14 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     let own: Vec<Sid> = plan.members.iter().map(|(role, _)| role.own).collect();
     let timeline = Timeline::new(own.iter().copied(), plan.quorum.voters());
     let timeline = cli.timeline.clone().map(|path| (path, timeline));
-    let (journal, lines) = Journal::new(timeline);
-    let journal = Arc::new(journal);
+    let (event_log, lines) = EventLog::new(timeline);
+    let event_log = Arc::new(event_log);
     let (mut members, mut remotes) = (Vec::new(), Vec::new());
     for (role, config) in plan.members {
         let own = role.own;
-        report_start(&journal, &role, &plan.cfg, &plan.quorum);
+        report_start(&event_log, &role, &plan.cfg, &plan.quorum);
         let (cfg, quorum) = (Arc::clone(&plan.cfg), plan.quorum.clone());
-        match Member::new(role, config, cfg, quorum, Arc::clone(&journal)) {
+        match Member::new(role, config, cfg, quorum, Arc::clone(&event_log)) {
             Ok((member, remote)) => {
                 members.push((own, member));
                 remotes.push(remote);
@@ -368,7 +368,7 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     }
     let running = AtomicUsize::new(members.len());
     thread::scope(|scope| {
-        let (journal, mut code) = (&*journal, ExitCode::SUCCESS);
+        let (event_log, mut code) = (&*event_log, ExitCode::SUCCESS);
         let new = thread::Builder::new;
         let mut thread_error = None;
         let mut threads = Vec::new();
@@ -378,7 +378,7 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
             // Dropped when the thread ends, or now if it cannot be started.
             let running = Running {
                 running,
-                journal,
+                event_log,
                 first,
             };
             let run = move || {
@@ -401,7 +401,7 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
             order(&remotes, Command::Quit);
         }
         // Returns when the last member has ended, or when standard output is closed.
-        journal.print(&lines);
+        event_log.print(&lines);
         for (own, thread) in threads {
             match thread.join() {
                 Ok(Ok(End::Halted)) => {}
@@ -424,10 +424,10 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     })
 }
 
-/// Counts a member as running until it is dropped. The last one closes the journal.
+/// Counts a member as running until it is dropped. The last one closes the event log.
 struct Running<'a> {
     running: &'a AtomicUsize,
-    journal: &'a Journal,
+    event_log: &'a EventLog,
     /// The server that reports the end of the timeline.
     first: Sid,
 }
@@ -435,8 +435,8 @@ struct Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.journal.draw_rest(self.first);
-            self.journal.close();
+            self.event_log.draw_rest(self.first);
+            self.event_log.close();
         }
     }
 }
@@ -455,7 +455,7 @@ fn read_commands(remotes: &Arc<Vec<Remote>>, time: Option<Duration>) -> io::Resu
     Ok(())
 }
 
-fn report_start(journal: &Journal, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {
+fn report_start(event_log: &EventLog, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {
     let sids = |observer| {
         let servers = cfg.servers.iter();
         let servers = servers.filter(|server| server.observer == observer);
@@ -468,7 +468,7 @@ fn report_start(journal: &Journal, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {
         "quorum": if quorum.is_hierarchical() { "hierarchical" } else { "majority" },
         "zxid": format!("{:#x}", role.zxid), "epoch": role.epoch,
     });
-    journal.event("started", role.own, line);
+    event_log.event("started", role.own, line);
 }
 
 fn order(remotes: &[Remote], command: Command) {

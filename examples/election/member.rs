@@ -23,7 +23,7 @@ use serde_json::json;
 
 use crate::{
     election::{Action, Election},
-    journal::Journal,
+    journal::EventLog,
     leader_port::LeaderPort,
     names::Names,
     notification::{Format, Notification, State, configuration},
@@ -76,7 +76,7 @@ pub(crate) struct Member {
     cfg: Arc<ZooCfg>,
     quorum: Quorum,
     configuration: String,
-    journal: Arc<Journal>,
+    event_log: Arc<EventLog>,
     poll: Poll,
     event_loop: EventLoop<Inbox>,
     port: LeaderPort,
@@ -124,7 +124,7 @@ impl Member {
         config: Config,
         cfg: Arc<ZooCfg>,
         quorum: Quorum,
-        journal: Arc<Journal>,
+        event_log: Arc<EventLog>,
     ) -> io::Result<(Self, Remote)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -157,7 +157,7 @@ impl Member {
             role,
             cfg,
             quorum,
-            journal,
+            event_log,
             poll,
             event_loop,
             commands,
@@ -181,7 +181,7 @@ impl Member {
                 _ => {}
             }
             if !self.event_loop.turn(Some(Duration::ZERO))? {
-                self.journal.event("halted", self.role.own, json!({}));
+                self.event_log.event("halted", self.role.own, json!({}));
                 return Ok(self.end);
             }
             while let Some(item) = self.event_loop.handler_mut().0.pop_front() {
@@ -193,11 +193,11 @@ impl Member {
             while let Ok(command) = self.commands.try_recv() {
                 self.execute(command);
             }
-            for event in self.port.look(self.journal.now()) {
+            for event in self.port.look(self.event_log.now()) {
                 self.on_port_event(event);
             }
             self.on_time();
-            if self.journal.is_output_closed() {
+            if self.event_log.is_output_closed() {
                 self.event_loop.handle().request_halt();
             }
         }
@@ -205,7 +205,7 @@ impl Member {
 
     /// Time until the next deadline.
     fn timeout(&self) -> Option<Duration> {
-        let now = self.journal.now();
+        let now = self.event_log.now();
         let asks = self.role.observes.then_some(self.ask_at);
         let tenure = self.tenure.as_ref().map(Tenure::deadline);
         let own = [self.election.deadline(), tenure, asks, self.port.deadline()];
@@ -215,7 +215,7 @@ impl Member {
     }
 
     fn on_time(&mut self) {
-        let now = self.journal.now();
+        let now = self.event_log.now();
         if self.election.deadline().is_some_and(|at| at <= now) {
             let mut actions = Vec::new();
             self.election.on_time(now, &mut actions);
@@ -249,11 +249,11 @@ impl Member {
     fn look(&mut self, why: &str) {
         self.tenure = None;
         self.port.leave();
-        self.looking_since = self.journal.now();
+        self.looking_since = self.event_log.now();
         let mut actions = Vec::new();
         self.election.look(self.looking_since, &mut actions);
         let round = self.election.round();
-        self.journal.looking(self.role.own, round, why);
+        self.event_log.looking(self.role.own, round, why);
         self.act(actions);
     }
 
@@ -268,7 +268,7 @@ impl Member {
     fn on_loss(&mut self, why: &str) {
         let leader = self.election.current().vote.leader;
         let line = json!({ "leader": leader.0, "why": why });
-        self.journal.event("leader-lost", self.role.own, line);
+        self.event_log.event("leader-lost", self.role.own, line);
         self.look(why);
     }
 
@@ -277,14 +277,14 @@ impl Member {
             Ok(read) => read,
             Err(why) => return self.on_malformed(from, &why.to_string()),
         };
-        self.journal.received(self.role.own, from, notification);
+        self.event_log.received(self.role.own, from, notification);
         if !configuration.is_empty() {
             // The vote of a server with a malformed configuration counts all the same, as it does in ZooKeeper.
             if let Err(why) = self.on_configuration(from, configuration) {
                 self.on_malformed(from, &why);
             }
         }
-        let (now, mut actions) = (self.journal.now(), Vec::new());
+        let (now, mut actions) = (self.event_log.now(), Vec::new());
         self.election
             .on_notification(now, from, notification, &mut actions);
         self.act(actions);
@@ -298,7 +298,7 @@ impl Member {
     fn on_malformed(&mut self, from: Sid, why: &str) {
         self.malformed += 1;
         let line = json!({ "from": from.0, "why": why, "count": self.malformed });
-        self.journal.event("malformed", self.role.own, line);
+        self.event_log.event("malformed", self.role.own, line);
     }
 
     /// Reports a newer configuration once. To use it, the operator restarts this program with its file.
@@ -313,7 +313,7 @@ impl Member {
             self.newest = cfg.version;
             let version = format!("{:x}", cfg.version);
             let line = json!({ "from": from.0, "version": version, "configuration": text });
-            self.journal
+            self.event_log
                 .event("newer-configuration", self.role.own, line);
         }
         Ok(())
@@ -323,14 +323,14 @@ impl Member {
         for action in actions {
             match action {
                 Action::Propose(_) if self.role.observes => {}
-                Action::Propose(vote) => self.journal.vote(self.role.own, vote),
+                Action::Propose(vote) => self.event_log.vote(self.role.own, vote),
                 Action::Send(..) if self.role.observes => {}
                 Action::Send(to, notification) => self.send(to, notification),
                 Action::Connect => self.event_loop.handle().connect_all(),
                 Action::Elect(outcome) => {
-                    let now = self.journal.now();
+                    let now = self.event_log.now();
                     let took = now.saturating_sub(self.looking_since);
-                    self.journal.elected(self.role.own, outcome, took);
+                    self.event_log.elected(self.role.own, outcome, took);
                     let (own, limit) = (self.role.own, self.role.limit);
                     let quorum = self.quorum.clone();
                     let tenure = Tenure::new(own, quorum, outcome, limit, now);
@@ -347,7 +347,7 @@ impl Member {
         let addresses = self.quorum_addresses(leader);
         match state {
             State::Leading => self.port.hold(&addresses),
-            _ => self.port.watch(addresses, self.journal.now()),
+            _ => self.port.watch(addresses, self.event_log.now()),
         }
     }
 
@@ -360,7 +360,7 @@ impl Member {
     fn send(&self, to: Sid, notification: Notification) {
         let bytes = notification.write(self.role.format, &self.configuration);
         // Taken before the send, so that it is not later than the arrival.
-        let at = self.journal.now();
+        let at = self.event_log.now();
         match self.event_loop.handle().to_send(to, bytes) {
             Ok(sent) => {
                 let outcome = match sent {
@@ -369,12 +369,12 @@ impl Member {
                     SendOutcome::Superseded => "superseded",
                     _ => "other",
                 };
-                self.journal
+                self.event_log
                     .sent(at, self.role.own, to, notification, outcome);
             }
             Err(error) => {
                 let message = format!("cannot send to server {to}: {error}");
-                self.journal.error(self.role.own, &message);
+                self.event_log.error(self.role.own, &message);
             }
         }
     }
@@ -384,14 +384,14 @@ impl Member {
             Command::Quit => self.event_loop.handle().request_halt(),
             Command::Stats => {
                 let line = self.stats(&self.event_loop.handle().stats());
-                self.journal.event("stats", self.role.own, line);
+                self.event_log.event("stats", self.role.own, line);
             }
             Command::LeaderLost if self.tenure.is_some() => {
                 self.on_loss("by a command of the operator")
             }
             Command::LeaderLost => {
                 let message = "this server has no leader: it looks for one already";
-                self.journal.error(self.role.own, message);
+                self.event_log.error(self.role.own, message);
             }
         }
     }

@@ -14,17 +14,17 @@ impl Member {
         match event {
             Event::Listening { addr, .. } => {
                 let line = json!({ "addr": addr.to_string() });
-                self.journal.event("listening", own, line);
+                self.event_log.event("listening", own, line);
             }
             Event::ListenFailed { address, error, .. } => {
                 let message = format!("cannot listen on {address}, and will try again: {error}");
-                self.journal.error(own, &message);
+                self.event_log.error(own, &message);
             }
             Event::ListenerLost { address, .. } => {
                 let message = format!(
                     "gave up listening on {address}: servers with a larger id cannot reach this one there"
                 );
-                self.journal.error(own, &message);
+                self.event_log.error(own, &message);
                 let listening = self.event_loop.handle().listening();
                 let is_lost = |one: &Listening| matches!(one, Listening::Lost(_));
                 if listening.iter().all(is_lost) {
@@ -34,7 +34,7 @@ impl Member {
             }
             Event::Up { sid, dialed, .. } => {
                 let line = json!({ "sid": sid.0, "dialed": dialed });
-                self.journal.event("up", own, line);
+                self.event_log.event("up", own, line);
                 self.unlinked.remove(sid);
                 if self.role.observes {
                     self.ask(*sid);
@@ -42,7 +42,7 @@ impl Member {
             }
             Event::Down { sid, reason, .. } => {
                 let line = json!({ "sid": sid.0, "reason": reason.kind().name() });
-                self.journal.event("down", own, line);
+                self.event_log.event("down", own, line);
                 // Servers that are not configured may use any id; only voters are remembered.
                 if self.quorum.is_voter(*sid) {
                     self.unlinked.insert(*sid);
@@ -64,19 +64,19 @@ impl Member {
     pub(super) fn on_port_event(&mut self, event: Word) {
         let own = self.role.own;
         match event {
-            Word::Reached => self.journal.event("leader-reached", own, json!({})),
+            Word::Reached => self.event_log.event("leader-reached", own, json!({})),
             Word::Gone(why) => self.on_loss(&why),
             Word::Listening(at) => {
                 let line = json!({ "addr": at.to_string() });
-                self.journal.event("leader-listening", own, line);
+                self.event_log.event("leader-listening", own, line);
             }
-            Word::Trouble(message) => self.journal.error(own, &message),
+            Word::Trouble(message) => self.event_log.error(own, &message),
         }
     }
 
     /// The link of a server has ended, and its address refuses connections: its process has ended.
     fn on_process_gone(&mut self, sid: Sid) {
-        let now = self.journal.now();
+        let now = self.event_log.now();
         let kept = self.tenure.as_mut().map(|tenure| tenure.on_gone(now, sid));
         if let Some(Err(loss)) = kept {
             self.on_end_of_tenure(loss);
