@@ -1,6 +1,7 @@
-//! Many far ends in the hands of one thread, which pours frames into them or drains them, each as fast as it goes.
+//! Many remote ends of connections, served by one thread, which writes frames to all of them or reads from all of them, as
+//! fast as each socket allows.
 //!
-//! Nothing here knows what the frames say, or waits for one connection while another could be served.
+//! Nothing here depends on the content of the frames, or waits for one connection while another could be served.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -17,18 +18,18 @@ use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
 
 use crate::{HOME, Puppet, bare, is_hung_up};
 
-/// What one visit moves at most, before the next connection has its turn.
+/// Bytes written to or read from one connection before the next one is served.
 const VISIT_BYTES: usize = 64 << 10;
 
 const STOP: Token = Token(usize::MAX);
 
-/// Links of members with these sids, from the members' side: connected, and named.
+/// Connections of members with these sids: connected, with the initial message sent.
 pub fn members(sids: impl IntoIterator<Item = i64>, to: &str) -> Vec<net::TcpStream> {
     let enter = |sid| Puppet::say(HOME, to, &bare(sid)).0;
     sids.into_iter().map(enter).collect()
 }
 
-/// A thread that moves many connections until this is dropped, or the far ends hang up.
+/// A thread that writes to or reads from many connections until this is dropped, or the other ends close them.
 pub struct Crowd {
     stop: Arc<AtomicBool>,
     waker: Waker,
@@ -37,21 +38,21 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Writes these frames into each, again and again.
+    /// Writes these frames to each connection, again and again.
     pub fn pour(streams: Vec<net::TcpStream>, frames: Vec<u8>) -> Self {
-        Self::start(streams, Interest::WRITABLE, move |stream, at| {
-            let end = frames.len().min(*at + VISIT_BYTES);
-            let n = stream.write(&frames[*at..end])?;
-            *at = (*at + n) % frames.len();
+        Self::start(streams, Interest::WRITABLE, move |stream, position| {
+            let end = frames.len().min(*position + VISIT_BYTES);
+            let n = stream.write(&frames[*position..end])?;
+            *position = (*position + n) % frames.len();
             Ok(n)
         })
     }
 
-    /// Reads whatever comes.
+    /// Reads all that arrives, and discards it.
     pub fn drain(streams: Vec<net::TcpStream>) -> Self {
-        let mut stage = vec![0; VISIT_BYTES];
+        let mut buffer = vec![0; VISIT_BYTES];
         Self::start(streams, Interest::READABLE, move |stream, _| {
-            stream.read(&mut stage)
+            stream.read(&mut buffer)
         })
     }
 
@@ -73,7 +74,7 @@ impl Crowd {
         };
         let connections = streams.into_iter().enumerate().map(watch).collect();
         let (stop, moved) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let mover = Mover {
+        let worker = Worker {
             poll,
             connections,
             stop: Arc::clone(&stop),
@@ -83,11 +84,11 @@ impl Crowd {
             stop,
             waker,
             moved,
-            thread: Some(thread::spawn(move || mover.run(visit))),
+            thread: Some(thread::spawn(move || worker.run(visit))),
         }
     }
 
-    /// Bytes moved so far.
+    /// Bytes read or written so far.
     pub fn moved(&self) -> u64 {
         self.moved.load(Ordering::Acquire)
     }
@@ -100,23 +101,24 @@ impl Drop for Crowd {
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(
             matches!(ended, Some(Ok(()))) || thread::panicking(),
-            "the crowd has panicked"
+            "the thread of the connections has panicked"
         );
     }
 }
 
-struct Mover {
+struct Worker {
     poll: Poll,
-    /// Each with where it is in what it says.
+    /// Each with its position in the frames that are written.
     connections: Vec<Option<(TcpStream, usize)>>,
     stop: Arc<AtomicBool>,
     moved: Arc<AtomicU64>,
 }
 
-impl Mover {
+impl Worker {
     fn run(mut self, mut visit: impl FnMut(&mut TcpStream, &mut usize) -> io::Result<usize>) {
         let mut events = Events::with_capacity(1024);
-        // Those that are neither full nor dry; the edge of the others comes when they are that no more.
+        // Connections that can be served at once. For the others (send buffer full, or nothing to read) the edge-triggered poll
+        // reports an event when that changes.
         let mut busy: Vec<usize> = Vec::new();
         while !self.stop.load(Ordering::Acquire) {
             let timeout = (!busy.is_empty()).then_some(Duration::ZERO);
@@ -132,16 +134,16 @@ impl Mover {
         }
     }
 
-    /// Says whether there is more to be done.
+    /// Returns whether there may be more to do.
     fn visit(
         &mut self,
         index: usize,
         visit: &mut impl FnMut(&mut TcpStream, &mut usize) -> io::Result<usize>,
     ) -> bool {
-        let Some((stream, at)) = &mut self.connections[index] else {
+        let Some((stream, position)) = &mut self.connections[index] else {
             return false;
         };
-        match visit(stream, at) {
+        match visit(stream, position) {
             Ok(0) => {}
             Ok(n) => {
                 self.moved.fetch_add(n as u64, Ordering::AcqRel);
@@ -150,7 +152,7 @@ impl Mover {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             Err(error) if error.kind() == ErrorKind::Interrupted => return true,
             Err(error) if is_hung_up(&error) => {}
-            Err(error) => panic!("cannot move connection {index}: {error}"),
+            Err(error) => panic!("cannot serve connection {index}: {error}"),
         }
         self.connections[index] = None;
         false

@@ -1,6 +1,6 @@
-//! The program `election` as processes: the configuration of an ensemble, and what is said by those who run.
+//! Runs the program `election` as a process: the configuration of an ensemble, and what a running process prints.
 //!
-//! Nothing here looks into the library, or knows who is to be elected.
+//! Nothing here uses the library, or knows which server is to be elected.
 
 use std::{
     fs,
@@ -21,10 +21,10 @@ use crate::{LONG, Vacant, program::example_path, target_dir, within};
 
 /// The configuration of servers 1, 2, 3 and so on, in a directory of its own.
 pub struct Ensemble {
-    /// Kept from everybody else.
+    /// Reserved until this is dropped.
     _ports: Vec<Vacant>,
     directory: PathBuf,
-    /// Where they are found for the election.
+    /// The election addresses.
     pub elections: Vec<(i64, String)>,
 }
 
@@ -59,12 +59,12 @@ impl Ensemble {
 
 impl Drop for Ensemble {
     fn drop(&mut self) {
-        // Of no interest any more.
+        // A directory that is left behind does no harm.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Runs it to its end: its exit code, its lines and its complaints.
+/// Runs the program to its end: its exit code, its lines and its standard error.
 #[track_caller]
 pub fn election(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
     let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
@@ -77,14 +77,14 @@ pub fn election(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
     let lines = lines
         .lines()
         .map(|line| serde_json::from_str(line).unwrap());
-    let complaints = String::from_utf8(output.stderr).unwrap();
-    (output.status.code(), lines.collect(), complaints)
+    let errors = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), lines.collect(), errors)
 }
 
-/// A program that runs until it is told to quit.
+/// A process of the program, which runs until the command `quit`.
 pub struct Running {
     pub child: Child,
-    coming: Receiver<Value>,
+    incoming: Receiver<Value>,
     pub lines: Vec<Value>,
 }
 
@@ -95,7 +95,7 @@ impl Running {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, coming) = channel();
+        let (sender, incoming) = channel();
         // Ends with the program.
         thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
@@ -105,27 +105,27 @@ impl Running {
         });
         Self {
             child,
-            coming,
+            incoming,
             lines: Vec::new(),
         }
     }
 
-    /// Waits until these follow one leader; gives it.
+    /// Waits until all these servers follow one leader, and returns it.
     #[track_caller]
-    pub fn await_leader(&mut self, of: &[i64]) -> i64 {
+    pub fn await_leader(&mut self, servers: &[i64]) -> i64 {
         let deadline = Instant::now() + LONG;
         loop {
-            let says = |sid: &i64| {
+            let leader_of = |sid: &i64| {
                 let mut last = self.lines.iter().rev();
                 let last = last.find(|line| {
-                    let is_word = ["looking", "elected"]
+                    let is_relevant = ["looking", "elected"]
                         .iter()
-                        .any(|word| line["event"] == *word);
-                    is_word && line["myid"] == *sid
+                        .any(|event| line["event"] == *event);
+                    is_relevant && line["myid"] == *sid
                 });
                 last.and_then(|line| line["leader"].as_i64())
             };
-            let leaders: Vec<_> = of.iter().map(says).collect();
+            let leaders: Vec<_> = servers.iter().map(leader_of).collect();
             if let Some(leader) =
                 leaders[0].filter(|_| leaders.iter().all(|all| *all == leaders[0]))
             {
@@ -135,7 +135,7 @@ impl Running {
         }
     }
 
-    /// Waits until so many lines tell of such an event.
+    /// Waits until `count` lines with this event have been printed.
     #[track_caller]
     pub fn await_events(&mut self, event: &str, count: usize) {
         let deadline = Instant::now() + LONG;
@@ -147,32 +147,32 @@ impl Running {
     #[track_caller]
     pub fn next(&mut self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
-        match self.coming.recv_timeout(left) {
+        match self.incoming.recv_timeout(left) {
             Ok(line) => self.lines.push(line),
-            Err(_) => panic!("nothing comes in time after {:#?}", self.lines),
+            Err(_) => panic!("no line in time after {:#?}", self.lines),
         }
     }
 
-    /// Gives a command.
+    /// Writes a command to its standard input.
     pub fn order(&mut self, command: &str) {
         let input = self.child.stdin.as_mut().unwrap();
         writeln!(input, "{command}").unwrap();
     }
 
-    /// The lines so far that tell of such an event.
+    /// The lines so far with this event.
     pub fn of<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Value> {
-        let is_it = move |line: &&Value| line["event"] == event;
-        self.lines.iter().filter(is_it)
+        let matches = move |line: &&Value| line["event"] == event;
+        self.lines.iter().filter(matches)
     }
 
-    /// Waits until so many more lines tell of such an event.
+    /// Waits until `count` more lines with this event have been printed.
     #[track_caller]
     pub fn await_new(&mut self, event: &str, count: usize) {
         let before = self.of(event).count();
         self.await_events(event, before + count);
     }
 
-    /// Ends it as a power cut would.
+    /// Ends it with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -190,7 +190,7 @@ impl Running {
 impl Drop for Running {
     /// No process may outlive a failed test.
     fn drop(&mut self) {
-        // Fails when it has ended.
+        // Fails when the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

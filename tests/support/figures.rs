@@ -1,6 +1,6 @@
-//! What was measured: a table, printed and kept beside what cargo builds.
+//! A table of measurements, printed, and written to `target/figures`.
 //!
-//! Nothing here is promised; who reads it compares.
+//! Nothing here checks a value.
 
 use std::fs;
 

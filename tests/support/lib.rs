@@ -1,7 +1,7 @@
-//! What the tests on loopback share: meshes on ports that the kernel chose, far ends in the test's own hands, and
-//! waiting for a condition.
+//! What the tests on loopback share: meshes on ports that the kernel chose, connections whose remote end is the test
+//! itself, and waiting for a condition.
 //!
-//! Nothing here waits for a time to pass; every wait is for a fact, with a deadline that only a failure reaches.
+//! Nothing here waits for a time to pass. Every wait is for a condition, with a deadline that only a failure reaches.
 
 #![allow(
     missing_debug_implementations,
@@ -35,16 +35,16 @@ use std::{
 use quorum_cnx::{CnxManager, Config, ConfigBuilder, Event, Message, RecvError, Sid};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Only a failure takes this long.
+/// Deadline of every wait. Only a failure reaches it.
 pub const LONG: Duration = Duration::from_secs(20);
 
-/// Where members live.
+/// The address of all members.
 pub const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// Where strangers come from: no member's address.
+/// The address of connections from elsewhere: no member has it.
 pub const ABROAD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
-/// `target`, wherever it is: cargo puts a test into `target/<profile>/deps`.
+/// The directory `target`: cargo puts a test into `target/<profile>/deps`.
 pub fn target_dir() -> PathBuf {
     let test = env::current_exe().unwrap();
     let target = test.ancestors().nth(3);
@@ -53,32 +53,32 @@ pub fn target_dir() -> PathBuf {
         .to_owned()
 }
 
-/// Waits until something is so.
+/// Waits until the condition holds.
 #[track_caller]
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
-    while !is_so() {
+    while !holds() {
         assert!(Instant::now() < deadline, "not within {LONG:?}: {what}");
-        // Leaves the processor to those that are waited for; nothing depends on how long.
+        // Leaves the processor to the other threads. Nothing depends on the duration.
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Does something that must come back, on a thread of its own: what hangs fails instead.
+/// Does some work on a thread of its own, and fails if it does not end in time.
 #[track_caller]
 pub fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = channel();
     thread::spawn(move || {
-        // Fails when the test has given up.
+        // Fails when the test has given up waiting.
         let _ = sender.send(work());
     });
     match receiver.recv_timeout(LONG) {
         Ok(done) => done,
-        Err(_) => panic!("did not come back within {LONG:?}, or panicked: {what}"),
+        Err(_) => panic!("did not end within {LONG:?}, or panicked: {what}"),
     }
 }
 
-/// Waits for the first event that answers the question, and skips those before it.
+/// Waits for the first event for which `answer` returns a value. Earlier events are dropped.
 #[track_caller]
 pub fn wait_for<T>(manager: &CnxManager, answer: impl Fn(&Event) -> Option<T>) -> T {
     let deadline = Instant::now() + LONG;
@@ -87,7 +87,7 @@ pub fn wait_for<T>(manager: &CnxManager, answer: impl Fn(&Event) -> Option<T>) -
         let event = manager
             .events()
             .recv_timeout(left)
-            .expect("the event did not come in time");
+            .expect("no such event in time");
         if let Some(answer) = answer(&event) {
             return answer;
         }
@@ -99,7 +99,7 @@ pub fn listener() -> (TcpListener, String) {
     Vacant::new().open()
 }
 
-/// An address at which nobody listens, kept from everybody else.
+/// An address at which nothing listens, reserved by a bound socket.
 pub struct Vacant {
     socket: Socket,
     pub address: String,
@@ -108,7 +108,7 @@ pub struct Vacant {
 impl Vacant {
     pub fn new() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        // As every server does, so that the port can be had again while connections linger.
+        // As every server does, so that the port can be bound again while connections are in TIME_WAIT.
         socket.set_reuse_address(true).unwrap();
         socket.bind(&SocketAddr::from((HOME, 0)).into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
@@ -118,22 +118,22 @@ impl Vacant {
         }
     }
 
-    /// From now on somebody can be reached there. The backlog has room for every burst of these tests: a SYN that finds
-    /// none is repeated a second later.
+    /// Listens at the address. The backlog has room for every burst of these tests: a SYN that finds no room is sent again
+    /// only a second later.
     pub fn open(self) -> (TcpListener, String) {
         self.socket.listen(4096).unwrap();
         (self.socket.into(), self.address)
     }
 }
 
-/// Managers that know each other, and perhaps servers besides them.
+/// Managers with one configuration, which may name other servers, too.
 pub struct Mesh {
     pub managers: Vec<Arc<CnxManager>>,
     pub addresses: Vec<String>,
 }
 
 impl Mesh {
-    /// One manager for each sid, all linked. `others` are in the configuration, and nothing more.
+    /// Starts one manager for each sid. `others` are servers that are only in the configuration.
     pub fn start(
         sids: &[i64],
         others: &[(i64, &str)],
@@ -157,7 +157,7 @@ impl Mesh {
         }
     }
 
-    /// The same, and waits until everybody is linked with everybody.
+    /// The same, and waits until every pair is linked.
     #[track_caller]
     pub fn linked(
         sids: &[i64],
@@ -188,7 +188,7 @@ pub fn configure<S: AsRef<str>>(own: i64, servers: &[(i64, S)]) -> ConfigBuilder
     })
 }
 
-/// One manager whose peers are the test's own business.
+/// One manager. Its peers are connections of the test, or missing.
 pub fn alone<S: AsRef<str>>(
     own: i64,
     others: &[(i64, S)],
@@ -208,12 +208,12 @@ pub fn alone<S: AsRef<str>>(
     )
 }
 
-/// Traffic: a token that goes round all managers, one higher with each hop. It crosses every link of a mesh of two or
-/// three. A frame that is lost stops it, and one that comes twice, or out of order, is noticed.
+/// Traffic: a token that goes round all managers, incremented by each hop. It crosses every link of a mesh of two or
+/// three. A lost frame stops it. A frame that arrives twice or out of order is an error.
 pub struct Ring {
     hops: Arc<AtomicU64>,
     broken: Arc<Mutex<Option<String>>>,
-    /// What each manager received from elsewhere.
+    /// What each manager received from senders outside of the ring.
     pub others: Vec<Receiver<Message>>,
     managers: Vec<Arc<CnxManager>>,
     threads: Vec<JoinHandle<()>>,
@@ -273,7 +273,7 @@ impl Drop for Ring {
             manager.halt();
         }
         for thread in self.threads.drain(..) {
-            // A panic in there has been printed, and the token no longer goes round.
+            // A panic of the thread has been printed, and the token no longer goes round.
             let _ = thread.join();
         }
     }
@@ -296,7 +296,7 @@ impl Relay {
                 Err(error) => return Err(error.to_string()),
             };
             if message.from != self.before {
-                // Nobody may want to know.
+                // Fails when the test has dropped the receiver.
                 let _ = self.others.send(message);
                 continue;
             }
@@ -318,18 +318,18 @@ impl Relay {
     }
 }
 
-/// Numbered, and of many lengths.
+/// The frame of a hop: its number, and a length that varies.
 fn token(number: u64) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.resize(8 + (number as usize * 37) % 1500, number as u8);
     bytes
 }
 
-/// One end of a connection, moved by the test.
+/// One end of a connection, controlled by the test.
 pub struct Puppet(pub TcpStream);
 
 impl Puppet {
-    /// Connects from `from`, and says nothing.
+    /// Connects from `from`, and writes nothing.
     pub fn dial(from: Ipv4Addr, to: &str) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
@@ -338,19 +338,19 @@ impl Puppet {
         Self::new(socket.into())
     }
 
-    /// Connects from `from`, and says this.
+    /// Connects from `from`, and writes these bytes.
     pub fn say(from: Ipv4Addr, to: &str, bytes: &[u8]) -> Self {
         let mut puppet = Self::dial(from, to);
         puppet.write(bytes);
         puppet
     }
 
-    /// Takes the next connection, whoever it is.
+    /// Accepts the next connection, from any address.
     #[track_caller]
     pub fn accept(listener: &TcpListener) -> Self {
         listener.set_nonblocking(true).unwrap();
         let mut accepted = None;
-        eventually("somebody connects", || {
+        eventually("a connection is made", || {
             accepted = match listener.accept() {
                 Ok((stream, _)) => Some(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -370,7 +370,7 @@ impl Puppet {
         Self(stream)
     }
 
-    /// Says this; if the far end has hung up already, nothing.
+    /// Writes these bytes. Does nothing if the other end has closed the connection already.
     pub fn write(&mut self, bytes: &[u8]) {
         match self.0.write_all(bytes) {
             Ok(()) => {}
@@ -384,7 +384,7 @@ impl Puppet {
         self.write(&frame(payload));
     }
 
-    /// The payload of the next frame.
+    /// Reads the next frame, and returns its payload.
     #[track_caller]
     pub fn recv(&mut self) -> Vec<u8> {
         let mut length = [0; 4];
@@ -394,7 +394,7 @@ impl Puppet {
         payload
     }
 
-    /// The initial message of the far end.
+    /// Reads an initial message.
     #[track_caller]
     pub fn hello(&mut self) -> InitialMessage {
         let mut long = [0; 8];
@@ -421,9 +421,9 @@ impl Puppet {
         }
     }
 
-    /// Ends what this side says.
+    /// Closes the write half.
     pub fn finish(&self) {
-        // Fails when the far end has hung up already.
+        // Fails when the other end has closed the connection already.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
@@ -434,19 +434,19 @@ impl Puppet {
             .unwrap();
     }
 
-    /// Waits until the far end has hung up, and returns what it said before.
+    /// Waits until the other end has closed the connection, and returns the bytes that came before.
     #[track_caller]
     pub fn wait_closed(&mut self) -> Vec<u8> {
-        let mut said = Vec::new();
-        match self.0.read_to_end(&mut said) {
+        let mut received = Vec::new();
+        match self.0.read_to_end(&mut received) {
             Ok(_) => {}
             Err(error) if is_hung_up(&error) => {}
             Err(error) => panic!("the connection was not closed: {error}"),
         }
-        said
+        received
     }
 
-    /// Waits until the far end has ended the connection with a reset.
+    /// Waits until the other end has reset the connection.
     #[track_caller]
     pub fn wait_reset(&self) {
         eventually("the connection is reset", || {
@@ -455,7 +455,7 @@ impl Puppet {
         });
     }
 
-    /// Where this end is.
+    /// The address of this end.
     pub fn addr(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
@@ -471,7 +471,7 @@ fn is_hung_up(error: &io::Error) -> bool {
     )
 }
 
-/// What an initial message says.
+/// A decoded initial message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InitialMessage {
     pub version: Option<i64>,
@@ -482,18 +482,18 @@ pub struct InitialMessage {
 pub const V1: i64 = -65_536;
 pub const V2: i64 = -65_535;
 
-/// An initial message that is a sid alone.
+/// An initial message of version `Bare`: a sid alone.
 pub fn bare(sid: i64) -> Vec<u8> {
     sid.to_be_bytes().to_vec()
 }
 
-/// An initial message with addresses, whose length it tells truly.
+/// An initial message with addresses and their true length.
 pub fn versioned(version: i64, sid: i64, text: impl AsRef<[u8]>) -> Vec<u8> {
     let text = text.as_ref();
     claiming(version, sid, text.len().try_into().unwrap(), text)
 }
 
-/// An initial message that claims any length for its addresses.
+/// An initial message with addresses and any length for them.
 pub fn claiming(version: i64, sid: i64, length: i32, text: &[u8]) -> Vec<u8> {
     [
         &version.to_be_bytes()[..],

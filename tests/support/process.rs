@@ -1,6 +1,6 @@
-//! What a process holds, as Linux tells it: resident memory and descriptors. And how many of the latter it may have.
+//! Resident memory and descriptors of a process, from `/proc`, and the limit of descriptors.
 //!
-//! Nothing here is done to any process but this one.
+//! Nothing here changes another process.
 
 use std::{fmt, fs};
 
@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::eventually;
 
-/// What a process has at one moment.
+/// The resources of a process at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holdings {
     pub resident: u64,
@@ -18,7 +18,7 @@ pub struct Holdings {
 impl Holdings {
     /// Those of this process.
     pub fn own() -> Self {
-        Self::of(std::process::id()).expect("Linux tells a process about itself")
+        Self::of(std::process::id()).expect("/proc has this process")
     }
 
     /// Those of another process; `None` when it has ended.
@@ -34,7 +34,7 @@ impl Holdings {
         })
     }
 
-    /// How much resident memory has been added since.
+    /// Resident memory that has been added since `before`.
     pub fn growth_since(self, before: Self) -> u64 {
         self.resident.saturating_sub(before.resident)
     }
@@ -55,22 +55,22 @@ pub fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Waits until this process has as few descriptors as before.
+/// Waits until this process has no more descriptors than before.
 #[track_caller]
 pub fn wait_descriptors(before: Holdings) {
     let mut now = before;
-    eventually("no descriptor is left", || {
+    eventually("all descriptors are closed", || {
         now = Holdings::own();
         now.descriptors <= before.descriptors
     });
 }
 
-/// Lets this process have so many descriptors.
+/// Raises the limit of descriptors of this process to `count`.
 #[track_caller]
 pub fn need_descriptors(count: u64) {
-    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    if now < count {
-        setrlimit(Resource::RLIMIT_NOFILE, count, most).unwrap_or_else(|error| {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    if soft < count {
+        setrlimit(Resource::RLIMIT_NOFILE, count, hard).unwrap_or_else(|error| {
             panic!("NOT RUN: this test needs {count} descriptors (`ulimit -H -n`): {error}")
         });
     }

@@ -1,6 +1,6 @@
-//! The program `peer` as a process: what is written to it, and the lines that it prints.
+//! Runs the program `peer` as a process: the commands that are written to it, and the lines that it prints.
 //!
-//! Nothing here looks into the library.
+//! Nothing here uses the library.
 
 use std::{
     env,
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{LONG, eventually};
 
-/// Cargo builds the examples before it runs the tests, beside them.
+/// The path of an example. Cargo builds the examples before it runs the tests, in a directory beside them.
 pub fn example_path(name: &str) -> PathBuf {
     let mut path = env::current_exe().unwrap();
     path.pop();
@@ -54,14 +54,14 @@ impl Peer {
         Self::start_by(program(), sid, servers, options)
     }
 
-    /// By a command that runs the program with the arguments that follow.
+    /// Starts the program by this command, to which its arguments are added.
     pub fn start_by(command: Command, sid: i64, servers: &[(i64, &str)], options: &[&str]) -> Self {
         let mut peer = Self::spawn(command, sid, servers, options);
         peer.read();
         peer
     }
 
-    /// Nobody reads what it prints.
+    /// Starts it without a thread that reads what it prints.
     pub fn start_unread(sid: i64, servers: &[(i64, &str)], options: &[&str]) -> Self {
         Self::spawn(program(), sid, servers, options)
     }
@@ -90,7 +90,7 @@ impl Peer {
         self.lines = lines;
         thread::spawn(move || {
             for line in stdout.lines() {
-                // What is no JSON object becomes a string, which no test expects.
+                // A line that is not JSON becomes a string, which no test expects.
                 let line = line.unwrap();
                 let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 if sender.send(value).is_err() {
@@ -121,14 +121,14 @@ impl Peer {
         }
     }
 
-    /// The answer to `stats`.
+    /// Writes the command `stats`, and returns the answer.
     #[track_caller]
     pub fn stats(&mut self) -> Value {
         self.tell("stats");
         self.next("stats")
     }
 
-    /// Waits for its end: its exit code, the rest of what it printed, and its standard error.
+    /// Waits until it ends: its exit code, the rest of its lines, and its standard error.
     #[track_caller]
     pub fn end(mut self) -> (Option<i32>, Vec<Value>, String) {
         let mut status = None;
@@ -142,7 +142,7 @@ impl Peer {
         (status.unwrap().code(), self.lines.iter().collect(), errors)
     }
 
-    /// Halts it, and it must be content.
+    /// Halts it by `quit`. It must print no error, and exit with 0.
     #[track_caller]
     pub fn quit(mut self) {
         self.tell("quit");
@@ -155,7 +155,7 @@ impl Peer {
 impl Drop for Peer {
     /// No process may outlive a failed test.
     fn drop(&mut self) {
-        // Fails when it has ended.
+        // Fails when the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
