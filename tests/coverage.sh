@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Which lines and branches of the library the tests take: tests/coverage.sh [html]. Prints a table, and the lines that none
-# takes; with `html`, also pages to read in target/coverage/html. Needs
+# Measures which lines and branches of the library the tests execute: tests/coverage.sh [html]. Prints a table, and the lines
+# that no test executes. With `html`, also writes pages to target/coverage/html. Needs
 #
 #     rustup toolchain install nightly --profile minimal --component llvm-tools
 #     cargo install cargo-llvm-cov --locked
 #
-# and fails, saying so, where they are missing. (The stable toolchain counts lines, but no branches.) Takes a few minutes, and
-# is no part of `run.sh`: a figure is no proof, and what is looked at are the lines that are left over.
+# and fails with a message where they are missing. (The stable toolchain counts lines, but no branches.) It takes a few minutes,
+# and is not part of `run.sh`: it serves to find lines that no test executes, and has no threshold.
 #
-# Not counted: what only processes of their own or real ZooKeeper servers take (`mesh`, `peer`, `network`, `interop`), and loom.
+# Not counted: tests that start processes or real ZooKeeper servers (`mesh`, `peer`, `network`, `interop`), and loom.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
-//! What is written to the log when very much happens: a bounded number of lines, and never a payload.
+//! Tests the log under a flood of events: the number of lines is bounded, and no line has a payload.
 //!
-//! The log of a process is one, so this is a test program of its own with one test.
+//! A process has one logger, so this is a test program of its own with one test.
 
 use std::{sync::Mutex, time::Instant};
 
@@ -11,14 +11,14 @@ use support::{ABROAD, HOME, Puppet, alone, bare, eventually};
 const FRAMES: u64 = 10_000;
 const STRANGERS: u64 = 1000;
 
-/// No line may show it, at whatever level.
-const PAYLOAD: &str = "what nobody else may read";
+/// No line may contain it, at any level.
+const PAYLOAD: &str = "a secret payload";
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-struct Keep;
+struct Recorder;
 
-impl Log for Keep {
+impl Log for Recorder {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
@@ -33,14 +33,14 @@ impl Log for Keep {
     fn flush(&self) {}
 }
 
-/// Member 2 talks and is never listened to, member 3 is not there, and strangers come all the time.
+/// The application never reads the frames of member 2. Member 3 is absent, and strangers connect all the time.
 #[test]
 fn floods_leave_few_lines_and_no_payload() {
-    log::set_logger(&Keep).unwrap();
+    log::set_logger(&Recorder).unwrap();
     log::set_max_level(LevelFilter::Trace);
     let start = Instant::now();
-    let nowhere = support::Vacant::new();
-    let (manager, address) = alone(1, &[(2, "127.0.0.1:1"), (3, &nowhere.address)], |builder| {
+    let absent = support::Vacant::new();
+    let (manager, address) = alone(1, &[(2, "127.0.0.1:1"), (3, &absent.address)], |builder| {
         builder
     });
     let mut member = Puppet::say(HOME, &address, &bare(2));
@@ -50,11 +50,11 @@ fn floods_leave_few_lines_and_no_payload() {
         manager.to_send(Sid(3), PAYLOAD).unwrap();
     }
     for nth in 0..STRANGERS {
-        // Somebody whom nobody knows, who is refused; and the member from elsewhere, who is one as well.
+        // A sid that is not configured, and the sid of a linked member from another address. Both are refused.
         let claim = if nth % 2 == 0 { 1000 } else { 2 };
         Puppet::say(ABROAD, &address, &bare(claim)).reset();
     }
-    eventually("all have been dealt with", || {
+    eventually("all connections and frames are processed", || {
         let stats = manager.stats();
         stats.accepted == STRANGERS + 1
             && stats.pending == 0
@@ -63,19 +63,20 @@ fn floods_leave_few_lines_and_no_payload() {
     manager.halt();
     let windows = start.elapsed().div_duration_f64(limits::LOG_WINDOW).ceil() as usize;
     let lines = LINES.lock().unwrap();
-    // Peers 2 and 3, all strangers together, the server itself; and its first and last word.
+    // Four subjects have a limit each: peers 2 and 3, all strangers together, and the server itself. The first and the last
+    // line of the server are not limited.
     let at_most = 4 * limits::LOG_LINES as usize * windows + 2;
     assert!(lines.len() <= at_most, "{} lines: {lines:#?}", lines.len());
-    for about in [
+    for part in [
         "listening on",
         "peer 2: up",
         "peer 3: cannot be reached",
         "refused",
     ] {
-        assert!(lines.iter().any(|line| line.contains(about)), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains(part)), "{lines:#?}");
     }
     assert!(
-        !lines.iter().any(|line| line.contains("nobody else")),
+        !lines.iter().any(|line| line.contains("secret")),
         "{lines:#?}"
     );
 }

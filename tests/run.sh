@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must pass, on a fresh Debian machine with Rust. Installs what is missing (as root), bounds every step in
-# time, says what it ran, and stops at the first failure.
+# Runs everything that must pass, on a fresh Debian machine with Rust. Installs missing packages (as root), limits the time of
+# every step, prints each step, and stops at the first failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,8 +16,8 @@ step() {
     echo "== $name: done in $((SECONDS - start)) s"
 }
 
-# The network tests need namespaces and what breaks networks and clocks, the mutants perl, the tests of system calls
-# strace, the count of instructions valgrind, the interop tests a JDK and ZooKeeper.
+# The network tests need tools for namespaces, network faults and clocks. The mutants need perl, the tests of system calls
+# strace, the count of instructions valgrind, and the interop tests a JDK and ZooKeeper.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
@@ -39,12 +39,12 @@ setup() {
         timeout 600 apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null
     fi
     tests/interop/setup.sh
-    # Absent from minimal toolchains.
+    # Minimal toolchains lack them.
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 }
 
-# Each test of the suite may take a minute at most; the simulator and interop are bounded of their own.
+# Each test of the suite takes a minute at most. The simulator and the interop tests have their own time limits.
 step 'setup' setup
 step 'formatting' cargo fmt --all --check
 step 'clippy' timeout 900 cargo clippy --all-targets -- -D warnings

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Has the code run where mistakes of threads and of memory show: tests/sanitizers.sh [miri] [thread] [address]; all without
-# an argument. Needs the nightly toolchain with two components:
+# Runs tests under Miri and the sanitizers, which find data races and memory errors: tests/sanitizers.sh [miri] [thread] [address].
+# Without an argument it runs all. Needs the nightly toolchain with two components:
 #
 #     rustup toolchain install nightly --profile minimal --component miri,rust-src
 #
-# and fails, saying so, where they are missing. Nothing is suppressed. It takes some ten minutes and is no part of `run.sh`:
-# the library forbids unsafe code, and what threads share is model-checked by loom there. This looks at the same from another
-# side: at the real locks and atomics, and at what the dependencies do beneath.
+# and fails with a message where they are missing. Nothing is suppressed. It takes some ten minutes and is not part of `run.sh`:
+# the library forbids unsafe code, and `run.sh` checks what threads share with loom. This script also checks the real locks and
+# atomics, and the unsafe code of the dependencies.
 #
-# What it cannot see: Miri has no sockets, so that only `sync`, `outbox`, `inbox` and `proto` are run in it; a sanitizer sees the paths that
-# the tests take and the orders in which they happened to run.
+# Limits: Miri has no sockets, so that it runs only `sync`, `outbox`, `inbox` and `proto`. A sanitizer sees only the paths and the
+# thread schedules of this run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,26 +22,26 @@ need() {
     }
 }
 
-# Undefined behaviour, and data races under other schedules than ours: the files without a socket. Where a model of the
-# processor is a thousand times slower than one, few random cases must do.
+# Undefined behaviour, and data races under several schedules, in the files without a socket. Miri is a thousand times slower
+# than the processor: hence few random cases.
 miri() {
     need miri
     need rust-src
     local flags=-Zmiri-disable-isolation
     env CARGO_TARGET_DIR=target/miri PROPTEST_CASES=2 MIRIFLAGS="$flags -Zmiri-many-seeds=0..4" \
         timeout 3600 cargo +nightly miri test --lib -- sync:: outbox:: inbox::
-    # No threads here, so that one schedule is all of them. What cuts hundreds of kilobytes into pieces would take hours.
+    # This code has no threads: one schedule is enough. The tests that split hundreds of kilobytes into pieces would take hours.
     env CARGO_TARGET_DIR=target/miri PROPTEST_CASES=2 MIRIFLAGS="$flags" \
         timeout 3600 cargo +nightly miri test --lib -- \
         proto:: --skip any_splitting_gives --skip a_frame_that_came_in_pieces --skip frames_of_every_length
 }
 
-# Everything is built anew, the standard library too: what is not instrumented looks like a race.
+# Rebuilds everything with instrumentation, the standard library too: code without it causes false reports of races.
 sanitized() {
     local kind=$1
     need rust-src
     shift
-    # Tests have deadlines: hence the optimizer, and no trace of a panic that a test wants, which takes long to be written.
+    # Tests have deadlines: hence the optimizer, and no backtraces of expected panics, which take long to print.
     env CARGO_TARGET_DIR="target/sanitizer-$kind" RUSTFLAGS="-Zsanitizer=$kind" PROPTEST_CASES=8 RUST_BACKTRACE=0 \
         CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 \
         timeout 3600 cargo +nightly test -Zbuild-std --target "$host" "$@"
@@ -53,7 +53,7 @@ thread() {
         sanitized thread --lib --test promises --test streams --test parity
 }
 
-# Memory misused, and memory left behind when a process ends.
+# Memory errors, and leaks at the end of a process.
 address() {
     ASAN_OPTIONS='detect_leaks=1' sanitized address --lib --test promises --test streams --test corpora
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A mesh of real processes under random faults for HOURS, 0.03 (about two minutes) unless told: tests/soak.sh [HOURS]
-# SOAK_SEED=n does the same faults again.
+# Runs a mesh of real processes under random faults for HOURS (default 0.03, about two minutes): tests/soak.sh [HOURS]
+# SOAK_SEED=n repeats the same faults.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ ! ${1:-0.03} =~ ^[0-9]+([.][0-9]+)?$ ]]; then
@@ -16,6 +16,6 @@ mkdir -p target
 timeout 900 cargo build --quiet --example peer
 timeout 900 cargo test --quiet -p system-tests --test soak --no-run
 export SOAK_SECONDS=$seconds
-# All of it is bounded in itself; this is for what nobody has thought of.
-# It goes on when nobody reads what it says (`| head`): the log has it, and the exit code tells.
+# The test limits its own time. `timeout` ends it if that fails. The test continues if its output is closed (`| head`): the
+# log file has everything, and the exit code says whether it passed.
 timeout $((seconds + 300)) cargo test --quiet -p system-tests --test soak -- --nocapture | tee -p target/soak.log

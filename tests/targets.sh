@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Compiles the library, the examples and a part of the tests for every target that is supported, with warnings denied. Nothing
-# is run there. Installs a missing standard library with rustup; one that cannot be had is a failure.
+# Compiles the library, the examples and a part of the tests for every supported target, with warnings denied. Runs nothing.
+# Installs a missing standard library with rustup, and fails if it cannot.
 #
-# README.md, src/lib.rs ("Platforms") and deny.toml name the same targets; tests/tidy.rs compares them.
+# README.md, src/lib.rs ("Platforms") and deny.toml name the same targets. tests/tidy.rs compares them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,10 +15,10 @@ targets=(
     x86_64-unknown-freebsd
     x86_64-unknown-netbsd
 )
-# Not supported, and must say so.
+# Not supported: the compilation must fail with a message that says so.
 refused=x86_64-pc-windows-gnu
 
-# A directory of its own: other flags would have everything built anew each time.
+# A target directory of its own: these flags differ from the usual ones, and would rebuild everything each time.
 export CARGO_TARGET_DIR=target/targets
 
 has_std() {
@@ -44,12 +44,12 @@ done
 echo "-- $refused: must be refused"
 if ! need_std "$refused"; then
     echo "$refused: NOT CHECKED: its standard library is missing, and rustup could not install it"
-elif said=$(timeout 300 cargo check --quiet --lib --target "$refused" 2>&1); then
+elif output=$(timeout 300 cargo check --quiet --lib --target "$refused" 2>&1); then
     echo "$refused: compiles, although it is not supported"
     failed+=("$refused")
-elif [[ $said != 'error: quorum-cnx does not support this target.'* ]]; then
+elif [[ $output != 'error: quorum-cnx does not support this target.'* ]]; then
     echo "$refused: the first error does not say that it is not supported:"
-    echo "$said"
+    echo "$output"
     failed+=("$refused")
 fi
 

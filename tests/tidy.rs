@@ -1,4 +1,4 @@
-//! The house rules that a program can check, so that they cannot rot.
+//! Checks the rules of the source code that a program can check.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ fn files(dir: &str, extension: &str) -> Vec<(String, String)> {
         entries.sort();
         for path in entries {
             if path.is_dir() {
-                // A package of its own keeps there what it was built into.
+                // Build output of a package of its own.
                 if !path.ends_with("target") {
                     dirs.push(path);
                 }
@@ -89,7 +89,7 @@ fn the_rules_know_no_clock_no_thread_no_socket_and_no_log() {
             ] {
                 assert!(
                     !names(line, word),
-                    "{path}:{number}: `{word}` among the rules"
+                    "{path}:{number}: `{word}` in the protocol rules"
                 );
             }
         }
@@ -108,11 +108,11 @@ fn only_the_loop_and_the_net_know_the_system_and_write_log_lines() {
         for (number, line) in code(&text) {
             let is_comment = line.trim_start().starts_with("//");
             for word in ["mio::", "socket2::", "log::"] {
-                // The one line that says that the loop itself has ended is written where its thread is.
-                let is_last_word = path == "src/manager/mod.rs" && line.contains("log::error!");
+                // The line that says that the loop has ended is written on the loop's thread.
+                let is_last_line = path == "src/manager/mod.rs" && line.contains("log::error!");
                 assert!(
-                    is_comment || is_last_word || !names(line, word),
-                    "{path}:{number}: `{word}` outside the loop and the net"
+                    is_comment || is_last_line || !names(line, word),
+                    "{path}:{number}: `{word}` outside src/event_loop and src/net"
                 );
             }
         }
@@ -142,7 +142,7 @@ fn imports() -> BTreeMap<Vec<String>, Vec<Vec<String>>> {
         if matches!(module.last().map(String::as_str), Some("mod" | "lib")) {
             module.pop();
         }
-        // Without comments, and without line ends, in which a statement may be broken.
+        // Without comments and line ends: a statement may span lines.
         let code: String = code(&text)
             .map(|(_, line)| line.split("//").next().unwrap_or_default().trim())
             .filter(|line| !line.starts_with("#["))
@@ -157,7 +157,7 @@ fn imports() -> BTreeMap<Vec<String>, Vec<Vec<String>>> {
                 expand("", tree, &mut found);
             }
         }
-        // Paths in the text. Where something is visible (`pub(in path)`) is no import.
+        // Paths in the text. A visibility (`pub(in path)`) is not an import.
         let text = code.replace("pub(in ", "pub(");
         for path in text.split(|c: char| !(c.is_alphanumeric() || "_:".contains(c))) {
             if path.starts_with("crate::")
@@ -182,7 +182,7 @@ fn imports() -> BTreeMap<Vec<String>, Vec<Vec<String>>> {
         .collect()
 }
 
-/// `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Expands `a::{b, c::d}` to `a::b` and `a::c::d`.
 fn expand(prefix: &str, tree: &str, into: &mut Vec<String>) {
     let tree = tree.trim();
     let Some((path, list)) = tree.split_once('{') else {
@@ -209,7 +209,7 @@ fn expand(prefix: &str, tree: &str, into: &mut Vec<String>) {
     }
 }
 
-/// A path from the root, if it stays in the crate.
+/// The path from the root of the crate, or `None` for a path of another crate.
 fn absolute(module: &[String], path: &str, names: &BTreeSet<Vec<String>>) -> Option<Vec<String>> {
     let mut parts: Vec<String> = path
         .split("::")
@@ -233,7 +233,7 @@ fn absolute(module: &[String], path: &str, names: &BTreeSet<Vec<String>>) -> Opt
     Some(base)
 }
 
-/// What is imported is where it is defined: a folder that only passes a name on is looked through.
+/// The module that defines an imported name. A module that only re-exports the name does not count.
 fn target(path: &[String], modules: &BTreeMap<Vec<String>, Vec<Vec<String>>>) -> Vec<String> {
     let module = (0..=path.len())
         .rev()
@@ -243,10 +243,10 @@ fn target(path: &[String], modules: &BTreeMap<Vec<String>, Vec<Vec<String>>>) ->
     let Some(name) = path.get(module.len()) else {
         return module.to_vec();
     };
-    let passed_on = modules[module].iter().find(|import| {
+    let reexport = modules[module].iter().find(|import| {
         import.len() > module.len() + 1 && import.starts_with(module) && import.last() == Some(name)
     });
-    match passed_on {
+    match reexport {
         Some(import) => target(import, modules),
         None => module.to_vec(),
     }
@@ -267,7 +267,7 @@ fn modules_import_each_other_in_one_direction() {
         })
         .collect();
     assert!(edges.values().map(BTreeSet::len).sum::<usize>() > 100);
-    // Whatever imports nothing that is left is no part of a cycle.
+    // A module that imports none of the remaining modules is not part of a cycle.
     loop {
         let left: BTreeSet<Vec<String>> = edges.keys().cloned().collect();
         let before = edges.len();
@@ -387,14 +387,14 @@ fn nothing_is_left_lying_about() {
                 assert!(!is_task, "{path}:{number}: a TODO without an issue");
                 assert!(
                     !line.ends_with([' ', '\t']),
-                    "{path}:{number}: blanks at the end"
+                    "{path}:{number}: trailing blanks"
                 );
             }
         }
     }
 }
 
-/// Cargo finds no tests by itself in these folders: one that is not named would never run.
+/// Cargo does not look for tests in these folders: a program that no manifest names would never run.
 #[test]
 fn every_test_program_is_in_a_manifest() {
     for (folder, programs_min) in [("tests", 15), ("tests/system", 8)] {
@@ -415,7 +415,7 @@ fn every_test_program_is_in_a_manifest() {
     }
 }
 
-/// Tables name the tests behind their rows as `file: test`, where the file is one under `tests` or `src`.
+/// Rows of the tables name tests as `file: test`, with a file under `tests` or `src`.
 #[test]
 fn every_test_that_a_table_names_is_there() {
     let sources: Vec<(String, String)> = [files("src", "rs"), files("tests", "rs")].concat();
@@ -424,12 +424,12 @@ fn every_test_that_a_table_names_is_there() {
         let text = fs::read_to_string(&page).unwrap();
         let mut rows = 0;
         for row in text.lines().filter(|line| line.starts_with("| ")) {
-            let mut names_one = false;
+            let mut names_a_test = false;
             for reference in row.split('`').skip(1).step_by(2) {
                 let Some((file, test)) = reference.split_once(": ") else {
                     continue;
                 };
-                names_one = true;
+                names_a_test = true;
                 let ends =
                     ["", "/mod", "/tests", "/loom_tests"].map(|part| format!("{file}{part}.rs"));
                 let found = sources.iter().any(|(path, text)| {
@@ -438,7 +438,7 @@ fn every_test_that_a_table_names_is_there() {
                 });
                 assert!(found, "{}: there is no `{reference}`", page.display());
             }
-            rows += usize::from(names_one);
+            rows += usize::from(names_a_test);
         }
         assert!(
             rows >= rows_min,
@@ -448,9 +448,9 @@ fn every_test_that_a_table_names_is_there() {
     }
 }
 
-/// What a program that uses the library is built of besides, and under which licence. The same list stands in `deny.toml`,
-/// which continuous integration checks for advisories as well.
-const NEEDED: [(&str, &str); 6] = [
+/// The dependencies of the library, with their licences. `deny.toml` has the same list; continuous integration also checks it for
+/// advisories.
+const DEPENDENCIES: [(&str, &str); 6] = [
     ("bytes", "MIT"),
     ("libc", "MIT OR Apache-2.0"),
     ("log", "MIT OR Apache-2.0"),
@@ -459,21 +459,21 @@ const NEEDED: [(&str, &str); 6] = [
     ("socket2", "MIT OR Apache-2.0"),
 ];
 
-/// What a program prints.
+/// Runs a program, and returns what it prints.
 fn output(program: &str, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(args)
         .current_dir(root())
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{program} {args:?}: {said}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program} {args:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
 fn the_library_needs_what_was_agreed_upon_and_nothing_else() {
-    // Other systems' packages were perhaps never fetched; those that are served need no others.
+    // Packages for other systems may not have been fetched. No supported system needs more packages.
     let version = output("rustc", &["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     let tree = output(
@@ -490,7 +490,7 @@ fn the_library_needs_what_was_agreed_upon_and_nothing_else() {
             host.unwrap(),
         ],
     );
-    // `name v1.2.3;licence`, then ` (*)` where it comes again; ` (source)` behind the version unless that is crates.io.
+    // `name v1.2.3;licence`, then ` (*)` if it is repeated; ` (source)` behind the version unless that is crates.io.
     let (_, needed) = tree.split_once('\n').unwrap();
     let found = needed.lines().map(|line| {
         let line = line.trim_end_matches(" (*)");
@@ -499,5 +499,8 @@ fn the_library_needs_what_was_agreed_upon_and_nothing_else() {
         assert!(!version.contains(' '), "{package} is not from crates.io");
         (name, licence)
     });
-    assert_eq!(found.collect::<BTreeMap<_, _>>(), BTreeMap::from(NEEDED));
+    assert_eq!(
+        found.collect::<BTreeMap<_, _>>(),
+        BTreeMap::from(DEPENDENCIES)
+    );
 }

@@ -1,6 +1,6 @@
-//! One loop that the test turns itself, so that it decides what happens within one turn.
+//! Tests what happens within one turn of the loop, on a loop that the test turns itself.
 //!
-//! Nothing here runs beside the loop, except where a test says so.
+//! No other thread runs, except where a test says so.
 
 use std::{
     fs,
@@ -20,59 +20,59 @@ use quorum_cnx::{
 use socket2::SockRef;
 use support::{ABROAD, HOME, LONG, Puppet, Vacant, bare, configure, eventually, frame, listener};
 
-/// The loop under test. Its only member is larger and so the one that dials.
+/// The sid of the loop under test. Its only peer has the larger sid, and so is the one that dials.
 const OWN: i64 = 5;
 const PEER: i64 = 9;
 
 /// The first observer.
 const OBSERVER: Sid = Sid(-1);
 
-/// What the handler was given.
+/// What the handler has received.
 #[derive(Debug, Default)]
-struct Seen {
+struct Received {
     frames: usize,
     bytes: usize,
-    ends: Vec<Reason>,
+    reasons: Vec<Reason>,
 }
 
-/// Does something with each frame, and counts.
-struct Acting<F> {
+/// Calls `act` for each frame, and counts.
+struct ActingHandler<F> {
     act: F,
-    seen: Seen,
+    received: Received,
 }
 
-impl<F: FnMut(Sid, &[u8], &Handle)> Handler for Acting<F> {
+impl<F: FnMut(Sid, &[u8], &Handle)> Handler for ActingHandler<F> {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
-        self.seen.frames += 1;
-        self.seen.bytes += frame.len();
+        self.received.frames += 1;
+        self.received.bytes += frame.len();
         (self.act)(from, &frame, handle);
     }
 
     fn on_event(&mut self, event: &Event, _: &Handle) {
         if let Event::Down { reason, .. } = event {
-            self.seen.ends.push(reason.clone());
+            self.received.reasons.push(reason.clone());
         }
     }
 }
 
-struct Turned<F: FnMut(Sid, &[u8], &Handle)> {
-    event_loop: EventLoop<Acting<F>>,
+struct TurnedLoop<F: FnMut(Sid, &[u8], &Handle)> {
+    event_loop: EventLoop<ActingHandler<F>>,
     address: String,
-    _peer_at: Vacant,
+    _peer_address: Vacant,
 }
 
-impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
+impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
     fn new(act: F, shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
-        let (peer_at, own) = (Vacant::new(), listener());
-        let servers = [(OWN, &own.1), (PEER, &peer_at.address)];
+        let (peer_address, own) = (Vacant::new(), listener());
+        let servers = [(OWN, &own.1), (PEER, &peer_address.address)];
         let config = shape(configure(OWN, &servers).listener(own.0))
             .build()
             .unwrap();
-        let seen = Seen::default();
+        let received = Received::default();
         Self {
-            event_loop: EventLoop::new(config, Acting { act, seen }).unwrap(),
+            event_loop: EventLoop::new(config, ActingHandler { act, received }).unwrap(),
             address: own.1,
-            _peer_at: peer_at,
+            _peer_address: peer_address,
         }
     }
 
@@ -80,21 +80,21 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
         self.event_loop.handle().clone()
     }
 
-    fn seen(&mut self) -> &Seen {
-        &self.event_loop.handler_mut().seen
+    fn received(&mut self) -> &Received {
+        &self.event_loop.handler_mut().received
     }
 
-    /// Turns until something is so.
+    /// Turns until the condition holds.
     #[track_caller]
-    fn until(&mut self, what: &str, mut is_so: impl FnMut(&Handle, &Seen) -> bool) {
+    fn until(&mut self, what: &str, mut holds: impl FnMut(&Handle, &Received) -> bool) {
         let handle = self.handle();
         eventually(what, || {
             assert!(self.event_loop.turn(Some(Duration::ZERO)).unwrap());
-            is_so(&handle, self.seen())
+            holds(&handle, self.received())
         });
     }
 
-    /// The peer dials, and is linked.
+    /// The peer dials. Turns until it is linked.
     #[track_caller]
     fn link(&mut self) -> Puppet {
         let peer = Puppet::say(HOME, &self.address, &bare(PEER));
@@ -105,7 +105,7 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
     }
 }
 
-/// Waits, without a turn, until the kernel knows that this connection has ended.
+/// Waits, without a turn, until the kernel reports the end of this connection.
 #[track_caller]
 fn wait_for_the_end(handle: &Handle, peer: Sid) {
     eventually("a write fails", || {
@@ -113,16 +113,20 @@ fn wait_for_the_end(handle: &Handle, peer: Sid) {
     });
 }
 
-/// ZooKeeper's FastLeaderElection calls `connectAll` from where it handles messages, too.
+/// ZooKeeper's FastLeaderElection, too, calls `connectAll` where it handles messages.
 #[track_caller]
-fn an_observer_resets_while_it_is_answered(outbox: Outbox, ask: fn(&Handle)) {
+fn reset_an_observer_while_it_is_answered(outbox: Outbox, request: fn(&Handle)) {
     let observer: Arc<Mutex<Option<Puppet>>> = Arc::default();
-    let leaving = Arc::clone(&observer);
+    let resetting = Arc::clone(&observer);
     let act = move |from: Sid, _: &[u8], handle: &Handle| {
         if from != Sid(PEER) {
             return;
         }
-        let observer = leaving.lock().unwrap().take().expect("it leaves once");
+        let observer = resetting
+            .lock()
+            .unwrap()
+            .take()
+            .expect("the frame arrives once");
         observer.reset();
         match outbox {
             Outbox::Latest => wait_for_the_end(handle, OBSERVER),
@@ -130,26 +134,26 @@ fn an_observer_resets_while_it_is_answered(outbox: Outbox, ask: fn(&Handle)) {
                 handle.to_send(OBSERVER, "answer").unwrap();
             }
         }
-        ask(handle);
+        request(handle);
     };
-    let mut turned = Turned::new(act, |builder| builder.outbox(outbox).observers_max(2));
-    let mut peer = turned.link();
-    *observer.lock().unwrap() = Some(Puppet::say(HOME, &turned.address, &bare(i64::MAX)));
-    turned.until("the observer is linked", |handle, _| {
+    let mut test_loop = TurnedLoop::new(act, |builder| builder.outbox(outbox).observers_max(2));
+    let mut peer = test_loop.link();
+    *observer.lock().unwrap() = Some(Puppet::say(HOME, &test_loop.address, &bare(i64::MAX)));
+    test_loop.until("the observer is linked", |handle, _| {
         handle.connected_to_peer(OBSERVER)
     });
     peer.send("go");
-    turned.until("the observer is forgotten", |handle, seen| {
-        seen.frames == 1 && handle.stats().peers.len() == 1
+    test_loop.until("the observer is forgotten", |handle, received| {
+        received.frames == 1 && handle.stats().peers.len() == 1
     });
-    let handle = turned.handle();
+    let handle = test_loop.handle();
     assert!(handle.connected_to_peer(Sid(PEER)) && !handle.is_halted());
     assert!(handle.stats().sent.balances());
 }
 
 #[test]
 fn a_resetting_observer_does_not_end_the_loop() {
-    let asks: [fn(&Handle); 3] = [
+    let requests: [fn(&Handle); 3] = [
         Handle::connect_all,
         |handle| {
             let _ = handle.connect_one(OBSERVER);
@@ -159,61 +163,61 @@ fn a_resetting_observer_does_not_end_the_loop() {
         },
     ];
     for outbox in [Outbox::Latest, Outbox::QUEUE] {
-        for ask in asks {
-            an_observer_resets_while_it_is_answered(outbox, ask);
+        for request in requests {
+            reset_an_observer_while_it_is_answered(outbox, request);
         }
     }
 }
 
 #[test]
 fn a_waiting_frame_is_dialed_for_after_two_ends_in_one_turn() {
-    let mut turned = Turned::new(
+    let mut test_loop = TurnedLoop::new(
         |_, _: &[u8], _: &Handle| {},
         |builder| builder.dial(Dial::OnDemand),
     );
-    let older = turned.link();
-    let contender = Puppet::say(ABROAD, &turned.address, &bare(PEER));
-    turned.until("a contender waits", |handle, _| handle.stats().pending == 1);
-    // What the kernel has to say about the two so far is known, so that their ends come in this order.
+    let older = test_loop.link();
+    let contender = Puppet::say(ABROAD, &test_loop.address, &bare(PEER));
+    test_loop.until("a contender waits", |handle, _| handle.stats().pending == 1);
+    // The loop has handled all events of the two connections so far, so that it sees their ends in this order.
     for _ in 0..3 {
-        turned.event_loop.turn(Some(Duration::ZERO)).unwrap();
+        test_loop.event_loop.turn(Some(Duration::ZERO)).unwrap();
     }
-    let handle = turned.handle();
+    let handle = test_loop.handle();
     while handle.to_send(Sid(PEER), vec![7; 100_000]).unwrap() == SendOutcome::Written {}
     handle.to_send(Sid(PEER), "newest").unwrap();
     let dials = handle.stats().dials;
-    // The older one first, so that the contender takes its place and then ends too. Over the loopback interface the end is
-    // there when the call returns.
+    // First the older one, so that the contender takes its place and then ends, too. Over the loopback interface a reset has
+    // arrived when the call returns.
     older.reset();
     contender.reset();
-    turned.until("the peer is dialed for the frame", |handle, _| {
+    test_loop.until("the peer is dialed for the frame", |handle, _| {
         handle.stats().dials > dials
     });
 }
 
 #[test]
 fn loopback_ends_with_the_request_to_halt() {
-    let mut turned = Turned::new(
+    let mut test_loop = TurnedLoop::new(
         |_, _: &[u8], handle: &Handle| handle.request_halt(),
         |builder| builder,
     );
     for _ in 0..5 {
-        turned.handle().to_send(Sid(OWN), "to myself").unwrap();
+        test_loop.handle().to_send(Sid(OWN), "to myself").unwrap();
     }
-    turned.event_loop.run().unwrap();
-    assert_eq!(turned.seen().frames, 1);
+    test_loop.event_loop.run().unwrap();
+    assert_eq!(test_loop.received().frames, 1);
 }
 
 #[test]
 fn the_creating_thread_waits_for_no_room_before_the_first_turn() {
-    let turned = Turned::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
-    let handle = turned.handle();
+    let test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
+    let handle = test_loop.handle();
     handle.to_send(Sid(PEER), "waits for a link").unwrap();
-    // It would wait for itself.
+    // The thread would wait for itself.
     assert_eq!(handle.wait_for_room(Sid(PEER), Duration::MAX), Ok(false));
 }
 
-/// Whether the kernel of the far end has all that was written, which takes it a while on a busy machine.
+/// Whether the kernel of the other end has all that was written. On a busy machine that takes a while.
 fn has_arrived(puppet: &Puppet) -> bool {
     let port = format!(":{:04X}", puppet.0.local_addr().unwrap().port());
     // See proc_net_tcp.txt of the kernel: local_address is the second column, tx_queue:rx_queue the fifth.
@@ -233,22 +237,22 @@ const FRAME: usize = 4 << 10;
 /// Bytes of the length before a frame.
 const PREFIX: usize = 4;
 
-/// How long a full receive buffer is given to take more.
+/// How long to wait until a full receive buffer accepts more.
 const BRIEFLY: Duration = Duration::from_millis(200);
 
-/// Frames of so many payload bytes in all.
+/// Frames with so many payload bytes in total.
 fn frames(bytes: usize) -> Vec<u8> {
     frame(vec![1; FRAME]).repeat(bytes / FRAME)
 }
 
-impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
-    /// A stream of the peer, until the kernel has made the receive buffer so large that this many bytes wait there unread.
-    /// Returns how many have come.
+impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
+    /// Writes frames as the peer until the kernel has enlarged the receive buffer so much that it holds `unread` bytes. Returns
+    /// how many payload bytes the handler has received.
     fn stream(&mut self, peer: &Puppet, unread: usize) -> usize {
         const BYTES: usize = 32 << 20;
-        let mut come = 0;
+        let mut total = 0;
         for _ in 0..50 {
-            self.say(peer, &frames(BYTES), &mut come);
+            self.write_and_read(peer, &frames(BYTES), &mut total);
             let (probe, mut written) = (frames(unread * 3 / 2), 0);
             peer.0.set_write_timeout(Some(BRIEFLY)).unwrap();
             while let Ok(count) = (&peer.0).write(&probe[written..])
@@ -262,71 +266,78 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Turned<F> {
             while written == probe.len() && !arrived && Instant::now() < deadline {
                 arrived = has_arrived(peer);
             }
-            come += written;
-            self.say(peer, &probe[written..], &mut come);
+            total += written;
+            self.write_and_read(peer, &probe[written..], &mut total);
             if arrived {
-                return self.seen().bytes;
+                return self.received().bytes;
             }
         }
         panic!("no receive buffer grows to {unread} bytes here: see tcp_rmem in tcp(7)");
     }
 
-    /// The peer writes this, and all of it is read, after as many bytes as have come before.
-    fn say(&mut self, peer: &Puppet, bytes: &[u8], come: &mut usize) {
-        *come += bytes.len();
+    /// Writes this as the peer, and turns until the handler has received all of it. `total` is the number of bytes written so far.
+    fn write_and_read(&mut self, peer: &Puppet, bytes: &[u8], total: &mut usize) {
+        *total += bytes.len();
         thread::scope(|scope| {
             scope.spawn(|| (&peer.0).write_all(bytes).unwrap());
-            let payload = *come / (FRAME + PREFIX) * FRAME;
-            self.until("all of it has come", |_, seen| seen.bytes == payload);
+            let payload = *total / (FRAME + PREFIX) * FRAME;
+            self.until("everything is read", |_, received| {
+                received.bytes == payload
+            });
         });
     }
 }
 
 #[test]
 fn what_was_received_is_read_after_a_failed_write() {
-    // More than two turns read.
+    // More than two turns can read.
     const REST: usize = 640 << 10;
-    let mut turned = Turned::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
-    let mut peer = turned.link();
-    let before = turned.stream(&peer, REST);
-    // From here on nothing is read. Closing waits until all of it has arrived.
+    let mut test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
+    let mut peer = test_loop.link();
+    let before = test_loop.stream(&peer, REST);
+    // From here on nothing is read. Closing the socket waits until all of it has arrived.
     peer.write(&frames(REST));
     SockRef::from(&peer.0).set_linger(Some(LONG)).unwrap();
     drop(peer);
-    let handle = turned.handle();
+    let handle = test_loop.handle();
     wait_for_the_end(&handle, Sid(PEER));
-    turned.until("the link has ended", |_, seen| !seen.ends.is_empty());
-    assert_eq!(turned.seen().bytes, before + REST);
+    test_loop.until("the link has ended", |_, received| {
+        !received.reasons.is_empty()
+    });
+    assert_eq!(test_loop.received().bytes, before + REST);
     assert!(handle.stats().balances());
 }
 
 #[test]
 fn what_was_received_is_read_before_a_link_is_replaced() {
-    // More than one turn reads, and less than two.
+    // More than one turn can read, and less than two.
     const REST: usize = 384 << 10;
-    let mut turned = Turned::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
-    let mut older = turned.link();
-    let before = turned.stream(&older, REST);
-    let mut newer = Puppet::dial(HOME, &turned.address);
-    turned.until("it is accepted", |handle, _| handle.stats().accepted == 2);
-    // Both are there when the loop turns again.
+    let mut test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
+    let mut older = test_loop.link();
+    let before = test_loop.stream(&older, REST);
+    let mut newer = Puppet::dial(HOME, &test_loop.address);
+    test_loop.until("the connection is accepted", |handle, _| {
+        handle.stats().accepted == 2
+    });
+    // When the loop turns again, both the bytes and the newer connection are there.
     older.write(&frames(REST));
     eventually("all has arrived", || has_arrived(&older));
     newer.write(&[bare(PEER), frame("newer")].concat());
-    turned.until("the newer one is heard", |_, seen| {
-        seen.bytes % FRAME == "newer".len()
-    });
-    assert_eq!(turned.seen().ends, [Reason::Replaced]);
-    assert_eq!(turned.seen().bytes, before + REST + "newer".len());
+    test_loop.until(
+        "the frame of the newer connection is read",
+        |_, received| received.bytes % FRAME == "newer".len(),
+    );
+    assert_eq!(test_loop.received().reasons, [Reason::Replaced]);
+    assert_eq!(test_loop.received().bytes, before + REST + "newer".len());
 }
 
 #[test]
 fn totals_never_run_backwards() {
-    let mut turned = Turned::new(
+    let mut test_loop = TurnedLoop::new(
         |_, _: &[u8], _: &Handle| {},
         |builder| builder.observers_max(64),
     );
-    let (handle, done) = (turned.handle(), AtomicBool::new(false));
+    let (handle, done) = (test_loop.handle(), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
             let total = |stats: &Stats| {
@@ -346,10 +357,10 @@ fn totals_never_run_backwards() {
                 last = now;
             }
         });
-        let said = [bare(i64::MAX), frame("a"), frame("b")].concat();
+        let bytes = [bare(i64::MAX), frame("a"), frame("b")].concat();
         for round in 1..=200 {
-            drop(Puppet::say(HOME, &turned.address, &said));
-            turned.until("an observer has come and gone", |handle, _| {
+            drop(Puppet::say(HOME, &test_loop.address, &bytes));
+            test_loop.until("an observer has connected and disconnected", |handle, _| {
                 let stats = handle.stats();
                 stats.received.frames == 2 * round && stats.peers.len() == 1
             });

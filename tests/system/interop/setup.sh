@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What the interop tests need: a JDK, and ZooKeeper with the libraries it uses. Installs them as root on Debian and its
-# kin; elsewhere it says what is missing, and fails.
+# Installs what the interop tests need: a JDK, and ZooKeeper with its libraries. It needs root, and Debian or a derivative.
+# Elsewhere it says what is missing, and fails.
 set -euo pipefail
 
 missing() {
     local packages=()
     { command -v java && command -v javac; } >/dev/null || packages+=(default-jdk-headless)
-    # Any other release may be named instead of Debian's.
+    # ZOOKEEPER_CLASSPATH may name another release in place of Debian's.
     [[ -n ${ZOOKEEPER_CLASSPATH:-} || -e /usr/share/java/zookeeper.jar ]] || packages+=(libzookeeper-java)
     echo "${packages[*]}"
 }
