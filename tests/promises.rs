@@ -1,6 +1,6 @@
-//! The promises of the crate page, each over real sockets.
+//! Tests the promises of the crate page over real sockets.
 //!
-//! What strangers may try is in `hostile.rs`, what the original's own tests ask for in `parity.rs`.
+//! Attacks by strangers are in `hostile.rs`, the tests of the original in `parity.rs`.
 
 use std::{
     io,
@@ -27,15 +27,15 @@ use support::{
     versioned, wait_for, within,
 };
 
-/// The manager under test is 5; its peer, the test's own end, is larger and so the one that dials.
+/// The manager under test is 5. Its peer is the test itself: it has the larger sid, and so is the one that dials.
 const OWN: i64 = 5;
 const PEER: i64 = 9;
 
-/// A manager, and what a test needs to be its only peer.
+/// A manager, and what the test needs to be its only peer.
 struct Pair {
     manager: Arc<CnxManager>,
     address: String,
-    _peer_at: Vacant,
+    _peer_address: Vacant,
 }
 
 impl Pair {
@@ -44,16 +44,16 @@ impl Pair {
     }
 
     fn with(shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
-        let peer_at = Vacant::new();
-        let (manager, address) = alone(OWN, &[(PEER, &peer_at.address)], shape);
+        let peer_address = Vacant::new();
+        let (manager, address) = alone(OWN, &[(PEER, &peer_address.address)], shape);
         Self {
             manager: Arc::new(manager),
             address,
-            _peer_at: peer_at,
+            _peer_address: peer_address,
         }
     }
 
-    /// The peer dials, and is linked.
+    /// The peer dials. Waits until it is linked.
     #[track_caller]
     fn link(&self) -> Puppet {
         let ups = self.manager.stats().ups;
@@ -64,7 +64,7 @@ impl Pair {
         peer
     }
 
-    /// The peer hangs up, and that is known.
+    /// The peer closes its connection. Waits until the manager has noticed.
     #[track_caller]
     fn unlink(&self, peer: Puppet) {
         drop(peer);
@@ -77,9 +77,10 @@ impl Pair {
         self.manager.to_send(Sid(PEER), frame).unwrap()
     }
 
-    /// Sends numbered frames to a peer that does not read, until they replace each other. Returns the last number.
+    /// Sends numbered frames to a peer that does not read, until the link is blocked and frames replace each other in the slot.
+    /// Returns the last number.
     #[track_caller]
-    fn clog(&self) -> u64 {
+    fn block(&self) -> u64 {
         let manager = Arc::clone(&self.manager);
         within("sending to a peer that does not read", move || {
             let (mut number, mut superseded) = (0, 0);
@@ -87,10 +88,10 @@ impl Pair {
                 number += 1;
                 match manager.to_send(Sid(PEER), numbered(number)).unwrap() {
                     SendOutcome::Written | SendOutcome::Queued => {
-                        assert_eq!(superseded, 0, "room without a reader")
+                        assert_eq!(superseded, 0, "a full slot has room again")
                     }
                     SendOutcome::Superseded => superseded += 1,
-                    other => panic!("{other:?} for a peer"),
+                    other => panic!("unexpected {other:?}"),
                 }
             }
             number
@@ -98,7 +99,7 @@ impl Pair {
     }
 }
 
-/// A frame of 100 000 bytes that shows when it is torn.
+/// A frame of 100 000 bytes that differs from each other number in all its bytes, so that a torn frame is detected.
 fn numbered(number: u64) -> Vec<u8> {
     let step = number as usize % 250 + 1;
     let mut bytes: Vec<u8> = (0..100_000).map(|at| (at / 7 * step) as u8).collect();
@@ -121,10 +122,10 @@ fn sent_to(stats: &Stats, sid: i64) -> quorum_cnx::Outgoing {
 fn sending_goes_on_without_a_reader_and_the_newest_frame_arrives_whole() {
     let pair = Pair::new();
     let mut peer = pair.link();
-    let newest = pair.clog();
+    let newest = pair.block();
     let waiting = sent_to(&pair.manager.stats(), PEER);
     assert!(waiting.balances() && waiting.waiting > 0, "{waiting:?}");
-    // The reader goes on: what had begun is finished, what was replaced never comes.
+    // The peer reads again. A frame that was written in part is finished, and one that was replaced never arrives.
     let (mut last, mut count) = (0, 0);
     while last < newest {
         let bytes = peer.recv();
@@ -137,7 +138,7 @@ fn sending_goes_on_without_a_reader_and_the_newest_frame_arrives_whole() {
     let sent = sent_to(&pair.manager.stats(), PEER);
     assert_eq!((sent.accepted, sent.written), (newest, count));
     assert_eq!(sent.superseded, newest - count);
-    // And the link is as good as before.
+    // The link works as before.
     assert_eq!(pair.send("next"), SendOutcome::Written);
     assert_eq!(peer.recv(), b"next");
 }
@@ -153,12 +154,12 @@ fn a_clogged_peer_does_not_hold_up_another() {
     let pair = Pair {
         manager: Arc::new(manager),
         address,
-        _peer_at: vacant,
+        _peer_address: vacant,
     };
-    let clogged = pair.link();
+    let blocked = pair.link();
     let mut other = Puppet::say(HOME, &pair.address, &bare(8));
     eventually("both are linked", || pair.manager.linked_peers().len() == 2);
-    pair.clog();
+    pair.block();
     for round in 0..100_u64 {
         assert_eq!(
             pair.manager.to_send(Sid(8), numbered(round)),
@@ -171,7 +172,7 @@ fn a_clogged_peer_does_not_hold_up_another() {
             round
         );
     }
-    drop(clogged);
+    drop(blocked);
 }
 
 #[test]
@@ -229,7 +230,7 @@ fn the_longest_and_the_shortest_frame_go_both_ways() {
     }
 }
 
-// Promise 3: the last frame once more over a new link, never an older one after a newer one.
+// Promise 3: the last frame is sent once more over a new link, and never an older one after a newer one.
 
 #[test]
 fn the_last_frame_comes_again_over_a_new_link_unless_a_newer_one_waits() {
@@ -257,7 +258,7 @@ fn the_last_frame_comes_again_over_a_new_link_unless_a_newer_one_waits() {
 fn a_frame_that_was_cut_off_comes_whole_over_the_next_link() {
     let pair = Pair::new();
     let peer = pair.link();
-    let newest = pair.clog();
+    let newest = pair.block();
     pair.unlink(peer);
     let mut peer = pair.link();
     let bytes = peer.recv();
@@ -290,7 +291,7 @@ fn over_many_reconnects_numbers_only_rise_and_the_newest_arrives() {
         let mut peer = pair.link();
         for at in 0..20 {
             let number = number_of(&peer.recv());
-            // The first one may be what the old link had brought already.
+            // The first frame may be one that has arrived over the old link already.
             assert!(number > last || at == 0 && number == last);
             last = number;
         }
@@ -339,38 +340,38 @@ fn frames_to_oneself_come_back_through_the_inbox() {
     assert_eq!(pair.manager.stats().loopback, 3);
 }
 
-/// A handler that does something with each frame, and hands frames and events on to the test.
-struct Tell<F> {
+/// A handler that calls `answer` for each frame, and passes frames and events to the test.
+struct RecordingHandler<F> {
     frames: Sender<(Sid, Bytes)>,
     events: Sender<Event>,
     answer: F,
 }
 
-/// What a handler was told.
-struct Told {
+/// What a `RecordingHandler` has received.
+struct Recorded {
     frames: Receiver<(Sid, Bytes)>,
     events: Receiver<Event>,
 }
 
-fn tell<F: FnMut(Sid, &[u8], &Handle)>(answer: F) -> (Tell<F>, Told) {
-    let (frames, told_frames) = channel();
-    let (events, told_events) = channel();
-    let told = Told {
-        frames: told_frames,
-        events: told_events,
+fn recording_handler<F: FnMut(Sid, &[u8], &Handle)>(answer: F) -> (RecordingHandler<F>, Recorded) {
+    let (frames, frames_receiver) = channel();
+    let (events, events_receiver) = channel();
+    let recorded = Recorded {
+        frames: frames_receiver,
+        events: events_receiver,
     };
-    let tell = Tell {
+    let handler = RecordingHandler {
         frames,
         events,
         answer,
     };
-    (tell, told)
+    (handler, recorded)
 }
 
-impl<F: FnMut(Sid, &[u8], &Handle)> Handler for Tell<F> {
+impl<F: FnMut(Sid, &[u8], &Handle)> Handler for RecordingHandler<F> {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
         (self.answer)(from, &frame, handle);
-        // The test may have ended.
+        // Fails when the test has ended.
         let _ = self.frames.send((from, frame.into_bytes()));
     }
 
@@ -379,65 +380,69 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Handler for Tell<F> {
     }
 }
 
-/// A loop for `OWN` with the one peer, in the hands of the test.
+/// A loop for `OWN` with one peer, turned by the test.
 fn event_loop<H: Handler>(
     handler: H,
     shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
 ) -> (EventLoop<H>, String, Vacant) {
-    let (peer_at, own) = (Vacant::new(), listener());
-    let servers = [(OWN, &own.1), (PEER, &peer_at.address)];
+    let (peer_address, own) = (Vacant::new(), listener());
+    let servers = [(OWN, &own.1), (PEER, &peer_address.address)];
     let config = shape(configure(OWN, &servers).listener(own.0))
         .build()
         .unwrap();
-    (EventLoop::new(config, handler).unwrap(), own.1, peer_at)
+    (
+        EventLoop::new(config, handler).unwrap(),
+        own.1,
+        peer_address,
+    )
 }
 
-/// Turns the loop until something is so.
+/// Turns the loop until the condition holds.
 #[track_caller]
 fn turn_until<H: Handler>(
     event_loop: &mut EventLoop<H>,
     what: &str,
-    mut is_so: impl FnMut(&Handle) -> bool,
+    mut holds: impl FnMut(&Handle) -> bool,
 ) {
     let handle = event_loop.handle().clone();
     eventually(what, || {
         assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
-        is_so(&handle)
+        holds(&handle)
     });
 }
 
 #[test]
 fn the_thread_of_the_loop_does_not_wait_for_room_that_only_it_could_make() {
-    let (handler, told) = tell(|_, _: &[u8], handle: &Handle| {
+    let (handler, recorded) = recording_handler(|_, _: &[u8], handle: &Handle| {
         handle.to_send(Sid(PEER), "waits for a link").unwrap();
         assert_eq!(handle.wait_for_room(Sid(PEER), Duration::MAX), Ok(false));
         assert_eq!(handle.wait_for_room(Sid(OWN), Duration::MAX), Ok(true));
     });
-    let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
+    let (mut event_loop, _, _peer_address) = event_loop(handler, |builder| builder);
     event_loop.handle().to_send(Sid(OWN), "now").unwrap();
-    within("asking for room", move || {
-        turn_until(&mut event_loop, "the handler has asked", |_| {
-            told.frames.try_iter().count() == 1
+    within("waiting for room", move || {
+        turn_until(&mut event_loop, "the handler has run", |_| {
+            recorded.frames.try_iter().count() == 1
         });
     });
 }
 
 #[test]
 fn frames_to_oneself_come_back_through_the_handler() {
-    let (handler, told) = tell(|from, frame: &[u8], handle: &Handle| {
-        // Those that a handler sends to itself have their turn in the next turn.
+    let (handler, recorded) = recording_handler(|from, frame: &[u8], handle: &Handle| {
+        // A frame that a handler sends to its own sid is delivered in the next turn.
         if from == Sid(OWN) && frame.len() < 5 {
             handle.to_send(Sid(OWN), [frame, b"!"].concat()).unwrap();
         }
     });
-    let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
+    let (mut event_loop, _, _peer_address) = event_loop(handler, |builder| builder);
     assert_eq!(
         event_loop.handle().to_send(Sid(OWN), "me"),
         Ok(SendOutcome::Loopback)
     );
     let mut got = Vec::new();
     turn_until(&mut event_loop, "the frames come back", |_| {
-        got.extend(told.frames.try_iter());
+        got.extend(recorded.frames.try_iter());
         got.len() == 4
     });
     let expected = ["me", "me!", "me!!", "me!!!"].map(|text| (Sid(OWN), Bytes::from(text)));
@@ -445,7 +450,7 @@ fn frames_to_oneself_come_back_through_the_handler() {
     assert_eq!(event_loop.handle().stats().loopback, 4);
 }
 
-// Promise 5: the inbox drops its oldest, and counts them.
+// Promise 5: the inbox drops its oldest messages, and counts them.
 
 #[test]
 fn a_full_inbox_drops_its_oldest_and_counts_them() {
@@ -454,7 +459,9 @@ fn a_full_inbox_drops_its_oldest_and_counts_them() {
     for number in 0..10_u64 {
         peer.send(number.to_be_bytes());
     }
-    eventually("all have come", || pair.manager.stats().inbox.pushed == 10);
+    eventually("all have arrived", || {
+        pair.manager.stats().inbox.pushed == 10
+    });
     for number in 7..10 {
         assert_eq!(number_of(&pair.manager.recv().unwrap().payload), number);
     }
@@ -477,9 +484,9 @@ fn no_payload_is_shown_to_who_debugs() {
     shown += &format!("{batch:?} {:?}", batch.iter());
     let own = listener();
     let config = configure(OWN, &[(OWN, &own.1)]).listener(own.0);
-    let mut event_loop = EventLoop::new(config.build().unwrap(), Shower::default()).unwrap();
+    let mut event_loop = EventLoop::new(config.build().unwrap(), DebugRecorder::default()).unwrap();
     event_loop.handle().to_send(Sid(OWN), "a secret").unwrap();
-    turn_until(&mut event_loop, "it is back", |handle| {
+    turn_until(&mut event_loop, "the frame is received", |handle| {
         handle.stats().inbox.taken == 1
     });
     shown += &format!("{event_loop:?}");
@@ -497,11 +504,11 @@ fn no_payload_is_shown_to_who_debugs() {
     assert!(!shown.contains("secret"), "{shown}");
 }
 
-/// Keeps how a frame shows itself.
+/// Keeps the `Debug` output of frames.
 #[derive(Default)]
-struct Shower(String);
+struct DebugRecorder(String);
 
-impl Handler for Shower {
+impl Handler for DebugRecorder {
     fn on_frame(&mut self, _: Sid, frame: Frame<'_>, _: &Handle) {
         self.0 += &format!("{frame:?}");
     }
@@ -540,11 +547,11 @@ fn by_default_an_inbox_holds_a_hundred() {
     assert_eq!(number_of(&pair.manager.try_recv().unwrap().payload), 30);
 }
 
-// Promise 7: the account.
+// Promise 7: every frame is accounted for.
 
 #[test]
 fn every_accepted_frame_is_accounted_for() {
-    // One peer reads, one is clogged, one is away, and observers come and go.
+    // One peer reads, one is blocked, one is absent, and observers connect and disconnect.
     let vacant = [Vacant::new(), Vacant::new(), Vacant::new()];
     let others = [
         (PEER, &vacant[0].address),
@@ -552,7 +559,7 @@ fn every_accepted_frame_is_accounted_for() {
         (7, &vacant[2].address),
     ];
     let (manager, address) = alone(OWN, &others, |builder| builder);
-    let clogged = Puppet::say(HOME, &address, &bare(8));
+    let blocked = Puppet::say(HOME, &address, &bare(8));
     eventually("the peer is linked", || manager.connected_to_peer(Sid(8)));
     let (accepted, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let mut observed = 0;
@@ -602,12 +609,12 @@ fn every_accepted_frame_is_accounted_for() {
         stats.sent.balances() && stats.sent.discarded >= 2,
         "{stats:?}"
     );
-    drop(clogged);
+    drop(blocked);
 }
 
 // Promise 8: halt.
 
-/// Whether a server could be started at this address.
+/// Whether a server could listen on this address.
 fn is_free(address: &str) -> bool {
     TcpListener::bind(address).is_ok()
 }
@@ -618,7 +625,7 @@ fn halt_frees_the_port_and_closes_every_connection() {
     let mut peer = pair.link();
     let mut silent = Puppet::dial(HOME, &pair.address);
     peer.send("left behind");
-    eventually("the frame has come", || {
+    eventually("the frame has arrived", || {
         pair.manager.stats().received.frames == 1
     });
     assert!(!is_free(&pair.address));
@@ -629,7 +636,7 @@ fn halt_frees_the_port_and_closes_every_connection() {
     assert!(pair.manager.is_halted() && !pair.manager.has_died());
     assert!(pair.manager.listening().is_empty() && pair.manager.linked_peers().is_empty());
     assert_eq!(pair.manager.stats().connections, 0);
-    // What was received can still be taken; then there is an end.
+    // What was received can still be taken. After it comes the error.
     assert_eq!(pair.manager.recv().unwrap().payload, "left behind");
     assert_eq!(pair.manager.recv(), Err(RecvError::Halted));
     assert_eq!(pair.manager.try_recv(), Err(TryRecvError::Halted));
@@ -643,7 +650,7 @@ fn halt_frees_the_port_and_closes_every_connection() {
     assert_eq!(
         stats.rejected,
         [(ReasonKind::Halted, 1)].into(),
-        "the silent one"
+        "the silent connection"
     );
     let is_down = |event: &Event| {
         let down = (Sid(PEER), Reason::Halted);
@@ -657,7 +664,7 @@ fn halt_frees_the_port_and_closes_every_connection() {
 fn halt_needs_no_peer_that_reads() {
     let pair = Pair::new();
     let peer = pair.link();
-    pair.clog();
+    pair.block();
     let manager = Arc::clone(&pair.manager);
     within("halting while a peer does not read", move || manager.halt());
     assert!(is_free(&pair.address));
@@ -677,7 +684,7 @@ fn halt_works_from_any_thread_and_again() {
             let (manager, address) = (Arc::clone(&pair.manager), pair.address.clone());
             thread::spawn(move || {
                 manager.halt();
-                // Each of them may rely on it.
+                // `halt` has the same effect on each thread.
                 assert!(manager.is_halted());
                 assert_eq!(manager.listening(), []);
                 address
@@ -708,8 +715,9 @@ fn a_handle_can_ask_for_the_halt() {
 
 #[test]
 fn a_handler_can_halt_its_own_loop() {
-    let (handler, told) = tell(|_, _: &[u8], handle: &Handle| handle.request_halt());
-    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let (handler, recorded) =
+        recording_handler(|_, _: &[u8], handle: &Handle| handle.request_halt());
+    let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
     let handle = event_loop.handle().clone();
     let thread = thread::spawn(move || event_loop.run().map(|()| event_loop));
     let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("stop")].concat());
@@ -717,28 +725,29 @@ fn a_handler_can_halt_its_own_loop() {
     let mut event_loop = within("running the loop", || thread.join().unwrap().unwrap());
     assert!(handle.is_halted() && !handle.has_died());
     assert!(is_free(&address));
-    assert_eq!(told.events.try_iter().last(), Some(Event::Halted));
-    // There are no more turns.
+    assert_eq!(recorded.events.try_iter().last(), Some(Event::Halted));
+    // The loop does not turn again.
     assert!(!event_loop.turn(None).unwrap());
     assert_eq!(handle.to_send(Sid(OWN), "me"), Err(SendError::Halted));
 }
 
 #[test]
 fn once_a_halt_is_asked_for_nothing_is_taken_or_handed_over() {
-    let (handler, told) = tell(|_, _: &[u8], handle: &Handle| handle.request_halt());
-    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let (handler, recorded) =
+        recording_handler(|_, _: &[u8], handle: &Handle| handle.request_halt());
+    let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
     let handle = event_loop.handle().clone();
-    // All three come in one read.
-    let said = [bare(PEER), frame("stop"), frame("more"), frame("and more")].concat();
-    let _peer = Puppet::say(HOME, &address, &said);
+    // One read returns all three.
+    let bytes = [bare(PEER), frame("stop"), frame("more"), frame("and more")].concat();
+    let _peer = Puppet::say(HOME, &address, &bytes);
     eventually("the loop halts", || {
         !event_loop.turn(Some(Duration::ZERO)).unwrap()
     });
-    assert_eq!(told.frames.try_iter().count(), 1);
+    assert_eq!(recorded.frames.try_iter().count(), 1);
     assert_eq!(handle.stats().received.frames, 1);
-    // Nor where the loop has not come to it yet.
-    let (handler, _told) = tell(|_, _: &[u8], _: &Handle| {});
-    let (event_loop, _, _peer_at) = self::event_loop(handler, |builder| builder);
+    // The same before the loop has handled the request.
+    let (handler, _recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
+    let (event_loop, _, _peer_address) = self::event_loop(handler, |builder| builder);
     let handle = event_loop.handle();
     handle.request_halt();
     for sid in [PEER, OWN].map(Sid) {
@@ -753,7 +762,7 @@ fn a_manager_that_is_halted_on_its_own_loop_does_not_wait_for_itself() {
     let pair = Pair::new();
     let peer = pair.link();
     let (manager, (sender, halted)) = (Arc::clone(&pair.manager), channel());
-    // The loop frees this one, when the next one has become the last in its place.
+    // The loop frees this frame when the next one has replaced it as the last frame.
     pair.send(payload(b"halts", move || {
         manager.halt();
         let _ = sender.send(thread::current().name().map(str::to_owned));
@@ -761,7 +770,7 @@ fn a_manager_that_is_halted_on_its_own_loop_does_not_wait_for_itself() {
     pair.unlink(peer);
     pair.send("next");
     let _peer = Puppet::say(HOME, &pair.address, &bare(PEER));
-    let thread = halted.recv_timeout(LONG).expect("it comes back");
+    let thread = halted.recv_timeout(LONG).expect("halt returns");
     assert_eq!(thread.as_deref(), Some("quorum-cnx-5"));
     let manager = Arc::clone(&pair.manager);
     within("halting", move || manager.halt());
@@ -770,20 +779,21 @@ fn a_manager_that_is_halted_on_its_own_loop_does_not_wait_for_itself() {
 
 #[test]
 fn a_handler_can_halt_another_manager() {
-    let (other_at, own_at) = (listener(), listener());
-    let servers = [(OWN, &own_at.1), (PEER, &other_at.1)];
-    let other = configure(PEER, &servers).listener(other_at.0);
+    let (other_listener, own_listener) = (listener(), listener());
+    let servers = [(OWN, &own_listener.1), (PEER, &other_listener.1)];
+    let other = configure(PEER, &servers).listener(other_listener.0);
     let other = Arc::new(CnxManager::start(other.build().unwrap()).unwrap());
-    let halting = Arc::clone(&other);
-    // It waits here, while the link between the two needs both loops.
-    let (handler, told) = tell(move |_, _: &[u8], _: &Handle| halting.halt());
-    let config = configure(OWN, &servers).listener(own_at.0);
+    let halted_by_handler = Arc::clone(&other);
+    // `halt` waits on the loop's thread, although the link between the two managers needs both loops.
+    let (handler, recorded) =
+        recording_handler(move |_, _: &[u8], _: &Handle| halted_by_handler.halt());
+    let config = configure(OWN, &servers).listener(own_listener.0);
     let mut event_loop = EventLoop::new(config.build().unwrap(), handler).unwrap();
     let handle = event_loop.handle().clone();
     let thread = thread::spawn(move || event_loop.run());
     other.to_send(Sid(OWN), "halt yourself").unwrap();
-    told.frames.recv_timeout(LONG).expect("it comes back");
-    assert!(other.is_halted() && is_free(&other_at.1));
+    recorded.frames.recv_timeout(LONG).expect("halt returns");
+    assert!(other.is_halted() && is_free(&other_listener.1));
     eventually("the link has ended", || handle.linked_peers().is_empty());
     handle.request_halt();
     within("running the loop", || thread.join().unwrap().unwrap());
@@ -815,7 +825,7 @@ fn soft_halt_drops_the_links_and_they_come_back() {
         two.stats().ups >= 4 && one.stats().ups >= 3 && three.stats().ups >= 3
     });
     assert!(!two.is_halted());
-    // The last frame once more, or this one alone.
+    // The last frame may arrive once more before this one.
     two.to_send(Sid(1), "after").unwrap();
     eventually("the frame arrives", || {
         one.recv_timeout(LONG).unwrap().payload == "after"
@@ -823,17 +833,18 @@ fn soft_halt_drops_the_links_and_they_come_back() {
     assert_eq!(three.stats().downs.get(&ReasonKind::Dropped), None);
 }
 
-// The loop dying is visible.
+// A dead loop is reported.
 
 #[test]
 fn a_loop_whose_turn_was_cut_off_turns_no_more() {
-    let (handler, _told) = tell(|_, _: &[u8], _: &Handle| panic!("as the test wants it"));
-    let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
+    let (handler, _recorded) =
+        recording_handler(|_, _: &[u8], _: &Handle| panic!("expected by the test"));
+    let (mut event_loop, _, _peer_address) = event_loop(handler, |builder| builder);
     let handle = event_loop.handle().clone();
     handle.to_send(Sid(OWN), "boom").unwrap();
     let turns = || while event_loop.turn(Some(Duration::ZERO)).unwrap() {};
     panic::catch_unwind(AssertUnwindSafe(turns)).unwrap_err();
-    // Who catches the panic of a handler is not left with a loop that does half of its work.
+    // A caller that catches the panic of a handler cannot continue with a loop whose state is incomplete.
     for _ in 0..2 {
         assert!(event_loop.turn(Some(Duration::ZERO)).is_err());
         assert!(handle.has_died());
@@ -843,8 +854,9 @@ fn a_loop_whose_turn_was_cut_off_turns_no_more() {
 
 #[test]
 fn a_handler_that_panics_ends_its_loop_and_everybody_is_told() {
-    let (handler, _told) = tell(|_, _: &[u8], _: &Handle| panic!("as the test wants it"));
-    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let (handler, _recorded) =
+        recording_handler(|_, _: &[u8], _: &Handle| panic!("expected by the test"));
+    let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
     let handle = event_loop.handle().clone();
     assert!(!handle.has_died());
     let thread = thread::spawn(move || event_loop.run());
@@ -859,7 +871,7 @@ fn a_handler_that_panics_ends_its_loop_and_everybody_is_told() {
     assert!(is_free(&address));
 }
 
-/// A payload that does something when it is freed.
+/// A payload that calls a function when it is dropped.
 struct Payload<F: FnMut()>(&'static [u8], F);
 
 impl<F: FnMut()> AsRef<[u8]> for Payload<F> {
@@ -878,11 +890,11 @@ fn payload(bytes: &'static [u8], on_drop: impl FnMut() + Send + 'static) -> Byte
     Bytes::from_owner(Payload(bytes, on_drop))
 }
 
-/// A logger of the application that panics at what is said of one peer.
+/// A logger of the application that panics at a line about one peer.
 struct Panicking;
 
-/// Its peer, which no other test has.
-const UNSPEAKABLE: i64 = 6666;
+/// That peer. No other test has it.
+const PANIC_SID: i64 = 6666;
 
 impl log::Log for Panicking {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
@@ -892,8 +904,8 @@ impl log::Log for Panicking {
     fn log(&self, record: &log::Record<'_>) {
         let line = record.args().to_string();
         assert!(
-            !line.starts_with(&format!("peer {UNSPEAKABLE}:")),
-            "as the test wants it"
+            !line.starts_with(&format!("peer {PANIC_SID}:")),
+            "expected by the test"
         );
     }
 
@@ -904,31 +916,34 @@ impl log::Log for Panicking {
 fn a_manager_whose_loop_dies_says_so() {
     log::set_logger(&Panicking).unwrap();
     log::set_max_level(log::LevelFilter::Info);
-    let peer_at = Vacant::new();
+    let peer_address = Vacant::new();
     // On demand: a failed dial would be logged as well, perhaps before the peer has connected.
-    let (manager, address) = alone(OWN, &[(UNSPEAKABLE, &peer_at.address)], |builder| {
+    let (manager, address) = alone(OWN, &[(PANIC_SID, &peer_address.address)], |builder| {
         builder.dial(Dial::OnDemand)
     });
     let pair = Pair {
         manager: Arc::new(manager),
         address,
-        _peer_at: peer_at,
+        _peer_address: peer_address,
     };
     let waiting = Arc::clone(&pair.manager);
     let receiver = thread::spawn(move || waiting.recv());
-    let mut peer = Puppet::say(HOME, &pair.address, &bare(UNSPEAKABLE));
+    let mut peer = Puppet::say(HOME, &pair.address, &bare(PANIC_SID));
     peer.wait_closed();
     let received = within("receiving", || receiver.join().unwrap());
     assert_eq!(received, Err(RecvError::Halted));
     assert!(pair.manager.has_died() && pair.manager.is_halted());
-    let sent = pair.manager.to_send(Sid(UNSPEAKABLE), "x");
+    let sent = pair.manager.to_send(Sid(PANIC_SID), "x");
     assert_eq!(sent, Err(SendError::Halted));
     let manager = Arc::clone(&pair.manager);
-    within("asking for events", move || {
-        while manager.events().recv().is_ok() {}
-    });
+    within(
+        "receiving events",
+        move || {
+            while manager.events().recv().is_ok() {}
+        },
+    );
     let manager = Arc::clone(&pair.manager);
-    within("halting what has died", move || manager.halt());
+    within("halting a dead manager", move || manager.halt());
     assert!(pair.manager.has_died());
     assert!(is_free(&pair.address));
 }
@@ -937,8 +952,8 @@ fn a_manager_whose_loop_dies_says_so() {
 fn a_payload_that_panics_when_freed_ends_no_loop() {
     let pair = Pair::new();
     let peer = pair.link();
-    // The loop frees this one, when the next one has become the last in its place.
-    pair.send(payload(b"boom", || panic!("as the test wants it")));
+    // The loop frees this frame when the next one has replaced it as the last frame.
+    pair.send(payload(b"boom", || panic!("expected by the test")));
     pair.unlink(peer);
     pair.send("next");
     let mut peer = pair.link();
@@ -951,7 +966,7 @@ fn a_payload_that_panics_when_freed_ends_no_loop() {
 fn a_payload_is_freed_where_it_may_use_the_handle() {
     let pair = Pair::new();
     let (sender, freed) = channel();
-    let nosy = |name: &'static str| {
+    let reentrant = |name: &'static str| {
         let (handle, sender) = (pair.manager.handle(), sender.clone());
         payload(name.as_bytes(), move || {
             let _ = handle.stats();
@@ -969,25 +984,25 @@ fn a_payload_is_freed_where_it_may_use_the_handle() {
     };
     let expect = |name| assert_eq!(freed.recv_timeout(LONG), Ok(name));
     // Replaced in the slot.
-    send(nosy("superseded"));
+    send(reentrant("superseded"));
     send("newer".into());
     expect("superseded");
     // Replaced as the last frame.
     let mut peer = pair.link();
     eventually("nothing waits", || pair.manager.have_delivered());
-    send(nosy("last"));
+    send(reentrant("last"));
     send("newer".into());
     expect("last");
     while peer.recv() != b"newer" {}
-    // Replaced while it had begun to leave: clogged with what is nosy too, so that this is one of them.
-    pair.clog();
-    send(nosy("waiting"));
+    // Replaced while the link is blocked.
+    pair.block();
+    send(reentrant("waiting"));
     send("newer".into());
     expect("waiting");
-    // Cut off by the end of the link.
+    // The link ends while a frame is written in part.
     pair.unlink(peer);
-    // Discarded, by the loop.
-    send(nosy("discarded"));
+    // Discarded by the loop.
+    send(reentrant("discarded"));
     let manager = Arc::clone(&pair.manager);
     within("halting", move || manager.halt());
     expect("discarded");
@@ -998,7 +1013,7 @@ fn a_payload_that_was_cut_off_is_freed_where_it_may_use_the_handle() {
     let pair = Pair::new();
     let (sender, freed) = channel();
     let peer = pair.link();
-    // Large frames, one of which has begun when the socket is full; a newer one waits behind it.
+    // Large frames, one of which is written in part when the socket is full. A newer frame waits behind it.
     static LARGE: [u8; 500_000] = [7; 500_000];
     let mut sent = 0;
     while pair.manager.have_delivered() {
@@ -1018,7 +1033,7 @@ fn a_payload_that_was_cut_off_is_freed_where_it_may_use_the_handle() {
     }
 }
 
-// The loop in the application's hands.
+// The application turns the loop.
 
 #[test]
 fn two_loops_nest_in_the_poll_of_the_application() {
@@ -1032,9 +1047,9 @@ fn two_loops_nest_in_the_poll_of_the_application() {
     let (listeners, addresses): (Vec<_>, Vec<_>) = (0..2).map(|_| listener()).unzip();
     let servers = [(1, &addresses[0]), (2, &addresses[1])];
     let mut poll = mio::Poll::new().unwrap();
-    let (mut loops, mut tolds) = (Vec::new(), Vec::new());
+    let (mut loops, mut records) = (Vec::new(), Vec::new());
     for (at, listener) in listeners.into_iter().enumerate() {
-        let (handler, told) = tell(echo);
+        let (handler, recorded) = recording_handler(echo);
         let config = configure(servers[at].0, &servers).listener(listener);
         let event_loop = EventLoop::new(config.build().unwrap(), handler).unwrap();
         let fd = event_loop.as_fd().as_raw_fd();
@@ -1042,13 +1057,13 @@ fn two_loops_nest_in_the_poll_of_the_application() {
         let token = mio::Token(at);
         poll.registry().register(source, token, readable).unwrap();
         loops.push(event_loop);
-        tolds.push(told);
+        records.push(recorded);
     }
-    // Waits until it is written: there is no link yet.
+    // The frame waits: there is no link yet.
     let first = 0_u64.to_be_bytes().to_vec();
     loops[0].handle().to_send(Sid(2), first).unwrap();
     let mut events = mio::Events::with_capacity(8);
-    let (mut due, mut heard) = ([true, true], 0);
+    let (mut due, mut received) = ([true, true], 0);
     eventually("the number goes to and fro", || {
         let timeout = loops.iter().filter_map(EventLoop::timeout).min();
         let timeout = timeout.unwrap_or(LONG).min(LONG);
@@ -1067,13 +1082,13 @@ fn two_loops_nest_in_the_poll_of_the_application() {
                 assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
             }
         }
-        heard += tolds
+        received += records
             .iter()
-            .map(|told| told.frames.try_iter().count() as u64)
+            .map(|recorded| recorded.frames.try_iter().count() as u64)
             .sum::<u64>();
-        heard == COUNT
+        received == COUNT
     });
-    // Nothing is due: the loops are silent until something happens.
+    // Nothing is due. A request makes the descriptor of its loop readable.
     let handle = loops[1].handle().clone();
     handle.request_halt();
     poll.poll(&mut events, Some(LONG)).unwrap();
@@ -1083,18 +1098,18 @@ fn two_loops_nest_in_the_poll_of_the_application() {
 
 #[test]
 fn an_answer_of_the_handler_comes_back_to_the_sender() {
-    let (handler, told) = tell(|from, frame: &[u8], handle: &Handle| {
+    let (handler, recorded) = recording_handler(|from, frame: &[u8], handle: &Handle| {
         assert_eq!(
             handle.to_send(from, frame.iter().rev().copied().collect::<Vec<u8>>()),
             Ok(SendOutcome::Written)
         );
     });
-    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
     let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("abc")].concat());
     turn_until(&mut event_loop, "the frame is answered", |_| {
-        told.frames.try_recv().is_ok()
+        recorded.frames.try_recv().is_ok()
     });
-    // In the same turn, so without another one.
+    // Written in the same turn: no further turn is needed.
     assert_eq!(peer.recv(), b"cba");
 }
 
@@ -1102,50 +1117,52 @@ fn an_answer_of_the_handler_comes_back_to_the_sender() {
 fn what_a_handler_asks_for_is_done_in_the_same_turn() {
     let for_at_most = Duration::from_millis(1);
     for idle in [Idle::Block, Idle::Spin { for_at_most }] {
-        let (handler, told) = tell(|_, payload: &[u8], handle: &Handle| {
+        let (handler, recorded) = recording_handler(|_, payload: &[u8], handle: &Handle| {
             if payload == b"halt" {
                 handle.request_halt();
             }
         });
-        let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder.idle(idle));
+        let (mut event_loop, address, _peer_address) =
+            event_loop(handler, |builder| builder.idle(idle));
         let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("first")].concat());
-        turn_until(
-            &mut event_loop,
-            "the loop has heard where to look first",
-            |_| told.frames.try_recv().is_ok(),
-        );
-        peer.send("halt");
-        eventually("the frame comes, and with it the end", || {
-            let goes_on = event_loop.turn(Some(Duration::ZERO)).unwrap();
-            let came = told.frames.try_recv().is_ok();
-            assert_eq!(goes_on, !came, "{idle:?}");
-            came
+        turn_until(&mut event_loop, "the peer is the last active link", |_| {
+            recorded.frames.try_recv().is_ok()
         });
+        peer.send("halt");
+        eventually(
+            "the frame arrives, and the loop halts in the same turn",
+            || {
+                let goes_on = event_loop.turn(Some(Duration::ZERO)).unwrap();
+                let arrived = recorded.frames.try_recv().is_ok();
+                assert_eq!(goes_on, !arrived, "{idle:?}");
+                arrived
+            },
+        );
     }
 }
 
 #[test]
 fn a_turn_that_a_handler_holds_up_is_reported() {
-    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {
+    let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {
         thread::sleep(quorum_cnx::limits::SLOW_TURN + Duration::from_millis(1));
     });
-    let (mut event_loop, _, _peer_at) = event_loop(handler, |builder| builder);
+    let (mut event_loop, _, _peer_address) = event_loop(handler, |builder| builder);
     event_loop.handle().to_send(Sid(OWN), "slow").unwrap();
     turn_until(&mut event_loop, "the turn is reported", |_| {
         let is_report = |event| matches!(event, Event::SlowTurn { took, .. } if took > quorum_cnx::limits::SLOW_TURN);
-        told.events.try_iter().any(is_report)
+        recorded.events.try_iter().any(is_report)
     });
 }
 
-/// Sends to whoever has just gone.
-struct Nagging;
+/// Sends to each peer whose link has ended or whose dial has failed.
+struct SendAfterEnd;
 
-impl Handler for Nagging {
+impl Handler for SendAfterEnd {
     fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
 
     fn on_event(&mut self, event: &Event, handle: &Handle) {
         if let Event::Down { sid, .. } | Event::DialFailed { sid, .. } = event {
-            // It may be unknown already.
+            // The sid may be unknown already.
             let _ = handle.to_send(*sid, "come back");
             let _ = handle.initiate_connection(*sid);
         }
@@ -1154,7 +1171,7 @@ impl Handler for Nagging {
 
 #[test]
 fn a_frame_for_an_observer_that_has_just_left_is_no_trouble() {
-    let (mut event_loop, address, _peer_at) = event_loop(Nagging, |builder| builder);
+    let (mut event_loop, address, _peer_address) = event_loop(SendAfterEnd, |builder| builder);
     let observer = Puppet::say(HOME, &address, &bare(i64::MAX));
     turn_until(&mut event_loop, "the observer is linked", |handle| {
         handle.connected_to_peer(Sid(-1))
@@ -1172,10 +1189,10 @@ fn a_frame_for_an_observer_that_has_just_left_is_no_trouble() {
 
 #[test]
 fn a_frame_for_a_joiner_that_cannot_be_dialed_is_no_trouble() {
-    let (mut event_loop, address, peer_at) = event_loop(Nagging, |builder| {
+    let (mut event_loop, address, peer_address) = event_loop(SendAfterEnd, |builder| {
         builder.unknown(quorum_cnx::Unknown::Admit { max: 1 })
     });
-    let knock = versioned(V1, 1, &peer_at.address);
+    let knock = versioned(V1, 1, &peer_address.address);
     for round in 1..=3 {
         let _joiner = Puppet::say(HOME, &address, &knock);
         turn_until(&mut event_loop, "the joiner has knocked", |handle| {
@@ -1189,13 +1206,13 @@ fn a_frame_for_a_joiner_that_cannot_be_dialed_is_no_trouble() {
 
 #[test]
 fn an_error_of_the_old_link_does_not_end_the_new_one() {
-    let (handler, _told) = tell(|_, _: &[u8], _: &Handle| {});
-    let (mut event_loop, address, _peer_at) = event_loop(handler, |builder| builder);
+    let (handler, _recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
+    let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
     let old = Puppet::say(HOME, &address, &bare(PEER));
     turn_until(&mut event_loop, "the peer is linked", |handle| {
         handle.connected_to_peer(Sid(PEER))
     });
-    // All in one turn: the old link breaks, the sender is the first to notice, and the new link is there.
+    // All of it before the next turn: the old link ends, a sender notices first, and the new connection arrives.
     old.reset();
     let mut new = Puppet::say(HOME, &address, &[bare(PEER), frame("new")].concat());
     let handle = event_loop.handle().clone();
@@ -1211,24 +1228,28 @@ fn an_error_of_the_old_link_does_not_end_the_new_one() {
     assert_eq!(stats.ups, 2);
 }
 
-/// With two addresses, connections of one peer wait in two queues, whose order among each other nobody knows.
+/// With two addresses, the connections of one peer wait in two accept queues, and may be accepted in any order.
 #[test]
 fn a_connection_that_its_dialer_has_given_up_replaces_nothing_and_brings_nothing() {
     let second = listener();
-    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {});
-    let (mut event_loop, first, _peer_at) =
+    let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
+    let (mut event_loop, first, _peer_address) =
         event_loop(handler, |builder| builder.listener(second.0));
     let older = Puppet::say(HOME, &second.1, &[bare(PEER), frame("older")].concat());
     older.reset();
     let mut newer = Puppet::say(HOME, &first, &[bare(PEER), frame("newer")].concat());
-    turn_until(&mut event_loop, "both are seen", |handle| {
-        let stats = handle.stats();
-        stats.accepted == 2 && stats.pending == 0 && stats.received.frames > 0
-    });
+    turn_until(
+        &mut event_loop,
+        "both connections are processed",
+        |handle| {
+            let stats = handle.stats();
+            stats.accepted == 2 && stats.pending == 0 && stats.received.frames > 0
+        },
+    );
     let handle = event_loop.handle().clone();
     handle.to_send(Sid(PEER), "answer").unwrap();
     assert_eq!(newer.recv(), b"answer");
-    let got: Vec<Bytes> = told.frames.try_iter().map(|(_, bytes)| bytes).collect();
+    let got: Vec<Bytes> = recorded.frames.try_iter().map(|(_, bytes)| bytes).collect();
     assert_eq!(got, ["newer"]);
     let stats = handle.stats();
     assert_eq!(
@@ -1241,17 +1262,17 @@ fn a_connection_that_its_dialer_has_given_up_replaces_nothing_and_brings_nothing
 
 #[test]
 fn on_demand_the_first_frame_dials_and_a_link_that_ends_is_left_alone() {
-    let (own, at_peer) = (listener(), listener());
-    let servers = [(OWN, &own.1), (1, &at_peer.1)];
+    let (own, peer_listener) = (listener(), listener());
+    let servers = [(OWN, &own.1), (1, &peer_listener.1)];
     let config = configure(OWN, &servers)
         .listener(own.0)
         .dial(Dial::OnDemand)
         .build()
         .unwrap();
-    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {});
+    let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let mut event_loop = EventLoop::new(config, handler).unwrap();
     let handle = event_loop.handle().clone();
-    // Nothing happens, and nothing is due.
+    // Nothing is dialed, and nothing is due.
     turn_until(&mut event_loop, "the loop listens", |_| true);
     assert_eq!((event_loop.timeout(), handle.stats().dials), (None, 0));
 
@@ -1261,14 +1282,14 @@ fn on_demand_the_first_frame_dials_and_a_link_that_ends_is_left_alone() {
         "the frame is written",
         Handle::have_delivered,
     );
-    let mut peer = Puppet::accept(&at_peer.0);
+    let mut peer = Puppet::accept(&peer_listener.0);
     assert_eq!((peer.hello().sid, peer.recv()), (OWN, b"one".to_vec()));
     assert_eq!(handle.stats().dials, 1);
 
     drop(peer);
     let down = |event| matches!(event, Event::Down { .. });
     turn_until(&mut event_loop, "the link ends", |_| {
-        told.events.try_iter().any(down)
+        recorded.events.try_iter().any(down)
     });
     assert_eq!((event_loop.timeout(), handle.stats().dials), (None, 1));
 
@@ -1279,32 +1300,32 @@ fn on_demand_the_first_frame_dials_and_a_link_that_ends_is_left_alone() {
         "the frame is written",
         Handle::have_delivered,
     );
-    let mut peer = Puppet::accept(&at_peer.0);
+    let mut peer = Puppet::accept(&peer_listener.0);
     assert_eq!((peer.hello().sid, peer.recv()), (OWN, b"two".to_vec()));
     drop(peer);
     turn_until(&mut event_loop, "the link ends", |_| {
-        told.events.try_iter().any(down)
+        recorded.events.try_iter().any(down)
     });
     handle.connect_one(Sid(1)).unwrap();
     turn_until(&mut event_loop, "the peer is linked", |handle| {
         handle.connected_to_peer(Sid(1))
     });
-    let mut peer = Puppet::accept(&at_peer.0);
+    let mut peer = Puppet::accept(&peer_listener.0);
     assert_eq!((peer.hello().sid, peer.recv()), (OWN, b"two".to_vec()));
     assert_eq!(handle.stats().dials, 3);
 }
 
 #[test]
 fn an_eager_loop_dials_again_and_again() {
-    let (own, at_peer) = (listener(), listener());
-    let config = configure(OWN, &[(OWN, &own.1), (1, &at_peer.1)])
+    let (own, peer_listener) = (listener(), listener());
+    let config = configure(OWN, &[(OWN, &own.1), (1, &peer_listener.1)])
         .listener(own.0)
         .backoff(Duration::from_millis(1), Duration::from_millis(5))
         .build()
         .unwrap();
     let manager = CnxManager::start(config).unwrap();
     for _ in 0..20 {
-        let mut peer = Puppet::accept(&at_peer.0);
+        let mut peer = Puppet::accept(&peer_listener.0);
         assert_eq!(peer.hello().sid, OWN);
     }
     eventually("the dials are counted", || manager.stats().dials >= 20);
@@ -1313,8 +1334,8 @@ fn an_eager_loop_dials_again_and_again() {
 #[test]
 fn a_refused_dial_is_told_and_the_peer_linked_when_it_appears() {
     for (own, peer) in [(1, 2), (2, 1)] {
-        let at_peer = Vacant::new();
-        let (manager, address) = alone(own, &[(peer, &at_peer.address)], |builder| builder);
+        let peer_listener = Vacant::new();
+        let (manager, address) = alone(own, &[(peer, &peer_listener.address)], |builder| builder);
         for _ in 0..3 {
             let failed = wait_for(&manager, |event| match event {
                 Event::DialFailed {
@@ -1323,12 +1344,12 @@ fn a_refused_dial_is_told_and_the_peer_linked_when_it_appears() {
                 _ => None,
             });
             let refused = Reason::Io(io::ErrorKind::ConnectionRefused);
-            let addr = at_peer.address.parse().unwrap();
+            let addr = peer_listener.address.parse().unwrap();
             assert_eq!(failed, (Sid(peer), Some(addr), refused));
         }
         assert!(manager.stats().dial_failures >= 3);
         manager.to_send(Sid(peer), "are you there?").unwrap();
-        let (listener, peer_address) = at_peer.open();
+        let (listener, peer_address) = peer_listener.open();
         let servers = [(own, &address), (peer, &peer_address)];
         let config = configure(peer, &servers).listener(listener);
         let appeared = CnxManager::start(config.build().unwrap()).unwrap();
@@ -1342,9 +1363,9 @@ fn a_refused_dial_is_told_and_the_peer_linked_when_it_appears() {
 
 #[test]
 fn a_name_that_nobody_has_is_told_and_tried_again() {
-    // Longer than a name can be between dots, so no resolver need be asked.
-    let nobody = "x".repeat(64);
-    let (manager, _) = alone(OWN, &[(1, format!("{nobody}:1"))], |builder| builder);
+    // A label of a name has at most 63 characters, so that the resolver sends no query.
+    let unknown = "x".repeat(64);
+    let (manager, _) = alone(OWN, &[(1, format!("{unknown}:1"))], |builder| builder);
     for _ in 0..3 {
         let names = wait_for(&manager, |event| match event {
             Event::DialFailed {
@@ -1355,11 +1376,11 @@ fn a_name_that_nobody_has_is_told_and_tried_again() {
             } => Some(names.clone()),
             _ => None,
         });
-        // What the resolver said stands behind the name, in the words of the system.
-        let said = (nobody.as_str(), 0).to_socket_addrs().unwrap_err();
-        let said = said.to_string();
-        let words = said.rsplit(": ").next().unwrap();
-        assert_eq!(names, format!("{nobody} ({words})"));
+        // The text of the system's error follows the name.
+        let error = (unknown.as_str(), 0).to_socket_addrs().unwrap_err();
+        let error = error.to_string();
+        let text = error.rsplit(": ").next().unwrap();
+        assert_eq!(names, format!("{unknown} ({text})"));
     }
 }
 
@@ -1374,7 +1395,7 @@ fn initiating_a_connection_replaces_the_link_and_sends_the_last_frame_again() {
     two.initiate_connection(Sid(1)).unwrap();
     assert_eq!(one.recv_timeout(LONG).unwrap().payload, "again");
     for manager in [one, two] {
-        eventually("the old link has made room", || {
+        eventually("the old link has ended", || {
             manager.stats().downs == [(ReasonKind::Replaced, 1)].into()
                 || manager.stats().downs == [(ReasonKind::Closed, 1)].into()
         });
@@ -1386,14 +1407,14 @@ fn initiating_a_connection_replaces_the_link_and_sends_the_last_frame_again() {
     );
 }
 
-// Where peers are, and where this server listens.
+// Addresses of peers, and of this server.
 
 #[test]
 fn peers_are_found_by_name_and_at_the_address_that_answers() {
     let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| listener()).unzip();
     let dead = Vacant::new();
     let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
-    // By a name; behind an address at which nobody listens; behind a name nobody has, which no resolver need be asked.
+    // A name; an address after one at which nothing listens; an address after a name that cannot exist.
     let servers = [
         (1, format!("localhost:{}", port(&addresses[0]))),
         (2, format!("{}|{}", dead.address, addresses[1])),
@@ -1421,8 +1442,8 @@ fn peers_are_found_by_name_and_at_the_address_that_answers() {
 
 #[test]
 fn the_own_addresses_are_advertised_in_the_chosen_form() {
-    let at_peer = listener();
-    for (form, version, advertised) in [
+    let peer_listener = listener();
+    for (configured, version, advertised) in [
         (InitialMessageVersion::Bare, None, ""),
         (InitialMessageVersion::V1, Some(V1), "a.example:1"),
         (
@@ -1433,42 +1454,42 @@ fn the_own_addresses_are_advertised_in_the_chosen_form() {
     ] {
         let config = Config::builder(Sid(OWN))
             .server(Sid(OWN), "a.example:1|[::1]:2")
-            .server(Sid(1), &at_peer.1)
+            .server(Sid(1), &peer_listener.1)
             .listener(listener().0)
-            .initial_message(form)
+            .initial_message(configured)
             .build()
             .unwrap();
         let manager = CnxManager::start(config).unwrap();
-        let hello = Puppet::accept(&at_peer.0).hello();
-        assert_eq!((hello.version, hello.sid), (version, OWN));
-        assert_eq!(hello.addresses, advertised);
+        let message = Puppet::accept(&peer_listener.0).hello();
+        assert_eq!((message.version, message.sid), (version, OWN));
+        assert_eq!(message.addresses, advertised);
         manager.halt();
-        // A second dial may have been on its way.
-        at_peer.0.set_nonblocking(true).unwrap();
-        while at_peer.0.accept().is_ok() {}
+        // Removes a second dial, if there was one.
+        peer_listener.0.set_nonblocking(true).unwrap();
+        while peer_listener.0.accept().is_ok() {}
     }
 }
 
 #[test]
 fn who_listens_everywhere_names_no_address() {
-    let at_peer = listener();
-    let servers = [(OWN, "0.0.0.0:0"), (1, &at_peer.1)];
+    let peer_listener = listener();
+    let servers = [(OWN, "0.0.0.0:0"), (1, &peer_listener.1)];
     let manager = CnxManager::start(configure(OWN, &servers).build().unwrap()).unwrap();
-    let hello = Puppet::accept(&at_peer.0).hello();
-    assert_eq!((hello.version, hello.sid), (None, OWN));
+    let message = Puppet::accept(&peer_listener.0).hello();
+    assert_eq!((message.version, message.sid), (None, OWN));
     manager.halt();
 }
 
 #[test]
 fn a_port_that_the_kernel_chooses_is_advertised() {
-    let at_peer = listener();
-    let config = configure(OWN, &[(OWN, "127.0.0.1:0"), (1, &at_peer.1)]);
+    let peer_listener = listener();
+    let config = configure(OWN, &[(OWN, "127.0.0.1:0"), (1, &peer_listener.1)]);
     let manager = CnxManager::start(config.build().unwrap()).unwrap();
     let Listening::Open(at) = manager.listening()[0] else {
         panic!("{:?}", manager.listening())
     };
-    let hello = Puppet::accept(&at_peer.0).hello();
-    assert_eq!(hello.addresses, at.to_string());
+    let message = Puppet::accept(&peer_listener.0).hello();
+    assert_eq!(message.addresses, at.to_string());
     let event = wait_for(&manager, |event| match event {
         Event::Listening { addr, .. } => Some(*addr),
         _ => None,
@@ -1476,7 +1497,7 @@ fn a_port_that_the_kernel_chooses_is_advertised() {
     assert_eq!(event, at);
 }
 
-/// As Java's wildcard: a name may point to addresses of either kind.
+/// As with Java's wildcard, a name may have addresses of both families.
 #[test]
 fn on_all_ips_means_those_of_both_kinds() {
     for own in ["localhost:0", "[::1]:0"] {
@@ -1486,14 +1507,14 @@ fn on_all_ips_means_those_of_both_kinds() {
             panic!("{:?}", manager.listening())
         };
         TcpStream::connect(("127.0.0.1", at.port())).unwrap();
-        // A machine without IPv6 has no such address.
+        // Only on a machine with IPv6.
         if TcpListener::bind("[::1]:0").is_ok() {
             TcpStream::connect(("::1", at.port())).unwrap();
         }
     }
 }
 
-/// Most hosts files know it as an address of IPv6 and one of IPv4.
+/// In most hosts files it has an IPv6 and an IPv4 address.
 #[test]
 fn every_address_of_localhost_is_listened_on() {
     let config = configure(OWN, &[(OWN, "localhost:0")]);
@@ -1503,7 +1524,7 @@ fn every_address_of_localhost_is_listened_on() {
         _ => None,
     });
     for at in ("localhost", port).to_socket_addrs().unwrap() {
-        // One that this machine does not have, or where another server has the port, is no matter.
+        // Skips an address that this machine lacks, or whose port is occupied.
         if TcpListener::bind((at.ip(), 0)).is_ok()
             && manager.listening().contains(&Listening::Open(at))
         {
@@ -1572,7 +1593,7 @@ fn a_loop_that_has_lost_its_listening_socket_lives_on() {
         manager.listening(),
         [Listening::Lost(address.parse().unwrap())]
     );
-    // The larger one dials, so the two find each other all the same.
+    // The server with the larger sid dials, so that the two are linked nevertheless.
     let config = configure(1, &servers).listener(listener);
     let peer = CnxManager::start(config.build().unwrap()).unwrap();
     manager.to_send(Sid(1), "I cannot be dialed").unwrap();
@@ -1600,15 +1621,15 @@ fn one_lost_listening_socket_leaves_the_others_open() {
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "hello");
 }
 
-/// Only Linux has more addresses on loopback than one.
+/// Only Linux has several IPv4 addresses on loopback.
 #[cfg(target_os = "linux")]
 #[test]
 fn outgoing_connections_come_from_the_chosen_address() {
-    let at_peer = listener();
-    let (_manager, _) = alone(OWN, &[(1, &at_peer.1)], |builder| {
+    let peer_listener = listener();
+    let (_manager, _) = alone(OWN, &[(1, &peer_listener.1)], |builder| {
         builder.dial_from(support::ABROAD.into())
     });
-    let peer = Puppet::accept(&at_peer.0);
+    let peer = Puppet::accept(&peer_listener.0);
     assert_eq!(peer.0.peer_addr().unwrap().ip(), support::ABROAD);
 }
 
@@ -1652,55 +1673,58 @@ fn a_peer_that_always_has_something_to_say_does_not_keep_a_spinning_loop_from_th
         })
         .build()
         .unwrap();
-    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {});
+    let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let mut event_loop = EventLoop::new(config, handler).unwrap();
-    let mut talker = Puppet::say(HOME, &own.1, &bare(PEER));
+    let mut busy_peer = Puppet::say(HOME, &own.1, &bare(PEER));
     let mut other = Puppet::say(HOME, &own.1, &bare(PEER + 1));
     turn_until(&mut event_loop, "both are linked", |handle| {
         handle.linked_peers().len() == 2
     });
-    talker.send("first");
+    busy_peer.send("first");
     turn_until(
         &mut event_loop,
-        "the loop has heard where to look first",
+        "the first peer is the last active link",
         |handle| handle.stats().received.frames == 1,
     );
-    talker.send("again");
+    busy_peer.send("again");
     other.send("once");
-    let from_other = |frames: &Told| frames.frames.try_iter().any(|(from, _)| from.0 > PEER);
-    // On a machine that is busy a packet may take a while, but not a hundred times as long as a turn.
+    let from_other = |frames: &Recorded| frames.frames.try_iter().any(|(from, _)| from.0 > PEER);
+    // On a busy machine a packet may take a while, but less than a hundred times as long as a turn.
     let turns = (1..=100 * quorum_cnx::limits::HOT_TURNS_MAX).find(|_| {
-        talker.send("again");
+        busy_peer.send("again");
         assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
-        from_other(&told)
+        from_other(&recorded)
     });
-    assert!(turns.is_some(), "it is not heard");
+    assert!(
+        turns.is_some(),
+        "the frame of the other peer is not received"
+    );
 }
 
-/// Turns a loop that spins until it has heard its peer, and so knows where to look first.
-fn spinning() -> (EventLoop<impl Handler>, Puppet, String, Told, Vacant) {
-    let (handler, told) = tell(|_, _: &[u8], _: &Handle| {});
+/// A loop that spins, turned until it has received a frame, so that its peer is the last active link.
+fn spinning_loop() -> (EventLoop<impl Handler>, Puppet, String, Recorded, Vacant) {
+    let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let for_at_most = Duration::from_millis(1);
     let shape = |builder: ConfigBuilder| builder.idle(Idle::Spin { for_at_most });
-    let (mut event_loop, address, peer_at) = event_loop(handler, shape);
-    let talker = Puppet::say(HOME, &address, &[bare(PEER), frame("first")].concat());
-    turn_until(&mut event_loop, "the peer is heard", |_| {
-        told.frames.try_recv().is_ok()
+    let (mut event_loop, address, peer_address) = event_loop(handler, shape);
+    let busy_peer = Puppet::say(HOME, &address, &[bare(PEER), frame("first")].concat());
+    turn_until(&mut event_loop, "the frame is received", |_| {
+        recorded.frames.try_recv().is_ok()
     });
-    (event_loop, talker, address, told, peer_at)
+    (event_loop, busy_peer, address, recorded, peer_address)
 }
 
 #[test]
 fn a_link_that_ends_where_a_spinning_loop_looks_first_is_closed_in_the_same_turn() {
     let no_length = [0; 4];
-    for last_words in [Vec::new(), [&frame("again")[..], &no_length].concat()] {
-        let (mut event_loop, mut talker, _, told, _peer_at) = spinning();
+    for last_bytes in [Vec::new(), [&frame("again")[..], &no_length].concat()] {
+        let (mut event_loop, mut busy_peer, _, recorded, _peer_address) = spinning_loop();
         assert_eq!(event_loop.handle().stats().connections, 1);
-        talker.write(&last_words);
-        drop(talker);
-        turn_until(&mut event_loop, "the end is told", |_| {
+        busy_peer.write(&last_bytes);
+        drop(busy_peer);
+        turn_until(&mut event_loop, "the end is reported", |_| {
             let is_end = |event| matches!(event, Event::Down { .. });
-            told.events.try_iter().any(is_end)
+            recorded.events.try_iter().any(is_end)
         });
         assert_eq!(event_loop.handle().stats().connections, 0);
     }
@@ -1708,17 +1732,17 @@ fn a_link_that_ends_where_a_spinning_loop_looks_first_is_closed_in_the_same_turn
 
 #[test]
 fn a_spinning_loop_accepts_turn_by_turn() {
-    let (mut event_loop, mut talker, address, _told, _peer_at) = spinning();
+    let (mut event_loop, mut busy_peer, address, _recorded, _peer_address) = spinning_loop();
     let turns = 4;
     let waiting = turns * quorum_cnx::limits::ACCEPTS_PER_TURN;
     let _waiting: Vec<_> = (0..waiting).map(|_| Puppet::dial(HOME, &address)).collect();
     let handle = event_loop.handle().clone();
     let accepted = || handle.stats().accepted - 1;
     let mut turn = || {
-        talker.send("again");
+        busy_peer.send("again");
         assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
     };
-    eventually("the backlog is looked at", || {
+    eventually("the loop accepts", || {
         turn();
         accepted() > 0
     });
@@ -1728,32 +1752,32 @@ fn a_spinning_loop_accepts_turn_by_turn() {
 
 #[test]
 fn a_knock_says_who_it_is_and_that_this_is_all() {
-    let at_peer = listener();
-    let (_manager, _) = alone(OWN, &[(PEER, &at_peer.1)], |builder| {
+    let peer_listener = listener();
+    let (_manager, _) = alone(OWN, &[(PEER, &peer_listener.1)], |builder| {
         builder.handshake_timeout(Duration::from_secs(3600))
     });
-    let mut knock = Puppet::accept(&at_peer.0);
+    let mut knock = Puppet::accept(&peer_listener.0);
     assert_eq!(knock.hello().sid, OWN);
     assert_eq!(knock.wait_closed(), b"");
 }
 
 #[test]
 fn a_knock_that_nobody_hangs_up_is_given_up_for_the_next() {
-    let at_peer = listener();
-    let (_manager, _) = alone(OWN, &[(PEER, &at_peer.1)], |builder| {
+    let peer_listener = listener();
+    let (_manager, _) = alone(OWN, &[(PEER, &peer_listener.1)], |builder| {
         builder.handshake_timeout(Duration::from_millis(200))
     });
-    let [first, _second] = [(); 2].map(|()| Puppet::accept(&at_peer.0));
-    // It must not come to its turn there after the second one.
+    let [first, _second] = [(); 2].map(|()| Puppet::accept(&peer_listener.0));
+    // The peer must not process it after the second one.
     first.wait_reset();
 }
 
 #[test]
 fn a_knock_that_took_long_is_reset_when_there_is_a_link() {
-    let at_peer = listener();
-    let (manager, address) = alone(OWN, &[(PEER, &at_peer.1)], |builder| builder);
-    let knock = Puppet::accept(&at_peer.0);
-    // No event says so: it is the time itself that makes it late.
+    let peer_listener = listener();
+    let (manager, address) = alone(OWN, &[(PEER, &peer_listener.1)], |builder| builder);
+    let knock = Puppet::accept(&peer_listener.0);
+    // Elapsed time alone makes a knock slow: there is no event to wait for.
     thread::sleep(KNOCK_CROSSING / 2);
     let _link = Puppet::say(HOME, &address, &bare(PEER));
     eventually("the peer is linked", || {
@@ -1766,10 +1790,10 @@ fn a_knock_that_took_long_is_reset_when_there_is_a_link() {
 fn a_turn_that_spins_waits_no_longer_than_it_may() {
     let wait = Duration::from_millis(50);
     let config = configure(OWN, &[(OWN, "127.0.0.1:0")]).idle(Idle::Spin { for_at_most: wait });
-    let (handler, _) = tell(|_, _, _| {});
+    let (handler, _) = recording_handler(|_, _, _| {});
     let mut event_loop = EventLoop::new(config.build().unwrap(), handler).unwrap();
     turn_until(&mut event_loop, "the loop has nothing to do", |_| true);
-    // The best of several: a busy machine may make any of them late.
+    // The best of several: on a busy machine any of them may be late.
     let waited = (0..10).map(|_| {
         let start = Instant::now();
         assert!(event_loop.turn(Some(wait)).unwrap());
