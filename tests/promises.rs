@@ -473,8 +473,8 @@ fn a_full_inbox_drops_its_oldest_and_counts_them() {
 
 #[test]
 fn no_payload_is_shown_to_who_debugs() {
-    let away = Vacant::new();
-    let (manager, _) = alone(1, &[(2, &away.address)], |builder| builder);
+    let absent = Vacant::new();
+    let (manager, _) = alone(1, &[(2, &absent.address)], |builder| builder);
     manager.to_send(Sid(2), "a secret").unwrap();
     manager.to_send(Sid(1), "a secret").unwrap();
     let mut shown = format!("{:?} {:?} {:?}", manager.handle(), manager, manager.recv());
