@@ -1,4 +1,4 @@
-//! Configurations: each one that cannot work is refused before a socket is opened, and says what is wrong with it.
+//! Tests configurations: an invalid one is refused before a socket is opened, with an error that names the mistake.
 
 use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
 
@@ -14,13 +14,13 @@ fn builder() -> ConfigBuilder {
 }
 
 fn error(builder: ConfigBuilder) -> ConfigError {
-    builder.build().expect_err("it cannot work")
+    builder.build().expect_err("the configuration is invalid")
 }
 
 #[test]
 fn what_can_work_is_taken() {
     builder().build().unwrap();
-    // Alone, with several addresses, names, IPv6 and ports that the kernel chooses.
+    // A single server, with several addresses, names, IPv6 and ports that the kernel chooses.
     Config::builder(Sid(0))
         .server(Sid(0), "localhost:0|[::1]:0|host-name.example:3888")
         .build()
@@ -78,9 +78,9 @@ fn servers_that_cannot_be_are_named() {
             ConfigError::ReservedSid(sid)
         );
     }
-    for nothing in ["", "  "] {
+    for empty in ["", "  "] {
         assert_eq!(
-            error(builder().server(Sid(3), nothing)),
+            error(builder().server(Sid(3), empty)),
             ConfigError::NoAddress(Sid(3))
         );
     }
@@ -108,14 +108,14 @@ fn addresses_that_cannot_be_are_shown_with_their_server_and_their_mistake() {
             matches!(&error, ConfigError::BadAddress { sid: Sid(3), text: shown, .. } if shown == text),
             "{text:?}: {error:?}"
         );
-        let said = error.to_string();
+        let message = error.to_string();
         assert!(
-            said.contains("server 3") && said.contains(part),
-            "{text:?}: {said}"
+            message.contains("server 3") && message.contains(part),
+            "{text:?}: {message}"
         );
     }
-    for useless in ["10.0.0.3:0", "0.0.0.0:3888", "[::]:3888"] {
-        let error = error(builder().server(Sid(3), useless)).to_string();
+    for undialable in ["10.0.0.3:0", "0.0.0.0:3888", "[::]:3888"] {
+        let error = error(builder().server(Sid(3), undialable)).to_string();
         assert!(error.contains("server 3 cannot be dialed"), "{error}");
     }
     let many = vec!["10.0.0.1:1"; 33].join("|");
@@ -223,7 +223,7 @@ fn a_zoo_cfg_becomes_a_configuration() {
             .build()
             .unwrap();
     }
-    // What the file says is a start: the rest is up to the builder.
+    // The builder adds to the content of the file.
     let config = Config::from_zoo_cfg(ZOO_CFG, Sid(4))
         .unwrap()
         .server(Sid(4), "10.0.0.4:3888");
@@ -255,17 +255,17 @@ fn a_mistake_in_a_zoo_cfg_is_named_with_its_line() {
         let ConfigError::ZooCfg { line: at, .. } = &error else {
             panic!("{line}: {error:?}")
         };
-        let said = error.to_string();
-        assert_eq!(*at, lines + 1, "{line}: {said}");
+        let message = error.to_string();
+        assert_eq!(*at, lines + 1, "{line}: {message}");
         assert!(
-            said.starts_with(&format!("zoo.cfg line {at}: ")),
-            "{line}: {said}"
+            message.starts_with(&format!("zoo.cfg line {at}: ")),
+            "{line}: {message}"
         );
-        assert!(said.contains(part), "{line}: {said}");
+        assert!(message.contains(part), "{line}: {message}");
     }
 }
 
-/// A directory of its own, which goes with the value.
+/// A temporary directory, removed on drop.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -289,10 +289,10 @@ impl Drop for Dir {
     }
 }
 
-/// The line and the reason of an error of a file.
+/// The line and the reason of an error in a file.
 #[track_caller]
 fn zoo_cfg_error<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> (usize, String) {
-    match result.expect_err("it cannot be used") {
+    match result.expect_err("the file is invalid") {
         ConfigError::ZooCfg { line, why, .. } => (line, why),
         other => panic!("{other:?}"),
     }
@@ -347,12 +347,12 @@ fn a_zoo_cfg_may_hold_any_bytes() {
                 .collect();
             assert_eq!(hosts, ["10.0.0.1", "10.0.0.2"], "{name}");
         }
-        // A mistake behind such a line is named by its line all the same.
+        // A mistake after such a line is reported with the right line.
         let path = dir.write("bad.cfg", [&text[..], b"server.3=10.0.0.3\n"].concat());
         let (line, why) = zoo_cfg_error(ZooCfg::read(path));
         assert_eq!((line, why.contains("server.3")), (5, true), "{name}: {why}");
     }
-    // What ZooKeeper sees of a host is the Latin-1 reading, however it was meant; an escape is the character itself.
+    // ZooKeeper decodes a host as Latin-1, whatever its encoding was. An escape is the character itself.
     let path = dir.write(
         "hosts.cfg",
         b"server.1=m\xfcller:1:2\nserver.2=m\xc3\xbcller:1:2\nserver.3=m\\u00fcller2:1:2\n",
@@ -379,7 +379,7 @@ fn the_version_is_in_the_name_of_the_dynamic_file() {
         ("zoo.cfg.dynamic.0000a", 10),
         ("zoo.cfg.dynamic.+a", 10),
         ("zoo.cfg.dynamic.7fffffffffffffff", i64::MAX),
-        // No version, so 0.
+        // No version: 0.
         ("zoo.cfg.dynamic", 0),
         ("zoo.cfg.dynamic.", 0),
         ("zoo.cfg.dynamic.0x10", 0),
@@ -398,7 +398,7 @@ fn the_version_is_in_the_name_of_the_dynamic_file() {
     dir.write("zoo.dynamic.-5", flat);
     let (line, why) = zoo_cfg_error(ZooCfg::read(&path));
     assert_eq!((line, why.contains("negative")), (2, true), "{why}");
-    // A file has its version in its name only, a message in its text.
+    // The version of a file is only in its name, that of a message in its text.
     let path = dir.write("zoo.cfg", "dynamicConfigFile=zoo.dynamic.5\n");
     dir.write("zoo.dynamic.5", format!("{flat}version=5\n"));
     let (_, why) = zoo_cfg_error(ZooCfg::read(&path));
@@ -485,7 +485,7 @@ fn tls_and_sasl_between_servers_are_refused() {
     }
 }
 
-/// Templates leave such things behind where a variable is empty. ZooKeeper takes them, for the same servers.
+/// Templates produce such lines where a variable is empty. ZooKeeper accepts them, and reads the same servers.
 #[test]
 fn what_templates_leave_behind_is_overlooked() {
     for value in [
@@ -513,13 +513,13 @@ fn what_templates_leave_behind_is_overlooked() {
             "server.1={value}\nserver.2=[localhost]:2888:3888:\nadmin.note=\\ud83d\\ude00 \\ud83d\n"
         );
         let cfg = ZooCfg::parse(&text).unwrap_or_else(|why| panic!("{value:?}: {why}"));
-        let said = |server: &ZooServer| {
+        let parts = |server: &ZooServer| {
             let [quorum, election] =
                 [&server.quorum, &server.election].map(|all| all[0].to_string());
             (server.election.len(), quorum, election, server.observer)
         };
         let of = |host: &str| (1, format!("{host}:2888"), format!("{host}:3888"), false);
-        let servers: Vec<_> = cfg.servers.iter().map(said).collect();
+        let servers: Vec<_> = cfg.servers.iter().map(parts).collect();
         assert_eq!(servers, [of("10.0.0.1"), of("localhost")], "{value:?}");
     }
     let cfg = ZooCfg::parse("group.1=1:2:\nweight.1=3000000000").unwrap();
@@ -527,7 +527,7 @@ fn what_templates_leave_behind_is_overlooked() {
     assert_eq!(cfg.weights[&Sid(1)], 3_000_000_000);
 }
 
-/// Lines for which a real server does not start, or takes a mistake for something else.
+/// Lines with which a real server does not start, or which it misreads.
 #[test]
 fn what_zookeeper_refuses_is_refused() {
     for line in [
@@ -586,7 +586,7 @@ fn of_a_key_written_twice_only_the_last_counts() {
     assert_eq!(cfg.version, 0x1f);
 }
 
-/// They become system properties that nobody asks for (`zookeeper.zookeeper.cnxTimeout`).
+/// They become system properties that nothing reads (`zookeeper.zookeeper.cnxTimeout`).
 #[test]
 fn keys_that_begin_with_zookeeper_are_no_keys() {
     let keys = [
@@ -634,7 +634,7 @@ fn two_servers_with_one_address_are_refused() {
             "[FE80:0::1%eth0]:1",
         ),
     ] {
-        // Among the others, and with the own one.
+        // Two other servers, and the own server with another one.
         for (sids, own) in [([7, 8], "127.0.0.1:1"), ([1, 8], first)] {
             let mut builder = Config::builder(Sid(1))
                 .server(Sid(8), second)
@@ -642,21 +642,21 @@ fn two_servers_with_one_address_are_refused() {
             if sids[0] != 1 {
                 builder = builder.server(Sid(7), first);
             }
-            let said = error(builder).to_string();
+            let message = error(builder).to_string();
             let expected = format!(
                 "servers {} and {} have the same address {shared}",
                 sids[0], sids[1]
             );
-            assert!(said.starts_with(&expected), "{said}");
+            assert!(message.starts_with(&expected), "{message}");
         }
     }
     let zoo_cfg = "server.1=a:1:2\nserver.2=a:3:2\n";
-    let said = error(Config::from_zoo_cfg(zoo_cfg, Sid(1)).unwrap()).to_string();
+    let message = error(Config::from_zoo_cfg(zoo_cfg, Sid(1)).unwrap()).to_string();
     assert!(
-        said.contains("servers 1 and 2 have the same address a:2"),
-        "{said}"
+        message.contains("servers 1 and 2 have the same address a:2"),
+        "{message}"
     );
-    // The same host with another port, the same port of another host, and twice the same in one list are no mistakes.
+    // Valid: the same host with another port, the same port of another host, and an address twice in one list.
     Config::builder(Sid(1))
         .server(Sid(1), "a:1|A:1|[::1%lo]:0")
         .server(Sid(2), "a:2")
@@ -691,10 +691,10 @@ fn the_forms_of_other_configurations_are_named() {
         ("10..0.1:1", "IPv4"),
         ("7:1", "IPv4"),
     ] {
-        let said = error(builder().server(Sid(3), text)).to_string();
+        let message = error(builder().server(Sid(3), text)).to_string();
         assert!(
-            said.contains("server 3") && said.contains(part),
-            "{text:?}: {said}"
+            message.contains("server 3") && message.contains(part),
+            "{text:?}: {message}"
         );
     }
     for fine in [
@@ -708,7 +708,7 @@ fn the_forms_of_other_configurations_are_named() {
     }
 }
 
-/// The parser of server lines asks the JVM alone, and never sees the key of the file (ZooKeeper 3.6 to 3.9).
+/// ZooKeeper's parser of server lines reads only the system property, and ignores the key of the file (ZooKeeper 3.6 to 3.9).
 #[test]
 fn several_addresses_need_a_flag_of_the_jvm() {
     let dir = Dir::new("flag");
@@ -762,10 +762,10 @@ fn flags_that_mean_nothing_here_are_refused() {
         ),
         ("", "NAME=VALUE"),
     ] {
-        let said = ZooCfgReader::new().jvm_flag(flag).unwrap_err().to_string();
+        let message = ZooCfgReader::new().jvm_flag(flag).unwrap_err().to_string();
         assert!(
-            said.starts_with("jvm_flag: ") && said.contains(part),
-            "{flag:?}: {said}"
+            message.starts_with("jvm_flag: ") && message.contains(part),
+            "{flag:?}: {message}"
         );
     }
     let mut reader = ZooCfgReader::new();
@@ -777,7 +777,7 @@ fn flags_that_mean_nothing_here_are_refused() {
     ] {
         reader = reader.jvm_flag(flag).unwrap();
     }
-    // What the file says goes before.
+    // The file has precedence.
     let file = "cnxTimeout=2000\nelectionPortBindRetry=7\nquorumCnxnTimeoutMs=300\n";
     assert_eq!(reader.parse(""), ZooCfg::parse(file));
     let file = "cnxTimeout=1\nelectionPortBindRetry=2\nquorumCnxnTimeoutMs=3\n";

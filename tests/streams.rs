@@ -1,6 +1,6 @@
-//! Many frames at once: the queue in place of the slot, waiting for room, receiving in batches.
+//! Tests streams of frames: the queue in place of the slot, waiting for room, receiving in batches.
 //!
-//! What holds of one frame is in `promises.rs`.
+//! The tests of single frames are in `promises.rs`.
 
 use std::{
     net::TcpListener,
@@ -23,9 +23,9 @@ use support::{HOME, LONG, Mesh, Puppet, Vacant, alone, bare, eventually, frame, 
 const NEAR: Sid = Sid(1);
 const FAR: Sid = Sid(2);
 
-/// A frame of any length that is told from all others by its number, and shows when it is torn.
+/// A frame that begins with its number. Its length and content follow from the number, so that a torn frame is detected.
 fn numbered(number: u64) -> Vec<u8> {
-    // Mostly small, some that are kept whole, some of the greatest length.
+    // Mostly small; some too large to be copied into a chunk; some of the maximum length.
     let len = match number % 1000 {
         0 => limits::FRAME_BYTES_MAX,
         1..10 => 20_000 + number as usize % 50_000,
@@ -42,7 +42,7 @@ fn number_of(frame: &[u8]) -> u64 {
     number
 }
 
-/// Sends frames of these numbers in calls of all kinds, and waits where there is no room.
+/// Sends frames with these numbers by all sending functions, and waits for room where necessary.
 fn send(handle: &Handle, numbers: std::ops::Range<u64>) {
     let mut next = numbers.start;
     while next < numbers.end {
@@ -79,15 +79,15 @@ fn a_queue_delivers_every_frame_once_and_in_order() {
         });
         let (mut batch, mut expected) = (Batch::new(), 0);
         while expected < COUNT {
-            let came = far.recv_all(&mut batch).unwrap();
-            assert_eq!((came, batch.iter().count()), (batch.len(), batch.len()));
+            let count = far.recv_all(&mut batch).unwrap();
+            assert_eq!((count, batch.iter().count()), (batch.len(), batch.len()));
             for (from, payload) in &batch {
                 assert_eq!((from, number_of(payload)), (NEAR, expected));
                 expected += 1;
             }
         }
         sender.join().unwrap();
-        eventually("all is accounted for", || near.have_delivered());
+        eventually("all frames are written", || near.have_delivered());
         let sent = near.stats().sent;
         assert_eq!((sent.accepted, sent.written), (COUNT, COUNT));
         let (near, far) = (near.stats(), far.stats());
@@ -95,7 +95,7 @@ fn a_queue_delivers_every_frame_once_and_in_order() {
         assert_eq!((far.inbox.taken, far.inbox.dropped), (COUNT, 0));
         assert!(
             near.turns < COUNT / 2,
-            "{} turns for {COUNT} frames: they leave together",
+            "{} turns for {COUNT} frames: too many",
             near.turns
         );
     });
@@ -103,9 +103,9 @@ fn a_queue_delivers_every_frame_once_and_in_order() {
 
 #[test]
 fn a_full_queue_says_so_and_takes_again_when_there_is_room() {
-    let peer_at = Vacant::new();
+    let peer_address = Vacant::new();
     let shape = |builder: quorum_cnx::ConfigBuilder| builder.outbox(Outbox::QUEUE);
-    let (manager, address) = alone(1, &[(2, &peer_at.address)], shape);
+    let (manager, address) = alone(1, &[(2, &peer_address.address)], shape);
     let frame = Bytes::from(vec![7; 100_000]);
     let mut taken = 0;
     let error = loop {
@@ -120,7 +120,7 @@ fn a_full_queue_says_so_and_takes_again_when_there_is_room() {
     assert_eq!(
         manager.to_send_all(FAR, &[&[1; 100], &[1; 60_000]]),
         Ok(1),
-        "what has room is taken"
+        "the frames that fit are accepted"
     );
     assert_eq!(manager.stats().sent.accepted, taken + 1);
     assert_eq!(manager.wait_for_room(FAR, Duration::ZERO), Ok(false));
@@ -139,55 +139,55 @@ fn a_full_queue_says_so_and_takes_again_when_there_is_room() {
 fn over_many_reconnects_a_queue_repeats_nothing_and_keeps_the_order() {
     const COUNT: u64 = 20_000;
     let mesh = Mesh::linked(&[1, 2], &[], |builder| {
-        // Links that are cut on purpose are wanted again at once.
+        // A short backoff: the test drops many links.
         let [first, last] = [1, 20].map(Duration::from_millis);
         let builder = builder.outbox(Outbox::QUEUE).inbox_frames(1 << 20);
         builder.backoff(first, last)
     });
     let [near, far] = [mesh.managers[0].clone(), mesh.managers[1].clone()];
     within("the frames are sent over many links", move || {
-        let is_over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(AtomicBool::new(false));
         let sender = thread::spawn({
-            let (handle, is_over) = (near.handle(), Arc::clone(&is_over));
+            let (handle, stop) = (near.handle(), Arc::clone(&stop));
             move || {
                 for part in 0..20 {
                     send(&handle, part * COUNT / 20..(part + 1) * COUNT / 20);
                     handle.soft_halt();
                 }
-                // What the last of these links had taken is lost with it, and nobody knows what that was.
+                // The frames that the kernel had taken for the last of these links may be lost. Sends more until one arrives.
                 for number in COUNT.. {
                     send(&handle, number..number + 1);
-                    if is_over.load(Ordering::Acquire) {
+                    if stop.load(Ordering::Acquire) {
                         return;
                     }
                     thread::yield_now();
                 }
             }
         });
-        let (mut batch, mut last, mut came) = (Batch::new(), None, 0);
+        let (mut batch, mut last, mut received) = (Batch::new(), None, 0);
         while last < Some(COUNT) {
             far.recv_all_timeout(&mut batch, LONG).unwrap();
             for (_, payload) in &batch {
                 let number = number_of(payload);
                 assert!(Some(number) > last, "{number} after {last:?}");
                 last = Some(number);
-                came += 1;
+                received += 1;
             }
         }
-        is_over.store(true, Ordering::Release);
+        stop.store(true, Ordering::Release);
         sender.join().unwrap();
         let sent = near.stats().sent;
         assert!(sent.balances() && sent.resent == 0, "{sent:?}");
-        assert!(came <= sent.written, "{came} came of {}", sent.written);
+        assert!(received <= sent.written, "{received} of {}", sent.written);
     });
 }
 
 #[test]
 fn a_queue_must_have_room_for_the_longest_frame() {
-    for (bytes, is_good) in [(524_291, false), (524_292, true), (usize::MAX, false)] {
+    for (bytes, is_valid) in [(524_291, false), (524_292, true), (usize::MAX, false)] {
         let builder = Config::builder(NEAR).server(NEAR, "127.0.0.1:0");
         let built = builder.outbox(Outbox::Queue { bytes }).build();
-        assert_eq!(built.is_ok(), is_good, "{bytes}: {:?}", built.err());
+        assert_eq!(built.is_ok(), is_valid, "{bytes}: {:?}", built.err());
     }
 }
 
@@ -221,8 +221,8 @@ fn who_waits_for_room_in_the_slot_replaces_nothing() {
 
 #[test]
 fn who_waits_for_room_is_told_of_the_end() {
-    let peer_at = Vacant::new();
-    let (manager, _) = alone(1, &[(2, &peer_at.address)], |builder| builder);
+    let peer_address = Vacant::new();
+    let (manager, _) = alone(1, &[(2, &peer_address.address)], |builder| builder);
     manager.to_send(FAR, "waits").unwrap();
     let handle = manager.handle();
     assert_eq!(handle.wait_for_room(FAR, Duration::ZERO), Ok(false));
@@ -239,7 +239,7 @@ fn who_waits_for_room_is_told_of_the_end() {
         (room, handle.to_send(FAR, "too late"))
     });
     manager.halt();
-    let halted = within("the sender is told", move || sender.join().unwrap());
+    let halted = within("the sender returns", move || sender.join().unwrap());
     assert_eq!(halted, (Ok(true), Err(SendError::Halted)));
 }
 
@@ -255,7 +255,9 @@ fn a_batch_takes_everything_and_the_end_is_told() {
     let texts: Vec<&[u8]> = batch.iter().map(|(_, payload)| payload).collect();
     assert_eq!(texts, [b"b", b"c", b"d"]);
     let _peer = Puppet::say(HOME, &address, &[bare(2), frame("e"), frame("f")].concat());
-    eventually("both have come", || manager.stats().inbox.waiting == 2);
+    eventually("both frames have arrived", || {
+        manager.stats().inbox.waiting == 2
+    });
     assert_eq!(manager.recv_all(&mut batch), Ok(2));
     assert_eq!(batch.iter().last(), Some((FAR, &b"f"[..])));
     manager.to_send(NEAR, "g").unwrap();
@@ -266,10 +268,10 @@ fn a_batch_takes_everything_and_the_end_is_told() {
     assert!(manager.stats().inbox.balances());
 }
 
-/// Sends to itself when it hears of a refused dial, which is told late in a turn.
-struct Late;
+/// Sends to the own sid at a refused dial, whose event comes late in a turn.
+struct SendLate;
 
-impl Handler for Late {
+impl Handler for SendLate {
     fn on_frame(&mut self, _: Sid, _: Frame<'_>, handle: &Handle) {
         handle.request_halt();
     }
@@ -286,31 +288,31 @@ fn what_a_handler_leaves_at_the_end_of_a_turn_makes_the_next_one_due() {
     let (own, address) = listener();
     let builder = Config::builder(NEAR).server(NEAR, &address);
     let config = builder.server(FAR, "127.0.0.1:1").listener(own);
-    let mut event_loop = EventLoop::new(config.build().unwrap(), Late).unwrap();
+    let mut event_loop = EventLoop::new(config.build().unwrap(), SendLate).unwrap();
     let mut events = mio::Events::with_capacity(8);
     let handle = event_loop.handle().clone();
-    let mut was_left = false;
+    let mut is_waiting = false;
     while event_loop.turn(Some(LONG)).unwrap() {
         if handle.stats().inbox.waiting > 0 {
-            was_left = true;
-            // A new one, which sees what is there and not what was.
+            is_waiting = true;
+            // A new poll reports the current state of the descriptor, and no earlier edge.
             let mut poll = mio::Poll::new().unwrap();
             let fd = event_loop.as_fd().as_raw_fd();
             let (source, readable) = (&mut mio::unix::SourceFd(&fd), mio::Interest::READABLE);
             let registry = poll.registry();
             registry.register(source, mio::Token(0), readable).unwrap();
             poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
-            assert!(!events.is_empty(), "the frame is forgotten");
+            assert!(!events.is_empty(), "the loop is not ready");
         }
     }
-    assert!(was_left);
+    assert!(is_waiting);
     assert_eq!(event_loop.handle().stats().loopback, 1);
 }
 
-/// A manager with a queue, larger than its only peer, which the test is: the manager dials.
-fn dialing() -> (CnxManager, TcpListener) {
-    let (peer, at) = listener();
-    let (manager, _) = alone(2, &[(1, at)], |builder| {
+/// A manager with a queue, and the listener of its only peer, which is the test. The manager has the larger sid, and dials.
+fn dialing_manager() -> (CnxManager, TcpListener) {
+    let (peer, address) = listener();
+    let (manager, _) = alone(2, &[(1, address)], |builder| {
         builder
             .outbox(Outbox::QUEUE)
             .backoff(Duration::from_millis(1), Duration::from_secs(1))
@@ -334,8 +336,8 @@ fn next_down(manager: &CnxManager) -> (Reason, u64, u64) {
 
 #[test]
 fn a_queue_is_not_poured_into_links_that_nobody_keeps() {
-    let (manager, listener) = dialing();
-    // A server that does not know this one.
+    let (manager, listener) = dialing_manager();
+    // Closes the connection, like a server that does not know this one.
     drop(Puppet::accept(&listener));
     assert_eq!(next_down(&manager), (Reason::ClosedAtOnce, 1, 0));
     for n in 0..10_u8 {
@@ -343,27 +345,27 @@ fn a_queue_is_not_poured_into_links_that_nobody_keeps() {
     }
     for link in 2..5 {
         let peer = Puppet::accept(&listener);
-        eventually("it is linked", || manager.stats().ups == link);
+        eventually("the peer is linked", || manager.stats().ups == link);
         drop(peer);
         assert_eq!(next_down(&manager), (Reason::ClosedAtOnce, link, 0));
     }
-    // It is configured right now, and says something.
+    // The peer keeps the connection, and sends a frame.
     let mut peer = Puppet::accept(&listener);
     peer.hello();
-    eventually("it is linked", || manager.connected_to_peer(NEAR));
+    eventually("the peer is linked", || manager.connected_to_peer(NEAR));
     assert_eq!(manager.stats().sent.written, 0);
     peer.send("hello");
     for n in 0..10_u8 {
         assert_eq!(peer.recv(), [n]);
     }
     drop(peer);
-    // All of them may have been lost, for all that this side knows.
+    // All ten frames may have been lost: this side cannot know.
     assert_eq!(next_down(&manager), (Reason::Closed, 5, 10));
 }
 
 #[test]
 fn a_silent_link_that_lasts_is_written_to() {
-    let (manager, listener) = dialing();
+    let (manager, listener) = dialing_manager();
     drop(Puppet::accept(&listener));
     next_down(&manager);
     manager.to_send(NEAR, "at last").unwrap();
@@ -374,7 +376,7 @@ fn a_silent_link_that_lasts_is_written_to() {
 
 #[test]
 fn what_waits_for_an_absent_peer_can_be_discarded() {
-    let (manager, listener) = dialing();
+    let (manager, listener) = dialing_manager();
     drop(listener);
     for n in 0..10_u8 {
         manager.to_send_slice(NEAR, &[n]).unwrap();
@@ -393,7 +395,7 @@ fn what_waits_for_an_absent_peer_can_be_discarded() {
 fn a_slow_application_slows_its_peers_and_loses_nothing() {
     const COUNT: u64 = 100_000;
     let mesh = Mesh::linked(&[1, 2], &[], |builder| {
-        // Far smaller than what comes.
+        // Far fewer than are sent.
         builder.outbox(Outbox::QUEUE).inbox_frames(100)
     });
     let [near, far] = [&mesh.managers[0], &mesh.managers[1]];
@@ -401,7 +403,7 @@ fn a_slow_application_slows_its_peers_and_loses_nothing() {
         scope.spawn(|| send(&near.handle(), 0..COUNT));
         let (mut next, mut batch) = (0, Batch::new());
         while next < COUNT {
-            // One by one, and all at once.
+            // One message at a time, and a batch.
             if next % 3 == 0 {
                 let message = far.recv_timeout(LONG).unwrap();
                 assert_eq!(number_of(&message.payload), next);
@@ -422,32 +424,30 @@ fn a_slow_application_slows_its_peers_and_loses_nothing() {
 
 #[test]
 fn a_full_inbox_leaves_other_links_and_ends_alone() {
-    let away = [Vacant::new(), Vacant::new()];
-    let others = [(8, &away[0].address), (9, &away[1].address)];
+    let absent = [Vacant::new(), Vacant::new()];
+    let others = [(8, &absent[0].address), (9, &absent[1].address)];
     let (manager, address) = alone(2, &others, |builder| {
         builder.outbox(Outbox::QUEUE).inbox_frames(10)
     });
-    let mut flooding = Puppet::say(HOME, &address, &bare(9));
-    flooding.write(&frame("f").repeat(1000));
-    eventually("it has filled the inbox", || {
-        manager.stats().inbox.waiting >= 10
-    });
-    // One that comes now is linked, and written to.
-    let mut quiet = Puppet::say(HOME, &address, &bare(8));
-    eventually("another one is linked", || {
+    let mut flooding_peer = Puppet::say(HOME, &address, &bare(9));
+    flooding_peer.write(&frame("f").repeat(1000));
+    eventually("the inbox is full", || manager.stats().inbox.waiting >= 10);
+    // A peer that connects now is linked, and written to.
+    let mut quiet_peer = Puppet::say(HOME, &address, &bare(8));
+    eventually("the other peer is linked", || {
         manager.connected_to_peer(Sid(8))
     });
     manager.to_send(Sid(8), "for you").unwrap();
-    assert_eq!(quiet.recv(), b"for you");
-    quiet.send("for the application");
-    // What the flooding one has sent is read before its link ends, and what came is all there.
-    drop(flooding);
-    let mut came = Vec::new();
-    while came.len() < 1001 {
-        came.push(manager.recv_timeout(LONG).unwrap().from.0);
+    assert_eq!(quiet_peer.recv(), b"for you");
+    quiet_peer.send("for the application");
+    // All frames of the flooding peer are read before its link ends.
+    drop(flooding_peer);
+    let mut senders = Vec::new();
+    while senders.len() < 1001 {
+        senders.push(manager.recv_timeout(LONG).unwrap().from.0);
     }
-    assert_eq!(came.iter().filter(|sid| **sid == 8).count(), 1);
-    eventually("the one that left is down", || {
+    assert_eq!(senders.iter().filter(|sid| **sid == 8).count(), 1);
+    eventually("the flooding peer is unlinked", || {
         !manager.connected_to_peer(Sid(9))
     });
     assert_eq!(manager.stats().inbox.dropped, 0);
@@ -455,8 +455,8 @@ fn a_full_inbox_leaves_other_links_and_ends_alone() {
 
 #[test]
 fn whoever_floods_the_inbox_drops_its_own_messages() {
-    let away = Vacant::new();
-    let (manager, address) = alone(2, &[(9, &away.address)], |builder| {
+    let absent = Vacant::new();
+    let (manager, address) = alone(2, &[(9, &absent.address)], |builder| {
         builder.inbox_full(InboxFull::DropOldest).observers_max(2)
     });
     let mut member = Puppet::say(HOME, &address, &bare(9));
@@ -466,7 +466,7 @@ fn whoever_floods_the_inbox_drops_its_own_messages() {
         member.send([n]);
         observer.write(&frame("flood").repeat(1000));
     }
-    eventually("all of it came", || {
+    eventually("all frames have arrived", || {
         manager.stats().received.frames == 40 * 1001
     });
     let messages = std::iter::from_fn(|| manager.try_recv().ok());
@@ -475,29 +475,28 @@ fn whoever_floods_the_inbox_drops_its_own_messages() {
     let numbers: Vec<u8> = of_member.iter().map(|message| message.payload[0]).collect();
     assert_eq!(numbers, (0..40).collect::<Vec<_>>());
     assert_eq!(of_observer.len(), 60, "the rest of a hundred");
-    let (mut dropped, mut told) = (manager.stats().inbox.dropped, 0);
+    let (mut dropped, mut reported) = (manager.stats().inbox.dropped, 0);
     assert_eq!(dropped, 40 * 1000 - 60);
-    while told < dropped {
-        if let Event::Dropped {
-            messages, senders, ..
-        } = manager.events().recv_timeout(LONG).unwrap()
-        {
+    while reported < dropped {
+        if let Event::Dropped { messages, senders, .. } = manager.events().recv_timeout(LONG).unwrap() {
             assert_eq!(senders, [(Sid::OBSERVER, messages)]);
-            told += messages;
+            reported += messages;
         }
         dropped = manager.stats().inbox.dropped;
     }
-    assert_eq!(told, dropped);
+    assert_eq!(reported, dropped);
 }
 
 #[test]
 fn events_about_strangers_push_out_none_about_members() {
-    let away = Vacant::new();
-    let (manager, address) = alone(2, &[(9, &away.address)], |builder| builder.observers_max(2));
+    let absent = Vacant::new();
+    let (manager, address) = alone(2, &[(9, &absent.address)], |builder| {
+        builder.observers_max(2)
+    });
     let member = Puppet::say(HOME, &address, &bare(9));
     eventually("the member is linked", || manager.connected_to_peer(Sid(9)));
     for n in 1..=2 * limits::EVENTS_MAX as u64 {
-        // Claims the own sid; some come as observers, whose links come and go.
+        // Most claim the own sid. Some are observers, whose links come up and end.
         let sid = if n % 8 == 0 { Sid::OBSERVER.0 } else { 2 };
         let mut stranger = Puppet::say(HOME, &address, &bare(sid));
         if sid == 2 {
