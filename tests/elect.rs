@@ -1,6 +1,6 @@
-//! The program `election` by itself: ensembles of nothing but it, in one process, and command lines that cannot work.
+//! Tests the program `election` without real servers: ensembles, and wrong command lines.
 //!
-//! Whom it elects among real servers is tested in `interop`, and its rules in `election`.
+//! Elections with real servers are in `interop`, the rules of the election in `election`.
 
 use std::{fs, io::Write as _, net::TcpListener};
 
@@ -17,7 +17,7 @@ fn an_ensemble_in_one_process_elects_and_draws_it() {
     let (cfg, picture) = (ensemble.path("zoo.cfg"), ensemble.path("election.svg"));
     let all = ["--zoo-cfg", &cfg, "--myid", "1,2,3", "--follow-leader-port"];
     let mut running = Running::start(&[&all[..], &["--timeline", &picture]].concat());
-    // The one with the largest id, unless it started too late for that.
+    // Usually the server with the largest id. Another one if it started late.
     let leader = running.await_leader(&[1, 2, 3]);
     running.await_events("leader-reached", 2);
     running.await_events("timeline", 1);
@@ -33,7 +33,7 @@ fn an_ensemble_in_one_process_elects_and_draws_it() {
     assert!(drawn.starts_with("<svg"));
     assert!(drawn.contains(&format!("server {leader} is elected")) && drawn.contains("LEADING"));
 
-    // An operator says that it is gone: all look again, and agree again.
+    // The command `leader-lost` starts a new election.
     let mut input = running.child.stdin.take().unwrap();
     input.write_all(b"leader-lost\nstats\n").unwrap();
     running.await_events("leader-lost", 3);
@@ -45,7 +45,7 @@ fn an_ensemble_in_one_process_elects_and_draws_it() {
 
 #[test]
 fn groups_and_weights_decide_who_is_elected_and_who_is_enough() {
-    // The third one counts for nothing, and the first one is enough.
+    // The third server has no weight, and the first one alone is a quorum.
     let weights = "group.1=1:2:3\nweight.1=3\nweight.2=1\nweight.3=0\n";
     let ensemble = Ensemble::new(3, weights);
     let cfg = ensemble.path("zoo.cfg");
@@ -54,7 +54,7 @@ fn groups_and_weights_decide_who_is_elected_and_who_is_enough() {
     assert_eq!(first.await_leader(&[1]), 1);
     first.quit(1);
     let mut others = Running::start(&[&some[..], &["2,3"]].concat());
-    // Long after a quorum would have decided: each has told its vote three times.
+    // Each server has repeated its vote, long after a quorum would have decided.
     others.await_events("sent", 2 * 2 * 4);
     assert!(others.lines.iter().all(|line| line["event"] != "elected"));
     let mut first = Running::start(&[&some[..], &["1"]].concat());
@@ -83,22 +83,23 @@ fn a_signal_halts_an_election() {
 
 #[test]
 fn a_leader_whose_process_ends_is_given_up_at_once() {
-    // The one with more data leads, with the largest id and with the smallest one.
+    // The server with the larger zxid leads, whether its id is the largest or the smallest.
     for (leader, others) in [("3", [1, 2]), ("1", [2, 3])] {
         let ensemble = Ensemble::new(3, "");
         let cfg = ensemble.path("zoo.cfg");
         let some = ["--zoo-cfg", &cfg, "--myid"];
         let list = others.map(|sid| sid.to_string()).join(",");
         let mut voters = Running::start(&[&some[..], &[&list]].concat());
-        let leading = Running::start(&[&some[..], &[leader, "--zxid", "0x100000000"]].concat());
+        let leader_process =
+            Running::start(&[&some[..], &[leader, "--zxid", "0x100000000"]].concat());
         let leader: i64 = leader.parse().unwrap();
         while voters.await_leader(&others) != leader {
-            // They may have elected one of them before.
+            // They may have elected one of themselves before.
             voters.order("leader-lost");
             voters.await_new("elected", 2);
         }
         voters.lines.clear();
-        leading.kill();
+        leader_process.kill();
         voters.await_events("leader-lost", 2);
         for line in voters.of("leader-lost") {
             let why = line["why"].as_str().unwrap();
@@ -109,10 +110,10 @@ fn a_leader_whose_process_ends_is_given_up_at_once() {
     }
 }
 
-/// A question, as an observer asks it: in the first round, for no server.
+/// The notification with which an observer asks for the leader: in the first round, for no server.
 const QUESTION: [i64; 4] = [i64::MIN, i64::MIN, 1, i64::MIN];
 
-/// A notification of a server that looks: leader, zxid, round and epoch, without a configuration.
+/// A notification of a server in state LOOKING: leader, zxid, round and epoch, without a configuration.
 fn looking([leader, zxid, round, epoch]: [i64; 4]) -> Vec<u8> {
     let mut bytes = 0_i32.to_be_bytes().to_vec();
     for long in [leader, zxid, round, epoch] {
@@ -123,8 +124,8 @@ fn looking([leader, zxid, round, epoch]: [i64; 4]) -> Vec<u8> {
     bytes
 }
 
-/// The state, the leader and the configuration of a notification.
-fn told(bytes: &[u8]) -> (i32, i64, String) {
+/// Returns the state, the leader and the configuration of a notification.
+fn decode(bytes: &[u8]) -> (i32, i64, String) {
     let (state, rest) = bytes.split_first_chunk().unwrap();
     let (leader, _) = rest.split_first_chunk().unwrap();
     let configuration = String::from_utf8(bytes[44..].to_vec()).unwrap();
@@ -135,7 +136,7 @@ fn told(bytes: &[u8]) -> (i32, i64, String) {
     )
 }
 
-/// Asks this server, which does not know the one who asks, and gives what it says.
+/// Sends a notification to this server from a joiner that it does not know, and returns the decoded answer.
 #[track_caller]
 fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i32, i64, String) {
     let at: Vec<_> = ensemble
@@ -145,9 +146,9 @@ fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i3
         .collect();
     let (joiner, _) = support::alone(joiner, &[(server, &at[0].1)], |builder| builder);
     joiner.to_send(Sid(server), looking(question)).unwrap();
-    let message = joiner.recv_timeout(LONG).expect("it is answered");
+    let message = joiner.recv_timeout(LONG).expect("an answer arrives");
     assert_eq!(message.from, Sid(server));
-    told(&message.payload)
+    decode(&message.payload)
 }
 
 #[test]
@@ -156,13 +157,13 @@ fn servers_that_only_their_own_file_names_are_told_and_not_counted() {
     let cfg = ensemble.path("zoo.cfg");
     let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1,2,3"]);
     let leader = running.await_leader(&[1, 2, 3]);
-    let (follows, leads) = (1, 2);
-    // Larger and smaller ones; a vote for itself that beats all others, in a later round, and a question.
+    let (following, leading) = (1, 2);
+    // Larger and smaller sids. A vote of the joiner for itself that beats all others, in a later round, and a question.
     for joiner in [0, 4, 77, i64::MAX - 1] {
         for question in [[joiner, 1 << 40, 9, 1 << 20], QUESTION] {
             for server in 1..=3 {
                 let (state, of, configuration) = ask(&ensemble, joiner, server, question);
-                let expected = if server == leader { leads } else { follows };
+                let expected = if server == leader { leading } else { following };
                 assert_eq!((state, of), (expected, leader), "{joiner} at {server}");
                 assert!(configuration.ends_with("version=0"), "{configuration}");
             }
@@ -182,7 +183,7 @@ fn the_newest_connection_of_a_server_wins_where_it_shall() {
     let newest = ["--zoo-cfg", &cfg, "--myid", "1", "--replace", "newest"];
     let mut running = Running::start(&newest);
     running.await_events("listening", 1);
-    // As behind a proxy: from an address that is none of the member's.
+    // From an address that is not the member's, as through a proxy.
     let _older = Puppet::say(ABROAD, own, &bare(2));
     running.await_events("up", 1);
     let _newer = Puppet::say(ABROAD, own, &bare(2));
@@ -203,7 +204,7 @@ fn servers_that_are_not_configured_are_answered_up_to_a_bound() {
         let linked: Vec<_> = (5..5 + joiners).map(join).collect();
         for joiner in &linked {
             joiner.to_send(Sid(1), looking(QUESTION)).unwrap();
-            joiner.recv_timeout(LONG).expect("it is answered");
+            joiner.recv_timeout(LONG).expect("an answer arrives");
         }
         let (refused, _) = support::alone(9, &[(1, at)], |builder| builder);
         support::wait_for(&refused, |event| {
@@ -213,8 +214,8 @@ fn servers_that_are_not_configured_are_answered_up_to_a_bound() {
     }
 }
 
-/// The same servers, of which the first has these addresses (`host:quorumPort:electionPort`) in another file.
-fn elsewhere(ensemble: &Ensemble, more: &str, addresses: &str) -> String {
+/// Writes another file with the same servers, but these addresses (`host:quorumPort:electionPort`) for the first one.
+fn with_other_addresses(ensemble: &Ensemble, more: &str, addresses: &str) -> String {
     let text = fs::read_to_string(ensemble.path("zoo.cfg")).unwrap();
     let own = text
         .lines()
@@ -226,29 +227,29 @@ fn elsewhere(ensemble: &Ensemble, more: &str, addresses: &str) -> String {
     path
 }
 
-/// Of no interface (RFC 5737).
-const NOWHERE: &str = "192.0.2.1:2888:3888";
+/// No interface has this address (RFC 5737).
+const UNASSIGNED: &str = "192.0.2.1:2888:3888";
 
 #[test]
 fn a_server_that_cannot_listen_ends_with_a_code_of_its_own() {
     let ensemble = Ensemble::new(2, "");
     let retry = "electionPortBindRetry=2";
     let unknown = "no-such-host.invalid:2888:3888";
-    for addresses in [NOWHERE.to_owned(), unknown.to_owned()] {
-        let cfg = elsewhere(&ensemble, retry, &addresses);
-        // With it go those that could be reached.
-        let (code, lines, complaint) = election(&["--zoo-cfg", &cfg, "--myid", "1,2"]);
-        assert_eq!(code, Some(14), "{complaint}");
-        assert!(complaint.contains("server 1 cannot listen"), "{complaint}");
+    for addresses in [UNASSIGNED.to_owned(), unknown.to_owned()] {
+        let cfg = with_other_addresses(&ensemble, retry, &addresses);
+        // All servers of the process end, also the one that could listen.
+        let (code, lines, stderr) = election(&["--zoo-cfg", &cfg, "--myid", "1,2"]);
+        assert_eq!(code, Some(14), "{stderr}");
+        assert!(stderr.contains("server 1 cannot listen"), "{stderr}");
         let errors: Vec<&Value> = lines
             .iter()
             .filter(|line| line["event"] == "error")
             .collect();
-        let said = |what: &str| {
-            let is_it = |line: &&&Value| line["message"].as_str().unwrap().contains(what);
-            errors.iter().filter(is_it).count()
+        let count = |text: &str| {
+            let matches = |line: &&&Value| line["message"].as_str().unwrap().contains(text);
+            errors.iter().filter(matches).count()
         };
-        assert_eq!((said("will try again"), said("gave up")), (2, 1));
+        assert_eq!((count("will try again"), count("gave up")), (2, 1));
         let halted = lines.iter().filter(|line| line["event"] == "halted");
         assert_eq!(halted.count(), 2);
     }
@@ -259,15 +260,15 @@ fn a_server_goes_on_as_long_as_it_can_listen_somewhere_or_try() {
     let ensemble = Ensemble::new(1, "");
     let text = fs::read_to_string(ensemble.path("zoo.cfg")).unwrap();
     let (_, own) = text.split_once("server.1=").unwrap();
-    let both = format!("{}|{NOWHERE}", own.trim());
+    let both = format!("{}|{UNASSIGNED}", own.trim());
     let once = "electionPortBindRetry=1";
     for (more, addresses, errors) in [
-        // It has given up the one and listens at the other.
+        // It has given up one address and listens on the other.
         (once, both.as_str(), 2),
-        // It tries for ever.
-        ("electionPortBindRetry=0", NOWHERE, 2),
+        // It retries without end.
+        ("electionPortBindRetry=0", UNASSIGNED, 2),
     ] {
-        let cfg = elsewhere(&ensemble, more, addresses);
+        let cfg = with_other_addresses(&ensemble, more, addresses);
         let several = "-Dzookeeper.multiAddress.enabled=true";
         let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1", several]);
         running.await_events("error", errors);
@@ -293,7 +294,7 @@ fn a_leader_listens_on_all_ips_where_its_file_says_so() {
         let ports: Vec<&str> = ports.collect();
         let more = format!("quorumListenOnAllIPs={key}");
         let addresses = format!("{host}:{}:{}", ports[0], ports[1]);
-        let cfg = elsewhere(&ensemble, &more, &addresses);
+        let cfg = with_other_addresses(&ensemble, &more, &addresses);
         let follow = ["--zoo-cfg", &cfg, "--myid", "1", "--follow-leader-port"];
         let mut running = Running::start(&follow);
         running.await_events("leader-listening", 1);
@@ -369,9 +370,9 @@ fn what_cannot_work_is_refused_with_a_reason() {
             "cannot write --timeline",
         ),
     ] {
-        let (code, lines, complaint) = election(&arguments);
+        let (code, lines, stderr) = election(&arguments);
         assert_eq!((code, lines.len()), (Some(2), 0), "{arguments:?}");
-        assert!(complaint.contains(expected), "{complaint}");
-        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+        assert!(stderr.contains(expected), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
 }

@@ -1,5 +1,5 @@
-//! The leader's port of the example `election`, by itself: names are the test's own, sockets are real, and time is what the
-//! test says.
+//! Tests the leader's port of the example `election`: the test answers the lookups of names, sockets are real, and the clock is
+//! the test's.
 //!
 //! Nothing here waits for a time to pass.
 
@@ -30,48 +30,48 @@ use crate::{
     names::{Lookup, Names},
 };
 
-/// How long a leader waits for a follower to say something.
-const PATIENCE: Duration = Duration::from_secs(9);
+/// How long a leader waits for bytes of a follower.
+const FOLLOWER_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// An address of documentation, which no interface has (RFC 5737).
-const NOWHERE: &str = "192.0.2.1";
+/// An address for documentation, which no interface has (RFC 5737).
+const UNASSIGNED: &str = "192.0.2.1";
 
-/// What becomes of the lookups of a name.
+/// What a lookup of a name results in.
 #[derive(Clone)]
-enum Behind {
+enum Resolution {
     Addresses(Vec<&'static str>),
-    /// They fail.
-    Nothing,
-    /// They are not answered.
-    Silence,
-    /// They cannot be begun.
+    /// It fails.
+    Fails,
+    /// It is not answered.
+    Unanswered,
+    /// It cannot be started.
     NoThread,
 }
 
-/// A port in the hands of a test.
-struct Stage {
+/// A port that is driven by the test.
+struct TestPort {
     port: LeaderPort,
     now: Duration,
-    names: Arc<Mutex<BTreeMap<String, Behind>>>,
-    /// Those that were not answered.
+    names: Arc<Mutex<BTreeMap<String, Resolution>>>,
+    /// The lookups that were not answered.
     waiting: Arc<Mutex<Vec<Lookup>>>,
     words: Vec<Word>,
     poll: Poll,
     events: Events,
 }
 
-impl Stage {
+impl TestPort {
     fn new(on_all_ips: bool) -> Self {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let names: Arc<Mutex<BTreeMap<String, Behind>>> = Arc::default();
+        let names: Arc<Mutex<BTreeMap<String, Resolution>>> = Arc::default();
         let waiting: Arc<Mutex<Vec<Lookup>>> = Arc::default();
         let (known, unanswered) = (Arc::clone(&names), Arc::clone(&waiting));
         let start = move |lookup: Lookup| {
             match known.lock().unwrap().get(&lookup.host).cloned() {
-                Some(Behind::Addresses(all)) => lookup.answer(Ok(places(&all))),
-                Some(Behind::Silence) => unanswered.lock().unwrap().push(lookup),
-                Some(Behind::NoThread) => return Err(io::Error::other("no thread")),
+                Some(Resolution::Addresses(all)) => lookup.answer(Ok(socket_addresses(&all))),
+                Some(Resolution::Unanswered) => unanswered.lock().unwrap().push(lookup),
+                Some(Resolution::NoThread) => return Err(io::Error::other("no thread")),
                 _ => lookup.answer(Err(io::Error::other("no such name"))),
             }
             Ok(())
@@ -79,7 +79,13 @@ impl Stage {
         let names_of_port = Names::new(waker, Box::new(start));
         let registry = poll.registry().try_clone().unwrap();
         Self {
-            port: LeaderPort::new(registry, Token(1), names_of_port, on_all_ips, PATIENCE),
+            port: LeaderPort::new(
+                registry,
+                Token(1),
+                names_of_port,
+                on_all_ips,
+                FOLLOWER_TIMEOUT,
+            ),
             now: Duration::from_secs(1000),
             names,
             waiting,
@@ -89,8 +95,8 @@ impl Stage {
         }
     }
 
-    fn name(&self, name: &str, behind: Behind) {
-        self.names.lock().unwrap().insert(name.into(), behind);
+    fn name(&self, name: &str, resolution: Resolution) {
+        self.names.lock().unwrap().insert(name.into(), resolution);
     }
 
     fn hold(&mut self, address: &str) {
@@ -107,13 +113,13 @@ impl Stage {
         self.words.extend(self.port.look(self.now));
     }
 
-    /// Looks until this is said, in no time; forgets everything that was said.
+    /// Looks, without advancing the clock, until the port returns a matching word. Discards all others.
     #[track_caller]
-    fn await_word(&mut self, what: &str, is_it: impl Fn(&Word) -> bool) -> Word {
+    fn await_word(&mut self, what: &str, matches: impl Fn(&Word) -> bool) -> Word {
         let mut found = None;
         eventually(what, || {
             self.look();
-            let at = self.words.iter().position(&is_it);
+            let at = self.words.iter().position(&matches);
             found = at.map(|at| self.words.swap_remove(at));
             found.is_some()
         });
@@ -123,17 +129,17 @@ impl Stage {
 
     #[track_caller]
     fn await_reached(&mut self) {
-        self.await_word("it is reached", |word| *word == Word::Reached);
+        self.await_word("the leader is reached", |word| *word == Word::Reached);
     }
 
     #[track_caller]
-    fn await_trouble(&mut self, of: &str) {
-        let is_it = |word: &Word| matches!(word, Word::Trouble(why) if why.contains(of));
-        self.await_word("it is told what is wrong", is_it);
+    fn await_error(&mut self, part: &str) {
+        let matches = |word: &Word| matches!(word, Word::Trouble(why) if why.contains(part));
+        self.await_word("the error is reported", matches);
     }
 
-    /// Lets time pass, as far as anything is to be done in it, and gives whether the leader was given up.
-    fn pass(&mut self, time: Duration) -> bool {
+    /// Advances the clock from deadline to deadline. Returns whether the leader was given up.
+    fn advance(&mut self, time: Duration) -> bool {
         let end = self.now + time;
         loop {
             self.settle();
@@ -147,7 +153,7 @@ impl Stage {
         self.words.iter().any(|word| matches!(word, Word::Gone(_)))
     }
 
-    /// Looks until the kernel has nothing new. What it does on loopback, it has done before the call returns.
+    /// Looks until the kernel reports no event. On loopback an effect is visible when the call that causes it returns.
     fn settle(&mut self) {
         loop {
             self.look();
@@ -161,16 +167,16 @@ impl Stage {
     }
 }
 
-fn places(ips: &[&str]) -> Vec<SocketAddr> {
-    let place = |ip: &&str| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 0);
-    ips.iter().map(place).collect()
+fn socket_addresses(ips: &[&str]) -> Vec<SocketAddr> {
+    let address = |ip: &&str| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 0);
+    ips.iter().map(address).collect()
 }
 
 fn listening_at(word: &Word, at: &str) -> bool {
-    matches!(word, Word::Listening(place) if place.to_string() == at)
+    matches!(word, Word::Listening(address) if address.to_string() == at)
 }
 
-/// A port that is kept from everybody else, at all addresses of loopback.
+/// A reserved port.
 fn vacant() -> (Vacant, u16) {
     let vacant = Vacant::new();
     let at: SocketAddr = vacant.address.parse().unwrap();
@@ -180,45 +186,47 @@ fn vacant() -> (Vacant, u16) {
 #[test]
 fn a_leader_listens_at_all_addresses_of_its_name_each_failing_alone() {
     let (_vacant, port) = vacant();
-    let mut stage = Stage::new(false);
-    // The middle one is of no interface.
-    let all = vec!["127.0.0.1", NOWHERE, "127.0.0.2"];
-    stage.name("zk1", Behind::Addresses(all));
-    stage.hold(&format!("zk1:{port}"));
+    let mut test_port = TestPort::new(false);
+    // No interface has the second address.
+    let all = vec!["127.0.0.1", UNASSIGNED, "127.0.0.2"];
+    test_port.name("zk1", Resolution::Addresses(all));
+    test_port.hold(&format!("zk1:{port}"));
     let opens = |at: String| move |word: &Word| listening_at(word, &at);
     let first = opens(format!("127.0.0.1:{port}"));
-    stage.look();
-    assert!(stage.words.iter().any(first), "{:?}", stage.words);
+    test_port.look();
+    assert!(test_port.words.iter().any(first), "{:?}", test_port.words);
     let last = opens(format!("127.0.0.2:{port}"));
-    assert!(stage.words.iter().any(last), "{:?}", stage.words);
-    stage.await_trouble(NOWHERE);
+    assert!(test_port.words.iter().any(last), "{:?}", test_port.words);
+    test_port.await_error(UNASSIGNED);
     for ip in ["127.0.0.1", "127.0.0.2"] {
         TcpStream::connect((ip, port)).unwrap();
     }
-    // It is tried again, and the same failure is not told again.
-    stage.pass(Duration::from_secs(10));
-    assert_eq!(stage.words, []);
-    // As soon as it has the address, it listens there.
-    stage.name("zk1", Behind::Addresses(vec!["127.0.0.1", "127.0.0.3"]));
-    stage.pass(Duration::from_secs(3));
+    // It is tried again, and the same error is not reported again.
+    test_port.advance(Duration::from_secs(10));
+    assert_eq!(test_port.words, []);
+    // It listens on a new address of the name.
+    test_port.name("zk1", Resolution::Addresses(vec!["127.0.0.1", "127.0.0.3"]));
+    test_port.advance(Duration::from_secs(3));
     TcpStream::connect(("127.0.0.3", port)).unwrap();
 }
 
 #[test]
 fn a_leader_listens_on_all_ips_where_the_configuration_says_so() {
     for (own, expected) in [
-        (NOWHERE, "0.0.0.0"),
+        (UNASSIGNED, "0.0.0.0"),
         ("zk1", "[::]"),
         ("[2001:db8::1]", "[::]"),
     ] {
         let (_vacant, port) = vacant();
-        let mut stage = Stage::new(true);
-        stage.hold(&format!("{own}:{port}"));
-        let at = match stage.await_word("it listens", |word| matches!(word, Word::Listening(_))) {
+        let mut test_port = TestPort::new(true);
+        test_port.hold(&format!("{own}:{port}"));
+        let at = match test_port.await_word("the port listens", |word| {
+            matches!(word, Word::Listening(_))
+        }) {
             Word::Listening(at) => at,
             other => panic!("{other:?}"),
         };
-        // A machine without IPv6 has only the one kind.
+        // Without IPv6 only the IPv4 wildcard.
         let has_v6 = TcpListener::bind("[::]:0").is_ok();
         let expected = if has_v6 { expected } else { "0.0.0.0" };
         assert_eq!(at.to_string(), format!("{expected}:{port}"));
@@ -231,85 +239,101 @@ fn a_lookup_that_is_not_answered_keeps_nobody_waiting() {
     let (_vacant, port) = vacant();
     let (leader, address) = support::listener();
     let leading = address.parse::<SocketAddr>().unwrap().port();
-    let mut stage = Stage::new(false);
-    stage.name("zk1", Behind::Silence);
+    let mut test_port = TestPort::new(false);
+    test_port.name("zk1", Resolution::Unanswered);
     for _ in 0..3 {
-        stage.hold(&format!("zk1:{port}"));
-        stage.pass(Duration::from_secs(5));
-        stage.watch(&[&format!("zk1:{leading}")]);
-        assert!(!stage.pass(Duration::from_secs(5)), "{:?}", stage.words);
+        test_port.hold(&format!("zk1:{port}"));
+        test_port.advance(Duration::from_secs(5));
+        test_port.watch(&[&format!("zk1:{leading}")]);
+        assert!(
+            !test_port.advance(Duration::from_secs(5)),
+            "{:?}",
+            test_port.words
+        );
     }
-    assert_eq!(stage.words, []);
-    // One question at a time, however often it was asked.
-    assert_eq!(stage.waiting.lock().unwrap().len(), 1);
-    let lookup = stage.waiting.lock().unwrap().pop().unwrap();
-    lookup.answer(Ok(places(&["127.0.0.1"])));
-    stage.await_reached();
+    assert_eq!(test_port.words, []);
+    // One lookup at a time, however often the name was needed.
+    assert_eq!(test_port.waiting.lock().unwrap().len(), 1);
+    let lookup = test_port.waiting.lock().unwrap().pop().unwrap();
+    lookup.answer(Ok(socket_addresses(&["127.0.0.1"])));
+    test_port.await_reached();
     drop(leader);
-    // What is known is used while nobody answers.
-    stage.hold(&format!("zk1:{port}"));
+    // A known address is used while a lookup is not answered.
+    test_port.hold(&format!("zk1:{port}"));
     let at = format!("127.0.0.1:{port}");
-    stage.await_word("it listens", |word| listening_at(word, &at));
+    test_port.await_word("the port listens", |word| listening_at(word, &at));
 }
 
 #[test]
 fn a_follower_tries_all_addresses_of_the_leaders_name() {
     let (leader, address) = support::listener();
     let port = address.parse::<SocketAddr>().unwrap().port();
-    // Nobody listens at the first one, the second one is on no interface, and the third one is right.
+    // Nothing listens at the first two addresses. The third one is right.
     let names = [vec!["127.0.0.9", "::1", "127.0.0.1"], vec!["127.0.0.1"]];
     for all in names {
-        let mut stage = Stage::new(false);
-        stage.name("zk3", Behind::Addresses(all));
-        stage.watch(&[&format!("zk3:{port}")]);
-        stage.await_reached();
+        let mut test_port = TestPort::new(false);
+        test_port.name("zk3", Resolution::Addresses(all));
+        test_port.watch(&[&format!("zk3:{port}")]);
+        test_port.await_reached();
     }
     // The same with several addresses in the configuration, one of them unknown.
-    let mut stage = Stage::new(false);
+    let mut test_port = TestPort::new(false);
     let all = [format!("zk4:{port}"), format!("127.0.0.9:{port}"), address];
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    stage.watch(&all);
-    stage.await_reached();
+    test_port.watch(&all);
+    test_port.await_reached();
     drop(leader);
 }
 
 #[test]
 fn a_leader_that_was_never_reached_is_given_up_after_some_tries() {
     let (_vacant, port) = vacant();
-    let mut stage = Stage::new(false);
-    stage.name("zk3", Behind::Addresses(vec!["127.0.0.1", "127.0.0.2"]));
-    stage.watch(&[&format!("zk3:{port}")]);
-    assert!(!stage.pass(Duration::from_millis(500)), "{:?}", stage.words);
-    assert!(stage.pass(Duration::from_millis(500)), "{:?}", stage.words);
-    assert_eq!(stage.port.deadline(), None);
+    let mut test_port = TestPort::new(false);
+    test_port.name("zk3", Resolution::Addresses(vec!["127.0.0.1", "127.0.0.2"]));
+    test_port.watch(&[&format!("zk3:{port}")]);
+    assert!(
+        !test_port.advance(Duration::from_millis(500)),
+        "{:?}",
+        test_port.words
+    );
+    assert!(
+        test_port.advance(Duration::from_millis(500)),
+        "{:?}",
+        test_port.words
+    );
+    assert_eq!(test_port.port.deadline(), None);
 }
 
 #[test]
 fn what_is_wrong_on_this_side_is_told_and_is_not_the_leaders_end() {
     let (_leader, address) = support::listener();
     let port = address.parse::<SocketAddr>().unwrap().port();
-    for (behind, what) in [
-        (Behind::NoThread, "no thread"),
-        (Behind::Nothing, "no such name"),
+    for (resolution, what) in [
+        (Resolution::NoThread, "no thread"),
+        (Resolution::Fails, "no such name"),
     ] {
-        let mut stage = Stage::new(false);
-        stage.name("zk3", behind.clone());
-        stage.watch(&[&format!("zk3:{port}")]);
-        stage.await_trouble(what);
-        // Tried again and again, and told once.
-        assert!(!stage.pass(Duration::from_secs(100)));
-        assert_eq!(stage.words, []);
-        stage.name("zk3", Behind::Addresses(vec!["127.0.0.1"]));
-        stage.pass(Duration::from_secs(2));
-        assert!(stage.words.contains(&Word::Reached), "{:?}", stage.words);
+        let mut test_port = TestPort::new(false);
+        test_port.name("zk3", resolution.clone());
+        test_port.watch(&[&format!("zk3:{port}")]);
+        test_port.await_error(what);
+        // It is tried again and again, and reported once.
+        assert!(!test_port.advance(Duration::from_secs(100)));
+        assert_eq!(test_port.words, []);
+        test_port.name("zk3", Resolution::Addresses(vec!["127.0.0.1"]));
+        test_port.advance(Duration::from_secs(2));
+        assert!(
+            test_port.words.contains(&Word::Reached),
+            "{:?}",
+            test_port.words
+        );
 
-        let mut stage = Stage::new(false);
-        stage.name("zk1", behind);
+        let mut test_port = TestPort::new(false);
+        test_port.name("zk1", resolution);
         let (_vacant, port) = vacant();
-        stage.hold(&format!("zk1:{port}"));
-        stage.await_trouble(what);
-        stage.name("zk1", Behind::Addresses(vec!["127.0.0.1"]));
-        stage.pass(Duration::from_secs(3));
+        test_port.hold(&format!("zk1:{port}"));
+        test_port.await_error(what);
+        test_port.name("zk1", Resolution::Addresses(vec!["127.0.0.1"]));
+        test_port.advance(Duration::from_secs(3));
         TcpStream::connect(("127.0.0.1", port)).unwrap();
     }
 }
@@ -317,44 +341,44 @@ fn what_is_wrong_on_this_side_is_told_and_is_not_the_leaders_end() {
 #[test]
 fn a_leader_that_was_reached_and_closes_its_port_is_gone() {
     let (leader, address) = support::listener();
-    let mut stage = Stage::new(false);
-    stage.watch(&[&address]);
-    stage.await_reached();
+    let mut test_port = TestPort::new(false);
+    test_port.watch(&[&address]);
+    test_port.await_reached();
     let (follower, _) = leader.accept().unwrap();
-    stage.now += PATIENCE;
-    // It hangs up, and is there all the same.
+    test_port.now += FOLLOWER_TIMEOUT;
+    // The leader closes the connection, and its port is still open.
     drop(follower);
-    stage.await_reached();
+    test_port.await_reached();
     let (follower, _) = leader.accept().unwrap();
-    stage.now += PATIENCE;
+    test_port.now += FOLLOWER_TIMEOUT;
     drop(leader);
     drop(follower);
-    stage.await_word("it is gone", |word| matches!(word, Word::Gone(_)));
+    test_port.await_word("the leader is gone", |word| matches!(word, Word::Gone(_)));
 }
 
 #[test]
 fn a_leader_that_hangs_up_at_once_is_left_alone_for_longer_each_time() {
     let (leader, address) = support::listener();
-    let mut stage = Stage::new(false);
-    stage.watch(&[&address]);
-    stage.await_reached();
+    let mut test_port = TestPort::new(false);
+    test_port.watch(&[&address]);
+    test_port.await_reached();
     let mut pauses = Vec::new();
     for _ in 0..8 {
         drop(leader.accept().unwrap());
-        let now = stage.now;
-        eventually("it has noticed", || {
-            stage.look();
-            let next = stage.port.deadline();
-            next.is_some_and(|at| at > now && at != now + PATIENCE / 3)
+        let now = test_port.now;
+        eventually("the port has noticed the end", || {
+            test_port.look();
+            let next = test_port.port.deadline();
+            next.is_some_and(|at| at > now && at != now + FOLLOWER_TIMEOUT / 3)
         });
-        pauses.push((stage.port.deadline().unwrap() - now).as_secs());
-        stage.now = stage.port.deadline().unwrap();
-        stage.await_reached();
+        pauses.push((test_port.port.deadline().unwrap() - now).as_secs());
+        test_port.now = test_port.port.deadline().unwrap();
+        test_port.await_reached();
     }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
 }
 
-/// All that has come.
+/// Reads all bytes that have arrived.
 fn drain(stream: &mut TcpStream) -> Vec<u8> {
     stream.set_nonblocking(true).unwrap();
     let mut all = Vec::new();
@@ -367,57 +391,72 @@ fn drain(stream: &mut TcpStream) -> Vec<u8> {
 #[test]
 fn a_watched_leader_hears_something_in_time_and_never_a_whole_packet() {
     let (leader, address) = support::listener();
-    let mut stage = Stage::new(false);
-    stage.watch(&[&address]);
-    stage.await_reached();
+    let mut test_port = TestPort::new(false);
+    test_port.watch(&[&address]);
+    test_port.await_reached();
     let (mut follower, _) = leader.accept().unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     eventually("a packet begins", || {
-        heard.extend(drain(&mut follower));
-        heard.len() >= 16
+        received.extend(drain(&mut follower));
+        received.len() >= 16
     });
-    let length = u32::from_be_bytes(heard[12..16].try_into().unwrap()) as usize;
-    // A real server believes this much.
+    let length = u32::from_be_bytes(received[12..16].try_into().unwrap()) as usize;
+    // A real server accepts such a length.
     assert!((1..1 << 20).contains(&length));
-    // `FOLLOWERINFO`, or it would complain.
-    assert_eq!(heard[..4], 11_i32.to_be_bytes());
-    let before = heard.len();
+    // `FOLLOWERINFO`: for any other type it would log an error.
+    assert_eq!(received[..4], 11_i32.to_be_bytes());
+    let before = received.len();
     for _ in 0..10 {
-        stage.pass(PATIENCE / 2);
-        stage.look();
+        test_port.advance(FOLLOWER_TIMEOUT / 2);
+        test_port.look();
     }
-    heard.extend(drain(&mut follower));
-    assert!(heard.len() >= before + 10, "too little: {}", heard.len());
-    assert!(!stage.words.contains(&Word::Reached), "it has come again");
-    // For ever, but not with the same connection.
-    let has_come_again = (0..200).any(|_| {
-        stage.pass(PATIENCE * 200);
-        heard.extend(drain(&mut follower));
-        stage.words.contains(&Word::Reached)
+    received.extend(drain(&mut follower));
+    assert!(
+        received.len() >= before + 10,
+        "too few bytes: {}",
+        received.len()
+    );
+    assert!(
+        !test_port.words.contains(&Word::Reached),
+        "a second connection"
+    );
+    // It continues with a new connection before the packet is complete.
+    let has_reconnected = (0..200).any(|_| {
+        test_port.advance(FOLLOWER_TIMEOUT * 200);
+        received.extend(drain(&mut follower));
+        test_port.words.contains(&Word::Reached)
     });
-    assert!(has_come_again, "{} bytes on one connection", heard.len());
+    assert!(
+        has_reconnected,
+        "{} bytes on one connection",
+        received.len()
+    );
     let whole = 16 + length;
-    assert!(heard.len() < whole, "{} bytes are a packet", heard.len());
+    assert!(
+        received.len() < whole,
+        "{} bytes are a packet",
+        received.len()
+    );
 }
 
 #[test]
 fn a_leader_holds_some_followers_and_closes_the_oldest() {
     let (_vacant, port) = vacant();
-    let mut stage = Stage::new(false);
-    stage.hold(&format!("127.0.0.1:{port}"));
-    stage.look();
-    let come = |_| {
+    let mut test_port = TestPort::new(false);
+    test_port.hold(&format!("127.0.0.1:{port}"));
+    test_port.look();
+    let connect = |_| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.write_all(b"not listened to").unwrap();
+        stream.write_all(b"ignored").unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
         stream
     };
     let mut followers: Vec<TcpStream> = Vec::new();
     for nth in 0..100 {
-        followers.push(come(nth));
-        stage.look();
+        followers.push(connect(nth));
+        test_port.look();
     }
-    // It reads nothing, so that the kernel resets what it closes.
+    // The leader reads nothing, so that the kernel resets a connection that it closes.
     let is_closed = |follower: &mut TcpStream| !matches!(follower.read(&mut [0]), Ok(1..));
     assert!(followers[..100 - 64].iter_mut().all(is_closed));
     let last = followers.last_mut().unwrap();

@@ -1,6 +1,6 @@
-//! The program `peer`: each command, each line that it prints, each way to start it wrongly.
+//! Tests the program `peer` as a process with pipes: each command, each line that it prints, each wrong command line.
 //!
-//! It runs as a user runs it, as a process with pipes. What the library does is tested elsewhere.
+//! The behaviour of the library is tested elsewhere.
 
 use std::{
     fs,
@@ -17,38 +17,38 @@ use support::{
     versioned,
 };
 
-/// Where a peer will listen.
-struct Place {
+/// The address of a peer.
+struct ReservedAddress {
     address: String,
-    _kept: Option<Vacant>,
+    _reserved: Option<Vacant>,
 }
 
-/// Places for peers. On Linux a socket that does not listen keeps everybody else away, and a peer can be bound beside
-/// it; elsewhere nobody is likely to come first.
-fn places<const N: usize>() -> [Place; N] {
+/// Addresses for peers. On Linux they are reserved: a bound socket that does not listen keeps other processes away, and a peer
+/// with `SO_REUSEADDR` can bind the same address. Elsewhere they are only chosen.
+fn reserve_addresses<const N: usize>() -> [ReservedAddress; N] {
     std::array::from_fn(|_| {
         let vacant = Vacant::new();
-        Place {
+        ReservedAddress {
             address: vacant.address.clone(),
-            _kept: cfg!(target_os = "linux").then_some(vacant),
+            _reserved: cfg!(target_os = "linux").then_some(vacant),
         }
     })
 }
 
-/// Servers 1, 2, ... at these places.
-fn servers(places: &[Place]) -> Vec<(i64, &str)> {
-    let addresses = places.iter().map(|place| place.address.as_str());
+/// Servers 1, 2, ... at these addresses.
+fn servers(addresses: &[ReservedAddress]) -> Vec<(i64, &str)> {
+    let addresses = addresses.iter().map(|address| address.address.as_str());
     (1..).zip(addresses).collect()
 }
 
 /// Peers 1 and 2, linked.
-fn pair(places: &[Place; 2]) -> [Peer; 2] {
-    let peers = [1, 2].map(|sid| Peer::start(sid, &servers(places), &[]));
-    for (peer, place) in peers.iter().zip(places) {
-        assert_eq!(peer.next("listening")["addr"], place.address.as_str());
+fn pair(addresses: &[ReservedAddress; 2]) -> [Peer; 2] {
+    let peers = [1, 2].map(|sid| Peer::start(sid, &servers(addresses), &[]));
+    for (peer, address) in peers.iter().zip(addresses) {
+        assert_eq!(peer.next("listening")["addr"], address.address.as_str());
     }
     let up =
-        json!({ "event": "up", "sid": 1, "dialed": true, "addr": places[0].address, "link": 1 });
+        json!({ "event": "up", "sid": 1, "dialed": true, "addr": addresses[0].address, "link": 1 });
     assert_eq!(peers[1].next("up"), up);
     let up = peers[0].next("up");
     assert_eq!((&up["sid"], &up["dialed"]), (&json!(2), &json!(false)));
@@ -62,17 +62,17 @@ fn frame(sid: i64, payload: &str) -> Value {
 
 #[test]
 fn two_peers_link_and_talk() {
-    let places = places();
-    let [mut one, mut two] = pair(&places);
+    let addresses = reserve_addresses();
+    let [mut one, mut two] = pair(&addresses);
     one.tell("send 2 a text  with spaces ");
     let sent = one.next("sent");
     assert_eq!(sent["sid"], 2);
-    // The loop may just be writing to the new link, and then writes this as well.
+    // Queued if the loop is just writing to the new link.
     assert!(["written", "queued"].contains(&sent["outcome"].as_str().unwrap()));
     assert_eq!(two.next("frame"), frame(1, "a text  with spaces "));
     two.tell("hex 1 68656C6c6f");
     assert_eq!(one.next("frame"), frame(2, "hello"));
-    // Asking for links that are there changes nothing.
+    // A command to connect changes nothing where a link is up.
     one.tell("connect 2\nconnect-all");
     let stats = one.stats();
     assert_eq!(stats["ups"], 1);
@@ -102,8 +102,8 @@ fn two_peers_link_and_talk() {
 
 #[test]
 fn an_echo_comes_back_and_one_to_oneself_ends() {
-    let places = places::<2>();
-    let servers = servers(&places);
+    let addresses = reserve_addresses::<2>();
+    let servers = servers(&addresses);
     let mut one = Peer::start(1, &servers, &[]);
     let mut two = Peer::start(2, &servers, &["--echo"]);
     one.next("up");
@@ -125,8 +125,8 @@ fn an_echo_comes_back_and_one_to_oneself_ends() {
 
 #[test]
 fn a_newer_frame_supersedes_one_that_waits() {
-    let places = places::<2>();
-    let mut peer = Peer::start(2, &servers(&places), &["--dial", "on-demand"]);
+    let addresses = reserve_addresses::<2>();
+    let mut peer = Peer::start(2, &servers(&addresses), &["--dial", "on-demand"]);
     peer.next("listening");
     assert_eq!(peer.stats()["dials"], 0);
     peer.tell("send 1 older\nsend 1 newer");
@@ -147,8 +147,8 @@ fn a_newer_frame_supersedes_one_that_waits() {
 
 #[test]
 fn a_command_that_cannot_be_obeyed_is_an_error_and_no_end() {
-    let places = places::<2>();
-    let mut peer = Peer::start(1, &servers(&places), &[]);
+    let addresses = reserve_addresses::<2>();
+    let mut peer = Peer::start(1, &servers(&addresses), &[]);
     for (command, message) in [
         ("dance", "there is no command `dance`"),
         ("send", "`` is no server id"),
@@ -180,7 +180,7 @@ fn a_command_that_cannot_be_obeyed_is_an_error_and_no_end() {
         peer.next("error")["message"],
         "a frame of 524289 bytes is longer than 524288"
     );
-    // An empty line is nothing, and the carriage return of other systems belongs to the line's end.
+    // An empty line is ignored, and so is a carriage return at the end of a line.
     peer.tell("\r\n\nsend 1 hello\r");
     assert_eq!(peer.next("frame"), frame(1, "hello"));
     peer.quit();
@@ -260,7 +260,7 @@ fn a_wrong_command_line_names_the_help_and_exits_with_2() {
             errors.starts_with("peer: ") && errors.contains(word),
             "{arguments:?}: {errors}"
         );
-        // What is wrong with a file is not in the help.
+        // For an error in a file the help is not mentioned.
         let has_help = errors.contains("--help");
         assert_eq!(has_help, !arguments.contains(&"--zoo-cfg"), "{errors}");
     }
@@ -300,8 +300,8 @@ fn signal(peer: &Peer, name: &str) {
 #[test]
 fn a_signal_halts_a_peer() {
     for name in ["INT", "TERM"] {
-        let places = places::<1>();
-        let peer = Peer::start(1, &servers(&places), &[]);
+        let addresses = reserve_addresses::<1>();
+        let peer = Peer::start(1, &servers(&addresses), &[]);
         peer.next("listening");
         signal(&peer, name);
         let (code, rest, errors) = peer.end();
@@ -313,15 +313,15 @@ fn a_signal_halts_a_peer() {
 #[test]
 fn a_signal_ends_a_peer_that_nobody_reads() {
     const FRAMES: u64 = 500;
-    let places = places::<2>();
-    let peer = Peer::start_unread(1, &servers(&places), &["--echo"]);
-    let mut member = say_once_it_listens(&places[0].address, &bare(2));
+    let addresses = reserve_addresses::<2>();
+    let peer = Peer::start_unread(1, &servers(&addresses), &["--echo"]);
+    let mut member = say_once_a_peer_listens(&addresses[0].address, &bare(2));
     for number in 1..=FRAMES {
         let mut payload = number.to_be_bytes().to_vec();
         payload.resize(1000, 0);
         member.send(payload);
     }
-    // The last echo: more lines wait than a pipe has room for.
+    // The last echo: by now the pipe of the output is full.
     while member.recv()[..8] != FRAMES.to_be_bytes() {}
     signal(&peer, "TERM");
     let (code, _, errors) = peer.end();
@@ -331,8 +331,8 @@ fn a_signal_ends_a_peer_that_nobody_reads() {
 
 #[test]
 fn help_on_standard_input_gives_the_commands() {
-    let places = places::<1>();
-    let mut peer = Peer::start(1, &servers(&places), &[]);
+    let addresses = reserve_addresses::<1>();
+    let mut peer = Peer::start(1, &servers(&addresses), &[]);
     peer.tell("help");
     let help = peer.next("help");
     let commands: Vec<&str> = help["commands"]
@@ -351,8 +351,8 @@ fn help_on_standard_input_gives_the_commands() {
         "help",
         "quit",
     ] {
-        let is_it = |line: &&str| line.split([' ', ':']).next() == Some(command);
-        assert!(commands.iter().any(is_it), "{command}: {commands:?}");
+        let matches = |line: &&str| line.split([' ', ':']).next() == Some(command);
+        assert!(commands.iter().any(matches), "{command}: {commands:?}");
     }
     peer.quit();
 }
@@ -379,7 +379,7 @@ fn the_help_names_every_command_and_is_no_failure() {
     }
 }
 
-/// A file for one test.
+/// Writes a file for a test.
 fn file(name: &str, text: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, text).unwrap();
@@ -388,16 +388,16 @@ fn file(name: &str, text: &str) -> PathBuf {
 
 #[test]
 fn a_zoo_cfg_brings_servers_and_times() {
-    let places = places::<2>();
+    let addresses = reserve_addresses::<2>();
     let mut text = String::from("tickTime=2000\nsyncLimit=5\n");
-    for (sid, address) in servers(&places) {
+    for (sid, address) in servers(&addresses) {
         let (host, port) = address.split_once(':').unwrap();
         text += &format!("server.{sid}={host}:2888:{port}\n");
     }
     let path = file("peer-zoo.cfg", &text);
     let options = ["--zoo-cfg", path.to_str().unwrap()];
     let peers = [1, 2].map(|sid| Peer::start(sid, &[], &options));
-    let one = places[0].address.as_str();
+    let one = addresses[0].address.as_str();
     assert_eq!(peers[0].next("listening")["addr"], one);
     assert_eq!(peers[1].next("up")["addr"], one);
     for peer in peers {
@@ -436,15 +436,19 @@ fn a_peer_that_can_listen_nowhere_ends_with_a_code_of_its_own() {
 #[test]
 fn a_peer_that_listens_somewhere_or_tries_goes_on() {
     let (_occupied, taken) = listener();
-    let [free] = places();
+    let [free] = reserve_addresses();
     let ports = [&taken, &free.address].map(|at| at.rsplit(':').next().unwrap());
-    let place = |port| format!("127.0.0.1:2888:{port}");
-    let both = format!("{}|{}", place(ports[0]), place(ports[1]));
+    let address = |port| format!("127.0.0.1:2888:{port}");
+    let both = format!("{}|{}", address(ports[0]), address(ports[1]));
     let once = "electionPortBindRetry=1";
     let several = "-Dzookeeper.multiAddress.enabled=true";
     for (more, addresses, event) in [
         (once, both, "listener-lost"),
-        ("electionPortBindRetry=0", place(ports[0]), "listen-failed"),
+        (
+            "electionPortBindRetry=0",
+            address(ports[0]),
+            "listen-failed",
+        ),
     ] {
         let text = format!("{more}\nserver.1={addresses}\n");
         let path = file("peer-half-occupied-zoo.cfg", &text);
@@ -458,10 +462,10 @@ fn a_peer_that_listens_somewhere_or_tries_goes_on() {
 
 #[test]
 fn each_dialect_is_sent_as_asked_and_understood_by_the_others() {
-    let homes = places::<3>();
-    let dialects = [(1, "bare"), (2, "v1"), (3, "v2")];
-    let mut peers = dialects
-        .map(|(sid, form)| Peer::start(sid, &servers(&homes), &["--initial-message", form]));
+    let addresses = reserve_addresses::<3>();
+    let versions = [(1, "bare"), (2, "v1"), (3, "v2")];
+    let mut peers = versions
+        .map(|(sid, form)| Peer::start(sid, &servers(&addresses), &["--initial-message", form]));
     for peer in &peers {
         peer.next("up");
         peer.next("up");
@@ -472,20 +476,24 @@ fn each_dialect_is_sent_as_asked_and_understood_by_the_others() {
         peer.quit();
     }
 
-    for (dialect, version) in [("bare", None), ("v1", Some(V1)), ("v2", Some(V2))] {
-        let (far_socket, far) = listener();
-        let [first, second] = places();
+    for (form, version) in [("bare", None), ("v1", Some(V1)), ("v2", Some(V2))] {
+        let (remote_listener, remote_address) = listener();
+        let [first, second] = reserve_addresses();
         let own = format!("{}|{}", first.address, second.address);
-        let peer = Peer::start(2, &[(1, &far), (2, &own)], &["--initial-message", dialect]);
-        let told = match dialect {
+        let peer = Peer::start(
+            2,
+            &[(1, &remote_address), (2, &own)],
+            &["--initial-message", form],
+        );
+        let advertised = match form {
             "bare" => String::new(),
             "v1" => first.address.clone(),
             _ => own,
         };
-        let hello = Puppet::accept(&far_socket).hello();
+        let message = Puppet::accept(&remote_listener).hello();
         assert_eq!(
-            (hello.version, hello.sid, hello.addresses),
-            (version, 2, told)
+            (message.version, message.sid, message.addresses),
+            (version, 2, advertised)
         );
         peer.quit();
     }
@@ -493,9 +501,9 @@ fn each_dialect_is_sent_as_asked_and_understood_by_the_others() {
 
 #[test]
 fn strangers_are_rejected_and_guests_admitted() {
-    let places = places::<2>();
-    let own = &places[0].address;
-    let peer = Peer::start(1, &servers(&places), &[]);
+    let addresses = reserve_addresses::<2>();
+    let own = &addresses[0].address;
+    let peer = Peer::start(1, &servers(&addresses), &[]);
     peer.next("listening");
     let mut stranger = Puppet::say(HOME, own, &bare(7));
     stranger.wait_closed();
@@ -506,7 +514,7 @@ fn strangers_are_rejected_and_guests_admitted() {
     peer.quit();
 
     let options = ["--handshake-timeout-ms", "50"];
-    let peer = Peer::start(1, &servers(&places), &options);
+    let peer = Peer::start(1, &servers(&addresses), &options);
     peer.next("listening");
     Puppet::dial(HOME, own).wait_closed();
     let rejected = peer.next("rejected");
@@ -514,22 +522,22 @@ fn strangers_are_rejected_and_guests_admitted() {
     assert_eq!(rejected["reason"], "handshake-timeout");
     peer.quit();
 
-    let peer = Peer::start(1, &servers(&places), &["--admit", "1"]);
+    let peer = Peer::start(1, &servers(&addresses), &["--admit", "1"]);
     peer.next("listening");
-    let mut guest = Puppet::say(HOME, own, &versioned(V1, 7, "127.0.0.1:3187"));
+    let mut joiner = Puppet::say(HOME, own, &versioned(V1, 7, "127.0.0.1:3187"));
     assert_eq!(peer.next("up")["sid"], 7);
-    guest.send("hello");
+    joiner.send("hello");
     assert_eq!(peer.next("frame"), frame(7, "hello"));
     peer.quit();
 }
 
-/// The others' address answers without being asked to on Linux only.
+/// Only Linux has the other loopback address without configuration.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_newest_connection_wins_if_it_shall() {
-    let places = places::<2>();
-    let own = &places[0].address;
-    let peer = Peer::start(1, &servers(&places), &["--replace", "newest"]);
+    let addresses = reserve_addresses::<2>();
+    let own = &addresses[0].address;
+    let peer = Peer::start(1, &servers(&addresses), &["--replace", "newest"]);
     peer.next("listening");
     let _member = Puppet::say(HOME, own, &bare(2));
     peer.next("up");
@@ -539,26 +547,26 @@ fn the_newest_connection_wins_if_it_shall() {
     peer.quit();
 }
 
-/// Says this as soon as somebody listens, who cannot tell when.
+/// Connects as soon as a peer listens, whose output is not read, and writes these bytes.
 #[track_caller]
-fn say_once_it_listens(to: &str, bytes: &[u8]) -> Puppet {
-    eventually("somebody listens", || TcpStream::connect(to).is_ok());
+fn say_once_a_peer_listens(to: &str, bytes: &[u8]) -> Puppet {
+    eventually("a peer listens", || TcpStream::connect(to).is_ok());
     Puppet::say(HOME, to, bytes)
 }
 
 #[test]
 fn who_does_not_read_loses_the_oldest_frames_and_stops_nobody() {
     const FRAMES: u64 = 2000;
-    let places = places::<2>();
+    let addresses = reserve_addresses::<2>();
     let options = ["--echo", "--capacity", "10"];
-    let mut peer = Peer::start_unread(1, &servers(&places), &options);
-    let mut member = say_once_it_listens(&places[0].address, &bare(2));
+    let mut peer = Peer::start_unread(1, &servers(&addresses), &options);
+    let mut member = say_once_a_peer_listens(&addresses[0].address, &bare(2));
     for number in 1..=FRAMES {
         let mut payload = number.to_be_bytes().to_vec();
         payload.resize(1000, 0);
         member.send(payload);
     }
-    // The last echo: everything was taken, although the pipe has been full for long.
+    // The last echo: everything was received, although the pipe is full.
     while member.recv()[..8] != FRAMES.to_be_bytes() {}
     peer.read();
     let mut numbers = Vec::new();
@@ -578,8 +586,8 @@ fn who_does_not_read_loses_the_oldest_frames_and_stops_nobody() {
 
 #[test]
 fn the_end_of_input_is_no_end() {
-    let places = places();
-    let [mut one, mut two] = pair(&places);
+    let addresses = reserve_addresses();
+    let [mut one, mut two] = pair(&addresses);
     drop(one.stdin.take());
     two.tell("send 1 are you there");
     assert_eq!(one.next("frame"), frame(2, "are you there"));
@@ -588,11 +596,11 @@ fn the_end_of_input_is_no_end() {
 
 #[test]
 fn a_frame_is_sent_and_done() {
-    let places = places::<2>();
-    let servers = servers(&places);
+    let addresses = reserve_addresses::<2>();
+    let servers = servers(&addresses);
     let mut sender = Peer::start(2, &servers, &[]);
     sender.tell("send 1 hello\nflush\nquit");
-    // The receiver comes later, and the sender waits for it.
+    // The receiver starts later, and the sender waits for it.
     assert_eq!(sender.next("sent")["outcome"], "queued");
     let receiver = Peer::start(1, &servers, &[]);
     assert_eq!(receiver.next("frame"), frame(2, "hello"));
@@ -604,8 +612,8 @@ fn a_frame_is_sent_and_done() {
 
 #[test]
 fn it_halts_when_its_time_is_over() {
-    let places = places::<1>();
-    let peer = Peer::start(1, &servers(&places), &["--seconds", "0.05"]);
+    let addresses = reserve_addresses::<1>();
+    let peer = Peer::start(1, &servers(&addresses), &["--seconds", "0.05"]);
     let (code, lines, errors) = peer.end();
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert_eq!(lines.last(), Some(&json!({ "event": "halted" })));
@@ -613,18 +621,18 @@ fn it_halts_when_its_time_is_over() {
 
 #[test]
 fn a_time_that_no_clock_reaches_is_no_end() {
-    let places = places::<1>();
-    let peer = Peer::start(1, &servers(&places), &["--seconds", "1e19"]);
+    let addresses = reserve_addresses::<1>();
+    let peer = Peer::start(1, &servers(&addresses), &["--seconds", "1e19"]);
     peer.next("listening");
     peer.quit();
 }
 
 #[test]
 fn who_closes_its_output_ends_it_quietly() {
-    let places = places::<1>();
-    let mut peer = Peer::start_unread(1, &servers(&places), &[]);
+    let addresses = reserve_addresses::<1>();
+    let mut peer = Peer::start_unread(1, &servers(&addresses), &[]);
     drop(peer.child.stdout.take());
-    // May have ended already.
+    // Fails if the peer has ended already.
     let _ = peer.stdin.as_mut().unwrap().write_all(b"stats\n");
     let (code, _, errors) = peer.end();
     assert_eq!((code, errors.as_str()), (Some(0), ""));
@@ -632,47 +640,50 @@ fn who_closes_its_output_ends_it_quietly() {
 
 #[test]
 fn it_logs_if_asked() {
-    let places = places::<1>();
-    let mut peer = Peer::start(1, &servers(&places), &["--verbose"]);
+    let addresses = reserve_addresses::<1>();
+    let mut peer = Peer::start(1, &servers(&addresses), &["--verbose"]);
     peer.next("listening");
     peer.tell("quit");
     let (code, _, errors) = peer.end();
     assert_eq!(code, Some(0));
     assert!(
-        errors.contains(&format!("listening on {}", places[0].address)),
+        errors.contains(&format!("listening on {}", addresses[0].address)),
         "{errors}"
     );
 }
 
-/// A process that is out of descriptors rests from accepting and goes on: the listening socket stays open, members that
-/// wait in its queue come in, and the silent ones that took the descriptors go.
+/// A process without free descriptors pauses accepting: the listening socket stays open, the silent connections are evicted,
+/// and a member that waits in the accept queue is accepted then.
 #[test]
 fn who_is_out_of_descriptors_recovers() {
-    let places = places::<2>();
-    let servers = servers(&places);
+    let addresses = reserve_addresses::<2>();
+    let servers = servers(&addresses);
     let mut command = Command::new("sh");
-    // Ten and some for itself: the listening socket, the queue of events, the waker, the standard streams.
+    // Some ten for connections. The rest are the listening socket, the poll, the waker and the standard streams.
     command
         .args(["-c", "ulimit -n 16; exec \"$0\" \"$@\""])
         .arg(program_path());
     let mut one = Peer::start_by(command, 1, &servers, &[]);
     one.next("listening");
     let silent: Vec<Puppet> = (0..50)
-        .map(|_| Puppet::dial(ABROAD, &places[0].address))
+        .map(|_| Puppet::dial(ABROAD, &addresses[0].address))
         .collect();
-    // Behind all of them in the queue.
+    // After all of them in the accept queue.
     let mut two = Peer::start(2, &servers, &[]);
     assert_eq!(two.next("up")["sid"], 1);
     two.tell("send 1 still here");
-    let told = one.next("accept-failed")["message"].take();
-    assert!(told.as_str().unwrap().contains("open files"), "{told}");
+    let message = one.next("accept-failed")["message"].take();
+    assert!(
+        message.as_str().unwrap().contains("open files"),
+        "{message}"
+    );
     assert_eq!(one.next("frame"), frame(2, "still here"));
     let stats = one.stats();
     assert!(stats["rejected"]["evicted"].as_u64() > Some(0), "{stats}");
     assert!(stats["accept_failures"].as_u64() > Some(0), "{stats}");
-    // With descriptors to spare, everybody is looked at.
+    // With free descriptors, all connections are accepted.
     drop(silent);
-    eventually("all are gone", || one.stats()["pending"] == 0);
+    eventually("none is pending", || one.stats()["pending"] == 0);
     assert!(one.stats()["accepted"].as_u64() >= Some(51));
     one.quit();
     two.quit();

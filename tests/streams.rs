@@ -478,7 +478,10 @@ fn whoever_floods_the_inbox_drops_its_own_messages() {
     let (mut dropped, mut reported) = (manager.stats().inbox.dropped, 0);
     assert_eq!(dropped, 40 * 1000 - 60);
     while reported < dropped {
-        if let Event::Dropped { messages, senders, .. } = manager.events().recv_timeout(LONG).unwrap() {
+        if let Event::Dropped {
+            messages, senders, ..
+        } = manager.events().recv_timeout(LONG).unwrap()
+        {
             assert_eq!(senders, [(Sid::OBSERVER, messages)]);
             reported += messages;
         }
