@@ -1,6 +1,6 @@
-//! The program `mesh`: it must show what the README says of it.
+//! Tests the program `mesh`: it must show what the README describes.
 //!
-//! Whether the promises hold is tested elsewhere; here is tested that it looks, and says so.
+//! Whether the promises hold is tested elsewhere.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -10,7 +10,7 @@ use std::{
 
 use support::{program::example_path, within};
 
-/// Runs it to its end, into a pipe.
+/// Runs the program to its end, with pipes.
 #[track_caller]
 fn mesh(arguments: &'static [&'static str]) -> (Option<i32>, String, String) {
     let Output {
@@ -124,7 +124,7 @@ fn every_program_says_its_version() {
     }
 }
 
-/// Terminals as the kernel has them, and what is drawn on them.
+/// Tests on pseudo-terminals.
 #[cfg(target_os = "linux")]
 mod terminals {
     use std::{fs::File, thread};
@@ -133,7 +133,7 @@ mod terminals {
 
     use super::*;
 
-    /// Runs it to its end on a terminal of this size; everything that it wrote there.
+    /// Runs the program to its end on a terminal of this size, and returns everything that it wrote.
     fn drawn(rows: u16, columns: u16, environment: &[(&str, &str)]) -> String {
         let size = Winsize {
             ws_row: rows,
@@ -148,12 +148,12 @@ mod terminals {
             .args(["--seconds", "2"])
             .envs(environment.iter().copied());
         let mut child = command.stdout(terminal.slave).spawn().unwrap();
-        // Its copy of the terminal.
+        // Closes this process's copy of the terminal.
         drop(command);
         let mut master = File::from(terminal.master);
         let written = within("the program", move || {
             let mut written = Vec::new();
-            // The end is an error: pts(4).
+            // The end of the program is an error here: pts(4).
             let _ = master.read_to_end(&mut written);
             written
         });
@@ -163,7 +163,7 @@ mod terminals {
         written
     }
 
-    /// Each drawing that covers the one before, by how many rows it goes up.
+    /// Each drawing that replaces the one before, with the number of rows by which the cursor moves up.
     fn drawings(written: &str) -> Vec<(usize, &str)> {
         let parts = written.split("A\r").collect::<Vec<_>>();
         let rows = parts.iter().map(|part| {
@@ -174,7 +174,7 @@ mod terminals {
         rows.into_iter().zip(parts.into_iter().skip(1)).collect()
     }
 
-    /// Without escape sequences.
+    /// The text without escape sequences.
     fn plain(drawing: &str) -> String {
         let mut text = String::new();
         let mut parts = drawing.split('\x1b');
@@ -200,7 +200,7 @@ mod terminals {
             }
             let (_, last) = drawings.last().unwrap();
             let last = plain(last);
-            // With a prompt below, all of it is to be seen.
+            // All of it fits, and one line for the prompt.
             if rows >= 12 {
                 assert!(
                     last.lines().count() < rows.into(),

@@ -1,6 +1,6 @@
-//! The original's own tests, by name: what `CnxManagerTest` and its neighbours ask of ZooKeeper's manager, asked here.
+//! The tests of the original (`CnxManagerTest` and others), under their names, for this library.
 //!
-//! The tests of SASL and TLS are left out, since neither is spoken. `TestCircularBlockingQueue` is beside the inbox, in
+//! The tests of SASL and TLS are left out, since neither is supported. `TestCircularBlockingQueue` is beside the inbox, in
 //! `src/inbox/fair_queue.rs`.
 
 use std::{
@@ -17,44 +17,46 @@ use support::{
     listener, versioned, wait_for, within,
 };
 
-/// An address that answers nothing at all: a listening socket whose queue is full, so that the kernel drops every SYN.
+/// An address that does not answer: a listening socket whose accept queue is full, so that the kernel drops every SYN.
 struct BlackHole {
     address: String,
     _socket: Socket,
-    _in_the_queue: Vec<Socket>,
+    _queued: Vec<Socket>,
 }
 
 impl BlackHole {
     fn new() -> Self {
         let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        let hole = socket();
-        hole.bind(&SocketAddr::from((HOME, 0)).into()).unwrap();
-        hole.listen(0).unwrap();
-        let at = hole.local_addr().unwrap();
-        let in_the_queue = (0..4)
+        let black_hole = socket();
+        black_hole
+            .bind(&SocketAddr::from((HOME, 0)).into())
+            .unwrap();
+        black_hole.listen(0).unwrap();
+        let at = black_hole.local_addr().unwrap();
+        let queued = (0..4)
             .map(|_| {
                 let filler = socket();
                 filler.set_nonblocking(true).unwrap();
-                // Underway for as long as the socket lives.
+                // The connection attempt stays pending until the socket is closed.
                 let _ = filler.connect(&at);
                 filler
             })
             .collect();
         Self {
             address: at.as_socket().unwrap().to_string(),
-            _socket: hole,
-            _in_the_queue: in_the_queue,
+            _socket: black_hole,
+            _queued: queued,
         }
     }
 }
 
-/// Whether a server could be started at this address.
+/// Whether a server could listen on this address.
 fn is_free(address: &str) -> bool {
     TcpListener::bind(address).is_ok()
 }
 
-/// `testCnxManager`: two managers hear each other; then the smaller one asks for a connection although there is one: the
-/// larger one dials anew, and its last message comes once more. Nobody listens after the halt.
+/// `testCnxManager`: two managers exchange messages. Then the smaller one requests a connection although there is one: the
+/// larger one dials anew, and its last message arrives once more. Nothing listens after the halt.
 #[test]
 fn cnx_manager() {
     let mesh = Mesh::linked(&[0, 1], &[], |builder| builder);
@@ -65,7 +67,7 @@ fn cnx_manager() {
     one.to_send(Sid(0), "vote of 1").unwrap();
     assert_eq!(one.recv_timeout(LONG).unwrap().payload, "vote of 0");
     assert_eq!(zero.recv_timeout(LONG).unwrap().payload, "vote of 1");
-    // Asked again and again: a request that crosses a link which has just come up is not heard.
+    // Repeated: a knock that crosses a new link is ignored.
     let ups = zero.stats().ups;
     eventually("the larger one has dialed anew", || {
         zero.initiate_connection(Sid(1)).unwrap();
@@ -79,24 +81,24 @@ fn cnx_manager() {
     }
 }
 
-/// `testCnxManagerTimeout`: sending to an address that does not answer comes back at once, and so does halting.
+/// `testCnxManagerTimeout`: sending to an address that does not answer returns at once, and so does halting.
 #[test]
 fn cnx_manager_timeout() {
-    let hole = BlackHole::new();
-    let (manager, address) = alone(5, &[(2, &hole.address)], |builder| {
+    let black_hole = BlackHole::new();
+    let (manager, address) = alone(5, &[(2, &black_hole.address)], |builder| {
         builder
             .dial(Dial::OnDemand)
             .connect_timeout(Duration::from_secs(3600))
     });
-    let manager = within("sending to who does not answer", move || {
+    let manager = within("sending to an address that does not answer", move || {
         assert_eq!(manager.to_send(Sid(2), "vote"), Ok(SendOutcome::Queued));
         manager
     });
-    eventually("it is dialed", || manager.stats().dials == 1);
+    eventually("the peer is dialed", || manager.stats().dials == 1);
     within("halting during a connect", move || manager.halt());
     assert!(is_free(&address));
-    // And a connect that does not come to an end is given up.
-    let (manager, _) = alone(5, &[(2, &hole.address)], |builder| {
+    // A connect that does not end is given up.
+    let (manager, _) = alone(5, &[(2, &black_hole.address)], |builder| {
         builder.connect_timeout(Duration::from_millis(50))
     });
     let reason = wait_for(&manager, |event| match event {
@@ -106,7 +108,7 @@ fn cnx_manager_timeout() {
     assert_eq!(reason, Reason::ConnectTimeout);
 }
 
-/// `testCnxManagerSpinLock`: a frame of length -20 ends its connection, and the manager goes on.
+/// `testCnxManagerSpinLock`: a frame of length -20 ends its connection, and the manager continues.
 #[test]
 fn cnx_manager_spin_lock() {
     let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
@@ -124,13 +126,13 @@ fn cnx_manager_spin_lock() {
     assert!(is_free(&address));
 }
 
-/// `testCnxManagerListenerThreadConfigurableRetry`: an own address without an address ends the listening after the tries,
-/// which is told; here it ends nothing else.
+/// `testCnxManagerListenerThreadConfigurableRetry`: a host of this server that cannot be resolved ends the listening after the
+/// configured tries, with an event. Here it ends nothing else.
 #[test]
 fn cnx_manager_listener_thread_configurable_retry() {
-    // No name is longer than 63 bytes between dots, so no resolver need be asked.
-    let nowhere = format!("{}:3888", "x".repeat(64));
-    let config = configure(1, &[(1, &nowhere)])
+    // A label of a name has at most 63 characters, so that the resolver sends no query.
+    let unresolvable = format!("{}:3888", "x".repeat(64));
+    let config = configure(1, &[(1, &unresolvable)])
         .listen_tries(2)
         .listen_pause(Duration::from_millis(1));
     let manager = CnxManager::start(config.build().unwrap()).unwrap();
@@ -143,11 +145,11 @@ fn cnx_manager_listener_thread_configurable_retry() {
             _ => {}
         }
     };
-    assert_eq!(failures, 2, "as configured; 0 would be for ever");
-    assert_eq!(lost, nowhere);
+    assert_eq!(failures, 2, "as configured");
+    assert_eq!(lost, unresolvable);
     assert_eq!(
         manager.listening(),
-        [Listening::Lost(nowhere.parse().unwrap())]
+        [Listening::Lost(unresolvable.parse().unwrap())]
     );
     assert_eq!(manager.to_send(Sid(1), "alive"), Ok(SendOutcome::Loopback));
 }
@@ -164,7 +166,7 @@ fn cnx_manager_npe() {
     );
 }
 
-/// `testSocketTimeout` (ZOOKEEPER-900): who connects and says nothing is let go, and keeps nobody waiting meanwhile.
+/// `testSocketTimeout` (ZOOKEEPER-900): a silent connection is closed after a timeout, and delays no other one until then.
 #[test]
 fn socket_timeout() {
     let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| {
@@ -174,13 +176,13 @@ fn socket_timeout() {
     let _peer = Puppet::say(HOME, &address, &[bare(2), frame("meanwhile")].concat());
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "meanwhile");
     silent.wait_closed();
-    eventually("it is counted", || {
+    eventually("the rejection is counted", || {
         manager.stats().rejected == [(ReasonKind::HandshakeTimeout, 1)].into()
     });
 }
 
-/// `testWorkerThreads`: with three managers, each is linked with two; one while another is away; two again when it is
-/// back. What were threads there are connections here, and none is left over.
+/// `testWorkerThreads`: of three managers each is linked with two, with one while another is halted, and with two again after
+/// its restart. Where the original counts threads, this counts connections.
 #[test]
 fn worker_threads() {
     let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| listener()).unzip();
@@ -194,7 +196,7 @@ fn worker_threads() {
         .map(|(own, listener)| start(own, listener))
         .collect();
     let all_have = |managers: &[CnxManager], links: usize| {
-        eventually("all have their links, and no more connections", || {
+        eventually("all have their links, and no other connections", || {
             managers.iter().all(|manager| {
                 let stats = manager.stats();
                 manager.linked_peers().len() == links
@@ -204,18 +206,18 @@ fn worker_threads() {
     };
     all_have(&managers, 2);
     for _round in 0..5 {
-        for (away, address) in addresses.iter().enumerate() {
-            managers.remove(away).halt();
+        for (absent, address) in addresses.iter().enumerate() {
+            managers.remove(absent).halt();
             all_have(&managers, 1);
-            // The port can be had at once.
+            // The port is free at once.
             let listener = TcpListener::bind(address).unwrap();
-            managers.insert(away, start(away, listener));
+            managers.insert(absent, start(absent, listener));
             all_have(&managers, 2);
         }
     }
 }
 
-/// `testInitialMessage`: what is an initial message and what is none.
+/// `testInitialMessage`: valid and invalid initial messages.
 #[test]
 fn initial_message() {
     let (manager, address) = alone(1, &[(5, "127.0.0.1:1")], |builder| builder);
@@ -227,15 +229,15 @@ fn initial_message() {
     ];
     for (count, message) in (1..).zip(refused) {
         Puppet::say(HOME, &address, &message).wait_closed();
-        eventually("it is refused", || {
+        eventually("the message is refused", || {
             manager.stats().rejected == [(ReasonKind::BadInitialMessage, count)].into()
         });
     }
-    let understood = [
+    let accepted = [
         versioned(V1, 5, "10.0.0.2:3888"),
         versioned(V2, 5, "1.1.1.1:9999|2.2.2.2:8888|3.3.3.3:7777"),
     ];
-    for message in understood {
+    for message in accepted {
         let _peer = Puppet::say(HOME, &address, &[message, frame("hello")].concat());
         let message = manager.recv_timeout(LONG).unwrap();
         assert_eq!(
@@ -245,40 +247,40 @@ fn initial_message() {
     }
 }
 
-/// `testWildcardAddressRecognition` (ZOOKEEPER-2164): a wildcard that is advertised is never dialed.
+/// `testWildcardAddressRecognition` (ZOOKEEPER-2164): an advertised wildcard address is never dialed.
 #[test]
 fn wildcard_address_recognition() {
-    let home = listener();
-    let port = home.0.local_addr().unwrap().port();
+    let peer_listener = listener();
+    let port = peer_listener.0.local_addr().unwrap().port();
     let (manager, address) = alone(5, &[] as &[(i64, String)], |builder| {
         builder.unknown(quorum_cnx::Unknown::Admit { max: 1 })
     });
-    // Nothing else is advertised, so there is nobody to dial: the claim is refused.
+    // No other address is advertised, so that nothing can be dialed: the connection is refused.
     for wildcard in ["0.0.0.0", "[::]", "[0:0:0:0:0:0:0:0]"] {
-        let hello = versioned(V1, 2, format!("{wildcard}:{port}"));
-        Puppet::say(HOME, &address, &hello).wait_closed();
+        let message = versioned(V1, 2, format!("{wildcard}:{port}"));
+        Puppet::say(HOME, &address, &message).wait_closed();
     }
-    eventually("they are refused", || {
+    eventually("the connections are refused", || {
         manager.stats().rejected == [(ReasonKind::UnknownSid, 3)].into()
     });
     assert_eq!(manager.stats().dials, 0);
-    // Beside a wildcard, the other address is taken.
-    let hello = versioned(V2, 2, format!("0.0.0.0:1|127.0.0.1:{port}"));
-    Puppet::say(HOME, &address, &hello).wait_closed();
-    assert_eq!(Puppet::accept(&home.0).hello().sid, 5);
+    // Of a wildcard and another address, the other one is dialed.
+    let message = versioned(V2, 2, format!("0.0.0.0:1|127.0.0.1:{port}"));
+    Puppet::say(HOME, &address, &message).wait_closed();
+    assert_eq!(Puppet::accept(&peer_listener.0).hello().sid, 5);
     for plain in ["127.0.0.1:1", "255.255.255.255:1", "nowhere.invalid:1"] {
         assert!(plain.parse::<quorum_cnx::Address>().is_ok());
     }
 }
 
-/// `testCnxFromFutureVersion` of branch 3.4 (ZOOKEEPER-1633): a versioned message of a larger sid is understood, and the
-/// frame behind it comes whole. Versions that do not exist yet are refused, as they are since 3.5.1.
+/// `testCnxFromFutureVersion` of branch 3.4 (ZOOKEEPER-1633): a versioned message of a larger sid is accepted, and the frame
+/// after it arrives whole. Unknown versions are refused, as they are since 3.5.1.
 #[test]
 fn cnx_from_future_version() {
     let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
     let text = "this is a test message string";
-    let hello = versioned(V1, 2, "127.0.0.1:11221");
-    let _peer = Puppet::say(HOME, &address, &[hello, frame(text)].concat());
+    let message = versioned(V1, 2, "127.0.0.1:11221");
+    let _peer = Puppet::say(HOME, &address, &[message, frame(text)].concat());
     let message = manager.recv_timeout(LONG).unwrap();
     assert_eq!(
         (message.from, &message.payload[..]),
@@ -293,17 +295,17 @@ fn cnx_from_future_version() {
     );
 }
 
-/// `testSocketConnectionTimeoutDuringConnectingToElectionAddress` (ZOOKEEPER-3756): while the address of one member
-/// answers nothing, the others link and hear each other, whatever is sent to the one that is away.
+/// `testSocketConnectionTimeoutDuringConnectingToElectionAddress` (ZOOKEEPER-3756): while the address of one member does not
+/// answer, the others are linked and exchange messages, although frames are sent to that member, too.
 #[test]
 fn socket_connection_timeout_during_connecting_to_election_address() {
-    let holes = [BlackHole::new(), BlackHole::new()];
-    // Smaller and larger than both: each kind of dial hangs.
-    let away = [
-        (0, holes[0].address.as_str()),
-        (9, holes[1].address.as_str()),
+    let black_holes = [BlackHole::new(), BlackHole::new()];
+    // A smaller and a larger sid than both: dials and knocks hang.
+    let absent = [
+        (0, black_holes[0].address.as_str()),
+        (9, black_holes[1].address.as_str()),
     ];
-    let mesh = Mesh::linked(&[1, 2], &away, |builder| {
+    let mesh = Mesh::linked(&[1, 2], &absent, |builder| {
         builder.connect_timeout(Duration::from_secs(3600))
     });
     for round in 0..100_u32 {
@@ -319,7 +321,7 @@ fn socket_connection_timeout_during_connecting_to_election_address() {
     }
     for manager in &mesh.managers {
         assert_eq!(manager.linked_peers().len(), 1);
-        // One dial a peer at a time, and it still hangs.
+        // One dial to each absent peer, which still hangs.
         assert!(
             manager
                 .stats()
@@ -330,7 +332,7 @@ fn socket_connection_timeout_during_connecting_to_election_address() {
     }
 }
 
-/// `testBadPackets` of `QuorumPeerMainTest`: four bytes at the election port, and hung up.
+/// `testBadPackets` of `QuorumPeerMainTest`: four bytes to the election port, and a FIN.
 #[test]
 fn bad_packets() {
     let mesh = Mesh::linked(&[1, 2, 3], &[], |builder| builder);
@@ -346,13 +348,13 @@ fn bad_packets() {
     {
         manager.to_send(next.sid(), "still works").unwrap();
         assert_eq!(next.recv_timeout(LONG).unwrap().payload, "still works");
-        eventually("it is counted", || {
+        eventually("the rejection is counted", || {
             manager.stats().rejected == [(ReasonKind::ClosedEarly, 1)].into()
         });
     }
 }
 
-/// `testCircularBlockingQueue` through the whole: an inbox of two, three messages, the first is gone.
+/// `testCircularBlockingQueue` for the manager: of three messages in an inbox of two, the first is dropped.
 #[test]
 fn circular_blocking_queue() {
     let (manager, _) = alone(1, &[] as &[(i64, String)], |builder| {
@@ -366,11 +368,11 @@ fn circular_blocking_queue() {
     assert_eq!(manager.stats().inbox.dropped, 1);
 }
 
-/// What `haveDelivered` was meant to say (ZOOKEEPER-3637, 4605): all has left, not merely something.
+/// The intended meaning of `haveDelivered` (ZOOKEEPER-3637, 4605): all frames are written, not only some.
 #[test]
 fn have_delivered_means_all() {
-    let away = Vacant::new();
-    let mesh = Mesh::linked(&[1, 2], &[(3, &away.address)], |builder| builder);
+    let absent = Vacant::new();
+    let mesh = Mesh::linked(&[1, 2], &[(3, &absent.address)], |builder| builder);
     let one = &mesh.managers[0];
     one.to_send(Sid(2), "arrives").unwrap();
     assert_eq!(
@@ -381,7 +383,7 @@ fn have_delivered_means_all() {
     one.to_send(Sid(3), "waits").unwrap();
     assert!(!one.have_delivered(), "one of the two still waits");
     assert_eq!(
-        one.to_send(Sid(4), "nobody"),
+        one.to_send(Sid(4), "unknown"),
         Err(SendError::UnknownPeer(Sid(4)))
     );
 }

@@ -1,6 +1,6 @@
-//! Members behind TCP proxies that acknowledge for a machine that is dead: it is back, and must be linked again.
+//! Tests members behind TCP proxies that acknowledge for a dead machine: after a restart the member must be linked again.
 //!
-//! What comes to a server comes from its proxy's address, and what a server dials is a proxy.
+//! Each server is dialed through a proxy, and accepts connections from the address of its proxy.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -21,12 +21,12 @@ const OWN: i64 = 5;
 const SMALLER: i64 = 1;
 const LARGER: i64 = 9;
 
-/// A proxy: takes connections and hands them on, from an address of its own.
+/// A TCP proxy with a source address of its own.
 struct Proxy {
     address: String,
     /// The last byte of that address.
     source: Arc<AtomicU8>,
-    lines: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
+    connections: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
 }
 
 impl Proxy {
@@ -36,22 +36,23 @@ impl Proxy {
         let proxy = Self {
             address,
             source: Arc::new(AtomicU8::new(6)),
-            lines: Arc::default(),
+            connections: Arc::default(),
         };
-        let (source, lines) = (Arc::clone(&proxy.source), Arc::clone(&proxy.lines));
-        thread::spawn(move || serve(&listener, to, &source, &lines));
+        let (source, connections) = (Arc::clone(&proxy.source), Arc::clone(&proxy.connections));
+        thread::spawn(move || serve(&listener, to, &source, &connections));
         proxy
     }
 
-    /// The machine behind has lost its power: nothing comes of it, what is sent to it is acknowledged, and nothing is closed.
-    fn lose(&self) {
-        for is_lost in self.lines.lock().unwrap().iter() {
-            is_lost.store(true, Ordering::Release);
+    /// From now on the machine behind the proxy is dead: it sends nothing, the proxy acknowledges what is sent to it, and no
+    /// connection is closed.
+    fn cut_power(&self) {
+        for is_dead in self.connections.lock().unwrap().iter() {
+            is_dead.store(true, Ordering::Release);
         }
     }
 
-    /// Hands on from another address from now on.
-    fn change(&self) {
+    /// Changes the source address for new connections.
+    fn change_source(&self) {
         self.source.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -60,19 +61,19 @@ fn serve(
     listener: &TcpListener,
     to: SocketAddr,
     source: &AtomicU8,
-    lines: &Mutex<Vec<Arc<AtomicBool>>>,
+    connections: &Mutex<Vec<Arc<AtomicBool>>>,
 ) {
-    for near in listener.incoming().flatten() {
+    for inbound in listener.incoming().flatten() {
         let from = Ipv4Addr::new(127, 0, 0, source.load(Ordering::Acquire));
-        let Ok(far) = connect(from, to) else {
+        let Ok(outbound) = connect(from, to) else {
             continue;
         };
-        let is_lost = Arc::new(AtomicBool::new(false));
-        lines.lock().unwrap().push(Arc::clone(&is_lost));
-        for (from, to) in [(&near, &far), (&far, &near)] {
+        let is_dead = Arc::new(AtomicBool::new(false));
+        connections.lock().unwrap().push(Arc::clone(&is_dead));
+        for (from, to) in [(&inbound, &outbound), (&outbound, &inbound)] {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-            let is_lost = Arc::clone(&is_lost);
-            thread::spawn(move || hand_on(from, to, &is_lost));
+            let is_dead = Arc::clone(&is_dead);
+            thread::spawn(move || forward(from, to, &is_dead));
         }
     }
 }
@@ -84,46 +85,49 @@ fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-fn hand_on(mut from: TcpStream, mut to: TcpStream, is_lost: &AtomicBool) {
-    let mut stage = [0; 4096];
+fn forward(mut from: TcpStream, mut to: TcpStream, is_dead: &AtomicBool) {
+    let mut buffer = [0; 4096];
     loop {
-        let n = from.read(&mut stage).unwrap_or(0);
-        if is_lost.load(Ordering::Acquire) {
+        let n = from.read(&mut buffer).unwrap_or(0);
+        if is_dead.load(Ordering::Acquire) {
             if n == 0 {
-                // The other way stands for as long as the process, as it would at a proxy without a time limit.
+                // The other direction stays open, as at a proxy without a time limit.
                 return;
             }
-        } else if n == 0 || to.write_all(&stage[..n]).is_err() {
+        } else if n == 0 || to.write_all(&buffer[..n]).is_err() {
             let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
             return;
         }
     }
 }
 
-/// A server and a peer, and a proxy before each.
-struct World {
+/// A server and a peer, each behind a proxy.
+struct ProxiedPair {
     sid: i64,
     ours: Arc<CnxManager>,
     theirs: Arc<CnxManager>,
     our_proxy: Proxy,
     their_proxy: Proxy,
-    their_place: Vacant,
+    their_address: Vacant,
 }
 
-/// Who is there first.
+/// Which of the two is started first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum First {
     Ours,
     Theirs,
 }
 
-impl World {
-    /// Both, linked.
+impl ProxiedPair {
+    /// Starts both, and waits until they are linked.
     fn with(sid: i64, first: First, outbox: Outbox) -> Self {
-        let (our_place, their_place) = (Vacant::new(), Vacant::new());
-        let our_proxy = Proxy::before(&our_place.address);
-        let their_proxy = Proxy::before(&their_place.address);
-        let ours = [(OWN, our_place.address), (sid, their_proxy.address.clone())];
+        let (our_address, their_address) = (Vacant::new(), Vacant::new());
+        let our_proxy = Proxy::before(&our_address.address);
+        let their_proxy = Proxy::before(&their_address.address);
+        let ours = [
+            (OWN, our_address.address),
+            (sid, their_proxy.address.clone()),
+        ];
         let start_ours = move || {
             let config = configure(OWN, &ours).outbox(outbox).build().unwrap();
             Arc::new(CnxManager::start(config).unwrap())
@@ -131,89 +135,89 @@ impl World {
         let (ours, theirs);
         if first == First::Ours {
             ours = start_ours();
-            theirs = start(sid, &our_proxy, &their_place);
+            theirs = start(sid, &our_proxy, &their_address);
         } else {
-            theirs = start(sid, &our_proxy, &their_place);
-            eventually("it has found nobody", || theirs.stats().dials >= 3);
+            theirs = start(sid, &our_proxy, &their_address);
+            eventually("the peer has dialed in vain", || theirs.stats().dials >= 3);
             ours = start_ours();
         }
-        let world = Self {
+        let pair = Self {
             sid,
             ours,
             theirs,
             our_proxy,
             their_proxy,
-            their_place,
+            their_address,
         };
-        world.talk();
-        world
+        pair.exchange_frames();
+        pair
     }
 
-    /// Both hear of each other.
-    fn talk(&self) {
+    /// Waits until frames arrive in both directions.
+    fn exchange_frames(&self) {
         let (ours, theirs) = (&self.ours, &self.theirs);
-        eventually("ours hears the other one", || {
+        eventually("a frame arrives at our server", || {
             let _ = theirs.to_send(Sid(OWN), "to ours");
             ours.try_recv().is_ok()
         });
-        eventually("the other one hears ours", || {
+        eventually("a frame arrives at the peer", || {
             let _ = ours.to_send(Sid(self.sid), "to theirs");
             theirs.try_recv().is_ok()
         });
     }
 
-    /// The other one loses its power and is back, without a word to anybody.
+    /// The machine of the peer loses power without closing its connections, and restarts.
     fn lose_power(&mut self) {
-        self.our_proxy.lose();
-        self.their_proxy.lose();
+        self.our_proxy.cut_power();
+        self.their_proxy.cut_power();
         let theirs = Arc::clone(&self.theirs);
         within("halting", move || theirs.halt());
-        self.theirs = start(self.sid, &self.our_proxy, &self.their_place);
+        self.theirs = start(self.sid, &self.our_proxy, &self.their_address);
         while self.ours.try_recv().is_ok() {}
     }
 }
 
-fn start(sid: i64, our_proxy: &Proxy, their_place: &Vacant) -> Arc<CnxManager> {
-    let servers = [(OWN, &our_proxy.address), (sid, &their_place.address)];
+fn start(sid: i64, our_proxy: &Proxy, their_address: &Vacant) -> Arc<CnxManager> {
+    let servers = [(OWN, &our_proxy.address), (sid, &their_address.address)];
     let config = configure(sid, &servers).build().unwrap();
     Arc::new(CnxManager::start(config).unwrap())
 }
 
 #[test]
 fn a_larger_member_that_is_back_behind_a_proxy_is_heard() {
-    let mut world = World::with(LARGER, First::Ours, Outbox::Latest);
-    world.lose_power();
-    world.talk();
-    let downs = world.ours.stats().downs;
+    let mut pair = ProxiedPair::with(LARGER, First::Ours, Outbox::Latest);
+    pair.lose_power();
+    pair.exchange_frames();
+    let downs = pair.ours.stats().downs;
     assert_eq!(downs.get(&ReasonKind::Replaced), Some(&1), "{downs:?}");
 }
 
 #[test]
 fn a_smaller_member_that_is_back_behind_a_proxy_is_heard() {
-    let mut world = World::with(SMALLER, First::Ours, Outbox::Latest);
-    world.lose_power();
-    world.talk();
-    let downs = world.ours.stats().downs;
+    let mut pair = ProxiedPair::with(SMALLER, First::Ours, Outbox::Latest);
+    pair.lose_power();
+    pair.exchange_frames();
+    let downs = pair.ours.stats().downs;
     assert_eq!(downs.get(&ReasonKind::Replaced), Some(&1), "{downs:?}");
 }
 
 #[test]
 fn a_member_that_is_back_is_heard_though_frames_are_sent_to_the_dead() {
     for sid in [SMALLER, LARGER] {
-        let mut world = World::with(sid, First::Ours, Outbox::QUEUE);
-        let (stop, ours) = (Arc::new(AtomicBool::new(false)), Arc::clone(&world.ours));
+        let mut pair = ProxiedPair::with(sid, First::Ours, Outbox::QUEUE);
+        let (stop, ours) = (Arc::new(AtomicBool::new(false)), Arc::clone(&pair.ours));
         let sender = thread::spawn({
             let stop = Arc::clone(&stop);
             move || {
                 while !stop.load(Ordering::Acquire) {
                     let _ = ours.to_send(Sid(sid), vec![0; 1000]);
-                    // Leaves the processor to the others.
+                    // Leaves the processor to the other threads.
                     thread::sleep(Duration::from_millis(1));
                 }
             }
         });
-        world.lose_power();
-        world.talk();
+        pair.lose_power();
+        pair.exchange_frames();
         stop.store(true, Ordering::Release);
         sender.join().unwrap();
     }
@@ -222,18 +226,18 @@ fn a_member_that_is_back_is_heard_though_frames_are_sent_to_the_dead() {
 #[test]
 fn a_proxy_may_come_from_elsewhere_each_time() {
     for sid in [SMALLER, LARGER] {
-        let mut world = World::with(sid, First::Ours, Outbox::Latest);
+        let mut pair = ProxiedPair::with(sid, First::Ours, Outbox::Latest);
         for _ in 0..2 {
-            world.our_proxy.change();
-            world.lose_power();
-            world.talk();
+            pair.our_proxy.change_source();
+            pair.lose_power();
+            pair.exchange_frames();
         }
     }
 }
 
 #[test]
 fn a_member_whose_knocks_were_never_heard_is_heard_when_it_is_back() {
-    let mut world = World::with(SMALLER, First::Theirs, Outbox::Latest);
-    world.lose_power();
-    world.talk();
+    let mut pair = ProxiedPair::with(SMALLER, First::Theirs, Outbox::Latest);
+    pair.lose_power();
+    pair.exchange_frames();
 }

@@ -1,6 +1,6 @@
-//! The benchmarks as programs: what they refuse before they measure, and what they do when nobody reads what they say.
+//! Tests the benchmarks as programs: what they refuse before they measure, and what they do when their output is closed.
 //!
-//! Nothing is measured here that counts.
+//! The measurements themselves do not matter here.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 use support::within;
 
-/// Cargo builds no benchmarks for tests: here it does, or finds them built.
+/// Builds the benchmarks, which cargo does not build for tests, and returns the path of one.
 fn benchmark(name: &str) -> PathBuf {
     static BUILT: OnceLock<Vec<Value>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
@@ -29,17 +29,19 @@ fn benchmark(name: &str) -> PathBuf {
             .filter_map(|line| serde_json::from_slice(line).ok())
             .collect()
     });
-    let is_it = |message: &&Value| {
+    let matches = |message: &&Value| {
         message["target"]["name"] == name && message["target"]["kind"][0] == "bench"
     };
     let executable = built
         .iter()
-        .filter(is_it)
+        .filter(matches)
         .find_map(|message| message["executable"].as_str());
-    executable.expect("cargo says where it is").into()
+    executable
+        .expect("cargo prints the path of the executable")
+        .into()
 }
 
-/// Everything that makes a measurement short.
+/// Arguments for a short measurement.
 const SHORT: [&str; 15] = [
     "--bench",
     "--workload",
@@ -64,12 +66,12 @@ fn frames(arguments: &[&str]) -> Command {
     command
 }
 
-/// The writing end of a pipe that nobody reads.
-fn unread() -> Stdio {
+/// An output whose other end is closed.
+fn closed_output() -> Stdio {
     OwnedFd::from(UnixStream::pair().unwrap().0).into()
 }
 
-/// Its exit code and what it says on standard output, if that was not redirected, and on standard error.
+/// Runs the command: its exit code, its standard output (empty if redirected), and its standard error.
 #[track_caller]
 fn run(mut command: Command) -> (Option<i32>, String, String) {
     let output = within("the benchmark", move || {
@@ -84,10 +86,10 @@ fn run(mut command: Command) -> (Option<i32>, String, String) {
     )
 }
 
-/// A directory of this test's own.
+/// Creates an empty directory for a test.
 fn directory(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    // Left by a run before.
+    // Left over from an earlier run.
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).unwrap();
     directory
@@ -96,19 +98,19 @@ fn directory(name: &str) -> PathBuf {
 #[test]
 fn a_benchmark_that_nobody_reads_ends_quietly() {
     let mut command = frames(&SHORT);
-    command.stdout(unread());
+    command.stdout(closed_output());
     assert_eq!(run(command), (Some(0), String::new(), String::new()));
     let mut command = Command::new(benchmark("instructions"));
-    command.arg("--test").stdout(unread());
+    command.arg("--test").stdout(closed_output());
     assert_eq!(run(command), (Some(0), String::new(), String::new()));
 }
 
-/// Elsewhere it is noticed when there is something to write.
+/// On other systems a closed output is noticed only when something is written.
 #[cfg(target_os = "linux")]
 #[test]
 fn minutes_are_not_measured_for_nobody() {
     let mut command = frames(&["--bench", "--no-compare", "--congestion", "keep"]);
-    command.stdout(unread());
+    command.stdout(closed_output());
     assert_eq!(run(command), (Some(0), String::new(), String::new()));
 }
 
@@ -116,7 +118,7 @@ fn minutes_are_not_measured_for_nobody() {
 fn a_failure_is_told_by_the_exit_code_when_nobody_reads() {
     let arguments = [&SHORT[..11], &["--compare", "/nowhere/compare"]].concat();
     let mut command = frames(&arguments);
-    command.stdout(unread()).stderr(unread());
+    command.stdout(closed_output()).stderr(closed_output());
     let status = within("the benchmark", move || command.status().unwrap());
     assert_eq!(status.code(), Some(1));
 }
@@ -126,7 +128,7 @@ fn files_are_written_also_when_nobody_reads_the_tables() {
     let directory = directory("unread");
     let file = directory.join("frames.json");
     let mut command = frames(&SHORT);
-    command.arg("--json").arg(&file).stdout(unread());
+    command.arg("--json").arg(&file).stdout(closed_output());
     assert_eq!(run(command), (Some(0), String::new(), String::new()));
     let rows: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     assert!(rows.as_array().unwrap().len() > 1, "{rows}");
@@ -143,12 +145,12 @@ fn a_full_disk_under_standard_output_is_an_error() {
     assert!(errors.contains("writing to standard output"), "{errors}");
 }
 
-/// Refuses at once, with the option's name in the first line of its complaint.
+/// Checks that the command fails at once, with the name of the option in the first line of its error.
 #[track_caller]
 fn refused(command: Command, option: &str) {
     let shown = format!("{command:?}");
-    let (code, said, errors) = run(command);
-    assert_eq!((code, said.as_str()), (Some(2), ""), "{shown}: {errors}");
+    let (code, stdout, errors) = run(command);
+    assert_eq!((code, stdout.as_str()), (Some(2), ""), "{shown}: {errors}");
     let first = errors.lines().next().unwrap_or_default();
     assert!(first.contains(option), "{shown}: {errors}");
 }
@@ -169,7 +171,7 @@ fn files_that_cannot_be_written_are_refused_first() {
         command.arg(option).arg(target);
         refused(command, &format!("{option} {}", target.display()));
     }
-    // What is there stays as it is until there is something to write, and a trial leaves nothing.
+    // The check changes no existing file, and leaves no new one.
     let mut command = frames(&SHORT);
     command
         .arg("--json")
@@ -230,7 +232,7 @@ fn names_that_nobody_has_are_refused() {
     refused(frames(&end), "--variant raw/chunks");
     let mut command = Command::new(benchmark("instructions"));
     command.args(["--check", "--only", "nonsense"]);
-    let (code, said, errors) = run(command);
-    assert_eq!((code, said.as_str()), (Some(1), ""), "{errors}");
+    let (code, stdout, errors) = run(command);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{errors}");
     assert!(errors.contains("--only nonsense"), "{errors}");
 }

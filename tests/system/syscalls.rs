@@ -1,7 +1,7 @@
-//! The system calls of a running peer: how many a frame takes, and what becomes of the peer when they fail.
+//! Tests the system calls of a running peer: how many a frame takes, and that the peer survives their failure.
 //!
-//! `strace` is attached to the program while it runs, counts or spoils calls of one kind, and lets go. Needs Linux, strace
-//! and the right to trace (root, or a kernel that lets parents trace), and fails where it has them not.
+//! `strace` is attached to the running program, counts calls or makes them fail, and is detached. Needs Linux, strace and the
+//! permission to trace (root, or a kernel that lets parents trace), and fails without them.
 
 #![cfg(target_os = "linux")]
 
@@ -18,51 +18,54 @@ use std::{
 use quorum_cnx::{CnxManager, Sid};
 use support::{LONG, Vacant, configure, eventually, listener, program::Peer};
 
-/// The peer, a process of its own.
+/// The peer: a process of its own.
 const PEER: Sid = Sid(2);
 
-/// Who dials the peer, or is dialed by it: one of ours, in this process.
+/// The manager in this process: the peer dials the smaller one, and is dialed by the larger one.
 const SMALLER: Sid = Sid(1);
 const LARGER: Sid = Sid(3);
 
-/// A kind of call, what it says from now on every other time, and what makes the peer call.
+/// A system call, the errors with which every other call fails, and what makes the peer call it.
 struct Fault {
     call: &'static str,
     errors: &'static [&'static str],
-    by: By,
+    trigger: Trigger,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum By {
+enum Trigger {
     Frames,
     NewLinks,
 }
 
-const fn fault(call: &'static str, by: By, errors: &'static [&'static str]) -> Fault {
-    Fault { call, errors, by }
+const fn fault(call: &'static str, trigger: Trigger, errors: &'static [&'static str]) -> Fault {
+    Fault {
+        call,
+        errors,
+        trigger,
+    }
 }
 
-/// What happens to everybody who is linked. `EAGAIN` is not among them: a kernel that says so tells when it is over, strace
-/// does not.
+/// Faults of every linked peer. Without `EAGAIN`: after it the kernel reports readiness, which strace cannot simulate.
 const LINKED: [Fault; 5] = [
-    fault("epoll_wait", By::Frames, &["EINTR"]),
+    fault("epoll_wait", Trigger::Frames, &["EINTR"]),
     fault(
         "recvfrom",
-        By::Frames,
+        Trigger::Frames,
         &["EINTR", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH", "ENOMEM"],
     ),
     fault(
         "sendto,writev,sendmsg",
-        By::Frames,
+        Trigger::Frames,
         &["EINTR", "EPIPE", "ECONNRESET", "ENOBUFS"],
     ),
-    fault("epoll_ctl", By::NewLinks, &["ENOMEM", "ENOSPC"]),
-    fault("setsockopt", By::NewLinks, &["EINVAL", "ENOBUFS"]),
+    fault("epoll_ctl", Trigger::NewLinks, &["ENOMEM", "ENOSPC"]),
+    fault("setsockopt", Trigger::NewLinks, &["EINVAL", "ENOBUFS"]),
 ];
 
 const ACCEPTING: [Fault; 1] = [fault(
     "accept4",
-    By::NewLinks,
+    Trigger::NewLinks,
     &[
         "EINTR",
         "ECONNABORTED",
@@ -76,10 +79,14 @@ const ACCEPTING: [Fault; 1] = [fault(
 )];
 
 const DIALING: [Fault; 3] = [
-    fault("socket", By::NewLinks, &["EMFILE", "ENOBUFS", "EACCES"]),
+    fault(
+        "socket",
+        Trigger::NewLinks,
+        &["EMFILE", "ENOBUFS", "EACCES"],
+    ),
     fault(
         "connect",
-        By::NewLinks,
+        Trigger::NewLinks,
         &[
             "EINTR",
             "ECONNREFUSED",
@@ -88,24 +95,27 @@ const DIALING: [Fault; 3] = [
             "EACCES",
         ],
     ),
-    fault("getsockopt", By::NewLinks, &["ENOBUFS"]),
+    fault("getsockopt", Trigger::NewLinks, &["ENOBUFS"]),
 ];
 
-/// So often a call fails before the next one has its turn.
+/// How often a call fails before the next one is tested.
 const TIMES: usize = 3;
 
-/// A peer that sends everything back, and somebody who talks to it.
+/// A peer that echoes all frames, and a manager that is linked with it.
 struct Pair {
     manager: CnxManager,
     peer: Peer,
-    said: u64,
+    last_frame: u64,
 }
 
 impl Pair {
     fn new(own: Sid) -> Self {
         let (socket, address) = listener();
-        let place = Vacant::new();
-        let servers = [(own.0, address.as_str()), (PEER.0, place.address.as_str())];
+        let peer_address = Vacant::new();
+        let servers = [
+            (own.0, address.as_str()),
+            (PEER.0, peer_address.address.as_str()),
+        ];
         let peer = Peer::start(PEER.0, &servers, &["--echo"]);
         peer.next("listening");
         let config = configure(own.0, &servers).listener(socket);
@@ -113,33 +123,30 @@ impl Pair {
         let mut pair = Self {
             manager,
             peer,
-            said: 0,
+            last_frame: 0,
         };
-        pair.talk("the start");
+        pair.exchange("the start");
         pair
     }
 
-    /// A new frame goes to the peer and comes back, over however many links it takes.
+    /// Sends a new frame, and waits until the echo arrives, over as many links as necessary.
     #[track_caller]
-    fn talk(&mut self, after: &str) {
-        self.said += 1;
-        let word = self.said.to_string();
-        self.manager.to_send(PEER, word.clone()).unwrap();
-        eventually(
-            &format!("after {after} the newest frame comes back"),
-            || {
-                // What comes late is older.
-                let left = self.manager.recv_timeout(Duration::from_millis(100));
-                left.is_ok_and(|message| message.payload == word)
-            },
-        );
+    fn exchange(&mut self, after: &str) {
+        self.last_frame += 1;
+        let number = self.last_frame.to_string();
+        self.manager.to_send(PEER, number.clone()).unwrap();
+        eventually(&format!("after {after} the newest frame is echoed"), || {
+            // Skips late echoes of older frames.
+            let received = self.manager.recv_timeout(Duration::from_millis(100));
+            received.is_ok_and(|message| message.payload == number)
+        });
     }
 
-    /// The calls fail, while there is a reason to call, until that was often enough.
+    /// Makes these calls fail `TIMES` times, while frames or new links cause them.
     #[track_caller]
-    fn endure(&mut self, call: &str, error: &str, by: By) {
-        // Not one more: of a call that is being spoiled when the tracer lets go, the peer hears that the kernel has no such
-        // call (ENOSYS), and a loop whose `epoll_wait` says so ends.
+    fn inject(&mut self, call: &str, error: &str, trigger: Trigger) {
+        // Not one failure more: if strace is detached while it injects an error, the call returns ENOSYS, and a loop whose
+        // `epoll_wait` returns that ends.
         let last = 2 * TIMES - 1;
         let tracer = Tracer::attach(
             &self.peer,
@@ -148,24 +155,26 @@ impl Pair {
                 &format!("--inject={call}:error={error}:when=1..{last}+2"),
             ],
         );
-        eventually(&format!("{call} says {error}"), || {
-            if by == By::NewLinks && self.manager.connected_to_peer(PEER) {
+        eventually(&format!("{call} fails with {error}"), || {
+            if trigger == Trigger::NewLinks && self.manager.connected_to_peer(PEER) {
                 self.manager.soft_halt();
             }
-            self.said += 1;
-            self.manager.to_send(PEER, self.said.to_string()).unwrap();
-            // Some time for it to come back.
+            self.last_frame += 1;
+            self.manager
+                .to_send(PEER, self.last_frame.to_string())
+                .unwrap();
+            // Some time for the echo.
             let _ = self.manager.recv_timeout(Duration::from_millis(20));
             tracer.lines_with("(INJECTED)") >= TIMES
         });
         drop(tracer);
-        self.talk(&format!("{call} said {error}"));
+        self.exchange(&format!("{call} failed with {error}"));
     }
 
-    fn endure_all(mut self, faults: &[&[Fault]]) {
+    fn inject_all(mut self, faults: &[&[Fault]]) {
         for fault in faults.iter().copied().flatten() {
             for error in fault.errors {
-                self.endure(fault.call, error, fault.by);
+                self.inject(fault.call, error, fault.trigger);
             }
         }
         let stats = self.peer.stats();
@@ -181,7 +190,7 @@ impl Pair {
     }
 }
 
-/// A running `strace`, and where it writes.
+/// A running `strace`, and its output file.
 struct Tracer {
     child: Child,
     output: PathBuf,
@@ -203,20 +212,20 @@ impl Tracer {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("strace can be started; it is a package of this name");
-        // It says so on standard error when it has them, with the number of threads if there are several.
-        let mut said = BufReader::new(child.stderr.take().unwrap());
+            .expect("strace is installed");
+        // It prints a line to standard error when it is attached.
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        said.read_line(&mut line).unwrap();
+        stderr.read_line(&mut line).unwrap();
         assert!(
             line.contains("attached"),
-            "strace cannot trace a process of ours, which root can: {line}"
+            "strace is not permitted to trace this process, root is: {line}"
         );
-        thread::spawn(move || said.read_to_end(&mut Vec::new()));
+        thread::spawn(move || stderr.read_to_end(&mut Vec::new()));
         Self { child, output }
     }
 
-    /// Lines so far with this in them.
+    /// The number of lines so far with this text.
     fn lines_with(&self, text: &str) -> usize {
         let lines = fs::read(&self.output).unwrap_or_default();
         String::from_utf8_lossy(&lines)
@@ -227,9 +236,9 @@ impl Tracer {
 }
 
 impl Drop for Tracer {
-    /// The peer goes on alone.
+    /// Detaches it. The peer continues.
     fn drop(&mut self) {
-        // SIGTERM makes it let go of all threads; a stronger one may take the peer with it.
+        // SIGTERM makes it detach from all threads. SIGKILL may end the peer, too.
         let killed = Command::new("kill")
             .arg(self.child.id().to_string())
             .status();
@@ -238,19 +247,19 @@ impl Drop for Tracer {
         while !matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) && Instant::now() < deadline {
             thread::yield_now();
         }
-        // Fails when it has not written.
+        // Fails when there is no output file.
         let _ = fs::remove_file(&self.output);
     }
 }
 
 #[test]
 fn a_peer_that_is_dialed_outlives_every_call_that_fails() {
-    Pair::new(LARGER).endure_all(&[&ACCEPTING, &LINKED]);
+    Pair::new(LARGER).inject_all(&[&ACCEPTING, &LINKED]);
 }
 
 #[test]
 fn a_peer_that_dials_outlives_every_call_that_fails() {
-    Pair::new(SMALLER).endure_all(&[&DIALING, &LINKED]);
+    Pair::new(SMALLER).inject_all(&[&DIALING, &LINKED]);
 }
 
 #[test]
@@ -261,18 +270,18 @@ fn a_frame_is_read_and_written_with_one_call_each() {
     let trace = calls.map(|call| call.trim_end_matches('('));
     let tracer = Tracer::attach(&pair.peer, &[&format!("--trace={}", trace.join(","))]);
     for _ in 0..FRAMES {
-        pair.talk("the one before");
+        pair.exchange("the frame before");
     }
     let counts = calls.map(|call| tracer.lines_with(call));
     let [sends, received] = [counts[..3].iter().sum::<usize>(), counts[3]];
-    // A round that was begun before the tracer came, and one that it has not yet written down.
-    let exactly = FRAMES - 2..=FRAMES + 2;
+    // One round may have started before the tracer was attached, and one may not be recorded yet.
+    let expected = FRAMES - 2..=FRAMES + 2;
     assert!(
-        exactly.contains(&sends),
+        expected.contains(&sends),
         "{sends} writes of {FRAMES} frames"
     );
     assert!(
-        exactly.contains(&received),
+        expected.contains(&received),
         "{received} reads of {FRAMES} frames"
     );
     drop(tracer);
