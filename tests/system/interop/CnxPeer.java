@@ -17,19 +17,19 @@ import java.util.concurrent.TimeUnit;
 import org.apache.zookeeper.server.quorum.flexible.QuorumMaj;
 
 /**
- * ZooKeeper's own QuorumCnxManager at the end of a pipe: commands come in by standard input, one a line, and what
- * happens goes out by standard output. It lives in ZooKeeper's package for the sake of the package-private parts.
+ * Runs ZooKeeper's QuorumCnxManager. Commands are read from standard input, one a line, and events are written to standard
+ * output. The class is in ZooKeeper's package because it uses package-private members.
  *
  * <pre>
  * arguments: OWN_SID SID=HOST:PORT ... [--multi-address]
  *
- * send SID HEX      toSend                  frame SID HEX       a message came
+ * send SID HEX      toSend                  frame SID HEX       a message has arrived
  * connect SID       connectOne              listening           the port is open
  * connect-all       connectAll              not-listening       it cannot be opened; exits with 3
  * initiate SID      testInitiateConnection  links SID=LOCAL_PORT:REMOTE_PORT ...
  * drop SID          ends the link of SID    threads N
- * drop-all          softHalt                done COMMAND        a command without an answer of its own is carried out
- * links, threads    asks
+ * drop-all          softHalt                done COMMAND        a command without an answer of its own was executed
+ * links, threads    queries
  * halt              halt; exits with 0      halted
  * </pre>
  */
@@ -40,7 +40,7 @@ public final class CnxPeer {
     }
 
     public static void main(String[] args) throws Exception {
-        // Whatever else writes to the standard output, a logger for instance, must not end up among the answers.
+        // What others write to the standard output, a logger for instance, must not mix with the answers.
         System.setOut(System.err);
         long own = Long.parseLong(args[0]);
         Map<Long, QuorumPeer.QuorumServer> servers = new HashMap<>();
@@ -64,31 +64,31 @@ public final class CnxPeer {
         peer.setSyncLimit(5);
         peer.setMultiAddressEnabled(multiAddress);
         peer.setQuorumVerifier(new QuorumMaj(servers), false);
-        // Without SASL this only sets the authenticators that do nothing.
+        // Without SASL this only sets authenticators that do nothing.
         peer.initialize();
         QuorumCnxManager manager = peer.createCnxnManager();
         manager.listener.setSocketBindErrorHandler(() -> {
-            say("not-listening");
+            print("not-listening");
             Runtime.getRuntime().halt(3);
         });
         manager.listener.start();
         awaitListening(manager);
-        say("listening");
+        print("listening");
         Thread receiver = new Thread(() -> receive(manager), "receiver");
         receiver.setDaemon(true);
         receiver.start();
-        obey(manager);
+        execute(manager);
         manager.halt();
-        say("halted");
+        print("halted");
         Runtime.getRuntime().halt(0);
     }
 
-    private static synchronized void say(String line) {
+    private static synchronized void print(String line) {
         OUT.print(line + "\n");
         OUT.flush();
     }
 
-    /** The listener tells nobody when it has bound its port, so its own state is looked at. */
+    /** The listener does not report that it has bound its port: this polls its state. */
     private static void awaitListening(QuorumCnxManager manager) throws Exception {
         Field handlers = QuorumCnxManager.Listener.class.getDeclaredField("listenerHandlers");
         handlers.setAccessible(true);
@@ -112,16 +112,16 @@ public final class CnxPeer {
             while (true) {
                 QuorumCnxManager.Message message = manager.pollRecvQueue(1, TimeUnit.SECONDS);
                 if (message != null) {
-                    say("frame " + message.sid + " " + toHex(message.buffer.array()));
+                    print("frame " + message.sid + " " + toHex(message.buffer.array()));
                 }
             }
         } catch (InterruptedException e) {
-            say("error " + e);
+            print("error " + e);
         }
     }
 
-    /** Until the command to halt, or until nobody is left to give commands. */
-    private static void obey(QuorumCnxManager manager) throws IOException {
+    /** Executes commands until `halt`, or until the end of the input. */
+    private static void execute(QuorumCnxManager manager) throws IOException {
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
         String line;
         while ((line = in.readLine()) != null) {
@@ -150,18 +150,18 @@ public final class CnxPeer {
                     manager.softHalt();
                     break;
                 case "links":
-                    say(links(manager));
+                    print(links(manager));
                     continue;
                 case "threads":
-                    say("threads " + manager.getThreadCount());
+                    print("threads " + manager.getThreadCount());
                     continue;
                 case "halt":
                     return;
                 default:
-                    say("error no such command: " + line);
+                    print("error no such command: " + line);
                     continue;
             }
-            say("done " + words[0]);
+            print("done " + words[0]);
         }
     }
 

@@ -1,6 +1,4 @@
-//! ZooKeeper's own connection manager in a process of its own, as a test holds it (see `CnxPeer.java`).
-//!
-//! Nothing here waits without a deadline.
+//! Runs ZooKeeper's connection manager in a process of its own (see `CnxPeer.java`), and controls it.
 
 use std::{
     fmt::Write as _,
@@ -25,13 +23,13 @@ pub(crate) struct CnxPeer {
 }
 
 impl CnxPeer {
-    /// Starts it as server `sid` of these, and waits until it listens.
+    /// Starts it as server `sid` of these servers, and waits until it listens.
     #[track_caller]
     pub(crate) fn start(sid: i64, servers: &[(i64, SocketAddr)], options: &[&str]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut command = java::machine();
         command
-            // What cannot listen says so at once.
+            // If it cannot listen, it says so at once.
             .arg("-Dzookeeper.electionPortBindRetry=1")
             .arg("org.apache.zookeeper.server.quorum.CnxPeer")
             .arg(sid.to_string())
@@ -39,12 +37,12 @@ impl CnxPeer {
             .args(options);
         let name = format!("cnx-peer-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let mut process = Process::start(&name, &mut command, true);
-        let commands = process.child.stdin.take().expect("it is piped");
-        let output = process.child.stdout.take().expect("it is piped");
-        let (frames_in, frames) = channel();
-        let (answers_in, answers) = channel();
+        let commands = process.child.stdin.take().expect("the stream is piped");
+        let output = process.child.stdout.take().expect("the stream is piped");
+        let (frames_sender, frames) = channel();
+        let (answers_sender, answers) = channel();
         // Ends with the process.
-        thread::spawn(move || listen(output, &frames_in, &answers_in));
+        thread::spawn(move || read_lines(output, &frames_sender, &answers_sender));
         let peer = Self {
             process,
             commands,
@@ -56,27 +54,28 @@ impl CnxPeer {
         peer
     }
 
-    /// Gives a command, and waits until it has been carried out: what was done, not what came of it.
+    /// Writes a command, and waits until it is executed. Its effects may come later.
     #[track_caller]
-    pub(crate) fn order(&mut self, command: &str) {
+    pub(crate) fn command(&mut self, command: &str) {
         let answer = self.ask(command);
-        let word = command.split(' ').next();
-        assert_eq!(answer.strip_prefix("done "), word);
+        let name = command.split(' ').next();
+        assert_eq!(answer.strip_prefix("done "), name);
     }
 
     #[track_caller]
     pub(crate) fn send(&mut self, to: i64, payload: impl AsRef<[u8]>) {
         let hex = to_hex(payload.as_ref());
-        self.order(&format!("send {to} {hex}"));
+        self.command(&format!("send {to} {hex}"));
     }
 
     /// The next message and its sender.
     #[track_caller]
     pub(crate) fn recv(&self) -> (i64, Vec<u8>) {
-        self.recv_within(PATIENCE).expect("a message comes in time")
+        self.recv_within(PATIENCE)
+            .expect("a message arrives in time")
     }
 
-    /// The next message and its sender, if one comes soon.
+    /// The next message and its sender, if it arrives within this time.
     pub(crate) fn recv_within(&self, time: Duration) -> Option<(i64, Vec<u8>)> {
         self.frames.recv_timeout(time).ok()
     }
@@ -87,7 +86,7 @@ impl CnxPeer {
         while self.recv() != (from, payload.as_ref().to_vec()) {}
     }
 
-    /// Who is linked, by sid, and by which ports: its own and the other one's.
+    /// Its links: sid, local port, remote port.
     #[track_caller]
     pub(crate) fn links(&mut self) -> Vec<(i64, u16, u16)> {
         let answer = self.ask("links");
@@ -96,20 +95,20 @@ impl CnxPeer {
         links
     }
 
-    /// Whom it is linked with.
+    /// The sids of its links.
     #[track_caller]
     pub(crate) fn linked_peers(&mut self) -> Vec<i64> {
         self.links().iter().map(|(sid, _, _)| *sid).collect()
     }
 
-    /// Its workers: two for each link.
+    /// The number of its worker threads: two for each link.
     #[track_caller]
     pub(crate) fn thread_count(&mut self) -> usize {
         let answer = self.ask("threads");
         answer.strip_prefix("threads ").unwrap().parse().unwrap()
     }
 
-    /// Halts it as its own application would.
+    /// Calls `halt`, and waits for its end.
     #[track_caller]
     pub(crate) fn halt(&mut self) {
         assert_eq!(self.ask("halt"), "halted");
@@ -118,18 +117,18 @@ impl CnxPeer {
 
     #[track_caller]
     fn ask(&mut self, command: &str) -> String {
-        writeln!(self.commands, "{command}").expect("it takes commands");
+        writeln!(self.commands, "{command}").expect("the process reads commands");
         self.answers
             .recv_timeout(PATIENCE)
-            .expect("it answers in time")
+            .expect("the process answers in time")
     }
 }
 
-/// Sorts the lines of a peer until it has ended.
-fn listen(output: ChildStdout, frames: &Sender<(i64, Vec<u8>)>, answers: &Sender<String>) {
+/// Reads the lines of the process until it ends, and separates frames from answers.
+fn read_lines(output: ChildStdout, frames: &Sender<(i64, Vec<u8>)>, answers: &Sender<String>) {
     for line in BufReader::new(output).lines() {
         let Ok(line) = line else { return };
-        // Fails when the test has ended, which then has no more use for it.
+        // Fails when the test has ended.
         let _ = match line.strip_prefix("frame ") {
             Some(frame) => {
                 let (sid, hex) = frame.split_once(' ').expect("a frame has a sender");

@@ -1,5 +1,5 @@
-//! How long five servers take to elect a leader when theirs is killed: ours, and real ones. What is measured is printed;
-//! only that somebody is elected is checked. `ELECTIONS=n` is for how many.
+//! Measures how long five servers, ours or real ones, take to elect a leader after theirs is killed. The times are printed, and
+//! only the election of a leader is checked. `ELECTIONS=n` sets the number of elections.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ fn elections(default: usize) -> usize {
     env::var("ELECTIONS").map_or(default, |text| text.parse().expect("ELECTIONS is a number"))
 }
 
-/// Prints the times of a row of elections.
+/// Prints percentiles of these times.
 fn print(who: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1].as_millis();
@@ -34,18 +34,18 @@ fn print(who: &str, mut times: Vec<Duration>) {
     );
 }
 
-/// What five of ours say of their leader.
+/// Five of our voters, and what they have printed about their leader.
 struct Ours {
     voters: Vec<Voter>,
-    /// Whom each follows.
+    /// The leader that each follows.
     leaders: Vec<Option<i64>>,
-    /// Who has reached its leader.
+    /// Which of them have reached their leader.
     reached: Vec<bool>,
 }
 
 impl Ours {
-    /// Hears what they have said since.
-    fn hear(&mut self) {
+    /// Reads the lines that they have printed since.
+    fn read_lines(&mut self) {
         for (at, voter) in self.voters.iter().enumerate() {
             while let Some(line) = voter.program.event_within(Duration::ZERO) {
                 match line["event"].as_str() {
@@ -61,19 +61,19 @@ impl Ours {
         }
     }
 
-    /// Whom at least so many follow.
+    /// The leader that at least `followers` of them follow.
     fn leader_of(&self, followers: usize) -> Option<i64> {
-        let follow = |leader| {
+        let count_followers = |leader| {
             self.leaders
                 .iter()
                 .filter(|other| **other == leader)
                 .count()
         };
-        let led = self
+        let leader = self
             .leaders
             .iter()
-            .find(|leader| leader.is_some() && follow(**leader) >= followers);
-        led.copied().flatten()
+            .find(|leader| leader.is_some() && count_followers(**leader) >= followers);
+        leader.copied().flatten()
     }
 }
 
@@ -89,21 +89,21 @@ fn five_of_ours_elect_again_and_again() {
     let mut times = Vec::new();
     for _ in 0..elections(5) {
         let mut leader = None;
-        patiently("all follow one", || {
-            ours.hear();
+        patiently("all follow one leader", || {
+            ours.read_lines();
             leader = ours.leader_of(SERVERS as usize);
             leader.is_some() && ours.reached.iter().all(|reached| *reached)
         });
-        let leader = leader.expect("it was waited for");
+        let leader = leader.expect("the wait has ended");
         let at = leader as usize - 1;
         let killed_at = Instant::now();
         ours.voters[at].program.process.kill();
-        // What it has said before it died is of no interest.
-        ours.hear();
+        // Discards the lines that it had printed before.
+        ours.read_lines();
         ours.leaders[at] = None;
         let mut time = None;
         patiently("a quorum has another leader", || {
-            ours.hear();
+            ours.read_lines();
             let next = ours.leader_of(QUORUM).filter(|next| *next != leader);
             time = next.map(|_| killed_at.elapsed());
             time.is_some()
@@ -116,7 +116,7 @@ fn five_of_ours_elect_again_and_again() {
     ours.voters.into_iter().for_each(Voter::quit);
 }
 
-/// What the log says at the end of each election.
+/// The log line at the end of each election.
 const TOOK: &str = " - LEADER ELECTION TOOK";
 
 #[test]
@@ -124,31 +124,31 @@ fn five_real_servers_elect_again_and_again() {
     let ensemble = Ensemble::new(SERVERS as usize);
     let mut servers: Vec<Server> = (1..=SERVERS).map(|sid| ensemble.start(sid)).collect();
     let leads = |server: &Server| {
-        let said = server.ask("srvr");
-        said.is_some_and(|said| said.contains("Mode: leader\n"))
+        let answer = server.ask("srvr");
+        answer.is_some_and(|answer| answer.contains("Mode: leader\n"))
     };
     let follows = |server: &Server| {
-        let said = server.ask("srvr");
-        said.is_some_and(|said| said.contains("Mode: follower\n"))
+        let answer = server.ask("srvr");
+        answer.is_some_and(|answer| answer.contains("Mode: follower\n"))
     };
     let mut times = Vec::new();
     for _ in 0..elections(2) {
         let mut leader = None;
-        patiently("all follow one", || {
+        patiently("all follow one leader", || {
             leader = servers.iter().position(leads);
             let followers = servers.iter().filter(|server| follows(server)).count();
             leader.is_some() && followers + 1 == servers.len()
         });
-        let at = leader.expect("it was waited for");
+        let at = leader.expect("the wait has ended");
         let before: Vec<usize> = servers
             .iter()
-            .map(|server| server.count_said(TOOK))
+            .map(|server| server.count_in_log(TOOK))
             .collect();
         let killed_at = Instant::now();
         servers[at].process.kill();
         let mut time = None;
         patiently("a quorum has a leader", || {
-            let now = servers.iter().map(|server| server.count_said(TOOK));
+            let now = servers.iter().map(|server| server.count_in_log(TOOK));
             let decided = now
                 .zip(&before)
                 .filter(|(now, before)| now > before)
@@ -157,9 +157,9 @@ fn five_real_servers_elect_again_and_again() {
             time.is_some()
         });
         times.extend(time);
-        // With the old one goes its log.
+        // Removes the log of the old process.
         drop(servers.remove(at));
         servers.insert(at, ensemble.start(at as i64 + 1));
     }
-    print("real ones", times);
+    print("real servers", times);
 }

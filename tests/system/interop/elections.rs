@@ -1,4 +1,4 @@
-//! Elections of real servers in which the program `election` is one of the voters, and whom its vote elects.
+//! Tests elections of real servers in which the program `election` is one of the voters.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::{
     voter::Voter,
 };
 
-/// In ticks: longer than any test waits, so that a leader is still one when somebody looks.
+/// In ticks: longer than any test waits, so that a leader does not give up during a test.
 const INIT_LIMIT: u32 = 60;
 
-/// What a server says to `srvr` that neither leads nor follows.
+/// The answer to `srvr` of a server that neither leads nor follows.
 const NOT_SERVING: &str = "not currently serving requests";
 
-/// Follows with the data of the server that was elected, so that it serves and says by `srvr` what it is.
+/// Follows the elected server with its own zxid, so that it serves clients and reports its mode to `srvr`.
 #[track_caller]
 fn await_leader(
     ensemble: &Ensemble,
@@ -41,14 +41,14 @@ fn await_leader(
 fn a_lone_real_server_leads_by_the_vote_of_our_voter() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let server = ensemble.start(2);
-    // Nobody answers it, and it tells so again and again.
-    server.await_said("Notification time out: 800 ms");
+    // It gets no answer, and repeats its vote.
+    server.await_in_log("Notification time out: 800 ms");
     assert!(server.ask("srvr").unwrap().contains(NOT_SERVING));
-    assert_eq!(server.count_said("LEADER ELECTION TOOK"), 0);
+    assert_eq!(server.count_in_log("LEADER ELECTION TOOK"), 0);
     let mut voter = Voter::start(&ensemble, 1, &["--follow-leader-port"]);
     let elected = voter.await_elected(2);
     assert_eq!(elected["by"], "votes");
-    server.await_said("LEADING - LEADER ELECTION TOOK");
+    server.await_in_log("LEADING - LEADER ELECTION TOOK");
     voter.await_event("leader-reached");
     await_leader(&ensemble, &server, 1, &elected, "(a) real server 2");
     assert_eq!(voter.stats()["malformed"], 0);
@@ -62,7 +62,7 @@ fn every_form_of_our_vote_is_understood_by_a_real_server() {
         let server = ensemble.start(2);
         let voter = Voter::start(&ensemble, 1, &["--format", format]);
         voter.await_elected(2);
-        server.await_said("LEADING - LEADER ELECTION TOOK");
+        server.await_in_log("LEADING - LEADER ELECTION TOOK");
     }
 }
 
@@ -70,7 +70,7 @@ fn every_form_of_our_vote_is_understood_by_a_real_server() {
 fn when_the_real_leader_dies_our_vote_elects_the_other_one() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let mut servers = [ensemble.start(2), ensemble.start(3)];
-    // Or ours and the one that is ready first would elect each other.
+    // Wait: otherwise ours and the server that is ready first would elect each other.
     servers[0].await_mode("follower");
     servers[1].await_mode("leader");
     let voter = Voter::start(&ensemble, 1, &["--follow-leader-port"]);
@@ -81,7 +81,7 @@ fn when_the_real_leader_dies_our_vote_elects_the_other_one() {
     voter.await_event("leader-lost");
     let elected = voter.await_elected(2);
     assert_eq!(elected["by"], "votes");
-    servers[0].await_said("LEADING - LEADER ELECTION TOOK");
+    servers[0].await_in_log("LEADING - LEADER ELECTION TOOK");
     let what = "(b) real server 2";
     await_leader(&ensemble, &servers[0], 1, &elected, what);
     voter.quit();
@@ -91,7 +91,7 @@ fn when_the_real_leader_dies_our_vote_elects_the_other_one() {
 fn the_largest_sid_follows_when_it_has_less_than_the_others() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     {
-        // They come to an epoch and to a transaction of which the third one knows nothing.
+        // They reach an epoch and a transaction that the third server lacks.
         let servers = [ensemble.start(1), ensemble.start(2)];
         servers[1].await_mode("leader");
         servers[0].await_mode("follower");
@@ -99,13 +99,14 @@ fn the_largest_sid_follows_when_it_has_less_than_the_others() {
         let late = Voter::start(&ensemble, 3, &[]);
         assert_eq!(late.await_elected(2)["by"], "told");
     }
-    // Now all of them look. It has come to that epoch, and not to that transaction.
+    // Now all of them are LOOKING. Ours has that epoch, but not that transaction.
     let last = ["--zxid", "0x100000000", "--follow-leader-port"];
     let voter = Voter::start(&ensemble, 3, &last);
     voter.await_line("its own vote", |line| {
         line["event"] == "vote" && line["leader"] == 3
     });
-    // Both have as much; the second one first, or the first one and ours would elect each other.
+    // Both real servers have the same data. The second one starts first: otherwise the first one and ours would elect each
+    // other.
     let second = ensemble.start(2);
     let elected = voter.await_elected(2);
     assert_eq!(
@@ -113,7 +114,7 @@ fn the_largest_sid_follows_when_it_has_less_than_the_others() {
         (&"votes".into(), &1.into())
     );
     assert_ne!(elected["zxid"], "0x100000000");
-    second.await_said("LEADING - LEADER ELECTION TOOK");
+    second.await_in_log("LEADING - LEADER ELECTION TOOK");
     let first = ensemble.start(1);
     first.await_mode("follower");
     second.await_mode("leader");
@@ -123,7 +124,7 @@ fn the_largest_sid_follows_when_it_has_less_than_the_others() {
     voter.quit();
 }
 
-/// The messages of `FLEMalformedNotificationMessageTest`, and all beginnings of a real one.
+/// The messages of `FLEMalformedNotificationMessageTest`, and all prefixes of a valid one.
 fn malformed(vote: &Notification) -> Vec<Vec<u8>> {
     let whole = vote.write();
     let config_length = |length: i32| {
@@ -142,9 +143,9 @@ fn malformed(vote: &Notification) -> Vec<Vec<u8>> {
         invalid.write(),
         whole[..30].to_vec(),
     ];
-    let is_none = |length: &usize| ![28, 36].contains(length);
-    let beginnings = (1..whole.len()).filter(is_none);
-    all.extend(beginnings.map(|length| whole[..length].to_vec()));
+    let is_invalid = |length: &usize| ![28, 36].contains(length);
+    let prefixes = (1..whole.len()).filter(is_invalid);
+    all.extend(prefixes.map(|length| whole[..length].to_vec()));
     all
 }
 
@@ -155,8 +156,8 @@ fn malformed_notifications_are_counted_and_the_election_goes_on() {
     let listener = ensemble.election(3).listen();
     let builder = configure(3, &ensemble.elections()).listener(listener);
     let ours = CnxManager::start(builder.build().unwrap()).unwrap();
-    patiently("they are linked", || ours.connected_to_peer(Sid(2)));
-    // What it says is for itself, and is worth less than what it has; it counts nowhere but where the test looks.
+    patiently("the two are linked", || ours.connected_to_peer(Sid(2)));
+    // A vote of server 3 for itself that is worse than the voter's own. It changes nothing.
     let vote = Notification {
         state: State::Looking,
         leader: 3,
@@ -179,10 +180,10 @@ fn malformed_notifications_are_counted_and_the_election_goes_on() {
     ours.to_send(Sid(2), vote.write()).unwrap();
     voter.await_elected(3);
     assert_eq!(voter.stats()["malformed"], all.len());
-    // As seen from outside: it says that it follows.
+    // Its answer says that it follows, too.
     ours.to_send(Sid(2), vote.write()).unwrap();
     let mut last = None;
-    patiently("it answers", || {
+    patiently("the answer arrives", || {
         while let Ok(message) = ours.recv_timeout(Duration::from_millis(1)) {
             last = Some(Notification::read(&message.payload));
         }

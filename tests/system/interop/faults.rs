@@ -1,4 +1,4 @@
-//! Links that end, at either end and in every way, and what comes over the next one.
+//! Tests links that end, at either end and in several ways, and what is sent over the next link.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::{
     stage::{ABOVE, BELOW, JAVA, Stage, await_any_down, await_down, recv_until},
 };
 
-/// How soon a knock that was not answered is repeated.
+/// After how long an unanswered knock is repeated.
 const RETRY: Duration = Duration::from_millis(100);
 
 #[test]
 fn a_killed_zookeeper_is_seen_to_go_and_gets_our_last_frame_when_it_is_back() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.acquainted(sid);
+        let ours = stage.linked(sid);
         stage.java.process.kill();
         let reason = await_down(&ours);
         assert_eq!((reason.fault(), &reason), (Fault::Peer, &Reason::Closed));
@@ -33,7 +33,7 @@ fn a_killed_zookeeper_is_seen_to_go_and_gets_our_last_frame_when_it_is_back() {
 fn a_zookeeper_that_halts_is_a_link_that_was_closed() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.acquainted(sid);
+        let ours = stage.linked(sid);
         stage.java.halt();
         assert_eq!(await_down(&ours), Reason::Closed);
         assert_eq!(ours.linked_peers(), []);
@@ -46,9 +46,9 @@ fn a_zookeeper_that_halts_is_a_link_that_was_closed() {
 fn a_manager_of_ours_that_was_away_gets_the_last_message_of_zookeeper() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.acquainted(sid);
+        let ours = stage.linked(sid);
         ours.halt();
-        patiently("ZooKeeper notices", || stage.java.links().is_empty());
+        patiently("ZooKeeper has no link", || stage.java.links().is_empty());
         let ours = stage.ours(sid, |builder| builder);
         recv_until(&ours, "theirs");
         stage.exchange(&ours, "anew", "anew, too");
@@ -66,19 +66,19 @@ fn a_program_of_ours_that_is_killed_gets_the_last_message_of_zookeeper_when_it_i
             arguments.extend(["--server".to_owned(), format!("{server}={address}")]);
         }
         let mut peer = Program::start(&arguments);
-        peer.order(&format!("send {JAVA} ours"));
+        peer.command(&format!("send {JAVA} ours"));
         stage.java.recv_until(sid, "ours");
         stage.java.send(sid, "theirs");
         let event = peer.await_event("frame", Some(JAVA));
         assert_eq!(frame(&event), Some((JAVA, b"theirs".to_vec())));
 
         peer.process.kill();
-        patiently("ZooKeeper notices", || stage.java.links().is_empty());
+        patiently("ZooKeeper has no link", || stage.java.links().is_empty());
         let peer = Program::start(&arguments);
         let event = peer.await_event("frame", Some(JAVA));
         assert_eq!(frame(&event), Some((JAVA, b"theirs".to_vec())));
         peer.quit();
-        patiently("ZooKeeper notices", || stage.java.links().is_empty());
+        patiently("ZooKeeper has no link", || stage.java.links().is_empty());
     }
 }
 
@@ -86,18 +86,18 @@ fn a_program_of_ours_that_is_killed_gets_the_last_message_of_zookeeper_when_it_i
 fn when_either_side_drops_the_link_both_last_messages_come_again() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.acquainted(sid);
+        let ours = stage.linked(sid);
         ours.soft_halt();
         assert_eq!(await_down(&ours), Reason::Dropped);
         assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
         recv_until(&ours, "theirs");
 
-        stage.java.order(&format!("drop {sid}"));
+        stage.java.command(&format!("drop {sid}"));
         assert_eq!(await_down(&ours), Reason::Closed);
         assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
         recv_until(&ours, "theirs");
 
-        stage.java.order("drop-all");
+        stage.java.command("drop-all");
         assert_eq!(await_down(&ours), Reason::Closed);
         assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
         recv_until(&ours, "theirs");
@@ -109,12 +109,12 @@ fn when_either_side_drops_the_link_both_last_messages_come_again() {
 fn a_connection_that_we_initiate_replaces_the_link() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.acquainted(sid);
+        let ours = stage.linked(sid);
         ours.initiate_connection(Sid(JAVA)).unwrap();
-        // A larger one dials. A smaller one asks for it: the other hangs up and dials, and either may be seen first.
+        // A larger one dials. A smaller one knocks: the other side closes the link and dials, and either may be seen first.
         let reason = await_any_down(&ours);
-        let hung_up = sid < JAVA && reason == Reason::Closed;
-        assert!(hung_up || reason == Reason::Replaced, "{reason}");
+        let was_closed = sid < JAVA && reason == Reason::Closed;
+        assert!(was_closed || reason == Reason::Replaced, "{reason}");
         assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
         recv_until(&ours, "theirs");
         stage.await_one_connection(&ours);
@@ -125,11 +125,11 @@ fn a_connection_that_we_initiate_replaces_the_link() {
 fn a_connection_that_zookeeper_initiates_replaces_the_link() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.acquainted(sid);
-        // As the smaller one it knocks, and a link that has just come up answers no knock: it takes a little patience.
+        let ours = stage.linked(sid);
+        // The smaller ZooKeeper knocks. A knock that crosses a new link is ignored: hence repeated.
         let mut again = None;
         patiently("the link is replaced", || {
-            stage.java.order(&format!("initiate {sid}"));
+            stage.java.command(&format!("initiate {sid}"));
             again = stage.java.recv_within(RETRY);
             again.is_some()
         });

@@ -1,10 +1,10 @@
-//! What crosses a link: frames of every length, and the first one that is too long.
+//! Tests frames of all lengths between ZooKeeper's manager and ours, and the first length that is too long.
 
 use quorum_cnx::{Reason, SendError, Sid, limits::FRAME_BYTES_MAX};
 
 use crate::stage::{ABOVE, BELOW, JAVA, Stage, assert_never_down, await_down, recv_until};
 
-/// Bytes that differ from their neighbours, and from those of another length.
+/// Bytes that depend on their position and on the length.
 fn payload(bytes: usize) -> Vec<u8> {
     (0..bytes)
         .map(|at| (at * 31 + at / 256 + bytes) as u8)
@@ -30,7 +30,7 @@ fn frames_from_one_byte_to_the_longest_arrive_whole_both_ways() {
 #[test]
 fn a_frame_of_ours_that_is_too_long_is_refused_and_the_link_stays() {
     let mut stage = Stage::new();
-    let ours = stage.acquainted(ABOVE);
+    let ours = stage.linked(ABOVE);
     let refused = ours.to_send(Sid(JAVA), payload(FRAME_BYTES_MAX + 1));
     assert_eq!(refused, Err(SendError::TooLarge(524_289)));
     stage.exchange(&ours, "still here", "here too");
@@ -41,11 +41,11 @@ fn a_frame_of_ours_that_is_too_long_is_refused_and_the_link_stays() {
 fn a_frame_of_zookeepers_that_is_too_long_ends_the_link_until_a_newer_one_comes() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.acquainted(sid);
-        // Its sender has no limit.
+        let ours = stage.linked(sid);
+        // ZooKeeper's sender has no limit.
         stage.java.send(sid, payload(FRAME_BYTES_MAX + 1));
         assert_eq!(await_down(&ours), Reason::BadLength(524_289));
-        // It sends the same again over each new link, as its last message.
+        // It sends the same frame over each new link, as its last message.
         assert_eq!(await_down(&ours), Reason::BadLength(524_289));
         stage.java.send(sid, "shorter");
         recv_until(&ours, "shorter");

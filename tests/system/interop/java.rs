@@ -1,6 +1,6 @@
-//! The Java side of the house: where ZooKeeper's classes are, and a virtual machine that runs them.
+//! Finds ZooKeeper's classes, compiles the Java program of the tests, and runs a virtual machine with both.
 //!
-//! Nothing here is installed or downloaded; what is missing is named, loudly.
+//! Nothing here installs or downloads anything. What is missing is named in a panic.
 
 use std::{
     env,
@@ -13,10 +13,10 @@ use std::{
 
 const SOURCE: &str = include_str!("CnxPeer.java");
 
-/// Where Debian keeps jars.
+/// The directory of jars on Debian.
 const JARS: &str = "/usr/share/java";
 
-/// What the server needs at run time without the admin server; `libzookeeper-java` depends on the packages of all of them.
+/// What the server needs at run time without the admin server. `libzookeeper-java` depends on all their packages.
 const NEEDED: [&str; 14] = [
     "zookeeper",
     "zookeeper-jute",
@@ -34,14 +34,14 @@ const NEEDED: [&str; 14] = [
     "netty-transport",
 ];
 
-/// Where everything of this target that outlives a call goes: data, logs, classes.
+/// The directory for the data, logs and classes of these tests.
 pub(crate) fn scratch() -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
     fs::create_dir_all(&path).expect("the target directory can be written");
     path
 }
 
-/// A virtual machine with ZooKeeper and our program in it, to which the name of a class and its arguments are to be added.
+/// The command of a virtual machine with ZooKeeper and our program. The caller adds the name of a class and its arguments.
 pub(crate) fn machine() -> Command {
     static CLASS_PATH: OnceLock<Result<String, String>> = OnceLock::new();
     let class_path = match CLASS_PATH.get_or_init(prepare) {
@@ -53,9 +53,9 @@ pub(crate) fn machine() -> Command {
     };
     let mut java = Command::new("java");
     java
-        // Start soon and stay small: several run at once, and none lives long.
+        // A fast start and little memory: several short-lived ones run at once.
         .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m"])
-        // Debian's logger; then that of other class paths, which says less by default than is looked for.
+        // Debian's logger, and then that of other class paths, whose default level is too high.
         .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
         .arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS")
         .arg("-Dorg.apache.logging.log4j.level=INFO")
@@ -64,17 +64,17 @@ pub(crate) fn machine() -> Command {
     java
 }
 
-/// Compiles our program, and gives the class path with it.
+/// Compiles our program, and returns the class path.
 fn prepare() -> Result<String, String> {
     let jars = match env::var("ZOOKEEPER_CLASSPATH") {
         Ok(given) if !given.is_empty() => given,
-        _ => of_debian()?,
+        _ => debian_jars()?,
     };
     let classes = compile(&jars)?;
     Ok(format!("{}:{jars}", classes.display()))
 }
 
-fn of_debian() -> Result<String, String> {
+fn debian_jars() -> Result<String, String> {
     let jars = NEEDED.map(|name| Path::new(JARS).join(name).with_extension("jar"));
     if let Some(missing) = jars.iter().find(|jar| !jar.exists()) {
         return Err(format!("there is no {}", missing.display()));
@@ -82,45 +82,46 @@ fn of_debian() -> Result<String, String> {
     Ok(jars.map(|jar| jar.display().to_string()).join(":"))
 }
 
-/// Classes are kept by what they are made of, so that only the first run pays the compiler.
+/// Compiles our program, or returns the classes of an earlier run. Their directory is named by a hash of all inputs.
 fn compile(jars: &str) -> Result<PathBuf, String> {
-    let mut made_of = DefaultHasher::new();
-    (SOURCE, jars).hash(&mut made_of);
-    let kept = scratch().join(format!("classes-{:016x}", made_of.finish()));
-    // Said by the compiler itself, also when nothing is left for it to do.
+    let mut inputs = DefaultHasher::new();
+    (SOURCE, jars).hash(&mut inputs);
+    let directory = scratch().join(format!("classes-{:016x}", inputs.finish()));
+    // Checked even when nothing has to be compiled.
     let version = Command::new("javac").arg("-version").output();
     if !version.is_ok_and(|output| output.status.success()) {
         return Err("there is no javac".into());
     }
-    if kept.exists() {
-        return Ok(kept);
+    if directory.exists() {
+        return Ok(directory);
     }
-    // Another run of this target may do the same at this time: each in its own directory, and one of them stays.
-    let fresh = scratch().join(format!("classes-of-{}", process::id()));
-    fs::create_dir_all(&fresh).map_err(|error| format!("cannot make a directory: {error}"))?;
-    let source = fresh.join("CnxPeer.java");
+    // Another run may do the same at this time: each in its own directory, one of which is kept.
+    let temporary = scratch().join(format!("classes-of-{}", process::id()));
+    fs::create_dir_all(&temporary)
+        .map_err(|error| format!("cannot create a directory: {error}"))?;
+    let source = temporary.join("CnxPeer.java");
     fs::write(&source, SOURCE).map_err(|error| format!("cannot write the program: {error}"))?;
     let output = Command::new("javac")
         .args(["-nowarn", "--release", "11", "-cp", jars, "-d"])
-        .args([&fresh, &source])
+        .args([&temporary, &source])
         .output()
         .map_err(|error| format!("javac does not start: {error}"))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("the program does not compile: {said}"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("the program does not compile: {errors}"));
     }
-    match fs::rename(&fresh, &kept) {
-        Err(_) if kept.exists() => drop(fs::remove_dir_all(&fresh)),
+    match fs::rename(&temporary, &directory) {
+        Err(_) if directory.exists() => drop(fs::remove_dir_all(&temporary)),
         Err(error) => return Err(format!("cannot keep the classes: {error}")),
         Ok(()) => {}
     }
-    Ok(kept)
+    Ok(directory)
 }
 
-/// A file for what a process of this name says, and its place.
+/// The log file of a process with this name, and its path.
 pub(crate) fn log(name: &str) -> (fs::File, PathBuf) {
     let path = scratch().join(format!("{}-{name}.log", process::id()));
-    // Appended to: a server that is started again goes on where it was.
+    // A server that is started again appends to it.
     let file = OpenOptions::new()
         .create(true)
         .append(true)

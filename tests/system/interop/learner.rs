@@ -1,7 +1,7 @@
-//! Somebody who follows a real leader as a server without any data does, as far as it takes for the leader to serve
-//! clients: what the example `election` does not do, so that a test can see whom it has elected.
+//! A minimal follower of a real leader, so that the leader has a quorum and serves clients. The example `election` does not
+//! follow; the tests need it to see which server is the leader.
 //!
-//! Nothing here is stored, and nothing is checked.
+//! Nothing is stored or checked here.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -21,10 +21,10 @@ const UP_TO_DATE: i32 = 12;
 const LEADER_INFO: i32 = 17;
 const ACK_EPOCH: i32 = 18;
 
-/// The version of what they say to each other.
+/// The version of the protocol.
 const PROTOCOL: i32 = 0x10000;
 
-/// Longer than all that is said to somebody who lacks nothing.
+/// Longer than every packet to a follower whose data is complete.
 const BYTES_MAX: i32 = 1 << 20;
 
 pub(crate) struct Learner {
@@ -33,20 +33,20 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// Follows the leader at this quorum address as server `sid`, with the data and in the epoch of its vote, so that there
-    /// is nothing to be learned.
+    /// Follows the leader at this quorum address as server `sid`, with the zxid and the epoch of its vote, so that no data has to
+    /// be transferred.
     #[track_caller]
     pub(crate) fn follow(leader: SocketAddr, sid: i64, zxid: i64, epoch: i64) -> Self {
         let mut stream = None;
-        // It opens its port a moment after it was elected.
+        // The leader opens its port a moment after its election.
         patiently("the leader can be reached", || {
             stream = TcpStream::connect(leader).ok();
             stream.is_some()
         });
-        let stream = stream.expect("it was waited for");
+        let stream = stream.expect("the wait has ended");
         let mut own = stream.try_clone().expect("a socket can be shared");
         let thread = thread::spawn(move || {
-            // Ends when the leader does, or the test.
+            // Ends with the leader, or with the test.
             let _ = learn(&mut own, sid, zxid, epoch);
         });
         Self {
@@ -58,7 +58,7 @@ impl Learner {
 
 impl Drop for Learner {
     fn drop(&mut self) {
-        // Fails when the leader has hung up.
+        // Fails when the leader has closed the connection.
         let _ = self.stream.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -72,50 +72,55 @@ struct Packet {
 }
 
 fn learn(stream: &mut TcpStream, sid: i64, zxid: i64, epoch: i64) -> io::Result<()> {
-    let mut who = sid.to_be_bytes().to_vec();
-    who.extend(PROTOCOL.to_be_bytes());
+    let mut learner_info = sid.to_be_bytes().to_vec();
+    learner_info.extend(PROTOCOL.to_be_bytes());
     // The version of the configuration.
-    who.extend(0_i64.to_be_bytes());
-    say(stream, FOLLOWER_INFO, epoch << 32, Some(&who))?;
-    let mut led_since = 0;
+    learner_info.extend(0_i64.to_be_bytes());
+    write_packet(stream, FOLLOWER_INFO, epoch << 32, Some(&learner_info))?;
+    let mut new_leader_zxid = 0;
     loop {
-        let Packet { kind, zxid: at } = hear(stream)?;
+        let Packet { kind, zxid: at } = read_packet(stream)?;
         match kind {
             LEADER_INFO => {
                 let current = (epoch as i32).to_be_bytes();
-                say(stream, ACK_EPOCH, zxid, Some(&current))?;
+                write_packet(stream, ACK_EPOCH, zxid, Some(&current))?;
             }
             NEW_LEADER => {
-                led_since = at;
-                say(stream, ACK, at, None)?;
+                new_leader_zxid = at;
+                write_packet(stream, ACK, at, None)?;
             }
-            UP_TO_DATE => say(stream, ACK, led_since, None)?,
-            PROPOSAL => say(stream, ACK, at, None)?,
-            // Nobody has a session here.
-            PING => say(stream, PING, at, Some(&[]))?,
+            UP_TO_DATE => write_packet(stream, ACK, new_leader_zxid, None)?,
+            PROPOSAL => write_packet(stream, ACK, at, None)?,
+            // There are no sessions.
+            PING => write_packet(stream, PING, at, Some(&[]))?,
             _ => {}
         }
     }
 }
 
-fn say(stream: &mut TcpStream, kind: i32, zxid: i64, data: Option<&[u8]>) -> io::Result<()> {
+fn write_packet(
+    stream: &mut TcpStream,
+    kind: i32,
+    zxid: i64,
+    data: Option<&[u8]>,
+) -> io::Result<()> {
     let mut bytes = kind.to_be_bytes().to_vec();
     bytes.extend(zxid.to_be_bytes());
     let length = data.map_or(-1, |data| data.len() as i32);
     bytes.extend(length.to_be_bytes());
     bytes.extend(data.unwrap_or_default());
-    // No names of whoever asked for it.
+    // No authentication data.
     bytes.extend((-1_i32).to_be_bytes());
     stream.write_all(&bytes)
 }
 
-fn hear(stream: &mut TcpStream) -> io::Result<Packet> {
+fn read_packet(stream: &mut TcpStream) -> io::Result<Packet> {
     let kind = int(stream)?;
     let mut long = [0; 8];
     stream.read_exact(&mut long)?;
     skip(stream)?;
     for _ in 0..int(stream)? {
-        // A scheme and a name.
+        // A scheme and an id.
         skip(stream)?;
         skip(stream)?;
     }
@@ -131,11 +136,11 @@ fn int(stream: &mut TcpStream) -> io::Result<i32> {
     Ok(i32::from_be_bytes(bytes))
 }
 
-/// Bytes with their length in front, which is -1 for none.
+/// Skips bytes with a length before them, which is -1 for none.
 fn skip(stream: &mut TcpStream) -> io::Result<()> {
     let length = int(stream)?;
     if length > BYTES_MAX {
-        return Err(io::Error::other("this is not said to who lacks nothing"));
+        return Err(io::Error::other("a packet is too long"));
     }
     stream.read_exact(&mut vec![0; length.max(0) as usize])
 }

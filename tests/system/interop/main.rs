@@ -1,8 +1,8 @@
-//! Against real ZooKeeper, over loopback: its class `QuorumCnxManager` driven by a program of ours, and whole servers.
+//! Tests against real ZooKeeper, over loopback: its class `QuorumCnxManager`, driven by a Java program, and whole servers.
 //!
 //! Nothing here is skipped: without a Java compiler or ZooKeeper's jars every test fails and says what to install
-//! (`tests/system/interop/setup.sh` does it on Debian). `ZOOKEEPER_CLASSPATH` chooses another release than Debian's; the class is
-//! driven in 3.8 and 3.9. Needs Linux, for `/proc`.
+//! (`tests/interop/setup.sh` does it on Debian). `ZOOKEEPER_CLASSPATH` selects another release than Debian's. The class can be
+//! driven in releases 3.8 and 3.9. Needs Linux, for `/proc`.
 
 mod cnx_peer;
 mod java;

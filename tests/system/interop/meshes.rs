@@ -1,4 +1,4 @@
-//! Three to five servers, some of ZooKeeper's and some of ours, in every order of sids.
+//! Tests meshes of three to five servers, some of ZooKeeper's and some of ours, with their sids in several orders.
 
 use std::{collections::HashSet, net::SocketAddr, thread, time::Duration};
 
@@ -7,7 +7,7 @@ use support::configure;
 
 use crate::{cnx_peer::CnxPeer, patience::patiently, port::Port, stage::established_at};
 
-/// How soon two of ZooKeeper's managers try again what they have failed to do.
+/// After how long a message between two of ZooKeeper's managers is repeated.
 const REPEAT: Duration = Duration::from_millis(300);
 
 enum Member {
@@ -24,7 +24,7 @@ impl Member {
         }
     }
 
-    /// The next message and its sender, if one comes soon.
+    /// The next message and its sender, if it arrives within this time.
     fn recv_within(&self, time: Duration) -> Option<(i64, Vec<u8>)> {
         match self {
             Self::Java(peer) => peer.recv_within(time),
@@ -42,7 +42,7 @@ impl Member {
         }
     }
 
-    /// Sockets that are open, or what stands for them.
+    /// The number of its connections. ZooKeeper has two threads for each.
     fn connections(&mut self) -> usize {
         match self {
             Self::Java(peer) => peer.thread_count() / 2,
@@ -52,27 +52,27 @@ impl Member {
 
     fn connect(&mut self, to: i64) {
         match self {
-            Self::Java(peer) => peer.order(&format!("connect {to}")),
+            Self::Java(peer) => peer.command(&format!("connect {to}")),
             Self::Ours(manager) => manager.connect_one(Sid(to)).unwrap(),
         }
     }
 
     fn drop_all(&mut self) {
         match self {
-            Self::Java(peer) => peer.order("drop-all"),
+            Self::Java(peer) => peer.command("drop-all"),
             Self::Ours(manager) => manager.soft_halt(),
         }
     }
 }
 
-/// Members with the sids 1, 2, 3 and so on.
+/// A mixed mesh: members with the sids 1, 2, 3 and so on.
 struct Mixed {
     ports: Vec<Port>,
     members: Vec<Member>,
 }
 
 impl Mixed {
-    /// `J` for one of ZooKeeper's, anything else for one of ours.
+    /// Starts one member for each character: `J` is one of ZooKeeper's, any other one of ours.
     fn start(kinds: &str) -> Self {
         let ports: Vec<Port> = kinds.chars().map(|_| Port::new()).collect();
         let servers: Vec<(i64, SocketAddr)> =
@@ -87,7 +87,7 @@ impl Mixed {
         };
         let members = thread::scope(|scope| {
             let start = &start;
-            // Virtual machines start slowly: all at once.
+            // In parallel: virtual machines start slowly.
             let starting: Vec<_> = (1..)
                 .zip(kinds.chars().zip(&ports))
                 .map(|(sid, (kind, port))| scope.spawn(move || start(kind, sid, port)))
@@ -106,17 +106,17 @@ impl Mixed {
         &mut self.members[sid as usize - 1]
     }
 
-    /// Whether both are ZooKeeper's. Two of them can lose their link and what was on it when both dial at once, and try
-    /// again with the next message only: an election repeats itself. A pair with one of ours needs no such help.
+    /// Whether both are ZooKeeper's. If two of them dial each other at once, they can lose the link and its messages, and they
+    /// dial again only for the next message. A pair with one of ours has not this problem.
     fn are_java(&self, one: i64, other: i64) -> bool {
         let is_java = |sid: i64| matches!(self.members[sid as usize - 1], Member::Java(_));
         is_java(one) && is_java(other)
     }
 
-    /// Everybody sends to everybody, and hears everybody.
+    /// Sends a message from each member to each other one, and waits for all of them.
     #[track_caller]
-    fn exchange(&mut self, word: &str) {
-        let text = |from: i64, to: i64| format!("{word} {from} to {to}");
+    fn exchange(&mut self, prefix: &str) {
+        let text = |from: i64, to: i64| format!("{prefix} {from} to {to}");
         for from in self.sids() {
             for to in self.sids().filter(|to| *to != from) {
                 self.member(from).send(to, &text(from, to));
@@ -124,9 +124,9 @@ impl Mixed {
         }
         for to in self.sids() {
             let mut missing: HashSet<i64> = self.sids().filter(|from| *from != to).collect();
-            patiently("everybody is heard", || {
+            patiently("all messages arrive", || {
                 if let Some((from, payload)) = self.member(to).recv_within(REPEAT) {
-                    // What came before may come again.
+                    // An earlier message may arrive again.
                     if payload == text(from, to).as_bytes() {
                         missing.remove(&from);
                     }
@@ -142,7 +142,7 @@ impl Mixed {
         }
     }
 
-    /// Whether this one is linked with all others, by its own account and that of the kernel.
+    /// Whether this member is linked with all others, as reported by itself and by the kernel.
     fn is_linked(&mut self, sid: i64) -> bool {
         let others: Vec<i64> = self.sids().filter(|other| *other != sid).collect();
         let larger = others.iter().filter(|other| **other > sid).count();
@@ -153,13 +153,13 @@ impl Mixed {
                 self.member(sid).connect(other);
             }
         }
-        // Those with a larger sid have dialed this one, and nobody else has.
+        // Exactly the members with a larger sid have dialed this one.
         established_at(at) == larger
             && linked == others
             && self.member(sid).connections() == others.len()
     }
 
-    /// Waits until exactly one connection joins each pair, by everybody's account and by the kernel's.
+    /// Waits until exactly one connection joins each pair, as reported by all members and by the kernel.
     #[track_caller]
     fn await_one_connection_each(&mut self) {
         patiently("exactly one connection joins each pair", || {

@@ -1,8 +1,6 @@
-//! What an election says in a frame: ZooKeeper's notification, read and written.
-//!
-//! Nothing here decides an election.
+//! Decodes and encodes ZooKeeper's notification, the payload of an election's frames.
 
-/// Who a server says it is in an election.
+/// The state of a server in an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Looking,
@@ -28,7 +26,7 @@ const FORMAT: i32 = 2;
 impl Notification {
     /// # Panics
     ///
-    /// If it is none: real servers send nothing else.
+    /// If the bytes are no notification: real servers send nothing else.
     #[track_caller]
     pub(crate) fn read(mut bytes: &[u8]) -> Self {
         fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
@@ -82,7 +80,7 @@ impl Notification {
 
 #[test]
 fn a_notification_is_read_as_it_was_written() {
-    // As a real server sent it, for this configuration.
+    // Recorded from a real server with this configuration.
     let config = "server.1=127.0.0.1:2888:3888:participant;0.0.0.0:2181\nversion=0";
     let mut bytes = vec![
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0,

@@ -1,4 +1,4 @@
-//! The program `election` as an onlooker of a real election: that it shows every vote, and changes none.
+//! Tests the program `election` as an observer of a real election: it shows every vote, and casts none.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,13 +10,13 @@ use crate::{
     voter::Voter,
 };
 
-/// Who votes in which round for whom.
+/// A vote: sender, round, leader.
 type Vote = (i64, i64, i64);
 
-/// The votes that a real server says in its log to have heard of servers that look.
-fn heard_by(server: &Server) -> BTreeSet<Vote> {
-    let said = server.process.said();
-    let lines = said.lines().filter(|line| line.contains("Notification:"));
+/// The votes of LOOKING servers that a real server has received, from its log.
+fn votes_received_by(server: &Server) -> BTreeSet<Vote> {
+    let log = server.process.log_text();
+    let lines = log.lines().filter(|line| line.contains("Notification:"));
     lines
         .filter(|line| line.contains("n.state:LOOKING"))
         .filter_map(|line| {
@@ -31,7 +31,8 @@ fn heard_by(server: &Server) -> BTreeSet<Vote> {
         .collect()
 }
 
-fn shown(line: &Value, votes: &mut BTreeSet<Vote>, decided: &mut BTreeSet<(i64, String, i64)>) {
+/// Adds the content of a line to the votes or the decisions.
+fn collect(line: &Value, votes: &mut BTreeSet<Vote>, decided: &mut BTreeSet<(i64, String, i64)>) {
     let (Some(from), Some(leader)) = (line["from"].as_i64(), line["leader"].as_i64()) else {
         return;
     };
@@ -47,13 +48,13 @@ fn shown(line: &Value, votes: &mut BTreeSet<Vote>, decided: &mut BTreeSet<(i64, 
 
 #[test]
 fn an_onlooker_shows_all_votes_of_a_real_election_and_casts_none() {
-    // Four are configured, so that the three make a quorum without the onlooker.
+    // Four servers are configured, so that three are a quorum without the observer.
     let ensemble = Ensemble::new(4);
-    let onlooker = Voter::start(&ensemble, 4, &["--observe"]);
+    let observer = Voter::start(&ensemble, 4, &["--observe"]);
     let mut servers: Vec<_> = [1, 2, 3].map(|sid| ensemble.start(sid)).into();
     let (mut votes, mut decided) = (BTreeSet::new(), BTreeSet::new());
     for sid in 1..=3 {
-        servers[sid - 1].await_said("LEADER ELECTION TOOK");
+        servers[sid - 1].await_in_log("LEADER ELECTION TOOK");
     }
     servers[2].await_mode("leader");
     servers[0].await_mode("follower");
@@ -62,9 +63,9 @@ fn an_onlooker_shows_all_votes_of_a_real_election_and_casts_none() {
     let mut watch = |votes: &mut _, decided: &mut BTreeSet<_>| {
         let all = [(1, "following", 3), (2, "following", 3), (3, "leading", 3)];
         let all = all.map(|(sid, state, leader)| (sid, state.to_owned(), leader));
-        patiently("it shows what they have decided", || {
-            while let Some(line) = onlooker.program.event_within(Duration::ZERO) {
-                shown(&line, votes, decided);
+        patiently("the observer shows the decisions", || {
+            while let Some(line) = observer.program.event_within(Duration::ZERO) {
+                collect(&line, votes, decided);
                 assert_ne!(line["event"], "vote");
                 assert!(
                     line["event"] != "sent" || line["question"] == true,
@@ -82,38 +83,38 @@ fn an_onlooker_shows_all_votes_of_a_real_election_and_casts_none() {
     };
     watch(&mut votes, &mut decided);
 
-    // The leader starts again; until it does nobody has a quorum, and everybody votes.
+    // The leader is killed and restarted. Until it is back there is no quorum, and the others vote.
     let round = votes.iter().map(|(_, round, _)| *round).max().unwrap();
     servers[2].process.kill();
     for server in &servers[..2] {
-        patiently("the others look", || {
-            let heard = heard_by(server);
-            heard.iter().any(|(_, later, _)| *later > round)
+        patiently("the others are LOOKING", || {
+            let received = votes_received_by(server);
+            received.iter().any(|(_, later, _)| *later > round)
         });
     }
-    // With the old one goes its log.
+    // Removes the log of the old process.
     drop(servers.pop());
     servers.push(ensemble.start(3));
     decided.clear();
     servers[2].await_mode("leader");
     watch(&mut votes, &mut decided);
 
-    // What is replaced by a better vote before it leaves is nobody's vote any more; all others are shown.
-    let heard: BTreeSet<Vote> = servers.iter().flat_map(heard_by).collect();
-    let heard: Vec<&Vote> = heard.iter().filter(|(sid, ..)| *sid != 4).collect();
-    assert!(heard.len() >= 8, "{heard:?}");
-    for vote @ (sid, round, leader) in heard {
-        let is_it = |(from, of, better): &Vote| from == sid && of == round && better >= leader;
-        assert!(votes.iter().any(is_it), "{vote:?} is not among {votes:?}");
+    // All votes are shown, except those that a better vote of the same server superseded before they were sent.
+    let received: BTreeSet<Vote> = servers.iter().flat_map(votes_received_by).collect();
+    let received: Vec<&Vote> = received.iter().filter(|(sid, ..)| *sid != 4).collect();
+    assert!(received.len() >= 8, "{received:?}");
+    for vote @ (sid, round, leader) in received {
+        let matches = |(from, of, better): &Vote| from == sid && of == round && better >= leader;
+        assert!(votes.iter().any(matches), "{vote:?} is not among {votes:?}");
     }
-    // They never heard of any vote of the onlooker: what it asks is of a round before all others.
-    let foreign = servers
+    // The servers received no vote of the observer: its questions are of an earlier round than every vote.
+    let vote_of_observer = servers
         .iter()
-        .flat_map(heard_by)
+        .flat_map(votes_received_by)
         .find(|(sid, round, _)| *sid == 4 && *round >= 0);
-    assert_eq!(foreign, None);
+    assert_eq!(vote_of_observer, None);
     for server in &servers {
-        assert_eq!(server.count_said("non-cluster member"), 0);
+        assert_eq!(server.count_in_log("non-cluster member"), 0);
     }
-    onlooker.quit();
+    observer.quit();
 }

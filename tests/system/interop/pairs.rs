@@ -1,4 +1,4 @@
-//! Who is linked with whom, and by what bytes: one manager of ZooKeeper's and one of ours.
+//! Tests a pair of one manager of ZooKeeper and one of ours: which of them dials, and the bytes of the initial message.
 
 use quorum_cnx::{ConfigBuilder, Dial, InitialMessageVersion, Sid};
 use support::{Puppet, V1, V2};
@@ -20,7 +20,7 @@ fn whoever_is_larger_and_whoever_speaks_first_both_are_heard() {
             for we_first in [true, false] {
                 let case = format!("{sid} {form:?} {we_first}");
                 println!("{case}");
-                // On demand: the first to speak is the first to dial.
+                // On demand: the first sender is the first to dial.
                 let shape =
                     |builder: ConfigBuilder| builder.initial_message(form).dial(Dial::OnDemand);
                 let ours = stage.ours(sid, shape);
@@ -38,8 +38,8 @@ fn whoever_is_larger_and_whoever_speaks_first_both_are_heard() {
                 }
                 stage.await_one_connection(&ours);
                 drop(ours);
-                // What ZooKeeper sends before it has noticed is lost with the old link, and it never tries again.
-                patiently("ZooKeeper notices", || stage.java.links().is_empty());
+                // A frame that ZooKeeper sends before it has noticed the end is lost with the old link, and never repeated.
+                patiently("ZooKeeper has no link", || stage.java.links().is_empty());
             }
         }
     }
@@ -53,7 +53,7 @@ fn an_eager_manager_links_without_a_word() {
         stage.await_one_connection(&ours);
         assert_eq!(ours.stats().sent.accepted, 0);
         drop(ours);
-        patiently("ZooKeeper notices", || stage.java.links().is_empty());
+        patiently("ZooKeeper has no link", || stage.java.links().is_empty());
     }
 }
 
@@ -61,22 +61,22 @@ fn an_eager_manager_links_without_a_word() {
 fn zookeeper_names_itself_in_either_version_and_is_understood() {
     for (options, version) in [(&[][..], V1), (&["--multi-address"][..], V2)] {
         let mut stage = Stage::with_options(options);
-        // What it says, as the bytes are.
+        // The bytes of its initial message.
         let listener = stage.port(BELOW).listen();
         stage.java.send(BELOW, "first");
         let mut puppet = Puppet::accept(&listener);
-        let hello = puppet.hello();
-        assert_eq!((hello.version, hello.sid), (Some(version), JAVA));
-        assert_eq!(hello.addresses, stage.port(JAVA).address.to_string());
+        let message = puppet.hello();
+        assert_eq!((message.version, message.sid), (Some(version), JAVA));
+        assert_eq!(message.addresses, stage.port(JAVA).address.to_string());
         assert_eq!(puppet.recv(), b"first");
         drop((puppet, listener));
-        patiently("ZooKeeper notices", || stage.java.links().is_empty());
+        patiently("ZooKeeper has no link", || stage.java.links().is_empty());
 
         for sid in [BELOW, ABOVE] {
-            let ours = stage.acquainted(sid);
+            let ours = stage.linked(sid);
             stage.await_one_connection(&ours);
             drop(ours);
-            patiently("ZooKeeper notices", || stage.java.links().is_empty());
+            patiently("ZooKeeper has no link", || stage.java.links().is_empty());
         }
     }
 }

@@ -1,21 +1,20 @@
-//! Waiting for what Java does: the same as elsewhere, with more time, since virtual machines start slowly and share few
-//! processors.
+//! Waits for a condition with a longer deadline than elsewhere: virtual machines start slowly and share few processors.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// Only a failure takes this long.
+/// Deadline of every wait. Only a failure reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Waits until something is so.
+/// Waits until the condition holds.
 #[track_caller]
-pub(crate) fn patiently(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
+    while !holds() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        // Leaves the processor to those that are waited for; nothing depends on how long.
+        // Leaves the processor to the other processes. Nothing depends on the duration.
         thread::sleep(Duration::from_millis(2));
     }
 }

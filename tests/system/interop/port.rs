@@ -1,6 +1,6 @@
-//! Ports that several processes may use one after the other, and nobody else in between.
+//! Reserves ports that several processes use one after the other.
 //!
-//! Nothing here guesses that a port which was free a moment ago still is.
+//! No other process can get such a port in between.
 
 use std::{
     io,
@@ -12,16 +12,16 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Below those that the kernel gives to outgoing connections: one of them could hold the port without listening.
+/// Below the ports that the kernel uses for outgoing connections: such a connection could occupy a port without listening.
 const RANGE: Range<u16> = 10_000..32_000;
 
-/// An address on loopback that is this test's own until it is dropped.
+/// An address on loopback that is reserved until this is dropped.
 ///
-/// It is held by a socket that is bound and never listens. It was bound without the leave to share, so nobody had the
-/// port; it shares it from then on, so that those who ask for that (servers do: Java's, and ours) can listen there as
-/// often as they like, and nobody who asks for any free port is given this one.
+/// A bound socket that never listens reserves it. The socket is bound without `SO_REUSEADDR`, so that the port was free. Then it
+/// sets the option, so that servers with the same option (Java's and ours) can listen there, and the kernel gives the port to
+/// no process that asks for any free one.
 pub(crate) struct Port {
-    _held: Socket,
+    _reserved: Socket,
     pub(crate) address: SocketAddr,
 }
 
@@ -29,7 +29,7 @@ impl Port {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let width = RANGE.end - RANGE.start;
-        // Runs at the same time start far from each other, most of the time; where they meet, the kernel decides.
+        // Concurrent runs usually start far from each other. Where two try the same port, one `bind` fails.
         let start = (process::id().wrapping_mul(7919) % u32::from(width)) as u16;
         for _ in 0..width {
             let step = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -44,14 +44,14 @@ impl Port {
             }
             socket.set_reuse_address(true).unwrap();
             return Self {
-                _held: socket,
+                _reserved: socket,
                 address,
             };
         }
         panic!("no port is free in {RANGE:?}");
     }
 
-    /// A listening socket of ours.
+    /// A listening socket at the address.
     pub(crate) fn listen(&self) -> TcpListener {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.set_reuse_address(true).unwrap();

@@ -1,6 +1,4 @@
-//! A process of the test's own, which never outlives it, and what it said.
-//!
-//! Nothing here knows what the process is.
+//! A child process of a test, which ends with the test, and its log.
 
 use std::{
     fs,
@@ -18,7 +16,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it. Its standard error goes to a file, and its standard output as well unless that is piped.
+    /// Starts it. Its standard error goes to a file, and so does its standard output unless it is piped.
     pub(crate) fn start(name: &str, command: &mut Command, piped: bool) -> Self {
         let (file, log) = java::log(name);
         let output = if piped {
@@ -40,12 +38,12 @@ impl Process {
         }
     }
 
-    /// All that it has said so far into its file.
-    pub(crate) fn said(&self) -> String {
+    /// The text of its log file so far.
+    pub(crate) fn log_text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Ends it at once, as a power cut would.
+    /// Ends it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         // Fails if it has ended already.
         let _ = self.child.kill();
@@ -62,13 +60,13 @@ impl Process {
         status.unwrap()
     }
 
-    /// Stops it where it is, without ending it.
+    /// Stops it with SIGSTOP.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
         patiently("the process has stopped", || self.state() == 'T');
     }
 
-    /// Lets it go on after a pause.
+    /// Continues it after a pause.
     pub(crate) fn resume(&self) {
         self.signal("CONT");
     }
@@ -88,8 +86,8 @@ impl Process {
     /// The letter of its state in `proc(5)`.
     fn state(&self) -> char {
         let path = format!("/proc/{}/stat", self.child.id());
-        let stat = fs::read_to_string(path).expect("the process is known to the kernel");
-        let (_, fields) = stat.rsplit_once(')').expect("a name stands in parentheses");
+        let stat = fs::read_to_string(path).expect("the kernel knows the process");
+        let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
         fields.trim_start().chars().next().expect("a state follows")
     }
 }
@@ -98,17 +96,17 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            let said = self.said();
-            let lines: Vec<&str> = said.lines().collect();
+            let text = self.log_text();
+            let lines: Vec<&str> = text.lines().collect();
             let tail = &lines[lines.len().saturating_sub(40)..];
             eprintln!(
-                "--- the end of what {} said ({}):\n{}\n---",
+                "--- the end of the log of {} ({}):\n{}\n---",
                 self.name,
                 self.log.display(),
                 tail.join("\n")
             );
         } else {
-            // Of no interest any more; if it is gone already, all the better.
+            // A file that is left behind does no harm.
             let _ = fs::remove_file(&self.log);
         }
     }

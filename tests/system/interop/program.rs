@@ -1,6 +1,4 @@
-//! The command line programs `peer` and `election` of the examples, as an operator runs them.
-//!
-//! Nothing here reads more of its lines than it is asked for.
+//! Runs the examples `peer` and `election` as processes.
 
 use std::{
     env,
@@ -30,7 +28,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts the peer.
+    /// Starts the example `peer`.
     #[track_caller]
     pub(crate) fn start(arguments: &[String]) -> Self {
         Self::start_example("peer", arguments)
@@ -40,17 +38,17 @@ impl Program {
     pub(crate) fn start_example(example: &str, arguments: &[String]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("{example}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut command = Command::new(place(example));
+        let mut command = Command::new(example_path(example));
         let mut process = Process::start(&name, command.args(arguments), true);
-        let commands = process.child.stdin.take().expect("it is piped");
-        let output = process.child.stdout.take().expect("it is piped");
+        let commands = process.child.stdin.take().expect("the stream is piped");
+        let output = process.child.stdout.take().expect("the stream is piped");
         let (sender, events) = channel();
         // Ends with the process.
         thread::spawn(move || {
             for line in BufReader::new(output).lines() {
                 let Ok(line) = line else { return };
                 let event = serde_json::from_str(&line).expect("each line is a JSON object");
-                // Fails when the test has ended, which then has no more use for it.
+                // Fails when the test has ended.
                 let _ = sender.send(event);
             }
         });
@@ -61,26 +59,26 @@ impl Program {
         }
     }
 
-    /// Gives a command.
-    pub(crate) fn order(&mut self, command: &str) {
-        writeln!(self.commands, "{command}").expect("it takes commands");
+    /// Writes a command to its standard input.
+    pub(crate) fn command(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").expect("the program reads commands");
     }
 
     pub(crate) fn send(&mut self, to: i64, payload: &[u8]) {
-        self.order(&format!("hex {to} {}", to_hex(payload)));
+        self.command(&format!("hex {to} {}", to_hex(payload)));
     }
 
-    /// The next event, if one comes soon.
+    /// The next event, if it arrives within this time.
     pub(crate) fn event_within(&self, time: Duration) -> Option<Value> {
         self.events.recv_timeout(time).ok()
     }
 
-    /// Waits for the first event of this kind from or about this server, and skips those before it.
+    /// Waits for the first event of this kind with this sid, and skips those before it.
     #[track_caller]
     pub(crate) fn await_event(&self, kind: &str, sid: Option<i64>) -> Value {
         loop {
             let event = self.event_within(PATIENCE);
-            let event = event.unwrap_or_else(|| panic!("{kind} of {sid:?} does not come"));
+            let event = event.unwrap_or_else(|| panic!("no event {kind} of {sid:?}"));
             if event["event"] == kind && event["sid"].as_i64() == sid {
                 return event;
             }
@@ -89,29 +87,29 @@ impl Program {
 
     #[track_caller]
     pub(crate) fn quit(mut self) {
-        self.order("quit");
+        self.command("quit");
         self.await_event("halted", None);
         assert!(self.process.wait().success());
     }
 }
 
-/// The payload of a frame, if the event is one, and its sender.
+/// The sender and the payload of a frame, if the event is one.
 pub(crate) fn frame(event: &Value) -> Option<(i64, Vec<u8>)> {
     let hex = event["hex"].as_str()?;
     Some((event["sid"].as_i64()?, of_hex(hex)))
 }
 
-/// Cargo puts examples beside the directory of the tests.
-fn place(example: &str) -> PathBuf {
-    let test = env::current_exe().expect("this test lies somewhere");
-    let mut place = test;
-    place.pop();
-    place.pop();
-    place.extend(["examples", example]);
+/// The path of an example, in a directory beside that of the tests.
+fn example_path(example: &str) -> PathBuf {
+    let test = env::current_exe().expect("this test has a path");
+    let mut path = test;
+    path.pop();
+    path.pop();
+    path.extend(["examples", example]);
     assert!(
-        place.exists(),
+        path.exists(),
         "INTEROP WAS NOT RUN: there is no {}, build it with `cargo build --examples`",
-        place.display()
+        path.display()
     );
-    place
+    path
 }

@@ -1,7 +1,7 @@
-//! A place on the way to a server at which the way can be cut: what comes is held there, as by a network that loses packets
-//! and a sender that sends them again, until it is healed.
+//! A TCP proxy whose connections can be cut: it holds all bytes until it is healed, like a network that loses packets which
+//! their sender retransmits.
 //!
-//! Nothing that has come is ever lost, or seen by anybody else.
+//! No byte is lost.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -12,11 +12,11 @@ use std::{
 
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    way: Arc<Way>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Default)]
-struct Way {
+struct Shared {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -24,79 +24,79 @@ struct Way {
 #[derive(Default)]
 struct State {
     cut: bool,
-    /// True exactly when the test is over.
-    over: bool,
+    /// True exactly when the proxy was dropped.
+    stopped: bool,
     connections: Vec<TcpStream>,
 }
 
 impl Proxy {
-    /// On the way to this address. Its own is one that the kernel chose.
+    /// A proxy before this address, on a port that the kernel chooses.
     pub(crate) fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
-        let way = Arc::new(Way::default());
-        let forward = Arc::clone(&way);
+        let shared = Arc::new(Shared::default());
+        let forward = Arc::clone(&shared);
         // Ends with the connection that `drop` makes.
         thread::spawn(move || {
             for from in listener.incoming() {
-                let is_over = forward.lock().over;
+                let is_stopped = forward.lock().stopped;
                 match from {
-                    Ok(from) if !is_over => drop(forward.join(from, server)),
+                    Ok(from) if !is_stopped => drop(forward.join(from, server)),
                     _ => return,
                 }
             }
         });
-        Self { address, way }
+        Self { address, shared }
     }
 
     pub(crate) fn cut(&self) {
-        self.way.lock().cut = true;
+        self.shared.lock().cut = true;
     }
 
     pub(crate) fn heal(&self) {
-        self.way.lock().cut = false;
-        self.way.changed.notify_all();
+        self.shared.lock().cut = false;
+        self.shared.changed.notify_all();
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        let mut state = self.way.lock();
-        state.over = true;
+        let mut state = self.shared.lock();
+        state.stopped = true;
         for connection in state.connections.drain(..) {
-            // Fails when it has ended by itself.
+            // Fails when the connection has ended.
             let _ = connection.shutdown(Shutdown::Both);
         }
         drop(state);
-        self.way.changed.notify_all();
+        self.shared.changed.notify_all();
         let _ = TcpStream::connect(self.address);
     }
 }
 
-impl Way {
+impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins a connection to one to the server. Who cannot be reached hangs up.
+    /// Connects to the server, and forwards in both directions. If that fails, the connection is closed.
     fn join(self: &Arc<Self>, from: TcpStream, server: SocketAddr) -> io::Result<()> {
         let to = TcpStream::connect(server)?;
         for (mut from, mut to) in [
             (from.try_clone()?, to.try_clone()?),
             (to.try_clone()?, from.try_clone()?),
         ] {
-            let way = Arc::clone(self);
+            let shared = Arc::clone(self);
             thread::spawn(move || {
                 let mut bytes = [0; 4096];
                 while let Ok(length @ 1..) = from.read(&mut bytes) {
-                    let state = way.lock();
-                    let blocked = |state: &mut State| state.cut && !state.over;
-                    drop(way.changed.wait_while(state, blocked));
+                    let state = shared.lock();
+                    let blocked = |state: &mut State| state.cut && !state.stopped;
+                    drop(shared.changed.wait_while(state, blocked));
                     if to.write_all(&bytes[..length]).is_err() {
                         break;
                     }
                 }
-                // The end passes as well.
+                // Forwards the end, too.
                 let _ = from.shutdown(Shutdown::Both);
                 let _ = to.shutdown(Shutdown::Both);
             });

@@ -1,4 +1,4 @@
-//! That the program `election` does not fill the logs of healthy real servers.
+//! Tests that the program `election` does not fill the logs of healthy real servers.
 
 use crate::{
     server::{Ensemble, Times},
@@ -20,21 +20,24 @@ fn a_leader_that_is_watched_logs_no_error() {
     let voter = Voter::start(&ensemble, 2, &["--follow-leader-port"]);
     voter.await_elected(3);
     voter.await_event("leader-reached");
-    // It asks its leader every second tick or more seldom: the time in which a leader hangs up on who is silent, three
-    // times.
+    // It asks its leader at most every second tick. Six questions take three times as long as a leader waits for a silent
+    // connection.
     for _ in 0..6 {
         voter.await_line("a question", |line| {
             assert_ne!(line["event"], "leader-lost");
-            assert_ne!(line["event"], "leader-reached", "the leader has hung up");
+            assert_ne!(
+                line["event"], "leader-reached",
+                "the leader has closed the connection"
+            );
             line["event"] == "sent" && line["question"] == true
         });
     }
     for server in &servers {
-        for complaint in [
+        for message in [
             "Unexpected exception in LearnerHandler",
             "non-cluster member",
         ] {
-            assert_eq!(server.count_said(complaint), 0, "{complaint}");
+            assert_eq!(server.count_in_log(message), 0, "{message}");
         }
     }
     voter.quit();
@@ -44,13 +47,13 @@ fn a_leader_that_is_watched_logs_no_error() {
 fn a_server_that_looks_logs_no_warning_of_who_asks() {
     let ensemble = Ensemble::with_times(3, TIMES);
     let server = ensemble.start(2);
-    let onlooker = Voter::start(&ensemble, 1, &["--observe"]);
+    let observer = Voter::start(&ensemble, 1, &["--observe"]);
     for _ in 0..3 {
-        onlooker.await_line("an answer", |line| {
+        observer.await_line("an answer", |line| {
             line["event"] == "received" && line["state"] == "looking"
         });
     }
-    assert_eq!(server.count_said("non-cluster member"), 0);
-    assert_eq!(server.count_said("LEADER ELECTION TOOK"), 0);
-    onlooker.quit();
+    assert_eq!(server.count_in_log("non-cluster member"), 0);
+    assert_eq!(server.count_in_log("LEADER ELECTION TOOK"), 0);
+    observer.quit();
 }

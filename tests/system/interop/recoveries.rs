@@ -1,22 +1,22 @@
-//! What happens to an ensemble of real servers when our voter is killed, stopped or cut off, and what when it comes back.
+//! Tests an ensemble of real servers whose voter of ours is killed, paused or cut off, and comes back.
 
 use crate::{proxy::Proxy, server::Ensemble, voter::Voter};
 
-/// In ticks: longer than any test waits, so that a leader is still one when somebody looks.
+/// In ticks: longer than any test waits, so that a leader does not give up during a test.
 const INIT_LIMIT: u32 = 60;
 
 #[test]
 fn an_ensemble_goes_on_without_our_voter_and_it_finds_its_leader_again() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let servers = [ensemble.start(1), ensemble.start(3)];
-    // Or ours and the one that is ready first would elect each other.
+    // Wait: otherwise ours and the server that is ready first would elect each other.
     servers[0].await_mode("follower");
     servers[1].await_mode("leader");
     let mut voter = Voter::start(&ensemble, 2, &["--follow-leader-port"]);
     voter.await_elected(3);
-    let elections = servers[0].count_said("LEADER ELECTION TOOK");
+    let elections = servers[0].count_in_log("LEADER ELECTION TOOK");
 
-    // It starts again, twice, in the middle of nothing.
+    // It is killed and started again twice.
     for _ in 0..2 {
         voter.program.process.kill();
         voter = Voter::start(&ensemble, 2, &["--follow-leader-port"]);
@@ -26,7 +26,7 @@ fn an_ensemble_goes_on_without_our_voter_and_it_finds_its_leader_again() {
     }
     servers[0].await_mode("follower");
     servers[1].await_mode("leader");
-    assert_eq!(servers[0].count_said("LEADER ELECTION TOOK"), elections);
+    assert_eq!(servers[0].count_in_log("LEADER ELECTION TOOK"), elections);
     servers[1].print_elections("(c) ours killed and restarted twice, real server 3");
     voter.quit();
 }
@@ -35,22 +35,22 @@ fn an_ensemble_goes_on_without_our_voter_and_it_finds_its_leader_again() {
 fn an_ensemble_that_needs_our_voter_waits_for_it_and_then_recovers() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let (other, mut leader) = (ensemble.start(1), ensemble.start(3));
-    // Or ours and the one that is ready first would elect each other.
+    // Wait: otherwise ours and the server that is ready first would elect each other.
     other.await_mode("follower");
     leader.await_mode("leader");
     let voter = Voter::start(&ensemble, 2, &["--follow-leader-port"]);
     voter.await_elected(3);
-    // The leader dies while it is stopped: the other one alone is no quorum.
+    // The leader dies while our voter is paused: the remaining server alone is no quorum.
     voter.program.process.pause();
     leader.process.kill();
-    other.await_said("Notification time out: 800 ms");
-    assert_eq!(other.count_said("LEADING - LEADER ELECTION TOOK"), 0);
+    other.await_in_log("Notification time out: 800 ms");
+    assert_eq!(other.count_in_log("LEADING - LEADER ELECTION TOOK"), 0);
     voter.program.process.resume();
     voter.await_event("leader-lost");
     voter.await_elected(1);
-    other.await_said("LEADING - LEADER ELECTION TOOK");
+    other.await_in_log("LEADING - LEADER ELECTION TOOK");
 
-    // The third one joins them, and all is well again.
+    // The third server joins them.
     let third = ensemble.start(3);
     third.await_mode("follower");
     other.await_mode("leader");
@@ -63,23 +63,23 @@ fn an_ensemble_that_needs_our_voter_waits_for_it_and_then_recovers() {
 fn our_voter_that_was_cut_off_comes_back_and_its_vote_is_what_was_missing() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let (other, mut leader) = (ensemble.start(1), ensemble.start(2));
-    // They have a leader before ours is there, and so are ahead of it.
+    // They have a leader before ours starts, and so have more data.
     leader.await_mode("leader");
     other.await_mode("follower");
-    // The largest one dials all others, so that every connection leads through these.
+    // The server with the largest sid dials all others: every connection goes through the proxies.
     let proxies = [1, 2].map(|sid| Proxy::to(ensemble.election(sid).address));
-    let place = |sid: i64| match proxies.get(sid as usize - 1) {
+    let address = |sid: i64| match proxies.get(sid as usize - 1) {
         Some(proxy) => proxy.address,
         None => ensemble.election(sid).address,
     };
-    let file = ensemble.write_configuration_with(3, place);
+    let file = ensemble.write_configuration_with(3, address);
     let voter = Voter::start_with(&file.display().to_string(), 3, &[]);
     voter.await_elected(2);
 
     proxies.iter().for_each(Proxy::cut);
     let lost = voter.await_event("leader-lost");
     assert!(lost["why"].as_str().unwrap().contains("has not answered"));
-    // The others do not miss it.
+    // The others keep their leader.
     leader.await_mode("leader");
     other.await_mode("follower");
     proxies.iter().for_each(Proxy::heal);
@@ -87,11 +87,11 @@ fn our_voter_that_was_cut_off_comes_back_and_its_vote_is_what_was_missing() {
 
     proxies.iter().for_each(Proxy::cut);
     leader.process.kill();
-    other.await_said("Notification time out: 800 ms");
-    assert_eq!(other.count_said("LEADING - LEADER ELECTION TOOK"), 0);
+    other.await_in_log("Notification time out: 800 ms");
+    assert_eq!(other.count_in_log("LEADING - LEADER ELECTION TOOK"), 0);
     proxies.iter().for_each(Proxy::heal);
     voter.await_elected(1);
-    other.await_said("LEADING - LEADER ELECTION TOOK");
+    other.await_in_log("LEADING - LEADER ELECTION TOOK");
     other.print_elections("(c) ours cut off and back, real server 1");
     voter.quit();
 }

@@ -1,6 +1,4 @@
-//! Real ZooKeeper servers, started as an operator starts them: with a `zoo.cfg`, a data directory and a `myid`.
-//!
-//! Nothing here speaks to them but to ask how they are.
+//! Runs real ZooKeeper servers with a `zoo.cfg`, a data directory and a `myid`, and reads their logs and four-letter words.
 
 use std::{
     fs,
@@ -19,26 +17,25 @@ use crate::{
     process::Process,
 };
 
-/// The places of the servers 1, 2, 3 and so on, and their common configuration. Who of them is a real server is up to
-/// the test.
+/// The ports of the servers 1, 2, 3 and so on, and their common configuration. The test decides which of them are real servers.
 pub(crate) struct Ensemble {
-    places: Vec<Place>,
+    ports: Vec<Ports>,
     directory: PathBuf,
     number: usize,
     times: Times,
 }
 
-/// What the configuration says of times.
+/// The times in the configuration.
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) tick_ms: u32,
     /// In ticks: how long a new leader and its followers wait for each other.
     pub(crate) init_limit: u32,
-    /// In ticks: how long they may be silent later.
+    /// In ticks: how long they may be silent afterwards.
     pub(crate) sync_limit: u32,
 }
 
-struct Place {
+struct Ports {
     quorum: Port,
     election: Port,
     client: Port,
@@ -62,13 +59,13 @@ impl Ensemble {
     pub(crate) fn with_times(servers: usize, times: Times) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let place = |_| Place {
+        let new_ports = |_| Ports {
             quorum: Port::new(),
             election: Port::new(),
             client: Port::new(),
         };
         Self {
-            places: (0..servers).map(place).collect(),
+            ports: (0..servers).map(new_ports).collect(),
             directory: java::scratch().join(format!("{}-ensemble-{number}", process::id())),
             number,
             times,
@@ -76,16 +73,16 @@ impl Ensemble {
     }
 
     pub(crate) fn sids(&self) -> impl Iterator<Item = i64> + use<> {
-        1..=self.places.len() as i64
+        1..=self.ports.len() as i64
     }
 
     pub(crate) fn election(&self, sid: i64) -> &Port {
-        &self.place(sid).election
+        &self.ports_of(sid).election
     }
 
-    /// Where the leader `sid` would be found by its followers.
+    /// The port on which the leader `sid` accepts followers.
     pub(crate) fn quorum(&self, sid: i64) -> &Port {
-        &self.place(sid).quorum
+        &self.ports_of(sid).quorum
     }
 
     /// The election addresses of all.
@@ -94,8 +91,8 @@ impl Ensemble {
         self.sids().map(address).collect()
     }
 
-    fn place(&self, sid: i64) -> &Place {
-        &self.places[sid as usize - 1]
+    fn ports_of(&self, sid: i64) -> &Ports {
+        &self.ports[sid as usize - 1]
     }
 
     fn configuration(&self, sid: i64, election: impl Fn(i64) -> SocketAddr) -> String {
@@ -108,7 +105,7 @@ impl Ensemble {
             "tickTime={tick_ms}\ninitLimit={init_limit}\nsyncLimit={sync_limit}\ndataDir={}\nclientPort={}\n\
              clientPortAddress=127.0.0.1\n4lw.commands.whitelist=*\n",
             self.directory.join(sid.to_string()).display(),
-            self.place(sid).client.address.port(),
+            self.ports_of(sid).client.address.port(),
         );
         for other in self.sids() {
             let (quorum, election) = (self.quorum(other).address, election(other));
@@ -117,26 +114,26 @@ impl Ensemble {
         text
     }
 
-    /// Writes the configuration of this server, for whoever reads it.
+    /// Writes the configuration file of this server.
     pub(crate) fn write_configuration(&self, sid: i64) -> PathBuf {
         self.write_configuration_with(sid, |other| self.election(other).address)
     }
 
-    /// The same for one who finds the others on other ports for the election.
+    /// The same with other election addresses for its peers.
     pub(crate) fn write_configuration_with(
         &self,
         sid: i64,
         election: impl Fn(i64) -> SocketAddr,
     ) -> PathBuf {
         let data = self.directory.join(sid.to_string());
-        fs::create_dir_all(&data).expect("a directory can be made");
+        fs::create_dir_all(&data).expect("a directory can be created");
         fs::write(data.join("myid"), sid.to_string()).expect("a file can be written");
         let path = self.directory.join(format!("zoo-{sid}.cfg"));
         fs::write(&path, self.configuration(sid, election)).expect("a file can be written");
         path
     }
 
-    /// Starts a real server in this place, with the data that it has from before.
+    /// Starts a real server with this sid, and with the data of its earlier runs.
     pub(crate) fn start(&self, sid: i64) -> Server {
         let mut command = java::machine();
         command
@@ -145,7 +142,7 @@ impl Ensemble {
         let name = format!("server-{sid}-of-{}", self.number);
         Server {
             process: Process::start(&name, &mut command, false),
-            client: self.place(sid).client.address,
+            client: self.ports_of(sid).client.address,
         }
     }
 }
@@ -153,7 +150,7 @@ impl Ensemble {
 impl Drop for Ensemble {
     fn drop(&mut self) {
         if !thread::panicking() {
-            // Of no interest any more; if it is gone already, all the better.
+            // A directory that is left behind does no harm.
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
@@ -165,10 +162,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Waits until its log says this.
+    /// Waits until its log contains this text.
     #[track_caller]
-    pub(crate) fn await_said(&self, text: &str) {
-        patiently(text, || self.process.said().contains(text));
+    pub(crate) fn await_in_log(&self, text: &str) {
+        patiently(text, || self.process.log_text().contains(text));
     }
 
     /// Waits until it serves clients in this mode.
@@ -176,34 +173,38 @@ impl Server {
     pub(crate) fn await_mode(&self, mode: &str) {
         let line = format!("Mode: {mode}\n");
         patiently(&line, || {
-            self.ask("srvr").is_some_and(|said| said.contains(&line))
+            self.ask("srvr")
+                .is_some_and(|answer| answer.contains(&line))
         });
     }
 
-    /// How often its log has said this.
-    pub(crate) fn count_said(&self, text: &str) -> usize {
-        self.process.said().matches(text).count()
+    /// How often its log contains this text.
+    pub(crate) fn count_in_log(&self, text: &str) -> usize {
+        self.process.log_text().matches(text).count()
     }
 
-    /// Prints what proves how it has elected: lines of its log (shown with `--nocapture`), and what it is.
+    /// Prints the results of its elections (shown with `--nocapture`): lines of its log, and its mode.
     pub(crate) fn print_elections(&self, what: &str) {
-        for line in self.process.said().lines() {
+        for line in self.process.log_text().lines() {
             if line.contains("LEADER ELECTION TOOK") {
                 println!("{what}: {line}");
             }
         }
-        let said = self.ask("srvr").unwrap_or_default();
-        let mode = said.lines().find(|line| line.starts_with("Mode:"));
-        println!("{what}: srvr: {}", mode.unwrap_or_else(|| said.trim_end()));
+        let answer = self.ask("srvr").unwrap_or_default();
+        let mode = answer.lines().find(|line| line.starts_with("Mode:"));
+        println!(
+            "{what}: srvr: {}",
+            mode.unwrap_or_else(|| answer.trim_end())
+        );
     }
 
-    /// Opens a session, as a client does: a transaction, which it has logged with a quorum when this returns.
+    /// Opens a client session. That is a transaction, which a quorum has logged when this returns.
     #[track_caller]
     pub(crate) fn log_a_transaction(&self) {
-        let mut stream = TcpStream::connect(self.client).expect("it serves clients");
+        let mut stream = TcpStream::connect(self.client).expect("the server accepts clients");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut request = Vec::new();
-        // Version, last transaction seen, timeout, no session yet, and its password.
+        // Version, last transaction seen, timeout, no session, and its password.
         request.extend(0_i32.to_be_bytes());
         request.extend(0_i64.to_be_bytes());
         request.extend(10_000_i32.to_be_bytes());
@@ -212,19 +213,21 @@ impl Server {
         request.extend([0; 16]);
         let length = request.len() as i32;
         let request = [&length.to_be_bytes(), &request[..]].concat();
-        stream.write_all(&request).expect("it takes a request");
+        stream
+            .write_all(&request)
+            .expect("the server reads a request");
         let mut answer = [0; 4];
-        stream.read_exact(&mut answer).expect("it answers");
+        stream.read_exact(&mut answer).expect("the server answers");
     }
 
-    /// What it answers to a word of four letters, if anybody is there.
+    /// The answer to a four-letter word, if the server accepts clients.
     pub(crate) fn ask(&self, word: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.client).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.write_all(word.as_bytes()).ok()?;
         stream.shutdown(Shutdown::Write).ok()?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said).ok()?;
-        Some(said)
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
     }
 }

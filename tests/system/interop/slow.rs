@@ -1,4 +1,4 @@
-//! A ZooKeeper that is stopped in the middle of everything: what we send meanwhile, and what it gets when it wakes.
+//! Tests a ZooKeeper that is paused: what we send meanwhile, and what it receives when it is resumed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,15 +7,15 @@ use support::within;
 
 use crate::stage::{ABOVE, BELOW, JAVA, Stage, assert_never_down, await_down};
 
-/// Large enough that the kernel soon takes no more of them.
+/// Large enough to fill the buffers of the kernel soon.
 const BYTES: usize = 64 << 10;
 
-/// Numbered, and all of it of that number.
+/// A frame that consists of its number, repeated.
 fn numbered(number: u64) -> Vec<u8> {
     number.to_be_bytes().repeat(BYTES / 8)
 }
 
-/// The number of a frame that is whole.
+/// Checks that a frame is whole, and returns its number.
 #[track_caller]
 fn number_of(payload: &[u8]) -> u64 {
     let number = u64::from_be_bytes(payload[..8].try_into().unwrap());
@@ -23,7 +23,7 @@ fn number_of(payload: &[u8]) -> u64 {
     number
 }
 
-/// Sends frames 1, 2, 3 and so on, until so many of them have taken the place of an older one; gives the last number.
+/// Sends frames 1, 2, 3 and so on, until `times` of them have superseded an older one. Returns the last number.
 #[track_caller]
 fn send_until_superseded(ours: &Arc<CnxManager>, times: u64) -> u64 {
     let ours = Arc::clone(ours);
@@ -39,7 +39,7 @@ fn send_until_superseded(ours: &Arc<CnxManager>, times: u64) -> u64 {
     })
 }
 
-/// Waits for the newest frame; none before it may be torn or older than its predecessor.
+/// Waits for the newest frame, and checks that no frame before it is torn or out of order.
 #[track_caller]
 fn recv_rising_until(stage: &Stage, from: i64, newest: u64) {
     let mut before = 0;
@@ -47,7 +47,7 @@ fn recv_rising_until(stage: &Stage, from: i64, newest: u64) {
         let (sid, payload) = stage.java.recv();
         assert_eq!(sid, from);
         if payload == b"ours" {
-            // The one before the numbered ones, over a new link.
+            // The frame before the numbered ones, sent again over a new link.
             assert_eq!(before, 0);
             continue;
         }
@@ -61,7 +61,7 @@ fn recv_rising_until(stage: &Stage, from: i64, newest: u64) {
 fn a_stopped_zookeeper_blocks_nobody_and_wakes_to_the_newest_frame() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
-        // Its kernel acknowledges what it can hold, and nobody shall find it dead.
+        // Longer than the test: the paused peer must not be declared dead.
         let long = Duration::from_secs(600);
         let ours = Arc::new(stage.ours(sid, |builder| builder.peer_dead_after(long)));
         stage.exchange(&ours, "ours", "theirs");

@@ -1,6 +1,4 @@
-//! Two managers: one of ZooKeeper's, and one of ours with a smaller or a larger sid.
-//!
-//! Nothing here is checked; the tests do that.
+//! The fixture of the tests with a pair of managers: one of ZooKeeper, and one of ours with a smaller or a larger sid.
 
 use std::{fs, net::SocketAddr};
 
@@ -13,12 +11,12 @@ use crate::{
     port::Port,
 };
 
-/// The sid of ZooKeeper's manager, and ours below and above it.
+/// The sid of ZooKeeper's manager, and two sids for ours: a smaller and a larger one.
 pub(crate) const JAVA: i64 = 5;
 pub(crate) const BELOW: i64 = 2;
 pub(crate) const ABOVE: i64 = 9;
 
-/// Servers that know each other: one of ZooKeeper's, and a place below and one above it for ours.
+/// ZooKeeper's manager, and reserved ports for it and for ours.
 pub(crate) struct Stage {
     pub(crate) ports: [Port; 3],
     pub(crate) java: CnxPeer,
@@ -37,13 +35,13 @@ impl Stage {
         Self { ports, java }
     }
 
-    /// Starts ZooKeeper's manager anew, in the same place.
+    /// Starts ZooKeeper's manager again, on the same port.
     #[track_caller]
     pub(crate) fn restart_java(&mut self) {
         self.java = CnxPeer::start(JAVA, &servers(&self.ports), &[]);
     }
 
-    /// Ours, in one of its places. It knows ZooKeeper's only.
+    /// Starts ours with this sid. Its only peer is ZooKeeper's manager.
     pub(crate) fn ours(
         &self,
         sid: i64,
@@ -58,15 +56,15 @@ impl Stage {
         CnxManager::start(builder.build().unwrap()).unwrap()
     }
 
-    /// The same, when each has heard the other: the last message of ours is `ours` from now on, and of theirs `theirs`.
+    /// The same, after one message in each direction: the last message of ours is `ours`, that of ZooKeeper's `theirs`.
     #[track_caller]
-    pub(crate) fn acquainted(&mut self, sid: i64) -> CnxManager {
+    pub(crate) fn linked(&mut self, sid: i64) -> CnxManager {
         let ours = self.ours(sid, |builder| builder);
         self.exchange(&ours, "ours", "theirs");
         ours
     }
 
-    /// Sends a message each way, and waits for both.
+    /// Sends a message in each direction, and waits for both.
     #[track_caller]
     pub(crate) fn exchange(&mut self, manager: &CnxManager, ours: &str, theirs: &str) {
         let sid = manager.sid().0;
@@ -83,22 +81,22 @@ impl Stage {
             .unwrap()]
     }
 
-    /// Waits until exactly one connection joins the two, by their own accounts and by that of the kernel.
+    /// Waits until exactly one connection joins the two, as reported by both and by the kernel.
     #[track_caller]
     pub(crate) fn await_one_connection(&mut self, manager: &CnxManager) {
         let sid = manager.sid().0;
         // The one with the larger sid has dialed the other.
-        let (there, gone) = if sid < JAVA { (sid, JAVA) } else { (JAVA, sid) };
-        let (there, gone) = (self.port(there).address, self.port(gone).address);
+        let (accepting, dialing) = if sid < JAVA { (sid, JAVA) } else { (JAVA, sid) };
+        let (accepting, dialing) = (self.port(accepting).address, self.port(dialing).address);
         patiently("exactly one connection joins the two", || {
-            (established_at(there), established_at(gone)) == (1, 0)
+            (established_at(accepting), established_at(dialing)) == (1, 0)
                 && manager.linked_peers() == [Sid(JAVA)]
                 && manager.stats().connections == 1
                 && self.java.linked_peers() == [sid]
                 && self.java.thread_count() == 2
         });
         let [(_, own, other)] = self.java.links()[..] else {
-            panic!("the link has gone again")
+            panic!("the link has ended")
         };
         let (at_java, at_ours) = (
             self.port(JAVA).address.port(),
@@ -119,13 +117,13 @@ fn servers(ports: &[Port; 3]) -> Vec<(i64, SocketAddr)> {
         .collect()
 }
 
-/// Waits for this message of ZooKeeper's manager, and skips those before it: a new link begins with the last message.
+/// Waits for this message of ZooKeeper's manager, and skips those before it: a new link repeats the last message.
 #[track_caller]
 pub(crate) fn recv_until(manager: &CnxManager, payload: impl AsRef<[u8]>) {
     loop {
         let message = manager
             .recv_timeout(PATIENCE)
-            .expect("a message comes in time");
+            .expect("a message arrives in time");
         assert_eq!(message.from, Sid(JAVA));
         if message.payload == payload.as_ref() {
             return;
@@ -133,8 +131,8 @@ pub(crate) fn recv_until(manager: &CnxManager, payload: impl AsRef<[u8]>) {
     }
 }
 
-/// Why the link to ZooKeeper's manager has ended, other than to make room for another one: when it is slow to answer a
-/// knock it is asked twice, and answers both.
+/// The reason of the next end of the link to ZooKeeper's manager, except a replacement: if it is slow to answer a knock, it gets
+/// two, and answers both.
 #[track_caller]
 pub(crate) fn await_down(manager: &CnxManager) -> Reason {
     loop {
@@ -145,7 +143,7 @@ pub(crate) fn await_down(manager: &CnxManager) -> Reason {
     }
 }
 
-/// Why the link to ZooKeeper's manager has ended, if only to make room for another one.
+/// The reason of the next end of the link to ZooKeeper's manager, also a replacement.
 #[track_caller]
 pub(crate) fn await_any_down(manager: &CnxManager) -> Reason {
     loop {
@@ -157,7 +155,7 @@ pub(crate) fn await_any_down(manager: &CnxManager) -> Reason {
     }
 }
 
-/// Checks that no link has ended, other than to make room for another one.
+/// Checks that no link has ended except by a replacement.
 #[track_caller]
 pub(crate) fn assert_never_down(manager: &CnxManager) {
     let downs = manager.stats().downs;
@@ -165,23 +163,23 @@ pub(crate) fn assert_never_down(manager: &CnxManager) {
     assert!(downs.keys().all(|reason| *reason == replaced), "{downs:?}");
 }
 
-/// How many established connections the kernel knows that were accepted at this address: `proc(5)`, `net/tcp`.
+/// The number of established connections with this local address: `proc(5)`, `net/tcp`.
 #[track_caller]
 pub(crate) fn established_at(address: SocketAddr) -> usize {
     let SocketAddr::V4(address) = address else {
         panic!("{address} is not an IPv4 address")
     };
-    // The address as one number of this machine's own byte order, the port as a plain number.
+    // The address is printed as a number in native byte order.
     let ip = u32::from_ne_bytes(address.ip().octets());
     let local = format!("{ip:08X}:{:04X}", address.port());
-    // Java's sockets are IPv6 ones, and this is how they spell the same.
+    // Java's sockets are IPv6 ones: the IPv4-mapped address.
     let mapped = format!(
         "0000000000000000{:08X}{local}",
         u32::from_ne_bytes([0, 0, 255, 255])
     );
     let count = |path: &str| {
         let table = fs::read_to_string(path).expect("the kernel lists its connections");
-        let is_one = |line: &&str| {
+        let is_established = |line: &&str| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let is_here = fields
                 .get(1)
@@ -189,7 +187,7 @@ pub(crate) fn established_at(address: SocketAddr) -> usize {
             // `TCP_ESTABLISHED`.
             is_here && fields.get(3) == Some(&"01")
         };
-        table.lines().filter(is_one).count()
+        table.lines().filter(is_established).count()
     };
     count("/proc/net/tcp") + count("/proc/net/tcp6")
 }

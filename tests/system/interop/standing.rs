@@ -1,5 +1,5 @@
-//! That the program `election`, which serves nobody, does not keep a fresh ensemble of real servers from being led: with
-//! the times that a configuration file says, short ones.
+//! Tests that the program `election`, which serves no clients, does not keep a fresh ensemble of real servers from electing a
+//! leader.
 
 use crate::{
     patience::patiently,
@@ -18,15 +18,19 @@ const TIMES: Times = Times {
 fn await_served(servers: &[Server]) {
     let count = |mode: &str| {
         let line = format!("Mode: {mode}\n");
-        let says = |server: &&Server| server.ask("srvr").is_some_and(|said| said.contains(&line));
-        servers.iter().filter(says).count()
+        let matches = |server: &&Server| {
+            server
+                .ask("srvr")
+                .is_some_and(|answer| answer.contains(&line))
+        };
+        servers.iter().filter(matches).count()
     };
     patiently("a real server leads all real servers", || {
         (count("leader"), count("follower")) == (1, servers.len() - 1)
     });
 }
 
-/// Places of our voters, and of real servers in the order in which they start.
+/// The sids of our voters, and of the real servers in the order in which they start.
 const LAYOUTS: [([i64; 2], [i64; 3]); 2] = [([1, 4], [2, 3, 5]), ([4, 5], [1, 2, 3])];
 
 #[test]
@@ -36,7 +40,7 @@ fn a_voter_without_data_lets_a_real_server_lead() {
         let voters = ours.map(|sid| Voter::start(&ensemble, sid, &[]));
         let mut servers: Vec<_> = real[..2].iter().map(|sid| ensemble.start(*sid)).collect();
         for server in &servers {
-            server.await_said("LEADER ELECTION TOOK");
+            server.await_in_log("LEADER ELECTION TOOK");
         }
         servers.push(ensemble.start(real[2]));
         await_served(&servers);
@@ -52,11 +56,11 @@ fn a_voter_that_real_followers_leave_steps_down() {
         let ensemble = Ensemble::with_times(5, TIMES);
         let voters = ours.map(|sid| Voter::start(&ensemble, sid, options));
         let mut servers: Vec<_> = real[..2].iter().map(|sid| ensemble.start(*sid)).collect();
-        // As empty as the real ones, by what it claims, and with a larger id.
+        // It claims no data, like the real servers, and has a larger id than those.
         voters[1].await_elected(ours[1]);
         servers.push(ensemble.start(real[2]));
         let lost = voters[1].await_event("leader-lost");
-        // Where they are refused at once, they may look for so long that none of them says that it follows.
+        // Without the port the followers are refused at once, and may be LOOKING for so long that none reports that it follows.
         let why = lost["why"].as_str().unwrap();
         assert!(!has_port || why.contains("initLimit"), "{lost}");
         await_served(&servers);

@@ -1,4 +1,4 @@
-//! Those who are in one side's configuration only, or claim a sid that is taken.
+//! Tests servers that are in the configuration of one side only, or have the sid of the other side.
 
 use quorum_cnx::{
     CnxManager, ConfigBuilder, Event, InitialMessageVersion, Reason, SendError, Sid, Unknown,
@@ -10,10 +10,10 @@ use crate::{
     stage::{ABOVE, BELOW, JAVA, Stage, recv_until},
 };
 
-/// Servers that ZooKeeper's manager has never heard of, below and above it.
-const UNHEARD_OF: [i64; 2] = [3, 77];
+/// Sids that are not in the configuration of ZooKeeper's manager, smaller and larger than its own.
+const UNCONFIGURED: [i64; 2] = [3, 77];
 
-/// One of ours on a port of the stage, with any sid and any idea of who else there is.
+/// One of ours with any sid, on the port of `port_of`. `others` are its other servers, each with the owner of its port.
 fn manager(
     stage: &Stage,
     port_of: i64,
@@ -28,12 +28,13 @@ fn manager(
     CnxManager::start(builder.build().unwrap()).unwrap()
 }
 
-/// Whom the next refused connection claimed to be from, and why it was refused.
+/// The claimed sid of the next refused connection, and the reason.
 #[track_caller]
 fn await_rejected(manager: &CnxManager) -> (Option<Sid>, Reason) {
     loop {
         let event = manager.events().recv_timeout(PATIENCE);
-        if let Event::Rejected { sid, reason, .. } = event.expect("it is refused in time") {
+        if let Event::Rejected { sid, reason, .. } = event.expect("a connection is refused in time")
+        {
             return (sid, reason);
         }
     }
@@ -69,26 +70,30 @@ fn a_zookeeper_that_we_do_not_know_joins_when_that_is_allowed() {
 #[test]
 fn we_join_a_zookeeper_that_does_not_know_us() {
     let mut stage = Stage::new();
-    for sid in UNHEARD_OF {
-        // With its address in the message, a smaller one is dialed back; a larger one is taken as it comes.
+    for sid in UNCONFIGURED {
+        // A smaller one is dialed back at the address in its initial message. The connection of a larger one is kept.
         let ours = manager(&stage, ABOVE, sid, &[(JAVA, JAVA)], |builder| builder);
         stage.exchange(&ours, "let me in", "welcome");
         assert_eq!(ours.linked_peers(), [Sid(JAVA)]);
         drop(ours);
-        patiently("ZooKeeper notices", || stage.java.links().is_empty());
+        patiently("ZooKeeper has no link", || stage.java.links().is_empty());
     }
 }
 
 #[test]
 fn without_an_address_a_zookeeper_that_does_not_know_us_cannot_dial_us() {
     let stage = Stage::new();
-    let [sid, _] = UNHEARD_OF;
+    let [sid, _] = UNCONFIGURED;
     let bare = |builder: ConfigBuilder| builder.initial_message(InitialMessageVersion::Bare);
     let ours = manager(&stage, ABOVE, sid, &[(JAVA, JAVA)], bare);
-    patiently("ZooKeeper says so", || {
-        stage.java.process.said().contains("Invalid server id: 3")
+    patiently("ZooKeeper logs it", || {
+        stage
+            .java
+            .process
+            .log_text()
+            .contains("Invalid server id: 3")
     });
-    // It knocks again and again, and keeps nothing open.
+    // Ours knocks again and again, and keeps no connection open.
     patiently("we knock again", || ours.stats().dials >= 3);
     assert!(ours.stats().connections <= 1);
     assert_eq!(ours.linked_peers(), []);
@@ -97,10 +102,10 @@ fn without_an_address_a_zookeeper_that_does_not_know_us_cannot_dial_us() {
 #[test]
 fn a_zookeeper_with_our_own_sid_is_refused() {
     let mut stage = Stage::new();
-    // Both are 5; it believes that we are 2, or 9.
-    for place in [BELOW, ABOVE] {
-        let ours = manager(&stage, place, JAVA, &[], |builder| builder);
-        stage.java.send(place, "I am you");
+    // Both have sid 5. In ZooKeeper's configuration ours is 2, or 9.
+    for sid in [BELOW, ABOVE] {
+        let ours = manager(&stage, sid, JAVA, &[], |builder| builder);
+        stage.java.send(sid, "from your sid");
         assert_eq!(await_rejected(&ours), (Some(Sid(JAVA)), Reason::OwnSid));
         assert_eq!(ours.stats().received.frames, 0);
     }

@@ -1,6 +1,4 @@
-//! The program `election` in a place of an ensemble, and what it says of the election.
-//!
-//! Nothing here votes.
+//! Runs the program `election` as one server of an ensemble, and reads the lines that it prints.
 
 use std::time::Instant;
 
@@ -14,14 +12,14 @@ pub(crate) struct Voter {
 }
 
 impl Voter {
-    /// Starts it with the configuration file of the real servers, and with these options besides.
+    /// Starts it with the configuration file of the real servers and these options.
     #[track_caller]
     pub(crate) fn start(ensemble: &Ensemble, sid: i64, options: &[&str]) -> Self {
         let file = ensemble.write_configuration(sid).display().to_string();
         Self::start_with(&file, sid, options)
     }
 
-    /// The same with a file of its own.
+    /// The same with another file.
     #[track_caller]
     pub(crate) fn start_with(file: &str, sid: i64, options: &[&str]) -> Self {
         let mut arguments = vec!["--zoo-cfg".to_owned(), file.to_owned()];
@@ -33,15 +31,15 @@ impl Voter {
         }
     }
 
-    /// Waits for the first line that is so, and skips those before it.
+    /// Waits for the first line for which the condition holds, and skips those before it.
     #[track_caller]
-    pub(crate) fn await_line(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn await_line(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.program.event_within(left);
-            let line = line.unwrap_or_else(|| panic!("server {}: {what} does not come", self.sid));
-            if is_so(&line) {
+            let line = line.unwrap_or_else(|| panic!("server {}: no {what}", self.sid));
+            if matches(&line) {
                 return line;
             }
         }
@@ -53,7 +51,7 @@ impl Voter {
         self.await_line(kind, |line| line["event"] == kind)
     }
 
-    /// Waits until it has a leader, and checks which, and what it does itself.
+    /// Waits until it follows this leader, or leads if that is its own sid.
     #[track_caller]
     pub(crate) fn await_elected(&self, leader: i64) -> Value {
         let state = match leader == self.sid {
@@ -67,14 +65,14 @@ impl Voter {
 
     #[track_caller]
     pub(crate) fn stats(&mut self) -> Value {
-        self.program.order("stats");
+        self.program.command("stats");
         self.await_event("stats")
     }
 
-    /// Halts it as an operator does.
+    /// Halts it by a command.
     #[track_caller]
     pub(crate) fn quit(mut self) {
-        self.program.order("quit");
+        self.program.command("quit");
         self.await_event("halted");
         assert!(self.program.process.wait().success());
     }
