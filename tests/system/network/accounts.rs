@@ -1,59 +1,58 @@
-//! The counters of members, against what was seen of them and against each other's.
-//!
-//! Nothing here asks anybody.
+//! Compares the counters of members with what was observed, and with those of their peers.
 
 use serde_json::Value;
 
 use crate::ledger::Life;
 
-fn of(value: &Value, name: &str) -> u64 {
-    value[name].as_u64().expect("it is counted")
+fn count(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().expect("the counter exists")
 }
 
-/// Whether every frame that a member was given is accounted for, and every frame and link that it has told of.
+/// Checks that the counters of a member account for every frame that it was given, and for every frame and link that it has
+/// printed.
 pub(crate) fn check(life: &Life, live: &[i64], stats: &Value) -> Result<(), String> {
     let sent = &stats["sent"];
     let sum: u64 = ["written", "superseded", "discarded", "waiting"]
         .iter()
-        .map(|name| of(sent, name))
+        .map(|name| count(sent, name))
         .sum();
     let mut agrees = [
-        (of(sent, "accepted"), sum),
-        (of(sent, "accepted"), life.accepted),
-        (of(&stats["received"], "frames"), life.frames),
-        (of(&stats["inbox"], "dropped"), 0),
-        (of(&stats["events"], "dropped"), 0),
+        (count(sent, "accepted"), sum),
+        (count(sent, "accepted"), life.accepted),
+        (count(&stats["received"], "frames"), life.frames),
+        (count(&stats["inbox"], "dropped"), 0),
+        (count(&stats["events"], "dropped"), 0),
     ]
     .iter()
     .all(|(one, two)| one == two);
-    for peer in stats["peers"].as_array().expect("they are listed") {
+    for peer in stats["peers"].as_array().expect("the peers are listed") {
         let is_linked = peer["linked"] == true;
-        agrees &= of(peer, "ups") == of(peer, "downs") + u64::from(is_linked);
-        agrees &= is_linked || !live.contains(&peer["sid"].as_i64().expect("it has one"));
+        agrees &= count(peer, "ups") == count(peer, "downs") + u64::from(is_linked);
+        agrees &= is_linked || !live.contains(&peer["sid"].as_i64().expect("a peer has a sid"));
     }
     if agrees {
         return Ok(());
     }
     let (accepted, frames) = (life.accepted, life.frames);
     Err(format!(
-        "was given {accepted}, printed {frames}, and counts {stats}"
+        "accepted {accepted} frames, printed {frames}, and counts {stats}"
     ))
 }
 
-/// The frames that were written to a link and did not come out of it; nothing if there are none, or the two have had more
-/// than one link, with the first of which some may have died.
+/// The number of frames that were written to a link and have not arrived. `None` if there are none, or if the two have had more
+/// than one link, so that frames may have been lost with an earlier one.
 pub(crate) fn lost(from: (i64, &Value), to: (i64, &Value)) -> Option<u64> {
     let peer = |stats: &Value, sid: i64| {
-        let peers = stats["peers"].as_array().expect("they are listed");
+        let peers = stats["peers"].as_array().expect("the peers are listed");
         let peer = peers.iter().find(|peer| peer["sid"] == sid);
-        peer.expect("it is known").clone()
+        peer.expect("the peer is listed").clone()
     };
     let (sender, receiver) = (peer(from.1, to.0), peer(to.1, from.0));
-    let is_first = |peer: &Value| of(peer, "ups") == 1 && peer["linked"] == true;
+    let is_first = |peer: &Value| count(peer, "ups") == 1 && peer["linked"] == true;
     if !is_first(&sender) || !is_first(&receiver) {
         return None;
     }
-    let written = of(&sender["sent"], "written") + of(&sender["sent"], "resent");
-    let arrived = of(&receiver["received"], "frames");
+    let written = count(&sender["sent"], "written") + count(&sender["sent"], "resent");
+    let arrived = count(&receiver["received"], "frames");
     (written != arrived).then(|| written.abs_diff(arrived))
 }

@@ -1,4 +1,4 @@
-//! A host that is gone without a word and comes back somewhere else, behind the same name.
+//! Tests a host that dies silently and comes back with another address and the same name.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ pub(crate) fn a_host_that_returns_with_another_address_is_found_by_its_name() {
     let all = quorum.all();
     for victim in rounds::victims(&all) {
         let live = quorum.all_but(&[victim]);
-        for is_missed in [true, false] {
-            let start = quorum.aged();
-            quorum.lan.treat(&around(victim, &all));
-            // Whatever its kernel says for it is not heard.
+        for is_noticed in [true, false] {
+            let start = quorum.let_links_age();
+            quorum.lan.set_rules(&around(victim, &all));
+            // The packets of its kernel are dropped, too.
             quorum.kill(victim);
-            let noticed = is_missed.then(|| quorum.notice(&live, &[victim], start));
+            let noticed = is_noticed.then(|| quorum.wait_noticed(&live, &[victim], start));
             quorum.lan.readdress(victim);
-            quorum.lan.treat(&[]);
+            quorum.lan.set_rules(&[]);
             let launch = run_time::now();
             quorum.launch(victim);
-            let recovery = quorum.settle(&all, launch);
-            quorum.undisturbed(&live, start);
-            let fault = if is_missed {
+            let recovery = quorum.wait_recovered(&all, launch);
+            quorum.assert_no_link_ended(&live, start);
+            let fault = if is_noticed {
                 "a host back with another address"
             } else {
-                "the same, before it is missed"
+                "the same, before its death is noticed"
             };
             record(fault, all.len(), noticed, recovery);
         }

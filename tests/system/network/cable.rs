@@ -1,7 +1,7 @@
-//! A cable that takes its time: what comes in at one end leaves at the other after a while, each packet after another one, so
-//! that they overtake each other.
+//! A cable with delay: each packet that arrives at one end leaves at the other after a random time, so that packets are
+//! reordered.
 //!
-//! Nothing here looks into a packet. What does not fit is lost, as in any queue of a network.
+//! Packets that do not fit into its queue are dropped.
 
 use std::{
     cmp::Reverse,
@@ -30,51 +30,51 @@ use nix::{
 
 use support::chance::Rng as Chance;
 
-/// Packets under way at one time, in both directions.
+/// Packets in the queue, for both directions together.
 const PACKETS_MAX: usize = 4096;
 
-/// A whole packet: nothing is put together when the offloads of the devices are off, and then some.
+/// More than the largest packet: the segmentation offloads of the devices are off.
 const PACKET_BYTES_MAX: usize = 1 << 16;
 
-/// How long a packet takes.
+/// The range of the delay of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weather {
     pub(crate) at_least_ms: u64,
     pub(crate) at_most_ms: u64,
 }
 
-/// A cable between two devices of one namespace; it is gone when dropped.
+/// A cable between two devices of one namespace. It ends when this is dropped.
 pub(crate) struct Cable {
-    gone: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Packet {
     due: Instant,
-    /// The first of those that are due at one time is the first that came.
+    /// Of packets that are due at the same time, the first to arrive is the first to leave.
     order: u64,
-    out: usize,
+    egress: usize,
     bytes: Vec<u8>,
 }
 
 impl Cable {
     pub(crate) fn new(namespace: &str, devices: [&str; 2], weather: Weather, seed: u64) -> Self {
-        let gone = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::new(AtomicBool::new(false));
         let (namespace, devices) = (namespace.to_owned(), devices.map(str::to_owned));
-        let (sender, laid) = channel();
-        let is_gone = Arc::clone(&gone);
+        let (sender, ready) = channel();
+        let is_stopped = Arc::clone(&stopped);
         let work = move || {
-            // This thread alone goes there.
-            let there = File::open(format!("/run/netns/{namespace}")).unwrap();
-            setns(there, CloneFlags::CLONE_NEWNET).unwrap();
-            let ends = devices.map(|device| end(&device));
+            // Only this thread enters the namespace.
+            let namespace_file = File::open(format!("/run/netns/{namespace}")).unwrap();
+            setns(namespace_file, CloneFlags::CLONE_NEWNET).unwrap();
+            let ends = devices.map(|device| open_end(&device));
             sender.send(()).unwrap();
-            carry(&ends, weather, &mut Chance::new(seed), &is_gone);
+            forward(&ends, weather, &mut Chance::new(seed), &is_stopped);
         };
         let thread = thread::spawn(work);
-        laid.recv().expect("the cable is laid");
+        ready.recv().expect("the cable is ready");
         Self {
-            gone,
+            stopped,
             thread: Some(thread),
         }
     }
@@ -82,16 +82,16 @@ impl Cable {
 
 impl Drop for Cable {
     fn drop(&mut self) {
-        self.gone.store(true, Ordering::Relaxed);
+        self.stopped.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic in there has been printed, and nothing goes through any more.
+            // A panic of the thread has been printed, and it forwards nothing any more.
             let _ = thread.join();
         }
     }
 }
 
-/// A socket that sees every packet of a device, and can send any.
-fn end(device: &str) -> OwnedFd {
+/// A packet socket that receives every packet of a device, and can send any.
+fn open_end(device: &str) -> OwnedFd {
     let socket = socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -104,20 +104,22 @@ fn end(device: &str) -> OwnedFd {
         .filter(|found| found.interface_name == device)
         .filter_map(|found| found.address)
         .find(|address| address.family() == Some(AddressFamily::Packet))
-        .expect("the device is there");
-    let address = *address.as_link_addr().expect("it is one of the link layer");
+        .expect("the device exists");
+    let address = *address
+        .as_link_addr()
+        .expect("the address is one of the link layer");
     bind(socket.as_raw_fd(), &address).unwrap();
     socket
 }
 
-fn carry(ends: &[OwnedFd; 2], weather: Weather, chance: &mut Chance, gone: &AtomicBool) {
+fn forward(ends: &[OwnedFd; 2], weather: Weather, chance: &mut Chance, stopped: &AtomicBool) {
     let mut queue: BinaryHeap<Reverse<Packet>> = BinaryHeap::new();
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     let mut order = 0;
-    while !gone.load(Ordering::Relaxed) {
+    while !stopped.load(Ordering::Relaxed) {
         wait(ends, queue.peek().map(|Reverse(packet)| packet.due));
         for (index, end) in ends.iter().enumerate() {
-            // A device that is down has nothing to say.
+            // Fails if the device is down.
             while let Ok(len) = recv(end.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 if queue.len() < PACKETS_MAX {
                     order += 1;
@@ -125,7 +127,7 @@ fn carry(ends: &[OwnedFd; 2], weather: Weather, chance: &mut Chance, gone: &Atom
                         due: Instant::now()
                             + chance.millis(weather.at_least_ms, weather.at_most_ms),
                         order,
-                        out: 1 - index,
+                        egress: 1 - index,
                         bytes: buffer[..len].to_vec(),
                     }));
                 }
@@ -135,10 +137,10 @@ fn carry(ends: &[OwnedFd; 2], weather: Weather, chance: &mut Chance, gone: &Atom
             .peek()
             .is_some_and(|Reverse(packet)| packet.due <= Instant::now())
         {
-            let Reverse(packet) = queue.pop().expect("it was just seen");
-            // What a device does not take is lost.
+            let Reverse(packet) = queue.pop().expect("the queue is not empty");
+            // A packet that the device does not accept is lost.
             let _ = send(
-                ends[packet.out].as_raw_fd(),
+                ends[packet.egress].as_raw_fd(),
                 &packet.bytes,
                 MsgFlags::empty(),
             );
@@ -146,11 +148,11 @@ fn carry(ends: &[OwnedFd; 2], weather: Weather, chance: &mut Chance, gone: &Atom
     }
 }
 
-/// Until a packet comes or one is due, and not for so long that the end of the test is missed.
+/// Waits until a packet arrives or is due, and at most 100 ms, so that `stopped` is checked.
 fn wait(ends: &[OwnedFd; 2], due: Option<Instant>) {
     let most = Duration::from_millis(100);
     let left = due.map_or(most, |due| due.saturating_duration_since(Instant::now()));
-    // Rounded up: what is due in half a millisecond is not asked after all the time.
+    // Rounded up, so that a packet that is due within a millisecond causes no busy loop.
     let millis = u16::try_from(left.min(most).as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
     let mut fds = ends
         .each_ref()

@@ -1,4 +1,4 @@
-//! Cables that are pulled, and packets that vanish without a word, both ways and one way.
+//! Tests pulled cables, and packets that are dropped in both directions or in one.
 
 use std::time::Duration;
 
@@ -18,31 +18,31 @@ pub(crate) fn a_cable_that_is_pulled_is_noticed_and_put_back_brings_the_member_b
         let live = quorum.all_but(&[victim]);
         for silent in [false, true] {
             let fault = if silent {
-                "a cable that carries nothing"
+                "all packets of a cable dropped"
             } else {
                 "a cable pulled"
             };
-            let start = quorum.aged();
+            let start = quorum.let_links_age();
             if silent {
-                quorum.lan.treat(&around(victim, &quorum.all()));
+                quorum.lan.set_rules(&around(victim, &quorum.all()));
             } else {
                 quorum.lan.pull(victim);
             }
-            let noticed = quorum.notice(&live, &[victim], start);
-            let alone = quorum.notice(&[victim], &live, start);
-            quorum.undisturbed(&live, start);
-            quorum.settle(&live, run_time::now());
+            let noticed = quorum.wait_noticed(&live, &[victim], start);
+            let noticed_by_victim = quorum.wait_noticed(&[victim], &live, start);
+            quorum.assert_no_link_ended(&live, start);
+            quorum.wait_recovered(&live, run_time::now());
             if silent {
-                quorum.lan.treat(&[]);
+                quorum.lan.set_rules(&[]);
             } else {
                 quorum.lan.plug(victim);
             }
-            let recovery = quorum.settle(&quorum.all(), run_time::now());
-            quorum.undisturbed(&live, start);
+            let recovery = quorum.wait_recovered(&quorum.all(), run_time::now());
+            quorum.assert_no_link_ended(&live, start);
             record(
                 fault,
                 quorum.all().len(),
-                Some(noticed.max(alone)),
+                Some(noticed.max(noticed_by_victim)),
                 recovery,
             );
         }
@@ -53,11 +53,11 @@ pub(crate) fn a_member_that_is_not_heard_or_does_not_hear_is_no_member_until_it_
     let quorum = Quorum::start(Lan::new(rounds::members(5)), PACE);
     for victim in rounds::victims(&quorum.all()) {
         let live = quorum.all_but(&[victim]);
-        for (fault, deaf) in [
-            ("a member not heard", false),
-            ("a member that hears nothing", true),
+        for (fault, is_receiver) in [
+            ("a member that sends no packets", false),
+            ("a member that receives no packets", true),
         ] {
-            let ways: Vec<Way> = if deaf {
+            let ways: Vec<Way> = if is_receiver {
                 let to = |from: &i64| Way {
                     from: *from,
                     to: Some(victim),
@@ -71,18 +71,18 @@ pub(crate) fn a_member_that_is_not_heard_or_does_not_hear_is_no_member_until_it_
                     fate: Fate::Drop,
                 }]
             };
-            let start = quorum.aged();
-            quorum.lan.treat(&ways);
-            let noticed = quorum.notice(&live, &[victim], start);
-            let alone = quorum.notice(&[victim], &live, start);
-            quorum.settle(&live, run_time::now());
-            quorum.lan.treat(&[]);
-            let recovery = quorum.settle(&quorum.all(), run_time::now());
-            quorum.undisturbed(&live, start);
+            let start = quorum.let_links_age();
+            quorum.lan.set_rules(&ways);
+            let noticed = quorum.wait_noticed(&live, &[victim], start);
+            let noticed_by_victim = quorum.wait_noticed(&[victim], &live, start);
+            quorum.wait_recovered(&live, run_time::now());
+            quorum.lan.set_rules(&[]);
+            let recovery = quorum.wait_recovered(&quorum.all(), run_time::now());
+            quorum.assert_no_link_ended(&live, start);
             record(
                 fault,
                 quorum.all().len(),
-                Some(noticed.max(alone)),
+                Some(noticed.max(noticed_by_victim)),
                 recovery,
             );
         }

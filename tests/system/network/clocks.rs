@@ -1,4 +1,4 @@
-//! Clocks that are set while members run: the time of day steps, and nothing else does.
+//! Tests steps of the time of day while members run. The monotonic clocks do not change.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -11,12 +11,12 @@ use crate::{
     table::note,
 };
 
-/// What the time of day is set to, one after the other, as libfaketime reads it.
+/// The offsets of the time of day in seconds, one after the other, in the syntax of libfaketime.
 const STEPS: [&str; 5] = ["+3600", "-3600", "+315360000", "-315360000", "+0"];
 
 pub(crate) fn a_clock_that_is_set_changes_nothing() {
     let lan = Lan::new(5);
-    // Where the namespaces' files go away with them.
+    // In a directory that is removed with the namespace.
     let offset = lan.host(1).overlay("offset");
     write(&offset, "+0");
     let file = offset.clone();
@@ -25,7 +25,10 @@ pub(crate) fn a_clock_that_is_set_changes_nothing() {
     });
     for member in quorum.all() {
         let maps = fs::read_to_string(format!("/proc/{}/maps", quorum.pid(member))).unwrap();
-        assert!(maps.contains("libfaketime"), "{member} sees the true time");
+        assert!(
+            maps.contains("libfaketime"),
+            "{member} runs without libfaketime"
+        );
     }
     let start = run_time::now();
     let before: Vec<u64> = quorum
@@ -35,43 +38,43 @@ pub(crate) fn a_clock_that_is_set_changes_nothing() {
         .collect();
     for step in STEPS {
         write(&offset, step);
-        let seen = time_of_day(&offset) - true_time();
-        let meant: i64 = step.parse().unwrap();
+        let measured = time_of_day(&offset) - true_time();
+        let expected: i64 = step.parse().unwrap();
         assert!(
-            (seen - meant).abs() <= 60,
-            "a step of {meant} s is seen as {seen} s"
+            (measured - expected).abs() <= 60,
+            "a step of {expected} s is measured as {measured} s"
         );
-        quorum.settle(&quorum.all(), run_time::now());
-        // Longer than any time to a retry, so that a timer that went mad would have its say.
+        quorum.wait_recovered(&quorum.all(), run_time::now());
+        // Longer than every retry delay, so that a wrong timer would expire.
         run_time::pass(Duration::from_millis(1200));
-        quorum.settle(&quorum.all(), run_time::now());
+        quorum.wait_recovered(&quorum.all(), run_time::now());
     }
-    quorum.undisturbed(&quorum.all(), start);
+    quorum.assert_no_link_ended(&quorum.all(), start);
     let after: Vec<u64> = quorum
         .all()
         .into_iter()
         .map(|member| dials(&quorum, member))
         .collect();
-    assert_eq!(before, after, "nobody has dialed");
-    // While everybody waits for the time to try again.
+    assert_eq!(before, after, "a member has dialed");
+    // The same while all members wait for the next attempt.
     for step in STEPS {
         quorum
             .lan
-            .treat(&between(&quorum.all(), &quorum.all(), Fate::Reset));
+            .set_rules(&between(&quorum.all(), &quorum.all(), Fate::Reset));
         run_time::pass(Duration::from_millis(300));
         write(&offset, step);
-        quorum.lan.treat(&[]);
-        quorum.settle(&quorum.all(), run_time::now());
+        quorum.lan.set_rules(&[]);
+        quorum.wait_recovered(&quorum.all(), run_time::now());
     }
     note(format!(
-        "The time of day set to {} s: no link ended, nobody dialed; nor was it later that those without links had them again.",
+        "The time of day set to {} s: no link ended, no member dialed, and recovery took no longer.",
         STEPS.join(", ")
     ));
 }
 
-/// A program that sees the time of day as the file says, and every other clock as it is.
+/// Runs a program with libfaketime, which reads the offset of the time of day from the file. Other clocks are unchanged.
 fn shape(command: &mut Command, offset: &Path) {
-    let library = faketime().expect("it was found at the start");
+    let library = faketime().expect("the library was found at the start");
     command
         .env("LD_PRELOAD", library)
         .env("FAKETIME_TIMESTAMP_FILE", offset)
@@ -84,7 +87,7 @@ fn write(path: &Path, step: &str) {
     fs::write(path, format!("{step}\n")).unwrap();
 }
 
-/// Seconds since 1970, as such a program sees them.
+/// Seconds since 1970, as seen by such a program.
 fn time_of_day(offset: &Path) -> i64 {
     let mut command = Command::new("date");
     shape(command.arg("+%s"), offset);

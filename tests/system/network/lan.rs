@@ -1,7 +1,5 @@
-//! Hosts on one switch: a namespace for each, a cable to a bridge in one more, names that each host looks up in a file of its
-//! own.
-//!
-//! Nothing here runs on the hosts.
+//! A local network: a namespace for each host, one for the switch (a bridge), cables between them, and a hosts file for each
+//! host.
 
 use std::{net::Ipv4Addr, process::Command, sync::Mutex};
 
@@ -11,13 +9,13 @@ use crate::{
     switch::{self, Way, hardware, port},
 };
 
-/// Where every server listens.
+/// The port on which every server listens.
 pub(crate) const PORT: u16 = 3888;
 
 /// A local network.
 pub(crate) struct Lan {
     network: usize,
-    /// Before the namespaces in which they are.
+    /// Dropped before the namespaces.
     cables: Vec<Cable>,
     switch: Namespace,
     hosts: Vec<(i64, Namespace)>,
@@ -25,12 +23,12 @@ pub(crate) struct Lan {
 }
 
 impl Lan {
-    /// Hosts 1 to `count`, whose cables are good.
+    /// Hosts 1 to `count`, with cables without delay.
     pub(crate) fn new(count: i64) -> Self {
         Self::build(count, None)
     }
 
-    /// The same with cables that delay what goes through, each packet for another time.
+    /// The same with cables that delay each packet for a random time.
     pub(crate) fn with_weather(count: i64, weather: Weather) -> Self {
         Self::build(count, Some(weather))
     }
@@ -76,7 +74,7 @@ impl Lan {
                 format!("addr add {}/24 dev eth0", first_address(*host)),
                 "link set eth0 up".into(),
             ]);
-            // What is not in the file of names is nowhere.
+            // Names are looked up only in the hosts file.
             namespace.write_overlay("resolv.conf", "");
         }
         lan.write_names();
@@ -89,7 +87,7 @@ impl Lan {
     fn lay_cables(mut self, weather: Weather) -> Self {
         for (host, namespace) in &self.hosts {
             let (plug, socket) = (format!("plug{host}"), format!("socket{host}"));
-            // What a packet has left to its device is never done when it goes through user space.
+            // Checksums and segmentation that are offloaded to a device are not done when packets go through user space.
             for (at, device) in [(namespace, "eth0"), (&self.switch, port(*host).as_str())] {
                 let mut ethtool = at.command("ethtool");
                 run(ethtool.args(["-K", device, "tx", "off", "tso", "off", "gso", "off"]));
@@ -105,7 +103,7 @@ impl Lan {
         self
     }
 
-    /// What begins the names of its namespaces.
+    /// The prefix of the names of its namespaces.
     pub(crate) fn prefix(&self) -> String {
         prefix(self.network)
     }
@@ -122,14 +120,14 @@ impl Lan {
         self.addresses.lock().unwrap()[index(host)]
     }
 
-    /// From now on the switch does this, and no more what it was told before.
+    /// Replaces the rules of the switch.
     #[track_caller]
-    pub(crate) fn treat(&self, ways: &[Way]) {
-        let script = switch::script(ways, &self.hosts());
+    pub(crate) fn set_rules(&self, rules: &[Way]) {
+        let script = switch::script(rules, &self.hosts());
         feed(self.switch.command("nft").args(["-f", "-"]), &script);
     }
 
-    /// Pulls the cable out of the switch: both ends notice, no connection does.
+    /// Pulls the cable out of the switch: the devices at both ends go down, and connections get no notice.
     #[track_caller]
     pub(crate) fn pull(&self, host: i64) {
         self.switch
@@ -141,7 +139,7 @@ impl Lan {
         self.switch.batch(&[format!("link set {} up", port(host))]);
     }
 
-    /// Gives a host another address, which all find behind its name.
+    /// Gives a host another address, and updates its name in all hosts files.
     #[track_caller]
     pub(crate) fn readdress(&self, host: i64) {
         let [a, b, c, d] = self.address(host).octets();
@@ -165,7 +163,7 @@ impl Lan {
         }
     }
 
-    /// A program on this host.
+    /// A command that runs on this host.
     pub(crate) fn command(&self, host: i64, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.host(host).command(program)
     }
@@ -179,7 +177,7 @@ fn first_address(host: i64) -> Ipv4Addr {
     Ipv4Addr::new(10, 78, 0, u8::try_from(host).expect("few hosts"))
 }
 
-/// What all call this host.
+/// The name of a host.
 pub(crate) fn name(host: i64) -> String {
     format!("server{host}")
 }

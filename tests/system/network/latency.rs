@@ -1,5 +1,5 @@
-//! How long frames take between the healthy while others are dead or behind a black hole: measured against quiet times, in
-//! turns, and told; no figure fails a test.
+//! Measures the latency between healthy members while others are dead or their packets are dropped, alternating with times
+//! without faults. The figures are printed, and never fail the test.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::{
     table::note,
 };
 
-/// How long each turn lasts.
-const TURN: Duration = Duration::from_millis(1500);
+/// The duration of each measurement.
+const PERIOD: Duration = Duration::from_millis(1500);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Times {
-    Quiet,
+enum Phase {
+    NoFault,
     BlackHole,
     Dead,
 }
@@ -30,54 +30,59 @@ pub(crate) fn the_healthy_are_as_fast_while_others_are_dead() {
     let (healthy, others) = all.split_at(3);
     let mut histograms =
         [(); 3].map(|()| Histogram::<u64>::new_with_max(LONG.as_micros() as u64, 3).unwrap());
-    // Each after quiet times, whatever drifts.
-    let turns = [Times::Quiet, Times::BlackHole, Times::Quiet, Times::Dead];
+    // Each fault follows a period without one, so that drift affects both.
+    let periods = [
+        Phase::NoFault,
+        Phase::BlackHole,
+        Phase::NoFault,
+        Phase::Dead,
+    ];
     let start = run_time::now();
-    for times in turns
+    for phase in periods
         .iter()
         .cycle()
-        .take(turns.len() * (rounds::rounds() + 1))
+        .take(periods.len() * (rounds::rounds() + 1))
     {
-        // In all turns the same is given to the same, so that nothing else makes a difference.
+        // In all periods the same frames are sent, so that only the faults differ.
         quorum.leave_out(others);
-        match times {
-            Times::Quiet => {}
-            Times::BlackHole => quorum.lan.treat(&between(others, &all, Fate::Drop)),
-            Times::Dead => others.iter().for_each(|member| quorum.kill(*member)),
+        match phase {
+            Phase::NoFault => {}
+            Phase::BlackHole => quorum.lan.set_rules(&between(others, &all, Fate::Drop)),
+            Phase::Dead => others.iter().for_each(|member| quorum.kill(*member)),
         }
         quorum.ledger().time(true);
-        run_time::pass(TURN);
+        run_time::pass(PERIOD);
         for (from, to, took) in quorum.ledger().time(false) {
             if healthy.contains(&from) && healthy.contains(&to) {
                 let micros = u64::try_from(took.as_micros()).unwrap();
-                histograms[*times as usize].saturating_record(micros);
+                histograms[*phase as usize].saturating_record(micros);
             }
         }
-        match times {
-            Times::Quiet => {}
-            Times::BlackHole => quorum.lan.treat(&[]),
-            Times::Dead => others.iter().for_each(|member| quorum.launch(*member)),
+        match phase {
+            Phase::NoFault => {}
+            Phase::BlackHole => quorum.lan.set_rules(&[]),
+            Phase::Dead => others.iter().for_each(|member| quorum.launch(*member)),
         }
         quorum.leave_out(&[]);
-        quorum.settle(&all, run_time::now());
+        quorum.wait_recovered(&all, run_time::now());
     }
-    quorum.undisturbed(healthy, start);
-    let [quiet, hole, dead] = histograms.map(|times| {
+    quorum.assert_no_link_ended(healthy, start);
+    let [no_fault, black_hole, dead] = histograms.map(|histogram| {
         (
-            times.value_at_quantile(0.5),
-            times.value_at_quantile(0.99),
-            times.len(),
+            histogram.value_at_quantile(0.5),
+            histogram.value_at_quantile(0.99),
+            histogram.len(),
         )
     });
-    let tell = |name: &str, (half, most, count): (u64, u64, u64)| {
-        let times = most as f64 / quiet.1 as f64;
-        format!("{name}: median {half} us, p99 {most} us ({times:.2} x quiet), {count} frames")
+    let summary = |name: &str, (median, p99, count): (u64, u64, u64)| {
+        let ratio = p99 as f64 / no_fault.1 as f64;
+        format!("{name}: median {median} us, p99 {p99} us ({ratio:.2} x no fault), {count} frames")
     };
     note(format!(
-        "From the driver through two programs and back, between the 3 healthy of 5, in turns of {} ms: {}; {}; {}.",
-        TURN.as_millis(),
-        tell("quiet", quiet),
-        tell("others behind a black hole", hole),
-        tell("others dead", dead)
+        "From the driver through two programs and back, between the 3 healthy of 5 members, in periods of {} ms: {}; {}; {}.",
+        PERIOD.as_millis(),
+        summary("no fault", no_fault),
+        summary("packets of the others dropped", black_hole),
+        summary("others dead", dead)
     ));
 }

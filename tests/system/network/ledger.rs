@@ -1,6 +1,4 @@
-//! What all members were told and what they said, and which promises that breaks.
-//!
-//! Nothing here talks to them.
+//! Records what all members were given and have printed, and detects broken promises.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -12,41 +10,41 @@ use serde_json::Value;
 
 use crate::frames;
 
-/// Frames under way whose time is remembered, for each way.
+/// Frames in flight whose start times are remembered, for each direction.
 const TIMED_MAX: usize = 1024;
 
-/// Everything that was seen from the outside.
+/// Everything that was observed from the outside.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    ways: BTreeMap<(i64, i64), Way>,
-    lives: BTreeMap<i64, Life>,
-    /// Links that came up and went down, in the order in which they were told.
+    directions: BTreeMap<(i64, i64), Direction>,
+    processes: BTreeMap<i64, Life>,
+    /// Links that came up or ended, in the order of the printed lines.
     changes: Vec<Change>,
-    /// Promises that were broken.
-    wrongs: Vec<String>,
-    /// Where the time of a frame goes that arrives; nowhere most of the time.
+    /// Broken promises.
+    violations: Vec<String>,
+    /// The latencies of arrived frames, while they are measured.
     timed: Option<Vec<(i64, i64, Duration)>>,
 }
 
-/// From one member to another.
+/// The frames from one member to another.
 #[derive(Default)]
-struct Way {
-    /// The last that was given to the sender.
-    given: u64,
-    /// The last that the sender's process has accepted.
+struct Direction {
+    /// The number of the last frame that was given to the sender.
+    sent: u64,
+    /// The last one that the sender's process has accepted.
     accepted: Option<u64>,
-    /// The last that arrived, at whichever process of the receiver.
+    /// The last one that arrived, at any process of the receiver.
     arrived: u64,
-    /// The last that arrived at the present one.
-    arrived_here: u64,
+    /// The last one that arrived at the current process of the receiver.
+    arrived_now: u64,
     times: VecDeque<(u64, Instant)>,
 }
 
-/// What one process of a member has said.
+/// What one process of a member has printed.
 #[derive(Default)]
 pub(crate) struct Life {
     linked: BTreeSet<i64>,
-    /// Frames that it was given and has not answered for.
+    /// Frames that it was given and has not yet answered by `sent`.
     unanswered: VecDeque<(i64, u64)>,
     pub(crate) accepted: u64,
     pub(crate) frames: u64,
@@ -56,7 +54,7 @@ pub(crate) struct Life {
 
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// By the clock of the run.
+    /// By the clock of `run_time`.
     pub(crate) at: Duration,
     pub(crate) member: i64,
     pub(crate) peer: i64,
@@ -74,37 +72,34 @@ impl fmt::Display for Change {
             reason,
         } = self;
         let what = if *is_up { "up" } else { "down" };
-        write!(
-            f,
-            "{at:?}: {member} has its link with {peer} {what} {reason}"
-        )
+        write!(f, "{at:?}: link of {member} with {peer} {what} {reason}")
     }
 }
 
 impl Ledger {
-    /// A new process of this member: it knows nothing, and has promised nothing.
-    pub(crate) fn on_birth(&mut self, member: i64) {
-        self.lives.insert(member, Life::default());
-        for ((from, to), way) in &mut self.ways {
+    /// A new process of this member starts, without any state.
+    pub(crate) fn on_process_start(&mut self, member: i64) {
+        self.processes.insert(member, Life::default());
+        for ((from, to), direction) in &mut self.directions {
             if *from == member {
-                way.accepted = None;
-                way.times.clear();
+                direction.accepted = None;
+                direction.times.clear();
             }
             if *to == member {
-                way.arrived_here = 0;
+                direction.arrived_now = 0;
             }
         }
     }
 
-    /// The next frame for this way, which the sender is about to be given.
-    pub(crate) fn give(&mut self, from: i64, to: i64) -> String {
-        let way = self.ways.entry((from, to)).or_default();
-        way.given += 1;
-        let number = way.given;
-        if self.timed.is_some() && !frames::is_long(number) && way.times.len() < TIMED_MAX {
-            way.times.push_back((number, Instant::now()));
+    /// The next frame in this direction, which the sender is about to be given.
+    pub(crate) fn next_frame(&mut self, from: i64, to: i64) -> String {
+        let direction = self.directions.entry((from, to)).or_default();
+        direction.sent += 1;
+        let number = direction.sent;
+        if self.timed.is_some() && !frames::is_long(number) && direction.times.len() < TIMED_MAX {
+            direction.times.push_back((number, Instant::now()));
         }
-        self.life_mut(from).unanswered.push_back((to, number));
+        self.process_mut(from).unanswered.push_back((to, number));
         frames::text(from, to, number)
     }
 
@@ -121,123 +116,133 @@ impl Ledger {
                 is_up: line["event"] == "up",
                 reason: line["reason"].as_str().unwrap_or_default().to_owned(),
             }),
-            "listening" => self.life_mut(member).is_listening = true,
-            "stats" => self.life_mut(member).stats = Some(line.clone()),
-            // Tell of the machine and of the network, which are as they are.
+            "listening" => self.process_mut(member).is_listening = true,
+            "stats" => self.process_mut(member).stats = Some(line.clone()),
+            // Allowed at any time.
             "dial-failed" | "rejected" | "slow-turn" | "halted" => {}
-            _ => self.wrong(format!("{member} said {line}")),
+            _ => self.add_violation(format!("{member} printed {line}")),
         }
     }
 
     fn on_frame(&mut self, from: i64, to: i64, hex: &str) {
-        self.life_mut(to).frames += 1;
+        self.process_mut(to).frames += 1;
         let number = match frames::number(from, to, hex) {
             Ok(number) => number,
-            Err(why) => return self.wrong(format!("torn frame from {from} to {to}: {why}")),
+            Err(why) => {
+                return self.add_violation(format!("torn frame from {from} to {to}: {why}"));
+            }
         };
-        let way = self.ways.entry((from, to)).or_default();
-        if number < way.arrived || number > way.given {
-            let (arrived, given) = (way.arrived, way.given);
-            return self.wrong(format!(
-                "{number} from {from} to {to} after {arrived}, of {given}"
+        let direction = self.directions.entry((from, to)).or_default();
+        if number < direction.arrived || number > direction.sent {
+            let (arrived, sent) = (direction.arrived, direction.sent);
+            return self.add_violation(format!(
+                "{number} from {from} to {to} after {arrived}, of {sent}"
             ));
         }
-        // A frame that comes again is timed once.
-        let is_new = number > way.arrived;
-        (way.arrived, way.arrived_here) = (number, number);
-        while let Some((timed, given_at)) = way.times.front().copied() {
+        // A frame that arrives again is measured once.
+        let is_new = number > direction.arrived;
+        (direction.arrived, direction.arrived_now) = (number, number);
+        while let Some((timed, sent_at)) = direction.times.front().copied() {
             if timed > number {
                 break;
             }
-            way.times.pop_front();
+            direction.times.pop_front();
             if let Some(times) = self.timed.as_mut().filter(|_| timed == number && is_new) {
-                times.push((from, to, given_at.elapsed()));
+                times.push((from, to, sent_at.elapsed()));
             }
         }
     }
 
     fn on_sent(&mut self, member: i64, peer: i64) {
-        let life = self.life_mut(member);
-        life.accepted += 1;
-        match life.unanswered.pop_front() {
+        let process = self.process_mut(member);
+        process.accepted += 1;
+        match process.unanswered.pop_front() {
             Some((to, number)) if to == peer => {
-                self.ways.entry((member, to)).or_default().accepted = Some(number);
+                self.directions.entry((member, to)).or_default().accepted = Some(number);
             }
-            other => self.wrong(format!("{member} answers for {peer}, not for {other:?}")),
+            other => self.add_violation(format!("{member} answers for {peer}, expected {other:?}")),
         }
     }
 
     fn on_change(&mut self, change: Change) {
-        let linked = &mut self.life_mut(change.member).linked;
-        let is_news = if change.is_up {
+        let linked = &mut self.process_mut(change.member).linked;
+        let is_change = if change.is_up {
             linked.insert(change.peer)
         } else {
             linked.remove(&change.peer)
         };
-        if !is_news {
-            self.wrong(format!("told twice: {change}"));
+        if !is_change {
+            self.add_violation(format!("printed twice: {change}"));
         }
         self.changes.push(change);
     }
 
-    fn wrong(&mut self, what: String) {
-        self.wrongs.push(what);
+    fn add_violation(&mut self, what: String) {
+        self.violations.push(what);
     }
 
-    /// Nothing may be wrong at any time.
+    /// Checks that no promise was broken so far.
     #[track_caller]
-    pub(crate) fn assert_right(&self) {
-        assert!(self.wrongs.is_empty(), "{:#?}", self.wrongs);
+    pub(crate) fn assert_no_violation(&self) {
+        assert!(self.violations.is_empty(), "{:#?}", self.violations);
     }
 
-    pub(crate) fn life(&self, member: i64) -> &Life {
-        &self.lives[&member]
+    pub(crate) fn process(&self, member: i64) -> &Life {
+        &self.processes[&member]
     }
 
-    pub(crate) fn life_mut(&mut self, member: i64) -> &mut Life {
-        self.lives.entry(member).or_default()
+    pub(crate) fn process_mut(&mut self, member: i64) -> &mut Life {
+        self.processes.entry(member).or_default()
     }
 
-    /// Who of these does not say that it is linked with whom.
+    /// The links among these members that are missing, by what they have printed.
     pub(crate) fn unlinked(&self, live: &[i64]) -> Vec<String> {
         each_way(live)
-            .filter(|(member, peer)| !self.life(*member).linked.contains(peer))
+            .filter(|(member, peer)| !self.process(*member).linked.contains(peer))
             .map(|(member, peer)| format!("{member} has no link with {peer}"))
             .collect()
     }
 
-    /// The last frames that were given to their senders.
-    pub(crate) fn given(&self) -> BTreeMap<(i64, i64), u64> {
-        let given = self.ways.iter();
-        given.map(|(way, state)| (*way, state.given)).collect()
+    /// The last frame that was given to its sender, for each direction.
+    pub(crate) fn sent(&self) -> BTreeMap<(i64, i64), u64> {
+        let sent = self.directions.iter();
+        sent.map(|(direction, state)| (*direction, state.sent))
+            .collect()
     }
 
-    /// The ways between these on which no frame has arrived that was given to its sender after those.
-    pub(crate) fn silent(&self, live: &[i64], given: &BTreeMap<(i64, i64), u64>) -> Vec<String> {
-        let arrived = |way: &(i64, i64)| self.ways.get(way).map_or(0, |state| state.arrived_here);
+    /// The directions between these members in which no frame after `sent` has arrived.
+    pub(crate) fn silent(&self, live: &[i64], sent: &BTreeMap<(i64, i64), u64>) -> Vec<String> {
+        let arrived = |direction: &(i64, i64)| {
+            self.directions
+                .get(direction)
+                .map_or(0, |state| state.arrived_now)
+        };
         each_way(live)
-            .filter(|way| arrived(way) <= given.get(way).copied().unwrap_or(0))
+            .filter(|direction| arrived(direction) <= sent.get(direction).copied().unwrap_or(0))
             .map(|(from, to)| format!("nothing new from {from} to {to}"))
             .collect()
     }
 
-    /// The ways between these on which the newest frame that was accepted has not arrived, and those that have not answered
-    /// for all that they were given.
+    /// The directions between these members in which the newest accepted frame has not arrived, and the members that have not
+    /// answered for all frames.
     pub(crate) fn late(&self, live: &[i64]) -> Vec<String> {
         let mut late = Vec::new();
         for (from, to) in each_way(live) {
-            let Some(way) = self.ways.get(&(from, to)) else {
+            let Some(direction) = self.directions.get(&(from, to)) else {
                 continue;
             };
-            if way.accepted.is_some_and(|newest| way.arrived_here < newest) {
-                let (accepted, arrived) = (way.accepted, way.arrived_here);
+            if direction
+                .accepted
+                .is_some_and(|newest| direction.arrived_now < newest)
+            {
+                let (accepted, arrived) = (direction.accepted, direction.arrived_now);
                 late.push(format!(
                     "from {from} to {to}: {accepted:?} accepted, {arrived} arrived"
                 ));
             }
         }
         for member in live {
-            let unanswered = self.life(*member).unanswered.len();
+            let unanswered = self.process(*member).unanswered.len();
             if unanswered > 0 {
                 late.push(format!("{member} has not answered for {unanswered} frames"));
             }
@@ -245,7 +250,7 @@ impl Ledger {
         late
     }
 
-    /// The first time since then at which the member said that its link to the peer is down.
+    /// The first time since then at which the member printed that its link with the peer has ended.
     pub(crate) fn down(&self, member: i64, peer: i64, since: Duration) -> Option<Duration> {
         self.since(since)
             .find(|change| !change.is_up && (change.member, change.peer) == (member, peer))
@@ -262,22 +267,22 @@ impl Ledger {
             .max()
     }
 
-    /// What has happened to links since then.
+    /// The changes of links since then.
     pub(crate) fn since(&self, since: Duration) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(move |change| change.at >= since)
     }
 
-    /// Remembers, or forgets, how long frames take; returns what was remembered: from, to, time.
+    /// Starts or stops the measurement of latencies. Returns the earlier ones: from, to, latency.
     pub(crate) fn time(&mut self, on: bool) -> Vec<(i64, i64, Duration)> {
         let old = std::mem::replace(&mut self.timed, on.then(Vec::new));
-        for way in self.ways.values_mut() {
-            way.times.clear();
+        for direction in self.directions.values_mut() {
+            direction.times.clear();
         }
         old.unwrap_or_default()
     }
 }
 
-/// All ordered pairs.
+/// All ordered pairs of different members.
 pub(crate) fn each_way(live: &[i64]) -> impl Iterator<Item = (i64, i64)> + '_ {
     live.iter()
         .flat_map(move |from| live.iter().map(move |to| (*from, *to)))

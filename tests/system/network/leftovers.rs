@@ -1,4 +1,4 @@
-//! What is left of a test that fails: nothing.
+//! Tests that a failing test leaves nothing behind.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,7 +19,7 @@ pub(crate) fn a_test_that_panics_leaves_no_namespace_no_file_and_no_process() {
         panic!("this panic is part of the test");
     }));
     assert!(failed.is_err());
-    assert_eq!(pids.len(), 2, "they ran");
+    assert_eq!(pids.len(), 2, "two processes ran");
     assert_eq!(namespace::existing(&prefix), Vec::<String>::new());
     for pid in pids {
         assert!(

@@ -1,6 +1,6 @@
-//! What this machine can do: found out once, before any test, and said aloud.
+//! Checks once, before any test, what this machine supports, and prints it.
 //!
-//! Nothing here is skipped in silence: without what every test needs nothing is run and the run fails.
+//! If something is missing, no test runs, and the run fails.
 
 use std::{
     fs,
@@ -14,13 +14,13 @@ use crate::{
     switch::Fate,
 };
 
-/// What these tests need beside Rust, by Debian's names.
+/// The Debian packages that these tests need.
 const PACKAGES: &str = "iproute2 procps nftables ethtool libfaketime";
 
-/// Fails with one sentence for each thing that is missing; tells what is tested how.
-pub(crate) fn look() -> Result<(), String> {
+/// Fails with a sentence about what is missing. Prints which tools are used.
+pub(crate) fn check() -> Result<(), String> {
     for name in namespace::sweep() {
-        println!("network: removed {name}, left by a run that was killed");
+        println!("network: removed {name}, left over from a killed run");
     }
     let missing: Vec<&str> = ["ip", "tc", "sysctl", "nft", "ethtool", "kill", "date"]
         .into_iter()
@@ -37,10 +37,10 @@ pub(crate) fn look() -> Result<(), String> {
             "libfaketime.so.1 not found in /usr/lib; install (Debian's names) {PACKAGES}"
         ));
     }
-    rights()?;
+    check_permissions()?;
     let network = namespace::nth_network();
     let trial = Namespace::new(network, "trial");
-    devices(&trial)?;
+    check_devices(&trial)?;
     for fate in Fate::ALL {
         let script = format!(
             "table netdev trial {{ chain trial {{ type filter hook ingress device \"one\" priority 0; {}\n }}\n }}\n\
@@ -54,7 +54,7 @@ pub(crate) fn look() -> Result<(), String> {
     let mut tc = trial.command("tc");
     tc.args(["qdisc", "add", "dev", "one", "root"]).args(slow);
     try_feed(&mut tc, "")
-        .map_err(|error| format!("this kernel has no slow ways (tbf): {error}"))?;
+        .map_err(|error| format!("this kernel cannot limit rates (tbf): {error}"))?;
     run(trial
         .command("tc")
         .args(["qdisc", "del", "dev", "one", "root"]));
@@ -64,25 +64,25 @@ pub(crate) fn look() -> Result<(), String> {
         .output();
     let netem = netem.is_ok_and(|output| output.status.success());
     println!(
-        "network: namespaces, bridge and veth: yes; loss, duplicates and resets by nftables: yes; netem: {}, so delay \
-         and reordering are those of a cable in user space; clocks are stepped by libfaketime",
+        "network: namespaces, bridge and veth: yes; loss, duplicates and resets by nftables: yes; netem: {}, delay and reordering are \
+         done in user space; clocks are stepped by libfaketime",
         if netem { "yes, not used" } else { "no" }
     );
     Ok(())
 }
 
-fn rights() -> Result<(), String> {
+fn check_permissions() -> Result<(), String> {
     let name = format!("{}rights", namespace::prefix(namespace::nth_network()));
     let ip = |arguments: &[&str]| try_feed(Command::new("ip").args(arguments), "");
     ip(&["netns", "add", &name])
         .and_then(|()| ip(&["netns", "exec", &name, "true"]))
         .and_then(|()| ip(&["netns", "del", &name]))
         .map_err(|error| {
-            format!("network namespaces cannot be made here, which needs Linux and root: {error}")
+            format!("cannot create network namespaces, which needs Linux and root: {error}")
         })
 }
 
-fn devices(trial: &Namespace) -> Result<(), String> {
+fn check_devices(trial: &Namespace) -> Result<(), String> {
     let script = "link add one type veth peer name two\nlink add bridge type bridge\nlink set one master bridge";
     try_feed(
         Command::new("ip").args(["-n", trial.name(), "-batch", "-"]),
@@ -91,19 +91,19 @@ fn devices(trial: &Namespace) -> Result<(), String> {
     .map_err(|error| format!("this kernel has no veth or no bridge: {error}"))
 }
 
-/// The library that shows a process another time of day.
+/// The path of libfaketime, which gives a process another time of day.
 pub(crate) fn faketime() -> Option<&'static Path> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || {
-        let mut places = vec![PathBuf::from("/usr/lib"), PathBuf::from("/usr/lib64")];
-        places.extend(
+        let mut directories = vec![PathBuf::from("/usr/lib"), PathBuf::from("/usr/lib64")];
+        directories.extend(
             fs::read_dir("/usr/lib")
                 .ok()?
                 .filter_map(|entry| Some(entry.ok()?.path())),
         );
-        places
+        directories
             .into_iter()
-            .map(|place| place.join("faketime/libfaketime.so.1"))
+            .map(|directory| directory.join("faketime/libfaketime.so.1"))
             .find(|path| path.exists())
     };
     FOUND.get_or_init(find).as_deref()

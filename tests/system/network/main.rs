@@ -1,14 +1,14 @@
-//! What only a network can do: packets that vanish without a word, machines that go with them, and meshes that come back.
+//! Tests faults of networks and machines: lost packets, partitions, dead hosts, and the recovery of the mesh.
 //!
-//! Hosts are network namespaces of this machine, joined by a router or a switch; on each runs one `peer`
-//! (`cargo build --example peer`; `cargo test` in the root does it too). A driver gives every member numbered frames for every
-//! other and checks the promises of the crate page from the outside, whatever the network does. Needs Linux, root and some
-//! programs, and fails where it has them not: nothing is skipped in silence. A short run takes about a minute and a half;
+//! Hosts are network namespaces of this machine, joined by a router or a switch. On each runs one `peer`
+//! (`cargo build --example peer`; `cargo test` does it too). A driver sends numbered frames from every member to every other and
+//! checks the promises of the crate page from the outside. Needs Linux, root and some programs, and fails without them: nothing
+//! is skipped. A short run takes about a minute and a half;
 //!
 //!     NETWORK_ROUNDS=10 cargo test -p system-tests --test network
 //!
-//! does 10 rounds of every fault, with 9 members each, for better figures. `-- NAME` behind it runs those whose name contains
-//! NAME.
+//! does 10 rounds of every fault, with 9 members each, for better figures. `-- NAME` at its end runs the tests
+//! whose name contains NAME.
 
 mod accounts;
 mod cable;
@@ -39,13 +39,13 @@ use std::{process::ExitCode, time::Instant};
 
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
-/// Tests at one time. They wait most of the time, also on a small machine.
+/// Number of tests that run at the same time. They mostly wait, also on a small machine.
 const AT_ONCE: usize = 4;
 
 macro_rules! trials {
-    ($($room:ident: $($test:ident),+;)+) => {
+    ($($module:ident: $($test:ident),+;)+) => {
         vec![$($(Trial::test(stringify!($test), || {
-            $room::$test();
+            $module::$test();
             Ok(())
         })),+),+]
     };
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
             a_machine_that_lost_its_power_and_comes_back_is_linked_again,
             a_frame_for_who_cannot_be_reached_waits_and_the_sender_does_not;
     };
-    // It measures, and others would be measured too.
+    // It measures: no other test may run at the same time.
     let alone = trials! {
         latency:
             the_healthy_are_as_fast_while_others_are_dead;
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     }
     let start = Instant::now();
     run_time::start();
-    if let Err(why) = machine::look() {
+    if let Err(why) = machine::check() {
         eprintln!("network: NOT RUN: {why}");
         return ExitCode::FAILURE;
     }

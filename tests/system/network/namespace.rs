@@ -1,6 +1,4 @@
-//! Network namespaces: made, entered by commands, and gone with their processes and files when their owner is dropped.
-//!
-//! Nothing here knows what is connected to what.
+//! Network namespaces: creates them, runs commands in them, and removes them when their owner is dropped.
 
 use std::{
     fs,
@@ -10,19 +8,19 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Begins the name of every namespace of these tests; the id of the process that made it follows.
+/// The prefix of the name of every namespace of these tests. The id of the process that created it follows.
 const PREFIX: &str = "qcnx-";
 
-/// What `ip netns exec` lays over the files in /etc, a folder for each namespace.
+/// A directory for each namespace. `ip netns exec` mounts its files over those in /etc.
 const OVERLAYS: &str = "/etc/netns";
 
-/// A number that no other network of this process has.
+/// A number that is unique among the networks of this process.
 pub(crate) fn nth_network() -> usize {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A machine's own network: devices, addresses, ports.
+/// A network namespace: devices, addresses, ports.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     name: String,
@@ -32,9 +30,9 @@ impl Namespace {
     pub(crate) fn new(network: usize, part: &str) -> Self {
         let name = format!("{PREFIX}{}-{network}-{part}", std::process::id());
         run(Command::new("ip").args(["netns", "add", &name]));
-        // From here on it is removed, whatever happens.
+        // From here on it is removed on drop, even after a panic.
         let namespace = Self { name };
-        // Without the chatter of IPv6 a device is silent until somebody has something to say.
+        // Without IPv6 no packets are sent but those of the tests.
         namespace.batch(&["link set lo up".into()]);
         run(namespace.command("sysctl").args([
             "-qw",
@@ -48,14 +46,14 @@ impl Namespace {
         &self.name
     }
 
-    /// A program that runs in there.
+    /// A command that runs in this namespace.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
     }
 
-    /// Lines of `ip`, all or none of which are of use.
+    /// Executes lines of `ip`. All must succeed.
     #[track_caller]
     pub(crate) fn batch(&self, lines: &[String]) {
         let mut command = Command::new("ip");
@@ -65,15 +63,15 @@ impl Namespace {
         );
     }
 
-    /// Where the file is that programs in there see as /etc/`name`.
+    /// The path of the file that is /etc/`name` in this namespace.
     pub(crate) fn overlay(&self, name: &str) -> PathBuf {
         Path::new(OVERLAYS).join(&self.name).join(name)
     }
 
-    /// Writes the file that programs in there see as /etc/`name`. In its place, since those that run hold the old one.
+    /// Writes the file that is /etc/`name` in this namespace. In place, since running programs have mounted the old file.
     pub(crate) fn write_overlay(&self, name: &str, text: &str) {
         let path = self.overlay(name);
-        fs::create_dir_all(path.parent().expect("it has a folder")).unwrap();
+        fs::create_dir_all(path.parent().expect("the path has a parent")).unwrap();
         fs::write(path, text).unwrap();
     }
 }
@@ -84,13 +82,13 @@ impl Drop for Namespace {
     }
 }
 
-/// What is left over is of no account to the next run, whose names differ, and which removes it.
+/// Removes a namespace. Leftovers do not disturb the next run: it uses other names, and removes them.
 fn remove(name: &str) {
     let _ = Command::new("ip").args(["netns", "del", name]).status();
     let _ = fs::remove_dir_all(Path::new(OVERLAYS).join(name));
 }
 
-/// The namespaces and the overlays that begin like this.
+/// The names of namespaces and overlays with this prefix.
 pub(crate) fn existing(prefix: &str) -> Vec<String> {
     let mut names: Vec<String> = ["/run/netns", OVERLAYS]
         .iter()
@@ -104,21 +102,21 @@ pub(crate) fn existing(prefix: &str) -> Vec<String> {
     names
 }
 
-/// What begins the names of this process' namespaces of one network.
+/// The prefix of the names of one network of this process.
 pub(crate) fn prefix(network: usize) -> String {
     format!("{PREFIX}{}-{network}-", std::process::id())
 }
 
-/// Removes what a run has left that was killed: nobody drops anything then. Returns the names.
+/// Removes namespaces of killed runs, which were not dropped. Returns their names.
 pub(crate) fn sweep() -> Vec<String> {
     let mut swept = existing(PREFIX);
     swept.retain(|name| {
         let owner = name[PREFIX.len()..].split('-').next().unwrap_or_default();
-        // A number, or it is somebody else's.
+        // Without a process id it is not a namespace of these tests.
         owner.parse::<u32>().is_ok() && !Path::new("/proc").join(owner).exists()
     });
     for name in &swept {
-        // The peers in there, which wait for commands that nobody gives.
+        // Ends the peers that still run in it.
         if let Ok(pids) = Command::new("ip").args(["netns", "pids", name]).output() {
             for pid in String::from_utf8_lossy(&pids.stdout).split_whitespace() {
                 let _ = Command::new("kill").args(["-KILL", pid]).status();
@@ -129,7 +127,7 @@ pub(crate) fn sweep() -> Vec<String> {
     swept
 }
 
-/// Removes the folder of overlays, if it is empty.
+/// Removes the directory of overlays, if it is empty.
 pub(crate) fn tidy() {
     let _ = fs::remove_dir(OVERLAYS);
 }
@@ -140,7 +138,7 @@ pub(crate) fn run(command: &mut Command) {
     feed(command, "");
 }
 
-/// The same with this on its standard input.
+/// The same with this text on its standard input.
 #[track_caller]
 pub(crate) fn feed(command: &mut Command, input: &str) {
     if let Err(why) = try_feed(command, input) {
@@ -148,7 +146,7 @@ pub(crate) fn feed(command: &mut Command, input: &str) {
     }
 }
 
-/// The same, or why it failed.
+/// The same, but returns an error.
 pub(crate) fn try_feed(command: &mut Command, input: &str) -> Result<(), String> {
     let spawned = command
         .stdin(Stdio::piped())
@@ -156,8 +154,8 @@ pub(crate) fn try_feed(command: &mut Command, input: &str) -> Result<(), String>
         .stderr(Stdio::piped())
         .spawn();
     let mut child = spawned.map_err(|error| format!("cannot run {command:?}: {error}"))?;
-    let mut stdin = child.stdin.take().expect("it is a pipe");
-    // Who ends without reading it says why on its way.
+    let mut stdin = child.stdin.take().expect("the stream is piped");
+    // Fails when the command ends without reading it. Its error is returned below.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child

@@ -1,4 +1,4 @@
-//! Networks in parts, which become one again, and networks that come and go.
+//! Tests partitions that heal, and links that flap.
 
 use std::time::Duration;
 
@@ -19,54 +19,54 @@ pub(crate) fn a_partition_that_heals_is_one_mesh_again() {
         let mut here = all.clone();
         let split = (all.len() / 2 + round) % (all.len() - 1) + 1;
         let there = here.split_off(split);
-        let start = quorum.aged();
-        quorum.lan.treat(&between(&here, &there, Fate::Drop));
-        let noticed = quorum.notice(&here, &there, start);
-        let noticed = noticed.max(quorum.notice(&there, &here, start));
+        let start = quorum.let_links_age();
+        quorum.lan.set_rules(&between(&here, &there, Fate::Drop));
+        let noticed = quorum.wait_noticed(&here, &there, start);
+        let noticed = noticed.max(quorum.wait_noticed(&there, &here, start));
         for part in [&here, &there] {
-            quorum.settle(part, run_time::now());
+            quorum.wait_recovered(part, run_time::now());
         }
-        quorum.lan.treat(&[]);
-        let recovery = quorum.settle(&all, run_time::now());
+        quorum.lan.set_rules(&[]);
+        let recovery = quorum.wait_recovered(&all, run_time::now());
         for part in [&here, &there] {
-            quorum.undisturbed(part, start);
+            quorum.assert_no_link_ended(part, start);
         }
         record("a partition", all.len(), Some(noticed), recovery);
     }
 }
 
-/// Every link is reset while somebody talks, and again before it has proved itself.
+/// Every link is reset while frames are sent, and again before it is proven.
 pub(crate) fn every_pair_flaps_at_once_and_the_mesh_stands_again() {
     let quorum = Quorum::start(Lan::new(9), Duration::from_millis(60));
     let all = quorum.all();
     for round in 0..rounds::rounds() {
         let mut chance = Chance::new(round as u64);
         for _ in 0..6 {
-            quorum.lan.treat(&between(&all, &all, Fate::Reset));
+            quorum.lan.set_rules(&between(&all, &all, Fate::Reset));
             run_time::pass(chance.millis(100, 300));
-            quorum.lan.treat(&[]);
+            quorum.lan.set_rules(&[]);
             run_time::pass(chance.millis(100, 600));
         }
         record(
             "every pair reset, 6 times",
             all.len(),
             None,
-            quorum.settle(&all, run_time::now()),
+            quorum.wait_recovered(&all, run_time::now()),
         );
         for _ in 0..6 {
             let cut: Vec<Way> = between(&all, &all, Fate::Drop)
                 .into_iter()
                 .filter(|_| chance.percent(50))
                 .collect();
-            quorum.lan.treat(&cut);
+            quorum.lan.set_rules(&cut);
             run_time::pass(chance.millis(200, 1000));
         }
-        quorum.lan.treat(&[]);
+        quorum.lan.set_rules(&[]);
         record(
-            "every way cut by chance",
+            "random directions cut, 6 times",
             all.len(),
             None,
-            quorum.settle(&all, run_time::now()),
+            quorum.wait_recovered(&all, run_time::now()),
         );
     }
 }

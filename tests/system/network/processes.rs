@@ -1,4 +1,4 @@
-//! Members that are killed, stand still, or are started anew, one after the other or at once.
+//! Tests members that are killed, stopped or restarted, one after the other or at once.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ pub(crate) fn a_member_that_is_killed_is_missed_at_once_and_welcome_again() {
     let all = quorum.all();
     for victim in rounds::victims(&all) {
         let live = quorum.all_but(&[victim]);
-        let start = quorum.aged();
+        let start = quorum.let_links_age();
         quorum.kill(victim);
-        let noticed = quorum.notice(&live, &[victim], start);
-        quorum.settle(&live, run_time::now());
-        // Those who dial it in vain wait ever longer.
+        let noticed = quorum.wait_noticed(&live, &[victim], start);
+        quorum.wait_recovered(&live, run_time::now());
+        // Meanwhile the backoff of the members that dial it grows.
         run_time::pass(Duration::from_secs(1));
         quorum.launch(victim);
-        let recovery = quorum.settle(&all, run_time::now());
+        let recovery = quorum.wait_recovered(&all, run_time::now());
         record(
             "a member killed, started later",
             all.len(),
@@ -33,31 +33,31 @@ pub(crate) fn a_member_that_is_killed_is_missed_at_once_and_welcome_again() {
         let restart = run_time::now();
         quorum.kill(victim);
         quorum.launch(victim);
-        let recovery = quorum.settle(&all, restart);
-        let noticed = quorum.notice(&live, &[victim], restart);
+        let recovery = quorum.wait_recovered(&all, restart);
+        let noticed = quorum.wait_noticed(&live, &[victim], restart);
         record(
             "a member killed, started at once",
             all.len(),
             Some(noticed),
             recovery,
         );
-        quorum.undisturbed(&live, start);
+        quorum.assert_no_link_ended(&live, start);
     }
 }
 
-/// Its kernel answers for it, so it is not dead; what is for it waits, and the others do not.
+/// Its kernel acknowledges, so that its links stay up. Frames for it wait, and the other members do not.
 pub(crate) fn a_member_that_stands_still_holds_nobody_up_and_goes_on() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), PACE);
     let all = quorum.all();
     for victim in rounds::victims(&all) {
         let live = quorum.all_but(&[victim]);
-        let start = quorum.aged();
+        let start = quorum.let_links_age();
         quorum.stop(victim, true);
         run_time::pass(DEAD_AFTER + Duration::from_secs(1));
-        quorum.settle(&live, run_time::now());
+        quorum.wait_recovered(&live, run_time::now());
         quorum.stop(victim, false);
-        let recovery = quorum.settle(&all, run_time::now());
-        quorum.undisturbed(&live, start);
+        let recovery = quorum.wait_recovered(&all, run_time::now());
+        quorum.assert_no_link_ended(&live, start);
         record("a member stopped for 3 s", all.len(), None, recovery);
     }
 }
@@ -78,13 +78,13 @@ pub(crate) fn all_are_restarted_one_after_the_other_in_both_orders() {
             };
             for victim in order {
                 let live = quorum.all_but(&[victim]);
-                let start = quorum.aged();
+                let start = quorum.let_links_age();
                 quorum.quit(victim);
-                let noticed = quorum.notice(&live, &[victim], start);
+                let noticed = quorum.wait_noticed(&live, &[victim], start);
                 let launch = run_time::now();
                 quorum.launch(victim);
-                let recovery = quorum.settle(&all, launch);
-                quorum.undisturbed(&live, start);
+                let recovery = quorum.wait_recovered(&all, launch);
+                quorum.assert_no_link_ended(&live, start);
                 record(fault, all.len(), Some(noticed), recovery);
             }
         }

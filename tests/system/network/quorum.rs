@@ -1,7 +1,5 @@
-//! Members on the hosts of a network, one process each, the driver that gives them frames for each other, and what is asked
-//! of them when the dust has settled.
-//!
-//! Nothing here breaks anything but at the word of a test.
+//! A mesh of members on the hosts of a network, one process each, with the driver that sends frames between them, and the
+//! checks after a fault.
 
 use std::{
     collections::BTreeMap,
@@ -24,15 +22,15 @@ use crate::{
     traffic::{Process, Seat, Traffic},
 };
 
-/// What every kernel has, and what notices in time whatever the machine's default is.
+/// Every kernel has it. With others, `bbr` for instance, dead peers are noticed later.
 pub(crate) const CONGESTION_CONTROL: &str = "reno";
 
-/// How long a peer may be silent: the shortest time that is allowed.
+/// How long a peer may be silent: the shortest allowed time.
 pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(2);
 
 /// A mesh of processes.
 pub(crate) struct Quorum {
-    // Dropped in this order: nobody is given anything any more, the processes end, the network goes.
+    // Dropped in this order: the driver stops, the processes end, the network is removed.
     traffic: Traffic,
     seats: Arc<Vec<Seat>>,
     ledger: Arc<Mutex<Ledger>>,
@@ -41,23 +39,24 @@ pub(crate) struct Quorum {
     shape: Box<dyn Fn(&mut Command) + Send>,
 }
 
-/// How long it took until all was well.
+/// How long the recovery took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recovery {
-    /// Until the last link had come up that was still to come; nothing if none was.
+    /// Until the last link had come up. Zero if none was missing.
     pub(crate) linked: Duration,
-    /// Until a frame had arrived on every way that was given to its sender since.
+    /// Until a new frame had arrived in every direction.
     pub(crate) through: Duration,
 }
 
 impl Quorum {
-    /// All members of this network, linked, with a frame for every way in each `pace`.
+    /// Starts a member on each host of this network, and waits until all are linked. In each interval of `pace` a frame is sent in
+    /// each direction.
     #[track_caller]
     pub(crate) fn start(lan: Lan, pace: Duration) -> Self {
         Self::start_as(lan, pace, DEAD_AFTER, |_| {})
     }
 
-    /// The same with another time after which a peer is dead, and with processes whose command is changed first.
+    /// The same with another `dead_after`, and with a function that changes the command of each process.
     #[track_caller]
     pub(crate) fn start_as(
         lan: Lan,
@@ -86,7 +85,7 @@ impl Quorum {
         for member in quorum.all() {
             quorum.launch(member);
         }
-        quorum.settle(&quorum.all(), run_time::now());
+        quorum.wait_recovered(&quorum.all(), run_time::now());
         quorum
     }
 
@@ -100,7 +99,7 @@ impl Quorum {
         all
     }
 
-    /// From now on nothing is given to these or for them.
+    /// From now on these members neither send nor receive.
     pub(crate) fn leave_out(&self, members: &[i64]) {
         self.traffic.leave_out(members);
     }
@@ -111,7 +110,7 @@ impl Quorum {
 
     fn seat(&self, member: i64) -> MutexGuard<'_, Option<Process>> {
         let seat = self.seats.iter().find(|seat| seat.member == member);
-        seat.expect("it is a member").process.lock().unwrap()
+        seat.expect("the member exists").process.lock().unwrap()
     }
 
     /// Starts the process of a member that has none.
@@ -136,7 +135,7 @@ impl Quorum {
             command,
             member,
             &servers,
-            // Room for what is printed late on a busy machine.
+            // Room for frames that are printed late on a busy machine.
             &[
                 "--peer-dead-after-ms",
                 &dead_after,
@@ -147,7 +146,7 @@ impl Quorum {
             ],
         );
         let lines = mem::replace(&mut peer.lines, channel().1);
-        self.ledger().on_birth(member);
+        self.ledger().on_process_start(member);
         let ledger = Arc::clone(&self.ledger);
         let reader = thread::spawn(move || {
             for line in lines {
@@ -162,27 +161,27 @@ impl Quorum {
         });
         drop(seat);
         run_time::wait("the member listens", || {
-            let listens = self.ledger().life(member).is_listening;
-            missing(listens, || format!("{member} does not"))
+            let listens = self.ledger().process(member).is_listening;
+            missing(listens, || format!("member {member}"))
         });
     }
 
-    /// Ends the process without its knowledge, and hears what it has still said.
+    /// Kills the process, and reads the rest of its output.
     pub(crate) fn kill(&self, member: i64) {
         let process = self.seat(member).take();
         let Process {
             mut peer, reader, ..
-        } = process.expect("it has a process");
+        } = process.expect("the member has a process");
         peer.child.kill().unwrap();
         peer.child.wait().unwrap();
         reader.join().unwrap();
     }
 
-    /// Ends the process in peace.
+    /// Ends the process by the command `quit`.
     #[track_caller]
     pub(crate) fn quit(&self, member: i64) {
         let process = self.seat(member).take();
-        let Process { peer, reader, .. } = process.expect("it has a process");
+        let Process { peer, reader, .. } = process.expect("the member has a process");
         let mut peer = peer;
         peer.tell("quit");
         let (code, _, errors) = peer.end();
@@ -190,10 +189,10 @@ impl Quorum {
         assert_eq!((code, errors.as_str()), (Some(0), ""), "{member} has quit");
     }
 
-    /// Lets the process stand still, or go on; it is given nothing meanwhile.
+    /// Stops or continues the process. It is given no frames while it is stopped.
     pub(crate) fn stop(&self, member: i64, is_stopped: bool) {
         let mut seat = self.seat(member);
-        let process = seat.as_mut().expect("it has a process");
+        let process = seat.as_mut().expect("the member has a process");
         let signal = if is_stopped { "-STOP" } else { "-CONT" };
         namespace::run(Command::new("kill").args([signal, &process.peer.child.id().to_string()]));
         process.is_stopped = is_stopped;
@@ -201,39 +200,43 @@ impl Quorum {
 
     pub(crate) fn pid(&self, member: i64) -> u32 {
         let seat = self.seat(member);
-        seat.as_ref().expect("it has a process").peer.child.id()
+        seat.as_ref()
+            .expect("the member has a process")
+            .peer
+            .child
+            .id()
     }
 
-    /// Lets all links carry frames for a while, and says when that is done. A kernel that had to repeat a handshake takes round
-    /// trips for long ones until it has seen enough of them, and a link that is young answers no knock.
-    pub(crate) fn aged(&self) -> Duration {
+    /// Waits until the links are not new any more, and returns the time. After a retransmitted handshake the kernel overestimates
+    /// the round-trip time until it has more samples, and a new link ignores knocks.
+    pub(crate) fn let_links_age(&self) -> Duration {
         run_time::pass(KNOCK_CROSSING * 3 / 2);
         run_time::now()
     }
 
-    /// Waits until each of these has noticed that the others are gone; returns how long the slowest took.
+    /// Waits until each live member has noticed that its links with the dead ones have ended. Returns the time of the slowest.
     #[track_caller]
-    pub(crate) fn notice(&self, live: &[i64], gone: &[i64], since: Duration) -> Duration {
+    pub(crate) fn wait_noticed(&self, live: &[i64], dead: &[i64], since: Duration) -> Duration {
         let mut slowest = (Duration::ZERO, 0, 0);
         for member in live {
-            for peer in gone.iter().filter(|peer| *peer != member) {
+            for peer in dead.iter().filter(|peer| *peer != member) {
                 let mut at = None;
                 run_time::wait("a dead peer is noticed", || {
                     let ledger = self.ledger();
-                    ledger.assert_right();
+                    ledger.assert_no_violation();
                     at = ledger.down(*member, *peer, since);
                     missing(at.is_some(), || format!("{member} has a link with {peer}"))
                 });
                 slowest = slowest.max((at.unwrap() - since, *member, *peer));
             }
         }
-        // Linux counts from the first byte that it sends again, and how long it waits before that depends on how long answers
-        // took so far: the rest is for a machine on which everything takes longer.
-        let most = self.dead_after * 4 + Duration::from_secs(2);
+        // Linux counts from its first retransmission, whose delay depends on the measured round-trip time. The rest is tolerance
+        // for a slow machine.
+        let limit = self.dead_after * 4 + Duration::from_secs(2);
         let (time, by, of) = slowest;
         assert!(
-            time <= most,
-            "{by} has noticed {of} after {time:?}, which may take {most:?}: {:#?}",
+            time <= limit,
+            "{by} has noticed {of} after {time:?}, more than {limit:?}: {:#?}",
             self.changes(since, |_| true)
         );
         time
@@ -245,27 +248,27 @@ impl Quorum {
         changes.map(Change::to_string).collect()
     }
 
-    /// Since then no link between these has ended.
+    /// Checks that no link between these members has ended since then.
     #[track_caller]
-    pub(crate) fn undisturbed(&self, live: &[i64], since: Duration) {
+    pub(crate) fn assert_no_link_ended(&self, live: &[i64], since: Duration) {
         let ended = self.changes(since, |change| {
             !change.is_up && live.contains(&change.member) && live.contains(&change.peer)
         });
         assert!(
             ended.is_empty(),
-            "links of the healthy have ended: {ended:#?}"
+            "links of healthy members have ended: {ended:#?}"
         );
     }
 
-    /// Waits until these are linked, each with each, and a frame that was given to its sender after now has arrived on every
-    /// way; then checks all promises among them. `since`: when the network was whole again.
+    /// Waits until every pair of these members is linked and a new frame has arrived in every direction. Then checks all promises
+    /// among them. `since` is the time at which the fault ended.
     #[track_caller]
-    pub(crate) fn settle(&self, live: &[i64], since: Duration) -> Recovery {
-        let given = self.ledger().given();
-        run_time::wait("all are linked and hear each other", || {
+    pub(crate) fn wait_recovered(&self, live: &[i64], since: Duration) -> Recovery {
+        let sent = self.ledger().sent();
+        run_time::wait("all are linked, and frames arrive", || {
             let ledger = self.ledger();
-            ledger.assert_right();
-            [ledger.unlinked(live), ledger.silent(live, &given)].concat()
+            ledger.assert_no_violation();
+            [ledger.unlinked(live), ledger.silent(live, &sent)].concat()
         });
         let through = run_time::now() - since;
         self.check(live);
@@ -276,7 +279,7 @@ impl Quorum {
         }
     }
 
-    /// In silence: the newest frames have arrived, every account balances, there is one link for each pair.
+    /// Pauses the driver and checks: the newest frames have arrived, all counters balance, every pair has one link.
     #[track_caller]
     fn check(&self, live: &[i64]) {
         self.traffic.pause(true);
@@ -284,15 +287,15 @@ impl Quorum {
         self.traffic.pause(false);
     }
 
-    /// What does not hold, or not yet.
+    /// What does not hold (yet).
     #[track_caller]
     fn broken(&self, live: &[i64]) -> Vec<String> {
         let ledger = self.ledger();
-        ledger.assert_right();
+        ledger.assert_no_violation();
         let mut broken = [ledger.late(live), ledger.unlinked(live)].concat();
         drop(ledger);
         if broken.is_empty() {
-            broken.extend(sockets::odd(&self.sockets(live)));
+            broken.extend(sockets::violations(&self.sockets(live)));
             broken.extend(self.unbalanced(live));
         }
         broken
@@ -307,7 +310,7 @@ impl Quorum {
             .collect()
     }
 
-    /// The accounts of these that do not agree with what they were given and have printed, or with each other.
+    /// The counters of these members that disagree with what they were given and have printed, or with each other.
     #[track_caller]
     fn unbalanced(&self, live: &[i64]) -> Vec<String> {
         let stats: BTreeMap<i64, Value> = live
@@ -317,12 +320,14 @@ impl Quorum {
         let ledger = self.ledger();
         let mut unbalanced: Vec<String> = stats
             .iter()
-            .filter_map(|(member, stats)| accounts::check(ledger.life(*member), live, stats).err())
+            .filter_map(|(member, stats)| {
+                accounts::check(ledger.process(*member), live, stats).err()
+            })
             .collect();
         unbalanced.extend(each_way(live).filter_map(|(from, to)| {
             let lost = accounts::lost((from, &stats[&from]), (to, &stats[&to]))?;
             Some(format!(
-                "{lost} frames are lost from {from} to {to}, whose link lives"
+                "{lost} frames are lost from {from} to {to} on a live link"
             ))
         }));
         unbalanced
@@ -331,22 +336,22 @@ impl Quorum {
     /// All counters of a member.
     #[track_caller]
     pub(crate) fn stats(&self, member: i64) -> Value {
-        self.ledger().life_mut(member).stats = None;
+        self.ledger().process_mut(member).stats = None;
         self.seat(member)
             .as_mut()
-            .expect("it has a process")
+            .expect("the member has a process")
             .peer
             .tell("stats");
         let mut stats = None;
-        run_time::wait("the member tells its counters", || {
-            stats = self.ledger().life_mut(member).stats.take();
-            missing(stats.is_some(), || format!("{member} does not"))
+        run_time::wait("the member prints its counters", || {
+            stats = self.ledger().process_mut(member).stats.take();
+            missing(stats.is_some(), || format!("member {member}"))
         });
         stats.unwrap()
     }
 }
 
-/// Nothing, or what is not there yet.
-fn missing(is_there: bool, what: impl Fn() -> String) -> Vec<String> {
-    if is_there { Vec::new() } else { vec![what()] }
+/// The text, if the condition does not hold.
+fn missing(holds: bool, what: impl Fn() -> String) -> Vec<String> {
+    if holds { Vec::new() } else { vec![what()] }
 }

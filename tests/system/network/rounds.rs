@@ -1,6 +1,4 @@
-//! How much is done: a short run, or a long one that `NETWORK_ROUNDS` asks for.
-//!
-//! Nothing here runs.
+//! The length of a run: short, or long if `NETWORK_ROUNDS` is set.
 
 use std::{env, sync::OnceLock};
 
@@ -21,13 +19,13 @@ pub(crate) fn is_long() -> bool {
     rounds() > 1
 }
 
-/// How many members a mesh has that has so many in a short run.
+/// The number of members of a mesh that has `short` members in a short run.
 pub(crate) fn members(short: i64) -> i64 {
     if is_long() { 9 } else { short }
 }
 
-/// Who is struck: the one in the middle, who both dials and knocks; in a long run each in turn, so that the smallest and the
-/// largest have their rounds too.
+/// The members to which a fault is applied: in a short run the middle one, which both dials and knocks. In a long run each in
+/// turn, so that the smallest and the largest are included.
 pub(crate) fn victims(all: &[i64]) -> Vec<i64> {
     if is_long() {
         (0..rounds()).map(|round| all[round % all.len()]).collect()

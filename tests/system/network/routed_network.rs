@@ -1,6 +1,4 @@
-//! Two hosts and a router between them that stops forwarding what comes from one side or both, which nobody is told.
-//!
-//! Nothing here drives frames in numbers; each test looks at the links of one pair.
+//! Tests one pair of hosts with a router between them, which stops forwarding from one side or both without notice.
 
 use std::time::Duration;
 
@@ -59,7 +57,7 @@ impl Network {
         &self.hosts[host - 1]
     }
 
-    /// From now on the router takes its time with what it forwards.
+    /// Limits the rate of the router.
     fn slow_down(&self) {
         for port in ["port1", "port2"] {
             let mut tc = self.router.command("tc");
@@ -68,7 +66,7 @@ impl Network {
         }
     }
 
-    /// From now on the router forwards nothing that comes from there.
+    /// Stops forwarding packets from these hosts.
     fn cut(&self, cut: Cut) {
         for host in [1, 2] {
             let is_cut = match cut {
@@ -81,7 +79,7 @@ impl Network {
         }
     }
 
-    /// The program on this host.
+    /// Starts the program on this host.
     fn peer(&self, host: usize) -> Peer {
         let addresses = [1, 2].map(|host| format!("{}:3888", address(host)));
         let servers = [(1, addresses[0].as_str()), (2, addresses[1].as_str())];
@@ -98,7 +96,7 @@ impl Network {
         )
     }
 
-    /// Both, linked.
+    /// Starts both, and waits until they are linked.
     #[track_caller]
     fn pair(&self) -> [Peer; 2] {
         let peers = [self.peer(1), self.peer(2)];
@@ -113,9 +111,9 @@ fn address(host: usize) -> String {
     format!("10.77.{host}.2")
 }
 
-/// A frame goes from one to the other; what is repeated of earlier ones is skipped.
+/// Sends a frame, and waits until it arrives. Repeated earlier frames are skipped.
 #[track_caller]
-fn talk(from: &mut Peer, to: &Peer, to_sid: i64, text: &str) {
+fn send(from: &mut Peer, to: &Peer, to_sid: i64, text: &str) {
     from.tell(&format!("send {to_sid} {text}"));
     let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     eventually("the frame arrives", || {
@@ -123,7 +121,7 @@ fn talk(from: &mut Peer, to: &Peer, to_sid: i64, text: &str) {
     });
 }
 
-/// Whether a link ended because its far end is dead, or was told so by a reset of the one who had found it out first.
+/// Checks that a link ended because its peer is dead, or by a reset of the end that noticed first.
 #[track_caller]
 fn assert_dead(down: &Value) {
     let reason = down["reason"].as_str().unwrap();
@@ -133,20 +131,20 @@ fn assert_dead(down: &Value) {
 pub(crate) fn an_idle_link_whose_packets_vanish_is_found_dead_at_both_ends_and_comes_back() {
     let network = Network::new();
     let [mut one, mut two] = network.pair();
-    talk(&mut one, &two, 2, "before");
-    talk(&mut two, &one, 1, "before");
+    send(&mut one, &two, 2, "before");
+    send(&mut two, &one, 1, "before");
     network.cut(Cut::Both);
     for peer in [&one, &two] {
         assert_eq!(peer.next("down")["reason"], "dead");
     }
-    // Nobody can be reached, which is told and no reason to give up.
+    // A failed dial is reported, and repeated.
     two.next("dial-failed");
     network.cut(Cut::Nothing);
     for peer in [&one, &two] {
         peer.next("up");
     }
-    talk(&mut one, &two, 2, "after");
-    talk(&mut two, &one, 1, "after");
+    send(&mut one, &two, 2, "after");
+    send(&mut two, &one, 1, "after");
     one.quit();
     two.quit();
 }
@@ -155,7 +153,7 @@ pub(crate) fn a_link_with_frames_on_their_way_is_found_dead_and_the_newest_arriv
     let network = Network::new();
     let [mut one, mut two] = network.pair();
     network.cut(Cut::Both);
-    one.tell("send 2 written into the void");
+    one.tell("send 2 lost");
     assert_eq!(one.next("sent")["outcome"], "written");
     one.tell("send 2 the newest");
     assert_eq!(one.next("down")["reason"], "dead");
@@ -167,26 +165,26 @@ pub(crate) fn a_link_with_frames_on_their_way_is_found_dead_and_the_newest_arriv
         .map(|byte| format!("{byte:02x}"))
         .collect();
     assert_eq!(two.next("frame")["hex"], hex.as_str());
-    talk(&mut two, &one, 1, "after");
+    send(&mut two, &one, 1, "after");
     one.quit();
     two.quit();
 }
 
-/// While a frame is on its way the kernel sends no keepalive probes, so that each begins a time of its own: the worst moment is
-/// just before the probes would have ended the link.
+/// While a frame is not acknowledged, the kernel sends no keepalive probes: each such frame starts a new timeout. The worst
+/// moment for it is just before the probes would have ended the link.
 pub(crate) fn a_frame_that_is_sent_after_the_cut_doubles_the_time_at_most() {
     for first in [Duration::ZERO, DEAD_AFTER / 2, DEAD_AFTER * 9 / 10] {
         let network = Network::new();
         let [mut one, mut two] = network.pair();
-        talk(&mut one, &two, 2, "before");
-        talk(&mut two, &one, 1, "before");
+        send(&mut one, &two, 2, "before");
+        send(&mut two, &one, 1, "before");
         let start = run_time::now();
         network.cut(Cut::Both);
         run_time::pass(first);
         let mut peers = [(one, 2, None), (two, 1, None)];
         run_time::wait("both ends find the link dead", || {
             for (peer, to, end) in peers.iter_mut().filter(|(.., end)| end.is_none()) {
-                peer.tell(&format!("send {to} into the void"));
+                peer.tell(&format!("send {to} lost"));
                 let down = peer.lines.try_iter().find(|line| line["event"] == "down");
                 *end = down.map(|down| (run_time::now() - start, down["reason"].clone()));
             }
@@ -213,7 +211,7 @@ pub(crate) fn a_large_frame_on_a_slow_way_is_not_taken_for_death() {
     let peers = network.pair();
     network.slow_down();
     let [mut one, mut two] = peers;
-    // On the way for four seconds, twice as long as a peer may be silent, and in both directions at once.
+    // Takes four seconds, twice as long as a peer may be silent, in both directions at once.
     let large = "x".repeat(500_000);
     one.tell(&format!("send 2 {large}"));
     two.tell(&format!("send 1 {large}"));
@@ -240,40 +238,48 @@ pub(crate) fn a_way_that_is_cut_in_one_direction_is_no_link() {
         for peer in [&one, &two] {
             peer.next("up");
         }
-        talk(&mut one, &two, 2, "after");
-        talk(&mut two, &one, 1, "after");
+        send(&mut one, &two, 2, "after");
+        send(&mut two, &one, 1, "after");
         one.quit();
         two.quit();
     }
 }
 
-/// The machine of one goes without a word and comes back with another process: the older link is still there at the
-/// other end, as far as that knows, and makes room.
+/// A machine loses power and comes back with another process. The other end still has the older link, which is replaced.
 pub(crate) fn a_machine_that_lost_its_power_and_comes_back_is_linked_again() {
-    for gone in [1, 2] {
+    for lost_host in [1, 2] {
         let network = Network::new();
         let [mut one, two] = network.pair();
-        talk(&mut one, &two, 2, "before");
+        send(&mut one, &two, 2, "before");
         network.cut(Cut::Both);
-        let (back, mut left) = if gone == 1 { (one, two) } else { (two, one) };
-        // Its resets do not get through.
-        drop(back);
+        let (restarted, mut remaining) = if lost_host == 1 {
+            (one, two)
+        } else {
+            (two, one)
+        };
+        // The resets of its kernel are not forwarded.
+        drop(restarted);
         network.cut(Cut::Nothing);
-        let mut back = network.peer(gone);
-        back.next("up");
-        // Whichever comes first: the older link is replaced, or told to be gone by the machine that knows nothing of it.
-        let down = left.next("down");
+        let mut restarted = network.peer(lost_host);
+        restarted.next("up");
+        // The older link is replaced, or reset by the restarted machine, whichever comes first.
+        let down = remaining.next("down");
         let reason = down["reason"].as_str().unwrap();
         assert!(
             ["replaced", "io", "dead", "closed"].contains(&reason),
             "{down}"
         );
-        left.next("up");
-        let other = if gone == 1 { 2 } else { 1 };
-        talk(&mut left, &back, gone as i64, "welcome");
-        talk(&mut back, &left, other, "here I am");
-        back.quit();
-        left.quit();
+        remaining.next("up");
+        let other = if lost_host == 1 { 2 } else { 1 };
+        send(
+            &mut remaining,
+            &restarted,
+            lost_host as i64,
+            "to the restarted one",
+        );
+        send(&mut restarted, &remaining, other, "from the restarted one");
+        restarted.quit();
+        remaining.quit();
     }
 }
 

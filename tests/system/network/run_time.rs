@@ -1,6 +1,4 @@
-//! Time as far as this run was let run: it stands still while the whole machine does, or somebody stops all its processes.
-//!
-//! Nothing here waits for anything but time.
+//! A clock that does not count the time while the whole machine, or all its processes, are stopped.
 
 use std::{
     sync::Mutex,
@@ -10,14 +8,14 @@ use std::{
 
 use support::LONG;
 
-/// Looked at so often, so that what is longer than `STEP_MAX` was a standstill.
+/// The interval at which the clock is read. If an interval is longer than `STEP_MAX`, the machine was stopped.
 const STEP: Duration = Duration::from_millis(20);
 const STEP_MAX: Duration = Duration::from_millis(250);
 
-/// When it was last looked at, and what it was then.
+/// When the clock was last read, and its value then.
 static CLOCK: Mutex<Option<(Instant, Duration)>> = Mutex::new(None);
 
-/// Starts the clock, which nobody stops.
+/// Starts the clock. It runs until the end of the process.
 pub(crate) fn start() {
     now();
     thread::spawn(|| {
@@ -28,17 +26,17 @@ pub(crate) fn start() {
     });
 }
 
-/// How long this run has run.
+/// The time since the start.
 pub(crate) fn now() -> Duration {
     let mut clock = CLOCK.lock().unwrap();
     let now = Instant::now();
-    let (seen, so_far) = clock.unwrap_or((now, Duration::ZERO));
-    let so_far = so_far + (now - seen).min(STEP_MAX);
-    *clock = Some((now, so_far));
-    so_far
+    let (last, total) = clock.unwrap_or((now, Duration::ZERO));
+    let total = total + (now - last).min(STEP_MAX);
+    *clock = Some((now, total));
+    total
 }
 
-/// Waits until nothing is said to be missing any more.
+/// Waits until `missing` returns nothing.
 #[track_caller]
 pub(crate) fn wait(what: &str, mut missing: impl FnMut() -> Vec<String>) {
     let deadline = now() + LONG;
@@ -51,12 +49,12 @@ pub(crate) fn wait(what: &str, mut missing: impl FnMut() -> Vec<String>) {
             now() < deadline,
             "not within {LONG:?}: {what}: {missing:#?}"
         );
-        // Leaves the processor to those that are waited for; nothing depends on how long.
+        // Leaves the processor to the other processes. Nothing depends on the duration.
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Lets this much time pass, in which the members do what they do.
+/// Waits for this time.
 pub(crate) fn pass(time: Duration) {
     let end = now() + time;
     while let Some(left) = end.checked_sub(now()).filter(|left| !left.is_zero()) {

@@ -1,6 +1,4 @@
-//! The connections of the members as their kernels list them: one for each pair, dialed by the larger.
-//!
-//! Nothing here asks the members.
+//! Checks the connections of the members, as listed by the kernel: one for each pair, dialed by the larger sid.
 
 use std::{
     fs,
@@ -9,14 +7,14 @@ use std::{
 
 use crate::lan::PORT;
 
-/// A connection that is established: this end, that end.
+/// An established connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Connection {
     pub(crate) local: SocketAddrV4,
     pub(crate) remote: SocketAddrV4,
 }
 
-/// Those in the network of this process.
+/// The established connections in the network namespace of this process.
 pub(crate) fn established(pid: u32) -> Vec<Connection> {
     let text = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
     text.lines()
@@ -33,7 +31,7 @@ pub(crate) fn established(pid: u32) -> Vec<Connection> {
         .collect()
 }
 
-/// The address in the byte order of the machine, the port as a number.
+/// Parses an address in the byte order of the machine and a port.
 fn address(text: &str) -> Option<SocketAddrV4> {
     let (ip, port) = text.split_once(':')?;
     let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();
@@ -46,18 +44,18 @@ fn address(text: &str) -> Option<SocketAddrV4> {
 /// A member: its sid, its address, its connections.
 pub(crate) type Listed = (i64, Ipv4Addr, Vec<Connection>);
 
-/// What is not as promised among these.
-pub(crate) fn odd(members: &[Listed]) -> Vec<String> {
-    let mut odd = Vec::new();
-    for (small, small_at, at_small) in members {
-        for (large, large_at, at_large) in members.iter().filter(|(large, ..)| large > small) {
-            let dialed: Vec<&Connection> = at_large
+/// The pairs of members that do not have exactly one connection.
+pub(crate) fn violations(members: &[Listed]) -> Vec<String> {
+    let mut violations = Vec::new();
+    for (small, small_address, of_small) in members {
+        for (large, large_address, of_large) in members.iter().filter(|(large, ..)| large > small) {
+            let dialed: Vec<&Connection> = of_large
                 .iter()
-                .filter(|found| found.remote == SocketAddrV4::new(*small_at, PORT))
+                .filter(|found| found.remote == SocketAddrV4::new(*small_address, PORT))
                 .collect();
-            let accepted: Vec<&Connection> = at_small
+            let accepted: Vec<&Connection> = of_small
                 .iter()
-                .filter(|found| found.local.port() == PORT && found.remote.ip() == large_at)
+                .filter(|found| found.local.port() == PORT && found.remote.ip() == large_address)
                 .collect();
             let matches = match (&dialed[..], &accepted[..]) {
                 ([dialed], [accepted]) => {
@@ -70,14 +68,14 @@ pub(crate) fn odd(members: &[Listed]) -> Vec<String> {
                     .filter(|found| found.remote.ip() == there)
                     .count()
             };
-            if !matches || all(at_large, small_at) != 1 || all(at_small, large_at) != 1 {
-                odd.push(format!(
-                    "{large} dialed {dialed:?}, {small} accepted {accepted:?}; all: {} at {large}, {} at {small}",
-                    all(at_large, small_at),
-                    all(at_small, large_at)
+            if !matches || all(of_large, small_address) != 1 || all(of_small, large_address) != 1 {
+                violations.push(format!(
+                    "{large} dialed {dialed:?}, {small} accepted {accepted:?}; total: {} at {large}, {} at {small}",
+                    all(of_large, small_address),
+                    all(of_small, large_address)
                 ));
             }
         }
     }
-    odd
+    violations
 }

@@ -1,18 +1,18 @@
-//! What the switch does with packets on their way: nothing, or what nftables are told to do at the port where they come in.
+//! What the switch does with packets: it forwards them, or applies rules of nftables at the port where they arrive.
 //!
-//! Nothing here is told to the hosts: what is dropped is dropped without a word.
+//! The hosts get no notice of a dropped packet.
 
 use std::fmt::Write as _;
 
-/// What becomes of a packet.
+/// What happens to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Drop,
-    /// Whoever sent it is told that there is no such connection.
+    /// Dropped, and answered by a TCP reset.
     Reset,
-    /// So many of a hundred are dropped, by chance.
+    /// Dropped with this probability in percent.
     Lose(u32),
-    /// So many of a hundred arrive twice, by chance.
+    /// Duplicated with this probability in percent.
     Double(u32),
 }
 
@@ -20,7 +20,7 @@ impl Fate {
     /// One of each kind.
     pub(crate) const ALL: [Self; 4] = [Self::Drop, Self::Reset, Self::Lose(10), Self::Double(10)];
 
-    /// In the language of nftables. `port`: where the receiver is.
+    /// The statement for nftables. `port` is the port of the receiver.
     pub(crate) fn statement(self, port: &str) -> String {
         match self {
             Self::Drop => "drop".into(),
@@ -33,7 +33,7 @@ impl Fate {
     }
 }
 
-/// Packets of one host for another. Without a receiver: everything that the host sends, ARP as well.
+/// A rule for the packets of one host to another. Without a receiver: for everything that the host sends, also ARP.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
     pub(crate) from: i64,
@@ -41,13 +41,13 @@ pub(crate) struct Way {
     pub(crate) fate: Fate,
 }
 
-/// Both ways of each pair that has one end here and one there.
+/// Rules for both directions of each pair with one host in `here` and one in `there`.
 pub(crate) fn between(here: &[i64], there: &[i64], fate: Fate) -> Vec<Way> {
-    let mut ways = Vec::new();
+    let mut rules = Vec::new();
     for &one in here {
         for &two in there {
             if one != two {
-                ways.extend([(one, two), (two, one)].map(|(from, to)| Way {
+                rules.extend([(one, two), (two, one)].map(|(from, to)| Way {
                     from,
                     to: Some(to),
                     fate,
@@ -55,50 +55,51 @@ pub(crate) fn between(here: &[i64], there: &[i64], fate: Fate) -> Vec<Way> {
             }
         }
     }
-    ways
+    rules
 }
 
-/// Everything from and to this host among these.
+/// Rules that drop everything from and to this host.
 pub(crate) fn around(host: i64, all: &[i64]) -> Vec<Way> {
-    let mut ways = between(&[host], all, Fate::Drop);
-    ways.push(Way {
+    let mut rules = between(&[host], all, Fate::Drop);
+    rules.push(Way {
         from: host,
         to: None,
         fate: Fate::Drop,
     });
-    ways
+    rules
 }
 
-/// The hardware address of a host, and the name of its port.
+/// The hardware address of a host.
 pub(crate) fn hardware(host: i64) -> String {
     format!("02:00:00:00:00:{host:02x}")
 }
 
+/// The name of the port of a host.
 pub(crate) fn port(host: i64) -> String {
     format!("port{host}")
 }
 
-/// Instead of all that was asked for before, at once.
-pub(crate) fn script(ways: &[Way], hosts: &[i64]) -> String {
+/// The script for nftables that replaces all earlier rules at once.
+pub(crate) fn script(rules: &[Way], hosts: &[i64]) -> String {
     let mut text =
         String::from("table netdev fates\ndelete table netdev fates\ntable netdev fates {\n");
     for host in hosts {
-        let mine = || ways.iter().filter(|way| way.from == *host);
-        if mine().next().is_none() {
+        let own_rules = || rules.iter().filter(|rule| rule.from == *host);
+        if own_rules().next().is_none() {
             continue;
         }
-        let port_in = port(*host);
+        let ingress_port = port(*host);
         let _ = writeln!(
             text,
-            "chain {port_in} {{ type filter hook ingress device \"{port_in}\" priority 0;"
+            "chain {ingress_port} {{ type filter hook ingress device \"{ingress_port}\" priority 0;"
         );
-        for way in mine() {
-            let to = way.to.map(|to| (hardware(to), port(to)));
-            let (to, out) = match &to {
+        for rule in own_rules() {
+            let to = rule.to.map(|to| (hardware(to), port(to)));
+            let (to, egress_port) = match &to {
                 Some((hardware, port)) => (format!("ether daddr {hardware} "), port.as_str()),
                 None => (String::new(), ""),
             };
-            let _ = writeln!(text, "{to}{}", way.fate.statement(out));
+            let _ = writeln!(text, "{to}{}", rule.fate.statement(egress_port));
         }
         text.push_str("}\n");
     }

@@ -1,6 +1,4 @@
-//! What was measured, as a table: printed, and a file under target/tmp.
-//!
-//! Nothing here judges a figure.
+//! A table of the measurements: printed, and written to a file under target/tmp.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Mutex, time::Duration};
 
@@ -18,7 +16,7 @@ struct Figures {
     through: Vec<Duration>,
 }
 
-/// A fault among so many members, one round of it.
+/// Adds one round of a fault in a mesh of so many members.
 pub(crate) fn record(fault: &str, members: usize, noticed: Option<Duration>, recovery: Recovery) {
     let mut rows = ROWS.lock().unwrap();
     let figures = rows.entry((members, fault.to_owned())).or_default();
@@ -27,24 +25,24 @@ pub(crate) fn record(fault: &str, members: usize, noticed: Option<Duration>, rec
     figures.through.push(recovery.through);
 }
 
-/// A line below the table.
+/// Adds a line below the table.
 pub(crate) fn note(text: String) {
     NOTES.lock().unwrap().push(text);
 }
 
-fn median_and_most(times: &mut [Duration]) -> String {
+fn median_and_max(times: &mut [Duration]) -> String {
     times.sort_unstable();
     match times {
         [] => "-".into(),
         [one] => format!("{:.2}", one.as_secs_f64()),
         _ => {
-            let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
-            format!("{:.2} / {:.2}", median.as_secs_f64(), most.as_secs_f64())
+            let (median, max) = (times[times.len() / 2], times[times.len() - 1]);
+            format!("{:.2} / {:.2}", median.as_secs_f64(), max.as_secs_f64())
         }
     }
 }
 
-/// Prints the table and writes it. Whoever failed has no row.
+/// Prints the table and writes it. A failed round has no row.
 pub(crate) fn finish() {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header([
@@ -53,7 +51,7 @@ pub(crate) fn finish() {
         "rounds",
         "dead noticed after, s",
         "all linked again after, s",
-        "frames on every way after, s",
+        "frames in every direction after, s",
     ]);
     let mut rows = ROWS.lock().unwrap();
     for ((members, fault), figures) in rows.iter_mut() {
@@ -61,9 +59,9 @@ pub(crate) fn finish() {
             fault.clone(),
             members.to_string(),
             figures.linked.len().to_string(),
-            median_and_most(&mut figures.noticed),
-            median_and_most(&mut figures.linked),
-            median_and_most(&mut figures.through),
+            median_and_max(&mut figures.noticed),
+            median_and_max(&mut figures.linked),
+            median_and_max(&mut figures.through),
         ]);
     }
     let notes = NOTES.lock().unwrap();
@@ -71,8 +69,8 @@ pub(crate) fn finish() {
         return;
     }
     let mut text = format!(
-        "{table}\n\nMedian / most of all rounds, each of which counts its slowest pair. In every round: 0 frames lost that may not \
-         be lost, 0 torn, 0 older after newer, 0 links doubled or missing; who breaks one of these has failed and has no row. \
+        "{table}\n\nMedian / maximum of all rounds; a round counts its slowest pair. In every round: 0 frames lost that must not be \
+         lost, 0 torn, 0 older after newer, 0 links doubled or missing. A round that breaks one of these has failed, and has no row. \
          Congestion control: {CONGESTION_CONTROL}.\n"
     );
     for note in notes.iter() {

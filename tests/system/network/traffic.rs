@@ -1,6 +1,6 @@
-//! The driver: gives every member a frame for every other, again and again.
+//! The driver: sends frames from every member to every other, again and again.
 //!
-//! Nothing here looks at what becomes of them.
+//! What happens to the frames is recorded in `ledger`.
 
 use std::{
     fmt::Write as _,
@@ -17,7 +17,7 @@ use support::program::Peer;
 
 use crate::ledger::Ledger;
 
-/// The place of a member, with its process or without.
+/// A member, with or without a process.
 pub(crate) struct Seat {
     pub(crate) member: i64,
     pub(crate) process: Mutex<Option<Process>>,
@@ -26,11 +26,11 @@ pub(crate) struct Seat {
 pub(crate) struct Process {
     pub(crate) peer: Peer,
     pub(crate) reader: JoinHandle<()>,
-    /// True exactly when it was told to stand still: it is given nothing, since it would not take it.
+    /// True exactly when the process is stopped. It is given no frames, since it does not read commands.
     pub(crate) is_stopped: bool,
 }
 
-/// A thread that gives frames; it ends when dropped.
+/// The thread of the driver. It ends when this is dropped.
 pub(crate) struct Traffic {
     shared: Arc<Shared>,
     end: Option<Sender<()>>,
@@ -40,18 +40,18 @@ pub(crate) struct Traffic {
 #[derive(Default)]
 struct Shared {
     is_paused: AtomicBool,
-    /// Who is given nothing, and for whom nobody is.
+    /// Members that neither send nor receive.
     left_out: Mutex<Vec<i64>>,
-    /// Held during a round.
+    /// Locked during a round.
     round: Mutex<()>,
 }
 
 impl Traffic {
-    /// Each way gets a frame in each `pace`.
+    /// Sends a frame in each direction in each interval of `pace`.
     pub(crate) fn start(seats: Arc<Vec<Seat>>, ledger: Arc<Mutex<Ledger>>, pace: Duration) -> Self {
         let shared = Arc::new(Shared::default());
         let (end, ended) = channel();
-        let here = Arc::clone(&shared);
+        let worker = Arc::clone(&shared);
         let thread = thread::spawn(move || {
             let mut due = Instant::now() + pace;
             loop {
@@ -60,15 +60,15 @@ impl Traffic {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
                 }
-                // What was missed is not made up for.
+                // Missed rounds are not repeated.
                 due = Instant::now().max(due + pace);
-                let _round = here.round.lock().unwrap();
-                if !here.is_paused.load(Ordering::Relaxed) {
-                    let left_out = here.left_out.lock().unwrap();
-                    let is_in = |seat: &&Seat| !left_out.contains(&seat.member);
-                    let talkers: Vec<&Seat> = seats.iter().filter(is_in).collect();
-                    for seat in &talkers {
-                        give(seat, &talkers, &ledger);
+                let _round = worker.round.lock().unwrap();
+                if !worker.is_paused.load(Ordering::Relaxed) {
+                    let left_out = worker.left_out.lock().unwrap();
+                    let is_active = |seat: &&Seat| !left_out.contains(&seat.member);
+                    let active: Vec<&Seat> = seats.iter().filter(is_active).collect();
+                    for seat in &active {
+                        send_to_all(seat, &active, &ledger);
                     }
                 }
             }
@@ -80,14 +80,14 @@ impl Traffic {
         }
     }
 
-    /// From now on nothing is given, or again.
+    /// Pauses or continues. Returns when no round is under way.
     pub(crate) fn pause(&self, is_paused: bool) {
         self.shared.is_paused.store(is_paused, Ordering::Relaxed);
-        // A round that has begun is waited for.
+        // Waits for the end of a round.
         drop(self.shared.round.lock().unwrap());
     }
 
-    /// From now on these are given nothing, nor is anybody for them.
+    /// From now on these members neither send nor receive.
     pub(crate) fn leave_out(&self, members: &[i64]) {
         *self.shared.left_out.lock().unwrap() = members.to_vec();
     }
@@ -97,14 +97,14 @@ impl Drop for Traffic {
     fn drop(&mut self) {
         self.end = None;
         if let Some(thread) = self.thread.take() {
-            // A panic in there has been printed, and the test has waited in vain.
+            // A panic of the thread has been printed.
             let _ = thread.join();
         }
     }
 }
 
-/// A frame for each other member.
-fn give(seat: &Seat, all: &[&Seat], ledger: &Mutex<Ledger>) {
+/// Sends a frame from one member to each other one.
+fn send_to_all(seat: &Seat, all: &[&Seat], ledger: &Mutex<Ledger>) {
     let mut process = seat.process.lock().unwrap();
     let Some(process) = process.as_mut().filter(|process| !process.is_stopped) else {
         return;
@@ -114,7 +114,7 @@ fn give(seat: &Seat, all: &[&Seat], ledger: &Mutex<Ledger>) {
         let mut ledger = ledger.lock().unwrap();
         for to in all.iter().map(|seat| seat.member) {
             if to != seat.member {
-                let text = ledger.give(seat.member, to);
+                let text = ledger.next_frame(seat.member, to);
                 let _ = writeln!(commands, "send {to} {text}");
             }
         }

@@ -1,4 +1,4 @@
-//! Networks that lose, repeat, delay and reorder packets, all the time.
+//! Tests networks that lose, duplicate, delay and reorder packets.
 
 use std::time::Duration;
 
@@ -13,30 +13,40 @@ use crate::{
 
 const PACE: Duration = Duration::from_millis(50);
 
-/// The default: with the shortest time that is allowed, one lost probe ends an idle link.
-const PATIENT: Duration = Duration::from_secs(5);
+/// The default. With the shortest allowed time, one lost probe would end an idle link.
+const DEFAULT_DEAD_AFTER: Duration = Duration::from_secs(5);
 
 pub(crate) fn promises_hold_while_packets_are_lost_and_come_twice() {
-    let quorum = Quorum::start_as(Lan::new(rounds::members(5)), PACE, PATIENT, |_| {});
+    let quorum = Quorum::start_as(
+        Lan::new(rounds::members(5)),
+        PACE,
+        DEFAULT_DEAD_AFTER,
+        |_| {},
+    );
     let all = quorum.all();
     for _ in 0..rounds::rounds() {
-        let bad: Vec<Way> = [
+        let rules: Vec<Way> = [
             between(&all, &all, Fate::Lose(15)),
             between(&all, &all, Fate::Double(20)),
         ]
         .concat();
-        quorum.lan.treat(&bad);
+        quorum.lan.set_rules(&rules);
         run_time::pass(Duration::from_secs(4));
-        quorum.lan.treat(&[]);
-        let recovery = quorum.settle(&all, run_time::now());
-        record("15 % lost, 20 % twice, for 4 s", all.len(), None, recovery);
-        // One way only, where it hurts acknowledgements as much as frames.
+        quorum.lan.set_rules(&[]);
+        let recovery = quorum.wait_recovered(&all, run_time::now());
+        record(
+            "15 % lost, 20 % duplicated, for 4 s",
+            all.len(),
+            None,
+            recovery,
+        );
+        // One direction only: that loses the acknowledgements of the other direction.
         let mut one_way = between(&all[..1], &all[1..], Fate::Lose(40));
         one_way.retain(|way| way.from == all[0]);
-        quorum.lan.treat(&one_way);
+        quorum.lan.set_rules(&one_way);
         run_time::pass(Duration::from_secs(3));
-        quorum.lan.treat(&[]);
-        let recovery = quorum.settle(&all, run_time::now());
+        quorum.lan.set_rules(&[]);
+        let recovery = quorum.wait_recovered(&all, run_time::now());
         record(
             "40 % of one member lost, for 3 s",
             all.len(),
@@ -51,20 +61,25 @@ pub(crate) fn promises_hold_while_packets_are_late_and_overtake_each_other() {
         at_least_ms: 5,
         at_most_ms: 25,
     };
-    let quorum = Quorum::start_as(Lan::with_weather(5, weather), PACE, PATIENT, |_| {});
+    let quorum = Quorum::start_as(
+        Lan::with_weather(5, weather),
+        PACE,
+        DEFAULT_DEAD_AFTER,
+        |_| {},
+    );
     let all = quorum.all();
     for _ in 0..rounds::rounds() {
         run_time::pass(Duration::from_secs(2));
-        quorum.settle(&all, run_time::now());
-        quorum.lan.treat(&between(&all, &all, Fate::Double(20)));
+        quorum.wait_recovered(&all, run_time::now());
+        quorum.lan.set_rules(&between(&all, &all, Fate::Double(20)));
         run_time::pass(Duration::from_secs(2));
-        quorum.settle(&all, run_time::now());
-        quorum.lan.treat(&between(&all, &all, Fate::Reset));
+        quorum.wait_recovered(&all, run_time::now());
+        quorum.lan.set_rules(&between(&all, &all, Fate::Reset));
         run_time::pass(Duration::from_millis(300));
-        quorum.lan.treat(&[]);
-        let recovery = quorum.settle(&all, run_time::now());
+        quorum.lan.set_rules(&[]);
+        let recovery = quorum.wait_recovered(&all, run_time::now());
         record(
-            "all reset, each way 10 to 50 ms late",
+            "all reset, packets delayed by 10 to 50 ms",
             all.len(),
             None,
             recovery,
