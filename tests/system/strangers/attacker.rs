@@ -1,6 +1,6 @@
-//! The attacker: one process that does to the given sockets what it is told, until it is told to stop.
+//! The attacker: a process that attacks the given addresses until it is stopped.
 //!
-//! It knows the wire and nothing else of those whom it attacks.
+//! It uses only the protocol.
 
 use std::{
     io,
@@ -18,24 +18,24 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{attacks, role};
 
-/// How long a connection may take, or an answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Timeout of connecting, reading and writing.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What an attack is given.
+/// The parameters of an attack.
 #[derive(Clone)]
 pub(crate) struct Order {
     pub(crate) targets: Vec<SocketAddr>,
-    /// How often it is to be done at least.
+    /// The minimum number of repetitions.
     pub(crate) count: u64,
     pub(crate) seed: u64,
-    /// When it ends also without having been done so often: those who are attacked may not answer.
+    /// The deadline: the attack ends even with fewer repetitions, since its targets may not answer.
     until: Instant,
     stopped: Arc<AtomicBool>,
 }
 
 impl Order {
-    /// Whether the attack is to go on, after it was done so often.
-    pub(crate) fn goes_on(&self, done: u64) -> bool {
+    /// Whether the attack continues after so many repetitions.
+    pub(crate) fn continues(&self, done: u64) -> bool {
         (done < self.count && Instant::now() < self.until) || !self.is_stopped()
     }
 
@@ -50,18 +50,18 @@ impl Order {
 
 pub(crate) fn run() {
     let stopped = Arc::new(AtomicBool::new(false));
-    let mut at_work = None;
+    let mut running = None;
     for order in role::orders() {
         match order["do"].as_str() {
             Some("attack") => {
                 stopped.store(false, Ordering::Relaxed);
                 let name = order["name"].as_str().expect("a name").to_owned();
                 let order = parse(&order, &stopped);
-                at_work = Some(thread::spawn(move || attacks::run(&name, &order)));
+                running = Some(thread::spawn(move || attacks::run(&name, &order)));
             }
             Some("stop") => {
                 stopped.store(true, Ordering::Relaxed);
-                let thread = at_work.take().expect("something is stopped");
+                let thread = running.take().expect("an attack is running");
                 let done = thread.join().expect("the attack has not failed");
                 role::answer(&json!({ "done": done.done, "held": done.held }));
             }
@@ -82,26 +82,26 @@ fn parse(order: &Value, stopped: &Arc<AtomicBool>) -> Order {
     }
 }
 
-/// The n-th of the addresses that strangers come from, so that their ports are not used up.
+/// The n-th source address of strangers: there are many, so that they do not run out of ports.
 fn from(n: u64) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 1, 1 + (n % 250) as u8)
 }
 
-/// A connection that ends with a reset, unless it says otherwise: none of its ports stay behind.
+/// Connects. The connection ends with a reset unless it is shut down, so that no port stays in TIME_WAIT.
 pub(crate) fn connect(n: u64, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.bind(&SocketAddr::from((from(n), 0)).into())?;
-    socket.connect_timeout(&to.into(), PATIENCE)?;
+    socket.connect_timeout(&to.into(), TIMEOUT)?;
     socket.set_tcp_nodelay(true)?;
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
-/// How many connections one process can have.
+/// The limit of descriptors of this process.
 pub(crate) fn descriptors_max() -> u64 {
     let limits = std::fs::read_to_string("/proc/self/limits").expect("proc is mounted");
     let line = limits

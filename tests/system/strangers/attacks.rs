@@ -1,6 +1,6 @@
-//! What one attacker can do from outside, each kind by its name.
+//! The attacks, by name.
 //!
-//! Nothing here waits for what a member should do; who is hung up on comes again.
+//! Nothing here waits for an effect at a member. A closed connection is replaced by a new one.
 
 use std::{
     collections::VecDeque,
@@ -18,18 +18,18 @@ use crate::{
     attacker::{Order, connect, descriptors_max},
 };
 
-/// What was done.
+/// The result of an attack.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) done: u64,
-    /// The most connections at one time.
+    /// The maximum number of connections at the same time.
     pub(crate) held: u64,
 }
 
 /// Threads that connect as fast as they can.
 const THREADS: u64 = 2;
 
-/// Connections that a thread opens before it looks at the first of them again.
+/// Connections that a thread opens before it closes the first of them.
 const WAVE: u64 = 64;
 
 pub(crate) fn run(name: &str, order: &Order) -> Done {
@@ -46,12 +46,12 @@ pub(crate) fn run(name: &str, order: &Order) -> Done {
     }
 }
 
-/// Connects, says nothing, and stays.
+/// Opens silent connections, and keeps them.
 fn silent(order: &Order) -> Done {
     let (mut kept, mut done) = (VecDeque::new(), Done::default());
-    // Some for itself.
+    // Keeps some descriptors for itself.
     let room = descriptors_max().saturating_sub(64).min(order.count) as usize;
-    while done.done < order.count && order.goes_on(done.done) {
+    while done.done < order.count && order.continues(done.done) {
         if let Ok(stream) = connect(done.done, order.target(done.done)) {
             kept.push_back(stream);
         }
@@ -62,33 +62,36 @@ fn silent(order: &Order) -> Done {
         }
     }
     while !order.is_stopped() {
-        // Nothing is done any more; only how soon it ends depends on this.
+        // Only the delay of the end depends on this time.
         thread::sleep(Duration::from_millis(1));
     }
     done
 }
 
-/// As many initial messages as asked for, each a byte longer every second. One that is cut off begins anew.
+/// Sends one byte of an initial message each second on each of many connections. A closed connection is replaced.
 fn dribble(order: &Order) -> Done {
-    let hello = versioned(V1, 2, "dribble.example.org:3888");
+    let message = versioned(V1, 2, "dribble.example.org:3888");
     let room = descriptors_max().saturating_sub(64).min(order.count) as usize;
     let (mut kept, mut done) = (Vec::new(), Done::default());
-    while order.goes_on(done.done) {
+    while order.continues(done.done) {
         let round = Instant::now();
         for n in 0..room {
-            if !order.goes_on(done.done) {
+            if !order.continues(done.done) {
                 break;
             }
-            let Some(place) = kept.get_mut(n) else {
-                kept.push(begin(order, &mut done, &hello));
+            let Some(connection) = kept.get_mut(n) else {
+                kept.push(begin(order, &mut done, &message));
                 continue;
             };
-            if place.as_mut().is_none_or(|one| !say_next(one, &hello)) {
-                *place = begin(order, &mut done, &hello);
+            if connection
+                .as_mut()
+                .is_none_or(|one| !write_next(one, &message))
+            {
+                *connection = begin(order, &mut done, &message);
             }
         }
         done.held = done.held.max(kept.iter().flatten().count() as u64);
-        while round.elapsed() < Duration::from_secs(1) && order.goes_on(done.done) {
+        while round.elapsed() < Duration::from_secs(1) && order.continues(done.done) {
             // The pace of the attack.
             thread::sleep(Duration::from_millis(1));
         }
@@ -96,26 +99,26 @@ fn dribble(order: &Order) -> Done {
     done
 }
 
-fn begin(order: &Order, done: &mut Done, hello: &[u8]) -> Option<(TcpStream, usize)> {
+fn begin(order: &Order, done: &mut Done, message: &[u8]) -> Option<(TcpStream, usize)> {
     let n = done.done;
     done.done += 1;
     let stream = connect(n, order.target(n)).ok()?;
-    (&stream).write_all(&hello[..1]).ok()?;
+    (&stream).write_all(&message[..1]).ok()?;
     Some((stream, 1))
 }
 
-/// Whether the far end has taken one byte more.
-fn say_next((stream, said): &mut (TcpStream, usize), hello: &[u8]) -> bool {
-    let byte = hello.get(*said..*said + 1);
-    *said += 1;
+/// Writes the next byte, and returns whether that succeeded.
+fn write_next((stream, position): &mut (TcpStream, usize), message: &[u8]) -> bool {
+    let byte = message.get(*position..*position + 1);
+    *position += 1;
     byte.is_some_and(|byte| stream.write_all(byte).is_ok())
 }
 
-/// Waves of connections on a few threads, numbered through.
+/// Opens waves of numbered connections on a few threads.
 fn at_full_speed(order: &Order, wave: impl Fn(&Order, std::ops::Range<u64>) + Sync) -> Done {
     let work = |thread: u64| {
         let mut waves = 0;
-        while order.goes_on(waves * WAVE * THREADS) {
+        while order.continues(waves * WAVE * THREADS) {
             let first = (waves * THREADS + thread) * WAVE;
             wave(order, first..first + WAVE);
             waves += 1;
@@ -127,7 +130,8 @@ fn at_full_speed(order: &Order, wave: impl Fn(&Order, std::ops::Range<u64>) + Sy
             .map(|thread| scope.spawn(move || work(thread)))
             .collect();
         let ends = threads.into_iter().map(|thread| thread.join());
-        ends.map(|end| end.expect("it has not failed")).sum()
+        ends.map(|end| end.expect("the thread has not panicked"))
+            .sum()
     });
     Done {
         done,
@@ -135,23 +139,23 @@ fn at_full_speed(order: &Order, wave: impl Fn(&Order, std::ops::Range<u64>) + Sy
     }
 }
 
-/// Opens the connections of a wave, and says on each what `said` says.
+/// Opens the connections of a wave, and writes `bytes` to each.
 fn open(
     order: &Order,
     numbers: std::ops::Range<u64>,
-    said: impl Fn(u64) -> Vec<u8>,
+    bytes: impl Fn(u64) -> Vec<u8>,
 ) -> Vec<TcpStream> {
     let begin = |n| {
         let stream = connect(n, order.target(n)).ok()?;
-        // Fails when the far end has heard enough.
-        let _ = (&stream).write_all(&said(n));
+        // Fails when the other end has closed the connection.
+        let _ = (&stream).write_all(&bytes(n));
         Some(stream)
     };
     numbers.filter_map(begin).collect()
 }
 
-/// Says that nothing follows, and waits until the far end has hung up.
-fn hang_up(wave: Vec<TcpStream>) {
+/// Shuts down the write halves, and waits until the other end has closed the connections.
+fn finish(wave: Vec<TcpStream>) {
     for stream in &wave {
         let _ = stream.shutdown(Shutdown::Write);
     }
@@ -160,56 +164,54 @@ fn hang_up(wave: Vec<TcpStream>) {
     }
 }
 
-/// Half of them bytes by chance, half of them what an initial message could look like.
+/// Half of them are random bytes, and half have the format of an initial message.
 fn random_initial_messages(order: &Order, numbers: std::ops::Range<u64>) {
-    let hello = |n| {
-        let mut chance = Chance(
-            order
-                .seed
-                .wrapping_add(n)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        );
-        let len = chance.below(64) as usize;
-        let mut bytes: Vec<u8> = (0..len).map(|_| chance.next() as u8).collect();
-        if chance.below(2) == 0 {
-            let version = [V1, V2, -(chance.below(1 << 20) as i64)][chance.below(3) as usize];
-            let length = match chance.below(4) {
-                0 => chance.next() as i32,
+    let message = |n| {
+        let mut rng = Rng(order
+            .seed
+            .wrapping_add(n)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let len = rng.below(64) as usize;
+        let mut bytes: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
+        if rng.below(2) == 0 {
+            let version = [V1, V2, -(rng.below(1 << 20) as i64)][rng.below(3) as usize];
+            let length = match rng.below(4) {
+                0 => rng.next() as i32,
                 _ => bytes.len() as i32,
             };
             bytes
                 .iter_mut()
                 .for_each(|byte| *byte = b"0123456789abc.:|"[usize::from(*byte % 16)]);
-            bytes = claiming(version, chance.next() as i64, length, &bytes);
+            bytes = claiming(version, rng.next() as i64, length, &bytes);
         }
         bytes
     };
-    hang_up(open(order, numbers, hello));
+    finish(open(order, numbers, message));
 }
 
-/// Every member's sid, from where none of them is, with frames behind it.
+/// Claims the sids of all members from other addresses, with a frame after the initial message.
 fn claims(order: &Order, numbers: std::ops::Range<u64>) {
-    let hello = |n: u64| {
+    let message = |n: u64| {
         let sid = 1 + (n / 3 % 3) as i64;
         let name = match n % 2 {
             0 => bare(sid),
             _ => versioned(V2, sid, "127.0.1.1:1"),
         };
-        [name, frame("I am he")].concat()
+        [name, frame("forged")].concat()
     };
-    // All of a wave are there before the first leaves: one of them may be left waiting, unread.
-    hang_up(open(order, numbers, hello));
+    // All connections of a wave are open before the first is closed: one of them may become the contender.
+    finish(open(order, numbers, message));
 }
 
-/// The smallest sid says that it has no link.
+/// Knocks with the smallest sid.
 fn knocks(order: &Order, numbers: std::ops::Range<u64>) {
-    hang_up(open(order, numbers, |_| bare(1)));
+    finish(open(order, numbers, |_| bare(1)));
 }
 
-/// Observers whose frames have lengths that cannot be, and addresses of such lengths.
+/// Sends invalid lengths of frames, as an observer, and invalid lengths of address lists.
 fn giant_lengths(order: &Order, numbers: std::ops::Range<u64>) {
     let observer = bare(i64::MAX);
-    let said = |n: u64| match n % 8 {
+    let bytes = |n: u64| match n % 8 {
         0 => [&observer[..], &i32::MAX.to_be_bytes(), &[7; 1000]].concat(),
         1 => [&observer[..], &[0xff; 8]].concat(),
         2 => [&observer[..], &[0; 8]].concat(),
@@ -219,20 +221,22 @@ fn giant_lengths(order: &Order, numbers: std::ops::Range<u64>) {
         6 => claiming(V2, 2, 2049, &[b'a'; 2049]),
         _ => claiming(V1, i64::MAX, 0, b""),
     };
-    // One by one, so that there is room for observers.
+    // One by one, so that there is a free place for an observer.
     for n in numbers {
-        hang_up(open(order, n..n + 1, said));
+        finish(open(order, n..n + 1, bytes));
     }
 }
 
-/// As many observers as are let in send the longest frames as fast as they are taken.
+/// Sends frames of the maximum length on as many observers' links as are accepted, as fast as they are read.
 fn largest_frames(order: &Order) -> Done {
     let bytes = frame(vec![7; FRAME_BYTES_MAX]);
     let send = |n| {
-        let mut stream = connect(n, order.target(n)).expect("it is let in");
-        stream.write_all(&bare(i64::MAX)).expect("it is let in");
+        let mut stream = connect(n, order.target(n)).expect("the observer is accepted");
+        stream
+            .write_all(&bare(i64::MAX))
+            .expect("the observer is accepted");
         let mut frames = 0;
-        while order.goes_on(frames * OBSERVERS as u64) && stream.write_all(&bytes).is_ok() {
+        while order.continues(frames * OBSERVERS as u64) && stream.write_all(&bytes).is_ok() {
             frames += 1;
         }
         frames
@@ -242,7 +246,8 @@ fn largest_frames(order: &Order) -> Done {
             .map(|n| scope.spawn(move || send(n)))
             .collect();
         let ends = threads.into_iter().map(|thread| thread.join());
-        ends.map(|end| end.expect("it has not failed")).sum()
+        ends.map(|end| end.expect("the thread has not panicked"))
+            .sum()
     });
     Done {
         done,
@@ -250,17 +255,17 @@ fn largest_frames(order: &Order) -> Done {
     }
 }
 
-/// Connects and resets.
+/// Connects, and resets the connection.
 fn resets(order: &Order, numbers: std::ops::Range<u64>) {
     for n in numbers {
         drop(connect(n, order.target(n)));
     }
 }
 
-/// Numbers by chance, the same for the same seed (SplitMix64).
-struct Chance(u64);
+/// Pseudo-random numbers (SplitMix64).
+struct Rng(u64);
 
-impl Chance {
+impl Rng {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -1,6 +1,6 @@
-//! What the kernel alone costs: a listening socket whose connections are read and thrown away.
+//! A listening socket whose connections are read and discarded, to measure the cost of the kernel alone.
 //!
-//! Nothing here looks at what came. It keeps as many connections as a member keeps silent ones, and closes like it.
+//! It keeps as many connections as a member keeps silent ones, and closes them in the same way.
 
 use std::{
     collections::VecDeque,
@@ -18,35 +18,35 @@ use crate::role;
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// The process that has the attack in place of a member.
+/// The process that is attacked in place of a member.
 pub(crate) fn run() {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)));
     let listener = listener.expect("a port is free");
-    let at = listener.local_addr().expect("it is bound");
-    thread::spawn(move || Swallower::new(listener).run().expect("it goes on"));
+    let at = listener.local_addr().expect("the socket is bound");
+    thread::spawn(move || Sink::new(listener).run().expect("the loop runs"));
     for _ in role::orders() {
         role::answer(&json!({ "at": at.to_string() }));
     }
 }
 
-/// Accepts whoever comes; the oldest goes when there are too many.
-struct Swallower {
+/// Accepts all connections, and closes the oldest when there are too many.
+struct Sink {
     poll: Poll,
     listener: TcpListener,
     links: slab::Slab<mio::net::TcpStream>,
     /// By age.
     order: VecDeque<usize>,
-    stage: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
-impl Swallower {
+impl Sink {
     fn new(listener: TcpListener) -> Self {
         Self {
             poll: Poll::new().expect("an event queue"),
             listener,
             links: slab::Slab::new(),
             order: VecDeque::new(),
-            stage: vec![0; limits::READ_BUFFER_BYTES],
+            buffer: vec![0; limits::READ_BUFFER_BYTES],
         }
     }
 
@@ -54,21 +54,21 @@ impl Swallower {
         let mut events = Events::with_capacity(limits::EVENTS_PER_TURN);
         let registry = self.poll.registry();
         registry.register(&mut self.listener, LISTENER, Interest::READABLE)?;
-        let mut knocked = false;
+        let mut acceptable = false;
         loop {
-            let timeout = knocked.then_some(Duration::ZERO);
+            let timeout = acceptable.then_some(Duration::ZERO);
             self.poll.poll(&mut events, timeout)?;
-            knocked |= events.iter().any(|event| event.token() == LISTENER);
-            if knocked {
-                knocked = self.accept()?;
+            acceptable |= events.iter().any(|event| event.token() == LISTENER);
+            if acceptable {
+                acceptable = self.accept()?;
             }
             for Token(index) in events.iter().map(mio::event::Event::token) {
-                self.swallow(index);
+                self.drain(index);
             }
         }
     }
 
-    /// Whether more may wait.
+    /// Accepts connections, and returns whether there may be more.
     fn accept(&mut self) -> io::Result<bool> {
         for _ in 0..limits::ACCEPTS_PER_TURN {
             match self.listener.accept() {
@@ -81,10 +81,10 @@ impl Swallower {
                     if self.links.len() > limits::PENDING_MAX {
                         self.drop_oldest();
                     }
-                    self.swallow(index);
+                    self.drain(index);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                // Out of descriptors, or gone already.
+                // Out of descriptors, or the connection has ended already.
                 Err(_) => self.drop_oldest(),
             }
         }
@@ -99,12 +99,12 @@ impl Swallower {
         }
     }
 
-    fn swallow(&mut self, index: usize) {
+    fn drain(&mut self, index: usize) {
         let Some(stream) = self.links.get_mut(index) else {
             return;
         };
         loop {
-            match stream.read(&mut self.stage) {
+            match stream.read(&mut self.buffer) {
                 Ok(1..) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Ok(0) | Err(_) => break,

@@ -1,7 +1,4 @@
-//! What the system says about a process: its memory and its descriptors; and what it grants: how many of these, and when it
-//! has a processor.
-//!
-//! Nothing here judges.
+//! Reads the memory and the descriptors of a process, and sets its limit of descriptors and its scheduling policy.
 
 use std::{fs, process::Command};
 
@@ -9,17 +6,17 @@ use std::{fs, process::Command};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     pub(crate) now: u64,
-    /// The most since it was started.
+    /// The maximum since its start.
     pub(crate) peak: u64,
 }
 
 pub(crate) fn memory(pid: u32) -> Memory {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
         kib.and_then(|kib| kib.trim().parse::<u64>().ok())
-            .expect("proc(5) tells it so")
+            .expect("the field has the format of proc(5)")
             << 10
     };
     Memory {
@@ -28,14 +25,14 @@ pub(crate) fn memory(pid: u32) -> Memory {
     }
 }
 
-/// What is open.
+/// The number of its open descriptors.
 pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("it lives, and is ours")
+        .expect("the process runs, and is ours")
         .count()
 }
 
-/// Lets a running process have so many descriptors.
+/// Sets the limit of descriptors of a running process.
 pub(crate) fn limit_descriptors(pid: u32, count: usize) {
     let status = Command::new("prlimit")
         .args(["--pid", &pid.to_string(), &format!("--nofile={count}:")])
@@ -44,9 +41,8 @@ pub(crate) fn limit_descriptors(pid: u32, count: usize) {
     assert!(status.success(), "prlimit: {status}");
 }
 
-/// Whether all threads of a process get a processor before those of others from now on, which not everybody may have, or like
-/// those of others.
-pub(crate) fn prefer(pid: u32, yes: bool) -> bool {
+/// Gives all threads of a process real-time priority, or the default policy again. Returns false without the permission.
+pub(crate) fn set_real_time(pid: u32, yes: bool) -> bool {
     let policy = if yes {
         ["--fifo", "1"]
     } else {

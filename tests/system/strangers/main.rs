@@ -1,13 +1,13 @@
-//! One attacker against three members with traffic, each a process of its own: what strangers cannot do, and what they cost.
+//! Tests attacks of strangers: one attacker against three members with traffic, each in a process of its own.
 //!
-//! A bounded part of each attack runs in `cargo test -p system-tests --test strangers`; all of it, a million initial messages
-//! by chance for instance, with `STRANGERS=full`. Parts of names pick attacks: `-- silent knocks` behind it.
+//! `cargo test --test strangers` runs a part of each attack, and `STRANGERS=full` all of it, for instance a million random
+//! initial messages. Parts of names select attacks: `cargo test --test strangers -- silent knocks`.
 //!
-//! Asserted: the links of the members stay up, their memory stays below what `Config::max_memory` promises, and afterwards
-//! every table has its old size and no descriptor is left. Printed, and kept in `target/tmp/strangers.txt`: round trips among
-//! the members, quiet, under each attack, while a bare listening socket of another process has the same attack, and under it
-//! once more with the processors before everybody else (`SCHED_FIFO`, which root may have). The second tells what the kernel
-//! costs, the last what is left when nobody waits for a processor.
+//! Checked: the links of the members stay up, their memory stays below `Config::max_memory`, and afterwards every table has its
+//! old size and every descriptor is closed. Printed, and written to `target/tmp/strangers.txt`: the round trips between the
+//! members without an attack, under it, while a bare listening socket of another process is attacked instead, and under it with
+//! real-time priority for the members (`SCHED_FIFO`, which needs root). The bare socket shows the cost of the kernel, and the
+//! priority what remains when no member waits for a processor.
 
 mod attacker;
 mod attacks;
@@ -25,53 +25,53 @@ use siege::{Plan, Row, Siege};
 /// Observers that each member serves at one time.
 pub(crate) const OBSERVERS: usize = 4;
 
-/// What is done, and for how long.
-struct Form {
+/// The number and the duration of the attacks.
+struct Settings {
     name: &'static str,
     rounds: usize,
-    /// For how long it is quiet in each round, before it is not.
-    quiet: Duration,
-    /// For how long it is not, at least.
-    loud: Duration,
+    /// The time without an attack in each round.
+    idle: Duration,
+    /// The minimum duration of an attack.
+    attacked: Duration,
     counts: [u64; 9],
 }
 
-const SHORT: Form = Form {
+const SHORT: Settings = Settings {
     name: "a bounded part",
     rounds: 1,
-    quiet: Duration::from_millis(500),
-    loud: Duration::from_secs(1),
+    idle: Duration::from_millis(500),
+    attacked: Duration::from_secs(1),
     counts: [
         10_000, 10_000, 20_000, 3_000, 5_000, 2_000, 400, 5_000, 1_000,
     ],
 };
 
-const FULL: Form = Form {
+const FULL: Settings = Settings {
     name: "all",
     rounds: 4,
-    quiet: Duration::from_secs(3),
-    loud: Duration::from_secs(5),
+    idle: Duration::from_secs(3),
+    attacked: Duration::from_secs(5),
     counts: [
         10_000, 10_000, 250_000, 50_000, 50_000, 20_000, 4_000, 50_000, 1_000,
     ],
 };
 
-impl Form {
+impl Settings {
     fn text(&self, rows: &[Row]) -> String {
         format!(
-            "{}\n{}: {} rounds of each, {:?} quiet and at least {:?} not\n",
+            "{}\n{}: {} rounds of each, {:?} without and at least {:?} under attack\n",
             table::of(rows),
             self.name,
             self.rounds,
-            self.quiet,
-            self.loud,
+            self.idle,
+            self.attacked,
         )
     }
 }
 
 fn main() {
     match role::own().as_deref() {
-        None => besiege(),
+        None => run_attacks(),
         Some("member") => member::run(),
         Some("attacker") => attacker::run(),
         Some("bare") => bare::run(),
@@ -79,17 +79,17 @@ fn main() {
     }
 }
 
-fn besiege() {
-    let form = match env::var("STRANGERS").as_deref() {
+fn run_attacks() {
+    let settings = match env::var("STRANGERS").as_deref() {
         Ok("full") => FULL,
         Err(_) => SHORT,
-        Ok(other) => panic!("STRANGERS={other}: only `full` means something"),
+        Ok(other) => panic!("STRANGERS={other}: the only value is `full`"),
     };
     if !cfg!(target_os = "linux") {
-        println!("nothing is tested: this needs Linux, for /proc and prlimit");
+        println!("NOT RUN: this needs Linux, for /proc and prlimit");
         return;
     }
-    // Most of what the harness of other tests takes means nothing here.
+    // Options of the usual test harness are ignored, except `--list`.
     let (options, named): (Vec<String>, Vec<String>) =
         env::args().skip(1).partition(|arg| arg.starts_with('-'));
     if options.iter().any(|option| option == "--list") {
@@ -98,39 +98,46 @@ fn besiege() {
         }
         return;
     }
-    let picked =
+    let is_selected =
         |plan: &Plan| named.is_empty() || named.iter().any(|name| plan.name.contains(name));
     let plans: Vec<(Plan, u64)> = siege::plans()
         .into_iter()
-        .zip(form.counts)
-        .filter(|(plan, _)| picked(plan))
+        .zip(settings.counts)
+        .filter(|(plan, _)| is_selected(plan))
         .collect();
     if plans.is_empty() {
-        println!("no attack is called {}", named.join(" or "));
+        println!("no attack has a name with {}", named.join(" or "));
         return;
     }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strangers.txt");
-    let mut siege = Siege::lay();
+    let mut siege = Siege::start();
     let mut rows = Vec::new();
     for (plan, count) in &plans {
-        println!("{}: {} x {count}", plan.name, form.rounds);
-        let mut row = siege.endure(plan);
-        for round in 0..form.rounds {
-            siege.round(plan, *count, round as u64, form.quiet, form.loud, &mut row);
+        println!("{}: {} x {count}", plan.name, settings.rounds);
+        let mut row = siege.begin(plan);
+        for round in 0..settings.rounds {
+            siege.round(
+                plan,
+                *count,
+                round as u64,
+                settings.idle,
+                settings.attacked,
+                &mut row,
+            );
         }
         siege.verify(plan, &mut row);
         rows.push(row);
-        // Each time, so that what was measured is not lost with what comes later.
-        fs::write(&path, form.text(&rows)).expect("the table can be kept");
+        // After each attack, so that a later failure does not lose the results.
+        fs::write(&path, settings.text(&rows)).expect("the table can be written");
     }
-    print!("{}", form.text(&rows));
-    println!("kept in {}", path.display());
-    if rows.iter().all(|row| row.preferred.micros.is_empty()) {
-        println!("left out: the members preferred, for which `chrt --fifo` must be allowed");
-    }
-    if form.rounds == SHORT.rounds {
+    print!("{}", settings.text(&rows));
+    println!("written to {}", path.display());
+    if rows.iter().all(|row| row.real_time.micros.is_empty()) {
         println!(
-            "left out: the full form, `STRANGERS=full cargo test -p system-tests --test strangers`"
+            "left out: members with real-time priority, which needs the permission for `chrt --fifo`"
         );
+    }
+    if settings.rounds == SHORT.rounds {
+        println!("left out: the full attacks, `STRANGERS=full cargo test --test strangers`");
     }
 }

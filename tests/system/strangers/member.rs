@@ -1,7 +1,5 @@
-//! A member of the mesh, in a process of its own: a manager with the defaults, an application that answers, and round trips
-//! to the other members all the time.
-//!
-//! Nothing here knows of strangers: what they send is received like anything else.
+//! A member of the mesh in a process of its own: a manager with default options, an application that answers, and permanent
+//! round trips to the other members.
 
 use std::{
     collections::BTreeMap,
@@ -18,44 +16,44 @@ use serde_json::{Value, json};
 
 use crate::{OBSERVERS, role};
 
-/// Between two round trips to the same member.
+/// The pause between two round trips to the same member.
 const PACE: Duration = Duration::from_millis(1);
 
-/// A round trip that takes longer is lost: a newer frame may have replaced it.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A round trip that takes longer counts as lost: a newer frame may have replaced its frame.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 const FRAME_BYTES: usize = 64;
 const PING: u8 = 1;
 const PONG: u8 = 2;
 
-/// What the threads of the member have in common.
+/// What the threads of the member share.
 #[derive(Default)]
-struct Desk {
-    /// Whom to ask.
+struct Shared {
+    /// The members to which round trips are made.
     targets: Mutex<Vec<Sid>>,
-    /// True exactly when the application is not to receive.
-    deaf: Mutex<bool>,
-    hears: Condvar,
-    lap: Mutex<Lap>,
+    /// True exactly when the application must not receive.
+    is_paused: Mutex<bool>,
+    resumed: Condvar,
+    round_trips: Mutex<RoundTrips>,
 }
 
 #[derive(Default)]
-struct Lap {
-    /// Round trips.
+struct RoundTrips {
+    /// In microseconds.
     micros: Vec<u64>,
     lost: u64,
 }
 
 pub(crate) fn run() {
     let mut manager = None;
-    let desk = Arc::new(Desk::default());
+    let shared = Arc::new(Shared::default());
     for order in role::orders() {
         let reply = match order["do"].as_str() {
             Some("start") => {
                 let (started, ceiling) = start(&order);
                 let started = Arc::new(started);
                 let (pongs, answers) = channel();
-                let (one, two) = (Arc::clone(&desk), Arc::clone(&desk));
+                let (one, two) = (Arc::clone(&shared), Arc::clone(&shared));
                 let (receiving, sending) = (Arc::clone(&started), started.handle());
                 // Both end with the process.
                 thread::spawn(move || answer_all(&receiving, &one, &pongs));
@@ -65,19 +63,19 @@ pub(crate) fn run() {
             }
             Some("ask") => {
                 let sids = order["sids"].as_array().into_iter().flatten();
-                *desk.targets.lock().unwrap() = sids.filter_map(Value::as_i64).map(Sid).collect();
+                *shared.targets.lock().unwrap() = sids.filter_map(Value::as_i64).map(Sid).collect();
                 json!({})
             }
             Some("deaf") => {
-                *desk.deaf.lock().unwrap() = order["yes"] == true;
-                desk.hears.notify_all();
+                *shared.is_paused.lock().unwrap() = order["yes"] == true;
+                shared.resumed.notify_all();
                 json!({})
             }
             Some("lap") => {
-                let lap = std::mem::take(&mut *desk.lap.lock().unwrap());
-                json!({ "micros": lap.micros, "lost": lap.lost })
+                let round_trips = std::mem::take(&mut *shared.round_trips.lock().unwrap());
+                json!({ "micros": round_trips.micros, "lost": round_trips.lost })
             }
-            Some("stats") => stats(manager.as_ref().expect("it was started")),
+            Some("stats") => stats(manager.as_ref().expect("the member was started")),
             other => panic!("no order: {other:?}"),
         };
         role::answer(&reply);
@@ -91,9 +89,12 @@ fn start(order: &Value) -> (CnxManager, u64) {
         Config::builder(sid).observers_max(OBSERVERS),
         |builder, (sid, address)| builder.server(Sid(sid), address.as_str().expect("text")),
     );
-    let config = config.build().expect("it can work");
+    let config = config.build().expect("the configuration is valid");
     let ceiling = config.max_memory();
-    (CnxManager::start(config).expect("it starts"), ceiling)
+    (
+        CnxManager::start(config).expect("the manager starts"),
+        ceiling,
+    )
 }
 
 fn by_name(counts: &BTreeMap<ReasonKind, u64>) -> BTreeMap<&'static str, u64> {
@@ -118,19 +119,24 @@ fn stats(manager: &CnxManager) -> Value {
         "dropped": stats.inbox.dropped,
         "received": stats.received.frames,
         "peers": stats.peers.len(),
-        // Whoever was cut off, even for a moment, shows here.
+        // A link that ended, even for a moment, changes these numbers.
         "members": members.map(|peer| json!([peer.sid.0, peer.linked, peer.ups, peer.downs, peer.dials]))
             .collect::<Vec<_>>(),
     })
 }
 
-/// The application.
-fn answer_all(manager: &CnxManager, desk: &Desk, pongs: &Sender<(Sid, u64)>) {
+/// The application: answers pings, and passes pongs on.
+fn answer_all(manager: &CnxManager, shared: &Shared, pongs: &Sender<(Sid, u64)>) {
     loop {
-        let deaf = desk.deaf.lock().unwrap();
-        drop(desk.hears.wait_while(deaf, |deaf| *deaf).unwrap());
-        // So that it hears of its deafness also when nobody speaks.
-        let Ok(message) = manager.recv_timeout(PATIENCE) else {
+        let is_paused = shared.is_paused.lock().unwrap();
+        drop(
+            shared
+                .resumed
+                .wait_while(is_paused, |is_paused| *is_paused)
+                .unwrap(),
+        );
+        // With a timeout, so that it notices a pause even without messages.
+        let Ok(message) = manager.recv_timeout(TIMEOUT) else {
             continue;
         };
         let Some((kind, number)) = parse(&message.payload) else {
@@ -141,40 +147,40 @@ fn answer_all(manager: &CnxManager, desk: &Desk, pongs: &Sender<(Sid, u64)>) {
                 return;
             }
         } else {
-            // An observer that is gone cannot be answered.
+            // Fails for an observer that is unlinked.
             let _ = manager.to_send(message.from, frame(PONG, number));
         }
     }
 }
 
-/// Round trips to all targets, one after the other, as long as somebody answers.
-fn ask_all(handle: &Handle, desk: &Desk, pongs: &Receiver<(Sid, u64)>) {
+/// Makes round trips to all targets, one after the other, until the manager halts.
+fn ask_all(handle: &Handle, shared: &Shared, pongs: &Receiver<(Sid, u64)>) {
     for number in 0.. {
-        // The pace, and nothing that anybody waits for.
+        // The pace: no test depends on it.
         thread::sleep(PACE);
-        let targets = desk.targets.lock().unwrap().clone();
+        let targets = shared.targets.lock().unwrap().clone();
         for to in targets {
-            let begun = Instant::now();
+            let start = Instant::now();
             if handle.to_send(to, frame(PING, number)).is_err() {
                 return;
             }
             let arrived = await_pong(pongs, (to, number));
-            let mut lap = desk.lap.lock().unwrap();
+            let mut round_trips = shared.round_trips.lock().unwrap();
             if arrived {
-                lap.micros.push(begun.elapsed().as_micros() as u64);
+                round_trips.micros.push(start.elapsed().as_micros() as u64);
             } else {
-                lap.lost += 1;
+                round_trips.lost += 1;
             }
         }
     }
 }
 
 fn await_pong(pongs: &Receiver<(Sid, u64)>, expected: (Sid, u64)) -> bool {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
         match pongs.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(pong) if pong == expected => return true,
-            // Late, or a last frame that was sent once more.
+            // A late pong, or a last frame that was sent once more.
             Ok(_) => {}
             Err(_) => return false,
         }

@@ -1,7 +1,7 @@
-//! The processes of the siege: this very program once more, each with a role of its own, told what to do line by line.
+//! Starts this program again in other roles, and sends orders to these processes.
 //!
-//! An order is a JSON object on standard input and has one answer on standard output; the end of the input is the end of
-//! the process, so that none outlives who started it.
+//! An order is a JSON object on a line of standard input. It has one answer on standard output. At the end of its input a process
+//! ends, so that none outlives its parent.
 
 use std::{
     env,
@@ -14,13 +14,13 @@ use std::{
 
 use serde_json::Value;
 
-/// Which role this process has; none for who starts the others.
+/// The environment variable with the role of a process. The parent has none.
 const ROLE: &str = "STRANGERS_ROLE";
 
-/// Only a failure takes this long: an attack in full may take minutes on a busy machine.
+/// Deadline of an answer. Only a failure reaches it: a full attack may take minutes on a busy machine.
 const LONG: Duration = Duration::from_secs(600);
 
-/// The role that this process was given.
+/// The role of this process.
 pub(crate) fn own() -> Option<String> {
     env::var(ROLE).ok()
 }
@@ -32,7 +32,7 @@ pub(crate) fn orders() -> impl Iterator<Item = Value> {
 }
 
 pub(crate) fn answer(value: &Value) {
-    // Fails when nobody listens any more; the input ends then, too.
+    // Fails when the parent has ended. Then the input ends, too.
     let _ = writeln!(io::stdout().lock(), "{value}");
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// `descriptors`: how many it may have, `"hard"` for as many as it can get.
+    /// `descriptors` is its limit of descriptors. `"hard"` means the hard limit.
     pub(crate) fn start(role: &str, descriptors: &str) -> Self {
         let limit = match descriptors {
             "hard" => "ulimit -Sn \"$(ulimit -Hn)\"".to_owned(),
@@ -58,7 +58,7 @@ impl Actor {
             .stdout(Stdio::piped())
             .spawn()
             .expect("a process can be started");
-        let lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
+        let lines = BufReader::new(child.stdout.take().expect("the stream is piped")).lines();
         let (sender, answers) = channel();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -79,29 +79,29 @@ impl Actor {
         self.child.id()
     }
 
-    pub(crate) fn tell(&mut self, order: &Value) {
-        let orders = self.orders.as_mut().expect("taken by the end only");
-        writeln!(orders, "{order}").expect("it listens");
+    pub(crate) fn send_order(&mut self, order: &Value) {
+        let orders = self.orders.as_mut().expect("taken only on drop");
+        writeln!(orders, "{order}").expect("the process reads orders");
     }
 
     #[track_caller]
-    pub(crate) fn hear(&self) -> Value {
+    pub(crate) fn recv_answer(&self) -> Value {
         self.answers
             .recv_timeout(LONG)
-            .expect("it answers in time; what it died of stands above")
+            .expect("the process answers in time; a panic of it is printed above")
     }
 
     #[track_caller]
     pub(crate) fn ask(&mut self, order: &Value) -> Value {
-        self.tell(order);
-        self.hear()
+        self.send_order(order);
+        self.recv_answer()
     }
 }
 
 impl Drop for Actor {
     fn drop(&mut self) {
         drop(self.orders.take());
-        // It may hang; both fail when it has ended.
+        // The process may hang. Both fail when it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

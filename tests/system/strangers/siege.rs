@@ -1,6 +1,4 @@
-//! The mesh, who besieges it, and what must be as before when the siege is over.
-//!
-//! Nothing here attacks. What is measured is kept for the table, and not judged.
+//! Runs attacks on a mesh, measures round trips, and checks the mesh afterwards.
 
 use std::{net::SocketAddr, thread, time::Duration};
 
@@ -12,43 +10,43 @@ use crate::{
     role::Actor,
 };
 
-/// The member that most attacks are for: it has a smaller and a larger peer.
-const BESIEGED: usize = 1;
+/// The member that most attacks target: it has a smaller and a larger peer.
+const TARGET: usize = 1;
 
-/// Descriptors of each process but the attacker's.
+/// The limit of descriptors of each process except the attacker.
 const DESCRIPTORS: usize = 1024;
 
-/// What is done at most where nothing is to be proved: enough to be measured.
+/// The maximum number of repetitions where only round trips are measured.
 const MEASURED_MAX: u64 = 20_000;
 
-/// How many times longer than it should an attack may take, on a machine that is busy with other things.
+/// An attack may take so many times longer than planned on a busy machine.
 const AT_MOST: u32 = 60;
 
-/// How many more a process may have when it is to run out of them.
+/// Free descriptors of a process that is to run out of them.
 const DESCRIPTORS_LEFT: usize = 8;
 
-/// An attack, and what it looks like from inside.
+/// An attack, and its expected effects.
 pub(crate) struct Plan {
     pub(crate) name: &'static str,
-    /// Against all members, not one.
+    /// True exactly when all members are attacked.
     everywhere: bool,
-    /// The application of the besieged member does not receive meanwhile.
-    deaf: bool,
-    /// The besieged member has hardly any descriptors meanwhile.
-    starved: bool,
-    /// Counters of the besieged member that show that it came, each at least so often for each time that it was done.
+    /// True exactly when the application of the target does not receive during the attack.
+    pauses_receiving: bool,
+    /// True exactly when the target has few descriptors during the attack.
+    limits_descriptors: bool,
+    /// Counters of the target, with their minimum per repetition, that prove that the attack arrived.
     proof: &'static [(&'static str, f64)],
 }
 
 const PLAIN: Plan = Plan {
     name: "",
     everywhere: false,
-    deaf: false,
-    starved: false,
+    pauses_receiving: false,
+    limits_descriptors: false,
     proof: &[],
 };
 
-/// More than none.
+/// At least one.
 const SOME: f64 = 0.0;
 
 pub(crate) fn plans() -> Vec<Plan> {
@@ -86,30 +84,30 @@ pub(crate) fn plans() -> Vec<Plan> {
             &[("/downs/bad-length", 0.3), ("/rejected/bad-challenge", 0.3)],
         ),
         Plan {
-            deaf: true,
+            pauses_receiving: true,
             ..plain("largest", &[("/received", 0.5), ("/dropped", 0.1)])
         },
         plain("resets", &[("/accepted", 0.9)]),
         Plan {
-            starved: true,
+            limits_descriptors: true,
             ..plain("descriptors", &[("/accept_failures", SOME)])
         },
     ]
 }
 
-/// What was seen of one attack.
+/// The results of one attack.
 #[derive(Default)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) done: u64,
     pub(crate) held: u64,
-    pub(crate) quiet: Laps,
-    pub(crate) loud: Laps,
-    /// While the bare socket has the attack.
-    pub(crate) spared: Laps,
-    /// While they have it, and the processors before everybody else.
-    pub(crate) preferred: Laps,
-    /// Of the besieged member, above what it took before any attack.
+    pub(crate) idle: Laps,
+    pub(crate) attacked: Laps,
+    /// While the bare socket is attacked.
+    pub(crate) bare_attacked: Laps,
+    /// While the members are attacked and have real-time priority.
+    pub(crate) real_time: Laps,
+    /// The growth of the target's memory since the time before all attacks.
     pub(crate) grown: u64,
     pub(crate) ceiling: u64,
     before: Vec<Value>,
@@ -122,7 +120,7 @@ pub(crate) struct Laps {
     pub(crate) lost: u64,
 }
 
-/// A member, as it was before anybody came.
+/// A member, with its state before all attacks.
 struct Member {
     actor: Actor,
     address: SocketAddr,
@@ -132,10 +130,10 @@ struct Member {
     links: Value,
 }
 
-/// A socket of which nothing is known but the kernel.
+/// The process with the bare listening socket.
 struct Bare {
     actor: Actor,
-    at: SocketAddr,
+    address: SocketAddr,
 }
 
 pub(crate) struct Siege {
@@ -145,10 +143,10 @@ pub(crate) struct Siege {
 }
 
 impl Siege {
-    /// Starts everybody, and waits until the members are linked and have talked for a while.
-    pub(crate) fn lay() -> Self {
-        let places = [Vacant::new(), Vacant::new(), Vacant::new()];
-        let addresses: Vec<&String> = places.iter().map(|place| &place.address).collect();
+    /// Starts all processes, and waits until the members are linked and have made round trips for a while.
+    pub(crate) fn start() -> Self {
+        let vacant = [Vacant::new(), Vacant::new(), Vacant::new()];
+        let addresses: Vec<&String> = vacant.iter().map(|vacant| &vacant.address).collect();
         let mut members: Vec<Member> = (1..)
             .zip(&addresses)
             .map(|(sid, address)| {
@@ -167,7 +165,7 @@ impl Siege {
             .collect();
         let mut bare = Actor::start("bare", &DESCRIPTORS.to_string());
         let answer = bare.ask(&json!({}));
-        let at = answer["at"].as_str().and_then(|text| text.parse().ok());
+        let address = answer["at"].as_str().and_then(|text| text.parse().ok());
         eventually("every pair is linked", || {
             members.iter_mut().all(|member| {
                 let stats = member.stats();
@@ -180,16 +178,19 @@ impl Siege {
         });
         let mut siege = Self {
             bare: Bare {
-                at: at.expect("an address"),
+                address: address.expect("an address"),
                 actor: bare,
             },
             members,
             attacker: Actor::start("attacker", "hard"),
         };
-        siege.talk(true);
-        siege.lap();
+        siege.set_targets(true);
+        siege.take_round_trips();
         thread::sleep(Duration::from_millis(500));
-        assert!(siege.lap().micros.len() > 10, "the members talk");
+        assert!(
+            siege.take_round_trips().micros.len() > 10,
+            "the members make round trips"
+        );
         for member in &mut siege.members {
             member.base = machine::memory(member.actor.pid());
             member.descriptors = machine::descriptors(member.actor.pid());
@@ -198,169 +199,170 @@ impl Siege {
         siege
     }
 
-    /// Everybody asks everybody, or only those whose application answers.
-    fn talk(&mut self, all: bool) {
+    /// Makes all members ping each other, or only those whose application receives.
+    fn set_targets(&mut self, all: bool) {
         for (index, member) in self.members.iter_mut().enumerate() {
             let others = (0..3).filter(|other| *other != index);
-            let asked = others.filter(|other| all || ![index, *other].contains(&BESIEGED));
-            let sids: Vec<usize> = asked.map(|index| index + 1).collect();
+            let selected = others.filter(|other| all || ![index, *other].contains(&TARGET));
+            let sids: Vec<usize> = selected.map(|index| index + 1).collect();
             member.actor.ask(&json!({ "do": "ask", "sids": sids }));
         }
     }
 
     /// The round trips since the last call.
-    fn lap(&mut self) -> Laps {
+    fn take_round_trips(&mut self) -> Laps {
         let mut laps = Laps::default();
         for member in &mut self.members {
-            let lap = member.actor.ask(&json!({ "do": "lap" }));
-            let micros = lap["micros"].as_array().into_iter().flatten();
+            let answer = member.actor.ask(&json!({ "do": "lap" }));
+            let micros = answer["micros"].as_array().into_iter().flatten();
             laps.micros.extend(micros.filter_map(Value::as_u64));
-            laps.lost += lap["lost"].as_u64().unwrap_or(0);
+            laps.lost += answer["lost"].as_u64().unwrap_or(0);
         }
         laps
     }
 
-    /// The attack begins.
-    pub(crate) fn endure(&mut self, plan: &Plan) -> Row {
-        if plan.deaf {
-            self.talk(false);
-            self.hear(false);
+    /// Prepares an attack.
+    pub(crate) fn begin(&mut self, plan: &Plan) -> Row {
+        if plan.pauses_receiving {
+            self.set_targets(false);
+            self.set_receiving(false);
         }
         Row {
             name: plan.name,
             before: self.members.iter_mut().map(Member::stats).collect(),
-            ceiling: self.members[BESIEGED].ceiling,
+            ceiling: self.members[TARGET].ceiling,
             ..Row::default()
         }
     }
 
-    fn hear(&mut self, hears: bool) {
+    fn set_receiving(&mut self, hears: bool) {
         let order = json!({ "do": "deaf", "yes": !hears });
-        self.members[BESIEGED].actor.ask(&order);
+        self.members[TARGET].actor.ask(&order);
     }
 
-    /// Quiet, then attacked: the members, the bare socket beside them, and the members while they are preferred.
+    /// One round: without an attack, then with an attack on the members, on the bare socket, and on the members with real-time
+    /// priority.
     pub(crate) fn round(
         &mut self,
         plan: &Plan,
         count: u64,
         seed: u64,
-        quiet: Duration,
-        loud: Duration,
+        idle_time: Duration,
+        attack_time: Duration,
         row: &mut Row,
     ) {
-        self.lap();
-        thread::sleep(quiet);
-        row.quiet.add(self.lap());
-        let besieged = self.members[BESIEGED].actor.pid();
+        self.take_round_trips();
+        thread::sleep(idle_time);
+        row.idle.add(self.take_round_trips());
+        let target = self.members[TARGET].actor.pid();
         let targets: Vec<SocketAddr> = match plan.everywhere {
             true => self.members.iter().map(|member| member.address).collect(),
-            false => vec![self.members[BESIEGED].address],
+            false => vec![self.members[TARGET].address],
         };
-        let (done, held) = self.attack(plan, besieged, &targets, count, seed, loud);
-        row.loud.add(self.lap());
+        let (done, held) = self.attack(plan, target, &targets, count, seed, attack_time);
+        row.attacked.add(self.take_round_trips());
         row.done += done;
         row.held = row.held.max(held);
-        self.wait_gone();
+        self.wait_cleaned_up();
 
         let count = count.min(MEASURED_MAX);
-        let (bare, at) = (self.bare.actor.pid(), self.bare.at);
-        self.lap();
-        self.attack(plan, bare, &[at], count, seed, loud);
-        row.spared.add(self.lap());
+        let (bare, address) = (self.bare.actor.pid(), self.bare.address);
+        self.take_round_trips();
+        self.attack(plan, bare, &[address], count, seed, attack_time);
+        row.bare_attacked.add(self.take_round_trips());
 
-        if self.prefer(true) {
-            self.lap();
-            let (done, _) = self.attack(plan, besieged, &targets, count, seed, loud);
-            row.preferred.add(self.lap());
+        if self.set_real_time(true) {
+            self.take_round_trips();
+            let (done, _) = self.attack(plan, target, &targets, count, seed, attack_time);
+            row.real_time.add(self.take_round_trips());
             row.done += done;
-            self.prefer(false);
-            self.wait_gone();
+            self.set_real_time(false);
+            self.wait_cleaned_up();
         }
     }
 
-    /// Whether the system lets the members have the processors before everybody else.
-    fn prefer(&self, yes: bool) -> bool {
+    /// Sets or resets real-time priority for all members. Returns false without the permission.
+    fn set_real_time(&self, yes: bool) -> bool {
         let mut members = self.members.iter();
-        members.all(|member| machine::prefer(member.actor.pid(), yes))
+        members.all(|member| machine::set_real_time(member.actor.pid(), yes))
     }
 
-    /// Has the attacker do this, for at least so long.
+    /// Runs an attack for at least this time.
     fn attack(
         &mut self,
         plan: &Plan,
-        besieged: u32,
+        target: u32,
         targets: &[SocketAddr],
         count: u64,
         seed: u64,
-        loud: Duration,
+        attack_time: Duration,
     ) -> (u64, u64) {
-        if plan.starved {
-            let count = machine::descriptors(besieged) + DESCRIPTORS_LEFT;
-            machine::limit_descriptors(besieged, count);
+        if plan.limits_descriptors {
+            let count = machine::descriptors(target) + DESCRIPTORS_LEFT;
+            machine::limit_descriptors(target, count);
         }
-        self.attacker.tell(&json!({
+        self.attacker.send_order(&json!({
             "do": "attack", "name": plan.name, "targets": targets, "count": count, "seed": seed << 32,
-            "at_most": (AT_MOST * loud).as_secs(),
+            "at_most": (AT_MOST * attack_time).as_secs(),
         }));
-        thread::sleep(loud);
+        thread::sleep(attack_time);
         let done = self.attacker.ask(&json!({ "do": "stop" }));
-        if plan.starved {
-            machine::limit_descriptors(besieged, DESCRIPTORS);
+        if plan.limits_descriptors {
+            machine::limit_descriptors(target, DESCRIPTORS);
         }
         let number = |name: &str| done[name].as_u64().expect("a number");
         (number("done"), number("held"))
     }
 
-    /// Waits until nothing is left of the strangers.
-    fn wait_gone(&mut self) {
+    /// Waits until the members have dropped all connections of strangers.
+    fn wait_cleaned_up(&mut self) {
         for member in &mut self.members {
             let pid = member.actor.pid();
-            eventually("no stranger is left in any table", || {
+            eventually("the tables have no stranger", || {
                 let stats = member.stats();
                 stats["connections"] == 2 && stats["pending"] == 0 && stats["peers"] == 2
             });
-            eventually("no descriptor is left", || {
+            eventually("all descriptors of strangers are closed", || {
                 machine::descriptors(pid) == member.descriptors
             });
         }
     }
 
-    /// The attack is over, it did come, and everything is as before it.
+    /// Checks that the attack arrived, and that the state of the members is as before.
     pub(crate) fn verify(&mut self, plan: &Plan, row: &mut Row) {
         let after: Vec<Value> = self.members.iter_mut().map(Member::stats).collect();
         for (member, stats) in self.members.iter().zip(&after) {
             assert_eq!(
                 stats["members"], member.links,
-                "{}: a link between members has ended, or was dialed anew",
+                "{}: a link between members has ended or was dialed again",
                 plan.name
             );
             assert_eq!(stats["balances"], true, "{}: {stats:#}", plan.name);
             let grown = member.grown();
             assert!(
                 grown <= member.ceiling,
-                "{}: {grown} bytes more than before, {} are promised",
+                "{}: {grown} bytes more than before, the maximum is {}",
                 plan.name,
                 member.ceiling
             );
         }
         for (counter, share) in plan.proof {
             let count = |stats: &Value| stats.pointer(counter).and_then(Value::as_u64).unwrap_or(0);
-            let counted = count(&after[BESIEGED]) - count(&row.before[BESIEGED]);
-            // Each of those that are attacked has its share.
+            let counted = count(&after[TARGET]) - count(&row.before[TARGET]);
+            // The repetitions are distributed over the attacked members.
             let each = if plan.everywhere { 3 } else { 1 };
             let least = (row.done / each) as f64 * share;
             assert!(
                 counted > 0 && counted as f64 >= least,
                 "{}: {counter} counted {counted}, less than {least}: {:#}",
                 plan.name,
-                after[BESIEGED]
+                after[TARGET]
             );
         }
-        row.grown = self.members[BESIEGED].grown();
-        if plan.deaf {
-            self.hear(true);
-            self.talk(true);
+        row.grown = self.members[TARGET].grown();
+        if plan.pauses_receiving {
+            self.set_receiving(true);
+            self.set_targets(true);
         }
     }
 }
@@ -370,7 +372,7 @@ impl Member {
         self.actor.ask(&json!({ "do": "stats" }))
     }
 
-    /// The most memory that it ever took, above what it took before any attack.
+    /// Its peak memory above that before all attacks.
     fn grown(&self) -> u64 {
         let peak = machine::memory(self.actor.pid()).peak;
         peak.saturating_sub(self.base.now)
@@ -379,7 +381,12 @@ impl Member {
 
 impl Row {
     pub(crate) fn lost(&self) -> u64 {
-        let all = [&self.quiet, &self.loud, &self.spared, &self.preferred];
+        let all = [
+            &self.idle,
+            &self.attacked,
+            &self.bare_attacked,
+            &self.real_time,
+        ];
         all.map(|laps| laps.lost).iter().sum()
     }
 }

@@ -1,6 +1,4 @@
-//! The table of the siege, as people read it.
-//!
-//! Nothing here is computed beyond percentiles and their ratios.
+//! Formats the results as a table.
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -10,30 +8,30 @@ pub(crate) fn of(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header([
         "attack",
-        "done",
-        "at once",
-        "p50, p99 quiet",
-        "attacked",
+        "count",
+        "at the same time",
+        "p50, p99 without attack",
+        "under attack",
         "p99 x",
-        "a bare socket is",
+        "bare socket under attack",
         "p99 x",
-        "attacked, preferred",
+        "under attack, real-time",
         "p99 x",
         "lost",
-        "memory, of promised",
+        "memory, of maximum",
     ]);
     for row in rows {
         table.add_row([
             row.name.to_owned(),
             row.done.to_string(),
             row.held.to_string(),
-            both(&row.quiet),
-            both(&row.loud),
-            ratio(&row.quiet, &row.loud),
-            both(&row.spared),
-            ratio(&row.quiet, &row.spared),
-            both(&row.preferred),
-            ratio(&row.quiet, &row.preferred),
+            percentiles(&row.idle),
+            percentiles(&row.attacked),
+            ratio(&row.idle, &row.attacked),
+            percentiles(&row.bare_attacked),
+            ratio(&row.idle, &row.bare_attacked),
+            percentiles(&row.real_time),
+            ratio(&row.idle, &row.real_time),
             row.lost().to_string(),
             format!("{} of {} MiB", row.grown >> 20, row.ceiling >> 20),
         ]);
@@ -41,10 +39,10 @@ pub(crate) fn of(rows: &[Row]) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\nround trips among the members in microseconds")
+    format!("{table}\nround trips between the members in microseconds")
 }
 
-fn both(laps: &Laps) -> String {
+fn percentiles(laps: &Laps) -> String {
     format!("{}, {}", micros(laps, 50), micros(laps, 99))
 }
 
@@ -52,9 +50,9 @@ fn micros(laps: &Laps, percent: usize) -> String {
     percentile(laps, percent).map_or_else(|| "-".into(), |micros| micros.to_string())
 }
 
-fn ratio(quiet: &Laps, loud: &Laps) -> String {
-    match (percentile(quiet, 99), percentile(loud, 99)) {
-        (Some(quiet), Some(loud)) => format!("{:.1}", loud as f64 / quiet.max(1) as f64),
+fn ratio(idle: &Laps, attacked: &Laps) -> String {
+    match (percentile(idle, 99), percentile(attacked, 99)) {
+        (Some(idle), Some(attacked)) => format!("{:.1}", attacked as f64 / idle.max(1) as f64),
         _ => "-".into(),
     }
 }
