@@ -218,8 +218,8 @@ fn the_creating_thread_waits_for_no_room_before_the_first_turn() {
 }
 
 /// Whether the kernel of the other end has all that was written. On a busy machine that takes a while.
-fn has_arrived(puppet: &Puppet) -> bool {
-    let port = format!(":{:04X}", puppet.0.local_addr().unwrap().port());
+fn has_arrived(connection: &Puppet) -> bool {
+    let port = format!(":{:04X}", connection.0.local_addr().unwrap().port());
     // See proc_net_tcp.txt of the kernel: local_address is the second column, tx_queue:rx_queue the fifth.
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let mut rows = table.lines().map(|row| row.split_whitespace());

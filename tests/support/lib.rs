@@ -340,9 +340,9 @@ impl Puppet {
 
     /// Connects from `from`, and writes these bytes.
     pub fn say(from: Ipv4Addr, to: &str, bytes: &[u8]) -> Self {
-        let mut puppet = Self::dial(from, to);
-        puppet.write(bytes);
-        puppet
+        let mut connection = Self::dial(from, to);
+        connection.write(bytes);
+        connection
     }
 
     /// Accepts the next connection, from any address.

@@ -129,7 +129,7 @@ public final class CnxPeer {
             long sid = words.length > 1 ? Long.parseLong(words[1]) : 0;
             switch (words[0]) {
                 case "send":
-                    manager.toSend(sid, ByteBuffer.wrap(ofHex(words[2])));
+                    manager.toSend(sid, ByteBuffer.wrap(fromHex(words[2])));
                     break;
                 case "connect":
                     manager.connectOne(sid);
@@ -183,7 +183,7 @@ public final class CnxPeer {
         return hex.toString();
     }
 
-    private static byte[] ofHex(String hex) {
+    private static byte[] fromHex(String hex) {
         byte[] bytes = new byte[hex.length() / 2];
         for (int i = 0; i < bytes.length; i++) {
             bytes[i] = (byte) Integer.parseInt(hex.substring(2 * i, 2 * i + 2), 16);

@@ -24,7 +24,7 @@ fn a_killed_zookeeper_is_seen_to_go_and_gets_our_last_frame_when_it_is_back() {
         stage.restart_java();
         assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
         assert!(ours.stats().sent.resent >= 1);
-        stage.exchange(&ours, "anew", "anew, too");
+        stage.exchange(&ours, "again", "again, too");
         stage.await_one_connection(&ours);
     }
 }
@@ -51,7 +51,7 @@ fn a_manager_of_ours_that_was_away_gets_the_last_message_of_zookeeper() {
         patiently("ZooKeeper has no link", || stage.java.links().is_empty());
         let ours = stage.ours(sid, |builder| builder);
         recv_until(&ours, "theirs");
-        stage.exchange(&ours, "anew", "anew, too");
+        stage.exchange(&ours, "again", "again, too");
         stage.await_one_connection(&ours);
     }
 }

@@ -64,12 +64,12 @@ fn zookeeper_names_itself_in_either_version_and_is_understood() {
         // The bytes of its initial message.
         let listener = stage.port(BELOW).listen();
         stage.java.send(BELOW, "first");
-        let mut puppet = Puppet::accept(&listener);
-        let message = puppet.hello();
+        let mut connection = Puppet::accept(&listener);
+        let message = connection.hello();
         assert_eq!((message.version, message.sid), (Some(version), JAVA));
         assert_eq!(message.addresses, stage.port(JAVA).address.to_string());
-        assert_eq!(puppet.recv(), b"first");
-        drop((puppet, listener));
+        assert_eq!(connection.recv(), b"first");
+        drop((connection, listener));
         patiently("ZooKeeper has no link", || stage.java.links().is_empty());
 
         for sid in [BELOW, ABOVE] {
