@@ -8,6 +8,8 @@ mod journal;
 mod leader_listener;
 mod leader_port;
 mod leader_watch;
+#[path = "../peer/logging.rs"]
+mod logging;
 mod member;
 mod names;
 mod notification;
@@ -210,7 +212,7 @@ fn main() -> ExitCode {
     } else {
         "off"
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
+    logging::start(filter);
     match plan(&cli) {
         Ok(plan) => run(&cli, plan),
         Err(why) => refuse(&why),

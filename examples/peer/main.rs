@@ -5,6 +5,7 @@
 mod commands;
 mod json;
 mod lines;
+mod logging;
 mod signals;
 
 use std::{
@@ -171,7 +172,7 @@ fn main() -> ExitCode {
     } else {
         "off"
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
+    logging::start(filter);
     match config(&cli) {
         Ok(config) => run(config, &cli),
         // For a mistake in the file, the usage does not help.
