@@ -162,3 +162,24 @@ fn an_event_wakes_a_thread_that_waits_for_both() {
         assert_eq!(waited, Ok(()));
     }
 }
+
+/// Applications share these between threads, and return the errors with `?`.
+#[test]
+fn types_are_send_and_sync() {
+    fn shared<T: Send + Sync + 'static>() {}
+    fn error<T: std::error::Error + Send + Sync + 'static>() {}
+    shared::<quorum_cnx::CnxManager>();
+    shared::<quorum_cnx::Handle>();
+    shared::<quorum_cnx::Events>();
+    shared::<quorum_cnx::Batch>();
+    shared::<quorum_cnx::Config>();
+    shared::<quorum_cnx::Stats>();
+    shared::<Received>();
+    error::<quorum_cnx::ConfigError>();
+    error::<SendError>();
+    error::<RecvError>();
+    error::<quorum_cnx::TryRecvError>();
+    error::<Reason>();
+    error::<quorum_cnx::AddressError>();
+    error::<quorum_cnx::InitialMessageError>();
+}
