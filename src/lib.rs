@@ -283,6 +283,7 @@
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod config;
 mod error;
@@ -294,10 +295,29 @@ mod inbox;
 pub mod limits;
 mod manager;
 mod message;
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(
+        unnameable_types,
+        unreachable_pub,
+        reason = "only the module `simulation` exports the traits below the loop"
+    )
+)]
 mod net;
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(
+        unnameable_types,
+        unreachable_pub,
+        reason = "only the module `simulation` exports `Wire`"
+    )
+)]
 mod outbox;
 mod proto;
 mod shared;
+#[cfg(feature = "simulation")]
+#[cfg_attr(docsrs, doc(cfg(feature = "simulation")))]
+pub mod simulation;
 mod sync;
 mod zoo_cfg;
 
@@ -313,8 +333,7 @@ pub use handler::Handler;
 pub use inbox::{Batch, BatchIter, InboxFull, MessageRef};
 pub use manager::{CnxManager, Events, Received};
 pub use message::{Frame, Message};
-pub use net::{Found, MioNet, MioStream, Net, Ready, Stream, Waker};
-pub use outbox::{SendOutcome, Wire};
+pub use outbox::SendOutcome;
 pub use proto::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Fault, INITIAL_MESSAGE_BYTES_MAX,
     InitialMessageError, InitialMessageVersion, Reason, ReasonKind, Sid,

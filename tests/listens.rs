@@ -11,8 +11,9 @@ use std::{
 };
 
 use quorum_cnx::{
-    Config, ConfigBuilder, Event, EventLoop, Found, Frame, Handle, Handler, InitialMessageVersion,
-    Listening, Net, Ready, Sid, Stream, Waker, Wire, limits,
+    Config, ConfigBuilder, Event, EventLoop, Frame, Handle, Handler, InitialMessageVersion,
+    Listening, Sid, limits,
+    simulation::{Found, Net, Ready, Stream, Waker, Wire},
 };
 
 const OWN: i64 = 5;
@@ -212,7 +213,7 @@ impl World {
         };
         let config = builder.build().unwrap();
         let mut world =
-            Self(EventLoop::on_net(config, Recorder::default(), machine).expect("it starts"));
+            Self(EventLoop::with_net(config, Recorder::default(), machine).expect("it starts"));
         world.go_on();
         world
     }

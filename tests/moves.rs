@@ -12,12 +12,12 @@ use std::{
 };
 
 use quorum_cnx::{
-    Config, Event, EventLoop, Found, Frame, Handle, Handler, Net, Ready, Reason, Sid, Stream,
-    Waker, Wire,
+    Config, Event, EventLoop, Frame, Handle, Handler, Reason, Sid,
     limits::{
         BACKOFF_MAX, CONNECT_TIMEOUT, KNOCK_CROSSING, LOOKUP_GRACE, LOOKUP_TIMEOUT,
         RENEWAL_PAUSE_MAX, RESOLVE_PAUSE, SILENT_AFTER, UNHEARD_RENEWAL_PAUSE,
     },
+    simulation::{Found, Net, Ready, Stream, Waker, Wire},
 };
 
 const OWN: i64 = 5;
@@ -238,7 +238,7 @@ impl World {
         };
         let handler = Received::default();
         let received = Arc::clone(&handler.frames);
-        let event_loop = EventLoop::on_net(config.build().unwrap(), handler, memory).unwrap();
+        let event_loop = EventLoop::with_net(config.build().unwrap(), handler, memory).unwrap();
         let mut world = Self {
             event_loop,
             received,

@@ -8,8 +8,8 @@ use std::{
 };
 
 use quorum_cnx::{
-    Config, ConfigBuilder, EventLoop, Found, Frame, Handle, Handler, Idle, Listening, Net, Ready,
-    Sid, Stream, Waker, Wire, limits,
+    Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, Idle, Listening, Sid, limits,
+    simulation::{Found, Net, Ready, Stream, Waker, Wire},
 };
 
 /// What asking once costs.
@@ -121,7 +121,7 @@ fn event_loop(config: ConfigBuilder) -> EventLoop<Deaf, Nothing> {
         asked: Vec::new(),
         answers: Vec::new(),
     };
-    EventLoop::on_net(config.build().unwrap(), Deaf, net).unwrap()
+    EventLoop::with_net(config.build().unwrap(), Deaf, net).unwrap()
 }
 
 #[test]

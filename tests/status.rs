@@ -168,7 +168,7 @@ fn an_event_wakes_a_thread_that_waits_for_both() {
 fn types_are_send_and_sync() {
     fn shared<T: Send + Sync + 'static>() {}
     fn error<T: std::error::Error + Send + Sync + 'static>() {}
-    shared::<quorum_cnx::CnxManager>();
+    shared::<CnxManager>();
     shared::<quorum_cnx::Handle>();
     shared::<quorum_cnx::Events>();
     shared::<quorum_cnx::Batch>();

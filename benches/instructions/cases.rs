@@ -292,7 +292,7 @@ fn unlinked(bytes: usize, outbox: Outbox) -> Result<(Loop, Peer), Failure> {
         .outbox(outbox)
         .seed(1)
         .build()?;
-    Ok((EventLoop::on_net(config, Counter::default(), net)?, peer))
+    Ok((EventLoop::with_net(config, Counter::default(), net)?, peer))
 }
 
 fn linked(bytes: usize, outbox: Outbox) -> Result<(Loop, Peer), Failure> {

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{Found, Net, Ready, Stream, Waker, Wire, limits};
+use quorum_cnx::{
+    limits,
+    simulation::{Found, Net, Ready, Stream, Waker, Wire},
+};
 
 /// Bytes copied at once. A longer copy may be one instruction (`rep movsb`), which valgrind counts once per byte.
 const COPY_BYTES: usize = 1 << 10;

@@ -139,7 +139,7 @@ impl<H: Handler> EventLoop<H> {
     /// that was handed over.
     pub fn new(config: Config, handler: H) -> io::Result<Self> {
         let net = MioNet::new(&config.options)?;
-        Self::on_net(config, handler, net)
+        Self::on(config, handler, net)
     }
 
     pub(crate) fn with_inbox(
@@ -169,12 +169,18 @@ impl<H: Handler> AsRawFd for EventLoop<H> {
 }
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    /// The same on another network, for example a simulated one.
+    /// The same on another network: see [`simulation`](crate::simulation).
     ///
     /// # Errors
     ///
-    /// If a listening socket that was handed over cannot be used.
-    pub fn on_net(config: Config, handler: H, net: N) -> io::Result<Self> {
+    /// If the network cannot use a listening socket that was handed over.
+    #[cfg(feature = "simulation")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "simulation")))]
+    pub fn with_net(config: Config, handler: H, net: N) -> io::Result<Self> {
+        Self::on(config, handler, net)
+    }
+
+    fn on(config: Config, handler: H, net: N) -> io::Result<Self> {
         let options = &config.options;
         let inbox = Arc::new(Inbox::new(options.inbox_room(), options.inbox_full));
         Self::build(config, handler, net, inbox, true)
@@ -198,6 +204,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// The network under the loop.
+    #[cfg(feature = "simulation")]
+    #[doc(hidden)]
     pub fn net(&mut self) -> &mut N {
         &mut self.net
     }

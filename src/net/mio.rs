@@ -37,6 +37,10 @@ const WAKER: Token = Token(usize::MAX);
 const FIRST_LISTENER: usize = usize::MAX - 1;
 
 /// The real network.
+#[allow(
+    unnameable_types,
+    reason = "a detail: applications name an `EventLoop<H>`, whose network this is"
+)]
 pub struct MioNet {
     poll: Poll,
     events: Events,
@@ -354,6 +358,10 @@ const MAX_IDLE_SECS: u64 = 32_767;
 
 /// A connection of [`MioNet`].
 #[derive(Debug)]
+#[allow(
+    unnameable_types,
+    reason = "a detail: applications name an `EventLoop<H>`, whose connections these are"
+)]
 pub struct MioStream {
     socket: TcpStream,
     home: Home,

@@ -113,7 +113,7 @@ fn read(stream: &[u8], end: End, cut: &Cut) -> (Vec<Vec<u8>>, Reason) {
         .seed(1)
         .build()
         .expect("it is sound");
-    let mut event_loop = EventLoop::on_net(config, Recorder::default(), outside.net())
+    let mut event_loop = EventLoop::with_net(config, Recorder::default(), outside.net())
         .expect("no socket was handed over");
     let mut turn = || {
         event_loop.turn(None).expect("this system never fails");

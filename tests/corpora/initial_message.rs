@@ -145,7 +145,7 @@ fn split(part: &[u8]) -> Result<(Vec<u8>, u16), AddressError> {
 fn turn_on(config: ConfigBuilder) -> Option<(Outside, EventLoop<Recorder, Inside>)> {
     let outside = Outside::default();
     let config = config.seed(1).build().ok()?;
-    let event_loop = EventLoop::on_net(config, Recorder::default(), outside.net());
+    let event_loop = EventLoop::with_net(config, Recorder::default(), outside.net());
     Some((outside, event_loop.expect("no socket was handed over")))
 }
 

@@ -85,7 +85,7 @@ impl Run {
         }
         let config = config.build().expect("it is sound");
         let outside = Outside::default();
-        let event_loop = EventLoop::on_net(config, Recorder::default(), outside.net())
+        let event_loop = EventLoop::with_net(config, Recorder::default(), outside.net())
             .expect("no socket was handed over");
         Self {
             outside,

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{Event, Found, Frame, Handle, Handler, Net, Ready, Sid, Stream, Waker, Wire};
+use quorum_cnx::{
+    Event, Frame, Handle, Handler, Sid,
+    simulation::{Found, Net, Ready, Stream, Waker, Wire},
+};
 
 /// The time at which every run begins.
 static DAWN: LazyLock<Instant> = LazyLock::new(Instant::now);

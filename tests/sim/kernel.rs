@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{Found, Ready};
+use quorum_cnx::simulation::{Found, Ready};
 
 use crate::{
     chance::Rng,

@@ -3,15 +3,16 @@
 //! It only forwards calls to the kernel, except [`during_next_write`].
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     io::{self, IoSlice},
     net::{Shutdown, SocketAddr, TcpListener},
+    rc::Rc,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{Found, Net, Ready, Stream, Waker, Wire};
+use quorum_cnx::simulation::{Found, Net, Ready, Stream, Waker, Wire};
 
 use crate::kernel::Kernel;
 
@@ -50,8 +51,8 @@ impl Machines {
 pub struct SimNet {
     pub machines: Machines,
     pub node: usize,
-    /// Events reported so far.
-    pub reported: u64,
+    /// Events reported so far. The world reads it while the loop has the net.
+    reported: Rc<Cell<u64>>,
 }
 
 /// A socket of a process; closed when it is dropped.
@@ -65,8 +66,12 @@ impl SimNet {
         Self {
             machines,
             node,
-            reported: 0,
+            reported: Rc::default(),
         }
+    }
+
+    pub fn reported(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.reported)
     }
 
     fn stream(&self, sock: usize) -> SimStream {
@@ -92,7 +97,8 @@ impl Net for SimNet {
             "the simulator advances the time, the loop never blocks"
         );
         let woken = self.machines.lock().collect(self.node, ready);
-        self.reported += ready.len() as u64 + u64::from(woken);
+        let reported = ready.len() as u64 + u64::from(woken);
+        self.reported.set(self.reported.get() + reported);
         Ok(())
     }
 

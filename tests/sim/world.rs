@@ -6,7 +6,13 @@
 //!
 //! The properties are checked in `host` and `properties`.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::MutexGuard, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::Rc,
+    sync::MutexGuard,
+    time::Duration,
+};
 
 use quorum_cnx::{EventLoop, Handle, limits::KNOCK_CROSSING};
 
@@ -38,6 +44,8 @@ pub struct Host {
     /// It outlives its loop, as it may in an application.
     pub handle: Option<Handle>,
     pub monitor: TurnMonitor,
+    /// Events that were reported to its loop.
+    reported: Rc<Cell<u64>>,
 }
 
 pub struct Simulation {
@@ -107,6 +115,7 @@ impl Simulation {
             event_loop: Rc::default(),
             handle: None,
             monitor: TurnMonitor::default(),
+            reported: Rc::default(),
         };
         let hosts = plan.hosts.iter().map(|_| host()).collect();
         let size = Size {
@@ -333,7 +342,8 @@ impl Simulation {
         };
         let config = self.plan.config(host, self.rng.next());
         let net = SimNet::new(self.machines.clone(), host);
-        let event_loop = EventLoop::on_net(config, app, net).expect("no socket was adopted");
+        self.hosts[host].reported = net.reported();
+        let event_loop = EventLoop::with_net(config, app, net).expect("no socket was handed over");
         self.hosts[host].handle = Some(event_loop.handle().clone());
         self.hosts[host].monitor = TurnMonitor::default();
         self.hosts[host].event_loop.replace(Some(event_loop));
@@ -385,7 +395,7 @@ impl Simulation {
         event_loop
             .turn(Some(Duration::ZERO))
             .expect("the simulated system does not fail");
-        let reported = event_loop.net().reported;
+        let reported = self.hosts[host].reported.get();
         let timeout = event_loop.timeout();
         drop(slot);
         if let Some(timeout) = timeout {
