@@ -230,11 +230,18 @@
 //! | [`congestion_control`](ConfigBuilder::congestion_control): `TCP_CONGESTION` | yes | no effect, warning | no effect, warning | yes | no effect, warning |
 //! | no `SIGPIPE`, by | `MSG_NOSIGNAL` | `MSG_NOSIGNAL` | `SO_NOSIGPIPE` | `MSG_NOSIGNAL` | `MSG_NOSIGNAL` |
 //!
+//! # Features
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `simulation` | off | the module `simulation`: a network and a clock in memory, on which tests of an application run the real [`EventLoop`]; no further dependency |
+//!
 //! # Architecture
 //!
 //! Each folder, and each file in it, imports only what stands below it; a test looks for cycles.
 //!
 //! ```text
+//! simulation       with the feature of this name: a network in memory, to test applications on the loop
 //! manager          CnxManager: the thread of the loop, the inbox and the events of the application
 //! event_loop       the turn: accept, handshake, read, write, dial, and what other threads ask for
 //! handler          what the loop calls on its thread         zoo_cfg   the files of a ZooKeeper server

@@ -1,8 +1,120 @@
-//! What an [`EventLoop`](crate::EventLoop) needs of an operating system, for networks other than the real one.
+//! A network and a clock in memory, on which an application tests its protocol with the real [`EventLoop`](crate::EventLoop).
 //!
-//! Nothing here is used by the library itself.
+//! This module exists with the feature `simulation`. Nothing here starts a thread, sleeps or opens a socket.
+//!
+//! A test creates a [`Network`] and a [`Host`] for each server, starts an `EventLoop` on each host
+//! ([`EventLoop::with_net`](crate::EventLoop::with_net)), and lets simulated time pass ([`Network::run`]). In between it sends, cuts and
+//! heals paths, takes the power of a host, or drops a loop as if its process had ended. The same test does the same each time,
+//! provided that each server has a fixed [`seed`](crate::ConfigBuilder::seed).
+//!
+//! # What is simulated
+//!
+//! | | |
+//! |---|---|
+//! | connections | bytes in order, bounded buffers, partial writes, half close, reset, errors that are reported once |
+//! | listening sockets | wildcards, ports that are taken or chosen, addresses that the host does not have |
+//! | paths | a partition in one direction or both; what was written waits, and arrives after the end of the partition |
+//! | dead peers | found [after 5 s](Network::set_dead_after) without a path |
+//! | hosts | several addresses, several processes, loss of power |
+//! | names | known, unknown, failing, or not answered |
+//! | failures | one call after the other: no descriptors, no memory, an interrupt |
+//!
+//! There is no latency, no loss and no order among connections that differs from the order of writes. The clock moves only between
+//! turns of loops. A dial to an address that no host has waits for the test, which can be the far end itself ([`RemoteEnd`]).
+//!
+//! An application that needs another network implements [`Net`] and [`Stream`] itself.
+//!
+//! # Example
+//!
+//! Three servers: server 3 is the leader, and forwards what the others propose. It is cut off from server 1, and comes back.
+//!
+//! ```
+//! use quorum_cnx::{Config, Event, EventLoop, Frame, Handle, Handler, Reason, Sid};
+//! use quorum_cnx::simulation::{HostNet, Network};
+//! use std::time::Duration;
+//!
+//! const LEADER: Sid = Sid(3);
+//!
+//! /// The protocol under test: the leader sends what it receives to all its peers.
+//! #[derive(Default)]
+//! struct Server {
+//!     values: Vec<String>,
+//!     lost: Vec<(Sid, Reason)>,
+//! }
+//!
+//! impl Handler for Server {
+//!     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
+//!         self.values.push(String::from_utf8_lossy(&frame).into_owned());
+//!         if handle.sid() == LEADER && from != LEADER {
+//!             for peer in [Sid(1), Sid(2)] {
+//!                 let _ = handle.to_send(peer, frame.to_vec());
+//!             }
+//!         }
+//!     }
+//!
+//!     fn on_event(&mut self, event: &Event, _: &Handle) {
+//!         if let Event::Down { sid, reason, .. } = event {
+//!             self.lost.push((*sid, reason.clone()));
+//!         }
+//!     }
+//! }
+//!
+//! fn start(network: &Network, sid: u8) -> std::io::Result<EventLoop<Server, HostNet>> {
+//!     let config = Config::builder(Sid(sid.into()))
+//!         .server(Sid(1), "10.0.0.1:3888")
+//!         .server(Sid(2), "10.0.0.2:3888")
+//!         .server(Sid(3), "10.0.0.3:3888")
+//!         .seed(sid.into())
+//!         .build()
+//!         .expect("the configuration is valid");
+//!     EventLoop::with_net(config, Server::default(), network.host([10, 0, 0, sid]).net())
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let network = Network::new();
+//! let mut servers = [start(&network, 1)?, start(&network, 2)?, start(&network, 3)?];
+//! let all_linked = |servers: &mut [EventLoop<Server, HostNet>]| {
+//!     servers.iter().all(|server| server.handle().linked_peers().len() == 2)
+//! };
+//! assert!(network.run_until(&mut servers, Duration::from_secs(5), all_linked)?);
+//!
+//! servers[0].handle().to_send(LEADER, "one")?;
+//! network.run(&mut servers, Duration::from_millis(10))?;
+//! assert_eq!(servers[1].handler().values, ["one"]);
+//!
+//! // Server 1 is cut off from the leader, and both notice within 5 s. The frame waits.
+//! network.cut([10, 0, 0, 1], [10, 0, 0, 3]);
+//! network.run(&mut servers, Duration::from_secs(10))?;
+//! assert_eq!(servers[0].handler().lost, [(LEADER, Reason::Dead)]);
+//! servers[0].handle().to_send(LEADER, "two")?;
+//! network.run(&mut servers, Duration::from_secs(3600))?;
+//! assert_eq!(servers[1].handler().values, ["one"]);
+//!
+//! network.heal([10, 0, 0, 1], [10, 0, 0, 3]);
+//! assert!(network.run_until(&mut servers, Duration::from_secs(10), |servers| {
+//!     servers[1].handler().values == ["one", "two"]
+//! })?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod calls;
+mod connection;
+mod failures;
+mod host;
+mod names;
+mod net;
+mod network;
+mod remote_end;
+mod run;
+mod state;
 
 pub use crate::{
     net::{Found, Net, Ready, Stream, Waker},
     outbox::Wire,
 };
+pub use failures::Call;
+pub use host::Host;
+pub use net::{HostNet, HostStream};
+pub use network::Network;
+pub use remote_end::RemoteEnd;

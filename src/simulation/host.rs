@@ -1,0 +1,160 @@
+//! A simulated host: its addresses, its power, and calls on it that fail.
+//!
+//! Nothing here is a loop: [`Host::net`] is what a loop is made of.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{connection::Owner, failures::Call, net::HostNet, state::Shared};
+
+/// A host of a [`Network`](super::Network), on which one loop runs, or several.
+///
+/// Clones are the same host.
+///
+/// # Examples
+///
+/// ```
+/// use quorum_cnx::{Config, EventLoop, Frame, Handle, Handler, Listening, Sid};
+/// use quorum_cnx::simulation::{Call, Network};
+/// use std::{io, time::Duration};
+///
+/// struct Ignore;
+///
+/// impl Handler for Ignore {
+///     fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = Network::new();
+/// let host = network.host([10, 0, 0, 1]);
+/// host.fail_next(Call::Listen, io::ErrorKind::PermissionDenied.into());
+/// let config = Config::builder(Sid(1)).server(Sid(1), "10.0.0.1:3888").build()?;
+/// let mut loops = [EventLoop::with_net(config, Ignore, host.net())?];
+/// assert_eq!(host.listening(), []);
+///
+/// // The loop tries again after a second.
+/// network.run(&mut loops, Duration::from_secs(1))?;
+/// assert_eq!(host.listening(), ["10.0.0.1:3888".parse()?]);
+/// assert_eq!(host.calls(Call::Listen), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Host {
+    shared: Shared,
+    host: usize,
+}
+
+impl Host {
+    pub(super) fn new(shared: Shared, host: usize) -> Self {
+        Self { shared, host }
+    }
+
+    /// The network of a new process on this host, for [`EventLoop::with_net`](crate::EventLoop::with_net). The process ends when
+    /// the loop is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If the host has no power.
+    #[must_use]
+    pub fn net(&self) -> HostNet {
+        assert!(
+            self.shared.lock().hosts[self.host].has_power,
+            "a loop is started on a host without power"
+        );
+        HostNet::new(self.shared.clone(), self.host)
+    }
+
+    /// The address of the host: the first one, if it has several.
+    ///
+    /// # Panics
+    ///
+    /// If all addresses were removed.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        *self.shared.lock().hosts[self.host]
+            .ips
+            .first()
+            .expect("the host has an address")
+    }
+
+    /// Gives the host another address. Dials leave from the first address of the same version of IP.
+    ///
+    /// # Panics
+    ///
+    /// If another host has this address.
+    pub fn add_ip(&self, ip: impl Into<IpAddr>) {
+        let (ip, mut state) = (ip.into(), self.shared.lock());
+        match state.host_of(ip) {
+            Some(host) => assert_eq!(host, self.host, "another host has the address {ip}"),
+            None => state.hosts[self.host].ips.push(ip),
+        }
+    }
+
+    /// Takes an address from the host. Nothing can listen there or dial from there any more. Sockets that are open stay open.
+    pub fn remove_ip(&self, ip: impl Into<IpAddr>) {
+        let ip = ip.into();
+        let mut state = self.shared.lock();
+        state.hosts[self.host].ips.retain(|other| *other != ip);
+    }
+
+    /// The next call of this kind that a loop on this host makes fails with this error. Several errors are returned in order, one
+    /// by each call.
+    pub fn fail_next(&self, call: Call, error: io::Error) {
+        let mut state = self.shared.lock();
+        state.hosts[self.host].failures.push(call, error);
+    }
+
+    /// No call fails any more that was to fail by [`fail_next`](Self::fail_next).
+    pub fn clear_failures(&self) {
+        self.shared.lock().hosts[self.host].failures.clear();
+    }
+
+    /// How many calls of this kind the loops on this host have made, including those that failed.
+    #[must_use]
+    pub fn calls(&self, call: Call) -> u64 {
+        self.shared.lock().hosts[self.host].failures.calls(call)
+    }
+
+    /// The addresses at which loops on this host listen, in the order in which they were opened.
+    #[must_use]
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        self.shared.lock().listening(self.host).collect()
+    }
+
+    /// How many connections the loops on this host hold open. A connection that was not accepted yet does not count.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let state = self.shared.lock();
+        let ends = state.connections.iter().flat_map(|it| &it.ends);
+        let is_here = |owner| match owner {
+            Owner::Process(process) => state.processes[process].host == self.host,
+            Owner::Nothing | Owner::Test => false,
+        };
+        ends.filter(|end| end.held && is_here(end.owner)).count()
+    }
+
+    /// Cuts the power. The processes on this host end, and no packet tells so: drop their loops. The far ends of their
+    /// connections notice after [`Network::set_dead_after`](super::Network::set_dead_after).
+    pub fn power_off(&self) {
+        self.shared.lock().power_off(self.host);
+    }
+
+    /// Gives the host power again. Far ends that have not noticed yet receive a reset. A new loop is started with
+    /// [`net`](Self::net).
+    pub fn power_on(&self) {
+        let mut state = self.shared.lock();
+        state.hosts[self.host].has_power = true;
+        state.update_paths();
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("ips", &self.shared.lock().hosts[self.host].ips)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,276 @@
+//! Tests of whole networks, with real loops.
+
+use super::*;
+use crate::{
+    Config, Event, EventLoop, Frame, Handle, Handler, Reason, Sid,
+    simulation::{Call, HostNet},
+};
+
+/// What a loop has received.
+#[derive(Default)]
+struct Seen {
+    frames: Vec<Vec<u8>>,
+    downs: Vec<Reason>,
+    /// True exactly when each frame is answered.
+    answers: bool,
+}
+
+impl Handler for Seen {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
+        if self.answers {
+            handle.to_send(from, frame.to_vec()).unwrap();
+        }
+        self.frames.push(frame.to_vec());
+    }
+
+    fn on_event(&mut self, event: &Event, _: &Handle) {
+        if let Event::Down { reason, .. } = event {
+            self.downs.push(reason.clone());
+        }
+    }
+}
+
+type Loop = EventLoop<Seen, HostNet>;
+
+fn ip(sid: i64) -> [u8; 4] {
+    [10, 0, 0, sid as u8]
+}
+
+fn start(network: &Network, sid: i64, of: i64) -> Loop {
+    let mut config = Config::builder(Sid(sid)).seed(sid as u64);
+    for other in 1..=of {
+        config = config.server(Sid(other), format!("10.0.0.{other}:3888"));
+    }
+    let net = network.host(ip(sid)).net();
+    EventLoop::with_net(config.build().unwrap(), Seen::default(), net).unwrap()
+}
+
+fn mesh(servers: i64) -> (Network, Vec<Loop>) {
+    let network = Network::new();
+    let mut loops: Vec<Loop> = (1..=servers)
+        .map(|sid| start(&network, sid, servers))
+        .collect();
+    network.run(&mut loops, seconds(1)).unwrap();
+    for one in &loops {
+        assert_eq!(one.handle().linked_peers().len() as i64, servers - 1);
+    }
+    (network, loops)
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_mesh_is_linked_and_sends() {
+    let (network, mut loops) = mesh(5);
+    loops[0].handle().to_send(Sid(5), "vote").unwrap();
+    let has_it = |loops: &mut [Loop]| !loops[4].handler().frames.is_empty();
+    assert!(network.run_until(&mut loops, seconds(1), has_it).unwrap());
+    assert_eq!(loops[4].handler().frames, [b"vote"]);
+    assert!(network.elapsed() < Duration::from_millis(1_001));
+}
+
+#[test]
+fn the_same_program_has_the_same_history() {
+    let history = || {
+        let (network, mut loops) = mesh(3);
+        network.cut(ip(1), ip(3));
+        loops[0].handle().to_send(Sid(3), vec![7; 100_000]).unwrap();
+        network.run(&mut loops, seconds(20)).unwrap();
+        network.heal(ip(1), ip(3));
+        network.run(&mut loops, seconds(20)).unwrap();
+        assert_eq!(loops[2].handler().frames, [[7; 100_000]]);
+        let stats = loops
+            .iter()
+            .map(|one| format!("{:?}", one.handle().stats()));
+        stats.collect::<Vec<_>>()
+    };
+    assert_eq!(history(), history());
+}
+
+#[test]
+fn a_partition_is_noticed_and_healed() {
+    for one_way in [false, true] {
+        let (network, mut loops) = mesh(2);
+        match one_way {
+            true => network.cut_one_way(ip(1), ip(2)),
+            false => network.cut(ip(1), ip(2)),
+        }
+        network
+            .run(&mut loops, Duration::from_millis(4_900))
+            .unwrap();
+        assert!(loops[0].handle().connected_to_peer(Sid(2)));
+        network.run(&mut loops, seconds(1)).unwrap();
+        for one in &loops {
+            assert_eq!(one.handler().downs, [Reason::Dead]);
+        }
+        network.run(&mut loops, seconds(60)).unwrap();
+        assert!(!loops[0].handle().connected_to_peer(Sid(2)));
+        network.heal_all();
+        network.run(&mut loops, seconds(10)).unwrap();
+        assert!(loops[0].handle().connected_to_peer(Sid(2)));
+    }
+}
+
+#[test]
+fn dials_that_are_given_up_reach_nobody() {
+    let (network, mut loops) = mesh(2);
+    network.cut(ip(1), ip(2));
+    network.run(&mut loops, seconds(60)).unwrap();
+    let before = loops[0].handle().stats().accepted;
+    network.heal_all();
+    network.run(&mut loops, seconds(10)).unwrap();
+    assert!(loops[0].handle().stats().accepted - before <= 2);
+    assert!(network.host(ip(1)).connections() <= 2);
+}
+
+#[test]
+fn a_short_partition_only_delays() {
+    let (network, mut loops) = mesh(2);
+    network.cut(ip(1), ip(2));
+    loops[0].handle().to_send(Sid(2), "late").unwrap();
+    network.run(&mut loops, seconds(3)).unwrap();
+    assert_eq!(loops[1].handler().frames.len(), 0);
+    network.heal(ip(2), ip(1));
+    network.run(&mut loops, Duration::from_millis(1)).unwrap();
+    assert_eq!(loops[1].handler().frames, [b"late"]);
+    network.run(&mut loops, seconds(60)).unwrap();
+    assert_eq!(loops[1].handler().downs, []);
+}
+
+#[test]
+fn a_process_that_ends_closes_its_connections() {
+    let (network, mut loops) = mesh(2);
+    loops.remove(0);
+    network.run(&mut loops, Duration::from_millis(1)).unwrap();
+    assert_eq!(loops[0].handler().downs, [Reason::Closed]);
+    assert_eq!(network.host(ip(1)).listening(), []);
+    loops.push(start(&network, 1, 2));
+    network.run(&mut loops, seconds(2)).unwrap();
+    assert!(loops[0].handle().connected_to_peer(Sid(1)));
+}
+
+#[test]
+fn a_host_without_power_is_silent() {
+    let (network, mut loops) = mesh(2);
+    let host = network.host(ip(1));
+    host.power_off();
+    assert!(loops[0].turn(Some(Duration::ZERO)).is_err());
+    loops.remove(0);
+    network.run(&mut loops, seconds(4)).unwrap();
+    assert_eq!(loops[0].handler().downs, []);
+    network.run(&mut loops, seconds(2)).unwrap();
+    assert_eq!(loops[0].handler().downs, [Reason::Dead]);
+    host.power_on();
+    loops.push(start(&network, 1, 2));
+    network.run(&mut loops, seconds(10)).unwrap();
+    assert!(loops[0].handle().connected_to_peer(Sid(1)));
+}
+
+#[test]
+fn a_host_that_is_back_resets_its_old_connections() {
+    let (network, mut loops) = mesh(2);
+    network.host(ip(1)).power_off();
+    loops.remove(0);
+    network.host(ip(1)).power_on();
+    network.run(&mut loops, Duration::from_millis(1)).unwrap();
+    let reset = Reason::Io(io::ErrorKind::ConnectionReset);
+    assert_eq!(loops[0].handler().downs, [reset]);
+}
+
+#[test]
+fn endless_answers_reach_the_end_of_a_run() {
+    let (network, mut loops) = mesh(2);
+    for one in &mut loops {
+        one.handler_mut().answers = true;
+    }
+    loops[0].handle().to_send(Sid(2), "ping").unwrap();
+    let before = network.elapsed();
+    network.run(&mut loops, Duration::from_millis(100)).unwrap();
+    assert_eq!(network.elapsed() - before, Duration::from_millis(100));
+    // One turn of a loop for each frame, and one round for each turn at least.
+    assert!((100..=1_000).contains(&loops[0].handler().frames.len()));
+}
+
+#[test]
+fn names_are_looked_up_when_the_test_says_so() {
+    let network = Network::new();
+    network.hold_lookups();
+    let config = Config::builder(Sid(2))
+        .server(Sid(2), "10.0.0.2:3888")
+        .server(Sid(1), "peer.example:3888");
+    let net = network.host(ip(2)).net();
+    let mut loops = [EventLoop::with_net(config.build().unwrap(), Seen::default(), net).unwrap()];
+    network.run(&mut loops, seconds(1)).unwrap();
+    assert_eq!(network.waiting_lookups(), ["peer.example"]);
+    network.set_name("peer.example", [[10, 0, 0, 1]]);
+    assert_eq!(network.answer_lookups("other.example"), 0);
+    assert_eq!(network.answer_lookups("peer.example"), 1);
+    network.run(&mut loops, seconds(1)).unwrap();
+    let dials = network.take_dials();
+    assert_eq!(dials[0].local_addr(), "10.0.0.1:3888".parse().unwrap());
+    dials[0].refuse().unwrap();
+    // An unknown name, and one whose lookup fails.
+    network.remove_name("peer.example");
+    network.release_lookups();
+    network.run(&mut loops, seconds(2)).unwrap();
+    network.fail_name("peer.example", "no name server");
+    network.run(&mut loops, seconds(2)).unwrap();
+    assert_eq!(network.waiting_lookups(), [""; 0]);
+}
+
+#[test]
+fn a_wildcard_socket_and_several_addresses_are_one_host() {
+    let network = Network::new();
+    let host = network.host(ip(1));
+    host.add_ip(ip(9));
+    let config = Config::builder(Sid(1)).server(Sid(1), "10.0.0.1:3888|10.0.0.9:3888");
+    let config = config.listen_on_all_ips(true).build().unwrap();
+    let mut loops = [EventLoop::with_net(config, Seen::default(), host.net()).unwrap()];
+    network.run(&mut loops, seconds(1)).unwrap();
+    assert_eq!(host.listening().len(), 1);
+    for to in ["10.0.0.1:3888", "10.0.0.9:3888"] {
+        let from = "10.0.0.7:1".parse().unwrap();
+        assert!(network.connect(from, to.parse().unwrap()).is_ok());
+    }
+    network.run(&mut loops, seconds(1)).unwrap();
+    assert_eq!(
+        (host.connections(), host.calls(Call::Accept) > 2),
+        (2, true)
+    );
+    host.remove_ip(ip(9));
+    let to = "10.0.0.9:3888".parse().unwrap();
+    assert!(network.connect("10.0.0.7:1".parse().unwrap(), to).is_err());
+}
+
+#[test]
+fn a_loop_alone_runs_in_simulated_time() {
+    let network = Network::new();
+    network.move_time_in_waits(Duration::from_micros(1));
+    let config = Config::builder(Sid(2))
+        .server(Sid(2), "10.0.0.2:3888")
+        .server(Sid(1), "10.0.0.1:3888");
+    let handler = HaltsAfter(3);
+    let net = network.host(ip(2)).net();
+    let mut one = EventLoop::with_net(config.build().unwrap(), handler, net).unwrap();
+    one.run().unwrap();
+    // Each dial waits for the connect timeout.
+    assert!(network.elapsed() > seconds(15));
+}
+
+/// Halts the loop after so many dials that fail.
+struct HaltsAfter(u32);
+
+impl Handler for HaltsAfter {
+    fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
+
+    fn on_event(&mut self, event: &Event, handle: &Handle) {
+        if matches!(event, Event::DialFailed { .. }) {
+            self.0 -= 1;
+            if self.0 == 0 {
+                handle.request_halt();
+            }
+        }
+    }
+}

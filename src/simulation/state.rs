@@ -1,0 +1,309 @@
+//! Hosts, processes, connections, paths and the clock: all that a simulated network consists of.
+//!
+//! Nothing here is public. [`Network`](super::Network), [`Host`](super::Host), [`HostNet`](super::HostNet) and
+//! [`RemoteEnd`](super::RemoteEnd) lock it for each call.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io::{self, ErrorKind},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{
+    connection::{Connection, End, Owner},
+    failures::Failures,
+    names::Names,
+};
+use crate::{limits::PEER_DEAD_AFTER, net::Found};
+
+/// The state of a network, shared by everything that belongs to it.
+#[derive(Clone, Debug)]
+pub(super) struct Shared(Arc<Mutex<State>>);
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State::new())))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    start: Instant,
+    /// The time since the start.
+    pub(super) now: Duration,
+    /// The least time that a wait takes, if waits move the clock.
+    pub(super) wait_min: Option<Duration>,
+    /// Grows with each event that becomes due and each one that is reported.
+    pub(super) changes: u64,
+    pub(super) hosts: Vec<HostState>,
+    pub(super) processes: Vec<Process>,
+    pub(super) connections: Vec<Connection>,
+    /// Connections of which one end cannot reach the other, and when both ends notice.
+    dead_at: BTreeMap<usize, Duration>,
+    /// Dials to addresses of no host, which the test has not taken.
+    pub(super) dials: Vec<usize>,
+    /// From where nothing arrives where.
+    pub(super) cuts: BTreeSet<(IpAddr, IpAddr)>,
+    pub(super) names: Names,
+    pub(super) dead_after: Duration,
+    pub(super) send_buffer: usize,
+    pub(super) receive_buffer: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct HostState {
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) has_power: bool,
+    pub(super) failures: Failures,
+    /// The port that was chosen last for a listening socket.
+    pub(super) last_port: u16,
+    /// The port that was chosen last for a dial.
+    pub(super) last_dial_port: u16,
+}
+
+/// The process of one loop.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) host: usize,
+    /// True exactly when it runs: it has not ended, and its host has not lost power since it began.
+    pub(super) runs: bool,
+    pub(super) woken: bool,
+    pub(super) listeners: BTreeMap<usize, Listener>,
+    /// Ends of connections with an event: the connection, and the side.
+    pub(super) ready: VecDeque<(usize, usize)>,
+    pub(super) found: VecDeque<Found>,
+}
+
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) addr: SocketAddr,
+    pub(super) backlog: VecDeque<usize>,
+    /// True exactly when an event is due for it.
+    pub(super) changed: bool,
+}
+
+/// Large enough for every election message and small enough that a stream meets a full buffer.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Ports for listening sockets that were asked for with port 0 follow this one.
+const PORTS_AFTER: u16 = 50_000;
+/// Ports of dials are at least this one, as on Linux.
+pub(super) const DIAL_PORTS_FROM: u16 = 32_768;
+
+impl State {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            now: Duration::ZERO,
+            wait_min: None,
+            changes: 0,
+            hosts: Vec::new(),
+            processes: Vec::new(),
+            connections: Vec::new(),
+            dead_at: BTreeMap::new(),
+            dials: Vec::new(),
+            cuts: BTreeSet::new(),
+            names: Names::default(),
+            dead_after: PEER_DEAD_AFTER,
+            send_buffer: BUFFER_BYTES,
+            receive_buffer: BUFFER_BYTES,
+        }
+    }
+
+    pub(super) fn instant(&self) -> Instant {
+        self.start + self.now
+    }
+
+    /// Moves the clock. Connections whose ends have not reached each other for too long end.
+    pub(super) fn advance(&mut self, time: Duration) {
+        self.now += time;
+        let now = self.now;
+        for index in keys_until(&self.dead_at, now) {
+            self.dead_at.remove(&index);
+            self.connections[index].break_both(ErrorKind::TimedOut);
+            self.note(index);
+        }
+    }
+
+    /// When the next connection ends because its ends do not reach each other.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.dead_at.values().min().copied()
+    }
+
+    // Hosts and paths.
+
+    pub(super) fn host_of(&self, ip: IpAddr) -> Option<usize> {
+        self.hosts.iter().position(|host| host.ips.contains(&ip))
+    }
+
+    pub(super) fn add_host(&mut self, ip: IpAddr) -> usize {
+        self.hosts.push(HostState {
+            ips: vec![ip],
+            has_power: true,
+            failures: Failures::default(),
+            last_port: PORTS_AFTER,
+            last_dial_port: DIAL_PORTS_FROM - 1,
+        });
+        self.hosts.len() - 1
+    }
+
+    fn reaches(&self, from: IpAddr, to: IpAddr) -> bool {
+        let has_power = |ip| {
+            self.host_of(ip)
+                .is_none_or(|host| self.hosts[host].has_power)
+        };
+        !self.cuts.contains(&(from, to)) && has_power(from) && has_power(to)
+    }
+
+    /// Looks at all paths again, since some were cut or healed.
+    pub(super) fn update_paths(&mut self) {
+        for index in 0..self.connections.len() {
+            self.update_path(index);
+        }
+    }
+
+    pub(super) fn update_path(&mut self, index: usize) {
+        let [from, to] = [0, 1].map(|side| self.connections[index].ends[side].addr.ip());
+        let open = [self.reaches(from, to), self.reaches(to, from)];
+        let connection = &mut self.connections[index];
+        connection.open = open;
+        if connection.is_connecting() {
+            if open == [true; 2] {
+                self.connect(index);
+            }
+            return;
+        }
+        (0..2).for_each(|side| connection.deliver(side));
+        if open == [true; 2] {
+            self.dead_at.remove(&index);
+        } else if connection.is_established() {
+            let at = self.now + self.dead_after;
+            self.dead_at.entry(index).or_insert(at);
+        }
+        self.note(index);
+    }
+
+    pub(super) fn power_off(&mut self, host: usize) {
+        self.hosts[host].has_power = false;
+        self.update_paths();
+        for process in 0..self.processes.len() {
+            let it = &mut self.processes[process];
+            if it.host != host {
+                continue;
+            }
+            it.runs = false;
+            it.listeners.clear();
+            it.ready.clear();
+            for connection in &mut self.connections {
+                for side in 0..2 {
+                    if connection.ends[side].owner == Owner::Process(process) {
+                        connection.lose(side);
+                    }
+                }
+            }
+        }
+    }
+
+    // Connections.
+
+    /// The test connects to a listening socket of a host.
+    pub(super) fn connect_from(&mut self, from: SocketAddr, to: SocketAddr) -> io::Result<usize> {
+        if !self.reaches(from.ip(), to.ip()) || !self.reaches(to.ip(), from.ip()) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        if self.listener_at(to).is_none() {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
+        let [dialer, acceptor] = [
+            self.end_of(Owner::Test, from),
+            self.end_of(Owner::Nothing, to),
+        ];
+        self.connections.push(Connection::new(dialer, acceptor));
+        let index = self.connections.len() - 1;
+        self.connect(index);
+        Ok(index)
+    }
+
+    pub(super) fn end_of(&self, owner: Owner, addr: SocketAddr) -> End {
+        match owner {
+            Owner::Test => End::new(owner, addr, usize::MAX, usize::MAX),
+            _ => End::new(owner, addr, self.send_buffer, self.receive_buffer),
+        }
+    }
+
+    /// The process and the number of the listening socket that takes connections to this address.
+    fn listener_at(&self, to: SocketAddr) -> Option<(usize, usize)> {
+        let host = self.host_of(to.ip());
+        // A socket that was handed over is bound to an address of the machine on which the test runs.
+        (0..).zip(&self.processes).find_map(|(number, process)| {
+            let mut listeners = process.listeners.iter();
+            let found = listeners.find(|(_, listener)| {
+                let is_there = listener.addr.ip() == to.ip() || Some(process.host) == host;
+                is_there && takes(&listener.addr, &to)
+            });
+            found.map(|(listener, _)| (number, *listener))
+        })
+    }
+
+    /// A dial reaches a host. One to an address of no host waits for the test.
+    fn connect(&mut self, index: usize) {
+        let connection = &self.connections[index];
+        if connection.ends[1].owner == Owner::Test {
+            return;
+        }
+        match self.listener_at(connection.ends[1].addr) {
+            Some((process, listener)) => {
+                let connection = &mut self.connections[index];
+                connection.ends[1].owner = Owner::Process(process);
+                connection.establish();
+                let listeners = &mut self.processes[process].listeners;
+                if let Some(listener) = listeners.get_mut(&listener) {
+                    listener.backlog.push_back(index);
+                    listener.changed = true;
+                    self.changes += 1;
+                }
+            }
+            None => self.connections[index].break_both(ErrorKind::ConnectionRefused),
+        }
+        self.note(index);
+    }
+
+    /// Changes a connection, and queues the events of both ends.
+    pub(super) fn with<T>(&mut self, index: usize, change: impl FnOnce(&mut Connection) -> T) -> T {
+        let result = change(&mut self.connections[index]);
+        self.note(index);
+        result
+    }
+
+    /// Queues the events that are due for the ends of a connection.
+    pub(super) fn note(&mut self, index: usize) {
+        for side in 0..2 {
+            let end = &mut self.connections[index].ends[side];
+            if !std::mem::take(&mut end.changed) {
+                continue;
+            }
+            if let (Owner::Process(process), Some(_), false) = (end.owner, end.token, end.queued) {
+                end.queued = true;
+                self.processes[process].ready.push_back((index, side));
+                self.changes += 1;
+            }
+        }
+    }
+}
+
+/// Whether a socket that listens at `one` takes connections to `other`. As on Linux, a wildcard takes all addresses of its kind,
+/// and `::` those of both.
+pub(super) fn takes(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let is_wildcard = one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    one.port() == other.port() && (one.ip() == other.ip() || is_wildcard)
+}
+
+fn keys_until(deadlines: &BTreeMap<usize, Duration>, now: Duration) -> Vec<usize> {
+    let due = deadlines.iter().filter(|(_, at)| **at <= now);
+    due.map(|(key, _)| *key).collect()
+}
