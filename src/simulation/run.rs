@@ -11,6 +11,9 @@ use crate::{event_loop::EventLoop, handler::Handler};
 /// answer each other for ever reach the end of a run.
 const ROUND: Duration = Duration::from_micros(100);
 
+/// More rounds than any number of loops takes to do what is due at one time.
+const ROUNDS_MAX: u32 = 10_000;
+
 impl Network {
     /// Turns these loops, and moves the clock, until this time has passed.
     ///
@@ -43,14 +46,8 @@ impl Network {
     ) -> io::Result<bool> {
         let end = self.elapsed() + time;
         loop {
-            let before = self.shared.lock().changes;
-            let mut due = Duration::MAX;
-            for event_loop in &mut *loops {
-                // What a later loop does to this one is an event, for which no deadline is needed.
-                if event_loop.turn(Some(Duration::ZERO))? {
-                    due = due.min(event_loop.timeout().unwrap_or(Duration::MAX));
-                }
-            }
+            let before = self.changes();
+            let due = turn_all(loops)?;
             if is_done(loops) {
                 return Ok(true);
             }
@@ -58,16 +55,45 @@ impl Network {
             if now >= end {
                 return Ok(false);
             }
-            let state = self.shared.lock();
-            let happened = state.changes != before || due.is_zero();
-            let until_deadline = state.deadline().map_or(Duration::MAX, |at| at - now);
-            drop(state);
-            let step = if happened {
+            let deadline = self.shared.lock().deadline();
+            let step = if self.changes() != before || due.is_zero() {
                 ROUND
             } else {
-                due.min(until_deadline)
+                due.min(deadline.map_or(Duration::MAX, |at| at - now))
             };
             self.advance(step.min(end - now));
         }
     }
+
+    /// Turns these loops until nothing is ready, without moving the clock.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`EventLoop::turn`], and an error after 10 000 rounds, for example if two loops answer each other for ever.
+    pub fn settle<H: Handler>(&self, loops: &mut [EventLoop<H, HostNet>]) -> io::Result<()> {
+        for _ in 0..ROUNDS_MAX {
+            let before = self.changes();
+            let due = turn_all(loops)?;
+            if self.changes() == before && !due.is_zero() {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("the loops do not come to rest"))
+    }
+
+    fn changes(&self) -> u64 {
+        self.shared.lock().changes
+    }
+}
+
+/// Turns each loop once. Returns the time until the next one is due: what one loop does to another is an event, and is not due at a
+/// time.
+fn turn_all<H: Handler>(loops: &mut [EventLoop<H, HostNet>]) -> io::Result<Duration> {
+    let mut due = Duration::MAX;
+    for event_loop in loops {
+        if event_loop.turn(Some(Duration::ZERO))? {
+            due = due.min(event_loop.timeout().unwrap_or(Duration::MAX));
+        }
+    }
+    Ok(due)
 }
