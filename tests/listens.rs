@@ -1,171 +1,27 @@
-//! Where a server listens, on a network in memory: what each name means, what the system refuses, and the time are the
-//! test's own.
+//! Where a server listens: names with several addresses, sockets that cannot be bound, and sockets that cannot accept.
+//!
+//! The network is simulated: the test decides what each name means, which call fails, and when time passes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    io::{self, ErrorKind, IoSlice},
+    collections::BTreeSet,
+    io::ErrorKind,
     mem,
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    net::{IpAddr, SocketAddr},
+    slice,
+    time::Duration,
 };
 
 use quorum_cnx::{
     Config, ConfigBuilder, Event, EventLoop, Frame, Handle, Handler, InitialMessageVersion,
     Listening, Sid, limits,
-    simulation::{Found, Net, Ready, Stream, Waker, Wire},
+    simulation::{Call, Host, HostNet, Network},
 };
 
 const OWN: i64 = 5;
 const SMALLER: i64 = 1;
 
-/// One end of a connection, and what the loop wrote there.
-#[derive(Clone, Debug, Default)]
-struct End(Arc<Mutex<Vec<u8>>>);
-
-impl Wire for End {
-    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut written = self.0.lock().unwrap();
-        let before = written.len();
-        bufs.iter().for_each(|buf| written.extend_from_slice(buf));
-        Ok(written.len() - before)
-    }
-}
-
-impl Stream for End {
-    fn read(&self, _: &mut [u8]) -> io::Result<usize> {
-        Err(ErrorKind::WouldBlock.into())
-    }
-
-    fn connected(&self) -> io::Result<bool> {
-        Ok(true)
-    }
-
-    fn shutdown(&self, _: Shutdown) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn abort(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The machine of the server.
-#[derive(Debug)]
-struct Machine {
-    now: Instant,
-    ready: Vec<Ready>,
-    /// Addresses that are none of this machine.
-    foreign: BTreeSet<IpAddr>,
-    /// The listening sockets, by number.
-    bound: BTreeMap<usize, SocketAddr>,
-    /// Tries to bind, in order.
-    tried: Vec<SocketAddr>,
-    next_port: u16,
-    /// Connections that wait at each listening socket.
-    waiting: BTreeMap<usize, usize>,
-    /// Listening sockets at which every `accept` fails.
-    broken: BTreeSet<usize>,
-    /// Connections in front of those that wait, which were reset before they were accepted.
-    aborted: usize,
-    accepts: u64,
-    asked: Vec<(u64, String)>,
-    answers: VecDeque<Found>,
-    dialed: Vec<End>,
-}
-
-impl Net for Machine {
-    type Stream = End;
-
-    fn now(&self) -> Instant {
-        self.now
-    }
-
-    fn wait(&mut self, _: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
-        ready.append(&mut self.ready);
-        Ok(())
-    }
-
-    fn listen(&mut self, listener: usize, mut at: SocketAddr) -> io::Result<SocketAddr> {
-        self.tried.push(at);
-        if self.foreign.contains(&at.ip()) {
-            return Err(ErrorKind::AddrNotAvailable.into());
-        }
-        if at.port() == 0 {
-            self.next_port += 1;
-            at.set_port(self.next_port);
-        }
-        // As Linux does: a wildcard takes all addresses of its kind, `::` those of both.
-        let takes = |one: &SocketAddr, other: &SocketAddr| {
-            one.ip() == other.ip()
-                || one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4())
-        };
-        let is_taken = |other: &SocketAddr| {
-            other.port() == at.port() && (takes(other, &at) || takes(&at, other))
-        };
-        if self.bound.values().any(is_taken) {
-            return Err(ErrorKind::AddrInUse.into());
-        }
-        assert_eq!(self.bound.insert(listener, at), None, "its number is taken");
-        Ok(at)
-    }
-
-    fn adopt(&mut self, listener: usize, bound: TcpListener) -> io::Result<SocketAddr> {
-        let at = bound.local_addr()?;
-        self.bound.insert(listener, at);
-        Ok(at)
-    }
-
-    fn accept(&mut self, listener: usize) -> io::Result<(End, SocketAddr)> {
-        self.accepts += 1;
-        if self.broken.contains(&listener) {
-            return Err(ErrorKind::InvalidInput.into());
-        }
-        if self.aborted > 0 {
-            self.aborted -= 1;
-            return Err(ErrorKind::ConnectionAborted.into());
-        }
-        match self.waiting.get_mut(&listener) {
-            Some(waiting) if *waiting > 0 => {
-                *waiting -= 1;
-                Ok((End::default(), "10.9.9.9:9".parse().unwrap()))
-            }
-            _ => Err(ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    fn close_listeners(&mut self) {}
-
-    fn dial(&mut self, _: SocketAddr) -> io::Result<End> {
-        let end = End::default();
-        self.dialed.push(end.clone());
-        Ok(end)
-    }
-
-    fn watch(&mut self, _: &End, token: usize) -> io::Result<()> {
-        self.ready.push(Ready::Connection {
-            token,
-            readable: false,
-            writable: true,
-            ended: false,
-        });
-        Ok(())
-    }
-
-    fn unwatch(&mut self, _: &End) {}
-
-    fn lookup(&mut self, lookup_id: u64, host: &str) {
-        self.asked.push((lookup_id, host.to_owned()));
-    }
-
-    fn found(&mut self) -> Option<Found> {
-        self.answers.pop_front()
-    }
-
-    fn waker(&self) -> Waker {
-        Arc::new(|| {})
-    }
-}
+/// More failures than calls of any test.
+const FOREVER: usize = 1000;
 
 /// The events, and the state of the listening sockets at each of them.
 #[derive(Debug, Default)]
@@ -179,7 +35,11 @@ impl Handler for Recorder {
     }
 }
 
-struct World(EventLoop<Recorder, Machine>);
+struct World {
+    network: Network,
+    host: Host,
+    event_loop: EventLoop<Recorder, HostNet>,
+}
 
 impl World {
     /// A server with these own addresses, and a smaller one that it dials.
@@ -187,102 +47,126 @@ impl World {
         Self::on(own, &[], shape)
     }
 
-    /// The same, on a machine that does not have these addresses.
+    /// The same, on a host that does not have these addresses.
     fn on(own: &str, foreign: &[&str], shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         let builder = Config::builder(Sid(OWN))
             .server(Sid(OWN), own)
-            .server(Sid(SMALLER), "10.0.0.1:4000");
-        Self::of(shape(builder), foreign)
+            .server(Sid(SMALLER), "10.9.0.1:4000");
+        Self::start(shape(builder), foreign)
     }
 
-    fn of(builder: ConfigBuilder, foreign: &[&str]) -> Self {
-        let machine = Machine {
-            now: Instant::now(),
-            ready: Vec::new(),
-            foreign: foreign.iter().map(|ip| ip.parse().unwrap()).collect(),
-            bound: BTreeMap::new(),
-            tried: Vec::new(),
-            next_port: 50_000,
-            waiting: BTreeMap::new(),
-            broken: BTreeSet::new(),
-            aborted: 0,
-            accepts: 0,
-            asked: Vec::new(),
-            answers: VecDeque::new(),
-            dialed: Vec::new(),
-        };
+    fn start(builder: ConfigBuilder, foreign: &[&str]) -> Self {
+        let network = Network::new();
+        network.hold_lookups();
+        let host = network.host([10, 0, 0, 50]);
+        for n in 1..=30 {
+            host.add_ip([10, 0, 0, n]);
+        }
+        for ip in ["127.0.0.1", "::1", "fd00::5", "fd00::6", "10.0.0.77"] {
+            host.add_ip(ip.parse::<IpAddr>().unwrap());
+        }
+        for ip in foreign {
+            host.remove_ip(ip.parse::<IpAddr>().unwrap());
+        }
         let config = builder.build().unwrap();
-        let mut world =
-            Self(EventLoop::with_net(config, Recorder::default(), machine).expect("it starts"));
-        world.go_on();
+        let event_loop = EventLoop::with_net(config, Recorder::default(), host.net()).unwrap();
+        let mut world = Self {
+            network,
+            host,
+            event_loop,
+        };
+        world.settle();
         world
     }
 
-    fn machine(&mut self) -> &mut Machine {
-        self.0.net()
+    /// The host gets an address.
+    fn add_ip(&self, ip: &str) {
+        self.host.add_ip(ip.parse::<IpAddr>().unwrap());
     }
 
-    /// More turns than anything here takes.
-    fn go_on(&mut self) {
-        for _ in 0..8 {
-            assert!(self.0.turn(Some(Duration::ZERO)).unwrap());
-        }
+    fn settle(&mut self) {
+        let loops = slice::from_mut(&mut self.event_loop);
+        self.network.settle(loops).unwrap();
     }
 
-    /// Lets the time pass that the loop would wait for.
+    fn turn(&mut self) {
+        assert!(self.event_loop.turn(Some(Duration::ZERO)).unwrap());
+    }
+
     fn pass(&mut self, time: Duration) {
-        let until = self.machine().now + time;
-        while let Some(wait) = self.0.timeout() {
-            let wait = wait.max(Duration::from_millis(1));
-            if self.machine().now + wait > until {
-                break;
-            }
-            self.machine().now += wait;
-            assert!(self.0.turn(Some(Duration::ZERO)).unwrap());
-        }
-        self.machine().now = until;
-        self.go_on();
+        let loops = slice::from_mut(&mut self.event_loop);
+        self.network.run(loops, time).unwrap();
+        self.settle();
     }
 
-    /// All lookups under way are answered like this. Returns how many there were.
+    /// Answers all lookups with these addresses. Returns how many lookups there were.
     fn answer(&mut self, addresses: &[&str]) -> usize {
-        let addresses: Vec<SocketAddr> = addresses
-            .iter()
-            .map(|ip| SocketAddr::new(ip.parse().unwrap(), 0))
-            .collect();
-        self.answer_with(|| Ok(addresses.clone()))
+        let addresses = addresses.iter().map(|ip| ip.parse::<IpAddr>().unwrap());
+        self.answer_with(Ok(addresses.collect()))
     }
 
-    fn answer_with(&mut self, answer: impl Fn() -> io::Result<Vec<SocketAddr>>) -> usize {
-        let machine = self.machine();
-        let asked = mem::take(&mut machine.asked);
-        for (lookup_id, _) in &asked {
-            let answer = answer();
-            machine.answers.push_back(Found {
-                lookup_id: *lookup_id,
-                answer,
-            });
+    fn answer_with(&mut self, answer: Result<Vec<IpAddr>, &str>) -> usize {
+        let names = self.network.waiting_lookups();
+        for name in &names {
+            match &answer {
+                Ok(addresses) => self.network.set_name(name, addresses.clone()),
+                Err(message) => self.network.fail_name(name, message),
+            }
+            self.network.answer_lookups(name);
         }
-        machine.ready.push(Ready::Waker);
-        self.go_on();
-        asked.len()
+        self.settle();
+        names.len()
     }
 
-    fn bound(&mut self) -> BTreeSet<String> {
-        let bound = self.machine().bound.values();
-        bound.map(ToString::to_string).collect()
+    /// The addresses at which the server listens.
+    fn bound(&self) -> BTreeSet<String> {
+        let bound = self.host.listening();
+        bound.iter().map(ToString::to_string).collect()
+    }
+
+    /// How often the server has tried to bind a socket.
+    fn tries(&self) -> u64 {
+        self.host.calls(Call::Listen)
+    }
+
+    fn accepts(&self) -> u64 {
+        self.host.calls(Call::Accept)
+    }
+
+    /// This many connections arrive at each listening socket.
+    fn arrive(&self, connections: u16) {
+        for at in self.host.listening() {
+            for port in 1..=connections {
+                let from = SocketAddr::from(([10, 9, 9, 9], port));
+                self.network.connect(from, at).unwrap();
+            }
+        }
+    }
+
+    /// How many connections wait at each listening socket.
+    fn backlogs(&self) -> Vec<usize> {
+        let listening = self.host.listening();
+        let backlog = |at| self.host.backlog(at);
+        listening.into_iter().map(backlog).collect()
+    }
+
+    /// The next calls of `accept` fail.
+    fn fail_accepts(&self, calls: usize, error: ErrorKind) {
+        for _ in 0..calls {
+            self.host.fail_next(Call::Accept, error.into());
+        }
     }
 
     fn listening(&self) -> Vec<Listening> {
-        self.0.handle().listening()
+        self.event_loop.handle().listening()
     }
 
     /// The events since the last call.
     fn events(&mut self) -> Vec<(Event, Vec<Listening>)> {
-        mem::take(&mut self.0.handler_mut().0)
+        mem::take(&mut self.event_loop.handler_mut().0)
     }
 
-    /// The failures to listen since the last call: where, and why.
+    /// The failures to listen since the last call: the address, and the reason.
     fn failures(&mut self) -> Vec<(String, String)> {
         let failure = |(event, _): (Event, _)| match event {
             Event::ListenFailed { address, error, .. } => Some((address.to_string(), error)),
@@ -291,11 +175,14 @@ impl World {
         self.events().into_iter().filter_map(failure).collect()
     }
 
-    /// The own addresses that the loop has named to whom it dialed.
-    fn introduction(&mut self) -> String {
-        let said = self.machine().dialed[0].0.lock().unwrap();
-        // The version, the sid and the length come before them; a bare sid has none.
-        let addresses = said.get(20..).unwrap_or_default();
+    /// The own addresses in the initial message of the server.
+    fn advertised(&mut self) -> String {
+        let end = self.network.take_dials().remove(0);
+        end.accept().unwrap();
+        self.settle();
+        let initial_message = end.received();
+        // The version, the sid and the length come before the addresses. A bare sid has none.
+        let addresses = initial_message.get(20..).unwrap_or_default();
         String::from_utf8(addresses.to_vec()).unwrap()
     }
 }
@@ -320,16 +207,16 @@ fn every_address_of_a_name_is_listened_on() {
     assert_eq!(world.bound(), set(&["[::1]:3888", "127.0.0.1:3888"]));
     let both = [open("[::1]:3888"), open("127.0.0.1:3888")];
     assert_eq!(world.listening(), both);
-    let told = world
+    let reported = world
         .events()
         .into_iter()
         .filter_map(|(event, state)| match event {
             Event::Listening { addr, .. } => Some((Listening::Open(addr), state)),
             _ => None,
         });
-    let told: Vec<_> = told.collect();
+    let reported: Vec<_> = reported.collect();
     assert_eq!(
-        told,
+        reported,
         both.map(|one| (
             one.clone(),
             vec![open("[::1]:3888"), open("127.0.0.1:3888")]
@@ -338,8 +225,8 @@ fn every_address_of_a_name_is_listened_on() {
 }
 
 #[test]
-fn an_address_that_cannot_be_bound_fails_alone() {
-    // As in a container without IPv6 whose hosts file knows `::1`.
+fn an_address_that_cannot_be_bound_does_not_affect_others() {
+    // As in a container without IPv6 whose file `hosts` has `::1`.
     let mut world = World::on("both.example:3888", &["::1"], |builder| builder);
     world.answer(&["::1", "127.0.0.1"]);
     assert_eq!(world.bound(), set(&["127.0.0.1:3888"]));
@@ -352,13 +239,13 @@ fn an_address_that_cannot_be_bound_fails_alone() {
     let (at, why) = &failures[0];
     assert_eq!(at, "[::1]:3888");
     assert!(why.contains("both.example"), "{why}");
-    // A short trouble is soon over.
-    world.machine().foreign.clear();
+    // A failure for a short time ends soon.
+    world.add_ip("::1");
     world.pass(limits::LISTEN_PAUSE);
     world.answer(&["::1", "127.0.0.1"]);
     let both = [open("[::1]:3888"), open("127.0.0.1:3888")];
     assert_eq!(world.listening(), both);
-    // A long one is told once and costs little.
+    // A failure for a long time is reported once, and is followed by few tries.
     let mut world = World::on("both.example:3888", &["::1"], |builder| builder);
     world.answer(&["::1", "127.0.0.1"]);
     assert_eq!(world.failures().len(), 1);
@@ -367,16 +254,16 @@ fn an_address_that_cannot_be_bound_fails_alone() {
         world.answer(&["::1", "127.0.0.1"]);
     }
     assert_eq!(world.failures(), []);
-    assert!(world.machine().tried.len() <= 20);
-    // It is tried again all the same.
-    world.machine().foreign.clear();
+    assert!(world.tries() <= 20);
+    // The address is still tried.
+    world.add_ip("::1");
     world.pass(limits::LISTEN_LOOKUP_PAUSE);
     world.answer(&["::1", "127.0.0.1"]);
     assert_eq!(world.listening(), both);
 }
 
 #[test]
-fn one_address_is_enough_for_a_few_tries() {
+fn a_name_with_one_open_address_is_not_lost() {
     let mut world = World::on("both.example:3888", &["::1"], |builder| {
         builder.listen_tries(3)
     });
@@ -401,7 +288,7 @@ fn tries_of_a_name_are_counted_together() {
         world.answer(&["::1", "127.0.0.1"]);
         world.pass(limits::LISTEN_PAUSE);
     }
-    assert_eq!(world.machine().tried.len(), 6);
+    assert_eq!(world.tries(), 6);
     let events = world.events();
     let lost: Vec<_> = events
         .iter()
@@ -413,11 +300,11 @@ fn tries_of_a_name_are_counted_together() {
     let state = [Listening::Lost("both.example:3888".parse().unwrap())];
     assert_eq!(lost, [("both.example:3888".to_owned(), &state[..])]);
     world.pass(Duration::from_secs(3600));
-    assert_eq!(world.machine().tried.len(), 6, "it is given up");
+    assert_eq!(world.tries(), 6, "the name is given up");
 }
 
 #[test]
-fn listening_is_tried_for_ever_unless_a_zoo_cfg_asks_for_less() {
+fn listening_is_retried_forever_unless_zoo_cfg_limits_it() {
     let own = "server.5=10.0.0.5:2888:3888\n";
     let zoo = |retry: &str| Config::from_zoo_cfg(&format!("{own}{retry}"), Sid(OWN)).unwrap();
     let builder = Config::builder(Sid(OWN)).server(Sid(OWN), "10.0.0.5:3888");
@@ -427,11 +314,11 @@ fn listening_is_tried_for_ever_unless_a_zoo_cfg_asks_for_less() {
         (zoo("electionPortBindRetry=0\n"), None),
         (builder, None),
     ] {
-        let mut world = World::of(builder, &["10.0.0.5"]);
+        let mut world = World::start(builder, &["10.0.0.5"]);
         world.pass(Duration::from_secs(3600));
         let failures = u32::try_from(world.failures().len()).unwrap();
         assert!(tries.map_or(failures >= 3600, |tries| failures == tries));
-        world.machine().foreign.clear();
+        world.add_ip("10.0.0.5");
         world.pass(Duration::from_secs(1));
         let is_open = world.listening() == [open("10.0.0.5:3888")];
         assert_eq!(is_open, tries.is_none());
@@ -440,7 +327,7 @@ fn listening_is_tried_for_ever_unless_a_zoo_cfg_asks_for_less() {
 
 #[test]
 fn a_name_is_looked_up_again_for_each_try() {
-    // The record of the machine that had the name before.
+    // The address of the host that had the name before.
     let mut world = World::on("moved.example:3888", &["10.0.0.77"], |builder| builder);
     world.answer(&["10.0.0.77"]);
     assert_eq!(world.listening(), [trying("10.0.0.77:3888")]);
@@ -460,12 +347,12 @@ fn an_address_that_appears_later_is_listened_on() {
         world.listening(),
         [open("10.0.0.5:3888"), open("[fd00::5]:3888")]
     );
-    // A name that means less for a while costs no listening socket.
+    // No listening socket is closed when a name has fewer addresses for a while.
     world.pass(limits::LISTEN_LOOKUP_PAUSE);
     world.answer(&["fd00::6"]);
     assert_eq!(world.listening().len(), 3);
     world.pass(limits::LISTEN_LOOKUP_PAUSE);
-    world.answer_with(|| Err(io::Error::other("no name server")));
+    world.answer_with(Err("no name server"));
     assert_eq!(world.listening().len(), 3);
 }
 
@@ -477,21 +364,21 @@ fn addresses_of_one_name_share_a_chosen_port() {
         world.listening(),
         [open("[::1]:50001"), open("127.0.0.1:50001")]
     );
-    // And with the next ones.
+    // Later addresses share it too.
     world.pass(limits::LISTEN_LOOKUP_PAUSE);
     world.answer(&["::1", "127.0.0.1", "10.0.0.5"]);
     assert_eq!(world.listening()[2], open("10.0.0.5:50001"));
 }
 
 #[test]
-fn what_a_wildcard_takes_needs_no_socket() {
+fn addresses_covered_by_a_wildcard_need_no_socket() {
     let mut world = World::with("all.example:3888", |builder| builder);
     world.answer(&["127.0.0.1", "::", "0.0.0.0"]);
     assert_eq!(world.listening(), [open("[::]:3888")]);
     let mut world = World::with("all.example:3888", |builder| builder);
     world.answer(&["127.0.0.1", "0.0.0.0", "::1"]);
     assert_eq!(world.bound(), set(&["0.0.0.0:3888", "[::1]:3888"]));
-    // In the order in which they can be had.
+    // The order of the addresses makes no difference.
     let mut world = World::with("10.0.0.5:3888|0.0.0.0:3888|[::]:3888", |builder| builder);
     assert_eq!(world.listening(), [open("[::]:3888")]);
     assert_eq!(world.failures(), []);
@@ -509,14 +396,21 @@ fn an_address_with_two_names_is_listened_on_once() {
 #[test]
 fn a_name_with_thousands_of_addresses_has_few_sockets() {
     let mut world = World::with("everywhere.example:3888", |builder| builder);
-    let addresses: Vec<SocketAddr> = (1..=10_000_u32)
-        .map(|n| SocketAddr::new(IpAddr::from((n | 10 << 24).to_be_bytes()), 0))
+    let addresses: Vec<IpAddr> = (1..=10_000_u32)
+        .map(|n| IpAddr::from((n | 10 << 24).to_be_bytes()))
         .collect();
-    world.answer_with(|| Ok(addresses.clone()));
+    // The host has those that are tried.
+    for ip in addresses
+        .chunks(100)
+        .flat_map(|some| &some[..limits::NAME_ADDRESSES_MAX])
+    {
+        world.host.add_ip(*ip);
+    }
+    world.answer_with(Ok(addresses.clone()));
     assert_eq!(world.listening().len(), limits::NAME_ADDRESSES_MAX);
     for n in 0..5 {
         world.pass(limits::LISTEN_LOOKUP_PAUSE);
-        world.answer_with(|| Ok(addresses[100 * n..].to_vec()));
+        world.answer_with(Ok(addresses[100 * n..].to_vec()));
     }
     assert_eq!(world.listening().len(), limits::NAME_ADDRESSES_MAX);
     let failures = world.failures();
@@ -528,9 +422,9 @@ fn a_name_with_thousands_of_addresses_has_few_sockets() {
 }
 
 #[test]
-fn what_the_resolver_says_of_an_own_name_is_told() {
+fn resolver_errors_of_an_own_name_are_reported() {
     let mut world = World::with("nobody.example:3888", |builder| builder);
-    world.answer_with(|| Err(io::Error::other("Temporary failure in name resolution")));
+    world.answer_with(Err("Temporary failure in name resolution"));
     let failures = world.failures();
     assert_eq!(failures.len(), 1);
     let (at, why) = &failures[0];
@@ -543,65 +437,69 @@ fn what_the_resolver_says_of_an_own_name_is_told() {
 }
 
 #[test]
-fn all_listening_sockets_get_their_turn() {
+fn accepting_is_fair_among_listening_sockets() {
     let own: Vec<String> = (1..=30).map(|n| format!("10.0.0.{n}:3888")).collect();
     let mut world = World::with(&own.join("|"), |builder| builder.pending_max(64));
-    let machine = world.machine();
-    let listeners: Vec<usize> = machine.bound.keys().copied().collect();
-    for listener in &listeners {
-        machine.waiting.insert(*listener, 1000);
-        machine.ready.push(Ready::Listener(*listener));
-    }
-    let (before, mut turns) = (machine.accepts, 0);
-    while world.machine().waiting.values().any(|left| *left == 1000) {
-        world.0.turn(Some(Duration::ZERO)).unwrap();
+    // More than are accepted at all until each socket has been served.
+    let connections = 300;
+    world.arrive(connections);
+    let (before, mut turns) = (world.accepts(), 0);
+    let is_served = |left: usize| left < usize::from(connections);
+    while !world.backlogs().into_iter().all(is_served) {
+        world.turn();
         turns += 1;
-        let accepts = world.machine().accepts - before;
+        let accepts = world.accepts() - before;
         assert!(accepts <= turns * limits::ACCEPTS_PER_TURN as u64);
-        assert!(turns <= listeners.len() as u64);
+        assert!(turns <= own.len() as u64);
     }
 }
 
 #[test]
-fn own_addresses_are_named_with_their_own_ports() {
-    let name = |own: &str, shape: fn(ConfigBuilder) -> ConfigBuilder| {
+fn own_addresses_are_advertised_with_their_ports() {
+    let advertised = |own: &str, shape: fn(ConfigBuilder) -> ConfigBuilder| {
         World::with(own, |builder| {
             shape(builder.initial_message(InitialMessageVersion::V2))
         })
-        .introduction()
+        .advertised()
     };
-    // As configured: each its own.
+    // As configured: each address has a port of its own.
     assert_eq!(
-        name("10.0.0.5:0|10.0.0.6:0", |b| b),
+        advertised("10.0.0.5:0|10.0.0.6:0", |b| b),
         "10.0.0.5:50001|10.0.0.6:50002"
     );
     assert_eq!(
-        name("10.0.0.5:0|10.0.0.5:0", |b| b),
+        advertised("10.0.0.5:0|10.0.0.5:0", |b| b),
         "10.0.0.5:50001|10.0.0.5:50002"
     );
     // On all addresses: one socket for each port.
     assert_eq!(
-        name("10.0.0.5:3888|10.0.0.6:0|10.0.0.7:0", |b| b
+        advertised("10.0.0.5:3888|10.0.0.6:0|10.0.0.7:0", |b| b
             .listen_on_all_ips(true)),
         "10.0.0.5:3888|10.0.0.6:50001|10.0.0.7:50001"
     );
-    // Elsewhere: what is not listened on is not named.
+    // On other addresses: an address without a listening socket is not advertised.
     let elsewhere: fn(ConfigBuilder) -> ConfigBuilder = |b| b.listen_on("10.0.0.9:0");
-    assert_eq!(name("10.0.0.5:0|10.0.0.6:3888", elsewhere), "10.0.0.6:3888");
-    assert_eq!(name("10.0.0.5:0|10.0.0.9:0", elsewhere), "10.0.0.9:50001");
+    assert_eq!(
+        advertised("10.0.0.5:0|10.0.0.6:3888", elsewhere),
+        "10.0.0.6:3888"
+    );
+    assert_eq!(
+        advertised("10.0.0.5:0|10.0.0.9:0", elsewhere),
+        "10.0.0.9:50001"
+    );
     let swapped: fn(ConfigBuilder) -> ConfigBuilder =
         |b| b.listen_on("10.0.0.6:0").listen_on("10.0.0.5:0");
     assert_eq!(
-        name("10.0.0.5:0|10.0.0.6:0", swapped),
+        advertised("10.0.0.5:0|10.0.0.6:0", swapped),
         "10.0.0.5:50002|10.0.0.6:50001"
     );
     let anywhere: fn(ConfigBuilder) -> ConfigBuilder =
         |b| b.listen_on("10.0.0.9:3888").listen_on("0.0.0.0:0");
-    assert_eq!(name("10.0.0.5:0", anywhere), "10.0.0.5:50001");
+    assert_eq!(advertised("10.0.0.5:0", anywhere), "10.0.0.5:50001");
 }
 
 #[test]
-fn a_socket_that_was_handed_over_is_named_by_its_own_port() {
+fn a_preopened_socket_is_advertised_with_its_port() {
     let at = support::listener();
     let with = |own: &str| {
         let listener = at.0.try_clone().unwrap();
@@ -612,25 +510,21 @@ fn a_socket_that_was_handed_over_is_named_by_its_own_port() {
         })
     };
     let mut world = with("10.0.0.5:0|127.0.0.1:0");
-    assert_eq!(world.introduction(), at.1);
-    assert_eq!(with("10.0.0.5:0").introduction(), "");
+    assert_eq!(world.advertised(), at.1);
+    assert_eq!(with("10.0.0.5:0").advertised(), "");
 }
 
 #[test]
-fn a_listener_that_fails_for_ever_rests() {
+fn a_listener_that_always_fails_pauses() {
     for pending_max in [1, 4, 256] {
         for own in ["10.0.0.5:1", "10.0.0.5:1|10.0.0.6:1"] {
             let mut world = World::with(own, |builder| builder.pending_max(pending_max));
-            let machine = world.machine();
-            let listeners: Vec<usize> = machine.bound.keys().copied().collect();
-            for listener in &listeners {
-                machine.broken.insert(*listener);
-                machine.ready.push(Ready::Listener(*listener));
-            }
-            let (before, sockets) = (machine.accepts, listeners.len() as u64);
+            world.fail_accepts(FOREVER, ErrorKind::InvalidInput);
+            world.arrive(1);
+            let (before, sockets) = (world.accepts(), world.backlogs().len() as u64);
             world.events();
             world.pass(Duration::from_secs(10));
-            let accepts = world.machine().accepts - before;
+            let accepts = world.accepts() - before;
             assert!(
                 accepts <= sockets * 13 * u64::from(limits::ACCEPT_ERRORS_MAX),
                 "{accepts} calls in 10 s"
@@ -641,29 +535,25 @@ fn a_listener_that_fails_for_ever_rests() {
                 (sockets..=sockets * 11).contains(&events),
                 "{events} events"
             );
-            assert_eq!(world.0.handle().stats().accept_failures, accepts);
-            // Whoever waits there is accepted when it works again.
-            world.machine().broken.clear();
-            for listener in listeners {
-                world.machine().waiting.insert(listener, 1);
-            }
+            let stats = world.event_loop.handle().stats();
+            assert_eq!(stats.accept_failures, accepts);
+            // The connections that wait are accepted when `accept` works again.
+            world.host.clear_failures();
             world.pass(limits::ACCEPT_PAUSE_MAX);
-            assert!(world.machine().waiting.values().all(|left| *left == 0));
+            assert!(world.backlogs().iter().all(|waiting| *waiting == 0));
         }
     }
 }
 
 #[test]
-fn connections_that_are_gone_keep_nobody_waiting() {
+fn aborted_connections_do_not_delay_others() {
     let mut world = World::with("10.0.0.5:1", |builder| builder);
-    let machine = world.machine();
-    machine.aborted = 1000;
-    machine.waiting.insert(0, 1);
-    machine.ready.push(Ready::Listener(0));
+    world.fail_accepts(1000, ErrorKind::ConnectionAborted);
+    world.arrive(1);
     world.events();
     let mut turns = 0;
-    while world.machine().waiting[&0] > 0 {
-        world.0.turn(Some(Duration::ZERO)).unwrap();
+    while world.backlogs() != [0] {
+        world.turn();
         turns += 1;
         assert!(turns <= 1000 / limits::ACCEPTS_PER_TURN + 1);
     }

@@ -121,11 +121,22 @@ impl State {
 
     /// The addresses at which processes of this host listen.
     pub(super) fn listening(&self, host: usize) -> impl Iterator<Item = SocketAddr> {
+        self.listeners(host).map(|listener| listener.addr)
+    }
+
+    fn listeners(&self, host: usize) -> impl Iterator<Item = &Listener> {
         self.processes
             .iter()
             .filter(move |process| process.host == host)
             .flat_map(|process| process.listeners.values())
-            .map(|listener| listener.addr)
+    }
+
+    /// How many connections wait at this address of a host.
+    pub(super) fn backlog(&self, host: usize, at: SocketAddr) -> usize {
+        self.listeners(host)
+            .filter(|listener| listener.addr == at)
+            .map(|listener| listener.backlog.len())
+            .sum()
     }
 
     /// The connection that waits first at this listening socket, and the address of its far end.

@@ -124,6 +124,12 @@ impl Host {
         self.shared.lock().listening(self.host).collect()
     }
 
+    /// How many connections wait to be accepted by the loop that listens at this address.
+    #[must_use]
+    pub fn backlog(&self, at: SocketAddr) -> usize {
+        self.shared.lock().backlog(self.host, at)
+    }
+
     /// How many connections the loops on this host hold open. A connection that was not accepted yet does not count.
     #[must_use]
     pub fn connections(&self) -> usize {
