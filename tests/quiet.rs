@@ -1,188 +1,103 @@
-//! The loop on a network where nothing happens and time passes only in waits.
+//! A loop on a simulated network where little happens: what a turn waits for, and how often a name is looked up.
+//!
+//! Time passes only in the waits of the loop.
 
-use std::{
-    io::{self, IoSlice},
-    net::{Shutdown, SocketAddr, TcpListener},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use quorum_cnx::{
     Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, Idle, Listening, Sid, limits,
-    simulation::{Found, Net, Ready, Stream, Waker, Wire},
+    simulation::{HostNet, Network},
 };
 
-/// What asking once costs.
-const ASKING: Duration = Duration::from_millis(1);
+/// The least time that a wait takes.
+const WAIT_MIN: Duration = Duration::from_millis(1);
 
-struct Nothing {
-    now: Instant,
-    /// So many things are ready in the next wait.
-    ready: usize,
-    /// The lookups that were asked for.
-    asked: Vec<u64>,
-    /// Those that are answered.
-    answers: Vec<Found>,
-}
+struct Ignore;
 
-/// There are no connections.
-#[derive(Debug)]
-enum Never {}
-
-impl Net for Nothing {
-    type Stream = Never;
-
-    fn now(&self) -> Instant {
-        self.now
-    }
-
-    fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
-        ready.extend(std::iter::repeat_n(
-            Ready::Waker,
-            std::mem::take(&mut self.ready),
-        ));
-        self.now += timeout.expect("nothing would end this wait").max(ASKING);
-        Ok(())
-    }
-
-    fn listen(&mut self, _: usize, at: SocketAddr) -> io::Result<SocketAddr> {
-        Ok(at)
-    }
-
-    fn adopt(&mut self, _: usize, _: TcpListener) -> io::Result<SocketAddr> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn accept(&mut self, _: usize) -> io::Result<(Never, SocketAddr)> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    fn close_listeners(&mut self) {}
-
-    fn dial(&mut self, _: SocketAddr) -> io::Result<Never> {
-        Err(io::ErrorKind::ConnectionRefused.into())
-    }
-
-    fn watch(&mut self, stream: &Never, _: usize) -> io::Result<()> {
-        match *stream {}
-    }
-
-    fn unwatch(&mut self, stream: &Never) {
-        match *stream {}
-    }
-
-    fn lookup(&mut self, lookup_id: u64, _: &str) {
-        self.asked.push(lookup_id);
-    }
-
-    fn found(&mut self) -> Option<Found> {
-        self.answers.pop()
-    }
-
-    fn waker(&self) -> Waker {
-        Arc::new(|| ())
-    }
-}
-
-impl Wire for Never {
-    fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
-        match *self {}
-    }
-}
-
-impl Stream for Never {
-    fn read(&self, _: &mut [u8]) -> io::Result<usize> {
-        match *self {}
-    }
-
-    fn connected(&self) -> io::Result<bool> {
-        match *self {}
-    }
-
-    fn shutdown(&self, _: Shutdown) -> io::Result<()> {
-        match *self {}
-    }
-
-    fn abort(&self) -> io::Result<()> {
-        match *self {}
-    }
-}
-
-struct Deaf;
-
-impl Handler for Deaf {
+impl Handler for Ignore {
     fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
 }
 
-fn event_loop(config: ConfigBuilder) -> EventLoop<Deaf, Nothing> {
-    let net = Nothing {
-        now: Instant::now(),
-        ready: 0,
-        asked: Vec::new(),
-        answers: Vec::new(),
-    };
-    EventLoop::with_net(config.build().unwrap(), Deaf, net).unwrap()
+/// A server at 10.0.0.1, whose waits move the clock.
+fn start(config: ConfigBuilder) -> (Network, EventLoop<Ignore, HostNet>) {
+    let network = Network::new();
+    network.move_time_in_waits(WAIT_MIN);
+    network.hold_lookups();
+    let net = network.host([10, 0, 0, 1]).net();
+    let event_loop = EventLoop::with_net(config.build().unwrap(), Ignore, net).unwrap();
+    (network, event_loop)
+}
+
+fn alone() -> ConfigBuilder {
+    Config::builder(Sid(1)).server(Sid(1), "10.0.0.1:3181")
 }
 
 #[test]
-fn a_turn_takes_its_time_and_no_more_whatever_it_does_meanwhile() {
+fn a_turn_takes_its_timeout_and_no_longer() {
     let millis = Duration::from_millis;
     let spin = |for_at_most| Idle::Spin { for_at_most };
     for idle in [Idle::Block, spin(millis(10)), spin(millis(100))] {
-        let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:3181");
-        let mut event_loop = event_loop(config.idle(idle));
-        // The first one finds out that nobody waits to be accepted.
+        let (network, mut event_loop) = start(alone().idle(idle));
+        // The first turn finds that no connection waits to be accepted.
         event_loop.turn(Some(Duration::ZERO)).unwrap();
         assert_eq!(event_loop.timeout(), None);
-        for wait in [5, 10, 25, 200].map(millis) {
-            let start = event_loop.net().now();
-            event_loop.turn(Some(wait)).unwrap();
-            let took = event_loop.net().now() - start;
-            // One more look is allowed for.
+        for timeout in [5, 10, 25, 200].map(millis) {
+            let start = network.elapsed();
+            event_loop.turn(Some(timeout)).unwrap();
+            let took = network.elapsed() - start;
             assert!(
-                took >= wait && took <= wait + ASKING,
-                "{idle:?}: {took:?} in place of {wait:?}"
+                took >= timeout && took <= timeout + WAIT_MIN,
+                "{idle:?}: {took:?} in place of {timeout:?}"
             );
         }
     }
 }
 
-/// The application's own poll, if it is edge-triggered, says only once that the loop has something to do.
+/// If the poll of the application is edge-triggered, it reports only once that the loop has something to do.
 #[test]
-fn a_turn_that_took_all_it_may_is_followed_by_another() {
-    let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:3181");
-    let mut event_loop = event_loop(config);
-    event_loop.turn(Some(Duration::ZERO)).unwrap();
-    for (ready, due) in [
-        (limits::EVENTS_PER_TURN, Some(Duration::ZERO)),
-        (limits::EVENTS_PER_TURN - 1, None),
+fn a_turn_with_all_its_events_is_followed_by_another() -> io::Result<()> {
+    for (events, is_due) in [
+        (limits::EVENTS_PER_TURN, true),
+        (limits::EVENTS_PER_TURN - 1, false),
     ] {
-        event_loop.net().ready = ready;
-        event_loop.turn(Some(Duration::ZERO)).unwrap();
-        assert_eq!(event_loop.timeout(), due);
+        let (network, mut event_loop) = start(alone().pending_max(limits::EVENTS_PER_TURN));
+        let mut ends = Vec::new();
+        for port in 1..=events as u16 {
+            let from = SocketAddr::from(([10, 0, 0, 2], port));
+            ends.push(network.connect(from, "10.0.0.1:3181".parse().unwrap())?);
+        }
+        while event_loop.timeout() == Some(Duration::ZERO)
+            || event_loop.handle().stats().pending < events as u64
+        {
+            event_loop.turn(Some(Duration::ZERO))?;
+        }
+        // Each connection brings the beginning of an initial message.
+        for end in ends {
+            end.send(b"x")?;
+        }
+        event_loop.turn(Some(Duration::ZERO))?;
+        assert_eq!(event_loop.timeout() == Some(Duration::ZERO), is_due);
     }
+    Ok(())
 }
 
 #[test]
-fn a_lookup_that_hangs_is_not_asked_for_again() {
+fn a_lookup_without_an_answer_is_not_repeated() {
     let config = Config::builder(Sid(1))
         .server(Sid(1), "one.example:3181")
         .server(Sid(2), "two.example:3181")
         .listen_tries(0);
-    let mut event_loop = event_loop(config);
-    let start = event_loop.net().now();
-    while event_loop.net().now() - start < Duration::from_secs(600) {
+    let (network, mut event_loop) = start(config);
+    while network.elapsed() < Duration::from_secs(600) {
         event_loop.turn(None).unwrap();
     }
-    // One for the own name, one for the peer's.
-    assert_eq!(event_loop.net().asked.len(), 2);
-    for lookup_id in event_loop.net().asked.clone() {
-        event_loop.net().answers.push(Found {
-            lookup_id,
-            answer: Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0))]),
-        });
+    // One for the own name, and one for the name of the peer.
+    assert_eq!(network.waiting_lookups().len(), 2);
+    for name in ["one.example", "two.example"] {
+        network.set_name(name, [[10, 0, 0, 1]]);
     }
+    network.release_lookups();
     event_loop.turn(Some(Duration::ZERO)).unwrap();
-    let open = [Listening::Open("127.0.0.1:3181".parse().unwrap())];
+    let open = [Listening::Open("10.0.0.1:3181".parse().unwrap())];
     assert_eq!(event_loop.handle().listening(), open);
 }
