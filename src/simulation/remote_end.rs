@@ -151,9 +151,12 @@ impl RemoteEnd {
     ///
     /// # Errors
     ///
-    /// If the connection has broken.
+    /// If the connection is not established, or has broken.
     pub fn finish(&self) -> io::Result<()> {
-        self.with(|it, side| it.shutdown(side, Shutdown::Write))
+        self.with(|it, side| match it.is_connecting() {
+            true => Err(ErrorKind::NotConnected.into()),
+            false => it.shutdown(side, Shutdown::Write),
+        })
     }
 
     /// Resets the connection. Bytes that have not arrived are lost.

@@ -1,15 +1,15 @@
-//! Fuzz target `frames`: the bytes of a link after the initial message, in any pieces.
+//! Target `frames`: the bytes after an initial message, in any pieces.
 //!
-//! The loop reads the same frames, and the link ends for the same reason, however the bytes are split. Both equal the result of
-//! an independent decoder in this file.
+//! However the bytes are cut, the loop reads the same frames, and the link ends for the same reason. Both are what a second
+//! implementation of the grammar, in this file, says.
 
 use std::net::SocketAddr;
 
-use quorum_cnx::{Config, Event, EventLoop, Reason, Sid, limits::FRAME_BYTES_MAX};
+use quorum_cnx::{Config, Event, Reason, Sid, limits::FRAME_BYTES_MAX};
 
 use crate::{
     input::Input,
-    net::{Outside, Recorder, Told},
+    net::{OWN_ADDRESS, Remote, Reported},
 };
 
 const NEAR: Sid = Sid(1);
@@ -17,7 +17,7 @@ const FAR: Sid = Sid(2);
 
 /// Bytes of one run.
 const BYTES_MAX: usize = 5 << 17;
-/// Pieces of one run. The rest is one piece.
+/// Pieces of one run. The rest arrives as one.
 const PIECES_MAX: usize = 200;
 
 /// How the far end ends the link.
@@ -27,12 +27,12 @@ enum End {
     Reset,
 }
 
-/// How the bytes are split.
+/// How the bytes arrive.
 #[derive(Debug)]
 struct Cut {
-    /// Sizes of the pieces, in this order, again and again.
+    /// The lengths of the pieces, in order, again and again.
     pieces: Vec<usize>,
-    /// The end arrives together with the last piece.
+    /// True exactly when the end arrives together with the last piece.
     early: bool,
 }
 
@@ -58,15 +58,15 @@ pub(crate) fn check(bytes: &[u8]) {
             early: false,
         },
     );
-    assert_eq!(whole, decode(&stream, end));
+    assert_eq!(whole, meaning(&stream, end));
     assert_eq!(
         read(&stream, end, &cut),
         whole,
-        "the splitting changes the result: {cut:?}"
+        "other frames when cut: {cut:?}"
     );
 }
 
-/// The bytes of the stream: literal bytes of the input, and generated frames, which would be too long for an input.
+/// Bytes of the input, and whole frames that would be too long to be in the input.
 fn stream(input: &mut Input<'_>) -> Vec<u8> {
     let mut stream = Vec::new();
     while !input.is_empty() && stream.len() < BYTES_MAX - FRAME_BYTES_MAX {
@@ -82,8 +82,8 @@ fn stream(input: &mut Input<'_>) -> Vec<u8> {
     stream
 }
 
-/// An independent decoder, after the table in the crate page.
-fn decode(mut stream: &[u8], end: End) -> (Vec<Vec<u8>>, Reason) {
+/// The grammar, as the table of the crate page states it.
+fn meaning(mut stream: &[u8], end: End) -> (Vec<Vec<u8>>, Reason) {
     let mut frames = Vec::new();
     while let Some((prefix, rest)) = stream.split_at_checked(4) {
         let len = i32::from_be_bytes(prefix.try_into().expect("4 bytes"));
@@ -104,24 +104,18 @@ fn decode(mut stream: &[u8], end: End) -> (Vec<Vec<u8>>, Reason) {
     (frames, reason)
 }
 
-/// Lets the loop read the stream. Returns the frames, and why the link ended.
+/// Lets the loop read the bytes. Returns the frames, and why the link ended.
 fn read(stream: &[u8], end: End, cut: &Cut) -> (Vec<Vec<u8>>, Reason) {
-    let outside = Outside::default();
     let config = Config::builder(NEAR)
-        .server(NEAR, "10.0.0.1:3888")
+        .server(NEAR, OWN_ADDRESS)
         .server(FAR, "10.0.0.2:3888")
         .seed(1)
         .build()
-        .expect("it is sound");
-    let mut event_loop = EventLoop::with_net(config, Recorder::default(), outside.net())
-        .expect("no socket was handed over");
-    let mut turn = || {
-        event_loop.turn(None).expect("this system never fails");
-        event_loop.timeout() == Some(std::time::Duration::ZERO)
-    };
+        .expect("the configuration is valid");
+    let (mut remote, mut event_loop) = Remote::start(config);
     let addr: SocketAddr = "10.0.0.2:40000".parse().expect("an address");
-    let line = outside.arrive(addr);
-    outside.say(line, &FAR.0.to_be_bytes());
+    let link = remote.arrive(addr);
+    remote.send(link, &FAR.0.to_be_bytes());
     let (mut rest, mut sizes) = (stream, cut.pieces.iter().cycle());
     for count in 0.. {
         let size = match sizes.next() {
@@ -129,32 +123,39 @@ fn read(stream: &[u8], end: End, cut: &Cut) -> (Vec<Vec<u8>>, Reason) {
             _ => rest.len(),
         };
         let (piece, more) = rest.split_at(size.clamp(1, rest.len().max(1)).min(rest.len()));
-        outside.say(line, piece);
+        remote.send(link, piece);
         rest = more;
         if rest.is_empty() {
             break;
         }
-        turn();
+        remote.turn(&mut event_loop);
     }
+    // Returns whether more is to be done at once.
+    let mut turn = |remote: &mut Remote| {
+        remote.turn(&mut event_loop);
+        event_loop.timeout() == Some(std::time::Duration::ZERO)
+    };
     match end {
         End::Finish if cut.early => {}
-        // The connection must become a link before the reset.
-        End::Reset if cut.early => _ = turn(),
-        _ => while turn() {},
+        // A connection that breaks before it is a link never becomes one.
+        End::Reset if cut.early => _ = turn(&mut remote),
+        _ => while turn(&mut remote) {},
     }
+    let end_of_link = &remote.get(link).end;
     match end {
-        End::Finish => outside.finish(line),
-        End::Reset => outside.reset(line, std::io::ErrorKind::ConnectionReset),
+        // Fails if the loop has ended the link, after a length that cannot be.
+        End::Finish => drop(end_of_link.finish()),
+        End::Reset => end_of_link.reset(),
     }
-    while turn() {}
+    while turn(&mut remote) {}
     let stats = event_loop.handle().stats();
     let mut frames = Vec::new();
     let mut reason = None;
-    for told in event_loop.handler_mut().told.drain(..) {
-        match told {
-            Told::Frame(FAR, frame) if reason.is_none() => frames.push(frame),
-            Told::Event(Event::Up { sid: FAR, .. }) if frames.is_empty() => {}
-            Told::Event(Event::Down {
+    for reported in event_loop.handler_mut().reported.drain(..) {
+        match reported {
+            Reported::Frame(FAR, frame) if reason.is_none() => frames.push(frame),
+            Reported::Event(Event::Up { sid: FAR, .. }) if frames.is_empty() => {}
+            Reported::Event(Event::Down {
                 sid: FAR,
                 reason: why,
                 ..

@@ -1,15 +1,17 @@
-//! Fuzz target `initial_message`: the first bytes of an accepted connection.
+//! Target `initial_message`: the first bytes of an accepted connection.
 //!
-//! The loop decodes them like the independent decoder in this file, in one piece and byte by byte. An initial message that a loop
-//! sends is decoded to the sid and the addresses of that loop.
+//! The loop understands them as a second implementation of the grammar, in this file, does, whether they are cut into single bytes
+//! or not. A loop with this sid and these addresses sends an initial message with the same meaning.
+
+use std::net::SocketAddr;
 
 use quorum_cnx::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Config, ConfigBuilder, Event,
     EventLoop, INITIAL_MESSAGE_BYTES_MAX, InitialMessageError, InitialMessageVersion, Reason, Sid,
-    Unknown,
+    Unknown, simulation::HostNet,
 };
 
-use crate::net::{Inside, Outside, Recorder, Told};
+use crate::net::{OWN_ADDRESS, Recorder, Remote, Reported};
 
 const OWN: Sid = Sid(1000);
 
@@ -20,42 +22,42 @@ pub(crate) fn check(bytes: &[u8]) {
     assert_eq!(
         introduce(bytes, 1, &meaning),
         whole,
-        "the splitting changes the result"
+        "other events when cut"
     );
-    if let Meaning::Message { sid, addresses, .. } = meaning {
+    if let Meaning::Name { sid, addresses, .. } = meaning {
         repeat(sid, &addresses);
     }
 }
 
-/// What the bytes mean.
+/// What these bytes mean.
 #[derive(Debug, PartialEq)]
 enum Meaning {
-    /// The message is not complete.
-    Incomplete,
-    /// The message is invalid, which is known after `known` bytes.
-    Invalid {
+    /// The initial message is not complete.
+    Nothing,
+    /// The bytes are no initial message. That is known after so many of them.
+    Nonsense {
         known: usize,
         why: InitialMessageError,
     },
-    Message {
+    Name {
         sid: Sid,
         addresses: Vec<Address>,
         bytes: usize,
     },
 }
 
-/// An independent decoder, after the table in the crate page.
+/// The grammar, as the table of the crate page states it.
 fn meaning(bytes: &[u8]) -> Meaning {
-    let invalid = |known, why| Meaning::Invalid { known, why };
+    let nonsense = |known, why| Meaning::Nonsense { known, why };
     let long = |at: usize| Some(i64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     match long(0) {
-        None => return Meaning::Incomplete,
+        None => return Meaning::Nothing,
         Some(-65_536 | -65_535) => {}
         Some(version) if version < 0 => {
-            return invalid(8, InitialMessageError::UnknownVersion(version));
+            return nonsense(8, InitialMessageError::UnknownVersion(version));
         }
         Some(sid) => {
-            return Meaning::Message {
+            return Meaning::Name {
                 sid: Sid(sid),
                 addresses: Vec::new(),
                 bytes: 8,
@@ -63,27 +65,27 @@ fn meaning(bytes: &[u8]) -> Meaning {
         }
     }
     let (Some(sid), Some(len)) = (long(8), bytes.get(16..20)) else {
-        return Meaning::Incomplete;
+        return Meaning::Nothing;
     };
     let len = i32::from_be_bytes(len.try_into().expect("4 bytes"));
     if len < 1 || len > ADDRESS_BYTES_MAX as i32 {
-        return invalid(20, InitialMessageError::AddressBytes(len));
+        return nonsense(20, InitialMessageError::AddressBytes(len));
     }
     let end = 20 + len as usize;
     let Some(text) = bytes.get(20..end) else {
-        return Meaning::Incomplete;
+        return Meaning::Nothing;
     };
-    match parse_addresses(text) {
-        Ok(addresses) => Meaning::Message {
+    match places(text) {
+        Ok(addresses) => Meaning::Name {
             sid: Sid(sid),
             addresses,
             bytes: end,
         },
-        Err(why) => invalid(end, why),
+        Err(why) => nonsense(end, why),
     }
 }
 
-fn parse_addresses(text: &[u8]) -> Result<Vec<Address>, InitialMessageError> {
+fn places(text: &[u8]) -> Result<Vec<Address>, InitialMessageError> {
     let mut parts: Vec<&[u8]> = text.split(|byte| *byte == b'|').collect();
     while parts.last().is_some_and(|part| part.is_empty()) {
         parts.pop();
@@ -91,27 +93,27 @@ fn parse_addresses(text: &[u8]) -> Result<Vec<Address>, InitialMessageError> {
     if parts.len() > ADDRESSES_MAX {
         return Err(InitialMessageError::TooManyAddresses(parts.len()));
     }
-    let mut addresses = Vec::new();
+    let mut places = Vec::new();
     for part in parts {
-        let (host, port) = split(part).map_err(InitialMessageError::Address)?;
+        let (host, port) = apart(part).map_err(InitialMessageError::Address)?;
         let host = String::from_utf8(host).unwrap_or_else(|_| "?".into());
-        // A host without this form cannot be dialed, nor can port 0.
+        // A host that cannot be written like this cannot be dialed, and port 0 cannot either.
         let text = match host.contains(':') {
             true => format!("[{host}]:{port}"),
             false => format!("{host}:{port}"),
         };
-        addresses.extend(
+        places.extend(
             text.parse::<Address>()
                 .ok()
-                .filter(|address| address.port() > 0),
+                .filter(|place| place.port() > 0),
         );
     }
-    addresses.retain(|address| !address.is_wildcard());
-    Ok(addresses)
+    places.retain(|place| !place.is_wildcard());
+    Ok(places)
 }
 
-/// Splits an address into a host without brackets, which may be any bytes, and a port.
-fn split(part: &[u8]) -> Result<(Vec<u8>, u16), AddressError> {
+/// A host without its brackets, which may contain any bytes, and a port.
+fn apart(part: &[u8]) -> Result<(Vec<u8>, u16), AddressError> {
     if part.is_empty() {
         return Err(AddressError::Empty);
     }
@@ -127,7 +129,7 @@ fn split(part: &[u8]) -> Result<(Vec<u8>, u16), AddressError> {
             _ => return Err(AddressError::NoPort),
         },
         [host, rest] => (host, rest),
-        _ => unreachable!("at most two pieces"),
+        _ => unreachable!("two at most"),
     };
     let mut ports: Vec<&[u8]> = rest.split(|byte| *byte == b':').collect();
     while ports.last().is_some_and(|port| port.is_empty()) {
@@ -142,123 +144,137 @@ fn split(part: &[u8]) -> Result<(Vec<u8>, u16), AddressError> {
     Ok((host.to_vec(), port))
 }
 
-fn turn_on(config: ConfigBuilder) -> Option<(Outside, EventLoop<Recorder, Inside>)> {
-    let outside = Outside::default();
+fn start(config: ConfigBuilder) -> Option<(Remote, EventLoop<Recorder, HostNet>)> {
     let config = config.seed(1).build().ok()?;
-    let event_loop = EventLoop::with_net(config, Recorder::default(), outside.net());
-    Some((outside, event_loop.expect("no socket was handed over")))
+    Some(Remote::start(config))
 }
 
-fn turn(event_loop: &mut EventLoop<Recorder, Inside>) {
-    event_loop.turn(None).expect("this system never fails");
+/// What a loop does about an initial message.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    reported: Vec<Reported>,
+    lookups: Vec<String>,
+    dialed: Vec<SocketAddr>,
 }
 
-/// Sends the bytes in pieces to a loop that admits unknown servers. Returns the loop's events, and its lookups and dials.
-fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> (Vec<Told>, Vec<String>) {
+/// Sends the bytes in pieces to a loop that admits any server.
+fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> Outcome {
     let config = Config::builder(OWN)
-        .server(OWN, "10.0.0.1:3888")
+        .server(OWN, OWN_ADDRESS)
         .observers_max(1)
         .unknown(Unknown::Admit { max: 8 });
-    let (outside, mut event_loop) = turn_on(config).expect("the configuration is valid");
+    let (mut remote, mut event_loop) = start(config).expect("the configuration is valid");
     let addr = "10.0.0.2:40000".parse().expect("an address");
-    let line = outside.arrive(addr);
+    let connection = remote.arrive(addr);
     let (decided, bytes) = match meaning {
-        Meaning::Incomplete => (usize::MAX, bytes),
-        Meaning::Invalid { known, .. } => (*known, bytes),
-        // The bytes after the message would be frames.
-        Meaning::Message { bytes: len, .. } => (*len, &bytes[..*len]),
+        Meaning::Nothing => (usize::MAX, bytes),
+        Meaning::Nonsense { known, .. } => (*known, bytes),
+        // What follows would be frames.
+        Meaning::Name { bytes: len, .. } => (*len, &bytes[..*len]),
     };
-    let mut said = 0;
+    let mut sent = 0;
     for piece in bytes.chunks(piece) {
-        outside.say(line, piece);
-        said += piece.len();
-        turn(&mut event_loop);
+        remote.send(connection, piece);
+        sent += piece.len();
+        remote.turn(&mut event_loop);
         let stats = event_loop.handle().stats();
-        assert_eq!(stats.pending, u64::from(said < decided), "after {said}");
-        if said >= decided {
+        assert_eq!(stats.pending, u64::from(sent < decided), "after {sent}");
+        if sent >= decided {
             break;
         }
     }
-    outside.finish(line);
-    let mut sought = outside.sought();
+    // Fails if the loop has ended the connection.
+    let _ = remote.get(connection).end.finish();
+    let mut lookups = Vec::new();
     for _ in 0..2 {
-        outside.know_no_names();
-        outside.answer_dials(false, 0);
-        turn(&mut event_loop);
-        sought.extend(outside.sought());
+        for name in remote.network.waiting_lookups() {
+            // No name is known.
+            remote.network.answer_lookups(&name);
+            lookups.push(name);
+        }
+        remote.answer_dials(false, 0);
+        remote.turn(&mut event_loop);
     }
-    let told = std::mem::take(&mut event_loop.handler_mut().told);
+    let outcome = Outcome {
+        reported: std::mem::take(&mut event_loop.handler_mut().reported),
+        lookups,
+        dialed: remote.dialed_since(connection),
+    };
+    check_outcome(&outcome, addr, meaning);
+    let stats = event_loop.handle().stats();
+    assert!(stats.balances(), "{stats:?}");
+    outcome
+}
+
+fn check_outcome(outcome: &Outcome, addr: SocketAddr, meaning: &Meaning) {
     let refused = |expected, claimed| {
         let [
-            Told::Event(Event::Rejected {
+            Reported::Event(Event::Rejected {
                 addr: from,
                 sid,
                 reason,
                 ..
             }),
-        ] = &told[..]
+        ] = &outcome.reported[..]
         else {
-            panic!("{told:?}");
+            panic!("{outcome:?}");
         };
         assert_eq!((*from, *sid, reason), (addr, claimed, &expected));
-        assert_eq!(sought, [""; 0]);
+        assert_eq!(outcome.lookups, [""; 0]);
+        assert_eq!(outcome.dialed, []);
     };
     match meaning {
-        Meaning::Incomplete => refused(Reason::ClosedEarly, None),
-        Meaning::Invalid { why, .. } => refused(Reason::BadInitialMessage(why.clone()), None),
-        Meaning::Message { sid, addresses, .. } => match *sid {
+        Meaning::Nothing => refused(Reason::ClosedEarly, None),
+        Meaning::Nonsense { why, .. } => refused(Reason::BadInitialMessage(why.clone()), None),
+        Meaning::Name { sid, addresses, .. } => match *sid {
             OWN => refused(Reason::OwnSid, Some(OWN)),
             sid if sid.0 < 0 || (sid < OWN && addresses.is_empty()) => {
                 refused(Reason::UnknownSid(sid), Some(sid));
             }
-            sid if sid < OWN => check_sought(&sought, addresses),
+            sid if sid < OWN => check_dials(outcome, addresses),
             sid => {
                 let named = if sid == Sid::OBSERVER { Sid(-1) } else { sid };
-                let Some(Told::Event(Event::Up {
+                let Some(Reported::Event(Event::Up {
                     sid,
                     dialed: false,
                     addr: from,
                     link: 1,
                     ..
-                })) = told.first()
+                })) = outcome.reported.first()
                 else {
-                    panic!("{told:?}");
+                    panic!("{outcome:?}");
                 };
                 assert_eq!((*sid, *from), (named, addr));
             }
         },
     }
-    let stats = event_loop.handle().stats();
-    assert!(stats.balances(), "{stats:?}");
-    (told, sought)
 }
 
-/// The message was a knock: the loop looks all names up at once, and dials one IP address after the other.
-fn check_sought(sought: &[String], addresses: &[Address]) {
+/// After a knock, the loop looks up all names at once, and dials the literal addresses one after the other.
+fn check_dials(outcome: &Outcome, addresses: &[Address]) {
     let names: Vec<&str> = addresses
         .iter()
         .filter(|address| address.ip().is_none())
         .map(Address::host)
         .collect();
-    assert_eq!(sought[..names.len()], names);
+    assert_eq!(outcome.lookups, names);
+    let own: SocketAddr = OWN_ADDRESS.parse().expect("an address");
     let literal = |address: &Address| Some((address.ip()?, address.port()).into());
-    let literals: Vec<std::net::SocketAddr> = addresses.iter().filter_map(literal).collect();
-    for dialed in &sought[names.len()..] {
-        let dialed = dialed.parse().expect("an address was dialed");
-        assert!(
-            literals.contains(&dialed),
-            "{dialed} is not in {literals:?}"
-        );
+    let mut literals: Vec<SocketAddr> = addresses.iter().filter_map(literal).collect();
+    // A dial of the loop to its own host is no dial to the test.
+    literals.retain(|literal| literal.ip() != own.ip());
+    for dialed in &outcome.dialed {
+        assert!(literals.contains(dialed), "{dialed} is not in {literals:?}");
     }
-    assert_eq!(sought.len() > names.len(), !literals.is_empty());
+    assert_eq!(outcome.dialed.is_empty(), literals.is_empty());
 }
 
-/// A server with this sid and these addresses sends them in its own initial message.
+/// A server with this sid and these addresses sends an initial message with the same meaning.
 fn repeat(sid: Sid, addresses: &[Address]) {
     let texts: Vec<String> = addresses.iter().map(Address::to_string).collect();
     let text = texts.join("|");
     let other = Sid(if sid.0 == 0 { 1 } else { 0 });
-    for (form, said) in [
+    for (version, advertised) in [
         (InitialMessageVersion::V2, addresses),
         (
             InitialMessageVersion::V1,
@@ -268,19 +284,19 @@ fn repeat(sid: Sid, addresses: &[Address]) {
         let config = Config::builder(sid)
             .server(sid, &text)
             .server(other, "10.0.0.9:3888")
-            .initial_message(form);
-        // Not every valid message is a valid configuration: it may have no address.
-        let Some((outside, mut event_loop)) = turn_on(config) else {
+            .initial_message(version);
+        // Some initial messages are of servers that cannot be configured, for example without an address.
+        let Some((mut remote, mut event_loop)) = start(config) else {
             return;
         };
-        outside.answer_dials(true, 1 << 20);
-        turn(&mut event_loop);
-        let heard = outside.look(0, |line| line.heard.clone());
-        let again = Meaning::Message {
+        remote.answer_dials(true, usize::MAX);
+        remote.turn(&mut event_loop);
+        let received = remote.get(0).end.received();
+        let again = Meaning::Name {
             sid,
-            addresses: said.to_vec(),
-            bytes: heard.len(),
+            addresses: advertised.to_vec(),
+            bytes: received.len(),
         };
-        assert_eq!(meaning(&heard), again);
+        assert_eq!(meaning(&received), again);
     }
 }

@@ -1,27 +1,30 @@
 //! Target `link`: everything that can happen to the links of one loop, in any order.
 //!
-//! Connections come with any name, speak, fall silent, break; sockets are full and have room again; frames of one and of many
-//! are sent through a slot or a queue; links are dropped; time passes; the loop halts. What the promises of the crate page say
-//! holds whatever happens, and is checked from outside.
+//! Connections arrive with any sid, bring bytes, end and break. Sockets are full and have room again. Frames are sent one by one or
+//! many at once, through a slot or a queue. Links are dropped, time passes, and the loop halts. After each step and at the end, the
+//! target checks the promises of the crate page at the far ends and in the counters.
 
 use std::{collections::BTreeMap, io::ErrorKind, net::SocketAddr, time::Duration};
 
-use quorum_cnx::{Config, Event, EventLoop, Outbox, Replace, SendError, Sid, Unknown, limits};
+use quorum_cnx::{
+    Config, Event, EventLoop, Outbox, Replace, SendError, Sid, Unknown, limits,
+    simulation::{Call, HostNet},
+};
 
 use crate::{
     input::Input,
-    net::{Fault, Inside, Outside, Recorder, Told},
+    net::{OWN_ADDRESS, Recorder, Remote, Reported},
 };
 
 const OWN: Sid = Sid(5);
 const SMALL: Sid = Sid(2);
 const LARGE: Sid = Sid(9);
-const STRANGER: Sid = Sid(77);
-const NAMES: [Sid; 5] = [LARGE, Sid::OBSERVER, SMALL, OWN, STRANGER];
+const UNKNOWN: Sid = Sid(77);
+const SIDS: [Sid; 5] = [LARGE, Sid::OBSERVER, SMALL, OWN, UNKNOWN];
 
-/// What a connection may bring in all, and what may be sent to one peer.
+/// Bytes that one connection may bring, and bytes of one call that sends many frames.
 const BYTES_MAX: usize = 2 << 20;
-/// What may happen in one run.
+/// Steps of one run.
 const STEPS_MAX: usize = 400;
 
 pub(crate) fn check(bytes: &[u8]) {
@@ -42,19 +45,19 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// One loop and its surroundings.
+/// One loop, its far ends, and what is expected of both.
 struct Run {
-    outside: Outside,
-    event_loop: EventLoop<Recorder, Inside>,
+    remote: Remote,
+    event_loop: EventLoop<Recorder, HostNet>,
     is_queue: bool,
     arrivals: u16,
-    /// The lengths of the frames that were taken for each peer; a frame begins with its number.
+    /// The lengths of the frames that were accepted for each peer. A frame begins with its number.
     sent: BTreeMap<Sid, Vec<usize>>,
-    /// The links that each sid has had, and whether the last is up.
+    /// The connections that were the link of each sid, and whether the last one is up.
     links: BTreeMap<Sid, (Vec<usize>, bool)>,
     /// When the newest link of each peer came up.
     up_at: BTreeMap<Sid, Duration>,
-    /// What came over each link.
+    /// The frames that the loop has received over each link.
     received: BTreeMap<usize, Vec<Vec<u8>>>,
 }
 
@@ -70,7 +73,7 @@ impl Run {
             },
         };
         let mut config = Config::builder(OWN)
-            .server(OWN, "10.0.0.5:3888")
+            .server(OWN, OWN_ADDRESS)
             .server(SMALL, "10.0.0.2:3888")
             .server(LARGE, "10.0.0.9:3888")
             .observers_max(2)
@@ -83,12 +86,10 @@ impl Run {
         if flags & 8 != 0 {
             config = config.replace(Replace::Newest);
         }
-        let config = config.build().expect("it is sound");
-        let outside = Outside::default();
-        let event_loop = EventLoop::with_net(config, Recorder::default(), outside.net())
-            .expect("no socket was handed over");
+        let config = config.build().expect("the configuration is valid");
+        let (remote, event_loop) = Remote::start(config);
         Self {
-            outside,
+            remote,
             event_loop,
             is_queue,
             arrivals: 0,
@@ -103,44 +104,46 @@ impl Run {
         match input.byte() % 16 {
             0 => self.turn(),
             1 | 2 => self.arrive(input),
-            3 => self.say(input, |input| {
+            3 => self.bring(input, |input| {
                 let len = usize::from(input.byte());
                 input.take(len).to_vec()
             }),
-            4 | 5 => self.say(input, |input| {
+            4 | 5 => self.bring(input, |input| {
                 let frame = frame(u32::from(input.byte()), input.size());
                 [&(frame.len() as u32).to_be_bytes(), &frame[..]].concat()
             }),
             6 => {
-                if let Some(line) = self.line(input) {
-                    self.outside.finish(line);
+                if let Some(connection) = self.connection(input) {
+                    // Fails for a dial that was not accepted, and after a reset.
+                    let _ = self.remote.get(connection).end.finish();
                 }
             }
             7 => {
-                if let Some(line) = self.line(input) {
-                    let to_writers = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
-                    let to_writers = to_writers[usize::from(input.byte() & 1)];
-                    self.outside.reset(line, to_writers);
+                if let Some(connection) = self.connection(input) {
+                    let errors = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+                    let error = errors[usize::from(input.byte() & 1)];
+                    self.remote.get(connection).end.fail(error);
                 }
             }
             8 | 9 => {
-                if let Some(line) = self.line(input) {
-                    self.outside.make_room(line, input.size());
+                if let Some(connection) = self.connection(input) {
+                    let bytes = input.size();
+                    self.remote.get(connection).end.make_room(bytes);
                 }
             }
             10 => {
-                // Perhaps not even enough for the initial message.
+                // The room may be too little for an initial message.
                 let flags = input.byte();
-                self.outside.answer_dials(flags & 3 != 0, input.size());
+                self.remote.answer_dials(flags & 3 != 0, input.size());
             }
             11 | 12 => self.send(input),
             13 => self.send_many(input),
             14 => {
                 let time = Duration::from_millis(u64::from(input.byte()) * 20);
-                self.outside.pass(time);
+                self.remote.network.advance(time);
                 self.turn();
             }
-            _ => self.order(input.byte()),
+            _ => self.call(input.byte()),
         }
         let stats = self.event_loop.handle().stats();
         let all = stats.peers.iter().map(|peer| peer.sent);
@@ -149,37 +152,39 @@ impl Run {
         }
     }
 
-    fn line(&self, input: &mut Input<'_>) -> Option<usize> {
-        // The newest are the most likely to be alive.
-        let back = usize::from(input.byte()) % self.outside.lines().max(1);
-        self.outside.lines().checked_sub(back + 1)
+    fn connection(&self, input: &mut Input<'_>) -> Option<usize> {
+        // The newest connections are the most likely to be open.
+        let back = usize::from(input.byte()) % self.remote.len().max(1);
+        self.remote.len().checked_sub(back + 1)
     }
 
-    /// Somebody connects, and says who he is.
+    /// A connection arrives, perhaps with a sid.
     fn arrive(&mut self, input: &mut Input<'_>) {
         let flags = input.byte();
-        let name = NAMES[usize::from(flags >> 2) % NAMES.len()];
-        let host = match (name, flags & 1) {
+        let sid = SIDS[usize::from(flags >> 2) % SIDS.len()];
+        let host = match (sid, flags & 1) {
             (LARGE, 0) => 9,
             (SMALL, 0) => 2,
             _ => 66,
         };
-        // Each from a port of its own, so that links are told apart.
+        // Each connection has a port of its own, so that the events tell links apart.
         self.arrivals += 1;
-        let addr = SocketAddr::from(([10, 0, 0, host], self.arrivals));
-        let line = self.outside.arrive(addr);
+        let from = SocketAddr::from(([10, 0, 0, host], self.arrivals));
+        let connection = self.remote.arrive(from);
+        self.remote.get(connection).end.set_room(0);
         if flags & 2 == 0 {
-            self.outside.say(line, &name.0.to_be_bytes());
+            self.remote.send(connection, &sid.0.to_be_bytes());
         }
     }
 
-    fn say(&self, input: &mut Input<'_>, what: impl FnOnce(&mut Input<'_>) -> Vec<u8>) {
-        let Some(line) = self.line(input) else {
+    /// A connection brings bytes.
+    fn bring(&mut self, input: &mut Input<'_>, bytes: impl FnOnce(&mut Input<'_>) -> Vec<u8>) {
+        let Some(connection) = self.connection(input) else {
             return;
         };
-        let bytes = what(input);
-        if self.outside.look(line, |line| line.said.len()) + bytes.len() <= BYTES_MAX {
-            self.outside.say(line, &bytes);
+        let bytes = bytes(input);
+        if self.remote.get(connection).sent.len() + bytes.len() <= BYTES_MAX {
+            self.remote.send(connection, &bytes);
         }
     }
 
@@ -221,35 +226,36 @@ impl Run {
         frame(self.sent.get(&to).map_or(0, Vec::len) as u32, len)
     }
 
-    fn order(&self, what: u8) {
+    /// Makes one call of the handle, or has calls of the loop fail.
+    fn call(&self, what: u8) {
         let handle = self.event_loop.handle();
         if what & 0x80 != 0 {
-            return self.call(what & 0x7f);
+            return self.call_about_no_member(what & 0x7f);
         }
         match what % 8 {
             0 => handle.soft_halt(),
             1 => handle.connect_all(),
             2 => handle
                 .initiate_connection(peer(what >> 3))
-                .expect("it is known and runs"),
+                .expect("the peer is known, and the loop runs"),
             3 => handle
                 .connect_one(peer(what >> 3))
-                .expect("it is known and runs"),
-            // One after the other, so that nobody else has a chance.
-            4 => (0..9).for_each(|_| self.outside.refuse(Fault::Accept)),
-            5 => self.outside.refuse(Fault::Dial),
-            6 => self.outside.refuse(Fault::Watch),
-            _ => self.outside.refuse(Fault::Shutdown),
+                .expect("the peer is known, and the loop runs"),
+            // In a row, so that no call in between succeeds.
+            4 => (0..9).for_each(|_| self.remote.fail_next(Call::Accept)),
+            5 => self.remote.fail_next(Call::Dial),
+            6 => self.remote.fail_next(Call::Watch),
+            _ => self.remote.fail_next(Call::Shutdown),
         }
     }
 
     fn turn(&mut self) {
-        assert!(self.event_loop.turn(None).expect("this system never fails"));
-        self.note();
+        assert!(self.remote.turn(&mut self.event_loop));
+        self.record();
     }
 
-    /// Calls something about an observer, a server that is not configured, or nobody: that is a mistake at most.
-    fn call(&self, what: u8) {
+    /// Makes a call with the sid of an observer, of an unknown server, or of no server. Its error says only that the peer is unknown.
+    fn call_about_no_member(&self, what: u8) {
         let handle = self.event_loop.handle();
         let whom = [-1, -2, -3, 1, 7, i64::MAX][usize::from(what >> 3) % 6];
         let result = match what % 8 {
@@ -269,42 +275,42 @@ impl Run {
         }
     }
 
-    /// Reads what the loop has told: at most one link for each sid, and frames only over one that is up.
-    fn note(&mut self) {
-        for told in std::mem::take(&mut self.event_loop.handler_mut().told) {
-            match told {
-                Told::Event(Event::Up {
+    /// Records what the loop has reported. Each sid has one link at most, and frames arrive only over a link that is up.
+    fn record(&mut self) {
+        for reported in std::mem::take(&mut self.event_loop.handler_mut().reported) {
+            match reported {
+                Reported::Event(Event::Up {
                     sid, addr, dialed, ..
                 }) => {
-                    let line = self.outside.newest(addr);
-                    assert_eq!(dialed, self.outside.look(line, |line| line.dialed));
-                    assert!(!dialed || sid < OWN, "the smaller one dials");
-                    let (lines, is_up) = self.links.entry(sid).or_default();
+                    let link = self.remote.newest(addr);
+                    assert_eq!(dialed, self.remote.get(link).end.was_dialed());
+                    assert!(!dialed || sid < OWN, "the server with the larger sid dials");
+                    let (links, is_up) = self.links.entry(sid).or_default();
                     assert!(!*is_up, "two links to {sid}");
                     *is_up = true;
-                    lines.push(line);
-                    self.up_at.insert(sid, self.outside.time());
+                    links.push(link);
+                    self.up_at.insert(sid, self.remote.time());
                 }
-                Told::Event(Event::Down { sid, .. }) => {
+                Reported::Event(Event::Down { sid, .. }) => {
                     let (_, is_up) = self.links.get_mut(&sid).expect("it was up before");
                     assert!(*is_up, "{sid} goes down twice");
                     *is_up = false;
                 }
-                Told::Event(_) => {}
-                Told::Frame(sid, frame) => {
-                    let (lines, is_up) = &self.links[&sid];
+                Reported::Event(_) => {}
+                Reported::Frame(sid, frame) => {
+                    let (links, is_up) = &self.links[&sid];
                     assert!(*is_up, "a frame of {sid} without a link");
-                    let line = *lines.last().expect("it is up");
-                    self.received.entry(line).or_default().push(frame);
+                    let link = *links.last().expect("it is up");
+                    self.received.entry(link).or_default().push(frame);
                 }
             }
         }
     }
 
-    /// Lets the loop do all that there is to do now, and looks at what has come of it.
+    /// Lets the loop do all that there is to do now, and checks the result.
     fn settle(&mut self) {
-        // A link that a queue waits to be proven.
-        self.outside.pass(limits::PROVEN_AFTER);
+        // A queue may wait until its link is proven.
+        self.remote.network.advance(limits::PROVEN_AFTER);
         for _ in 0..1000 {
             self.turn();
             if self.event_loop.timeout() == Some(Duration::ZERO) {
@@ -312,12 +318,12 @@ impl Run {
             }
             break;
         }
-        // What callers have left for the loop is done with the turn that follows.
+        // The requests of callers are handled in the turns that follow.
         (0..3).for_each(|_| self.turn());
-        for (sid, (lines, is_up)) in &self.links {
-            for (at, line) in lines.iter().enumerate() {
-                let is_up = *is_up && at + 1 == lines.len();
-                self.check_received(*sid, *line, is_up);
+        for (sid, (links, is_up)) in &self.links {
+            for (at, link) in links.iter().enumerate() {
+                let is_up = *is_up && at + 1 == links.len();
+                self.check_received(*sid, *link, is_up);
             }
         }
         for sid in [SMALL, LARGE] {
@@ -327,53 +333,50 @@ impl Run {
         assert!(stats.balances(), "{stats:?}");
     }
 
-    /// What came over a link is what its far end has said, from the first byte and without a gap.
-    fn check_received(&self, sid: Sid, line: usize, is_up: bool) {
-        let said = self.outside.look(line, |line| {
-            assert_eq!(is_up, !line.closed, "{sid}");
-            line.said.clone()
-        });
-        let name = if self.outside.look(line, |line| line.dialed) {
-            0
-        } else {
-            8
-        };
-        let (frames, rest) = split(&said[name..]);
-        let received = self.received.get(&line).map_or(&[][..], Vec::as_slice);
-        let same = frames.iter().zip(received).all(|(said, came)| said == came);
+    /// The frames that the loop has received over a link are those that its far end has sent, from the first one on.
+    fn check_received(&self, sid: Sid, link: usize, is_up: bool) {
+        let connection = self.remote.get(link);
+        assert_eq!(is_up, !connection.end.is_closed(), "{sid}");
+        let initial_message_bytes = if connection.end.was_dialed() { 0 } else { 8 };
+        let (frames, rest) = split(&connection.sent[initial_message_bytes..]);
+        let received = self.received.get(&link).map_or(&[][..], Vec::as_slice);
+        let mut pairs = frames.iter().zip(received);
+        let is_same = pairs.all(|(sent, received)| sent == received);
         assert!(
-            same && received.len() <= frames.len(),
-            "what came from {sid} is another"
+            is_same && received.len() <= frames.len(),
+            "other frames of {sid} than were sent"
         );
-        let is_sound = rest.first_chunk().is_none_or(|prefix| {
+        let has_valid_length = rest.first_chunk().is_none_or(|prefix| {
             (1..=limits::FRAME_BYTES_MAX as i32).contains(&i32::from_be_bytes(*prefix))
         });
         if is_up {
-            assert!(is_sound, "a link goes on behind {rest:?}");
-            assert_eq!(frames.len(), received.len(), "{sid} has said more");
+            assert!(has_valid_length, "a link goes on after {rest:?}");
+            assert_eq!(frames.len(), received.len(), "{sid} has sent more");
         }
     }
 
-    /// What left for a peer, over all of its links, is what the outbox promises.
+    /// The frames that have arrived at a peer, over all of its links, are what the outbox promises.
     fn check_sent(&self, sid: Sid) {
         let lens = self.sent.get(&sid).map_or(&[][..], Vec::as_slice);
         let none = (Vec::new(), false);
-        let (lines, is_up) = self.links.get(&sid).unwrap_or(&none);
+        let (links, is_up) = self.links.get(&sid).unwrap_or(&none);
         let mut numbers = Vec::new();
         let mut tail = None;
-        for line in lines {
-            let (heard, dialed) = self
-                .outside
-                .look(*line, |line| (line.heard.clone(), line.dialed));
-            let name = if dialed { name_bytes(&heard) } else { 0 };
-            let (frames, rest) = split(&heard[name..]);
+        for link in links {
+            let end = &self.remote.get(*link).end;
+            let received = end.received();
+            let begin = match end.was_dialed() {
+                true => initial_message_bytes(&received),
+                false => 0,
+            };
+            let (frames, rest) = split(&received[begin..]);
             for frame in frames {
                 let number = u32::from_be_bytes(*frame.first_chunk().expect("4 bytes at least"));
                 let len = lens.get(number as usize).expect("it was sent");
                 assert!(frame == self::frame(number, *len), "frame {number} is torn");
                 numbers.push(number);
             }
-            tail = Some((*line, rest.len()));
+            tail = Some((*link, rest.len()));
         }
         let of_peer = |peer: &&quorum_cnx::PeerStats| peer.sid == sid;
         let stats = self.event_loop.handle().stats();
@@ -382,7 +385,7 @@ impl Run {
         if self.is_queue {
             let all: Vec<u32> = (0..numbers.len() as u32).collect();
             assert_eq!(numbers, all, "each frame once and in order");
-            // Those that leave together are counted together.
+            // Frames that are written together are counted together.
             assert!(sent.written <= numbers.len() as u64);
         } else {
             assert_eq!(sent.written + sent.resent, numbers.len() as u64);
@@ -391,16 +394,15 @@ impl Run {
                 "an older frame after a newer one: {numbers:?}"
             );
         }
-        let Some((line, torn)) = tail else {
+        let Some((link, torn)) = tail else {
             return;
         };
-        let (is_alive, is_roomy) = self
-            .outside
-            .look(line, |line| (line.is_alive(), line.is_roomy()));
-        // A queue may wait for the link to be proven.
-        let age = self.outside.time() - self.up_at.get(&sid).copied().unwrap_or_default();
+        let end = &self.remote.get(link).end;
+        let takes_more = end.is_open() && !end.is_blocked();
+        // A queue may wait until the link is proven.
+        let age = self.remote.time() - self.up_at.get(&sid).copied().unwrap_or_default();
         let is_held = self.is_queue && age < limits::PROVEN_AFTER;
-        if *is_up && is_alive && is_roomy && !is_held {
+        if *is_up && takes_more && !is_held {
             assert_eq!(torn, 0, "a frame is not finished");
             assert_eq!(sent.written + sent.resent, numbers.len() as u64);
             let newest = numbers.last().map_or(0, |number| *number as usize + 1);
@@ -415,10 +417,10 @@ impl Run {
     fn halt(mut self) {
         let handle = self.event_loop.handle().clone();
         handle.request_halt();
-        // In this turn, whatever there is to do.
-        assert!(!self.event_loop.turn(None).expect("this system never fails"));
-        self.note();
-        assert!(!self.outside.holds_something(), "something is left open");
+        // The loop halts in this turn, whatever else is to be done.
+        assert!(!self.remote.turn(&mut self.event_loop));
+        self.record();
+        assert!(!self.remote.holds_something(), "something is left open");
         assert!(self.links.values().all(|(_, is_up)| !is_up));
         assert_eq!(handle.to_send(SMALL, "late"), Err(SendError::Halted));
         let stats = handle.stats();
@@ -429,10 +431,10 @@ impl Run {
         );
     }
 
-    /// The system does what a loop cannot go on after.
+    /// The event queue of the system fails, so that the loop cannot go on.
     fn die(mut self) {
         let handle = self.event_loop.handle().clone();
-        self.outside.refuse(Fault::Wait);
+        self.remote.fail_next(Call::Wait);
         for _ in 0..2 {
             assert!(self.event_loop.turn(None).is_err());
             assert!(handle.has_died());
@@ -442,7 +444,7 @@ impl Run {
         let sent = handle.stats().sent;
         assert!(sent.balances() && sent.waiting == 0, "{sent:?}");
         drop(self.event_loop);
-        assert!(!self.outside.holds_lines(), "something is left open");
+        assert!(!self.remote.holds_connections(), "something is left open");
     }
 }
 
@@ -450,7 +452,7 @@ fn peer(flags: u8) -> Sid {
     if flags & 1 == 0 { SMALL } else { LARGE }
 }
 
-/// A frame that shows its number, and when it is torn.
+/// A frame that contains its number. Its bytes show whether it is torn.
 fn frame(number: u32, len: usize) -> Vec<u8> {
     let mut frame = vec![number as u8; len];
     for (byte, of) in frame.iter_mut().zip(number.to_be_bytes()) {
@@ -459,7 +461,7 @@ fn frame(number: u32, len: usize) -> Vec<u8> {
     frame
 }
 
-/// Whole frames, and what is behind them.
+/// The whole frames at the front, and the bytes after them.
 fn split(mut bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut frames = Vec::new();
     while let Some((prefix, rest)) = bytes.split_first_chunk() {
@@ -474,8 +476,8 @@ fn split(mut bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     (frames, bytes)
 }
 
-/// The length of the initial message at the front of what a dialer wrote, of the kind with an address.
-fn name_bytes(heard: &[u8]) -> usize {
-    let len = heard[16..20].try_into().expect("4 bytes");
+/// The length of the initial message at the front, of a version with addresses.
+fn initial_message_bytes(received: &[u8]) -> usize {
+    let len = received[16..20].try_into().expect("4 bytes");
     20 + u32::from_be_bytes(len) as usize
 }

@@ -1,7 +1,7 @@
-//! Replays the corpora of the fuzz targets on stable Rust, and runs the targets with random inputs.
+//! The inputs that fuzzers have kept, and random ones, given to the fuzz targets.
 //!
-//! A target is a file in this folder: a function that takes any bytes, and panics if a property does not hold. `fuzz/run.sh`
-//! finds new inputs and adds them to `fuzz/corpus`.
+//! A target is a file beside this one: a function that takes any bytes and panics when a promise is broken. Nothing here looks for
+//! new inputs: `fuzz/run.sh` does, and keeps them in `fuzz/corpus`.
 
 mod config;
 mod frames;
@@ -19,7 +19,7 @@ use std::{fs, panic::catch_unwind, path::Path};
 
 use proptest::prelude::*;
 
-/// Runs a target with all inputs of its corpus.
+/// Gives all inputs that are kept for a target to it.
 fn replay(target: &str, check: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../fuzz/corpus")
@@ -38,38 +38,38 @@ fn replay(target: &str, check: fn(&[u8])) {
     for path in &kept {
         let bytes = fs::read(path).unwrap();
         if catch_unwind(|| check(&bytes)).is_err() {
-            panic!("it failed (see above) with {}", path.display());
+            panic!("the target failed with {}: see above", path.display());
         }
     }
     println!("{target}: {} inputs", kept.len());
 }
 
 #[test]
-fn what_is_kept_of_initial_messages_still_holds() {
+fn kept_initial_messages_pass() {
     replay("initial_message", initial_message::check);
 }
 
 #[test]
-fn what_is_kept_of_frames_still_holds() {
+fn kept_frames_pass() {
     replay("frames", frames::check);
 }
 
 #[test]
-fn what_is_kept_of_links_still_holds() {
+fn kept_links_pass() {
     replay("link", link::check);
 }
 
 #[test]
-fn what_is_kept_of_configurations_still_holds() {
+fn kept_configurations_pass() {
     replay("config", config::check);
 }
 
 #[test]
-fn what_is_kept_of_notifications_still_holds() {
+fn kept_notifications_pass() {
     replay("notification", notification::check);
 }
 
-/// Bytes that begin like an initial message, which random bytes rarely do.
+/// Random bytes seldom begin as an initial message does.
 fn almost_an_initial_message() -> impl Strategy<Value = Vec<u8>> {
     let version = prop::sample::select(vec![-65_536_i64, -65_535, -65_534, -1, 5]);
     let text = "[a-z0-9.:|\\[\\]-]{0,40}|(10\\.0\\.0\\.[1-9]:[0-9]{1,5}\\|?){1,4}";
@@ -86,7 +86,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_bytes_are_as_good(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_pass(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         initial_message::check(&bytes);
         frames::check(&bytes);
         link::check(&bytes);
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn almost_an_initial_message_is_one_or_none(mut bytes in almost_an_initial_message(), at in any::<prop::sample::Index>(), flip in any::<u8>()) {
+    fn changed_initial_messages_pass(mut bytes in almost_an_initial_message(), at in any::<prop::sample::Index>(), flip in any::<u8>()) {
         initial_message::check(&bytes);
         let at = at.index(bytes.len());
         bytes[at] ^= flip;

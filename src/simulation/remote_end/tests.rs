@@ -23,7 +23,7 @@ fn a_dial_waits_until_it_is_accepted_or_refused() {
     };
     assert_eq!(one.local_addr(), to);
     assert!(one.was_dialed() && !one.is_open());
-    assert!(one.send(b"early").is_err());
+    assert!(one.send(b"early").is_err() && one.finish().is_err());
     one.accept().unwrap();
     two.refuse().unwrap();
     assert!(one.accept().is_err() && two.refuse().is_err());
