@@ -203,13 +203,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         &mut self.handler
     }
 
-    /// The network under the loop.
-    #[cfg(feature = "simulation")]
-    #[doc(hidden)]
-    pub fn net(&mut self) -> &mut N {
-        &mut self.net
-    }
-
     /// Runs turns until the loop has halted.
     ///
     /// # Errors
