@@ -12,7 +12,8 @@ use super::{host::Host, remote_end::RemoteEnd, state::Shared};
 
 /// A network in memory, with a clock of its own. See the [module](super).
 ///
-/// Clones are the same network. Hosts, loops and ends of connections keep it alive.
+/// Clones are the same network. Hosts, loops and ends of connections keep it alive. Each connection takes about half a KiB until the
+/// network is dropped, also after its end.
 ///
 /// # Examples
 ///

@@ -259,6 +259,67 @@ fn a_wildcard_socket_and_several_addresses_are_one_host() {
 }
 
 #[test]
+fn small_buffers_bound_what_waits() {
+    let (network, mut loops) = mesh(2);
+    network.host(ip(1)).power_off();
+    network.host(ip(1)).power_on();
+    loops.remove(0);
+    network.set_buffers(1000, 1000);
+    loops.insert(0, start(&network, 1, 2));
+    network.run(&mut loops, seconds(5)).unwrap();
+    loops[0].handle().to_send(Sid(2), vec![1; 5000]).unwrap();
+    // The receiver has not read, so that 2000 bytes are under way.
+    let waiting = loops[0].handle().stats().sent.waiting;
+    assert_eq!(waiting, 1);
+    network.run(&mut loops, seconds(1)).unwrap();
+    assert_eq!(loops[1].handler().frames, [vec![1; 5000]]);
+    assert_eq!(loops[0].handle().stats().sent.waiting, 0);
+}
+
+#[test]
+fn an_end_of_the_test_can_be_cut_off() {
+    let network = Network::new();
+    let mut loops = [start(&network, 1, 2)];
+    let (from, to) = (
+        "10.0.0.2:7".parse().unwrap(),
+        "10.0.0.1:3888".parse().unwrap(),
+    );
+    let end = network.connect(from, to).unwrap();
+    network.cut(ip(1), ip(2));
+    assert_eq!(
+        network.connect(from, to).unwrap_err().kind(),
+        io::ErrorKind::TimedOut
+    );
+    end.send(&2_i64.to_be_bytes()).unwrap();
+    network.settle(&mut loops).unwrap();
+    assert!(!loops[0].handle().connected_to_peer(Sid(2)));
+    network.heal(ip(1), ip(2));
+    network.settle(&mut loops).unwrap();
+    assert!(loops[0].handle().connected_to_peer(Sid(2)));
+    network.set_dead_after(seconds(1));
+    network.cut_one_way(ip(2), ip(1));
+    network.run(&mut loops, seconds(2)).unwrap();
+    assert_eq!(loops[0].handler().downs, [Reason::Dead]);
+    assert!(end.send(b"late").is_err());
+}
+
+#[test]
+#[should_panic(expected = "without power")]
+fn no_loop_starts_without_power() {
+    let host = Network::new().host(ip(1));
+    host.power_off();
+    drop(host.net());
+}
+
+#[test]
+#[should_panic(expected = "another host has the address")]
+fn an_address_belongs_to_one_host() {
+    let network = Network::new();
+    network.host(ip(1));
+    network.host(ip(2)).add_ip(ip(1));
+}
+
+#[test]
 fn a_loop_alone_runs_in_simulated_time() {
     let network = Network::new();
     network.move_time_in_waits(Duration::from_micros(1));
