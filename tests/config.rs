@@ -18,7 +18,7 @@ fn error(builder: ConfigBuilder) -> ConfigError {
 }
 
 #[test]
-fn what_can_work_is_taken() {
+fn valid_configurations_are_accepted() {
     builder().build().unwrap();
     // A single server, with several addresses, names, IPv6 and ports that the kernel chooses.
     Config::builder(Sid(0))
@@ -61,7 +61,7 @@ fn a_clone_has_no_sockets_of_the_original() {
 }
 
 #[test]
-fn servers_that_cannot_be_are_named() {
+fn invalid_servers_are_refused() {
     let own = Config::builder(Sid(3)).server(Sid(1), "127.0.0.1:1");
     assert_eq!(error(own), ConfigError::OwnSidMissing(Sid(3)));
     assert_eq!(
@@ -87,7 +87,7 @@ fn servers_that_cannot_be_are_named() {
 }
 
 #[test]
-fn addresses_that_cannot_be_are_shown_with_their_server_and_their_mistake() {
+fn invalid_addresses_are_refused_with_server_and_reason() {
     for (text, part) in [
         ("10.0.0.1", "port is missing"),
         ("10.0.0.1:", "port is missing"),
@@ -133,7 +133,7 @@ fn addresses_that_cannot_be_are_shown_with_their_server_and_their_mistake() {
 }
 
 #[test]
-fn options_outside_their_range_are_named() {
+fn options_out_of_range_are_refused_by_name() {
     let zero = Duration::ZERO;
     let second = Duration::from_secs(1);
     let year = Duration::from_secs(365 * 24 * 60 * 60);
@@ -193,7 +193,7 @@ fn options_outside_their_range_are_named() {
 }
 
 #[test]
-fn more_members_than_are_served_are_refused() {
+fn too_many_members_are_refused() {
     let all = |count: usize| {
         (0..count as i64).fold(Config::builder(Sid(0)), |builder, sid| {
             builder.server(Sid(sid), format!("127.0.0.1:{}", sid + 1))
@@ -216,7 +216,7 @@ server.3=zk3.example:2888:3888:observer
 ";
 
 #[test]
-fn a_zoo_cfg_becomes_a_configuration() {
+fn zoo_cfg_becomes_a_configuration() {
     for own in 1..=3 {
         Config::from_zoo_cfg(ZOO_CFG, Sid(own))
             .unwrap()
@@ -233,7 +233,7 @@ fn a_zoo_cfg_becomes_a_configuration() {
 }
 
 #[test]
-fn a_mistake_in_a_zoo_cfg_is_named_with_its_line() {
+fn zoo_cfg_errors_name_their_line() {
     let lines = ZOO_CFG.lines().count();
     for (line, part) in [
         ("server.1=10.0.0.9:2888:3888", "line 6"),
@@ -299,7 +299,7 @@ fn zoo_cfg_error<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> (usize, 
 }
 
 #[test]
-fn a_zoo_cfg_file_may_name_a_file_with_the_servers() {
+fn zoo_cfg_may_name_a_dynamic_file() {
     let dir = Dir::new("dynamic");
     let missing = Config::from_zoo_cfg_file(dir.0.join("zoo.cfg"), Sid(1));
     let missing = missing.unwrap_err().to_string();
@@ -317,7 +317,7 @@ fn a_zoo_cfg_file_may_name_a_file_with_the_servers() {
 
 /// `java.util.Properties` reads ISO-8859-1, in which every byte is a character.
 #[test]
-fn a_zoo_cfg_may_hold_any_bytes() {
+fn zoo_cfg_may_contain_any_bytes() {
     let dir = Dir::new("bytes");
     let every_byte: Vec<u8> = (0..=u8::MAX)
         .filter(|byte| !b"\n\r\\".contains(byte))
@@ -367,7 +367,7 @@ fn a_zoo_cfg_may_hold_any_bytes() {
 }
 
 #[test]
-fn the_version_is_in_the_name_of_the_dynamic_file() {
+fn version_is_read_from_the_name_of_the_dynamic_file() {
     let dir = Dir::new("version");
     let flat = "server.1=a:1:2\nserver.2=b:1:2\n";
     let grouped = format!("{flat}group.1=1:2\nweight.1=3\n");
@@ -487,7 +487,7 @@ fn tls_and_sasl_between_servers_are_refused() {
 
 /// Templates produce such lines where a variable is empty. ZooKeeper accepts them, and reads the same servers.
 #[test]
-fn what_templates_leave_behind_is_overlooked() {
+fn empty_parts_left_by_templates_are_ignored() {
     for value in [
         "10.0.0.1:2888:3888",
         "10.0.0.1:2888:3888:",
@@ -529,7 +529,7 @@ fn what_templates_leave_behind_is_overlooked() {
 
 /// Lines with which a real server does not start, or which it misreads.
 #[test]
-fn what_zookeeper_refuses_is_refused() {
+fn lines_that_zookeeper_refuses_are_refused() {
     for line in [
         "server.4=a:2888:3888 ",
         "server.4=a:2888:3888\u{a0}",
@@ -579,7 +579,7 @@ fn what_zookeeper_refuses_is_refused() {
 }
 
 #[test]
-fn of_a_key_written_twice_only_the_last_counts() {
+fn last_value_of_a_repeated_key_counts() {
     let cfg = ZooCfg::parse("tickTime=${TICK}\ncnxTimeout=x\ntickTime=4\ncnxTimeout=5").unwrap();
     assert_eq!(cfg.tick_time, Some(Duration::from_millis(4)));
     let cfg = ZooCfg::parse("version=zz\nserver.1=a:1:2\nversion=1f").unwrap();
@@ -588,7 +588,7 @@ fn of_a_key_written_twice_only_the_last_counts() {
 
 /// They become system properties that nothing reads (`zookeeper.zookeeper.cnxTimeout`).
 #[test]
-fn keys_that_begin_with_zookeeper_are_no_keys() {
+fn keys_that_begin_with_zookeeper_are_ignored() {
     let keys = [
         "cnxTimeout",
         "electionPortBindRetry",
@@ -667,7 +667,7 @@ fn two_servers_with_one_address_are_refused() {
 }
 
 #[test]
-fn the_forms_of_other_configurations_are_named() {
+fn address_syntax_of_other_files_gets_a_specific_error() {
     for (text, part) in [
         ("10.0.0.1:2888:3888", "host:quorumPort:electionPort"),
         ("zk1:2888:3888:participant", "host:quorumPort:electionPort"),
@@ -710,7 +710,7 @@ fn the_forms_of_other_configurations_are_named() {
 
 /// ZooKeeper's parser of server lines reads only the system property, and ignores the key of the file (ZooKeeper 3.6 to 3.9).
 #[test]
-fn several_addresses_need_a_flag_of_the_jvm() {
+fn several_addresses_need_a_jvm_flag() {
     let dir = Dir::new("flag");
     let servers = "server.1=10.0.0.1:1:2|10.0.1.1:1:2\nserver.2=10.0.0.2:1:2\n";
     let flat = dir.write("flat.cfg", servers);
@@ -740,7 +740,7 @@ fn several_addresses_need_a_flag_of_the_jvm() {
 }
 
 #[test]
-fn flags_that_mean_nothing_here_are_refused() {
+fn unknown_jvm_flags_are_refused() {
     for (flag, part) in [
         (
             "zookeeper.multiAddres.enabled=true",
@@ -823,7 +823,7 @@ fn notification_intervals_are_read() {
 }
 
 #[test]
-fn servers_can_be_given_all_at_once_and_sids_as_text() {
+fn servers_are_accepted_as_a_list_and_sids_as_text() {
     let servers = ["1=127.0.0.1:1", "2=127.0.0.1:2"].map(|server| {
         let (sid, addresses) = server.split_once('=').unwrap();
         (sid.parse::<Sid>().unwrap(), addresses)

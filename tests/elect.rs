@@ -12,7 +12,7 @@ use support::{
 };
 
 #[test]
-fn an_ensemble_in_one_process_elects_and_draws_it() {
+fn ensemble_in_one_process_elects_and_draws_a_timeline() {
     let ensemble = Ensemble::new(3, "");
     let (cfg, picture) = (ensemble.path("zoo.cfg"), ensemble.path("election.svg"));
     let all = ["--zoo-cfg", &cfg, "--myid", "1,2,3", "--follow-leader-port"];
@@ -44,7 +44,7 @@ fn an_ensemble_in_one_process_elects_and_draws_it() {
 }
 
 #[test]
-fn groups_and_weights_decide_who_is_elected_and_who_is_enough() {
+fn groups_and_weights_determine_leader_and_quorum() {
     // The third server has no weight, and the first one alone is a quorum.
     let weights = "group.1=1:2:3\nweight.1=3\nweight.2=1\nweight.3=0\n";
     let ensemble = Ensemble::new(3, weights);
@@ -82,7 +82,7 @@ fn a_signal_halts_an_election() {
 }
 
 #[test]
-fn a_leader_whose_process_ends_is_given_up_at_once() {
+fn ended_leader_process_is_given_up_at_once() {
     // The server with the larger zxid leads, whether its id is the largest or the smallest.
     for (leader, others) in [("3", [1, 2]), ("1", [2, 3])] {
         let ensemble = Ensemble::new(3, "");
@@ -152,7 +152,7 @@ fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i3
 }
 
 #[test]
-fn servers_that_only_their_own_file_names_are_told_and_not_counted() {
+fn unknown_servers_get_answers_and_are_not_counted() {
     let ensemble = Ensemble::new(3, "");
     let cfg = ensemble.path("zoo.cfg");
     let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1,2,3"]);
@@ -176,7 +176,7 @@ fn servers_that_only_their_own_file_names_are_told_and_not_counted() {
 }
 
 #[test]
-fn the_newest_connection_of_a_server_wins_where_it_shall() {
+fn election_with_replace_newest_keeps_newest_connection() {
     let ensemble = Ensemble::new(2, "");
     let cfg = ensemble.path("zoo.cfg");
     let own = &ensemble.elections[0].1;
@@ -193,7 +193,7 @@ fn the_newest_connection_of_a_server_wins_where_it_shall() {
 }
 
 #[test]
-fn servers_that_are_not_configured_are_answered_up_to_a_bound() {
+fn unknown_servers_are_admitted_up_to_a_limit() {
     let ensemble = Ensemble::new(1, "");
     let cfg = ensemble.path("zoo.cfg");
     for (bound, joiners) in [("2", 2), ("0", 0)] {
@@ -231,7 +231,7 @@ fn with_other_addresses(ensemble: &Ensemble, more: &str, addresses: &str) -> Str
 const UNASSIGNED: &str = "192.0.2.1:2888:3888";
 
 #[test]
-fn a_server_that_cannot_listen_ends_with_a_code_of_its_own() {
+fn election_without_a_listening_socket_exits_with_14() {
     let ensemble = Ensemble::new(2, "");
     let retry = "electionPortBindRetry=2";
     let unknown = "no-such-host.invalid:2888:3888";
@@ -256,7 +256,7 @@ fn a_server_that_cannot_listen_ends_with_a_code_of_its_own() {
 }
 
 #[test]
-fn a_server_goes_on_as_long_as_it_can_listen_somewhere_or_try() {
+fn election_continues_while_it_listens_or_retries() {
     let ensemble = Ensemble::new(1, "");
     let text = fs::read_to_string(ensemble.path("zoo.cfg")).unwrap();
     let (_, own) = text.split_once("server.1=").unwrap();
@@ -279,7 +279,7 @@ fn a_server_goes_on_as_long_as_it_can_listen_somewhere_or_try() {
 }
 
 #[test]
-fn a_leader_listens_on_all_ips_where_its_file_says_so() {
+fn election_reads_quorum_listen_on_all_ips() {
     let ensemble = Ensemble::new(1, "");
     for (key, host, expected) in [
         ("true", "127.0.0.1", "0.0.0.0"),
@@ -308,7 +308,7 @@ fn a_leader_listens_on_all_ips_where_its_file_says_so() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_with_a_reason() {
+fn invalid_arguments_are_refused_with_a_reason() {
     let ensemble = Ensemble::new(3, "");
     let cfg = ensemble.path("zoo.cfg");
     let (missing, bad) = (ensemble.path("missing.cfg"), ensemble.path("bad.cfg"));

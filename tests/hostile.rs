@@ -216,7 +216,7 @@ fn other_protocols_are_refused() {
 }
 
 #[test]
-fn a_frame_of_impossible_length_ends_its_link_after_the_frames_before_it() {
+fn invalid_frame_length_ends_the_link_after_earlier_frames() {
     let attack = Attack::start();
     let valid = [bare(ABSENT), frame("good")].concat();
     // The last one is the beginning of a SASL message.
@@ -237,7 +237,7 @@ fn a_frame_of_impossible_length_ends_its_link_after_the_frames_before_it() {
 }
 
 #[test]
-fn a_link_that_ends_inside_a_frame_is_told_from_one_that_ends_between_two() {
+fn reason_tells_whether_a_link_ended_within_a_frame() {
     let attack = Attack::start();
     let whole = [bare(ABSENT), frame([7; 10_000])].concat();
     for (round, cut) in (1..).zip([8, 9, 11, 12, 13, 9000, whole.len()]) {
@@ -253,7 +253,7 @@ fn a_link_that_ends_inside_a_frame_is_told_from_one_that_ends_between_two() {
 }
 
 #[test]
-fn versions_from_the_future_are_refused() {
+fn unknown_initial_message_versions_are_refused() {
     let attack = Attack::start();
     for version in [-65_530, -65_534, -65_537, -1, i64::MIN] {
         let mut stranger = attack.stranger(&versioned(version, ABSENT, "127.0.0.1:3888"));
@@ -264,7 +264,7 @@ fn versions_from_the_future_are_refused() {
 }
 
 #[test]
-fn bad_lists_of_addresses_are_refused() {
+fn malformed_address_lists_are_refused() {
     let attack = Attack::start();
     let many = vec!["127.0.0.1:1"; 33].join("|");
     let texts: [&[u8]; 14] = [
@@ -302,7 +302,7 @@ fn bad_lists_of_addresses_are_refused() {
 /// The address of a larger server is not used. ZooKeeper keeps its connection whatever host name it sends, for instance one in
 /// another character set (ZOOKEEPER-4787).
 #[test]
-fn a_larger_server_may_name_any_host() {
+fn larger_server_may_send_any_host_name() {
     let long = format!("{}:1", "h".repeat(254));
     let texts: [&[u8]; 12] = [
         b"zk-m\xfcnchen:3888",
@@ -342,7 +342,7 @@ fn a_larger_server_may_name_any_host() {
 
 /// A configured server with a smaller sid is dialed at its configured address, whatever address it sends.
 #[test]
-fn a_smaller_server_that_names_no_host_is_dialed_at_home() {
+fn smaller_server_is_dialed_at_its_configured_address() {
     for text in [
         &b"zk-m\xfcnchen:3888"[..],
         b"${HOSTNAME}:3888",
@@ -359,7 +359,7 @@ fn a_smaller_server_that_names_no_host_is_dialed_at_home() {
 }
 
 #[test]
-fn an_initial_message_that_ends_anywhere_is_refused() {
+fn truncated_initial_message_is_refused() {
     let attack = Attack::start();
     let message = versioned(V1, ABSENT, "127.0.0.1:3888");
     for cut in 0..message.len() {
@@ -372,7 +372,7 @@ fn an_initial_message_that_ends_anywhere_is_refused() {
 }
 
 #[test]
-fn an_initial_message_that_stops_anywhere_is_refused_in_time() {
+fn unfinished_initial_message_times_out() {
     let attack =
         Attack::start_with(|builder| builder.handshake_timeout(Duration::from_millis(300)));
     let message = versioned(V2, ABSENT, "127.0.0.1:3888|[::1]:3888");
@@ -387,7 +387,7 @@ fn an_initial_message_that_stops_anywhere_is_refused_in_time() {
 }
 
 #[test]
-fn bytes_that_trickle_in_do_not_put_the_deadline_off() {
+fn slow_bytes_do_not_extend_the_handshake_deadline() {
     let attack =
         Attack::start_with(|builder| builder.handshake_timeout(Duration::from_millis(300)));
     let host = "h".repeat(200);
@@ -409,7 +409,7 @@ fn bytes_that_trickle_in_do_not_put_the_deadline_off() {
 }
 
 #[test]
-fn an_initial_message_of_single_bytes_is_understood() {
+fn initial_message_is_read_byte_by_byte() {
     let attack = Attack::start();
     let mut stranger = attack.stranger(&[]);
     for byte in [versioned(V2, ABSENT, "127.0.0.1:3888"), frame("slow")].concat() {
@@ -429,7 +429,7 @@ fn an_initial_message_of_single_bytes_is_understood() {
 }
 
 #[test]
-fn who_claims_our_own_sid_is_refused() {
+fn connection_with_the_own_sid_is_refused() {
     let attack = Attack::start();
     for message in [
         bare(OWN),
@@ -445,7 +445,7 @@ fn who_claims_our_own_sid_is_refused() {
 }
 
 #[test]
-fn ten_thousand_unknown_sids_leave_no_trace() {
+fn unknown_sids_leave_no_state() {
     let attack = Attack::start();
     let threads = 4;
     thread::scope(|scope| {
@@ -495,7 +495,7 @@ fn a_stranger_cannot_take_the_link_of_a_larger_member() {
 }
 
 #[test]
-fn a_member_whose_name_leads_to_where_the_contender_is_need_not_wait() {
+fn contender_at_a_resolved_address_replaces_the_link_at_once() {
     let vacant = Vacant::new();
     let port = vacant.address.rsplit(':').next().unwrap().to_owned();
     // The name is not looked up before the contender appears, and the older link never times out.
@@ -523,7 +523,7 @@ fn a_member_whose_name_leads_to_where_the_contender_is_need_not_wait() {
 }
 
 #[test]
-fn a_contender_that_leaves_makes_room_for_the_next() {
+fn closed_contender_makes_room_for_the_next() {
     let attack = Attack::start();
     for round in 1..4 {
         let mut stranger = attack.stranger(&bare(3));
@@ -535,7 +535,7 @@ fn a_contender_that_leaves_makes_room_for_the_next() {
 }
 
 #[test]
-fn a_contender_that_leaves_as_it_comes_is_let_go() {
+fn contender_that_closes_at_once_is_dropped() {
     // The test turns the loop, so that the initial message and the FIN come in one event after the accept.
     let (listener, address) = listener();
     let vacant = Vacant::new();
@@ -562,7 +562,7 @@ fn a_contender_that_leaves_as_it_comes_is_let_go() {
 }
 
 #[test]
-fn a_stranger_that_knocks_for_a_linked_member_has_nobody_dialed() {
+fn knock_of_a_stranger_for_a_linked_member_causes_no_dial() {
     let attack = Attack::start();
     let other_listener = listener();
     let knocks = attack.target().stats().knocks;
@@ -585,7 +585,7 @@ fn a_stranger_that_knocks_for_a_linked_member_has_nobody_dialed() {
 }
 
 #[test]
-fn connections_that_are_reset_at_once_are_counted_and_forgotten() {
+fn immediately_reset_connections_are_counted_and_dropped() {
     let attack = Attack::start();
     let accepted = attack.target().stats().accepted;
     let mut random = random_bytes();
@@ -604,7 +604,7 @@ fn connections_that_are_reset_at_once_are_counted_and_forgotten() {
 }
 
 #[test]
-fn ten_thousand_silent_connections_do_not_keep_a_member_out() {
+fn silent_connections_do_not_keep_a_member_out() {
     let absent = Vacant::new();
     let late = Vacant::new();
     let others = [(ABSENT, &absent.address[..]), (4, &late.address[..])];
@@ -686,7 +686,7 @@ fn ten_thousand_silent_connections_do_not_keep_a_member_out() {
 }
 
 #[test]
-fn who_has_named_himself_is_read_before_he_is_evicted() {
+fn received_initial_message_is_read_before_an_eviction() {
     // The test turns the loop, so that it accepts the member and the silent connections after it in one turn.
     let (listener, address) = listener();
     let (member, _) = support::listener();
@@ -718,7 +718,7 @@ impl Handler for IgnoringHandler {
 }
 
 #[test]
-fn a_knock_at_a_member_that_is_away_dials_the_configured_address_only() {
+fn knock_for_an_absent_member_dials_its_configured_address() {
     let configured = listener();
     let other_listener = listener();
     let (manager, address) = alone(5, &[(2, &configured.1)], |builder| {
@@ -788,7 +788,7 @@ fn a_contender_takes_over_when_the_older_link_ends() {
 }
 
 #[test]
-fn a_member_at_home_replaces_its_link_and_sends_the_contender_away() {
+fn member_replaces_its_link_and_the_contender_is_refused() {
     let (manager, mut older, mut stranger, _vacant) = contended(Replace::Proven);
     let address = older.0.peer_addr().unwrap().to_string();
     let mut newer = Puppet::say(HOME, &address, &[bare(9), frame("newer")].concat());
@@ -803,7 +803,7 @@ fn a_member_at_home_replaces_its_link_and_sends_the_contender_away() {
 }
 
 #[test]
-fn with_replace_newest_a_stranger_takes_over_at_once() {
+fn replace_newest_lets_a_stranger_take_over_at_once() {
     let (manager, mut older, mut stranger, _vacant) = contended(Replace::Newest);
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "early");
     assert_eq!(older.wait_closed(), b"");
@@ -817,7 +817,7 @@ fn with_replace_newest_a_stranger_takes_over_at_once() {
 }
 
 #[test]
-fn joiners_are_admitted_up_to_the_limit_and_dialed_back_where_they_say() {
+fn joiners_are_admitted_up_to_a_limit_and_dialed_back() {
     let attack = Attack::start_with(|builder| builder.unknown(Unknown::Admit { max: 2 }));
     let target = attack.target();
     // A joiner with a larger sid keeps its connection.
@@ -875,7 +875,7 @@ fn joiners_are_admitted_up_to_the_limit_and_dialed_back_where_they_say() {
 }
 
 #[test]
-fn a_joiner_that_cannot_be_dialed_back_is_forgotten() {
+fn unreachable_joiner_is_forgotten() {
     let attack = Attack::start_with(|builder| builder.unknown(Unknown::Admit { max: 2 }));
     let dead = Vacant::new();
     let failures = attack.target().stats().dial_failures;
@@ -894,7 +894,7 @@ fn a_joiner_that_cannot_be_dialed_back_is_forgotten() {
 }
 
 #[test]
-fn observers_without_an_id_get_one_and_keep_their_link() {
+fn observers_get_a_sid_and_keep_their_link() {
     let attack = Attack::start_with(|builder| builder.observers_max(2));
     let target = attack.target();
     let message = versioned(V1, i64::MAX, "127.0.0.1:3888");
@@ -946,7 +946,7 @@ fn observers_without_an_id_get_one_and_keep_their_link() {
 }
 
 #[test]
-fn observers_can_be_refused_altogether() {
+fn observers_can_be_refused() {
     let attack = Attack::start_with(|builder| builder.observers_max(0));
     attack.stranger(&bare(i64::MAX)).wait_closed();
     attack.wait_rejected(1);
@@ -954,7 +954,7 @@ fn observers_can_be_refused_altogether() {
 }
 
 #[test]
-fn a_refused_connection_is_told_with_its_origin_its_claim_and_its_reason() {
+fn rejection_event_has_address_sid_and_reason() {
     let attack = Attack::start();
     let rejection = |bytes: &[u8]| {
         let mut stranger = attack.stranger(bytes);
@@ -980,7 +980,7 @@ fn a_refused_connection_is_told_with_its_origin_its_claim_and_its_reason() {
 }
 
 #[test]
-fn a_flood_of_frames_on_one_link_leaves_time_for_the_others() {
+fn flood_on_one_link_does_not_starve_the_others() {
     let absent = Vacant::new();
     let mesh = Mesh::linked(&[OWN, 1, 3], &[(ABSENT, &absent.address)], |builder| {
         builder
@@ -1041,7 +1041,7 @@ fn received_in(stats: &Stats, sid: i64) -> u64 {
 }
 
 #[test]
-fn two_servers_with_one_id_are_told_of() {
+fn duplicate_sid_is_reported() {
     let vacant = Vacant::new();
     let (manager, address) = alone(5, &[(9, &vacant.address)], |builder| builder);
     let duplicates: Vec<Puppet> = (1..=5)

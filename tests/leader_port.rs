@@ -26,7 +26,7 @@ use quorum_cnx::Address;
 use support::{LONG, Vacant, eventually};
 
 use crate::{
-    leader_port::{LeaderPort, Word},
+    leader_port::{LeaderPort, PortEvent},
     names::{Lookup, Names},
 };
 
@@ -55,7 +55,7 @@ struct TestPort {
     names: Arc<Mutex<BTreeMap<String, Resolution>>>,
     /// The lookups that were not answered.
     waiting: Arc<Mutex<Vec<Lookup>>>,
-    words: Vec<Word>,
+    words: Vec<PortEvent>,
     poll: Poll,
     events: Events,
 }
@@ -115,7 +115,7 @@ impl TestPort {
 
     /// Looks, without advancing the clock, until the port returns a matching word. Discards all others.
     #[track_caller]
-    fn await_word(&mut self, what: &str, matches: impl Fn(&Word) -> bool) -> Word {
+    fn await_word(&mut self, what: &str, matches: impl Fn(&PortEvent) -> bool) -> PortEvent {
         let mut found = None;
         eventually(what, || {
             self.look();
@@ -129,12 +129,13 @@ impl TestPort {
 
     #[track_caller]
     fn await_reached(&mut self) {
-        self.await_word("the leader is reached", |word| *word == Word::Reached);
+        self.await_word("the leader is reached", |word| *word == PortEvent::Reached);
     }
 
     #[track_caller]
     fn await_error(&mut self, part: &str) {
-        let matches = |word: &Word| matches!(word, Word::Trouble(why) if why.contains(part));
+        let matches =
+            |word: &PortEvent| matches!(word, PortEvent::Trouble(why) if why.contains(part));
         self.await_word("the error is reported", matches);
     }
 
@@ -150,7 +151,9 @@ impl TestPort {
         }
         self.now = end;
         self.settle();
-        self.words.iter().any(|word| matches!(word, Word::Gone(_)))
+        self.words
+            .iter()
+            .any(|word| matches!(word, PortEvent::Gone(_)))
     }
 
     /// Looks until the kernel reports no event. On loopback an effect is visible when the call that causes it returns.
@@ -172,8 +175,8 @@ fn socket_addresses(ips: &[&str]) -> Vec<SocketAddr> {
     ips.iter().map(address).collect()
 }
 
-fn listening_at(word: &Word, at: &str) -> bool {
-    matches!(word, Word::Listening(address) if address.to_string() == at)
+fn listening_at(word: &PortEvent, at: &str) -> bool {
+    matches!(word, PortEvent::Listening(address) if address.to_string() == at)
 }
 
 /// A reserved port.
@@ -184,14 +187,14 @@ fn vacant() -> (Vacant, u16) {
 }
 
 #[test]
-fn a_leader_listens_at_all_addresses_of_its_name_each_failing_alone() {
+fn leader_listens_on_each_address_of_its_name() {
     let (_vacant, port) = vacant();
     let mut test_port = TestPort::new(false);
     // No interface has the second address.
     let all = vec!["127.0.0.1", UNASSIGNED, "127.0.0.2"];
     test_port.name("zk1", Resolution::Addresses(all));
     test_port.hold(&format!("zk1:{port}"));
-    let opens = |at: String| move |word: &Word| listening_at(word, &at);
+    let opens = |at: String| move |word: &PortEvent| listening_at(word, &at);
     let first = opens(format!("127.0.0.1:{port}"));
     test_port.look();
     assert!(test_port.words.iter().any(first), "{:?}", test_port.words);
@@ -211,7 +214,7 @@ fn a_leader_listens_at_all_addresses_of_its_name_each_failing_alone() {
 }
 
 #[test]
-fn a_leader_listens_on_all_ips_where_the_configuration_says_so() {
+fn leader_listens_on_all_ips_if_configured() {
     for (own, expected) in [
         (UNASSIGNED, "0.0.0.0"),
         ("zk1", "[::]"),
@@ -221,9 +224,9 @@ fn a_leader_listens_on_all_ips_where_the_configuration_says_so() {
         let mut test_port = TestPort::new(true);
         test_port.hold(&format!("{own}:{port}"));
         let at = match test_port.await_word("the port listens", |word| {
-            matches!(word, Word::Listening(_))
+            matches!(word, PortEvent::Listening(_))
         }) {
-            Word::Listening(at) => at,
+            PortEvent::Listening(at) => at,
             other => panic!("{other:?}"),
         };
         // Without IPv6 only the IPv4 wildcard.
@@ -235,7 +238,7 @@ fn a_leader_listens_on_all_ips_where_the_configuration_says_so() {
 }
 
 #[test]
-fn a_lookup_that_is_not_answered_keeps_nobody_waiting() {
+fn unanswered_lookup_blocks_nothing() {
     let (_vacant, port) = vacant();
     let (leader, address) = support::listener();
     let leading = address.parse::<SocketAddr>().unwrap().port();
@@ -265,7 +268,7 @@ fn a_lookup_that_is_not_answered_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_follower_tries_all_addresses_of_the_leaders_name() {
+fn follower_tries_all_addresses_of_the_leader() {
     let (leader, address) = support::listener();
     let port = address.parse::<SocketAddr>().unwrap().port();
     // Nothing listens at the first two addresses. The third one is right.
@@ -286,7 +289,7 @@ fn a_follower_tries_all_addresses_of_the_leaders_name() {
 }
 
 #[test]
-fn a_leader_that_was_never_reached_is_given_up_after_some_tries() {
+fn unreached_leader_is_given_up_after_some_attempts() {
     let (_vacant, port) = vacant();
     let mut test_port = TestPort::new(false);
     test_port.name("zk3", Resolution::Addresses(vec!["127.0.0.1", "127.0.0.2"]));
@@ -305,7 +308,7 @@ fn a_leader_that_was_never_reached_is_given_up_after_some_tries() {
 }
 
 #[test]
-fn what_is_wrong_on_this_side_is_told_and_is_not_the_leaders_end() {
+fn local_errors_are_reported_and_do_not_end_the_watch() {
     let (_leader, address) = support::listener();
     let port = address.parse::<SocketAddr>().unwrap().port();
     for (resolution, what) in [
@@ -322,7 +325,7 @@ fn what_is_wrong_on_this_side_is_told_and_is_not_the_leaders_end() {
         test_port.name("zk3", Resolution::Addresses(vec!["127.0.0.1"]));
         test_port.advance(Duration::from_secs(2));
         assert!(
-            test_port.words.contains(&Word::Reached),
+            test_port.words.contains(&PortEvent::Reached),
             "{:?}",
             test_port.words
         );
@@ -339,7 +342,7 @@ fn what_is_wrong_on_this_side_is_told_and_is_not_the_leaders_end() {
 }
 
 #[test]
-fn a_leader_that_was_reached_and_closes_its_port_is_gone() {
+fn leader_that_closes_its_port_is_gone() {
     let (leader, address) = support::listener();
     let mut test_port = TestPort::new(false);
     test_port.watch(&[&address]);
@@ -353,11 +356,13 @@ fn a_leader_that_was_reached_and_closes_its_port_is_gone() {
     test_port.now += FOLLOWER_TIMEOUT;
     drop(leader);
     drop(follower);
-    test_port.await_word("the leader is gone", |word| matches!(word, Word::Gone(_)));
+    test_port.await_word("the leader is gone", |word| {
+        matches!(word, PortEvent::Gone(_))
+    });
 }
 
 #[test]
-fn a_leader_that_hangs_up_at_once_is_left_alone_for_longer_each_time() {
+fn reconnect_pause_doubles_when_the_leader_closes_at_once() {
     let (leader, address) = support::listener();
     let mut test_port = TestPort::new(false);
     test_port.watch(&[&address]);
@@ -389,7 +394,7 @@ fn drain(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn a_watched_leader_hears_something_in_time_and_never_a_whole_packet() {
+fn watched_leader_gets_bytes_in_time_and_no_whole_packet() {
     let (leader, address) = support::listener();
     let mut test_port = TestPort::new(false);
     test_port.watch(&[&address]);
@@ -417,14 +422,14 @@ fn a_watched_leader_hears_something_in_time_and_never_a_whole_packet() {
         received.len()
     );
     assert!(
-        !test_port.words.contains(&Word::Reached),
+        !test_port.words.contains(&PortEvent::Reached),
         "a second connection"
     );
     // It continues with a new connection before the packet is complete.
     let has_reconnected = (0..200).any(|_| {
         test_port.advance(FOLLOWER_TIMEOUT * 200);
         received.extend(drain(&mut follower));
-        test_port.words.contains(&Word::Reached)
+        test_port.words.contains(&PortEvent::Reached)
     });
     assert!(
         has_reconnected,
@@ -440,7 +445,7 @@ fn a_watched_leader_hears_something_in_time_and_never_a_whole_packet() {
 }
 
 #[test]
-fn a_leader_holds_some_followers_and_closes_the_oldest() {
+fn leader_keeps_some_followers_and_closes_the_oldest() {
     let (_vacant, port) = vacant();
     let mut test_port = TestPort::new(false);
     test_port.hold(&format!("127.0.0.1:{port}"));

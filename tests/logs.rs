@@ -35,7 +35,7 @@ impl Log for Recorder {
 
 /// The application never reads the frames of member 2. Member 3 is absent, and strangers connect all the time.
 #[test]
-fn floods_leave_few_lines_and_no_payload() {
+fn log_is_bounded_in_a_flood_and_shows_no_payload() {
     log::set_logger(&Recorder).unwrap();
     log::set_max_level(LevelFilter::Trace);
     let start = Instant::now();

@@ -180,7 +180,7 @@ fn fill_queue(handle: &Handle, sid: Sid) {
 }
 
 #[test]
-fn a_manager_whose_application_never_reads_stays_below_its_ceiling() {
+fn memory_stays_bounded_if_the_application_never_reads() {
     let (observers, pending) = (5, 64);
     let mut server = TestServer::prepare(3, |builder| {
         builder.observers_max(observers).pending_max(pending)
@@ -220,7 +220,7 @@ fn a_manager_whose_application_never_reads_stays_below_its_ceiling() {
 }
 
 #[test]
-fn a_manager_with_queues_and_guests_stays_below_its_ceiling() {
+fn memory_stays_bounded_with_queues_and_admitted_servers() {
     let bytes = 2 << 20;
     let inbox_bytes = 8 << 20;
     let waiting = inbox_bytes / (FRAME_BYTES_MAX + PLACE_BYTES);
@@ -265,7 +265,7 @@ fn a_manager_with_queues_and_guests_stays_below_its_ceiling() {
 }
 
 #[test]
-fn a_manager_that_slows_its_peers_stays_below_its_ceiling() {
+fn memory_stays_bounded_when_peers_are_slowed() {
     for payload in [1, 100, 20_000, FRAME_BYTES_MAX] {
         let mut server = TestServer::prepare(4, |builder| builder.outbox(Outbox::QUEUE));
         let manager = CnxManager::start(server.config.take().unwrap()).unwrap();
@@ -312,7 +312,7 @@ fn a_manager_that_slows_its_peers_stays_below_its_ceiling() {
 }
 
 #[test]
-fn a_loop_that_is_turned_by_the_application_stays_below_its_ceiling() {
+fn memory_stays_bounded_in_an_event_loop() {
     let mut server = TestServer::prepare(6, |builder| {
         builder.observers_max(0).pending_max(8).inbox_frames(20)
     });
@@ -363,7 +363,7 @@ impl Handler for IgnoringHandler {
 
 /// The share of `max_memory` for one pending connection covers what such a connection allocates.
 #[test]
-fn a_connection_takes_no_more_than_its_row_of_the_table() {
+fn pending_connection_takes_at_most_its_share_of_max_memory() {
     let ceiling = |pending| {
         let config = configure(OWN, &[(OWN, "127.0.0.1:0")]).pending_max(pending);
         usize::try_from(config.build().unwrap().max_memory()).unwrap()
@@ -391,7 +391,7 @@ fn a_connection_takes_no_more_than_its_row_of_the_table() {
 }
 
 #[test]
-fn an_idle_link_keeps_nothing_of_its_initial_message() {
+fn idle_link_frees_its_initial_message() {
     let count = 50;
     let mut server = TestServer::prepare(1, |builder| builder.observers_max(2 * count));
     let manager = CnxManager::start(server.config.take().unwrap()).unwrap();

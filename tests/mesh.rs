@@ -26,7 +26,7 @@ fn mesh(arguments: &'static [&'static str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn the_demonstration_kills_a_server_and_every_promise_holds() {
+fn demonstration_kills_a_server_and_all_promises_hold() {
     let (code, said, errors) = mesh(&["--seconds", "2"]);
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{said}");
     for line in [
@@ -47,7 +47,7 @@ fn the_demonstration_kills_a_server_and_every_promise_holds() {
 }
 
 #[test]
-fn a_wrong_length_is_refused() {
+fn too_short_duration_is_refused() {
     let (code, said, errors) = mesh(&["--seconds", "1"]);
     assert_eq!((code, said.as_str()), (Some(2), ""));
     assert!(errors.contains("--seconds"), "{errors}");
@@ -95,7 +95,7 @@ fn a_signal_ends_the_demonstration_with_a_summary() {
 }
 
 #[test]
-fn a_demonstration_that_nobody_reads_ends_quietly() {
+fn demonstration_with_closed_output_ends_without_an_error() {
     let output = within("the program", || {
         let mut command = Command::new(example_path("mesh"));
         command.stdout(OwnedFd::from(UnixStream::pair().unwrap().0));
@@ -113,7 +113,7 @@ fn a_demonstration_that_nobody_reads_ends_quietly() {
 }
 
 #[test]
-fn every_program_says_its_version() {
+fn every_example_prints_its_version() {
     for name in ["mesh", "peer", "election"] {
         let output = Command::new(example_path(name))
             .arg("--version")
@@ -232,7 +232,7 @@ mod terminals {
     }
 
     #[test]
-    fn colours_are_for_terminals_that_want_them() {
+    fn colours_are_used_only_on_capable_terminals() {
         let coloured = drawn(24, 80, &[]);
         assert!(coloured.contains("\x1b[32mheld\x1b[0m"), "{coloured:?}");
         let empty = drawn(24, 80, &[("NO_COLOR", "")]);

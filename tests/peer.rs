@@ -61,7 +61,7 @@ fn frame(sid: i64, payload: &str) -> Value {
 }
 
 #[test]
-fn two_peers_link_and_talk() {
+fn two_peers_link_and_exchange_frames() {
     let addresses = reserve_addresses();
     let [mut one, mut two] = pair(&addresses);
     one.tell("send 2 a text  with spaces ");
@@ -101,7 +101,7 @@ fn two_peers_link_and_talk() {
 }
 
 #[test]
-fn an_echo_comes_back_and_one_to_oneself_ends() {
+fn echo_returns_frames_but_not_loopback_ones() {
     let addresses = reserve_addresses::<2>();
     let servers = servers(&addresses);
     let mut one = Peer::start(1, &servers, &[]);
@@ -124,7 +124,7 @@ fn an_echo_comes_back_and_one_to_oneself_ends() {
 }
 
 #[test]
-fn a_newer_frame_supersedes_one_that_waits() {
+fn newer_frame_supersedes_a_waiting_one() {
     let addresses = reserve_addresses::<2>();
     let mut peer = Peer::start(2, &servers(&addresses), &["--dial", "on-demand"]);
     peer.next("listening");
@@ -146,7 +146,7 @@ fn a_newer_frame_supersedes_one_that_waits() {
 }
 
 #[test]
-fn a_command_that_cannot_be_obeyed_is_an_error_and_no_end() {
+fn invalid_command_is_an_error_and_the_peer_continues() {
     let addresses = reserve_addresses::<2>();
     let mut peer = Peer::start(1, &servers(&addresses), &[]);
     for (command, message) in [
@@ -187,7 +187,7 @@ fn a_command_that_cannot_be_obeyed_is_an_error_and_no_end() {
 }
 
 #[test]
-fn a_wrong_command_line_names_the_help_and_exits_with_2() {
+fn wrong_command_line_mentions_help_and_exits_with_2() {
     let own = "1=127.0.0.1:3181";
     let cases: &[(&[&str], &str)] = &[
         (&[], "--sid"),
@@ -270,7 +270,7 @@ fn a_wrong_command_line_names_the_help_and_exits_with_2() {
 }
 
 #[test]
-fn a_negative_id_of_a_server_is_understood_and_refused() {
+fn negative_server_id_is_parsed_and_refused() {
     let output = program()
         .args([
             "--sid",
@@ -311,7 +311,7 @@ fn a_signal_halts_a_peer() {
 }
 
 #[test]
-fn a_signal_ends_a_peer_that_nobody_reads() {
+fn signal_ends_a_peer_whose_output_is_not_read() {
     const FRAMES: u64 = 500;
     let addresses = reserve_addresses::<2>();
     let peer = Peer::start_unread(1, &servers(&addresses), &["--echo"]);
@@ -330,7 +330,7 @@ fn a_signal_ends_a_peer_that_nobody_reads() {
 }
 
 #[test]
-fn help_on_standard_input_gives_the_commands() {
+fn help_command_lists_the_commands() {
     let addresses = reserve_addresses::<1>();
     let mut peer = Peer::start(1, &servers(&addresses), &[]);
     peer.tell("help");
@@ -358,7 +358,7 @@ fn help_on_standard_input_gives_the_commands() {
 }
 
 #[test]
-fn the_help_names_every_command_and_is_no_failure() {
+fn help_option_lists_all_commands_and_exits_with_0() {
     let output = program().arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     assert_eq!(
@@ -387,7 +387,7 @@ fn file(name: &str, text: &str) -> PathBuf {
 }
 
 #[test]
-fn a_zoo_cfg_brings_servers_and_times() {
+fn zoo_cfg_option_gives_servers_and_timeouts() {
     let addresses = reserve_addresses::<2>();
     let mut text = String::from("tickTime=2000\nsyncLimit=5\n");
     for (sid, address) in servers(&addresses) {
@@ -416,7 +416,7 @@ fn a_zoo_cfg_brings_servers_and_times() {
 }
 
 #[test]
-fn a_peer_that_can_listen_nowhere_ends_with_a_code_of_its_own() {
+fn peer_without_a_listening_socket_exits_with_14() {
     let (_occupied, own) = listener();
     let port = own.rsplit(':').next().unwrap();
     let text = format!("electionPortBindRetry=1\nserver.1=127.0.0.1:2888:{port}\n");
@@ -434,7 +434,7 @@ fn a_peer_that_can_listen_nowhere_ends_with_a_code_of_its_own() {
 }
 
 #[test]
-fn a_peer_that_listens_somewhere_or_tries_goes_on() {
+fn peer_continues_while_it_listens_or_retries() {
     let (_occupied, taken) = listener();
     let [free] = reserve_addresses();
     let ports = [&taken, &free.address].map(|at| at.rsplit(':').next().unwrap());
@@ -461,7 +461,7 @@ fn a_peer_that_listens_somewhere_or_tries_goes_on() {
 }
 
 #[test]
-fn each_dialect_is_sent_as_asked_and_understood_by_the_others() {
+fn each_initial_message_version_is_sent_and_understood() {
     let addresses = reserve_addresses::<3>();
     let versions = [(1, "bare"), (2, "v1"), (3, "v2")];
     let mut peers = versions
@@ -500,7 +500,7 @@ fn each_dialect_is_sent_as_asked_and_understood_by_the_others() {
 }
 
 #[test]
-fn strangers_are_rejected_and_guests_admitted() {
+fn unknown_sids_are_rejected_or_admitted() {
     let addresses = reserve_addresses::<2>();
     let own = &addresses[0].address;
     let peer = Peer::start(1, &servers(&addresses), &[]);
@@ -534,7 +534,7 @@ fn strangers_are_rejected_and_guests_admitted() {
 /// Only Linux has the other loopback address without configuration.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_newest_connection_wins_if_it_shall() {
+fn replace_newest_option_keeps_the_newest_connection() {
     let addresses = reserve_addresses::<2>();
     let own = &addresses[0].address;
     let peer = Peer::start(1, &servers(&addresses), &["--replace", "newest"]);
@@ -555,7 +555,7 @@ fn say_once_a_peer_listens(to: &str, bytes: &[u8]) -> Puppet {
 }
 
 #[test]
-fn who_does_not_read_loses_the_oldest_frames_and_stops_nobody() {
+fn unread_output_loses_only_the_oldest_frames() {
     const FRAMES: u64 = 2000;
     let addresses = reserve_addresses::<2>();
     let options = ["--echo", "--capacity", "10"];
@@ -585,7 +585,7 @@ fn who_does_not_read_loses_the_oldest_frames_and_stops_nobody() {
 }
 
 #[test]
-fn the_end_of_input_is_no_end() {
+fn end_of_input_does_not_end_the_peer() {
     let addresses = reserve_addresses();
     let [mut one, mut two] = pair(&addresses);
     drop(one.stdin.take());
@@ -595,7 +595,7 @@ fn the_end_of_input_is_no_end() {
 }
 
 #[test]
-fn a_frame_is_sent_and_done() {
+fn send_flush_quit_delivers_a_frame() {
     let addresses = reserve_addresses::<2>();
     let servers = servers(&addresses);
     let mut sender = Peer::start(2, &servers, &[]);
@@ -611,7 +611,7 @@ fn a_frame_is_sent_and_done() {
 }
 
 #[test]
-fn it_halts_when_its_time_is_over() {
+fn seconds_option_halts_the_peer() {
     let addresses = reserve_addresses::<1>();
     let peer = Peer::start(1, &servers(&addresses), &["--seconds", "0.05"]);
     let (code, lines, errors) = peer.end();
@@ -620,7 +620,7 @@ fn it_halts_when_its_time_is_over() {
 }
 
 #[test]
-fn a_time_that_no_clock_reaches_is_no_end() {
+fn huge_seconds_option_never_halts_the_peer() {
     let addresses = reserve_addresses::<1>();
     let peer = Peer::start(1, &servers(&addresses), &["--seconds", "1e19"]);
     peer.next("listening");
@@ -628,7 +628,7 @@ fn a_time_that_no_clock_reaches_is_no_end() {
 }
 
 #[test]
-fn who_closes_its_output_ends_it_quietly() {
+fn closed_output_ends_the_peer_without_an_error() {
     let addresses = reserve_addresses::<1>();
     let mut peer = Peer::start_unread(1, &servers(&addresses), &[]);
     drop(peer.child.stdout.take());
@@ -639,7 +639,7 @@ fn who_closes_its_output_ends_it_quietly() {
 }
 
 #[test]
-fn it_logs_if_asked() {
+fn verbose_option_writes_the_log() {
     let addresses = reserve_addresses::<1>();
     let mut peer = Peer::start(1, &servers(&addresses), &["--verbose"]);
     peer.next("listening");
@@ -655,7 +655,7 @@ fn it_logs_if_asked() {
 /// A process without free descriptors pauses accepting: the listening socket stays open, the silent connections are evicted,
 /// and a member that waits in the accept queue is accepted then.
 #[test]
-fn who_is_out_of_descriptors_recovers() {
+fn recovers_from_descriptor_exhaustion() {
     let addresses = reserve_addresses::<2>();
     let servers = servers(&addresses);
     let mut command = Command::new("sh");

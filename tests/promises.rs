@@ -119,7 +119,7 @@ fn sent_to(stats: &Stats, sid: i64) -> quorum_cnx::Outgoing {
 // Promises 1 and 2: sending never waits, newest wins, nothing is torn.
 
 #[test]
-fn sending_goes_on_without_a_reader_and_the_newest_frame_arrives_whole() {
+fn sending_never_blocks_and_the_newest_frame_arrives_whole() {
     let pair = Pair::new();
     let mut peer = pair.link();
     let newest = pair.block();
@@ -144,7 +144,7 @@ fn sending_goes_on_without_a_reader_and_the_newest_frame_arrives_whole() {
 }
 
 #[test]
-fn a_clogged_peer_does_not_hold_up_another() {
+fn blocked_peer_does_not_delay_another() {
     let (vacant, another) = (Vacant::new(), Vacant::new());
     let (manager, address) = alone(
         OWN,
@@ -176,7 +176,7 @@ fn a_clogged_peer_does_not_hold_up_another() {
 }
 
 #[test]
-fn a_receipt_says_what_became_of_the_frame() {
+fn send_outcome_says_what_happened_to_the_frame() {
     let pair = Pair::new();
     assert_eq!(pair.send("one"), SendOutcome::Queued);
     assert!(!pair.manager.have_delivered());
@@ -216,7 +216,7 @@ fn a_receipt_says_what_became_of_the_frame() {
 }
 
 #[test]
-fn the_longest_and_the_shortest_frame_go_both_ways() {
+fn shortest_and_longest_frames_arrive_in_both_directions() {
     let mesh = Mesh::linked(&[1, 2], &[], |builder| builder);
     for len in [1, 2, 3, 4, 5, 65_535, 65_536, 65_537, 524_287, 524_288] {
         let bytes: Vec<u8> = (0..len).map(|at: usize| ((at * 31) >> 3) as u8).collect();
@@ -233,7 +233,7 @@ fn the_longest_and_the_shortest_frame_go_both_ways() {
 // Promise 3: the last frame is sent once more over a new link, and never an older one after a newer one.
 
 #[test]
-fn the_last_frame_comes_again_over_a_new_link_unless_a_newer_one_waits() {
+fn last_frame_is_resent_on_a_new_link_unless_superseded() {
     let pair = Pair::new();
     let mut peer = pair.link();
     pair.send("one");
@@ -255,7 +255,7 @@ fn the_last_frame_comes_again_over_a_new_link_unless_a_newer_one_waits() {
 }
 
 #[test]
-fn a_frame_that_was_cut_off_comes_whole_over_the_next_link() {
+fn interrupted_frame_is_sent_whole_over_the_next_link() {
     let pair = Pair::new();
     let peer = pair.link();
     let newest = pair.block();
@@ -271,7 +271,7 @@ fn a_frame_that_was_cut_off_comes_whole_over_the_next_link() {
 }
 
 #[test]
-fn over_many_reconnects_numbers_only_rise_and_the_newest_arrives() {
+fn order_is_kept_and_newest_arrives_over_many_reconnects() {
     let pair = Pair::new();
     let manager = Arc::clone(&pair.manager);
     let stop = Arc::new(AtomicBool::new(false));
@@ -320,7 +320,7 @@ fn over_many_reconnects_numbers_only_rise_and_the_newest_arrives() {
 // Promise 4: loopback.
 
 #[test]
-fn frames_to_oneself_come_back_through_the_inbox() {
+fn loopback_frames_arrive_in_the_inbox() {
     let pair = Pair::new();
     for number in 0..3_u64 {
         let bytes = Bytes::from(number.to_be_bytes().to_vec());
@@ -412,7 +412,7 @@ fn turn_until<H: Handler>(
 }
 
 #[test]
-fn the_thread_of_the_loop_does_not_wait_for_room_that_only_it_could_make() {
+fn wait_for_room_in_a_handler_does_not_block() {
     let (handler, recorded) = recording_handler(|_, _: &[u8], handle: &Handle| {
         handle.to_send(Sid(PEER), "waits for a link").unwrap();
         assert_eq!(handle.wait_for_room(Sid(PEER), Duration::MAX), Ok(false));
@@ -428,7 +428,7 @@ fn the_thread_of_the_loop_does_not_wait_for_room_that_only_it_could_make() {
 }
 
 #[test]
-fn frames_to_oneself_come_back_through_the_handler() {
+fn loopback_frames_reach_the_handler() {
     let (handler, recorded) = recording_handler(|from, frame: &[u8], handle: &Handle| {
         // A frame that a handler sends to its own sid is delivered in the next turn.
         if from == Sid(OWN) && frame.len() < 5 {
@@ -453,7 +453,7 @@ fn frames_to_oneself_come_back_through_the_handler() {
 // Promise 5: the inbox drops its oldest messages, and counts them.
 
 #[test]
-fn a_full_inbox_drops_its_oldest_and_counts_them() {
+fn full_inbox_drops_and_counts_the_oldest_messages() {
     let pair = Pair::with(|builder| builder.inbox_frames(3));
     let mut peer = pair.link();
     for number in 0..10_u64 {
@@ -472,7 +472,7 @@ fn a_full_inbox_drops_its_oldest_and_counts_them() {
 }
 
 #[test]
-fn no_payload_is_shown_to_who_debugs() {
+fn debug_output_shows_no_payload() {
     let absent = Vacant::new();
     let (manager, _) = alone(1, &[(2, &absent.address)], |builder| builder);
     manager.to_send(Sid(2), "a secret").unwrap();
@@ -515,7 +515,7 @@ impl Handler for DebugRecorder {
 }
 
 #[test]
-fn receiving_for_longer_than_any_clock_runs_is_receiving() {
+fn recv_timeout_accepts_the_maximum_duration() {
     for idle in [
         Idle::Block,
         Idle::Spin {
@@ -536,7 +536,7 @@ fn receiving_for_longer_than_any_clock_runs_is_receiving() {
 }
 
 #[test]
-fn by_default_an_inbox_holds_a_hundred() {
+fn default_inbox_holds_a_hundred_messages() {
     let pair = Pair::new();
     for number in 0..130_u64 {
         let bytes = number.to_be_bytes().to_vec();
@@ -661,7 +661,7 @@ fn halt_frees_the_port_and_closes_every_connection() {
 }
 
 #[test]
-fn halt_needs_no_peer_that_reads() {
+fn halt_does_not_wait_for_a_peer_that_does_not_read() {
     let pair = Pair::new();
     let peer = pair.link();
     pair.block();
@@ -674,7 +674,7 @@ fn halt_needs_no_peer_that_reads() {
 }
 
 #[test]
-fn halt_works_from_any_thread_and_again() {
+fn halt_works_from_any_thread_and_repeatedly() {
     let pair = Pair::new();
     let _peer = pair.link();
     let waiting = Arc::clone(&pair.manager);
@@ -702,7 +702,7 @@ fn halt_works_from_any_thread_and_again() {
 }
 
 #[test]
-fn a_handle_can_ask_for_the_halt() {
+fn a_handle_can_request_a_halt() {
     let pair = Pair::new();
     let mut peer = pair.link();
     let handle = pair.manager.handle();
@@ -732,7 +732,7 @@ fn a_handler_can_halt_its_own_loop() {
 }
 
 #[test]
-fn once_a_halt_is_asked_for_nothing_is_taken_or_handed_over() {
+fn nothing_is_accepted_or_delivered_after_a_halt_request() {
     let (handler, recorded) =
         recording_handler(|_, _: &[u8], handle: &Handle| handle.request_halt());
     let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
@@ -758,7 +758,7 @@ fn once_a_halt_is_asked_for_nothing_is_taken_or_handed_over() {
 }
 
 #[test]
-fn a_manager_that_is_halted_on_its_own_loop_does_not_wait_for_itself() {
+fn halt_on_the_thread_of_the_loop_does_not_deadlock() {
     let pair = Pair::new();
     let peer = pair.link();
     let (manager, (sender, halted)) = (Arc::clone(&pair.manager), channel());
@@ -809,7 +809,7 @@ fn dropping_a_manager_halts_it() {
 }
 
 #[test]
-fn soft_halt_drops_the_links_and_they_come_back() {
+fn links_are_reestablished_after_a_soft_halt() {
     let mesh = Mesh::linked(&[1, 2, 3], &[], |builder| builder);
     let [one, two, three] = &mesh.managers[..] else {
         unreachable!()
@@ -836,7 +836,7 @@ fn soft_halt_drops_the_links_and_they_come_back() {
 // A dead loop is reported.
 
 #[test]
-fn a_loop_whose_turn_was_cut_off_turns_no_more() {
+fn loop_does_not_turn_after_a_handler_panic() {
     let (handler, _recorded) =
         recording_handler(|_, _: &[u8], _: &Handle| panic!("expected by the test"));
     let (mut event_loop, _, _peer_address) = event_loop(handler, |builder| builder);
@@ -853,7 +853,7 @@ fn a_loop_whose_turn_was_cut_off_turns_no_more() {
 }
 
 #[test]
-fn a_handler_that_panics_ends_its_loop_and_everybody_is_told() {
+fn handler_panic_ends_the_loop_and_fails_all_calls() {
     let (handler, _recorded) =
         recording_handler(|_, _: &[u8], _: &Handle| panic!("expected by the test"));
     let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
@@ -913,7 +913,7 @@ impl log::Log for Panicking {
 }
 
 #[test]
-fn a_manager_whose_loop_dies_says_so() {
+fn manager_reports_that_its_loop_has_died() {
     log::set_logger(&Panicking).unwrap();
     log::set_max_level(log::LevelFilter::Info);
     let peer_address = Vacant::new();
@@ -949,7 +949,7 @@ fn a_manager_whose_loop_dies_says_so() {
 }
 
 #[test]
-fn a_payload_that_panics_when_freed_ends_no_loop() {
+fn panic_while_dropping_a_payload_does_not_end_the_loop() {
     let pair = Pair::new();
     let peer = pair.link();
     // The loop frees this frame when the next one has replaced it as the last frame.
@@ -963,7 +963,7 @@ fn a_payload_that_panics_when_freed_ends_no_loop() {
 }
 
 #[test]
-fn a_payload_is_freed_where_it_may_use_the_handle() {
+fn dropped_payload_may_use_the_handle() {
     let pair = Pair::new();
     let (sender, freed) = channel();
     let reentrant = |name: &'static str| {
@@ -1009,7 +1009,7 @@ fn a_payload_is_freed_where_it_may_use_the_handle() {
 }
 
 #[test]
-fn a_payload_that_was_cut_off_is_freed_where_it_may_use_the_handle() {
+fn interrupted_payload_may_use_the_handle_when_dropped() {
     let pair = Pair::new();
     let (sender, freed) = channel();
     let peer = pair.link();
@@ -1036,7 +1036,7 @@ fn a_payload_that_was_cut_off_is_freed_where_it_may_use_the_handle() {
 // The application turns the loop.
 
 #[test]
-fn two_loops_nest_in_the_poll_of_the_application() {
+fn two_loops_run_in_one_poll_of_the_application() {
     const COUNT: u64 = 1000;
     let echo = |from, frame: &[u8], handle: &Handle| {
         let number = number_of(frame) + 1;
@@ -1097,7 +1097,7 @@ fn two_loops_nest_in_the_poll_of_the_application() {
 }
 
 #[test]
-fn an_answer_of_the_handler_comes_back_to_the_sender() {
+fn handler_answer_is_written_in_the_same_turn() {
     let (handler, recorded) = recording_handler(|from, frame: &[u8], handle: &Handle| {
         assert_eq!(
             handle.to_send(from, frame.iter().rev().copied().collect::<Vec<u8>>()),
@@ -1114,7 +1114,7 @@ fn an_answer_of_the_handler_comes_back_to_the_sender() {
 }
 
 #[test]
-fn what_a_handler_asks_for_is_done_in_the_same_turn() {
+fn halt_request_of_a_handler_takes_effect_in_the_same_turn() {
     let for_at_most = Duration::from_millis(1);
     for idle in [Idle::Block, Idle::Spin { for_at_most }] {
         let (handler, recorded) = recording_handler(|_, payload: &[u8], handle: &Handle| {
@@ -1142,7 +1142,7 @@ fn what_a_handler_asks_for_is_done_in_the_same_turn() {
 }
 
 #[test]
-fn a_turn_that_a_handler_holds_up_is_reported() {
+fn slow_turn_is_reported() {
     let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {
         thread::sleep(quorum_cnx::limits::SLOW_TURN + Duration::from_millis(1));
     });
@@ -1170,7 +1170,7 @@ impl Handler for SendAfterEnd {
 }
 
 #[test]
-fn a_frame_for_an_observer_that_has_just_left_is_no_trouble() {
+fn sending_to_an_observer_that_just_left_is_harmless() {
     let (mut event_loop, address, _peer_address) = event_loop(SendAfterEnd, |builder| builder);
     let observer = Puppet::say(HOME, &address, &bare(i64::MAX));
     turn_until(&mut event_loop, "the observer is linked", |handle| {
@@ -1188,7 +1188,7 @@ fn a_frame_for_an_observer_that_has_just_left_is_no_trouble() {
 }
 
 #[test]
-fn a_frame_for_a_joiner_that_cannot_be_dialed_is_no_trouble() {
+fn sending_to_an_unreachable_joiner_is_harmless() {
     let (mut event_loop, address, peer_address) = event_loop(SendAfterEnd, |builder| {
         builder.unknown(quorum_cnx::Unknown::Admit { max: 1 })
     });
@@ -1205,7 +1205,7 @@ fn a_frame_for_a_joiner_that_cannot_be_dialed_is_no_trouble() {
 }
 
 #[test]
-fn an_error_of_the_old_link_does_not_end_the_new_one() {
+fn error_of_an_old_link_does_not_end_the_new_one() {
     let (handler, _recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
     let old = Puppet::say(HOME, &address, &bare(PEER));
@@ -1230,7 +1230,7 @@ fn an_error_of_the_old_link_does_not_end_the_new_one() {
 
 /// With two addresses, the connections of one peer wait in two accept queues, and may be accepted in any order.
 #[test]
-fn a_connection_that_its_dialer_has_given_up_replaces_nothing_and_brings_nothing() {
+fn abandoned_connection_replaces_no_link_and_delivers_nothing() {
     let second = listener();
     let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let (mut event_loop, first, _peer_address) =
@@ -1261,7 +1261,7 @@ fn a_connection_that_its_dialer_has_given_up_replaces_nothing_and_brings_nothing
 // When peers are dialed.
 
 #[test]
-fn on_demand_the_first_frame_dials_and_a_link_that_ends_is_left_alone() {
+fn on_demand_dials_for_a_frame_and_not_after_a_link_ends() {
     let (own, peer_listener) = (listener(), listener());
     let servers = [(OWN, &own.1), (1, &peer_listener.1)];
     let config = configure(OWN, &servers)
@@ -1316,7 +1316,7 @@ fn on_demand_the_first_frame_dials_and_a_link_that_ends_is_left_alone() {
 }
 
 #[test]
-fn an_eager_loop_dials_again_and_again() {
+fn eager_loop_keeps_dialing() {
     let (own, peer_listener) = (listener(), listener());
     let config = configure(OWN, &[(OWN, &own.1), (1, &peer_listener.1)])
         .listener(own.0)
@@ -1332,7 +1332,7 @@ fn an_eager_loop_dials_again_and_again() {
 }
 
 #[test]
-fn a_refused_dial_is_told_and_the_peer_linked_when_it_appears() {
+fn refused_dial_is_reported_and_retried_until_linked() {
     for (own, peer) in [(1, 2), (2, 1)] {
         let peer_listener = Vacant::new();
         let (manager, address) = alone(own, &[(peer, &peer_listener.address)], |builder| builder);
@@ -1362,7 +1362,7 @@ fn a_refused_dial_is_told_and_the_peer_linked_when_it_appears() {
 }
 
 #[test]
-fn a_name_that_nobody_has_is_told_and_tried_again() {
+fn unknown_host_name_is_reported_and_looked_up_again() {
     // A label of a name has at most 63 characters, so that the resolver sends no query.
     let unknown = "x".repeat(64);
     let (manager, _) = alone(OWN, &[(1, format!("{unknown}:1"))], |builder| builder);
@@ -1385,7 +1385,7 @@ fn a_name_that_nobody_has_is_told_and_tried_again() {
 }
 
 #[test]
-fn initiating_a_connection_replaces_the_link_and_sends_the_last_frame_again() {
+fn initiate_connection_replaces_link_and_resends_last_frame() {
     let mesh = Mesh::linked(&[1, 2], &[], |builder| builder);
     let [one, two] = &mesh.managers[..] else {
         unreachable!()
@@ -1410,7 +1410,7 @@ fn initiating_a_connection_replaces_the_link_and_sends_the_last_frame_again() {
 // Addresses of peers, and of this server.
 
 #[test]
-fn peers_are_found_by_name_and_at_the_address_that_answers() {
+fn peers_are_dialed_by_name_and_at_all_their_addresses() {
     let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| listener()).unzip();
     let dead = Vacant::new();
     let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
@@ -1441,7 +1441,7 @@ fn peers_are_found_by_name_and_at_the_address_that_answers() {
 }
 
 #[test]
-fn the_own_addresses_are_advertised_in_the_chosen_form() {
+fn initial_message_has_the_configured_version() {
     let peer_listener = listener();
     for (configured, version, advertised) in [
         (InitialMessageVersion::Bare, None, ""),
@@ -1471,7 +1471,7 @@ fn the_own_addresses_are_advertised_in_the_chosen_form() {
 }
 
 #[test]
-fn who_listens_everywhere_names_no_address() {
+fn wildcard_listener_advertises_no_address() {
     let peer_listener = listener();
     let servers = [(OWN, "0.0.0.0:0"), (1, &peer_listener.1)];
     let manager = CnxManager::start(configure(OWN, &servers).build().unwrap()).unwrap();
@@ -1481,7 +1481,7 @@ fn who_listens_everywhere_names_no_address() {
 }
 
 #[test]
-fn a_port_that_the_kernel_chooses_is_advertised() {
+fn kernel_chosen_port_is_advertised() {
     let peer_listener = listener();
     let config = configure(OWN, &[(OWN, "127.0.0.1:0"), (1, &peer_listener.1)]);
     let manager = CnxManager::start(config.build().unwrap()).unwrap();
@@ -1499,7 +1499,7 @@ fn a_port_that_the_kernel_chooses_is_advertised() {
 
 /// As with Java's wildcard, a name may have addresses of both families.
 #[test]
-fn on_all_ips_means_those_of_both_kinds() {
+fn listen_on_all_ips_covers_ipv4_and_ipv6() {
     for own in ["localhost:0", "[::1]:0"] {
         let config = configure(OWN, &[(OWN, own)]).listen_on_all_ips(true);
         let manager = CnxManager::start(config.build().unwrap()).unwrap();
@@ -1516,7 +1516,7 @@ fn on_all_ips_means_those_of_both_kinds() {
 
 /// In most hosts files it has an IPv6 and an IPv4 address.
 #[test]
-fn every_address_of_localhost_is_listened_on() {
+fn listens_on_every_address_of_localhost() {
     let config = configure(OWN, &[(OWN, "localhost:0")]);
     let manager = CnxManager::start(config.build().unwrap()).unwrap();
     let port = wait_for(&manager, |event| match event {
@@ -1536,7 +1536,7 @@ fn every_address_of_localhost_is_listened_on() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_listened_on_when_it_is_free() {
+fn listens_on_an_occupied_port_once_it_is_free() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let config = configure(OWN, &[(OWN, address.to_string())])
@@ -1572,7 +1572,7 @@ fn a_port_that_is_taken_is_listened_on_when_it_is_free() {
 }
 
 #[test]
-fn a_loop_that_has_lost_its_listening_socket_lives_on() {
+fn loop_continues_without_its_listening_socket() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (listener, peer_address) = listener();
@@ -1624,7 +1624,7 @@ fn one_lost_listening_socket_leaves_the_others_open() {
 /// Only Linux has several IPv4 addresses on loopback.
 #[cfg(target_os = "linux")]
 #[test]
-fn outgoing_connections_come_from_the_chosen_address() {
+fn outgoing_connections_use_the_configured_source_address() {
     let peer_listener = listener();
     let (_manager, _) = alone(OWN, &[(1, &peer_listener.1)], |builder| {
         builder.dial_from(support::ABROAD.into())
@@ -1634,7 +1634,7 @@ fn outgoing_connections_come_from_the_chosen_address() {
 }
 
 #[test]
-fn a_spinning_loop_and_receiver_do_the_same() {
+fn spinning_loop_and_receiver_behave_like_blocking_ones() {
     let idle = Idle::Spin {
         for_at_most: Duration::from_millis(2),
     };
@@ -1658,7 +1658,7 @@ fn a_spinning_loop_and_receiver_do_the_same() {
 }
 
 #[test]
-fn a_peer_that_always_has_something_to_say_does_not_keep_a_spinning_loop_from_the_others() {
+fn spinning_loop_serves_others_beside_a_busy_peer() {
     let vacant = [Vacant::new(), Vacant::new()];
     let own = listener();
     let servers = [
@@ -1715,7 +1715,7 @@ fn spinning_loop() -> (EventLoop<impl Handler>, Puppet, String, Recorded, Vacant
 }
 
 #[test]
-fn a_link_that_ends_where_a_spinning_loop_looks_first_is_closed_in_the_same_turn() {
+fn spinning_loop_closes_its_last_active_link_in_one_turn() {
     let no_length = [0; 4];
     for last_bytes in [Vec::new(), [&frame("again")[..], &no_length].concat()] {
         let (mut event_loop, mut busy_peer, _, recorded, _peer_address) = spinning_loop();
@@ -1731,7 +1731,7 @@ fn a_link_that_ends_where_a_spinning_loop_looks_first_is_closed_in_the_same_turn
 }
 
 #[test]
-fn a_spinning_loop_accepts_turn_by_turn() {
+fn spinning_loop_accepts_a_full_batch_in_each_turn() {
     let (mut event_loop, mut busy_peer, address, _recorded, _peer_address) = spinning_loop();
     let turns = 4;
     let waiting = turns * quorum_cnx::limits::ACCEPTS_PER_TURN;
@@ -1751,7 +1751,7 @@ fn a_spinning_loop_accepts_turn_by_turn() {
 }
 
 #[test]
-fn a_knock_says_who_it_is_and_that_this_is_all() {
+fn knock_is_an_initial_message_and_a_fin() {
     let peer_listener = listener();
     let (_manager, _) = alone(OWN, &[(PEER, &peer_listener.1)], |builder| {
         builder.handshake_timeout(Duration::from_secs(3600))
@@ -1762,7 +1762,7 @@ fn a_knock_says_who_it_is_and_that_this_is_all() {
 }
 
 #[test]
-fn a_knock_that_nobody_hangs_up_is_given_up_for_the_next() {
+fn unanswered_knock_is_reset_before_the_next_one() {
     let peer_listener = listener();
     let (_manager, _) = alone(OWN, &[(PEER, &peer_listener.1)], |builder| {
         builder.handshake_timeout(Duration::from_millis(200))
@@ -1773,7 +1773,7 @@ fn a_knock_that_nobody_hangs_up_is_given_up_for_the_next() {
 }
 
 #[test]
-fn a_knock_that_took_long_is_reset_when_there_is_a_link() {
+fn slow_knock_is_reset_once_there_is_a_link() {
     let peer_listener = listener();
     let (manager, address) = alone(OWN, &[(PEER, &peer_listener.1)], |builder| builder);
     let knock = Puppet::accept(&peer_listener.0);
@@ -1787,7 +1787,7 @@ fn a_knock_that_took_long_is_reset_when_there_is_a_link() {
 }
 
 #[test]
-fn a_turn_that_spins_waits_no_longer_than_it_may() {
+fn spinning_turn_ends_at_its_timeout() {
     let wait = Duration::from_millis(50);
     let config = configure(OWN, &[(OWN, "127.0.0.1:0")]).idle(Idle::Spin { for_at_most: wait });
     let (handler, _) = recording_handler(|_, _, _| {});

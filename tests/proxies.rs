@@ -184,7 +184,7 @@ fn start(sid: i64, our_proxy: &Proxy, their_address: &Vacant) -> Arc<CnxManager>
 }
 
 #[test]
-fn a_larger_member_that_is_back_behind_a_proxy_is_heard() {
+fn restarted_larger_member_behind_a_proxy_is_relinked() {
     let mut pair = ProxiedPair::with(LARGER, First::Ours, Outbox::Latest);
     pair.lose_power();
     pair.exchange_frames();
@@ -193,7 +193,7 @@ fn a_larger_member_that_is_back_behind_a_proxy_is_heard() {
 }
 
 #[test]
-fn a_smaller_member_that_is_back_behind_a_proxy_is_heard() {
+fn restarted_smaller_member_behind_a_proxy_is_relinked() {
     let mut pair = ProxiedPair::with(SMALLER, First::Ours, Outbox::Latest);
     pair.lose_power();
     pair.exchange_frames();
@@ -202,7 +202,7 @@ fn a_smaller_member_that_is_back_behind_a_proxy_is_heard() {
 }
 
 #[test]
-fn a_member_that_is_back_is_heard_though_frames_are_sent_to_the_dead() {
+fn restarted_member_is_relinked_while_frames_are_sent() {
     for sid in [SMALLER, LARGER] {
         let mut pair = ProxiedPair::with(sid, First::Ours, Outbox::QUEUE);
         let (stop, ours) = (Arc::new(AtomicBool::new(false)), Arc::clone(&pair.ours));
@@ -224,7 +224,7 @@ fn a_member_that_is_back_is_heard_though_frames_are_sent_to_the_dead() {
 }
 
 #[test]
-fn a_proxy_may_come_from_elsewhere_each_time() {
+fn restarted_member_is_relinked_from_a_new_proxy_address() {
     for sid in [SMALLER, LARGER] {
         let mut pair = ProxiedPair::with(sid, First::Ours, Outbox::Latest);
         for _ in 0..2 {
@@ -236,7 +236,7 @@ fn a_proxy_may_come_from_elsewhere_each_time() {
 }
 
 #[test]
-fn a_member_whose_knocks_were_never_heard_is_heard_when_it_is_back() {
+fn member_that_knocked_in_vain_is_relinked_after_a_restart() {
     let mut pair = ProxiedPair::with(SMALLER, First::Theirs, Outbox::Latest);
     pair.lose_power();
     pair.exchange_frames();

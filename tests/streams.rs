@@ -102,7 +102,7 @@ fn a_queue_delivers_every_frame_once_and_in_order() {
 }
 
 #[test]
-fn a_full_queue_says_so_and_takes_again_when_there_is_room() {
+fn full_queue_is_reported_and_accepts_again_with_room() {
     let peer_address = Vacant::new();
     let shape = |builder: quorum_cnx::ConfigBuilder| builder.outbox(Outbox::QUEUE);
     let (manager, address) = alone(1, &[(2, &peer_address.address)], shape);
@@ -136,7 +136,7 @@ fn a_full_queue_says_so_and_takes_again_when_there_is_room() {
 }
 
 #[test]
-fn over_many_reconnects_a_queue_repeats_nothing_and_keeps_the_order() {
+fn queue_keeps_order_without_duplicates_over_reconnects() {
     const COUNT: u64 = 20_000;
     let mesh = Mesh::linked(&[1, 2], &[], |builder| {
         // A short backoff: the test drops many links.
@@ -192,7 +192,7 @@ fn a_queue_must_have_room_for_the_longest_frame() {
 }
 
 #[test]
-fn who_waits_for_room_in_the_slot_replaces_nothing() {
+fn sender_that_waits_for_room_supersedes_no_frame() {
     const COUNT: u64 = 2000;
     let mesh = Mesh::linked(&[1, 2], &[], |builder| builder.inbox_frames(1 << 20));
     let [near, far] = [mesh.managers[0].clone(), mesh.managers[1].clone()];
@@ -220,7 +220,7 @@ fn who_waits_for_room_in_the_slot_replaces_nothing() {
 }
 
 #[test]
-fn who_waits_for_room_is_told_of_the_end() {
+fn wait_for_room_ends_when_the_manager_halts() {
     let peer_address = Vacant::new();
     let (manager, _) = alone(1, &[(2, &peer_address.address)], |builder| builder);
     manager.to_send(FAR, "waits").unwrap();
@@ -244,7 +244,7 @@ fn who_waits_for_room_is_told_of_the_end() {
 }
 
 #[test]
-fn a_batch_takes_everything_and_the_end_is_told() {
+fn batch_takes_all_messages_and_then_reports_the_halt() {
     let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder.inbox_frames(3));
     let mut batch = Batch::new();
     assert_eq!(manager.try_recv_all(&mut batch), Err(TryRecvError::Empty));
@@ -284,7 +284,7 @@ impl Handler for SendLate {
 }
 
 #[test]
-fn what_a_handler_leaves_at_the_end_of_a_turn_makes_the_next_one_due() {
+fn loopback_frame_sent_late_in_a_turn_makes_the_loop_ready() {
     let (own, address) = listener();
     let builder = Config::builder(NEAR).server(NEAR, &address);
     let config = builder.server(FAR, "127.0.0.1:1").listener(own);
@@ -335,7 +335,7 @@ fn next_down(manager: &CnxManager) -> (Reason, u64, u64) {
 }
 
 #[test]
-fn a_queue_is_not_poured_into_links_that_nobody_keeps() {
+fn queue_is_not_written_to_a_link_on_probation() {
     let (manager, listener) = dialing_manager();
     // Closes the connection, like a server that does not know this one.
     drop(Puppet::accept(&listener));
@@ -364,7 +364,7 @@ fn a_queue_is_not_poured_into_links_that_nobody_keeps() {
 }
 
 #[test]
-fn a_silent_link_that_lasts_is_written_to() {
+fn silent_link_is_proven_after_a_second() {
     let (manager, listener) = dialing_manager();
     drop(Puppet::accept(&listener));
     next_down(&manager);
@@ -375,7 +375,7 @@ fn a_silent_link_that_lasts_is_written_to() {
 }
 
 #[test]
-fn what_waits_for_an_absent_peer_can_be_discarded() {
+fn frames_for_an_absent_peer_can_be_discarded() {
     let (manager, listener) = dialing_manager();
     drop(listener);
     for n in 0..10_u8 {
@@ -423,7 +423,7 @@ fn a_slow_application_slows_its_peers_and_loses_nothing() {
 }
 
 #[test]
-fn a_full_inbox_leaves_other_links_and_ends_alone() {
+fn full_inbox_does_not_affect_other_links_or_link_ends() {
     let absent = [Vacant::new(), Vacant::new()];
     let others = [(8, &absent[0].address), (9, &absent[1].address)];
     let (manager, address) = alone(2, &others, |builder| {
@@ -454,7 +454,7 @@ fn a_full_inbox_leaves_other_links_and_ends_alone() {
 }
 
 #[test]
-fn whoever_floods_the_inbox_drops_its_own_messages() {
+fn flooding_sender_drops_only_its_own_messages() {
     let absent = Vacant::new();
     let (manager, address) = alone(2, &[(9, &absent.address)], |builder| {
         builder.inbox_full(InboxFull::DropOldest).observers_max(2)
@@ -491,7 +491,7 @@ fn whoever_floods_the_inbox_drops_its_own_messages() {
 }
 
 #[test]
-fn events_about_strangers_push_out_none_about_members() {
+fn events_about_strangers_displace_none_about_members() {
     let absent = Vacant::new();
     let (manager, address) = alone(2, &[(9, &absent.address)], |builder| {
         builder.observers_max(2)

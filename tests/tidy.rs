@@ -71,7 +71,7 @@ fn names(line: &str, word: &str) -> bool {
 }
 
 #[test]
-fn the_rules_know_no_clock_no_thread_no_socket_and_no_log() {
+fn protocol_rules_use_no_clock_thread_socket_or_log() {
     for (path, text) in library().filter(|(path, _)| path.starts_with("src/proto/")) {
         for (number, line) in code(&text) {
             let line = line.trim_start();
@@ -97,7 +97,7 @@ fn the_rules_know_no_clock_no_thread_no_socket_and_no_log() {
 }
 
 #[test]
-fn only_the_loop_and_the_net_know_the_system_and_write_log_lines() {
+fn only_event_loop_and_net_use_mio_socket2_and_log() {
     for (path, text) in library() {
         if ["src/event_loop/", "src/net/"]
             .iter()
@@ -120,7 +120,7 @@ fn only_the_loop_and_the_net_know_the_system_and_write_log_lines() {
 }
 
 #[test]
-fn one_file_asks_for_the_system() {
+fn only_platform_rs_names_operating_systems() {
     for (path, text) in library() {
         for (number, line) in code(&text) {
             for word in ["target_os", "target_vendor", "target_arch"] {
@@ -253,7 +253,7 @@ fn target(path: &[String], modules: &BTreeMap<Vec<String>, Vec<Vec<String>>>) ->
 }
 
 #[test]
-fn modules_import_each_other_in_one_direction() {
+fn module_imports_have_no_cycle() {
     let modules = imports();
     assert!(modules.len() > 40, "{} modules", modules.len());
     let mut edges: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = modules
@@ -303,7 +303,7 @@ fn triples<'a>(words: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
 }
 
 #[test]
-fn supported_targets_are_those_that_are_checked() {
+fn documents_name_exactly_the_checked_targets() {
     let read = |path| fs::read_to_string(root().join(path)).unwrap();
     let script = read("tests/targets.sh");
     let (_, list) = script.split_once("\ntargets=(").unwrap();
@@ -356,7 +356,7 @@ fn files_and_functions_are_short() {
 }
 
 #[test]
-fn every_room_says_what_happens_in_it() {
+fn every_file_begins_with_a_module_doc() {
     for dir in ["src", "tests", "examples", "benches"] {
         for (path, text) in files(dir, "rs") {
             let first = text.lines().next().unwrap_or_default();
@@ -366,7 +366,7 @@ fn every_room_says_what_happens_in_it() {
 }
 
 #[test]
-fn nothing_is_left_lying_about() {
+fn sources_have_no_leftover_markers() {
     for dir in ["src", "tests", "examples", "benches"] {
         for (path, text) in files(dir, "rs") {
             if path == "tests/tidy.rs" {
@@ -417,7 +417,7 @@ fn every_test_program_is_in_a_manifest() {
 
 /// Rows of the tables name tests as `file: test`, with a file under `tests` or `src`.
 #[test]
-fn every_test_that_a_table_names_is_there() {
+fn every_test_named_in_a_table_exists() {
     let sources: Vec<(String, String)> = [files("src", "rs"), files("tests", "rs")].concat();
     for (page, rows_min) in [("docs/parity.md", 12), ("tests/README.md", 35)] {
         let page = root().join(page);
@@ -472,7 +472,7 @@ fn output(program: &str, args: &[&str]) -> String {
 }
 
 #[test]
-fn the_library_needs_what_was_agreed_upon_and_nothing_else() {
+fn dependencies_are_exactly_the_allowed_ones() {
     // Packages for other systems may not have been fetched. No supported system needs more packages.
     let version = output("rustc", &["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));

@@ -152,7 +152,7 @@ fn reset_an_observer_while_it_is_answered(outbox: Outbox, request: fn(&Handle)) 
 }
 
 #[test]
-fn a_resetting_observer_does_not_end_the_loop() {
+fn observer_reset_does_not_end_the_loop() {
     let requests: [fn(&Handle); 3] = [
         Handle::connect_all,
         |handle| {
@@ -170,7 +170,7 @@ fn a_resetting_observer_does_not_end_the_loop() {
 }
 
 #[test]
-fn a_waiting_frame_is_dialed_for_after_two_ends_in_one_turn() {
+fn waiting_frame_causes_a_dial_after_two_ends_in_one_turn() {
     let mut test_loop = TurnedLoop::new(
         |_, _: &[u8], _: &Handle| {},
         |builder| builder.dial(Dial::OnDemand),
@@ -196,7 +196,7 @@ fn a_waiting_frame_is_dialed_for_after_two_ends_in_one_turn() {
 }
 
 #[test]
-fn loopback_ends_with_the_request_to_halt() {
+fn no_loopback_frame_is_delivered_after_a_halt_request() {
     let mut test_loop = TurnedLoop::new(
         |_, _: &[u8], handle: &Handle| handle.request_halt(),
         |builder| builder,
@@ -209,7 +209,7 @@ fn loopback_ends_with_the_request_to_halt() {
 }
 
 #[test]
-fn the_creating_thread_waits_for_no_room_before_the_first_turn() {
+fn wait_for_room_does_not_block_the_thread_of_the_loop() {
     let test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
     let handle = test_loop.handle();
     handle.to_send(Sid(PEER), "waits for a link").unwrap();
@@ -289,7 +289,7 @@ impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
 }
 
 #[test]
-fn what_was_received_is_read_after_a_failed_write() {
+fn received_bytes_are_read_after_a_failed_write() {
     // More than two turns can read.
     const REST: usize = 640 << 10;
     let mut test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
@@ -309,7 +309,7 @@ fn what_was_received_is_read_after_a_failed_write() {
 }
 
 #[test]
-fn what_was_received_is_read_before_a_link_is_replaced() {
+fn received_bytes_are_read_before_a_link_is_replaced() {
     // More than one turn can read, and less than two.
     const REST: usize = 384 << 10;
     let mut test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
@@ -332,7 +332,7 @@ fn what_was_received_is_read_before_a_link_is_replaced() {
 }
 
 #[test]
-fn totals_never_run_backwards() {
+fn stats_totals_never_decrease() {
     let mut test_loop = TurnedLoop::new(
         |_, _: &[u8], _: &Handle| {},
         |builder| builder.observers_max(64),

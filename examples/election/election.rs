@@ -66,7 +66,7 @@ pub(crate) struct Outcome {
     pub(crate) state: State,
     pub(crate) vote: Vote,
     /// True exactly when other servers had decided before, and reported it.
-    pub(crate) was_told: bool,
+    pub(crate) decided_by_others: bool,
 }
 
 /// The election as one server sees it.
@@ -206,7 +206,7 @@ impl Election {
 
     /// From the next round on, claims to have no data, so that this server is elected only if no other one can be. It has led,
     /// and could not serve.
-    pub(crate) fn stand_back(&mut self) {
+    pub(crate) fn claim_no_data(&mut self) {
         self.initial.zxid = ZXID_OF_NO_DATA;
         self.initial.epoch = ZXID_OF_NO_DATA >> 32;
     }
@@ -493,7 +493,7 @@ impl Election {
         looking.settled_at = self.quorum.is_met_by(&agree).then_some(now + FINALIZE_WAIT);
     }
 
-    fn decide(&mut self, vote: Vote, was_told: bool, actions: &mut Vec<Action>) {
+    fn decide(&mut self, vote: Vote, decided_by_others: bool, actions: &mut Vec<Action>) {
         let state = match (self.votes, vote.leader == self.own) {
             (true, true) => State::Leading,
             (true, false) => State::Following,
@@ -502,7 +502,7 @@ impl Election {
         let outcome = Outcome {
             state,
             vote,
-            was_told,
+            decided_by_others,
         };
         self.phase = Phase::Decided(outcome);
         actions.push(Action::Elect(outcome));

@@ -179,9 +179,9 @@ impl EventLog {
         let Outcome {
             state,
             vote,
-            was_told,
+            decided_by_others,
         } = outcome;
-        let by = if was_told { "told" } else { "votes" };
+        let by = if decided_by_others { "told" } else { "votes" };
         let at = self.now();
         self.event_at(
             at,

@@ -18,7 +18,7 @@ use quorum_cnx::Address;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    leader_port::Word,
+    leader_port::PortEvent,
     names::{Names, Resolved},
 };
 
@@ -86,7 +86,7 @@ impl LeaderListener {
         now: Duration,
         names: &mut Names,
         (registry, token): (&Registry, Token),
-        events: &mut Vec<Word>,
+        events: &mut Vec<PortEvent>,
     ) {
         for port in &mut self.ports {
             let is_due = port.next_at.is_some_and(|at| at <= now);
@@ -129,7 +129,7 @@ impl Port {
         now: Duration,
         names: &mut Names,
         (registry, token): (&Registry, Token),
-        events: &mut Vec<Word>,
+        events: &mut Vec<PortEvent>,
     ) {
         let mut failures = Vec::new();
         match names.resolved(&self.address) {
@@ -145,7 +145,7 @@ impl Port {
                     }
                     match open(addr, registry, token) {
                         Ok((at, listener)) => {
-                            events.push(Word::Listening(at));
+                            events.push(PortEvent::Listening(at));
                             self.open.push((addr, listener));
                         }
                         Err(error) => failures.push(format!("{addr}: {error}")),
@@ -163,7 +163,7 @@ impl Port {
         let failures = failures.join(", ");
         if self.reported != failures {
             let message = format!("cannot listen as leader on {failures}; will try again");
-            events.push(Word::Trouble(message));
+            events.push(PortEvent::Trouble(message));
             self.reported = failures;
         }
     }

@@ -12,7 +12,7 @@ use crate::{leader_listener::LeaderListener, leader_watch::LeaderWatch, names::N
 
 /// An event of the port.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum PortEvent {
     /// This follower is connected to the leader.
     Reached,
     /// The leader is gone, for this reason.
@@ -89,7 +89,7 @@ impl LeaderPort {
     }
 
     /// Handles socket events, answers of lookups, and deadlines.
-    pub(crate) fn look(&mut self, now: Duration) -> Vec<Word> {
+    pub(crate) fn look(&mut self, now: Duration) -> Vec<PortEvent> {
         self.names.take_answers();
         let (poll, mut events) = ((&self.registry, self.token), Vec::new());
         match &mut self.side {
@@ -97,7 +97,10 @@ impl LeaderPort {
             Side::Leader(listener) => listener.look(now, &mut self.names, poll, &mut events),
             Side::Follower(watch) => watch.look(now, &mut self.names, poll, &mut events),
         }
-        if events.iter().any(|event| matches!(event, Word::Gone(_))) {
+        if events
+            .iter()
+            .any(|event| matches!(event, PortEvent::Gone(_)))
+        {
             self.leave();
         }
         events

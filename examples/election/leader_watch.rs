@@ -19,7 +19,7 @@ use mio::{Interest, Registry, Token, net::TcpStream};
 use quorum_cnx::Address;
 
 use crate::{
-    leader_port::Word,
+    leader_port::PortEvent,
     names::{Names, Resolved},
 };
 
@@ -140,13 +140,13 @@ impl LeaderWatch {
         }
     }
 
-    /// Goes on as far as possible without blocking. After [`Word::Gone`] it must not be called again.
+    /// Goes on as far as possible without blocking. After [`PortEvent::Gone`] it must not be called again.
     pub(crate) fn look(
         &mut self,
         now: Duration,
         names: &mut Names,
         poll: (&Registry, Token),
-        events: &mut Vec<Word>,
+        events: &mut Vec<PortEvent>,
     ) {
         let rest = Step::Waiting { until: now };
         match std::mem::replace(&mut self.step, rest) {
@@ -192,7 +192,7 @@ impl LeaderWatch {
         now: Duration,
         names: &Names,
         poll: (&Registry, Token),
-        events: &mut Vec<Word>,
+        events: &mut Vec<PortEvent>,
     ) {
         let (mut addrs, mut failures, mut is_pending) = (VecDeque::new(), Vec::new(), false);
         for address in &self.addresses {
@@ -217,7 +217,7 @@ impl LeaderWatch {
         now: Duration,
         mut rest: VecDeque<SocketAddr>,
         poll: (&Registry, Token),
-        events: &mut Vec<Word>,
+        events: &mut Vec<PortEvent>,
     ) {
         let Some(addr) = rest.pop_front() else {
             return self.on_trouble(now, "it has no address", events);
@@ -241,7 +241,7 @@ impl LeaderWatch {
         }
     }
 
-    fn on_stream(&mut self, now: Duration, stream: TcpStream, events: &mut Vec<Word>) {
+    fn on_stream(&mut self, now: Duration, stream: TcpStream, events: &mut Vec<PortEvent>) {
         let mut reached = Reached {
             stream,
             since: now,
@@ -251,7 +251,7 @@ impl LeaderWatch {
         };
         self.reported.clear();
         self.tries = 1;
-        events.push(Word::Reached);
+        events.push(PortEvent::Reached);
         match reached.begin() {
             true => self.step = Step::Reached(reached),
             false => self.on_hang_up(now, now),
@@ -266,7 +266,7 @@ impl LeaderWatch {
         error: &io::Error,
         rest: VecDeque<SocketAddr>,
         poll: (&Registry, Token),
-        events: &mut Vec<Word>,
+        events: &mut Vec<PortEvent>,
     ) {
         let why = format!("no connection to its quorum port {addr}: {error}");
         self.verdict.add(error);
@@ -277,7 +277,7 @@ impl LeaderWatch {
             return self.on_trouble(now, &why, events);
         }
         if self.tries <= 1 {
-            return events.push(Word::Gone(why));
+            return events.push(PortEvent::Gone(why));
         }
         let pause = PAUSE * (1 << TRIES.saturating_sub(self.tries));
         self.tries -= 1;
@@ -285,10 +285,10 @@ impl LeaderWatch {
     }
 
     /// A failure on this side, which says nothing about the leader.
-    fn on_trouble(&mut self, now: Duration, what: &str, events: &mut Vec<Word>) {
+    fn on_trouble(&mut self, now: Duration, what: &str, events: &mut Vec<PortEvent>) {
         if self.reported != what {
             let message = format!("cannot watch the leader's port, and will try again: {what}");
-            events.push(Word::Trouble(message));
+            events.push(PortEvent::Trouble(message));
             self.reported = what.to_owned();
         }
         let until = now + TROUBLE_PAUSE;

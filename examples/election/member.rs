@@ -258,8 +258,8 @@ impl Member {
     }
 
     fn on_end_of_tenure(&mut self, loss: Loss) {
-        if loss == Loss::Unserved {
-            self.election.stand_back();
+        if loss == Loss::FollowersLeft {
+            self.election.claim_no_data();
         }
         self.on_loss(&loss.to_string());
     }
@@ -334,7 +334,7 @@ impl Member {
                     let (own, limit) = (self.role.own, self.role.limit);
                     let quorum = self.quorum.clone();
                     let tenure = Tenure::new(own, quorum, outcome, limit, now);
-                    self.tenure = Some(tenure.on_trial(self.role.init_limit, now));
+                    self.tenure = Some(tenure.with_trial(self.role.init_limit, now));
                     if self.role.follows_port {
                         self.go_to_port(outcome.state, outcome.vote.leader);
                     }

@@ -33,7 +33,7 @@ pub(crate) enum Loss {
     /// Too few servers have reported recent that they follow.
     Alone,
     /// Too few followers have stayed: this program does not serve them.
-    Unserved,
+    FollowersLeft,
 }
 
 impl fmt::Display for Loss {
@@ -43,7 +43,7 @@ impl fmt::Display for Loss {
             Self::Silent => "the leader has not answered for syncLimit ticks",
             Self::Gone => "its connection has ended, and nobody listens at its election address",
             Self::Alone => "no quorum of followers has answered for syncLimit ticks",
-            Self::Unserved => {
+            Self::FollowersLeft => {
                 "initLimit ticks are over and too few followers stay: this program does not serve them"
             }
         })
@@ -111,7 +111,7 @@ impl Tenure {
 
     /// Makes a leader step down when its followers do not stay: `init_limit` after `now`, when a real leader steps down that has
     /// not brought a quorum up to date.
-    pub(crate) fn on_trial(mut self, init_limit: Duration, now: Duration) -> Self {
+    pub(crate) fn with_trial(mut self, init_limit: Duration, now: Duration) -> Self {
         if self.outcome.state == State::Leading {
             self.trial = Some(Trial {
                 init_limit,
@@ -163,7 +163,7 @@ impl Tenure {
         if let Some(trial) = self.trial.as_ref().filter(|trial| trial.until <= now) {
             recent.retain(|sid| !trial.has_left(*sid, now));
             if !self.quorum.is_met_by(&recent) {
-                return Err(Loss::Unserved);
+                return Err(Loss::FollowersLeft);
             }
         }
         Ok(())

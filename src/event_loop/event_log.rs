@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_is_a_line_that_says_of_whom() {
+    fn every_event_is_logged_with_its_subject() {
         log::set_logger(&Listener).unwrap();
         log::set_max_level(LevelFilter::Info);
         let (addr, address) = ("10.0.0.2:3888".parse().unwrap(), Address::new("zk1", 3888));
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_lines_get_through_and_the_rest_is_counted() {
+    fn log_lines_are_throttled_and_suppressed_ones_counted() {
         let (start, mut event_log) = (Instant::now(), EventLog::default());
         let mut admit =
             |subject, after| event_log.admit(subject, start + Duration::from_secs(after));

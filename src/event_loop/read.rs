@@ -2,7 +2,7 @@
 //!
 //! Nothing here writes.
 
-use std::{io, mem, time::Instant};
+use std::{io, mem, sync::Arc, time::Instant};
 
 use super::{
     EventLoop,
@@ -10,6 +10,7 @@ use super::{
     read_stream::{ReadOutcome, read_frames},
 };
 use crate::{
+    handle::Handle,
     handler::Handler,
     limits::{HOT_READS, HOT_TURNS_MAX, RECEIVED_PRECISION, SLOW_TURN, TURN_BYTES},
     message::Frame,
@@ -178,11 +179,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !*has_received && (count > 0 || !frames.is_between_frames()) {
             *has_received = true;
             if mem::take(on_probation) {
-                // The peer keeps the link, so the frames that wait for it may be written. Its probation deadline then finds nothing
-                // to do.
-                let request = peer.outbox.confirm();
-                // Fails only in a forked process, which has no loop.
-                let _ = handle.shared().ask(peer, request);
+                confirm(peer, handle);
             }
         }
         // The usual case, without a second search for the connection.
@@ -218,6 +215,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
     }
+}
+
+/// The peer keeps the link, so the frames that wait for it may be written. The deadline of the probation then finds nothing to do.
+fn confirm(peer: &Arc<Peer>, handle: &Handle) {
+    let request = peer.outbox.confirm();
+    // Fails only in a forked process, which has no loop.
+    let _ = handle.shared().ask(peer, request);
 }
 
 /// Records for the statistics that a frame was received in this turn. The arithmetic costs as much as a tenth of a turn, so it is not

@@ -70,7 +70,7 @@ mod loom_tests {
     use super::*;
 
     #[test]
-    fn loom_a_spare_buffer_goes_to_one() {
+    fn loom_pooled_buffer_is_taken_once() {
         loom::model(|| {
             let pool = Arc::new(BufferPool::new(100));
             let other = {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spare_buffer_is_taken_where_it_is_not_much_too_large() {
+    fn pooled_buffer_is_taken_if_not_much_too_large() {
         let pool = BufferPool::new(1000);
         pool.give([Vec::with_capacity(100), Vec::with_capacity(200)]);
         let rooms = [101, 30, 100, 40].map(|bytes| pool.take(bytes).capacity());
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_freed_when_all_are_too_many() {
+    fn full_pool_frees_its_oldest_buffers() {
         let pool = BufferPool::new(1000);
         pool.give([300, 400].map(Vec::with_capacity));
         pool.give([500, 90].map(Vec::with_capacity));

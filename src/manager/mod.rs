@@ -299,7 +299,7 @@ mod tests {
     use crate::{Outbox, SendError, Sid, shared::FORKED};
 
     #[test]
-    fn a_forked_process_has_no_loop() {
+    fn forked_process_has_no_loop() {
         for outbox in [Outbox::Latest, Outbox::QUEUE] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let own = listener.local_addr().unwrap().to_string();

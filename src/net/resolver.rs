@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_too_many_is_answered_with_an_error_and_all_others_are_asked() {
+    fn lookup_above_the_limit_fails_and_the_others_run() {
         let mut resolver = Resolver::new(Arc::new(|| {}));
         // As if names whose servers do not answer occupied all threads.
         resolver.running = LOOKUPS_MAX;

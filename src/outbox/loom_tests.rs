@@ -5,7 +5,7 @@ use loom::{sync::Arc as LoomArc, thread};
 use super::{fixture::*, *};
 
 #[test]
-fn loom_who_waits_for_room_is_told_of_it() {
+fn loom_waiter_is_notified_of_room() {
     for outbox in [Outbox::latest, || Outbox::queue(12)] {
         loom::model(move || {
             let pipe = Pipe::with_room(0);
@@ -49,7 +49,7 @@ fn assert_told(outbox: fn() -> Outbox, make_room: fn(&Outbox)) {
 }
 
 #[test]
-fn loom_room_made_by_the_end_of_a_link_is_told() {
+fn loom_waiter_is_notified_after_a_link_ends() {
     assert_told(
         || Outbox::queue(20),
         |outbox| {
@@ -59,7 +59,7 @@ fn loom_room_made_by_the_end_of_a_link_is_told() {
 }
 
 #[test]
-fn loom_room_made_by_closing_is_told() {
+fn loom_waiter_is_notified_by_close() {
     assert_told(|| Outbox::queue(20), Outbox::close);
     // The third frame is written in part, so it is not in the slot: one more frame fills the slot.
     assert_told(

@@ -22,7 +22,7 @@ fn put_and_write(outbox: &Outbox, n: u8) -> LoopRequest {
 }
 
 #[test]
-fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
+fn attaching_a_new_link_clears_the_failure() {
     for outbox in both() {
         outbox.attach(Arc::new(Cut), false);
         assert_eq!(put_and_write(&outbox, 1), LoopRequest::BROKEN);
@@ -39,7 +39,7 @@ fn a_broken_link_is_forgotten_when_a_new_one_is_attached() {
 }
 
 #[test]
-fn a_socket_that_takes_nothing_of_something_is_broken() {
+fn write_of_zero_bytes_is_a_failure() {
     for outbox in both() {
         outbox.attach(Arc::new(Stuck), false);
         assert_eq!(put_and_write(&outbox, 1), LoopRequest::BROKEN);
@@ -49,7 +49,7 @@ fn a_socket_that_takes_nothing_of_something_is_broken() {
 }
 
 #[test]
-fn a_frame_that_has_begun_over_a_link_that_is_replaced_begins_anew() {
+fn interrupted_frame_restarts_on_the_replacing_link() {
     for outbox in both() {
         outbox.attach(Pipe::with_room(3), false);
         assert_eq!(put_and_write(&outbox, 1), LoopRequest::NONE);
@@ -63,7 +63,7 @@ fn a_frame_that_has_begun_over_a_link_that_is_replaced_begins_anew() {
 }
 
 #[test]
-fn a_closed_outbox_takes_nothing_and_discards_what_waits() {
+fn closed_outbox_accepts_nothing_and_discards_its_frame() {
     for outbox in both() {
         outbox.attach(Pipe::with_room(9), false);
         for n in 1..=3 {
@@ -82,7 +82,7 @@ fn a_closed_outbox_takes_nothing_and_discards_what_waits() {
 }
 
 #[test]
-fn who_waits_for_room_sleeps_until_there_is_some() {
+fn wait_for_room_blocks_until_there_is_room() {
     let pipe = Pipe::with_room(0);
     let outbox = Arc::new(Outbox::latest());
     outbox.attach(pipe.clone(), false);
@@ -103,7 +103,7 @@ fn who_waits_for_room_sleeps_until_there_is_some() {
 }
 
 #[test]
-fn room_made_by_the_end_of_a_link_is_told() {
+fn waiter_is_notified_of_room_after_a_link_ends() {
     let outbox = Arc::new(Outbox::queue(20));
     outbox.attach(Pipe::with_room(13), false);
     for n in 1..=3 {
@@ -126,7 +126,7 @@ fn room_made_by_the_end_of_a_link_is_told() {
 }
 
 #[test]
-fn a_slot_closed_between_two_frames_has_taken_the_first() {
+fn slot_closed_between_two_frames_has_accepted_the_first() {
     let outbox = Arc::new(Outbox::latest());
     let closing = Arc::downgrade(&outbox);
     outbox.attach(
@@ -179,7 +179,7 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_payload_that_panics_when_freed_mutes_no_peer() {
+fn panic_while_dropping_a_payload_blocks_no_peer() {
     for outbox in [Outbox::latest(), Outbox::queue(1 << 20)] {
         let mut put = 0;
         let mut put_some = || {
@@ -211,7 +211,7 @@ fn a_payload_that_panics_when_freed_mutes_no_peer() {
 }
 
 #[test]
-fn a_demand_that_is_denied_is_made_anew_by_the_next_frame() {
+fn denied_link_request_is_repeated_by_the_next_frame() {
     for outbox in both() {
         assert!(!outbox.update_demand(), "nothing waits");
         assert_eq!(outbox.put(frame(1)).1, LoopRequest::LINK);
@@ -227,7 +227,7 @@ fn a_demand_that_is_denied_is_made_anew_by_the_next_frame() {
 }
 
 #[test]
-fn of_many_frames_a_closed_slot_takes_none() {
+fn closed_slot_accepts_no_frame_of_a_batch() {
     let outbox = Outbox::latest();
     assert_eq!(outbox.put_all(&[&[1], &[2]]).0, Ok(2));
     outbox.close();

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_every_length_survive_being_cut() {
+    fn frames_of_every_length_are_decoded_from_pieces() {
         let payloads: Vec<Vec<u8>> = [1, 2, 3, 40, 4096, 65_536, 100_000, FRAME_BYTES_MAX]
             .iter()
             .map(|&len| (0..len).map(|i| (i % 251) as u8).collect())
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_length_takes_no_memory() {
+    fn claimed_length_allocates_nothing() {
         let mut assembler = Assembler::default();
         let mut input = &[0, 8, 0, 0, 1, 2, 3][..];
         assert!(assembler.next(&mut input).unwrap().is_none());
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_came_in_pieces_holds_no_more_than_its_length() {
+    fn frame_from_pieces_allocates_only_its_length() {
         // The first piece fits the read buffer. The rest is too short to be read directly into the frame's own buffer.
         for (first, len) in [
             (250_000, 264_000),

@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_the_system_keeps_what_an_operator_needs() {
+    fn os_errors_become_reasons_with_a_clear_message() {
         for (number, reason, said) in [
             (
                 libc::ECONNREFUSED,

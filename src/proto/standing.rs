@@ -248,7 +248,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn only_bytes_that_came_meanwhile_end_a_silence() {
+    fn only_new_bytes_end_a_silence() {
         let start = Instant::now();
         let mut silence = Silence::new(start, Brought::Bytes(7));
         assert_eq!(silence.due(SECOND), start + SECOND);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unclear_is_looked_at_again_soon() {
+    fn unclear_silence_is_checked_again_soon() {
         let start = Instant::now();
         let mut silence = Silence::new(start, Brought::Bytes(7));
         let now = start + SECOND;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_knock_alone_is_no_doubt_and_rare_ones_are_none() {
+    fn single_or_rare_knocks_raise_no_doubt() {
         let start = Instant::now();
         let mut doubt = Doubt::new(start, Brought::Bytes(7));
         assert_eq!(doubt.due(SECOND), None);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn renewals_are_farther_apart_each_time_until_nobody_knocks() {
+    fn pauses_between_renewals_grow_until_knocks_stop() {
         let start = Instant::now();
         let mut renewals = Renewals::new();
         let mut admitted = Vec::new();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn four_replacements_within_ten_seconds_are_told_once_a_minute() {
+    fn frequent_replacements_are_reported_once_a_minute() {
         let (mut now, mut flaps) = (Instant::now(), Flaps::default());
         let times = |flaps: &mut Flaps, now: &mut Instant, every| {
             let mut told = 0;
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_was_heard_from_home_is_not_believed_elsewhere() {
+    fn peer_known_at_its_address_is_not_believed_elsewhere() {
         let at = |last: u8, at_home| Source {
             ip: IpAddr::from([10, 0, 0, last]),
             at_home,

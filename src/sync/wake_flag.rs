@@ -135,7 +135,7 @@ mod loom_tests {
     use super::*;
 
     #[test]
-    fn loom_every_request_is_seen_after_the_wake_that_follows() {
+    fn loom_every_request_is_seen_after_its_wake() {
         loom::model(|| {
             let wakes = Arc::new(AtomicUsize::new(0));
             let requests = Arc::new(Pending::new());

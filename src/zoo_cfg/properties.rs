@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_escape_is_an_error_wherever_it_stands() {
+    fn invalid_escape_is_an_error_everywhere() {
         for line in ["x=\\u12", "x=\\u+123", "x=\\u12\u{20ac}", "C\\users=1"] {
             let error = properties(&format!("a=1\\\n2\n{line}\n")).err().unwrap();
             assert_eq!(error.line, 3, "{line}");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_are_trimmed_as_java_trims_them() {
+    fn whitespace_is_trimmed_as_in_java() {
         assert_eq!(
             pair("k=\u{a0}v\u{85}\u{2028} \t\u{1}"),
             ("k".into(), "\u{a0}v\u{85}\u{2028}".into())
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_keys_the_last_stays_but_for_servers() {
+    fn last_of_equal_keys_stays_except_for_servers() {
         let text = "a=1\nserver.1=x\nb=2\na=3\nserver.1=y\n";
         let lines: Vec<usize> = pairs(text).iter().map(|(line, ..)| *line).collect();
         assert_eq!(lines, [2, 3, 4, 5]);
@@ -302,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let text = decode(&bytes);
             let lines = text.replace("\r\n", "\n").split(['\n', '\r']).count();
             match properties(&text) {

@@ -33,7 +33,7 @@ fn golden() -> Vec<u8> {
 }
 
 #[test]
-fn the_bytes_are_those_of_zookeeper() {
+fn encodes_the_same_bytes_as_zookeeper() {
     let golden = golden();
     assert_eq!(
         notification(2).write(Format::V2, CONFIGURATION),
@@ -45,7 +45,7 @@ fn the_bytes_are_those_of_zookeeper() {
 }
 
 #[test]
-fn every_age_is_read_and_written() {
+fn every_notification_format_is_read_and_written() {
     let golden = golden();
     for (format, length, version) in [(Format::Epoch, 36, 0), (Format::V1, 40, 1)] {
         let mut bytes = golden[..length].to_vec();
@@ -70,7 +70,7 @@ fn every_age_is_read_and_written() {
 }
 
 #[test]
-fn what_follows_is_ignored_as_zookeeper_does() {
+fn trailing_bytes_are_ignored_as_in_zookeeper() {
     let mut old = golden()[..40].to_vec();
     old[39] = 1;
     old.extend([9; 50]);
@@ -82,7 +82,7 @@ fn what_follows_is_ignored_as_zookeeper_does() {
 }
 
 /// The messages of `FLEMalformedNotificationMessageTest`. The last one has an invalid configuration, and its vote counts: see
-/// `elections: malformed_notifications_are_counted_and_the_election_goes_on`.
+/// `elections: malformed_notifications_are_counted_and_ignored`.
 #[test]
 fn malformed_notifications_are_refused() {
     let golden = golden();
@@ -128,7 +128,7 @@ fn malformed_notifications_are_refused() {
 }
 
 #[test]
-fn every_length_is_whole_or_refused_and_every_state_known_or_refused() {
+fn incomplete_messages_and_unknown_states_are_refused() {
     let golden = golden();
     for length in 0..golden.len() {
         let is_whole = [28, 36].contains(&length);
@@ -147,7 +147,7 @@ fn every_length_is_whole_or_refused_and_every_state_known_or_refused() {
 }
 
 #[test]
-fn a_configuration_is_told_as_zookeeper_tells_it() {
+fn configuration_is_written_as_zookeeper_writes_it() {
     let text = "group.1=1:2\nweight.1=3\nserver.2=b:1:2:observer;2181\nserver.1=a:1:2|[::1]:3:4\n\
                 version=10000000a\n";
     let cfg = ZooCfg::parse_dynamic(text).unwrap();
@@ -160,7 +160,7 @@ fn a_configuration_is_told_as_zookeeper_tells_it() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+    fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
         if let Ok((notification, text)) = Notification::read(&bytes) {
             prop_assert!(text.len() + 44 <= bytes.len() || text.is_empty());
             let text = std::str::from_utf8(text).unwrap_or_default();
@@ -173,7 +173,7 @@ proptest! {
 
     /// Real messages in which some bytes are changed or missing.
     #[test]
-    fn what_is_broken_a_little_is_read_or_refused(
+    fn damaged_notifications_never_panic(
         changes in prop::collection::vec((0_usize..107, any::<u8>()), 0..4), length in 0_usize..108,
     ) {
         let mut bytes = golden();

@@ -111,7 +111,7 @@ fn send_to_all(sids: &[i64], notification: Notification) -> Vec<Action> {
 }
 
 #[test]
-fn a_round_begins_with_a_vote_for_oneself_told_to_all_others() {
+fn round_begins_with_the_own_vote_sent_to_all() {
     let mut server = Server::new(2, 3);
     assert_eq!(server.proposal(), 2);
     let mut expected = vec![Action::Propose(vote(2, 2))];
@@ -120,7 +120,7 @@ fn a_round_begins_with_a_vote_for_oneself_told_to_all_others() {
 }
 
 #[test]
-fn the_better_vote_is_adopted_and_told_and_elected_when_nothing_better_comes() {
+fn better_vote_is_adopted_sent_and_elected() {
     let mut server = Server::new(2, 5);
     let mut expected = vec![Action::Propose(vote(4, 1))];
     expected.extend(send_to_all(&[1, 3, 4, 5], looking(4, 1)));
@@ -132,12 +132,15 @@ fn the_better_vote_is_adopted_and_told_and_elected_when_nothing_better_comes() {
     assert_eq!(server.receive(3, looking(4, 1)), []);
     let outcome = server.decide();
     assert_eq!(outcome.state, State::Following);
-    assert_eq!((outcome.vote, outcome.was_told), (vote(4, 1), false));
+    assert_eq!(
+        (outcome.vote, outcome.decided_by_others),
+        (vote(4, 1), false)
+    );
     assert_eq!(server.election.deadline(), None);
 }
 
 #[test]
-fn who_gets_a_quorum_for_itself_leads() {
+fn server_with_a_quorum_of_votes_leads() {
     let mut server = Server::new(3, 3);
     assert_eq!(server.receive(1, looking(3, 1)), []);
     assert_eq!(server.decide().state, State::Leading);
@@ -146,7 +149,7 @@ fn who_gets_a_quorum_for_itself_leads() {
 }
 
 #[test]
-fn something_better_may_come_until_the_last_moment() {
+fn better_vote_counts_until_the_decision() {
     let mut server = Server::new(2, 5);
     server.receive(1, looking(2, 1));
     server.receive(3, looking(2, 1));
@@ -160,7 +163,7 @@ fn something_better_may_come_until_the_last_moment() {
 }
 
 #[test]
-fn each_message_that_counts_gives_something_better_the_whole_time_again() {
+fn each_counted_vote_restarts_the_final_wait() {
     let mut server = Server::new(3, 3);
     server.receive(1, looking(3, 1));
     server.advance(FINALIZE_WAIT / 2);
@@ -169,7 +172,7 @@ fn each_message_that_counts_gives_something_better_the_whole_time_again() {
 }
 
 #[test]
-fn a_quorum_that_was_there_and_is_not_any_more_elects_nobody() {
+fn quorum_that_is_lost_elects_no_leader() {
     let mut server = Server::new(3, 3);
     server.receive(1, looking(3, 1));
     // Server 1 has restarted, and votes for itself.
@@ -183,7 +186,7 @@ fn a_quorum_that_was_there_and_is_not_any_more_elects_nobody() {
 }
 
 #[test]
-fn the_order_is_by_epoch_then_transaction_then_sid() {
+fn votes_are_ordered_by_epoch_zxid_and_sid() {
     let of = |leader: i64, zxid: i64, epoch: i64| {
         let vote = Vote {
             leader: Sid(leader),
@@ -214,7 +217,7 @@ fn the_order_is_by_epoch_then_transaction_then_sid() {
 }
 
 #[test]
-fn a_vote_of_an_earlier_round_is_answered_at_once_and_not_counted() {
+fn vote_of_an_earlier_round_is_answered_and_not_counted() {
     let mut server = Server::new(3, 3);
     server.look();
     let answer = vec![Action::Send(Sid(1), looking(3, 2))];
@@ -228,7 +231,7 @@ fn a_vote_of_an_earlier_round_is_answered_at_once_and_not_counted() {
 }
 
 #[test]
-fn a_vote_of_a_later_round_takes_its_hearer_there() {
+fn vote_of_a_later_round_advances_the_receiver() {
     let mut server = Server::new(2, 3);
     // A vote of the first round does not count in the ninth.
     server.receive(3, looking(3, 1));
@@ -246,7 +249,7 @@ fn a_vote_of_a_later_round_takes_its_hearer_there() {
 }
 
 #[test]
-fn votes_of_the_round_before_are_forgotten_in_a_later_one() {
+fn votes_of_an_earlier_round_are_dropped() {
     let mut server = Server::new(2, 5);
     server.receive(3, looking(3, 1));
     server.receive(4, looking(3, 1));
@@ -264,7 +267,7 @@ fn votes_of_the_round_before_are_forgotten_in_a_later_one() {
 }
 
 #[test]
-fn decisions_of_the_round_before_are_forgotten_as_well() {
+fn decisions_of_an_earlier_round_are_dropped() {
     let follows = |epoch, round| Vote {
         epoch,
         ..vote(3, round)
@@ -279,7 +282,7 @@ fn decisions_of_the_round_before_are_forgotten_as_well() {
 }
 
 #[test]
-fn votes_for_one_leader_agree_only_if_it_has_come_as_far_in_all_of_them() {
+fn votes_for_one_leader_agree_only_with_the_same_zxid() {
     let mut server = Server::new(2, 5);
     let further = Vote {
         zxid: 5,
@@ -295,7 +298,7 @@ fn votes_for_one_leader_agree_only_if_it_has_come_as_far_in_all_of_them() {
 }
 
 #[test]
-fn a_vote_is_told_again_after_200_ms_and_then_twice_as_long_each_time_up_to_a_minute() {
+fn vote_is_resent_at_doubling_intervals() {
     let mut server = Server::new(2, 3);
     let done = server.advance(Duration::from_secs(300));
     let actions = done.iter().filter(|(_, done)| *done == Action::Connect);
@@ -318,7 +321,7 @@ fn a_vote_is_told_again_after_200_ms_and_then_twice_as_long_each_time_up_to_a_mi
 
 /// `fastleader.minNotificationInterval` and `fastleader.maxNotificationInterval` of a zoo.cfg.
 #[test]
-fn a_vote_is_told_again_at_the_configured_intervals() {
+fn vote_is_resent_at_the_configured_intervals() {
     for (first, last, expected) in [
         (3000, 60_000, [3000, 6000, 12_000, 24_000, 48_000, 60_000]),
         (200, 1000, [200, 400, 800, 1000, 1000, 1000]),
@@ -344,7 +347,7 @@ fn a_vote_is_told_again_at_the_configured_intervals() {
 }
 
 #[test]
-fn what_is_heard_does_not_put_off_telling_again_but_a_new_vote_does() {
+fn only_a_new_own_vote_delays_the_resend() {
     let mut server = Server::new(2, 5);
     server.advance(RESEND_FIRST / 2);
     server.receive(1, looking(1, 1));
@@ -361,7 +364,7 @@ fn what_is_heard_does_not_put_off_telling_again_but_a_new_vote_does() {
 }
 
 #[test]
-fn who_has_lost_its_data_neither_elects_nor_is_elected() {
+fn server_without_a_zxid_neither_elects_nor_is_elected() {
     let without_data = Vote {
         zxid: -1,
         epoch: 9,
@@ -383,7 +386,7 @@ fn who_has_lost_its_data_neither_elects_nor_is_elected() {
 }
 
 #[test]
-fn who_has_no_data_is_elected_only_where_nobody_else_can_be() {
+fn server_without_data_is_elected_only_as_last_resort() {
     let none = ZXID_OF_NO_DATA;
     let nothing = |leader: i64| {
         let (zxid, epoch) = (none, none >> 32);
@@ -409,9 +412,9 @@ fn who_has_no_data_is_elected_only_where_nobody_else_can_be() {
 }
 
 #[test]
-fn who_stands_back_votes_for_itself_as_if_it_had_no_data() {
+fn server_that_stands_back_votes_as_if_without_data() {
     let mut server = Server::with(3, Quorum::majority((1..=3).map(Sid)), 7, 5);
-    server.election.stand_back();
+    server.election.claim_no_data();
     assert_eq!(server.election.current().vote.zxid, 7, "in this round");
     server.look();
     let own = server.election.current().vote;
@@ -421,7 +424,7 @@ fn who_stands_back_votes_for_itself_as_if_it_had_no_data() {
 }
 
 #[test]
-fn strangers_are_answered_and_not_counted_and_nobody_votes_for_them() {
+fn votes_of_and_for_non_members_do_not_count() {
     let mut server = Server::new(2, 3);
     let answer = vec![Action::Send(Sid(7), looking(2, 1))];
     assert_eq!(server.receive(7, looking(7, 5)), answer);
@@ -451,7 +454,7 @@ fn strangers_are_answered_and_not_counted_and_nobody_votes_for_them() {
 }
 
 #[test]
-fn a_joiner_in_a_later_round_is_not_answered_for_ever() {
+fn answers_to_a_joiner_in_a_later_round_are_limited() {
     let mut server = Server::new(2, 3);
     let answer = |leader| vec![Action::Send(Sid(7), looking(leader, 1))];
     // The joiner answers each answer of an earlier round.
@@ -471,7 +474,7 @@ fn a_joiner_in_a_later_round_is_not_answered_for_ever() {
 
 /// Found by a simulation: an observer in a later round than a voter, and each answered the other without end.
 #[test]
-fn who_has_no_vote_answers_nobody() {
+fn server_without_a_vote_does_not_answer() {
     let mut server = Server::with(9, Quorum::majority([1, 2, 3].map(Sid)), 0, 0);
     server.look();
     assert_eq!(server.receive(1, looking(1, 1)), []);
@@ -483,7 +486,7 @@ fn who_has_no_vote_answers_nobody() {
 }
 
 #[test]
-fn a_question_is_answered_by_whoever_it_is_asked_and_never_counted() {
+fn question_is_always_answered_and_never_counted() {
     let mut server = Server::new(2, 3);
     // The questions of a real observer and of a voter.
     let questions = [Notification::QUESTION, Notification::question(Sid(2))];
@@ -513,7 +516,7 @@ fn a_question_is_answered_by_whoever_it_is_asked_and_never_counted() {
 }
 
 #[test]
-fn who_has_decided_tells_those_who_look_and_answers_nobody_else() {
+fn decided_server_answers_only_looking_servers() {
     let mut server = Server::new(2, 3);
     server.receive(3, looking(3, 1));
     server.decide();
@@ -529,7 +532,7 @@ fn who_has_decided_tells_those_who_look_and_answers_nobody_else() {
 }
 
 #[test]
-fn a_vote_that_came_too_early_counts_when_the_round_begins() {
+fn early_vote_counts_when_its_round_begins() {
     let mut server = Server::new(2, 5);
     server.receive(5, looking(5, 1));
     server.receive(1, looking(5, 1));
@@ -559,7 +562,7 @@ fn a_vote_that_came_too_early_counts_when_the_round_begins() {
 }
 
 #[test]
-fn a_vote_that_came_too_early_is_forgotten_when_its_sender_has_a_leader() {
+fn early_vote_is_dropped_when_its_sender_has_a_leader() {
     let mut server = Server::new(2, 5);
     server.receive(5, looking(5, 1));
     server.receive(1, looking(5, 1));
@@ -578,7 +581,7 @@ fn a_vote_that_came_too_early_is_forgotten_when_its_sender_has_a_leader() {
 }
 
 #[test]
-fn an_early_vote_goes_with_its_senders_link_and_when_it_is_old() {
+fn early_vote_is_dropped_with_its_link_or_when_old() {
     let elects = |time: Duration, unlinked: &[i64]| {
         let mut server = Server::new(2, 5);
         server.receive(5, looking(5, 1));
@@ -601,7 +604,7 @@ fn an_early_vote_goes_with_its_senders_link_and_when_it_is_old() {
 }
 
 #[test]
-fn the_epoch_that_a_leader_has_begun_is_told_to_those_who_come_late() {
+fn new_epoch_of_the_leader_is_sent_to_latecomers() {
     let later = Vote {
         epoch: 7,
         ..vote(3, 1)
@@ -625,7 +628,7 @@ fn the_epoch_that_a_leader_has_begun_is_told_to_those_who_come_late() {
 }
 
 #[test]
-fn who_comes_late_follows_whom_a_quorum_follows_and_who_says_so_itself() {
+fn latecomer_follows_a_confirmed_leader_with_a_quorum() {
     let mut server = Server::new(1, 5);
     let later = notification(State::Following, vote(3, 6));
     assert_eq!(server.receive(2, later), []);
@@ -637,7 +640,10 @@ fn who_comes_late_follows_whom_a_quorum_follows_and_who_says_so_itself() {
     );
     let actions = server.receive(3, notification(State::Leading, vote(3, 6)));
     let outcome = elected(&actions).unwrap();
-    assert_eq!((outcome.state, outcome.was_told), (State::Following, true));
+    assert_eq!(
+        (outcome.state, outcome.decided_by_others),
+        (State::Following, true)
+    );
     assert_eq!(outcome.vote, vote(3, 6));
     assert_eq!(server.election.round(), 6);
 }
@@ -662,7 +668,7 @@ fn a_leader_without_a_quorum_is_not_followed() {
 }
 
 #[test]
-fn those_who_follow_agree_by_leader_and_epoch_whatever_else_they_say() {
+fn followers_agree_by_leader_and_epoch_only() {
     let is_elected = |epochs: [i64; 3], versions: [i32; 3]| {
         let mut server = Server::new(1, 5);
         let mut outcome = None;
@@ -695,7 +701,7 @@ fn those_who_follow_agree_by_leader_and_epoch_whatever_else_they_say() {
 }
 
 #[test]
-fn in_its_own_round_a_decision_adds_to_the_votes() {
+fn decision_of_the_own_round_counts_as_a_vote() {
     let mut server = Server::new(1, 5);
     server.receive(4, looking(4, 1));
     server.receive(3, looking(4, 1));
@@ -735,7 +741,7 @@ fn an_observer_follows_without_a_vote() {
 }
 
 #[test]
-fn who_has_no_weight_is_not_elected() {
+fn server_without_weight_is_not_elected() {
     let text = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\ngroup.1=1:2:3\nweight.3=0";
     let quorum = Quorum::of(&ZooCfg::parse(text).unwrap()).unwrap();
     let mut server = Server::with(1, quorum, 0, 0);
@@ -773,7 +779,7 @@ fn fle_backward_election_round() {
 
 /// After any messages, a server that then receives a quorum of votes elects.
 #[test]
-fn after_any_messages_an_election_goes_on() {
+fn quorum_elects_a_leader_after_any_messages() {
     use proptest::prelude::*;
     let numbers = || prop_oneof![Just(i64::MIN), Just(-1), Just(i64::MAX), -2_i64..6];
     let states = (0_usize..4).prop_map(|at| {

@@ -45,7 +45,7 @@ fn election() -> Vec<Entry> {
         Fact::Elected(Outcome {
             state,
             vote: VOTE,
-            was_told: false,
+            decided_by_others: false,
         })
     };
     vec![
@@ -69,7 +69,7 @@ fn timeline() -> Timeline {
 }
 
 #[test]
-fn an_election_is_over_when_all_of_ours_have_a_leader_and_the_next_one_replaces_it() {
+fn picture_is_complete_when_all_own_servers_have_a_leader() {
     let mut timeline = timeline();
     let entries = election();
     let ends: Vec<bool> = entries.iter().map(|entry| timeline.push(*entry)).collect();
@@ -82,7 +82,7 @@ fn an_election_is_over_when_all_of_ours_have_a_leader_and_the_next_one_replaces_
 }
 
 #[test]
-fn every_message_is_an_arrow_and_what_was_replaced_ends_in_a_cross() {
+fn messages_are_arrows_and_replaced_ones_end_in_a_cross() {
     let mut timeline = timeline();
     for entry in election() {
         timeline.push(entry);

@@ -34,7 +34,7 @@ fn more_than_half_of_the_voters_are_a_majority() {
 }
 
 #[test]
-fn who_does_not_vote_adds_nothing() {
+fn observers_add_nothing_to_a_quorum() {
     let quorum = parse(3, "server.4=zk4:1:2:observer\nserver.5=zk5:1:2:observer").unwrap();
     assert_eq!(
         quorum.voters().collect::<Vec<_>>(),
@@ -46,7 +46,7 @@ fn who_does_not_vote_adds_nothing() {
 }
 
 #[test]
-fn a_hierarchy_needs_most_of_the_weight_in_most_of_the_groups() {
+fn hierarchy_needs_majorities_in_a_majority_of_groups() {
     let three = "group.1=1:2:3\ngroup.2=4:5:6\ngroup.3=7:8:9";
     let quorum = parse(9, three).unwrap();
     assert!(quorum.is_hierarchical());
@@ -67,7 +67,7 @@ fn a_hierarchy_needs_most_of_the_weight_in_most_of_the_groups() {
 }
 
 #[test]
-fn what_could_never_elect_anybody_is_refused() {
+fn configuration_without_a_possible_quorum_is_refused() {
     for (lines, expected) in [
         ("weight.1=2", "no `group.N` line"),
         ("group.1=1:2", "server 3 votes and is in no `group.N` line"),

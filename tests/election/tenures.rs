@@ -31,7 +31,7 @@ fn tenure(own: i64) -> Tenure {
     let outcome = Outcome {
         state,
         vote: VOTE,
-        was_told: false,
+        decided_by_others: false,
     };
     let quorum = Quorum::majority((1..=5).map(Sid));
     Tenure::new(Sid(own), quorum, outcome, LIMIT, Duration::ZERO)
@@ -54,7 +54,7 @@ fn sids<const N: usize>(sids: [i64; N]) -> Result<Vec<Sid>, Loss> {
 }
 
 #[test]
-fn a_silent_leader_is_asked_twice_and_then_given_up() {
+fn silent_leader_is_given_up_after_two_questions() {
     let mut tenure = tenure(1);
     for (step, expected) in [
         (1, sids([])),
@@ -73,7 +73,7 @@ fn a_silent_leader_is_asked_twice_and_then_given_up() {
 }
 
 #[test]
-fn a_leader_that_says_so_is_kept() {
+fn leader_that_confirms_itself_is_kept() {
     let mut tenure = tenure(1);
     for step in 1..100 {
         let now = STEP * step;
@@ -95,7 +95,7 @@ fn a_leader_that_says_so_is_kept() {
 }
 
 #[test]
-fn a_leader_that_looks_again_or_follows_has_resigned() {
+fn leader_that_looks_or_follows_has_resigned() {
     for received in [
         notification(State::Looking, 3, 6),
         // It has restarted.
@@ -109,7 +109,7 @@ fn a_leader_that_looks_again_or_follows_has_resigned() {
 }
 
 #[test]
-fn a_leader_asks_those_who_are_silent_and_resigns_without_a_quorum() {
+fn leader_asks_silent_followers_and_needs_a_quorum() {
     let mut tenure = tenure(3);
     let reply = notification(State::Following, 3, 5);
     assert_eq!(tenure.on_time(STEP), sids([]));
@@ -138,7 +138,7 @@ fn a_leader_asks_those_who_are_silent_and_resigns_without_a_quorum() {
         Loss::Silent,
         Loss::Resigned,
         Loss::Gone,
-        Loss::Unserved,
+        Loss::FollowersLeft,
     ];
     for loss in losses {
         assert!(!loss.to_string().is_empty());
@@ -166,8 +166,8 @@ fn receive_each_second(
 }
 
 #[test]
-fn a_leader_whose_followers_do_not_stay_steps_down_after_init_limit() {
-    let mut tenure = tenure(3).on_trial(INIT_LIMIT, Duration::ZERO);
+fn leader_whose_followers_leave_resigns_after_init_limit() {
+    let mut tenure = tenure(3).with_trial(INIT_LIMIT, Duration::ZERO);
     let follows = notification(State::Following, 3, 5);
     let leaves = notification(State::Looking, 1, 6);
     // Two leave and come back again and again; one stays.
@@ -180,22 +180,22 @@ fn a_leader_whose_followers_do_not_stay_steps_down_after_init_limit() {
     ];
     assert_eq!(receive_each_second(&mut tenure, 1..10, &all), Ok(()));
     assert_eq!(tenure.deadline(), INIT_LIMIT);
-    assert_eq!(tenure.on_time(INIT_LIMIT), Err(Loss::Unserved));
+    assert_eq!(tenure.on_time(INIT_LIMIT), Err(Loss::FollowersLeft));
 }
 
 #[test]
-fn a_leader_that_loses_its_quorum_later_steps_down_at_once() {
-    let mut tenure = tenure(3).on_trial(INIT_LIMIT, Duration::ZERO);
+fn leader_that_loses_its_quorum_later_resigns_at_once() {
+    let mut tenure = tenure(3).with_trial(INIT_LIMIT, Duration::ZERO);
     let all = [1, 2].map(|sid| (sid, notification(State::Following, 3, 5)));
     assert_eq!(receive_each_second(&mut tenure, 1..11, &all), Ok(()));
     let leaves = notification(State::Looking, 2, 6);
     let received = tenure.on_notification(INIT_LIMIT, Sid(2), &leaves);
-    assert_eq!(received, Err(Loss::Unserved));
+    assert_eq!(received, Err(Loss::FollowersLeft));
 }
 
 #[test]
-fn a_leader_whose_followers_stay_leads_on() {
-    let mut tenure = tenure(3).on_trial(INIT_LIMIT, Duration::ZERO);
+fn leader_whose_followers_stay_keeps_leading() {
+    let mut tenure = tenure(3).with_trial(INIT_LIMIT, Duration::ZERO);
     let follows = notification(State::Following, 3, 5);
     let stay = [1, 2].map(|sid| (sid, follows));
     // Two more come and go. A late vote of the same round, or a vote of a server that has just started, does not mean that it leaves.
@@ -210,8 +210,8 @@ fn a_leader_whose_followers_stay_leads_on() {
 }
 
 #[test]
-fn a_follower_that_came_back_counts_when_it_has_stayed() {
-    let mut tenure = tenure(3).on_trial(INIT_LIMIT, Duration::ZERO);
+fn returned_follower_counts_after_it_has_stayed() {
+    let mut tenure = tenure(3).with_trial(INIT_LIMIT, Duration::ZERO);
     let follows = [1, 2, 4].map(|sid| (sid, notification(State::Following, 3, 5)));
     assert_eq!(receive_each_second(&mut tenure, 1..20, &follows), Ok(()));
     let leaves = |sid| notification(State::Looking, sid, 6);
@@ -227,13 +227,13 @@ fn a_follower_that_came_back_counts_when_it_has_stayed() {
     );
     assert_eq!(
         tenure.on_notification(STEP * 43, Sid(4), &leaves(4)),
-        Err(Loss::Unserved)
+        Err(Loss::FollowersLeft)
     );
 }
 
 #[test]
-fn a_follower_never_steps_down_for_a_lack_of_followers() {
-    let mut tenure = tenure(1).on_trial(INIT_LIMIT, Duration::ZERO);
+fn follower_needs_no_followers() {
+    let mut tenure = tenure(1).with_trial(INIT_LIMIT, Duration::ZERO);
     let all = [
         (3, notification(State::Leading, 3, 5)),
         (2, notification(State::Looking, 2, 6)),
@@ -242,14 +242,14 @@ fn a_follower_never_steps_down_for_a_lack_of_followers() {
 }
 
 #[test]
-fn a_leader_that_is_gone_is_given_up_at_once() {
+fn unreachable_leader_is_given_up_at_once() {
     let mut tenure = tenure(1);
     assert_eq!(tenure.on_gone(STEP, Sid(2)), Ok(()), "not the leader");
     assert_eq!(tenure.on_gone(STEP, Sid(3)), Err(Loss::Gone));
 }
 
 #[test]
-fn a_leader_without_a_quorum_that_is_there_resigns_at_once() {
+fn leader_without_a_reachable_quorum_resigns_at_once() {
     let mut tenure = tenure(3);
     let follows = notification(State::Following, 3, 5);
     assert_eq!(tenure.on_gone(STEP, Sid(1)), Ok(()));

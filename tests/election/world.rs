@@ -333,11 +333,11 @@ impl Ensemble {
 
     fn lose(&mut self, at: usize, loss: &Loss) -> Result<(), Failure> {
         let sid = self.hosts[at].rank.sid;
-        if *loss == Loss::Unserved {
+        if *loss == Loss::FollowersLeft {
             self.hosts[at].rank.epoch = ZXID_OF_NO_DATA >> 32;
             self.hosts[at].rank.zxid = ZXID_OF_NO_DATA;
             if let Some(running) = &mut self.hosts[at].running {
-                running.election.stand_back();
+                running.election.claim_no_data();
             }
         }
         self.note(|| format!("{sid}: {loss}"));
@@ -364,7 +364,7 @@ impl Ensemble {
                     if let Some(running) = &mut host.running {
                         let mut tenure = Tenure::new(sid, quorum, outcome, limit, now);
                         if !host.can_serve {
-                            tenure = tenure.on_trial(init_limit, now);
+                            tenure = tenure.with_trial(init_limit, now);
                         }
                         running.tenure = Some(tenure);
                         running.decided = Some(outcome);
@@ -451,7 +451,7 @@ impl Ensemble {
         let (leader, round) = (outcome.vote.leader, outcome.vote.round);
         let none = BTreeSet::new();
         let voters = self.voted.get(&(round, leader)).unwrap_or(&none);
-        if outcome.was_told {
+        if outcome.decided_by_others {
             let followers = self.decided.iter().filter(|((_, of), _)| *of == leader);
             let followers: BTreeSet<Sid> = followers.flat_map(|(_, sids)| sids).copied().collect();
             // Servers that voted for it in this round may count, too.

@@ -159,7 +159,7 @@ fn try_seeds(simulate: fn(u64, bool) -> (Ensemble, Result<(), Failure>)) {
 }
 
 #[test]
-fn no_storm_makes_two_leaders_and_after_it_a_quorum_has_one() {
+fn never_two_leaders_and_one_leader_after_the_faults() {
     try_seeds(with_faults);
 }
 
@@ -201,7 +201,7 @@ fn without_faults(seed: u64, verbose: bool) -> (Ensemble, Result<(), Failure>) {
 }
 
 #[test]
-fn those_who_start_together_elect_the_best_in_the_first_round() {
+fn servers_that_start_together_elect_the_best_one() {
     try_seeds(without_faults);
 }
 
@@ -260,12 +260,12 @@ fn mixed(seed: u64, verbose: bool) -> (Ensemble, Result<(), Failure>) {
 }
 
 #[test]
-fn where_enough_can_serve_one_of_them_comes_to_lead() {
+fn quorum_that_can_serve_provides_the_leader() {
     try_seeds(mixed);
 }
 
 #[test]
-fn the_same_seed_has_the_same_history() {
+fn same_seed_gives_the_same_run() {
     for seed in 0..20 {
         assert_eq!(
             with_faults(seed, true).0.history(),

@@ -146,7 +146,7 @@ fn all_properties_hold_in_all_seeds() {
 }
 
 #[test]
-fn the_same_seed_has_the_same_history() {
+fn same_seed_gives_the_same_run() {
     for seed in 0..8 {
         let all = Only::default();
         let (first, second) = (

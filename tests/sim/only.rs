@@ -150,7 +150,7 @@ impl Only {
 }
 
 #[test]
-fn what_is_left_of_a_world_can_be_written_and_read() {
+fn sim_only_round_trips_as_text() {
     let text = "hosts=2 strangers=0 faults=3+7 calls=10..14 storm=2500ms without=quirks+large";
     let only: Only = text.parse().expect("it is well formed");
     assert_eq!(only.to_string(), text);

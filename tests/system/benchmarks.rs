@@ -96,7 +96,7 @@ fn directory(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_benchmark_that_nobody_reads_ends_quietly() {
+fn benchmark_with_closed_output_ends_without_an_error() {
     let mut command = frames(&SHORT);
     command.stdout(closed_output());
     assert_eq!(run(command), (Some(0), String::new(), String::new()));
@@ -108,14 +108,14 @@ fn a_benchmark_that_nobody_reads_ends_quietly() {
 /// On other systems a closed output is noticed only when something is written.
 #[cfg(target_os = "linux")]
 #[test]
-fn minutes_are_not_measured_for_nobody() {
+fn closed_output_ends_a_benchmark_before_it_measures() {
     let mut command = frames(&["--bench", "--no-compare", "--congestion", "keep"]);
     command.stdout(closed_output());
     assert_eq!(run(command), (Some(0), String::new(), String::new()));
 }
 
 #[test]
-fn a_failure_is_told_by_the_exit_code_when_nobody_reads() {
+fn failure_with_closed_output_sets_the_exit_code() {
     let arguments = [&SHORT[..11], &["--compare", "/nowhere/compare"]].concat();
     let mut command = frames(&arguments);
     command.stdout(closed_output()).stderr(closed_output());
@@ -124,7 +124,7 @@ fn a_failure_is_told_by_the_exit_code_when_nobody_reads() {
 }
 
 #[test]
-fn files_are_written_also_when_nobody_reads_the_tables() {
+fn files_are_written_even_if_the_output_is_closed() {
     let directory = directory("unread");
     let file = directory.join("frames.json");
     let mut command = frames(&SHORT);
@@ -136,7 +136,7 @@ fn files_are_written_also_when_nobody_reads_the_tables() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_under_standard_output_is_an_error() {
+fn full_disk_for_standard_output_is_an_error() {
     let mut command = frames(&SHORT);
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     command.stdout(full);
@@ -156,7 +156,7 @@ fn refused(command: Command, option: &str) {
 }
 
 #[test]
-fn files_that_cannot_be_written_are_refused_first() {
+fn unwritable_files_are_refused_before_measuring() {
     let directory = directory("refused");
     let file = directory.join("kept.json");
     fs::write(&file, "kept").unwrap();
@@ -184,7 +184,7 @@ fn files_that_cannot_be_written_are_refused_first() {
 }
 
 #[test]
-fn numbers_that_cannot_be_are_refused_by_their_option() {
+fn numbers_out_of_range_are_refused_by_option() {
     for (option, arguments) in [
         ("--count", "--count 0"),
         ("--count", "--workload stream --count 0"),
@@ -227,7 +227,7 @@ fn numbers_that_cannot_be_are_refused_by_their_option() {
 }
 
 #[test]
-fn names_that_nobody_has_are_refused() {
+fn unknown_names_are_refused() {
     let end = ["serve", "--workload", "latency", "--variant", "raw/chunks"];
     refused(frames(&end), "--variant raw/chunks");
     let mut command = Command::new(benchmark("instructions"));

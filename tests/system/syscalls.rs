@@ -253,17 +253,17 @@ impl Drop for Tracer {
 }
 
 #[test]
-fn a_peer_that_is_dialed_outlives_every_call_that_fails() {
+fn dialed_peer_survives_failing_system_calls() {
     Pair::new(LARGER).inject_all(&[&ACCEPTING, &LINKED]);
 }
 
 #[test]
-fn a_peer_that_dials_outlives_every_call_that_fails() {
+fn dialing_peer_survives_failing_system_calls() {
     Pair::new(SMALLER).inject_all(&[&DIALING, &LINKED]);
 }
 
 #[test]
-fn a_frame_is_read_and_written_with_one_call_each() {
+fn frame_takes_one_read_and_one_write_call() {
     const FRAMES: usize = 200;
     let mut pair = Pair::new(LARGER);
     let calls = ["sendto(", "sendmsg(", "writev(", "recvfrom("];

@@ -143,7 +143,7 @@ fn check(results: &Value, workload: &str) {
 
 /// One contender after the other, so that none of them lacks processors.
 #[test]
-fn every_contender_carries_every_workload_it_claims() {
+fn every_contender_runs_every_listed_workload() {
     let contenders = contenders();
     assert!(contenders.len() >= 4);
     for (name, command, workloads) in contenders {
@@ -176,14 +176,14 @@ fn every_variant_runs() {
 }
 
 #[test]
-fn an_end_that_is_left_alone_gives_up() {
+fn exits_after_at_most_without_commands() {
     let mut end = End::start(&["tokio", "serve", "--workload", "latency", "--at-most", "1"]);
     assert!(end.read_line()["ready"].is_string());
     end.assert_exit(1);
 }
 
 #[test]
-fn an_end_whose_input_ends_stops_without_results() {
+fn exits_at_end_of_input_without_results() {
     let mut end = End::start(&["libzmq", "serve", "--workload", "stream"]);
     assert!(end.read_line()["ready"].is_string());
     drop(end.child.stdin.take());
@@ -191,7 +191,7 @@ fn an_end_whose_input_ends_stops_without_results() {
 }
 
 #[test]
-fn an_end_whose_connection_is_gone_says_so() {
+fn exits_with_an_error_when_the_connection_ends() {
     let options = ["--workload", "latency", "--at-most", "60"];
     let mut serve = End::start(&[&["tokio", "serve"], &options[..]].concat());
     let address = serve.read_line()["ready"].as_str().unwrap().to_owned();
@@ -202,7 +202,7 @@ fn an_end_whose_connection_is_gone_says_so() {
 }
 
 #[test]
-fn a_mesh_of_real_managers_becomes_full() {
+fn zookeeper_managers_link_into_a_full_mesh() {
     if !contenders().iter().any(|(_, command, _)| command == "java") {
         println!("NOT RUN: no Java, or no ZooKeeper");
         return;
@@ -219,7 +219,7 @@ fn a_mesh_of_real_managers_becomes_full() {
 }
 
 #[test]
-fn an_end_that_nobody_reads_ends_quietly() {
+fn list_with_closed_output_is_no_error() {
     let mut command = compare();
     let unread = OwnedFd::from(UnixStream::pair().unwrap().0);
     command.arg("list").stdin(Stdio::null()).stdout(unread);
@@ -231,7 +231,7 @@ fn an_end_that_nobody_reads_ends_quietly() {
 }
 
 #[test]
-fn sizes_that_cannot_be_are_refused_by_their_option() {
+fn error_for_an_invalid_size_names_the_option() {
     for size in ["0", "-1", "524289", "15"] {
         let mut command = compare();
         command.args(["tokio", "serve", "--workload", "stream", "--size", size]);

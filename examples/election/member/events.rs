@@ -6,7 +6,7 @@ use quorum_cnx::{Event, Listening, Reason, Sid};
 use serde_json::json;
 
 use super::{End, Member};
-use crate::leader_port::Word;
+use crate::leader_port::PortEvent;
 
 impl Member {
     pub(super) fn on_event(&mut self, event: &Event) {
@@ -61,16 +61,16 @@ impl Member {
     }
 
     /// Handles an event of the leader's port.
-    pub(super) fn on_port_event(&mut self, event: Word) {
+    pub(super) fn on_port_event(&mut self, event: PortEvent) {
         let own = self.role.own;
         match event {
-            Word::Reached => self.event_log.event("leader-reached", own, json!({})),
-            Word::Gone(why) => self.on_loss(&why),
-            Word::Listening(at) => {
+            PortEvent::Reached => self.event_log.event("leader-reached", own, json!({})),
+            PortEvent::Gone(why) => self.on_loss(&why),
+            PortEvent::Listening(at) => {
                 let line = json!({ "addr": at.to_string() });
                 self.event_log.event("leader-listening", own, line);
             }
-            Word::Trouble(message) => self.event_log.error(own, &message),
+            PortEvent::Trouble(message) => self.event_log.error(own, &message),
         }
     }
 

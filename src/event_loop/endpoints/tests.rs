@@ -32,7 +32,7 @@ fn fail(endpoints: &mut Endpoints) -> Step {
 }
 
 #[test]
-fn an_answer_for_an_older_name_means_nothing() {
+fn answer_to_an_outdated_lookup_is_ignored() {
     let mut endpoints = Endpoints::default();
     let (older, step) = start(&mut endpoints, &["old.example:1"]);
     assert_eq!(step, Step::Wait);
@@ -52,7 +52,7 @@ fn an_answer_for_an_older_name_means_nothing() {
 }
 
 #[test]
-fn each_address_is_tried_once_and_not_too_many() {
+fn each_address_is_tried_once_up_to_a_limit() {
     let mut endpoints = Endpoints::default();
     let (lookup_id, mut step) = start(&mut endpoints, &["10.0.0.1:1", "many.example:1"]);
     let many: Vec<String> = (1..=99).map(|host| format!("10.0.0.{host}:0")).collect();
@@ -75,7 +75,7 @@ fn each_address_is_tried_once_and_not_too_many() {
 }
 
 #[test]
-fn whoever_claims_to_be_the_peer_has_its_name_looked_up_now_and_then() {
+fn claims_trigger_a_rate_limited_lookup() {
     let mut endpoints = Endpoints::default();
     let now = Instant::now();
     assert_eq!(endpoints.resolve(PEER, now), []);
@@ -97,7 +97,7 @@ fn whoever_claims_to_be_the_peer_has_its_name_looked_up_now_and_then() {
 }
 
 #[test]
-fn who_is_in_a_hurry_and_has_tried_all_looks_the_name_up_anew() {
+fn try_next_address_starts_a_lookup_after_the_last_address() {
     let mut endpoints = Endpoints::default();
     let now = Instant::now();
     let key = ConnectionKey {
@@ -138,7 +138,7 @@ fn who_is_in_a_hurry_and_has_tried_all_looks_the_name_up_anew() {
 }
 
 #[test]
-fn a_dial_that_knows_nothing_waits_for_an_answer_and_not_for_ever() {
+fn dial_without_addresses_waits_for_a_lookup_with_a_limit() {
     let mut endpoints = Endpoints::default();
     let now = Instant::now();
     let late = now + LOOKUP_TIMEOUT;
@@ -156,7 +156,7 @@ fn a_dial_that_knows_nothing_waits_for_an_answer_and_not_for_ever() {
 }
 
 #[test]
-fn a_dial_that_has_tried_all_waits_for_an_answer_a_little() {
+fn dial_after_its_last_address_waits_briefly_for_a_lookup() {
     let mut endpoints = Endpoints::default();
     let now = Instant::now();
     let addresses = ["10.0.0.1:1", "slow.example:1"].map(|text| text.parse().unwrap());
@@ -175,7 +175,7 @@ fn a_dial_that_has_tried_all_waits_for_an_answer_a_little() {
 }
 
 #[test]
-fn a_peer_that_is_gone_is_nowhere() {
+fn removed_peer_has_no_endpoints() {
     let mut endpoints = Endpoints::default();
     let (lookup_id, _) = start(&mut endpoints, &["old.example:1"]);
     endpoints.remove(PEER);
@@ -186,7 +186,7 @@ fn a_peer_that_is_gone_is_nowhere() {
 
 /// An admitted peer that advertised no address: its dial must end, so that its place is free.
 #[test]
-fn a_dial_of_a_peer_without_an_address_ends_at_once() {
+fn dial_without_an_address_ends_at_once() {
     let mut endpoints = Endpoints::default();
     let nowhere = Step::Exhausted(None, Reason::NoAddress(String::new()));
     assert_eq!(endpoints.start(PEER, Instant::now()), (vec![], nowhere));
@@ -194,7 +194,7 @@ fn a_dial_of_a_peer_without_an_address_ends_at_once() {
 }
 
 #[test]
-fn a_name_with_thousands_of_addresses_is_known_by_a_few() {
+fn number_of_addresses_of_a_name_is_limited() {
     let mut endpoints = Endpoints::default();
     let (lookup_id, _) = start(&mut endpoints, &["everywhere.example:3888"]);
     let addresses: Vec<SocketAddr> = (0..10_000_u32)

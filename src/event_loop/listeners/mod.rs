@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resting_listener_accepts_what_waited_afterwards() {
+    fn paused_listener_accepts_its_backlog_afterwards() {
         let (mut net, start) = (net(), Instant::now());
         let address = "127.0.0.1:0".parse().unwrap();
         let mut listeners = Listeners::new(vec![address], 0, Duration::ZERO, start);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_answered_in_time_is_tried_again_and_asked_once() {
+    fn unanswered_lookup_of_a_listener_is_not_duplicated() {
         let (mut net, start) = (net(), Instant::now());
         let pause = Duration::from_millis(300);
         let address = "silent.example:1".parse().unwrap();
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_listeners_the_longer_wait_is_not_the_latest() {
+    fn connection_that_waited_longer_is_not_the_latest() {
         let at = |millis| {
             static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
             *START + Duration::from_millis(millis)

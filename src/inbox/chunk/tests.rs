@@ -48,7 +48,7 @@ fn batch_of(chunks: Vec<Chunk>) -> Batch {
 }
 
 #[test]
-fn a_batch_has_the_messages_in_the_order_in_which_they_came() {
+fn batch_keeps_the_order_of_messages() {
     let large = [3; WHOLE_FRAME_BYTES];
     let mut chunks = packed(&[b"a", b"bc", &large, b"d"]);
     chunks.push(Chunk::whole(source(2), Bytes::from_static(b"e")));
@@ -63,7 +63,7 @@ fn a_batch_has_the_messages_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn what_waits_holds_little_more_than_its_bytes() {
+fn chunks_hold_less_than_twice_their_bytes() {
     let mixed = [1, 100, 5000, WHOLE_FRAME_BYTES - 1, WHOLE_FRAME_BYTES].repeat(20);
     let alike = [5000; 50];
     let lens = mixed.iter().chain(&alike).zip(0..);
@@ -79,7 +79,7 @@ fn what_waits_holds_little_more_than_its_bytes() {
 }
 
 #[test]
-fn buffers_go_round() {
+fn chunk_buffers_are_reused() {
     // No other buffer has exactly these capacities.
     let rooms = [CHUNK_BYTES + 1, 100_001];
     let pool = pool();
@@ -108,7 +108,7 @@ fn buffers_go_round() {
 }
 
 #[test]
-fn a_burst_sheds_its_oldest() {
+fn chunk_drops_its_oldest_messages() {
     let mut chunks = packed(&[b"a", b"b", b"c"]);
     let chunk = &mut chunks[0];
     chunk.drop_oldest(2);
@@ -118,7 +118,7 @@ fn a_burst_sheds_its_oldest() {
 }
 
 #[test]
-fn a_small_message_does_not_hold_its_burst() {
+fn small_message_does_not_keep_its_chunk_alive() {
     let mut chunks = packed(&[b"small", &[1; 1000]]);
     let run = chunks[0].bytes.clone();
     let small = chunks[0].take().into_message().payload;

@@ -9,7 +9,7 @@ fn pop(inbox: &Inbox<std::ops::Range<u8>>, wait: Wait) -> Result<u8, Nothing> {
 }
 
 #[test]
-fn loom_room_that_the_loop_was_refused_wakes_it() {
+fn loom_loop_is_woken_when_refused_room_is_free() {
     loom::model(|| {
         let inbox = Arc::new(Inbox::new(Room::for_items(2), InboxFull::PushBack));
         inbox.push(Of('a', 0, 2)).unwrap();
@@ -29,7 +29,7 @@ fn loom_room_that_the_loop_was_refused_wakes_it() {
 }
 
 #[test]
-fn loom_a_sleeper_is_woken_by_a_push_and_by_the_end() {
+fn loom_waiter_is_woken_by_push_and_close() {
     loom::model(|| {
         let inbox = Arc::new(Inbox::new(Room::for_items(1), InboxFull::DropOldest));
         let sleeper = {

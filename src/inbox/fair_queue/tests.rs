@@ -18,7 +18,7 @@ fn pop_all(
 
 /// `TestCircularBlockingQueue` of the original: of three offers to a queue of two, the last two are taken.
 #[test]
-fn the_oldest_goes_when_there_is_no_room() {
+fn full_inbox_drops_the_oldest_item() {
     let inbox = Inbox::new(Room::for_items(2), InboxFull::DropOldest);
     for n in 1..=3 {
         assert_eq!(inbox.push(n..n + 1), Ok(n == 3));
@@ -43,7 +43,7 @@ fn the_oldest_goes_when_there_is_no_room() {
 }
 
 #[test]
-fn all_who_wait_are_woken_by_what_comes_at_once() {
+fn one_push_of_several_items_wakes_all_waiters() {
     let inbox = Arc::new(Inbox::new(Room::for_items(2), InboxFull::DropOldest));
     let sleepers = [(); 2].map(|()| {
         let inbox = Arc::clone(&inbox);
@@ -66,7 +66,7 @@ fn all_who_wait_are_woken_by_what_comes_at_once() {
 }
 
 #[test]
-fn an_entry_larger_than_the_room_leaves_its_newest() {
+fn oversized_entry_keeps_its_newest_items() {
     let inbox = Inbox::new(Room::for_items(2), InboxFull::DropOldest);
     inbox.push(0..1).unwrap();
     inbox.push_all([1..3, 3..6]).unwrap();
@@ -86,7 +86,7 @@ fn an_entry_larger_than_the_room_leaves_its_newest() {
 }
 
 #[test]
-fn the_oldest_entry_is_dropped_when_memory_is_full() {
+fn oldest_entry_is_dropped_when_memory_is_full() {
     let room = Room {
         items: 100,
         bytes: 10,
@@ -115,7 +115,7 @@ fn the_oldest_entry_is_dropped_when_memory_is_full() {
 }
 
 #[test]
-fn everything_is_taken_at_once() {
+fn all_items_are_taken_at_once() {
     let inbox = Inbox::new(Room::for_items(4), InboxFull::DropOldest);
     let mut taken = VecDeque::new();
     assert_eq!(pop_all(&inbox, &mut taken, Wait::No), Err(Nothing::Yet));
@@ -136,7 +136,7 @@ fn everything_is_taken_at_once() {
 }
 
 #[test]
-fn a_taker_waits_for_an_offer() {
+fn pop_waits_for_a_push() {
     let inbox = Arc::new(Inbox::new(Room::for_items(2), InboxFull::DropOldest));
     let taker = {
         let inbox = Arc::clone(&inbox);
@@ -147,7 +147,7 @@ fn a_taker_waits_for_an_offer() {
 }
 
 #[test]
-fn a_closed_inbox_is_emptied_and_then_says_so() {
+fn closed_inbox_is_drained_and_then_reports_the_end() {
     let inbox = Inbox::new(Room::for_items(2), InboxFull::DropOldest);
     inbox.push(1..2).unwrap();
     inbox.close();
@@ -169,7 +169,7 @@ fn all(inbox: &Inbox<Of>) -> Vec<(char, u64)> {
 }
 
 #[test]
-fn an_owner_that_floods_drops_its_own_items() {
+fn flooding_owner_drops_its_own_items() {
     let inbox = Inbox::new(Room::for_items(10), InboxFull::DropOldest);
     inbox.push(Of('q', 0, 1)).unwrap();
     for n in 0..100 {
@@ -191,7 +191,7 @@ fn an_owner_that_floods_drops_its_own_items() {
 }
 
 #[test]
-fn owners_that_flood_keep_equal_shares() {
+fn flooding_owners_keep_equal_shares() {
     let inbox = Inbox::new(Room::for_items(100), InboxFull::DropOldest);
     for n in 0..10 {
         for owner in ['a', 'b'] {
@@ -206,7 +206,7 @@ fn owners_that_flood_keep_equal_shares() {
 }
 
 #[test]
-fn memory_is_taken_from_the_owner_that_holds_most() {
+fn memory_is_freed_from_the_owner_that_holds_most() {
     let room = Room {
         items: 1000,
         bytes: 80,
@@ -250,7 +250,7 @@ fn nothing_is_dropped_when_peers_are_slowed() {
 }
 
 #[test]
-fn a_thread_that_waits_for_room_is_told() {
+fn waiter_is_notified_of_room_in_the_inbox() {
     let inbox = Arc::new(Inbox::new(Room::for_items(1), InboxFull::PushBack));
     inbox.push(Of('a', 0, 1)).unwrap();
     let waiter = {
@@ -268,7 +268,7 @@ proptest::proptest! {
     /// Any pushes and pops of any owners: the items of each owner are taken in order, the sums hold, and an owner loses
     /// nothing that fits its share.
     #[test]
-    fn an_inbox_shares_its_room(
+    fn inbox_shares_its_room_fairly(
         steps in proptest::collection::vec((0_u8..5, 0_u8..4, 1_usize..30), 1..200),
         items in 1_usize..40,
         bytes in 8_usize..200,

@@ -56,7 +56,7 @@ fn accepted_and_dialed_sockets_have_the_same_options() {
 }
 
 #[test]
-fn every_time_after_which_a_peer_is_dead_is_kept_by_the_system() {
+fn kernel_timeouts_match_every_peer_dead_after() {
     let day = 24 * 60 * 60 * 1000;
     for millis in [
         2000, 2500, 2900, 3000, 5000, 60_000, 301_000, 3_600_000, 81_917_000, 81_920_000, day,
@@ -85,7 +85,7 @@ fn every_time_after_which_a_peer_is_dead_is_kept_by_the_system() {
 }
 
 #[test]
-fn every_link_has_the_receive_buffer_that_was_asked_for() {
+fn every_link_has_the_configured_receive_buffer() {
     let mut net = net_with(|builder| builder.receive_buffer(Some(9000)));
     let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
     let dialed = net.dial(at).unwrap();
@@ -127,7 +127,7 @@ fn no_socket_is_inherited_through_exec() {
 }
 
 #[test]
-fn a_port_can_be_had_again_while_old_connections_linger() {
+fn port_is_reusable_while_old_connections_linger() {
     let mut net = net();
     let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
     let dialed = net.dial(at).unwrap();
@@ -160,7 +160,7 @@ fn an_aborted_connection_ends_with_a_reset() {
 }
 
 #[test]
-fn writing_to_who_has_hung_up_raises_no_signal() {
+fn writing_to_a_closed_connection_raises_no_signal() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     let raised = Arc::new(AtomicBool::new(false));
@@ -177,7 +177,7 @@ fn writing_to_who_has_hung_up_raises_no_signal() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_congestion_control_that_the_system_does_not_have_is_named() {
+fn missing_congestion_control_is_named_in_the_error() {
     let builder = Config::builder(Sid(1))
         .server(Sid(1), "127.0.0.1:0")
         .congestion_control("no-such");
@@ -186,7 +186,7 @@ fn a_congestion_control_that_the_system_does_not_have_is_named() {
 }
 
 #[test]
-fn a_dial_that_met_itself_is_no_connection() {
+fn socket_connected_to_itself_is_refused() {
     let mut net = net();
     let from = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let at = from.local_addr().unwrap();
@@ -203,7 +203,7 @@ fn a_dial_that_met_itself_is_no_connection() {
 }
 
 #[test]
-fn what_is_not_open_accepts_nobody_and_what_is_not_connected_says_so() {
+fn accept_without_listener_fails_and_connected_is_false() {
     let mut net = net();
     assert_eq!(
         net.accept(7).unwrap_err().kind(),
@@ -215,7 +215,7 @@ fn what_is_not_open_accepts_nobody_and_what_is_not_connected_says_so() {
 }
 
 #[test]
-fn a_forked_process_writes_nothing_to_a_socket_that_it_shares() {
+fn forked_process_writes_nothing_to_shared_sockets() {
     let mut net = net();
     let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
     let (dialed, accepted) = (net.dial(at).unwrap(), accept(&mut net));
@@ -236,7 +236,7 @@ fn a_forked_process_writes_nothing_to_a_socket_that_it_shares() {
 }
 
 #[test]
-fn a_dial_that_the_system_refuses_at_once_is_told_at_once() {
+fn dial_without_a_route_fails_at_once() {
     // Without a scope, a link-local address has no route.
     assert!(net().dial("[fe80::1]:1".parse().unwrap()).is_err());
 }
@@ -251,7 +251,7 @@ fn the_waker_ends_a_wait() {
 }
 
 #[test]
-fn a_name_is_looked_up_off_the_loop() {
+fn lookup_result_arrives_and_wakes_the_loop() {
     let mut net = net();
     net.lookup(7, "localhost");
     let found = loop {

@@ -16,7 +16,7 @@ fn answer(queue: &Writer<Queue>, mut request: LoopRequest) {
 }
 
 #[test]
-fn loom_of_two_callers_at_once_somebody_calls_the_loop_for_both() {
+fn loom_one_of_two_senders_requests_the_write_for_both() {
     loom::model(|| {
         let pipe = Pipe::with_room(usize::MAX);
         let queue = LoomArc::new(queue(1000));

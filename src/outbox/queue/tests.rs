@@ -20,7 +20,7 @@ impl Piece {
 }
 
 #[test]
-fn frames_wait_for_the_loop_which_is_asked_once() {
+fn queued_frames_request_one_write_by_the_loop() {
     let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1000));
     assert_eq!(queue.attach(pipe.clone(), false), LoopRequest::NONE);
     assert_eq!(queue.put(frame(1)), queued(LoopRequest::RESUME));
@@ -31,7 +31,7 @@ fn frames_wait_for_the_loop_which_is_asked_once() {
 }
 
 #[test]
-fn without_a_link_the_loop_is_asked_for_one_once_for_each_loss() {
+fn queue_requests_a_link_once_after_each_loss() {
     let queue = queue(1000);
     for _ in 0..2 {
         assert_eq!(queue.put(frame(1)), queued(LoopRequest::LINK));
@@ -44,7 +44,7 @@ fn without_a_link_the_loop_is_asked_for_one_once_for_each_loss() {
 }
 
 #[test]
-fn a_full_queue_takes_what_has_room_and_says_so() {
+fn full_queue_accepts_the_frames_that_fit() {
     let queue = queue(20);
     let frame = &[7, 7][..];
     assert_eq!(queue.put_all(&[frame; 5]).0, Ok(3));
@@ -61,7 +61,7 @@ fn a_full_queue_takes_what_has_room_and_says_so() {
 }
 
 #[test]
-fn a_frame_cut_off_by_the_end_of_its_link_begins_anew_and_no_other_does() {
+fn only_the_interrupted_frame_is_written_again() {
     let (old, new) = (Pipe::with_room(9), Pipe::with_room(100));
     let queue = queue(1000);
     queue.attach(old, false);
@@ -83,7 +83,7 @@ fn a_frame_cut_off_by_the_end_of_its_link_begins_anew_and_no_other_does() {
 }
 
 #[test]
-fn one_call_writes_its_share_only() {
+fn one_call_writes_at_most_its_budget() {
     let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
     let frame = Bytes::from(vec![1; WHOLE_FRAME_BYTES]);
     let batch = TURN_BYTES / (PREFIX_BYTES + WHOLE_FRAME_BYTES);
@@ -98,7 +98,7 @@ fn one_call_writes_its_share_only() {
 }
 
 #[test]
-fn who_puts_the_last_of_many_writes_them() {
+fn sender_writes_the_queue_once_enough_is_collected() {
     let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
     queue.attach(pipe.clone(), false);
     let frame = &[1; 1000][..];
@@ -124,7 +124,7 @@ fn who_puts_the_last_of_many_writes_them() {
 }
 
 #[test]
-fn of_more_than_leaves_together_a_part_is_taken_and_written_at_a_time() {
+fn large_batch_is_accepted_and_written_in_parts() {
     let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(QUEUE_BYTES));
     queue.attach(pipe.clone(), false);
     let frame = &[1; 1000][..];
@@ -138,7 +138,7 @@ fn of_more_than_leaves_together_a_part_is_taken_and_written_at_a_time() {
 }
 
 #[test]
-fn a_few_bytes_between_large_frames_hold_no_buffer_for_many() {
+fn small_frames_between_large_ones_hold_little_memory() {
     let (pipe, queue) = (Pipe::with_room(0), queue(QUEUE_BYTES));
     queue.attach(pipe.clone(), false);
     let (small, large) = (&[1; 1000][..], Bytes::from(vec![2; WHOLE_FRAME_BYTES]));
@@ -160,7 +160,7 @@ fn a_few_bytes_between_large_frames_hold_no_buffer_for_many() {
 }
 
 #[test]
-fn a_held_link_is_written_to_when_it_is_confirmed() {
+fn link_on_probation_is_written_to_once_confirmed() {
     let (first, pipe, queue) = (Pipe::with_room(100), Pipe::with_room(100), queue(1000));
     queue.put(frame(1));
     assert_eq!(queue.attach(first.clone(), true), LoopRequest::NONE);
@@ -178,7 +178,7 @@ fn a_held_link_is_written_to_when_it_is_confirmed() {
 }
 
 #[test]
-fn what_waits_can_be_discarded() {
+fn waiting_frames_can_be_discarded() {
     let queue = queue(1000);
     queue.attach(Pipe::with_room(9), false);
     for n in 1..=3 {

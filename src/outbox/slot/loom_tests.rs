@@ -5,7 +5,7 @@ use loom::{sync::Arc as LoomArc, thread};
 use super::{super::fixture::*, *};
 
 #[test]
-fn loom_of_two_callers_at_once_no_frame_is_left_behind() {
+fn loom_two_senders_leave_no_frame_unwritten() {
     loom::model(|| {
         let pipe = Pipe::with_room(usize::MAX);
         let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
@@ -26,7 +26,7 @@ fn loom_of_two_callers_at_once_no_frame_is_left_behind() {
 }
 
 #[test]
-fn loom_an_edge_while_somebody_writes_is_not_lost() {
+fn loom_writable_event_during_a_write_is_not_lost() {
     loom::model(|| {
         // Room for half a frame: the writer finds the socket full while the loop makes room.
         let pipe = Pipe::with_room(3);
@@ -52,7 +52,7 @@ fn loom_an_edge_while_somebody_writes_is_not_lost() {
 }
 
 #[test]
-fn loom_a_new_link_under_a_writer_gets_the_newest_frame() {
+fn loom_new_link_during_a_write_gets_the_newest_frame() {
     loom::model(|| {
         let (old, new) = (Pipe::with_room(3), Pipe::with_room(usize::MAX));
         let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
@@ -79,7 +79,7 @@ fn loom_a_new_link_under_a_writer_gets_the_newest_frame() {
 }
 
 #[test]
-fn loom_closing_under_a_writer_accounts_for_every_frame() {
+fn loom_close_during_a_write_accounts_for_every_frame() {
     loom::model(|| {
         let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
         outbox.attach(Pipe::with_room(3), false);

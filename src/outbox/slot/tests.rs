@@ -16,7 +16,7 @@ fn linked(room: usize) -> (Arc<Pipe>, Writer<Slot>) {
 }
 
 #[test]
-fn a_frame_is_written_where_it_is_put() {
+fn frame_is_written_by_the_sender() {
     let (pipe, outbox) = linked(usize::MAX);
     assert_eq!(
         outbox.put(frame(1)),
@@ -26,7 +26,7 @@ fn a_frame_is_written_where_it_is_put() {
 }
 
 #[test]
-fn without_a_link_the_newest_waits_and_the_loop_is_asked_once() {
+fn newest_frame_waits_and_requests_a_link_once() {
     let outbox = slot();
     assert_eq!(outbox.put(frame(1)), queued(LoopRequest::LINK));
     assert_eq!(
@@ -40,7 +40,7 @@ fn without_a_link_the_newest_waits_and_the_loop_is_asked_once() {
 }
 
 #[test]
-fn a_frame_that_has_begun_is_finished_and_one_that_has_not_is_replaced() {
+fn frame_written_in_part_is_finished_and_others_replaced() {
     let (pipe, outbox) = linked(8);
     assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Written));
     assert_eq!(
@@ -57,7 +57,7 @@ fn a_frame_that_has_begun_is_finished_and_one_that_has_not_is_replaced() {
 }
 
 #[test]
-fn a_frame_of_which_nothing_has_left_can_be_replaced() {
+fn unwritten_frame_can_be_superseded() {
     let (pipe, outbox) = linked(6);
     outbox.put(frame(1));
     assert_eq!(
@@ -72,7 +72,7 @@ fn a_frame_of_which_nothing_has_left_can_be_replaced() {
 }
 
 #[test]
-fn the_last_frame_goes_over_a_new_link_once_more() {
+fn last_frame_is_resent_on_a_new_link() {
     let (_, outbox) = linked(100);
     let new = Pipe::with_room(100);
     outbox.put(frame(1));
@@ -83,7 +83,7 @@ fn the_last_frame_goes_over_a_new_link_once_more() {
 }
 
 #[test]
-fn a_waiting_frame_goes_over_a_new_link_in_place_of_the_last() {
+fn waiting_frame_is_sent_instead_of_the_last_one() {
     let (_, outbox) = linked(100);
     let new = Pipe::with_room(100);
     outbox.put(frame(1));
@@ -95,7 +95,7 @@ fn a_waiting_frame_goes_over_a_new_link_in_place_of_the_last() {
 }
 
 #[test]
-fn a_frame_cut_off_by_the_end_of_its_link_waits_again() {
+fn interrupted_frame_waits_for_the_next_link() {
     let (_, outbox) = linked(9);
     let new = Pipe::with_room(100);
     outbox.put(frame(1));
@@ -108,7 +108,7 @@ fn a_frame_cut_off_by_the_end_of_its_link_waits_again() {
 }
 
 #[test]
-fn a_last_frame_that_has_not_begun_gives_way_to_a_newer_one() {
+fn unwritten_last_frame_is_superseded_by_a_newer_one() {
     let (_, outbox) = linked(100);
     let new = Pipe::with_room(0);
     outbox.put(frame(1));
@@ -121,7 +121,7 @@ fn a_last_frame_that_has_not_begun_gives_way_to_a_newer_one() {
 }
 
 #[test]
-fn a_frame_put_while_the_last_one_goes_over_a_link_that_ends_asks_for_another() {
+fn frame_put_while_a_resend_fails_requests_a_link() {
     let outbox = Arc::new(slot());
     outbox.attach(Pipe::with_room(100), false);
     outbox.put(frame(1));

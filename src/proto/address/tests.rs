@@ -32,7 +32,7 @@ fn an_address_is_a_host_and_a_port() {
 }
 
 #[test]
-fn what_is_no_address_is_refused_with_its_reason() {
+fn invalid_addresses_are_refused_with_a_reason() {
     let too_long = format!("{}:1", "h".repeat(HOST_BYTES_MAX + 1));
     let long_scope = format!("[::1%{}]:1", "e".repeat(HOST_BYTES_MAX));
     for (text, why) in [
@@ -90,7 +90,7 @@ fn what_is_no_address_is_refused_with_its_reason() {
 }
 
 #[test]
-fn letters_that_nobody_can_see_are_refused() {
+fn invisible_letters_are_refused() {
     for blank in BLANK_LETTERS {
         assert!(blank.is_alphanumeric(), "needless: {blank:?}");
         let why = Err(AddressError::BadCharacter(blank));
@@ -128,7 +128,7 @@ fn letters_that_nobody_can_see_are_refused() {
 }
 
 #[test]
-fn texts_that_are_certainly_one_place_have_one_form() {
+fn equivalent_addresses_have_one_canonical_form() {
     let canonical = |text: &str| parse(text).unwrap().canonical();
     for (text, other) in [
         ("ZK1.Example:1", "zk1.example.:1"),
@@ -163,7 +163,7 @@ fn a_literal_has_an_ip_and_a_name_has_none() {
 }
 
 #[test]
-fn wildcards_are_known_in_every_spelling() {
+fn wildcards_are_recognized_in_every_spelling() {
     for host in [
         "0.0.0.0",
         "0",
@@ -201,14 +201,14 @@ fn a_list_has_no_empty_parts() {
 
 proptest! {
     #[test]
-    fn any_text_is_an_address_that_survives_or_an_error(text in "\\PC{0,40}|[\\[\\]:%|.0-9a-f]{0,24}") {
+    fn any_text_is_an_error_or_an_address_that_round_trips(text in "\\PC{0,40}|[\\[\\]:%|.0-9a-f]{0,24}") {
         if let Ok(address) = parse(&text) {
             prop_assert_eq!(parse(&address.to_string()), Ok(address));
         }
     }
 
     #[test]
-    fn ip_literals_survive(ip in any::<IpAddr>(), port in any::<u16>()) {
+    fn ip_literals_round_trip(ip in any::<IpAddr>(), port in any::<u16>()) {
         let address = Address::new(ip.to_string(), port);
         prop_assert_eq!(address.ip(), Some(ip.to_canonical()));
         prop_assert_eq!(address.to_string(), SocketAddr::new(ip, port).to_string());

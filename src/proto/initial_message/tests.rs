@@ -71,7 +71,7 @@ fn golden() -> Vec<(InitialMessageVersion, i64, &'static str, Vec<u8>)> {
 }
 
 #[test]
-fn the_bytes_are_those_of_zookeeper() {
+fn encodes_the_same_bytes_as_zookeeper() {
     for (form, sid, text, bytes) in golden() {
         assert_eq!(encode(form, Sid(sid), &list(text)), bytes);
         let initial_message = InitialMessage {
@@ -84,7 +84,7 @@ fn the_bytes_are_those_of_zookeeper() {
 }
 
 #[test]
-fn a_message_cut_anywhere_is_not_yet_whole() {
+fn truncated_message_is_incomplete() {
     for (_, _, _, bytes) in golden() {
         for cut in 0..bytes.len() {
             assert_eq!(decode(&bytes[..cut]), Ok(None), "{cut} bytes of {bytes:x?}");
@@ -93,7 +93,7 @@ fn a_message_cut_anywhere_is_not_yet_whole() {
 }
 
 #[test]
-fn every_split_gives_the_same_and_leaves_what_follows() {
+fn any_splitting_decodes_the_same_and_keeps_the_rest() {
     for (_, _, _, message) in golden() {
         let whole = decode(&message).unwrap().unwrap();
         let stream = [&message[..], &[0, 0, 0, 1, 7]].concat();
@@ -129,7 +129,7 @@ fn an_unknown_version_is_refused_after_8_bytes() {
 }
 
 #[test]
-fn a_length_that_cannot_be_is_refused_after_20_bytes() {
+fn invalid_length_is_refused_after_20_bytes() {
     for len in [0, -1, i32::MIN, 2049, i32::MAX] {
         for version in [V1, V2] {
             let bytes = message(version, 5, len, b"");
@@ -140,7 +140,7 @@ fn a_length_that_cannot_be_is_refused_after_20_bytes() {
 }
 
 #[test]
-fn any_sid_is_handed_on() {
+fn any_sid_is_decoded() {
     for sid in [0, 1, i64::MAX] {
         let (initial_message, taken) = decode(&sid.to_be_bytes()).unwrap().unwrap();
         assert_eq!((initial_message.sid, taken), (Sid(sid), 8));
@@ -152,7 +152,7 @@ fn any_sid_is_handed_on() {
 }
 
 #[test]
-fn the_longest_message_is_understood() {
+fn longest_message_is_decoded() {
     let hosts = "h".repeat(61);
     let text = vec![format!("{hosts}:1"); ADDRESSES_MAX].join("|");
     let padded = format!("{text:|<ADDRESS_BYTES_MAX$}");
@@ -165,12 +165,12 @@ fn the_longest_message_is_understood() {
 }
 
 #[test]
-fn several_addresses_are_understood_in_version_1_too() {
+fn version_1_with_several_addresses_is_decoded() {
     assert_eq!(addresses_in("a:1|b:2"), Ok(list("a:1|b:2")));
 }
 
 #[test]
-fn bars_at_the_end_are_overlooked_and_others_are_not() {
+fn only_trailing_bars_are_ignored() {
     assert_eq!(addresses_in("|"), Ok(vec![]));
     assert_eq!(addresses_in("|||"), Ok(vec![]));
     assert_eq!(addresses_in("a:1||"), Ok(list("a:1")));
@@ -227,7 +227,7 @@ fn addresses_without_the_form_host_and_port_are_errors() {
 }
 
 #[test]
-fn hosts_that_nobody_could_dial_are_overlooked() {
+fn undialable_hosts_are_ignored() {
     let overlooked = |text: &[u8]| {
         let (initial_message, _) = decode(&with_text(text)).unwrap().unwrap();
         assert_eq!(
@@ -290,7 +290,7 @@ fn hosts_that_nobody_could_dial_are_overlooked() {
 }
 
 #[test]
-fn what_zookeeper_overlooks_in_an_address_is_overlooked() {
+fn ignores_what_zookeeper_ignores_in_an_address() {
     for (text, same) in [
         ("zk3:+3888", "zk3:3888"),
         ("zk3:3888:", "zk3:3888"),
@@ -305,7 +305,7 @@ fn what_zookeeper_overlooks_in_an_address_is_overlooked() {
 }
 
 #[test]
-fn other_protocols_are_told_apart_as_far_as_they_can_be() {
+fn other_protocols_are_decoded_as_a_large_bare_sid() {
     // Any 8 bytes whose first bit is 0 are a bare sid. Such bytes are refused by the check of membership and the frame grammar.
     for bytes in [
         &b"GET / HTTP/1.1\r\n"[..],
@@ -327,7 +327,7 @@ fn any_address() -> impl Strategy<Value = Address> {
 }
 
 #[test]
-fn every_refusal_says_in_words_what_is_wrong() {
+fn every_refusal_has_a_message_with_its_reason() {
     for (bytes, words) in [
         ((-1_i64).to_be_bytes().to_vec(), "-1 is neither an id"),
         (message(V1, 5, -7, b""), "-7 bytes, outside 1 to 2048"),
@@ -350,7 +350,7 @@ fn every_refusal_says_in_words_what_is_wrong() {
 
 proptest! {
     #[test]
-    fn what_is_encoded_is_decoded(
+    fn encoded_message_is_decoded_unchanged(
         form in prop_oneof![Just(InitialMessageVersion::Bare), Just(InitialMessageVersion::V1), Just(InitialMessageVersion::V2)],
         sid in 0..=i64::MAX,
         addresses in prop::collection::vec(any_address(), 1..=ADDRESSES_MAX),
@@ -368,7 +368,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic_and_an_answer_stays(
+    fn random_bytes_never_panic_and_results_are_final(
         head in prop_oneof![Just(vec![]), Just(V1.to_vec()), Just(V2.to_vec())],
         tail in prop::collection::vec(any::<u8>(), 0..64),
     ) {

@@ -35,7 +35,7 @@ fn why(text: &str) -> String {
 }
 
 #[test]
-fn a_file_as_people_write_it_is_understood() {
+fn typical_zoo_cfg_is_parsed() {
     let text = "\
 # The number of milliseconds of each tick
 tickTime=2000
@@ -88,7 +88,7 @@ quorumListenOnAllIPs=true
 }
 
 #[test]
-fn an_empty_file_says_nothing() {
+fn empty_file_sets_nothing() {
     for text in [
         "",
         "\n\n",
@@ -101,7 +101,7 @@ fn an_empty_file_says_nothing() {
 }
 
 #[test]
-fn the_last_of_several_equal_keys_wins() {
+fn last_of_equal_keys_wins() {
     let cfg = parse("tickTime=1\ncnxTimeout=2\ncnxTimeout=3\ntickTime=4").unwrap();
     assert_eq!(cfg.tick_time, Some(Duration::from_millis(4)));
     assert_eq!(cfg.cnx_timeout, Some(Duration::from_millis(3)));
@@ -110,13 +110,13 @@ fn the_last_of_several_equal_keys_wins() {
 }
 
 #[test]
-fn numbers_that_zookeeper_takes_for_nothing_are_nothing() {
+fn numbers_that_zookeeper_ignores_are_ignored() {
     let text = "electionPortBindRetry=-1\nquorumCnxnTimeoutMs=0";
     assert_eq!(parse(text), Ok(ZooCfg::default()));
 }
 
 #[test]
-fn values_that_cannot_be_are_named() {
+fn invalid_values_are_named() {
     for (line, expected) in [
         (
             "tickTime=",
@@ -163,7 +163,7 @@ fn values_that_cannot_be_are_named() {
 }
 
 #[test]
-fn a_server_has_a_role_and_client_addresses_or_not() {
+fn server_may_have_a_role_and_client_addresses() {
     for line in [
         "server.1=zk1:2888:3888",
         "server.1 = zk1:2888:3888:participant",
@@ -193,7 +193,7 @@ fn a_server_has_a_role_and_client_addresses_or_not() {
 }
 
 #[test]
-fn several_addresses_need_the_flag_that_allows_them() {
+fn several_addresses_need_the_multi_address_flag() {
     let line = "server.1=a:1:2|[::1]:3:4|c:5:6;2181";
     let found = server(line);
     assert_eq!(found.quorum, addresses(&["a:1", "[::1]:3", "c:5"]));
@@ -216,7 +216,7 @@ fn several_addresses_need_the_flag_that_allows_them() {
 }
 
 #[test]
-fn server_lines_that_cannot_be_are_explained() {
+fn invalid_server_lines_are_explained() {
     for (line, expected) in [
         (
             "server.x=a:1:2",
@@ -314,7 +314,7 @@ fn server_lines_that_cannot_be_are_explained() {
 }
 
 #[test]
-fn a_dynamic_file_holds_servers_and_little_else() {
+fn dynamic_file_allows_few_keys_besides_servers() {
     let text = "group.1=1:2\nserver.1=a:1:2:participant;2181\nserver.2=b:1:2|c:1:2\n\
                 weight.1=1\nversion=100000003\n";
     let ZooCfg {
@@ -357,7 +357,7 @@ fn a_dynamic_file_holds_servers_and_little_else() {
 }
 
 #[test]
-fn groups_and_weights_are_read_and_mistakes_in_them_named() {
+fn groups_and_weights_are_parsed_and_their_errors_named() {
     let cfg = parse("group.1=1:2:3\ngroup.2 = 4:5:\nweight.4=0\nweight.5=3").unwrap();
     let groups = [(1, vec![1, 2, 3]), (2, vec![4, 5])];
     let groups = groups.map(|(group, sids)| (group, sids.into_iter().map(Sid).collect()));
@@ -387,7 +387,7 @@ fn groups_and_weights_are_read_and_mistakes_in_them_named() {
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_refused_with_a_line_of_it(
+    fn any_text_is_parsed_or_refused_with_a_line_number(
         pieces in prop::collection::vec(
             "(server|group|weight)\\.[-0-9]{0,3}=|[a-z:=|;\\[\\]\\\\#! \\n\\r0-9]{0,8}|tickTime=|\\\\u[0-9a-f]{0,5}|\\PC{0,4}",
             0..12,

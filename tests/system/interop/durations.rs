@@ -78,7 +78,7 @@ impl Ours {
 }
 
 #[test]
-fn five_of_ours_elect_again_and_again() {
+fn five_of_ours_elect_repeatedly() {
     let ensemble = Ensemble::new(SERVERS as usize);
     let start = |sid| Voter::start(&ensemble, sid, &["--follow-leader-port"]);
     let mut ours = Ours {
@@ -120,7 +120,7 @@ fn five_of_ours_elect_again_and_again() {
 const TOOK: &str = " - LEADER ELECTION TOOK";
 
 #[test]
-fn five_real_servers_elect_again_and_again() {
+fn five_real_servers_elect_repeatedly() {
     let ensemble = Ensemble::new(SERVERS as usize);
     let mut servers: Vec<Server> = (1..=SERVERS).map(|sid| ensemble.start(sid)).collect();
     let leads = |server: &Server| {

@@ -38,7 +38,7 @@ fn await_leader(
 }
 
 #[test]
-fn a_lone_real_server_leads_by_the_vote_of_our_voter() {
+fn vote_of_our_voter_lets_a_single_real_server_lead() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let server = ensemble.start(2);
     // It gets no answer, and repeats its vote.
@@ -56,7 +56,7 @@ fn a_lone_real_server_leads_by_the_vote_of_our_voter() {
 }
 
 #[test]
-fn every_form_of_our_vote_is_understood_by_a_real_server() {
+fn real_server_accepts_both_notification_formats() {
     for format in ["28", "40"] {
         let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
         let server = ensemble.start(2);
@@ -67,7 +67,7 @@ fn every_form_of_our_vote_is_understood_by_a_real_server() {
 }
 
 #[test]
-fn when_the_real_leader_dies_our_vote_elects_the_other_one() {
+fn our_vote_elects_the_other_server_after_the_leader_dies() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let mut servers = [ensemble.start(2), ensemble.start(3)];
     // Wait: otherwise ours and the server that is ready first would elect each other.
@@ -88,7 +88,7 @@ fn when_the_real_leader_dies_our_vote_elects_the_other_one() {
 }
 
 #[test]
-fn the_largest_sid_follows_when_it_has_less_than_the_others() {
+fn largest_sid_with_a_smaller_zxid_follows() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     {
         // They reach an epoch and a transaction that the third server lacks.
@@ -150,7 +150,7 @@ fn malformed(vote: &Notification) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn malformed_notifications_are_counted_and_the_election_goes_on() {
+fn malformed_notifications_are_counted_and_ignored() {
     let ensemble = Ensemble::new(3);
     let mut voter = Voter::start(&ensemble, 2, &["--zxid", "0"]);
     let listener = ensemble.election(3).listen();

@@ -138,7 +138,7 @@ fn question(received: &Notification) -> Notification {
 }
 
 #[test]
-fn two_real_servers_elect_one_of_them_and_we_are_told() {
+fn two_real_servers_elect_and_answer_our_question() {
     let ensemble = Ensemble::new(3);
     let servers = [ensemble.start(1), ensemble.start(2)];
     let mut ours = member(&ensemble, 3);
@@ -191,7 +191,7 @@ fn vote(ensemble: &Ensemble, voter: &mut impl Voter, leader: i64) -> Notificatio
 }
 
 #[test]
-fn the_vote_of_our_program_makes_a_lone_real_server_lead() {
+fn vote_of_our_program_lets_a_single_real_server_lead() {
     let ensemble = Ensemble::new(3);
     let server = ensemble.start(2);
     let mut peer = program(&ensemble, 1);
@@ -203,7 +203,7 @@ fn the_vote_of_our_program_makes_a_lone_real_server_lead() {
 }
 
 #[test]
-fn a_lone_real_server_follows_us_when_we_are_larger_and_vote_for_ourselves() {
+fn single_real_server_follows_our_larger_sid() {
     let ensemble = Ensemble::new(3);
     let server = ensemble.start(2);
     let mut ours = member(&ensemble, 3);
@@ -215,7 +215,7 @@ fn a_lone_real_server_follows_us_when_we_are_larger_and_vote_for_ourselves() {
 }
 
 #[test]
-fn our_program_hears_every_election_of_three_real_servers() {
+fn our_program_receives_all_votes_of_three_real_servers() {
     // Four servers are configured, so that three are a quorum without ours.
     let ensemble = Ensemble::new(4);
     let mut servers: Vec<_> = [1, 2, 3].map(|sid| ensemble.start(sid)).into();

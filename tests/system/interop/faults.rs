@@ -14,7 +14,7 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(100);
 
 #[test]
-fn a_killed_zookeeper_is_seen_to_go_and_gets_our_last_frame_when_it_is_back() {
+fn restarted_zookeeper_gets_our_last_frame() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = stage.linked(sid);
@@ -30,7 +30,7 @@ fn a_killed_zookeeper_is_seen_to_go_and_gets_our_last_frame_when_it_is_back() {
 }
 
 #[test]
-fn a_zookeeper_that_halts_is_a_link_that_was_closed() {
+fn halting_zookeeper_closes_its_link() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = stage.linked(sid);
@@ -43,7 +43,7 @@ fn a_zookeeper_that_halts_is_a_link_that_was_closed() {
 }
 
 #[test]
-fn a_manager_of_ours_that_was_away_gets_the_last_message_of_zookeeper() {
+fn restarted_manager_gets_the_last_message_of_zookeeper() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = stage.linked(sid);
@@ -57,7 +57,7 @@ fn a_manager_of_ours_that_was_away_gets_the_last_message_of_zookeeper() {
 }
 
 #[test]
-fn a_program_of_ours_that_is_killed_gets_the_last_message_of_zookeeper_when_it_is_back() {
+fn restarted_program_gets_the_last_message_of_zookeeper() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let mut arguments = vec!["--sid".to_owned(), sid.to_string()];
@@ -83,7 +83,7 @@ fn a_program_of_ours_that_is_killed_gets_the_last_message_of_zookeeper_when_it_i
 }
 
 #[test]
-fn when_either_side_drops_the_link_both_last_messages_come_again() {
+fn both_last_messages_are_resent_after_a_dropped_link() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = stage.linked(sid);
@@ -106,7 +106,7 @@ fn when_either_side_drops_the_link_both_last_messages_come_again() {
 }
 
 #[test]
-fn a_connection_that_we_initiate_replaces_the_link() {
+fn connection_initiated_by_us_replaces_the_link() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = stage.linked(sid);
@@ -122,7 +122,7 @@ fn a_connection_that_we_initiate_replaces_the_link() {
 }
 
 #[test]
-fn a_connection_that_zookeeper_initiates_replaces_the_link() {
+fn connection_initiated_by_zookeeper_replaces_the_link() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = stage.linked(sid);

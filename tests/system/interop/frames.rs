@@ -12,7 +12,7 @@ fn payload(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn frames_from_one_byte_to_the_longest_arrive_whole_both_ways() {
+fn frames_of_all_lengths_arrive_in_both_directions() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = stage.ours(sid, |builder| builder);
@@ -28,7 +28,7 @@ fn frames_from_one_byte_to_the_longest_arrive_whole_both_ways() {
 }
 
 #[test]
-fn a_frame_of_ours_that_is_too_long_is_refused_and_the_link_stays() {
+fn sending_a_too_long_frame_fails_and_keeps_the_link() {
     let mut stage = Stage::new();
     let ours = stage.linked(ABOVE);
     let refused = ours.to_send(Sid(JAVA), payload(FRAME_BYTES_MAX + 1));
@@ -38,7 +38,7 @@ fn a_frame_of_ours_that_is_too_long_is_refused_and_the_link_stays() {
 }
 
 #[test]
-fn a_frame_of_zookeepers_that_is_too_long_ends_the_link_until_a_newer_one_comes() {
+fn too_long_frame_of_zookeeper_ends_each_link_until_replaced() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = stage.linked(sid);

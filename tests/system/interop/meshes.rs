@@ -181,21 +181,21 @@ impl Mixed {
 }
 
 #[test]
-fn one_of_ours_between_two_zookeepers_is_one_of_them() {
+fn two_zookeepers_and_one_of_ours_form_one_mesh() {
     Mixed::check("JoJ");
 }
 
 #[test]
-fn one_zookeeper_between_two_of_ours_is_one_of_us() {
+fn one_zookeeper_and_two_of_ours_form_one_mesh() {
     Mixed::check("oJo");
 }
 
 #[test]
-fn five_servers_of_both_kinds_are_one_mesh() {
+fn five_mixed_servers_form_one_mesh() {
     Mixed::check("oJoJo");
 }
 
 #[test]
-fn three_zookeepers_and_one_of_ours_are_one_mesh() {
+fn three_zookeepers_and_one_of_ours_form_one_mesh() {
     Mixed::check("JJoJ");
 }

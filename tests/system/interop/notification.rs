@@ -79,7 +79,7 @@ impl Notification {
 }
 
 #[test]
-fn a_notification_is_read_as_it_was_written() {
+fn notification_round_trips() {
     // Recorded from a real server with this configuration.
     let config = "server.1=127.0.0.1:2888:3888:participant;0.0.0.0:2181\nversion=0";
     let mut bytes = vec![

@@ -47,7 +47,7 @@ fn collect(line: &Value, votes: &mut BTreeSet<Vote>, decided: &mut BTreeSet<(i64
 }
 
 #[test]
-fn an_onlooker_shows_all_votes_of_a_real_election_and_casts_none() {
+fn observer_shows_all_votes_of_an_election_and_casts_none() {
     // Four servers are configured, so that three are a quorum without the observer.
     let ensemble = Ensemble::new(4);
     let observer = Voter::start(&ensemble, 4, &["--observe"]);

@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn whoever_is_larger_and_whoever_speaks_first_both_are_heard() {
+fn frames_arrive_for_each_sid_order_version_and_first_sender() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         for form in [
@@ -46,7 +46,7 @@ fn whoever_is_larger_and_whoever_speaks_first_both_are_heard() {
 }
 
 #[test]
-fn an_eager_manager_links_without_a_word() {
+fn eager_manager_links_without_a_frame() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = stage.ours(sid, |builder| builder);
@@ -58,7 +58,7 @@ fn an_eager_manager_links_without_a_word() {
 }
 
 #[test]
-fn zookeeper_names_itself_in_either_version_and_is_understood() {
+fn both_initial_message_versions_of_zookeeper_are_read() {
     for (options, version) in [(&[][..], V1), (&["--multi-address"][..], V2)] {
         let mut stage = Stage::with_options(options);
         // The bytes of its initial message.

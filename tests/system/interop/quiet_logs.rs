@@ -12,7 +12,7 @@ const TIMES: Times = Times {
 };
 
 #[test]
-fn a_leader_that_is_watched_logs_no_error() {
+fn watched_leader_logs_no_error() {
     let ensemble = Ensemble::with_times(3, TIMES);
     let servers = [ensemble.start(1), ensemble.start(3)];
     servers[0].await_mode("follower");
@@ -44,7 +44,7 @@ fn a_leader_that_is_watched_logs_no_error() {
 }
 
 #[test]
-fn a_server_that_looks_logs_no_warning_of_who_asks() {
+fn looking_server_logs_no_warning_about_a_question() {
     let ensemble = Ensemble::with_times(3, TIMES);
     let server = ensemble.start(2);
     let observer = Voter::start(&ensemble, 1, &["--observe"]);

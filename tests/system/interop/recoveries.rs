@@ -6,7 +6,7 @@ use crate::{proxy::Proxy, server::Ensemble, voter::Voter};
 const INIT_LIMIT: u32 = 60;
 
 #[test]
-fn an_ensemble_goes_on_without_our_voter_and_it_finds_its_leader_again() {
+fn restarted_voter_rejoins_a_running_ensemble() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let servers = [ensemble.start(1), ensemble.start(3)];
     // Wait: otherwise ours and the server that is ready first would elect each other.
@@ -32,7 +32,7 @@ fn an_ensemble_goes_on_without_our_voter_and_it_finds_its_leader_again() {
 }
 
 #[test]
-fn an_ensemble_that_needs_our_voter_waits_for_it_and_then_recovers() {
+fn ensemble_waits_for_our_paused_voter_and_recovers() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let (other, mut leader) = (ensemble.start(1), ensemble.start(3));
     // Wait: otherwise ours and the server that is ready first would elect each other.
@@ -60,7 +60,7 @@ fn an_ensemble_that_needs_our_voter_waits_for_it_and_then_recovers() {
 }
 
 #[test]
-fn our_voter_that_was_cut_off_comes_back_and_its_vote_is_what_was_missing() {
+fn vote_of_a_reconnected_voter_completes_the_quorum() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     let (other, mut leader) = (ensemble.start(1), ensemble.start(2));
     // They have a leader before ours starts, and so have more data.

@@ -58,7 +58,7 @@ fn recv_rising_until(stage: &Stage, from: i64, newest: u64) {
 }
 
 #[test]
-fn a_stopped_zookeeper_blocks_nobody_and_wakes_to_the_newest_frame() {
+fn paused_zookeeper_blocks_no_send_and_gets_the_newest_frame() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         // Longer than the test: the paused peer must not be declared dead.
@@ -79,7 +79,7 @@ fn a_stopped_zookeeper_blocks_nobody_and_wakes_to_the_newest_frame() {
 }
 
 #[test]
-fn a_zookeeper_that_is_stopped_for_too_long_is_dead_until_it_wakes() {
+fn zookeeper_paused_for_too_long_is_dead_until_it_resumes() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let soon = Duration::from_secs(2);

@@ -49,7 +49,7 @@ fn a_voter_without_data_lets_a_real_server_lead() {
 }
 
 #[test]
-fn a_voter_that_real_followers_leave_steps_down() {
+fn voter_steps_down_when_real_followers_leave() {
     let options = ["--zxid", "0", "--follow-leader-port"];
     for ((ours, real), has_port) in LAYOUTS.into_iter().zip([false, true]) {
         let options = &options[..2 + usize::from(has_port)];

@@ -41,7 +41,7 @@ fn await_rejected(manager: &CnxManager) -> (Option<Sid>, Reason) {
 }
 
 #[test]
-fn a_zookeeper_that_we_do_not_know_is_refused() {
+fn unknown_zookeeper_is_refused() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let ours = manager(&stage, sid, sid, &[], |builder| builder);
@@ -55,7 +55,7 @@ fn a_zookeeper_that_we_do_not_know_is_refused() {
 }
 
 #[test]
-fn a_zookeeper_that_we_do_not_know_joins_when_that_is_allowed() {
+fn unknown_zookeeper_is_admitted_if_allowed() {
     let mut stage = Stage::new();
     for sid in [BELOW, ABOVE] {
         let admit = Unknown::Admit { max: 1 };
@@ -68,7 +68,7 @@ fn a_zookeeper_that_we_do_not_know_joins_when_that_is_allowed() {
 }
 
 #[test]
-fn we_join_a_zookeeper_that_does_not_know_us() {
+fn we_join_a_zookeeper_that_is_not_configured_for_us() {
     let mut stage = Stage::new();
     for sid in UNCONFIGURED {
         // A smaller one is dialed back at the address in its initial message. The connection of a larger one is kept.
@@ -81,7 +81,7 @@ fn we_join_a_zookeeper_that_does_not_know_us() {
 }
 
 #[test]
-fn without_an_address_a_zookeeper_that_does_not_know_us_cannot_dial_us() {
+fn zookeeper_cannot_dial_us_without_an_advertised_address() {
     let stage = Stage::new();
     let [sid, _] = UNCONFIGURED;
     let bare = |builder: ConfigBuilder| builder.initial_message(InitialMessageVersion::Bare);
@@ -100,7 +100,7 @@ fn without_an_address_a_zookeeper_that_does_not_know_us_cannot_dial_us() {
 }
 
 #[test]
-fn a_zookeeper_with_our_own_sid_is_refused() {
+fn zookeeper_with_our_sid_is_refused() {
     let mut stage = Stage::new();
     // Both have sid 5. In ZooKeeper's configuration ours is 2, or 9.
     for sid in [BELOW, ABOVE] {

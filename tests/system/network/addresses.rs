@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{lan::Lan, quorum::Quorum, rounds, run_time, switch::around, table::record};
 
-pub(crate) fn a_host_that_returns_with_another_address_is_found_by_its_name() {
+pub(crate) fn host_with_a_new_address_is_found_by_its_name() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), Duration::from_millis(25));
     let all = quorum.all();
     for victim in rounds::victims(&all) {

@@ -12,7 +12,7 @@ use crate::{
 
 const PACE: Duration = Duration::from_millis(25);
 
-pub(crate) fn a_cable_that_is_pulled_is_noticed_and_put_back_brings_the_member_back() {
+pub(crate) fn pulled_cable_is_noticed_and_the_member_is_relinked() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), PACE);
     for victim in rounds::victims(&quorum.all()) {
         let live = quorum.all_but(&[victim]);
@@ -49,7 +49,7 @@ pub(crate) fn a_cable_that_is_pulled_is_noticed_and_put_back_brings_the_member_b
     }
 }
 
-pub(crate) fn a_member_that_is_not_heard_or_does_not_hear_is_no_member_until_it_is() {
+pub(crate) fn member_cut_off_in_one_direction_is_noticed_and_relinked() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), PACE);
     for victim in rounds::victims(&quorum.all()) {
         let live = quorum.all_but(&[victim]);

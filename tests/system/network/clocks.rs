@@ -14,7 +14,7 @@ use crate::{
 /// The offsets of the time of day in seconds, one after the other, in the syntax of libfaketime.
 const STEPS: [&str; 5] = ["+3600", "-3600", "+315360000", "-315360000", "+0"];
 
-pub(crate) fn a_clock_that_is_set_changes_nothing() {
+pub(crate) fn steps_of_the_time_of_day_have_no_effect() {
     let lan = Lan::new(5);
     // In a directory that is removed with the namespace.
     let offset = lan.host(1).overlay("offset");

@@ -24,7 +24,7 @@ enum Phase {
     Dead,
 }
 
-pub(crate) fn the_healthy_are_as_fast_while_others_are_dead() {
+pub(crate) fn latency_of_healthy_members_beside_dead_ones() {
     let quorum = Quorum::start(Lan::new(5), Duration::from_millis(10));
     let all = quorum.all();
     let (healthy, others) = all.split_at(3);

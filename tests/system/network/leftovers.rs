@@ -8,7 +8,7 @@ use std::{
 
 use crate::{lan::Lan, namespace, quorum::Quorum};
 
-pub(crate) fn a_test_that_panics_leaves_no_namespace_no_file_and_no_process() {
+pub(crate) fn panicking_test_leaves_no_namespace_file_or_process() {
     let (mut prefix, mut pids) = (String::new(), Vec::new());
     let failed = catch_unwind(AssertUnwindSafe(|| {
         let lan = Lan::new(2);

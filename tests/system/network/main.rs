@@ -57,37 +57,37 @@ fn main() -> ExitCode {
     // The longest first.
     let trials = trials! {
         processes:
-            all_are_restarted_one_after_the_other_in_both_orders,
-            a_member_that_is_killed_is_missed_at_once_and_welcome_again,
-            a_member_that_stands_still_holds_nobody_up_and_goes_on;
+            rolling_restart_in_both_orders,
+            killed_member_is_noticed_at_once_and_relinked,
+            stopped_member_delays_no_other_and_continues;
         cables:
-            a_member_that_is_not_heard_or_does_not_hear_is_no_member_until_it_is,
-            a_cable_that_is_pulled_is_noticed_and_put_back_brings_the_member_back;
+            member_cut_off_in_one_direction_is_noticed_and_relinked,
+            pulled_cable_is_noticed_and_the_member_is_relinked;
         weathers:
-            promises_hold_while_packets_are_lost_and_come_twice,
-            promises_hold_while_packets_are_late_and_overtake_each_other;
+            promises_hold_with_lost_and_duplicated_packets,
+            promises_hold_with_delayed_and_reordered_packets;
         partitions:
-            every_pair_flaps_at_once_and_the_mesh_stands_again,
-            a_partition_that_heals_is_one_mesh_again;
+            mesh_recovers_after_every_pair_flaps,
+            mesh_recovers_after_a_partition;
         addresses:
-            a_host_that_returns_with_another_address_is_found_by_its_name;
+            host_with_a_new_address_is_found_by_its_name;
         clocks:
-            a_clock_that_is_set_changes_nothing;
+            steps_of_the_time_of_day_have_no_effect;
         leftovers:
-            a_test_that_panics_leaves_no_namespace_no_file_and_no_process;
+            panicking_test_leaves_no_namespace_file_or_process;
         routed_network:
-            an_idle_link_whose_packets_vanish_is_found_dead_at_both_ends_and_comes_back,
-            a_link_with_frames_on_their_way_is_found_dead_and_the_newest_arrives_later,
-            a_frame_that_is_sent_after_the_cut_doubles_the_time_at_most,
-            a_large_frame_on_a_slow_way_is_not_taken_for_death,
-            a_way_that_is_cut_in_one_direction_is_no_link,
-            a_machine_that_lost_its_power_and_comes_back_is_linked_again,
-            a_frame_for_who_cannot_be_reached_waits_and_the_sender_does_not;
+            idle_link_without_packets_is_found_dead_and_reestablished,
+            busy_link_is_found_dead_and_newest_frame_arrives_later,
+            frames_after_the_cut_at_most_double_the_detection_time,
+            large_frame_on_a_slow_path_is_not_taken_for_a_dead_peer,
+            link_cut_in_one_direction_ends_at_both_ends,
+            machine_is_relinked_after_a_power_loss,
+            frame_for_an_unreachable_peer_waits_without_blocking;
     };
     // It measures: no other test may run at the same time.
     let alone = trials! {
         latency:
-            the_healthy_are_as_fast_while_others_are_dead;
+            latency_of_healthy_members_beside_dead_ones;
     };
     if arguments.list {
         let all = alone.into_iter().chain(trials).collect();

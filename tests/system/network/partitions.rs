@@ -12,7 +12,7 @@ use crate::{
     table::record,
 };
 
-pub(crate) fn a_partition_that_heals_is_one_mesh_again() {
+pub(crate) fn mesh_recovers_after_a_partition() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), Duration::from_millis(25));
     let all = quorum.all();
     for round in 0..rounds::rounds() {
@@ -36,7 +36,7 @@ pub(crate) fn a_partition_that_heals_is_one_mesh_again() {
 }
 
 /// Every link is reset while frames are sent, and again before it is proven.
-pub(crate) fn every_pair_flaps_at_once_and_the_mesh_stands_again() {
+pub(crate) fn mesh_recovers_after_every_pair_flaps() {
     let quorum = Quorum::start(Lan::new(9), Duration::from_millis(60));
     let all = quorum.all();
     for round in 0..rounds::rounds() {

@@ -11,7 +11,7 @@ use crate::{
 
 const PACE: Duration = Duration::from_millis(25);
 
-pub(crate) fn a_member_that_is_killed_is_missed_at_once_and_welcome_again() {
+pub(crate) fn killed_member_is_noticed_at_once_and_relinked() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), PACE);
     let all = quorum.all();
     for victim in rounds::victims(&all) {
@@ -46,7 +46,7 @@ pub(crate) fn a_member_that_is_killed_is_missed_at_once_and_welcome_again() {
 }
 
 /// Its kernel acknowledges, so that its links stay up. Frames for it wait, and the other members do not.
-pub(crate) fn a_member_that_stands_still_holds_nobody_up_and_goes_on() {
+pub(crate) fn stopped_member_delays_no_other_and_continues() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), PACE);
     let all = quorum.all();
     for victim in rounds::victims(&all) {
@@ -62,7 +62,7 @@ pub(crate) fn a_member_that_stands_still_holds_nobody_up_and_goes_on() {
     }
 }
 
-pub(crate) fn all_are_restarted_one_after_the_other_in_both_orders() {
+pub(crate) fn rolling_restart_in_both_orders() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), PACE);
     let all = quorum.all();
     for _ in 0..rounds::rounds() {

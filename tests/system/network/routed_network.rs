@@ -128,7 +128,7 @@ fn assert_dead(down: &Value) {
     assert!(["dead", "io"].contains(&reason), "{down}");
 }
 
-pub(crate) fn an_idle_link_whose_packets_vanish_is_found_dead_at_both_ends_and_comes_back() {
+pub(crate) fn idle_link_without_packets_is_found_dead_and_reestablished() {
     let network = Network::new();
     let [mut one, mut two] = network.pair();
     send(&mut one, &two, 2, "before");
@@ -149,7 +149,7 @@ pub(crate) fn an_idle_link_whose_packets_vanish_is_found_dead_at_both_ends_and_c
     two.quit();
 }
 
-pub(crate) fn a_link_with_frames_on_their_way_is_found_dead_and_the_newest_arrives_later() {
+pub(crate) fn busy_link_is_found_dead_and_newest_frame_arrives_later() {
     let network = Network::new();
     let [mut one, mut two] = network.pair();
     network.cut(Cut::Both);
@@ -172,7 +172,7 @@ pub(crate) fn a_link_with_frames_on_their_way_is_found_dead_and_the_newest_arriv
 
 /// While a frame is not acknowledged, the kernel sends no keepalive probes: each such frame starts a new timeout. The worst
 /// moment for it is just before the probes would have ended the link.
-pub(crate) fn a_frame_that_is_sent_after_the_cut_doubles_the_time_at_most() {
+pub(crate) fn frames_after_the_cut_at_most_double_the_detection_time() {
     for first in [Duration::ZERO, DEAD_AFTER / 2, DEAD_AFTER * 9 / 10] {
         let network = Network::new();
         let [mut one, mut two] = network.pair();
@@ -206,7 +206,7 @@ pub(crate) fn a_frame_that_is_sent_after_the_cut_doubles_the_time_at_most() {
     }
 }
 
-pub(crate) fn a_large_frame_on_a_slow_way_is_not_taken_for_death() {
+pub(crate) fn large_frame_on_a_slow_path_is_not_taken_for_a_dead_peer() {
     let network = Network::new();
     let peers = network.pair();
     network.slow_down();
@@ -226,7 +226,7 @@ pub(crate) fn a_large_frame_on_a_slow_way_is_not_taken_for_death() {
     two.quit();
 }
 
-pub(crate) fn a_way_that_is_cut_in_one_direction_is_no_link() {
+pub(crate) fn link_cut_in_one_direction_ends_at_both_ends() {
     for from in [1, 2] {
         let network = Network::new();
         let [mut one, mut two] = network.pair();
@@ -246,7 +246,7 @@ pub(crate) fn a_way_that_is_cut_in_one_direction_is_no_link() {
 }
 
 /// A machine loses power and comes back with another process. The other end still has the older link, which is replaced.
-pub(crate) fn a_machine_that_lost_its_power_and_comes_back_is_linked_again() {
+pub(crate) fn machine_is_relinked_after_a_power_loss() {
     for lost_host in [1, 2] {
         let network = Network::new();
         let [mut one, two] = network.pair();
@@ -283,7 +283,7 @@ pub(crate) fn a_machine_that_lost_its_power_and_comes_back_is_linked_again() {
     }
 }
 
-pub(crate) fn a_frame_for_who_cannot_be_reached_waits_and_the_sender_does_not() {
+pub(crate) fn frame_for_an_unreachable_peer_waits_without_blocking() {
     let network = Network::new();
     network.cut(Cut::Both);
     let mut one = network.peer(1);

@@ -16,7 +16,7 @@ const PACE: Duration = Duration::from_millis(50);
 /// The default. With the shortest allowed time, one lost probe would end an idle link.
 const DEFAULT_DEAD_AFTER: Duration = Duration::from_secs(5);
 
-pub(crate) fn promises_hold_while_packets_are_lost_and_come_twice() {
+pub(crate) fn promises_hold_with_lost_and_duplicated_packets() {
     let quorum = Quorum::start_as(
         Lan::new(rounds::members(5)),
         PACE,
@@ -56,7 +56,7 @@ pub(crate) fn promises_hold_while_packets_are_lost_and_come_twice() {
     }
 }
 
-pub(crate) fn promises_hold_while_packets_are_late_and_overtake_each_other() {
+pub(crate) fn promises_hold_with_delayed_and_reordered_packets() {
     let weather = Weather {
         at_least_ms: 5,
         at_most_ms: 25,

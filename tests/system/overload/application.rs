@@ -24,7 +24,7 @@ use support::{
 };
 
 #[test]
-fn nobody_asks_for_what_has_come_and_memory_stays_flat() {
+fn memory_is_bounded_if_messages_are_not_taken() {
     let _guard = one_at_a_time();
     let longest = limits::FRAME_BYTES_MAX;
     for (links, frame_bytes, frames) in [(50, 100, 100_000), (20, longest, 400)] {
@@ -116,7 +116,7 @@ impl Handler for BlockingHandler {
 }
 
 #[test]
-fn a_handler_that_is_held_up_holds_up_nobody_who_sends() {
+fn blocked_handler_does_not_block_senders() {
     const LINKS: i64 = 100;
     const FRAMES: u64 = 20_000;
     let _guard = one_at_a_time();
@@ -202,7 +202,7 @@ impl Handler for SlowHandler {
 }
 
 #[test]
-fn a_slow_handler_makes_no_turn_as_long_as_all_links_take_together() {
+fn turn_with_a_slow_handler_does_not_serve_all_links() {
     const LINKS: i64 = 200;
     let _guard = one_at_a_time();
     let (builder, address) = with_members(LINKS);

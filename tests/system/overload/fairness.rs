@@ -46,7 +46,7 @@ fn small_frames() -> Vec<u8> {
 }
 
 #[test]
-fn a_thousand_links_that_pour_get_equal_shares() {
+fn thousand_flooding_links_get_equal_shares() {
     let _guard = one_at_a_time();
     let mut figures = Figures::new(
         "overload-shares",
@@ -171,7 +171,7 @@ const FLOODING: i64 = 1;
 const QUIET_FRAMES: usize = 2000;
 
 #[test]
-fn a_firehose_leaves_time_for_the_thousand_beside_it() {
+fn flooding_link_leaves_time_for_a_thousand_others() {
     let _guard = one_at_a_time();
     let mut figures = Figures::new(
         "overload-flood",

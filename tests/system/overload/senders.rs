@@ -52,7 +52,7 @@ impl Target {
 }
 
 #[test]
-fn nothing_is_lost_from_the_account_of_sixty_four_threads_and_nobody_starves() {
+fn sends_of_64_threads_are_all_counted_and_none_starves() {
     let _guard = one_at_a_time();
     let mut figures = Figures::new(
         "overload-senders",

@@ -35,7 +35,7 @@ const SECONDS_MAX: u64 = 365 * 24 * 3600;
 const FAULTS_MAX: Duration = Duration::from_secs(60);
 
 #[test]
-fn the_mesh_outlives_random_faults() {
+fn mesh_recovers_from_random_faults() {
     let seconds = number("SOAK_SECONDS").unwrap_or(SECONDS);
     let range = 1..=SECONDS_MAX;
     assert!(

@@ -5,7 +5,7 @@ use super::*;
 /// Makes any calls, with ids of peers, ids of removed peers, and ids that were never assigned. The actions of the roster are
 /// followed as the loop would follow them, late, or not at all.
 #[test]
-fn no_call_with_any_id_breaks_the_roster() {
+fn roster_accepts_any_id_in_any_call() {
     use proptest::prelude::*;
 
     #[derive(Clone, Debug)]

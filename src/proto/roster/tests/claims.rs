@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_newer_connection_from_home_replaces_the_older_one_first() {
+fn newer_connection_from_own_address_closes_the_older_first() {
     let mut bench = Bench::started(rules());
     let (older, _) = bench.initial_message(LARGE, true);
     bench.todo();
@@ -21,7 +21,7 @@ fn a_newer_connection_from_home_replaces_the_older_one_first() {
 }
 
 #[test]
-fn a_stranger_waits_and_is_refused_while_the_older_link_lives() {
+fn contender_is_refused_while_the_older_link_lives() {
     let mut bench = Bench::started(rules());
     let (older, _) = bench.initial_message(LARGE, true);
     bench.todo();
@@ -43,7 +43,7 @@ fn a_stranger_waits_and_is_refused_while_the_older_link_lives() {
 }
 
 #[test]
-fn a_contender_that_is_recognized_takes_the_place_of_a_link_that_lives() {
+fn recognized_contender_replaces_a_live_link() {
     let mut bench = Bench::started(rules());
     let (older, _) = bench.initial_message(LARGE, true);
     let (contender, _) = bench.initial_message(LARGE, false);
@@ -64,7 +64,7 @@ fn a_contender_that_is_recognized_takes_the_place_of_a_link_that_lives() {
 }
 
 #[test]
-fn a_contender_takes_the_place_of_a_link_that_ends() {
+fn contender_replaces_a_link_that_ends() {
     let mut bench = Bench::started(rules());
     let (older, _) = bench.initial_message(LARGE, true);
     let (contender, _) = bench.initial_message(LARGE, false);
@@ -82,7 +82,7 @@ fn a_contender_takes_the_place_of_a_link_that_ends() {
 }
 
 #[test]
-fn a_claim_from_where_the_link_came_from_replaces_it() {
+fn claim_from_the_address_of_the_link_replaces_it() {
     let mut bench = Bench::started(rules());
     let (older, _) = bench.initial_message_from(LARGE, ABROAD);
     bench.todo();
@@ -100,7 +100,7 @@ fn a_claim_from_where_the_link_came_from_replaces_it() {
 }
 
 #[test]
-fn a_silent_link_from_elsewhere_gives_way_to_a_claim_from_elsewhere() {
+fn claim_replaces_a_silent_link_from_another_address() {
     let mut bench = Bench::started(rules());
     bench.initial_message_from(LARGE, ABROAD);
     let peer = bench.id(LARGE);
@@ -116,7 +116,7 @@ fn a_silent_link_from_elsewhere_gives_way_to_a_claim_from_elsewhere() {
 }
 
 #[test]
-fn a_link_from_elsewhere_that_brings_bytes_is_kept() {
+fn link_from_another_address_is_kept_if_it_brings_bytes() {
     let mut bench = Bench::started(rules());
     let (older, _) = bench.initial_message_from(LARGE, ABROAD);
     let peer = bench.id(LARGE);
@@ -133,7 +133,7 @@ fn a_link_from_elsewhere_that_brings_bytes_is_kept() {
 }
 
 #[test]
-fn a_link_from_what_proves_to_be_home_is_kept_however_silent() {
+fn silent_link_is_kept_once_its_address_is_known() {
     let mut bench = Bench::started(rules());
     let (older, _) = bench.initial_message_from(LARGE, ABROAD);
     let peer = bench.id(LARGE);
@@ -145,7 +145,7 @@ fn a_link_from_what_proves_to_be_home_is_kept_however_silent() {
 }
 
 #[test]
-fn while_names_are_looked_up_no_link_is_taken_for_silent() {
+fn no_link_counts_as_silent_during_a_lookup() {
     let mut bench = Bench::started(rules());
     let (older, _) = bench.initial_message_from(LARGE, ABROAD);
     let peer = bench.id(LARGE);
@@ -162,7 +162,7 @@ fn while_names_are_looked_up_no_link_is_taken_for_silent() {
 }
 
 #[test]
-fn links_that_replace_each_other_again_and_again_are_told() {
+fn repeated_replacement_of_links_is_reported() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(LARGE);
     let mut warned = 0;
@@ -177,7 +177,7 @@ fn links_that_replace_each_other_again_and_again_are_told() {
 }
 
 #[test]
-fn links_that_the_application_replaces_are_not_told() {
+fn replacement_by_the_application_is_not_reported() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(SMALL);
     for _ in 0..100 {
@@ -188,7 +188,7 @@ fn links_that_the_application_replaces_are_not_told() {
 }
 
 #[test]
-fn the_newest_wins_from_anywhere_if_told_so() {
+fn replace_newest_accepts_a_link_from_any_address() {
     let mut bench = Bench::started(Rules {
         newest: true,
         ..rules()

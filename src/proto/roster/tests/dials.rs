@@ -16,7 +16,7 @@ fn an_eager_roster_dials_every_member_at_once() {
 }
 
 #[test]
-fn on_demand_nobody_is_dialed_before_somebody_asks() {
+fn on_demand_roster_dials_only_on_request() {
     let mut bench = Bench::started(Rules {
         eager: false,
         ..rules()
@@ -38,7 +38,7 @@ fn a_dialed_smaller_peer_is_linked() {
 }
 
 #[test]
-fn failed_attempts_are_spaced_by_the_backoff_and_a_link_that_lasts_resets_it() {
+fn backoff_spaces_dials_until_a_link_lasts() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(SMALL);
     let mut waited = Vec::new();
@@ -80,7 +80,7 @@ fn failed_attempts_are_spaced_by_the_backoff_and_a_link_that_lasts_resets_it() {
 
 /// In a silent network an attempt takes long. The network may have recovered in that time.
 #[test]
-fn the_time_of_an_attempt_that_nobody_answered_is_not_waited_for_again() {
+fn duration_of_an_unanswered_dial_counts_as_backoff() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(SMALL);
     for _ in 0..20 {
@@ -94,7 +94,7 @@ fn the_time_of_an_attempt_that_nobody_answered_is_not_waited_for_again() {
 }
 
 #[test]
-fn asking_for_a_peer_that_just_went_does_not_hurry_the_backoff() {
+fn requests_for_a_peer_do_not_shorten_its_backoff() {
     let mut bench = Bench::started(Rules {
         eager: false,
         ..rules()
@@ -114,7 +114,7 @@ fn asking_for_a_peer_that_just_went_does_not_hurry_the_backoff() {
 }
 
 #[test]
-fn initiating_dials_a_linked_peer_anew() {
+fn initiate_redials_a_linked_peer() {
     let mut bench = Bench::started(rules());
     let older = bench.linked(SMALL);
     bench.todo();

@@ -14,7 +14,7 @@ fn an_observer_is_never_dialed() {
 }
 
 #[test]
-fn a_guest_that_is_linked_stays_when_a_dial_of_it_fails() {
+fn linked_admitted_peer_stays_when_its_dial_fails() {
     let mut bench = Bench::started(Rules {
         guests_max: 1,
         ..rules()
@@ -31,7 +31,7 @@ fn a_guest_that_is_linked_stays_when_a_dial_of_it_fails() {
 }
 
 #[test]
-fn the_end_of_a_connection_of_who_is_gone_means_nothing() {
+fn end_of_a_removed_peers_connection_is_ignored() {
     let mut bench = Bench::started(Rules {
         guests_max: 1,
         ..rules()
@@ -49,7 +49,7 @@ fn the_end_of_a_connection_of_who_is_gone_means_nothing() {
 }
 
 #[test]
-fn the_own_sid_and_unknown_ones_are_refused_and_leave_nothing() {
+fn own_and_unknown_sids_are_refused_and_leave_no_state() {
     let mut bench = Bench::started(rules());
     assert_eq!(
         bench.initial_message(OWN, true).1,
@@ -67,7 +67,7 @@ fn the_own_sid_and_unknown_ones_are_refused_and_leave_nothing() {
 }
 
 #[test]
-fn observers_get_negative_ids_up_to_a_bound_and_are_forgotten_when_they_go() {
+fn observers_get_negative_sids_up_to_a_limit() {
     let mut bench = Bench::started(rules());
     let (first, _) = bench.initial_message(Sid::OBSERVER, false);
     bench.initial_message(Sid::OBSERVER, false);
@@ -99,7 +99,7 @@ fn observers_get_negative_ids_up_to_a_bound_and_are_forgotten_when_they_go() {
 }
 
 #[test]
-fn guests_are_admitted_up_to_a_bound_and_an_unlinked_one_gives_way() {
+fn admitted_peers_are_limited_and_unlinked_ones_give_way() {
     let mut bench = Bench::started(Rules {
         guests_max: 2,
         ..rules()
@@ -124,7 +124,7 @@ fn guests_are_admitted_up_to_a_bound_and_an_unlinked_one_gives_way() {
 }
 
 #[test]
-fn a_smaller_guest_is_dialed_back_once_for_each_knock() {
+fn smaller_admitted_peer_is_dialed_back_once_per_knock() {
     let mut bench = Bench::started(Rules {
         guests_max: 2,
         ..rules()

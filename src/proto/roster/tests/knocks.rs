@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_larger_peer_that_dials_is_linked_and_the_knock_underway_is_given_up() {
+fn dial_of_a_larger_peer_cancels_the_knock() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(LARGE);
     let (key, verdict) = bench.initial_message(LARGE, true);
@@ -18,7 +18,7 @@ fn a_larger_peer_that_dials_is_linked_and_the_knock_underway_is_given_up() {
 }
 
 #[test]
-fn a_knock_that_took_long_must_not_arrive_after_the_link() {
+fn late_knock_is_cancelled_when_the_link_comes_up() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(LARGE);
     bench.todo();
@@ -34,7 +34,7 @@ fn a_knock_that_took_long_must_not_arrive_after_the_link() {
 }
 
 #[test]
-fn a_knock_is_hung_up_and_dialed_back() {
+fn knock_is_closed_and_dialed_back() {
     let mut bench = Bench::started(Rules {
         eager: false,
         ..rules()
@@ -49,7 +49,7 @@ fn a_knock_is_hung_up_and_dialed_back() {
 }
 
 #[test]
-fn knocks_are_answered_once_a_backoff_step() {
+fn knocks_are_answered_once_per_backoff_step() {
     let mut bench = Bench::started(Rules {
         eager: false,
         ..rules()
@@ -72,7 +72,7 @@ fn knocks_are_answered_once_a_backoff_step() {
 }
 
 #[test]
-fn a_knock_that_crossed_a_fresh_link_is_ignored_and_a_later_one_is_not() {
+fn only_a_knock_that_crossed_the_new_link_is_ignored() {
     let mut bench = Bench::started(rules());
     bench.linked(SMALL);
     bench.todo();
@@ -85,7 +85,7 @@ fn a_knock_that_crossed_a_fresh_link_is_ignored_and_a_later_one_is_not() {
 }
 
 #[test]
-fn a_knock_of_a_stranger_changes_nothing_for_a_linked_peer() {
+fn knock_of_a_stranger_does_not_affect_a_linked_peer() {
     let mut bench = Bench::started(rules());
     bench.linked(SMALL);
     bench.todo();
@@ -96,7 +96,7 @@ fn a_knock_of_a_stranger_changes_nothing_for_a_linked_peer() {
 }
 
 #[test]
-fn a_knock_hurries_a_dial_that_is_no_longer_young() {
+fn knock_moves_an_old_dial_to_the_next_address() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(SMALL);
     bench.initial_message(SMALL, true);
@@ -120,7 +120,7 @@ fn a_knock_hurries_a_dial_that_is_no_longer_young() {
 }
 
 #[test]
-fn a_knock_that_leads_to_nothing_is_repeated() {
+fn knock_without_an_answer_is_repeated() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(LARGE);
     bench.roster.on_knocked(peer, bench.now);
@@ -130,7 +130,7 @@ fn a_knock_that_leads_to_nothing_is_repeated() {
 }
 
 #[test]
-fn a_knock_too_early_is_answered_when_the_backoff_lets_it() {
+fn early_knock_is_answered_after_the_backoff() {
     let mut bench = Bench::started(Rules {
         eager: false,
         ..rules()

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_peer_behind_a_proxy_is_dialed_anew_when_its_link_is_silent() {
+fn peer_behind_a_proxy_is_redialed_if_its_link_is_silent() {
     let mut bench = Bench::started(rules());
     // The peer has knocked through a proxy before. When it is back, it knocks again, from whatever address the proxy has then.
     bench.initial_message_from(SMALL, ABROAD);
@@ -15,7 +15,7 @@ fn a_peer_behind_a_proxy_is_dialed_anew_when_its_link_is_silent() {
 }
 
 #[test]
-fn a_link_that_brings_bytes_is_not_dialed_anew_for_a_knock_from_elsewhere() {
+fn knock_from_elsewhere_does_not_redial_an_active_link() {
     let mut bench = Bench::started(rules());
     bench.initial_message_from(SMALL, ABROAD);
     bench.linked(SMALL);
@@ -35,7 +35,7 @@ fn a_link_that_brings_bytes_is_not_dialed_anew_for_a_knock_from_elsewhere() {
 }
 
 #[test]
-fn one_knock_from_elsewhere_is_not_enough() {
+fn one_knock_from_another_address_does_not_redial() {
     let mut bench = Bench::started(rules());
     bench.initial_message_from(SMALL, ABROAD);
     bench.linked(SMALL);
@@ -48,7 +48,7 @@ fn one_knock_from_elsewhere_is_not_enough() {
 }
 
 #[test]
-fn a_peer_that_knocks_from_home_is_not_dialed_for_strangers() {
+fn peer_known_by_its_address_is_not_redialed_for_strangers() {
     let mut bench = Bench::started(rules());
     bench.initial_message_from(SMALL, 1);
     // Strangers may have knocked while the peer was not linked.
@@ -59,7 +59,7 @@ fn a_peer_that_knocks_from_home_is_not_dialed_for_strangers() {
 }
 
 #[test]
-fn a_peer_of_which_no_knock_is_known_is_dialed_anew_seldom() {
+fn peer_without_known_knocks_is_redialed_rarely() {
     let mut bench = Bench::started(rules());
     bench.linked(SMALL);
     bench.pass(Duration::from_secs(60));
@@ -70,7 +70,7 @@ fn a_peer_of_which_no_knock_is_known_is_dialed_anew_seldom() {
 }
 
 #[test]
-fn who_knocks_at_a_healthy_link_has_it_renewed_seldom() {
+fn knocks_of_a_linked_peer_renew_its_link_rarely() {
     let mut bench = Bench::started(rules());
     bench.linked(SMALL);
     bench.pass(KNOCK_CROSSING);
@@ -89,7 +89,7 @@ fn who_knocks_at_a_healthy_link_has_it_renewed_seldom() {
 }
 
 #[test]
-fn a_dial_beside_a_link_that_brings_bytes_meanwhile_is_given_up() {
+fn dial_beside_a_link_ends_when_the_link_brings_bytes() {
     let mut bench = Bench::started(rules());
     let link = bench.linked(SMALL);
     bench.pass(Duration::from_secs(60));
@@ -112,7 +112,7 @@ fn a_dial_beside_a_link_that_brings_bytes_meanwhile_is_given_up() {
 }
 
 #[test]
-fn a_dial_beside_a_link_that_fails_is_tried_again_soon() {
+fn failed_dial_beside_a_link_is_retried_soon() {
     let mut bench = Bench::started(rules());
     bench.linked(SMALL);
     bench.pass(Duration::from_secs(60));
