@@ -142,7 +142,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !paused.is_empty() {
             paused.remove(&key);
         }
-        let link_number = *number;
+        let link = *number;
         let (mut count, mut bytes) = (0, 0);
         let halt = &handle.shared().halt;
         let outcome = read_frames(
@@ -152,10 +152,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             read_buffer,
             connection.ended,
             |payload| {
-                let frame = Frame {
-                    payload,
-                    link: link_number,
-                };
+                let frame = Frame { payload, link };
                 // Looked at for each frame, since the handler may ask for a halt in any of them.
                 if !halt.is_given() {
                     count += 1;
@@ -178,9 +175,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         if !*has_received && (count > 0 || !frames.is_between_frames()) {
             *has_received = true;
-            if mem::take(on_probation) {
-                confirm(peer, handle);
-            }
+            confirm(peer, on_probation, handle);
         }
         // The usual case, without a second search for the connection.
         if outcome == ReadOutcome::Drained && connection.draining.is_none() {
@@ -217,11 +212,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 }
 
-/// The peer keeps the link, so the frames that wait for it may be written. The deadline of the probation then finds nothing to do.
-fn confirm(peer: &Arc<Peer>, handle: &Handle) {
-    let request = peer.outbox.confirm();
-    // Fails only in a forked process, which has no loop.
-    let _ = handle.shared().ask(peer, request);
+/// Ends the probation of a link that has brought a byte: the peer keeps it, so the frames that wait may be written. The deadline of the
+/// probation then finds nothing to do.
+fn confirm(peer: &Arc<Peer>, on_probation: &mut bool, handle: &Handle) {
+    if mem::take(on_probation) {
+        let request = peer.outbox.confirm();
+        // Fails only in a forked process, which has no loop.
+        let _ = handle.shared().ask(peer, request);
+    }
 }
 
 /// Records for the statistics that a frame was received in this turn. The arithmetic costs as much as a tenth of a turn, so it is not
