@@ -7,8 +7,8 @@ use std::{fs, io::Write as _, net::TcpListener};
 use quorum_cnx::{Event, Sid};
 use serde_json::Value;
 use support::{
-    ABROAD, LONG, Puppet, Vacant, bare,
-    ensemble::{Ensemble, Running, election},
+    LONG, ReservedAddress, STRANGER_IP, TestConnection, bare,
+    ensemble::{ElectionProcess, Ensemble, election},
 };
 
 #[test]
@@ -16,7 +16,7 @@ fn ensemble_in_one_process_elects_and_draws_a_timeline() {
     let ensemble = Ensemble::new(3, "");
     let (cfg, picture) = (ensemble.path("zoo.cfg"), ensemble.path("election.svg"));
     let all = ["--zoo-cfg", &cfg, "--myid", "1,2,3", "--follow-leader-port"];
-    let mut running = Running::start(&[&all[..], &["--timeline", &picture]].concat());
+    let mut running = ElectionProcess::start(&[&all[..], &["--timeline", &picture]].concat());
     // Usually the server with the largest id. Another one if it started late.
     let leader = running.await_leader(&[1, 2, 3]);
     running.await_events("leader-reached", 2);
@@ -50,14 +50,14 @@ fn groups_and_weights_determine_leader_and_quorum() {
     let ensemble = Ensemble::new(3, weights);
     let cfg = ensemble.path("zoo.cfg");
     let some = ["--zoo-cfg", &cfg, "--myid"];
-    let mut first = Running::start(&[&some[..], &["1"]].concat());
+    let mut first = ElectionProcess::start(&[&some[..], &["1"]].concat());
     assert_eq!(first.await_leader(&[1]), 1);
     first.quit(1);
-    let mut others = Running::start(&[&some[..], &["2,3"]].concat());
+    let mut others = ElectionProcess::start(&[&some[..], &["2,3"]].concat());
     // Each server has repeated its vote, long after a quorum would have decided.
     others.await_events("sent", 2 * 2 * 4);
     assert!(others.lines.iter().all(|line| line["event"] != "elected"));
-    let mut first = Running::start(&[&some[..], &["1"]].concat());
+    let mut first = ElectionProcess::start(&[&some[..], &["1"]].concat());
     let leader = others.await_leader(&[2, 3]);
     assert!([1, 2].contains(&leader), "{leader}");
     assert_eq!(first.await_leader(&[1]), leader);
@@ -70,7 +70,7 @@ fn a_signal_halts_an_election() {
     for name in ["INT", "TERM"] {
         let ensemble = Ensemble::new(3, "");
         let cfg = ensemble.path("zoo.cfg");
-        let mut program = Running::start(&["--zoo-cfg", &cfg, "--myid", "1"]);
+        let mut program = ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1"]);
         program.await_events("listening", 1);
         let id = program.child.id().to_string();
         let mut kill = std::process::Command::new("sh");
@@ -89,9 +89,9 @@ fn ended_leader_process_is_given_up_at_once() {
         let cfg = ensemble.path("zoo.cfg");
         let some = ["--zoo-cfg", &cfg, "--myid"];
         let list = others.map(|sid| sid.to_string()).join(",");
-        let mut voters = Running::start(&[&some[..], &[&list]].concat());
+        let mut voters = ElectionProcess::start(&[&some[..], &[&list]].concat());
         let leader_process =
-            Running::start(&[&some[..], &[leader, "--zxid", "0x100000000"]].concat());
+            ElectionProcess::start(&[&some[..], &[leader, "--zxid", "0x100000000"]].concat());
         let leader: i64 = leader.parse().unwrap();
         while voters.await_leader(&others) != leader {
             // They may have elected one of themselves before.
@@ -144,7 +144,7 @@ fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i3
         .iter()
         .filter(|(sid, _)| *sid == server)
         .collect();
-    let (joiner, _) = support::alone(joiner, &[(server, &at[0].1)], |builder| builder);
+    let (joiner, _) = support::single_manager(joiner, &[(server, &at[0].1)], |builder| builder);
     joiner.to_send(Sid(server), looking(question)).unwrap();
     let message = joiner.recv_timeout(LONG).expect("an answer arrives");
     assert_eq!(message.from, Sid(server));
@@ -155,7 +155,7 @@ fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i3
 fn unknown_servers_get_answers_and_are_not_counted() {
     let ensemble = Ensemble::new(3, "");
     let cfg = ensemble.path("zoo.cfg");
-    let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1,2,3"]);
+    let mut running = ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1,2,3"]);
     let leader = running.await_leader(&[1, 2, 3]);
     let (following, leading) = (1, 2);
     // Larger and smaller sids. A vote of the joiner for itself that beats all others, in a later round, and a question.
@@ -181,12 +181,12 @@ fn election_with_replace_newest_keeps_newest_connection() {
     let cfg = ensemble.path("zoo.cfg");
     let own = &ensemble.elections[0].1;
     let newest = ["--zoo-cfg", &cfg, "--myid", "1", "--replace", "newest"];
-    let mut running = Running::start(&newest);
+    let mut running = ElectionProcess::start(&newest);
     running.await_events("listening", 1);
     // From an address that is not the member's, as through a proxy.
-    let _older = Puppet::say(ABROAD, own, &bare(2));
+    let _older = TestConnection::dial_and_write(STRANGER_IP, own, &bare(2));
     running.await_events("up", 1);
-    let _newer = Puppet::say(ABROAD, own, &bare(2));
+    let _newer = TestConnection::dial_and_write(STRANGER_IP, own, &bare(2));
     running.await_events("up", 2);
     assert_eq!(running.of("down").next().unwrap()["reason"], "replaced");
     running.quit(1);
@@ -197,16 +197,17 @@ fn unknown_servers_are_admitted_up_to_a_limit() {
     let ensemble = Ensemble::new(1, "");
     let cfg = ensemble.path("zoo.cfg");
     for (bound, joiners) in [("2", 2), ("0", 0)] {
-        let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1", "--admit", bound]);
+        let mut running =
+            ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1", "--admit", bound]);
         running.await_leader(&[1]);
         let at = &ensemble.elections[0].1;
-        let join = |sid| support::alone(sid, &[(1, at)], |builder| builder).0;
+        let join = |sid| support::single_manager(sid, &[(1, at)], |builder| builder).0;
         let linked: Vec<_> = (5..5 + joiners).map(join).collect();
         for joiner in &linked {
             joiner.to_send(Sid(1), looking(QUESTION)).unwrap();
             joiner.recv_timeout(LONG).expect("an answer arrives");
         }
-        let (refused, _) = support::alone(9, &[(1, at)], |builder| builder);
+        let (refused, _) = support::single_manager(9, &[(1, at)], |builder| builder);
         support::wait_for(&refused, |event| {
             matches!(event, Event::Down { .. }).then_some(())
         });
@@ -270,7 +271,7 @@ fn election_continues_while_it_listens_or_retries() {
     ] {
         let cfg = with_other_addresses(&ensemble, more, addresses);
         let several = "-Dzookeeper.multiAddress.enabled=true";
-        let mut running = Running::start(&["--zoo-cfg", &cfg, "--myid", "1", several]);
+        let mut running = ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1", several]);
         running.await_events("error", errors);
         running.order("stats");
         running.await_events("stats", 1);
@@ -287,7 +288,7 @@ fn election_reads_quorum_listen_on_all_ips() {
         ("true", "localhost", "[::]"),
         ("false", "127.0.0.1", "127.0.0.1"),
     ] {
-        let ports: Vec<Vacant> = (0..2).map(|_| Vacant::new()).collect();
+        let ports: Vec<ReservedAddress> = (0..2).map(|_| ReservedAddress::new()).collect();
         let ports = ports
             .iter()
             .map(|vacant| vacant.address.rsplit_once(':').unwrap().1);
@@ -296,7 +297,7 @@ fn election_reads_quorum_listen_on_all_ips() {
         let addresses = format!("{host}:{}:{}", ports[0], ports[1]);
         let cfg = with_other_addresses(&ensemble, &more, &addresses);
         let follow = ["--zoo-cfg", &cfg, "--myid", "1", "--follow-leader-port"];
-        let mut running = Running::start(&follow);
+        let mut running = ElectionProcess::start(&follow);
         running.await_events("leader-listening", 1);
         let has_v6 = TcpListener::bind("[::]:0").is_ok();
         let expected = if has_v6 { expected } else { "0.0.0.0" };

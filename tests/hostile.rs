@@ -17,8 +17,8 @@ use quorum_cnx::{
     Replace, SendError, SendOutcome, Sid, Stats, Unknown,
 };
 use support::{
-    ABROAD, HOME, LONG, Mesh, Puppet, Ring, V1, V2, Vacant, alone, bare, claiming, configure,
-    eventually, frame, listener, versioned, wait_for,
+    LONG, MEMBER_IP, Mesh, ReservedAddress, Ring, STRANGER_IP, TestConnection, V1, V2, bare,
+    claiming, configure, eventually, frame, listener, single_manager, versioned, wait_for,
 };
 
 /// A configured member that is absent: a stranger can take its place.
@@ -32,7 +32,7 @@ struct Attack {
     mesh: Mesh,
     ring: Ring,
     before: Vec<Stats>,
-    _absent: Vacant,
+    _absent: ReservedAddress,
 }
 
 impl Attack {
@@ -41,7 +41,7 @@ impl Attack {
     }
 
     fn start_with(shape: impl Fn(ConfigBuilder) -> ConfigBuilder) -> Self {
-        let absent = Vacant::new();
+        let absent = ReservedAddress::new();
         let mesh = Mesh::linked(&[OWN, 1, 3], &[(ABSENT, &absent.address)], shape);
         let ring = Ring::start(&mesh);
         let before = mesh.managers.iter().map(|one| one.stats()).collect();
@@ -62,8 +62,8 @@ impl Attack {
     }
 
     /// A stranger connects and writes these bytes.
-    fn stranger(&self, bytes: &[u8]) -> Puppet {
-        Puppet::say(ABROAD, self.address(), bytes)
+    fn stranger(&self, bytes: &[u8]) -> TestConnection {
+        TestConnection::dial_and_write(STRANGER_IP, self.address(), bytes)
     }
 
     /// Connections that were refused since the start, by reason.
@@ -319,12 +319,16 @@ fn larger_server_may_send_any_host_name() {
         long.as_bytes(),
     ];
     for version in [V1, V2] {
-        let (manager, address) = alone(1, &[(ABSENT, "127.0.0.1:1")], |builder| {
+        let (manager, address) = single_manager(1, &[(ABSENT, "127.0.0.1:1")], |builder| {
             builder.dial(Dial::OnDemand)
         });
         for text in texts {
             let initial_message = versioned(version, ABSENT, text);
-            let _peer = Puppet::say(HOME, &address, &[initial_message, frame("vote")].concat());
+            let _peer = TestConnection::dial_and_write(
+                MEMBER_IP,
+                &address,
+                &[initial_message, frame("vote")].concat(),
+            );
             let message = manager.recv_timeout(LONG).unwrap();
             assert_eq!(
                 (message.from, &message.payload[..]),
@@ -349,11 +353,11 @@ fn smaller_server_is_dialed_at_its_configured_address() {
         b"127.0.0.1:0",
     ] {
         let (home, home_address) = listener();
-        let (manager, address) = alone(5, &[(2, &home_address)], |builder| {
+        let (manager, address) = single_manager(5, &[(2, &home_address)], |builder| {
             builder.dial(Dial::OnDemand)
         });
-        let _knock = Puppet::say(HOME, &address, &versioned(V1, 2, text));
-        assert_eq!(Puppet::accept(&home).hello().sid, 5);
+        let _knock = TestConnection::dial_and_write(MEMBER_IP, &address, &versioned(V1, 2, text));
+        assert_eq!(TestConnection::accept(&home).read_initial_message().sid, 5);
         assert_eq!(manager.stats().rejected, BTreeMap::new());
     }
 }
@@ -376,7 +380,7 @@ fn unfinished_initial_message_times_out() {
     let attack =
         Attack::start_with(|builder| builder.handshake_timeout(Duration::from_millis(300)));
     let message = versioned(V2, ABSENT, "127.0.0.1:3888|[::1]:3888");
-    let strangers: Vec<Puppet> = (0..message.len())
+    let strangers: Vec<TestConnection> = (0..message.len())
         .map(|cut| attack.stranger(&message[..cut]))
         .collect();
     for mut stranger in strangers {
@@ -438,7 +442,7 @@ fn connection_with_the_own_sid_is_refused() {
     ] {
         attack.stranger(&message).wait_closed();
         // It is refused from the address of a member, too.
-        Puppet::say(HOME, attack.address(), &message).wait_closed();
+        TestConnection::dial_and_write(MEMBER_IP, attack.address(), &message).wait_closed();
     }
     attack.wait_rejected(6);
     attack.finish(&[(ReasonKind::OwnSid, 6)], &[]);
@@ -461,7 +465,7 @@ fn unknown_sids_leave_no_state() {
                         2 => versioned(V2, 0, "127.0.0.1:3888"),
                         _ => versioned(V1, -sid, "127.0.0.1:3888"),
                     };
-                    Puppet::say(ABROAD, address, &message).wait_closed();
+                    TestConnection::dial_and_write(STRANGER_IP, address, &message).wait_closed();
                 }
             });
         }
@@ -496,19 +500,19 @@ fn a_stranger_cannot_take_the_link_of_a_larger_member() {
 
 #[test]
 fn contender_at_a_resolved_address_replaces_the_link_at_once() {
-    let vacant = Vacant::new();
+    let vacant = ReservedAddress::new();
     let port = vacant.address.rsplit(':').next().unwrap().to_owned();
     // The name is not looked up before the contender appears, and the older link never times out.
-    let (manager, address) = alone(1, &[(2, format!("localhost:{port}"))], |builder| {
+    let (manager, address) = single_manager(1, &[(2, format!("localhost:{port}"))], |builder| {
         builder
             .dial(Dial::OnDemand)
             .peer_dead_after(Duration::from_secs(3600))
     });
-    let mut old = Puppet::say(HOME, &address, &bare(2));
+    let mut old = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
     wait_for(&manager, |event| {
         matches!(event, Event::Up { .. }).then_some(())
     });
-    let new = Puppet::say(HOME, &address, &bare(2));
+    let new = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
     let reason = wait_for(&manager, |event| match event {
         Event::Down { reason, .. } => Some(reason.clone()),
         _ => None,
@@ -538,7 +542,7 @@ fn closed_contender_makes_room_for_the_next() {
 fn contender_that_closes_at_once_is_dropped() {
     // The test turns the loop, so that the initial message and the FIN come in one event after the accept.
     let (listener, address) = listener();
-    let vacant = Vacant::new();
+    let vacant = ReservedAddress::new();
     let config = configure(1, &[(1, &address), (2, &vacant.address)])
         .listener(listener)
         .peer_dead_after(Duration::from_secs(3600))
@@ -546,8 +550,8 @@ fn contender_that_closes_at_once_is_dropped() {
         .unwrap();
     let mut event_loop = EventLoop::new(config, IgnoringHandler).unwrap();
     let handle = event_loop.handle().clone();
-    let _member = Puppet::say(HOME, &address, &bare(2));
-    let mut stranger = Puppet::dial(ABROAD, &address);
+    let _member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
+    let mut stranger = TestConnection::dial(STRANGER_IP, &address);
     eventually("both are accepted", || {
         event_loop.turn(Some(Duration::ZERO)).unwrap();
         handle.stats().accepted == 2 && handle.connected_to_peer(Sid(2))
@@ -605,8 +609,8 @@ fn immediately_reset_connections_are_counted_and_dropped() {
 
 #[test]
 fn silent_connections_do_not_keep_a_member_out() {
-    let absent = Vacant::new();
-    let late = Vacant::new();
+    let absent = ReservedAddress::new();
+    let late = ReservedAddress::new();
     let others = [(ABSENT, &absent.address[..]), (4, &late.address[..])];
     let pending = 100;
     let mesh = Mesh::linked(&[OWN, 1, 3], &others, |builder| {
@@ -625,7 +629,7 @@ fn silent_connections_do_not_keep_a_member_out() {
             // limit may be 1024 descriptors.
             let mut kept = VecDeque::new();
             for round in 1.. {
-                kept.push_back(Puppet::dial(ABROAD, address));
+                kept.push_back(TestConnection::dial(STRANGER_IP, address));
                 silent.store(round, Ordering::Release);
                 if round % 100 == 0 {
                     eventually("they are accepted", || {
@@ -697,8 +701,10 @@ fn received_initial_message_is_read_before_an_eviction() {
         .build()
         .unwrap();
     let mut event_loop = EventLoop::new(config, IgnoringHandler).unwrap();
-    let _member = Puppet::say(HOME, &address, &bare(2));
-    let _silent: Vec<Puppet> = (0..10).map(|_| Puppet::dial(ABROAD, &address)).collect();
+    let _member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
+    let _silent: Vec<TestConnection> = (0..10)
+        .map(|_| TestConnection::dial(STRANGER_IP, &address))
+        .collect();
     let handle = event_loop.handle().clone();
     eventually("all are accepted", || {
         event_loop.turn(Some(Duration::ZERO)).unwrap();
@@ -721,12 +727,13 @@ impl Handler for IgnoringHandler {
 fn knock_for_an_absent_member_dials_its_configured_address() {
     let configured = listener();
     let other_listener = listener();
-    let (manager, address) = alone(5, &[(2, &configured.1)], |builder| {
+    let (manager, address) = single_manager(5, &[(2, &configured.1)], |builder| {
         builder.dial(Dial::OnDemand)
     });
-    Puppet::say(ABROAD, &address, &versioned(V1, 2, &other_listener.1)).wait_closed();
-    let mut dialed = Puppet::accept(&configured.0);
-    assert_eq!(dialed.hello().sid, 5);
+    TestConnection::dial_and_write(STRANGER_IP, &address, &versioned(V1, 2, &other_listener.1))
+        .wait_closed();
+    let mut dialed = TestConnection::accept(&configured.0);
+    assert_eq!(dialed.read_initial_message().sid, 5);
     eventually("the member is linked", || {
         manager.linked_peers() == [Sid(2)]
     });
@@ -738,17 +745,18 @@ fn knock_for_an_absent_member_dials_its_configured_address() {
 }
 
 /// Manager 5, the link of its larger peer 9, which is the test itself, and the connection of a stranger that claims sid 9.
-fn contended(replace: Replace) -> (CnxManager, Puppet, Puppet, Vacant) {
-    let vacant = Vacant::new();
-    let (manager, address) = alone(5, &[(9, &vacant.address)], |builder| {
+fn contended(replace: Replace) -> (CnxManager, TestConnection, TestConnection, ReservedAddress) {
+    let vacant = ReservedAddress::new();
+    let (manager, address) = single_manager(5, &[(9, &vacant.address)], |builder| {
         builder
             .replace(replace)
             .peer_dead_after(Duration::from_secs(3600))
     });
-    let older = Puppet::say(HOME, &address, &bare(9));
+    let older = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
     eventually("the member is linked", || manager.connected_to_peer(Sid(9)));
     let accepted = manager.stats().accepted;
-    let stranger = Puppet::say(ABROAD, &address, &[bare(9), frame("early")].concat());
+    let stranger =
+        TestConnection::dial_and_write(STRANGER_IP, &address, &[bare(9), frame("early")].concat());
     eventually("the stranger is accepted", || {
         manager.stats().accepted > accepted
     });
@@ -781,7 +789,7 @@ fn a_contender_takes_over_when_the_older_link_ends() {
     );
     assert!(stats.rejected.is_empty());
     let addr = wait_for(&manager, |event| match event {
-        Event::Up { addr, .. } if addr.ip() == ABROAD => Some(*addr),
+        Event::Up { addr, .. } if addr.ip() == STRANGER_IP => Some(*addr),
         _ => None,
     });
     assert_eq!(addr, stranger.addr());
@@ -791,7 +799,8 @@ fn a_contender_takes_over_when_the_older_link_ends() {
 fn member_replaces_its_link_and_the_contender_is_refused() {
     let (manager, mut older, mut stranger, _vacant) = contended(Replace::Proven);
     let address = older.0.peer_addr().unwrap().to_string();
-    let mut newer = Puppet::say(HOME, &address, &[bare(9), frame("newer")].concat());
+    let mut newer =
+        TestConnection::dial_and_write(MEMBER_IP, &address, &[bare(9), frame("newer")].concat());
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "newer");
     older.wait_closed();
     stranger.wait_closed();
@@ -830,11 +839,11 @@ fn joiners_are_admitted_up_to_a_limit_and_dialed_back() {
     target.to_send(Sid(50), "to 50").unwrap();
     assert_eq!(larger.recv(), b"to 50");
     // A joiner with a smaller sid is dialed back at the first of its addresses that answers.
-    let (dead, live) = (Vacant::new(), listener());
+    let (dead, live) = (ReservedAddress::new(), listener());
     let addresses = format!("{}|{}", dead.address, live.1);
     attack.stranger(&versioned(V2, 0, &addresses)).wait_closed();
-    let mut smaller = Puppet::accept(&live.0);
-    let message = smaller.hello();
+    let mut smaller = TestConnection::accept(&live.0);
+    let message = smaller.read_initial_message();
     assert_eq!((message.version, message.sid), (Some(V1), OWN));
     assert_eq!(message.addresses, attack.address());
     smaller.send("from 0");
@@ -877,7 +886,7 @@ fn joiners_are_admitted_up_to_a_limit_and_dialed_back() {
 #[test]
 fn unreachable_joiner_is_forgotten() {
     let attack = Attack::start_with(|builder| builder.unknown(Unknown::Admit { max: 2 }));
-    let dead = Vacant::new();
+    let dead = ReservedAddress::new();
     let failures = attack.target().stats().dial_failures;
     for _ in 0..10 {
         attack
@@ -981,7 +990,7 @@ fn rejection_event_has_address_sid_and_reason() {
 
 #[test]
 fn flood_on_one_link_does_not_starve_the_others() {
-    let absent = Vacant::new();
+    let absent = ReservedAddress::new();
     let mesh = Mesh::linked(&[OWN, 1, 3], &[(ABSENT, &absent.address)], |builder| {
         builder
     });
@@ -991,7 +1000,8 @@ fn flood_on_one_link_does_not_starve_the_others() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let frames: Vec<u8> = (0..4000).flat_map(|_| frame([9; 60])).collect();
-            let mut stranger = Puppet::say(ABROAD, &mesh.addresses[0], &bare(ABSENT));
+            let mut stranger =
+                TestConnection::dial_and_write(STRANGER_IP, &mesh.addresses[0], &bare(ABSENT));
             while !stop.load(Ordering::Acquire) {
                 stranger.write(&frames);
             }
@@ -1009,7 +1019,7 @@ fn flood_on_one_link_does_not_starve_the_others() {
                 new_frames(1) >= round && new_frames(3) >= round
             });
         }
-        Puppet::say(ABROAD, &mesh.addresses[0], &bare(77)).wait_closed();
+        TestConnection::dial_and_write(STRANGER_IP, &mesh.addresses[0], &bare(77)).wait_closed();
         stop.store(true, Ordering::Release);
     });
     // The end is counted after the link is removed.
@@ -1042,11 +1052,11 @@ fn received_in(stats: &Stats, sid: i64) -> u64 {
 
 #[test]
 fn duplicate_sid_is_reported() {
-    let vacant = Vacant::new();
-    let (manager, address) = alone(5, &[(9, &vacant.address)], |builder| builder);
-    let duplicates: Vec<Puppet> = (1..=5)
+    let vacant = ReservedAddress::new();
+    let (manager, address) = single_manager(5, &[(9, &vacant.address)], |builder| builder);
+    let duplicates: Vec<TestConnection> = (1..=5)
         .map(|ups| {
-            let duplicate = Puppet::say(HOME, &address, &bare(9));
+            let duplicate = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
             eventually("the duplicate is linked", || manager.stats().ups == ups);
             duplicate
         })

@@ -23,7 +23,7 @@ use std::{
 
 use mio::{Events, Poll, Token, Waker};
 use quorum_cnx::Address;
-use support::{LONG, Vacant, eventually};
+use support::{LONG, ReservedAddress, eventually};
 
 use crate::{
     leader_port::{LeaderPort, PortEvent},
@@ -180,8 +180,8 @@ fn listening_at(word: &PortEvent, at: &str) -> bool {
 }
 
 /// A reserved port.
-fn vacant() -> (Vacant, u16) {
-    let vacant = Vacant::new();
+fn vacant() -> (ReservedAddress, u16) {
+    let vacant = ReservedAddress::new();
     let at: SocketAddr = vacant.address.parse().unwrap();
     (vacant, at.port())
 }

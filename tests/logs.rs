@@ -6,7 +6,7 @@ use std::{sync::Mutex, time::Instant};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use quorum_cnx::{Sid, limits};
-use support::{ABROAD, HOME, Puppet, alone, bare, eventually};
+use support::{MEMBER_IP, STRANGER_IP, TestConnection, bare, eventually, single_manager};
 
 const FRAMES: u64 = 10_000;
 const STRANGERS: u64 = 1000;
@@ -39,11 +39,12 @@ fn log_is_bounded_in_a_flood_and_shows_no_payload() {
     log::set_logger(&Recorder).unwrap();
     log::set_max_level(LevelFilter::Trace);
     let start = Instant::now();
-    let absent = support::Vacant::new();
-    let (manager, address) = alone(1, &[(2, "127.0.0.1:1"), (3, &absent.address)], |builder| {
-        builder
-    });
-    let mut member = Puppet::say(HOME, &address, &bare(2));
+    let absent = support::ReservedAddress::new();
+    let (manager, address) =
+        single_manager(1, &[(2, "127.0.0.1:1"), (3, &absent.address)], |builder| {
+            builder
+        });
+    let mut member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
     for _ in 0..FRAMES {
         member.send(PAYLOAD);
         manager.to_send(Sid(1), PAYLOAD).unwrap();
@@ -52,7 +53,7 @@ fn log_is_bounded_in_a_flood_and_shows_no_payload() {
     for nth in 0..STRANGERS {
         // A sid that is not configured, and the sid of a linked member from another address. Both are refused.
         let claim = if nth % 2 == 0 { 1000 } else { 2 };
-        Puppet::say(ABROAD, &address, &bare(claim)).reset();
+        TestConnection::dial_and_write(STRANGER_IP, &address, &bare(claim)).reset();
     }
     eventually("all connections and frames are processed", || {
         let stats = manager.stats();

@@ -16,7 +16,10 @@ use quorum_cnx::{
     SendOutcome, Sid, Unknown,
     limits::{EVENTS_MAX, FRAME_BYTES_MAX, PLACE_BYTES, PREFIX_BYTES},
 };
-use support::{ABROAD, HOME, Puppet, V2, bare, claiming, configure, eventually, frame, listener};
+use support::{
+    MEMBER_IP, STRANGER_IP, TestConnection, V2, bare, claiming, configure, eventually, frame,
+    listener,
+};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -61,7 +64,7 @@ impl TestServer {
         // Nothing listens on these ports. Only the hosts matter, as the addresses of the members.
         let mut servers = vec![(OWN, address.clone())];
         let ports = members.iter().zip(1..);
-        servers.extend(ports.map(|(sid, port)| (*sid, format!("{HOME}:{port}"))));
+        servers.extend(ports.map(|(sid, port)| (*sid, format!("{MEMBER_IP}:{port}"))));
         let builder = configure(OWN, &servers)
             .listener(listener)
             .handshake_timeout(HOUR)
@@ -85,31 +88,32 @@ impl TestServer {
     }
 
     /// Connects all members.
-    fn members(&self) -> Vec<Puppet> {
-        let link = |sid: &i64| Puppet::say(HOME, &self.address, &bare(*sid));
+    fn members(&self) -> Vec<TestConnection> {
+        let link =
+            |sid: &i64| TestConnection::dial_and_write(MEMBER_IP, &self.address, &bare(*sid));
         self.members.iter().map(link).collect()
     }
 
     /// Connects strangers from another address, which write these bytes.
-    fn strangers(&self, count: usize, bytes: &[u8]) -> Vec<Puppet> {
-        let connect = |_| Puppet::say(ABROAD, &self.address, bytes);
+    fn strangers(&self, count: usize, bytes: &[u8]) -> Vec<TestConnection> {
+        let connect = |_| TestConnection::dial_and_write(STRANGER_IP, &self.address, bytes);
         (0..count).map(connect).collect()
     }
 
-    fn observers(&self, count: usize) -> Vec<Puppet> {
+    fn observers(&self, count: usize) -> Vec<TestConnection> {
         self.strangers(count, &bare(Sid::OBSERVER.0))
     }
 
     /// Connections that have sent all but the last byte of the longest initial message.
-    fn unfinished(&self, count: usize) -> Vec<Puppet> {
+    fn unfinished(&self, count: usize) -> Vec<TestConnection> {
         self.strangers(count, &claiming(V2, 2, 2048, &[b'a'; 2047]))
     }
 
     /// Contenders for the sids of all members, with as many further bytes as are read at once.
-    fn contenders(&self) -> Vec<Puppet> {
+    fn contenders(&self) -> Vec<TestConnection> {
         let claim = |sid: &i64| {
             let bytes = [bare(*sid), vec![0; 4080]].concat();
-            Puppet::say(ABROAD, &self.address, &bytes)
+            TestConnection::dial_and_write(STRANGER_IP, &self.address, &bytes)
         };
         self.members.iter().map(claim).collect()
     }
@@ -119,7 +123,8 @@ impl TestServer {
         let before = refused(handle);
         let count = EVENTS_MAX as u64;
         for _ in 0..count {
-            Puppet::say(ABROAD, &self.address, &claiming(V2, 2, -1, b"")).wait_closed();
+            TestConnection::dial_and_write(STRANGER_IP, &self.address, &claiming(V2, 2, -1, b""))
+                .wait_closed();
         }
         eventually("all are refused", || refused(handle) >= before + count);
     }
@@ -152,7 +157,7 @@ fn refused(handle: &Handle) -> u64 {
 
 /// Fills a slot: the last frame has arrived, another one is written in part, and one waits. The remote end reads only the first.
 /// `turn` turns the loop, if it has no thread.
-fn fill_slot(handle: &Handle, sid: Sid, remote: &Puppet, mut turn: impl FnMut()) {
+fn fill_slot(handle: &Handle, sid: Sid, remote: &TestConnection, mut turn: impl FnMut()) {
     let send = |n| handle.to_send(sid, vec![n; FRAME_BYTES_MAX]).unwrap();
     send(1);
     let (mut remote, mut left) = (&remote.0, PREFIX_BYTES + FRAME_BYTES_MAX);
@@ -240,7 +245,7 @@ fn memory_stays_bounded_with_queues_and_admitted_servers() {
     let joiner = |sid| {
         let addresses = vec!["127.0.0.66:1"; 32].join("|");
         let message = claiming(V2, sid, addresses.len() as i32, addresses.as_bytes());
-        Puppet::say(ABROAD, &server.address, &message)
+        TestConnection::dial_and_write(STRANGER_IP, &server.address, &message)
     };
     peers.extend((100..104).map(joiner));
     eventually("all are linked", || {

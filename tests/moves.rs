@@ -22,7 +22,7 @@ const OWN: i64 = 5;
 const SMALLER: i64 = 1;
 const LARGER: i64 = 9;
 
-const HOME: &str = "10.0.0.100:4000";
+const MEMBER_IP: &str = "10.0.0.100:4000";
 const OLD: &str = "10.0.0.1:4000";
 const NEW: &str = "10.0.0.2:4000";
 const THIRD: &str = "10.0.0.3:4000";
@@ -68,7 +68,7 @@ impl World {
         network.hold_lookups();
         let host = network.host([10, 0, 0, 100]);
         let config = Config::builder(Sid(OWN))
-            .server(Sid(OWN), HOME)
+            .server(Sid(OWN), MEMBER_IP)
             .server(Sid(peer), addresses)
             .build()
             .unwrap();
@@ -160,7 +160,7 @@ impl World {
 
     /// A connection with this sid arrives from there, with a frame. Without a frame it is a knock.
     fn arrive(&mut self, sid: i64, frame: &[u8], from: &str) -> RemoteEnd {
-        let (from, to) = (from.parse().unwrap(), HOME.parse().unwrap());
+        let (from, to) = (from.parse().unwrap(), MEMBER_IP.parse().unwrap());
         let end = self.network.connect(from, to).unwrap();
         end.send(&sid.to_be_bytes()).unwrap();
         if frame.is_empty() {

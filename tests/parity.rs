@@ -13,8 +13,8 @@ use quorum_cnx::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use support::{
-    HOME, LONG, Mesh, Puppet, V1, V2, Vacant, alone, bare, claiming, configure, eventually, frame,
-    listener, versioned, wait_for, within,
+    LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, V1, V2, bare, claiming, configure,
+    eventually, frame, listener, single_manager, versioned, wait_for, within,
 };
 
 /// An address that does not answer: a listening socket whose accept queue is full, so that the kernel drops every SYN.
@@ -29,7 +29,7 @@ impl BlackHole {
         let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         let black_hole = socket();
         black_hole
-            .bind(&SocketAddr::from((HOME, 0)).into())
+            .bind(&SocketAddr::from((MEMBER_IP, 0)).into())
             .unwrap();
         black_hole.listen(0).unwrap();
         let at = black_hole.local_addr().unwrap();
@@ -85,7 +85,7 @@ fn cnx_manager() {
 #[test]
 fn cnx_manager_timeout() {
     let black_hole = BlackHole::new();
-    let (manager, address) = alone(5, &[(2, &black_hole.address)], |builder| {
+    let (manager, address) = single_manager(5, &[(2, &black_hole.address)], |builder| {
         builder
             .dial(Dial::OnDemand)
             .connect_timeout(Duration::from_secs(3600))
@@ -98,7 +98,7 @@ fn cnx_manager_timeout() {
     within("halting during a connect", move || manager.halt());
     assert!(is_free(&address));
     // A connect that does not end is given up.
-    let (manager, _) = alone(5, &[(2, &black_hole.address)], |builder| {
+    let (manager, _) = single_manager(5, &[(2, &black_hole.address)], |builder| {
         builder.connect_timeout(Duration::from_millis(50))
     });
     let reason = wait_for(&manager, |event| match event {
@@ -111,15 +111,20 @@ fn cnx_manager_timeout() {
 /// `testCnxManagerSpinLock`: a frame of length -20 ends its connection, and the manager continues.
 #[test]
 fn cnx_manager_spin_lock() {
-    let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
-    let mut peer = Puppet::say(HOME, &address, &versioned(V1, 2, "127.0.0.1:1"));
+    let (manager, address) = single_manager(1, &[(2, "127.0.0.1:1")], |builder| builder);
+    let mut peer =
+        TestConnection::dial_and_write(MEMBER_IP, &address, &versioned(V1, 2, "127.0.0.1:1"));
     eventually("the peer is linked", || manager.connected_to_peer(Sid(2)));
     peer.write(&(-20_i32).to_be_bytes());
     peer.wait_closed();
     eventually("the link is down for this reason", || {
         manager.stats().downs == [(ReasonKind::BadLength, 1)].into()
     });
-    let mut again = Puppet::say(HOME, &address, &[bare(2), frame("still here")].concat());
+    let mut again = TestConnection::dial_and_write(
+        MEMBER_IP,
+        &address,
+        &[bare(2), frame("still here")].concat(),
+    );
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "still here");
     manager.halt();
     again.wait_closed();
@@ -157,8 +162,12 @@ fn cnx_manager_listener_thread_configurable_retry() {
 /// `testCnxManagerNPE` (ZOOKEEPER-1789): a bare sid, as 3.4 sends it, and then a frame.
 #[test]
 fn cnx_manager_npe() {
-    let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
-    let _peer = Puppet::say(HOME, &address, &[bare(2), frame([1, 2, 3, 4])].concat());
+    let (manager, address) = single_manager(1, &[(2, "127.0.0.1:1")], |builder| builder);
+    let _peer = TestConnection::dial_and_write(
+        MEMBER_IP,
+        &address,
+        &[bare(2), frame([1, 2, 3, 4])].concat(),
+    );
     let message = manager.recv_timeout(LONG).unwrap();
     assert_eq!(
         (message.from, &message.payload[..]),
@@ -169,11 +178,15 @@ fn cnx_manager_npe() {
 /// `testSocketTimeout` (ZOOKEEPER-900): a silent connection is closed after a timeout, and delays no other one until then.
 #[test]
 fn socket_timeout() {
-    let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| {
+    let (manager, address) = single_manager(1, &[(2, "127.0.0.1:1")], |builder| {
         builder.handshake_timeout(Duration::from_millis(200))
     });
-    let mut silent = Puppet::dial(HOME, &address);
-    let _peer = Puppet::say(HOME, &address, &[bare(2), frame("meanwhile")].concat());
+    let mut silent = TestConnection::dial(MEMBER_IP, &address);
+    let _peer = TestConnection::dial_and_write(
+        MEMBER_IP,
+        &address,
+        &[bare(2), frame("meanwhile")].concat(),
+    );
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "meanwhile");
     silent.wait_closed();
     eventually("the rejection is counted", || {
@@ -220,7 +233,7 @@ fn worker_threads() {
 /// `testInitialMessage`: valid and invalid initial messages.
 #[test]
 fn initial_message() {
-    let (manager, address) = alone(1, &[(5, "127.0.0.1:1")], |builder| builder);
+    let (manager, address) = single_manager(1, &[(5, "127.0.0.1:1")], |builder| builder);
     let mebibyte = vec![b'a'; 1 << 20];
     let refused = [
         versioned(-65_530, 5, "10.0.0.2:3888"),
@@ -228,7 +241,7 @@ fn initial_message() {
         versioned(V1, 5, "what's going on here?"),
     ];
     for (count, message) in (1..).zip(refused) {
-        Puppet::say(HOME, &address, &message).wait_closed();
+        TestConnection::dial_and_write(MEMBER_IP, &address, &message).wait_closed();
         eventually("the message is refused", || {
             manager.stats().rejected == [(ReasonKind::BadInitialMessage, count)].into()
         });
@@ -238,7 +251,11 @@ fn initial_message() {
         versioned(V2, 5, "1.1.1.1:9999|2.2.2.2:8888|3.3.3.3:7777"),
     ];
     for message in accepted {
-        let _peer = Puppet::say(HOME, &address, &[message, frame("hello")].concat());
+        let _peer = TestConnection::dial_and_write(
+            MEMBER_IP,
+            &address,
+            &[message, frame("hello")].concat(),
+        );
         let message = manager.recv_timeout(LONG).unwrap();
         assert_eq!(
             (message.from, &message.payload[..]),
@@ -252,13 +269,13 @@ fn initial_message() {
 fn wildcard_address_recognition() {
     let peer_listener = listener();
     let port = peer_listener.0.local_addr().unwrap().port();
-    let (manager, address) = alone(5, &[] as &[(i64, String)], |builder| {
+    let (manager, address) = single_manager(5, &[] as &[(i64, String)], |builder| {
         builder.unknown(quorum_cnx::Unknown::Admit { max: 1 })
     });
     // No other address is advertised, so that nothing can be dialed: the connection is refused.
     for wildcard in ["0.0.0.0", "[::]", "[0:0:0:0:0:0:0:0]"] {
         let message = versioned(V1, 2, format!("{wildcard}:{port}"));
-        Puppet::say(HOME, &address, &message).wait_closed();
+        TestConnection::dial_and_write(MEMBER_IP, &address, &message).wait_closed();
     }
     eventually("the connections are refused", || {
         manager.stats().rejected == [(ReasonKind::UnknownSid, 3)].into()
@@ -266,8 +283,13 @@ fn wildcard_address_recognition() {
     assert_eq!(manager.stats().dials, 0);
     // Of a wildcard and another address, the other one is dialed.
     let message = versioned(V2, 2, format!("0.0.0.0:1|127.0.0.1:{port}"));
-    Puppet::say(HOME, &address, &message).wait_closed();
-    assert_eq!(Puppet::accept(&peer_listener.0).hello().sid, 5);
+    TestConnection::dial_and_write(MEMBER_IP, &address, &message).wait_closed();
+    assert_eq!(
+        TestConnection::accept(&peer_listener.0)
+            .read_initial_message()
+            .sid,
+        5
+    );
     for plain in ["127.0.0.1:1", "255.255.255.255:1", "nowhere.invalid:1"] {
         assert!(plain.parse::<quorum_cnx::Address>().is_ok());
     }
@@ -277,10 +299,11 @@ fn wildcard_address_recognition() {
 /// after it arrives whole. Unknown versions are refused, as they are since 3.5.1.
 #[test]
 fn cnx_from_future_version() {
-    let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
+    let (manager, address) = single_manager(1, &[(2, "127.0.0.1:1")], |builder| builder);
     let text = "this is a test message string";
     let message = versioned(V1, 2, "127.0.0.1:11221");
-    let _peer = Puppet::say(HOME, &address, &[message, frame(text)].concat());
+    let _peer =
+        TestConnection::dial_and_write(MEMBER_IP, &address, &[message, frame(text)].concat());
     let message = manager.recv_timeout(LONG).unwrap();
     assert_eq!(
         (message.from, &message.payload[..]),
@@ -288,7 +311,7 @@ fn cnx_from_future_version() {
     );
     assert!(manager.connected_to_peer(Sid(2)));
     let future = versioned(-65_534, 2, "127.0.0.1:11221");
-    Puppet::say(HOME, &address, &future).wait_closed();
+    TestConnection::dial_and_write(MEMBER_IP, &address, &future).wait_closed();
     assert_eq!(
         manager.stats().rejected,
         [(ReasonKind::BadInitialMessage, 1)].into()
@@ -337,7 +360,8 @@ fn socket_connection_timeout_during_connecting_to_election_address() {
 fn bad_packets() {
     let mesh = Mesh::linked(&[1, 2, 3], &[], |builder| builder);
     for address in &mesh.addresses {
-        let mut stranger = Puppet::say(Ipv4Addr::LOCALHOST, address, &[0x40, 0, 0, 0]);
+        let mut stranger =
+            TestConnection::dial_and_write(Ipv4Addr::LOCALHOST, address, &[0x40, 0, 0, 0]);
         stranger.finish();
         stranger.wait_closed();
     }
@@ -357,7 +381,7 @@ fn bad_packets() {
 /// `testCircularBlockingQueue` for the manager: of three messages in an inbox of two, the first is dropped.
 #[test]
 fn circular_blocking_queue() {
-    let (manager, _) = alone(1, &[] as &[(i64, String)], |builder| {
+    let (manager, _) = single_manager(1, &[] as &[(i64, String)], |builder| {
         builder.inbox_frames(2)
     });
     for number in ["1", "2", "3"] {
@@ -371,7 +395,7 @@ fn circular_blocking_queue() {
 /// The intended meaning of `haveDelivered` (ZOOKEEPER-3637, 4605): all frames are written, not only some.
 #[test]
 fn have_delivered_means_all() {
-    let absent = Vacant::new();
+    let absent = ReservedAddress::new();
     let mesh = Mesh::linked(&[1, 2], &[(3, &absent.address)], |builder| builder);
     let one = &mesh.managers[0];
     one.to_send(Sid(2), "arrives").unwrap();

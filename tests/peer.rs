@@ -12,23 +12,23 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    ABROAD, HOME, Puppet, V1, V2, Vacant, bare, eventually, listener,
+    MEMBER_IP, ReservedAddress, STRANGER_IP, TestConnection, V1, V2, bare, eventually, listener,
     program::{Peer, program, program_path},
     versioned,
 };
 
 /// The address of a peer.
-struct ReservedAddress {
+struct PeerAddress {
     address: String,
-    _reserved: Option<Vacant>,
+    _reserved: Option<ReservedAddress>,
 }
 
 /// Addresses for peers. On Linux they are reserved: a bound socket that does not listen keeps other processes away, and a peer
 /// with `SO_REUSEADDR` can bind the same address. Elsewhere they are only chosen.
-fn reserve_addresses<const N: usize>() -> [ReservedAddress; N] {
+fn reserve_addresses<const N: usize>() -> [PeerAddress; N] {
     std::array::from_fn(|_| {
-        let vacant = Vacant::new();
-        ReservedAddress {
+        let vacant = ReservedAddress::new();
+        PeerAddress {
             address: vacant.address.clone(),
             _reserved: cfg!(target_os = "linux").then_some(vacant),
         }
@@ -36,13 +36,13 @@ fn reserve_addresses<const N: usize>() -> [ReservedAddress; N] {
 }
 
 /// Servers 1, 2, ... at these addresses.
-fn servers(addresses: &[ReservedAddress]) -> Vec<(i64, &str)> {
+fn servers(addresses: &[PeerAddress]) -> Vec<(i64, &str)> {
     let addresses = addresses.iter().map(|address| address.address.as_str());
     (1..).zip(addresses).collect()
 }
 
 /// Peers 1 and 2, linked.
-fn pair(addresses: &[ReservedAddress; 2]) -> [Peer; 2] {
+fn pair(addresses: &[PeerAddress; 2]) -> [Peer; 2] {
     let peers = [1, 2].map(|sid| Peer::start(sid, &servers(addresses), &[]));
     for (peer, address) in peers.iter().zip(addresses) {
         assert_eq!(peer.next("listening")["addr"], address.address.as_str());
@@ -490,7 +490,7 @@ fn each_initial_message_version_is_sent_and_understood() {
             "v1" => first.address.clone(),
             _ => own,
         };
-        let message = Puppet::accept(&remote_listener).hello();
+        let message = TestConnection::accept(&remote_listener).read_initial_message();
         assert_eq!(
             (message.version, message.sid, message.addresses),
             (version, 2, advertised)
@@ -505,7 +505,7 @@ fn unknown_sids_are_rejected_or_admitted() {
     let own = &addresses[0].address;
     let peer = Peer::start(1, &servers(&addresses), &[]);
     peer.next("listening");
-    let mut stranger = Puppet::say(HOME, own, &bare(7));
+    let mut stranger = TestConnection::dial_and_write(MEMBER_IP, own, &bare(7));
     stranger.wait_closed();
     let rejected = peer.next("rejected");
     assert_eq!(rejected["addr"], stranger.addr().to_string());
@@ -516,7 +516,7 @@ fn unknown_sids_are_rejected_or_admitted() {
     let options = ["--handshake-timeout-ms", "50"];
     let peer = Peer::start(1, &servers(&addresses), &options);
     peer.next("listening");
-    Puppet::dial(HOME, own).wait_closed();
+    TestConnection::dial(MEMBER_IP, own).wait_closed();
     let rejected = peer.next("rejected");
     assert_eq!(rejected["sid"], Value::Null);
     assert_eq!(rejected["reason"], "handshake-timeout");
@@ -524,7 +524,8 @@ fn unknown_sids_are_rejected_or_admitted() {
 
     let peer = Peer::start(1, &servers(&addresses), &["--admit", "1"]);
     peer.next("listening");
-    let mut joiner = Puppet::say(HOME, own, &versioned(V1, 7, "127.0.0.1:3187"));
+    let mut joiner =
+        TestConnection::dial_and_write(MEMBER_IP, own, &versioned(V1, 7, "127.0.0.1:3187"));
     assert_eq!(peer.next("up")["sid"], 7);
     joiner.send("hello");
     assert_eq!(peer.next("frame"), frame(7, "hello"));
@@ -539,9 +540,9 @@ fn replace_newest_option_keeps_the_newest_connection() {
     let own = &addresses[0].address;
     let peer = Peer::start(1, &servers(&addresses), &["--replace", "newest"]);
     peer.next("listening");
-    let _member = Puppet::say(HOME, own, &bare(2));
+    let _member = TestConnection::dial_and_write(MEMBER_IP, own, &bare(2));
     peer.next("up");
-    let stranger = Puppet::say(ABROAD, own, &bare(2));
+    let stranger = TestConnection::dial_and_write(STRANGER_IP, own, &bare(2));
     assert_eq!(peer.next("down")["reason"], "replaced");
     assert_eq!(peer.next("up")["addr"], stranger.addr().to_string());
     peer.quit();
@@ -549,9 +550,9 @@ fn replace_newest_option_keeps_the_newest_connection() {
 
 /// Connects as soon as a peer listens, whose output is not read, and writes these bytes.
 #[track_caller]
-fn say_once_a_peer_listens(to: &str, bytes: &[u8]) -> Puppet {
+fn say_once_a_peer_listens(to: &str, bytes: &[u8]) -> TestConnection {
     eventually("a peer listens", || TcpStream::connect(to).is_ok());
-    Puppet::say(HOME, to, bytes)
+    TestConnection::dial_and_write(MEMBER_IP, to, bytes)
 }
 
 #[test]
@@ -665,8 +666,8 @@ fn recovers_from_descriptor_exhaustion() {
         .arg(program_path());
     let mut one = Peer::start_by(command, 1, &servers, &[]);
     one.next("listening");
-    let silent: Vec<Puppet> = (0..50)
-        .map(|_| Puppet::dial(ABROAD, &addresses[0].address))
+    let silent: Vec<TestConnection> = (0..50)
+        .map(|_| TestConnection::dial(STRANGER_IP, &addresses[0].address))
         .collect();
     // After all of them in the accept queue.
     let mut two = Peer::start(2, &servers, &[]);

@@ -23,8 +23,8 @@ use quorum_cnx::{
     Stats, TryRecvError, limits::KNOCK_CROSSING,
 };
 use support::{
-    HOME, LONG, Mesh, Puppet, V1, Vacant, alone, bare, configure, eventually, frame, listener,
-    versioned, wait_for, within,
+    LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, V1, bare, configure, eventually, frame,
+    listener, single_manager, versioned, wait_for, within,
 };
 
 /// The manager under test is 5. Its peer is the test itself: it has the larger sid, and so is the one that dials.
@@ -35,7 +35,7 @@ const PEER: i64 = 9;
 struct Pair {
     manager: Arc<CnxManager>,
     address: String,
-    _peer_address: Vacant,
+    _peer_address: ReservedAddress,
 }
 
 impl Pair {
@@ -44,8 +44,8 @@ impl Pair {
     }
 
     fn with(shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
-        let peer_address = Vacant::new();
-        let (manager, address) = alone(OWN, &[(PEER, &peer_address.address)], shape);
+        let peer_address = ReservedAddress::new();
+        let (manager, address) = single_manager(OWN, &[(PEER, &peer_address.address)], shape);
         Self {
             manager: Arc::new(manager),
             address,
@@ -55,9 +55,9 @@ impl Pair {
 
     /// The peer dials. Waits until it is linked.
     #[track_caller]
-    fn link(&self) -> Puppet {
+    fn link(&self) -> TestConnection {
         let ups = self.manager.stats().ups;
-        let peer = Puppet::say(HOME, &self.address, &bare(PEER));
+        let peer = TestConnection::dial_and_write(MEMBER_IP, &self.address, &bare(PEER));
         eventually("the peer is linked", || {
             self.manager.stats().ups > ups && self.manager.connected_to_peer(Sid(PEER))
         });
@@ -66,7 +66,7 @@ impl Pair {
 
     /// The peer closes its connection. Waits until the manager has noticed.
     #[track_caller]
-    fn unlink(&self, peer: Puppet) {
+    fn unlink(&self, peer: TestConnection) {
         drop(peer);
         eventually("the peer is down", || {
             !self.manager.connected_to_peer(Sid(PEER))
@@ -145,8 +145,8 @@ fn sending_never_blocks_and_the_newest_frame_arrives_whole() {
 
 #[test]
 fn blocked_peer_does_not_delay_another() {
-    let (vacant, another) = (Vacant::new(), Vacant::new());
-    let (manager, address) = alone(
+    let (vacant, another) = (ReservedAddress::new(), ReservedAddress::new());
+    let (manager, address) = single_manager(
         OWN,
         &[(PEER, &vacant.address), (8, &another.address)],
         |builder| builder,
@@ -157,7 +157,7 @@ fn blocked_peer_does_not_delay_another() {
         _peer_address: vacant,
     };
     let blocked = pair.link();
-    let mut other = Puppet::say(HOME, &pair.address, &bare(8));
+    let mut other = TestConnection::dial_and_write(MEMBER_IP, &pair.address, &bare(8));
     eventually("both are linked", || pair.manager.linked_peers().len() == 2);
     pair.block();
     for round in 0..100_u64 {
@@ -384,8 +384,8 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Handler for RecordingHandler<F> {
 fn event_loop<H: Handler>(
     handler: H,
     shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
-) -> (EventLoop<H>, String, Vacant) {
-    let (peer_address, own) = (Vacant::new(), listener());
+) -> (EventLoop<H>, String, ReservedAddress) {
+    let (peer_address, own) = (ReservedAddress::new(), listener());
     let servers = [(OWN, &own.1), (PEER, &peer_address.address)];
     let config = shape(configure(OWN, &servers).listener(own.0))
         .build()
@@ -473,8 +473,8 @@ fn full_inbox_drops_and_counts_the_oldest_messages() {
 
 #[test]
 fn debug_output_shows_no_payload() {
-    let absent = Vacant::new();
-    let (manager, _) = alone(1, &[(2, &absent.address)], |builder| builder);
+    let absent = ReservedAddress::new();
+    let (manager, _) = single_manager(1, &[(2, &absent.address)], |builder| builder);
     manager.to_send(Sid(2), "a secret").unwrap();
     manager.to_send(Sid(1), "a secret").unwrap();
     let mut shown = format!("{:?} {:?} {:?}", manager.handle(), manager, manager.recv());
@@ -522,7 +522,7 @@ fn recv_timeout_accepts_the_maximum_duration() {
             for_at_most: Duration::from_millis(1),
         },
     ] {
-        let (manager, _) = alone(1, &[] as &[(i64, String)], |builder| builder.idle(idle));
+        let (manager, _) = single_manager(1, &[] as &[(i64, String)], |builder| builder.idle(idle));
         manager.to_send(Sid(1), "to oneself").unwrap();
         let message = manager.recv_timeout(Duration::MAX).unwrap();
         assert_eq!(message.payload, "to oneself");
@@ -552,14 +552,18 @@ fn default_inbox_holds_a_hundred_messages() {
 #[test]
 fn every_accepted_frame_is_accounted_for() {
     // One peer reads, one is blocked, one is absent, and observers connect and disconnect.
-    let vacant = [Vacant::new(), Vacant::new(), Vacant::new()];
+    let vacant = [
+        ReservedAddress::new(),
+        ReservedAddress::new(),
+        ReservedAddress::new(),
+    ];
     let others = [
         (PEER, &vacant[0].address),
         (8, &vacant[1].address),
         (7, &vacant[2].address),
     ];
-    let (manager, address) = alone(OWN, &others, |builder| builder);
-    let blocked = Puppet::say(HOME, &address, &bare(8));
+    let (manager, address) = single_manager(OWN, &others, |builder| builder);
+    let blocked = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(8));
     eventually("the peer is linked", || manager.connected_to_peer(Sid(8)));
     let (accepted, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let mut observed = 0;
@@ -575,8 +579,8 @@ fn every_accepted_frame_is_accounted_for() {
             });
         }
         for round in 1..=10 {
-            let mut peer = Puppet::say(HOME, &address, &bare(PEER));
-            let observer = Puppet::say(HOME, &address, &bare(i64::MAX));
+            let mut peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(PEER));
+            let observer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(i64::MAX));
             for _ in 0..20 {
                 peer.recv();
             }
@@ -623,7 +627,7 @@ fn is_free(address: &str) -> bool {
 fn halt_frees_the_port_and_closes_every_connection() {
     let pair = Pair::new();
     let mut peer = pair.link();
-    let mut silent = Puppet::dial(HOME, &pair.address);
+    let mut silent = TestConnection::dial(MEMBER_IP, &pair.address);
     peer.send("left behind");
     eventually("the frame has arrived", || {
         pair.manager.stats().received.frames == 1
@@ -720,7 +724,8 @@ fn a_handler_can_halt_its_own_loop() {
     let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
     let handle = event_loop.handle().clone();
     let thread = thread::spawn(move || event_loop.run().map(|()| event_loop));
-    let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("stop")].concat());
+    let mut peer =
+        TestConnection::dial_and_write(MEMBER_IP, &address, &[bare(PEER), frame("stop")].concat());
     peer.wait_closed();
     let mut event_loop = within("running the loop", || thread.join().unwrap().unwrap());
     assert!(handle.is_halted() && !handle.has_died());
@@ -739,7 +744,7 @@ fn nothing_is_accepted_or_delivered_after_a_halt_request() {
     let handle = event_loop.handle().clone();
     // One read returns all three.
     let bytes = [bare(PEER), frame("stop"), frame("more"), frame("and more")].concat();
-    let _peer = Puppet::say(HOME, &address, &bytes);
+    let _peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bytes);
     eventually("the loop halts", || {
         !event_loop.turn(Some(Duration::ZERO)).unwrap()
     });
@@ -769,7 +774,7 @@ fn halt_on_the_thread_of_the_loop_does_not_deadlock() {
     }));
     pair.unlink(peer);
     pair.send("next");
-    let _peer = Puppet::say(HOME, &pair.address, &bare(PEER));
+    let _peer = TestConnection::dial_and_write(MEMBER_IP, &pair.address, &bare(PEER));
     let thread = halted.recv_timeout(LONG).expect("halt returns");
     assert_eq!(thread.as_deref(), Some("quorum-cnx-5"));
     let manager = Arc::clone(&pair.manager);
@@ -801,7 +806,7 @@ fn a_handler_can_halt_another_manager() {
 
 #[test]
 fn dropping_a_manager_halts_it() {
-    let (manager, address) = alone(OWN, &[] as &[(i64, String)], |builder| builder);
+    let (manager, address) = single_manager(OWN, &[] as &[(i64, String)], |builder| builder);
     let handle = manager.handle();
     within("dropping the manager", move || drop(manager));
     assert!(handle.is_halted());
@@ -860,7 +865,8 @@ fn handler_panic_ends_the_loop_and_fails_all_calls() {
     let handle = event_loop.handle().clone();
     assert!(!handle.has_died());
     let thread = thread::spawn(move || event_loop.run());
-    let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("boom")].concat());
+    let mut peer =
+        TestConnection::dial_and_write(MEMBER_IP, &address, &[bare(PEER), frame("boom")].concat());
     peer.wait_closed();
     assert!(within("running the loop", || thread.join()).is_err());
     assert!(handle.has_died() && handle.is_halted());
@@ -916,11 +922,12 @@ impl log::Log for Panicking {
 fn manager_reports_that_its_loop_has_died() {
     log::set_logger(&Panicking).unwrap();
     log::set_max_level(log::LevelFilter::Info);
-    let peer_address = Vacant::new();
+    let peer_address = ReservedAddress::new();
     // On demand: a failed dial would be logged as well, perhaps before the peer has connected.
-    let (manager, address) = alone(OWN, &[(PANIC_SID, &peer_address.address)], |builder| {
-        builder.dial(Dial::OnDemand)
-    });
+    let (manager, address) =
+        single_manager(OWN, &[(PANIC_SID, &peer_address.address)], |builder| {
+            builder.dial(Dial::OnDemand)
+        });
     let pair = Pair {
         manager: Arc::new(manager),
         address,
@@ -928,7 +935,7 @@ fn manager_reports_that_its_loop_has_died() {
     };
     let waiting = Arc::clone(&pair.manager);
     let receiver = thread::spawn(move || waiting.recv());
-    let mut peer = Puppet::say(HOME, &pair.address, &bare(PANIC_SID));
+    let mut peer = TestConnection::dial_and_write(MEMBER_IP, &pair.address, &bare(PANIC_SID));
     peer.wait_closed();
     let received = within("receiving", || receiver.join().unwrap());
     assert_eq!(received, Err(RecvError::Halted));
@@ -1105,7 +1112,8 @@ fn handler_answer_is_written_in_the_same_turn() {
         );
     });
     let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
-    let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("abc")].concat());
+    let mut peer =
+        TestConnection::dial_and_write(MEMBER_IP, &address, &[bare(PEER), frame("abc")].concat());
     turn_until(&mut event_loop, "the frame is answered", |_| {
         recorded.frames.try_recv().is_ok()
     });
@@ -1124,7 +1132,11 @@ fn halt_request_of_a_handler_takes_effect_in_the_same_turn() {
         });
         let (mut event_loop, address, _peer_address) =
             event_loop(handler, |builder| builder.idle(idle));
-        let mut peer = Puppet::say(HOME, &address, &[bare(PEER), frame("first")].concat());
+        let mut peer = TestConnection::dial_and_write(
+            MEMBER_IP,
+            &address,
+            &[bare(PEER), frame("first")].concat(),
+        );
         turn_until(&mut event_loop, "the peer is the last active link", |_| {
             recorded.frames.try_recv().is_ok()
         });
@@ -1172,7 +1184,7 @@ impl Handler for SendAfterEnd {
 #[test]
 fn sending_to_an_observer_that_just_left_is_harmless() {
     let (mut event_loop, address, _peer_address) = event_loop(SendAfterEnd, |builder| builder);
-    let observer = Puppet::say(HOME, &address, &bare(i64::MAX));
+    let observer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(i64::MAX));
     turn_until(&mut event_loop, "the observer is linked", |handle| {
         handle.connected_to_peer(Sid(-1))
     });
@@ -1180,7 +1192,7 @@ fn sending_to_an_observer_that_just_left_is_harmless() {
     turn_until(&mut event_loop, "the observer is forgotten", |handle| {
         handle.stats().peers.len() == 1
     });
-    let _observer = Puppet::say(HOME, &address, &bare(i64::MAX));
+    let _observer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(i64::MAX));
     turn_until(&mut event_loop, "another observer is linked", |handle| {
         handle.connected_to_peer(Sid(-2))
     });
@@ -1194,7 +1206,7 @@ fn sending_to_an_unreachable_joiner_is_harmless() {
     });
     let knock = versioned(V1, 1, &peer_address.address);
     for round in 1..=3 {
-        let _joiner = Puppet::say(HOME, &address, &knock);
+        let _joiner = TestConnection::dial_and_write(MEMBER_IP, &address, &knock);
         turn_until(&mut event_loop, "the joiner has knocked", |handle| {
             handle.stats().knocks == round
         });
@@ -1208,13 +1220,14 @@ fn sending_to_an_unreachable_joiner_is_harmless() {
 fn error_of_an_old_link_does_not_end_the_new_one() {
     let (handler, _recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let (mut event_loop, address, _peer_address) = event_loop(handler, |builder| builder);
-    let old = Puppet::say(HOME, &address, &bare(PEER));
+    let old = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(PEER));
     turn_until(&mut event_loop, "the peer is linked", |handle| {
         handle.connected_to_peer(Sid(PEER))
     });
     // All of it before the next turn: the old link ends, a sender notices first, and the new connection arrives.
     old.reset();
-    let mut new = Puppet::say(HOME, &address, &[bare(PEER), frame("new")].concat());
+    let mut new =
+        TestConnection::dial_and_write(MEMBER_IP, &address, &[bare(PEER), frame("new")].concat());
     let handle = event_loop.handle().clone();
     eventually("the sender notices", || {
         handle.to_send(Sid(PEER), "lost").unwrap() != SendOutcome::Written
@@ -1235,9 +1248,14 @@ fn abandoned_connection_replaces_no_link_and_delivers_nothing() {
     let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let (mut event_loop, first, _peer_address) =
         event_loop(handler, |builder| builder.listener(second.0));
-    let older = Puppet::say(HOME, &second.1, &[bare(PEER), frame("older")].concat());
+    let older = TestConnection::dial_and_write(
+        MEMBER_IP,
+        &second.1,
+        &[bare(PEER), frame("older")].concat(),
+    );
     older.reset();
-    let mut newer = Puppet::say(HOME, &first, &[bare(PEER), frame("newer")].concat());
+    let mut newer =
+        TestConnection::dial_and_write(MEMBER_IP, &first, &[bare(PEER), frame("newer")].concat());
     turn_until(
         &mut event_loop,
         "both connections are processed",
@@ -1282,8 +1300,11 @@ fn on_demand_dials_for_a_frame_and_not_after_a_link_ends() {
         "the frame is written",
         Handle::have_delivered,
     );
-    let mut peer = Puppet::accept(&peer_listener.0);
-    assert_eq!((peer.hello().sid, peer.recv()), (OWN, b"one".to_vec()));
+    let mut peer = TestConnection::accept(&peer_listener.0);
+    assert_eq!(
+        (peer.read_initial_message().sid, peer.recv()),
+        (OWN, b"one".to_vec())
+    );
     assert_eq!(handle.stats().dials, 1);
 
     drop(peer);
@@ -1300,8 +1321,11 @@ fn on_demand_dials_for_a_frame_and_not_after_a_link_ends() {
         "the frame is written",
         Handle::have_delivered,
     );
-    let mut peer = Puppet::accept(&peer_listener.0);
-    assert_eq!((peer.hello().sid, peer.recv()), (OWN, b"two".to_vec()));
+    let mut peer = TestConnection::accept(&peer_listener.0);
+    assert_eq!(
+        (peer.read_initial_message().sid, peer.recv()),
+        (OWN, b"two".to_vec())
+    );
     drop(peer);
     turn_until(&mut event_loop, "the link ends", |_| {
         recorded.events.try_iter().any(down)
@@ -1310,8 +1334,11 @@ fn on_demand_dials_for_a_frame_and_not_after_a_link_ends() {
     turn_until(&mut event_loop, "the peer is linked", |handle| {
         handle.connected_to_peer(Sid(1))
     });
-    let mut peer = Puppet::accept(&peer_listener.0);
-    assert_eq!((peer.hello().sid, peer.recv()), (OWN, b"two".to_vec()));
+    let mut peer = TestConnection::accept(&peer_listener.0);
+    assert_eq!(
+        (peer.read_initial_message().sid, peer.recv()),
+        (OWN, b"two".to_vec())
+    );
     assert_eq!(handle.stats().dials, 3);
 }
 
@@ -1325,8 +1352,8 @@ fn eager_loop_keeps_dialing() {
         .unwrap();
     let manager = CnxManager::start(config).unwrap();
     for _ in 0..20 {
-        let mut peer = Puppet::accept(&peer_listener.0);
-        assert_eq!(peer.hello().sid, OWN);
+        let mut peer = TestConnection::accept(&peer_listener.0);
+        assert_eq!(peer.read_initial_message().sid, OWN);
     }
     eventually("the dials are counted", || manager.stats().dials >= 20);
 }
@@ -1334,8 +1361,9 @@ fn eager_loop_keeps_dialing() {
 #[test]
 fn refused_dial_is_reported_and_retried_until_linked() {
     for (own, peer) in [(1, 2), (2, 1)] {
-        let peer_listener = Vacant::new();
-        let (manager, address) = alone(own, &[(peer, &peer_listener.address)], |builder| builder);
+        let peer_listener = ReservedAddress::new();
+        let (manager, address) =
+            single_manager(own, &[(peer, &peer_listener.address)], |builder| builder);
         for _ in 0..3 {
             let failed = wait_for(&manager, |event| match event {
                 Event::DialFailed {
@@ -1365,7 +1393,7 @@ fn refused_dial_is_reported_and_retried_until_linked() {
 fn unknown_host_name_is_reported_and_looked_up_again() {
     // A label of a name has at most 63 characters, so that the resolver sends no query.
     let unknown = "x".repeat(64);
-    let (manager, _) = alone(OWN, &[(1, format!("{unknown}:1"))], |builder| builder);
+    let (manager, _) = single_manager(OWN, &[(1, format!("{unknown}:1"))], |builder| builder);
     for _ in 0..3 {
         let names = wait_for(&manager, |event| match event {
             Event::DialFailed {
@@ -1412,7 +1440,7 @@ fn initiate_connection_replaces_link_and_resends_last_frame() {
 #[test]
 fn peers_are_dialed_by_name_and_at_all_their_addresses() {
     let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| listener()).unzip();
-    let dead = Vacant::new();
+    let dead = ReservedAddress::new();
     let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
     // A name; an address after one at which nothing listens; an address after a name that cannot exist.
     let servers = [
@@ -1460,7 +1488,7 @@ fn initial_message_has_the_configured_version() {
             .build()
             .unwrap();
         let manager = CnxManager::start(config).unwrap();
-        let message = Puppet::accept(&peer_listener.0).hello();
+        let message = TestConnection::accept(&peer_listener.0).read_initial_message();
         assert_eq!((message.version, message.sid), (version, OWN));
         assert_eq!(message.addresses, advertised);
         manager.halt();
@@ -1475,7 +1503,7 @@ fn wildcard_listener_advertises_no_address() {
     let peer_listener = listener();
     let servers = [(OWN, "0.0.0.0:0"), (1, &peer_listener.1)];
     let manager = CnxManager::start(configure(OWN, &servers).build().unwrap()).unwrap();
-    let message = Puppet::accept(&peer_listener.0).hello();
+    let message = TestConnection::accept(&peer_listener.0).read_initial_message();
     assert_eq!((message.version, message.sid), (None, OWN));
     manager.halt();
 }
@@ -1488,7 +1516,7 @@ fn kernel_chosen_port_is_advertised() {
     let Listening::Open(at) = manager.listening()[0] else {
         panic!("{:?}", manager.listening())
     };
-    let message = Puppet::accept(&peer_listener.0).hello();
+    let message = TestConnection::accept(&peer_listener.0).read_initial_message();
     assert_eq!(message.addresses, at.to_string());
     let event = wait_for(&manager, |event| match event {
         Event::Listening { addr, .. } => Some(*addr),
@@ -1566,7 +1594,8 @@ fn listens_on_an_occupied_port_once_it_is_free() {
         (at, &manager.listening()[..]),
         (address, &[Listening::Open(address)][..])
     );
-    let mut observer = Puppet::say(HOME, &address.to_string(), &bare(i64::MAX));
+    let mut observer =
+        TestConnection::dial_and_write(MEMBER_IP, &address.to_string(), &bare(i64::MAX));
     observer.send("hello");
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "hello");
 }
@@ -1616,7 +1645,7 @@ fn one_lost_listening_socket_leaves_the_others_open() {
     let [Listening::Lost(_), Listening::Open(at)] = manager.listening()[..] else {
         panic!("{:?}", manager.listening())
     };
-    let mut observer = Puppet::say(HOME, &at.to_string(), &bare(i64::MAX));
+    let mut observer = TestConnection::dial_and_write(MEMBER_IP, &at.to_string(), &bare(i64::MAX));
     observer.send("hello");
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "hello");
 }
@@ -1626,11 +1655,11 @@ fn one_lost_listening_socket_leaves_the_others_open() {
 #[test]
 fn outgoing_connections_use_the_configured_source_address() {
     let peer_listener = listener();
-    let (_manager, _) = alone(OWN, &[(1, &peer_listener.1)], |builder| {
-        builder.dial_from(support::ABROAD.into())
+    let (_manager, _) = single_manager(OWN, &[(1, &peer_listener.1)], |builder| {
+        builder.dial_from(support::STRANGER_IP.into())
     });
-    let peer = Puppet::accept(&peer_listener.0);
-    assert_eq!(peer.0.peer_addr().unwrap().ip(), support::ABROAD);
+    let peer = TestConnection::accept(&peer_listener.0);
+    assert_eq!(peer.0.peer_addr().unwrap().ip(), support::STRANGER_IP);
 }
 
 #[test]
@@ -1659,7 +1688,7 @@ fn spinning_loop_and_receiver_behave_like_blocking_ones() {
 
 #[test]
 fn spinning_loop_serves_others_beside_a_busy_peer() {
-    let vacant = [Vacant::new(), Vacant::new()];
+    let vacant = [ReservedAddress::new(), ReservedAddress::new()];
     let own = listener();
     let servers = [
         (OWN, &own.1),
@@ -1675,8 +1704,8 @@ fn spinning_loop_serves_others_beside_a_busy_peer() {
         .unwrap();
     let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let mut event_loop = EventLoop::new(config, handler).unwrap();
-    let mut busy_peer = Puppet::say(HOME, &own.1, &bare(PEER));
-    let mut other = Puppet::say(HOME, &own.1, &bare(PEER + 1));
+    let mut busy_peer = TestConnection::dial_and_write(MEMBER_IP, &own.1, &bare(PEER));
+    let mut other = TestConnection::dial_and_write(MEMBER_IP, &own.1, &bare(PEER + 1));
     turn_until(&mut event_loop, "both are linked", |handle| {
         handle.linked_peers().len() == 2
     });
@@ -1702,12 +1731,19 @@ fn spinning_loop_serves_others_beside_a_busy_peer() {
 }
 
 /// A loop that spins, turned until it has received a frame, so that its peer is the last active link.
-fn spinning_loop() -> (EventLoop<impl Handler>, Puppet, String, Recorded, Vacant) {
+fn spinning_loop() -> (
+    EventLoop<impl Handler>,
+    TestConnection,
+    String,
+    Recorded,
+    ReservedAddress,
+) {
     let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let for_at_most = Duration::from_millis(1);
     let shape = |builder: ConfigBuilder| builder.idle(Idle::Spin { for_at_most });
     let (mut event_loop, address, peer_address) = event_loop(handler, shape);
-    let busy_peer = Puppet::say(HOME, &address, &[bare(PEER), frame("first")].concat());
+    let busy_peer =
+        TestConnection::dial_and_write(MEMBER_IP, &address, &[bare(PEER), frame("first")].concat());
     turn_until(&mut event_loop, "the frame is received", |_| {
         recorded.frames.try_recv().is_ok()
     });
@@ -1735,7 +1771,9 @@ fn spinning_loop_accepts_a_full_batch_in_each_turn() {
     let (mut event_loop, mut busy_peer, address, _recorded, _peer_address) = spinning_loop();
     let turns = 4;
     let waiting = turns * quorum_cnx::limits::ACCEPTS_PER_TURN;
-    let _waiting: Vec<_> = (0..waiting).map(|_| Puppet::dial(HOME, &address)).collect();
+    let _waiting: Vec<_> = (0..waiting)
+        .map(|_| TestConnection::dial(MEMBER_IP, &address))
+        .collect();
     let handle = event_loop.handle().clone();
     let accepted = || handle.stats().accepted - 1;
     let mut turn = || {
@@ -1753,21 +1791,21 @@ fn spinning_loop_accepts_a_full_batch_in_each_turn() {
 #[test]
 fn knock_is_an_initial_message_and_a_fin() {
     let peer_listener = listener();
-    let (_manager, _) = alone(OWN, &[(PEER, &peer_listener.1)], |builder| {
+    let (_manager, _) = single_manager(OWN, &[(PEER, &peer_listener.1)], |builder| {
         builder.handshake_timeout(Duration::from_secs(3600))
     });
-    let mut knock = Puppet::accept(&peer_listener.0);
-    assert_eq!(knock.hello().sid, OWN);
+    let mut knock = TestConnection::accept(&peer_listener.0);
+    assert_eq!(knock.read_initial_message().sid, OWN);
     assert_eq!(knock.wait_closed(), b"");
 }
 
 #[test]
 fn unanswered_knock_is_reset_before_the_next_one() {
     let peer_listener = listener();
-    let (_manager, _) = alone(OWN, &[(PEER, &peer_listener.1)], |builder| {
+    let (_manager, _) = single_manager(OWN, &[(PEER, &peer_listener.1)], |builder| {
         builder.handshake_timeout(Duration::from_millis(200))
     });
-    let [first, _second] = [(); 2].map(|()| Puppet::accept(&peer_listener.0));
+    let [first, _second] = [(); 2].map(|()| TestConnection::accept(&peer_listener.0));
     // The peer must not process it after the second one.
     first.wait_reset();
 }
@@ -1775,11 +1813,11 @@ fn unanswered_knock_is_reset_before_the_next_one() {
 #[test]
 fn slow_knock_is_reset_once_there_is_a_link() {
     let peer_listener = listener();
-    let (manager, address) = alone(OWN, &[(PEER, &peer_listener.1)], |builder| builder);
-    let knock = Puppet::accept(&peer_listener.0);
+    let (manager, address) = single_manager(OWN, &[(PEER, &peer_listener.1)], |builder| builder);
+    let knock = TestConnection::accept(&peer_listener.0);
     // Elapsed time alone makes a knock slow: there is no event to wait for.
     thread::sleep(KNOCK_CROSSING / 2);
-    let _link = Puppet::say(HOME, &address, &bare(PEER));
+    let _link = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(PEER));
     eventually("the peer is linked", || {
         manager.connected_to_peer(Sid(PEER))
     });

@@ -15,7 +15,7 @@ use std::{
 
 use quorum_cnx::{CnxManager, Outbox, ReasonKind, Sid};
 use socket2::{Domain, Protocol, Socket, Type};
-use support::{Vacant, configure, eventually, listener, within};
+use support::{ReservedAddress, configure, eventually, listener, within};
 
 const OWN: i64 = 5;
 const SMALLER: i64 = 1;
@@ -108,7 +108,7 @@ struct ProxiedPair {
     theirs: Arc<CnxManager>,
     our_proxy: Proxy,
     their_proxy: Proxy,
-    their_address: Vacant,
+    their_address: ReservedAddress,
 }
 
 /// Which of the two is started first.
@@ -121,7 +121,7 @@ enum First {
 impl ProxiedPair {
     /// Starts both, and waits until they are linked.
     fn with(sid: i64, first: First, outbox: Outbox) -> Self {
-        let (our_address, their_address) = (Vacant::new(), Vacant::new());
+        let (our_address, their_address) = (ReservedAddress::new(), ReservedAddress::new());
         let our_proxy = Proxy::before(&our_address.address);
         let their_proxy = Proxy::before(&their_address.address);
         let ours = [
@@ -177,7 +177,7 @@ impl ProxiedPair {
     }
 }
 
-fn start(sid: i64, our_proxy: &Proxy, their_address: &Vacant) -> Arc<CnxManager> {
+fn start(sid: i64, our_proxy: &Proxy, their_address: &ReservedAddress) -> Arc<CnxManager> {
     let servers = [(OWN, &our_proxy.address), (sid, &their_address.address)];
     let config = configure(sid, &servers).build().unwrap();
     Arc::new(CnxManager::start(config).unwrap())

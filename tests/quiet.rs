@@ -28,7 +28,7 @@ fn start(config: ConfigBuilder) -> (Network, EventLoop<Ignore, HostNet>) {
     (network, event_loop)
 }
 
-fn alone() -> ConfigBuilder {
+fn single_manager() -> ConfigBuilder {
     Config::builder(Sid(1)).server(Sid(1), "10.0.0.1:3181")
 }
 
@@ -37,7 +37,7 @@ fn a_turn_takes_its_timeout_and_no_longer() {
     let millis = Duration::from_millis;
     let spin = |for_at_most| Idle::Spin { for_at_most };
     for idle in [Idle::Block, spin(millis(10)), spin(millis(100))] {
-        let (network, mut event_loop) = start(alone().idle(idle));
+        let (network, mut event_loop) = start(single_manager().idle(idle));
         // The first turn finds that no connection waits to be accepted.
         event_loop.turn(Some(Duration::ZERO)).unwrap();
         assert_eq!(event_loop.timeout(), None);
@@ -60,7 +60,8 @@ fn a_turn_with_all_its_events_is_followed_by_another() -> io::Result<()> {
         (limits::EVENTS_PER_TURN, true),
         (limits::EVENTS_PER_TURN - 1, false),
     ] {
-        let (network, mut event_loop) = start(alone().pending_max(limits::EVENTS_PER_TURN));
+        let (network, mut event_loop) =
+            start(single_manager().pending_max(limits::EVENTS_PER_TURN));
         let mut ends = Vec::new();
         for port in 1..=events as u16 {
             let from = SocketAddr::from(([10, 0, 0, 2], port));

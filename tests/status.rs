@@ -8,7 +8,7 @@ use std::{
 
 use quorum_cnx::{CnxManager, Dial, Event, Idle, Reason, Received, RecvError, SendError, Sid};
 
-use support::{LONG, Mesh, alone, eventually, wait_for, within};
+use support::{LONG, Mesh, eventually, single_manager, wait_for, within};
 
 fn pair() -> Mesh {
     Mesh::linked(&[1, 2], &[], |builder| builder)
@@ -26,7 +26,7 @@ fn waits_until_so_many_peers_are_linked() {
 
 #[test]
 fn a_halt_ends_the_wait_for_links() {
-    let (manager, _) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder);
+    let (manager, _) = single_manager(1, &[(2, "127.0.0.1:1")], |builder| builder);
     let handle = manager.handle();
     let waiting = thread::spawn(move || handle.wait_linked(1, Duration::MAX));
     manager.halt();

@@ -18,7 +18,10 @@ use quorum_cnx::{
     Batch, CnxManager, Config, Event, EventLoop, Frame, Handle, Handler, InboxFull, Outbox, Reason,
     RecvError, SendError, SendOutcome, Sid, TryRecvError, limits,
 };
-use support::{HOME, LONG, Mesh, Puppet, Vacant, alone, bare, eventually, frame, listener, within};
+use support::{
+    LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, bare, eventually, frame, listener,
+    single_manager, within,
+};
 
 const NEAR: Sid = Sid(1);
 const FAR: Sid = Sid(2);
@@ -103,9 +106,9 @@ fn a_queue_delivers_every_frame_once_and_in_order() {
 
 #[test]
 fn full_queue_is_reported_and_accepts_again_with_room() {
-    let peer_address = Vacant::new();
+    let peer_address = ReservedAddress::new();
     let shape = |builder: quorum_cnx::ConfigBuilder| builder.outbox(Outbox::QUEUE);
-    let (manager, address) = alone(1, &[(2, &peer_address.address)], shape);
+    let (manager, address) = single_manager(1, &[(2, &peer_address.address)], shape);
     let frame = Bytes::from(vec![7; 100_000]);
     let mut taken = 0;
     let error = loop {
@@ -124,7 +127,7 @@ fn full_queue_is_reported_and_accepts_again_with_room() {
     );
     assert_eq!(manager.stats().sent.accepted, taken + 1);
     assert_eq!(manager.wait_for_room(FAR, Duration::ZERO), Ok(false));
-    let peer = Puppet::say(HOME, &address, &bare(2));
+    let peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
     let mut reading = peer;
     for _ in 0..taken {
         assert_eq!(reading.recv(), frame);
@@ -221,8 +224,8 @@ fn sender_that_waits_for_room_supersedes_no_frame() {
 
 #[test]
 fn wait_for_room_ends_when_the_manager_halts() {
-    let peer_address = Vacant::new();
-    let (manager, _) = alone(1, &[(2, &peer_address.address)], |builder| builder);
+    let peer_address = ReservedAddress::new();
+    let (manager, _) = single_manager(1, &[(2, &peer_address.address)], |builder| builder);
     manager.to_send(FAR, "waits").unwrap();
     let handle = manager.handle();
     assert_eq!(handle.wait_for_room(FAR, Duration::ZERO), Ok(false));
@@ -245,7 +248,8 @@ fn wait_for_room_ends_when_the_manager_halts() {
 
 #[test]
 fn batch_takes_all_messages_and_then_reports_the_halt() {
-    let (manager, address) = alone(1, &[(2, "127.0.0.1:1")], |builder| builder.inbox_frames(3));
+    let (manager, address) =
+        single_manager(1, &[(2, "127.0.0.1:1")], |builder| builder.inbox_frames(3));
     let mut batch = Batch::new();
     assert_eq!(manager.try_recv_all(&mut batch), Err(TryRecvError::Empty));
     manager
@@ -254,7 +258,11 @@ fn batch_takes_all_messages_and_then_reports_the_halt() {
     assert_eq!(manager.try_recv_all(&mut batch), Ok(3));
     let texts: Vec<&[u8]> = batch.iter().map(|(_, payload)| payload).collect();
     assert_eq!(texts, [b"b", b"c", b"d"]);
-    let _peer = Puppet::say(HOME, &address, &[bare(2), frame("e"), frame("f")].concat());
+    let _peer = TestConnection::dial_and_write(
+        MEMBER_IP,
+        &address,
+        &[bare(2), frame("e"), frame("f")].concat(),
+    );
     eventually("both frames have arrived", || {
         manager.stats().inbox.waiting == 2
     });
@@ -312,7 +320,7 @@ fn loopback_frame_sent_late_in_a_turn_makes_the_loop_ready() {
 /// A manager with a queue, and the listener of its only peer, which is the test. The manager has the larger sid, and dials.
 fn dialing_manager() -> (CnxManager, TcpListener) {
     let (peer, address) = listener();
-    let (manager, _) = alone(2, &[(1, address)], |builder| {
+    let (manager, _) = single_manager(2, &[(1, address)], |builder| {
         builder
             .outbox(Outbox::QUEUE)
             .backoff(Duration::from_millis(1), Duration::from_secs(1))
@@ -338,20 +346,20 @@ fn next_down(manager: &CnxManager) -> (Reason, u64, u64) {
 fn queue_is_not_written_to_a_link_on_probation() {
     let (manager, listener) = dialing_manager();
     // Closes the connection, like a server that does not know this one.
-    drop(Puppet::accept(&listener));
+    drop(TestConnection::accept(&listener));
     assert_eq!(next_down(&manager), (Reason::ClosedAtOnce, 1, 0));
     for n in 0..10_u8 {
         manager.to_send_slice(NEAR, &[n]).unwrap();
     }
     for link in 2..5 {
-        let peer = Puppet::accept(&listener);
+        let peer = TestConnection::accept(&listener);
         eventually("the peer is linked", || manager.stats().ups == link);
         drop(peer);
         assert_eq!(next_down(&manager), (Reason::ClosedAtOnce, link, 0));
     }
     // The peer keeps the connection, and sends a frame.
-    let mut peer = Puppet::accept(&listener);
-    peer.hello();
+    let mut peer = TestConnection::accept(&listener);
+    peer.read_initial_message();
     eventually("the peer is linked", || manager.connected_to_peer(NEAR));
     assert_eq!(manager.stats().sent.written, 0);
     peer.send("hello");
@@ -366,11 +374,11 @@ fn queue_is_not_written_to_a_link_on_probation() {
 #[test]
 fn silent_link_is_proven_after_a_second() {
     let (manager, listener) = dialing_manager();
-    drop(Puppet::accept(&listener));
+    drop(TestConnection::accept(&listener));
     next_down(&manager);
     manager.to_send(NEAR, "at last").unwrap();
-    let mut peer = Puppet::accept(&listener);
-    peer.hello();
+    let mut peer = TestConnection::accept(&listener);
+    peer.read_initial_message();
     assert_eq!(peer.recv(), b"at last");
 }
 
@@ -424,16 +432,16 @@ fn a_slow_application_slows_its_peers_and_loses_nothing() {
 
 #[test]
 fn full_inbox_does_not_affect_other_links_or_link_ends() {
-    let absent = [Vacant::new(), Vacant::new()];
+    let absent = [ReservedAddress::new(), ReservedAddress::new()];
     let others = [(8, &absent[0].address), (9, &absent[1].address)];
-    let (manager, address) = alone(2, &others, |builder| {
+    let (manager, address) = single_manager(2, &others, |builder| {
         builder.outbox(Outbox::QUEUE).inbox_frames(10)
     });
-    let mut flooding_peer = Puppet::say(HOME, &address, &bare(9));
+    let mut flooding_peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
     flooding_peer.write(&frame("f").repeat(1000));
     eventually("the inbox is full", || manager.stats().inbox.waiting >= 10);
     // A peer that connects now is linked, and written to.
-    let mut quiet_peer = Puppet::say(HOME, &address, &bare(8));
+    let mut quiet_peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(8));
     eventually("the other peer is linked", || {
         manager.connected_to_peer(Sid(8))
     });
@@ -455,12 +463,12 @@ fn full_inbox_does_not_affect_other_links_or_link_ends() {
 
 #[test]
 fn flooding_sender_drops_only_its_own_messages() {
-    let absent = Vacant::new();
-    let (manager, address) = alone(2, &[(9, &absent.address)], |builder| {
+    let absent = ReservedAddress::new();
+    let (manager, address) = single_manager(2, &[(9, &absent.address)], |builder| {
         builder.inbox_full(InboxFull::DropOldest).observers_max(2)
     });
-    let mut member = Puppet::say(HOME, &address, &bare(9));
-    let mut observer = Puppet::say(HOME, &address, &bare(Sid::OBSERVER.0));
+    let mut member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
+    let mut observer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(Sid::OBSERVER.0));
     eventually("both are linked", || manager.linked_peers().len() == 2);
     for n in 0..40_u8 {
         member.send([n]);
@@ -492,16 +500,16 @@ fn flooding_sender_drops_only_its_own_messages() {
 
 #[test]
 fn events_about_strangers_displace_none_about_members() {
-    let absent = Vacant::new();
-    let (manager, address) = alone(2, &[(9, &absent.address)], |builder| {
+    let absent = ReservedAddress::new();
+    let (manager, address) = single_manager(2, &[(9, &absent.address)], |builder| {
         builder.observers_max(2)
     });
-    let member = Puppet::say(HOME, &address, &bare(9));
+    let member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
     eventually("the member is linked", || manager.connected_to_peer(Sid(9)));
     for n in 1..=2 * limits::EVENTS_MAX as u64 {
         // Most claim the own sid. Some are observers, whose links come up and end.
         let sid = if n % 8 == 0 { Sid::OBSERVER.0 } else { 2 };
-        let mut stranger = Puppet::say(HOME, &address, &bare(sid));
+        let mut stranger = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(sid));
         if sid == 2 {
             stranger.wait_closed();
         }

@@ -18,7 +18,10 @@ use quorum_cnx::{
     Sid, Stats,
 };
 use socket2::SockRef;
-use support::{ABROAD, HOME, LONG, Puppet, Vacant, bare, configure, eventually, frame, listener};
+use support::{
+    LONG, MEMBER_IP, ReservedAddress, STRANGER_IP, TestConnection, bare, configure, eventually,
+    frame, listener,
+};
 
 /// The sid of the loop under test. Its only peer has the larger sid, and so is the one that dials.
 const OWN: i64 = 5;
@@ -58,12 +61,12 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Handler for ActingHandler<F> {
 struct TurnedLoop<F: FnMut(Sid, &[u8], &Handle)> {
     event_loop: EventLoop<ActingHandler<F>>,
     address: String,
-    _peer_address: Vacant,
+    _peer_address: ReservedAddress,
 }
 
 impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
     fn new(act: F, shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
-        let (peer_address, own) = (Vacant::new(), listener());
+        let (peer_address, own) = (ReservedAddress::new(), listener());
         let servers = [(OWN, &own.1), (PEER, &peer_address.address)];
         let config = shape(configure(OWN, &servers).listener(own.0))
             .build()
@@ -96,8 +99,8 @@ impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
 
     /// The peer dials. Turns until it is linked.
     #[track_caller]
-    fn link(&mut self) -> Puppet {
-        let peer = Puppet::say(HOME, &self.address, &bare(PEER));
+    fn link(&mut self) -> TestConnection {
+        let peer = TestConnection::dial_and_write(MEMBER_IP, &self.address, &bare(PEER));
         self.until("the peer is linked", |handle, _| {
             handle.connected_to_peer(Sid(PEER))
         });
@@ -116,7 +119,7 @@ fn wait_for_the_end(handle: &Handle, peer: Sid) {
 /// ZooKeeper's FastLeaderElection, too, calls `connectAll` where it handles messages.
 #[track_caller]
 fn reset_an_observer_while_it_is_answered(outbox: Outbox, request: fn(&Handle)) {
-    let observer: Arc<Mutex<Option<Puppet>>> = Arc::default();
+    let observer: Arc<Mutex<Option<TestConnection>>> = Arc::default();
     let resetting = Arc::clone(&observer);
     let act = move |from: Sid, _: &[u8], handle: &Handle| {
         if from != Sid(PEER) {
@@ -138,7 +141,11 @@ fn reset_an_observer_while_it_is_answered(outbox: Outbox, request: fn(&Handle)) 
     };
     let mut test_loop = TurnedLoop::new(act, |builder| builder.outbox(outbox).observers_max(2));
     let mut peer = test_loop.link();
-    *observer.lock().unwrap() = Some(Puppet::say(HOME, &test_loop.address, &bare(i64::MAX)));
+    *observer.lock().unwrap() = Some(TestConnection::dial_and_write(
+        MEMBER_IP,
+        &test_loop.address,
+        &bare(i64::MAX),
+    ));
     test_loop.until("the observer is linked", |handle, _| {
         handle.connected_to_peer(OBSERVER)
     });
@@ -176,7 +183,7 @@ fn waiting_frame_causes_a_dial_after_two_ends_in_one_turn() {
         |builder| builder.dial(Dial::OnDemand),
     );
     let older = test_loop.link();
-    let contender = Puppet::say(ABROAD, &test_loop.address, &bare(PEER));
+    let contender = TestConnection::dial_and_write(STRANGER_IP, &test_loop.address, &bare(PEER));
     test_loop.until("a contender waits", |handle, _| handle.stats().pending == 1);
     // The loop has handled all events of the two connections so far, so that it sees their ends in this order.
     for _ in 0..3 {
@@ -218,7 +225,7 @@ fn wait_for_room_does_not_block_the_thread_of_the_loop() {
 }
 
 /// Whether the kernel of the other end has all that was written. On a busy machine that takes a while.
-fn has_arrived(connection: &Puppet) -> bool {
+fn has_arrived(connection: &TestConnection) -> bool {
     let port = format!(":{:04X}", connection.0.local_addr().unwrap().port());
     // See proc_net_tcp.txt of the kernel: local_address is the second column, tx_queue:rx_queue the fifth.
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
@@ -248,7 +255,7 @@ fn frames(bytes: usize) -> Vec<u8> {
 impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
     /// Writes frames as the peer until the kernel has enlarged the receive buffer so much that it holds `unread` bytes. Returns
     /// how many payload bytes the handler has received.
-    fn stream(&mut self, peer: &Puppet, unread: usize) -> usize {
+    fn stream(&mut self, peer: &TestConnection, unread: usize) -> usize {
         const BYTES: usize = 32 << 20;
         let mut total = 0;
         for _ in 0..50 {
@@ -276,7 +283,7 @@ impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
     }
 
     /// Writes this as the peer, and turns until the handler has received all of it. `total` is the number of bytes written so far.
-    fn write_and_read(&mut self, peer: &Puppet, bytes: &[u8], total: &mut usize) {
+    fn write_and_read(&mut self, peer: &TestConnection, bytes: &[u8], total: &mut usize) {
         *total += bytes.len();
         thread::scope(|scope| {
             scope.spawn(|| (&peer.0).write_all(bytes).unwrap());
@@ -315,7 +322,7 @@ fn received_bytes_are_read_before_a_link_is_replaced() {
     let mut test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
     let mut older = test_loop.link();
     let before = test_loop.stream(&older, REST);
-    let mut newer = Puppet::dial(HOME, &test_loop.address);
+    let mut newer = TestConnection::dial(MEMBER_IP, &test_loop.address);
     test_loop.until("the connection is accepted", |handle, _| {
         handle.stats().accepted == 2
     });
@@ -359,7 +366,11 @@ fn stats_totals_never_decrease() {
         });
         let bytes = [bare(i64::MAX), frame("a"), frame("b")].concat();
         for round in 1..=200 {
-            drop(Puppet::say(HOME, &test_loop.address, &bytes));
+            drop(TestConnection::dial_and_write(
+                MEMBER_IP,
+                &test_loop.address,
+                &bytes,
+            ));
             test_loop.until("an observer has connected and disconnected", |handle, _| {
                 let stats = handle.stats();
                 stats.received.frames == 2 * round && stats.peers.len() == 1

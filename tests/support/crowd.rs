@@ -16,7 +16,7 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
 
-use crate::{HOME, Puppet, bare, is_hung_up};
+use crate::{MEMBER_IP, TestConnection, bare, is_hung_up};
 
 /// Bytes written to or read from one connection before the next one is served.
 const VISIT_BYTES: usize = 64 << 10;
@@ -25,21 +25,21 @@ const STOP: Token = Token(usize::MAX);
 
 /// Connections of members with these sids: connected, with the initial message sent.
 pub fn members(sids: impl IntoIterator<Item = i64>, to: &str) -> Vec<net::TcpStream> {
-    let enter = |sid| Puppet::say(HOME, to, &bare(sid)).0;
+    let enter = |sid| TestConnection::dial_and_write(MEMBER_IP, to, &bare(sid)).0;
     sids.into_iter().map(enter).collect()
 }
 
 /// A thread that writes to or reads from many connections until this is dropped, or the other ends close them.
-pub struct Crowd {
+pub struct LoadThread {
     stop: Arc<AtomicBool>,
     waker: Waker,
     moved: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Crowd {
+impl LoadThread {
     /// Writes these frames to each connection, again and again.
-    pub fn pour(streams: Vec<net::TcpStream>, frames: Vec<u8>) -> Self {
+    pub fn write(streams: Vec<net::TcpStream>, frames: Vec<u8>) -> Self {
         Self::start(streams, Interest::WRITABLE, move |stream, position| {
             let end = frames.len().min(*position + VISIT_BYTES);
             let n = stream.write(&frames[*position..end])?;
@@ -49,7 +49,7 @@ impl Crowd {
     }
 
     /// Reads all that arrives, and discards it.
-    pub fn drain(streams: Vec<net::TcpStream>) -> Self {
+    pub fn read(streams: Vec<net::TcpStream>) -> Self {
         let mut buffer = vec![0; VISIT_BYTES];
         Self::start(streams, Interest::READABLE, move |stream, _| {
             stream.read(&mut buffer)
@@ -94,7 +94,7 @@ impl Crowd {
     }
 }
 
-impl Drop for Crowd {
+impl Drop for LoadThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         self.waker.wake().unwrap();

@@ -17,12 +17,12 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{LONG, Vacant, program::example_path, target_dir, within};
+use crate::{LONG, ReservedAddress, program::example_path, target_dir, within};
 
 /// The configuration of servers 1, 2, 3 and so on, in a directory of its own.
 pub struct Ensemble {
     /// Reserved until this is dropped.
-    _ports: Vec<Vacant>,
+    _ports: Vec<ReservedAddress>,
     directory: PathBuf,
     /// The election addresses.
     pub elections: Vec<(i64, String)>,
@@ -35,7 +35,8 @@ impl Ensemble {
         let name = format!("elect-{}-{nth}", std::process::id());
         let directory = target_dir().join("tmp").join(name);
         fs::create_dir_all(&directory).unwrap();
-        let ports: Vec<Vacant> = (0..2 * servers).map(|_| Vacant::new()).collect();
+        let ports: Vec<ReservedAddress> =
+            (0..2 * servers).map(|_| ReservedAddress::new()).collect();
         let mut text = format!("tickTime=1000\ninitLimit=5\nsyncLimit=3\n{more}");
         let mut elections = Vec::new();
         for (sid, places) in (1..).zip(ports.chunks(2)) {
@@ -82,13 +83,13 @@ pub fn election(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
 }
 
 /// A process of the program, which runs until the command `quit`.
-pub struct Running {
+pub struct ElectionProcess {
     pub child: Child,
     incoming: Receiver<Value>,
     pub lines: Vec<Value>,
 }
 
-impl Running {
+impl ElectionProcess {
     pub fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(example_path("election"));
         command.env_remove("RUST_LOG").args(arguments);
@@ -187,7 +188,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ElectionProcess {
     /// No process may outlive a failed test.
     fn drop(&mut self) {
         // Fails when the process has ended.

@@ -9,12 +9,12 @@ use comfy_table::{ContentArrangement, Table, presets};
 use crate::target_dir;
 
 /// A table with a name, written when it is complete.
-pub struct Figures {
+pub struct ResultTable {
     name: &'static str,
     table: Table,
 }
 
-impl Figures {
+impl ResultTable {
     pub fn new(name: &'static str, columns: &[&str]) -> Self {
         let mut table = Table::new();
         table

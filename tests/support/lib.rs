@@ -39,10 +39,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 pub const LONG: Duration = Duration::from_secs(20);
 
 /// The address of all members.
-pub const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
+pub const MEMBER_IP: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// The address of connections from elsewhere: no member has it.
-pub const ABROAD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+pub const STRANGER_IP: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
 /// The directory `target`: cargo puts a test into `target/<profile>/deps`.
 pub fn target_dir() -> PathBuf {
@@ -96,21 +96,23 @@ pub fn wait_for<T>(manager: &CnxManager, answer: impl Fn(&Event) -> Option<T>) -
 
 /// A listening socket on a port that the kernel chose, and its address.
 pub fn listener() -> (TcpListener, String) {
-    Vacant::new().open()
+    ReservedAddress::new().open()
 }
 
 /// An address at which nothing listens, reserved by a bound socket.
-pub struct Vacant {
+pub struct ReservedAddress {
     socket: Socket,
     pub address: String,
 }
 
-impl Vacant {
+impl ReservedAddress {
     pub fn new() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         // As every server does, so that the port can be bound again while connections are in TIME_WAIT.
         socket.set_reuse_address(true).unwrap();
-        socket.bind(&SocketAddr::from((HOME, 0)).into()).unwrap();
+        socket
+            .bind(&SocketAddr::from((MEMBER_IP, 0)).into())
+            .unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         Self {
             socket,
@@ -189,7 +191,7 @@ pub fn configure<S: AsRef<str>>(own: i64, servers: &[(i64, S)]) -> ConfigBuilder
 }
 
 /// One manager. Its peers are connections of the test, or missing.
-pub fn alone<S: AsRef<str>>(
+pub fn single_manager<S: AsRef<str>>(
     own: i64,
     others: &[(i64, S)],
     shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
@@ -326,9 +328,9 @@ fn token(number: u64) -> Vec<u8> {
 }
 
 /// One end of a connection, controlled by the test.
-pub struct Puppet(pub TcpStream);
+pub struct TestConnection(pub TcpStream);
 
-impl Puppet {
+impl TestConnection {
     /// Connects from `from`, and writes nothing.
     pub fn dial(from: Ipv4Addr, to: &str) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
@@ -339,7 +341,7 @@ impl Puppet {
     }
 
     /// Connects from `from`, and writes these bytes.
-    pub fn say(from: Ipv4Addr, to: &str, bytes: &[u8]) -> Self {
+    pub fn dial_and_write(from: Ipv4Addr, to: &str, bytes: &[u8]) -> Self {
         let mut connection = Self::dial(from, to);
         connection.write(bytes);
         connection
@@ -396,7 +398,7 @@ impl Puppet {
 
     /// Reads an initial message.
     #[track_caller]
-    pub fn hello(&mut self) -> InitialMessage {
+    pub fn read_initial_message(&mut self) -> InitialMessage {
         let mut long = [0; 8];
         self.0
             .read_exact(&mut long)

@@ -10,12 +10,12 @@ use crate::eventually;
 
 /// The resources of a process at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holdings {
+pub struct ProcessResources {
     pub resident: u64,
     pub descriptors: usize,
 }
 
-impl Holdings {
+impl ProcessResources {
     /// Those of this process.
     pub fn own() -> Self {
         Self::of(std::process::id()).expect("/proc has this process")
@@ -40,7 +40,7 @@ impl Holdings {
     }
 }
 
-impl fmt::Display for Holdings {
+impl fmt::Display for ProcessResources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -57,10 +57,10 @@ pub fn mebibytes(bytes: u64) -> f64 {
 
 /// Waits until this process has no more descriptors than before.
 #[track_caller]
-pub fn wait_descriptors(before: Holdings) {
+pub fn wait_descriptors(before: ProcessResources) {
     let mut now = before;
     eventually("all descriptors are closed", || {
-        now = Holdings::own();
+        now = ProcessResources::own();
         now.descriptors <= before.descriptors
     });
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use quorum_cnx::{CnxManager, Sid};
-use support::{LONG, Vacant, configure, eventually, listener, program::Peer};
+use support::{LONG, ReservedAddress, configure, eventually, listener, program::Peer};
 
 /// The peer: a process of its own.
 const PEER: Sid = Sid(2);
@@ -111,7 +111,7 @@ struct Pair {
 impl Pair {
     fn new(own: Sid) -> Self {
         let (socket, address) = listener();
-        let peer_address = Vacant::new();
+        let peer_address = ReservedAddress::new();
         let servers = [
             (own.0, address.as_str()),
             (PEER.0, peer_address.address.as_str()),

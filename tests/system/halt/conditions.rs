@@ -12,7 +12,8 @@ use std::{
 use quorum_cnx::{Batch, Idle, Outbox, SendError, Sid, limits};
 use socket2::SockRef;
 use support::{
-    ABROAD, LONG, Puppet, V1, bare, crowd::Crowd, eventually, frame, process, versioned,
+    LONG, STRANGER_IP, TestConnection, V1, bare, crowd::LoadThread, eventually, frame, process,
+    versioned,
 };
 
 use crate::{
@@ -111,7 +112,7 @@ fn send_at_full_speed(setup: &mut Setup, members: i64) {
     eventually("all members are linked", || {
         handle.linked_peers().len() == members as usize
     });
-    setup.keep(Crowd::pour(streams, frame([7; 100]).repeat(630)));
+    setup.keep(LoadThread::write(streams, frame([7; 100]).repeat(630)));
 }
 
 fn crowd(setup: &mut Setup) {
@@ -143,7 +144,7 @@ fn senders(setup: &mut Setup, outbox: Outbox) {
     setup.adjust(|builder| builder.outbox(outbox));
     let handle = setup.start();
     let ends = setup.link(1..=READERS).into_iter().map(|end| end.0);
-    setup.keep(Crowd::drain(ends.collect()));
+    setup.keep(LoadThread::read(ends.collect()));
     let (sender, sent) = (handle.clone(), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&sent);
     setup.keep(BusyThreads::start(64, move |nth| {
@@ -197,8 +198,9 @@ fn strangers(setup: &mut Setup, bytes: &[u8]) {
     setup.adjust(|builder| builder.pending_max(STRANGERS));
     let handle = setup.start();
     let address = setup.address().to_owned();
-    let strangers = (0..STRANGERS).map(|_| Puppet::say(ABROAD, &address, bytes));
-    let strangers: Vec<Puppet> = strangers.collect();
+    let strangers =
+        (0..STRANGERS).map(|_| TestConnection::dial_and_write(STRANGER_IP, &address, bytes));
+    let strangers: Vec<TestConnection> = strangers.collect();
     eventually("all of them are pending", || {
         handle.stats().pending == STRANGERS as u64
     });
@@ -235,8 +237,14 @@ fn claims(setup: &mut Setup) {
     let handle = setup.start();
     let members = setup.link(1..=20);
     let address = setup.address().to_owned();
-    let claims: Vec<Puppet> = (1..=20)
-        .map(|sid| Puppet::say(ABROAD, &address, &[bare(sid), frame("forged")].concat()))
+    let claims: Vec<TestConnection> = (1..=20)
+        .map(|sid| {
+            TestConnection::dial_and_write(
+                STRANGER_IP,
+                &address,
+                &[bare(sid), frame("forged")].concat(),
+            )
+        })
         .collect();
     eventually("the contenders wait", || handle.stats().pending == 20);
     setup.expect_closed(members);
@@ -250,8 +258,8 @@ fn knock(setup: &mut Setup) {
     setup.adjust(|builder| builder.server(knocked, address));
     let handle = setup.start();
     handle.connect_one(knocked).unwrap();
-    let mut end = Puppet::accept(&listener);
-    assert_eq!(end.hello().sid, OWN.0);
+    let mut end = TestConnection::accept(&listener);
+    assert_eq!(end.read_initial_message().sid, OWN.0);
     setup.expect_closed([end]);
 }
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{eventually, figures::Figures, process, within};
+use support::{eventually, figures::ResultTable, process, within};
 
 use callers::{CALLERS, Caller};
 use conditions::{CONDITIONS, Condition};
@@ -39,7 +39,7 @@ fn halt_is_fast_under_any_condition_from_any_caller() {
 fn halt_in_all_conditions() {
     let titles = CALLERS.iter().map(|caller| caller.title());
     let columns: Vec<&str> = ["ms until halted"].into_iter().chain(titles).collect();
-    let mut figures = Figures::new("halt", &columns);
+    let mut figures = ResultTable::new("halt", &columns);
     let mut longest = Duration::ZERO;
     for condition in CONDITIONS {
         let times = CALLERS.map(|caller| halt(condition, caller));
@@ -58,7 +58,7 @@ fn halt(condition: &Condition, caller: Caller) -> Option<Duration> {
         return None;
     }
     let title = format!("{}, {}", condition.name, caller.title());
-    let before = process::Holdings::own();
+    let before = process::ProcessResources::own();
     let start = Instant::now();
     let mut setup = Setup::new(caller);
     (condition.set_up)(&mut setup);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use quorum_cnx::{CnxManager, ConfigBuilder, Dial, EventLoop, Frame, Handle, Handler, Sid};
-use support::{HOME, Puppet, bare, configure, eventually, listener};
+use support::{MEMBER_IP, TestConnection, bare, configure, eventually, listener};
 
 use crate::callers::Caller;
 
@@ -53,7 +53,7 @@ pub(crate) struct Setup {
     delay: Duration,
     /// Number of frames that the handler has begun.
     handled: Arc<AtomicU64>,
-    ends: Vec<Puppet>,
+    ends: Vec<TestConnection>,
     resources: Vec<Box<dyn Any>>,
 }
 
@@ -133,10 +133,10 @@ impl Setup {
 
     /// Links these members. Returns their ends.
     #[track_caller]
-    pub(crate) fn link(&self, sids: impl IntoIterator<Item = i64>) -> Vec<Puppet> {
+    pub(crate) fn link(&self, sids: impl IntoIterator<Item = i64>) -> Vec<TestConnection> {
         let handle = self.handle();
         let link = |sid| {
-            let end = Puppet::say(HOME, &self.address, &bare(sid));
+            let end = TestConnection::dial_and_write(MEMBER_IP, &self.address, &bare(sid));
             eventually("the member is linked", || {
                 handle.connected_to_peer(Sid(sid))
             });
@@ -146,7 +146,7 @@ impl Setup {
     }
 
     /// Adds ends that the halt must close.
-    pub(crate) fn expect_closed(&mut self, ends: impl IntoIterator<Item = Puppet>) {
+    pub(crate) fn expect_closed(&mut self, ends: impl IntoIterator<Item = TestConnection>) {
         self.ends.extend(ends);
     }
 
@@ -155,7 +155,7 @@ impl Setup {
         self.resources.push(Box::new(resource));
     }
 
-    pub(crate) fn take_ends(&mut self) -> Vec<Puppet> {
+    pub(crate) fn take_ends(&mut self) -> Vec<TestConnection> {
         std::mem::take(&mut self.ends)
     }
 

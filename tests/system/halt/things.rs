@@ -24,7 +24,7 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use support::HOME;
+use support::MEMBER_IP;
 
 /// Number of threads of this process whose names begin with `name`.
 pub(crate) fn threads(name: &str) -> usize {
@@ -58,7 +58,9 @@ pub(crate) struct BlackHole {
 impl BlackHole {
     pub(crate) fn new() -> Self {
         let socket = tcp();
-        socket.bind(&SocketAddr::from((HOME, 0)).into()).unwrap();
+        socket
+            .bind(&SocketAddr::from((MEMBER_IP, 0)).into())
+            .unwrap();
         socket.listen(0).unwrap();
         let address = socket.local_addr().unwrap();
         let dial = |_| {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{java, patience::PATIENCE, process::Process};
+use crate::{java, patience::DEADLINE, process::Process};
 
 pub(crate) struct CnxPeer {
     pub(crate) process: Process,
@@ -49,7 +49,7 @@ impl CnxPeer {
             frames,
             answers,
         };
-        let answer = peer.answers.recv_timeout(PATIENCE);
+        let answer = peer.answers.recv_timeout(DEADLINE);
         assert_eq!(answer.as_deref(), Ok("listening"), "{name} as server {sid}");
         peer
     }
@@ -71,7 +71,7 @@ impl CnxPeer {
     /// The next message and its sender.
     #[track_caller]
     pub(crate) fn recv(&self) -> (i64, Vec<u8>) {
-        self.recv_within(PATIENCE)
+        self.recv_within(DEADLINE)
             .expect("a message arrives in time")
     }
 
@@ -119,7 +119,7 @@ impl CnxPeer {
     fn ask(&mut self, command: &str) -> String {
         writeln!(self.commands, "{command}").expect("the process reads commands");
         self.answers
-            .recv_timeout(PATIENCE)
+            .recv_timeout(DEADLINE)
             .expect("the process answers in time")
     }
 }
@@ -133,7 +133,7 @@ fn read_lines(output: ChildStdout, frames: &Sender<(i64, Vec<u8>)>, answers: &Se
             Some(frame) => {
                 let (sid, hex) = frame.split_once(' ').expect("a frame has a sender");
                 let sid = sid.parse().expect("a sid is a number");
-                frames.send((sid, of_hex(hex))).is_ok()
+                frames.send((sid, from_hex(hex))).is_ok()
             }
             None => answers.send(line).is_ok(),
         };
@@ -158,7 +158,7 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
     })
 }
 
-pub(crate) fn of_hex(hex: &str) -> Vec<u8> {
+pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
     let nibble = |byte: u8| (byte as char).to_digit(16).expect("hex digits") as u8;
     hex.as_bytes()
         .chunks(2)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    patience::patiently,
+    patience::wait_until,
     server::{Ensemble, Server},
     voter::Voter,
 };
@@ -89,7 +89,7 @@ fn five_of_ours_elect_repeatedly() {
     let mut times = Vec::new();
     for _ in 0..elections(5) {
         let mut leader = None;
-        patiently("all follow one leader", || {
+        wait_until("all follow one leader", || {
             ours.read_lines();
             leader = ours.leader_of(SERVERS as usize);
             leader.is_some() && ours.reached.iter().all(|reached| *reached)
@@ -102,7 +102,7 @@ fn five_of_ours_elect_repeatedly() {
         ours.read_lines();
         ours.leaders[at] = None;
         let mut time = None;
-        patiently("a quorum has another leader", || {
+        wait_until("a quorum has another leader", || {
             ours.read_lines();
             let next = ours.leader_of(QUORUM).filter(|next| *next != leader);
             time = next.map(|_| killed_at.elapsed());
@@ -134,7 +134,7 @@ fn five_real_servers_elect_repeatedly() {
     let mut times = Vec::new();
     for _ in 0..elections(2) {
         let mut leader = None;
-        patiently("all follow one leader", || {
+        wait_until("all follow one leader", || {
             leader = servers.iter().position(leads);
             let followers = servers.iter().filter(|server| follows(server)).count();
             leader.is_some() && followers + 1 == servers.len()
@@ -147,7 +147,7 @@ fn five_real_servers_elect_repeatedly() {
         let killed_at = Instant::now();
         servers[at].process.kill();
         let mut time = None;
-        patiently("a quorum has a leader", || {
+        wait_until("a quorum has a leader", || {
             let now = servers.iter().map(|server| server.count_in_log(TOOK));
             let decided = now
                 .zip(&before)

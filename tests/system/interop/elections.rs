@@ -8,7 +8,7 @@ use support::configure;
 use crate::{
     learner::Learner,
     notification::{Notification, State},
-    patience::patiently,
+    patience::wait_until,
     server::{Ensemble, Server},
     voter::Voter,
 };
@@ -156,7 +156,7 @@ fn malformed_notifications_are_counted_and_ignored() {
     let listener = ensemble.election(3).listen();
     let builder = configure(3, &ensemble.elections()).listener(listener);
     let ours = CnxManager::start(builder.build().unwrap()).unwrap();
-    patiently("the two are linked", || ours.connected_to_peer(Sid(2)));
+    wait_until("the two are linked", || ours.connected_to_peer(Sid(2)));
     // A vote of server 3 for itself that is worse than the voter's own. It changes nothing.
     let vote = Notification {
         state: State::Looking,
@@ -183,7 +183,7 @@ fn malformed_notifications_are_counted_and_ignored() {
     // Its answer says that it follows, too.
     ours.to_send(Sid(2), vote.write()).unwrap();
     let mut last = None;
-    patiently("the answer arrives", || {
+    wait_until("the answer arrives", || {
         while let Ok(message) = ours.recv_timeout(Duration::from_millis(1)) {
             last = Some(Notification::read(&message.payload));
         }

@@ -10,7 +10,7 @@ use support::configure;
 
 use crate::{
     notification::{Notification, State},
-    patience::{PATIENCE, patiently},
+    patience::{DEADLINE, wait_until},
     program::{Program, frame},
     server::Ensemble,
 };
@@ -93,7 +93,7 @@ fn await_looking(
 ) -> BTreeMap<i64, Notification> {
     let mut received = BTreeMap::new();
     while received.len() < servers.len() {
-        let (from, payload) = voter.receive(PATIENCE).expect("a vote arrives in time");
+        let (from, payload) = voter.receive(DEADLINE).expect("a vote arrives in time");
         let notification = read(ensemble, &payload);
         if servers.contains(&from) && notification.state == State::Looking {
             received.insert(from, notification);
@@ -111,7 +111,7 @@ fn await_decided(
     question: &Notification,
 ) -> Notification {
     let mut answer = None;
-    patiently("the election is decided", || {
+    wait_until("the election is decided", || {
         voter.send_vote(server, question.write());
         while let Some((from, payload)) = voter.receive(REPEAT) {
             let notification = read(ensemble, &payload);
@@ -156,7 +156,7 @@ fn two_real_servers_elect_and_answer_our_question() {
         let answer = await_decided(&ensemble, &mut ours, server, &question(&received[&1]));
         assert_eq!((answer.state, answer.leader), (state, 2));
     }
-    patiently("one connection to each server", || {
+    wait_until("one connection to each server", || {
         ours.stats().connections == 2
     });
     assert!(ours.stats().sent.balances());
@@ -167,7 +167,7 @@ fn two_real_servers_elect_and_answer_our_question() {
 fn vote(ensemble: &Ensemble, voter: &mut impl Voter, leader: i64) -> Notification {
     let mut last = None;
     let mut decided = None;
-    patiently("the election is decided", || {
+    wait_until("the election is decided", || {
         // Without a message the vote is repeated: the server waits for votes, or answers once it has decided.
         if let Some((from, payload)) = voter.receive(REPEAT) {
             assert_eq!(from, 2);

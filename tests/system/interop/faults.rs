@@ -5,9 +5,9 @@ use std::time::Duration;
 use quorum_cnx::{Fault, Reason, Sid};
 
 use crate::{
-    patience::patiently,
+    patience::wait_until,
     program::{Program, frame},
-    stage::{ABOVE, BELOW, JAVA, Stage, await_any_down, await_down, recv_until},
+    stage::{ABOVE, BELOW, Fixture, JAVA, await_any_down, await_down, recv_until},
 };
 
 /// After how long an unanswered knock is repeated.
@@ -15,126 +15,126 @@ const RETRY: Duration = Duration::from_millis(100);
 
 #[test]
 fn restarted_zookeeper_gets_our_last_frame() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.linked(sid);
-        stage.java.process.kill();
+        let ours = fixture.linked(sid);
+        fixture.java.process.kill();
         let reason = await_down(&ours);
         assert_eq!((reason.fault(), &reason), (Fault::Peer, &Reason::Closed));
-        stage.restart_java();
-        assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
+        fixture.restart_java();
+        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
         assert!(ours.stats().sent.resent >= 1);
-        stage.exchange(&ours, "again", "again, too");
-        stage.await_one_connection(&ours);
+        fixture.exchange(&ours, "again", "again, too");
+        fixture.await_one_connection(&ours);
     }
 }
 
 #[test]
 fn halting_zookeeper_closes_its_link() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.linked(sid);
-        stage.java.halt();
+        let ours = fixture.linked(sid);
+        fixture.java.halt();
         assert_eq!(await_down(&ours), Reason::Closed);
         assert_eq!(ours.linked_peers(), []);
-        stage.restart_java();
-        assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
+        fixture.restart_java();
+        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
     }
 }
 
 #[test]
 fn restarted_manager_gets_the_last_message_of_zookeeper() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.linked(sid);
+        let ours = fixture.linked(sid);
         ours.halt();
-        patiently("ZooKeeper has no link", || stage.java.links().is_empty());
-        let ours = stage.ours(sid, |builder| builder);
+        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
+        let ours = fixture.ours(sid, |builder| builder);
         recv_until(&ours, "theirs");
-        stage.exchange(&ours, "again", "again, too");
-        stage.await_one_connection(&ours);
+        fixture.exchange(&ours, "again", "again, too");
+        fixture.await_one_connection(&ours);
     }
 }
 
 #[test]
 fn restarted_program_gets_the_last_message_of_zookeeper() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
         let mut arguments = vec!["--sid".to_owned(), sid.to_string()];
         for server in [sid, JAVA] {
-            let address = stage.port(server).address;
+            let address = fixture.port(server).address;
             arguments.extend(["--server".to_owned(), format!("{server}={address}")]);
         }
         let mut peer = Program::start(&arguments);
         peer.command(&format!("send {JAVA} ours"));
-        stage.java.recv_until(sid, "ours");
-        stage.java.send(sid, "theirs");
+        fixture.java.recv_until(sid, "ours");
+        fixture.java.send(sid, "theirs");
         let event = peer.await_event("frame", Some(JAVA));
         assert_eq!(frame(&event), Some((JAVA, b"theirs".to_vec())));
 
         peer.process.kill();
-        patiently("ZooKeeper has no link", || stage.java.links().is_empty());
+        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
         let peer = Program::start(&arguments);
         let event = peer.await_event("frame", Some(JAVA));
         assert_eq!(frame(&event), Some((JAVA, b"theirs".to_vec())));
         peer.quit();
-        patiently("ZooKeeper has no link", || stage.java.links().is_empty());
+        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
     }
 }
 
 #[test]
 fn both_last_messages_are_resent_after_a_dropped_link() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.linked(sid);
+        let ours = fixture.linked(sid);
         ours.soft_halt();
         assert_eq!(await_down(&ours), Reason::Dropped);
-        assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
+        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
         recv_until(&ours, "theirs");
 
-        stage.java.command(&format!("drop {sid}"));
+        fixture.java.command(&format!("drop {sid}"));
         assert_eq!(await_down(&ours), Reason::Closed);
-        assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
+        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
         recv_until(&ours, "theirs");
 
-        stage.java.command("drop-all");
+        fixture.java.command("drop-all");
         assert_eq!(await_down(&ours), Reason::Closed);
-        assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
+        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
         recv_until(&ours, "theirs");
-        stage.await_one_connection(&ours);
+        fixture.await_one_connection(&ours);
     }
 }
 
 #[test]
 fn connection_initiated_by_us_replaces_the_link() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.linked(sid);
+        let ours = fixture.linked(sid);
         ours.initiate_connection(Sid(JAVA)).unwrap();
         // A larger one dials. A smaller one knocks: the other side closes the link and dials, and either may be seen first.
         let reason = await_any_down(&ours);
         let was_closed = sid < JAVA && reason == Reason::Closed;
         assert!(was_closed || reason == Reason::Replaced, "{reason}");
-        assert_eq!(stage.java.recv(), (sid, b"ours".to_vec()));
+        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
         recv_until(&ours, "theirs");
-        stage.await_one_connection(&ours);
+        fixture.await_one_connection(&ours);
     }
 }
 
 #[test]
 fn connection_initiated_by_zookeeper_replaces_the_link() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.linked(sid);
+        let ours = fixture.linked(sid);
         // The smaller ZooKeeper knocks. A knock that crosses a new link is ignored: hence repeated.
         let mut again = None;
-        patiently("the link is replaced", || {
-            stage.java.command(&format!("initiate {sid}"));
-            again = stage.java.recv_within(RETRY);
+        wait_until("the link is replaced", || {
+            fixture.java.command(&format!("initiate {sid}"));
+            again = fixture.java.recv_within(RETRY);
             again.is_some()
         });
         assert_eq!(again, Some((sid, b"ours".to_vec())));
         recv_until(&ours, "theirs");
-        stage.await_one_connection(&ours);
+        fixture.await_one_connection(&ours);
     }
 }

@@ -2,7 +2,7 @@
 
 use quorum_cnx::{Reason, SendError, Sid, limits::FRAME_BYTES_MAX};
 
-use crate::stage::{ABOVE, BELOW, JAVA, Stage, assert_never_down, await_down, recv_until};
+use crate::stage::{ABOVE, BELOW, Fixture, JAVA, assert_never_down, await_down, recv_until};
 
 /// Bytes that depend on their position and on the length.
 fn payload(bytes: usize) -> Vec<u8> {
@@ -13,14 +13,14 @@ fn payload(bytes: usize) -> Vec<u8> {
 
 #[test]
 fn frames_of_all_lengths_arrive_in_both_directions() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.ours(sid, |builder| builder);
+        let ours = fixture.ours(sid, |builder| builder);
         for bytes in [1, 40, 524_287, 524_288] {
             let payload = payload(bytes);
             ours.to_send(Sid(JAVA), payload.clone()).unwrap();
-            stage.java.recv_until(sid, &payload);
-            stage.java.send(sid, &payload);
+            fixture.java.recv_until(sid, &payload);
+            fixture.java.send(sid, &payload);
             recv_until(&ours, &payload);
         }
         assert_never_down(&ours);
@@ -29,26 +29,26 @@ fn frames_of_all_lengths_arrive_in_both_directions() {
 
 #[test]
 fn sending_a_too_long_frame_fails_and_keeps_the_link() {
-    let mut stage = Stage::new();
-    let ours = stage.linked(ABOVE);
+    let mut fixture = Fixture::new();
+    let ours = fixture.linked(ABOVE);
     let refused = ours.to_send(Sid(JAVA), payload(FRAME_BYTES_MAX + 1));
     assert_eq!(refused, Err(SendError::TooLarge(524_289)));
-    stage.exchange(&ours, "still here", "here too");
+    fixture.exchange(&ours, "still here", "here too");
     assert_eq!((ours.stats().ups, ours.stats().downs.len()), (1, 0));
 }
 
 #[test]
 fn too_long_frame_of_zookeeper_ends_each_link_until_replaced() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let ours = stage.linked(sid);
+        let ours = fixture.linked(sid);
         // ZooKeeper's sender has no limit.
-        stage.java.send(sid, payload(FRAME_BYTES_MAX + 1));
+        fixture.java.send(sid, payload(FRAME_BYTES_MAX + 1));
         assert_eq!(await_down(&ours), Reason::BadLength(524_289));
         // It sends the same frame over each new link, as its last message.
         assert_eq!(await_down(&ours), Reason::BadLength(524_289));
-        stage.java.send(sid, "shorter");
+        fixture.java.send(sid, "shorter");
         recv_until(&ours, "shorter");
-        stage.await_one_connection(&ours);
+        fixture.await_one_connection(&ours);
     }
 }

@@ -9,7 +9,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use crate::patience::patiently;
+use crate::patience::wait_until;
 
 /// The kinds of packets between a leader and its followers.
 const PROPOSAL: i32 = 2;
@@ -39,7 +39,7 @@ impl Learner {
     pub(crate) fn follow(leader: SocketAddr, sid: i64, zxid: i64, epoch: i64) -> Self {
         let mut stream = None;
         // The leader opens its port a moment after its election.
-        patiently("the leader can be reached", || {
+        wait_until("the leader can be reached", || {
             stream = TcpStream::connect(leader).ok();
             stream.is_some()
         });

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::SocketAddr, thread, time::Duration};
 use quorum_cnx::{CnxManager, Sid};
 use support::configure;
 
-use crate::{cnx_peer::CnxPeer, patience::patiently, port::Port, stage::established_at};
+use crate::{cnx_peer::CnxPeer, patience::wait_until, port::Port, stage::established_at};
 
 /// After how long a message between two of ZooKeeper's managers is repeated.
 const REPEAT: Duration = Duration::from_millis(300);
@@ -124,7 +124,7 @@ impl Mixed {
         }
         for to in self.sids() {
             let mut missing: HashSet<i64> = self.sids().filter(|from| *from != to).collect();
-            patiently("all messages arrive", || {
+            wait_until("all messages arrive", || {
                 if let Some((from, payload)) = self.member(to).recv_within(REPEAT) {
                     // An earlier message may arrive again.
                     if payload == text(from, to).as_bytes() {
@@ -162,7 +162,7 @@ impl Mixed {
     /// Waits until exactly one connection joins each pair, as reported by all members and by the kernel.
     #[track_caller]
     fn await_one_connection_each(&mut self) {
-        patiently("exactly one connection joins each pair", || {
+        wait_until("exactly one connection joins each pair", || {
             self.sids().all(|sid| self.is_linked(sid))
         });
     }

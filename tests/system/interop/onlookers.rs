@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    patience::patiently,
+    patience::wait_until,
     server::{Ensemble, Server},
     voter::Voter,
 };
@@ -63,7 +63,7 @@ fn observer_shows_all_votes_of_an_election_and_casts_none() {
     let mut watch = |votes: &mut _, decided: &mut BTreeSet<_>| {
         let all = [(1, "following", 3), (2, "following", 3), (3, "leading", 3)];
         let all = all.map(|(sid, state, leader)| (sid, state.to_owned(), leader));
-        patiently("the observer shows the decisions", || {
+        wait_until("the observer shows the decisions", || {
             while let Some(line) = observer.program.event_within(Duration::ZERO) {
                 collect(&line, votes, decided);
                 assert_ne!(line["event"], "vote");
@@ -87,7 +87,7 @@ fn observer_shows_all_votes_of_an_election_and_casts_none() {
     let round = votes.iter().map(|(_, round, _)| *round).max().unwrap();
     servers[2].process.kill();
     for server in &servers[..2] {
-        patiently("the others are LOOKING", || {
+        wait_until("the others are LOOKING", || {
             let received = votes_received_by(server);
             received.iter().any(|(_, later, _)| *later > round)
         });

@@ -6,14 +6,14 @@ use std::{
 };
 
 /// Deadline of every wait. Only a failure reaches it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
 
 /// Waits until the condition holds.
 #[track_caller]
-pub(crate) fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         // Leaves the processor to the other processes. Nothing depends on the duration.
         thread::sleep(Duration::from_millis(2));
     }

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::{java, patience::patiently};
+use crate::{java, patience::wait_until};
 
 pub(crate) struct Process {
     pub(crate) child: Child,
@@ -53,7 +53,7 @@ impl Process {
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
-        patiently("the process ends", || {
+        wait_until("the process ends", || {
             status = self.child.try_wait().expect("a child can be waited for");
             status.is_some()
         });
@@ -63,7 +63,7 @@ impl Process {
     /// Stops it with SIGSTOP.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
-        patiently("the process has stopped", || self.state() == 'T');
+        wait_until("the process has stopped", || self.state() == 'T');
     }
 
     /// Continues it after a pause.

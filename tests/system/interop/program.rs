@@ -16,8 +16,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    cnx_peer::{of_hex, to_hex},
-    patience::PATIENCE,
+    cnx_peer::{from_hex, to_hex},
+    patience::DEADLINE,
     process::Process,
 };
 
@@ -77,7 +77,7 @@ impl Program {
     #[track_caller]
     pub(crate) fn await_event(&self, kind: &str, sid: Option<i64>) -> Value {
         loop {
-            let event = self.event_within(PATIENCE);
+            let event = self.event_within(DEADLINE);
             let event = event.unwrap_or_else(|| panic!("no event {kind} of {sid:?}"));
             if event["event"] == kind && event["sid"].as_i64() == sid {
                 return event;
@@ -96,7 +96,7 @@ impl Program {
 /// The sender and the payload of a frame, if the event is one.
 pub(crate) fn frame(event: &Value) -> Option<(i64, Vec<u8>)> {
     let hex = event["hex"].as_str()?;
-    Some((event["sid"].as_i64()?, of_hex(hex)))
+    Some((event["sid"].as_i64()?, from_hex(hex)))
 }
 
 /// The path of an example, in a directory beside that of the tests.

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     java,
-    patience::{PATIENCE, patiently},
+    patience::{DEADLINE, wait_until},
     port::Port,
     process::Process,
 };
@@ -165,14 +165,14 @@ impl Server {
     /// Waits until its log contains this text.
     #[track_caller]
     pub(crate) fn await_in_log(&self, text: &str) {
-        patiently(text, || self.process.log_text().contains(text));
+        wait_until(text, || self.process.log_text().contains(text));
     }
 
     /// Waits until it serves clients in this mode.
     #[track_caller]
     pub(crate) fn await_mode(&self, mode: &str) {
         let line = format!("Mode: {mode}\n");
-        patiently(&line, || {
+        wait_until(&line, || {
             self.ask("srvr")
                 .is_some_and(|answer| answer.contains(&line))
         });
@@ -202,7 +202,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn log_a_transaction(&self) {
         let mut stream = TcpStream::connect(self.client).expect("the server accepts clients");
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut request = Vec::new();
         // Version, last transaction seen, timeout, no session, and its password.
         request.extend(0_i32.to_be_bytes());
@@ -223,7 +223,7 @@ impl Server {
     /// The answer to a four-letter word, if the server accepts clients.
     pub(crate) fn ask(&self, word: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.client).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).ok()?;
         stream.write_all(word.as_bytes()).ok()?;
         stream.shutdown(Shutdown::Write).ok()?;
         let mut answer = String::new();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use quorum_cnx::{CnxManager, Reason, SendOutcome, Sid};
 use support::within;
 
-use crate::stage::{ABOVE, BELOW, JAVA, Stage, assert_never_down, await_down};
+use crate::stage::{ABOVE, BELOW, Fixture, JAVA, assert_never_down, await_down};
 
 /// Large enough to fill the buffers of the kernel soon.
 const BYTES: usize = 64 << 10;
@@ -41,10 +41,10 @@ fn send_until_superseded(ours: &Arc<CnxManager>, times: u64) -> u64 {
 
 /// Waits for the newest frame, and checks that no frame before it is torn or out of order.
 #[track_caller]
-fn recv_rising_until(stage: &Stage, from: i64, newest: u64) {
+fn recv_rising_until(fixture: &Fixture, from: i64, newest: u64) {
     let mut before = 0;
     while before < newest {
-        let (sid, payload) = stage.java.recv();
+        let (sid, payload) = fixture.java.recv();
         assert_eq!(sid, from);
         if payload == b"ours" {
             // The frame before the numbered ones, sent again over a new link.
@@ -59,38 +59,38 @@ fn recv_rising_until(stage: &Stage, from: i64, newest: u64) {
 
 #[test]
 fn paused_zookeeper_blocks_no_send_and_gets_the_newest_frame() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
         // Longer than the test: the paused peer must not be declared dead.
         let long = Duration::from_secs(600);
-        let ours = Arc::new(stage.ours(sid, |builder| builder.peer_dead_after(long)));
-        stage.exchange(&ours, "ours", "theirs");
-        stage.java.process.pause();
+        let ours = Arc::new(fixture.ours(sid, |builder| builder.peer_dead_after(long)));
+        fixture.exchange(&ours, "ours", "theirs");
+        fixture.java.process.pause();
         let newest = send_until_superseded(&ours, 100);
         let sent = ours.stats().sent;
         assert_eq!((sent.superseded, sent.accepted), (100, newest + 1));
         assert!(sent.waiting > 0 && sent.balances(), "{sent:?}");
-        stage.java.process.resume();
-        recv_rising_until(&stage, sid, newest);
+        fixture.java.process.resume();
+        recv_rising_until(&fixture, sid, newest);
         assert_never_down(&ours);
-        stage.exchange(&ours, "still here", "here too");
-        stage.await_one_connection(&ours);
+        fixture.exchange(&ours, "still here", "here too");
+        fixture.await_one_connection(&ours);
     }
 }
 
 #[test]
 fn zookeeper_paused_for_too_long_is_dead_until_it_resumes() {
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
         let soon = Duration::from_secs(2);
-        let ours = Arc::new(stage.ours(sid, |builder| builder.peer_dead_after(soon)));
-        stage.exchange(&ours, "ours", "theirs");
-        stage.java.process.pause();
+        let ours = Arc::new(fixture.ours(sid, |builder| builder.peer_dead_after(soon)));
+        fixture.exchange(&ours, "ours", "theirs");
+        fixture.java.process.pause();
         let newest = send_until_superseded(&ours, 1);
         assert_eq!(await_down(&ours), Reason::Dead);
-        stage.java.process.resume();
-        recv_rising_until(&stage, sid, newest);
-        stage.exchange(&ours, "still here", "here too");
-        stage.await_one_connection(&ours);
+        fixture.java.process.resume();
+        recv_rising_until(&fixture, sid, newest);
+        fixture.exchange(&ours, "still here", "here too");
+        fixture.await_one_connection(&ours);
     }
 }

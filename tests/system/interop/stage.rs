@@ -7,7 +7,7 @@ use support::configure;
 
 use crate::{
     cnx_peer::CnxPeer,
-    patience::{PATIENCE, patiently},
+    patience::{DEADLINE, wait_until},
     port::Port,
 };
 
@@ -17,12 +17,12 @@ pub(crate) const BELOW: i64 = 2;
 pub(crate) const ABOVE: i64 = 9;
 
 /// ZooKeeper's manager, and reserved ports for it and for ours.
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) ports: [Port; 3],
     pub(crate) java: CnxPeer,
 }
 
-impl Stage {
+impl Fixture {
     #[track_caller]
     pub(crate) fn new() -> Self {
         Self::with_options(&[])
@@ -88,7 +88,7 @@ impl Stage {
         // The one with the larger sid has dialed the other.
         let (accepting, dialing) = if sid < JAVA { (sid, JAVA) } else { (JAVA, sid) };
         let (accepting, dialing) = (self.port(accepting).address, self.port(dialing).address);
-        patiently("exactly one connection joins the two", || {
+        wait_until("exactly one connection joins the two", || {
             (established_at(accepting), established_at(dialing)) == (1, 0)
                 && manager.linked_peers() == [Sid(JAVA)]
                 && manager.stats().connections == 1
@@ -122,7 +122,7 @@ fn servers(ports: &[Port; 3]) -> Vec<(i64, SocketAddr)> {
 pub(crate) fn recv_until(manager: &CnxManager, payload: impl AsRef<[u8]>) {
     loop {
         let message = manager
-            .recv_timeout(PATIENCE)
+            .recv_timeout(DEADLINE)
             .expect("a message arrives in time");
         assert_eq!(message.from, Sid(JAVA));
         if message.payload == payload.as_ref() {
@@ -147,7 +147,7 @@ pub(crate) fn await_down(manager: &CnxManager) -> Reason {
 #[track_caller]
 pub(crate) fn await_any_down(manager: &CnxManager) -> Reason {
     loop {
-        let event = manager.events().recv_timeout(PATIENCE);
+        let event = manager.events().recv_timeout(DEADLINE);
         match event.expect("the link ends in time") {
             Event::Down { sid, reason, .. } if sid == Sid(JAVA) => return reason,
             _ => {}

@@ -2,7 +2,7 @@
 //! leader.
 
 use crate::{
-    patience::patiently,
+    patience::wait_until,
     server::{Ensemble, Server, Times},
     voter::Voter,
 };
@@ -25,7 +25,7 @@ fn await_served(servers: &[Server]) {
         };
         servers.iter().filter(matches).count()
     };
-    patiently("a real server leads all real servers", || {
+    wait_until("a real server leads all real servers", || {
         (count("leader"), count("follower")) == (1, servers.len() - 1)
     });
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::{patience::PATIENCE, program::Program, server::Ensemble};
+use crate::{patience::DEADLINE, program::Program, server::Ensemble};
 
 pub(crate) struct Voter {
     pub(crate) program: Program,
@@ -34,7 +34,7 @@ impl Voter {
     /// Waits for the first line for which the condition holds, and skips those before it.
     #[track_caller]
     pub(crate) fn await_line(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.program.event_within(left);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::ledger::Life;
+use crate::ledger::ProcessRecord;
 
 fn count(value: &Value, name: &str) -> u64 {
     value[name].as_u64().expect("the counter exists")
@@ -10,7 +10,7 @@ fn count(value: &Value, name: &str) -> u64 {
 
 /// Checks that the counters of a member account for every frame that it was given, and for every frame and link that it has
 /// printed.
-pub(crate) fn check(life: &Life, live: &[i64], stats: &Value) -> Result<(), String> {
+pub(crate) fn check(record: &ProcessRecord, live: &[i64], stats: &Value) -> Result<(), String> {
     let sent = &stats["sent"];
     let sum: u64 = ["written", "superseded", "discarded", "waiting"]
         .iter()
@@ -18,8 +18,8 @@ pub(crate) fn check(life: &Life, live: &[i64], stats: &Value) -> Result<(), Stri
         .sum();
     let mut agrees = [
         (count(sent, "accepted"), sum),
-        (count(sent, "accepted"), life.accepted),
-        (count(&stats["received"], "frames"), life.frames),
+        (count(sent, "accepted"), record.accepted),
+        (count(&stats["received"], "frames"), record.frames),
         (count(&stats["inbox"], "dropped"), 0),
         (count(&stats["events"], "dropped"), 0),
     ]
@@ -33,7 +33,7 @@ pub(crate) fn check(life: &Life, live: &[i64], stats: &Value) -> Result<(), Stri
     if agrees {
         return Ok(());
     }
-    let (accepted, frames) = (life.accepted, life.frames);
+    let (accepted, frames) = (record.accepted, record.frames);
     Err(format!(
         "accepted {accepted} frames, printed {frames}, and counts {stats}"
     ))

@@ -38,7 +38,7 @@ const PACKET_BYTES_MAX: usize = 1 << 16;
 
 /// The range of the delay of a packet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Weather {
+pub(crate) struct DelayRange {
     pub(crate) at_least_ms: u64,
     pub(crate) at_most_ms: u64,
 }
@@ -58,7 +58,12 @@ struct Packet {
 }
 
 impl Cable {
-    pub(crate) fn new(namespace: &str, devices: [&str; 2], weather: Weather, seed: u64) -> Self {
+    pub(crate) fn new(
+        namespace: &str,
+        devices: [&str; 2],
+        delay_range: DelayRange,
+        seed: u64,
+    ) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let (namespace, devices) = (namespace.to_owned(), devices.map(str::to_owned));
         let (sender, ready) = channel();
@@ -69,7 +74,7 @@ impl Cable {
             setns(namespace_file, CloneFlags::CLONE_NEWNET).unwrap();
             let ends = devices.map(|device| open_end(&device));
             sender.send(()).unwrap();
-            forward(&ends, weather, &mut Chance::new(seed), &is_stopped);
+            forward(&ends, delay_range, &mut Chance::new(seed), &is_stopped);
         };
         let thread = thread::spawn(work);
         ready.recv().expect("the cable is ready");
@@ -112,7 +117,12 @@ fn open_end(device: &str) -> OwnedFd {
     socket
 }
 
-fn forward(ends: &[OwnedFd; 2], weather: Weather, chance: &mut Chance, stopped: &AtomicBool) {
+fn forward(
+    ends: &[OwnedFd; 2],
+    delay_range: DelayRange,
+    chance: &mut Chance,
+    stopped: &AtomicBool,
+) {
     let mut queue: BinaryHeap<Reverse<Packet>> = BinaryHeap::new();
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     let mut order = 0;
@@ -125,7 +135,7 @@ fn forward(ends: &[OwnedFd; 2], weather: Weather, chance: &mut Chance, stopped: 
                     order += 1;
                     queue.push(Reverse(Packet {
                         due: Instant::now()
-                            + chance.millis(weather.at_least_ms, weather.at_most_ms),
+                            + chance.millis(delay_range.at_least_ms, delay_range.at_most_ms),
                         order,
                         egress: 1 - index,
                         bytes: buffer[..len].to_vec(),

@@ -6,7 +6,7 @@ use crate::{
     lan::Lan,
     quorum::Quorum,
     rounds, run_time,
-    switch::{Fate, Way, around},
+    switch::{Fate, PacketRule, around},
     table::record,
 };
 
@@ -57,15 +57,15 @@ pub(crate) fn member_cut_off_in_one_direction_is_noticed_and_relinked() {
             ("a member that sends no packets", false),
             ("a member that receives no packets", true),
         ] {
-            let ways: Vec<Way> = if is_receiver {
-                let to = |from: &i64| Way {
+            let ways: Vec<PacketRule> = if is_receiver {
+                let to = |from: &i64| PacketRule {
                     from: *from,
                     to: Some(victim),
                     fate: Fate::Drop,
                 };
                 live.iter().map(to).collect()
             } else {
-                vec![Way {
+                vec![PacketRule {
                     from: victim,
                     to: None,
                     fate: Fate::Drop,

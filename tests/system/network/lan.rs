@@ -4,9 +4,9 @@
 use std::{net::Ipv4Addr, process::Command, sync::Mutex};
 
 use crate::{
-    cable::{Cable, Weather},
+    cable::{Cable, DelayRange},
     namespace::{Namespace, feed, nth_network, prefix, run},
-    switch::{self, Way, hardware, port},
+    switch::{self, PacketRule, hardware, port},
 };
 
 /// The port on which every server listens.
@@ -29,11 +29,11 @@ impl Lan {
     }
 
     /// The same with cables that delay each packet for a random time.
-    pub(crate) fn with_weather(count: i64, weather: Weather) -> Self {
-        Self::build(count, Some(weather))
+    pub(crate) fn with_delay(count: i64, delay_range: DelayRange) -> Self {
+        Self::build(count, Some(delay_range))
     }
 
-    fn build(count: i64, weather: Option<Weather>) -> Self {
+    fn build(count: i64, delay_range: Option<DelayRange>) -> Self {
         let network = nth_network();
         let switch = Namespace::new(network, "switch");
         let mut lines = vec![
@@ -44,7 +44,7 @@ impl Lan {
         for host in 1..=count {
             let namespace = Namespace::new(network, &format!("host{host}"));
             let (port, at) = (port(host), hardware(host));
-            let plug = if weather.is_some() {
+            let plug = if delay_range.is_some() {
                 format!("plug{host}")
             } else {
                 port.clone()
@@ -53,7 +53,7 @@ impl Lan {
                 "link add {plug} type veth peer name eth0 address {at} netns {}",
                 namespace.name()
             ));
-            if weather.is_some() {
+            if delay_range.is_some() {
                 let socket = format!("socket{host}");
                 lines.push(format!("link add {socket} type veth peer name {port}"));
                 lines.extend([&plug, &socket].map(|end| format!("link set {end} up")));
@@ -78,13 +78,13 @@ impl Lan {
             namespace.write_overlay("resolv.conf", "");
         }
         lan.write_names();
-        match weather {
-            Some(weather) => lan.lay_cables(weather),
+        match delay_range {
+            Some(delay_range) => lan.lay_cables(delay_range),
             None => lan,
         }
     }
 
-    fn lay_cables(mut self, weather: Weather) -> Self {
+    fn lay_cables(mut self, delay_range: DelayRange) -> Self {
         for (host, namespace) in &self.hosts {
             let (plug, socket) = (format!("plug{host}"), format!("socket{host}"));
             // Checksums and segmentation that are offloaded to a device are not done when packets go through user space.
@@ -96,7 +96,7 @@ impl Lan {
             self.cables.push(Cable::new(
                 self.switch.name(),
                 [&plug, &socket],
-                weather,
+                delay_range,
                 seed,
             ));
         }
@@ -122,7 +122,7 @@ impl Lan {
 
     /// Replaces the rules of the switch.
     #[track_caller]
-    pub(crate) fn set_rules(&self, rules: &[Way]) {
+    pub(crate) fn set_rules(&self, rules: &[PacketRule]) {
         let script = switch::script(rules, &self.hosts());
         feed(self.switch.command("nft").args(["-f", "-"]), &script);
     }

@@ -17,7 +17,7 @@ const TIMED_MAX: usize = 1024;
 #[derive(Default)]
 pub(crate) struct Ledger {
     directions: BTreeMap<(i64, i64), Direction>,
-    processes: BTreeMap<i64, Life>,
+    processes: BTreeMap<i64, ProcessRecord>,
     /// Links that came up or ended, in the order of the printed lines.
     changes: Vec<Change>,
     /// Broken promises.
@@ -42,7 +42,7 @@ struct Direction {
 
 /// What one process of a member has printed.
 #[derive(Default)]
-pub(crate) struct Life {
+pub(crate) struct ProcessRecord {
     linked: BTreeSet<i64>,
     /// Frames that it was given and has not yet answered by `sent`.
     unanswered: VecDeque<(i64, u64)>,
@@ -79,7 +79,7 @@ impl fmt::Display for Change {
 impl Ledger {
     /// A new process of this member starts, without any state.
     pub(crate) fn on_process_start(&mut self, member: i64) {
-        self.processes.insert(member, Life::default());
+        self.processes.insert(member, ProcessRecord::default());
         for ((from, to), direction) in &mut self.directions {
             if *from == member {
                 direction.accepted = None;
@@ -187,11 +187,11 @@ impl Ledger {
         assert!(self.violations.is_empty(), "{:#?}", self.violations);
     }
 
-    pub(crate) fn process(&self, member: i64) -> &Life {
+    pub(crate) fn process(&self, member: i64) -> &ProcessRecord {
         &self.processes[&member]
     }
 
-    pub(crate) fn process_mut(&mut self, member: i64) -> &mut Life {
+    pub(crate) fn process_mut(&mut self, member: i64) -> &mut ProcessRecord {
         self.processes.entry(member).or_default()
     }
 

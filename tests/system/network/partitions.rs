@@ -8,7 +8,7 @@ use crate::{
     lan::Lan,
     quorum::Quorum,
     rounds, run_time,
-    switch::{Fate, Way, between},
+    switch::{Fate, PacketRule, between},
     table::record,
 };
 
@@ -54,7 +54,7 @@ pub(crate) fn mesh_recovers_after_every_pair_flaps() {
             quorum.wait_recovered(&all, run_time::now()),
         );
         for _ in 0..6 {
-            let cut: Vec<Way> = between(&all, &all, Fate::Drop)
+            let cut: Vec<PacketRule> = between(&all, &all, Fate::Drop)
                 .into_iter()
                 .filter(|_| chance.percent(50))
                 .collect();

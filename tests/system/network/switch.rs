@@ -35,19 +35,19 @@ impl Fate {
 
 /// A rule for the packets of one host to another. Without a receiver: for everything that the host sends, also ARP.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
+pub(crate) struct PacketRule {
     pub(crate) from: i64,
     pub(crate) to: Option<i64>,
     pub(crate) fate: Fate,
 }
 
 /// Rules for both directions of each pair with one host in `here` and one in `there`.
-pub(crate) fn between(here: &[i64], there: &[i64], fate: Fate) -> Vec<Way> {
+pub(crate) fn between(here: &[i64], there: &[i64], fate: Fate) -> Vec<PacketRule> {
     let mut rules = Vec::new();
     for &one in here {
         for &two in there {
             if one != two {
-                rules.extend([(one, two), (two, one)].map(|(from, to)| Way {
+                rules.extend([(one, two), (two, one)].map(|(from, to)| PacketRule {
                     from,
                     to: Some(to),
                     fate,
@@ -59,9 +59,9 @@ pub(crate) fn between(here: &[i64], there: &[i64], fate: Fate) -> Vec<Way> {
 }
 
 /// Rules that drop everything from and to this host.
-pub(crate) fn around(host: i64, all: &[i64]) -> Vec<Way> {
+pub(crate) fn around(host: i64, all: &[i64]) -> Vec<PacketRule> {
     let mut rules = between(&[host], all, Fate::Drop);
-    rules.push(Way {
+    rules.push(PacketRule {
         from: host,
         to: None,
         fate: Fate::Drop,
@@ -80,7 +80,7 @@ pub(crate) fn port(host: i64) -> String {
 }
 
 /// The script for nftables that replaces all earlier rules at once.
-pub(crate) fn script(rules: &[Way], hosts: &[i64]) -> String {
+pub(crate) fn script(rules: &[PacketRule], hosts: &[i64]) -> String {
     let mut text =
         String::from("table netdev fates\ndelete table netdev fates\ntable netdev fates {\n");
     for host in hosts {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    cable::Weather,
+    cable::DelayRange,
     lan::Lan,
     quorum::Quorum,
     rounds, run_time,
-    switch::{Fate, Way, between},
+    switch::{Fate, PacketRule, between},
     table::record,
 };
 
@@ -25,7 +25,7 @@ pub(crate) fn promises_hold_with_lost_and_duplicated_packets() {
     );
     let all = quorum.all();
     for _ in 0..rounds::rounds() {
-        let rules: Vec<Way> = [
+        let rules: Vec<PacketRule> = [
             between(&all, &all, Fate::Lose(15)),
             between(&all, &all, Fate::Double(20)),
         ]
@@ -57,12 +57,12 @@ pub(crate) fn promises_hold_with_lost_and_duplicated_packets() {
 }
 
 pub(crate) fn promises_hold_with_delayed_and_reordered_packets() {
-    let weather = Weather {
+    let delay_range = DelayRange {
         at_least_ms: 5,
         at_most_ms: 25,
     };
     let quorum = Quorum::start_as(
-        Lan::with_weather(5, weather),
+        Lan::with_delay(5, delay_range),
         PACE,
         DEFAULT_DEAD_AFTER,
         |_| {},

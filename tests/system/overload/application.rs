@@ -17,9 +17,9 @@ use quorum_cnx::{Event, EventLoop, Frame, Handle, Handler, SendOutcome, Sid, lim
 use crate::stage::{MIB, OWN, assert_undisturbed, build, linked, one_at_a_time, with_members};
 use support::{
     LONG,
-    crowd::{self, Crowd},
+    crowd::{self, LoadThread},
     eventually, frame,
-    process::{Holdings, wait_descriptors},
+    process::{ProcessResources, wait_descriptors},
     within,
 };
 
@@ -34,17 +34,17 @@ fn memory_is_bounded_if_messages_are_not_taken() {
 
 /// `links` peers send frames at full speed to a manager from which no message is taken.
 fn fill_inbox(links: i64, frame_bytes: usize, frames: u64) {
-    let before = Holdings::own();
+    let before = ProcessResources::own();
     let (manager, streams) = linked(links, |builder| builder);
     let block = frame(vec![7; frame_bytes]);
-    let crowd = Crowd::pour(streams, block.repeat((64 << 10) / frame_bytes + 1));
+    let crowd = LoadThread::write(streams, block.repeat((64 << 10) / frame_bytes + 1));
     let wait_for_frames = |count: u64| {
         eventually("the frames arrive", || {
             let inbox = manager.stats().inbox;
             assert!(inbox.waiting <= limits::INBOX_FRAMES as u64 && inbox.balances());
             inbox.pushed >= count
         });
-        Holdings::own()
+        ProcessResources::own()
     };
     // The inbox is full, and each link has the frame that it is reading.
     let full = wait_for_frames(frames / 2);
@@ -120,7 +120,7 @@ fn blocked_handler_does_not_block_senders() {
     const LINKS: i64 = 100;
     const FRAMES: u64 = 20_000;
     let _guard = one_at_a_time();
-    let before = Holdings::own();
+    let before = ProcessResources::own();
     let (builder, address) = with_members(LINKS);
     let handler = BlockingHandler {
         gate: Arc::default(),
@@ -135,11 +135,11 @@ fn blocked_handler_does_not_block_senders() {
         handle.linked_peers().len() == LINKS as usize
     });
     let mut reader = streams.remove(0);
-    let crowd = Crowd::pour(streams, frame([7; 100]).repeat(630));
+    let crowd = LoadThread::write(streams, frame([7; 100]).repeat(630));
     eventually("the handler blocks", || {
         gate.blocked.load(Ordering::Acquire) > 0
     });
-    let blocked = Holdings::own();
+    let blocked = ProcessResources::own();
     let moved = crowd.moved();
     // The loop does not run. Frames are written on the thread that sends them.
     let sender = handle.clone();
@@ -165,7 +165,7 @@ fn blocked_handler_does_not_block_senders() {
         thread::sleep(Duration::from_millis(20));
         crowd.moved() == before
     });
-    let growth = Holdings::own().growth_since(blocked);
+    let growth = ProcessResources::own().growth_since(blocked);
     assert!(growth < 16 * MIB, "{growth} bytes more, {moved} moved");
     gate.open();
     eventually("the slow turn is reported", || {
@@ -220,7 +220,7 @@ fn turn_with_a_slow_handler_does_not_serve_all_links() {
     eventually("all members are linked", || {
         handle.linked_peers().len() == LINKS as usize
     });
-    let crowd = Crowd::pour(streams, frame([7; 100]).repeat(630));
+    let crowd = LoadThread::write(streams, frame([7; 100]).repeat(630));
     // Each socket holds more frames than the handler takes in this test.
     eventually("all sockets are full", || {
         let before = crowd.moved();

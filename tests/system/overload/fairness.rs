@@ -21,11 +21,11 @@ use socket2::SockRef;
 use crate::stage::{MIB, assert_undisturbed, build, linked, one_at_a_time, received, with_members};
 use support::{
     LONG,
-    crowd::{self, Crowd},
+    crowd::{self, LoadThread},
     eventually,
-    figures::Figures,
+    figures::ResultTable,
     frame,
-    process::{Holdings, need_descriptors, wait_descriptors},
+    process::{ProcessResources, need_descriptors, wait_descriptors},
     within,
 };
 
@@ -48,7 +48,7 @@ fn small_frames() -> Vec<u8> {
 #[test]
 fn thousand_flooding_links_get_equal_shares() {
     let _guard = one_at_a_time();
-    let mut figures = Figures::new(
+    let mut figures = ResultTable::new(
         "overload-shares",
         &[
             "1000 links of 100 B frames",
@@ -72,7 +72,7 @@ fn thousand_flooding_links_get_equal_shares() {
 
 /// Runs once. Returns the cells of its row.
 fn shares(inbox_frames: usize, flooding: usize) -> Vec<String> {
-    let before = Holdings::own();
+    let before = ProcessResources::own();
     let (manager, mut streams) = linked(LINKS, |builder| {
         builder
             .receive_buffer(Some(BUFFER_BYTES))
@@ -87,17 +87,17 @@ fn shares(inbox_frames: usize, flooding: usize) -> Vec<String> {
     let manager = Arc::new(manager);
     let application = Application::start(&manager);
     // A flooding link has a thread of its own, and its socket always has bytes.
-    let crowds = [streams, senders].map(|streams| Crowd::pour(streams, small_frames()));
+    let crowds = [streams, senders].map(|streams| LoadThread::write(streams, small_frames()));
     eventually("frames of all members arrive", || {
         received(&manager.stats()).iter().all(|frames| *frames > 0)
     });
-    let (full, start, first) = (Holdings::own(), Instant::now(), manager.stats());
+    let (full, start, first) = (ProcessResources::own(), Instant::now(), manager.stats());
     let mut last = first.clone();
     eventually("enough frames have arrived", || {
         last = manager.stats();
         last.received.frames - first.received.frames >= FRAMES_EACH * LINKS as u64
     });
-    let (took, later) = (start.elapsed(), Holdings::own());
+    let (took, later) = (start.elapsed(), ProcessResources::own());
     let received_frames: Vec<u64> = received(&last)
         .iter()
         .zip(received(&first))
@@ -173,7 +173,7 @@ const QUIET_FRAMES: usize = 2000;
 #[test]
 fn flooding_link_leaves_time_for_a_thousand_others() {
     let _guard = one_at_a_time();
-    let mut figures = Figures::new(
+    let mut figures = ResultTable::new(
         "overload-flood",
         &[
             "a frame of one of 999 quiet links",
@@ -192,7 +192,7 @@ fn flooding_link_leaves_time_for_a_thousand_others() {
 
 /// Runs once. Returns the cells of its row.
 fn quiet_frames(with_flood: bool) -> Vec<String> {
-    let before = Holdings::own();
+    let before = ProcessResources::own();
     need_descriptors(2 * LINKS as u64 + 200);
     let (builder, address) = with_members(LINKS);
     let (sender, received) = channel();
@@ -221,9 +221,9 @@ fn quiet_frames(with_flood: bool) -> Vec<String> {
         handle.linked_peers().len() == LINKS as usize
     });
     let crowd = if with_flood {
-        Crowd::pour(senders, small_frames())
+        LoadThread::write(senders, small_frames())
     } else {
-        Crowd::drain(senders)
+        LoadThread::read(senders)
     };
     eventually("bytes of the flooding link arrive", || {
         !with_flood || flood_bytes.load(Ordering::Acquire) > 10 * MIB

@@ -13,10 +13,10 @@ use quorum_cnx::{CnxManager, Handle, Outbox, SendError, SendOutcome, Sid};
 
 use support::{
     LONG,
-    crowd::Crowd,
+    crowd::LoadThread,
     eventually,
-    figures::Figures,
-    process::{Holdings, wait_descriptors},
+    figures::ResultTable,
+    process::{ProcessResources, wait_descriptors},
     within,
 };
 
@@ -54,7 +54,7 @@ impl Target {
 #[test]
 fn sends_of_64_threads_are_all_counted_and_none_starves() {
     let _guard = one_at_a_time();
-    let mut figures = Figures::new(
+    let mut figures = ResultTable::new(
         "overload-senders",
         &[
             "64 threads",
@@ -80,14 +80,18 @@ fn sends_of_64_threads_are_all_counted_and_none_starves() {
 
 /// Runs once. Returns the cells of its row.
 fn senders(outbox: Outbox, to: Target) -> Vec<String> {
-    let before = Holdings::own();
+    let before = ProcessResources::own();
     let (manager, streams) = linked_except_last(outbox);
-    let crowd = Crowd::drain(streams);
+    let crowd = LoadThread::read(streams);
     let (ready, unfinished) = (
         Arc::new(Barrier::new(THREADS as usize)),
         Arc::new(AtomicU64::new(THREADS)),
     );
-    let (first, start, turns) = (Holdings::own(), Instant::now(), manager.stats().turns);
+    let (first, start, turns) = (
+        ProcessResources::own(),
+        Instant::now(),
+        manager.stats().turns,
+    );
     let threads: Vec<_> = (0..THREADS)
         .map(|nth| {
             let (handle, ready, unfinished) = (
@@ -134,7 +138,7 @@ fn senders(outbox: Outbox, to: Target) -> Vec<String> {
     let least = counts.iter().map(Counts::frames).min().unwrap();
     let slowest = least as f64 * THREADS as f64 / frames as f64;
     let longest = counts.iter().map(|counts| counts.longest).max();
-    let growth = Holdings::own().growth_since(first);
+    let growth = ProcessResources::own().growth_since(first);
     assert!(growth < 24 * MIB, "{growth} bytes more");
     drop((crowd, manager));
     wait_descriptors(before);

@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use support::{LONG, Vacant, process::Holdings, program};
+use support::{LONG, ReservedAddress, process::ProcessResources, program};
 
 use crate::{account::Account, judge::FrameChecker};
 
@@ -28,7 +28,7 @@ const COMMANDS_MAX: usize = 32;
 pub(crate) struct Member {
     pub(crate) sid: i64,
     /// Reserves the port for this member while it is not running.
-    port: Vacant,
+    port: ReservedAddress,
     options: Vec<String>,
     checker: Arc<FrameChecker>,
     process: Option<Process>,
@@ -74,7 +74,7 @@ impl Member {
     pub(crate) fn new(sid: i64, checker: &Arc<FrameChecker>) -> Self {
         Self {
             sid,
-            port: Vacant::new(),
+            port: ReservedAddress::new(),
             options: Vec::new(),
             checker: Arc::clone(checker),
             process: None,
@@ -202,9 +202,9 @@ impl Member {
         }
     }
 
-    pub(crate) fn holdings(&self) -> Holdings {
+    pub(crate) fn holdings(&self) -> ProcessResources {
         let process = self.process.as_ref().expect("all members run");
-        Holdings::of(process.child.id()).expect("it is alive")
+        ProcessResources::of(process.child.id()).expect("it is alive")
     }
 
     pub(crate) fn process_id(&self) -> Option<u32> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{diary::Log, judge::FrameChecker, member::Member, proxy::Proxy};
 use support::{
     eventually,
-    process::{Holdings, mebibytes},
+    process::{ProcessResources, mebibytes},
 };
 
 /// Number of members.
@@ -29,7 +29,7 @@ pub(crate) struct Mesh {
 }
 
 /// Memory and descriptors of each member when there are no faults, with its process id.
-pub(crate) struct Snapshot(BTreeMap<i64, (Option<u32>, Holdings)>);
+pub(crate) struct Snapshot(BTreeMap<i64, (Option<u32>, ProcessResources)>);
 
 impl Snapshot {
     /// Checks that each member has as many descriptors as before, and that a process that has run all the time has not grown.
@@ -151,12 +151,12 @@ impl Mesh {
             (*sid, (member.process_id(), holdings))
         };
         let snapshot = Snapshot(self.members.iter().map(holdings).collect());
-        let describe = |(sid, (_, holdings)): (&i64, &(Option<u32>, Holdings))| {
+        let describe = |(sid, (_, holdings)): (&i64, &(Option<u32>, ProcessResources))| {
             let mark = if NEVER_KILLED.contains(sid) { "*" } else { "" };
             format!("{sid}{mark}: {holdings}")
         };
         let held: Vec<String> = snapshot.0.iter().map(describe).collect();
-        let own = Holdings::own();
+        let own = ProcessResources::own();
         self.log.note(format!(
             "no faults: {} frames received; {}; this test: {:.1} MiB, {}",
             self.checker.frames(),

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{diary::Log, judge::FORGED};
 use support::chance::Rng;
-use support::{ABROAD, V1, V2, bare, claiming, frame, versioned};
+use support::{STRANGER_IP, V1, V2, bare, claiming, frame, versioned};
 
 /// Connections that are held open at one time.
 const HELD_MAX: usize = 100;
@@ -67,7 +67,7 @@ impl Drop for Strangers {
 fn connect(addresses: &[String], rng: &mut Rng) -> Option<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).ok()?;
     socket
-        .bind(&std::net::SocketAddr::from((ABROAD, 0)).into())
+        .bind(&std::net::SocketAddr::from((STRANGER_IP, 0)).into())
         .ok()?;
     let to: std::net::SocketAddr = rng.pick(addresses).parse().expect("a numeric address");
     let timeout = Duration::from_millis(200);

@@ -20,7 +20,7 @@ mod table;
 
 use std::{env, fs, path::Path, time::Duration};
 
-use siege::{Plan, Row, Siege};
+use siege::{AttackTest, Plan, Row};
 
 /// Observers that each member serves at one time.
 pub(crate) const OBSERVERS: usize = 4;
@@ -110,13 +110,13 @@ fn run_attacks() {
         return;
     }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strangers.txt");
-    let mut siege = Siege::start();
+    let mut test = AttackTest::start();
     let mut rows = Vec::new();
     for (plan, count) in &plans {
         println!("{}: {} x {count}", plan.name, settings.rounds);
-        let mut row = siege.begin(plan);
+        let mut row = test.begin(plan);
         for round in 0..settings.rounds {
-            siege.round(
+            test.round(
                 plan,
                 *count,
                 round as u64,
@@ -125,7 +125,7 @@ fn run_attacks() {
                 &mut row,
             );
         }
-        siege.verify(plan, &mut row);
+        test.verify(plan, &mut row);
         rows.push(row);
         // After each attack, so that a later failure does not lose the results.
         fs::write(&path, settings.text(&rows)).expect("the table can be written");

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, thread, time::Duration};
 
 use serde_json::{Value, json};
-use support::{Vacant, eventually};
+use support::{ReservedAddress, eventually};
 
 use crate::{
     machine::{self, Memory},
@@ -101,12 +101,12 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) done: u64,
     pub(crate) held: u64,
-    pub(crate) idle: Laps,
-    pub(crate) attacked: Laps,
+    pub(crate) idle: RoundTrips,
+    pub(crate) attacked: RoundTrips,
     /// While the bare socket is attacked.
-    pub(crate) bare_attacked: Laps,
+    pub(crate) bare_attacked: RoundTrips,
     /// While the members are attacked and have real-time priority.
-    pub(crate) real_time: Laps,
+    pub(crate) real_time: RoundTrips,
     /// The growth of the target's memory since the time before all attacks.
     pub(crate) grown: u64,
     pub(crate) ceiling: u64,
@@ -115,7 +115,7 @@ pub(crate) struct Row {
 
 /// Round trips.
 #[derive(Default)]
-pub(crate) struct Laps {
+pub(crate) struct RoundTrips {
     pub(crate) micros: Vec<u64>,
     pub(crate) lost: u64,
 }
@@ -136,16 +136,20 @@ struct Bare {
     address: SocketAddr,
 }
 
-pub(crate) struct Siege {
+pub(crate) struct AttackTest {
     members: Vec<Member>,
     attacker: Actor,
     bare: Bare,
 }
 
-impl Siege {
+impl AttackTest {
     /// Starts all processes, and waits until the members are linked and have made round trips for a while.
     pub(crate) fn start() -> Self {
-        let vacant = [Vacant::new(), Vacant::new(), Vacant::new()];
+        let vacant = [
+            ReservedAddress::new(),
+            ReservedAddress::new(),
+            ReservedAddress::new(),
+        ];
         let addresses: Vec<&String> = vacant.iter().map(|vacant| &vacant.address).collect();
         let mut members: Vec<Member> = (1..)
             .zip(&addresses)
@@ -176,7 +180,7 @@ impl Siege {
                     && stats["connections"] == 2
             })
         });
-        let mut siege = Self {
+        let mut test = Self {
             bare: Bare {
                 address: address.expect("an address"),
                 actor: bare,
@@ -184,19 +188,19 @@ impl Siege {
             members,
             attacker: Actor::start("attacker", "hard"),
         };
-        siege.set_targets(true);
-        siege.take_round_trips();
+        test.set_targets(true);
+        test.take_round_trips();
         thread::sleep(Duration::from_millis(500));
         assert!(
-            siege.take_round_trips().micros.len() > 10,
+            test.take_round_trips().micros.len() > 10,
             "the members make round trips"
         );
-        for member in &mut siege.members {
+        for member in &mut test.members {
             member.base = machine::memory(member.actor.pid());
             member.descriptors = machine::descriptors(member.actor.pid());
             member.links = member.stats()["members"].clone();
         }
-        siege
+        test
     }
 
     /// Makes all members ping each other, or only those whose application receives.
@@ -210,8 +214,8 @@ impl Siege {
     }
 
     /// The round trips since the last call.
-    fn take_round_trips(&mut self) -> Laps {
-        let mut laps = Laps::default();
+    fn take_round_trips(&mut self) -> RoundTrips {
+        let mut laps = RoundTrips::default();
         for member in &mut self.members {
             let answer = member.actor.ask(&json!({ "do": "lap" }));
             let micros = answer["micros"].as_array().into_iter().flatten();
@@ -391,7 +395,7 @@ impl Row {
     }
 }
 
-impl Laps {
+impl RoundTrips {
     fn add(&mut self, other: Self) {
         self.micros.extend(other.micros);
         self.lost += other.lost;

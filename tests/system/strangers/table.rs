@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::siege::{Laps, Row};
+use crate::siege::{RoundTrips, Row};
 
 pub(crate) fn of(rows: &[Row]) -> String {
     let mut table = Table::new();
@@ -42,22 +42,22 @@ pub(crate) fn of(rows: &[Row]) -> String {
     format!("{table}\nround trips between the members in microseconds")
 }
 
-fn percentiles(laps: &Laps) -> String {
+fn percentiles(laps: &RoundTrips) -> String {
     format!("{}, {}", micros(laps, 50), micros(laps, 99))
 }
 
-fn micros(laps: &Laps, percent: usize) -> String {
+fn micros(laps: &RoundTrips, percent: usize) -> String {
     percentile(laps, percent).map_or_else(|| "-".into(), |micros| micros.to_string())
 }
 
-fn ratio(idle: &Laps, attacked: &Laps) -> String {
+fn ratio(idle: &RoundTrips, attacked: &RoundTrips) -> String {
     match (percentile(idle, 99), percentile(attacked, 99)) {
         (Some(idle), Some(attacked)) => format!("{:.1}", attacked as f64 / idle.max(1) as f64),
         _ => "-".into(),
     }
 }
 
-fn percentile(laps: &Laps, percent: usize) -> Option<u64> {
+fn percentile(laps: &RoundTrips, percent: usize) -> Option<u64> {
     let mut micros = laps.micros.clone();
     micros.sort_unstable();
     micros.get(micros.len() * percent / 100).copied()
