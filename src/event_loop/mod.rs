@@ -117,10 +117,10 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     /// True exactly when the waker was used for this turn, and the loop has not yet yielded to the senders.
     woken: bool,
     /// The thread that ran the last turn.
-    turner: Option<ThreadId>,
+    loop_thread: Option<ThreadId>,
     /// True exactly when the kernel may hold more events: the last turn took as many as one turn may, or did not ask for any. The
     /// next turn is then due at once, since an outer loop that is edge-triggered, as mio is, has already used its edge.
-    crowded: bool,
+    maybe_more_events: bool,
     /// True exactly when the loop was asked to halt.
     halting: bool,
     /// True exactly when a turn has begun and has not ended.
@@ -216,7 +216,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// How long a turn may wait until something is due. `None`: without limit.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
-        if self.crowded || self.has_more() {
+        if self.maybe_more_events || self.has_more() {
             return Some(Duration::ZERO);
         }
         let deadlines = [
@@ -263,7 +263,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return Err(error);
         }
         // Other connections may be ready as well.
-        self.crowded = self.hot_turns > 0 || self.ready.len() >= EVENTS_PER_TURN;
+        self.maybe_more_events = self.hot_turns > 0 || self.ready.len() >= EVENTS_PER_TURN;
         if self.is_done() {
             self.handle.shared().counters.turns.add(1);
             self.turning = false;
@@ -274,7 +274,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
         // Note what is ready.
         self.note();
-        if !self.crowded {
+        if !self.maybe_more_events {
             self.listeners.on_looked(now);
         }
 

@@ -14,8 +14,8 @@ use crate::{
 impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.ready.clear();
-        let turner = thread::current().id();
-        if self.turner.replace(turner) != Some(turner) {
+        let loop_thread = thread::current().id();
+        if self.loop_thread.replace(loop_thread) != Some(loop_thread) {
             self.handle.shared().turns_here();
         }
         let due = self.timeout();

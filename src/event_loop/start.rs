@@ -37,11 +37,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             options,
         } = config;
         let now = net.now();
-        let seed = options.seed.unwrap_or_else(random_seed);
         let mut roster = Roster::new(
             rules(own, &options),
             members.iter().map(|member| member.sid),
-            seed,
+            options.seed.unwrap_or_else(random_seed),
         );
         let (endpoints, peers) = peers_of(&members, &roster, options.outbox, now);
         let waker = net.waker();
@@ -86,8 +85,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             requests: Vec::new(),
             listener_actions,
             woken: false,
-            turner: None,
-            crowded: false,
+            loop_thread: None,
+            maybe_more_events: false,
             halting: false,
             turning: false,
         };
@@ -100,7 +99,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // This thread is the loop's thread until another one runs a turn. The loop's thread must not wait for what only the loop
         // can do.
         let thread = thread::current().id();
-        self.turner = Some(thread);
+        self.loop_thread = Some(thread);
         self.handle.shared().set_loop_thread(thread);
         self.decide(now);
         self.reap();
