@@ -108,7 +108,7 @@ pub enum SendError {
     UnknownPeer(Sid),
     /// The frame is empty. A frame has at least one byte.
     Empty,
-    /// The frame is longer than [`FRAME_BYTES_MAX`](crate::limits::FRAME_BYTES_MAX); the length is in bytes.
+    /// The frame is longer than [`FRAME_BYTES_MAX`](crate::FRAME_BYTES_MAX); the length is in bytes.
     TooLarge(usize),
     /// The queue of this peer has no room for the frame ([`Outbox::Queue`](crate::Outbox::Queue)). For the own sid: the inbox has
     /// none ([`InboxFull::PushBack`](crate::InboxFull::PushBack)).

@@ -27,7 +27,7 @@ pub enum Event {
     },
     /// Connections could not be accepted. Either they had ended before, or descriptors or memory are short, and then accepting
     /// pauses for a moment. The listening socket stays open. Reported at most
-    /// [once a second](crate::limits::ACCEPT_REPORT_PAUSE) for each listening socket.
+    /// once a second for each listening socket.
     #[non_exhaustive]
     AcceptFailed {
         /// The configured address of the listening socket.
@@ -80,12 +80,12 @@ pub enum Event {
         /// The number of dropped messages.
         messages: u64,
         /// The senders of these messages and the number from each, the largest number first. At most
-        /// [16](crate::limits::DROPPED_SENDERS_MAX) senders. [`Sid::OBSERVER`] stands for all peers that are not configured.
+        /// 16 senders. [`Sid::OBSERVER`] stands for all peers that are not configured.
         senders: Vec<(Sid, u64)>,
     },
-    /// The links of a peer replace each other again and again, [`FLAP_COUNT`](crate::limits::FLAP_COUNT) times within
-    /// [`FLAP_WINDOW`](crate::limits::FLAP_WINDOW). Two servers may have this sid, or a stranger knocks with it. Reported once in
-    /// [`FLAP_PAUSE`](crate::limits::FLAP_PAUSE).
+    /// The links of a peer replace each other again and again, 4 times within
+    /// 10 seconds. Two servers may have this sid, or a stranger knocks with it. Reported once a
+    /// minute.
     #[non_exhaustive]
     Flapping {
         /// The peer.
@@ -111,7 +111,7 @@ pub enum Event {
         /// Why it was refused.
         reason: Reason,
     },
-    /// One turn of the loop took longer than [`SLOW_TURN`](crate::limits::SLOW_TURN): a handler has blocked it. With
+    /// One turn of the loop took longer than 100 ms: a handler has blocked it. With
     /// [`Idle::Spin`](crate::Idle::Spin), a turn that only reads frames of the most recently active link is not measured.
     #[non_exhaustive]
     SlowTurn {

@@ -74,7 +74,7 @@ impl Handle {
 
     /// Sends copies of many frames with one call. Returns how many were taken, from the first on: with
     /// [`Outbox::Queue`](crate::Outbox::Queue) fewer than given if the rest has no room. Frames of more than
-    /// [`QUEUE_RUN_BYTES`](crate::limits::QUEUE_RUN_BYTES) together are taken in parts, and frames of other threads may come between
+    /// 128 KiB together are taken in parts, and frames of other threads may come between
     /// two parts. With [`Outbox::Latest`](crate::Outbox::Latest) this is the same as one [`to_send`](Self::to_send) after the other.
     ///
     /// # Errors
@@ -123,7 +123,7 @@ impl Handle {
 
     /// Discards the frames that wait for `sid`, for instance after the peer was away for so long that they are of no use. Returns
     /// their number, which [`Outgoing::discarded`] counts. While there is a link, the frames that are being written, at most
-    /// [`TURN_BYTES`](crate::limits::TURN_BYTES), are not discarded.
+    /// 256 KiB, are not discarded.
     ///
     /// [`Outgoing::discarded`]: crate::Outgoing::discarded
     ///
@@ -159,7 +159,7 @@ impl Handle {
 
     /// Dials `sid` even if it is linked. The new connection replaces the old one, and the last frame is sent once more over it. A
     /// server with a larger sid is asked by a knock to dial, which it ignores if the link is younger than
-    /// [`KNOCK_CROSSING`](crate::limits::KNOCK_CROSSING).
+    /// a second.
     ///
     /// # Errors
     ///

@@ -55,7 +55,7 @@ pub trait Handler {
     }
 
     /// Called after all frames of one read from one peer have been delivered (at least one), and after a batch of loopback frames. If the
-    /// peer has sent more than its [budget](crate::limits::TURN_BYTES) for the turn, the rest follows in the next turn.
+    /// peer has sent more than its budget of 256 KiB for the turn, the rest follows in the next turn.
     fn on_read_complete(&mut self, handle: &Handle) {
         let _ = handle;
     }

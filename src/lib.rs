@@ -139,8 +139,17 @@
 //!
 //! # Limits
 //!
-//! Everything that can grow has a bound with a name and a reason: see [`limits`] for the defaults, and [`ConfigBuilder`] for those
-//! that can be changed. [`Config::max_memory`] is their sum in bytes.
+//! Everything that can grow has a bound with a name and a reason, all of them in the file `src/limits.rs`. [`ConfigBuilder`] says which
+//! of them can be changed, and [`Config::max_memory`] is their sum in bytes. Those that an application may need:
+//!
+//! | bound | value |
+//! |---|---|
+//! | [`FRAME_BYTES_MAX`] | a payload: 512 KiB |
+//! | [`INBOX_FRAMES`], [`INBOX_BYTES`] | messages that wait for the application: 100, 64 MiB |
+//! | [`QUEUE_BYTES`] | frames that wait in a queue: 1 MiB |
+//! | [`EVENTS_MAX`] | events that wait for the application: 1024 |
+//! | [`MEMBERS_MAX`] | members of a configuration: 16 384 |
+//! | [`PEER_DEAD_AFTER`], [`PEER_DEAD_AFTER_MIN`] | time after which a silent peer is dead: 5 s, at least 2 s |
 //!
 //! # Two outboxes
 //!
@@ -182,7 +191,7 @@
 //! | the link | what the kernel does | the link ends |
 //! |---|---|---|
 //! | is idle | sends keepalive probes: the first 0.4 `T` after the last sign of life, then one each second (more seldom if `T` is above 3 minutes) | `T` after the last sign of life |
-//! | has a frame on its way | sends the frame again and again; `TCP_USER_TIMEOUT` is `T` - [0.9 s](limits::RESENT_AFTER), and 0.9 s is left for the first retransmission, which starts it | `T` after the first frame that is not acknowledged |
+//! | has a frame on its way | sends the frame again and again; `TCP_USER_TIMEOUT` is `T` - 0.9 s, and 0.9 s is left for the first retransmission, which starts it | `T` after the first frame that is not acknowledged |
 //!
 //! While a frame is on its way, Linux sends no keepalive probes, and the time for which probes were not answered does not count.
 //! If the first frame is sent at time `t` after the network was cut, the link ends at `t + T`, and `t` is less than `T`. So
@@ -299,7 +308,7 @@ mod event_loop;
 mod handle;
 mod handler;
 mod inbox;
-pub mod limits;
+mod limits;
 mod manager;
 mod message;
 #[cfg_attr(
@@ -338,12 +347,16 @@ pub use event_loop::EventLoop;
 pub use handle::Handle;
 pub use handler::Handler;
 pub use inbox::{Batch, BatchIter, InboxFull, MessageRef};
+pub use limits::{
+    EVENTS_MAX, FRAME_BYTES_MAX, INBOX_BYTES, INBOX_FRAMES, MEMBERS_MAX, PEER_DEAD_AFTER,
+    PEER_DEAD_AFTER_MIN, QUEUE_BYTES,
+};
 pub use manager::{CnxManager, Events, Received};
 pub use message::{Frame, Message};
 pub use outbox::SendOutcome;
 pub use proto::{
-    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Fault, INITIAL_MESSAGE_BYTES_MAX,
-    InitialMessageError, InitialMessageVersion, Reason, ReasonKind, Sid,
+    Address, AddressError, Fault, InitialMessageError, InitialMessageVersion, Reason, ReasonKind,
+    Sid,
 };
 pub use shared::{Incoming, LinkStats, Listening, Outgoing, PeerStats, Queue, Stats};
 pub use zoo_cfg::{ZooCfg, ZooCfgReader, ZooServer};

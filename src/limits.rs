@@ -2,6 +2,11 @@
 //!
 //! What an application may want to change is a field of [`Config`](crate::Config) that starts from one of these.
 
+#![allow(
+    unreachable_pub,
+    reason = "the feature `simulation` shows all of them, the crate root a few"
+)]
+
 use std::time::Duration;
 
 /// The longest frame payload, in bytes: ZooKeeper's `PACKETMAXSIZE` since 3.4.6 (ZOOKEEPER-1808). A longer or

@@ -70,7 +70,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Keeps the payload beyond the call of the handler. If the whole frame arrived in one read, this copies the payload. If it
-    /// arrived in pieces, as each frame does that is longer than the [read buffer](crate::limits::READ_BUFFER_BYTES), this copies
+    /// arrived in pieces, as each frame does that is longer than the read buffer of 256 KiB, this copies
     /// nothing.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {

@@ -4,7 +4,7 @@ use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
 
 use quorum_cnx::{
     CnxManager, Config, ConfigBuilder, ConfigError, Dial, Event, Idle, InitialMessageVersion,
-    Replace, Sid, Unknown, ZooCfg, ZooCfgReader, ZooServer, limits,
+    Replace, Sid, Unknown, ZooCfg, ZooCfgReader, ZooServer, simulation::limits,
 };
 
 fn builder() -> ConfigBuilder {

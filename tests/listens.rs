@@ -13,7 +13,8 @@ use std::{
 
 use quorum_cnx::{
     Config, ConfigBuilder, Event, EventLoop, Frame, Handle, Handler, InitialMessageVersion,
-    Listening, Sid, limits,
+    Listening, Sid,
+    simulation::limits,
     simulation::{Call, Host, HostNet, Network},
 };
 

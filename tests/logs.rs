@@ -5,7 +5,7 @@
 use std::{sync::Mutex, time::Instant};
 
 use log::{LevelFilter, Log, Metadata, Record};
-use quorum_cnx::{Sid, limits};
+use quorum_cnx::{Sid, simulation::limits};
 use support::{MEMBER_IP, STRANGER_IP, TestConnection, bare, eventually, single_manager};
 
 const FRAMES: u64 = 10_000;

@@ -12,9 +12,9 @@ use std::{
 
 use peak_alloc::PeakAlloc;
 use quorum_cnx::{
-    CnxManager, Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, InboxFull, Outbox,
-    SendOutcome, Sid, Unknown,
-    limits::{EVENTS_MAX, FRAME_BYTES_MAX, PLACE_BYTES, PREFIX_BYTES},
+    CnxManager, Config, ConfigBuilder, EVENTS_MAX, EventLoop, FRAME_BYTES_MAX, Frame, Handle,
+    Handler, InboxFull, Outbox, SendOutcome, Sid, Unknown,
+    simulation::limits::{PLACE_BYTES, PREFIX_BYTES},
 };
 use support::{
     MEMBER_IP, STRANGER_IP, TestConnection, V2, bare, claiming, configure, eventually, frame,

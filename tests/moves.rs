@@ -11,7 +11,7 @@ use std::{
 
 use quorum_cnx::{
     Config, Event, EventLoop, Frame, Handle, Handler, Reason, Sid,
-    limits::{
+    simulation::limits::{
         BACKOFF_MAX, CONNECT_TIMEOUT, KNOCK_CROSSING, LOOKUP_GRACE, LOOKUP_TIMEOUT,
         RENEWAL_PAUSE_MAX, RESOLVE_PAUSE, SILENT_AFTER, UNHEARD_RENEWAL_PAUSE,
     },

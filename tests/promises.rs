@@ -20,7 +20,7 @@ use bytes::Bytes;
 use quorum_cnx::{
     Batch, CnxManager, Config, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Idle,
     InitialMessageVersion, Listening, Reason, ReasonKind, RecvError, SendError, SendOutcome, Sid,
-    Stats, TryRecvError, limits::KNOCK_CROSSING,
+    Stats, TryRecvError, simulation::limits::KNOCK_CROSSING,
 };
 use support::{
     LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, V1, bare, configure, eventually, frame,
@@ -191,7 +191,7 @@ fn send_outcome_says_what_happened_to_the_frame() {
         Ok(SendOutcome::Loopback)
     );
     let before = pair.manager.stats();
-    let longest = quorum_cnx::limits::FRAME_BYTES_MAX;
+    let longest = quorum_cnx::simulation::limits::FRAME_BYTES_MAX;
     for (sid, len, error) in [
         (7, 1, SendError::UnknownPeer(Sid(7))),
         (-1, 1, SendError::UnknownPeer(Sid(-1))),
@@ -1156,12 +1156,12 @@ fn halt_request_of_a_handler_takes_effect_in_the_same_turn() {
 #[test]
 fn slow_turn_is_reported() {
     let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {
-        thread::sleep(quorum_cnx::limits::SLOW_TURN + Duration::from_millis(1));
+        thread::sleep(quorum_cnx::simulation::limits::SLOW_TURN + Duration::from_millis(1));
     });
     let (mut event_loop, _, _peer_address) = event_loop(handler, |builder| builder);
     event_loop.handle().to_send(Sid(OWN), "slow").unwrap();
     turn_until(&mut event_loop, "the turn is reported", |_| {
-        let is_report = |event| matches!(event, Event::SlowTurn { took, .. } if took > quorum_cnx::limits::SLOW_TURN);
+        let is_report = |event| matches!(event, Event::SlowTurn { took, .. } if took > quorum_cnx::simulation::limits::SLOW_TURN);
         recorded.events.try_iter().any(is_report)
     });
 }
@@ -1719,7 +1719,7 @@ fn spinning_loop_serves_others_beside_a_busy_peer() {
     other.send("once");
     let from_other = |frames: &Recorded| frames.frames.try_iter().any(|(from, _)| from.0 > PEER);
     // On a busy machine a packet may take a while, but less than a hundred times as long as a turn.
-    let turns = (1..=100 * quorum_cnx::limits::HOT_TURNS_MAX).find(|_| {
+    let turns = (1..=100 * quorum_cnx::simulation::limits::HOT_TURNS_MAX).find(|_| {
         busy_peer.send("again");
         assert!(event_loop.turn(Some(Duration::ZERO)).unwrap());
         from_other(&recorded)
@@ -1770,7 +1770,7 @@ fn spinning_loop_closes_its_last_active_link_in_one_turn() {
 fn spinning_loop_accepts_a_full_batch_in_each_turn() {
     let (mut event_loop, mut busy_peer, address, _recorded, _peer_address) = spinning_loop();
     let turns = 4;
-    let waiting = turns * quorum_cnx::limits::ACCEPTS_PER_TURN;
+    let waiting = turns * quorum_cnx::simulation::limits::ACCEPTS_PER_TURN;
     let _waiting: Vec<_> = (0..waiting)
         .map(|_| TestConnection::dial(MEMBER_IP, &address))
         .collect();

@@ -5,7 +5,8 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use quorum_cnx::{
-    Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, Idle, Listening, Sid, limits,
+    Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, Idle, Listening, Sid,
+    simulation::limits,
     simulation::{HostNet, Network},
 };
 

@@ -15,8 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use quorum_cnx::{
-    Batch, CnxManager, Config, Event, EventLoop, Frame, Handle, Handler, InboxFull, Outbox, Reason,
-    RecvError, SendError, SendOutcome, Sid, TryRecvError, limits,
+    Batch, CnxManager, Config, EVENTS_MAX, Event, EventLoop, FRAME_BYTES_MAX, Frame, Handle,
+    Handler, InboxFull, Outbox, QUEUE_BYTES, Reason, RecvError, SendError, SendOutcome, Sid,
+    TryRecvError,
 };
 use support::{
     LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, bare, eventually, frame, listener,
@@ -30,7 +31,7 @@ const FAR: Sid = Sid(2);
 fn numbered(number: u64) -> Vec<u8> {
     // Mostly small; some too large to be copied into a chunk; some of the maximum length.
     let len = match number % 1000 {
-        0 => limits::FRAME_BYTES_MAX,
+        0 => FRAME_BYTES_MAX,
         1..10 => 20_000 + number as usize % 50_000,
         _ => 8 + number as usize % 200,
     };
@@ -119,7 +120,7 @@ fn full_queue_is_reported_and_accepts_again_with_room() {
         taken += 1;
     };
     assert_eq!(error, SendError::Full);
-    assert_eq!(taken, limits::QUEUE_BYTES as u64 / 100_004);
+    assert_eq!(taken, QUEUE_BYTES as u64 / 100_004);
     assert_eq!(
         manager.to_send_all(FAR, &[&[1; 100], &[1; 60_000]]),
         Ok(1),
@@ -506,7 +507,7 @@ fn events_about_strangers_displace_none_about_members() {
     });
     let member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
     eventually("the member is linked", || manager.connected_to_peer(Sid(9)));
-    for n in 1..=2 * limits::EVENTS_MAX as u64 {
+    for n in 1..=2 * EVENTS_MAX as u64 {
         // Most claim the own sid. Some are observers, whose links come up and end.
         let sid = if n % 8 == 0 { Sid::OBSERVER.0 } else { 2 };
         let mut stranger = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(sid));

@@ -13,7 +13,7 @@ use std::{
 };
 
 use quorum_cnx::{
-    limits,
+    simulation::limits,
     simulation::{Found, Net, Ready, Stream, Waker, Wire},
 };
 

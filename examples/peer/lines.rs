@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorum_cnx::{Sid, limits};
+use quorum_cnx::{EVENTS_MAX, Sid};
 use serde_json::{Value, json};
 
 use crate::json::hex;
@@ -83,11 +83,7 @@ impl State {
 
     fn push(&mut self, line: Line, frames_max: usize) {
         let is_frame = matches!(line, Line::Frame(..));
-        let max = if is_frame {
-            frames_max
-        } else {
-            limits::EVENTS_MAX
-        };
+        let max = if is_frame { frames_max } else { EVENTS_MAX };
         if self.counts(is_frame).waiting >= max {
             let oldest = |line: &Line| matches!(line, Line::Frame(..)) == is_frame;
             if let Some(at) = self.queue.iter().position(oldest) {
@@ -130,7 +126,7 @@ impl Lines {
         let mut state = self
             .room
             .wait_while(self.lock(), |state| {
-                state.events.waiting >= limits::EVENTS_MAX / 2 && !state.closed
+                state.events.waiting >= EVENTS_MAX / 2 && !state.closed
             })
             .unwrap_or_else(PoisonError::into_inner);
         let value = work(&state);

@@ -21,8 +21,8 @@ use std::{
 
 use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
 use quorum_cnx::{
-    Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, InitialMessageVersion,
-    Listening, Replace, Sid, Unknown, ZooCfgReader, limits,
+    Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, INBOX_FRAMES,
+    InitialMessageVersion, Listening, Replace, Sid, Unknown, ZooCfgReader,
 };
 
 use crate::{
@@ -79,7 +79,7 @@ struct Cli {
     replace: ReplaceArg,
 
     /// Received frames that may wait to be printed; when one more arrives the oldest is dropped
-    #[arg(long, value_name = "N", default_value_t = limits::INBOX_FRAMES as u32, allow_negative_numbers = true,
+    #[arg(long, value_name = "N", default_value_t = INBOX_FRAMES as u32, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     capacity: u32,
 

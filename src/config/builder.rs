@@ -82,7 +82,7 @@ impl ConfigBuilder {
     /// Adds a server of the quorum with its election addresses: `"host:port"`, or several joined by `|`. An IPv6 literal is
     /// written in brackets. Call this for every server, this one included.
     ///
-    /// A name may have several IP addresses, of which at most [32](limits::NAME_ADDRESSES_MAX) are used. The loop dials a peer at
+    /// A name may have several IP addresses, of which at most 32 are used. The loop dials a peer at
     /// each of them. It listens on each own one with a separate socket. If an own port is 0, the kernel chooses the port. The
     /// sockets of one name share the port that the first of them got.
     pub fn server(mut self, sid: Sid, addresses: impl Into<String>) -> Self {
@@ -105,7 +105,7 @@ impl ConfigBuilder {
     }
 
     /// Listens on this address, or on several joined by `|`, instead of the own addresses. The own addresses are still
-    /// advertised. May be called repeatedly, for at most [1024](limits::LISTEN_ADDRESSES_MAX) addresses. Overrides
+    /// advertised. May be called repeatedly, for at most 1024 addresses. Overrides
     /// [`listen_on_all_ips`](Self::listen_on_all_ips).
     ///
     /// Use it if peers reach this server at an address that its machine does not have, for instance behind a NAT.
@@ -115,7 +115,7 @@ impl ConfigBuilder {
     }
 
     /// Accepts connections on this socket, which is already bound, instead of binding the own addresses. May be called
-    /// repeatedly, for at most [1024](limits::LISTEN_ADDRESSES_MAX) sockets. Such a socket is never bound again. Overrides all
+    /// repeatedly, for at most 1024 sockets. Such a socket is never bound again. Overrides all
     /// other options that say where to listen.
     ///
     /// Use it for socket activation, or for a test that needs a free port. A clone of the builder or of the configuration does not
@@ -218,14 +218,14 @@ impl ConfigBuilder {
 
     /// Sets how many times the loop tries to listen on a configured address before it gives up (`electionPortBindRetry`).
     /// Default: 0, which means without end. [`Config::from_zoo_cfg`] takes the number from the file, or
-    /// [3](limits::LISTEN_TRIES), as ZooKeeper does, if the file has none.
+    /// 3, as ZooKeeper does, if the file has none.
     ///
     /// When the tries are used up, [`Event::ListenerLost`](crate::Event::ListenerLost) is reported. Peers with a larger sid can
     /// then no longer reach this server, so the application should end the process or raise an alarm.
     ///
     /// A name is looked up again for each try. A try fails if none of its addresses can be bound. Once one is bound, the tries are
     /// over, and this socket stays open. The other addresses, and those that the name gets later, are tried without end, after a
-    /// pause that doubles up to [a minute](limits::LISTEN_LOOKUP_PAUSE).
+    /// pause that doubles up to a minute.
     pub fn listen_tries(mut self, tries: u32) -> Self {
         self.options.listen_tries = tries;
         self

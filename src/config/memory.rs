@@ -62,7 +62,7 @@ impl Config {
     /// | for each | at most |
     /// |---|---|
     /// | server: the loop, with its read buffer of 256 KiB, what it reads in a turn, and a buffer pool of 1 MiB | 5 MiB |
-    /// | server: [1024](crate::limits::EVENTS_MAX) queued events of 2.5 KiB | 2.5 MiB |
+    /// | server: 1024 queued events of 2.5 KiB | 2.5 MiB |
     /// | server: received messages that wait, the smaller of [`inbox_bytes`](crate::ConfigBuilder::inbox_bytes) and [`inbox_frames`](crate::ConfigBuilder::inbox_frames) x 512.25 KiB; and what one turn reads from a peer | that + 1 MiB |
     /// | peer: a frame that has arrived in part | 512 KiB |
     /// | peer with [`Outbox::Latest`]: the last frame, one that is being written, one that waits | 3 x 512 KiB |
@@ -70,8 +70,8 @@ impl Config {
     /// | peer: its table entries | 2 KiB |
     /// | connection: its table entries, and what it sends first | 6 KiB |
     /// | address of a server, and the IP addresses of its name | 2 KiB |
-    /// | name that is listened on: a socket for each of [32](crate::limits::NAME_ADDRESSES_MAX) addresses | 32 KiB |
-    /// | server that [admits](Unknown::Admit) others: [16 384](crate::limits::LOOKUPS_WAITING_MAX) queued name lookups | 8 MiB |
+    /// | name that is listened on: a socket for each of 32 addresses | 32 KiB |
+    /// | server that [admits](Unknown::Admit) others: 16 384 queued name lookups | 8 MiB |
     ///
     /// The peers are the other members, as many admitted peers as [`Unknown::Admit`] allows, with 32 addresses each, and
     /// [`observers_max`](crate::ConfigBuilder::observers_max) observers. The connections are
@@ -79,7 +79,7 @@ impl Config {
     /// - three for each member and each admitted peer (link, dial, contender),
     /// - one for each observer,
     /// - [`pending_max`](crate::ConfigBuilder::pending_max),
-    /// - [8](crate::limits::ACCEPTS_PER_TURN) that are accepted while others are closed.
+    /// - 8 that are accepted while others are closed.
     ///
     /// A frame counts with its length. [`Bytes`](bytes::Bytes) that are a part of a larger allocation, as
     /// [`slice`](bytes::Bytes::slice) makes them, keep the whole allocation, and only the application knows its size. Not in the
@@ -88,7 +88,7 @@ impl Config {
     /// - what the application keeps: messages and batches that it has taken, and one frame for each thread that is just sending;
     /// - what the system takes: socket buffers ([`unsent_limit`](crate::ConfigBuilder::unsent_limit),
     ///   [`receive_buffer`](crate::ConfigBuilder::receive_buffer)), the stacks of the loop's thread and of at most
-    ///   [8](crate::limits::LOOKUPS_MAX) threads that look names up, and what its resolver allocates;
+    ///   8 threads that look names up, and what its resolver allocates;
     /// - what the allocator wastes.
     ///
     /// # Examples

@@ -32,16 +32,16 @@ pub enum Replace {
     /// A link that itself came from another address is not protected like this. The peer may be behind a TCP proxy (a sidecar,
     /// HAProxy, `docker-proxy`, `ssh -L`), which goes on acknowledging for a machine that is dead. A connection from the same
     /// address as the link replaces it at once. A connection from a third address replaces it as soon as the link has brought no
-    /// byte for [`SILENT_AFTER`](crate::limits::SILENT_AFTER).
+    /// byte for a second.
     ///
     /// A peer with a smaller sid cannot connect, and *knocks* instead. A knock can make the loop dial the peer while its link is
     /// up, always at the configured address. The new connection then replaces the link. The rules are similar:
     ///
     /// - A knock from one of the peer's own addresses has this effect, but less and less often while the knocks go on
-    ///   ([`RENEWAL_PAUSE_MAX`](crate::limits::RENEWAL_PAUSE_MAX)).
+    ///   (a minute).
     /// - Knocks from another address have it once the link has brought no byte for `SILENT_AFTER`. They never have it if the peer
     ///   has knocked from one of its own addresses before. If this server has not yet heard a knock that shows where the peer's
-    ///   knocks come from, they have it at most once in [`UNHEARD_RENEWAL_PAUSE`](crate::limits::UNHEARD_RENEWAL_PAUSE).
+    ///   knocks come from, they have it at most once in 10 seconds.
     #[default]
     Proven,
     /// The newest connection replaces the link at once, wherever it comes from, as in ZooKeeper. Anyone who can reach the port can
@@ -90,7 +90,7 @@ pub enum Outbox {
     /// All frames in order, up to `bytes`, in which each frame counts with its prefix of 4 bytes. When the queue is full, a send
     /// fails with [`SendError::Full`](crate::SendError::Full), and the sender decides what to do.
     ///
-    /// Many frames are written with one system call, by the loop, or by the sender once [128 KiB](limits::QUEUE_RUN_BYTES) wait.
+    /// Many frames are written with one system call, by the loop, or by the sender once 128 KiB wait.
     /// Each frame is written once. What the kernel had taken when a link ended may be lost; the rest is sent over the next link.
     Queue {
         /// The limit for each peer. One frame of the greatest length must fit: 512 KiB and 4 bytes. At most 1 GiB.
@@ -99,7 +99,7 @@ pub enum Outbox {
 }
 
 impl Outbox {
-    /// A queue of the default size, [`QUEUE_BYTES`](limits::QUEUE_BYTES).
+    /// A queue of the default size, [`QUEUE_BYTES`](crate::QUEUE_BYTES).
     pub const QUEUE: Self = Self::Queue {
         bytes: limits::QUEUE_BYTES,
     };

@@ -218,11 +218,11 @@ fn dialable(host: &[u8], port: u16) -> Result<Address, InitialMessageError> {
 pub enum InitialMessageError {
     /// The first 8 bytes are neither a sid nor a known version.
     UnknownVersion(i64),
-    /// The addresses claim this length in bytes; only 1 to [`ADDRESS_BYTES_MAX`] are legal.
+    /// The addresses claim this length in bytes; only 1 to 2048 are legal.
     AddressBytes(i32),
     /// A host is not UTF-8 text. The connection is kept nevertheless.
     NotUtf8,
-    /// There are this many addresses, more than [`ADDRESSES_MAX`].
+    /// There are this many addresses, more than 32.
     TooManyAddresses(usize),
     /// An address cannot be understood.
     Address(AddressError),

@@ -62,7 +62,7 @@ pub enum Reason {
     /// `connect(2)` did not finish in time.
     ConnectTimeout,
     /// No address is known for any of these names. The answer of the resolver follows each name in parentheses, and the whole text
-    /// is cut to [2 KiB](crate::limits::NO_ADDRESS_BYTES_MAX). If it is empty, the peer is an admitted server that has advertised
+    /// is cut to 2 KiB. If it is empty, the peer is an admitted server that has advertised
     /// no address.
     NoAddress(String),
     /// The link was dialed while the names of the peer were being looked up, and the names no longer resolve to its address.

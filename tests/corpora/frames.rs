@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use quorum_cnx::{Config, Event, Reason, Sid, limits::FRAME_BYTES_MAX};
+use quorum_cnx::{Config, Event, FRAME_BYTES_MAX, Reason, Sid};
 
 use crate::{
     input::Input,

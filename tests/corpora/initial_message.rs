@@ -6,9 +6,10 @@
 use std::net::SocketAddr;
 
 use quorum_cnx::{
-    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, AddressError, Config, ConfigBuilder, Event,
-    EventLoop, INITIAL_MESSAGE_BYTES_MAX, InitialMessageError, InitialMessageVersion, Reason, Sid,
-    Unknown, simulation::HostNet,
+    Address, AddressError, Config, ConfigBuilder, Event, EventLoop, InitialMessageError,
+    InitialMessageVersion, Reason, Sid, Unknown,
+    simulation::HostNet,
+    simulation::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, INITIAL_MESSAGE_BYTES_MAX},
 };
 
 use crate::net::{OWN_ADDRESS, Recorder, Remote, Reported};

@@ -1,6 +1,6 @@
 //! Reads choices from the bytes of a fuzz input. Bytes that are missing at the end are zero.
 
-use quorum_cnx::limits::FRAME_BYTES_MAX;
+use quorum_cnx::FRAME_BYTES_MAX;
 
 #[derive(Debug)]
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);

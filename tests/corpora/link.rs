@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, io::ErrorKind, net::SocketAddr, time::Duration};
 
 use quorum_cnx::{
-    Config, Event, EventLoop, Outbox, Replace, SendError, Sid, Unknown, limits,
+    Config, Event, EventLoop, Outbox, Replace, SendError, Sid, Unknown,
+    simulation::limits,
     simulation::{Call, HostNet},
 };
 

@@ -13,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use quorum_cnx::{
-    Event, Frame, Handle, Handler, Reason, SendError, SendOutcome, Sid,
-    limits::{FRAME_BYTES_MAX, SILENT_AFTER},
+    Event, FRAME_BYTES_MAX, Frame, Handle, Handler, Reason, SendError, SendOutcome, Sid,
+    simulation::limits::SILENT_AFTER,
 };
 
 use crate::{anything::random_call, chance::Rng, kernel::SimEvent, net::Machines};

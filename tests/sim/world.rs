@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{EventLoop, Handle, limits::KNOCK_CROSSING};
+use quorum_cnx::{EventLoop, Handle, simulation::limits::KNOCK_CROSSING};
 
 use crate::{
     chance::Rng,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
-use quorum_cnx::{Idle, limits};
+use quorum_cnx::{Idle, simulation::limits};
 
 use crate::{
     variants::{Mode, Variant},

@@ -4,7 +4,7 @@
 //!
 //! The loop listens on all addresses of a name, and each address fails alone. While none of them is open, the name is looked up and
 //! tried again after the configured pause, at most as often as configured. Once one is open, the name is looked up again every
-//! [minute](crate::limits::LISTEN_LOOKUP_PAUSE), without end, and sooner at first if another address could not be bound. Addresses
+//! minute, without end, and sooner at first if another address could not be bound. Addresses
 //! that the name has got since are opened too. Addresses that it has lost stay open. If the configured port is 0, the first socket
 //! that is bound decides the port for the other addresses of its name.
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{Batch, Idle, Outbox, SendError, Sid, limits};
+use quorum_cnx::{Batch, Idle, Outbox, SendError, Sid, simulation::limits};
 use socket2::SockRef;
 use support::{
     LONG, STRANGER_IP, TestConnection, V1, bare, crowd::LoadThread, eventually, frame, process,

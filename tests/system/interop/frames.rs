@@ -1,6 +1,6 @@
 //! Tests frames of all lengths between ZooKeeper's manager and ours, and the first length that is too long.
 
-use quorum_cnx::{Reason, SendError, Sid, limits::FRAME_BYTES_MAX};
+use quorum_cnx::{FRAME_BYTES_MAX, Reason, SendError, Sid};
 
 use crate::stage::{ABOVE, BELOW, Fixture, JAVA, assert_never_down, await_down, recv_until};
 

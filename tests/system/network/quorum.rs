@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::limits::KNOCK_CROSSING;
+use quorum_cnx::simulation::limits::KNOCK_CROSSING;
 use serde_json::Value;
 use support::program::{Peer, program_path};
 

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{Event, EventLoop, Frame, Handle, Handler, SendOutcome, Sid, limits};
+use quorum_cnx::{Event, EventLoop, Frame, Handle, Handler, SendOutcome, Sid, simulation::limits};
 
 use crate::stage::{MIB, OWN, assert_undisturbed, build, linked, one_at_a_time, with_members};
 use support::{

@@ -15,7 +15,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use quorum_cnx::{Batch, CnxManager, EventLoop, Frame, Handle, Handler, Sid, limits};
+use quorum_cnx::{Batch, CnxManager, EventLoop, Frame, Handle, Handler, Sid, simulation::limits};
 use socket2::SockRef;
 
 use crate::stage::{MIB, assert_undisturbed, build, linked, one_at_a_time, received, with_members};

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::limits::FRAME_BYTES_MAX;
+use quorum_cnx::FRAME_BYTES_MAX;
 use support::{V1, V2, bare, claiming, frame, versioned};
 
 use crate::{

@@ -11,7 +11,7 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, net::TcpListener};
-use quorum_cnx::limits;
+use quorum_cnx::simulation::limits;
 use serde_json::json;
 
 use crate::role;

@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use quorum_cnx::{Config, EventLoop, Handle, SendError, limits};
+use quorum_cnx::{Config, EventLoop, Handle, INBOX_FRAMES, QUEUE_BYTES, SendError};
 use serde_json::{Map, Value};
 
 use super::{
@@ -39,7 +39,7 @@ const CALLS_PER_TURN: u32 = 4096;
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (builder, at) = serving_builder(task, [DRIVER])?;
-    let frames = (INBOX_BYTES / task.bytes()).clamp(limits::INBOX_FRAMES, INBOX_FRAMES_MAX);
+    let frames = (INBOX_BYTES / task.bytes()).clamp(INBOX_FRAMES, INBOX_FRAMES_MAX);
     let config = finish(builder.inbox_frames(frames).inbox_bytes(INBOX_BYTES))?;
     let received = Arc::new(Received::default());
     let mut workers = Workers::default();
@@ -50,7 +50,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
 
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (builder, at) = driver_builder(task, DRIVER, [SERVER])?;
-    let bytes = limits::QUEUE_BYTES;
+    let bytes = QUEUE_BYTES;
     let config: Config = finish(builder.outbox(quorum_cnx::Outbox::Queue { bytes }))?;
     let mut workers = Workers::default();
     let owned = task.clone();
