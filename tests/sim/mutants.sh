@@ -13,10 +13,9 @@ rm -rf "$tree"
 mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard -- Cargo.toml Cargo.lock src tests/sim |
     xargs -0 cp --parents -t "$tree"
-# The copy is a crate of its own, in no workspace. It builds only what the simulator needs.
-grep -q '^\[workspace\]' "$tree/Cargo.toml" || printf '\n[workspace]\n' >>"$tree/Cargo.toml"
-sed -i -e '/^members/d' -e '/^\[\(dev-dependencies\|\[bench\]\|\[example\]\|\[test\]\)\]/,/^$/d' \
-    -e '/^\[target.*linux.*\.dev-dependencies\]/,/^$/d' "$tree/Cargo.toml"
+# The copy is a crate of its own, whatever lies around it, with no more to build than the simulator needs. Cargo finds
+# `tests/sim` in it by itself.
+sed -i -e '/^\(members\|default-members\|exclude\|autotests\)/d' -e '/^\[dev-dependencies\]/,/^$/d' "$tree/Cargo.toml"
 
 # Little is rebuilt for each mutant, and it runs for long.
 printf '\n[profile.dev]\nopt-level = 1\ndebug = false\n' >>"$tree/Cargo.toml"

@@ -4,11 +4,14 @@
 //! Nothing here waits for a time to pass. Every wait is for a condition, with a deadline that only a failure reaches.
 
 #![allow(
+    clippy::new_without_default,
+    clippy::should_implement_trait,
     missing_debug_implementations,
     missing_docs,
-    reason = "only tests use this"
+    reason = "an interface for the tests of this repository only"
 )]
 
+// The simulator has a copy of its own: its mutants are built without this library.
 #[path = "../sim/chance.rs"]
 pub mod chance;
 pub mod crowd;
