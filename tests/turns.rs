@@ -262,9 +262,7 @@ impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
             self.write_and_read(peer, &frames(BYTES), &mut total);
             let (probe, mut written) = (frames(unread * 3 / 2), 0);
             peer.0.set_write_timeout(Some(BRIEFLY)).unwrap();
-            while let Ok(count) = (&peer.0).write(&probe[written..])
-                && count > 0
-            {
+            while let Ok(count @ 1..) = (&peer.0).write(&probe[written..]) {
                 written += count;
             }
             peer.0.set_write_timeout(Some(LONG)).unwrap();

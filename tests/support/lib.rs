@@ -16,6 +16,7 @@
 pub mod chance;
 pub mod crowd;
 pub mod ensemble;
+#[cfg(feature = "figures")]
 pub mod figures;
 #[cfg(target_os = "linux")]
 pub mod process;
