@@ -9,13 +9,8 @@ target=${CARGO_TARGET_DIR:-$root/target}
 tree=$target/mutants/tree
 export CARGO_TARGET_DIR=$target/mutants/target SIM_SEEDS=${MUTANT_SEEDS:-2048} RUST_BACKTRACE=0
 
-rm -rf "$tree"
-mkdir -p "$tree"
-git ls-files -z --cached --others --exclude-standard -- Cargo.toml Cargo.lock src tests/sim |
-    xargs -0 cp --parents -t "$tree"
-# The copy is a crate of its own, whatever lies around it, with no more to build than the simulator needs. Cargo finds
-# `tests/sim` in it by itself.
-sed -i -e '/^\(members\|default-members\|exclude\|autotests\)/d' -e '/^\[dev-dependencies\]/,/^$/d' "$tree/Cargo.toml"
+# No more to build than the simulator needs. Cargo finds `tests/sim` by itself there.
+tests/alone.sh "$tree" tests/sim
 
 # Little is rebuilt for each mutant, and it runs for long.
 printf '\n[profile.dev]\nopt-level = 1\ndebug = false\n' >>"$tree/Cargo.toml"
