@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -95,10 +95,13 @@ const PORTS_AFTER: u16 = 50_000;
 /// Ports of dials are at least this one, as on Linux.
 pub(super) const DIAL_PORTS_FROM: u16 = 32_768;
 
+/// The time at which every network of this process begins, so that two runs report the same times.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 impl State {
     fn new() -> Self {
         Self {
-            start: Instant::now(),
+            start: *START,
             now: Duration::ZERO,
             wait_min: None,
             changes: 0,
