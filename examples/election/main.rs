@@ -4,7 +4,7 @@
 //! Nothing is replicated: a server that is elected only reports it.
 
 mod election;
-mod journal;
+mod event_log;
 mod leader_listener;
 mod leader_port;
 mod leader_watch;
@@ -40,7 +40,7 @@ use serde_json::json;
 
 use crate::{
     election::{RESEND_FIRST, RESEND_LAST, ZXID_OF_NO_DATA},
-    journal::EventLog,
+    event_log::EventLog,
     member::{Command, End, Member, Remote, Role},
     notification::Format,
     quorum::Quorum,

@@ -23,7 +23,7 @@ use serde_json::json;
 
 use crate::{
     election::{Action, Election},
-    journal::EventLog,
+    event_log::EventLog,
     leader_port::LeaderPort,
     names::Names,
     notification::{Format, Notification, State, configuration},

@@ -15,10 +15,10 @@ mod tenure;
 #[path = "../../examples/election/timeline.rs"]
 mod timeline;
 
+mod cases;
+mod ensemble;
 mod messages;
-mod paper;
 mod pictures;
 mod quorums;
+mod simulations;
 mod tenures;
-mod world;
-mod worlds;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     kernel::{Kernel, SimEvent},
-    world::Simulation,
+    simulation::Simulation,
 };
 
 /// A fault that lasts until it is undone.

@@ -14,7 +14,7 @@ use std::{
 use quorum_cnx::simulation::{Found, Ready};
 
 use crate::{
-    chance::Rng,
+    rng::Rng,
     tcp::{Conn, Sock},
     trace::Trace,
 };

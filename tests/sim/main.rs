@@ -21,22 +21,22 @@
     reason = "nothing is reachable from outside of a test"
 )]
 
-mod anything;
+mod application_calls;
 mod calls;
-mod chance;
 mod faults;
-mod host;
 mod kernel;
 mod net;
 mod only;
+mod oracle;
 mod plan;
 mod properties;
+mod random_calls;
+mod rng;
 mod shrink;
+mod simulation;
 mod stranger;
-mod talk;
 mod tcp;
 mod trace;
-mod world;
 
 use std::{
     env,
@@ -45,11 +45,11 @@ use std::{
     thread,
 };
 
-use host::Failure;
 use only::{Only, Size};
+use oracle::Failure;
 use shrink::{Shrunk, shrink};
+use simulation::{Outcome, Simulation};
 use trace::{Trace, TraceLines};
-use world::{Outcome, Simulation};
 
 const SEEDS: u64 = 256;
 

@@ -1,12 +1,12 @@
 //! The plan of a run, drawn from its seed: the hosts, their configuration, and which faults are possible.
 //!
-//! `world` carries it out.
+//! `simulation` carries it out.
 
 use std::{net::IpAddr, time::Duration};
 
 use quorum_cnx::{Config, Dial, Idle, InitialMessageVersion, Outbox, Replace, Sid, Unknown};
 
-use crate::{chance::Rng, kernel::Quirks};
+use crate::{kernel::Quirks, rng::Rng};
 
 pub const PORT: u16 = 3888;
 

@@ -1,6 +1,6 @@
 //! Checks the properties after each turn, after the storm, and after a halt.
 //!
-//! P3, P6, and the parts of P1 and P5 that an application can see are checked in `host`.
+//! P3, P6, and the parts of P1 and P5 that an application can see are checked in `oracle`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,9 +10,9 @@ use std::{
 use quorum_cnx::{SendError, Sid, Stats};
 
 use crate::{
-    host::{Up, send_frame},
+    oracle::{Up, send_frame},
     plan::{GUESTS, OBSERVERS},
-    world::Simulation,
+    simulation::Simulation,
 };
 
 /// Consecutive turns, within [`IN_A_ROW`] of each other, that may find nothing to do. A few are normal: an event that is

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     only::{Only, Part, Size},
-    world::Outcome,
+    simulation::Outcome,
 };
 
 const TRIES_MAX: u32 = 1000;

@@ -12,10 +12,10 @@ use std::{
 use quorum_cnx::Sid;
 
 use crate::{
-    chance::Rng,
-    host::STRANGER_MARK,
     kernel::{Kernel, SimEvent},
+    oracle::STRANGER_MARK,
     plan::{PORT, Plan},
+    rng::Rng,
 };
 
 #[derive(Debug)]

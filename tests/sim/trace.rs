@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::chance::mix;
+use crate::rng::mix;
 
 /// Lines that are kept: the newest ones.
 const LINES_MAX: usize = 400;

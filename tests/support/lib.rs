@@ -12,8 +12,6 @@
 )]
 
 // The simulator has a copy of its own: its mutants are built without this library.
-#[path = "../sim/chance.rs"]
-pub mod chance;
 pub mod crowd;
 pub mod ensemble;
 #[cfg(feature = "figures")]
@@ -21,6 +19,8 @@ pub mod figures;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod program;
+#[path = "../sim/rng.rs"]
+pub mod rng;
 
 use std::{
     env,

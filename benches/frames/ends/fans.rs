@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use serde_json::{Map, Value};
 
-use super::{Control, Task, pace::Ticker, times::Times, workers::Workers};
+use super::{Control, Task, ticker::Ticker, times::Times, workers::Workers};
 use crate::failure::failure;
 
 /// Values that are sent before the measurement begins.

@@ -5,20 +5,20 @@
 //! stdin, then one line of results on stdout, a JSON object.
 
 mod control;
+mod fan_out_counts;
 mod fans;
 mod flows;
+mod frame_parser;
 mod meshes;
 mod ours;
-mod pace;
 mod payload;
 mod raw;
 mod received;
 mod slows;
 mod task;
+mod ticker;
 mod times;
 mod trips;
-mod walker;
-mod waves;
 mod window;
 mod workers;
 
@@ -41,7 +41,7 @@ pub(crate) fn run(task: &Task, control: &Control) -> io::Result<Map<String, Valu
 
 /// Tests what needs no second end.
 pub(crate) fn check() -> io::Result<()> {
-    walker::check()
+    frame_parser::check()
 }
 
 /// The error of `serve` in a workload with one end.

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Control,
-    pace::{Tick, Ticker},
     payload::{HEAD_BYTES, Head},
+    ticker::{Tick, Ticker},
     times::Times,
     trips,
     window::Window,

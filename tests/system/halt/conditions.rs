@@ -18,8 +18,8 @@ use support::{
 
 use crate::{
     callers::Caller,
-    scene::{MEMBERS, OWN, Setup},
-    things::{self, BlackHole, BusyThreads, DescriptorLimit, HangingLookups},
+    resources::{self, BlackHole, BusyThreads, DescriptorLimit, HangingLookups},
+    setup::{MEMBERS, OWN, Setup},
 };
 
 pub(crate) struct Condition {
@@ -220,7 +220,7 @@ fn connect_and_reset(setup: &mut Setup) {
     let handle = setup.start();
     let address = setup.address().to_owned();
     setup.keep(BusyThreads::start(2, move |_| {
-        if let Some(stream) = things::try_dial(&address) {
+        if let Some(stream) = resources::try_dial(&address) {
             SockRef::from(&stream)
                 .set_linger(Some(Duration::ZERO))
                 .unwrap();
@@ -300,7 +300,7 @@ fn hanging_lookups(setup: &mut Setup) {
             0,
             "NOT RUN: lookups do not hang; this test needs glibc"
         );
-        things::lookups() == limits::LOOKUPS_MAX
+        resources::lookups() == limits::LOOKUPS_MAX
     });
     setup.keep(HangingLookups);
 }
@@ -309,10 +309,10 @@ fn no_descriptors(setup: &mut Setup) {
     let handle = setup.start();
     let ends = setup.link(1..=3);
     let address = setup.address().to_owned();
-    let last = things::ReservedSocket::new();
+    let last = resources::ReservedSocket::new();
     let limit = DescriptorLimit::with_spare(20);
     // Dialers and the loop take the free descriptors. Then the reserved socket, which has one, connects.
-    let strangers: Vec<_> = std::iter::from_fn(|| things::try_dial(&address)).collect();
+    let strangers: Vec<_> = std::iter::from_fn(|| resources::try_dial(&address)).collect();
     let last = last.dial(&address);
     eventually("a connection cannot be accepted", || {
         handle.stats().accept_failures > 0

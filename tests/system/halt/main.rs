@@ -7,8 +7,8 @@
 
 mod callers;
 mod conditions;
-mod scene;
-mod things;
+mod resources;
+mod setup;
 
 use std::{
     net::TcpListener,
@@ -19,7 +19,7 @@ use support::{eventually, figures::ResultTable, process, within};
 
 use callers::{CALLERS, Caller};
 use conditions::{CONDITIONS, Condition};
-use scene::Setup;
+use setup::Setup;
 
 /// The goal on an otherwise idle machine.
 const GOAL: Duration = Duration::from_secs(1);
@@ -29,10 +29,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 #[test]
 fn halt_is_fast_under_any_condition_from_any_caller() {
-    if things::do_lookups_hang_here() {
+    if resources::do_lookups_hang_here() {
         halt_in_all_conditions();
     } else {
-        things::run_again_with_hanging_lookups("halt_is_fast_under_any_condition_from_any_caller");
+        resources::run_again_with_hanging_lookups(
+            "halt_is_fast_under_any_condition_from_any_caller",
+        );
     }
 }
 
@@ -79,7 +81,7 @@ fn halt(condition: &Condition, caller: Caller) -> Option<Duration> {
     let stats = handle.stats();
     assert_eq!((stats.connections, stats.pending), (0, 0), "{title}");
     assert!(stats.balances(), "{title}: {stats:#?}");
-    eventually("the loop's thread has ended", || things::loops() == 0);
+    eventually("the loop's thread has ended", || resources::loops() == 0);
     for mut end in ends {
         end.wait_closed();
     }

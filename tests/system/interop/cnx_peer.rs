@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{java, patience::DEADLINE, process::Process};
+use crate::{deadlines::DEADLINE, java, process::Process};
 
 pub(crate) struct CnxPeer {
     pub(crate) process: Process,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    patience::wait_until,
+    deadlines::wait_until,
     server::{Ensemble, Server},
     voter::Voter,
 };

@@ -6,9 +6,9 @@ use quorum_cnx::{CnxManager, Sid};
 use support::configure;
 
 use crate::{
+    deadlines::wait_until,
     learner::Learner,
     notification::{Notification, State},
-    patience::wait_until,
     server::{Ensemble, Server},
     voter::Voter,
 };

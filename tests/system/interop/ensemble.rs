@@ -9,8 +9,8 @@ use quorum_cnx::{CnxManager, Sid};
 use support::configure;
 
 use crate::{
+    deadlines::{DEADLINE, wait_until},
     notification::{Notification, State},
-    patience::{DEADLINE, wait_until},
     program::{Program, frame},
     server::Ensemble,
 };

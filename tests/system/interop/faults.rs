@@ -5,9 +5,9 @@ use std::time::Duration;
 use quorum_cnx::{Fault, Reason, Sid};
 
 use crate::{
-    patience::wait_until,
+    deadlines::wait_until,
+    fixture::{ABOVE, BELOW, Fixture, JAVA, await_any_down, await_down, recv_until},
     program::{Program, frame},
-    stage::{ABOVE, BELOW, Fixture, JAVA, await_any_down, await_down, recv_until},
 };
 
 /// After how long an unanswered knock is repeated.

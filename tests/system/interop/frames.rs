@@ -2,7 +2,7 @@
 
 use quorum_cnx::{FRAME_BYTES_MAX, Reason, SendError, Sid};
 
-use crate::stage::{ABOVE, BELOW, Fixture, JAVA, assert_never_down, await_down, recv_until};
+use crate::fixture::{ABOVE, BELOW, Fixture, JAVA, assert_never_down, await_down, recv_until};
 
 /// Bytes that depend on their position and on the length.
 fn payload(bytes: usize) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use crate::patience::wait_until;
+use crate::deadlines::wait_until;
 
 /// The kinds of packets between a leader and its followers.
 const PROPOSAL: i32 = 2;

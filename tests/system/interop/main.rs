@@ -5,16 +5,16 @@
 //! driven in releases 3.8 and 3.9. Needs Linux, for `/proc`.
 
 mod cnx_peer;
+mod deadlines;
+mod fixture;
 mod java;
 mod learner;
 mod notification;
-mod patience;
 mod port;
 mod process;
 mod program;
 mod proxy;
 mod server;
-mod stage;
 mod voter;
 
 mod durations;

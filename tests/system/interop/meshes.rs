@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::SocketAddr, thread, time::Duration};
 use quorum_cnx::{CnxManager, Sid};
 use support::configure;
 
-use crate::{cnx_peer::CnxPeer, patience::wait_until, port::Port, stage::established_at};
+use crate::{cnx_peer::CnxPeer, deadlines::wait_until, fixture::established_at, port::Port};
 
 /// After how long a message between two of ZooKeeper's managers is repeated.
 const REPEAT: Duration = Duration::from_millis(300);

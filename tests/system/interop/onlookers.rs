@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    patience::wait_until,
+    deadlines::wait_until,
     server::{Ensemble, Server},
     voter::Voter,
 };

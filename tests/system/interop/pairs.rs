@@ -4,8 +4,8 @@ use quorum_cnx::{ConfigBuilder, Dial, InitialMessageVersion, Sid};
 use support::{TestConnection, V1, V2};
 
 use crate::{
-    patience::wait_until,
-    stage::{ABOVE, BELOW, Fixture, JAVA, recv_until},
+    deadlines::wait_until,
+    fixture::{ABOVE, BELOW, Fixture, JAVA, recv_until},
 };
 
 #[test]

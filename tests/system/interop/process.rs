@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::{java, patience::wait_until};
+use crate::{deadlines::wait_until, java};
 
 pub(crate) struct Process {
     pub(crate) child: Child,

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     cnx_peer::{from_hex, to_hex},
-    patience::DEADLINE,
+    deadlines::DEADLINE,
     process::Process,
 };
 

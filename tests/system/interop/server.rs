@@ -11,8 +11,8 @@ use std::{
 };
 
 use crate::{
+    deadlines::{DEADLINE, wait_until},
     java,
-    patience::{DEADLINE, wait_until},
     port::Port,
     process::Process,
 };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use quorum_cnx::{CnxManager, Reason, SendOutcome, Sid};
 use support::within;
 
-use crate::stage::{ABOVE, BELOW, Fixture, JAVA, assert_never_down, await_down};
+use crate::fixture::{ABOVE, BELOW, Fixture, JAVA, assert_never_down, await_down};
 
 /// Large enough to fill the buffers of the kernel soon.
 const BYTES: usize = 64 << 10;

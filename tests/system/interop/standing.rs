@@ -2,7 +2,7 @@
 //! leader.
 
 use crate::{
-    patience::wait_until,
+    deadlines::wait_until,
     server::{Ensemble, Server, Times},
     voter::Voter,
 };

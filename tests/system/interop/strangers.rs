@@ -6,8 +6,8 @@ use quorum_cnx::{
 use support::configure;
 
 use crate::{
-    patience::{DEADLINE, wait_until},
-    stage::{ABOVE, BELOW, Fixture, JAVA, recv_until},
+    deadlines::{DEADLINE, wait_until},
+    fixture::{ABOVE, BELOW, Fixture, JAVA, recv_until},
 };
 
 /// Sids that are not in the configuration of ZooKeeper's manager, smaller and larger than its own.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::{patience::DEADLINE, program::Program, server::Ensemble};
+use crate::{deadlines::DEADLINE, program::Program, server::Ensemble};
 
 pub(crate) struct Voter {
     pub(crate) program: Program,

@@ -28,7 +28,7 @@ use nix::{
     },
 };
 
-use support::chance::Rng as Chance;
+use support::rng::Rng;
 
 /// Packets in the queue, for both directions together.
 const PACKETS_MAX: usize = 4096;
@@ -74,7 +74,7 @@ impl Cable {
             setns(namespace_file, CloneFlags::CLONE_NEWNET).unwrap();
             let ends = devices.map(|device| open_end(&device));
             sender.send(()).unwrap();
-            forward(&ends, delay_range, &mut Chance::new(seed), &is_stopped);
+            forward(&ends, delay_range, &mut Rng::new(seed), &is_stopped);
         };
         let thread = thread::spawn(work);
         ready.recv().expect("the cable is ready");
@@ -117,12 +117,7 @@ fn open_end(device: &str) -> OwnedFd {
     socket
 }
 
-fn forward(
-    ends: &[OwnedFd; 2],
-    delay_range: DelayRange,
-    chance: &mut Chance,
-    stopped: &AtomicBool,
-) {
+fn forward(ends: &[OwnedFd; 2], delay_range: DelayRange, rng: &mut Rng, stopped: &AtomicBool) {
     let mut queue: BinaryHeap<Reverse<Packet>> = BinaryHeap::new();
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     let mut order = 0;
@@ -135,7 +130,7 @@ fn forward(
                     order += 1;
                     queue.push(Reverse(Packet {
                         due: Instant::now()
-                            + chance.millis(delay_range.at_least_ms, delay_range.at_most_ms),
+                            + rng.millis(delay_range.at_least_ms, delay_range.at_most_ms),
                         order,
                         egress: 1 - index,
                         bytes: buffer[..len].to_vec(),

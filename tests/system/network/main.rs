@@ -28,12 +28,12 @@ mod traffic;
 mod addresses;
 mod cables;
 mod clocks;
+mod delays;
 mod latency;
 mod leftovers;
 mod partitions;
 mod processes;
 mod routed_network;
-mod weathers;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         cables:
             member_cut_off_in_one_direction_is_noticed_and_relinked,
             pulled_cable_is_noticed_and_the_member_is_relinked;
-        weathers:
+        delays:
             promises_hold_with_lost_and_duplicated_packets,
             promises_hold_with_delayed_and_reordered_packets;
         partitions:

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use support::chance::Rng as Chance;
+use support::rng::Rng;
 
 use crate::{
     lan::Lan,
@@ -40,12 +40,12 @@ pub(crate) fn mesh_recovers_after_every_pair_flaps() {
     let quorum = Quorum::start(Lan::new(9), Duration::from_millis(60));
     let all = quorum.all();
     for round in 0..rounds::rounds() {
-        let mut chance = Chance::new(round as u64);
+        let mut rng = Rng::new(round as u64);
         for _ in 0..6 {
             quorum.lan.set_rules(&between(&all, &all, Fate::Reset));
-            run_time::pass(chance.millis(100, 300));
+            run_time::pass(rng.millis(100, 300));
             quorum.lan.set_rules(&[]);
-            run_time::pass(chance.millis(100, 600));
+            run_time::pass(rng.millis(100, 600));
         }
         record(
             "every pair reset, 6 times",
@@ -56,10 +56,10 @@ pub(crate) fn mesh_recovers_after_every_pair_flaps() {
         for _ in 0..6 {
             let cut: Vec<PacketRule> = between(&all, &all, Fate::Drop)
                 .into_iter()
-                .filter(|_| chance.percent(50))
+                .filter(|_| rng.percent(50))
                 .collect();
             quorum.lan.set_rules(&cut);
-            run_time::pass(chance.millis(200, 1000));
+            run_time::pass(rng.millis(200, 1000));
         }
         quorum.lan.set_rules(&[]);
         record(

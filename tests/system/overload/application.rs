@@ -14,7 +14,7 @@ use std::{
 
 use quorum_cnx::{Event, EventLoop, Frame, Handle, Handler, SendOutcome, Sid, simulation::limits};
 
-use crate::stage::{MIB, OWN, assert_undisturbed, build, linked, one_at_a_time, with_members};
+use crate::setup::{MIB, OWN, assert_undisturbed, build, linked, one_at_a_time, with_members};
 use support::{
     LONG,
     crowd::{self, LoadThread},

@@ -18,7 +18,7 @@ use hdrhistogram::Histogram;
 use quorum_cnx::{Batch, CnxManager, EventLoop, Frame, Handle, Handler, Sid, simulation::limits};
 use socket2::SockRef;
 
-use crate::stage::{MIB, assert_undisturbed, build, linked, one_at_a_time, received, with_members};
+use crate::setup::{MIB, assert_undisturbed, build, linked, one_at_a_time, received, with_members};
 use support::{
     LONG,
     crowd::{self, LoadThread},

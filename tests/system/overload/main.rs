@@ -8,4 +8,4 @@
 mod application;
 mod fairness;
 mod senders;
-mod stage;
+mod setup;

@@ -20,7 +20,7 @@ use support::{
     within,
 };
 
-use crate::stage::{MIB, linked, one_at_a_time};
+use crate::setup::{MIB, linked, one_at_a_time};
 
 const THREADS: u64 = 64;
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::chance::Rng;
+use support::rng::Rng;
 
 use crate::{
     mesh::{Mesh, NEVER_KILLED},

@@ -8,9 +8,9 @@
 #![cfg(target_os = "linux")]
 
 mod account;
-mod diary;
 mod faults;
-mod judge;
+mod frame_checker;
+mod log;
 mod member;
 mod mesh;
 mod proxy;
@@ -22,8 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{diary::Log, faults::Faults, mesh::Mesh, strangers::Strangers};
-use support::chance::Rng;
+use crate::{faults::Faults, log::Log, mesh::Mesh, strangers::Strangers};
+use support::rng::Rng;
 
 /// Default duration.
 const SECONDS: u64 = 15;

@@ -20,7 +20,7 @@ use nix::{
 use serde_json::Value;
 use support::{LONG, ReservedAddress, process::ProcessResources, program};
 
-use crate::{account::Account, judge::FrameChecker};
+use crate::{account::Account, frame_checker::FrameChecker};
 
 /// Commands that wait for a process that does not read them. Further commands are dropped.
 const COMMANDS_MAX: usize = 32;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::{diary::Log, judge::FrameChecker, member::Member, proxy::Proxy};
+use crate::{frame_checker::FrameChecker, log::Log, member::Member, proxy::Proxy};
 use support::{
     eventually,
     process::{ProcessResources, mebibytes},

@@ -15,8 +15,8 @@ use std::{
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::{diary::Log, judge::FORGED};
-use support::chance::Rng;
+use crate::{frame_checker::FORGED, log::Log};
+use support::rng::Rng;
 use support::{STRANGER_IP, V1, V2, bare, claiming, frame, versioned};
 
 /// Connections that are held open at one time.

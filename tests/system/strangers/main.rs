@@ -9,18 +9,18 @@
 //! real-time priority for the members (`SCHED_FIFO`, which needs root). The bare socket shows the cost of the kernel, and the
 //! priority what remains when no member waits for a processor.
 
+mod attack_test;
 mod attacker;
 mod attacks;
 mod bare;
 mod machine;
 mod member;
 mod role;
-mod siege;
 mod table;
 
 use std::{env, fs, path::Path, time::Duration};
 
-use siege::{AttackTest, Plan, Row};
+use attack_test::{AttackTest, Plan, Row};
 
 /// Observers that each member serves at one time.
 pub(crate) const OBSERVERS: usize = 4;
@@ -93,14 +93,14 @@ fn run_attacks() {
     let (options, named): (Vec<String>, Vec<String>) =
         env::args().skip(1).partition(|arg| arg.starts_with('-'));
     if options.iter().any(|option| option == "--list") {
-        for plan in siege::plans() {
+        for plan in attack_test::plans() {
             println!("{}: test", plan.name);
         }
         return;
     }
     let is_selected =
         |plan: &Plan| named.is_empty() || named.iter().any(|name| plan.name.contains(name));
-    let plans: Vec<(Plan, u64)> = siege::plans()
+    let plans: Vec<(Plan, u64)> = attack_test::plans()
         .into_iter()
         .zip(settings.counts)
         .filter(|(plan, _)| is_selected(plan))

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::siege::{RoundTrips, Row};
+use crate::attack_test::{RoundTrips, Row};
 
 pub(crate) fn of(rows: &[Row]) -> String {
     let mut table = Table::new();

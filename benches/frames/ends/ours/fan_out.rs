@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::setup::{HaltOnDrop, Ignore, driving, start, wait_linked};
 use crate::{
-    ends::{Control, Task, fans, pace::Tick, payload::Head, times::Times, workers::Workers},
+    ends::{Control, Task, fans, payload::Head, ticker::Tick, times::Times, workers::Workers},
     failure::While,
     variants::Api,
 };

@@ -20,10 +20,10 @@ use super::link::listen;
 use crate::{
     ends::{
         Control, Task,
+        fan_out_counts::FanOutCounts,
+        frame_parser::FrameParser,
         payload::wall_nanos,
         received::{Burst, Received},
-        walker::FrameParser,
-        waves::FanOutCounts,
         window::Window,
         workers::Workers,
     },

@@ -17,9 +17,9 @@ use super::link::{ShutdownOnDrop, Spinner, accept, dial, listen};
 use crate::{
     ends::{
         Control, Task, flows,
+        frame_parser::FrameParser,
         payload::{Head, frame, stamp, wall_nanos},
         received::{Burst, Received},
-        walker::FrameParser,
         workers::Workers,
     },
     variants::Mode,

@@ -20,10 +20,10 @@ use super::link::{ShutdownOnDrop, Spinner, accept, dial, listen};
 use crate::{
     ends::{
         Control, Task,
+        frame_parser::FrameParser,
         payload::{Head, frame, stamp, wall_nanos},
         received::{Burst, Received},
         slows::{self, QUICK_BYTES, QuickCounts, Schedule},
-        walker::FrameParser,
         window::Window,
         workers::Workers,
     },

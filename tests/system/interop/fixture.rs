@@ -7,7 +7,7 @@ use support::configure;
 
 use crate::{
     cnx_peer::CnxPeer,
-    patience::{DEADLINE, wait_until},
+    deadlines::{DEADLINE, wait_until},
     port::Port,
 };
 

@@ -11,7 +11,7 @@ use std::{
 
 use quorum_cnx::Sid;
 
-use support::chance::Rng;
+use support::rng::Rng;
 
 use crate::{
     election::{Action, Election, Outcome, ZXID_OF_NO_DATA},

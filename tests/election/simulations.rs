@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, env, time::Duration};
 
 use quorum_cnx::{Sid, ZooCfg};
 
-use support::chance::Rng;
+use support::rng::Rng;
 
 use crate::{
     election::{FINALIZE_WAIT, ZXID_OF_NO_DATA},
+    ensemble::{Ensemble, Failure, Network, Rank},
     notification::State,
     quorum::Quorum,
-    world::{Ensemble, Failure, Network, Rank},
 };
 
 /// Simulations of each kind.

@@ -1,12 +1,12 @@
 //! The calls that applications make on their own: they send frames, and ask for links.
 //!
-//! The calls of their handlers are in `host`.
+//! The calls of their handlers are in `oracle`.
 
 use std::{rc::Rc, time::Duration};
 
 use crate::{
-    anything::random_call, host::send_frame, kernel::SimEvent, net::during_next_write,
-    plan::GUESTS, world::Simulation,
+    kernel::SimEvent, net::during_next_write, oracle::send_frame, plan::GUESTS,
+    random_calls::random_call, simulation::Simulation,
 };
 
 /// After so many calls in one run, applications make calls more slowly. Otherwise a few busy runs would take longer than hundreds

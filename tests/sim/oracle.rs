@@ -17,7 +17,7 @@ use quorum_cnx::{
     simulation::limits::SILENT_AFTER,
 };
 
-use crate::{anything::random_call, chance::Rng, kernel::SimEvent, net::Machines};
+use crate::{kernel::SimEvent, net::Machines, random_calls::random_call, rng::Rng};
 
 /// A violated property.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use quorum_cnx::{Handle, SendError, Sid};
 
 use crate::{
-    chance::Rng,
-    host::{SharedOracle, send_frame},
+    oracle::{SharedOracle, send_frame},
     plan::GUESTS,
+    rng::Rng,
 };
 
 /// Makes one call. `about` is the peer of the current frame or event. With `strangers_only` no call ends a link.

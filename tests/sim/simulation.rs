@@ -4,7 +4,7 @@
 //!   start --storm[0]--> faults, strangers, traffic --storm[1]--> recovery --> final frames --> settled --> halt
 //! ```
 //!
-//! The properties are checked in `host` and `properties`.
+//! The properties are checked in `oracle` and `properties`.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,14 +17,14 @@ use std::{
 use quorum_cnx::{EventLoop, Handle, simulation::limits::KNOCK_CROSSING};
 
 use crate::{
-    chance::Rng,
     faults::Fault,
-    host::{App, Failure, HostRecord, Oracle, SharedOracle},
     kernel::{Kernel, SimEvent},
     net::{Machines, SimNet},
     only::{Only, Size},
+    oracle::{App, Failure, HostRecord, Oracle, SharedOracle},
     plan::Plan,
     properties::TurnMonitor,
+    rng::Rng,
     stranger::{self, Stranger},
     trace::Trace,
 };
