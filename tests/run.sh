@@ -1,23 +1,27 @@
 #!/usr/bin/env bash
-# Runs everything that must pass, on a fresh Debian machine with Rust. Installs missing packages (as root), limits the time of
-# every step, prints each step, and stops at the first failure.
+# Checks all that must pass: tests/run.sh. Some steps of it: tests/run.sh STEP...
+#
+# Without arguments: on a fresh Debian machine with Rust, installs the packages that are missing (as root), runs every step of
+# `steps`, and those of `tools` whose tools are installed. Stops at the first failure. Says at its end what ran, and what was
+# left out and why.
+#
+# With arguments: runs these steps only, in this order, those of `named` included, and installs the tools that they need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-step() {
-    local name=$1 start=$SECONDS
-    shift
-    echo "== $name"
-    "$@" || {
-        local code=$?
-        echo "== $name: FAILED (exit code $code)"
-        exit "$code"
-    }
-    echo "== $name: done in $((SECONDS - start)) s"
-}
+# These need Rust, and what `setup` installs.
+steps=(setup formatting clippy docs targets tests system soak mutants loom instructions package)
+# Each needs a toolchain or a program of its own.
+tools=(msrv minimal-versions powerset external-types semver deny)
+# These need tools of their own, and take minutes.
+named=(fuzz miri)
 
-# The network tests need tools for namespaces, network faults and clocks. The mutants need perl, the tests of system calls
-# strace, the count of instructions valgrind, and the interop tests a JDK and ZooKeeper.
+# Tools that read what other versions of Rust do not write.
+nightly_of_external_types=nightly-2026-03-20
+nightly_of_miri=nightly-2026-10-28
+
+# The network tests need tools for namespaces, network faults and clocks, the mutants perl, the tests of system calls
+# strace, the count of instructions valgrind, the interop tests a JDK and ZooKeeper.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
@@ -38,26 +42,224 @@ setup() {
         timeout 300 apt-get -qq update
         timeout 600 apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null
     fi
-    tests/interop/setup.sh
-    # Minimal toolchains lack them.
-    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
-    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+    tests/system/interop/setup.sh
 }
 
-# Each test of the suite takes a minute at most. The simulator and the interop tests have their own time limits.
-step 'setup' setup
-step 'formatting' cargo fmt --all --check
-step 'clippy' timeout 900 cargo clippy --all-targets -- -D warnings
-step 'docs' env RUSTDOCFLAGS='-D warnings' timeout 300 cargo doc --no-deps --document-private-items
-step 'examples and benches' timeout 900 cargo build --examples --benches
-step 'targets' timeout 1200 tests/targets.sh
-step 'tests' timeout 1200 cargo test
-step 'soak of two minutes' timeout 900 tests/soak.sh 0.033
-step 'mutants of the simulator' timeout 900 tests/sim/mutants.sh
-step 'loom' env RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=target/loom \
-    timeout 900 cargo test --release --lib loom_
-step 'instructions' timeout 600 cargo bench --bench instructions -- --check
-step 'package' timeout 600 cargo package --allow-dirty --quiet
-echo "== everything passed in $SECONDS s"
-echo "== left out, see tests/README.md: NETWORK_ROUNDS=10, STRANGERS=full, SIM_SEEDS=1000000, tests/soak.sh HOURS," \
-    "fuzz/run.sh, tests/sanitizers.sh, tests/coverage.sh, cargo deny check, cargo bench --bench frames"
+formatting() {
+    # Absent from minimal toolchains, as clippy.
+    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+    cargo fmt --all --check
+    cargo fmt --all --check --manifest-path fuzz/Cargo.toml
+    cargo fmt --all --check --manifest-path benches/compare/Cargo.toml
+}
+
+clippy() {
+    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+    timeout 900 cargo clippy --workspace --all-targets --all-features -- -D warnings
+}
+
+docs() {
+    RUSTDOCFLAGS='-D warnings' timeout 300 cargo doc --workspace --all-features --no-deps --document-private-items
+}
+
+targets() {
+    timeout 1200 tests/targets.sh
+}
+
+# What a contributor runs. It builds the examples too.
+tests() {
+    timeout 600 cargo test
+}
+
+# Each test of these may take a minute at most; network and interop are bounded of their own.
+system() {
+    timeout 300 cargo build --examples
+    timeout 1200 cargo test -p system-tests
+}
+
+soak() {
+    timeout 900 tests/soak.sh 0.033
+}
+
+mutants() {
+    timeout 900 tests/sim/mutants.sh
+}
+
+loom() {
+    RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=target/loom \
+        timeout 900 cargo test --release -p quorum-cnx --lib loom_
+}
+
+instructions() {
+    timeout 600 cargo bench --bench instructions -- --check
+}
+
+package() {
+    timeout 600 cargo package -p quorum-cnx --allow-dirty --quiet
+}
+
+# What the manifest and the README say: the library and the examples.
+msrv() {
+    timeout 300 cargo "+$(rust_version)" check --locked -p quorum-cnx --lib --examples --all-features \
+        --target-dir target/msrv
+}
+
+# The library with the oldest versions that its manifest allows: of its own dependencies, and of all.
+minimal-versions() {
+    local oldest
+    for oldest in direct-minimal-versions minimal-versions; do
+        tests/alone.sh target/minimal-versions
+        (
+            cd target/minimal-versions
+            cargo +nightly --quiet update -Z "$oldest"
+            timeout 300 cargo check --quiet --lib --all-features --target-dir ../msrv
+        )
+    done
+}
+
+powerset() {
+    timeout 600 cargo hack check -p quorum-cnx --feature-powerset
+}
+
+# Types of other crates in the interface: what `package.metadata` in Cargo.toml allows.
+external-types() {
+    CARGO_TARGET_DIR=target/external-types \
+        timeout 600 cargo "+$nightly_of_external_types" check-external-types --all-features
+}
+
+# Against the last release.
+semver() {
+    timeout 900 cargo semver-checks -p quorum-cnx --baseline-rev "$(last_release)"
+}
+
+deny() {
+    timeout 300 cargo deny check
+}
+
+# Ten seconds of each target, from what earlier runs have kept.
+fuzz() {
+    local target found
+    for target in $(cargo fuzz list); do
+        found=fuzz/target/smoke/$target
+        mkdir -p "$found"
+        timeout 600 cargo fuzz run --sanitizer none "$target" "$found" "fuzz/corpus/$target" -- \
+            -max_len=4096 -timeout=60 -rss_limit_mb=1024 -max_total_time=10
+    done
+}
+
+miri() {
+    NIGHTLY=$nightly_of_miri tests/sanitizers.sh miri
+}
+
+rust_version() {
+    sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml
+}
+
+last_release() {
+    git tag --list 'v*' --sort=-version:refname | head -n 1
+}
+
+has_toolchain() {
+    rustc "+$1" --version >/dev/null 2>&1
+}
+
+# The command that installs what a step needs, if it is not there.
+installer() {
+    case $1 in
+        msrv) has_toolchain "$(rust_version)" || echo "rustup toolchain install $(rust_version) --profile minimal" ;;
+        minimal-versions) has_toolchain nightly || echo 'rustup toolchain install nightly --profile minimal' ;;
+        powerset) cargo hack --version >/dev/null 2>&1 || echo 'cargo install cargo-hack@0.6.46 --locked' ;;
+        external-types)
+            if ! has_toolchain "$nightly_of_external_types"; then
+                echo "rustup toolchain install $nightly_of_external_types --profile minimal"
+            fi
+            if ! cargo check-external-types --help >/dev/null 2>&1; then
+                echo 'cargo install cargo-check-external-types@0.5.0 --locked'
+            fi
+            ;;
+        semver) cargo semver-checks --version >/dev/null 2>&1 || echo 'cargo install cargo-semver-checks --locked' ;;
+        deny) cargo deny --version >/dev/null 2>&1 || echo 'cargo install cargo-deny --locked' ;;
+        fuzz) cargo fuzz --version >/dev/null 2>&1 || echo 'cargo install cargo-fuzz --locked' ;;
+        miri)
+            if ! cargo "+$nightly_of_miri" miri --version >/dev/null 2>&1; then
+                echo "rustup toolchain install $nightly_of_miri --profile minimal --component miri,rust-src"
+            fi
+            ;;
+    esac
+}
+
+# Why a step means nothing today, if it does not.
+moot() {
+    if [[ $1 == semver && -z $(last_release) ]]; then
+        echo 'there is no release yet (no tag v*)'
+    fi
+}
+
+ran=() left=()
+
+run() {
+    local name=$1 start=$SECONDS code=0 why
+    why=$(moot "$name")
+    if [[ -n $why ]]; then
+        echo "== $name: left out: $why"
+        left+=("$name: $why")
+        return
+    fi
+    echo "== $name"
+    # In a shell of its own, so that `set -e` holds in it.
+    set +e
+    (
+        set -e
+        "$name"
+    )
+    code=$?
+    set -e
+    if ((code)); then
+        echo "== $name: FAILED (exit code $code)"
+        exit "$code"
+    fi
+    echo "== $name: done in $((SECONDS - start)) s"
+    ran+=("$name")
+}
+
+known=" ${steps[*]} ${tools[*]} ${named[*]} "
+for name in "$@"; do
+    if [[ $known != *" $name "* ]]; then
+        echo "usage: tests/run.sh [STEP...]; there is no step '$name', but$known" >&2
+        exit 2
+    fi
+done
+
+if (($#)); then
+    for name in "$@"; do
+        if [[ -z $(moot "$name") ]]; then
+            installer "$name" | while read -r command; do
+                echo "== $name: $command"
+                # shellcheck disable=SC2086 # several words
+                $command </dev/null
+            done
+        fi
+        run "$name"
+    done
+else
+    for name in "${steps[@]}"; do
+        run "$name"
+    done
+    for name in "${tools[@]}"; do
+        missing=$(installer "$name")
+        if [[ -n $missing ]]; then
+            left+=("$name: ${missing//$'\n'/; }")
+        else
+            run "$name"
+        fi
+    done
+    for name in "${named[@]}"; do
+        left+=("$name: tests/run.sh $name")
+    done
+    left+=("long runs, see tests/README.md: NETWORK_ROUNDS=10, STRANGERS=full, SIM_SEEDS=1000000, tests/soak.sh HOURS,"
+        "fuzz/run.sh, tests/sanitizers.sh, tests/coverage.sh, cargo bench --bench frames")
+fi
+echo "== passed in $SECONDS s: ${ran[*]}"
+if ((${#left[@]})); then
+    printf '== left out: %s\n' "${left[@]}"
+fi

@@ -1,10 +1,10 @@
 #![no_main]
 //! Runs links of a whole loop: both directions, and any order of network events.
 
-#[path = "../../tests/corpora/link.rs"]
-mod link;
 #[path = "../../tests/corpora/input.rs"]
 mod input;
+#[path = "../../tests/corpora/link.rs"]
+mod link;
 #[path = "../../tests/corpora/net.rs"]
 #[allow(dead_code, reason = "other targets use more of it")]
 mod net;
