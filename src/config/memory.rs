@@ -108,11 +108,11 @@ impl Config {
     #[must_use]
     pub fn max_memory(&self) -> u64 {
         let options = &self.options;
-        let guests = match options.unknown {
+        let admitted = match options.unknown {
             Unknown::Reject => 0,
             Unknown::Admit { max } => max,
         };
-        let servers = self.members.len() + guests;
+        let servers = self.members.len() + admitted;
         let outbox = match options.outbox {
             Outbox::Latest => SLOT_FRAMES * FRAME_BYTES_MAX,
             Outbox::Queue { bytes } => 2 * bytes + RUNS * 2 * QUEUE_RUN_BYTES,
@@ -123,7 +123,11 @@ impl Config {
         let listening = self.listen.len() + self.own_addresses.len() + self.sockets.0.len();
         let sockets = |address: &Address| address.ip().map_or(NAME_ADDRESSES_MAX, |_| 1);
         let sockets = self.sockets.0.len() + self.listen.iter().map(sockets).sum::<usize>();
-        let lookups = if guests == 0 { 0 } else { LOOKUPS_WAITING_MAX };
+        let lookups = if admitted == 0 {
+            0
+        } else {
+            LOOKUPS_WAITING_MAX
+        };
         let connections =
             3 * servers + options.observers_max + options.pending_max + ACCEPTS_PER_TURN;
         inbox
@@ -136,7 +140,7 @@ impl Config {
                     FRAME_BYTES_MAX + outbox + PEER_BYTES,
                 ),
                 (connections, CONNECTION_BYTES),
-                (named + listening + guests * ADDRESSES_MAX, ADDRESS_BYTES),
+                (named + listening + admitted * ADDRESSES_MAX, ADDRESS_BYTES),
                 (sockets, LISTENER_BYTES),
                 (lookups, LOOKUP_BYTES),
             ])

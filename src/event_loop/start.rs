@@ -129,7 +129,7 @@ fn rules(own: Sid, options: &Options) -> Rules {
         own,
         eager: options.dial == Dial::Eager,
         newest: options.replace == Replace::Newest,
-        guests_max: match options.unknown {
+        admitted_max: match options.unknown {
             Unknown::Reject => 0,
             Unknown::Admit { max } => max,
         },

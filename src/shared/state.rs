@@ -86,12 +86,12 @@ impl Shared {
         self.peers.all()
     }
 
-    pub(crate) fn meet(&self, guest: Arc<Peer>) {
-        self.peers.add(guest);
+    pub(crate) fn meet(&self, peer: Arc<Peer>) {
+        self.peers.add(peer);
     }
 
-    pub(crate) fn part(&self, guest: &Peer) {
-        self.peers.remove(guest);
+    pub(crate) fn part(&self, peer: &Peer) {
+        self.peers.remove(peer);
     }
 
     /// Records the new link of a peer.

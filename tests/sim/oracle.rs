@@ -81,7 +81,7 @@ pub struct HostRecord {
     pub unproven_dials: BTreeMap<Sid, Vec<Duration>>,
     /// The number of the newest frame, accepted or not.
     pub next: u64,
-    /// Dials of guests that calls of the application may have caused; see `properties`.
+    /// Dials of admitted peers that calls of the application may have caused; see `properties`.
     pub guest_dials_max: u64,
     /// Time of a soft halt: the next turn drops the links that are older.
     pub soft_halt_at: Option<Duration>,

@@ -125,11 +125,11 @@ impl Simulation {
                 format!("host {host} has {served} observers and refuses another"),
             );
         }
-        let (members, guests) = (
+        let (members, admitted) = (
             self.plan.hosts.len() - 1,
             if self.plan.admits { GUESTS } else { 0 },
         );
-        let peers = members + guests + OBSERVERS;
+        let peers = members + admitted + OBSERVERS;
         // A link, a contender and an attempt for each peer.
         let most = 3 * peers + self.plan.pending_max;
         let held = self.kernel().nodes[host].held;
@@ -142,8 +142,8 @@ impl Simulation {
                 ),
             );
         }
-        // Connections without an initial message, and a contender for each member and guest.
-        if stats.pending > (self.plan.pending_max + members + guests) as u64 {
+        // Connections without an initial message, and a contender for each member and admitted peer.
+        if stats.pending > (self.plan.pending_max + members + admitted) as u64 {
             self.fail(
                 "P4",
                 format!("host {host} has {} pending connections", stats.pending),
@@ -212,7 +212,7 @@ impl Simulation {
                 .dials
                 .insert(peer.sid, peer.dials)
                 .unwrap_or_default();
-            // A guest may have been removed and admitted again. Then its counter starts at 0.
+            // An admitted peer may have been removed and admitted again. Then its counter starts at 0.
             let more = peer.dials.saturating_sub(before);
             let oracle = &mut *self.oracle.borrow_mut();
             if oracle.index_of(peer.sid).is_none() {

@@ -83,7 +83,7 @@ fn send(
         let _ = send_frame(oracle, handle, me, host, len);
         return;
     }
-    // This may dial a guest.
+    // This may dial an admitted peer.
     oracle.borrow_mut().hosts[me].guest_dials_max += 1;
     let (one, other) = (vec![b'?'; 1 + len], vec![b'!'; 1 + len]);
     let taken = match rng.below(3) {

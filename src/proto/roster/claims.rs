@@ -43,11 +43,11 @@ impl Roster {
                 Err(reason) => return Verdict::Reject(reason),
             },
         };
-        // The addresses of a member come from the configuration, those of a guest from its latest initial message.
+        // The addresses of a member come from the configuration, those of an admitted peer from its latest initial message.
         let Some(peer) = self.peers.get(&id) else {
             return Verdict::Reject(Reason::UnknownSid(sid));
         };
-        if peer.kind == Kind::Guest && peer.link.is_none() && !addresses.is_empty() {
+        if peer.kind == Kind::Admitted && peer.link.is_none() && !addresses.is_empty() {
             let addresses = addresses.to_vec();
             todo.push(Action::AddressesLearned {
                 peer: id,
@@ -55,7 +55,7 @@ impl Roster {
             });
         }
         let trusted = source.at_home || self.rules.newest;
-        // The names of a guest prove nothing: the guest itself has sent them. The addresses of a member decide whether its link
+        // The names of an admitted peer prove nothing: it has sent them itself. The addresses of a member decide whether its link
         // withstands the next claim.
         if !trusted && peer.kind == Kind::Member {
             todo.push(Action::Resolve { peer: id });
@@ -158,7 +158,7 @@ impl Roster {
             self.part(id, todo);
             return;
         }
-        // For a guest, and with `Dial::OnDemand`, frames that wait are the only reason to dial.
+        // For an admitted peer, and with `Dial::OnDemand`, frames that wait are the only reason to dial.
         peer.wanted = demand || (eager && peer.kind == Kind::Member);
         // An attempt that was begun beside the link goes on, and is as good as a new one.
         if peer.attempt == Attempt::Rest {
@@ -271,7 +271,7 @@ impl Roster {
         Verdict::Keep(id)
     }
 
-    /// Admits a guest, or returns why it is refused. If all places are taken, an idle guest is removed to make room.
+    /// Admits a server that is not a member, or returns why it is refused. If all places are taken, an idle one is removed to make room.
     pub(super) fn admit(
         &mut self,
         sid: Sid,
@@ -280,20 +280,20 @@ impl Roster {
     ) -> Result<PeerId, Reason> {
         // It would have to be dialed back, and has named no address.
         let useless = sid < self.rules.own && !reachable;
-        if self.rules.guests_max == 0 || sid.0 < 0 || useless {
+        if self.rules.admitted_max == 0 || sid.0 < 0 || useless {
             return Err(Reason::UnknownSid(sid));
         }
-        if self.guests >= self.rules.guests_max {
+        if self.admitted >= self.rules.admitted_max {
             let idle = |peer: &Peer| {
-                peer.kind == Kind::Guest && peer.link.is_none() && !peer.attempt.is_underway()
+                peer.kind == Kind::Admitted && peer.link.is_none() && !peer.attempt.is_underway()
             };
-            // The guest that was admitted first: ids increase.
+            // The peer that was admitted first: ids increase.
             let Some((&idle, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
                 return Err(Reason::AdmittedFull);
             };
             self.part(idle, todo);
         }
-        let id = self.insert(sid, Kind::Guest);
+        let id = self.insert(sid, Kind::Admitted);
         todo.push(Action::PeerAdded { peer: id, sid });
         Ok(id)
     }

@@ -113,8 +113,8 @@ impl Roster {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.kind == Kind::Guest && peer.link.is_none() {
-            // The address of a guest came from a stranger, so that each request causes only one dial.
+        if peer.kind == Kind::Admitted && peer.link.is_none() {
+            // The address of an admitted peer came from a stranger, so that each request causes only one dial.
             self.part(id, todo);
             return;
         }

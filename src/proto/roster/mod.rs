@@ -67,7 +67,7 @@ pub(crate) struct Rules {
     pub(crate) eager: bool,
     /// True exactly when a newer connection replaces the link whatever address it comes from.
     pub(crate) newest: bool,
-    pub(crate) guests_max: usize,
+    pub(crate) admitted_max: usize,
     pub(crate) observers_max: usize,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
@@ -133,7 +133,7 @@ pub(crate) struct Claim<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Member,
-    Guest,
+    Admitted,
     Observer,
 }
 
@@ -219,7 +219,7 @@ pub(crate) struct Roster {
     by_sid: BTreeMap<Sid, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     rng: Rng,
-    guests: usize,
+    admitted: usize,
     observers: usize,
     next_observer: i64,
 }
@@ -234,7 +234,7 @@ impl Roster {
             by_sid: BTreeMap::new(),
             timers: BTreeSet::new(),
             rng: Rng::new(seed),
-            guests: 0,
+            admitted: 0,
             observers: 0,
             next_observer: -1,
         };
@@ -284,7 +284,7 @@ impl Roster {
     fn insert(&mut self, sid: Sid, kind: Kind) -> PeerId {
         match kind {
             Kind::Member => {}
-            Kind::Guest => self.guests += 1,
+            Kind::Admitted => self.admitted += 1,
             Kind::Observer => self.observers += 1,
         }
         let peer = Peer {
@@ -307,7 +307,7 @@ impl Roster {
         let id = PeerId(self.next_id);
         self.next_id += 1;
         self.peers.insert(id, peer);
-        // Members are distinct, the sid of an observer is new, and a guest is admitted only if no peer has its sid.
+        // Members are distinct, the sid of an observer is new, and a server is admitted only if no peer has its sid.
         let older = self.by_sid.insert(sid, id);
         debug_assert!(older.is_none(), "one peer for each sid");
         id
@@ -324,7 +324,7 @@ impl Roster {
         );
         match peer.kind {
             Kind::Member => {}
-            Kind::Guest => self.guests -= 1,
+            Kind::Admitted => self.admitted -= 1,
             Kind::Observer => self.observers -= 1,
         }
         if let Some(at) = peer.due {
@@ -376,9 +376,9 @@ impl Roster {
     fn check(&self) {
         let of = |kind| self.peers.values().filter(|peer| peer.kind == kind).count();
         assert!(self.peers.values().all(Peer::is_sound));
-        assert_eq!(of(Kind::Guest), self.guests);
+        assert_eq!(of(Kind::Admitted), self.admitted);
         assert_eq!(of(Kind::Observer), self.observers);
-        assert!(self.guests <= self.rules.guests_max);
+        assert!(self.admitted <= self.rules.admitted_max);
         assert!(self.observers <= self.rules.observers_max);
         let by_sid: BTreeMap<_, _> = self
             .peers

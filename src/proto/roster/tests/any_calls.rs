@@ -34,9 +34,9 @@ fn roster_accepts_any_id_in_any_call() {
     );
     proptest!(|(
         calls in proptest::collection::vec(call, 1..200),
-        eager: bool, newest: bool, guests_max in 0..3_usize, observers_max in 0..4_usize,
+        eager: bool, newest: bool, admitted_max in 0..3_usize, observers_max in 0..4_usize,
     )| {
-        let rules = Rules { eager, newest, guests_max, observers_max, ..rules() };
+        let rules = Rules { eager, newest, admitted_max, observers_max, ..rules() };
         let mut bench = Bench::started(rules);
         // Two ids that are never assigned. Assigned ids are added below.
         let mut ids = vec![PeerId(u64::MAX), PeerId(1 << 20)];

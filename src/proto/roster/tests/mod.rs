@@ -1,9 +1,9 @@
 //! Unit tests of `roster`, by subject.
 
+mod admitted;
 mod any_calls;
 mod claims;
 mod dials;
-mod guests;
 mod knocks;
 mod renewals;
 
@@ -20,7 +20,7 @@ fn rules() -> Rules {
         own: OWN,
         eager: true,
         newest: false,
-        guests_max: 0,
+        admitted_max: 0,
         observers_max: 2,
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),

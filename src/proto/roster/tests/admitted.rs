@@ -16,7 +16,7 @@ fn an_observer_is_never_dialed() {
 #[test]
 fn linked_admitted_peer_stays_when_its_dial_fails() {
     let mut bench = Bench::started(Rules {
-        guests_max: 1,
+        admitted_max: 1,
         ..rules()
     });
     bench.initial_message(Sid(3), false);
@@ -33,7 +33,7 @@ fn linked_admitted_peer_stays_when_its_dial_fails() {
 #[test]
 fn end_of_a_removed_peers_connection_is_ignored() {
     let mut bench = Bench::started(Rules {
-        guests_max: 1,
+        admitted_max: 1,
         ..rules()
     });
     let (key, _) = bench.initial_message(Sid(3), false);
@@ -101,7 +101,7 @@ fn observers_get_negative_sids_up_to_a_limit() {
 #[test]
 fn admitted_peers_are_limited_and_unlinked_ones_give_way() {
     let mut bench = Bench::started(Rules {
-        guests_max: 2,
+        admitted_max: 2,
         ..rules()
     });
     let (first, verdict) = bench.initial_message(Sid(77), false);
@@ -126,7 +126,7 @@ fn admitted_peers_are_limited_and_unlinked_ones_give_way() {
 #[test]
 fn smaller_admitted_peer_is_dialed_back_once_per_knock() {
     let mut bench = Bench::started(Rules {
-        guests_max: 2,
+        admitted_max: 2,
         ..rules()
     });
     assert_eq!(bench.initial_message(Sid(3), false).1, Verdict::Knock);
