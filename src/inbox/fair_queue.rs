@@ -10,7 +10,7 @@
 //! - The atomic flags only save the lock. They are stored under it (but for `close`; see there), so that the stores are in the order
 //!   of the changes. Every access is relaxed, since a value that is a moment old does no harm: a thread that acts on a flag takes
 //!   the lock first, or is the loop, which makes the changes of `tight` that matter to it.
-//! - A thread that finds nothing counts itself as a sleeper under the lock that it then releases by blocking. A push under the lock
+//! - A thread that finds nothing counts itself among the waiting threads under the lock that it then releases by blocking. A push under the lock
 //!   thus sees it, and notifies it.
 //! - A link is refused room under the lock, and a note is left there of when to wake the loop. A thread that takes items later sees
 //!   the note, and wakes the loop.
@@ -26,7 +26,7 @@ use super::shares::{Counts, Entry, Room, State};
 use crate::sync::{
     Condvar, Mutex, Waiters,
     atomic::{AtomicBool, Ordering},
-    lock, release, sleep,
+    block_on, lock, release,
 };
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl<P: Entry> Inbox<P> {
                 counts: Counts::default(),
                 dropped: BTreeMap::new(),
                 wake_at: None,
-                sleepers: 0,
+                waiting_threads: 0,
                 elsewhere: 0,
                 closed: false,
             }),
@@ -161,7 +161,7 @@ impl<P: Entry> Inbox<P> {
         let has_dropped = !state.dropped.is_empty() && !self.untold.swap(true, Ordering::Relaxed);
         self.publish(&state);
         // No more threads are woken than there are new items. The others of a pool of receivers go on blocking.
-        let wake = state.sleepers.min(pushed);
+        let wake = state.waiting_threads.min(pushed);
         drop(state);
         // After the lock is released, for which the woken threads would wait. A thread that has counted itself blocks already:
         // it gives the lock up in no other way.
@@ -324,11 +324,11 @@ impl<P: Entry> Inbox<P> {
                 self.maybe_nonempty.store(false, Ordering::Relaxed);
                 return Err(Nothing::Yet);
             }
-            state.sleepers += 1;
+            state.waiting_threads += 1;
             // The lock is released while this thread blocks. Another thread may have taken the item for which this one is
             // woken, or the inbox may be closed: both are looked at again.
-            state = sleep(&self.arrived, state, left);
-            state.sleepers -= 1;
+            state = block_on(&self.arrived, state, left);
+            state.waiting_threads -= 1;
         }
     }
 

@@ -66,7 +66,7 @@ pub(super) struct State<P: Entry> {
     /// Set when an owner was refused room. The loop is woken as soon as no more items, or no more bytes, than this wait.
     pub(super) wake_at: Option<Room>,
     /// The number of threads that block in `pop`. If there are none, a push notifies none.
-    pub(super) sleepers: usize,
+    pub(super) waiting_threads: usize,
     /// Those of them that also wait for something else: see `Inbox::pop_or`.
     pub(super) elsewhere: usize,
     /// True exactly when nothing can be pushed any more.

@@ -87,18 +87,18 @@ fn wait_for_room_blocks_until_there_is_room() {
     let outbox = Arc::new(Outbox::latest());
     outbox.attach(pipe.clone(), false);
     assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Queued));
-    let sleeper = {
+    let waiting_thread = {
         let outbox = Arc::clone(&outbox);
         thread::spawn(move || outbox.wait_for_room(None))
     };
-    while of_either!(outbox, writer => writer.waiters()) == 0 && !sleeper.is_finished() {
+    while of_either!(outbox, writer => writer.waiters()) == 0 && !waiting_thread.is_finished() {
         thread::yield_now();
     }
     assert_eq!(outbox.put(frame(2)).0, Ok(SendOutcome::Superseded));
-    assert!(!outbox.wait_for_room(Some(Instant::now())) && !sleeper.is_finished());
+    assert!(!outbox.wait_for_room(Some(Instant::now())) && !waiting_thread.is_finished());
     pipe.make_room(100);
     outbox.resume();
-    assert!(sleeper.join().unwrap());
+    assert!(waiting_thread.join().unwrap());
     assert_eq!(pipe.frames(), (bodies(&[2]), true));
 }
 

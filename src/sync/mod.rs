@@ -7,6 +7,6 @@ mod primitives;
 mod waiters;
 mod wake_flag;
 
-pub(crate) use primitives::{Condvar, Mutex, MutexGuard, atomic, lock, release, sleep};
+pub(crate) use primitives::{Condvar, Mutex, MutexGuard, atomic, block_on, lock, release};
 pub(crate) use waiters::Waiters;
 pub(crate) use wake_flag::{Pending, WakeFlag};

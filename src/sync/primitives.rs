@@ -22,7 +22,7 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 
 /// Blocks until notified, for at most `left` (`None`: without limit). Also works after a thread has panicked with the lock held.
-pub(crate) fn sleep<'a, T>(
+pub(crate) fn block_on<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
     left: Option<std::time::Duration>,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::primitives::{
     Condvar, Mutex,
     atomic::{AtomicUsize, Ordering},
-    lock, sleep,
+    block_on, lock,
 };
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Waiters {
             };
             // The lock is released while this thread blocks. There may be room now, or another thread has used it already, or
             // nothing has changed but the time: the loop starts again.
-            guard = sleep(&self.room, guard, left);
+            guard = block_on(&self.room, guard, left);
         };
         drop(guard);
         // Relaxed: a thread that still reads the old count takes a lock and notifies nobody, which does no harm.

@@ -32,7 +32,7 @@ fn loom_loop_is_woken_when_refused_room_is_free() {
 fn loom_waiter_is_woken_by_push_and_close() {
     loom::model(|| {
         let inbox = Arc::new(Inbox::new(Room::for_items(1), InboxFull::DropOldest));
-        let sleeper = {
+        let waiting_thread = {
             let inbox = Arc::clone(&inbox);
             thread::spawn(move || {
                 let mut taken = 0;
@@ -45,7 +45,7 @@ fn loom_waiter_is_woken_by_push_and_close() {
         inbox.push(1..2).unwrap();
         inbox.push(2..4).unwrap();
         inbox.close();
-        let taken = sleeper.join().unwrap();
+        let taken = waiting_thread.join().unwrap();
         let counts = inbox.counts();
         assert_eq!(counts.taken, taken);
         assert_eq!(

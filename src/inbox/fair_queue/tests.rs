@@ -45,20 +45,22 @@ fn full_inbox_drops_the_oldest_item() {
 #[test]
 fn one_push_of_several_items_wakes_all_waiters() {
     let inbox = Arc::new(Inbox::new(Room::for_items(2), InboxFull::DropOldest));
-    let sleepers = [(); 2].map(|()| {
+    let waiting_threads = [(); 2].map(|()| {
         let inbox = Arc::clone(&inbox);
         thread::spawn(move || pop(&inbox, Wait::Forever))
     });
-    while lock(&inbox.state).sleepers < sleepers.len() {
+    while lock(&inbox.state).waiting_threads < waiting_threads.len() {
         thread::yield_now();
     }
     inbox.push(1..3).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !sleepers.iter().all(thread::JoinHandle::is_finished) {
+    while !waiting_threads.iter().all(thread::JoinHandle::is_finished) {
         assert!(Instant::now() < deadline, "somebody sleeps on");
         thread::yield_now();
     }
-    let taken: Vec<_> = sleepers.map(|sleeper| sleeper.join().unwrap()).into();
+    let taken: Vec<_> = waiting_threads
+        .map(|waiting_thread| waiting_thread.join().unwrap())
+        .into();
     assert!(
         taken.contains(&Ok(1)) && taken.contains(&Ok(2)),
         "{taken:?}"
