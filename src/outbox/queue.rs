@@ -36,6 +36,9 @@ pub(super) struct Queue {
     /// Bytes of all frames that wait or are being written, prefixes included.
     bytes: usize,
     bytes_max: usize,
+    /// Bytes of the longest frame that was refused for want of room since the queue was empty. Until there is room for such a frame,
+    /// there is none for a thread that waits: it would be refused again at once.
+    refused: usize,
     /// Buffers of runs that were written, for the next runs.
     spare: Vec<Vec<u8>>,
     /// True exactly when the loop was asked to write and has not yet begun to.
@@ -59,6 +62,10 @@ impl Writer<Queue> {
             return (Err(refusal), LoopRequest::NONE);
         }
         let prefix = prefix(frame.len());
+        if need >= state.backlog.refused {
+            // Perhaps the one that was refused.
+            state.backlog.refused = 0;
+        }
         state.backlog.bytes += need;
         state
             .backlog
@@ -143,6 +150,7 @@ impl Queue {
             frames: 0,
             bytes: 0,
             bytes_max,
+            refused: 0,
             spare: Vec::new(),
             resume_requested: false,
             closed: false,
@@ -150,11 +158,12 @@ impl Queue {
         }
     }
 
-    /// Why `len` bytes, prefixes included, cannot be taken.
-    fn refusal(&self, len: usize) -> Option<Refusal> {
+    /// Why a frame of `len` bytes, prefix included, cannot be taken.
+    fn refusal(&mut self, len: usize) -> Option<Refusal> {
         if self.closed {
             Some(Refusal::Closed)
         } else if self.bytes + len > self.bytes_max {
+            self.refused = self.refused.max(len);
             Some(Refusal::Full)
         } else {
             None
@@ -225,13 +234,19 @@ impl Queue {
         });
     }
 
+    /// Forgets which frames were refused: now all of them would fit.
+    fn forget_refused_if_empty(&mut self) {
+        if self.bytes == 0 {
+            self.refused = 0;
+        }
+    }
+
     /// Keeps the buffer of a run for the next run.
     fn recycle(&mut self, piece: &mut Piece) {
         let Piece::Run { bytes, .. } = piece else {
             return;
         };
-        // A `Vec` at most doubles when it grows, so that the buffer of a full run is kept, and one that a single large frame
-        // has made larger is not.
+        // A `Vec` at most doubles when it grows, so that the buffer of a full run is kept.
         if !self.closed && self.spare.len() < SPARE_RUNS && bytes.capacity() <= 2 * QUEUE_RUN_BYTES
         {
             bytes.clear();
@@ -344,6 +359,7 @@ impl Backlog for Queue {
             self.bytes -= piece.len();
             self.recycle(piece);
         }
+        self.forget_refused_if_empty();
         deferred
             .pieces
             .get_or_insert_default()
@@ -358,9 +374,10 @@ impl Backlog for Queue {
         !self.pieces.is_empty()
     }
 
-    /// Whether at least half of the bytes are free.
+    /// Whether at least half of the bytes are free, and as many as the longest refused frame needs.
     fn has_room(&self) -> bool {
-        self.bytes <= self.bytes_max / 2 || self.closed
+        let free = self.bytes_max - self.bytes;
+        (free >= self.bytes_max.div_ceil(2) && free >= self.refused) || self.closed
     }
 
     /// Frees the buffers: an idle link holds none.
@@ -381,6 +398,7 @@ impl Backlog for Queue {
         // The bytes of a batch that is being written stay in `bytes`: its writer takes them off.
         self.counts.discarded += mem::take(&mut self.frames);
         self.bytes -= self.pieces.iter().map(Piece::len).sum::<usize>();
+        self.forget_refused_if_empty();
         deferred
             .pieces
             .get_or_insert_default()

@@ -267,8 +267,8 @@ fn waiter_is_notified_of_room_in_the_inbox() {
 }
 
 proptest::proptest! {
-    /// Any pushes and pops of any owners: the items of each owner are taken in order, the sums hold, and an owner loses
-    /// nothing that fits its share.
+    /// Any pushes and pops of any owners: the items of each owner are taken in order, the sums hold, and an owner with
+    /// no more than its share of the items loses nothing because of another one, as long as the bytes suffice.
     #[test]
     fn inbox_shares_its_room_fairly(
         steps in proptest::collection::vec((0_u8..5, 0_u8..4, 1_usize..30), 1..200),
@@ -288,8 +288,21 @@ proptest::proptest! {
             match what {
                 0..=2 => {
                     let next = pushed.entry(owner).or_default();
-                    inbox.push(Of(owner, *next, count)).unwrap();
+                    let entry = Of(owner, *next, count);
+                    let (usage, lost, fits) = {
+                        let state = lock(&inbox.state);
+                        let fits = state.held + entry.held() <= bytes;
+                        (state.owners.clone(), state.dropped.clone(), fits)
+                    };
+                    inbox.push(entry).unwrap();
                     *next += count as u64;
+                    let state = lock(&inbox.state);
+                    let owners = usage.iter().filter(|(other, _)| *other != owner).count() + 1;
+                    for (other, usage) in usage.iter().filter(|(other, _)| *other != owner) {
+                        if fits && usage.items <= (items / owners) as u64 {
+                            assert_eq!(state.dropped.get(other), lost.get(other));
+                        }
+                    }
                 }
                 3 => {
                     for _ in 0..count {

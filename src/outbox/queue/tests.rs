@@ -44,6 +44,30 @@ fn queue_requests_a_link_once_after_each_loss() {
 }
 
 #[test]
+fn room_is_enough_for_the_frame_that_was_refused() {
+    let queue = queue(100);
+    for _ in 0..2 {
+        // 50 bytes each with the prefix.
+        assert_eq!(queue.put_all(&[&[7; 46]]).0, Ok(1));
+    }
+    assert_eq!(queue.put_all(&[&[7; 66]]).0, Err(Refusal::Full));
+    let pipe = Pipe::with_room(50);
+    queue.attach(pipe.clone(), false);
+    queue.detach();
+    assert_eq!(queue.counts().waiting, 1);
+    assert!(!queue.has_room(), "half is free, and 70 bytes are needed");
+    pipe.make_room(1000);
+    queue.attach(pipe.clone(), false);
+    assert!(queue.has_room());
+    assert_eq!(queue.put_all(&[&[7; 66]]).0, Ok(1));
+    // Empty again, so that nothing is remembered.
+    queue.resume();
+    assert_eq!(queue.put_all(&[&[7; 46]]).0, Ok(1));
+    queue.detach();
+    assert!(queue.has_room());
+}
+
+#[test]
 fn full_queue_accepts_the_frames_that_fit() {
     let queue = queue(20);
     let frame = &[7, 7][..];
