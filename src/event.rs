@@ -69,7 +69,7 @@ pub enum Event {
         /// The number of frames that were written to this link. It is an upper bound of the frames that were lost with the link:
         /// the kernel had taken them, and it is not known how many of them the peer has read. With
         /// [`Outbox::Queue`](crate::Outbox::Queue) none of them is sent again. With [`Outbox::Latest`](crate::Outbox::Latest)
-        /// the last one is.
+        /// the last one is, unless a newer one waits.
         written: u64,
     },
     /// Received messages were dropped, because the application takes them more slowly than they arrive and the inbox is full.

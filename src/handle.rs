@@ -1,6 +1,6 @@
 //! What any thread can do with a loop: send, ask, wait for room.
 //!
-//! Only `wait_for_room` blocks.
+//! Only the calls whose names begin with `wait` block.
 
 use std::{
     fmt,
@@ -106,9 +106,10 @@ impl Handle {
         self.shared.to_send_all(sid, frames)
     }
 
-    /// Blocks until a send to `sid` would neither replace a frame nor fail: until the slot is empty, or the
-    /// [queue](crate::Outbox::Queue) is at most half full. For the own sid: until the inbox takes a message and drops none. Returns
-    /// `false` if `timeout` has passed.
+    /// Blocks until there is room for a frame to `sid`: until the slot is empty; or until the [queue](crate::Outbox::Queue) is at most
+    /// half full, and has room for the longest frame that was refused with [`SendError::Full`] since it was empty. Another thread may
+    /// take the room before the next send. For the own sid: until the inbox has room, which an inbox that drops always has
+    /// ([`InboxFull::DropOldest`](crate::InboxFull::DropOldest)). Returns `false` if `timeout` has passed.
     ///
     /// Never blocks on the loop's own thread, since only that thread could make room. That is the thread that turns the
     /// [`EventLoop`](crate::EventLoop), and before the first turn the thread that has made it.
@@ -122,8 +123,8 @@ impl Handle {
     }
 
     /// Discards the frames that wait for `sid`, for instance after the peer was away for so long that they are of no use. Returns
-    /// their number, which [`Outgoing::discarded`] counts. While there is a link, the frames that are being written, at most
-    /// 256 KiB, are not discarded.
+    /// their number, which [`Outgoing::discarded`] counts. While there is a link, the frames that are being written are
+    /// not discarded: 256 KiB of them, or one longer frame.
     ///
     /// [`Outgoing::discarded`]: crate::Outgoing::discarded
     ///

@@ -47,15 +47,16 @@ pub trait Handler {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle);
 
     /// Whether frames of this peer can be taken now. Called before a link is read. While it returns `false`, the link is not read, so
-    /// that TCP slows the peer; what the peer has sent is read before its link ends. Writing, other links, handshakes and
+    /// that TCP slows the peer; what the peer has sent is read before its link ends, unless this server ends or
+    /// replaces the link. Writing, other links, handshakes and
     /// [`Event`]s go on. Called again after another thread has woken the loop: see [`Handle::wake`].
     fn is_ready(&mut self, from: Sid) -> bool {
         let _ = from;
         true
     }
 
-    /// Called after all frames of one read from one peer have been delivered (at least one), and after a batch of loopback frames. If the
-    /// peer has sent more than its budget of 256 KiB for the turn, the rest follows in the next turn.
+    /// Called after all frames of one read from one peer have been delivered (at least one), and after a batch of loopback frames. At most 512 KiB of a peer are
+    /// read in one turn. The rest follows in the next one.
     fn on_read_complete(&mut self, handle: &Handle) {
         let _ = handle;
     }

@@ -45,17 +45,17 @@
 //!
 //! 1. [`to_send`](Handle::to_send) never waits for the network, a name lookup or another peer. It returns what happened to the
 //!    frame.
-//! 2. One slot per peer, newest wins: a newer frame replaces one that waits. Each replaced frame is counted, and
-//!    [`SendOutcome::Superseded`] is returned by the send that leaves its frame in the place of another one. A frame that was written
-//!    in part is finished first: the receiver never sees a torn frame.
+//! 2. One slot per peer, newest wins: a newer frame replaces one that waits. Each replaced frame is counted as superseded. If it is
+//!    replaced while it waits, the send that replaces it returns [`SendOutcome::Superseded`]. A frame that was written in part is
+//!    finished first, as long as the link lasts: the receiver never sees a torn frame.
 //! 3. When a link comes up and the slot is empty, the last frame that was written to that peer is sent once more, since it may
 //!    have been lost with the old link. So the newest frame for a reachable peer arrives at least once. Duplicates of it are
 //!    normal. An older frame never arrives after a newer one from the same sender.
 //! 4. A frame for the own sid goes straight to the inbox.
 //! 5. Received messages wait in one bounded inbox. When it is full, the peer that has most messages in it loses its oldest one,
-//!    which is counted and reported ([`Event::Dropped`]): no peer loses a message because of what another peer sends. With
-//!    [`Outbox::Queue`] nothing is dropped. Instead, such a peer is not read until there is room, so that TCP slows it
-//!    ([`InboxFull`]).
+//!    which is counted and reported ([`Event::Dropped`]). So a peer that has no more than its share of the inbox loses no message
+//!    because of what another peer sends. With [`Outbox::Queue`] nothing is dropped. Instead, such a peer is not read until there is
+//!    room, so that TCP slows it ([`InboxFull`]).
 //! 6. A frame with a length below 1 or above 524 288 bytes ends its link. Nothing that arrives from the network ends the loop, a
 //!    listener or the process.
 //! 7. Every accepted frame is accounted for: `accepted = written + superseded + discarded + waiting` ([`Outgoing`]). So are
@@ -139,13 +139,13 @@
 //!
 //! # Limits
 //!
-//! Everything that can grow has a bound with a name and a reason, all of them in the file `src/limits.rs`. [`ConfigBuilder`] says which
-//! of them can be changed, and [`Config::max_memory`] is their sum in bytes. Those that an application may need:
+//! Everything that can grow has a bound with a name and a reason. The file `src/limits.rs` has those of the loop and the queues; the
+//! grammars and the checks of options have theirs beside them. [`ConfigBuilder`] says which can be changed, and [`Config::max_memory`] is their sum in bytes. Those that an application may need:
 //!
 //! | bound | value |
 //! |---|---|
 //! | [`FRAME_BYTES_MAX`] | a payload: 512 KiB |
-//! | [`INBOX_FRAMES`], [`INBOX_BYTES`] | messages that wait for the application: 100, 64 MiB |
+//! | [`INBOX_FRAMES`], [`INBOX_BYTES`] | messages that wait for the application: 100, 64 MiB; with [`Outbox::Queue`] 1 048 576, 4 MiB |
 //! | [`QUEUE_BYTES`] | frames that wait in a queue: 1 MiB |
 //! | [`EVENTS_MAX`] | events that wait for the application: 1024 |
 //! | [`MEMBERS_MAX`] | members of a configuration: 16 384 |
@@ -154,16 +154,17 @@
 //! # Two outboxes
 //!
 //! - [`Outbox::Latest`]: one slot, for votes, heartbeats and other state of which only the newest counts. A frame is written at
-//!   once, on the thread that sends it.
+//!   once, on the thread that sends it, if the socket takes it.
 //! - [`Outbox::Queue`]: a stream. Frames are collected in a buffer, and hundreds are written with one system call. The loop writes
 //!   them when it is notified, or the sender writes them itself once 128 KiB are collected. [`to_send_all`](Handle::to_send_all)
 //!   sends many frames at once, and [`recv_all`](CnxManager::recv_all) takes all messages that have arrived.
 //!   - If the queue is full, [`SendError::Full`] is returned. A slow receiver slows its senders.
-//!   - After a link that the peer ended at once ([`Reason::ClosedAtOnce`]), the next link is on probation: nothing of the queue is
-//!     written to it before it has brought a byte or lasted for a second.
+//!   - After a link that ended within a second and had brought no byte, the next link is on probation: nothing of the queue is written
+//!     to it before it has brought a byte or lasted for a second. If this server had dialed it and the peer closed it, the reason is
+//!     [`Reason::ClosedAtOnce`].
 //!   - [`discard`](Handle::discard) drops the frames for a peer that was away for too long.
 //!
-//! With both, [`wait_for_room`](Handle::wait_for_room) blocks a sender until a send loses no frame.
+//! With both, [`wait_for_room`](Handle::wait_for_room) blocks a sender until there is room.
 //!
 //! # Two ways to use it
 //!
@@ -247,7 +248,7 @@
 //!
 //! # Architecture
 //!
-//! Each folder, and each file in it, imports only what stands below it; a test looks for cycles.
+//! Each folder imports only what stands below it, and no files import each other in a circle, which a test checks.
 //!
 //! ```text
 //! simulation       with the feature of this name: a network in memory, to test applications on the loop
@@ -265,37 +266,50 @@
 //!
 //! A payload on its way out, in a slot ([`Handle::to_send`]):
 //!
-//! 1. `Shared::to_send` (`shared::send`) checks its length, and finds the peer by a binary search, without a lock.
-//! 2. `Writer::put` (`outbox::slot`) takes the lock and counts the frame. If no thread writes and the socket is not full, this thread
-//!    becomes the writer, and releases the lock.
-//! 3. `Writer::write` (`outbox::writer`) calls `PartialFrame::write_to` (`outbox::slot`), which makes one system call
-//!    (`MioStream::write` in `net::mio`).
-//! 4. It takes the lock again, counts the frame as written, keeps it as the last one, and writes a newer one if there is one.
-//! 5. If the socket is full, a frame that was written in part is kept and finished first. A frame of which no byte was written
-//!    returns to the slot. `EventLoop::write` (`event_loop::write`) goes on when the socket is writable.
-//! 6. If there is no link, or the socket is broken, a request for the peer is left for the loop, which is woken.
-//! 7. When the link ends, the writer returns what it has. Over the next link the slot is sent, or else the last frame once more.
+//! 1. `Shared::to_send` (`shared::send`) checks for a halt and the length, and finds the peer: a member by a binary search without a
+//!    lock, another one under a read lock. `Outbox::put` (`outbox`) chooses between slot and queue.
+//! 2. `Writer<Slot>::put` (`outbox::slot`) takes the lock and counts the frame. If there is a link, no thread writes and the socket is
+//!    not full, this thread becomes the writer (`State::acquire`, `outbox::state`) and releases the lock. Else the frame waits in the
+//!    slot, where it replaces an older one, and the first frame without a link asks the loop for one (`Shared::ask`).
+//! 3. `Writer::write` (`outbox::writer`) has the frame written by `PartialFrame::write_to` (`outbox::slot`), usually with one system call
+//!    (`MioStream::write`, `net::mio`), without the lock.
+//! 4. `State::on_wrote` takes the lock again. A frame that was written whole is counted and kept as the last one, and a newer one is
+//!    written next. After 16 frames the rest is left to the loop.
+//! 5. If the socket is full (`Blocked`), the loop learns when it is writable: `EventLoop::write` (`event_loop::write`) calls
+//!    `Writer::resume`. A frame that was written in part is finished first; one of which no byte was written is back in the slot, unless
+//!    a newer one is there.
+//! 6. If the socket is broken (`Failed`), the loop is asked to end the link. `EventLoop::give_up` reads what has arrived first.
+//! 7. When the link ends, `Writer::detach` takes back what was not written whole. A thread that is in its system call returns it when
+//!    that ends. `Writer::attach` of the next link writes the frame in the slot from its start, or else the last frame once more.
 //!
-//! In a queue, steps 2 to 7 differ:
+//! In a queue, steps 2 to 4 are these:
 //!
-//! 1. `Writer::put_all` (`outbox::queue`) takes the lock, and copies small frames into a buffer. A frame of 16 KiB or more is not
-//!    copied.
-//! 2. It asks the loop to write. Once 128 KiB wait, the sender writes them itself instead, while they are in its cache.
-//! 3. When the link ends, frames that were not written whole are put in front of the queue again, and are sent over the next link.
+//! 1. `Writer<Queue>::put_all` (`outbox::queue`) takes the lock, and copies the frames into a buffer. (`Writer<Queue>::put` does not
+//!    copy a frame of 16 KiB or more that it was given as `Bytes`.)
+//! 2. The first frame of many asks the loop to write: `EventLoop::handle_requests` (`event_loop::requests`) calls `Writer::resume`. If
+//!    the link is idle and 128 KiB wait, the sender writes them itself instead (`write_here`), while they are in its cache.
+//! 3. `Batch::write_to` (`outbox::batch`) writes up to 256 KiB with one system call. What it has not written returns to the front.
 //!
 //! A frame on its way in:
 //!
-//! 1. `EventLoop::poll` learns that a socket is readable; `EventLoop::note` puts the connection into the list to be read.
-//! 2. `EventLoop::read_link` (`event_loop::read`) asks [`Handler::is_ready`]. A manager whose inbox has no room for the peer says no, and
-//!    TCP slows the peer.
-//! 3. `read_frames` (`event_loop::read_stream`) reads up to 256 KiB into the one read buffer of the loop.
-//! 4. `Assembler` (`proto::frame`) finds the frames in it. A whole one is a slice of the read buffer; one that is cut is assembled.
-//! 5. [`Handler::on_frame`] is called with it: no copy, no lock, no allocation.
-//! 6. `InboxHandler` of a manager (`manager::inbox_handler`) copies small frames into a chunk (`inbox::chunk`).
-//! 7. After the frames of one link were read, it puts the chunk into the inbox (`inbox::fair_queue`) with one lock, and wakes at most
-//!    as many threads as there are messages. An inbox that drops does it here.
-//! 8. [`CnxManager::recv_all`] takes everything with one lock. Payloads are slices of the chunks, whose buffers return to the loop.
-//! 9. [`CnxManager::recv`] takes one message. A small one is copied, so that it does not hold the buffer of many.
+//! 1. `EventLoop::poll` learns that a socket is readable; `EventLoop::note` puts the connection into the list to be read, which
+//!    `EventLoop::read` works off (`event_loop::read`).
+//! 2. `EventLoop::read_link` asks [`Handler::is_ready`]. A manager with [`InboxFull::PushBack`] whose inbox has no room for the peer
+//!    says no; then the link is paused, and TCP slows the peer.
+//! 3. `read_frames` (`event_loop::read_stream`) reads up to 256 KiB at a time into the one read buffer of the loop, or the rest of a
+//!    large frame straight into its own buffer.
+//! 4. `Assembler` (`proto::frame`) finds the frames. One that arrived in one read is a slice of the read buffer, without a copy, a lock
+//!    or an allocation. One that is cut is assembled; if the link ends before it is whole, it is dropped ([`Reason::ClosedEarly`]).
+//! 5. [`Handler::on_frame`] is called with it. `InboxHandler` of a manager (`manager::inbox_handler`) copies frames below 16 KiB into a
+//!    chunk, and others into buffers of their own (`inbox::chunk`).
+//! 6. After the frames of one link, [`Handler::on_read_complete`] puts the chunks into the inbox (`Inbox::push_all`,
+//!    `inbox::fair_queue`) under one lock, and wakes at most as many threads as there are messages. An inbox that drops does it here.
+//! 7. [`CnxManager::recv_all`] takes everything under one lock: payloads are slices of the chunks, whose buffers return to the loop.
+//!    [`CnxManager::recv`] takes one message. If it is less than half of its chunk it is copied, so that it does not hold the buffer of
+//!    many.
+//! 8. If links are paused and half of what waited has been taken, the receiver wakes the loop, which reads them in its next turn.
+//!
+//! The comments at the top of `outbox/writer.rs`, `outbox/state.rs` and `outbox/backlog.rs` have the rules by which threads share a link.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

@@ -1,6 +1,6 @@
 //! Every constant that bounds something, with its reason.
 //!
-//! What an application may want to change is a field of [`Config`](crate::Config) that starts from one of these.
+//! What an application may want to change is an option of [`ConfigBuilder`](crate::ConfigBuilder) that starts from one of these.
 
 #![allow(
     unreachable_pub,
@@ -48,7 +48,8 @@ pub const DROPPED_SENDERS_MAX: usize = 16;
 /// enough to stay in the second-level cache.
 pub const READ_BUFFER_BYTES: usize = 256 << 10;
 
-/// Bytes read from one link in one turn: its budget. Also the bytes of a queue that are written together.
+/// Bytes after which a link is not read again in this turn: its budget. The last read may exceed it by almost
+/// [`READ_BUFFER_BYTES`]. Also the bytes of a queue that are written together.
 pub const TURN_BYTES: usize = 256 << 10;
 
 /// Bytes read from a link after its write half has failed, before it ends: more than a socket holds unless
@@ -101,7 +102,7 @@ pub const QUEUE_BYTES: usize = 1 << 20;
 /// writes them; until then the loop is asked to.
 pub const QUEUE_RUN_BYTES: usize = 128 << 10;
 
-/// Payload bytes from which on a frame has a buffer of its own, in a queue and in the inbox: copying it to others would cost more
+/// Payload bytes from which on a frame has a buffer of its own, in a queue ([`to_send`](crate::Handle::to_send) only) and in the inbox: copying it to others would cost more
 /// than one more buffer for `writev(2)`.
 pub const WHOLE_FRAME_BYTES: usize = 16 << 10;
 

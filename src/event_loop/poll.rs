@@ -1,6 +1,6 @@
 //! Waits until something is ready or due, by blocking or by spinning.
 //!
-//! Nothing in this file reads or writes a socket. A loop that spins calls `read_hot` for that.
+//! Nothing in this file reads or writes a socket itself. A loop that spins calls `read_hot`, which reads the link that was active last.
 
 use std::{io, mem, thread, time::Duration};
 

@@ -1,6 +1,6 @@
 //! Reads connections, each up to its budget for the turn.
 //!
-//! Nothing here writes.
+//! Nothing here writes, except that the first byte of a link on probation has its queue written.
 
 use std::{io, mem, sync::Arc, time::Instant};
 

@@ -1,7 +1,7 @@
 //! A bounded queue of received messages, or events, whose room is shared among the owners of its entries.
 //!
-//! A push never waits. If there is no room, the owner that holds most loses its oldest items, so that no owner loses items because
-//! of what another one sends. Or nothing is dropped: then the loop asks [`has_room_for`](Inbox::has_room_for) before it reads more.
+//! A push never waits. If there is no room, the owner that holds most loses its oldest items, so that an owner
+//! with no more than its share loses nothing because of what another one sends. Or nothing is dropped: then the loop asks [`has_room_for`](Inbox::has_room_for) before it reads more.
 //! ZooKeeper's `CircularBlockingQueue` (ZOOKEEPER-3340) is the model of the first rule, without the shares.
 //!
 //! Invariants:
@@ -54,8 +54,8 @@ pub enum InboxFull {
     /// send. All peers that are not configured have one share together.
     DropOldest,
     /// Nothing is dropped. A peer that has as much in the inbox as is left free is not read until the application has taken half
-    /// of what waits, so that TCP slows that peer. The inbox may exceed its limits by one read (256 KiB), and by one message of
-    /// each thread that sends to the own sid.
+    /// of what waits, so that TCP slows that peer. The inbox may exceed its limits by what one turn reads
+    /// of one peer (up to 1 MiB), and by one message of each thread that sends to the own sid.
     PushBack,
 }
 

@@ -1,4 +1,5 @@
-//! Received messages and events that wait for the application. The loop's thread puts them in, and any thread takes them out.
+//! Received messages and events that wait for the application. The loop's thread puts them in, a thread that sends to the own sid puts its
+//! frame in, and any thread takes them out.
 //!
 //! Nothing here knows the operating system or the rules.
 

@@ -1,6 +1,6 @@
 //! A queue: all frames in order, encoded when they are sent, written in large batches.
 //!
-//! Nothing here chooses the thread that writes: see [`Writer`]. A sender normally asks the loop to write. Once
+//! Nothing here makes a system call: [`Writer`] does. A sender normally asks the loop to write. Once
 //! [`QUEUE_RUN_BYTES`] are buffered, the sender writes them itself, while they are still in the cache of its processor.
 //!
 //! Invariants:

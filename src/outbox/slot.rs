@@ -1,12 +1,13 @@
 //! One slot: a newer frame replaces one that is not being written, and the last frame written is kept for the next link.
 //!
-//! Nothing here chooses the thread that writes: see [`Writer`]. A sender that finds no writer writes its frame itself.
+//! Nothing here makes a system call: [`Writer`] does. A sender that finds no writer writes its frame itself.
 //!
 //! Invariants:
 //!
 //! - A frame in the slot is newer than the one that is being written, and that one is `last` itself or newer. So no frame is
 //!   written after a newer one, and a frame that returns to the slot gives way to one that is there.
-//! - A frame of which a byte was written is finished over the same link before another one, or begun anew over the next link.
+//! - A frame of which a byte was written is finished over the same link before another one. If the link ends before, it is begun anew
+//!   over the next link, or superseded by a newer one that waits.
 //! - `last` is not counted as waiting: it was counted as written before.
 //! - A closed slot holds no frame, and gets none back from a writer.
 

@@ -29,7 +29,7 @@ use crate::sync::{Mutex, Waiters, lock};
 /// A backlog and the right to write it.
 ///
 /// ```text
-///   Detached --attach--> Idle, or Writing if something waits
+///   Detached --attach--> Idle, or Writing if something is to be sent
 ///
 ///   Idle --write--> Writing --all written--> Idle
 ///                    |  ^
@@ -258,7 +258,7 @@ impl<S: Backlog> Writer<S> {
         }
     }
 
-    /// Writes until nothing waits or the socket is full. Returns whether `in_flight` was written to its end in the first round. (If the
+    /// Writes until nothing waits, the socket is full or broken, the loop has left a handover, or `batches_max` is reached. Returns whether `in_flight` was written to its end in the first round. (If the
     /// socket was full and became writable meanwhile, another round may have done it.)
     pub(super) fn write(
         &self,

@@ -26,7 +26,7 @@ impl Home {
         Self(process::id())
     }
 
-    /// Whether this thread is in that process. This makes a system call (40 to 150 ns), so it is not called for every frame.
+    /// Whether this thread is in that process. This makes a system call (40 to 150 ns), so it is not called for a frame that waits.
     pub(crate) fn is_here(self) -> bool {
         #[cfg(test)]
         if FORKED.get() {

@@ -1,6 +1,6 @@
 //! Puts frames into outboxes, and asks the loop for what the outboxes leave to it.
 //!
-//! Nothing here waits for the network.
+//! Nothing here waits for the network, except `wait_for_room`.
 
 use std::{
     sync::Arc,
