@@ -119,8 +119,8 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Last upper bound of it: less than the time that an election waits for an answer.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// A link that has lasted this long, or for the last bound of the backoff if that is shorter, is proven: the backoff starts at its
-/// first bound again.
+/// A link that has lasted this long is proven: its probation ends. If it has lasted this long, or for the last bound of the backoff if
+/// that is shorter, the backoff starts at its first bound again when it ends.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long one `connect(2)` may take (`zookeeper.cnxTimeout`).

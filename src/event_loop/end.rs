@@ -34,7 +34,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 *on_probation = false;
                 let peer = Arc::clone(peer);
                 self.connections.set_due(key, None);
-                let request = peer.outbox.confirm();
+                let request = peer.outbox.end_probation();
                 return self.handle_request(&peer, request, now);
             }
             Some(Phase::Dialing { .. }) => Reason::ConnectTimeout,
@@ -93,7 +93,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let proven = has_received || lasted;
                 // An end that the application has asked for proves nothing. Relaxed: only the loop uses this flag.
                 if !matches!(reason, Reason::Dropped | Reason::Halted) {
-                    peer.doubtful.store(!proven, Ordering::Relaxed);
+                    peer.last_link_unproven.store(!proven, Ordering::Relaxed);
                 }
                 let reason = reason_of_end(reason, dialed && !proven);
                 self.end_link(&peer, number, reason, now);

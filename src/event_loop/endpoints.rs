@@ -204,12 +204,12 @@ impl Endpoints {
         }
         if peer_endpoints.is_asking() {
             peer_endpoints.dial = Dial::Looking;
-            let contender_timeout = if peer_endpoints.tried.is_empty() {
+            let wait = if peer_endpoints.tried.is_empty() {
                 LOOKUP_TIMEOUT
             } else {
                 LOOKUP_GRACE
             };
-            self.due.insert(peer, now + contender_timeout);
+            self.due.insert(peer, now + wait);
             return Step::Wait;
         }
         peer_endpoints.exhaust()

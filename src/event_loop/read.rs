@@ -175,7 +175,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         if !*has_received && (count > 0 || !frames.is_between_frames()) {
             *has_received = true;
-            confirm(peer, on_probation, handle);
+            end_probation(peer, on_probation, handle);
         }
         // The usual case, without a second search for the connection.
         if outcome == ReadOutcome::Drained && connection.draining.is_none() {
@@ -214,9 +214,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
 /// Ends the probation of a link that has brought a byte: the peer keeps it, so the frames that wait may be written. The deadline of the
 /// probation then finds nothing to do.
-fn confirm(peer: &Arc<Peer>, on_probation: &mut bool, handle: &Handle) {
+fn end_probation(peer: &Arc<Peer>, on_probation: &mut bool, handle: &Handle) {
     if mem::take(on_probation) {
-        let request = peer.outbox.confirm();
+        let request = peer.outbox.end_probation();
         // Fails only in a forked process, which has no loop.
         let _ = handle.shared().ask(peer, request);
     }

@@ -88,15 +88,15 @@ impl Outbox {
         of_either!(self, writer => writer.resume())
     }
 
-    /// Writes to this link from now on, perhaps in place of an older one. `held`: nothing is written before the link is
-    /// [confirmed](Self::confirm).
-    pub(crate) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> LoopRequest {
-        of_either!(self, writer => writer.attach(wire, held))
+    /// Writes to this link from now on, perhaps in place of an older one. `on_probation`: nothing is written before
+    /// [`end_probation`](Self::end_probation).
+    pub(crate) fn attach(&self, wire: Arc<dyn Wire>, on_probation: bool) -> LoopRequest {
+        of_either!(self, writer => writer.attach(wire, on_probation))
     }
 
-    /// Lets the link that was attached last be written to, if it was held.
-    pub(crate) fn confirm(&self) -> LoopRequest {
-        of_either!(self, writer => writer.confirm())
+    /// Lets the link that was attached last be written to, if it was on probation.
+    pub(crate) fn end_probation(&self) -> LoopRequest {
+        of_either!(self, writer => writer.end_probation())
     }
 
     /// The link has ended. Returns an upper bound of the number of frames that were written to it.

@@ -94,7 +94,7 @@ impl Writer<Queue> {
         let mut deferred = Deferred::default();
         let mut state = self.transition();
         // The lock was released after the frames were put, and the link was idle then. If it no longer is, the loop need not be
-        // asked: another writer looks at the backlog again, a full socket is followed by an edge, a held link is confirmed, and when
+        // asked: another writer looks at the backlog again, a full socket is followed by an edge, the probation of a link ends in another call, and when
         // a link ends, the loop counts the frames that wait as demand.
         let Some(wire) = state.acquire() else {
             return LoopRequest::NONE;

@@ -36,8 +36,8 @@ pub(super) enum WriterState<F> {
     Detached,
     /// No thread writes. If a frame waits, the loop was asked to write it, but another thread may do so before.
     Idle(Arc<dyn Wire>),
-    /// Nothing is written before the loop confirms the link.
-    Unconfirmed(Arc<dyn Wire>),
+    /// Nothing is written before the loop ends the probation.
+    OnProbation(Arc<dyn Wire>),
     /// The link can no longer be written to, for this reason; the loop is to end it.
     Failed(io::ErrorKind),
     /// The socket is full. The loop resumes when it is writable, and a frame that was written in part is finished first.
@@ -57,7 +57,10 @@ pub(super) enum WriterState<F> {
 #[derive(Debug)]
 pub(super) enum Handover {
     Detach,
-    Attach { to: Arc<dyn Wire>, held: bool },
+    Attach {
+        to: Arc<dyn Wire>,
+        on_probation: bool,
+    },
 }
 
 /// What the thread that has changed the state does next, without the lock.
@@ -159,16 +162,16 @@ impl<S: Backlog> State<S> {
         }
     }
 
-    /// Begins to write to a new link, unless it is held back. This thread is the writer.
+    /// Begins to write to a new link, unless it is on probation. This thread is the writer.
     pub(super) fn start(
         &mut self,
         wire: Arc<dyn Wire>,
-        held: bool,
+        on_probation: bool,
         deferred: &mut S::Deferred,
     ) -> Next<S::InFlight> {
-        if held {
-            // Nothing is left for the loop: it confirms the link by itself, when a byte has arrived or the probation is over.
-            self.writer = WriterState::Unconfirmed(wire);
+        if on_probation {
+            // Nothing is left for the loop: it ends the probation by itself, when a byte has arrived or the probation is over.
+            self.writer = WriterState::OnProbation(wire);
             return Next::Stop(LoopRequest::NONE);
         }
         let in_flight = self.backlog.first();
@@ -235,12 +238,12 @@ impl<S: Backlog> State<S> {
                     LoopRequest::NONE
                 });
             }
-            (Some(Handover::Attach { to, held }), _) => {
+            (Some(Handover::Attach { to, on_probation }), _) => {
                 self.requeue_rest(rest, deferred);
                 // An edge of the new socket that has come meanwhile is not lost: it is written to now, and if it is full,
                 // another edge follows.
                 *old_wire = Some(wire);
-                return self.start(to, held, deferred);
+                return self.start(to, on_probation, deferred);
             }
             // A sender that never pauses would keep this thread here for ever.
             (None, Progress::Done) if !may_go_on && self.backlog.has_waiting() => {
@@ -336,7 +339,7 @@ impl<S: Backlog> State<S> {
             WriterState::Blocked(_, None)
             | WriterState::Detached
             | WriterState::Failed(_)
-            | WriterState::Unconfirmed(_)
+            | WriterState::OnProbation(_)
             | WriterState::Idle(_) => {}
         }
     }

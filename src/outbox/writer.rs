@@ -38,7 +38,7 @@ use crate::sync::{Mutex, Waiters, lock};
 ///                  Blocked
 ///
 ///   Writing --error--> Failed --attach--> as from Detached
-///   Detached --attach, held--> Unconfirmed --confirm--> as from Detached   (a link on probation)
+///   Detached --attach, on probation--> OnProbation --end_probation--> as from Detached
 ///   each of them --detach--> Detached                                      (from Writing by a handover)
 /// ```
 ///
@@ -114,9 +114,9 @@ impl<S: Backlog> Writer<S> {
         self.leave(state, next, deferred)
     }
 
-    /// Writes to this link from now on, perhaps in place of an older one. `held`: nothing is written before the link is
-    /// [confirmed](Self::confirm).
-    pub(super) fn attach(&self, wire: Arc<dyn Wire>, held: bool) -> LoopRequest {
+    /// Writes to this link from now on, perhaps in place of an older one. `on_probation`: nothing is written before
+    /// [`end_probation`](Self::end_probation).
+    pub(super) fn attach(&self, wire: Arc<dyn Wire>, on_probation: bool) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
         state.wanted = false;
@@ -132,7 +132,10 @@ impl<S: Backlog> Writer<S> {
                 state.writer = WriterState::Writing {
                     writable_again,
                     in_flight,
-                    handover: Some(Handover::Attach { to: wire, held }),
+                    handover: Some(Handover::Attach {
+                        to: wire,
+                        on_probation,
+                    }),
                 };
                 Next::Stop(LoopRequest::NONE)
             }
@@ -141,26 +144,26 @@ impl<S: Backlog> Writer<S> {
                 if let WriterState::Blocked(_, Some(rest)) = older {
                     state.backlog.requeue(rest, &mut deferred);
                 }
-                state.start(wire, held, &mut deferred)
+                state.start(wire, on_probation, &mut deferred)
             }
         };
         self.leave(state, next, deferred)
     }
 
-    /// Lets the link that was attached last be written to, if it was held.
-    pub(super) fn confirm(&self) -> LoopRequest {
+    /// Lets the link that was attached last be written to, if it was on probation.
+    pub(super) fn end_probation(&self) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
         // A thread may still be writing to the older link. It finds the handover when its write returns.
         if let WriterState::Writing {
-            handover: Some(Handover::Attach { held, .. }),
+            handover: Some(Handover::Attach { on_probation, .. }),
             ..
         } = &mut state.writer
         {
-            *held = false;
+            *on_probation = false;
         }
         let next = match mem::replace(&mut state.writer, WriterState::WRITING) {
-            WriterState::Unconfirmed(wire) => state.start(wire, false, &mut deferred),
+            WriterState::OnProbation(wire) => state.start(wire, false, &mut deferred),
             other => {
                 state.writer = other;
                 Next::Stop(LoopRequest::NONE)

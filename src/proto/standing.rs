@@ -90,9 +90,9 @@ impl Silence {
         }
     }
 
-    /// When the silence has lasted for `contender_timeout` and the link may be checked.
-    pub(super) fn due(&self, contender_timeout: Duration) -> Instant {
-        (self.since + contender_timeout).max(self.not_before)
+    /// When the silence has lasted for `silent_for` and the link may be checked.
+    pub(super) fn due(&self, silent_for: Duration) -> Instant {
+        (self.since + silent_for).max(self.not_before)
     }
 
     /// Checks whether the silence continues. If the link has brought something, the measurement starts again.
@@ -141,9 +141,9 @@ impl Doubt {
         }
     }
 
-    pub(super) fn due(&self, contender_timeout: Duration) -> Option<Instant> {
+    pub(super) fn due(&self, silent_for: Duration) -> Option<Instant> {
         let is_open = self.is_repeated && !self.is_answered;
-        is_open.then(|| self.silence.due(contender_timeout))
+        is_open.then(|| self.silence.due(silent_for))
     }
 
     /// Whether the last knock is older than [`KNOCKS_APART_MAX`].

@@ -6,7 +6,7 @@
 //!
 //! - Whenever `requested` is not 0, the peer is in the pending requests, or is about to be put there, or is in the list that the loop
 //!   works off. So a thread that adds a bit to others need not push the peer again.
-//! - `links` and `doubtful` are written by the loop only, but for the end of the loop in a forked process.
+//! - `links` and `last_link_unproven` are written by the loop only, but for the end of the loop in a forked process.
 
 use std::{
     sync::{
@@ -45,7 +45,7 @@ pub(crate) struct Peer {
     /// Nanoseconds from `known_since` to the turn in which the last frame was received, plus 1; 0 if none was.
     last_frame: Counter,
     /// True exactly when the last link ended soon and had brought nothing. Only the loop uses it.
-    pub(crate) doubtful: AtomicBool,
+    pub(crate) last_link_unproven: AtomicBool,
     /// The requests to the loop that it has not yet taken.
     requested: AtomicU8,
 }
@@ -64,7 +64,7 @@ impl Peer {
             links: Mutex::default(),
             known_since: now,
             last_frame: Counter::default(),
-            doubtful: AtomicBool::new(false),
+            last_link_unproven: AtomicBool::new(false),
             requested: AtomicU8::new(0),
         }
     }

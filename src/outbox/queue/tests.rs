@@ -184,16 +184,16 @@ fn small_frames_between_large_ones_hold_little_memory() {
 }
 
 #[test]
-fn link_on_probation_is_written_to_once_confirmed() {
+fn link_on_probation_is_written_to_once_proven() {
     let (first, pipe, queue) = (Pipe::with_room(100), Pipe::with_room(100), queue(1000));
     queue.put(frame(1));
     assert_eq!(queue.attach(first.clone(), true), LoopRequest::NONE);
     assert_eq!(queue.put(frame(2)), queued(LoopRequest::NONE));
     assert_eq!(queue.resume(), LoopRequest::NONE);
     assert_eq!(queue.detach(), 0, "nothing was written");
-    assert_eq!(queue.confirm(), LoopRequest::NONE, "there is no link");
+    assert_eq!(queue.end_probation(), LoopRequest::NONE, "there is no link");
     queue.attach(pipe.clone(), true);
-    assert_eq!(queue.confirm(), LoopRequest::NONE);
+    assert_eq!(queue.end_probation(), LoopRequest::NONE);
     assert_eq!(pipe.frames(), (bodies(&[1, 2]), true));
     assert!(first.frames().0.is_empty());
     assert_eq!(queue.put(frame(3)), queued(LoopRequest::RESUME));

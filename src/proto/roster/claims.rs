@@ -142,7 +142,7 @@ impl Roster {
         let Some(link) = peer.link.take_if(|link| link.key == key) else {
             return;
         };
-        // Neither a connect nor a frame proves that a link works. Two servers with one sid, for example, replace each other's
+        // Neither a connect nor a frame resets the backoff: only a link that has lasted. Two servers with one sid, for example, replace each other's
         // links forever, and each new link begins with a frame.
         if now.saturating_duration_since(link.since) >= PROVEN_AFTER.min(self.rules.backoff_max) {
             peer.backoff.reset();

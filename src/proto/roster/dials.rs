@@ -139,7 +139,7 @@ impl Roster {
     /// A link or an attempt has ended. The backoff begins at `from`, and the peer is dialed after it if a link is wanted.
     pub(super) fn retry(&mut self, id: PeerId, from: Instant) {
         // The side with the larger sid dials first, so that its dial and a knock seldom cross.
-        let contender_timeout = if self.knocks(id) {
+        let head_start = if self.knocks(id) {
             self.rules.backoff_min
         } else {
             Duration::ZERO
@@ -147,7 +147,7 @@ impl Roster {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let until = from + contender_timeout + peer.backoff.next(&mut self.rng);
+        let until = from + head_start + peer.backoff.next(&mut self.rng);
         // Kept also if nothing is wanted now: a request that comes sooner waits until then.
         peer.retry_not_before = Some(until);
         peer.attempt = if peer.wanted {

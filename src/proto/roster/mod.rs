@@ -47,7 +47,7 @@ use crate::limits::SILENT_AFTER;
 #[cfg(doc)]
 use crate::limits::UNHEARD_RENEWAL_PAUSE;
 
-/// Identifies a connection: its index in the loop's slab, and the generation of that slot.
+/// Identifies a connection: its index in the loop's slab, and the generation of that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnectionKey {
     pub(crate) index: u32,
@@ -344,9 +344,9 @@ impl Roster {
             Attempt::Waiting { until } => Some(until),
             Attempt::Rest | Attempt::Underway { .. } => None,
         };
-        let initial_message = peer.contender.as_ref().map(|contender| contender.until);
+        let contender = peer.contender.as_ref().map(|contender| contender.until);
         let looks = [peer.claim_due(), peer.doubt_due()];
-        let due = [attempt, initial_message]
+        let due = [attempt, contender]
             .into_iter()
             .chain(looks)
             .flatten()
