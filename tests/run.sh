@@ -147,8 +147,10 @@ fuzz() {
     done
 }
 
+# What threads share, under one schedule of Miri. tests/sanitizers.sh has more schedules, and the rules.
 miri() {
-    NIGHTLY=$nightly_of_miri tests/sanitizers.sh miri
+    CARGO_TARGET_DIR=target/miri PROPTEST_CASES=2 MIRIFLAGS=-Zmiri-disable-isolation \
+        timeout 1200 cargo "+$nightly_of_miri" miri test -p quorum-cnx --lib -- sync:: outbox:: inbox::
 }
 
 rust_version() {

@@ -13,12 +13,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-nightly=${NIGHTLY:-nightly}
 host=$(rustc -vV | sed -n 's/^host: //p')
 
 need() {
-    [[ $(rustup component list --toolchain "$nightly" --installed 2>/dev/null) == *"$1"* ]] || {
-        echo "CANNOT RUN: rustup component add $1 --toolchain $nightly" >&2
+    [[ $(rustup component list --toolchain nightly --installed 2>/dev/null) == *"$1"* ]] || {
+        echo "CANNOT RUN: rustup component add $1 --toolchain nightly" >&2
         exit 1
     }
 }
@@ -30,10 +29,10 @@ miri() {
     need rust-src
     local flags=-Zmiri-disable-isolation
     env CARGO_TARGET_DIR=target/miri PROPTEST_CASES=2 MIRIFLAGS="$flags -Zmiri-many-seeds=0..4" \
-        timeout 3600 cargo "+$nightly" miri test --lib -- sync:: outbox:: inbox::
+        timeout 3600 cargo +nightly miri test --lib -- sync:: outbox:: inbox::
     # This code has no threads: one schedule is enough. The tests that split hundreds of kilobytes into pieces would take hours.
     env CARGO_TARGET_DIR=target/miri PROPTEST_CASES=2 MIRIFLAGS="$flags" \
-        timeout 3600 cargo "+$nightly" miri test --lib -- \
+        timeout 3600 cargo +nightly miri test --lib -- \
         proto:: --skip any_splitting_gives --skip frame_from_pieces --skip frames_of_every_length
 }
 
@@ -45,7 +44,7 @@ sanitized() {
     # Tests have deadlines: hence the optimizer, and no backtraces of expected panics, which take long to print.
     env CARGO_TARGET_DIR="target/sanitizer-$kind" RUSTFLAGS="-Zsanitizer=$kind" PROPTEST_CASES=8 RUST_BACKTRACE=0 \
         CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 \
-        timeout 3600 cargo "+$nightly" test -Zbuild-std --target "$host" "$@"
+        timeout 3600 cargo +nightly test -Zbuild-std --target "$host" "$@"
 }
 
 # Data races, on real sockets.
