@@ -44,7 +44,7 @@ done
 echo "-- $refused: must be refused"
 if ! need_std "$refused"; then
     echo "$refused: NOT CHECKED: its standard library is missing, and rustup could not install it"
-elif output=$(timeout 300 cargo check --quiet --lib --target "$refused" 2>&1); then
+elif output=$(timeout 300 cargo check --quiet -p quorum-cnx --lib --target "$refused" 2>&1); then
     echo "$refused: compiles, although it is not supported"
     failed+=("$refused")
 elif [[ $output != 'error: quorum-cnx does not support this target.'* ]]; then
