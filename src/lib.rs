@@ -116,13 +116,15 @@
 //! | link | the one TCP connection to a peer |
 //! | initial message | the first bytes of a connection, in which the dialer says its sid |
 //! | knock | a connection by which a server asks a server with a larger sid to dial back; it carries an initial message and nothing else |
-//! | contender | a second connection that claims the sid of a linked peer |
+//! | contender | a second connection that claims the sid of a linked peer, and must wait until the link ends or is found silent |
 //! | frame | one message: a payload of 1 to 524 288 bytes. On the wire a 4-byte big-endian length stands before it |
 //! | member | a server of the configuration; others are *unknown*, and may be *admitted* or observers |
 //! | outbox | what waits for one peer: in a slot (newest wins) or in a queue |
 //! | inbox | received messages that wait for the application; a batch of them can be taken at once |
 //! | roster | the rules: which peers are linked or dialed, and which connection is kept |
-//! | turn | one iteration of the event loop; in it each link is read up to its *budget* |
+//! | turn | one iteration of the event loop |
+//! | read | what the loop takes from a link at a time, usually once a turn, with one or more system calls: what has arrived, up to the *budget* of 256 KiB, which the last system call may exceed |
+//! | message, payload | a payload is the content of a frame; a message is a payload in the inbox, with its sender |
 //! | probation | a new link after one that ended at once: nothing of a queue is written to it before it is *proven* by a byte or a second |
 //!
 //! # On the wire

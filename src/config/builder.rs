@@ -288,7 +288,8 @@ impl ConfigBuilder {
     }
 
     /// Sets the size of the receive buffer of each link (`SO_RCVBUF`), in bytes. Default: `None`, with which the kernel tunes the
-    /// size itself. Range: 1 byte to 1 GiB.
+    /// size itself. Range: 1 byte to 1 GiB. The kernel may use another size without an error: Linux takes twice as much, at least
+    /// 2304 bytes and at most twice `net.core.rmem_max` (`socket(7)`).
     pub fn receive_buffer(mut self, bytes: Option<usize>) -> Self {
         self.options.receive_buffer = bytes;
         self

@@ -205,7 +205,7 @@ impl<S> Connections<S> {
         (!matches!(connection.phase, Phase::Closed)).then_some((key, connection))
     }
 
-    /// The bytes received from the peer of this link, over all its links so far; `More` if unread bytes may wait.
+    /// The payload bytes received from the peer of this link, over all its links so far, and those of the frame that is underway; `More` if unread bytes may wait.
     pub(super) fn brought(&mut self, key: ConnectionKey) -> Brought {
         match self.get_mut(key) {
             // The edge is used, but its bytes are not read: they would be missed if the link were called silent now.

@@ -1,6 +1,7 @@
 //! Counters of everything that is sent, received and refused, read through the handle.
 //!
-//! Nothing is decided by a counter. The counters of one outbox are read under its lock, so that their sum always balances.
+//! The counters of one outbox are read under its lock, so that their sum always balances. The loop itself reads two of the others: the
+//! bytes of a peer, to find out whether its link is silent, and the number of links so far, which numbers the next one.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,9 @@ use crate::{
     proto::{Reason, ReasonKind, Sid},
 };
 
-/// All counters at one time. The counters of each peer are consistent; peers are read one after the other.
+/// All counters. The counters of the frames to one peer are consistent with each other; all others are read one after the other. Received
+/// frames are counted after the handler calls for all frames of a read, and before
+/// [`Handler::on_read_complete`](crate::Handler::on_read_complete).
 ///
 /// # Examples
 ///
@@ -97,7 +100,7 @@ impl Stats {
     }
 }
 
-/// The counters of one peer.
+/// The counters of one peer, over all its links so far, and its link now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerStats {
