@@ -90,6 +90,13 @@ fn two_peers_link_and_exchange_frames() {
         (&peers[0]["sid"], &peers[0]["linked"]),
         (&json!(2), &json!(true))
     );
+    let link = &peers[0]["link"];
+    assert_eq!(
+        (&link["number"], &link["dialed"]),
+        (&json!(1), &json!(false))
+    );
+    assert!(link["up_ms"].is_u64() && peers[0]["last_received_ms"].is_u64());
+    assert_eq!(peers[0]["last_end"], Value::Null);
     one.quit();
     let down = two.next("down");
     assert_eq!(

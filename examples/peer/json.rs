@@ -1,8 +1,10 @@
 //! Builds the JSON object of each output line.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
-use quorum_cnx::{Event, Incoming, Outgoing, PeerStats, Queue, ReasonKind, SendOutcome, Stats};
+use quorum_cnx::{
+    Event, Incoming, LinkStats, Outgoing, PeerStats, Queue, ReasonKind, SendOutcome, Stats,
+};
 use serde_json::{Value, json};
 
 use crate::lines::State;
@@ -125,12 +127,25 @@ fn peer(peer: &PeerStats) -> Value {
     json!({
         "sid": peer.sid.0,
         "linked": peer.linked,
+        "link": peer.link.as_ref().map(link),
+        "last_end": peer.last_end.as_ref().map(|reason| reason.kind().name()),
+        "last_received_ms": peer.last_received.map(age_ms),
         "sent": outgoing(&peer.sent),
         "received": incoming(&peer.received),
         "ups": peer.ups,
         "downs": peer.downs,
         "dials": peer.dials,
     })
+}
+
+fn link(link: &LinkStats) -> Value {
+    json!({
+        "number": link.number, "dialed": link.dialed, "addr": link.addr.to_string(), "up_ms": age_ms(link.since),
+    })
+}
+
+fn age_ms(since: Instant) -> u64 {
+    since.elapsed().as_millis() as u64
 }
 
 fn outgoing(sent: &Outgoing) -> Value {
