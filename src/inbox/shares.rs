@@ -242,7 +242,6 @@ impl<P: Entry> State<P> {
         }
     }
 
-    #[inline]
     #[inline(always)] // Once for `pop` and once for `pop_or`: as a function it costs 40 instructions a message.
     pub(super) fn take(&mut self) -> Option<P::Item> {
         let oldest = self.queue.front_mut()?;
