@@ -3,12 +3,18 @@
 //! Whether the promises hold is tested elsewhere.
 
 use std::{
+    fs::{self, File},
     io::{BufRead as _, BufReader, Read as _},
     os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
     process::{Command, Output, Stdio},
+    time::{Duration, UNIX_EPOCH},
 };
 
-use support::{program::example_path, within};
+use support::{
+    example::{example_path, newer_source},
+    within,
+};
 
 /// Runs the program to its end, with pipes.
 #[track_caller]
@@ -124,10 +130,50 @@ fn every_example_prints_its_version() {
     }
 }
 
+/// What `example_path` fails for.
+#[test]
+fn source_newer_than_its_program_is_found() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stale example");
+    // Left over from an earlier run.
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    let path = |name: &str| directory.join(name);
+    let write = |name: &str, text: &str, seconds: u64| {
+        fs::write(path(name), text).unwrap();
+        let file = File::options().append(true).open(path(name)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(seconds))
+            .unwrap();
+    };
+    let names = ["program", "main.rs", "lib.rs", "gone.rs"];
+    let [program, main, lib, gone] =
+        names.map(|name| path(name).display().to_string().replace(' ', "\\ "));
+    write("program", "", 100);
+    write(
+        "program.d",
+        &format!("{program}: {main} {lib} {gone}\n"),
+        110,
+    );
+    for (main, lib, now, expected) in [
+        (90, 99, 200, None),
+        (90, 100, 200, None),
+        (101, 90, 200, Some("main.rs")),
+        (90, 101, 200, Some("lib.rs")),
+        (101, 102, 200, Some("lib.rs")),
+        // Edited while the tests run.
+        (90, 210, 200, None),
+    ] {
+        write("main.rs", "", main);
+        write("lib.rs", "", lib);
+        let now = UNIX_EPOCH + Duration::from_secs(now);
+        let found = newer_source(&path("program"), now);
+        assert_eq!(found, expected.map(path), "main.rs {main}, lib.rs {lib}");
+    }
+}
+
 /// Tests on pseudo-terminals.
 #[cfg(target_os = "linux")]
 mod terminals {
-    use std::{fs::File, thread};
+    use std::thread;
 
     use nix::pty::{Winsize, openpty};
 

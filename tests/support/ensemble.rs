@@ -17,7 +17,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{LONG, ReservedAddress, program::example_path, target_dir, within};
+use crate::{LONG, ReservedAddress, example::example_path, target_dir, within};
 
 /// The configuration of servers 1, 2, 3 and so on, in a directory of its own.
 pub struct Ensemble {

@@ -14,6 +14,7 @@
 // The simulator has a copy of its own: its mutants are built without this library.
 pub mod crowd;
 pub mod ensemble;
+pub mod example;
 #[cfg(feature = "figures")]
 pub mod figures;
 #[cfg(target_os = "linux")]

@@ -3,7 +3,6 @@
 //! Nothing here uses the library.
 
 use std::{
-    env,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
@@ -14,23 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{LONG, eventually};
-
-/// The path of an example. Cargo builds the examples before it runs the tests, in a directory beside them.
-pub fn example_path(name: &str) -> PathBuf {
-    let mut path = env::current_exe().unwrap();
-    path.pop();
-    if path.ends_with("deps") {
-        path.pop();
-    }
-    let path = path.join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is not built: `cargo build --example {name}` does it",
-        path.display()
-    );
-    path
-}
+use crate::{LONG, eventually, example::example_path};
 
 pub fn program_path() -> PathBuf {
     example_path("peer")

@@ -1,9 +1,7 @@
 //! Runs the examples `peer` and `election` as processes.
 
 use std::{
-    env,
     io::{BufRead as _, BufReader, Write as _},
-    path::PathBuf,
     process::{ChildStdin, Command},
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -14,6 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
+use support::example::example_path;
 
 use crate::{
     cnx_peer::{from_hex, to_hex},
@@ -97,19 +96,4 @@ impl Program {
 pub(crate) fn frame(event: &Value) -> Option<(i64, Vec<u8>)> {
     let hex = event["hex"].as_str()?;
     Some((event["sid"].as_i64()?, from_hex(hex)))
-}
-
-/// The path of an example, in a directory beside that of the tests.
-fn example_path(example: &str) -> PathBuf {
-    let test = env::current_exe().expect("this test has a path");
-    let mut path = test;
-    path.pop();
-    path.pop();
-    path.extend(["examples", example]);
-    assert!(
-        path.exists(),
-        "INTEROP WAS NOT RUN: there is no {}, build it with `cargo build --examples`",
-        path.display()
-    );
-    path
 }
