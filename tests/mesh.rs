@@ -12,21 +12,21 @@ use std::{
 };
 
 use support::{
+    command::{run, run_with},
     example::{example_path, newer_source},
     within,
 };
 
 /// Runs the program to its end, with pipes.
 #[track_caller]
-fn mesh(arguments: &'static [&'static str]) -> (Option<i32>, String, String) {
+fn mesh(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(example_path("mesh"));
+    command.args(arguments);
     let Output {
         status,
         stdout,
         stderr,
-    } = within("the program", move || {
-        let mut command = Command::new(example_path("mesh"));
-        command.args(arguments).output().unwrap()
-    });
+    } = run(command);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }
@@ -102,16 +102,9 @@ fn a_signal_ends_the_demonstration_with_a_summary() {
 
 #[test]
 fn demonstration_with_closed_output_ends_without_an_error() {
-    let output = within("the program", || {
-        let mut command = Command::new(example_path("mesh"));
-        command.stdout(OwnedFd::from(UnixStream::pair().unwrap().0));
-        command
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-            .wait_with_output()
-            .unwrap()
-    });
+    let command = Command::new(example_path("mesh"));
+    let closed = OwnedFd::from(UnixStream::pair().unwrap().0);
+    let output = run_with(command, closed, Stdio::piped());
     assert_eq!(
         (output.status.code(), &output.stderr[..]),
         (Some(1), &b""[..])
@@ -121,10 +114,9 @@ fn demonstration_with_closed_output_ends_without_an_error() {
 #[test]
 fn every_example_prints_its_version() {
     for name in ["mesh", "peer", "election"] {
-        let output = Command::new(example_path(name))
-            .arg("--version")
-            .output()
-            .unwrap();
+        let mut command = Command::new(example_path(name));
+        command.arg("--version");
+        let output = run(command);
         let expected = format!("{name} {}\n", env!("CARGO_PKG_VERSION"));
         assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     }

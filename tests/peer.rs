@@ -12,7 +12,9 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    MEMBER_IP, ReservedAddress, STRANGER_IP, TestConnection, V1, V2, bare, eventually, listener,
+    MEMBER_IP, ReservedAddress, STRANGER_IP, TestConnection, V1, V2, bare,
+    command::run,
+    eventually, listener,
     program::{Peer, program, program_path},
     versioned,
 };
@@ -193,6 +195,20 @@ fn invalid_command_is_an_error_and_the_peer_continues() {
     peer.quit();
 }
 
+/// Runs the program with these arguments to its end: its exit code, its standard output and its standard error.
+#[track_caller]
+fn run_peer(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = program();
+    command.args(arguments);
+    let output = run(command);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
 #[test]
 fn wrong_command_line_mentions_help_and_exits_with_2() {
     let own = "1=127.0.0.1:3181";
@@ -259,10 +275,9 @@ fn wrong_command_line_mentions_help_and_exits_with_2() {
         (&["--sid", "1", "--zoo-cfg", "no/such/file"], "no/such/file"),
     ];
     for (arguments, word) in cases {
-        let output = program().args(*arguments).output().unwrap();
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
-        assert_eq!(output.stdout, b"", "{arguments:?}");
+        let (code, stdout, errors) = run_peer(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {errors}");
+        assert_eq!(stdout, "", "{arguments:?}");
         assert!(
             errors.starts_with("peer: ") && errors.contains(word),
             "{arguments:?}: {errors}"
@@ -271,25 +286,14 @@ fn wrong_command_line_mentions_help_and_exits_with_2() {
         let has_help = errors.contains("--help");
         assert_eq!(has_help, !arguments.contains(&"--zoo-cfg"), "{errors}");
     }
-    let output = program().output().unwrap();
-    let errors = String::from_utf8(output.stderr).unwrap();
+    let (_, _, errors) = run_peer(&[]);
     assert!(errors.contains("Usage: peer --sid <SID>"), "{errors}");
 }
 
 #[test]
 fn negative_server_id_is_parsed_and_refused() {
-    let output = program()
-        .args([
-            "--sid",
-            "1",
-            "--server",
-            "1=127.0.0.1:0",
-            "--server",
-            "-1=127.0.0.1:1",
-        ])
-        .output()
-        .unwrap();
-    let errors = String::from_utf8(output.stderr).unwrap();
+    let own = "1=127.0.0.1:0";
+    let (_, _, errors) = run_peer(&["--sid", "1", "--server", own, "--server", "-1=127.0.0.1:1"]);
     let first = errors.lines().next().unwrap();
     assert!(
         first.starts_with("peer: -1 cannot be the id of a server"),
@@ -366,12 +370,8 @@ fn help_command_lists_the_commands() {
 
 #[test]
 fn help_option_lists_all_commands_and_exits_with_0() {
-    let output = program().arg("--help").output().unwrap();
-    let help = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(
-        (output.status.code(), &output.stderr[..]),
-        (Some(0), &b""[..])
-    );
+    let (code, help, errors) = run_peer(&["--help"]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
     for word in [
         "send SID TEXT",
         "hex SID HEX",
@@ -412,12 +412,8 @@ fn zoo_cfg_option_gives_servers_and_timeouts() {
     }
 
     let path = file("peer-bad-zoo.cfg", "tickTime=2000\nserver.1=nowhere\n");
-    let output = program()
-        .args(["--sid", "1", "--zoo-cfg", path.to_str().unwrap()])
-        .output()
-        .unwrap();
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{errors}");
+    let (code, _, errors) = run_peer(&["--sid", "1", "--zoo-cfg", path.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{errors}");
     assert!(errors.starts_with("peer: zoo.cfg line 2: "), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
 }

@@ -17,7 +17,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{LONG, ReservedAddress, example::example_path, target_dir, within};
+use crate::{LONG, ReservedAddress, command::run, example::example_path, target_dir};
 
 /// The configuration of servers 1, 2, 3 and so on, in a directory of its own.
 pub struct Ensemble {
@@ -68,12 +68,9 @@ impl Drop for Ensemble {
 /// Runs the program to its end: its exit code, its lines and its standard error.
 #[track_caller]
 pub fn election(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
-    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-    let output = within("the program", move || {
-        let mut command = Command::new(example_path("election"));
-        command.env_remove("RUST_LOG").args(arguments);
-        command.stdin(Stdio::null()).output().unwrap()
-    });
+    let mut command = Command::new(example_path("election"));
+    command.env_remove("RUST_LOG").args(arguments);
+    let output = run(command);
     let lines = String::from_utf8(output.stdout).unwrap();
     let lines = lines
         .lines()

@@ -12,6 +12,7 @@
 )]
 
 // The simulator has a copy of its own: its mutants are built without this library.
+pub mod command;
 pub mod crowd;
 pub mod ensemble;
 pub mod example;

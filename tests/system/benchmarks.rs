@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
-use support::within;
+use support::command::run_with;
 
 /// Builds the benchmarks, which cargo does not build for tests, and returns the path of one.
 fn benchmark(name: &str) -> PathBuf {
@@ -62,7 +62,7 @@ const SHORT: [&str; 15] = [
 
 fn frames(arguments: &[&str]) -> Command {
     let mut command = Command::new(benchmark("frames"));
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments);
     command
 }
 
@@ -71,13 +71,10 @@ fn closed_output() -> Stdio {
     OwnedFd::from(UnixStream::pair().unwrap().0).into()
 }
 
-/// Runs the command: its exit code, its standard output (empty if redirected), and its standard error.
+/// Runs the program to its end: its exit code, its standard output (empty unless `stdout` is a pipe), and its standard error.
 #[track_caller]
-fn run(mut command: Command) -> (Option<i32>, String, String) {
-    let output = within("the benchmark", move || {
-        let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        child.wait_with_output().unwrap()
-    });
+fn run(command: Command, stdout: impl Into<Stdio>) -> (Option<i32>, String, String) {
+    let output = run_with(command, stdout, Stdio::piped());
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (
         output.status.code(),
@@ -97,30 +94,27 @@ fn directory(name: &str) -> PathBuf {
 
 #[test]
 fn benchmark_with_closed_output_ends_without_an_error() {
-    let mut command = frames(&SHORT);
-    command.stdout(closed_output());
-    assert_eq!(run(command), (Some(0), String::new(), String::new()));
+    let silent = (Some(0), String::new(), String::new());
+    assert_eq!(run(frames(&SHORT), closed_output()), silent);
     let mut command = Command::new(benchmark("instructions"));
-    command.arg("--test").stdout(closed_output());
-    assert_eq!(run(command), (Some(0), String::new(), String::new()));
+    command.arg("--test");
+    assert_eq!(run(command, closed_output()), silent);
 }
 
 /// On other systems a closed output is noticed only when something is written.
 #[cfg(target_os = "linux")]
 #[test]
 fn closed_output_ends_a_benchmark_before_it_measures() {
-    let mut command = frames(&["--bench", "--no-compare", "--congestion", "keep"]);
-    command.stdout(closed_output());
-    assert_eq!(run(command), (Some(0), String::new(), String::new()));
+    let command = frames(&["--bench", "--no-compare", "--congestion", "keep"]);
+    let silent = (Some(0), String::new(), String::new());
+    assert_eq!(run(command, closed_output()), silent);
 }
 
 #[test]
 fn failure_with_closed_output_sets_the_exit_code() {
     let arguments = [&SHORT[..11], &["--compare", "/nowhere/compare"]].concat();
-    let mut command = frames(&arguments);
-    command.stdout(closed_output()).stderr(closed_output());
-    let status = within("the benchmark", move || command.status().unwrap());
-    assert_eq!(status.code(), Some(1));
+    let output = run_with(frames(&arguments), closed_output(), closed_output());
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
@@ -128,8 +122,9 @@ fn files_are_written_even_if_the_output_is_closed() {
     let directory = directory("unread");
     let file = directory.join("frames.json");
     let mut command = frames(&SHORT);
-    command.arg("--json").arg(&file).stdout(closed_output());
-    assert_eq!(run(command), (Some(0), String::new(), String::new()));
+    command.arg("--json").arg(&file);
+    let silent = (Some(0), String::new(), String::new());
+    assert_eq!(run(command, closed_output()), silent);
     let rows: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     assert!(rows.as_array().unwrap().len() > 1, "{rows}");
 }
@@ -137,10 +132,8 @@ fn files_are_written_even_if_the_output_is_closed() {
 #[cfg(target_os = "linux")]
 #[test]
 fn full_disk_for_standard_output_is_an_error() {
-    let mut command = frames(&SHORT);
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    command.stdout(full);
-    let (code, _, errors) = run(command);
+    let (code, _, errors) = run(frames(&SHORT), full);
     assert_eq!(code, Some(1), "{errors}");
     assert!(errors.contains("writing to standard output"), "{errors}");
 }
@@ -149,7 +142,7 @@ fn full_disk_for_standard_output_is_an_error() {
 #[track_caller]
 fn refused(command: Command, option: &str) {
     let shown = format!("{command:?}");
-    let (code, stdout, errors) = run(command);
+    let (code, stdout, errors) = run(command, Stdio::piped());
     assert_eq!((code, stdout.as_str()), (Some(2), ""), "{shown}: {errors}");
     let first = errors.lines().next().unwrap_or_default();
     assert!(first.contains(option), "{shown}: {errors}");
@@ -232,7 +225,7 @@ fn unknown_names_are_refused() {
     refused(frames(&end), "--variant raw/chunks");
     let mut command = Command::new(benchmark("instructions"));
     command.args(["--check", "--only", "nonsense"]);
-    let (code, stdout, errors) = run(command);
+    let (code, stdout, errors) = run(command, Stdio::piped());
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{errors}");
     assert!(errors.contains("--only nonsense"), "{errors}");
 }
