@@ -319,8 +319,8 @@ fn invalid_arguments_are_refused_with_a_reason() {
     fs::write(&observers, "server.1=zk1:1:2:observer\n").unwrap();
     let nowhere = ensemble.path("no/where.svg");
     for (arguments, expected) in [
-        (vec!["--myid", "1"], "--zoo-cfg"),
-        (vec!["--zoo-cfg", &cfg], "--myid"),
+        (vec!["--myid", "1"], "not provided: --zoo-cfg <FILE>"),
+        (vec!["--zoo-cfg", &cfg], "not provided: --myid <N>"),
         (
             vec!["--zoo-cfg", &cfg, "--myid", "one"],
             "invalid value 'one'",
@@ -372,8 +372,9 @@ fn invalid_arguments_are_refused_with_a_reason() {
         ),
     ] {
         let (code, lines, stderr) = election(&arguments);
-        assert_eq!((code, lines.len()), (Some(2), 0), "{arguments:?}");
-        assert!(stderr.contains(expected), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let shown = format!("{arguments:?}: {stderr}");
+        assert_eq!((code, lines.len()), (Some(2), 0), "{shown}");
+        assert!(stderr.contains(expected), "not {expected:?} for {shown}");
+        assert_eq!(stderr.lines().count(), 1, "{shown}");
     }
 }

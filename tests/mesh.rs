@@ -56,7 +56,8 @@ fn demonstration_kills_a_server_and_all_promises_hold() {
 fn too_short_duration_is_refused() {
     let (code, said, errors) = mesh(&["--seconds", "1"]);
     assert_eq!((code, said.as_str()), (Some(2), ""));
-    assert!(errors.contains("--seconds"), "{errors}");
+    let expected = "invalid value '1' for '--seconds <N>': 1 is not in 2..=600";
+    assert!(errors.contains(expected), "{errors}");
 }
 
 #[test]

@@ -209,96 +209,164 @@ fn run_peer(arguments: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
+/// Checks that the program refuses these arguments, and that its error begins with these words.
+#[track_caller]
+fn refused(arguments: &str, words: &str) {
+    let list: Vec<&str> = arguments.split_whitespace().collect();
+    let (code, stdout, errors) = run_peer(&list);
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(2), ""),
+        "{arguments}: {errors}"
+    );
+    let expected = format!("peer: {words}");
+    assert!(
+        errors.starts_with(&expected),
+        "{arguments}: not {expected:?}, but {errors}"
+    );
+    // For an error in a file the help is not mentioned.
+    assert_eq!(
+        errors.contains("--help"),
+        !list.contains(&"--zoo-cfg"),
+        "{arguments}: {errors}"
+    );
+}
+
 #[test]
 fn wrong_command_line_mentions_help_and_exits_with_2() {
-    let own = "1=127.0.0.1:3181";
-    let cases: &[(&[&str], &str)] = &[
-        (&[], "--sid"),
-        (&["--sid", "one"], "'one'"),
-        (&["--sid", "1"], "server 1"),
-        (&["--sid", "2", "--server", own], "server 2"),
-        (&["--sid", "1", "--server", "127.0.0.1:3181"], "no `=`"),
-        (&["--sid", "1", "--server", "x=127.0.0.1:3181"], "`x`"),
-        (&["--sid", "1", "--server", "1=127.0.0.1"], "port"),
-        (&["--sid", "1", "--server", "1="], "no address"),
-        (&["--sid", "-1", "--server", own], "-1"),
-        (&["--sid", "1", "--server", own, "--server", own], "twice"),
+    for (arguments, words) in [
         (
-            &["--sid", "1", "--server", own, "--server", "2=127.0.0.1:0"],
-            "server 2",
+            "",
+            "the following required arguments were not provided:\n  --sid <SID>",
         ),
         (
-            &["--sid", "1", "--server", own, "--dial", "never"],
-            "on-demand",
+            "--sid one",
+            "invalid value 'one' for '--sid <SID>': invalid digit",
+        ),
+        ("--sid 1", "server 1 is this server, but it is not among"),
+        (
+            "--sid -1 --server 1=127.0.0.1:3181",
+            "server -1 is this server, but it is not among",
         ),
         (
-            &["--sid", "1", "--server", own, "--replace", "all"],
-            "newest",
+            "--sid 2 --server 1=127.0.0.1:3181",
+            "server 2 is this server, but it is not among",
         ),
         (
-            &["--sid", "1", "--server", own, "--challenge", "v3"],
-            "bare",
+            "--sid 1 --server 1=127.0.0.1",
+            "address \"127.0.0.1\" of server 1: the port is missing",
+        ),
+        ("--sid 1 --server 1=", "server 1 has no address"),
+        (
+            "--sid 1 --server -1=127.0.0.1:3181",
+            "-1 cannot be the id of a server",
         ),
         (
-            &["--sid", "1", "--server", own, "--capacity", "0"],
-            "--capacity",
+            "--sid 1 --zoo-cfg no/such/file",
+            "zoo.cfg: cannot read no/such/file: ",
         ),
-        (&["--sid", "1", "--server", own, "--admit", "0"], "--admit"),
-        (&["--sid", "1", "--server", own, "--admit", "-1"], "--admit"),
-        (
-            &["--sid", "1", "--server", own, "--seconds", "-1"],
-            "--seconds",
-        ),
-        (
-            &["--sid", "1", "--server", own, "--capacity", "-1"],
-            "--capacity",
-        ),
-        (&["--sid", "1", "--server", "-1=127.0.0.1:3181"], "-1"),
-        (
-            &["--sid", "1", "--server", own, "--server", "--echo"],
-            "--server",
-        ),
-        (
-            &["--sid", "1", "--server", own, "--peer-dead-after-ms", "5"],
-            "--peer-dead-after-ms",
-        ),
-        (
-            &["--sid", "1", "--server", own, "--handshake-timeout-ms", "0"],
-            "--handshake-timeout-ms",
-        ),
-        (
-            &["--sid", "1", "--server", own, "--seconds", "soon"],
-            "soon",
-        ),
-        (&["--sid", "1", "--server", own, "--shout"], "--shout"),
-        (&["--sid", "1", "--server", own, "more"], "more"),
-        (&["--sid", "1", "--zoo-cfg", "no/such/file"], "no/such/file"),
-    ];
-    for (arguments, word) in cases {
-        let (code, stdout, errors) = run_peer(arguments);
-        assert_eq!(code, Some(2), "{arguments:?}: {errors}");
-        assert_eq!(stdout, "", "{arguments:?}");
-        assert!(
-            errors.starts_with("peer: ") && errors.contains(word),
-            "{arguments:?}: {errors}"
-        );
-        // For an error in a file the help is not mentioned.
-        let has_help = errors.contains("--help");
-        assert_eq!(has_help, !arguments.contains(&"--zoo-cfg"), "{errors}");
+    ] {
+        refused(arguments, words);
     }
     let (_, _, errors) = run_peer(&[]);
     assert!(errors.contains("Usage: peer --sid <SID>"), "{errors}");
 }
 
+/// The words are those that the check of the value prints. If an option did not exist, the error would be another one.
 #[test]
-fn negative_server_id_is_parsed_and_refused() {
-    let own = "1=127.0.0.1:0";
-    let (_, _, errors) = run_peer(&["--sid", "1", "--server", own, "--server", "-1=127.0.0.1:1"]);
-    let first = errors.lines().next().unwrap();
-    assert!(
-        first.starts_with("peer: -1 cannot be the id of a server"),
-        "{errors}"
-    );
+fn invalid_values_of_options_are_refused_with_a_reason() {
+    for (option, words) in [
+        (
+            "--server 127.0.0.1:3182",
+            "invalid value '127.0.0.1:3182' for '--server <SID=HOST:PORT[|HOST:PORT]>': there is no `=` in it",
+        ),
+        (
+            "--server x=127.0.0.1:3182",
+            "invalid value 'x=127.0.0.1:3182' for '--server <SID=HOST:PORT[|HOST:PORT]>': `x` is no server id",
+        ),
+        (
+            "--server --echo",
+            "invalid value '--echo' for '--server <SID=HOST:PORT[|HOST:PORT]>': there is no `=` in it",
+        ),
+        ("--server 1=127.0.0.1:3182", "server 1 is configured twice"),
+        (
+            "--server -1=127.0.0.1:3182",
+            "-1 cannot be the id of a server",
+        ),
+        (
+            "--server 2=127.0.0.1:0",
+            "server: server 2 cannot be dialed at 127.0.0.1:0",
+        ),
+        (
+            "--dial never",
+            "invalid value 'never' for '--dial <DIAL>'\n  [possible values: eager, on-demand]",
+        ),
+        (
+            "--replace all",
+            "invalid value 'all' for '--replace <REPLACE>'\n  [possible values: proven, newest]",
+        ),
+        (
+            "--initial-message v3",
+            "invalid value 'v3' for '--initial-message <INITIAL_MESSAGE>'\n  [possible values: bare, v1, v2]",
+        ),
+        // Its older name.
+        (
+            "--challenge v3",
+            "invalid value 'v3' for '--initial-message <INITIAL_MESSAGE>'",
+        ),
+        (
+            "--capacity 0",
+            "invalid value '0' for '--capacity <N>': 0 is not in 1..=1048576",
+        ),
+        (
+            "--capacity -1",
+            "invalid value '-1' for '--capacity <N>': -1 is not in 1..=1048576",
+        ),
+        ("--admit 0", "--admit: unknown: 0 is outside 1 to 65536"),
+        (
+            "--admit -1",
+            "invalid value '-1' for '--admit <N>': invalid digit",
+        ),
+        (
+            "--peer-dead-after-ms 5",
+            "--peer-dead-after-ms: peer_dead_after: 5ms is less than 2s",
+        ),
+        (
+            "--peer-dead-after-ms -1",
+            "invalid value '-1' for '--peer-dead-after-ms <N>': invalid digit",
+        ),
+        (
+            "--handshake-timeout-ms 0",
+            "--handshake-timeout-ms: handshake_timeout: 0ns is outside 1 ms to 24 h",
+        ),
+        (
+            "--handshake-timeout-ms -1",
+            "invalid value '-1' for '--handshake-timeout-ms <N>': invalid digit",
+        ),
+        (
+            "--congestion-control sixteen-letters-",
+            "--congestion-control: congestion_control: \"sixteen-letters-\" is not a name of 1 to 15 bytes",
+        ),
+        (
+            "--seconds -1",
+            "invalid value '-1' for '--seconds <N>': cannot convert",
+        ),
+        (
+            "--seconds soon",
+            "invalid value 'soon' for '--seconds <N>': this is no number",
+        ),
+        (
+            "--jvm-flag a=b",
+            "the following required arguments were not provided:\n  --zoo-cfg <FILE>",
+        ),
+        ("--shout", "unexpected argument '--shout' found"),
+        ("more", "unexpected argument 'more' found"),
+    ] {
+        refused(
+            &format!("--sid 1 --server 1=127.0.0.1:3181 {option}"),
+            words,
+        );
+    }
 }
 
 /// Sends a signal to a peer.
