@@ -37,6 +37,27 @@ fn reserve_addresses<const N: usize>() -> [PeerAddress; N] {
     })
 }
 
+/// Checks a field of a line, which is named as in `/peers/0/sid`.
+#[track_caller]
+fn assert_field(line: &Value, field: &str, expected: impl Into<Value>) {
+    let found = line.pointer(field);
+    let expected = expected.into();
+    assert!(
+        found == Some(&expected),
+        "{field} is {found:?}, expected {expected:?}, in {line}"
+    );
+}
+
+/// Checks that a field is a number of at least `min`.
+#[track_caller]
+fn assert_at_least(line: &Value, field: &str, min: u64) {
+    let found = line.pointer(field).and_then(Value::as_u64);
+    assert!(
+        found >= Some(min),
+        "{field} is {found:?}, expected at least {min}, in {line}"
+    );
+}
+
 /// Servers 1, 2, ... at these addresses.
 fn servers(addresses: &[PeerAddress]) -> Vec<(i64, &str)> {
     let addresses = addresses.iter().map(|address| address.address.as_str());
@@ -47,13 +68,14 @@ fn servers(addresses: &[PeerAddress]) -> Vec<(i64, &str)> {
 fn pair(addresses: &[PeerAddress; 2]) -> [Peer; 2] {
     let peers = [1, 2].map(|sid| Peer::start(sid, &servers(addresses), &[]));
     for (peer, address) in peers.iter().zip(addresses) {
-        assert_eq!(peer.next("listening")["addr"], address.address.as_str());
+        assert_field(&peer.next("listening"), "/addr", address.address.as_str());
     }
     let up =
         json!({ "event": "up", "sid": 1, "dialed": true, "addr": addresses[0].address, "link": 1 });
     assert_eq!(peers[1].next("up"), up);
     let up = peers[0].next("up");
-    assert_eq!((&up["sid"], &up["dialed"]), (&json!(2), &json!(false)));
+    assert_field(&up, "/sid", 2);
+    assert_field(&up, "/dialed", false);
     peers
 }
 
@@ -68,44 +90,36 @@ fn two_peers_link_and_exchange_frames() {
     let [mut one, mut two] = pair(&addresses);
     one.tell("send 2 a text  with spaces ");
     let sent = one.next("sent");
-    assert_eq!(sent["sid"], 2);
+    assert_field(&sent, "/sid", 2);
     // Queued if the loop is just writing to the new link.
-    assert!(["written", "queued"].contains(&sent["outcome"].as_str().unwrap()));
+    let outcome = &sent["outcome"];
+    assert!(outcome == "written" || outcome == "queued", "{sent}");
     assert_eq!(two.next("frame"), frame(1, "a text  with spaces "));
     two.tell("hex 1 68656C6c6f");
     assert_eq!(one.next("frame"), frame(2, "hello"));
     // A command to connect changes nothing where a link is up.
     one.tell("connect 2\nconnect-all");
     let stats = one.stats();
-    assert_eq!(stats["ups"], 1);
-    assert_eq!(
-        stats["sent"],
-        json!({
-            "accepted": 1, "written": 1, "superseded": 0, "discarded": 0, "waiting": 0, "resent": 0, "bytes": 24,
-        })
-    );
-    assert_eq!(stats["received"], json!({ "frames": 1, "bytes": 5 }));
-    assert_eq!(stats["inbox"]["taken"], 1);
-    let peers = stats["peers"].as_array().unwrap();
-    assert_eq!(peers.len(), 1);
-    assert_eq!(
-        (&peers[0]["sid"], &peers[0]["linked"]),
-        (&json!(2), &json!(true))
-    );
-    let link = &peers[0]["link"];
-    assert_eq!(
-        (&link["number"], &link["dialed"]),
-        (&json!(1), &json!(false))
-    );
-    assert!(link["up_ms"].is_u64() && peers[0]["last_received_ms"].is_u64());
-    assert_eq!(peers[0]["last_end"], Value::Null);
+    assert_field(&stats, "/ups", 1);
+    let sent = json!({
+        "accepted": 1, "written": 1, "superseded": 0, "discarded": 0, "waiting": 0, "resent": 0, "bytes": 24,
+    });
+    assert_field(&stats, "/sent", sent);
+    assert_field(&stats, "/received", json!({ "frames": 1, "bytes": 5 }));
+    assert_field(&stats, "/inbox/taken", 1);
+    assert_eq!(stats["peers"].as_array().unwrap().len(), 1, "{stats}");
+    assert_field(&stats, "/peers/0/sid", 2);
+    assert_field(&stats, "/peers/0/linked", true);
+    assert_field(&stats, "/peers/0/link/number", 1);
+    assert_field(&stats, "/peers/0/link/dialed", false);
+    assert_at_least(&stats, "/peers/0/link/up_ms", 0);
+    assert_at_least(&stats, "/peers/0/last_received_ms", 0);
+    assert_field(&stats, "/peers/0/last_end", Value::Null);
     one.quit();
     let down = two.next("down");
-    assert_eq!(
-        (&down["sid"], &down["reason"]),
-        (&json!(1), &json!("closed"))
-    );
-    assert_eq!(two.next("dial-failed")["sid"], 1);
+    assert_field(&down, "/sid", 1);
+    assert_field(&down, "/reason", "closed");
+    assert_field(&two.next("dial-failed"), "/sid", 1);
     two.quit();
 }
 
@@ -122,13 +136,11 @@ fn echo_returns_frames_but_not_loopback_ones() {
     assert_eq!(two.next("frame"), frame(1, "there and back"));
     one.quit();
     two.tell("send 2 to myself");
-    assert_eq!(two.next("sent")["outcome"], "loopback");
+    assert_field(&two.next("sent"), "/outcome", "loopback");
     assert_eq!(two.next("frame"), frame(2, "to myself"));
     let stats = two.stats();
-    assert_eq!(
-        (&stats["loopback"], &stats["inbox"]["pushed"]),
-        (&json!(1), &json!(2))
-    );
+    assert_field(&stats, "/loopback", 1);
+    assert_field(&stats, "/inbox/pushed", 2);
     two.quit();
 }
 
@@ -137,20 +149,16 @@ fn newer_frame_supersedes_a_waiting_one() {
     let addresses = reserve_addresses::<2>();
     let mut peer = Peer::start(2, &servers(&addresses), &["--dial", "on-demand"]);
     peer.next("listening");
-    assert_eq!(peer.stats()["dials"], 0);
+    assert_field(&peer.stats(), "/dials", 0);
     peer.tell("send 1 older\nsend 1 newer");
-    assert_eq!(peer.next("sent")["outcome"], "queued");
-    assert_eq!(peer.next("sent")["outcome"], "superseded");
+    assert_field(&peer.next("sent"), "/outcome", "queued");
+    assert_field(&peer.next("sent"), "/outcome", "superseded");
     let failed = peer.next("dial-failed");
-    assert_eq!(
-        (&failed["sid"], &failed["reason"]),
-        (&json!(1), &json!("io"))
-    );
-    let sent = &peer.stats()["peers"][0]["sent"];
-    assert_eq!(
-        (&sent["superseded"], &sent["waiting"]),
-        (&json!(1), &json!(1))
-    );
+    assert_field(&failed, "/sid", 1);
+    assert_field(&failed, "/reason", "io");
+    let stats = peer.stats();
+    assert_field(&stats, "/peers/0/sent/superseded", 1);
+    assert_field(&stats, "/peers/0/sent/waiting", 1);
     peer.quit();
 }
 
@@ -182,13 +190,11 @@ fn invalid_command_is_an_error_and_the_peer_continues() {
         .unwrap()
         .write_all(b"send 2 \xff\n")
         .unwrap();
-    assert_eq!(peer.next("error")["message"], "a command is not UTF-8");
+    assert_field(&peer.next("error"), "/message", "a command is not UTF-8");
     let long = "00".repeat((512 << 10) + 1);
     peer.tell(&format!("hex 2 {long}"));
-    assert_eq!(
-        peer.next("error")["message"],
-        "a frame of 524289 bytes is longer than 524288"
-    );
+    let message = "a frame of 524289 bytes is longer than 524288";
+    assert_field(&peer.next("error"), "/message", message);
     // An empty line is ignored, and so is a carriage return at the end of a line.
     peer.tell("\r\n\nsend 1 hello\r");
     assert_eq!(peer.next("frame"), frame(1, "hello"));
@@ -473,8 +479,8 @@ fn zoo_cfg_option_gives_servers_and_timeouts() {
     let options = ["--zoo-cfg", path.to_str().unwrap()];
     let peers = [1, 2].map(|sid| Peer::start(sid, &[], &options));
     let one = addresses[0].address.as_str();
-    assert_eq!(peers[0].next("listening")["addr"], one);
-    assert_eq!(peers[1].next("up")["addr"], one);
+    assert_field(&peers[0].next("listening"), "/addr", one);
+    assert_field(&peers[1].next("up"), "/addr", one);
     for peer in peers {
         peer.quit();
     }
@@ -494,7 +500,7 @@ fn peer_without_a_listening_socket_exits_with_14() {
     let path = file("peer-occupied-zoo.cfg", &text);
     let mut peer = Peer::start(1, &[], &["--zoo-cfg", path.to_str().unwrap()]);
     let failed = peer.next("listen-failed");
-    assert_eq!(failed["addr"], own.as_str());
+    assert_field(&failed, "/addr", own.as_str());
     assert!(failed["message"].is_string(), "{failed}");
     let lost = json!({ "event": "listener-lost", "addr": own });
     assert_eq!(peer.next("listener-lost"), lost);
@@ -579,9 +585,9 @@ fn unknown_sids_are_rejected_or_admitted() {
     let mut stranger = TestConnection::dial_and_write(MEMBER_IP, own, &bare(7));
     stranger.wait_closed();
     let rejected = peer.next("rejected");
-    assert_eq!(rejected["addr"], stranger.addr().to_string());
-    assert_eq!(rejected["sid"], 7);
-    assert_eq!(rejected["reason"], "unknown-sid");
+    assert_field(&rejected, "/addr", stranger.addr().to_string());
+    assert_field(&rejected, "/sid", 7);
+    assert_field(&rejected, "/reason", "unknown-sid");
     peer.quit();
 
     let options = ["--handshake-timeout-ms", "50"];
@@ -589,15 +595,15 @@ fn unknown_sids_are_rejected_or_admitted() {
     peer.next("listening");
     TestConnection::dial(MEMBER_IP, own).wait_closed();
     let rejected = peer.next("rejected");
-    assert_eq!(rejected["sid"], Value::Null);
-    assert_eq!(rejected["reason"], "handshake-timeout");
+    assert_field(&rejected, "/sid", Value::Null);
+    assert_field(&rejected, "/reason", "handshake-timeout");
     peer.quit();
 
     let peer = Peer::start(1, &servers(&addresses), &["--admit", "1"]);
     peer.next("listening");
     let mut joiner =
         TestConnection::dial_and_write(MEMBER_IP, own, &versioned(V1, 7, "127.0.0.1:3187"));
-    assert_eq!(peer.next("up")["sid"], 7);
+    assert_field(&peer.next("up"), "/sid", 7);
     joiner.send("hello");
     assert_eq!(peer.next("frame"), frame(7, "hello"));
     peer.quit();
@@ -614,8 +620,8 @@ fn replace_newest_option_keeps_the_newest_connection() {
     let _member = TestConnection::dial_and_write(MEMBER_IP, own, &bare(2));
     peer.next("up");
     let stranger = TestConnection::dial_and_write(STRANGER_IP, own, &bare(2));
-    assert_eq!(peer.next("down")["reason"], "replaced");
-    assert_eq!(peer.next("up")["addr"], stranger.addr().to_string());
+    assert_field(&peer.next("down"), "/reason", "replaced");
+    assert_field(&peer.next("up"), "/addr", stranger.addr().to_string());
     peer.quit();
 }
 
@@ -648,11 +654,11 @@ fn unread_output_loses_only_the_oldest_frames() {
         numbers.push(u64::from_str_radix(&hex[..16], 16).unwrap());
     }
     assert!(numbers.is_sorted(), "{numbers:?}");
-    let inbox = &peer.stats()["inbox"];
-    assert_eq!(inbox["pushed"], FRAMES);
-    assert_eq!(inbox["taken"], numbers.len());
-    assert_eq!(inbox["dropped"], FRAMES - numbers.len() as u64);
-    assert!(inbox["dropped"].as_u64() > Some(0), "{inbox}");
+    let stats = peer.stats();
+    assert_field(&stats, "/inbox/pushed", FRAMES);
+    assert_field(&stats, "/inbox/taken", numbers.len());
+    assert_field(&stats, "/inbox/dropped", FRAMES - numbers.len() as u64);
+    assert_at_least(&stats, "/inbox/dropped", 1);
     peer.quit();
 }
 
@@ -673,7 +679,7 @@ fn send_flush_quit_delivers_a_frame() {
     let mut sender = Peer::start(2, &servers, &[]);
     sender.tell("send 1 hello\nflush\nquit");
     // The receiver starts later, and the sender waits for it.
-    assert_eq!(sender.next("sent")["outcome"], "queued");
+    assert_field(&sender.next("sent"), "/outcome", "queued");
     let receiver = Peer::start(1, &servers, &[]);
     assert_eq!(receiver.next("frame"), frame(2, "hello"));
     let (code, rest, errors) = sender.end();
@@ -742,7 +748,7 @@ fn recovers_from_descriptor_exhaustion() {
         .collect();
     // After all of them in the accept queue.
     let mut two = Peer::start(2, &servers, &[]);
-    assert_eq!(two.next("up")["sid"], 1);
+    assert_field(&two.next("up"), "/sid", 1);
     two.tell("send 1 still here");
     let message = one.next("accept-failed")["message"].take();
     assert!(
@@ -751,12 +757,12 @@ fn recovers_from_descriptor_exhaustion() {
     );
     assert_eq!(one.next("frame"), frame(2, "still here"));
     let stats = one.stats();
-    assert!(stats["rejected"]["evicted"].as_u64() > Some(0), "{stats}");
-    assert!(stats["accept_failures"].as_u64() > Some(0), "{stats}");
+    assert_at_least(&stats, "/rejected/evicted", 1);
+    assert_at_least(&stats, "/accept_failures", 1);
     // With free descriptors, all connections are accepted.
     drop(silent);
     eventually("none is pending", || one.stats()["pending"] == 0);
-    assert!(one.stats()["accepted"].as_u64() >= Some(51));
+    assert_at_least(&one.stats(), "/accepted", 51);
     one.quit();
     two.quit();
 }
