@@ -1,10 +1,10 @@
 //! Tests configurations: an invalid one is refused before a socket is opened, with an error that names the mistake.
 
-use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
+use std::{fmt, fs, net::TcpListener, path::PathBuf, time::Duration};
 
 use quorum_cnx::{
     CnxManager, Config, ConfigBuilder, ConfigError, Dial, Event, Idle, InitialMessageVersion,
-    Replace, Sid, Unknown, ZooCfg, ZooCfgReader, ZooServer, simulation::limits,
+    Outbox, Replace, Sid, Unknown, ZooCfg, ZooCfgReader, ZooServer, simulation::limits,
 };
 
 fn builder() -> ConfigBuilder {
@@ -132,64 +132,71 @@ fn invalid_addresses_are_refused_with_server_and_reason() {
     );
 }
 
+/// Checks that a configuration with this value of an option is refused, and that the error names the option.
+#[track_caller]
+fn refused<V: Clone + fmt::Debug>(
+    option: &str,
+    value: V,
+    set: impl FnOnce(ConfigBuilder, V) -> ConfigBuilder,
+) {
+    let shown = format!("{option} {value:?}");
+    match set(builder(), value).build() {
+        Err(ConfigError::BadOption {
+            option: named, why, ..
+        }) => {
+            assert_eq!(named, option, "{shown} is refused by the name {named}");
+            assert!(!why.is_empty(), "{shown} is refused without a reason");
+        }
+        Err(other) => panic!("{shown} is refused with {other:?}"),
+        Ok(_) => panic!("{shown} is accepted"),
+    }
+}
+
 #[test]
 fn options_out_of_range_are_refused_by_name() {
     let zero = Duration::ZERO;
     let second = Duration::from_secs(1);
     let year = Duration::from_secs(365 * 24 * 60 * 60);
-    for (option, builder) in [
-        ("connect_timeout", builder().connect_timeout(zero)),
-        ("connect_timeout", builder().connect_timeout(year)),
-        ("handshake_timeout", builder().handshake_timeout(zero)),
-        ("listen_pause", builder().listen_pause(zero)),
-        (
-            "listen_on",
-            (0..=limits::LISTEN_ADDRESSES_MAX)
-                .fold(builder(), |builder, _| builder.listen_on("127.0.0.1:0")),
-        ),
-        ("peer_dead_after", builder().peer_dead_after(second)),
-        ("peer_dead_after", builder().peer_dead_after(year)),
-        ("backoff", builder().backoff(zero, second)),
-        ("backoff", builder().backoff(second * 2, second)),
-        ("inbox_frames", builder().inbox_frames(0)),
-        ("inbox_frames", builder().inbox_frames(usize::MAX)),
-        ("inbox_bytes", builder().inbox_bytes(0)),
-        (
-            "inbox_bytes",
-            builder().inbox_bytes(limits::FRAME_BYTES_MAX - 1),
-        ),
-        ("pending_max", builder().pending_max(0)),
-        ("pending_max", builder().pending_max(usize::MAX)),
-        ("observers_max", builder().observers_max(usize::MAX)),
-        ("unknown", builder().unknown(Unknown::Admit { max: 0 })),
-        (
-            "unknown",
-            builder().unknown(Unknown::Admit { max: usize::MAX }),
-        ),
-        ("unsent_limit", builder().unsent_limit(Some(0))),
-        ("congestion_control", builder().congestion_control("")),
-        (
-            "congestion_control",
-            builder().congestion_control("sixteen-letters-"),
-        ),
-        (
-            "congestion_control",
-            builder().congestion_control("two words"),
-        ),
-        ("receive_buffer", builder().receive_buffer(Some(0))),
-        ("receive_buffer", builder().receive_buffer(Some(usize::MAX))),
-        ("idle", builder().idle(Idle::Spin { for_at_most: year })),
-    ] {
-        match error(builder) {
-            ConfigError::BadOption {
-                option: named, why, ..
-            } => {
-                assert_eq!(named, option);
-                assert!(!why.is_empty());
-            }
-            other => panic!("{option}: {other:?}"),
-        }
+    for time in [zero, year] {
+        refused("connect_timeout", time, ConfigBuilder::connect_timeout);
+        refused("handshake_timeout", time, ConfigBuilder::handshake_timeout);
+        refused("listen_pause", time, ConfigBuilder::listen_pause);
     }
+    for time in [second, year] {
+        refused("peer_dead_after", time, ConfigBuilder::peer_dead_after);
+    }
+    for range in [(zero, second), (second, year), (second * 2, second)] {
+        refused("backoff", range, |builder, (min, max)| {
+            builder.backoff(min, max)
+        });
+    }
+    for count in [0, usize::MAX] {
+        refused("inbox_frames", count, ConfigBuilder::inbox_frames);
+        refused("pending_max", count, ConfigBuilder::pending_max);
+        let admit = Unknown::Admit { max: count };
+        refused("unknown", admit, ConfigBuilder::unknown);
+        let queue = Outbox::Queue { bytes: count };
+        refused("outbox", queue, ConfigBuilder::outbox);
+        refused("receive_buffer", Some(count), ConfigBuilder::receive_buffer);
+    }
+    for bytes in [0, limits::FRAME_BYTES_MAX - 1] {
+        refused("inbox_bytes", bytes, ConfigBuilder::inbox_bytes);
+    }
+    refused("observers_max", usize::MAX, ConfigBuilder::observers_max);
+    refused("unsent_limit", Some(0), ConfigBuilder::unsent_limit);
+    for name in ["", "sixteen-letters-", "two words"] {
+        refused(
+            "congestion_control",
+            name,
+            ConfigBuilder::congestion_control,
+        );
+    }
+    let addresses = limits::LISTEN_ADDRESSES_MAX + 1;
+    refused("listen_on", addresses, |builder, count| {
+        (0..count).fold(builder, |builder, _| builder.listen_on("127.0.0.1:0"))
+    });
+    let spin = Idle::Spin { for_at_most: year };
+    refused("idle", spin, ConfigBuilder::idle);
 }
 
 #[test]
@@ -291,7 +298,7 @@ impl Drop for Dir {
 
 /// The line and the reason of an error in a file.
 #[track_caller]
-fn zoo_cfg_error<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> (usize, String) {
+fn zoo_cfg_error<T: fmt::Debug>(result: Result<T, ConfigError>) -> (usize, String) {
     match result.expect_err("the file is invalid") {
         ConfigError::ZooCfg { line, why, .. } => (line, why),
         other => panic!("{other:?}"),

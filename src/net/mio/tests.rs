@@ -34,23 +34,34 @@ fn accepted_and_dialed_sockets_have_the_same_options() {
     let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
     let dialed = net.dial(at).unwrap();
     let accepted = accept(&mut net);
-    for stream in [&dialed, &accepted] {
+    for (which, stream) in [("dialed", &dialed), ("accepted", &accepted)] {
         let socket = SockRef::from(stream);
-        assert!(socket.tcp_nodelay().unwrap());
-        assert!(socket.keepalive().unwrap());
-        assert!(stream.connected().unwrap());
+        assert!(socket.tcp_nodelay().unwrap(), "{which}: TCP_NODELAY");
+        assert!(socket.keepalive().unwrap(), "{which}: SO_KEEPALIVE");
+        assert!(stream.connected().unwrap(), "{which}: connected");
         #[cfg(target_os = "linux")]
         {
             let time = socket.tcp_keepalive_time().unwrap();
             let interval = socket.tcp_keepalive_interval().unwrap();
             let probes = socket.tcp_keepalive_retries().unwrap();
-            assert!(time + interval * probes <= Duration::from_secs(10));
+            let end = time + interval * probes;
+            assert!(
+                end <= Duration::from_secs(10),
+                "{which}: the keepalive probes end after {end:?}"
+            );
             assert_eq!(
                 socket.tcp_user_timeout().unwrap(),
-                Some(Duration::from_secs(10) - RESENT_AFTER)
+                Some(Duration::from_secs(10) - RESENT_AFTER),
+                "{which}: TCP_USER_TIMEOUT"
             );
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 4321);
-            assert!(socket.tcp_congestion().unwrap().starts_with(b"reno"));
+            let unsent = socket.tcp_notsent_lowat().unwrap();
+            assert_eq!(unsent, 4321, "{which}: TCP_NOTSENT_LOWAT");
+            let congestion = socket.tcp_congestion().unwrap();
+            assert!(
+                congestion.starts_with(b"reno"),
+                "{which}: TCP_CONGESTION is {:?}",
+                String::from_utf8_lossy(&congestion)
+            );
         }
     }
 }
@@ -96,10 +107,17 @@ fn every_link_has_the_configured_receive_buffer() {
     let at = net.adopt(0, bound).unwrap();
     let _other = net.dial(at).unwrap();
     let adopted = accept(&mut net);
-    for stream in [&dialed, &accepted, &adopted] {
+    for (which, stream) in [
+        ("dialed", &dialed),
+        ("accepted", &accepted),
+        ("accepted at an adopted listener", &adopted),
+    ] {
         let size = SockRef::from(stream).recv_buffer_size().unwrap();
-        // Linux adds its own overhead.
-        assert!((9000..=18_000).contains(&size), "{size}");
+        // Linux doubles the number, for its own overhead.
+        assert!(
+            (9000..=18_000).contains(&size),
+            "the receive buffer of the socket that was {which} has {size} bytes, expected 9000 to 18000"
+        );
     }
 }
 
