@@ -415,6 +415,36 @@ fn every_test_program_is_in_a_manifest() {
     }
 }
 
+/// The table of `tests/README.md` says what each test program is for: a file by its name, a folder with `/` at its end.
+#[test]
+fn every_test_program_is_in_the_table() {
+    let page = fs::read_to_string(root().join("tests/README.md")).unwrap();
+    let (_, table) = page.split_once("\n| where | what for |\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let places: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|place| place.split('`').skip(1).step_by(2))
+        .collect();
+    for (folder, programs_min) in [("", 15), ("system/", 8)] {
+        let manifest = root().join("tests").join(folder).join("Cargo.toml");
+        let manifest = fs::read_to_string(manifest).unwrap();
+        let (_, programs) = manifest.split_once("\n[[test]]\n").unwrap();
+        let paths: Vec<&str> = programs
+            .lines()
+            .filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"'))
+            .collect();
+        assert!(paths.len() >= programs_min, "{folder}: {paths:?}");
+        for path in paths {
+            let place = format!("{folder}{}", path.trim_end_matches("main.rs"));
+            assert!(
+                places.contains(place.as_str()),
+                "`{place}` is not in the table of tests/README.md"
+            );
+        }
+    }
+}
+
 /// Rows of the tables name tests as `file: test`, with a file under `tests` or `src`.
 #[test]
 fn every_test_named_in_a_table_exists() {
