@@ -182,9 +182,10 @@ fn count(cli: &Cli, valgrind: &str) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     print_error(format_args!(
-        "OVER {limit} % MORE INSTRUCTIONS, OR MORE SYSTEM CALLS: {}. To find them, run this program with `--case NAME --frames 20000` \
-         under `valgrind --tool=callgrind`, and then callgrind_annotate. If the growth is justified: \
-         cargo bench --bench instructions -- --save, and commit the baseline with the reason",
+        "OVER {limit} % MORE INSTRUCTIONS, OR MORE SYSTEM CALLS: {}. Check first whether it fails without your change too \
+         (`git stash`). To find them, run this program with `--case NAME --frames 20000` under `valgrind --tool=callgrind`, and then \
+         callgrind_annotate. If the growth is justified: cargo bench --bench instructions -- --save, and commit the baseline with \
+         the reason",
         grown.join("; ")
     ));
     Ok(ExitCode::FAILURE)
