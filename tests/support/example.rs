@@ -11,8 +11,8 @@ use std::{
 
 /// The path of an example. Fails if the example is not built, or if one of its source files is newer.
 ///
-/// `cargo test` builds the examples before it runs the tests. With `--test NAME` cargo builds that test only, and the example is
-/// the one of an earlier build. A file that is edited while the tests run does not count.
+/// `cargo test` builds the examples before it runs the tests. With `--test NAME` or with a filter of test names, cargo builds tests
+/// only, and the example is the one of an earlier build. A file that is edited while the tests run does not count.
 #[track_caller]
 pub fn example_path(name: &str) -> PathBuf {
     static BEGIN: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
