@@ -39,7 +39,6 @@ fn start(network: &Network, sid: u8) -> Result<EventLoop<Server, HostNet>, Box<d
         .server(Sid(1), "10.0.0.1:3888")
         .server(Sid(2), "10.0.0.2:3888")
         .server(Sid(3), "10.0.0.3:3888")
-        .seed(sid.into())
         .build()?;
     let network = network.clone();
     let net = network.host([10, 0, 0, sid]).net();

@@ -317,7 +317,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the seed of the random waits of the backoff, so that a test can repeat them. Default: random.
+    /// Sets the seed of the random waits of the backoff, so that a test can repeat them. Default: random, and the own sid
+    /// with `EventLoop::with_net`, which exists with the feature `simulation`.
     pub fn seed(mut self, seed: u64) -> Self {
         self.options.seed = Some(seed);
         self

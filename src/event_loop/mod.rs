@@ -171,12 +171,15 @@ impl<H: Handler> AsRawFd for EventLoop<H> {
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// The same on another network: see [`simulation`](crate::simulation).
     ///
+    /// If no [`seed`](crate::ConfigBuilder::seed) is configured, the own sid is the seed, so that a test does the same each time.
+    ///
     /// # Errors
     ///
     /// If the network cannot use a listening socket that was handed over.
     #[cfg(feature = "simulation")]
     #[cfg_attr(docsrs, doc(cfg(feature = "simulation")))]
-    pub fn with_net(config: Config, handler: H, net: N) -> io::Result<Self> {
+    pub fn with_net(mut config: Config, handler: H, net: N) -> io::Result<Self> {
+        config.options.seed.get_or_insert(config.own.0 as u64);
         Self::on(config, handler, net)
     }
 

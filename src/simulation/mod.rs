@@ -4,8 +4,9 @@
 //!
 //! A test creates a [`Network`] and a [`Host`] for each server, starts an `EventLoop` on each host
 //! ([`EventLoop::with_net`](crate::EventLoop::with_net)), and lets simulated time pass ([`Network::run`]). In between it sends, cuts and
-//! heals paths, takes the power of a host, or drops a loop as if its process had ended. The same test does the same each time,
-//! provided that each server has a fixed [`seed`](crate::ConfigBuilder::seed).
+//! heals paths, takes the power of a host, or drops a loop as if its process had ended. The same test does the same each time:
+//! the [`seed`](crate::ConfigBuilder::seed) of a server is its sid, if none is configured. For another history,
+//! configure other seeds.
 //!
 //! # What is simulated
 //!
@@ -64,7 +65,6 @@
 //!         .server(Sid(1), "10.0.0.1:3888")
 //!         .server(Sid(2), "10.0.0.2:3888")
 //!         .server(Sid(3), "10.0.0.3:3888")
-//!         .seed(sid.into())
 //!         .build()
 //!         .expect("the configuration is valid");
 //!     EventLoop::with_net(config, Server::default(), network.host([10, 0, 0, sid]).net())

@@ -37,7 +37,7 @@ fn ip(sid: i64) -> [u8; 4] {
 }
 
 fn start(network: &Network, sid: i64, of: i64) -> Loop {
-    let mut config = Config::builder(Sid(sid)).seed(sid as u64);
+    let mut config = Config::builder(Sid(sid));
     for other in 1..=of {
         config = config.server(Sid(other), format!("10.0.0.{other}:3888"));
     }
