@@ -164,7 +164,7 @@ impl World {
         let end = self.network.connect(from, to).unwrap();
         end.send(&sid.to_be_bytes()).unwrap();
         if frame.is_empty() {
-            end.finish().unwrap();
+            end.shutdown_write().unwrap();
         } else {
             end.send(&(frame.len() as u32).to_be_bytes()).unwrap();
             end.send(frame).unwrap();

@@ -147,12 +147,13 @@ impl RemoteEnd {
         self.with(|it, side| it.set_room(side, bytes, true));
     }
 
-    /// Closes the direction to the loop: it reads the end after the bytes that were sent. The loop may still write.
+    /// Closes the direction to the loop, as `shutdown(SHUT_WR)` does. The loop reads the bytes that were sent, and then the end. It may
+    /// still write.
     ///
     /// # Errors
     ///
     /// If the connection is not established, or has broken.
-    pub fn finish(&self) -> io::Result<()> {
+    pub fn shutdown_write(&self) -> io::Result<()> {
         self.with(|it, side| match it.is_connecting() {
             true => Err(ErrorKind::NotConnected.into()),
             false => it.shutdown(side, Shutdown::Write),

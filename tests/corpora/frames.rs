@@ -144,7 +144,7 @@ fn read(stream: &[u8], end: End, cut: &Cut) -> (Vec<Vec<u8>>, Reason) {
     let end_of_link = &remote.get(link).end;
     match end {
         // Fails if the loop has ended the link, after a length that cannot be.
-        End::Finish => drop(end_of_link.finish()),
+        End::Finish => drop(end_of_link.shutdown_write()),
         End::Reset => end_of_link.reset(),
     }
     while turn(&mut remote) {}

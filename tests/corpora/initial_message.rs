@@ -185,7 +185,7 @@ fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> Outcome {
         }
     }
     // Fails if the loop has ended the connection.
-    let _ = remote.get(connection).end.finish();
+    let _ = remote.get(connection).end.shutdown_write();
     let mut lookups = Vec::new();
     for _ in 0..2 {
         for name in remote.network.waiting_lookups() {

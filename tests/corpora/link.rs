@@ -116,7 +116,7 @@ impl Run {
             6 => {
                 if let Some(connection) = self.connection(input) {
                     // Fails for a dial that was not accepted, and after a reset.
-                    let _ = self.remote.get(connection).end.finish();
+                    let _ = self.remote.get(connection).end.shutdown_write();
                 }
             }
             7 => {

@@ -23,7 +23,7 @@ fn a_dial_waits_until_it_is_accepted_or_refused() {
     };
     assert_eq!(one.local_addr(), to);
     assert!(one.was_dialed() && !one.is_open());
-    assert!(one.send(b"early").is_err() && one.finish().is_err());
+    assert!(one.send(b"early").is_err() && one.shutdown_write().is_err());
     one.accept().unwrap();
     two.refuse().unwrap();
     assert!(one.accept().is_err() && two.refuse().is_err());
@@ -61,7 +61,7 @@ fn the_test_sees_what_the_loop_does_with_its_end() {
     assert_eq!(stream.write(&[io::IoSlice::new(b"c")]).unwrap(), 1);
     assert_eq!(end.take_received(), b"abc");
     assert_eq!(end.received(), b"");
-    end.finish().unwrap();
+    end.shutdown_write().unwrap();
     assert!(end.send(b"more").is_err());
     assert!(!end.is_closed());
     drop(stream);
