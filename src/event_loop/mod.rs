@@ -183,6 +183,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         Self::on(config, handler, net)
     }
 
+    #[cfg(feature = "simulation")]
+    pub(crate) fn net(&self) -> &N {
+        &self.net
+    }
+
     fn on(config: Config, handler: H, net: N) -> io::Result<Self> {
         let options = &config.options;
         let inbox = Arc::new(Inbox::new(options.inbox_room(), options.inbox_full));

@@ -142,14 +142,23 @@ impl Host {
         ends.filter(|end| end.held && is_here(end.owner)).count()
     }
 
-    /// Cuts the power. The processes on this host end, and no packet tells so: drop their loops. The far ends of their
-    /// connections notice after [`Network::set_dead_after`](super::Network::set_dead_after).
+    /// Cuts the power. The processes on this host end, and no packet tells so. The far ends of their connections notice after
+    /// [`Network::set_dead_after`](super::Network::set_dead_after).
+    ///
+    /// The loops of these processes are not turned any more: [`Network::run`](super::Network::run) skips them, and
+    /// [`EventLoop::turn`](crate::EventLoop::turn) returns an error. They may be dropped at any time. Their handlers and counters can
+    /// still be read. [`to_send`](crate::Handle::to_send) on such a server returns [`SendError::Halted`](crate::SendError::Halted) from
+    /// the next run on. Until then it accepts the frame, which goes nowhere.
+    ///
+    /// A frame that another server sends to this one waits, as on a real network: first in the buffers of their connection, and after
+    /// the end of the connection in the outbox. The newest frame arrives once a new loop of this server is linked.
     pub fn power_off(&self) {
         self.shared.lock().power_off(self.host);
     }
 
-    /// Gives the host power again. Far ends that have not noticed yet receive a reset. A new loop is started with
-    /// [`net`](Self::net).
+    /// Gives the host power again. Far ends that have not noticed yet receive a reset. Processes that have ended stay ended: a new
+    /// loop is started with [`net`](Self::net), and takes the place of the old one among the loops of the test. See the
+    /// [module](super#servers-that-are-lost-and-return).
     pub fn power_on(&self) {
         let mut state = self.shared.lock();
         state.hosts[self.host].has_power = true;

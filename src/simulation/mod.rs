@@ -23,6 +23,17 @@
 //! There is no latency, no loss and no order among connections that differs from the order of writes. The clock moves only between
 //! turns of loops. A dial to an address that no host has waits for the test, which can be the far end itself ([`RemoteEnd`]).
 //!
+//! # Servers that are lost and return
+//!
+//! [`Host::power_off`] ends the processes of a host. [`Network::run`] skips their loops, which keep their places among the loops of the
+//! test. After [`Host::power_on`], the test puts a new loop into such a place: `servers[0] = start(&network, 1)?`.
+//!
+//! A process that ends while its host has power is a loop that is dropped. Drop it before a new one is started, since it holds the
+//! port: `drop(servers.remove(0))`, then `servers.insert(0, start(&network, 1)?)`. Its peers read the ends of their connections at
+//! once.
+//!
+//! # Other networks
+//!
 //! An application that needs another network implements [`Net`] and [`Stream`] itself.
 //!
 //! # Example

@@ -5,7 +5,7 @@
 use std::{
     fmt,
     io::{self, IoSlice},
-    net::{Shutdown, SocketAddr, TcpListener},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,6 +40,18 @@ impl HostNet {
     pub(super) fn new(shared: Shared, host: usize) -> Self {
         let process = shared.lock().start(host);
         Self { shared, process }
+    }
+
+    /// Whether the process runs: its host has not lost power since it began.
+    pub(super) fn runs(&self) -> bool {
+        self.shared.lock().processes[self.process].runs
+    }
+
+    /// The first address of the host, if it has one.
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        let state = self.shared.lock();
+        let host = state.processes[self.process].host;
+        state.hosts[host].ips.first().copied()
     }
 
     fn stream(&self, connection: usize, side: usize) -> HostStream {

@@ -5,7 +5,7 @@
 use std::{io, time::Duration};
 
 use super::{net::HostNet, network::Network};
-use crate::{event_loop::EventLoop, handler::Handler};
+use crate::{event_loop::EventLoop, handler::Handler, shared::Life};
 
 /// The time that one round of turns takes, if anything happened in it. So a message and its answer take time, and two loops that
 /// answer each other for ever reach the end of a run.
@@ -20,11 +20,14 @@ impl Network {
     /// In each round every loop runs one turn, in order. If something happened, 0.1 ms pass before the next round. Otherwise the
     /// clock moves to the next deadline of a loop or of a connection. So an hour in which nothing happens takes no time.
     ///
-    /// A loop that has halted is not turned any more.
+    /// A loop that has halted is not turned any more. Nor is a loop whose host has lost power ([`Host::power_off`]): its handle reports
+    /// that it [has died](crate::Handle::has_died), and refuses to send. The other loops go on.
     ///
     /// # Errors
     ///
-    /// The errors of [`EventLoop::turn`].
+    /// The errors of [`EventLoop::turn`], with the sid of the server and the address of its host.
+    ///
+    /// [`Host::power_off`]: super::Host::power_off
     pub fn run<H: Handler>(
         &self,
         loops: &mut [EventLoop<H, HostNet>],
@@ -37,7 +40,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// The errors of [`EventLoop::turn`].
+    /// Those of [`run`](Self::run).
     pub fn run_until<H: Handler>(
         &self,
         loops: &mut [EventLoop<H, HostNet>],
@@ -65,11 +68,11 @@ impl Network {
         }
     }
 
-    /// Turns these loops until nothing is ready, without moving the clock.
+    /// Turns these loops, as [`run`](Self::run) does, until nothing is ready, without moving the clock.
     ///
     /// # Errors
     ///
-    /// The errors of [`EventLoop::turn`], and an error after 10 000 rounds, for example if two loops answer each other for ever.
+    /// Those of [`run`](Self::run), and an error after 10 000 rounds, for example if two loops answer each other for ever.
     pub fn settle<H: Handler>(&self, loops: &mut [EventLoop<H, HostNet>]) -> io::Result<()> {
         for _ in 0..ROUNDS_MAX {
             let before = self.changes();
@@ -86,14 +89,30 @@ impl Network {
     }
 }
 
-/// Turns each loop once. Returns the time until the next one is due: what one loop does to another is an event, and is not due at a
+/// Turns each loop that runs once. Returns the time until the next one is due: what one loop does to another is an event, and is not due at a
 /// time.
 fn turn_all<H: Handler>(loops: &mut [EventLoop<H, HostNet>]) -> io::Result<Duration> {
     let mut due = Duration::MAX;
     for event_loop in loops {
-        if event_loop.turn(Some(Duration::ZERO))? {
+        if !event_loop.net().runs() {
+            // As if it were dropped: a call to send with its handle returns an error from now on.
+            event_loop.handle().shared().end(Life::Died);
+            continue;
+        }
+        let turned = event_loop.turn(Some(Duration::ZERO));
+        if turned.map_err(|error| of_server(event_loop, &error))? {
             due = due.min(event_loop.timeout().unwrap_or(Duration::MAX));
         }
     }
     Ok(due)
+}
+
+/// The error of a loop, with the server that it concerns.
+fn of_server<H: Handler>(event_loop: &EventLoop<H, HostNet>, error: &io::Error) -> io::Error {
+    let sid = event_loop.handle().sid();
+    let text = match event_loop.net().ip() {
+        Some(ip) => format!("server {sid} at {ip}: {error}"),
+        None => format!("server {sid}: {error}"),
+    };
+    io::Error::new(error.kind(), text)
 }
