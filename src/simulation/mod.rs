@@ -23,20 +23,7 @@
 //! There is no latency, no loss and no order among connections that differs from the order of writes. The clock moves only between
 //! turns of loops. A dial to an address that no host has waits for the test, which can be the far end itself ([`RemoteEnd`]).
 //!
-//! # Servers that are lost and return
-//!
-//! [`Host::power_off`] ends the processes of a host. [`Network::run`] skips their loops, which keep their places among the loops of the
-//! test. After [`Host::power_on`], the test puts a new loop into such a place: `servers[0] = start(&network, 1)?`.
-//!
-//! A process that ends while its host has power is a loop that is dropped. Drop it before a new one is started, since it holds the
-//! port: `drop(servers.remove(0))`, then `servers.insert(0, start(&network, 1)?)`. Its peers read the ends of their connections at
-//! once.
-//!
-//! # Other networks
-//!
-//! An application that needs another network implements [`Net`] and [`Stream`] itself.
-//!
-//! # Example
+//! # A partition
 //!
 //! Three servers: server 3 is the leader, and forwards what the others propose. It is cut off from server 1, and comes back.
 //!
@@ -108,6 +95,93 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Timers
+//!
+//! A protocol has timeouts: a leader sends heartbeats, and its followers notice when none come. Such a protocol has a method that is
+//! called at fixed times. [`Network::run_with`] calls it in simulated time. [How to](crate::how_to#test-an-application) has the loop
+//! that calls it in production.
+//!
+//! ```
+//! use quorum_cnx::{Config, EventLoop, Frame, Handle, Handler, Sid};
+//! use quorum_cnx::simulation::{HostNet, Network};
+//! use std::time::Duration;
+//!
+//! const LEADER: Sid = Sid(3);
+//! const TICK: Duration = Duration::from_millis(100);
+//!
+//! /// Follows the leader until three ticks have passed without a heartbeat.
+//! #[derive(Default)]
+//! struct Server {
+//!     silent_ticks: u32,
+//! }
+//!
+//! impl Server {
+//!     fn on_tick(&mut self, handle: &Handle) {
+//!         if handle.sid() != LEADER {
+//!             self.silent_ticks += 1;
+//!             return;
+//!         }
+//!         for peer in [Sid(1), Sid(2)] {
+//!             let _ = handle.to_send(peer, "heartbeat");
+//!         }
+//!     }
+//!
+//!     fn has_leader(&self) -> bool {
+//!         self.silent_ticks < 3
+//!     }
+//! }
+//!
+//! impl Handler for Server {
+//!     fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {
+//!         self.silent_ticks = 0;
+//!     }
+//! }
+//!
+//! # fn start(network: &Network, sid: u8) -> std::io::Result<EventLoop<Server, HostNet>> {
+//! #     let config = Config::builder(Sid(sid.into()))
+//! #         .server(Sid(1), "10.0.0.1:3888")
+//! #         .server(Sid(2), "10.0.0.2:3888")
+//! #         .server(Sid(3), "10.0.0.3:3888")
+//! #         .build()
+//! #         .expect("the configuration is valid");
+//! #     EventLoop::with_net(config, Server::default(), network.host([10, 0, 0, sid]).net())
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // `start` is the function of the example above.
+//! let network = Network::new();
+//! let mut servers = [start(&network, 1)?, start(&network, 2)?, start(&network, 3)?];
+//! network.run_with(&mut servers, Duration::from_secs(10), TICK, Server::on_tick)?;
+//! assert!(servers[0].handler().has_leader());
+//!
+//! // The leader loses power. Its followers notice long before TCP does.
+//! network.host([10, 0, 0, 3]).power_off();
+//! network.run_with(&mut servers, 3 * TICK, TICK, Server::on_tick)?;
+//! assert!(!servers[0].handler().has_leader());
+//!
+//! // It returns, as a new loop in the place of the old one.
+//! network.host([10, 0, 0, 3]).power_on();
+//! servers[2] = start(&network, 3)?;
+//! let timeout = Duration::from_secs(5);
+//! assert!(network.run_until_with(&mut servers, timeout, TICK, Server::on_tick, |servers| {
+//!     servers[..2].iter().all(|server| server.handler().has_leader())
+//! })?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Servers that are lost and return
+//!
+//! [`Host::power_off`] ends the processes of a host. [`Network::run`] skips their loops, which keep their places among the loops of the
+//! test. After [`Host::power_on`], the test puts a new loop into such a place, as in the example of [timers](#timers).
+//!
+//! A process that ends while its host has power is a loop that is dropped. Drop it before a new one is started, since it holds the
+//! port: `drop(servers.remove(0))`, then `servers.insert(0, start(&network, 1)?)`. Its peers read the ends of their connections at
+//! once.
+//!
+//! # Other networks
+//!
+//! An application that needs another network implements [`Net`] and [`Stream`] itself.
 
 mod calls;
 mod connection;

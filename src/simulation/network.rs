@@ -80,8 +80,8 @@ impl Network {
 
     // Time.
 
-    /// The time since the network was created. It moves only with [`advance`](Self::advance), [`run`](Self::run) and
-    /// [`move_time_in_waits`](Self::move_time_in_waits).
+    /// The time since the network was created. It moves only with [`advance`](Self::advance), [`run`](Self::run) and its
+    /// variants, and [`move_time_in_waits`](Self::move_time_in_waits).
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.shared.lock().now

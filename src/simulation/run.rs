@@ -1,11 +1,11 @@
 //! Turns loops in simulated time.
 //!
-//! Nothing here looks into a loop: its public methods say when it is due.
+//! Nothing here looks into a loop: its public methods say when it is due, and its host says whether it runs.
 
 use std::{io, time::Duration};
 
 use super::{net::HostNet, network::Network};
-use crate::{event_loop::EventLoop, handler::Handler, shared::Life};
+use crate::{event_loop::EventLoop, handle::Handle, handler::Handler, shared::Life};
 
 /// The time that one round of turns takes, if anything happened in it. So a message and its answer take time, and two loops that
 /// answer each other for ever reach the end of a run.
@@ -45,9 +45,57 @@ impl Network {
         &self,
         loops: &mut [EventLoop<H, HostNet>],
         time: Duration,
+        is_done: impl FnMut(&mut [EventLoop<H, HostNet>]) -> bool,
+    ) -> io::Result<bool> {
+        self.run_until_with(loops, time, Duration::MAX, |_, _| {}, is_done)
+    }
+
+    /// Does what [`run`](Self::run) does, and calls `tick` for each loop that runs, in order, once every `every` of simulated time: the
+    /// timer of a protocol.
+    ///
+    /// The times are the multiples of `every` since the network was created. So a second has ten ticks of 100 ms, whether it is one
+    /// run or several. At the end of a run, a tick that is due is called, and what it sends is written.
+    ///
+    /// `tick` has the arguments of a method of the handler, such as `Server::on_tick`. The [module](super#timers) has an example, and
+    /// [How to](crate::how_to#test-an-application) says what calls the same method in production.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    ///
+    /// # Panics
+    ///
+    /// If `every` is zero.
+    pub fn run_with<H: Handler>(
+        &self,
+        loops: &mut [EventLoop<H, HostNet>],
+        time: Duration,
+        every: Duration,
+        tick: impl FnMut(&mut H, &Handle),
+    ) -> io::Result<()> {
+        self.run_until_with(loops, time, every, tick, |_| false)
+            .map(|_| ())
+    }
+
+    /// The same, until `is_done` returns `true` after a round. Returns whether it did.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    ///
+    /// # Panics
+    ///
+    /// If `every` is zero.
+    pub fn run_until_with<H: Handler>(
+        &self,
+        loops: &mut [EventLoop<H, HostNet>],
+        time: Duration,
+        every: Duration,
+        mut tick: impl FnMut(&mut H, &Handle),
         mut is_done: impl FnMut(&mut [EventLoop<H, HostNet>]) -> bool,
     ) -> io::Result<bool> {
         let end = self.elapsed() + time;
+        let mut next_tick = next_multiple(every, self.elapsed());
         loop {
             let before = self.changes();
             let due = turn_all(loops)?;
@@ -58,13 +106,17 @@ impl Network {
             if now >= end {
                 return Ok(false);
             }
-            let deadline = self.shared.lock().deadline();
             let step = if self.changes() != before || due.is_zero() {
                 ROUND
             } else {
+                let deadline = self.shared.lock().deadline();
                 due.min(deadline.map_or(Duration::MAX, |at| at - now))
             };
-            self.advance(step.min(end - now));
+            self.advance(step.min(end.min(next_tick).saturating_sub(now)));
+            if self.elapsed() >= next_tick {
+                tick_all(loops, &mut tick);
+                next_tick = next_multiple(every, self.elapsed());
+            }
         }
     }
 
@@ -105,6 +157,27 @@ fn turn_all<H: Handler>(loops: &mut [EventLoop<H, HostNet>]) -> io::Result<Durat
         }
     }
     Ok(due)
+}
+
+/// Calls `tick` for each loop that runs.
+fn tick_all<H: Handler>(
+    loops: &mut [EventLoop<H, HostNet>],
+    mut tick: impl FnMut(&mut H, &Handle),
+) {
+    for event_loop in loops {
+        let handle = event_loop.handle().clone();
+        if event_loop.net().runs() && !handle.is_halted() {
+            tick(event_loop.handler_mut(), &handle);
+        }
+    }
+}
+
+/// The first multiple of `every` after `now`.
+fn next_multiple(every: Duration, now: Duration) -> Duration {
+    assert!(!every.is_zero(), "the time between two ticks is zero");
+    let passed = now.as_nanos() % every.as_nanos();
+    let rest = every - Duration::from_nanos(u64::try_from(passed).unwrap_or(u64::MAX));
+    now.saturating_add(rest)
 }
 
 /// The error of a loop, with the server that it concerns.
