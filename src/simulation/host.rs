@@ -7,7 +7,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{connection::Owner, failures::Call, net::HostNet, state::Shared};
+use super::{
+    connection::Owner,
+    failures::Call,
+    net::HostNet,
+    state::{Shared, State},
+};
 
 /// A host of a [`Network`](super::Network), on which one loop runs, or several.
 ///
@@ -89,7 +94,11 @@ impl Host {
         let (ip, mut state) = (ip.into(), self.shared.lock());
         match state.host_of(ip) {
             Some(host) => assert_eq!(host, self.host, "another host has the address {ip}"),
-            None => state.hosts[self.host].ips.push(ip),
+            None => {
+                let State { hosts, paths, .. } = &mut *state;
+                paths.learn(ip, &hosts[self.host].ips);
+                hosts[self.host].ips.push(ip);
+            }
         }
     }
 

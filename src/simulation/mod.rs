@@ -190,6 +190,7 @@ mod host;
 mod names;
 mod net;
 mod network;
+mod paths;
 mod remote_end;
 mod run;
 mod state;

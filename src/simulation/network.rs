@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{host::Host, remote_end::RemoteEnd, state::Shared};
+use super::{host::Host, paths::Paths, remote_end::RemoteEnd, state::Shared};
 
 /// A network in memory, with a clock of its own. See the [module](super).
 ///
@@ -124,34 +124,101 @@ impl Network {
 
     // Partitions.
 
-    /// Nothing arrives from `a` at `b` any more, nor from `b` at `a`. Bytes that are written wait at their sender. The addresses
-    /// may be those of hosts, or of ends of connections that the test holds.
+    /// Nothing arrives from `a` at `b` any more, nor from `b` at `a`. Bytes that are written wait at their sender.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such address, or `a` and `b` are the same. There are the addresses of hosts, and those of the ends of
+    /// connections, which the test may hold: this finds a mistake in the test.
     pub fn cut(&self, a: impl Into<IpAddr>, b: impl Into<IpAddr>) {
-        let (a, b, mut state) = (a.into(), b.into(), self.shared.lock());
-        state.cuts.extend([(a, b), (b, a)]);
-        state.update_paths();
+        let (a, b) = (a.into(), b.into());
+        self.change_paths(|paths| {
+            paths.cut(a, b);
+            paths.cut(b, a);
+        });
     }
 
     /// Nothing arrives from `from` at `to` any more. Since acknowledgements are lost too, no connection can be made in either
     /// direction, and those that exist end after [`set_dead_after`](Self::set_dead_after).
+    ///
+    /// # Panics
+    ///
+    /// As [`cut`](Self::cut).
     pub fn cut_one_way(&self, from: impl Into<IpAddr>, to: impl Into<IpAddr>) {
-        let mut state = self.shared.lock();
-        state.cuts.insert((from.into(), to.into()));
-        state.update_paths();
+        let (from, to) = (from.into(), to.into());
+        self.change_paths(|paths| paths.cut(from, to));
+    }
+
+    /// Cuts the host with this address off from all other addresses, in both directions, also from addresses that appear later. This
+    /// lasts until [`rejoin`](Self::rejoin) or [`heal_all`](Self::heal_all). Single paths can be [healed](Self::heal) before.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such address.
+    pub fn isolate(&self, ip: impl Into<IpAddr>) {
+        self.change_host_paths(ip.into(), Paths::isolate);
+    }
+
+    /// Ends all partitions between the host with this address and others that are not isolated. What waited arrives.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such address.
+    pub fn rejoin(&self, ip: impl Into<IpAddr>) {
+        self.change_host_paths(ip.into(), Paths::rejoin);
     }
 
     /// Ends a partition in both directions. What waited arrives.
+    ///
+    /// # Panics
+    ///
+    /// As [`cut`](Self::cut).
     pub fn heal(&self, a: impl Into<IpAddr>, b: impl Into<IpAddr>) {
-        let (a, b, mut state) = (a.into(), b.into(), self.shared.lock());
-        state.cuts.remove(&(a, b));
-        state.cuts.remove(&(b, a));
-        state.update_paths();
+        let (a, b) = (a.into(), b.into());
+        self.change_paths(|paths| {
+            paths.heal(a, b);
+            paths.heal(b, a);
+        });
+    }
+
+    /// Ends a partition from `from` to `to`. The other direction stays as it is.
+    ///
+    /// # Panics
+    ///
+    /// As [`cut`](Self::cut).
+    pub fn heal_one_way(&self, from: impl Into<IpAddr>, to: impl Into<IpAddr>) {
+        let (from, to) = (from.into(), to.into());
+        self.change_paths(|paths| paths.heal(from, to));
     }
 
     /// Ends all partitions.
     pub fn heal_all(&self) {
+        self.change_paths(Paths::heal_all);
+    }
+
+    /// Whether a partition keeps what `from` sends from `to`. Hosts without power make no difference.
+    ///
+    /// # Panics
+    ///
+    /// As [`cut`](Self::cut).
+    #[must_use]
+    pub fn is_cut(&self, from: impl Into<IpAddr>, to: impl Into<IpAddr>) -> bool {
+        let (from, to, state) = (from.into(), to.into(), self.shared.lock());
+        state.paths.check(from, to);
+        state.paths.is_cut(from, to)
+    }
+
+    fn change_paths(&self, change: impl FnOnce(&mut Paths)) {
         let mut state = self.shared.lock();
-        state.cuts.clear();
+        change(&mut state.paths);
+        state.update_paths();
+    }
+
+    fn change_host_paths(&self, ip: IpAddr, change: impl FnOnce(&mut Paths, &[IpAddr])) {
+        let mut state = self.shared.lock();
+        state.paths.check_known(ip);
+        let ips = state.ips_beside(ip);
+        change(&mut state.paths, &ips);
         state.update_paths();
     }
 

@@ -4,7 +4,7 @@
 //! [`RemoteEnd`](super::RemoteEnd) lock it for each call.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
@@ -15,6 +15,7 @@ use super::{
     connection::{Connection, End, Owner},
     failures::Failures,
     names::Names,
+    paths::Paths,
 };
 use crate::{limits::PEER_DEAD_AFTER, net::Found};
 
@@ -48,8 +49,7 @@ pub(super) struct State {
     dead_at: BTreeMap<usize, Duration>,
     /// Dials to addresses of no host, which the test has not taken.
     pub(super) dials: Vec<usize>,
-    /// From where nothing arrives where.
-    pub(super) cuts: BTreeSet<(IpAddr, IpAddr)>,
+    pub(super) paths: Paths,
     pub(super) names: Names,
     pub(super) dead_after: Duration,
     pub(super) send_buffer: usize,
@@ -110,7 +110,7 @@ impl State {
             connections: Vec::new(),
             dead_at: BTreeMap::new(),
             dials: Vec::new(),
-            cuts: BTreeSet::new(),
+            paths: Paths::default(),
             names: Names::default(),
             dead_after: PEER_DEAD_AFTER,
             send_buffer: BUFFER_BYTES,
@@ -144,7 +144,16 @@ impl State {
         self.hosts.iter().position(|host| host.ips.contains(&ip))
     }
 
+    /// All addresses of the host that has this one. Alone, if no host has it.
+    pub(super) fn ips_beside(&self, ip: IpAddr) -> Vec<IpAddr> {
+        match self.host_of(ip) {
+            Some(host) => self.hosts[host].ips.clone(),
+            None => vec![ip],
+        }
+    }
+
     pub(super) fn add_host(&mut self, ip: IpAddr) -> usize {
+        self.paths.learn(ip, &[]);
         self.hosts.push(HostState {
             ips: vec![ip],
             has_power: true,
@@ -160,7 +169,7 @@ impl State {
             self.host_of(ip)
                 .is_none_or(|host| self.hosts[host].has_power)
         };
-        !self.cuts.contains(&(from, to)) && has_power(from) && has_power(to)
+        !self.paths.is_cut(from, to) && has_power(from) && has_power(to)
     }
 
     /// Looks at all paths again, since some were cut or healed.
@@ -232,7 +241,8 @@ impl State {
         Ok(index)
     }
 
-    pub(super) fn end_of(&self, owner: Owner, addr: SocketAddr) -> End {
+    pub(super) fn end_of(&mut self, owner: Owner, addr: SocketAddr) -> End {
+        self.paths.learn(addr.ip(), &[]);
         match owner {
             Owner::Test => End::new(owner, addr, usize::MAX, usize::MAX),
             _ => End::new(owner, addr, self.send_buffer, self.receive_buffer),

@@ -1,5 +1,7 @@
 //! Tests of whole networks, with real loops.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
 use crate::{
     Config, Event, EventLoop, Frame, Handle, Handler, Reason, SendError, Sid,
@@ -120,6 +122,74 @@ fn a_partition_is_noticed_and_healed() {
         network.heal_all();
         network.run(&mut loops, seconds(10)).unwrap();
         assert!(loops[0].handle().connected_to_peer(Sid(2)));
+    }
+}
+
+#[test]
+fn isolated_host_reaches_nobody_until_it_rejoins() {
+    let (network, mut loops) = mesh(3);
+    network.host(ip(1)).add_ip(ip(9));
+    network.isolate(ip(1));
+    for from in [ip(1), ip(9)] {
+        assert!(network.is_cut(from, ip(2)) && network.is_cut(ip(3), from));
+    }
+    assert!(!network.is_cut(ip(1), ip(9)) && !network.is_cut(ip(2), ip(3)));
+    network.run(&mut loops, seconds(10)).unwrap();
+    assert_eq!(loops[0].handle().linked_peers(), []);
+    assert_eq!(loops[1].handle().linked_peers(), [Sid(3)]);
+    // Addresses that appear later.
+    network.host(ip(1)).add_ip(ip(8));
+    network.host(ip(4));
+    assert!(network.is_cut(ip(4), ip(1)) && network.is_cut(ip(8), ip(4)));
+    assert!(!network.is_cut(ip(8), ip(1)));
+    // A single path.
+    network.heal(ip(1), ip(2));
+    network.run(&mut loops, seconds(10)).unwrap();
+    assert_eq!(loops[0].handle().linked_peers(), [Sid(2)]);
+    network.isolate(ip(2));
+    network.rejoin(ip(8));
+    assert!(network.is_cut(ip(2), ip(1)) && !network.is_cut(ip(3), ip(1)));
+    network.rejoin(ip(2));
+    network.run(&mut loops, seconds(10)).unwrap();
+    assert_eq!(loops[0].handle().linked_peers(), [Sid(2), Sid(3)]);
+}
+
+#[test]
+fn one_direction_of_a_partition_is_healed() {
+    let (network, _loops) = mesh(2);
+    network.cut(ip(1), ip(2));
+    network.heal_one_way(ip(2), ip(1));
+    assert!(network.is_cut(ip(1), ip(2)) && !network.is_cut(ip(2), ip(1)));
+}
+
+#[test]
+fn paths_between_unknown_or_equal_addresses_are_refused() {
+    let network = Network::new();
+    network.host(ip(1));
+    network.host(ip(2));
+    let change: [fn(&Network, [u8; 4], [u8; 4]); 7] = [
+        |network, from, to| network.cut(from, to),
+        |network, from, to| network.cut_one_way(from, to),
+        |network, from, to| network.heal(from, to),
+        |network, from, to| network.heal_one_way(from, to),
+        |network, from, to| _ = network.is_cut(from, to),
+        |network, from, to| network.isolate([from, to][usize::from(from == ip(1))]),
+        |network, from, to| network.rejoin([from, to][usize::from(from == ip(1))]),
+    ];
+    for (number, change) in change.into_iter().enumerate() {
+        let message = |from, to| {
+            let call = || change(&network, from, to);
+            let panic = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
+            panic.downcast_ref::<String>().unwrap().clone()
+        };
+        for (from, to) in [(ip(1), ip(3)), (ip(3), ip(2))] {
+            let expected = "10.0.0.3 is no address of a host, nor of an end of a connection";
+            assert_eq!(message(from, to), expected);
+        }
+        if number < 5 {
+            assert!(message(ip(1), ip(1)).contains("from one address to another one"));
+        }
+        change(&network, ip(1), ip(2));
     }
 }
 
