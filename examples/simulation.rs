@@ -1,4 +1,5 @@
-//! Three servers in a simulated network: one is cut off for a minute of simulated time. Prints what each of them notices, and when.
+//! Three servers in a simulated network. The leader sends heartbeats. It is cut off for a minute of simulated time, and later loses
+//! power and returns. Prints what each server notices, and when.
 //!
 //! `cargo run --example simulation`: it takes no time, and prints the same each time.
 
@@ -9,9 +10,17 @@ use quorum_cnx::{
     simulation::{HostNet, Network},
 };
 
-/// A server that prints its frames, and the links that it gets and loses.
+const LEADER: Sid = Sid(3);
+const LEADER_IP: [u8; 4] = [10, 0, 0, 3];
+/// The time between two heartbeats.
+const TICK: Duration = Duration::from_millis(100);
+/// The leader is lost after so many ticks without a heartbeat.
+const SILENT_TICKS_MAX: u32 = 3;
+
+/// A server that prints when it loses or finds the leader, and the links that it gets and loses.
 struct Server {
     network: Network,
+    silent_ticks: u32,
 }
 
 impl Server {
@@ -19,12 +28,29 @@ impl Server {
         let seconds = self.network.elapsed().as_secs_f64();
         println!("{seconds:8.4} s  server {sid}: {text}");
     }
+
+    /// The timer of the protocol.
+    fn on_tick(&mut self, handle: &Handle) {
+        if handle.sid() == LEADER {
+            for peer in handle.linked_peers() {
+                // Never blocks. An error means that the heartbeat is not sent.
+                let _ = handle.to_send(peer, "heartbeat");
+            }
+            return;
+        }
+        self.silent_ticks += 1;
+        if self.silent_ticks == SILENT_TICKS_MAX {
+            self.print(handle.sid(), "the leader is lost");
+        }
+    }
 }
 
 impl Handler for Server {
-    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
-        let text = String::from_utf8_lossy(&frame);
-        self.print(handle.sid(), &format!("{text:?} from {from}"));
+    fn on_frame(&mut self, _: Sid, _: Frame<'_>, handle: &Handle) {
+        if self.silent_ticks >= SILENT_TICKS_MAX {
+            self.print(handle.sid(), "the leader is there");
+        }
+        self.silent_ticks = 0;
     }
 
     fn on_event(&mut self, event: &Event, handle: &Handle) {
@@ -40,9 +66,12 @@ fn start(network: &Network, sid: u8) -> Result<EventLoop<Server, HostNet>, Box<d
         .server(Sid(2), "10.0.0.2:3888")
         .server(Sid(3), "10.0.0.3:3888")
         .build()?;
-    let network = network.clone();
+    let server = Server {
+        network: network.clone(),
+        silent_ticks: SILENT_TICKS_MAX,
+    };
     let net = network.host([10, 0, 0, sid]).net();
-    Ok(EventLoop::with_net(config, Server { network }, net)?)
+    Ok(EventLoop::with_net(config, server, net)?)
 }
 
 /// Lets simulated time pass, under a heading.
@@ -53,7 +82,7 @@ fn run(
     heading: &str,
 ) -> io::Result<()> {
     println!("-- {heading}");
-    network.run(servers, Duration::from_secs(seconds))
+    network.run_with(servers, Duration::from_secs(seconds), TICK, Server::on_tick)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -64,22 +93,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     run(&network, &mut servers, 1, "three servers start")?;
 
-    servers[2].handle().to_send(Sid(1), "vote for 3")?;
-    run(&network, &mut servers, 1, "server 3 sends to server 1")?;
+    network.isolate(LEADER_IP);
+    run(&network, &mut servers, 60, "the leader is cut off")?;
 
-    for other in [2, 3] {
-        network.cut([10, 0, 0, 1], [10, 0, 0, other]);
-    }
-    servers[2].handle().to_send(Sid(1), "vote for 2")?;
-    run(
-        &network,
-        &mut servers,
-        60,
-        "server 1 is cut off, and server 3 sends once more",
-    )?;
-
-    network.heal_all();
+    network.rejoin(LEADER_IP);
     run(&network, &mut servers, 10, "the partition ends")?;
+
+    // Its loop is not turned any more. The other servers go on.
+    network.host(LEADER_IP).power_off();
+    run(&network, &mut servers, 10, "the leader loses power")?;
+
+    network.host(LEADER_IP).power_on();
+    servers[2] = start(&network, 3)?;
+    run(&network, &mut servers, 10, "the leader returns")?;
 
     let is_whole = servers
         .iter()
