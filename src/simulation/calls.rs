@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    connection::{Connection, Owner},
+    connection::Owner,
     failures::Call,
     names::Lookup,
     state::{DIAL_PORTS_FROM, Listener, Process, State, takes},
@@ -210,8 +210,7 @@ impl State {
             false => self.end_of(Owner::Test, to),
         };
         let dialer = self.end_of(Owner::Process(process), from);
-        self.connections.push(Connection::new(dialer, acceptor));
-        let index = self.connections.len() - 1;
+        let index = self.add_connection(dialer, acceptor);
         self.update_path(index);
         if !is_known {
             self.dials.push(index);

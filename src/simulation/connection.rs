@@ -139,6 +139,15 @@ impl Connection {
         self.ends.iter().all(is_open)
     }
 
+    /// Whether the connection is over: nobody can notice any more what arrives at either end.
+    pub(super) fn is_over(&self) -> bool {
+        self.ends.iter().all(|end| match end.owner {
+            Owner::Nothing => true,
+            Owner::Test => end.phase != Phase::Established,
+            Owner::Process(_) => end.closed,
+        })
+    }
+
     /// Whether an end waits for the other one. Such an end notices when the other one cannot be reached.
     pub(super) fn is_established(&self) -> bool {
         let mut ends = self.ends.iter();

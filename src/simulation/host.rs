@@ -143,7 +143,8 @@ impl Host {
     #[must_use]
     pub fn connections(&self) -> usize {
         let state = self.shared.lock();
-        let ends = state.connections.iter().flat_map(|it| &it.ends);
+        let live = state.live.iter().map(|index| &state.connections[*index]);
+        let ends = live.flat_map(|it| &it.ends);
         let is_here = |owner| match owner {
             Owner::Process(process) => state.processes[process].host == self.host,
             Owner::Nothing | Owner::Test => false,

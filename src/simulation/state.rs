@@ -4,7 +4,7 @@
 //! [`RemoteEnd`](super::RemoteEnd) lock it for each call.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) hosts: Vec<HostState>,
     pub(super) processes: Vec<Process>,
     pub(super) connections: Vec<Connection>,
+    /// The connections that are not over. Only these are affected by a change of paths or power.
+    pub(super) live: BTreeSet<usize>,
     /// Connections of which one end cannot reach the other, and when both ends notice.
     dead_at: BTreeMap<usize, Duration>,
     /// Dials to addresses of no host, which the test has not taken.
@@ -108,6 +110,7 @@ impl State {
             hosts: Vec::new(),
             processes: Vec::new(),
             connections: Vec::new(),
+            live: BTreeSet::new(),
             dead_at: BTreeMap::new(),
             dials: Vec::new(),
             paths: Paths::default(),
@@ -174,7 +177,8 @@ impl State {
 
     /// Looks at all paths again, since some were cut or healed.
     pub(super) fn update_paths(&mut self) {
-        for index in 0..self.connections.len() {
+        // Some may be over after their update.
+        for index in Vec::from_iter(self.live.iter().copied()) {
             self.update_path(index);
         }
     }
@@ -202,23 +206,21 @@ impl State {
 
     pub(super) fn power_off(&mut self, host: usize) {
         self.hosts[host].has_power = false;
-        self.update_paths();
-        for process in 0..self.processes.len() {
-            let it = &mut self.processes[process];
-            if it.host != host {
-                continue;
-            }
-            it.runs = false;
-            it.listeners.clear();
-            it.ready.clear();
-            for connection in &mut self.connections {
-                for side in 0..2 {
-                    if connection.ends[side].owner == Owner::Process(process) {
-                        connection.lose(side);
-                    }
+        for process in self.processes.iter_mut().filter(|it| it.host == host) {
+            process.runs = false;
+            process.listeners.clear();
+            process.ready.clear();
+        }
+        for index in &self.live {
+            let connection = &mut self.connections[*index];
+            for side in 0..2 {
+                let is_here = |process: usize| self.processes[process].host == host;
+                if matches!(connection.ends[side].owner, Owner::Process(it) if is_here(it)) {
+                    connection.lose(side);
                 }
             }
         }
+        self.update_paths();
     }
 
     // Connections.
@@ -235,10 +237,16 @@ impl State {
             self.end_of(Owner::Test, from),
             self.end_of(Owner::Nothing, to),
         ];
-        self.connections.push(Connection::new(dialer, acceptor));
-        let index = self.connections.len() - 1;
+        let index = self.add_connection(dialer, acceptor);
         self.connect(index);
         Ok(index)
+    }
+
+    pub(super) fn add_connection(&mut self, dialer: End, acceptor: End) -> usize {
+        let index = self.connections.len();
+        self.connections.push(Connection::new(dialer, acceptor));
+        self.live.insert(index);
+        index
     }
 
     pub(super) fn end_of(&mut self, owner: Owner, addr: SocketAddr) -> End {
@@ -293,8 +301,12 @@ impl State {
         result
     }
 
-    /// Queues the events that are due for the ends of a connection.
+    /// Queues the events that are due for the ends of a connection, after a change of it.
     pub(super) fn note(&mut self, index: usize) {
+        if self.connections[index].is_over() {
+            self.live.remove(&index);
+            self.dead_at.remove(&index);
+        }
         for side in 0..2 {
             let end = &mut self.connections[index].ends[side];
             if !std::mem::take(&mut end.changed) {

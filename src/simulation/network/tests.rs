@@ -155,6 +155,35 @@ fn isolated_host_reaches_nobody_until_it_rejoins() {
 }
 
 #[test]
+fn connections_that_are_over_take_no_part() {
+    let (network, mut loops) = mesh(3);
+    let live = || network.shared.lock().live.len();
+    assert_eq!(live(), 3);
+    for _ in 0..20 {
+        loops[0].handle().soft_halt();
+        network.run(&mut loops, seconds(2)).unwrap();
+        assert_eq!(loops[0].handle().linked_peers().len(), 2);
+    }
+    assert_eq!(live(), 3);
+    // Dials of a partition, and the connections of a host without power.
+    network.cut(ip(1), ip(2));
+    network.run(&mut loops, seconds(60)).unwrap();
+    network.host(ip(3)).power_off();
+    network.run(&mut loops, seconds(60)).unwrap();
+    network.host(ip(3)).power_on();
+    network.heal_all();
+    loops[2] = start(&network, 3, 3);
+    network.run(&mut loops, seconds(10)).unwrap();
+    let held: usize = [1, 2, 3]
+        .map(|sid| network.host(ip(sid)).connections())
+        .iter()
+        .sum();
+    assert_eq!((live(), held), (3, 6));
+    drop(loops);
+    assert_eq!(live(), 0);
+}
+
+#[test]
 fn one_direction_of_a_partition_is_healed() {
     let (network, _loops) = mesh(2);
     network.cut(ip(1), ip(2));
