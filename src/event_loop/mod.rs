@@ -178,7 +178,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// If the network cannot use a listening socket that was handed over.
     #[cfg(feature = "simulation")]
     #[cfg_attr(docsrs, doc(cfg(feature = "simulation")))]
-    pub fn with_net(mut config: Config, handler: H, net: N) -> io::Result<Self> {
+    pub fn with_net(mut config: Config, handler: H, mut net: N) -> io::Result<Self> {
+        net.set_dead_after(config.options.peer_dead_after);
         config.options.seed.get_or_insert(config.own.0 as u64);
         Self::on(config, handler, net)
     }

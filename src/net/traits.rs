@@ -83,6 +83,13 @@ pub trait Net {
     /// The type of its connections.
     type Stream: Stream;
 
+    /// An end of a connection is to fail with `TimedOut` after this time without a sign of life of the far end
+    /// ([`peer_dead_after`](crate::ConfigBuilder::peer_dead_after)). `EventLoop::with_net` calls this before any other method. Without
+    /// an implementation, the network uses a time of its own.
+    fn set_dead_after(&mut self, time: Duration) {
+        let _ = time;
+    }
+
     /// The current time.
     fn now(&self) -> Instant;
 

@@ -15,7 +15,7 @@ use super::{
     state::{DIAL_PORTS_FROM, Listener, Process, State, takes},
 };
 use crate::{
-    limits::EVENTS_PER_TURN,
+    limits::{EVENTS_PER_TURN, PEER_DEAD_AFTER},
     net::{Found, Ready},
 };
 
@@ -24,6 +24,7 @@ impl State {
         self.processes.push(Process {
             host,
             runs: true,
+            dead_after: PEER_DEAD_AFTER,
             woken: false,
             listeners: BTreeMap::new(),
             ready: VecDeque::new(),

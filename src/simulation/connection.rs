@@ -148,10 +148,10 @@ impl Connection {
         })
     }
 
-    /// Whether an end waits for the other one. Such an end notices when the other one cannot be reached.
-    pub(super) fn is_established(&self) -> bool {
-        let mut ends = self.ends.iter();
-        ends.any(|end| end.phase == Phase::Established && !end.closed)
+    /// Whether this end waits for the other one. Such an end notices when the other one cannot be reached.
+    pub(super) fn is_established(&self, side: usize) -> bool {
+        let end = &self.ends[side];
+        end.phase == Phase::Established && !end.closed
     }
 
     pub(super) fn establish(&mut self) {
@@ -166,6 +166,12 @@ impl Connection {
         for end in &mut self.ends {
             end.break_with(error);
         }
+    }
+
+    /// The far end gave no sign of life for too long. The host of this end sends it a reset.
+    pub(super) fn time_out(&mut self, side: usize) {
+        self.ends[side].break_with(ErrorKind::TimedOut);
+        self.ends[side].resets = true;
     }
 
     pub(super) fn write(&mut self, side: usize, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -235,8 +241,10 @@ impl Connection {
             _ => (acceptor, dialer),
         };
         if std::mem::take(&mut end.resets) {
-            far.was_reset = true;
-            far.break_with(ErrorKind::ConnectionReset);
+            if far.phase != Phase::Broken {
+                far.was_reset = true;
+                far.break_with(ErrorKind::ConnectionReset);
+            }
             return;
         }
         if far.closed || far.phase == Phase::Broken {

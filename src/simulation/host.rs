@@ -153,7 +153,7 @@ impl Host {
     }
 
     /// Cuts the power. The processes on this host end, and no packet tells so. The far ends of their connections notice after
-    /// [`Network::set_dead_after`](super::Network::set_dead_after).
+    /// [`peer_dead_after`](crate::ConfigBuilder::peer_dead_after).
     ///
     /// The loops of these processes are not turned any more: [`Network::run`](super::Network::run) skips them, and
     /// [`EventLoop::turn`](crate::EventLoop::turn) returns an error. They may be dropped at any time. Their handlers and counters can

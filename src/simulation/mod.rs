@@ -15,7 +15,7 @@
 //! | connections | bytes in order, bounded buffers, partial writes, half close, reset, errors that are reported once |
 //! | listening sockets | wildcards, ports that are taken or chosen, addresses that the host does not have |
 //! | paths | a partition in one direction or both; what was written waits, and arrives after the end of the partition |
-//! | dead peers | found [after 5 s](Network::set_dead_after) without a path |
+//! | dead peers | found after [`peer_dead_after`](crate::ConfigBuilder::peer_dead_after) without a path there and back |
 //! | hosts | several addresses, several processes, loss of power |
 //! | names | known, unknown, failing, or not answered |
 //! | failures | one call after the other: no descriptors, no memory, an interrupt |

@@ -67,6 +67,10 @@ impl HostNet {
 impl Net for HostNet {
     type Stream = HostStream;
 
+    fn set_dead_after(&mut self, time: Duration) {
+        self.shared.lock().processes[self.process].dead_after = time;
+    }
+
     fn now(&self) -> Instant {
         self.shared.lock().instant()
     }

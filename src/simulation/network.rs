@@ -99,15 +99,6 @@ impl Network {
         self.shared.lock().wait_min = Some(least);
     }
 
-    /// When the ends of a connection have not reached each other for this time, the connection ends at both of them with
-    /// [`TimedOut`](io::ErrorKind::TimedOut), and loops report [`Reason::Dead`](crate::Reason::Dead).
-    ///
-    /// Default: 5 s, as for [`peer_dead_after`](crate::ConfigBuilder::peer_dead_after), which sets options of real sockets and has no
-    /// effect here. The change concerns later partitions.
-    pub fn set_dead_after(&self, time: Duration) {
-        self.shared.lock().dead_after = time;
-    }
-
     /// The sizes in bytes of the buffers of each end of later connections: for bytes that cannot arrive yet, and for bytes that have
     /// arrived and were not read. A write that finds both full fails with `WouldBlock`, or writes a part.
     ///
@@ -139,7 +130,7 @@ impl Network {
     }
 
     /// Nothing arrives from `from` at `to` any more. Since acknowledgements are lost too, no connection can be made in either
-    /// direction, and those that exist end after [`set_dead_after`](Self::set_dead_after).
+    /// direction, and those that exist end after [`peer_dead_after`](crate::ConfigBuilder::peer_dead_after).
     ///
     /// # Panics
     ///

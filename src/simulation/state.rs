@@ -47,13 +47,12 @@ pub(super) struct State {
     pub(super) connections: Vec<Connection>,
     /// The connections that are not over. Only these are affected by a change of paths or power.
     pub(super) live: BTreeSet<usize>,
-    /// Connections of which one end cannot reach the other, and when both ends notice.
-    dead_at: BTreeMap<usize, Duration>,
+    /// Ends of connections between which no path leads there and back, and when each of them notices: the connection, and the side.
+    dead_at: BTreeMap<(usize, usize), Duration>,
     /// Dials to addresses of no host, which the test has not taken.
     pub(super) dials: Vec<usize>,
     pub(super) paths: Paths,
     pub(super) names: Names,
-    pub(super) dead_after: Duration,
     pub(super) send_buffer: usize,
     pub(super) receive_buffer: usize,
 }
@@ -75,6 +74,8 @@ pub(super) struct Process {
     pub(super) host: usize,
     /// True exactly when it runs: it has not ended, and its host has not lost power since it began.
     pub(super) runs: bool,
+    /// The time without a path after which its ends of connections time out.
+    pub(super) dead_after: Duration,
     pub(super) woken: bool,
     pub(super) listeners: BTreeMap<usize, Listener>,
     /// Ends of connections with an event: the connection, and the side.
@@ -115,7 +116,6 @@ impl State {
             dials: Vec::new(),
             paths: Paths::default(),
             names: Names::default(),
-            dead_after: PEER_DEAD_AFTER,
             send_buffer: BUFFER_BYTES,
             receive_buffer: BUFFER_BYTES,
         }
@@ -129,9 +129,15 @@ impl State {
     pub(super) fn advance(&mut self, time: Duration) {
         self.now += time;
         let now = self.now;
-        for index in keys_until(&self.dead_at, now) {
-            self.dead_at.remove(&index);
-            self.connections[index].break_both(ErrorKind::TimedOut);
+        let due = self.dead_at.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<_> = due.map(|(end, _)| *end).collect();
+        // First all of them: two ends that time out at the same time do not reset each other.
+        for (index, side) in &due {
+            self.dead_at.remove(&(*index, *side));
+            self.connections[*index].time_out(*side);
+        }
+        for (index, side) in due {
+            self.connections[index].deliver(side);
             self.note(index);
         }
     }
@@ -195,13 +201,31 @@ impl State {
             return;
         }
         (0..2).for_each(|side| connection.deliver(side));
-        if open == [true; 2] {
-            self.dead_at.remove(&index);
-        } else if connection.is_established() {
-            let at = self.now + self.dead_after;
-            self.dead_at.entry(index).or_insert(at);
+        for side in 0..2 {
+            let is_waiting = self.connections[index].is_established(side);
+            match open {
+                [true, true] => _ = self.dead_at.remove(&(index, side)),
+                _ if is_waiting => {
+                    let at = self.now + self.dead_after(index, side);
+                    self.dead_at.entry((index, side)).or_insert(at);
+                }
+                _ => {}
+            }
         }
         self.note(index);
+    }
+
+    /// After how long this end notices that it does not reach the other one. The test's end does when the loop's end does.
+    fn dead_after(&self, index: usize, side: usize) -> Duration {
+        let ends = &self.connections[index].ends;
+        let owner = match ends[side].owner {
+            Owner::Test => ends[1 - side].owner,
+            owner => owner,
+        };
+        match owner {
+            Owner::Process(process) => self.processes[process].dead_after,
+            Owner::Nothing | Owner::Test => PEER_DEAD_AFTER,
+        }
     }
 
     pub(super) fn power_off(&mut self, host: usize) {
@@ -305,7 +329,8 @@ impl State {
     pub(super) fn note(&mut self, index: usize) {
         if self.connections[index].is_over() {
             self.live.remove(&index);
-            self.dead_at.remove(&index);
+            self.dead_at.remove(&(index, 0));
+            self.dead_at.remove(&(index, 1));
         }
         for side in 0..2 {
             let end = &mut self.connections[index].ends[side];
@@ -326,9 +351,4 @@ impl State {
 pub(super) fn takes(one: &SocketAddr, other: &SocketAddr) -> bool {
     let is_wildcard = one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
     one.port() == other.port() && (one.ip() == other.ip() || is_wildcard)
-}
-
-fn keys_until(deadlines: &BTreeMap<usize, Duration>, now: Duration) -> Vec<usize> {
-    let due = deadlines.iter().filter(|(_, at)| **at <= now);
-    due.map(|(key, _)| *key).collect()
 }

@@ -125,6 +125,57 @@ fn a_partition_is_noticed_and_healed() {
     }
 }
 
+/// Two linked servers. The first one has this `peer_dead_after`, in seconds, and the second one 5.
+fn mesh_with_dead_after(first: u64) -> (Network, Vec<Loop>) {
+    let network = Network::new();
+    let config = Config::builder(Sid(1))
+        .server(Sid(1), "10.0.0.1:3888")
+        .server(Sid(2), "10.0.0.2:3888")
+        .peer_dead_after(seconds(first));
+    let net = network.host(ip(1)).net();
+    let one = EventLoop::with_net(config.build().unwrap(), Seen::default(), net).unwrap();
+    let mut loops = vec![one, start(&network, 2, 2)];
+    network.run(&mut loops, seconds(1)).unwrap();
+    (network, loops)
+}
+
+#[test]
+fn each_server_notices_a_partition_after_its_own_time() {
+    let (network, mut loops) = mesh_with_dead_after(2);
+    network.cut(ip(1), ip(2));
+    let downs = |loops: &[Loop]| [0, 1].map(|at| loops[at].handler().downs.clone());
+    let millis = Duration::from_millis;
+    for (run, expected) in [
+        (millis(1_900), [vec![], vec![]]),
+        (millis(200), [vec![Reason::Dead], vec![]]),
+        (millis(2_800), [vec![Reason::Dead], vec![]]),
+        (millis(200), [vec![Reason::Dead], vec![Reason::Dead]]),
+    ] {
+        network.run(&mut loops, run).unwrap();
+        assert_eq!(downs(&loops), expected, "at {:?}", network.elapsed());
+    }
+}
+
+#[test]
+fn end_that_has_timed_out_resets_the_other_one() {
+    let reset = Reason::Io(io::ErrorKind::ConnectionReset);
+    // At once if the path in this direction is there, and else when it is healed.
+    for one_way in [true, false] {
+        let (network, mut loops) = mesh_with_dead_after(2);
+        match one_way {
+            true => network.cut_one_way(ip(2), ip(1)),
+            false => network.cut(ip(1), ip(2)),
+        }
+        network.run(&mut loops, seconds(3)).unwrap();
+        assert_eq!(loops[0].handler().downs, [Reason::Dead]);
+        assert_eq!(loops[1].handler().downs.len(), usize::from(one_way));
+        network.heal_all();
+        network.run(&mut loops, seconds(3)).unwrap();
+        assert_eq!(loops[1].handler().downs, [reset.clone()]);
+        assert!(loops[0].handle().connected_to_peer(Sid(2)));
+    }
+}
+
 #[test]
 fn isolated_host_reaches_nobody_until_it_rejoins() {
     let (network, mut loops) = mesh(3);
@@ -496,9 +547,8 @@ fn an_end_of_the_test_can_be_cut_off() {
     network.heal(ip(1), ip(2));
     network.settle(&mut loops).unwrap();
     assert!(loops[0].handle().connected_to_peer(Sid(2)));
-    network.set_dead_after(seconds(1));
     network.cut_one_way(ip(2), ip(1));
-    network.run(&mut loops, seconds(2)).unwrap();
+    network.run(&mut loops, seconds(6)).unwrap();
     assert_eq!(loops[0].handler().downs, [Reason::Dead]);
     assert!(end.send(b"late").is_err());
 }
