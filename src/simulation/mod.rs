@@ -179,6 +179,36 @@
 //! port: `drop(servers.remove(0))`, then `servers.insert(0, start(&network, 1)?)`. Its peers read the ends of their connections at
 //! once.
 //!
+//! # Options on the simulated network
+//!
+//! Options of [`ConfigBuilder`](crate::ConfigBuilder) that are not in this table do the same as on a real network, in simulated time.
+//!
+//! | option | here |
+//! |---|---|
+//! | [`server`], [`listen_on`] | addresses of hosts, and names of [`Network::set_name`] |
+//! | [`listener`] | the loop accepts what [`Network::connect`] sends to the address of the socket, and nothing from the socket itself |
+//! | [`peer_dead_after`] | a link ends exactly this time after its path was cut, whether it is idle or not |
+//! | [`seed`] | default: the own sid |
+//! | [`receive_buffer`], [`unsent_limit`] | no buffer has these sizes: [`Network::set_buffers`] sets those of all connections |
+//! | [`congestion_control`] | no effect; every name is accepted |
+//! | [`dial_from`] | no effect: dials leave from the first address of the host |
+//! | [`idle`] | no effect in [`Network::run`], which waits for nothing |
+//! | [`inbox_full`], [`inbox_frames`], [`inbox_bytes`] | as with every `EventLoop`, they concern only frames to the own sid |
+//!
+//! [`server`]: crate::ConfigBuilder::server
+//! [`listen_on`]: crate::ConfigBuilder::listen_on
+//! [`listener`]: crate::ConfigBuilder::listener
+//! [`peer_dead_after`]: crate::ConfigBuilder::peer_dead_after
+//! [`seed`]: crate::ConfigBuilder::seed
+//! [`receive_buffer`]: crate::ConfigBuilder::receive_buffer
+//! [`unsent_limit`]: crate::ConfigBuilder::unsent_limit
+//! [`congestion_control`]: crate::ConfigBuilder::congestion_control
+//! [`dial_from`]: crate::ConfigBuilder::dial_from
+//! [`idle`]: crate::ConfigBuilder::idle
+//! [`inbox_full`]: crate::ConfigBuilder::inbox_full
+//! [`inbox_frames`]: crate::ConfigBuilder::inbox_frames
+//! [`inbox_bytes`]: crate::ConfigBuilder::inbox_bytes
+//!
 //! # Other networks
 //!
 //! An application that needs another network implements [`Net`] and [`Stream`] itself.
