@@ -169,7 +169,9 @@ impl Handle {
         self.ask(sid, LoopRequest::INITIATE)
     }
 
-    /// Closes the link to `sid`, if there is one. Frames that wait stay in the outbox. The peer is linked again as
+    /// Asks the loop to close the link to `sid`, if there is one. The link is closed when [`Event::Down`](crate::Event::Down) is
+    /// reported, with [`Reason::Dropped`](crate::Reason::Dropped). Frames that wait stay in the outbox. If the loop was also asked for a
+    /// link and has not made one yet, it does so after this, whichever call came first. The peer is linked again as
     /// [`Dial`](crate::Dial) says: with [`Dial::Eager`](crate::Dial::Eager) at once, or after the backoff if the link was younger than a second.
     ///
     /// # Errors
@@ -216,8 +218,8 @@ impl Handle {
             .collect()
     }
 
-    /// Blocks until at least `count` peers are linked, for instance a majority of the servers, or until `timeout` has passed. Returns
-    /// whether so many are linked. Returns at once if the loop has ended, and on the loop's own thread.
+    /// Blocks until at least `count` other members are linked, or until `timeout` has passed. Returns whether so many are linked.
+    /// Observers and admitted servers do not count. Returns at once if the loop has ended, and on the thread that turns the loop.
     ///
     /// # Examples
     ///

@@ -100,7 +100,8 @@
 //! All descriptors are closed by `execve(2)`, so that a program that is started inherits none of them. A process that was made by
 //! `fork(2)` without `execve(2)` has copies of the handles and shares the sockets, but has no loop. In that process
 //!
-//! - sending fails with [`SendError::Halted`], and receiving with [`RecvError::Halted`];
+//! - sending fails with [`SendError::Halted`], and receiving with [`RecvError::Halted`], except that calls that do not block may return
+//!   [`TryRecvError::Empty`];
 //! - [`halt`](CnxManager::halt) and dropping a manager return at once;
 //! - nothing is written to a socket, so that the links of the parent go on.
 //!

@@ -57,6 +57,15 @@ pub const TURN_BYTES: usize = 256 << 10;
 /// peer that goes on sending and cannot be answered.
 pub const DRAIN_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of the addresses in an initial message: ZooKeeper's `maxBuffer` (ZOOKEEPER-2186).
+pub const ADDRESS_BYTES_MAX: usize = 2048;
+
+/// Bytes of an initial message: version, sid and length, then the addresses.
+pub const INITIAL_MESSAGE_BYTES_MAX: usize = 20 + ADDRESS_BYTES_MAX;
+
+/// Addresses in an initial message. No real server has more, and each may cost the reader a lookup and a dial.
+pub const ADDRESSES_MAX: usize = 32;
+
 /// Bytes of one read from a connection that has not sent its initial message. Such a message has at most 2068 bytes, and the bytes
 /// behind it must be kept if the connection waits as a contender.
 pub const INITIAL_MESSAGE_READ_BYTES: usize = 4 << 10;
@@ -274,6 +283,10 @@ const _: () = assert!(
     "a buffer is at least half full when the next one is begun"
 );
 const _: () = assert!(READ_BUFFER_BYTES > INITIAL_MESSAGE_READ_BYTES);
+const _: () = assert!(
+    INITIAL_MESSAGE_READ_BYTES > INITIAL_MESSAGE_BYTES_MAX,
+    "an initial message must fit one read"
+);
 const _: () = assert!(
     ACCEPTS_PER_TURN > 0 && EVENTS_PER_TURN > ACCEPTS_PER_TURN,
     "accepting alone must not fill a turn"

@@ -940,6 +940,9 @@ fn manager_reports_that_its_loop_has_died() {
     let received = within("receiving", || receiver.join().unwrap());
     assert_eq!(received, Err(RecvError::Halted));
     assert!(pair.manager.has_died() && pair.manager.is_halted());
+    let stats = pair.manager.stats();
+    assert_eq!(stats.peers[0].last_end, Some(Reason::Died));
+    assert_eq!(stats.downs, [(ReasonKind::Died, 1)].into());
     let sent = pair.manager.to_send(Sid(PANIC_SID), "x");
     assert_eq!(sent, Err(SendError::Halted));
     let manager = Arc::clone(&pair.manager);

@@ -6,9 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{CnxManager, Dial, Event, Idle, Reason, Received, RecvError, SendError, Sid};
-
-use support::{LONG, Mesh, eventually, single_manager, wait_for, within};
+use quorum_cnx::{
+    CnxManager, Config, Dial, Event, EventLoop, Frame, Handle, Handler, Idle, Outbox, Reason,
+    Received, RecvError, SendError, Sid, simulation::Network,
+};
+use support::{
+    LONG, MEMBER_IP, Mesh, STRANGER_IP, TestConnection, bare, configure, eventually, frame,
+    listener, single_manager, wait_for, within,
+};
 
 fn pair() -> Mesh {
     Mesh::linked(&[1, 2], &[], |builder| builder)
@@ -182,4 +187,95 @@ fn types_are_send_and_sync() {
     error::<Reason>();
     error::<quorum_cnx::AddressError>();
     error::<quorum_cnx::InitialMessageError>();
+}
+
+#[test]
+fn observers_do_not_count_as_linked_members() {
+    let (manager, address) = single_manager(1, &[(2, "127.0.0.1:1")], |builder| builder);
+    let _observer = TestConnection::dial_and_write(STRANGER_IP, &address, &bare(Sid::OBSERVER.0));
+    eventually("the observer is linked", || {
+        !manager.linked_peers().is_empty()
+    });
+    assert!(!manager.wait_linked(1, Duration::ZERO));
+}
+
+/// A handler that ignores everything.
+struct Ignore;
+
+impl Handler for Ignore {
+    fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
+}
+
+#[test]
+fn the_creating_thread_waits_for_links_of_another_thread() {
+    let sockets = [listener(), listener()];
+    let servers = [1, 2].map(|sid| (sid, sockets[sid as usize - 1].1.clone()));
+    let mut handles = Vec::new();
+    let mut threads = Vec::new();
+    for ((sid, _), (socket, _)) in servers.iter().zip(sockets) {
+        let config = configure(*sid, &servers).listener(socket).build().unwrap();
+        let mut event_loop = EventLoop::new(config, Ignore).unwrap();
+        handles.push(event_loop.handle().clone());
+        threads.push(thread::spawn(move || event_loop.run()));
+    }
+    assert!(handles[0].wait_linked(1, LONG));
+    for handle in handles {
+        handle.request_halt();
+    }
+    for thread in threads {
+        thread.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn disconnect_keeps_a_queued_frame() {
+    let network = Network::new();
+    let start = |sid: u8| {
+        let config = Config::builder(Sid(sid.into()))
+            .server(Sid(1), "10.0.0.1:3888")
+            .server(Sid(2), "10.0.0.2:3888")
+            .outbox(Outbox::QUEUE);
+        let net = network.host([10, 0, 0, sid]).net();
+        EventLoop::with_net(config.build().unwrap(), Ignore, net).unwrap()
+    };
+    let mut loops = [start(1), start(2)];
+    network.run(&mut loops, Duration::from_secs(3)).unwrap();
+    let handle = loops[1].handle().clone();
+    // What is written to this link now does not arrive before the link ends.
+    network.cut([10, 0, 0, 1], [10, 0, 0, 2]);
+    handle.to_send(Sid(1), "waits").unwrap();
+    // The frame asks the loop to write, and both requests are handled in one turn.
+    handle.disconnect(Sid(1)).unwrap();
+    network.run(&mut loops, Duration::from_millis(1)).unwrap();
+    network.heal_all();
+    network.run(&mut loops, Duration::from_secs(20)).unwrap();
+    let peer = handle.stats().peers[0].clone();
+    assert_eq!((peer.downs, peer.sent.written), (1, 1));
+    assert_eq!(loops[0].handle().stats().received.frames, 1);
+}
+
+#[test]
+fn a_spinning_loop_knows_when_the_last_frame_of_a_link_came() {
+    let idle = Idle::Spin {
+        for_at_most: Duration::from_secs(5),
+    };
+    let (manager, address) = single_manager(1, &[(2, "127.0.0.1:1")], |builder| builder.idle(idle));
+    let mut peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
+    peer.send("first");
+    manager.recv_timeout(LONG).unwrap();
+    // More than the precision of the time, so that the two frames can be told apart.
+    thread::sleep(Duration::from_millis(5));
+    let sent = Instant::now();
+    // A frame, and the end of the link in the same read.
+    peer.write(&[frame("last"), vec![0; 4]].concat());
+    wait_for(&manager, |event| {
+        matches!(event, Event::Down { .. }).then_some(())
+    });
+    // One millisecond is the precision.
+    let last = manager.stats().peers[0].last_received.unwrap();
+    assert!(
+        last + Duration::from_millis(1) >= sent,
+        "{:?} too early",
+        sent - last
+    );
 }

@@ -8,10 +8,11 @@ use super::{
 };
 use crate::{
     limits::{
-        ACCEPTS_PER_TURN, BUFFER_POOL_BYTES, EVENTS_MAX, FRAME_BYTES_MAX, LOOKUPS_WAITING_MAX,
-        NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, READ_BUFFER_BYTES, TURN_BYTES,
+        ACCEPTS_PER_TURN, ADDRESSES_MAX, BUFFER_POOL_BYTES, EVENTS_MAX, FRAME_BYTES_MAX,
+        LOOKUPS_WAITING_MAX, NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, READ_BUFFER_BYTES,
+        TURN_BYTES,
     },
-    proto::{ADDRESSES_MAX, Address},
+    proto::Address,
 };
 
 /// The loop itself: the read buffer, the chunks that it packs for the inbox, and the pool of buffers for chunks.

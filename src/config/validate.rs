@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    limits,
-    proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Address, Sid},
+    limits::{self, ADDRESS_BYTES_MAX, ADDRESSES_MAX},
+    proto::{Address, Sid},
 };
 
 /// Checks that a server has an address, and no more addresses than an initial message can carry.

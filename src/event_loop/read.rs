@@ -29,7 +29,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    pub(super) fn read(&mut self, now: Instant) {
+    /// Records the time of frames that were delivered in a turn that has not read the clock.
+    fn record_untimed(&mut self, now: Instant) {
         if let Some(connection) = self
             .read_untimed
             .take()
@@ -42,6 +43,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 record(peer, record_at, now);
             }
         }
+    }
+
+    pub(super) fn read(&mut self, now: Instant) {
+        self.record_untimed(now);
         let mut round = mem::take(&mut self.busy);
         let (mut has_read_one, mut later) = (false, Vec::new());
         for key in round.drain(..) {
@@ -95,6 +100,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.hot = None;
             if let Some(reason) = self.read_link(key, None) {
                 let now = self.net.now();
+                self.record_untimed(now);
                 self.end(key, reason, now);
                 self.hot = None;
             } else if self.hot.is_none() {

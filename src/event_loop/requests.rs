@@ -58,6 +58,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         shared.requests.take_all(&mut requests);
         for peer in requests.drain(..) {
             let mut request = peer.take_request();
+            if request.has(LoopRequest::DISCONNECT) {
+                // Before the queue is written: a frame that waits must not be written to a link that is about to be aborted.
+                request = request.without(LoopRequest::DISCONNECT);
+                self.handle_request(&peer, LoopRequest::DISCONNECT, now);
+            }
             if request.has(LoopRequest::RESUME) {
                 if mem::take(&mut self.woken) {
                     // The first of many frames has woken the loop, perhaps on the sender's processor. After the yield the sender

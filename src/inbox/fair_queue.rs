@@ -278,7 +278,12 @@ impl<P: Entry> Inbox<P> {
     /// Whether a `pop` returns at once: with an item, or because none can arrive any more.
     pub(crate) fn is_ready(&self) -> bool {
         let state = lock(&self.state);
-        state.counts.waiting > 0 || state.closed
+        let is_ready = state.counts.waiting > 0 || state.closed;
+        if !is_ready {
+            // Under the lock, as in `take`: a thread that spins then reads this flag only.
+            self.maybe_nonempty.store(false, Ordering::Relaxed);
+        }
+        is_ready
     }
 
     /// Whether items were dropped since the last [`take_dropped`](Self::take_dropped).

@@ -90,7 +90,7 @@ impl CnxManager {
         self.handle.initiate_connection(sid)
     }
 
-    /// Closes the link to `sid`, if there is one: see [`Handle::disconnect`].
+    /// Asks the loop to close the link to `sid`, if there is one: see [`Handle::disconnect`].
     ///
     /// # Errors
     ///
@@ -117,7 +117,7 @@ impl CnxManager {
         self.handle.linked_peers()
     }
 
-    /// Blocks until at least `count` peers are linked, or `timeout` has passed: see [`Handle::wait_linked`].
+    /// Blocks until at least `count` other members are linked, or `timeout` has passed: see [`Handle::wait_linked`].
     pub fn wait_linked(&self, count: usize, timeout: Duration) -> bool {
         self.handle.wait_linked(count, timeout)
     }

@@ -10,25 +10,13 @@
 
 use std::{error, fmt};
 
-use crate::limits::INITIAL_MESSAGE_READ_BYTES;
+use crate::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, INITIAL_MESSAGE_BYTES_MAX};
 
 use super::{Address, AddressError, Sid};
 
-/// Maximum bytes of the addresses in an initial message: ZooKeeper's `maxBuffer` (ZOOKEEPER-2186).
-pub const ADDRESS_BYTES_MAX: usize = 2048;
-
-/// Maximum bytes of an initial message: version, sid and length, then the addresses.
-pub const INITIAL_MESSAGE_BYTES_MAX: usize = HEADER_BYTES + ADDRESS_BYTES_MAX;
-const _: () = assert!(
-    INITIAL_MESSAGE_READ_BYTES > INITIAL_MESSAGE_BYTES_MAX,
-    "an initial message must fit one read"
-);
-
-/// Maximum number of addresses in an initial message. No real server has more, and each may cost the reader a lookup and a dial.
-pub const ADDRESSES_MAX: usize = 32;
-
 const LONG_BYTES: usize = 8;
 const HEADER_BYTES: usize = 2 * LONG_BYTES + 4;
+const _: () = assert!(INITIAL_MESSAGE_BYTES_MAX == HEADER_BYTES + ADDRESS_BYTES_MAX);
 const VERSION_1: i64 = -65_536;
 const VERSION_2: i64 = -65_535;
 

@@ -13,10 +13,7 @@ mod sid;
 mod standing;
 
 pub use address::{Address, AddressError};
-pub use initial_message::{
-    ADDRESS_BYTES_MAX, ADDRESSES_MAX, INITIAL_MESSAGE_BYTES_MAX, InitialMessageError,
-    InitialMessageVersion,
-};
+pub use initial_message::{InitialMessageError, InitialMessageVersion};
 
 pub use reason::{Fault, Reason, ReasonKind};
 pub use sid::Sid;

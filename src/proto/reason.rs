@@ -74,6 +74,8 @@ pub enum Reason {
     Dropped,
     /// The manager halted.
     Halted,
+    /// The loop has died, by an error of the system or a panic of a handler.
+    Died,
 }
 
 impl Reason {
@@ -103,6 +105,7 @@ impl Reason {
             Self::Superfluous => ReasonKind::Superfluous,
             Self::Dropped => ReasonKind::Dropped,
             Self::Halted => ReasonKind::Halted,
+            Self::Died => ReasonKind::Died,
         }
     }
 
@@ -129,7 +132,8 @@ impl Reason {
             | Self::Moved
             | Self::Superfluous
             | Self::Dropped
-            | Self::Halted => Fault::Ours,
+            | Self::Halted
+            | Self::Died => Fault::Ours,
         }
     }
 
@@ -185,6 +189,7 @@ impl fmt::Display for Reason {
             Self::Superfluous => f.write_str("no longer needed, the peer came first"),
             Self::Dropped => f.write_str("dropped by the application"),
             Self::Halted => f.write_str("the connection manager has halted"),
+            Self::Died => f.write_str("the loop of the connection manager has died"),
         }
     }
 }
@@ -246,6 +251,8 @@ pub enum ReasonKind {
     Dropped,
     /// [`Reason::Halted`].
     Halted,
+    /// [`Reason::Died`].
+    Died,
 }
 
 impl ReasonKind {
@@ -275,6 +282,7 @@ impl ReasonKind {
             Self::Superfluous => "superfluous",
             Self::Dropped => "dropped",
             Self::Halted => "halted",
+            Self::Died => "died",
         }
     }
 }

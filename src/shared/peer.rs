@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::stats::{Counter, Incoming, LinkStats, Outgoing, PeerCounters, PeerStats};
+use super::{
+    lifecycle::Life,
+    stats::{Counter, Incoming, LinkStats, Outgoing, PeerCounters, PeerStats},
+};
 use crate::{
     config,
     outbox::{LoopRequest, Outbox, SendCounts},
@@ -97,13 +100,19 @@ impl Peer {
         links.last_end = Some(reason);
     }
 
-    /// Records that the loop has ended, and the link with it, if there was one.
-    pub(super) fn end(&self) {
+    /// Records that the loop has ended. If there was still a link, as there is after the loop has died, it has ended with it, for the
+    /// reason that is returned.
+    pub(super) fn end(&self, life: Life) -> Option<Reason> {
         self.outbox.close();
         let mut links = self.links();
-        if links.current.take().is_some() {
-            links.last_end = Some(Reason::Halted);
-        }
+        links.current.take()?;
+        let reason = match life {
+            Life::Died => Reason::Died,
+            Life::Halted | Life::Running => Reason::Halted,
+        };
+        self.counters.downs.add(1);
+        links.last_end = Some(reason.clone());
+        Some(reason)
     }
 
     fn links(&self) -> MutexGuard<'_, Links> {

@@ -41,6 +41,11 @@ impl Home {
     }
 }
 
+/// Whether this thread has turned a loop.
+pub(crate) fn this_thread_turns_a_loop() -> bool {
+    TURNS_A_LOOP.get()
+}
+
 /// Records that this thread turns a loop.
 pub(crate) fn turns_a_loop() {
     // Never reset: if the thread turns no loop any more, a check is left out, in processes that it forks. The crate page says

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     inbox::{Chunk, Inbox},
     proto::{Reason, Sid},
-    sync::{Pending, Waiters, WakeFlag},
+    sync::{Mutex, Pending, Waiters, WakeFlag, lock},
 };
 
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     /// True exactly when the loop was asked to close its links and has not yet done so.
     pub(crate) drop_links: AtomicBool,
     pub(crate) counters: Counters,
+    /// The number of members that are linked.
+    linked_members: Mutex<usize>,
     /// Threads in [`wait_linked`](Self::wait_linked).
     link_waiters: Waiters,
     lifecycle: Lifecycle,
@@ -72,6 +74,7 @@ impl Shared {
             halt: HaltOrder::default(),
             drop_links: AtomicBool::new(false),
             counters: Counters::default(),
+            linked_members: Mutex::new(0),
             link_waiters: Waiters::new(),
             lifecycle: Lifecycle::new(),
         }
@@ -97,24 +100,34 @@ impl Shared {
     /// Records the new link of a peer.
     pub(crate) fn link_up(&self, peer: &Peer, link: LinkStats) {
         peer.set_link(link);
-        self.link_waiters.notify();
+        if self.peers.member(peer.sid).is_some() {
+            *lock(&self.linked_members) += 1;
+            self.link_waiters.notify();
+        }
     }
 
     /// Records the end of the link of a peer.
     pub(crate) fn link_down(&self, peer: &Peer, reason: Reason) {
         peer.unset_link(reason);
+        if self.peers.member(peer.sid).is_some() {
+            let mut linked = lock(&self.linked_members);
+            *linked = linked.saturating_sub(1);
+        }
     }
 
-    /// Blocks until at least this many peers are linked, the deadline has passed (`None`: no deadline) or the loop has ended.
-    /// Returns whether so many are linked. Does not block on the loop's own thread, which could link no peer meanwhile.
+    /// Blocks until at least this many members are linked, the deadline has passed (`None`: no deadline) or the loop has ended.
+    /// Returns whether so many are linked. Does not block on a thread that turns the loop, since only that thread could link a peer. It
+    /// does block on the thread that has made the loop and has not turned it: another thread may be about to.
     pub(crate) fn wait_linked(&self, count: usize, deadline: Option<Instant>) -> bool {
-        let are_linked = || self.peers().iter().filter(|peer| peer.is_linked()).count() >= count;
+        let are_linked = || *lock(&self.linked_members) >= count;
         // In a forked process, `life` ends everything, which notifies the waiters: it must do so before this thread is one of them.
-        if self.life() != Life::Running || self.is_loop_thread(thread::current().id()) {
+        let turns =
+            self.is_loop_thread(thread::current().id()) && process::this_thread_turns_a_loop();
+        if self.life() != Life::Running || turns {
             return are_linked();
         }
         let linked = Cell::new(false);
-        // The locks that `is_linked` and `life` take are those under which a link comes up and the loop ends, as `Waiters` demands.
+        // The locks that `are_linked` and `life` take are those under which a link comes up and the loop ends, as `Waiters` demands.
         self.link_waiters.wait(deadline, || {
             linked.set(are_linked());
             linked.get() || self.life() != Life::Running
@@ -186,8 +199,11 @@ impl Shared {
         // Only the loop adds peers, and only the loop calls this, except in a forked process, where no loop runs. So no peer is
         // missed.
         for peer in self.peers() {
-            peer.end();
+            if let Some(reason) = peer.end(life) {
+                self.counters.downs.count(reason.kind());
+            }
         }
+        *lock(&self.linked_members) = 0;
         self.link_waiters.notify();
         self.inbox.close();
         // Last: a thread that has waited for the end finds the outboxes and the inbox closed.

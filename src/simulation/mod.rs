@@ -228,10 +228,7 @@ mod state;
 /// Every bound and every time that the rules of the loop follow, for tests that move the clock past them. They are no part of the stable
 /// interface.
 pub mod limits {
-    pub use crate::{
-        limits::*,
-        proto::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, INITIAL_MESSAGE_BYTES_MAX},
-    };
+    pub use crate::limits::*;
 }
 
 pub use crate::{

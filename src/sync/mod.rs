@@ -1,7 +1,7 @@
 //! How threads wait and are woken, for the outboxes, the inbox and the loop.
 //!
 //! Nothing here knows sids, rules or the operating system. Each type is used through `&self` and is model-checked with loom:
-//! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p quorum-cnx --lib loom_`.
 
 mod primitives;
 mod waiters;
