@@ -174,10 +174,10 @@ fn types_are_send_and_sync() {
     fn shared<T: Send + Sync + 'static>() {}
     fn error<T: std::error::Error + Send + Sync + 'static>() {}
     shared::<CnxManager>();
-    shared::<quorum_cnx::Handle>();
+    shared::<Handle>();
     shared::<quorum_cnx::Events>();
     shared::<quorum_cnx::Batch>();
-    shared::<quorum_cnx::Config>();
+    shared::<Config>();
     shared::<quorum_cnx::Stats>();
     shared::<Received>();
     error::<quorum_cnx::ConfigError>();
