@@ -79,6 +79,7 @@ impl InboxHandler {
 }
 
 impl Handler for InboxHandler {
+    #[inline] // Else the compiler may call it for each frame.
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
         // Looked up once for all frames of a read, which have one source: a read is of one link.
         let source = match self.source {
