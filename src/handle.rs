@@ -123,10 +123,10 @@ impl Handle {
     }
 
     /// Discards the frames that wait for `sid`, for instance after the peer was away for so long that they are of no use. Returns
-    /// their number, which [`Outgoing::discarded`] counts. While there is a link, the frames that are being written are
+    /// their number, which [`SendStats::discarded`] counts. While there is a link, the frames that are being written are
     /// not discarded: 256 KiB of them, or one longer frame.
     ///
-    /// [`Outgoing::discarded`]: crate::Outgoing::discarded
+    /// [`SendStats::discarded`]: crate::SendStats::discarded
     ///
     /// # Errors
     ///

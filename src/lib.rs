@@ -58,7 +58,7 @@
 //!    room, so that TCP slows it ([`InboxFull`]).
 //! 6. A frame with a length below 1 or above 524 288 bytes ends its link. Nothing that arrives from the network ends the loop, a
 //!    listener or the process.
-//! 7. Every accepted frame is accounted for: `accepted = written + superseded + discarded + waiting` ([`Outgoing`]). So are
+//! 7. Every accepted frame is accounted for: `accepted = written + superseded + discarded + waiting` ([`SendStats`]). So are
 //!    accepted connections and links ([`Stats::balances`]).
 //! 8. [`halt`](CnxManager::halt) returns when the port is free, all sockets are closed and the loop's thread has ended. It needs no
 //!    cooperation from any peer.
@@ -270,7 +270,7 @@
 //! A payload on its way out, in a slot ([`Handle::to_send`]):
 //!
 //! 1. `Shared::to_send` (`shared::send`) checks for a halt and the length, and finds the peer: a member by a binary search without a
-//!    lock, another one under a read lock. `Outbox::put` (`outbox`) chooses between slot and queue.
+//!    lock, another one under a read lock. `PeerOutbox::put` (`outbox`) chooses between slot and queue.
 //! 2. `Writer<Slot>::put` (`outbox::slot`) takes the lock and counts the frame. If there is a link, no thread writes and the socket is
 //!    not full, this thread becomes the writer (`State::acquire`, `outbox::state`) and releases the lock. Else the frame waits in the
 //!    slot, where it replaces an older one, and the first frame without a link asks the loop for one (`Shared::ask`).
@@ -375,5 +375,5 @@ pub use proto::{
     Address, AddressError, Fault, InitialMessageError, InitialMessageVersion, Reason, ReasonKind,
     Sid,
 };
-pub use shared::{Incoming, LinkStats, Listening, Outgoing, PeerStats, Queue, Stats};
+pub use shared::{LinkStats, Listening, PeerStats, QueueStats, ReceiveStats, SendStats, Stats};
 pub use zoo_cfg::{ZooCfg, ZooCfgReader, ZooServer};

@@ -111,7 +111,7 @@ fn number_of(frame: &[u8]) -> u64 {
     u64::from_be_bytes(frame[..8].try_into().unwrap())
 }
 
-fn sent_to(stats: &Stats, sid: i64) -> quorum_cnx::Outgoing {
+fn sent_to(stats: &Stats, sid: i64) -> quorum_cnx::SendStats {
     let of_sid = |peer: &&quorum_cnx::PeerStats| peer.sid == Sid(sid);
     stats.peers.iter().find(of_sid).unwrap().sent
 }

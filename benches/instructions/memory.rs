@@ -35,14 +35,14 @@ pub(crate) struct Peer(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    outgoing: Mutex<Outgoing>,
+    outgoing: Mutex<SendStats>,
     full: AtomicBool,
     received: AtomicU64,
 }
 
 /// The bytes that the loop can read.
 #[derive(Debug, Default)]
-struct Outgoing {
+struct SendStats {
     /// Copies of one frame: a full read buffer and one more.
     frames: Vec<u8>,
     frame_bytes: usize,
@@ -59,10 +59,10 @@ impl Memory {
     pub(crate) fn new(payload_bytes: usize) -> (Self, Peer) {
         let mut frame = (payload_bytes as u32).to_be_bytes().to_vec();
         frame.resize(4 + payload_bytes, b'x');
-        let outgoing = Outgoing {
+        let outgoing = SendStats {
             frames: frame.repeat(limits::READ_BUFFER_BYTES / frame.len() + 2),
             frame_bytes: frame.len(),
-            ..Outgoing::default()
+            ..SendStats::default()
         };
         let peer = Peer(Arc::new(State {
             outgoing: Mutex::new(outgoing),
@@ -103,7 +103,7 @@ impl Peer {
         self.0.received.load(Ordering::Relaxed)
     }
 
-    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+    fn outgoing(&self) -> MutexGuard<'_, SendStats> {
         self.0
             .outgoing
             .lock()
@@ -111,7 +111,7 @@ impl Peer {
     }
 }
 
-impl Outgoing {
+impl SendStats {
     fn ready(&self, readable: bool) -> Ready {
         Ready::Connection {
             token: self.token,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use quorum_cnx::{Event, Fault, Handle, Outgoing, Sid, Stats};
+use quorum_cnx::{Event, Fault, Handle, SendStats, Sid, Stats};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{SERVERS, VICTIM, sids};
@@ -143,7 +143,7 @@ impl Seen {
             servers,
             broken: Default::default(),
             checked: Default::default(),
-            sent: Outgoing::default(),
+            sent: SendStats::default(),
             latencies: Vec::new(),
         };
         Ok(Self {
@@ -174,7 +174,7 @@ pub(crate) struct State {
     /// True for each promise that was checked.
     checked: [bool; PROMISES.len()],
     /// Sum of the counters of all servers that have ended.
-    sent: Outgoing,
+    sent: SendStats,
     latencies: Vec<Duration>,
 }
 
@@ -328,7 +328,7 @@ impl State {
             None => Outcome::Unchecked,
         };
         let outcomes = self.broken.iter().zip(&self.checked).map(outcome);
-        let Outgoing {
+        let SendStats {
             accepted,
             written,
             superseded,

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use quorum_cnx::{
-    Event, Incoming, LinkStats, Outgoing, PeerStats, Queue, ReasonKind, SendOutcome, Stats,
+    Event, LinkStats, PeerStats, QueueStats, ReasonKind, ReceiveStats, SendOutcome, SendStats,
+    Stats,
 };
 use serde_json::{Value, json};
 
@@ -148,20 +149,20 @@ fn age_ms(since: Instant) -> u64 {
     since.elapsed().as_millis() as u64
 }
 
-fn outgoing(sent: &Outgoing) -> Value {
+fn outgoing(sent: &SendStats) -> Value {
     json!({
         "accepted": sent.accepted, "written": sent.written, "superseded": sent.superseded,
         "discarded": sent.discarded, "waiting": sent.waiting, "resent": sent.resent, "bytes": sent.bytes,
     })
 }
 
-fn queue(queue: &Queue) -> Value {
+fn queue(queue: &QueueStats) -> Value {
     json!({
         "pushed": queue.pushed, "taken": queue.taken, "dropped": queue.dropped, "waiting": queue.waiting,
     })
 }
 
-fn incoming(received: &Incoming) -> Value {
+fn incoming(received: &ReceiveStats) -> Value {
     json!({ "frames": received.frames, "bytes": received.bytes })
 }
 

@@ -9,7 +9,7 @@ use crate::{
     event::Event,
     inbox::{Inbox, InboxFull, Nothing, Owner, Room, Single, Wait},
     limits::EVENTS_MAX,
-    shared::{Home, Queue},
+    shared::{Home, QueueStats},
 };
 
 /// The events of a manager, oldest first. At most 1024 wait. One more drops the oldest event of the peer that most of them are
@@ -57,8 +57,8 @@ impl Events {
         self.inbox.close();
     }
 
-    pub(super) fn stats(&self) -> Queue {
-        Queue::of(&self.inbox)
+    pub(super) fn stats(&self) -> QueueStats {
+        QueueStats::of(&self.inbox)
     }
 
     /// Whether an event waits, or none can arrive any more.

@@ -6,7 +6,7 @@ use super::{fixture::*, *};
 
 #[test]
 fn loom_waiter_is_notified_of_room() {
-    for outbox in [Outbox::latest, || Outbox::queue(12)] {
+    for outbox in [PeerOutbox::latest, || PeerOutbox::queue(12)] {
         loom::model(move || {
             let pipe = Pipe::with_room(0);
             let outbox = LoomArc::new(outbox());
@@ -30,7 +30,7 @@ fn loom_waiter_is_notified_of_room() {
 }
 
 /// A thread waits for room while `make_room` is called; it must be notified.
-fn assert_told(outbox: fn() -> Outbox, make_room: fn(&Outbox)) {
+fn assert_told(outbox: fn() -> PeerOutbox, make_room: fn(&PeerOutbox)) {
     loom::model(move || {
         let outbox = LoomArc::new(outbox());
         // Two of three frames of 6 bytes are written. They are counted as written when the link ends.
@@ -51,7 +51,7 @@ fn assert_told(outbox: fn() -> Outbox, make_room: fn(&Outbox)) {
 #[test]
 fn loom_waiter_is_notified_after_a_link_ends() {
     assert_told(
-        || Outbox::queue(20),
+        || PeerOutbox::queue(20),
         |outbox| {
             outbox.detach();
         },
@@ -60,11 +60,11 @@ fn loom_waiter_is_notified_after_a_link_ends() {
 
 #[test]
 fn loom_waiter_is_notified_by_close() {
-    assert_told(|| Outbox::queue(20), Outbox::close);
+    assert_told(|| PeerOutbox::queue(20), PeerOutbox::close);
     // The third frame is written in part, so it is not in the slot: one more frame fills the slot.
     assert_told(
         || {
-            let outbox = Outbox::latest();
+            let outbox = PeerOutbox::latest();
             outbox.put(frame(0));
             outbox
         },

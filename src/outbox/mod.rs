@@ -27,7 +27,7 @@ pub use types::{SendOutcome, Wire};
 
 /// The outbox of one peer.
 #[derive(Debug)]
-pub(crate) struct Outbox(Kind);
+pub(crate) struct PeerOutbox(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -45,7 +45,7 @@ macro_rules! of_either {
     };
 }
 
-impl Outbox {
+impl PeerOutbox {
     /// Makes an outbox of one slot.
     pub(crate) fn latest() -> Self {
         Self(Kind::Latest(Writer::new(

@@ -6,12 +6,12 @@ use super::{fixture::*, *};
 use crate::limits::WHOLE_FRAME_BYTES;
 
 /// One outbox of each kind.
-fn both() -> [Outbox; 2] {
-    [Outbox::latest(), Outbox::queue(1000)]
+fn both() -> [PeerOutbox; 2] {
+    [PeerOutbox::latest(), PeerOutbox::queue(1000)]
 }
 
 /// Puts a frame, and lets the loop do what a queue asks of it. Returns what is left for the loop then.
-fn put_and_write(outbox: &Outbox, n: u8) -> LoopRequest {
+fn put_and_write(outbox: &PeerOutbox, n: u8) -> LoopRequest {
     let (outcome, request) = outbox.put(frame(n));
     assert!(outcome.is_ok());
     if request == LoopRequest::RESUME {
@@ -84,7 +84,7 @@ fn closed_outbox_accepts_nothing_and_discards_its_frame() {
 #[test]
 fn wait_for_room_blocks_until_there_is_room() {
     let pipe = Pipe::with_room(0);
-    let outbox = Arc::new(Outbox::latest());
+    let outbox = Arc::new(PeerOutbox::latest());
     outbox.attach(pipe.clone(), false);
     assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Queued));
     let waiting_thread = {
@@ -104,7 +104,7 @@ fn wait_for_room_blocks_until_there_is_room() {
 
 #[test]
 fn waiter_is_notified_of_room_after_a_link_ends() {
-    let outbox = Arc::new(Outbox::queue(20));
+    let outbox = Arc::new(PeerOutbox::queue(20));
     outbox.attach(Pipe::with_room(13), false);
     for n in 1..=3 {
         assert_eq!(outbox.put(frame(n)).0, Ok(SendOutcome::Queued));
@@ -127,7 +127,7 @@ fn waiter_is_notified_of_room_after_a_link_ends() {
 
 #[test]
 fn slot_closed_between_two_frames_has_accepted_the_first() {
-    let outbox = Arc::new(Outbox::latest());
+    let outbox = Arc::new(PeerOutbox::latest());
     let closing = Arc::downgrade(&outbox);
     outbox.attach(
         Arc::new(Closing(move || {
@@ -180,7 +180,7 @@ impl Drop for Bomb {
 
 #[test]
 fn panic_while_dropping_a_payload_blocks_no_peer() {
-    for outbox in [Outbox::latest(), Outbox::queue(1 << 20)] {
+    for outbox in [PeerOutbox::latest(), PeerOutbox::queue(1 << 20)] {
         let mut put = 0;
         let mut put_some = || {
             for n in 1..=3 {
@@ -228,7 +228,7 @@ fn denied_link_request_is_repeated_by_the_next_frame() {
 
 #[test]
 fn closed_slot_accepts_no_frame_of_a_batch() {
-    let outbox = Outbox::latest();
+    let outbox = PeerOutbox::latest();
     assert_eq!(outbox.put_all(&[&[1], &[2]]).0, Ok(2));
     outbox.close();
     assert_eq!(

@@ -61,7 +61,7 @@ impl LoopRequest {
     pub(crate) const INITIATE: Self = Self(2);
     /// Write: frames wait that the sender has left to the loop.
     pub(crate) const RESUME: Self = Self(4);
-    /// End the link, since it is broken: see `Outbox::broken`.
+    /// End the link, since it is broken: see `PeerOutbox::broken`.
     pub(crate) const BROKEN: Self = Self(8);
 
     /// Close the link.

@@ -17,4 +17,4 @@ pub(crate) use peer::Peer;
 pub(crate) use process::FORKED;
 pub(crate) use process::Home;
 pub(crate) use state::Shared;
-pub use stats::{Incoming, LinkStats, Outgoing, PeerStats, Queue, Stats};
+pub use stats::{LinkStats, PeerStats, QueueStats, ReceiveStats, SendStats, Stats};

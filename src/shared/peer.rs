@@ -18,11 +18,11 @@ use std::{
 
 use super::{
     lifecycle::Life,
-    stats::{Counter, Incoming, LinkStats, Outgoing, PeerCounters, PeerStats},
+    stats::{Counter, LinkStats, PeerCounters, PeerStats, ReceiveStats, SendStats},
 };
 use crate::{
     config,
-    outbox::{LoopRequest, Outbox, SendCounts},
+    outbox::{LoopRequest, PeerOutbox, SendCounts},
     proto::{PeerId, Reason, Sid},
 };
 
@@ -38,7 +38,7 @@ struct Links {
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) sid: Sid,
-    pub(crate) outbox: Outbox,
+    pub(crate) outbox: PeerOutbox,
     pub(crate) counters: PeerCounters,
     // The loop records the end of a link after the outbox is detached. So a thread that finds no link also finds which frames of the
     // old one wait again.
@@ -56,8 +56,8 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(id: PeerId, sid: Sid, outbox: config::Outbox, now: Instant) -> Self {
         let outbox = match outbox {
-            config::Outbox::Latest => Outbox::latest(),
-            config::Outbox::Queue { bytes } => Outbox::queue(bytes),
+            config::Outbox::Latest => PeerOutbox::latest(),
+            config::Outbox::Queue { bytes } => PeerOutbox::queue(bytes),
         };
         Self {
             id,
@@ -133,15 +133,15 @@ impl Peer {
         LoopRequest::from_bits(self.requested.swap(0, Ordering::AcqRel))
     }
 
-    pub(super) fn received(&self) -> Incoming {
-        Incoming {
+    pub(super) fn received(&self) -> ReceiveStats {
+        ReceiveStats {
             frames: self.counters.frames.read(),
             bytes: self.counters.bytes.read(),
         }
     }
 
     pub(super) fn stats(&self, counts: SendCounts) -> PeerStats {
-        let mut sent = Outgoing::default();
+        let mut sent = SendStats::default();
         sent.add(counts);
         let links = self.links();
         PeerStats {

@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     peer::Peer,
-    stats::{Incoming, Outgoing, PeerStats},
+    stats::{PeerStats, ReceiveStats, SendStats},
 };
 use crate::proto::Sid;
 
@@ -33,8 +33,8 @@ pub(super) struct Registry {
 struct Others {
     known: BTreeMap<Sid, Arc<Peer>>,
     /// Totals of the peers that were removed. So a total over removed and known peers never decreases.
-    sent: Outgoing,
-    received: Incoming,
+    sent: SendStats,
+    received: ReceiveStats,
 }
 
 impl Registry {
@@ -96,7 +96,7 @@ impl Registry {
     }
 
     /// The totals of all peers, known and removed, and the counters of each known peer.
-    pub(super) fn stats(&self) -> (Outgoing, Incoming, Vec<PeerStats>) {
+    pub(super) fn stats(&self) -> (SendStats, ReceiveStats, Vec<PeerStats>) {
         // Under one lock, so that a peer that is removed meanwhile is counted once: as known or as removed.
         let others = self.read();
         let (mut sent, mut received) = (others.sent, others.received);

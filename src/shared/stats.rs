@@ -40,16 +40,16 @@ use crate::{
 #[non_exhaustive]
 pub struct Stats {
     /// Frames to peers: the sum of all peers, with those that are no longer known.
-    pub sent: Outgoing,
+    pub sent: SendStats,
     /// Frames and bytes from peers: the sum of all peers, with those that are no longer known.
-    pub received: Incoming,
+    pub received: ReceiveStats,
     /// Frames of this server to itself.
     pub loopback: u64,
     /// Messages queued for the application. With a [`CnxManager`](crate::CnxManager) these are received and loopback frames. With
     /// an [`EventLoop`](crate::EventLoop) they are loopback frames only, since the handler gets received frames directly.
-    pub inbox: Queue,
+    pub inbox: QueueStats,
     /// Events queued for the application. Only in [`CnxManager::stats`](crate::CnxManager::stats), else all are 0.
-    pub events: Queue,
+    pub events: QueueStats,
     /// Connections accepted: each was kept, was a knock, was refused, or is pending.
     pub accepted: u64,
     /// Connections that could not be accepted.
@@ -113,9 +113,9 @@ pub struct PeerStats {
     /// Why its last link ended, if one has ended.
     pub last_end: Option<Reason>,
     /// Frames to it.
-    pub sent: Outgoing,
+    pub sent: SendStats,
     /// Frames and bytes from it.
-    pub received: Incoming,
+    pub received: ReceiveStats,
     /// When a frame of it was received last, to the precision of a millisecond.
     pub last_received: Option<Instant>,
     /// How often its link came up.
@@ -143,7 +143,7 @@ pub struct LinkStats {
 /// What happened to the frames given to `to_send`: `accepted == written + superseded + discarded + waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Outgoing {
+pub struct SendStats {
     /// Frames taken.
     pub accepted: u64,
     /// Frames whose last byte the kernel has.
@@ -161,7 +161,7 @@ pub struct Outgoing {
     pub bytes: u64,
 }
 
-impl Outgoing {
+impl SendStats {
     /// Whether every accepted frame is accounted for.
     #[must_use]
     pub fn balances(&self) -> bool {
@@ -191,14 +191,14 @@ impl Outgoing {
 /// What was received from peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Incoming {
+pub struct ReceiveStats {
     /// Whole frames.
     pub frames: u64,
     /// Their payload bytes.
     pub bytes: u64,
 }
 
-impl Incoming {
+impl ReceiveStats {
     pub(crate) fn add(&mut self, other: Self) {
         self.frames += other.frames;
         self.bytes += other.bytes;
@@ -208,7 +208,7 @@ impl Incoming {
 /// What happened to the items of a queue: `pushed == taken + dropped + waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Queue {
+pub struct QueueStats {
     /// Items put into it.
     pub pushed: u64,
     /// Items the application took.
@@ -219,7 +219,7 @@ pub struct Queue {
     pub waiting: u64,
 }
 
-impl Queue {
+impl QueueStats {
     /// Whether every item is accounted for.
     #[must_use]
     pub fn balances(&self) -> bool {
