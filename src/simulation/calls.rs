@@ -158,7 +158,7 @@ impl State {
         let listeners = std::mem::take(&mut self.processes[process].listeners);
         for index in listeners.into_values().flat_map(|it| it.backlog) {
             let connection = &mut self.connections[index];
-            let _ = connection.abort(1);
+            let _ = connection.reset(1);
             connection.close(1);
             self.note(index);
         }

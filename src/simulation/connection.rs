@@ -244,6 +244,10 @@ impl Connection {
             if far.phase != Phase::Broken {
                 far.was_reset = true;
                 far.break_with(ErrorKind::ConnectionReset);
+                if far.far_finished {
+                    // As on Linux: a reset after the end is no error of a read.
+                    far.error = None;
+                }
             }
             return;
         }
@@ -328,8 +332,17 @@ impl Connection {
         }
     }
 
-    /// Ends the connection with a reset. Bytes that have not arrived are lost.
+    /// Closes both directions, and then ends the connection with a reset, as an abort of a real loop does. Unless bytes wait before it,
+    /// the end arrives before the reset.
     pub(super) fn abort(&mut self, side: usize) -> io::Result<()> {
+        if self.ends[side].phase == Phase::Established {
+            self.shutdown(side, Shutdown::Both)?;
+        }
+        self.reset(side)
+    }
+
+    /// Ends the connection with a reset. Bytes that have not arrived are lost.
+    pub(super) fn reset(&mut self, side: usize) -> io::Result<()> {
         let end = &mut self.ends[side];
         let was_broken = end.phase == Phase::Broken;
         end.phase = Phase::Broken;
@@ -356,7 +369,7 @@ impl Connection {
         } else if end.arrived.is_empty() {
             self.deliver(side);
         } else {
-            let _ = self.abort(side);
+            let _ = self.reset(side);
         }
     }
 

@@ -240,3 +240,6 @@ pub use host::Host;
 pub use net::{HostNet, HostStream};
 pub use network::Network;
 pub use remote_end::RemoteEnd;
+
+#[cfg(all(test, not(loom)))]
+mod tests;

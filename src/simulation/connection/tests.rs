@@ -97,7 +97,7 @@ fn an_end_follows_the_bytes_before_it() {
 fn an_error_is_returned_once() {
     let mut connection = established(8);
     write(&mut connection, DIALER, b"before").unwrap();
-    connection.abort(DIALER).unwrap();
+    connection.reset(DIALER).unwrap();
     assert!(connection.was_reset(ACCEPTOR));
     assert_eq!(read(&mut connection, ACCEPTOR).unwrap(), b"before");
     assert_fails(read(&mut connection, ACCEPTOR), ErrorKind::ConnectionReset);
@@ -107,6 +107,29 @@ fn an_error_is_returned_once() {
         ErrorKind::BrokenPipe,
     );
     assert!(!connection.connected(ACCEPTOR).unwrap());
+}
+
+#[test]
+fn an_abort_is_the_end_unless_bytes_wait_before_it() {
+    for unread in [0, 12] {
+        let mut connection = established(8);
+        if unread > 0 {
+            write(&mut connection, DIALER, &vec![7; unread]).unwrap();
+            read(&mut connection, ACCEPTOR).unwrap();
+            write(&mut connection, DIALER, &vec![7; unread]).unwrap();
+        }
+        connection.abort(DIALER).unwrap();
+        assert!(connection.was_reset(ACCEPTOR));
+        if unread > 0 {
+            assert_eq!(read(&mut connection, ACCEPTOR).unwrap().len(), 8);
+            assert_fails(read(&mut connection, ACCEPTOR), ErrorKind::ConnectionReset);
+        }
+        assert_eq!(read(&mut connection, ACCEPTOR).unwrap(), b"");
+        assert_fails(
+            write(&mut connection, ACCEPTOR, b"x"),
+            ErrorKind::BrokenPipe,
+        );
+    }
 }
 
 #[test]
@@ -135,7 +158,7 @@ fn nothing_arrives_while_a_path_is_cut() {
     let mut connection = established(4);
     connection.open = [false; 2];
     assert_eq!(write(&mut connection, DIALER, b"012345").unwrap(), 4);
-    connection.abort(ACCEPTOR).unwrap();
+    connection.reset(ACCEPTOR).unwrap();
     assert!(!connection.was_reset(DIALER));
     connection.open = [true; 2];
     connection.deliver(ACCEPTOR);
