@@ -105,15 +105,34 @@ impl State {
         if self.listening(host).any(|other| takes_each_other(&other)) {
             return Err(ErrorKind::AddrInUse.into());
         }
-        self.open_listener(process, listener, at);
+        self.open_listener(process, listener, at, false);
         Ok(at)
     }
 
-    pub(super) fn open_listener(&mut self, process: usize, listener: usize, addr: SocketAddr) {
+    /// Takes a socket that is bound to an address of the machine on which the test runs.
+    pub(super) fn adopt(
+        &mut self,
+        process: usize,
+        listener: usize,
+        at: SocketAddr,
+    ) -> io::Result<()> {
+        self.on_call(process, Call::Listen)?;
+        self.open_listener(process, listener, at, true);
+        Ok(())
+    }
+
+    fn open_listener(
+        &mut self,
+        process: usize,
+        listener: usize,
+        addr: SocketAddr,
+        is_adopted: bool,
+    ) {
         self.processes[process].listeners.insert(
             listener,
             Listener {
                 addr,
+                is_adopted,
                 backlog: VecDeque::new(),
                 changed: false,
             },

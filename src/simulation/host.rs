@@ -102,7 +102,8 @@ impl Host {
         }
     }
 
-    /// Takes an address from the host. Nothing can listen there or dial from there any more. Sockets that are open stay open.
+    /// Takes an address from the host. Nothing can listen there or dial from there any more. Sockets that are open stay open, and so do
+    /// connections, but new connections to this address no longer reach the host. Another host can have the address from now on.
     pub fn remove_ip(&self, ip: impl Into<IpAddr>) {
         let ip = ip.into();
         let mut state = self.shared.lock();

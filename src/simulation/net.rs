@@ -103,9 +103,7 @@ impl Net for HostNet {
     /// Listens at the address of the socket, from which nothing is accepted.
     fn adopt(&mut self, listener: usize, bound: TcpListener) -> io::Result<SocketAddr> {
         let at = bound.local_addr()?;
-        let mut state = self.shared.lock();
-        state.on_call(self.process, Call::Listen)?;
-        state.open_listener(self.process, listener, at);
+        self.shared.lock().adopt(self.process, listener, at)?;
         Ok(at)
     }
 

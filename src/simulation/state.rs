@@ -86,6 +86,8 @@ pub(super) struct Process {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) addr: SocketAddr,
+    /// True exactly when the test has handed the socket over. Its address may be one of no host.
+    pub(super) is_adopted: bool,
     pub(super) backlog: VecDeque<usize>,
     /// True exactly when an event is due for it.
     pub(super) changed: bool,
@@ -284,11 +286,13 @@ impl State {
     /// The process and the number of the listening socket that takes connections to this address.
     fn listener_at(&self, to: SocketAddr) -> Option<(usize, usize)> {
         let host = self.host_of(to.ip());
-        // A socket that was handed over is bound to an address of the machine on which the test runs.
         (0..).zip(&self.processes).find_map(|(number, process)| {
             let mut listeners = process.listeners.iter();
             let found = listeners.find(|(_, listener)| {
-                let is_there = listener.addr.ip() == to.ip() || Some(process.host) == host;
+                let is_there = match host {
+                    Some(host) => process.host == host,
+                    None => listener.is_adopted && listener.addr.ip() == to.ip(),
+                };
                 is_there && takes(&listener.addr, &to)
             });
             found.map(|(listener, _)| (number, *listener))

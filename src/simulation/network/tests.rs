@@ -511,6 +511,23 @@ fn a_wildcard_socket_and_several_addresses_are_one_host() {
 }
 
 #[test]
+fn address_that_has_moved_leads_to_its_new_host() {
+    let (network, mut loops) = mesh(2);
+    let old = network.host(ip(1));
+    old.add_ip(ip(8));
+    old.remove_ip(ip(1));
+    let to = "10.0.0.1:3888".parse().unwrap();
+    assert!(network.connect("10.0.0.7:1".parse().unwrap(), to).is_err());
+    // The old process listens on, at an address that its host does not have any more.
+    network.host(ip(9)).add_ip(ip(1));
+    loops.push(start(&network, 1, 2));
+    loops[1].handle().initiate_connection(Sid(1)).unwrap();
+    network.run(&mut loops, seconds(3)).unwrap();
+    assert_eq!(loops[0].handle().linked_peers(), []);
+    assert_eq!(loops[2].handle().linked_peers(), [Sid(2)]);
+}
+
+#[test]
 fn small_buffers_bound_what_waits() {
     let (network, mut loops) = mesh(2);
     network.host(ip(1)).power_off();
