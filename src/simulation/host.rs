@@ -98,6 +98,7 @@ impl Host {
                 let State { hosts, paths, .. } = &mut *state;
                 paths.learn(ip, &hosts[self.host].ips);
                 hosts[self.host].ips.push(ip);
+                state.on_new_ip(ip);
             }
         }
     }

@@ -21,7 +21,8 @@
 //! | failures | one call after the other: no descriptors, no memory, an interrupt |
 //!
 //! There is no latency, no loss and no order among connections that differs from the order of writes. The clock moves only between
-//! turns of loops. A dial to an address that no host has waits for the test, which can be the far end itself ([`RemoteEnd`]).
+//! turns of loops. A dial to an address that no host has waits for the test, which can be the far end itself ([`RemoteEnd`]), or until a
+//! host gets the address. So servers can be started in any order.
 //!
 //! # A partition
 //!

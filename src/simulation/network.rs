@@ -71,7 +71,8 @@ impl Network {
         }
     }
 
-    /// The host with this address. It is created if there is none, with power and without a process.
+    /// The host with this address. It is created if there is none, with power and without a process. It refuses dials that
+    /// [wait](Self::take_dials) at the address.
     pub fn host(&self, ip: impl Into<IpAddr>) -> Host {
         let (ip, mut state) = (ip.into(), self.shared.lock());
         let host = state.host_of(ip).unwrap_or_else(|| state.add_host(ip));
@@ -278,6 +279,9 @@ impl Network {
 
     /// The dials of loops to addresses of no host since the last call, in order. Each waits until the test
     /// [accepts](RemoteEnd::accept) or [refuses](RemoteEnd::refuse) it, or the loop gives up.
+    ///
+    /// A dial that was not returned yet reaches a host that gets its address ([`host`](Self::host), [`Host::add_ip`]). The host refuses
+    /// it if nothing listens there, as on a new host. The loop then dials again.
     #[must_use = "the dials are returned by no later call"]
     pub fn take_dials(&self) -> Vec<RemoteEnd> {
         let dials = std::mem::take(&mut self.shared.lock().dials);

@@ -172,7 +172,25 @@ impl State {
             last_port: PORTS_AFTER,
             last_dial_port: DIAL_PORTS_FROM - 1,
         });
+        self.on_new_ip(ip);
         self.hosts.len() - 1
+    }
+
+    /// A host has this address, which no host had. Dials that waited there, and that the test has not taken, reach the host.
+    pub(super) fn on_new_ip(&mut self, ip: IpAddr) {
+        let dials = std::mem::take(&mut self.dials);
+        let is_for_host = |index: &usize| {
+            let connection = &self.connections[*index];
+            connection.is_connecting() && connection.ends[1].addr.ip() == ip
+        };
+        let (for_host, for_test) = dials.into_iter().partition(is_for_host);
+        self.dials = for_test;
+        let for_host: Vec<usize> = for_host;
+        for index in for_host {
+            let addr = self.connections[index].ends[1].addr;
+            self.connections[index].ends[1] = self.end_of(Owner::Nothing, addr);
+            self.update_path(index);
+        }
     }
 
     fn reaches(&self, from: IpAddr, to: IpAddr) -> bool {

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::*;
 use crate::{
     Config, Event, EventLoop, Frame, Handle, Handler, Reason, SendError, Sid,
+    net::{Net as _, Stream as _},
     simulation::{Call, HostNet},
 };
 
@@ -525,6 +526,50 @@ fn address_that_has_moved_leads_to_its_new_host() {
     network.run(&mut loops, seconds(3)).unwrap();
     assert_eq!(loops[0].handle().linked_peers(), []);
     assert_eq!(loops[2].handle().linked_peers(), [Sid(2)]);
+}
+
+#[test]
+fn servers_are_linked_in_any_order_of_start() {
+    for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
+        for wait in [0, 1, 500, 1_000].map(Duration::from_millis) {
+            let network = Network::new();
+            let mut loops = Vec::new();
+            for sid in order {
+                loops.push(start(&network, sid, 3));
+                network.run(&mut loops, wait).unwrap();
+            }
+            let before = network.elapsed();
+            let is_linked = |one: &Loop| one.handle().linked_peers().len() == 2;
+            let all_linked = |loops: &mut [Loop]| loops.iter().all(is_linked);
+            assert!(
+                network
+                    .run_until(&mut loops, seconds(9), all_linked)
+                    .unwrap()
+            );
+            let took = network.elapsed() - before;
+            assert!(took < seconds(1), "{order:?} {wait:?}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn waiting_dial_reaches_a_host_that_gets_its_address() {
+    let network = Network::new();
+    let mut net = network.host(ip(1)).net();
+    let dial = |net: &mut HostNet| net.dial("10.0.0.2:1".parse().unwrap()).unwrap();
+    // The test has taken the first dial. It stays with the test.
+    let taken = dial(&mut net);
+    let end = network.take_dials().remove(0);
+    let (given_up, waits) = (dial(&mut net), dial(&mut net));
+    drop(given_up);
+    let mut far = network.host(ip(3)).net();
+    far.listen(0, "0.0.0.0:1".parse().unwrap()).unwrap();
+    network.host(ip(3)).add_ip(ip(2));
+    assert!(waits.connected().unwrap() && !taken.connected().unwrap());
+    assert_eq!(network.host(ip(3)).backlog("0.0.0.0:1".parse().unwrap()), 1);
+    end.accept().unwrap();
+    assert!(taken.connected().unwrap());
+    assert!(network.take_dials().remove(0).is_closed());
 }
 
 #[test]
