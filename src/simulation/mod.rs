@@ -180,6 +180,11 @@
 //! port: `drop(servers.remove(0))`, then `servers.insert(0, start(&network, 1)?)`. Its peers read the ends of their connections at
 //! once.
 //!
+//! # Times
+//!
+//! Times in [`Stats`](crate::Stats) are simulated. Compare them with [`Network::now`], and not with
+//! [`Instant::now`](std::time::Instant::now).
+//!
 //! # Options on the simulated network
 //!
 //! Options of [`ConfigBuilder`](crate::ConfigBuilder) that are not in this table do the same as on a real network, in simulated time.

@@ -5,7 +5,7 @@
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{host::Host, paths::Paths, remote_end::RemoteEnd, state::Shared};
@@ -86,6 +86,14 @@ impl Network {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.shared.lock().now
+    }
+
+    /// The current simulated time. Times in the statistics, such as [`LinkStats::since`](crate::LinkStats::since) and
+    /// [`PeerStats::last_received`](crate::PeerStats::last_received), are times of the same clock, which has nothing to do with
+    /// [`Instant::now`]. Code that computes the age of a link has this time as an argument, so that a test can pass it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.shared.lock().instant()
     }
 
     /// Moves the clock. No loop is turned: what is due in a loop is done in its next turn.

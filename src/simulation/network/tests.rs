@@ -93,6 +93,18 @@ fn the_same_program_has_the_same_history() {
 }
 
 #[test]
+fn times_of_the_statistics_are_simulated() {
+    let (network, mut loops) = mesh(2);
+    loops[1].handle().to_send(Sid(1), "hello").unwrap();
+    network.run(&mut loops, seconds(3600)).unwrap();
+    let peer = loops[0].handle().stats().peers[0].clone();
+    for since in [peer.link.unwrap().since, peer.last_received.unwrap()] {
+        let age = network.now().duration_since(since);
+        assert!(age >= seconds(3600) && age <= network.elapsed(), "{age:?}");
+    }
+}
+
+#[test]
 fn loops_settle_without_time() {
     let network = Network::new();
     let mut loops: Vec<Loop> = (1..=3).map(|sid| start(&network, sid, 3)).collect();
