@@ -148,6 +148,23 @@ impl Connection {
         })
     }
 
+    /// How many bytes its buffers can hold as they are.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn capacity(&self) -> usize {
+        let of_end = |end: &End| end.unsent.capacity() + end.arrived.capacity();
+        self.ends.iter().map(of_end).sum()
+    }
+
+    /// Frees the buffers of a connection that is over, except what the test can still take.
+    pub(super) fn release_buffers(&mut self) {
+        for end in &mut self.ends {
+            end.unsent = VecDeque::new();
+            if end.owner != Owner::Test {
+                end.arrived = VecDeque::new();
+            }
+        }
+    }
+
     /// Whether this end waits for the other one. Such an end notices when the other one cannot be reached.
     pub(super) fn is_established(&self, side: usize) -> bool {
         let end = &self.ends[side];

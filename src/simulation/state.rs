@@ -350,6 +350,7 @@ impl State {
     /// Queues the events that are due for the ends of a connection, after a change of it.
     pub(super) fn note(&mut self, index: usize) {
         if self.connections[index].is_over() {
+            self.connections[index].release_buffers();
             self.live.remove(&index);
             self.dead_at.remove(&(index, 0));
             self.dead_at.remove(&(index, 1));

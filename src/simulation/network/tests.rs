@@ -248,6 +248,29 @@ fn connections_that_are_over_take_no_part() {
 }
 
 #[test]
+fn connections_that_are_over_keep_no_buffers() {
+    let (network, mut loops) = mesh(2);
+    for _ in 0..3 {
+        for (one, other) in [(0, 2), (1, 1)] {
+            loops[one]
+                .handle()
+                .to_send(Sid(other), vec![7; 60_000])
+                .unwrap();
+        }
+        network.run(&mut loops, seconds(2)).unwrap();
+        loops[0].handle().soft_halt();
+        network.run(&mut loops, seconds(2)).unwrap();
+    }
+    network.host(ip(1)).power_off();
+    drop(loops);
+    let state = network.shared.lock();
+    assert!(state.connections.len() > 3);
+    for connection in &state.connections {
+        assert_eq!(connection.capacity(), 0);
+    }
+}
+
+#[test]
 fn one_direction_of_a_partition_is_healed() {
     let (network, _loops) = mesh(2);
     network.cut(ip(1), ip(2));
