@@ -5,14 +5,14 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, ErrorKind},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::{
     connection::Owner,
     failures::Call,
     names::Lookup,
-    state::{DIAL_PORTS_FROM, Listener, Process, State, takes},
+    state::{DIAL_PORTS_FROM, Listener, PORTS_AFTER, Process, State, takes},
 };
 use crate::{
     limits::{EVENTS_PER_TURN, PEER_DEAD_AFTER},
@@ -93,20 +93,36 @@ impl State {
         mut at: SocketAddr,
     ) -> io::Result<SocketAddr> {
         let host = self.on_call(process, Call::Listen)?;
-        let state = &mut self.hosts[host];
-        if !at.ip().is_unspecified() && !state.ips.contains(&at.ip()) {
+        if !at.ip().is_unspecified() && !self.hosts[host].ips.contains(&at.ip()) {
             return Err(ErrorKind::AddrNotAvailable.into());
         }
         if at.port() == 0 {
-            state.last_port += 1;
-            at.set_port(state.last_port);
+            at.set_port(self.choose_port(host, at.ip()));
         }
-        let takes_each_other = |other: &SocketAddr| takes(other, &at) || takes(&at, other);
-        if self.listening(host).any(|other| takes_each_other(&other)) {
+        if !self.is_free(host, at) {
             return Err(ErrorKind::AddrInUse.into());
         }
         self.open_listener(process, listener, at, false);
         Ok(at)
+    }
+
+    /// The next port that is free at this address of a host, from 50 001 on, and from there again after the last one. Some port if none
+    /// is free.
+    fn choose_port(&mut self, host: usize, ip: IpAddr) -> u16 {
+        for _ in PORTS_AFTER..u16::MAX {
+            let port = &mut self.hosts[host].last_port;
+            *port = port.checked_add(1).unwrap_or(PORTS_AFTER + 1);
+            let port = *port;
+            if self.is_free(host, SocketAddr::new(ip, port)) {
+                break;
+            }
+        }
+        self.hosts[host].last_port
+    }
+
+    fn is_free(&self, host: usize, at: SocketAddr) -> bool {
+        let mut others = self.listening(host);
+        !others.any(|other| takes(&other, &at) || takes(&at, &other))
     }
 
     /// Takes a socket that is bound to an address of the machine on which the test runs.

@@ -96,7 +96,7 @@ impl Network {
         self.shared.lock().instant()
     }
 
-    /// Moves the clock. No loop is turned: what is due in a loop is done in its next turn.
+    /// Moves the clock. No loop is turned: what is due in a loop is done in its next turn. The clock stops after 100 years.
     pub fn advance(&self, time: Duration) {
         self.shared.lock().advance(time);
     }

@@ -4,7 +4,7 @@
 
 use std::{io, time::Duration};
 
-use super::{net::HostNet, network::Network};
+use super::{net::HostNet, network::Network, state::NOW_MAX};
 use crate::{event_loop::EventLoop, handle::Handle, handler::Handler, shared::Life};
 
 /// The time that one round of turns takes, if anything happened in it. So a message and its answer take time, and two loops that
@@ -36,7 +36,8 @@ impl Network {
         self.run_until(loops, time, |_| false).map(|_| ())
     }
 
-    /// The same, until `is_done` returns `true` after a round. Returns whether it did.
+    /// The same, until `is_done` returns `true` after a round. Returns whether it did. `Duration::MAX` means no limit but the 100 years
+    /// after which the clock stops.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl Network {
         mut tick: impl FnMut(&mut H, &Handle),
         mut is_done: impl FnMut(&mut [EventLoop<H, HostNet>]) -> bool,
     ) -> io::Result<bool> {
-        let end = self.elapsed() + time;
+        let end = self.elapsed().saturating_add(time).min(NOW_MAX);
         let mut next_tick = next_multiple(every, self.elapsed());
         loop {
             let before = self.changes();

@@ -96,9 +96,12 @@ pub(super) struct Listener {
 /// Large enough for every election message and small enough that a stream meets a full buffer.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Ports for listening sockets that were asked for with port 0 follow this one.
-const PORTS_AFTER: u16 = 50_000;
+pub(super) const PORTS_AFTER: u16 = 50_000;
 /// Ports of dials are at least this one, as on Linux.
 pub(super) const DIAL_PORTS_FROM: u16 = 32_768;
+
+/// The clock stops here, after 100 years. A loop can still add its timeouts to the time.
+pub(super) const NOW_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The time at which every network of this process begins, so that two runs report the same times.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -129,8 +132,8 @@ impl State {
 
     /// Moves the clock. Connections whose ends have not reached each other for too long end.
     pub(super) fn advance(&mut self, time: Duration) {
-        self.now += time;
-        let now = self.now;
+        let now = self.now.saturating_add(time).min(NOW_MAX);
+        self.now = now;
         let due = self.dead_at.iter().filter(|(_, at)| **at <= now);
         let due: Vec<_> = due.map(|(end, _)| *end).collect();
         // First all of them: two ends that time out at the same time do not reset each other.
@@ -226,7 +229,7 @@ impl State {
             match open {
                 [true, true] => _ = self.dead_at.remove(&(index, side)),
                 _ if is_waiting => {
-                    let at = self.now + self.dead_after(index, side);
+                    let at = self.now.saturating_add(self.dead_after(index, side));
                     self.dead_at.entry((index, side)).or_insert(at);
                 }
                 _ => {}

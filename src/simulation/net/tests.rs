@@ -53,6 +53,18 @@ fn a_listener_takes_only_addresses_of_its_host() {
 }
 
 #[test]
+fn chosen_ports_begin_again_after_the_last_one() {
+    let mut net = Network::new().host(HOST).net();
+    let any = addr("10.0.0.1:0");
+    let first = net.listen(0, any).unwrap();
+    for _ in 0..u16::MAX - 50_001 {
+        net.listen(1, any).unwrap();
+    }
+    assert_eq!(net.listen(1, any).unwrap(), addr("10.0.0.1:50002"));
+    assert_eq!(first, addr("10.0.0.1:50001"));
+}
+
+#[test]
 fn two_hosts_exchange_bytes_and_are_told_once() {
     let network = Network::new();
     let (mut one, mut two) = (network.host(HOST).net(), network.host(PEER).net());

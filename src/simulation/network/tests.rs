@@ -105,6 +105,38 @@ fn times_of_the_statistics_are_simulated() {
 }
 
 #[test]
+fn the_longest_times_are_allowed() {
+    let (network, mut loops) = mesh(2);
+    network.cut(ip(1), ip(2));
+    let is_lost = |loops: &mut [Loop]| loops[0].handler().downs == [Reason::Dead];
+    assert!(
+        network
+            .run_until(&mut loops, Duration::MAX, is_lost)
+            .unwrap()
+    );
+    assert!(network.elapsed() < seconds(7));
+    network.advance(Duration::MAX);
+    let last = network.now();
+    network.advance(Duration::MAX);
+    network.run(&mut loops, Duration::MAX).unwrap();
+    assert_eq!(network.now(), last);
+}
+
+#[test]
+fn ends_without_a_limit_of_silence_never_time_out() {
+    let network = Network::new();
+    let mut net = network.host(ip(1)).net();
+    net.set_dead_after(Duration::MAX);
+    let to = "10.0.0.1:1".parse().unwrap();
+    net.listen(0, to).unwrap();
+    network.advance(seconds(1));
+    let end = network.connect("10.0.0.7:1".parse().unwrap(), to).unwrap();
+    network.isolate(ip(1));
+    network.advance(Duration::MAX);
+    assert!(end.is_open());
+}
+
+#[test]
 fn loops_settle_without_time() {
     let network = Network::new();
     let mut loops: Vec<Loop> = (1..=3).map(|sid| start(&network, sid, 3)).collect();
