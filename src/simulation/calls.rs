@@ -12,7 +12,7 @@ use super::{
     connection::Owner,
     failures::Call,
     names::Lookup,
-    state::{DIAL_PORTS_FROM, Listener, PORTS_AFTER, Process, State, takes},
+    state::{DIAL_PORTS_FROM, Idle, Listener, PORTS_AFTER, Process, State, takes},
 };
 use crate::{
     limits::{EVENTS_PER_TURN, PEER_DEAD_AFTER},
@@ -29,6 +29,7 @@ impl State {
             listeners: BTreeMap::new(),
             ready: VecDeque::new(),
             found: VecDeque::new(),
+            idle: Idle::default(),
         });
         self.processes.len() - 1
     }

@@ -80,10 +80,14 @@ impl Net for HostNet {
         state.on_call(self.process, Call::Wait)?;
         let before = ready.len();
         state.collect(self.process, ready);
+        let is_idle = ready.len() == before;
         let Some(least) = state.wait_min else {
-            return Ok(());
+            return match is_idle {
+                true => state.on_idle_wait(self.process),
+                false => Ok(()),
+            };
         };
-        if ready.len() > before {
+        if !is_idle {
             state.advance(least);
             return Ok(());
         }
@@ -93,7 +97,10 @@ impl Net for HostNet {
         };
         state.advance(time.max(least));
         state.collect(self.process, ready);
-        Ok(())
+        match ready.len() > before {
+            true => Ok(()),
+            false => state.on_idle_wait(self.process),
+        }
     }
 
     fn listen(&mut self, listener: usize, at: SocketAddr) -> io::Result<SocketAddr> {

@@ -104,7 +104,16 @@ impl Network {
     /// From now on a loop that waits moves the clock: by the timeout of its wait if nothing is ready, and by at least `least`. So
     /// one loop alone can [run](crate::EventLoop::run) in simulated time. A wait that nothing would ever end is an error, which
     /// ends the loop.
+    ///
+    /// Without this call, a wait ends at once, and the clock stands still. So [`EventLoop::run`](crate::EventLoop::run) would wait for
+    /// ever, and so would a [`turn`](crate::EventLoop::turn) of a loop that [spins](crate::Idle::Spin). Such a wait is an error once a
+    /// loop has waited 100 000 times while nothing happened.
+    ///
+    /// # Panics
+    ///
+    /// If `least` is zero: a loop that spins would never reach the end of its wait.
     pub fn move_time_in_waits(&self, least: Duration) {
+        assert!(!least.is_zero(), "the least time of a wait is zero");
         self.shared.lock().wait_min = Some(least);
     }
 

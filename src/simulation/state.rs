@@ -81,6 +81,15 @@ pub(super) struct Process {
     /// Ends of connections with an event: the connection, and the side.
     pub(super) ready: VecDeque<(usize, usize)>,
     pub(super) found: VecDeque<Found>,
+    pub(super) idle: Idle,
+}
+
+/// The last waits of a process in which nothing was ready.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    /// The time and the changes of the network when the first of them ended.
+    since: (Duration, u64),
+    waits: u32,
 }
 
 #[derive(Debug)]
@@ -102,6 +111,9 @@ pub(super) const DIAL_PORTS_FROM: u16 = 32_768;
 
 /// The clock stops here, after 100 years. A loop can still add its timeouts to the time.
 pub(super) const NOW_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// More waits than a test makes of a loop at one time while nothing happens.
+const IDLE_WAITS_MAX: u32 = 100_000;
 
 /// The time at which every network of this process begins, so that two runs report the same times.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -144,6 +156,23 @@ impl State {
         for (index, side) in due {
             self.connections[index].deliver(side);
             self.note(index);
+        }
+    }
+
+    /// Nothing was ready in a wait of this process. An error after many of them between which neither the clock has moved nor anything
+    /// happened: the loop would wait for ever.
+    pub(super) fn on_idle_wait(&mut self, process: usize) -> io::Result<()> {
+        let now = (self.now, self.changes);
+        let Idle { since, waits } = &mut self.processes[process].idle;
+        if *since != now {
+            (*since, *waits) = (now, 0);
+        }
+        *waits += 1;
+        match *waits < IDLE_WAITS_MAX {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                "the loop waits, and nothing moves the clock: use `Network::run` or `Network::move_time_in_waits`",
+            )),
         }
     }
 

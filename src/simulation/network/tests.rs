@@ -714,6 +714,36 @@ fn a_loop_alone_runs_in_simulated_time() {
     assert!(network.elapsed() > seconds(15));
 }
 
+#[test]
+fn waiting_for_a_clock_that_stands_still_is_an_error() {
+    let spin = crate::Idle::Spin {
+        for_at_most: Duration::from_millis(1),
+    };
+    type Wait = fn(&mut EventLoop<HaltsAfter, HostNet>) -> io::Result<()>;
+    let waits: [(crate::Idle, Wait); 2] = [
+        (crate::Idle::Block, EventLoop::run),
+        (spin, |one| {
+            loop {
+                one.turn(Some(Duration::from_millis(10)))?;
+            }
+        }),
+    ];
+    for (idle, wait) in waits {
+        let config = Config::builder(Sid(1)).server(Sid(1), "10.0.0.1:3888");
+        let net = Network::new().host(ip(1)).net();
+        let config = config.idle(idle).build().unwrap();
+        let mut one = EventLoop::with_net(config, HaltsAfter(1), net).unwrap();
+        let error = wait(&mut one).unwrap_err().to_string();
+        assert!(error.contains("use `Network::run`"), "{error}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "is zero")]
+fn waits_without_time_are_refused() {
+    Network::new().move_time_in_waits(Duration::ZERO);
+}
+
 /// Halts the loop after so many dials that fail.
 struct HaltsAfter(u32);
 
