@@ -113,7 +113,15 @@ impl Host {
 
     /// The next call of this kind that a loop on this host makes fails with this error. Several errors are returned in order, one
     /// by each call.
+    ///
+    /// # Panics
+    ///
+    /// If the error is [`WouldBlock`](io::ErrorKind::WouldBlock): the loop would wait for an event that does not come.
+    /// [`Network::set_buffers`](super::Network::set_buffers) and [`RemoteEnd::set_room`](super::RemoteEnd::set_room) make writes
+    /// block.
     pub fn fail_next(&self, call: Call, error: io::Error) {
+        let would_block = error.kind() == io::ErrorKind::WouldBlock;
+        assert!(!would_block, "no event would follow `WouldBlock`");
         let mut state = self.shared.lock();
         state.hosts[self.host].failures.push(call, error);
     }

@@ -122,6 +122,13 @@ fn a_failure_is_returned_by_one_call() {
 }
 
 #[test]
+#[should_panic(expected = "no event would follow")]
+fn failures_after_which_a_loop_waits_are_refused() {
+    let host = Network::new().host(HOST);
+    host.fail_next(Call::Write, io::ErrorKind::WouldBlock.into());
+}
+
+#[test]
 fn a_waker_works_from_any_thread() {
     let mut net = Network::new().host(HOST).net();
     let waker = net.waker();
