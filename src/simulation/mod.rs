@@ -176,9 +176,23 @@
 //! [`Host::power_off`] ends the processes of a host. [`Network::run`] skips their loops, which keep their places among the loops of the
 //! test. After [`Host::power_on`], the test puts a new loop into such a place, as in the example of [timers](#timers).
 //!
-//! A process that ends while its host has power is a loop that is dropped. Drop it before a new one is started, since it holds the
-//! port: `drop(servers.remove(0))`, then `servers.insert(0, start(&network, 1)?)`. Its peers read the ends of their connections at
-//! once.
+//! A process that ends while its host has power is a loop that is dropped. Its peers read the ends of their connections at once. Drop it
+//! before a new one is started: `drop(servers.remove(0))`, then `servers.insert(0, start(&network, 1)?)`. An assignment,
+//! `servers[0] = start(&network, 1)?`, starts the new loop first. The new loop finds its port taken (`AddrInUse`), and tries again
+//! only after a second.
+//!
+//! # What is not simulated
+//!
+//! A protocol that passes its tests here may still meet these cases on a real network:
+//!
+//! - Both ends of a connection notice a partition at the same instant, exactly `peer_dead_after` after the cut, unless this option
+//!   differs between them. Real ends notice at different times, up to twice that time after the cut on Linux. To have one end notice
+//!   before the other one, configure different times.
+//! - The loops have their turns in a fixed order, that of the slice. A real loop may run at any time. Another order of the slice, or
+//!   other seeds, give another history.
+//! - A frame takes one or two rounds of 0.1 ms, whatever its size and the distance.
+//!
+//! All loops of one run have handlers of one type. For servers of different kinds, this type is an enum with a variant for each kind.
 //!
 //! # Times
 //!

@@ -17,7 +17,7 @@ const ROUNDS_MAX: u32 = 10_000;
 impl Network {
     /// Turns these loops, and moves the clock, until this time has passed.
     ///
-    /// In each round every loop runs one turn, in order. If something happened, 0.1 ms pass before the next round. Otherwise the
+    /// In each round every loop runs one turn, in the order of the slice. If something happened, 0.1 ms pass before the next round. Otherwise the
     /// clock moves to the next deadline of a loop or of a connection. So an hour in which nothing happens takes no time.
     ///
     /// A loop that has halted is not turned any more. Nor is a loop whose host has lost power ([`Host::power_off`]): its handle reports

@@ -381,6 +381,17 @@ fn a_process_that_ends_closes_its_connections() {
 }
 
 #[test]
+fn loop_that_is_started_before_the_old_one_ends_listens_later() {
+    let (network, mut loops) = mesh(2);
+    loops[0] = start(&network, 1, 2);
+    let one = network.host(ip(1));
+    network.run(&mut loops, Duration::from_millis(990)).unwrap();
+    assert_eq!(one.listening(), []);
+    network.run(&mut loops, Duration::from_millis(20)).unwrap();
+    assert_eq!(one.listening(), ["10.0.0.1:3888".parse().unwrap()]);
+}
+
+#[test]
 fn a_host_without_power_is_silent() {
     let (network, mut loops) = mesh(2);
     let host = network.host(ip(1));
