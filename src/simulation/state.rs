@@ -215,9 +215,8 @@ impl State {
             let connection = &self.connections[*index];
             connection.is_connecting() && connection.ends[1].addr.ip() == ip
         };
-        let (for_host, for_test) = dials.into_iter().partition(is_for_host);
+        let (for_host, for_test): (Vec<_>, _) = dials.into_iter().partition(is_for_host);
         self.dials = for_test;
-        let for_host: Vec<usize> = for_host;
         for index in for_host {
             let addr = self.connections[index].ends[1].addr;
             self.connections[index].ends[1] = self.end_of(Owner::Nothing, addr);
