@@ -56,7 +56,7 @@ fn loom_waiter_is_woken_by_push_and_close() {
 }
 
 #[test]
-fn loom_a_thread_that_waits_for_two_inboxes_sees_an_item_of_either() {
+fn loom_pop_or_sees_items_of_either_inbox() {
     loom::model(|| {
         let inbox = Arc::new(Inbox::new(Room::for_items(1), InboxFull::DropOldest));
         let other = Arc::new(Inbox::new(Room::for_items(1), InboxFull::DropOldest));

@@ -38,7 +38,7 @@ fn loom_one_of_two_senders_requests_the_write_for_both() {
 }
 
 #[test]
-fn loom_frames_put_while_the_link_changes_arrive_once_and_in_order() {
+fn loom_frames_arrive_once_in_order_while_links_change() {
     loom::model(|| {
         let (old, new) = (Pipe::with_room(9), Pipe::with_room(usize::MAX));
         let queue = LoomArc::new(queue(1000));
