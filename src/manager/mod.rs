@@ -74,7 +74,8 @@ impl CnxManager {
     ///
     /// # Errors
     ///
-    /// If the system provides no event queue or no thread, or if a listening socket that was handed over cannot be used.
+    /// If the system provides no event queue or no thread, if it refuses the
+    /// [congestion control](crate::ConfigBuilder::congestion_control), or if a listening socket that was handed over cannot be used.
     pub fn start(config: Config) -> io::Result<Self> {
         let inbox = Inbox::new(config.options.inbox_room(), config.options.inbox_full);
         let inbox = Arc::new(inbox);
