@@ -30,7 +30,7 @@ fn valid_configurations_are_accepted() {
         .initial_message(InitialMessageVersion::V2)
         .dial(Dial::OnDemand)
         .replace(Replace::Newest)
-        .unknown(Unknown::Admit { max: 1 })
+        .unknown(Unknown::admit(1))
         .listen_tries(0)
         .observers_max(0)
         .unsent_limit(None)
@@ -173,9 +173,9 @@ fn options_out_of_range_are_refused_by_name() {
     for count in [0, usize::MAX] {
         refused("inbox_frames", count, ConfigBuilder::inbox_frames);
         refused("pending_max", count, ConfigBuilder::pending_max);
-        let admit = Unknown::Admit { max: count };
+        let admit = Unknown::admit(count);
         refused("unknown", admit, ConfigBuilder::unknown);
-        let queue = Outbox::Queue { bytes: count };
+        let queue = Outbox::queue(count);
         refused("outbox", queue, ConfigBuilder::outbox);
         refused("receive_buffer", Some(count), ConfigBuilder::receive_buffer);
     }
@@ -195,7 +195,7 @@ fn options_out_of_range_are_refused_by_name() {
     refused("listen_on", addresses, |builder, count| {
         (0..count).fold(builder, |builder, _| builder.listen_on("127.0.0.1:0"))
     });
-    let spin = Idle::Spin { for_at_most: year };
+    let spin = Idle::spin(year);
     refused("idle", spin, ConfigBuilder::idle);
 }
 

@@ -827,7 +827,7 @@ fn replace_newest_lets_a_stranger_take_over_at_once() {
 
 #[test]
 fn joiners_are_admitted_up_to_a_limit_and_dialed_back() {
-    let attack = Attack::start_with(|builder| builder.unknown(Unknown::Admit { max: 2 }));
+    let attack = Attack::start_with(|builder| builder.unknown(Unknown::admit(2)));
     let target = attack.target();
     // A joiner with a larger sid keeps its connection.
     let mut larger = attack.stranger(&[bare(50), frame("from 50")].concat());
@@ -885,7 +885,7 @@ fn joiners_are_admitted_up_to_a_limit_and_dialed_back() {
 
 #[test]
 fn unreachable_joiner_is_forgotten() {
-    let attack = Attack::start_with(|builder| builder.unknown(Unknown::Admit { max: 2 }));
+    let attack = Attack::start_with(|builder| builder.unknown(Unknown::admit(2)));
     let dead = ReservedAddress::new();
     let failures = attack.target().stats().dial_failures;
     for _ in 0..10 {

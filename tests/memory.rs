@@ -231,8 +231,8 @@ fn memory_stays_bounded_with_queues_and_admitted_servers() {
     let waiting = inbox_bytes / (FRAME_BYTES_MAX + PLACE_BYTES);
     let mut server = TestServer::prepare(2, |builder| {
         builder
-            .outbox(Outbox::Queue { bytes })
-            .unknown(Unknown::Admit { max: 4 })
+            .outbox(Outbox::queue(bytes))
+            .unknown(Unknown::admit(4))
             .observers_max(2)
             .pending_max(16)
             .inbox_full(InboxFull::DropOldest)

@@ -270,7 +270,7 @@ fn wildcard_address_recognition() {
     let peer_listener = listener();
     let port = peer_listener.0.local_addr().unwrap().port();
     let (manager, address) = single_manager(5, &[] as &[(i64, String)], |builder| {
-        builder.unknown(quorum_cnx::Unknown::Admit { max: 1 })
+        builder.unknown(quorum_cnx::Unknown::admit(1))
     });
     // No other address is advertised, so that nothing can be dialed: the connection is refused.
     for wildcard in ["0.0.0.0", "[::]", "[0:0:0:0:0:0:0:0]"] {

@@ -516,12 +516,7 @@ impl Handler for DebugRecorder {
 
 #[test]
 fn recv_timeout_accepts_the_maximum_duration() {
-    for idle in [
-        Idle::Block,
-        Idle::Spin {
-            for_at_most: Duration::from_millis(1),
-        },
-    ] {
+    for idle in [Idle::Block, Idle::spin(Duration::from_millis(1))] {
         let (manager, _) = single_manager(1, &[] as &[(i64, String)], |builder| builder.idle(idle));
         manager.to_send(Sid(1), "to oneself").unwrap();
         let message = manager.recv_timeout(Duration::MAX).unwrap();
@@ -1127,7 +1122,7 @@ fn handler_answer_is_written_in_the_same_turn() {
 #[test]
 fn halt_request_of_a_handler_takes_effect_in_the_same_turn() {
     let for_at_most = Duration::from_millis(1);
-    for idle in [Idle::Block, Idle::Spin { for_at_most }] {
+    for idle in [Idle::Block, Idle::spin(for_at_most)] {
         let (handler, recorded) = recording_handler(|_, payload: &[u8], handle: &Handle| {
             if payload == b"halt" {
                 handle.request_halt();
@@ -1205,7 +1200,7 @@ fn sending_to_an_observer_that_just_left_is_harmless() {
 #[test]
 fn sending_to_an_unreachable_joiner_is_harmless() {
     let (mut event_loop, address, peer_address) = event_loop(SendAfterEnd, |builder| {
-        builder.unknown(quorum_cnx::Unknown::Admit { max: 1 })
+        builder.unknown(quorum_cnx::Unknown::admit(1))
     });
     let knock = versioned(V1, 1, &peer_address.address);
     for round in 1..=3 {
@@ -1667,9 +1662,7 @@ fn outgoing_connections_use_the_configured_source_address() {
 
 #[test]
 fn spinning_loop_and_receiver_behave_like_blocking_ones() {
-    let idle = Idle::Spin {
-        for_at_most: Duration::from_millis(2),
-    };
+    let idle = Idle::spin(Duration::from_millis(2));
     let mesh = Mesh::linked(&[1, 2], &[], |builder| builder.idle(idle));
     let [one, two] = &mesh.managers[..] else {
         unreachable!()
@@ -1700,9 +1693,7 @@ fn spinning_loop_serves_others_beside_a_busy_peer() {
     ];
     let config = configure(OWN, &servers)
         .listener(own.0)
-        .idle(Idle::Spin {
-            for_at_most: Duration::from_millis(1),
-        })
+        .idle(Idle::spin(Duration::from_millis(1)))
         .build()
         .unwrap();
     let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
@@ -1743,7 +1734,7 @@ fn spinning_loop() -> (
 ) {
     let (handler, recorded) = recording_handler(|_, _: &[u8], _: &Handle| {});
     let for_at_most = Duration::from_millis(1);
-    let shape = |builder: ConfigBuilder| builder.idle(Idle::Spin { for_at_most });
+    let shape = |builder: ConfigBuilder| builder.idle(Idle::spin(for_at_most));
     let (mut event_loop, address, peer_address) = event_loop(handler, shape);
     let busy_peer =
         TestConnection::dial_and_write(MEMBER_IP, &address, &[bare(PEER), frame("first")].concat());
@@ -1830,7 +1821,7 @@ fn slow_knock_is_reset_once_there_is_a_link() {
 #[test]
 fn spinning_turn_ends_at_its_timeout() {
     let wait = Duration::from_millis(50);
-    let config = configure(OWN, &[(OWN, "127.0.0.1:0")]).idle(Idle::Spin { for_at_most: wait });
+    let config = configure(OWN, &[(OWN, "127.0.0.1:0")]).idle(Idle::spin(wait));
     let (handler, _) = recording_handler(|_, _, _| {});
     let mut event_loop = EventLoop::new(config.build().unwrap(), handler).unwrap();
     turn_until(&mut event_loop, "the loop has nothing to do", |_| true);

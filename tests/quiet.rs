@@ -36,7 +36,7 @@ fn single_manager() -> ConfigBuilder {
 #[test]
 fn a_turn_takes_its_timeout_and_no_longer() {
     let millis = Duration::from_millis;
-    let spin = |for_at_most| Idle::Spin { for_at_most };
+    let spin = |for_at_most| Idle::spin(for_at_most);
     for idle in [Idle::Block, spin(millis(10)), spin(millis(100))] {
         let (network, mut event_loop) = start(single_manager().idle(idle));
         // The first turn finds that no connection waits to be accepted.

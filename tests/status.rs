@@ -100,12 +100,7 @@ fn take_both(manager: &CnxManager) -> (BTreeSet<String>, usize) {
 
 #[test]
 fn one_call_waits_for_messages_and_events() {
-    let idles = [
-        Idle::Block,
-        Idle::Spin {
-            for_at_most: Duration::from_micros(50),
-        },
-    ];
+    let idles = [Idle::Block, Idle::spin(Duration::from_micros(50))];
     for idle in idles {
         let mesh = Mesh::start(&[1, 2], &[], |builder| builder.idle(idle).dial(Dial::Eager));
         let [one, two] = [&mesh.managers[0], &mesh.managers[1]];
@@ -256,9 +251,7 @@ fn disconnect_keeps_a_queued_frame() {
 
 #[test]
 fn a_spinning_loop_knows_when_the_last_frame_of_a_link_came() {
-    let idle = Idle::Spin {
-        for_at_most: Duration::from_secs(5),
-    };
+    let idle = Idle::spin(Duration::from_secs(5));
     let (manager, address) = single_manager(1, &[(2, "127.0.0.1:1")], |builder| builder.idle(idle));
     let mut peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
     peer.send("first");

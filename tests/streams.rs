@@ -190,7 +190,7 @@ fn queue_keeps_order_without_duplicates_over_reconnects() {
 fn a_queue_must_have_room_for_the_longest_frame() {
     for (bytes, is_valid) in [(524_291, false), (524_292, true), (usize::MAX, false)] {
         let builder = Config::builder(NEAR).server(NEAR, "127.0.0.1:0");
-        let built = builder.outbox(Outbox::Queue { bytes }).build();
+        let built = builder.outbox(Outbox::queue(bytes)).build();
         assert_eq!(built.is_ok(), is_valid, "{bytes}: {:?}", built.err());
     }
 }

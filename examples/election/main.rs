@@ -326,7 +326,7 @@ fn connections(cli: &Cli, cfg: &ZooCfg, own: Sid) -> ConfigBuilder {
     });
     match usize::from(cli.admit) {
         0 => builder,
-        max => builder.unknown(Unknown::Admit { max }),
+        max => builder.unknown(Unknown::admit(max)),
     }
 }
 

@@ -253,7 +253,7 @@ fn config(cli: &Cli) -> Result<Config, ConfigError> {
         });
     }
     if let Some(max) = cli.admit {
-        builder = builder.unknown(Unknown::Admit { max });
+        builder = builder.unknown(Unknown::admit(max));
     }
     if let Some(millis) = cli.peer_dead_after_ms {
         builder = builder.peer_dead_after(Duration::from_millis(millis));

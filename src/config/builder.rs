@@ -433,7 +433,7 @@ fn listen_addresses(
 }
 
 fn addresses_of(sid: Sid, given: Given) -> Result<Vec<Address>, ConfigError> {
-    if sid.0 < 0 || sid == Sid::OBSERVER {
+    if Sid::new(sid.0).is_none() {
         return Err(ConfigError::ReservedSid(sid));
     }
     let addresses = match given {

@@ -58,10 +58,19 @@ pub enum Unknown {
     Reject,
     /// Up to `max` of them become peers. They are dialed back at the address that they advertise, like servers that join a
     /// ZooKeeper ensemble. The address is not verified: anyone who can reach the port can make this server dial an address.
+    #[non_exhaustive]
     Admit {
         /// How many are known at one time, 1 to 65 536. One that has no link is removed for a new one.
         max: usize,
     },
+}
+
+impl Unknown {
+    /// [`Admit`](Self::Admit) with this `max`.
+    #[must_use]
+    pub const fn admit(max: usize) -> Self {
+        Self::Admit { max }
+    }
 }
 
 /// What the loop does while there is nothing to do, and a thread in [`recv`](crate::CnxManager::recv) while there is no message.
@@ -73,10 +82,19 @@ pub enum Idle {
     Block,
     /// Polls for a while, yields the processor between two polls, and then blocks. This saves the time of a wake-up, but keeps a
     /// processor busy.
+    #[non_exhaustive]
     Spin {
         /// How long to poll after the last thing that happened, at most 60 s.
         for_at_most: Duration,
     },
+}
+
+impl Idle {
+    /// [`Spin`](Self::Spin) with this `for_at_most`.
+    #[must_use]
+    pub const fn spin(for_at_most: Duration) -> Self {
+        Self::Spin { for_at_most }
+    }
 }
 
 /// Which frames wait for a peer while its socket is full or it is not linked.
@@ -92,6 +110,7 @@ pub enum Outbox {
     ///
     /// Many frames are written with one system call, by the loop, or by the sender once 128 KiB wait.
     /// Each frame is written once. What the kernel had taken when a link ended may be lost; the rest is sent over the next link.
+    #[non_exhaustive]
     Queue {
         /// The limit for each peer. One frame of the greatest length must fit: 512 KiB and 4 bytes. At most 1 GiB.
         bytes: usize,
@@ -100,7 +119,11 @@ pub enum Outbox {
 
 impl Outbox {
     /// A queue of the default size, [`QUEUE_BYTES`](crate::QUEUE_BYTES).
-    pub const QUEUE: Self = Self::Queue {
-        bytes: limits::QUEUE_BYTES,
-    };
+    pub const QUEUE: Self = Self::queue(limits::QUEUE_BYTES);
+
+    /// [`Queue`](Self::Queue) with this limit in `bytes`.
+    #[must_use]
+    pub const fn queue(bytes: usize) -> Self {
+        Self::Queue { bytes }
+    }
 }

@@ -14,6 +14,24 @@ pub struct Sid(pub i64);
 impl Sid {
     /// The value that an observer without an id of its own sends (`Long.MAX_VALUE`, ZOOKEEPER-599).
     pub const OBSERVER: Self = Self(i64::MAX);
+
+    /// An id that a member can have: 0 to `i64::MAX - 1`. `None` for any other number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use quorum_cnx::Sid;
+    ///
+    /// assert_eq!(Sid::new(3), Some(Sid(3)));
+    /// assert_eq!(Sid::new(-1), None);
+    /// ```
+    #[must_use]
+    pub const fn new(id: i64) -> Option<Self> {
+        if id < 0 || id == i64::MAX {
+            return None;
+        }
+        Some(Self(id))
+    }
 }
 
 impl fmt::Display for Sid {

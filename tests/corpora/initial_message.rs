@@ -163,7 +163,7 @@ fn introduce(bytes: &[u8], piece: usize, meaning: &Meaning) -> Outcome {
     let config = Config::builder(OWN)
         .server(OWN, OWN_ADDRESS)
         .observers_max(1)
-        .unknown(Unknown::Admit { max: 8 });
+        .unknown(Unknown::admit(8));
     let (mut remote, mut event_loop) = start(config).expect("the configuration is valid");
     let addr = "10.0.0.2:40000".parse().expect("an address");
     let connection = remote.arrive(addr);

@@ -69,9 +69,7 @@ impl Run {
             (false, _) => Outbox::Latest,
             (true, false) => Outbox::QUEUE,
             // The smallest one.
-            (true, true) => Outbox::Queue {
-                bytes: limits::FRAME_BYTES_MAX + 4,
-            },
+            (true, true) => Outbox::queue(limits::FRAME_BYTES_MAX + 4),
         };
         let mut config = Config::builder(OWN)
             .server(OWN, OWN_ADDRESS)
@@ -82,7 +80,7 @@ impl Run {
             .outbox(outbox)
             .seed(u64::from(flags));
         if flags & 4 != 0 {
-            config = config.unknown(Unknown::Admit { max: 1 });
+            config = config.unknown(Unknown::admit(1));
         }
         if flags & 8 != 0 {
             config = config.replace(Replace::Newest);

@@ -168,10 +168,10 @@ impl Plan {
         }
         if self.spins {
             let for_at_most = Duration::ZERO;
-            builder = builder.idle(Idle::Spin { for_at_most });
+            builder = builder.idle(Idle::spin(for_at_most));
         }
         if self.admits {
-            builder = builder.unknown(Unknown::Admit { max: GUESTS });
+            builder = builder.unknown(Unknown::admit(GUESTS));
         }
         for host in &self.hosts {
             let address = |ip: &IpAddr| format!("{ip}:{PORT}");

@@ -116,9 +116,7 @@ impl Task {
 
     pub(crate) fn idle(&self) -> Idle {
         if self.spins() {
-            Idle::Spin {
-                for_at_most: Duration::from_micros(self.spin_us.into()),
-            }
+            Idle::spin(Duration::from_micros(self.spin_us.into()))
         } else {
             Idle::Block
         }

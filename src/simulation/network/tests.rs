@@ -727,9 +727,7 @@ fn a_loop_alone_runs_in_simulated_time() {
 
 #[test]
 fn waiting_for_a_clock_that_stands_still_is_an_error() {
-    let spin = crate::Idle::Spin {
-        for_at_most: Duration::from_millis(1),
-    };
+    let spin = crate::Idle::spin(Duration::from_millis(1));
     type Wait = fn(&mut EventLoop<HaltsAfter, HostNet>) -> io::Result<()>;
     let waits: [(crate::Idle, Wait); 2] = [
         (crate::Idle::Block, EventLoop::run),

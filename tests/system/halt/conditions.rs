@@ -60,7 +60,7 @@ pub(crate) const CONDITIONS: &[Condition] = &[
     for_both("idle links", idle),
     for_both("spinning loop", |setup| {
         let for_at_most = Duration::from_secs(60);
-        setup.adjust(|builder| builder.idle(Idle::Spin { for_at_most }));
+        setup.adjust(|builder| builder.idle(Idle::spin(for_at_most)));
         idle(setup);
     }),
     for_both("1000 links send, messages are not taken", crowd),

@@ -58,7 +58,7 @@ fn unknown_zookeeper_is_refused() {
 fn unknown_zookeeper_is_admitted_if_allowed() {
     let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let admit = Unknown::Admit { max: 1 };
+        let admit = Unknown::admit(1);
         let ours = manager(&fixture, sid, sid, &[], |builder| builder.unknown(admit));
         fixture.java.send(sid, "let me in");
         recv_until(&ours, "let me in");

@@ -51,7 +51,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (builder, at) = driver_builder(task, DRIVER, [SERVER])?;
     let bytes = QUEUE_BYTES;
-    let config: Config = finish(builder.outbox(quorum_cnx::Outbox::Queue { bytes }))?;
+    let config: Config = finish(builder.outbox(quorum_cnx::Outbox::queue(bytes)))?;
     let mut workers = Workers::default();
     let owned = task.clone();
     let halt = if task.variant.api == Api::Loop {
