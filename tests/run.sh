@@ -118,7 +118,7 @@ minimal-versions() {
 }
 
 powerset() {
-    timeout 600 cargo hack check -p quorum-cnx --feature-powerset
+    RUSTFLAGS='-D warnings' timeout 600 cargo hack check -p quorum-cnx --lib --feature-powerset --target-dir target/powerset
 }
 
 # Types of other crates in the interface: what `package.metadata` in Cargo.toml allows.
