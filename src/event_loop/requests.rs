@@ -60,8 +60,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             let mut request = peer.take_request();
             if request.has(LoopRequest::DISCONNECT) {
                 // Before the queue is written: a frame that waits must not be written to a link that is about to be aborted.
-                request = request.without(LoopRequest::DISCONNECT);
-                self.handle_request(&peer, LoopRequest::DISCONNECT, now);
+                if let Some(link) = self.roster.link(peer.id) {
+                    self.drop_link(link, now);
+                }
             }
             if request.has(LoopRequest::RESUME) {
                 if mem::take(&mut self.woken) {
@@ -103,11 +104,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Each step may remove the peer. The following steps then have no effect.
         if request.has(LoopRequest::BROKEN) {
             self.give_up(peer, now);
-        }
-        if request.has(LoopRequest::DISCONNECT) {
-            if let Some(link) = self.roster.link(peer.id) {
-                self.drop_link(link, now);
-            }
         }
         if request.has(LoopRequest::RESUME) {
             // Fails only in a forked process, which has no loop.

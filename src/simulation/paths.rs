@@ -1,4 +1,4 @@
-//! Which addresses there are, and from where nothing arrives where.
+//! The addresses of the network, and which paths between them are cut.
 //!
 //! Nothing here knows connections or the power of hosts. A mistake of the test panics.
 
@@ -8,14 +8,14 @@ use std::{collections::BTreeSet, net::IpAddr};
 pub(super) struct Paths {
     /// Every address that a host or an end of a connection has had.
     known: BTreeSet<IpAddr>,
-    /// From where nothing arrives where.
+    /// Paths that are cut: nothing arrives from the first address at the second one.
     cuts: BTreeSet<(IpAddr, IpAddr)>,
     /// The addresses that are cut off from each address, also from one that appears later.
     isolated: BTreeSet<IpAddr>,
 }
 
 impl Paths {
-    /// There is this address. `host` are the other addresses of its host.
+    /// Records that an address exists. `host` has the other addresses of its host.
     pub(super) fn learn(&mut self, ip: IpAddr, host: &[IpAddr]) {
         if !self.known.insert(ip) {
             return;

@@ -36,7 +36,7 @@ impl Network {
         self.run_until(loops, time, |_| false).map(|_| ())
     }
 
-    /// The same, until `is_done` returns `true` after a round. Returns whether it did. `Duration::MAX` means no limit but the 100 years
+    /// Does what [`run`](Self::run) does, until `is_done` returns `true` after a round. Returns whether it did. `Duration::MAX` means no limit but the 100 years
     /// after which the clock stops.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl Network {
             .map(|_| ())
     }
 
-    /// The same, until `is_done` returns `true` after a round. Returns whether it did.
+    /// Does what [`run_with`](Self::run_with) does, until `is_done` returns `true` after a round. Returns whether it did.
     ///
     /// # Errors
     ///
@@ -134,7 +134,9 @@ impl Network {
                 return Ok(());
             }
         }
-        Err(io::Error::other("the loops do not come to rest"))
+        Err(io::Error::other(
+            "the loops still have something to do after 10 000 rounds: do two of them answer each other for ever?",
+        ))
     }
 
     fn changes(&self) -> u64 {
