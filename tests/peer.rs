@@ -102,7 +102,8 @@ fn two_peers_link_and_exchange_frames() {
     let stats = one.stats();
     assert_field(&stats, "/ups", 1);
     let sent = json!({
-        "accepted": 1, "written": 1, "superseded": 0, "discarded": 0, "waiting": 0, "resent": 0, "bytes": 24,
+        "accepted": 1, "written": 1, "superseded": 0, "discarded": 0, "waiting": 0,
+        "waiting_ms": null, "resent": 0, "bytes": 24,
     });
     assert_field(&stats, "/sent", sent);
     assert_field(&stats, "/received", json!({ "frames": 1, "bytes": 5 }));

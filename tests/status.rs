@@ -8,7 +8,8 @@ use std::{
 
 use quorum_cnx::{
     CnxManager, Config, Dial, Event, EventLoop, Frame, Handle, Handler, Idle, Outbox, Reason,
-    Received, RecvError, SendError, Sid, simulation::Network,
+    Received, RecvError, SendError, Sid,
+    simulation::{HostNet, Network},
 };
 use support::{
     LONG, MEMBER_IP, Mesh, STRANGER_IP, TestConnection, bare, configure, eventually, frame,
@@ -222,19 +223,52 @@ fn the_creating_thread_waits_for_links_of_another_thread() {
     }
 }
 
-#[test]
-fn disconnect_keeps_a_queued_frame() {
+/// A network of two servers, which are linked.
+fn simulated_pair(outbox: Outbox) -> (Network, [EventLoop<Ignore, HostNet>; 2]) {
     let network = Network::new();
     let start = |sid: u8| {
         let config = Config::builder(Sid(sid.into()))
             .server(Sid(1), "10.0.0.1:3888")
             .server(Sid(2), "10.0.0.2:3888")
-            .outbox(Outbox::QUEUE);
+            .outbox(outbox);
         let net = network.host([10, 0, 0, sid]).net();
         EventLoop::with_net(config.build().unwrap(), Ignore, net).unwrap()
     };
     let mut loops = [start(1), start(2)];
     network.run(&mut loops, Duration::from_secs(3)).unwrap();
+    (network, loops)
+}
+
+#[test]
+fn statistics_tell_since_when_a_peer_takes_nothing() {
+    for outbox in [Outbox::Latest, Outbox::QUEUE] {
+        let (network, mut loops) = simulated_pair(outbox);
+        let handle = loops[1].handle().clone();
+        let age = || {
+            let sent = handle.stats().peers[0].sent;
+            Some(network.now() - sent.waiting_since?)
+        };
+        network.cut([10, 0, 0, 1], [10, 0, 0, 2]);
+        // Until the buffers of the sockets are full.
+        while age().is_none() {
+            handle.to_send(Sid(1), vec![1; 100_000]).unwrap();
+            network.run(&mut loops, Duration::from_millis(10)).unwrap();
+        }
+        let before = age().unwrap();
+        network.run(&mut loops, Duration::from_secs(60)).unwrap();
+        assert!(!handle.stats().peers[0].linked);
+        assert_eq!(age(), Some(before + Duration::from_secs(60)), "{outbox:?}");
+        handle.to_send(Sid(1), "more").unwrap();
+        assert_eq!(age(), Some(before + Duration::from_secs(60)), "{outbox:?}");
+        network.heal_all();
+        network.run(&mut loops, Duration::from_secs(60)).unwrap();
+        assert_eq!(age(), None, "{outbox:?}");
+    }
+}
+
+#[test]
+fn disconnect_keeps_a_queued_frame() {
+    let (network, mut loops) = simulated_pair(Outbox::QUEUE);
     let handle = loops[1].handle().clone();
     // What is written to this link now does not arrive before the link ends.
     network.cut([10, 0, 0, 1], [10, 0, 0, 2]);

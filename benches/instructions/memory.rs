@@ -14,7 +14,7 @@ use std::{
 
 use quorum_cnx::{
     simulation::limits,
-    simulation::{Found, Net, Ready, Stream, Waker, Wire},
+    simulation::{Clock, Found, Net, Ready, Stream, Waker, Wire},
 };
 
 /// Bytes copied at once. A longer copy may be one instruction (`rep movsb`), which valgrind counts once per byte.
@@ -127,6 +127,11 @@ impl Net for Memory {
 
     fn now(&self) -> Instant {
         self.now
+    }
+
+    fn clock(&self) -> Clock {
+        // The real one, since what it costs is a part of what a send costs.
+        Clock::new(Instant::now)
     }
 
     fn wait(&mut self, _: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {

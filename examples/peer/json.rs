@@ -152,7 +152,8 @@ fn age_ms(since: Instant) -> u64 {
 fn outgoing(sent: &SendStats) -> Value {
     json!({
         "accepted": sent.accepted, "written": sent.written, "superseded": sent.superseded,
-        "discarded": sent.discarded, "waiting": sent.waiting, "resent": sent.resent, "bytes": sent.bytes,
+        "discarded": sent.discarded, "waiting": sent.waiting,
+        "waiting_ms": sent.waiting_since.map(age_ms), "resent": sent.resent, "bytes": sent.bytes,
     })
 }
 

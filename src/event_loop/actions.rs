@@ -21,7 +21,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn apply(&mut self, action: Action, now: Instant) {
         match action {
             Action::PeerAdded { peer: id, sid } => {
-                let peer = Arc::new(Peer::new(id, sid, self.options.outbox, now));
+                let peer = Arc::new(Peer::new(id, sid, self.options.outbox, self.net.clock()));
                 self.handle.shared().meet(Arc::clone(&peer));
                 self.peers.insert(id, peer);
             }

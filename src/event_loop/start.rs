@@ -15,6 +15,7 @@ use crate::{
     inbox::{Chunk, Inbox},
     limits::{CONTENDER_MARGIN, READ_BUFFER_BYTES},
     net::Net,
+    outbox::Clock,
     proto::{Roster, Rules, Sid},
     shared::{Peer, Shared},
     sync::WakeFlag,
@@ -42,7 +43,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             members.iter().map(|member| member.sid),
             options.seed.unwrap_or_else(random_seed),
         );
-        let (endpoints, peers) = peers_of(&members, &roster, options.outbox, now);
+        let (endpoints, peers) = peers_of(&members, &roster, options.outbox, &net.clock());
         let waker = net.waker();
         let wake_flag = WakeFlag::new(move || waker());
         let shared = Arc::new(Shared::new(
@@ -111,13 +112,13 @@ fn peers_of(
     members: &[Server],
     roster: &Roster,
     outbox: Outbox,
-    now: Instant,
+    clock: &Clock,
 ) -> (Endpoints, Vec<Arc<Peer>>) {
     let (mut endpoints, mut peers) = (Endpoints::default(), Vec::new());
     for member in members {
         if let Some(id) = roster.find(member.sid) {
             endpoints.insert(id, &member.addresses);
-            peers.push(Arc::new(Peer::new(id, member.sid, outbox, now)));
+            peers.push(Arc::new(Peer::new(id, member.sid, outbox, clock.clone())));
         }
     }
     (endpoints, peers)

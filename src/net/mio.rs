@@ -28,7 +28,7 @@ use crate::{
     limits::{
         EVENTS_PER_TURN, LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG, NAME_ADDRESSES_MAX, RESENT_AFTER,
     },
-    outbox::Wire,
+    outbox::{Clock, Wire},
     shared::Home,
 };
 
@@ -115,6 +115,10 @@ impl Net for MioNet {
 
     fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::new(Instant::now)
     }
 
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {

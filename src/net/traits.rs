@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::outbox::Wire;
+use crate::outbox::{Clock, Wire};
 
 /// A connection that never blocks.
 pub trait Stream: Wire + 'static {
@@ -92,6 +92,9 @@ pub trait Net {
 
     /// The current time.
     fn now(&self) -> Instant;
+
+    /// The clock of [`now`](Self::now), for the threads that send.
+    fn clock(&self) -> Clock;
 
     /// Waits until something is ready, the waker is used, or `timeout` has passed (`None`: no limit). Appends to `ready`.
     ///

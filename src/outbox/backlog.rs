@@ -11,7 +11,10 @@
 
 use std::{fmt, io};
 
-use super::types::{SendCounts, Wire};
+use super::{
+    clock::Stamp,
+    types::{SendCounts, Wire},
+};
 
 /// The frames that wait for a peer, and the rules of what is written next. It is used under the lock.
 pub(super) trait Backlog: fmt::Debug {
@@ -63,6 +66,9 @@ pub(super) trait Backlog: fmt::Debug {
     /// Discards the frames that wait, except those that a writer has.
     fn discard(&mut self, deferred: &mut Self::Deferred);
 
+    /// When the oldest frame was put, of those that no writer has. `None` if none waits, or if the backlog does not know.
+    fn oldest(&self) -> Option<Stamp>;
+
     /// The counts, without the frames that a writer has.
     fn counts(&self) -> SendCounts;
 }
@@ -80,6 +86,9 @@ pub(super) trait InFlight: fmt::Debug {
 
     /// The number of these frames that were accepted and are not counted yet.
     fn frames(&self) -> u64;
+
+    /// When the oldest of them was put, if that is known.
+    fn oldest(&self) -> Option<Stamp>;
 }
 
 pub(super) enum Progress {

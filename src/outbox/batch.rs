@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::{
     backlog::{InFlight, Progress},
+    clock::Stamp,
     types::Wire,
 };
 use crate::limits::PREFIX_BYTES;
@@ -19,11 +20,18 @@ use crate::limits::PREFIX_BYTES;
 #[derive(Debug)]
 pub(super) enum Piece {
     /// Small frames, each behind its prefix.
-    Run { bytes: Vec<u8>, frames: u64 },
+    Run {
+        bytes: Vec<u8>,
+        frames: u64,
+        /// When the first of them was put.
+        since: Stamp,
+    },
     /// One large frame, which is not copied.
     Whole {
         prefix: [u8; PREFIX_BYTES],
         frame: Bytes,
+        /// When it was put.
+        since: Stamp,
     },
 }
 
@@ -55,6 +63,10 @@ impl InFlight for Batch {
 
     fn frames(&self) -> u64 {
         self.frames
+    }
+
+    fn oldest(&self) -> Option<Stamp> {
+        self.pieces.get(self.gone).map(Piece::since)
     }
 }
 
@@ -101,7 +113,7 @@ impl Piece {
     pub(super) fn parts(&self) -> [&[u8]; 2] {
         match self {
             Self::Run { bytes, .. } => [bytes, &[]],
-            Self::Whole { prefix, frame } => [prefix, frame],
+            Self::Whole { prefix, frame, .. } => [prefix, frame],
         }
     }
 
@@ -116,9 +128,15 @@ impl Piece {
         }
     }
 
+    pub(super) fn since(&self) -> Stamp {
+        match self {
+            Self::Run { since, .. } | Self::Whole { since, .. } => *since,
+        }
+    }
+
     /// Removes the frames that lie whole in the first `done` bytes. Returns their number and their bytes.
     pub(super) fn cut(&mut self, done: usize) -> (u64, usize) {
-        let Self::Run { bytes, frames } = self else {
+        let Self::Run { bytes, frames, .. } = self else {
             return (0, 0);
         };
         let (mut count, mut at) = (0, 0);

@@ -5,14 +5,31 @@
 use std::{
     io::{self, IoSlice},
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::Bytes;
 
 #[cfg(not(loom))]
 use super::types::{LoopRequest, Refusal, SendOutcome};
-use super::types::{SendCounts, Wire};
+use super::{
+    PeerOutbox,
+    clock::Clock,
+    types::{SendCounts, Wire},
+};
 use crate::sync::{Mutex, lock};
+
+pub(super) fn clock() -> Clock {
+    Clock::new(Instant::now)
+}
+
+pub(super) fn latest() -> PeerOutbox {
+    PeerOutbox::latest(clock())
+}
+
+pub(super) fn queue(bytes_max: usize) -> PeerOutbox {
+    PeerOutbox::queue(bytes_max, clock())
+}
 
 /// A socket with room for this many bytes.
 #[derive(Debug)]

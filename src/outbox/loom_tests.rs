@@ -6,7 +6,7 @@ use super::{fixture::*, *};
 
 #[test]
 fn loom_waiter_is_notified_of_room() {
-    for outbox in [PeerOutbox::latest, || PeerOutbox::queue(12)] {
+    for outbox in [latest, || queue(12)] {
         loom::model(move || {
             let pipe = Pipe::with_room(0);
             let outbox = LoomArc::new(outbox());
@@ -51,7 +51,7 @@ fn assert_told(outbox: fn() -> PeerOutbox, make_room: fn(&PeerOutbox)) {
 #[test]
 fn loom_waiter_is_notified_after_a_link_ends() {
     assert_told(
-        || PeerOutbox::queue(20),
+        || queue(20),
         |outbox| {
             outbox.detach();
         },
@@ -60,11 +60,11 @@ fn loom_waiter_is_notified_after_a_link_ends() {
 
 #[test]
 fn loom_waiter_is_notified_by_close() {
-    assert_told(|| PeerOutbox::queue(20), PeerOutbox::close);
+    assert_told(|| queue(20), PeerOutbox::close);
     // The third frame is written in part, so it is not in the slot: one more frame fills the slot.
     assert_told(
         || {
-            let outbox = PeerOutbox::latest();
+            let outbox = latest();
             outbox.put(frame(0));
             outbox
         },

@@ -4,6 +4,7 @@
 
 mod backlog;
 mod batch;
+mod clock;
 #[cfg(test)]
 mod fixture;
 mod queue;
@@ -22,6 +23,7 @@ use queue::Queue;
 use slot::Slot;
 use writer::Writer;
 
+pub use clock::Clock;
 pub(crate) use types::{LoopRequest, Refusal, SendCounts};
 pub use types::{SendOutcome, Wire};
 
@@ -47,17 +49,19 @@ macro_rules! of_either {
 
 impl PeerOutbox {
     /// Makes an outbox of one slot.
-    pub(crate) fn latest() -> Self {
+    pub(crate) fn latest(clock: Clock) -> Self {
         Self(Kind::Latest(Writer::new(
             Slot::default(),
+            clock,
             WRITER_FRAMES_MAX,
         )))
     }
 
     /// Makes an outbox with a queue of at most `bytes_max` bytes.
-    pub(crate) fn queue(bytes_max: usize) -> Self {
+    pub(crate) fn queue(bytes_max: usize, clock: Clock) -> Self {
         Self(Kind::Queue(Writer::new(
             Queue::new(bytes_max),
+            clock,
             WRITER_BATCHES_MAX,
         )))
     }

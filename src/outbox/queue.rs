@@ -19,6 +19,7 @@ use bytes::Bytes;
 use super::{
     backlog::{self, Backlog},
     batch::{Batch, Piece, append, prefix},
+    clock::{Stamp, Stamps},
     state::State,
     types::{LoopRequest, Refusal, SendCounts, SendOutcome},
     writer::Writer,
@@ -56,6 +57,8 @@ impl Writer<Queue> {
             return (taken.map(|_| SendOutcome::Queued), request);
         }
         let need = PREFIX_BYTES + frame.len();
+        // Outside of the lock: the time is read for each long frame, and for each run of short ones.
+        let since = self.stamps().now();
         let mut state = self.transition();
         if let Some(refusal) = state.backlog.refusal(need) {
             // `frame` is a parameter, so it is dropped last, after the lock is released.
@@ -67,10 +70,11 @@ impl Writer<Queue> {
             state.backlog.refused = 0;
         }
         state.backlog.bytes += need;
-        state
-            .backlog
-            .pieces
-            .push_back(Piece::Whole { prefix, frame });
+        state.backlog.pieces.push_back(Piece::Whole {
+            prefix,
+            frame,
+            since,
+        });
         let request = state.accepted(1);
         drop(state);
         (
@@ -84,7 +88,7 @@ impl Writer<Queue> {
     #[inline(always)]
     pub(super) fn put_all(&self, frames: &[&[u8]]) -> (Result<usize, Refusal>, LoopRequest) {
         let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
-        let (taken, request) = self.transition().put_all(frames, need);
+        let (taken, request) = self.transition().put_all(frames, need, self.stamps());
         (taken, request.unwrap_or_else(|| self.write_here()))
     }
 
@@ -110,11 +114,16 @@ type LeftToLoop = Option<LoopRequest>;
 
 impl State<Queue> {
     #[inline(always)]
-    fn put_all(&mut self, frames: &[&[u8]], need: usize) -> (Result<usize, Refusal>, LeftToLoop) {
+    fn put_all(
+        &mut self,
+        frames: &[&[u8]],
+        need: usize,
+        stamps: &Stamps,
+    ) -> (Result<usize, Refusal>, LeftToLoop) {
         if self.backlog.encode_all(frames, need) {
             return (Ok(frames.len()), self.accepted(frames.len()));
         }
-        match self.backlog.encode_one_by_one(frames) {
+        match self.backlog.encode_one_by_one(frames, stamps) {
             Ok(taken) => (Ok(taken), self.accepted(taken)),
             Err(refusal) => (Err(refusal), Some(LoopRequest::NONE)),
         }
@@ -176,6 +185,7 @@ impl Queue {
         let Some(Piece::Run {
             bytes,
             frames: count,
+            ..
         }) = self.pieces.back_mut()
         else {
             return false;
@@ -198,14 +208,14 @@ impl Queue {
     /// Takes the first of these frames, as many as there is room for and as may be written together. Returns their number, or why
     /// no frame was taken.
     #[cold]
-    fn encode_one_by_one(&mut self, frames: &[&[u8]]) -> Result<usize, Refusal> {
+    fn encode_one_by_one(&mut self, frames: &[&[u8]], stamps: &Stamps) -> Result<usize, Refusal> {
         let mut bytes = 0;
         for (taken, frame) in frames.iter().enumerate() {
             let need = PREFIX_BYTES + frame.len();
             match self.refusal(need) {
                 // Enough for one call: it is written while it is in the cache, and the loop does not wait longer for the lock.
                 None if bytes >= QUEUE_RUN_BYTES => return Ok(taken),
-                None => self.encode(frame),
+                None => self.encode(frame, stamps),
                 Some(refusal) if taken == 0 => return Err(refusal),
                 Some(_) => return Ok(taken),
             }
@@ -214,11 +224,11 @@ impl Queue {
         Ok(frames.len())
     }
 
-    fn encode(&mut self, frame: &[u8]) {
+    fn encode(&mut self, frame: &[u8], stamps: &Stamps) {
         let need = PREFIX_BYTES + frame.len();
         self.bytes += need;
         let mut buffer = match self.pieces.back_mut() {
-            Some(Piece::Run { bytes, frames }) if bytes.len() + need <= QUEUE_RUN_BYTES => {
+            Some(Piece::Run { bytes, frames, .. }) if bytes.len() + need <= QUEUE_RUN_BYTES => {
                 append(bytes, frame);
                 *frames += 1;
                 return;
@@ -231,6 +241,7 @@ impl Queue {
         self.pieces.push_back(Piece::Run {
             bytes: buffer,
             frames: 1,
+            since: stamps.now(),
         });
     }
 
@@ -403,6 +414,10 @@ impl Backlog for Queue {
             .pieces
             .get_or_insert_default()
             .append(&mut self.pieces);
+    }
+
+    fn oldest(&self) -> Option<Stamp> {
+        self.pieces.front().map(Piece::since)
     }
 
     fn counts(&self) -> SendCounts {

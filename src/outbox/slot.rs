@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::{
     backlog::{self, Backlog, InFlight, Progress},
+    clock::Stamp,
     types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
     writer::Writer,
 };
@@ -97,6 +98,9 @@ impl Writer<Slot> {
         // Frame and request under one lock. An `attach` or `detach` that comes later finds the frame; one that came before has
         // decided whether there is a link.
         state.backlog.next = Some(frame);
+        if older.is_none() {
+            state.start_waiting(self.stamps());
+        }
         let request = state.want_link();
         drop(state);
         let Some(older) = older else {
@@ -228,6 +232,11 @@ impl Backlog for Slot {
         self.counts.discarded += u64::from(deferred.slot.is_some());
     }
 
+    // The frame in the slot is as old as `State::owed_since` says: a newer one that replaces it is owed for as long.
+    fn oldest(&self) -> Option<Stamp> {
+        None
+    }
+
     fn counts(&self) -> SendCounts {
         SendCounts {
             waiting: u64::from(self.next.is_some()),
@@ -278,6 +287,10 @@ impl InFlight for PartialFrame {
 
     fn frames(&self) -> u64 {
         u64::from(self.fresh)
+    }
+
+    fn oldest(&self) -> Option<Stamp> {
+        None
     }
 }
 

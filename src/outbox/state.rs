@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     backlog::{Backlog, InFlight, Progress},
+    clock::{Stamp, Stamps},
     types::{LoopRequest, SendCounts, Wire},
 };
 use crate::sync::{MutexGuard, Waiters};
@@ -26,6 +27,11 @@ pub(super) struct State<S: Backlog> {
     pub(super) backlog: S,
     /// True exactly when the loop was asked for a link, and has since neither attached one nor found that none is needed.
     pub(super) wanted: bool,
+    /// Since when frames have waited without one being written to its end. `None` whenever none waits, or none but what was put while a
+    /// thread wrote, which writes it next.
+    pub(super) owed_since: Option<Stamp>,
+    /// While a thread writes: when the oldest of its frames was put, if that is known.
+    pub(super) oldest_in_flight: Option<Stamp>,
     /// Frames that had been written when the link was attached, including those that were written once more.
     pub(super) written_before: u64,
 }
@@ -69,6 +75,13 @@ pub(super) enum Next<F> {
     Write(Arc<dyn Wire>, F),
     /// Nothing. This is left for the loop.
     Stop(LoopRequest),
+}
+
+/// What a thread has written, or tried to.
+pub(super) struct Attempt<F> {
+    pub(super) wire: Arc<dyn Wire>,
+    pub(super) in_flight: F,
+    pub(super) progress: Progress,
 }
 
 /// The state while it is changed. Dropping it does what every change must do: the lock is released, and then
@@ -203,13 +216,17 @@ impl<S: Backlog> State<S> {
     #[inline(always)]
     pub(super) fn on_wrote(
         &mut self,
-        wire: Arc<dyn Wire>,
-        in_flight: S::InFlight,
-        progress: Progress,
+        attempt: Attempt<S::InFlight>,
         may_go_on: bool,
+        stamps: &Stamps,
         deferred: &mut S::Deferred,
         old_wire: &mut Option<Arc<dyn Wire>>,
     ) -> Next<S::InFlight> {
+        let Attempt {
+            wire,
+            in_flight,
+            progress,
+        } = attempt;
         let WriterState::Writing {
             writable_again,
             handover,
@@ -221,33 +238,24 @@ impl<S: Backlog> State<S> {
         let rest = if matches!(progress, Progress::Done) {
             // Counted before the handover is looked at: the kernel has the whole frame, whatever has become of the link.
             self.backlog.on_written(in_flight, deferred);
+            self.owed_since = None;
             None
         } else {
             Some(in_flight)
         };
         let next = match (handover, progress) {
             // The result of the write is of no interest any more: the loop has ended this link, and knows why.
-            (Some(Handover::Detach), _) => {
+            (Some(handover), _) => {
                 self.requeue_rest(rest, deferred);
                 *old_wire = Some(wire);
-                self.writer = WriterState::Detached;
-                // A sender that has added a frame meanwhile did not ask for a link. The loop may have looked before that.
-                return Next::Stop(if self.backlog.has_waiting() {
-                    self.ask_for_link()
-                } else {
-                    LoopRequest::NONE
-                });
-            }
-            (Some(Handover::Attach { to, on_probation }), _) => {
-                self.requeue_rest(rest, deferred);
-                // An edge of the new socket that has come meanwhile is not lost: it is written to now, and if it is full,
-                // another edge follows.
-                *old_wire = Some(wire);
-                return self.start(to, on_probation, deferred);
+                let next = self.take_over(handover, deferred);
+                self.start_waiting(stamps);
+                return next;
             }
             // A sender that never pauses would keep this thread here for ever.
             (None, Progress::Done) if !may_go_on && self.backlog.has_waiting() => {
                 self.writer = WriterState::Idle(wire);
+                self.start_waiting(stamps);
                 return Next::Stop(LoopRequest::RESUME);
             }
             (None, Progress::Done) => self.backlog.next(None, deferred),
@@ -257,6 +265,7 @@ impl<S: Backlog> State<S> {
             (None, Progress::Full) => {
                 let rest = rest.and_then(|rest| self.backlog.on_blocked(rest, deferred));
                 self.writer = WriterState::Blocked(wire, rest);
+                self.start_waiting(stamps);
                 return Next::Stop(LoopRequest::NONE);
             }
             (None, Progress::Broken(kind)) => {
@@ -265,6 +274,7 @@ impl<S: Backlog> State<S> {
                 self.requeue_rest(rest, deferred);
                 *old_wire = Some(wire);
                 self.writer = WriterState::Failed(kind);
+                self.start_waiting(stamps);
                 return Next::Stop(LoopRequest::BROKEN);
             }
         };
@@ -282,6 +292,24 @@ impl<S: Backlog> State<S> {
         }
     }
 
+    /// Does what the loop has left for this thread, which is the writer.
+    fn take_over(&mut self, handover: Handover, deferred: &mut S::Deferred) -> Next<S::InFlight> {
+        match handover {
+            Handover::Detach => {
+                self.writer = WriterState::Detached;
+                // A sender that has added a frame meanwhile did not ask for a link. The loop may have looked before that.
+                Next::Stop(if self.backlog.has_waiting() {
+                    self.ask_for_link()
+                } else {
+                    LoopRequest::NONE
+                })
+            }
+            // An edge of the new socket that has come meanwhile is not lost: it is written to now, and if it is full, another edge
+            // follows.
+            Handover::Attach { to, on_probation } => self.start(to, on_probation, deferred),
+        }
+    }
+
     /// Records that this thread writes these frames.
     #[inline(always)]
     pub(super) fn mark_writing(&mut self, in_flight: &S::InFlight) {
@@ -290,6 +318,7 @@ impl<S: Backlog> State<S> {
             in_flight: in_flight.frames(),
             handover: None,
         };
+        self.oldest_in_flight = in_flight.oldest();
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -312,6 +341,29 @@ impl<S: Backlog> State<S> {
         }
     }
 
+    /// Leaves this for the thread that writes.
+    pub(super) fn hand_over(&mut self, mut writing: WriterState<S::InFlight>, what: Handover) {
+        if let WriterState::Writing { handover, .. } = &mut writing {
+            *handover = Some(what);
+        }
+        self.writer = writing;
+    }
+
+    /// A thread has put a frame, or has stopped writing. If frames wait now and no thread writes them, a frame is owed from now on, if
+    /// none was before.
+    // Not inlined: a frame that is written at once does not come here.
+    #[cold]
+    pub(super) fn start_waiting(&mut self, stamps: &Stamps) {
+        let waits = match &self.writer {
+            WriterState::Writing { .. } => false,
+            WriterState::Blocked(_, Some(rest)) => rest.frames() > 0 || self.backlog.has_waiting(),
+            _ => self.backlog.has_waiting(),
+        };
+        if waits && self.owed_since.is_none() {
+            self.owed_since = Some(stamps.now());
+        }
+    }
+
     pub(super) fn requeue_rest(&mut self, rest: Option<S::InFlight>, deferred: &mut S::Deferred) {
         if let Some(rest) = rest {
             self.backlog.requeue(rest, deferred);
@@ -322,19 +374,9 @@ impl<S: Backlog> State<S> {
         // If a wire is dropped here, under the lock, no socket is closed by that: the loop's table has another reference to it
         // until the end of the turn. The same is true where `Writer::attach` replaces a link.
         match mem::replace(&mut self.writer, WriterState::Detached) {
-            WriterState::Writing {
-                writable_again,
-                in_flight,
-                ..
-            } => {
-                // The other thread may be in its system call, and is not waited for. A handover that it has not seen is
-                // replaced: only the last word of the loop counts.
-                self.writer = WriterState::Writing {
-                    writable_again,
-                    in_flight,
-                    handover: Some(Handover::Detach),
-                };
-            }
+            // The other thread may be in its system call, and is not waited for. A handover that it has not seen is replaced: only
+            // the last word of the loop counts.
+            writing @ WriterState::Writing { .. } => self.hand_over(writing, Handover::Detach),
             WriterState::Blocked(_, Some(rest)) => self.backlog.requeue(rest, deferred),
             WriterState::Blocked(_, None)
             | WriterState::Detached
@@ -342,6 +384,19 @@ impl<S: Backlog> State<S> {
             | WriterState::OnProbation(_)
             | WriterState::Idle(_) => {}
         }
+    }
+
+    /// When the oldest frame that waits was put, if the backlog knows that, else since when a frame is owed.
+    pub(super) fn waiting_since(&self) -> Option<Stamp> {
+        let in_flight = match &self.writer {
+            WriterState::Blocked(_, Some(rest)) => rest.oldest(),
+            WriterState::Writing { .. } => self.oldest_in_flight,
+            _ => None,
+        };
+        // What is being written is older than what waits in the backlog.
+        in_flight
+            .or_else(|| self.backlog.oldest())
+            .or(self.owed_since)
     }
 
     pub(super) fn counts(&self) -> SendCounts {

@@ -1,13 +1,19 @@
 //! Unit tests of `outbox`.
 
-use std::{fmt, io::IoSlice, thread};
+use std::{
+    fmt,
+    io::IoSlice,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
 use super::{fixture::*, *};
 use crate::limits::WHOLE_FRAME_BYTES;
 
 /// One outbox of each kind.
 fn both() -> [PeerOutbox; 2] {
-    [PeerOutbox::latest(), PeerOutbox::queue(1000)]
+    [latest(), queue(1000)]
 }
 
 /// Puts a frame, and lets the loop do what a queue asks of it. Returns what is left for the loop then.
@@ -84,7 +90,7 @@ fn closed_outbox_accepts_nothing_and_discards_its_frame() {
 #[test]
 fn wait_for_room_blocks_until_there_is_room() {
     let pipe = Pipe::with_room(0);
-    let outbox = Arc::new(PeerOutbox::latest());
+    let outbox = Arc::new(latest());
     outbox.attach(pipe.clone(), false);
     assert_eq!(outbox.put(frame(1)).0, Ok(SendOutcome::Queued));
     let waiting_thread = {
@@ -104,7 +110,7 @@ fn wait_for_room_blocks_until_there_is_room() {
 
 #[test]
 fn waiter_is_notified_of_room_after_a_link_ends() {
-    let outbox = Arc::new(PeerOutbox::queue(20));
+    let outbox = Arc::new(queue(20));
     outbox.attach(Pipe::with_room(13), false);
     for n in 1..=3 {
         assert_eq!(outbox.put(frame(n)).0, Ok(SendOutcome::Queued));
@@ -127,7 +133,7 @@ fn waiter_is_notified_of_room_after_a_link_ends() {
 
 #[test]
 fn slot_closed_between_two_frames_has_accepted_the_first() {
-    let outbox = Arc::new(PeerOutbox::latest());
+    let outbox = Arc::new(latest());
     let closing = Arc::downgrade(&outbox);
     outbox.attach(
         Arc::new(Closing(move || {
@@ -180,7 +186,7 @@ impl Drop for Bomb {
 
 #[test]
 fn panic_while_dropping_a_payload_blocks_no_peer() {
-    for outbox in [PeerOutbox::latest(), PeerOutbox::queue(1 << 20)] {
+    for outbox in [latest(), queue(1 << 20)] {
         let mut put = 0;
         let mut put_some = || {
             for n in 1..=3 {
@@ -228,7 +234,7 @@ fn denied_link_request_is_repeated_by_the_next_frame() {
 
 #[test]
 fn closed_slot_accepts_no_frame_of_a_batch() {
-    let outbox = PeerOutbox::latest();
+    let outbox = latest();
     assert_eq!(outbox.put_all(&[&[1], &[2]]).0, Ok(2));
     outbox.close();
     assert_eq!(
@@ -236,4 +242,77 @@ fn closed_slot_accepts_no_frame_of_a_batch() {
         (Err(Refusal::Closed), LoopRequest::NONE)
     );
     assert_balance(outbox.counts());
+}
+
+#[test]
+fn waiting_frames_have_the_time_of_the_oldest() {
+    let (start, seconds) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let clock = {
+        let seconds = Arc::clone(&seconds);
+        Clock::new(move || start + Duration::from_secs(seconds.load(Ordering::Relaxed)))
+    };
+    // The seconds since the start at which the oldest frame that waits was put.
+    let since = |outbox: &PeerOutbox| {
+        let since = outbox.counts().waiting_since?;
+        Some(since.saturating_duration_since(start).as_secs())
+    };
+    let put_at = |outbox: &PeerOutbox, at: u64| {
+        seconds.store(at, Ordering::Relaxed);
+        put_and_write(outbox, 1);
+    };
+    for outbox in [
+        PeerOutbox::latest(clock.clone()),
+        PeerOutbox::queue(1000, clock.clone()),
+    ] {
+        assert_eq!(since(&outbox), None, "nothing was put");
+        put_at(&outbox, 1);
+        put_at(&outbox, 2);
+        assert_eq!(since(&outbox), Some(1), "there is no link");
+
+        let pipe = Pipe::with_room(usize::MAX);
+        outbox.attach(pipe, false);
+        assert_eq!(since(&outbox), None, "all was written");
+        put_at(&outbox, 3);
+        assert_eq!(since(&outbox), None, "it was written at once");
+
+        // Three of the six bytes of a frame. A link is on probation first, so that no frame is repeated over it.
+        outbox.attach(Pipe::with_room(3), true);
+        put_at(&outbox, 4);
+        assert_eq!(since(&outbox), Some(4), "the link is on probation");
+        seconds.store(5, Ordering::Relaxed);
+        outbox.end_probation();
+        put_at(&outbox, 6);
+        assert_eq!(since(&outbox), Some(4), "half of the frame was written");
+
+        outbox.detach();
+        assert_eq!(since(&outbox), Some(4), "the frame waits for the next link");
+        seconds.store(7, Ordering::Relaxed);
+        outbox.attach(Pipe::with_room(7), false);
+        put_at(&outbox, 8);
+        let oldest = if outbox.is_queue() { 6 } else { 8 };
+        assert_eq!(since(&outbox), Some(oldest), "the first one was written");
+
+        outbox.discard();
+        outbox.detach();
+        outbox.discard();
+        assert_eq!(since(&outbox), None, "all was discarded");
+        put_at(&outbox, 9);
+        assert_eq!(since(&outbox), Some(9), "the next frame has its own time");
+    }
+}
+
+#[test]
+fn frame_that_its_sender_could_not_write_waits_from_then_on() {
+    let outbox = latest();
+    outbox.attach(Pipe::with_room(0), false);
+    let before = Instant::now();
+    outbox.put(frame(1));
+    let since = outbox.counts().waiting_since;
+    assert!(since.is_some_and(|since| since >= before));
+    outbox.put(frame(2));
+    assert_eq!(
+        outbox.counts().waiting_since,
+        since,
+        "a newer one replaces it"
+    );
 }

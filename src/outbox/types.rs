@@ -5,6 +5,7 @@
 use std::{
     fmt,
     io::{self, IoSlice},
+    time::Instant,
 };
 
 /// The write half of a connection, to which an outbox writes.
@@ -30,6 +31,8 @@ pub(crate) struct SendCounts {
     pub(crate) resent: u64,
     /// Payload and prefix bytes of all frames that were written to their end.
     pub(crate) bytes: u64,
+    /// When the oldest frame that waits was put. `None` if none waits, or none waits but what a sender is writing for the first time.
+    pub(crate) waiting_since: Option<Instant>,
 }
 
 impl SendCounts {

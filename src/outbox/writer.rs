@@ -21,7 +21,8 @@ use std::{io, mem, sync::Arc, time::Instant};
 
 use super::{
     backlog::{Backlog, Deferred as _, InFlight as _, Progress},
-    state::{Handover, Next, State, Transition, WriterState},
+    clock::{Clock, Stamps},
+    state::{Attempt, Handover, Next, State, Transition, WriterState},
     types::{LoopRequest, SendCounts, Wire},
 };
 use crate::sync::{Mutex, Waiters, lock};
@@ -47,23 +48,31 @@ use crate::sync::{Mutex, Waiters, lock};
 pub(super) struct Writer<S: Backlog> {
     state: Mutex<State<S>>,
     waiters: Waiters,
+    stamps: Stamps,
     batches_max: usize,
 }
 
 impl<S: Backlog> Writer<S> {
     /// `batches_max`: how much one call writes before it leaves the rest to the loop.
-    pub(super) fn new(backlog: S, batches_max: usize) -> Self {
+    pub(super) fn new(backlog: S, clock: Clock, batches_max: usize) -> Self {
         let state = State {
             writer: WriterState::Detached,
             backlog,
             wanted: false,
+            owed_since: None,
+            oldest_in_flight: None,
             written_before: 0,
         };
         Self {
             state: Mutex::new(state),
             waiters: Waiters::new(),
+            stamps: Stamps::new(clock),
             batches_max,
         }
+    }
+
+    pub(super) fn stamps(&self) -> &Stamps {
+        &self.stamps
     }
 
     /// Locks the state in order to change it.
@@ -92,21 +101,12 @@ impl<S: Backlog> Writer<S> {
                 let in_flight = state.backlog.next(None, &mut deferred);
                 state.proceed(wire, in_flight, &mut deferred)
             }
-            WriterState::Writing {
-                in_flight,
-                handover,
-                ..
-            } => {
-                // The other thread has the wire. It tries once more if it finds the socket full, and looks at the backlog again
-                // in any case.
-                state.writer = WriterState::Writing {
-                    writable_again: true,
-                    in_flight,
-                    handover,
-                };
-                Next::Stop(LoopRequest::NONE)
-            }
-            other => {
+            mut other => {
+                // If another thread writes, it has the wire. It tries once more if it finds the socket full, and looks at the backlog
+                // again in any case.
+                if let WriterState::Writing { writable_again, .. } = &mut other {
+                    *writable_again = true;
+                }
                 state.writer = other;
                 Next::Stop(LoopRequest::NONE)
             }
@@ -124,19 +124,9 @@ impl<S: Backlog> Writer<S> {
         // an upper bound.
         state.written_before = state.backlog.counts().sent();
         let next = match mem::replace(&mut state.writer, WriterState::WRITING) {
-            WriterState::Writing {
-                writable_again,
-                in_flight,
-                ..
-            } => {
-                state.writer = WriterState::Writing {
-                    writable_again,
-                    in_flight,
-                    handover: Some(Handover::Attach {
-                        to: wire,
-                        on_probation,
-                    }),
-                };
+            writing @ WriterState::Writing { .. } => {
+                let to = wire;
+                state.hand_over(writing, Handover::Attach { to, on_probation });
                 Next::Stop(LoopRequest::NONE)
             }
             older => {
@@ -197,6 +187,9 @@ impl<S: Backlog> Writer<S> {
         let mut state = self.transition();
         let before = state.backlog.counts().discarded;
         state.backlog.discard(&mut deferred);
+        if state.counts().waiting == 0 {
+            state.owed_since = None;
+        }
         let discarded = state.backlog.counts().discarded - before;
         drop(state);
         deferred.release();
@@ -210,6 +203,7 @@ impl<S: Backlog> Writer<S> {
         // Before `detach`, so that frames that `detach` puts back are discarded.
         state.backlog.close(&mut deferred);
         state.detach(&mut deferred);
+        state.owed_since = None;
         drop(state);
         deferred.release();
     }
@@ -231,7 +225,12 @@ impl<S: Backlog> Writer<S> {
     }
 
     pub(super) fn counts(&self) -> SendCounts {
-        self.look(State::counts)
+        self.look(|state| SendCounts {
+            waiting_since: state
+                .waiting_since()
+                .map(|stamp| self.stamps.time_of(stamp)),
+            ..state.counts()
+        })
     }
 
     /// Whether a frame would be taken and replace none.
@@ -277,11 +276,15 @@ impl<S: Backlog> Writer<S> {
             let mut state = self.transition();
             // The state is still `Writing`, and the frames and the wire are still this thread's. The backlog, `writable_again`
             // and `handover` may have changed.
-            let next = state.on_wrote(
+            let attempt = Attempt {
                 wire,
                 in_flight,
                 progress,
+            };
+            let next = state.on_wrote(
+                attempt,
                 count < self.batches_max,
+                &self.stamps,
                 &mut deferred,
                 &mut old_wire,
             );

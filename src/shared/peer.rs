@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config,
-    outbox::{LoopRequest, PeerOutbox, SendCounts},
+    outbox::{Clock, LoopRequest, PeerOutbox, SendCounts},
     proto::{PeerId, Reason, Sid},
 };
 
@@ -54,10 +54,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(id: PeerId, sid: Sid, outbox: config::Outbox, now: Instant) -> Self {
+    pub(crate) fn new(id: PeerId, sid: Sid, outbox: config::Outbox, clock: Clock) -> Self {
+        let now = clock.now();
         let outbox = match outbox {
-            config::Outbox::Latest => PeerOutbox::latest(),
-            config::Outbox::Queue { bytes } => PeerOutbox::queue(bytes),
+            config::Outbox::Latest => PeerOutbox::latest(clock),
+            config::Outbox::Queue { bytes } => PeerOutbox::queue(bytes, clock),
         };
         Self {
             id,

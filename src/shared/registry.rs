@@ -91,6 +91,7 @@ impl Registry {
         let mut counts = peer.outbox.counts();
         // A thread may still be writing a frame. It counts as discarded.
         counts.discarded += std::mem::take(&mut counts.waiting);
+        counts.waiting_since = None;
         others.sent.add(counts);
         others.received.add(peer.received());
     }

@@ -159,6 +159,13 @@ pub struct SendStats {
     pub resent: u64,
     /// Bytes of all written and resent frames, prefixes included.
     pub bytes: u64,
+    /// Since when the oldest frame waits, to see that a peer takes nothing. `None` if none waits, or none but what a thread is writing
+    /// for the first time. The age is the difference to [`Instant::now`], or to the clock of the simulation.
+    ///
+    /// In a slot: since when the peer is owed a frame and has taken none; a newer frame that replaces the one that waits does not
+    /// change it. In a [queue](crate::Outbox::Queue): when the oldest frame was given to `to_send`, or the first one of those that were
+    /// encoded together with it.
+    pub waiting_since: Option<Instant>,
 }
 
 impl SendStats {
@@ -177,6 +184,7 @@ impl SendStats {
             waiting,
             resent,
             bytes,
+            waiting_since,
         } = counts;
         self.accepted += accepted;
         self.written += written;
@@ -185,6 +193,11 @@ impl SendStats {
         self.waiting += waiting;
         self.resent += resent;
         self.bytes += bytes;
+        // `None` is less than any time.
+        self.waiting_since = match self.waiting_since {
+            Some(oldest) => Some(waiting_since.map_or(oldest, |since| since.min(oldest))),
+            None => waiting_since,
+        };
     }
 }
 

@@ -253,7 +253,7 @@ pub mod limits {
 
 pub use crate::{
     net::{Found, Net, Ready, Stream, Waker},
-    outbox::Wire,
+    outbox::{Clock, Wire},
 };
 pub use failures::Call;
 pub use host::Host;

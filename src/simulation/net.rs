@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     net::{Found, Net, Ready, Stream, Waker},
-    outbox::Wire,
+    outbox::{Clock, Wire},
 };
 
 /// The network of one loop on a simulated host: see [`Host::net`](super::Host::net).
@@ -73,6 +73,11 @@ impl Net for HostNet {
 
     fn now(&self) -> Instant {
         self.shared.lock().instant()
+    }
+
+    fn clock(&self) -> Clock {
+        let shared = self.shared.clone();
+        Clock::new(move || shared.lock().instant())
     }
 
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::simulation::{Found, Net, Ready, Stream, Waker, Wire};
+use quorum_cnx::simulation::{Clock, Found, Net, Ready, Stream, Waker, Wire};
 
 use crate::kernel::Kernel;
 
@@ -88,6 +88,14 @@ impl Net for SimNet {
     fn now(&self) -> Instant {
         let kernel = self.machines.lock();
         *START + kernel.now + kernel.nodes[self.node].skew
+    }
+
+    fn clock(&self) -> Clock {
+        let (machines, node) = (self.machines.clone(), self.node);
+        Clock::new(move || {
+            let kernel = machines.lock();
+            *START + kernel.now + kernel.nodes[node].skew
+        })
     }
 
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {

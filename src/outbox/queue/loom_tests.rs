@@ -5,7 +5,7 @@ use loom::{sync::Arc as LoomArc, thread};
 use super::{super::fixture::*, *};
 
 fn queue(bytes_max: usize) -> Writer<Queue> {
-    Writer::new(Queue::new(bytes_max), 2)
+    Writer::new(Queue::new(bytes_max), clock(), 2)
 }
 
 /// Acts as the loop: resumes as often as it is asked to.

@@ -6,7 +6,7 @@ use super::{super::fixture::*, *};
 use crate::limits::QUEUE_BYTES;
 
 fn queue(bytes_max: usize) -> Writer<Queue> {
-    Writer::new(Queue::new(bytes_max), 2)
+    Writer::new(Queue::new(bytes_max), clock(), 2)
 }
 
 impl Piece {

@@ -8,7 +8,7 @@ use super::{super::fixture::*, *};
 fn loom_two_senders_leave_no_frame_unwritten() {
     loom::model(|| {
         let pipe = Pipe::with_room(usize::MAX);
-        let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
+        let outbox = LoomArc::new(Writer::new(Slot::default(), clock(), 16));
         outbox.attach(pipe.clone(), false);
         let other = {
             let outbox = LoomArc::clone(&outbox);
@@ -30,7 +30,7 @@ fn loom_writable_event_during_a_write_is_not_lost() {
     loom::model(|| {
         // Room for half a frame: the writer finds the socket full while the loop makes room.
         let pipe = Pipe::with_room(3);
-        let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
+        let outbox = LoomArc::new(Writer::new(Slot::default(), clock(), 16));
         outbox.attach(pipe.clone(), false);
         let the_loop = {
             let (outbox, pipe) = (LoomArc::clone(&outbox), pipe.clone());
@@ -55,7 +55,7 @@ fn loom_writable_event_during_a_write_is_not_lost() {
 fn loom_new_link_during_a_write_gets_the_newest_frame() {
     loom::model(|| {
         let (old, new) = (Pipe::with_room(3), Pipe::with_room(usize::MAX));
-        let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
+        let outbox = LoomArc::new(Writer::new(Slot::default(), clock(), 16));
         outbox.attach(old, false);
         let the_loop = {
             let (outbox, new) = (LoomArc::clone(&outbox), new.clone());
@@ -81,7 +81,7 @@ fn loom_new_link_during_a_write_gets_the_newest_frame() {
 #[test]
 fn loom_close_during_a_write_accounts_for_every_frame() {
     loom::model(|| {
-        let outbox = LoomArc::new(Writer::new(Slot::default(), 16));
+        let outbox = LoomArc::new(Writer::new(Slot::default(), clock(), 16));
         outbox.attach(Pipe::with_room(3), false);
         let the_loop = {
             let outbox = LoomArc::clone(&outbox);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{super::fixture::*, *};
 
 fn slot() -> Writer<Slot> {
-    Writer::new(Slot::default(), 16)
+    Writer::new(Slot::default(), clock(), 16)
 }
 
 /// A slot that is linked by a socket with this much room.
