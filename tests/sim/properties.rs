@@ -107,6 +107,12 @@ impl Simulation {
                 Some("an event was not emitted or not counted")
             } else if (stats.kept, stats.received.frames) != (record.accepted_ups, record.frames) {
                 Some("a link or a frame was not counted")
+            } else if stats
+                .peers
+                .iter()
+                .any(|peer| (peer.sent.waiting > 0) != peer.sent.waiting_since.is_some())
+            {
+                Some("the age of what waits is missing, or is left behind")
             } else {
                 None
             }
