@@ -13,16 +13,26 @@
 
 // The simulator has a copy of its own: its mutants are built without this library.
 pub mod command;
+pub mod counters;
 pub mod crowd;
 pub mod ensemble;
 pub mod example;
 #[cfg(feature = "figures")]
 pub mod figures;
+pub mod gate;
+pub mod hex;
+pub mod numbered;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod program;
+pub mod proxy;
 #[path = "../sim/rng.rs"]
 pub mod rng;
+#[cfg(target_os = "linux")]
+pub mod signal;
+#[cfg(target_os = "linux")]
+pub mod sockets;
+pub mod worker;
 
 use std::{
     env,

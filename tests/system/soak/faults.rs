@@ -5,12 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::rng::Rng;
+use support::{proxy::PathState, rng::Rng};
 
-use crate::{
-    mesh::{Mesh, NEVER_KILLED},
-    proxy::PathState,
-};
+use crate::mesh::{Mesh, NEVER_KILLED};
 
 /// How a fault ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

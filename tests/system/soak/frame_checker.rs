@@ -6,9 +6,16 @@ use std::{
 };
 
 use serde_json::Value;
+use support::{
+    hex::from_hex,
+    numbered::{number_of, numbered},
+};
 
-/// Length of a frame's header: its number and its length in hexadecimal digits. A shorter frame has no header.
-const HEADER_BYTES: usize = 24;
+/// A shorter frame has no number.
+const NUMBERED_BYTES_MIN: usize = 24;
+
+/// The byte of which a shorter frame consists.
+const FILL: u8 = b'x';
 
 /// The number of the newest frame, by sender and receiver.
 #[derive(Debug, Default)]
@@ -25,15 +32,13 @@ struct State {
 impl FrameChecker {
     /// The text of the next frame, of this length.
     pub(crate) fn next(&self, from: i64, to: i64, bytes: usize) -> String {
-        if bytes < HEADER_BYTES {
-            return "x".repeat(bytes);
+        if bytes < NUMBERED_BYTES_MIN {
+            return char::from(FILL).to_string().repeat(bytes);
         }
         let mut state = self.state();
         let number = state.sent.entry((from, to)).or_default();
         *number += 1;
-        let mut text = format!("{number:016x}{bytes:08x}");
-        text.push_str(&"x".repeat(bytes - HEADER_BYTES));
-        text
+        numbered(from, to, *number, bytes)
     }
 
     /// A member has printed a frame.
@@ -86,40 +91,21 @@ impl State {
         let parts = (
             line["sid"].as_i64(),
             line["len"].as_u64(),
-            line["hex"].as_str(),
+            line["hex"].as_str().and_then(from_hex),
         );
-        let (Some(from), Some(len), Some(hex)) = parts else {
+        let (Some(from), Some(len), Some(frame)) = parts else {
             return Err(format!("{to} printed {line}"));
         };
-        if hex.len() as u64 != 2 * len {
-            return Err(format!(
-                "{to} received {len} bytes and printed {}",
-                hex.len()
-            ));
+        if frame.len() as u64 != len {
+            let printed = frame.len();
+            return Err(format!("{to} received {len} bytes and printed {printed}"));
         }
-        if is_forged(hex) {
+        let is_short = frame.len() < NUMBERED_BYTES_MIN && frame.iter().all(|byte| *byte == FILL);
+        if is_short || frame.starts_with(FORGED) {
             return Ok(());
         }
-        // A frame has a header and a body, a short frame only a body.
-        let (header, rest) = hex.split_at_checked(2 * HEADER_BYTES).unwrap_or(("", hex));
-        if rest.as_bytes().chunks(2).any(|byte| byte != b"78") {
-            return Err(format!(
-                "{to} received a torn frame of {len} bytes from {from}"
-            ));
-        }
-        if header.is_empty() {
-            return Ok(());
-        }
-        let number_at = |at: usize, digits: usize| {
-            let digit = |at: usize| u8::from_str_radix(header.get(2 * at..2 * at + 2)?, 16).ok();
-            let text: Option<Vec<u8>> = (at..at + digits).map(digit).collect();
-            u64::from_str_radix(std::str::from_utf8(&text?).ok()?, 16).ok()
-        };
-        let (Some(number), true) = (number_at(0, 16), number_at(16, 8) == Some(len)) else {
-            return Err(format!(
-                "{to} received {len} bytes from {from} that begin with {header}"
-            ));
-        };
+        let number = number_of(from, to, &frame)
+            .map_err(|why| format!("{to} received a torn frame from {from}: {why}"))?;
         let sent = self.sent.get(&(from, to)).copied().unwrap_or_default();
         let last = self.received.entry((from, to)).or_default();
         if number < *last || number > sent {
@@ -134,8 +120,3 @@ impl State {
 
 /// The first bytes of a frame that a stranger sends in the name of an absent member.
 pub(crate) const FORGED: &[u8] = b"forged";
-
-fn is_forged(hex: &str) -> bool {
-    let forged: String = FORGED.iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.starts_with(&forged)
-}

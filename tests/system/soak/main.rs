@@ -7,22 +7,21 @@
 
 #![cfg(target_os = "linux")]
 
-mod account;
 mod faults;
 mod frame_checker;
 mod log;
 mod member;
 mod mesh;
-mod proxy;
 mod strangers;
 
 use std::{
     env,
     hash::{BuildHasher as _, RandomState},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use crate::{faults::Faults, log::Log, mesh::Mesh, strangers::Strangers};
+use crate::{faults::Faults, log::Log, mesh::Mesh};
 use support::rng::Rng;
 
 /// Default duration.
@@ -61,7 +60,7 @@ fn mesh_recovers_from_random_faults() {
 
 /// Runs faults and strangers for this time, and ends all of them.
 fn run_faults(mesh: &mut Mesh, rng: &mut Rng, time: Duration) {
-    let strangers = Strangers::start(mesh.addresses(), rng.fork(), mesh.log());
+    let strangers = strangers::start(mesh.addresses(), rng.fork());
     let mut faults = Faults::new(rng.fork());
     let end = Instant::now() + time;
     while Instant::now() < end {
@@ -69,6 +68,8 @@ fn run_faults(mesh: &mut Mesh, rng: &mut Rng, time: Duration) {
     }
     faults.undo_all(mesh);
     drop(strangers);
+    let count = strangers::COUNT.load(Ordering::Relaxed);
+    mesh.log().note(format!("{count} strangers so far"));
 }
 
 fn number(name: &str) -> Option<u64> {

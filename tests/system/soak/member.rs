@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
     },
@@ -13,14 +13,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::Value;
-use support::{LONG, ReservedAddress, process::ProcessResources, program};
+use support::{
+    LONG, ReservedAddress,
+    gate::Gate,
+    process::ProcessResources,
+    program,
+    signal::{Signal, signal},
+};
 
-use crate::{account::Account, frame_checker::FrameChecker};
+use crate::frame_checker::FrameChecker;
 
 /// Commands that wait for a process that does not read them. Further commands are dropped.
 const COMMANDS_MAX: usize = 32;
@@ -40,34 +42,9 @@ struct Process {
     commands: SyncSender<String>,
     /// Number of `send` commands.
     sent_commands: Arc<AtomicU64>,
+    /// While it is closed, the output of the process is not read.
     gate: Arc<Gate>,
     stats: Receiver<Value>,
-}
-
-/// While it is closed, the output of the process is not read.
-#[derive(Default)]
-struct Gate {
-    is_closed: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Gate {
-    fn set(&self, is_closed: bool) {
-        *self
-            .is_closed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = is_closed;
-        self.opened.notify_all();
-    }
-
-    fn pass(&self) {
-        let is_closed = self
-            .is_closed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let passed = self.opened.wait_while(is_closed, |is_closed| *is_closed);
-        drop(passed.unwrap_or_else(PoisonError::into_inner));
-    }
 }
 
 impl Member {
@@ -149,16 +126,18 @@ impl Member {
         self.signal(Signal::SIGCONT);
     }
 
-    fn signal(&self, signal: Signal) {
+    fn signal(&self, which: Signal) {
         if let Some(process) = &self.process {
-            kill(process.pid(), signal).unwrap();
+            signal(process.child.id(), which).unwrap();
         }
     }
 
     /// Sets whether its output is read.
     pub(crate) fn read_output(&self, is_read: bool) {
-        if let Some(process) = &self.process {
-            process.gate.set(!is_read);
+        match &self.process {
+            Some(process) if is_read => process.gate.open(),
+            Some(process) => process.gate.close(),
+            None => {}
         }
     }
 
@@ -186,17 +165,14 @@ impl Member {
 
     /// Its counters, and the number of frames that it was told to send before.
     #[track_caller]
-    pub(crate) fn account(&self) -> (Account, u64) {
+    pub(crate) fn stats(&self) -> (Value, u64) {
         let process = self.process.as_ref().expect("all members run");
         process
             .commands
             .send("stats\n".into())
             .expect("the command thread runs");
         match process.stats.recv_timeout(LONG) {
-            Ok(stats) => {
-                let account = serde_json::from_value(stats).expect("it prints all its counters");
-                (account, process.sent_commands.load(Ordering::Acquire))
-            }
+            Ok(stats) => (stats, process.sent_commands.load(Ordering::Acquire)),
             Err(RecvTimeoutError::Timeout) => panic!("{} does not answer for {LONG:?}", self.sid),
             Err(RecvTimeoutError::Disconnected) => panic!("{} has ended", self.sid),
         }
@@ -236,14 +212,9 @@ impl Drop for Member {
 }
 
 impl Process {
-    fn pid(&self) -> Pid {
-        let number = self.child.id().try_into();
-        Pid::from_raw(number.expect("process numbers are far below 2^31"))
-    }
-
     fn end(&mut self) {
         // The thread that waits at the gate reads the rest of the output.
-        self.gate.set(false);
+        self.gate.open();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

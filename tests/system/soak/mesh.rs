@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::{frame_checker::FrameChecker, log::Log, member::Member, proxy::Proxy};
 use support::{
+    counters::{count, imbalance, linked},
     eventually,
     process::{ProcessResources, mebibytes},
+    proxy::Proxy,
 };
+
+use crate::{frame_checker::FrameChecker, log::Log, member::Member};
 
 /// Number of members.
 const MEMBERS: i64 = 5;
@@ -137,12 +140,17 @@ impl Mesh {
         });
         for (sid, member) in &self.members {
             eventually("all counters balance", || {
-                let (account, sent_commands) = member.account();
-                let imbalance = account.imbalance(sent_commands);
-                if let Some(why) = &imbalance {
-                    self.log.note_waiting(format!("{sid}, not yet: {why}"));
+                let (stats, sent_commands) = member.stats();
+                let accepted = count(&stats, "/sent/accepted") == sent_commands;
+                let waiting = count(&stats, "/pending") + count(&stats, "/sent/waiting");
+                let imbalance = imbalance(&stats);
+                let holds = accepted && waiting == 0 && imbalance.is_none();
+                if !holds {
+                    self.log.note_waiting(format!(
+                        "{sid}, not yet: {imbalance:?}, told to send {sent_commands}: {stats}"
+                    ));
                 }
-                imbalance.is_none()
+                holds
             });
         }
         self.checker.assert_no_failure();
@@ -181,11 +189,12 @@ impl Mesh {
     fn wait_linked(&self) {
         for member in self.members.values() {
             eventually("every pair has one link", || {
-                let (account, _) = member.account();
-                let is_linked = account.is_linked_with(self.members.len() - 1);
+                let (stats, _) = member.stats();
+                let others = self.members.len() as u64 - 1;
+                // There is no other connection.
+                let is_linked = (linked(&stats), count(&stats, "/connections")) == (others, others);
                 if !is_linked {
-                    self.log
-                        .note_waiting(format!("not yet linked: {account:?}"));
+                    self.log.note_waiting(format!("not yet linked: {stats}"));
                 }
                 is_linked
             });

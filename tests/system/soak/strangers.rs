@@ -1,75 +1,47 @@
 //! Untrusted connections to the members: silent ones, garbage, truncated messages, invalid lengths, claims of every sid.
-//!
-//! All of them end when [`Strangers`] is dropped.
 
 use std::{
     collections::VecDeque,
-    net::TcpStream,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use support::{STRANGER_IP, V1, V2, bare, claiming, frame, rng::Rng, versioned, worker::Worker};
 
-use crate::{frame_checker::FORGED, log::Log};
-use support::rng::Rng;
-use support::{STRANGER_IP, V1, V2, bare, claiming, frame, versioned};
+use crate::frame_checker::FORGED;
 
 /// Connections that are held open at one time.
 const HELD_MAX: usize = 100;
 
-pub(crate) struct Strangers {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
+/// The number of strangers so far.
+pub(crate) static COUNT: AtomicU64 = AtomicU64::new(0);
 
-impl Strangers {
-    pub(crate) fn start(addresses: Vec<String>, mut rng: Rng, log: &Log) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, log) = (Arc::clone(&stop), log.clone());
-        let thread = thread::spawn(move || {
-            let (mut held, mut count) = (VecDeque::new(), 0);
-            while !stopped.load(Ordering::Acquire) {
-                // This sets the pace. The thread waits for nothing here.
-                thread::sleep(rng.millis(0, 20));
-                count += 1;
-                // Fails if the member does not listen or accept.
-                if let Some(stream) = connect(&addresses, &mut rng) {
-                    held.push_back(stream);
-                }
-                if held.len() > HELD_MAX {
-                    held.pop_front();
-                }
-            }
-            log.note(format!("{count} strangers have connected"));
-        });
-        Self {
-            stop,
-            thread: Some(thread),
+/// Starts a thread that connects again and again until it is dropped.
+pub(crate) fn start(addresses: Vec<String>, mut rng: Rng) -> Worker {
+    let mut held = VecDeque::new();
+    Worker::repeat(move || {
+        // This sets the pace. The thread waits for nothing here.
+        thread::sleep(rng.millis(0, 20));
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // Fails if the member does not listen or accept.
+        held.extend(connect(&addresses, &mut rng));
+        if held.len() > HELD_MAX {
+            held.pop_front();
         }
-    }
-}
-
-impl Drop for Strangers {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            assert!(thread.join().is_ok() || thread::panicking(), "see above");
-        }
-    }
+        true
+    })
 }
 
 /// Connects to a member and sends some bytes. Returns the connection, unless it is reset at once.
 fn connect(addresses: &[String], rng: &mut Rng) -> Option<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).ok()?;
     socket
-        .bind(&std::net::SocketAddr::from((STRANGER_IP, 0)).into())
+        .bind(&SocketAddr::from((STRANGER_IP, 0)).into())
         .ok()?;
-    let to: std::net::SocketAddr = rng.pick(addresses).parse().expect("a numeric address");
+    let to: SocketAddr = rng.pick(addresses).parse().expect("a numeric address");
     let timeout = Duration::from_millis(200);
     socket.connect_timeout(&to.into(), timeout).ok()?;
     let mut stream: TcpStream = socket.into();

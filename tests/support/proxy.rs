@@ -1,4 +1,4 @@
-//! The path from one member to another: a TCP proxy that can be stalled, closed and cut.
+//! A TCP proxy that can be stalled, closed and cut.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,10 +10,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use support::listener;
+use crate::listener;
 
-pub(crate) struct Proxy {
-    pub(crate) address: String,
+pub struct Proxy {
+    pub address: String,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -33,7 +33,7 @@ struct State {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum PathState {
+pub enum PathState {
     #[default]
     Open,
     /// No bytes pass, and no connection ends.
@@ -45,7 +45,7 @@ pub(crate) enum PathState {
 }
 
 impl Proxy {
-    pub(crate) fn start(to: &str) -> Self {
+    pub fn start(to: &str) -> Self {
         let (listener, address) = listener();
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -63,7 +63,7 @@ impl Proxy {
         }
     }
 
-    pub(crate) fn set(&self, path: PathState) {
+    pub fn set(&self, path: PathState) {
         self.shared.lock().path = path;
         self.shared.changed.notify_all();
         if path == PathState::Closed {
@@ -72,7 +72,7 @@ impl Proxy {
     }
 
     /// Ends all current connections.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         for (_, ends) in &self.shared.lock().open {
             for end in ends {
                 // Fails if the connection has ended already.
