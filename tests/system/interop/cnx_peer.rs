@@ -1,17 +1,17 @@
 //! Runs ZooKeeper's connection manager in a process of its own (see `CnxPeer.java`), and controls it.
 
 use std::{
-    fmt::Write as _,
-    io::{BufRead as _, BufReader, Write as _},
+    io::Write as _,
     net::SocketAddr,
-    process::{ChildStdin, ChildStdout},
+    process::ChildStdin,
     sync::{
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, channel},
     },
-    thread,
     time::Duration,
 };
+
+use support::hex::{from_hex, to_hex};
 
 use crate::{deadlines::DEADLINE, java, process::Process};
 
@@ -36,13 +36,20 @@ impl CnxPeer {
             .args(servers.iter().map(|(sid, at)| format!("{sid}={at}")))
             .args(options);
         let name = format!("cnx-peer-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut process = Process::start(&name, &mut command, true);
-        let commands = process.child.stdin.take().expect("the stream is piped");
-        let output = process.child.stdout.take().expect("the stream is piped");
         let (frames_sender, frames) = channel();
         let (answers_sender, answers) = channel();
-        // Ends with the process.
-        thread::spawn(move || read_lines(output, &frames_sender, &answers_sender));
+        let (process, commands) = Process::start_piped(&name, &mut command, move |line| {
+            // Fails when the test has ended.
+            let _ = match line.strip_prefix("frame ") {
+                Some(frame) => {
+                    let (sid, hex) = frame.split_once(' ').expect("a frame has a sender");
+                    let sid = sid.parse().expect("a sid is a number");
+                    let payload = from_hex(hex).expect("hex digits");
+                    frames_sender.send((sid, payload)).is_ok()
+                }
+                None => answers_sender.send(line).is_ok(),
+            };
+        });
         let peer = Self {
             process,
             commands,
@@ -64,7 +71,7 @@ impl CnxPeer {
 
     #[track_caller]
     pub(crate) fn send(&mut self, to: i64, payload: impl AsRef<[u8]>) {
-        let hex = to_hex(payload.as_ref());
+        let hex = to_hex(payload);
         self.command(&format!("send {to} {hex}"));
     }
 
@@ -124,22 +131,6 @@ impl CnxPeer {
     }
 }
 
-/// Reads the lines of the process until it ends, and separates frames from answers.
-fn read_lines(output: ChildStdout, frames: &Sender<(i64, Vec<u8>)>, answers: &Sender<String>) {
-    for line in BufReader::new(output).lines() {
-        let Ok(line) = line else { return };
-        // Fails when the test has ended.
-        let _ = match line.strip_prefix("frame ") {
-            Some(frame) => {
-                let (sid, hex) = frame.split_once(' ').expect("a frame has a sender");
-                let sid = sid.parse().expect("a sid is a number");
-                frames.send((sid, from_hex(hex))).is_ok()
-            }
-            None => answers.send(line).is_ok(),
-        };
-    }
-}
-
 fn link(word: &str) -> (i64, u16, u16) {
     let (sid, ports) = word.split_once('=').unwrap();
     let (own, other) = ports.split_once(':').unwrap();
@@ -148,20 +139,4 @@ fn link(word: &str) -> (i64, u16, u16) {
         own.parse().unwrap(),
         other.parse().unwrap(),
     )
-}
-
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
-pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
-    let nibble = |byte: u8| (byte as char).to_digit(16).expect("hex digits") as u8;
-    hex.as_bytes()
-        .chunks(2)
-        .map(|pair| nibble(pair[0]) << 4 | nibble(pair[1]))
-        .collect()
 }

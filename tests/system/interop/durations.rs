@@ -47,7 +47,7 @@ impl Ours {
     /// Reads the lines that they have printed since.
     fn read_lines(&mut self) {
         for (at, voter) in self.voters.iter().enumerate() {
-            while let Some(line) = voter.program.event_within(Duration::ZERO) {
+            while let Some(line) = voter.line_within(Duration::ZERO) {
                 match line["event"].as_str() {
                     Some("elected") => {
                         self.leaders[at] = line["leader"].as_i64();
@@ -97,7 +97,7 @@ fn five_of_ours_elect_repeatedly() {
         let leader = leader.expect("the wait has ended");
         let at = leader as usize - 1;
         let killed_at = Instant::now();
-        ours.voters[at].program.process.kill();
+        ours.voters[at].process.kill();
         // Discards the lines that it had printed before.
         ours.read_lines();
         ours.leaders[at] = None;
@@ -123,20 +123,14 @@ const TOOK: &str = " - LEADER ELECTION TOOK";
 fn five_real_servers_elect_repeatedly() {
     let ensemble = Ensemble::new(SERVERS as usize);
     let mut servers: Vec<Server> = (1..=SERVERS).map(|sid| ensemble.start(sid)).collect();
-    let leads = |server: &Server| {
-        let answer = server.ask("srvr");
-        answer.is_some_and(|answer| answer.contains("Mode: leader\n"))
-    };
-    let follows = |server: &Server| {
-        let answer = server.ask("srvr");
-        answer.is_some_and(|answer| answer.contains("Mode: follower\n"))
-    };
+    let leads = |server: &Server| server.is_in_mode("leader");
+    let follows = |server: &&Server| server.is_in_mode("follower");
     let mut times = Vec::new();
     for _ in 0..elections(2) {
         let mut leader = None;
         wait_until("all follow one leader", || {
             leader = servers.iter().position(leads);
-            let followers = servers.iter().filter(|server| follows(server)).count();
+            let followers = servers.iter().filter(follows).count();
             leader.is_some() && followers + 1 == servers.len()
         });
         let at = leader.expect("the wait has ended");

@@ -7,9 +7,8 @@ use support::configure;
 
 use crate::{
     deadlines::wait_until,
-    learner::Learner,
-    notification::{Notification, State},
-    server::{Ensemble, Server},
+    notification::{Format, Notification, State, Vote},
+    server::Ensemble,
     voter::Voter,
 };
 
@@ -18,24 +17,6 @@ const INIT_LIMIT: u32 = 60;
 
 /// The answer to `srvr` of a server that neither leads nor follows.
 const NOT_SERVING: &str = "not currently serving requests";
-
-/// Follows the elected server with its own zxid, so that it serves clients and reports its mode to `srvr`.
-#[track_caller]
-fn await_leader(
-    ensemble: &Ensemble,
-    server: &Server,
-    voter: i64,
-    elected: &serde_json::Value,
-    what: &str,
-) {
-    let leader = elected["leader"].as_i64().unwrap();
-    let zxid = elected["zxid"].as_str().unwrap().trim_start_matches("0x");
-    let zxid = i64::from_str_radix(zxid, 16).unwrap();
-    let epoch = elected["epoch"].as_i64().unwrap();
-    let _learner = Learner::follow(ensemble.quorum(leader).address, voter, zxid, epoch);
-    server.await_mode("leader");
-    server.print_elections(what);
-}
 
 #[test]
 fn vote_of_our_voter_lets_a_single_real_server_lead() {
@@ -46,11 +27,9 @@ fn vote_of_our_voter_lets_a_single_real_server_lead() {
     assert!(server.ask("srvr").unwrap().contains(NOT_SERVING));
     assert_eq!(server.count_in_log("LEADER ELECTION TOOK"), 0);
     let mut voter = Voter::start(&ensemble, 1, &["--follow-leader-port"]);
-    let elected = voter.await_elected(2);
-    assert_eq!(elected["by"], "votes");
+    assert_eq!(voter.await_elected(2)["by"], "votes");
     server.await_in_log("LEADING - LEADER ELECTION TOOK");
     voter.await_event("leader-reached");
-    await_leader(&ensemble, &server, 1, &elected, "(a) real server 2");
     assert_eq!(voter.stats()["malformed"], 0);
     voter.quit();
 }
@@ -69,21 +48,15 @@ fn real_server_accepts_both_notification_formats() {
 #[test]
 fn our_vote_elects_the_other_server_after_the_leader_dies() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
-    let mut servers = [ensemble.start(2), ensemble.start(3)];
-    // Wait: otherwise ours and the server that is ready first would elect each other.
-    servers[0].await_mode("follower");
-    servers[1].await_mode("leader");
+    let [server, mut leader] = ensemble.start_two(2, 3);
     let voter = Voter::start(&ensemble, 1, &["--follow-leader-port"]);
     voter.await_elected(3);
     voter.await_event("leader-reached");
 
-    servers[1].process.kill();
+    leader.process.kill();
     voter.await_event("leader-lost");
-    let elected = voter.await_elected(2);
-    assert_eq!(elected["by"], "votes");
-    servers[0].await_in_log("LEADING - LEADER ELECTION TOOK");
-    let what = "(b) real server 2";
-    await_leader(&ensemble, &servers[0], 1, &elected, what);
+    assert_eq!(voter.await_elected(2)["by"], "votes");
+    server.await_in_log("LEADING - LEADER ELECTION TOOK");
     voter.quit();
 }
 
@@ -92,10 +65,8 @@ fn largest_sid_with_a_smaller_zxid_follows() {
     let ensemble = Ensemble::with_init_limit(3, INIT_LIMIT);
     {
         // They reach an epoch and a transaction that the third server lacks.
-        let servers = [ensemble.start(1), ensemble.start(2)];
-        servers[1].await_mode("leader");
-        servers[0].await_mode("follower");
-        servers[1].log_a_transaction();
+        let [_follower, leader] = ensemble.start_two(1, 2);
+        leader.log_a_transaction();
         let late = Voter::start(&ensemble, 3, &[]);
         assert_eq!(late.await_elected(2)["by"], "told");
     }
@@ -118,30 +89,21 @@ fn largest_sid_with_a_smaller_zxid_follows() {
     let first = ensemble.start(1);
     first.await_mode("follower");
     second.await_mode("leader");
-    first.print_elections("(d) real server 1");
-    second.print_elections("(d) real server 2");
-    println!("(d) ours, server 3: {elected}");
     voter.quit();
 }
 
 /// The messages of `FLEMalformedNotificationMessageTest`, and all prefixes of a valid one.
-fn malformed(vote: &Notification) -> Vec<Vec<u8>> {
-    let whole = vote.write();
+fn malformed(vote: &Notification, config: &str) -> Vec<Vec<u8>> {
+    let whole = vote.write(Format::V2, config);
     let config_length = |length: i32| {
         let mut bytes = whole.clone();
         bytes[40..44].copy_from_slice(&length.to_be_bytes());
         bytes
     };
-    let invalid = Notification {
-        config: "my very invalid config string".into(),
-        ..vote.clone()
-    };
     let mut all = vec![
-        whole[..12].to_vec(),
         config_length(-123),
         config_length(10_000),
-        invalid.write(),
-        whole[..30].to_vec(),
+        vote.write(Format::V2, "my very invalid config string"),
     ];
     let is_invalid = |length: &usize| ![28, 36].contains(length);
     let prefixes = (1..whole.len()).filter(is_invalid);
@@ -158,37 +120,37 @@ fn malformed_notifications_are_counted_and_ignored() {
     let ours = CnxManager::start(builder.build().unwrap()).unwrap();
     wait_until("the two are linked", || ours.connected_to_peer(Sid(2)));
     // A vote of server 3 for itself that is worse than the voter's own. It changes nothing.
-    let vote = Notification {
+    let config = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nversion=0";
+    let mut notification = Notification {
         state: State::Looking,
-        leader: 3,
-        zxid: 0,
-        round: 1,
-        peer_epoch: -1,
-        config: "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nversion=0".into(),
+        vote: Vote {
+            leader: Sid(3),
+            zxid: 0,
+            round: 1,
+            epoch: -1,
+        },
+        version: 2,
     };
-    let all = malformed(&vote);
+    let all = malformed(&notification, config);
     for (count, bytes) in (1..).zip(&all) {
         ours.to_send(Sid(2), bytes.clone()).unwrap();
         let line = voter.await_event("malformed");
         assert_eq!((&line["count"], &line["from"]), (&count.into(), &3.into()));
         assert!(!line["why"].as_str().unwrap().is_empty());
     }
-    let vote = Notification {
-        peer_epoch: 0,
-        ..vote
-    };
-    ours.to_send(Sid(2), vote.write()).unwrap();
+    notification.vote.epoch = 0;
+    let vote = notification.write(Format::V2, config);
+    ours.to_send(Sid(2), vote.clone()).unwrap();
     voter.await_elected(3);
     assert_eq!(voter.stats()["malformed"], all.len());
     // Its answer says that it follows, too.
-    ours.to_send(Sid(2), vote.write()).unwrap();
-    let mut last = None;
+    ours.to_send(Sid(2), vote).unwrap();
     wait_until("the answer arrives", || {
-        while let Ok(message) = ours.recv_timeout(Duration::from_millis(1)) {
-            last = Some(Notification::read(&message.payload));
-        }
-        last.as_ref()
-            .is_some_and(|last| last.state == State::Following && last.leader == 3)
+        let Ok(message) = ours.recv_timeout(Duration::from_millis(1)) else {
+            return false;
+        };
+        let (answer, _) = Notification::read(&message.payload).unwrap();
+        (answer.state, answer.vote.leader, answer.version) == (State::Following, Sid(3), 2)
     });
     voter.quit();
 }

@@ -7,7 +7,6 @@ use quorum_cnx::{Fault, Reason, Sid};
 use crate::{
     deadlines::wait_until,
     fixture::{ABOVE, BELOW, Fixture, JAVA, await_any_down, await_down, recv_until},
-    program::{Program, frame},
 };
 
 /// After how long an unanswered knock is repeated.
@@ -53,32 +52,6 @@ fn restarted_manager_gets_the_last_message_of_zookeeper() {
         recv_until(&ours, "theirs");
         fixture.exchange(&ours, "again", "again, too");
         fixture.await_one_connection(&ours);
-    }
-}
-
-#[test]
-fn restarted_program_gets_the_last_message_of_zookeeper() {
-    let mut fixture = Fixture::new();
-    for sid in [BELOW, ABOVE] {
-        let mut arguments = vec!["--sid".to_owned(), sid.to_string()];
-        for server in [sid, JAVA] {
-            let address = fixture.port(server).address;
-            arguments.extend(["--server".to_owned(), format!("{server}={address}")]);
-        }
-        let mut peer = Program::start(&arguments);
-        peer.command(&format!("send {JAVA} ours"));
-        fixture.java.recv_until(sid, "ours");
-        fixture.java.send(sid, "theirs");
-        let event = peer.await_event("frame", Some(JAVA));
-        assert_eq!(frame(&event), Some((JAVA, b"theirs".to_vec())));
-
-        peer.process.kill();
-        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
-        let peer = Program::start(&arguments);
-        let event = peer.await_event("frame", Some(JAVA));
-        assert_eq!(frame(&event), Some((JAVA, b"theirs".to_vec())));
-        peer.quit();
-        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
     }
 }
 

@@ -1,9 +1,12 @@
 //! The fixture of the tests with a pair of managers: one of ZooKeeper, and one of ours with a smaller or a larger sid.
 
-use std::{fs, net::SocketAddr};
+use std::net::SocketAddr;
 
 use quorum_cnx::{CnxManager, ConfigBuilder, Event, Reason, ReasonKind, Sid};
-use support::configure;
+use support::{
+    configure,
+    sockets::{Connection, established},
+};
 
 use crate::{
     cnx_peer::CnxPeer,
@@ -163,31 +166,9 @@ pub(crate) fn assert_never_down(manager: &CnxManager) {
     assert!(downs.keys().all(|reason| *reason == replaced), "{downs:?}");
 }
 
-/// The number of established connections with this local address: `proc(5)`, `net/tcp`.
-#[track_caller]
+/// The number of established connections with this local address.
 pub(crate) fn established_at(address: SocketAddr) -> usize {
-    let SocketAddr::V4(address) = address else {
-        panic!("{address} is not an IPv4 address")
-    };
-    // The address is printed as a number in native byte order.
-    let ip = u32::from_ne_bytes(address.ip().octets());
-    let local = format!("{ip:08X}:{:04X}", address.port());
-    // Java's sockets are IPv6 ones: the IPv4-mapped address.
-    let mapped = format!(
-        "0000000000000000{:08X}{local}",
-        u32::from_ne_bytes([0, 0, 255, 255])
-    );
-    let count = |path: &str| {
-        let table = fs::read_to_string(path).expect("the kernel lists its connections");
-        let is_established = |line: &&str| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let is_here = fields
-                .get(1)
-                .is_some_and(|at| *at == local || *at == mapped);
-            // `TCP_ESTABLISHED`.
-            is_here && fields.get(3) == Some(&"01")
-        };
-        table.lines().filter(is_established).count()
-    };
-    count("/proc/net/tcp") + count("/proc/net/tcp6")
+    let connections = established(std::process::id());
+    let is_here = |connection: &&Connection| SocketAddr::V4(connection.local) == address;
+    connections.iter().filter(is_here).count()
 }

@@ -8,18 +8,16 @@ mod cnx_peer;
 mod deadlines;
 mod fixture;
 mod java;
-mod learner;
+#[path = "../../../examples/election/notification.rs"]
+#[allow(dead_code, reason = "these tests write and read one format")]
 mod notification;
 mod port;
 mod process;
-mod program;
-mod proxy;
 mod server;
 mod voter;
 
 mod durations;
 mod elections;
-mod ensemble;
 mod faults;
 mod frames;
 mod meshes;

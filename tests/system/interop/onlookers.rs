@@ -64,7 +64,7 @@ fn observer_shows_all_votes_of_an_election_and_casts_none() {
         let all = [(1, "following", 3), (2, "following", 3), (3, "leading", 3)];
         let all = all.map(|(sid, state, leader)| (sid, state.to_owned(), leader));
         wait_until("the observer shows the decisions", || {
-            while let Some(line) = observer.program.event_within(Duration::ZERO) {
+            while let Some(line) = observer.line_within(Duration::ZERO) {
                 collect(&line, votes, decided);
                 assert_ne!(line["event"], "vote");
                 assert!(

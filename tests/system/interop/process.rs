@@ -2,10 +2,13 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     thread,
 };
+
+use support::signal::{Signal, signal};
 
 use crate::{deadlines::wait_until, java};
 
@@ -16,18 +19,30 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it. Its standard error goes to a file, and so does its standard output unless it is piped.
-    pub(crate) fn start(name: &str, command: &mut Command, piped: bool) -> Self {
+    /// Starts it. Its output goes to a file.
+    pub(crate) fn start(name: &str, command: &mut Command) -> Self {
+        Self::spawn(name, command.stdin(Stdio::null()), |file| file.into())
+    }
+
+    /// Starts it. `on_line` is called for each line of its standard output, by a thread that ends with the process. Returns its
+    /// standard input, too.
+    pub(crate) fn start_piped(
+        name: &str,
+        command: &mut Command,
+        on_line: impl FnMut(String) + Send + 'static,
+    ) -> (Self, ChildStdin) {
+        let mut process = Self::spawn(name, command.stdin(Stdio::piped()), |_| Stdio::piped());
+        let stdin = process.child.stdin.take().expect("the stream is piped");
+        let stdout = process.child.stdout.take().expect("the stream is piped");
+        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        thread::spawn(move || lines.for_each(on_line));
+        (process, stdin)
+    }
+
+    fn spawn(name: &str, command: &mut Command, stdout: impl FnOnce(fs::File) -> Stdio) -> Self {
         let (file, log) = java::log(name);
-        let output = if piped {
-            command.stdin(Stdio::piped());
-            Stdio::piped()
-        } else {
-            command.stdin(Stdio::null());
-            file.try_clone().expect("a file can be shared").into()
-        };
         let child = command
-            .stdout(output)
+            .stdout(stdout(file.try_clone().expect("a file can be shared")))
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
@@ -62,25 +77,17 @@ impl Process {
 
     /// Stops it with SIGSTOP.
     pub(crate) fn pause(&self) {
-        self.signal("STOP");
+        self.signal(Signal::SIGSTOP);
         wait_until("the process has stopped", || self.state() == 'T');
     }
 
     /// Continues it after a pause.
     pub(crate) fn resume(&self) {
-        self.signal("CONT");
+        self.signal(Signal::SIGCONT);
     }
 
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("sh")
-            .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid])
-            .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "cannot signal {}",
-            self.name
-        );
+    fn signal(&self, which: Signal) {
+        signal(self.child.id(), which).unwrap_or_else(|error| panic!("{}: {error}", self.name));
     }
 
     /// The letter of its state in `proc(5)`.

@@ -14,9 +14,7 @@ const TIMES: Times = Times {
 #[test]
 fn watched_leader_logs_no_error() {
     let ensemble = Ensemble::with_times(3, TIMES);
-    let servers = [ensemble.start(1), ensemble.start(3)];
-    servers[0].await_mode("follower");
-    servers[1].await_mode("leader");
+    let servers = ensemble.start_two(1, 3);
     let voter = Voter::start(&ensemble, 2, &["--follow-leader-port"]);
     voter.await_elected(3);
     voter.await_event("leader-reached");

@@ -141,9 +141,19 @@ impl Ensemble {
             .arg(self.write_configuration(sid));
         let name = format!("server-{sid}-of-{}", self.number);
         Server {
-            process: Process::start(&name, &mut command, false),
+            process: Process::start(&name, &mut command),
             client: self.ports_of(sid).client.address,
         }
+    }
+
+    /// Starts two real servers, and waits until they have elected the larger one: a server of ours that starts earlier could
+    /// elect the one that is ready first.
+    #[track_caller]
+    pub(crate) fn start_two(&self, follower: i64, leader: i64) -> [Server; 2] {
+        let servers = [self.start(follower), self.start(leader)];
+        servers[0].await_mode("follower");
+        servers[1].await_mode("leader");
+        servers
     }
 }
 
@@ -171,31 +181,18 @@ impl Server {
     /// Waits until it serves clients in this mode.
     #[track_caller]
     pub(crate) fn await_mode(&self, mode: &str) {
-        let line = format!("Mode: {mode}\n");
-        wait_until(&line, || {
-            self.ask("srvr")
-                .is_some_and(|answer| answer.contains(&line))
-        });
+        wait_until(mode, || self.is_in_mode(mode));
+    }
+
+    /// Whether it serves clients in this mode.
+    pub(crate) fn is_in_mode(&self, mode: &str) -> bool {
+        let answer = self.ask("srvr");
+        answer.is_some_and(|answer| answer.contains(&format!("Mode: {mode}\n")))
     }
 
     /// How often its log contains this text.
     pub(crate) fn count_in_log(&self, text: &str) -> usize {
         self.process.log_text().matches(text).count()
-    }
-
-    /// Prints the results of its elections (shown with `--nocapture`): lines of its log, and its mode.
-    pub(crate) fn print_elections(&self, what: &str) {
-        for line in self.process.log_text().lines() {
-            if line.contains("LEADER ELECTION TOOK") {
-                println!("{what}: {line}");
-            }
-        }
-        let answer = self.ask("srvr").unwrap_or_default();
-        let mode = answer.lines().find(|line| line.starts_with("Mode:"));
-        println!(
-            "{what}: srvr: {}",
-            mode.unwrap_or_else(|| answer.trim_end())
-        );
     }
 
     /// Opens a client session. That is a transaction, which a quorum has logged when this returns.

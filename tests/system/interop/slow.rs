@@ -3,35 +3,27 @@
 use std::{sync::Arc, time::Duration};
 
 use quorum_cnx::{CnxManager, Reason, SendOutcome, Sid};
-use support::within;
+use support::{
+    numbered::{number_of, numbered},
+    within,
+};
 
 use crate::fixture::{ABOVE, BELOW, Fixture, JAVA, assert_never_down, await_down};
 
 /// Large enough to fill the buffers of the kernel soon.
 const BYTES: usize = 64 << 10;
 
-/// A frame that consists of its number, repeated.
-fn numbered(number: u64) -> Vec<u8> {
-    number.to_be_bytes().repeat(BYTES / 8)
-}
-
-/// Checks that a frame is whole, and returns its number.
-#[track_caller]
-fn number_of(payload: &[u8]) -> u64 {
-    let number = u64::from_be_bytes(payload[..8].try_into().unwrap());
-    assert!(payload == numbered(number), "frame {number} is torn");
-    number
-}
-
 /// Sends frames 1, 2, 3 and so on, until `times` of them have superseded an older one. Returns the last number.
 #[track_caller]
 fn send_until_superseded(ours: &Arc<CnxManager>, times: u64) -> u64 {
-    let ours = Arc::clone(ours);
+    let (sid, ours) = (ours.sid().0, Arc::clone(ours));
     within("sending to a peer that does not read", move || {
         let (mut number, mut superseded) = (0, 0);
         while superseded < times {
             number += 1;
-            if ours.to_send(Sid(JAVA), numbered(number)) == Ok(SendOutcome::Superseded) {
+            if ours.to_send(Sid(JAVA), numbered(sid, JAVA, number, BYTES))
+                == Ok(SendOutcome::Superseded)
+            {
                 superseded += 1;
             }
         }
@@ -51,7 +43,7 @@ fn recv_rising_until(fixture: &Fixture, from: i64, newest: u64) {
             assert_eq!(before, 0);
             continue;
         }
-        let number = number_of(&payload);
+        let number = number_of(from, JAVA, &payload).unwrap();
         assert!(number >= before, "{number} after {before}");
         before = number;
     }

@@ -16,13 +16,8 @@ const TIMES: Times = Times {
 /// Waits until one of these serves as leader and the others as followers.
 #[track_caller]
 fn await_served(servers: &[Server]) {
-    let count = |mode: &str| {
-        let line = format!("Mode: {mode}\n");
-        let matches = |server: &&Server| {
-            server
-                .ask("srvr")
-                .is_some_and(|answer| answer.contains(&line))
-        };
+    let count = |mode| {
+        let matches = |server: &&Server| server.is_in_mode(mode);
         servers.iter().filter(matches).count()
     };
     wait_until("a real server leads all real servers", || {

@@ -1,14 +1,25 @@
-//! Runs the program `election` as one server of an ensemble, and reads the lines that it prints.
+//! Runs the program `election` as one server of an ensemble: the commands that are written to it, and the lines that it prints.
 
-use std::time::Instant;
+use std::{
+    io::Write as _,
+    process::{ChildStdin, Command},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
+use support::example::example_path;
 
-use crate::{deadlines::DEADLINE, program::Program, server::Ensemble};
+use crate::{deadlines::DEADLINE, process::Process, server::Ensemble};
 
 pub(crate) struct Voter {
-    pub(crate) program: Program,
+    pub(crate) process: Process,
     pub(crate) sid: i64,
+    commands: ChildStdin,
+    lines: Receiver<Value>,
 }
 
 impl Voter {
@@ -22,13 +33,27 @@ impl Voter {
     /// The same with another file.
     #[track_caller]
     pub(crate) fn start_with(file: &str, sid: i64, options: &[&str]) -> Self {
-        let mut arguments = vec!["--zoo-cfg".to_owned(), file.to_owned()];
-        arguments.extend(["--myid".to_owned(), sid.to_string()]);
-        arguments.extend(options.iter().map(|option| (*option).to_owned()));
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("election-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut command = Command::new(example_path("election"));
+        command.args(["--zoo-cfg", file, "--myid", &sid.to_string()]);
+        let (sender, lines) = channel();
+        let (process, commands) = Process::start_piped(&name, command.args(options), move |line| {
+            let line = serde_json::from_str(&line).expect("each line is a JSON object");
+            // Fails when the test has ended.
+            let _ = sender.send(line);
+        });
         Self {
-            program: Program::start_example("election", &arguments),
+            process,
             sid,
+            commands,
+            lines,
         }
+    }
+
+    /// The next line, if it is printed within this time.
+    pub(crate) fn line_within(&self, time: Duration) -> Option<Value> {
+        self.lines.recv_timeout(time).ok()
     }
 
     /// Waits for the first line for which the condition holds, and skips those before it.
@@ -37,7 +62,7 @@ impl Voter {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.program.event_within(left);
+            let line = self.line_within(left);
             let line = line.unwrap_or_else(|| panic!("server {}: no {what}", self.sid));
             if matches(&line) {
                 return line;
@@ -65,15 +90,19 @@ impl Voter {
 
     #[track_caller]
     pub(crate) fn stats(&mut self) -> Value {
-        self.program.command("stats");
+        self.command("stats");
         self.await_event("stats")
     }
 
     /// Halts it by a command.
     #[track_caller]
     pub(crate) fn quit(mut self) {
-        self.program.command("quit");
+        self.command("quit");
         self.await_event("halted");
-        assert!(self.program.process.wait().success());
+        assert!(self.process.wait().success());
+    }
+
+    fn command(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").expect("the program reads commands");
     }
 }
