@@ -3,12 +3,9 @@
 use std::{net::SocketAddr, thread, time::Duration};
 
 use serde_json::{Value, json};
-use support::{ReservedAddress, eventually};
+use support::{ReservedAddress, eventually, process::ProcessResources};
 
-use crate::{
-    machine::{self, Memory},
-    role::Actor,
-};
+use crate::{machine, role::Actor};
 
 /// The member that most attacks target: it has a smaller and a larger peer.
 const TARGET: usize = 1;
@@ -125,8 +122,7 @@ struct Member {
     actor: Actor,
     address: SocketAddr,
     ceiling: u64,
-    base: Memory,
-    descriptors: usize,
+    base: ProcessResources,
     links: Value,
 }
 
@@ -160,8 +156,7 @@ impl AttackTest {
                 Member {
                     address: address.parse().expect("an address"),
                     ceiling: started["max_memory"].as_u64().expect("a number"),
-                    base: machine::memory(actor.pid()),
-                    descriptors: 0,
+                    base: machine::resources(actor.pid()),
                     links: Value::Null,
                     actor,
                 }
@@ -196,8 +191,7 @@ impl AttackTest {
             "the members make round trips"
         );
         for member in &mut test.members {
-            member.base = machine::memory(member.actor.pid());
-            member.descriptors = machine::descriptors(member.actor.pid());
+            member.base = machine::resources(member.actor.pid());
             member.links = member.stats()["members"].clone();
         }
         test
@@ -302,7 +296,7 @@ impl AttackTest {
         attack_time: Duration,
     ) -> (u64, u64) {
         if plan.limits_descriptors {
-            let count = machine::descriptors(target) + DESCRIPTORS_LEFT;
+            let count = machine::resources(target).descriptors + DESCRIPTORS_LEFT;
             machine::limit_descriptors(target, count);
         }
         self.attacker.send_order(&json!({
@@ -327,7 +321,7 @@ impl AttackTest {
                 stats["connections"] == 2 && stats["pending"] == 0 && stats["peers"] == 2
             });
             eventually("all descriptors of strangers are closed", || {
-                machine::descriptors(pid) == member.descriptors
+                machine::resources(pid).descriptors == member.base.descriptors
             });
         }
     }
@@ -378,8 +372,8 @@ impl Member {
 
     /// Its peak memory above that before all attacks.
     fn grown(&self) -> u64 {
-        let peak = machine::memory(self.actor.pid()).peak;
-        peak.saturating_sub(self.base.now)
+        let peak = machine::peak_memory(self.actor.pid());
+        peak.saturating_sub(self.base.resident)
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -103,10 +104,6 @@ pub(crate) fn connect(n: u64, to: SocketAddr) -> io::Result<TcpStream> {
 
 /// The limit of descriptors of this process.
 pub(crate) fn descriptors_max() -> u64 {
-    let limits = std::fs::read_to_string("/proc/self/limits").expect("proc is mounted");
-    let line = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().nth(3));
-    soft.and_then(|soft| soft.parse().ok()).unwrap_or(u64::MAX)
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("the resource exists");
+    soft
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use quorum_cnx::FRAME_BYTES_MAX;
-use support::{V1, V2, bare, claiming, frame, versioned};
+use support::{V1, V2, bare, claiming, frame, rng::Rng, versioned};
 
 use crate::{
     OBSERVERS,
@@ -125,18 +125,23 @@ fn at_full_speed(order: &Order, wave: impl Fn(&Order, std::ops::Range<u64>) + Sy
         }
         waves * WAVE
     };
-    let done = thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|thread| scope.spawn(move || work(thread)))
+    Done {
+        done: on_threads(THREADS, work),
+        held: WAVE * THREADS,
+    }
+}
+
+/// Does some work on each of these threads, and returns the sum of the results.
+fn on_threads(count: u64, work: impl Fn(u64) -> u64 + Sync) -> u64 {
+    let work = &work;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..count)
+            .map(|nth| scope.spawn(move || work(nth)))
             .collect();
         let ends = threads.into_iter().map(|thread| thread.join());
         ends.map(|end| end.expect("the thread has not panicked"))
             .sum()
-    });
-    Done {
-        done,
-        held: WAVE * THREADS,
-    }
+    })
 }
 
 /// Opens the connections of a wave, and writes `bytes` to each.
@@ -167,14 +172,11 @@ fn finish(wave: Vec<TcpStream>) {
 /// Half of them are random bytes, and half have the format of an initial message.
 fn random_initial_messages(order: &Order, numbers: std::ops::Range<u64>) {
     let message = |n| {
-        let mut rng = Rng(order
-            .seed
-            .wrapping_add(n)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let len = rng.below(64) as usize;
+        let mut rng = Rng::new(order.seed.wrapping_add(n));
+        let len = rng.below(64);
         let mut bytes: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
         if rng.below(2) == 0 {
-            let version = [V1, V2, -(rng.below(1 << 20) as i64)][rng.below(3) as usize];
+            let version = [V1, V2, -(rng.below(1 << 20) as i64)][rng.below(3)];
             let length = match rng.below(4) {
                 0 => rng.next() as i32,
                 _ => bytes.len() as i32,
@@ -241,16 +243,8 @@ fn largest_frames(order: &Order) -> Done {
         }
         frames
     };
-    let done = thread::scope(|scope| {
-        let threads: Vec<_> = (0..OBSERVERS as u64)
-            .map(|n| scope.spawn(move || send(n)))
-            .collect();
-        let ends = threads.into_iter().map(|thread| thread.join());
-        ends.map(|end| end.expect("the thread has not panicked"))
-            .sum()
-    });
     Done {
-        done,
+        done: on_threads(OBSERVERS as u64, send),
         held: OBSERVERS as u64,
     }
 }
@@ -259,22 +253,5 @@ fn largest_frames(order: &Order) -> Done {
 fn resets(order: &Order, numbers: std::ops::Range<u64>) {
     for n in numbers {
         drop(connect(n, order.target(n)));
-    }
-}
-
-/// Pseudo-random numbers (SplitMix64).
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
     }
 }

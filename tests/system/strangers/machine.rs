@@ -2,34 +2,21 @@
 
 use std::{fs, process::Command};
 
-/// Memory of a process, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Memory {
-    pub(crate) now: u64,
-    /// The maximum since its start.
-    pub(crate) peak: u64,
+use support::process::ProcessResources;
+
+/// The resources of a process now.
+pub(crate) fn resources(pid: u32) -> ProcessResources {
+    ProcessResources::of(pid).expect("the process runs, and is ours")
 }
 
-pub(crate) fn memory(pid: u32) -> Memory {
+/// The maximum of its memory since its start, in bytes.
+pub(crate) fn peak_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kib.and_then(|kib| kib.trim().parse::<u64>().ok())
-            .expect("the field has the format of proc(5)")
-            << 10
-    };
-    Memory {
-        now: field("VmRSS:"),
-        peak: field("VmHWM:"),
-    }
-}
-
-/// The number of its open descriptors.
-pub(crate) fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("the process runs, and is ours")
-        .count()
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    let kib: Option<u64> = peak.and_then(|kib| kib.trim().parse().ok());
+    kib.expect("the field has the format of proc(5)") << 10
 }
 
 /// Sets the limit of descriptors of a running process.

@@ -4,7 +4,7 @@
 //! initial messages. Parts of names select attacks: `cargo test --test strangers -- silent knocks`.
 //!
 //! Checked: the links of the members stay up, their memory stays below `Config::max_memory`, and afterwards every table has its
-//! old size and every descriptor is closed. Printed, and written to `target/tmp/strangers.txt`: the round trips between the
+//! old size and every descriptor is closed. Printed, and written to `target/figures`: the round trips between the
 //! members without an attack, under it, while a bare listening socket of another process is attacked instead, and under it with
 //! real-time priority for the members (`SCHED_FIFO`, which needs root). The bare socket shows the cost of the kernel, and the
 //! priority what remains when no member waits for a processor.
@@ -18,16 +18,15 @@ mod member;
 mod role;
 mod table;
 
-use std::{env, fs, path::Path, time::Duration};
+use std::{env, time::Duration};
 
-use attack_test::{AttackTest, Plan, Row};
+use attack_test::{AttackTest, Plan};
 
 /// Observers that each member serves at one time.
 pub(crate) const OBSERVERS: usize = 4;
 
 /// The number and the duration of the attacks.
 struct Settings {
-    name: &'static str,
     rounds: usize,
     /// The time without an attack in each round.
     idle: Duration,
@@ -37,7 +36,6 @@ struct Settings {
 }
 
 const SHORT: Settings = Settings {
-    name: "a bounded part",
     rounds: 1,
     idle: Duration::from_millis(500),
     attacked: Duration::from_secs(1),
@@ -47,7 +45,6 @@ const SHORT: Settings = Settings {
 };
 
 const FULL: Settings = Settings {
-    name: "all",
     rounds: 4,
     idle: Duration::from_secs(3),
     attacked: Duration::from_secs(5),
@@ -55,19 +52,6 @@ const FULL: Settings = Settings {
         10_000, 10_000, 250_000, 50_000, 50_000, 20_000, 4_000, 50_000, 1_000,
     ],
 };
-
-impl Settings {
-    fn text(&self, rows: &[Row]) -> String {
-        format!(
-            "{}\n{}: {} rounds of each, {:?} without and at least {:?} under attack\n",
-            table::of(rows),
-            self.name,
-            self.rounds,
-            self.idle,
-            self.attacked,
-        )
-    }
-}
 
 fn main() {
     match role::own().as_deref() {
@@ -85,10 +69,6 @@ fn run_attacks() {
         Err(_) => SHORT,
         Ok(other) => panic!("STRANGERS={other}: the only value is `full`"),
     };
-    if !cfg!(target_os = "linux") {
-        println!("NOT RUN: this needs Linux, for /proc and prlimit");
-        return;
-    }
     // Options of the usual test harness are ignored, except `--list`.
     let (options, named): (Vec<String>, Vec<String>) =
         env::args().skip(1).partition(|arg| arg.starts_with('-'));
@@ -109,9 +89,8 @@ fn run_attacks() {
         println!("no attack has a name with {}", named.join(" or "));
         return;
     }
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strangers.txt");
     let mut test = AttackTest::start();
-    let mut rows = Vec::new();
+    let (mut table, mut has_real_time) = (table::new(), false);
     for (plan, count) in &plans {
         println!("{}: {} x {count}", plan.name, settings.rounds);
         let mut row = test.begin(plan);
@@ -126,13 +105,12 @@ fn run_attacks() {
             );
         }
         test.verify(plan, &mut row);
-        rows.push(row);
+        has_real_time |= !row.real_time.micros.is_empty();
+        table.row(table::cells(&row));
         // After each attack, so that a later failure does not lose the results.
-        fs::write(&path, settings.text(&rows)).expect("the table can be written");
+        table.tell();
     }
-    print!("{}", settings.text(&rows));
-    println!("written to {}", path.display());
-    if rows.iter().all(|row| row.real_time.micros.is_empty()) {
+    if !has_real_time {
         println!(
             "left out: members with real-time priority, which needs the permission for `chrt --fifo`"
         );

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Mutex,
         mpsc::{Receiver, Sender, channel},
     },
     thread,
@@ -13,6 +13,7 @@ use std::{
 
 use quorum_cnx::{CnxManager, Config, Handle, ReasonKind, Sid};
 use serde_json::{Value, json};
+use support::gate::Gate;
 
 use crate::{OBSERVERS, role};
 
@@ -31,9 +32,8 @@ const PONG: u8 = 2;
 struct Shared {
     /// The members to which round trips are made.
     targets: Mutex<Vec<Sid>>,
-    /// True exactly when the application must not receive.
-    is_paused: Mutex<bool>,
-    resumed: Condvar,
+    /// Closed while the application must not receive.
+    gate: Gate,
     round_trips: Mutex<RoundTrips>,
 }
 
@@ -67,8 +67,10 @@ pub(crate) fn run() {
                 json!({})
             }
             Some("deaf") => {
-                *shared.is_paused.lock().unwrap() = order["yes"] == true;
-                shared.resumed.notify_all();
+                match order["yes"] == true {
+                    true => shared.gate.close(),
+                    false => shared.gate.open(),
+                }
                 json!({})
             }
             Some("lap") => {
@@ -128,13 +130,7 @@ fn stats(manager: &CnxManager) -> Value {
 /// The application: answers pings, and passes pongs on.
 fn answer_all(manager: &CnxManager, shared: &Shared, pongs: &Sender<(Sid, u64)>) {
     loop {
-        let is_paused = shared.is_paused.lock().unwrap();
-        drop(
-            shared
-                .resumed
-                .wait_while(is_paused, |is_paused| *is_paused)
-                .unwrap(),
-        );
+        shared.gate.pass();
         // With a timeout, so that it notices a pause even without messages.
         let Ok(message) = manager.recv_timeout(TIMEOUT) else {
             continue;

@@ -1,45 +1,44 @@
 //! Formats the results as a table.
 
-use comfy_table::{CellAlignment, Table, presets};
+use support::figures::ResultTable;
 
 use crate::attack_test::{RoundTrips, Row};
 
-pub(crate) fn of(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header([
-        "attack",
-        "count",
-        "at the same time",
-        "p50, p99 without attack",
-        "under attack",
-        "p99 x",
-        "bare socket under attack",
-        "p99 x",
-        "under attack, real-time",
-        "p99 x",
-        "lost",
-        "memory, of maximum",
-    ]);
-    for row in rows {
-        table.add_row([
-            row.name.to_owned(),
-            row.done.to_string(),
-            row.held.to_string(),
-            percentiles(&row.idle),
-            percentiles(&row.attacked),
-            ratio(&row.idle, &row.attacked),
-            percentiles(&row.bare_attacked),
-            ratio(&row.idle, &row.bare_attacked),
-            percentiles(&row.real_time),
-            ratio(&row.idle, &row.real_time),
-            row.lost().to_string(),
-            format!("{} of {} MiB", row.grown >> 20, row.ceiling >> 20),
-        ]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    format!("{table}\nround trips between the members in microseconds")
+pub(crate) fn new() -> ResultTable {
+    ResultTable::new(
+        "strangers",
+        &[
+            "attack",
+            "count",
+            "at the same time",
+            "p50, p99 us of round trips without attack",
+            "under attack",
+            "p99 x",
+            "bare socket under attack",
+            "p99 x",
+            "under attack, real-time",
+            "p99 x",
+            "lost",
+            "memory, of maximum",
+        ],
+    )
+}
+
+pub(crate) fn cells(row: &Row) -> [String; 12] {
+    [
+        row.name.to_owned(),
+        row.done.to_string(),
+        row.held.to_string(),
+        percentiles(&row.idle),
+        percentiles(&row.attacked),
+        ratio(&row.idle, &row.attacked),
+        percentiles(&row.bare_attacked),
+        ratio(&row.idle, &row.bare_attacked),
+        percentiles(&row.real_time),
+        ratio(&row.idle, &row.real_time),
+        row.lost().to_string(),
+        format!("{} of {} MiB", row.grown >> 20, row.ceiling >> 20),
+    ]
 }
 
 fn percentiles(laps: &RoundTrips) -> String {
