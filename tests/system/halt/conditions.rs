@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{Batch, Idle, Outbox, SendError, Sid, simulation::limits};
+use quorum_cnx::{Batch, ConfigBuilder, Handle, Idle, Outbox, SendError, Sid, simulation::limits};
 use socket2::SockRef;
 use support::{
     LONG, STRANGER_IP, TestConnection, V1, bare, crowd::LoadThread, eventually, frame, process,
@@ -18,37 +18,22 @@ use support::{
 
 use crate::{
     callers::Caller,
-    resources::{self, BlackHole, BusyThreads, DescriptorLimit, HangingLookups},
+    resources::{self, BlackHole, DescriptorLimit, HangingLookups, busy_threads},
     setup::{MEMBERS, OWN, Setup},
 };
 
 pub(crate) struct Condition {
     pub(crate) name: &'static str,
-    applies_to: AppliesTo,
+    /// Whether it applies to what this caller halts.
+    pub(crate) is_for: fn(Caller) -> bool,
     pub(crate) set_up: fn(&mut Setup),
 }
 
-/// To which of the two ways of using the library a condition applies.
-enum AppliesTo {
-    Both,
-    Managers,
-    Loops,
-}
-
-impl Condition {
-    pub(crate) fn is_for(&self, caller: Caller) -> bool {
-        match self.applies_to {
-            AppliesTo::Both => true,
-            AppliesTo::Managers => caller.has_a_manager(),
-            AppliesTo::Loops => !caller.has_a_manager(),
-        }
-    }
-}
-
 const fn for_both(name: &'static str, set_up: fn(&mut Setup)) -> Condition {
+    let is_for = |_| true;
     Condition {
         name,
-        applies_to: AppliesTo::Both,
+        is_for,
         set_up,
     }
 }
@@ -63,8 +48,10 @@ pub(crate) const CONDITIONS: &[Condition] = &[
         setup.adjust(|builder| builder.idle(Idle::spin(for_at_most)));
         idle(setup);
     }),
-    for_both("1000 links send, messages are not taken", crowd),
-    for_both("one link sends at full speed", flood),
+    for_both("1000 links send, messages are not taken", |setup| {
+        flood(setup, MEMBERS)
+    }),
+    for_both("one link sends at full speed", |setup| flood(setup, 1)),
     for_both("64 threads send to many", |setup| {
         senders(setup, Outbox::Latest)
     }),
@@ -78,8 +65,11 @@ pub(crate) const CONDITIONS: &[Condition] = &[
         waiters(setup, Outbox::QUEUE)
     }),
     for_both("longest frames, peer does not read", full_both_ways),
-    for_both("500 silent connections", silent_connections),
-    for_both("500 half initial messages", half_initial_messages),
+    for_both("500 silent connections", |setup| strangers(setup, b"")),
+    for_both("500 half initial messages", |setup| {
+        let message = versioned(V1, 1, "127.0.0.1:3888");
+        strangers(setup, &message[..message.len() - 1]);
+    }),
     for_both("connect and reset at full speed", connect_and_reset),
     for_both("claims of linked sids", claims),
     for_both("a knock that the peer keeps open", knock),
@@ -88,12 +78,12 @@ pub(crate) const CONDITIONS: &[Condition] = &[
     for_both("out of descriptors", no_descriptors),
     Condition {
         name: "threads wait for messages",
-        applies_to: AppliesTo::Managers,
+        is_for: Caller::has_a_manager,
         set_up: receivers,
     },
     Condition {
         name: "a slow handler, 100 links send",
-        applies_to: AppliesTo::Loops,
+        is_for: |caller| !caller.has_a_manager(),
         set_up: slow_handler,
     },
 ];
@@ -115,18 +105,11 @@ fn send_at_full_speed(setup: &mut Setup, members: i64) {
     setup.keep(LoadThread::write(streams, frame([7; 100]).repeat(630)));
 }
 
-fn crowd(setup: &mut Setup) {
-    send_at_full_speed(setup, MEMBERS);
+/// The same, and waits until many of their frames have arrived.
+fn flood(setup: &mut Setup, members: i64) {
+    send_at_full_speed(setup, members);
     let handle = setup.handle();
     eventually("their frames arrive", || {
-        handle.stats().received.frames > 100_000
-    });
-}
-
-fn flood(setup: &mut Setup) {
-    send_at_full_speed(setup, 1);
-    let handle = setup.handle();
-    eventually("its frames arrive", || {
         handle.stats().received.frames > 100_000
     });
 }
@@ -147,7 +130,7 @@ fn senders(setup: &mut Setup, outbox: Outbox) {
     setup.keep(LoadThread::read(ends.collect()));
     let (sender, sent) = (handle.clone(), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&sent);
-    setup.keep(BusyThreads::start(64, move |nth| {
+    setup.keep(busy_threads(64, move |nth| {
         let to = Sid(1 + nth as i64 % READERS);
         count.fetch_add(1, Ordering::AcqRel);
         // A full queue is no reason to stop.
@@ -164,7 +147,7 @@ fn waiters(setup: &mut Setup, outbox: Outbox) {
     fill(setup);
     setup.expect_closed(ends);
     let sender = handle.clone();
-    setup.keep(BusyThreads::start(64, move |_| {
+    setup.keep(busy_threads(64, move |_| {
         sender.wait_for_room(Sid(1), LONG).unwrap();
         !sender.is_halted()
     }));
@@ -207,19 +190,10 @@ fn strangers(setup: &mut Setup, bytes: &[u8]) {
     setup.expect_closed(strangers);
 }
 
-fn silent_connections(setup: &mut Setup) {
-    strangers(setup, b"");
-}
-
-fn half_initial_messages(setup: &mut Setup) {
-    let message = versioned(V1, 1, "127.0.0.1:3888");
-    strangers(setup, &message[..message.len() - 1]);
-}
-
 fn connect_and_reset(setup: &mut Setup) {
     let handle = setup.start();
     let address = setup.address().to_owned();
-    setup.keep(BusyThreads::start(2, move |_| {
+    setup.keep(busy_threads(2, move |_| {
         if let Some(stream) = resources::try_dial(&address) {
             SockRef::from(&stream)
                 .set_linger(Some(Duration::ZERO))
@@ -263,37 +237,35 @@ fn knock(setup: &mut Setup) {
     setup.expect_closed([end]);
 }
 
+/// Starts, and dials further members at these addresses.
+fn start_dialing(setup: &mut Setup, addresses: Vec<String>) -> Handle {
+    let members: Vec<_> = (MEMBERS + 1..).map(Sid).zip(addresses).collect();
+    setup.adjust(|builder| {
+        let add =
+            |builder: ConfigBuilder, (sid, address): &(Sid, String)| builder.server(*sid, address);
+        members.iter().fold(builder, add)
+    });
+    let handle = setup.start();
+    for (sid, _) in members {
+        handle.connect_one(sid).unwrap();
+    }
+    handle
+}
+
 fn black_hole(setup: &mut Setup) {
     let black_holes: Vec<BlackHole> = (0..20).map(|_| BlackHole::new()).collect();
     let addresses: Vec<String> = black_holes
         .iter()
         .map(|hole| hole.address.clone())
         .collect();
-    setup.adjust(|mut builder| {
-        for (sid, address) in (MEMBERS + 1..).zip(addresses) {
-            builder = builder.server(Sid(sid), address);
-        }
-        builder
-    });
-    let handle = setup.start();
-    for nth in 1..=black_holes.len() as i64 {
-        handle.connect_one(Sid(MEMBERS + nth)).unwrap();
-    }
+    let handle = start_dialing(setup, addresses);
     eventually("all are dialed", || handle.stats().connections == 20);
     setup.keep(black_holes);
 }
 
 fn hanging_lookups(setup: &mut Setup) {
-    setup.adjust(|mut builder| {
-        for nth in 1..=20 {
-            builder = builder.server(Sid(MEMBERS + nth), format!("nobody{nth}:3888"));
-        }
-        builder
-    });
-    let handle = setup.start();
-    for nth in 1..=20 {
-        handle.connect_one(Sid(MEMBERS + nth)).unwrap();
-    }
+    let names = (1..=20).map(|nth| format!("nobody{nth}:3888"));
+    let handle = start_dialing(setup, names.collect());
     eventually("the lookups hang", || {
         assert_eq!(
             handle.stats().dial_failures,
@@ -324,7 +296,7 @@ fn no_descriptors(setup: &mut Setup) {
 fn receivers(setup: &mut Setup) {
     setup.start();
     let manager = setup.manager().expect("this condition applies to managers");
-    setup.keep(BusyThreads::start(8, move |nth| match nth % 4 {
+    setup.keep(busy_threads(8, move |nth| match nth % 4 {
         0 => manager.recv().is_ok(),
         1 => manager.recv_all(&mut Batch::new()).is_ok(),
         2 => manager.events().recv().is_ok(),

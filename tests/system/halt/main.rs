@@ -56,7 +56,7 @@ fn halt_in_all_conditions() {
 
 /// Halts once. Returns how long it took, or `None` if the condition does not apply to the caller.
 fn halt(condition: &Condition, caller: Caller) -> Option<Duration> {
-    if !condition.is_for(caller) {
+    if !(condition.is_for)(caller) {
         return None;
     }
     let title = format!("{}, {}", condition.name, caller.title());

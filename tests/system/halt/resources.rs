@@ -7,11 +7,7 @@ use std::{
     env, fs,
     net::{SocketAddr, TcpStream},
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    thread,
 };
 
 use nix::{
@@ -24,7 +20,7 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use support::MEMBER_IP;
+use support::{MEMBER_IP, worker::Worker};
 
 /// Number of threads of this process whose names begin with `name`.
 pub(crate) fn threads(name: &str) -> usize {
@@ -159,35 +155,16 @@ impl ReservedSocket {
     }
 }
 
-/// Threads that repeat the same work until they are dropped.
-pub(crate) struct BusyThreads {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl BusyThreads {
-    /// `work` returns whether the thread continues.
-    pub(crate) fn start(
-        count: usize,
-        work: impl Fn(usize) -> bool + Clone + Send + 'static,
-    ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let start = |nth| {
-            let (stop, work) = (Arc::clone(&stop), work.clone());
-            thread::spawn(move || while !stop.load(Ordering::Acquire) && work(nth) {})
-        };
-        let threads = (0..count).map(start).collect();
-        Self { stop, threads }
-    }
-}
-
-impl Drop for BusyThreads {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        for thread in self.threads.drain(..) {
-            thread.join().unwrap();
-        }
-    }
+/// So many threads that repeat the same work until they are dropped. `work` returns whether the thread continues.
+pub(crate) fn busy_threads(
+    count: usize,
+    work: impl Fn(usize) -> bool + Clone + Send + 'static,
+) -> Vec<Worker> {
+    let start = |nth| {
+        let work = work.clone();
+        Worker::repeat(move || work(nth))
+    };
+    (0..count).map(start).collect()
 }
 
 /// Connects, unless that fails.

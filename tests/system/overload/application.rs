@@ -4,21 +4,24 @@
 use std::{
     io::Read as _,
     sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Sender, channel},
     },
     thread,
     time::Duration,
 };
 
-use quorum_cnx::{Event, EventLoop, Frame, Handle, Handler, SendOutcome, Sid, simulation::limits};
+use quorum_cnx::{
+    ConfigBuilder, Event, Frame, Handle, Handler, SendOutcome, Sid, simulation::limits,
+};
 
-use crate::setup::{MIB, OWN, assert_undisturbed, build, linked, one_at_a_time, with_members};
+use crate::setup::{MIB, OWN, assert_undisturbed, end, linked, one_at_a_time, run_loop};
 use support::{
     LONG,
-    crowd::{self, LoadThread},
+    crowd::LoadThread,
     eventually, frame,
+    gate::Gate,
     process::{ProcessResources, wait_descriptors},
     within,
 };
@@ -70,40 +73,17 @@ fn fill_inbox(links: i64, frame_bytes: usize, frames: u64) {
     wait_descriptors(before);
 }
 
-/// Blocks threads until it is opened.
-#[derive(Default)]
-struct Gate {
-    is_open: Mutex<bool>,
-    opened: Condvar,
-    /// Number of calls that found it closed.
-    blocked: AtomicU64,
-}
-
-impl Gate {
-    fn pass(&self) {
-        let mut is_open = self.is_open.lock().unwrap();
-        if !*is_open {
-            self.blocked.fetch_add(1, Ordering::AcqRel);
-        }
-        while !*is_open {
-            is_open = self.opened.wait(is_open).unwrap();
-        }
-    }
-
-    fn open(&self) {
-        *self.is_open.lock().unwrap() = true;
-        self.opened.notify_all();
-    }
-}
-
 /// Blocks at its first frame, until the gate opens.
 struct BlockingHandler {
     gate: Arc<Gate>,
+    is_blocked: Arc<AtomicBool>,
     slow_turns: Arc<AtomicU64>,
 }
 
 impl Handler for BlockingHandler {
     fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {
+        let is_closed = self.gate.is_closed();
+        self.is_blocked.store(is_closed, Ordering::Release);
         self.gate.pass();
     }
 
@@ -121,24 +101,18 @@ fn blocked_handler_does_not_block_senders() {
     const FRAMES: u64 = 20_000;
     let _guard = one_at_a_time();
     let before = ProcessResources::own();
-    let (builder, address) = with_members(LINKS);
+    let (gate, is_blocked) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
+    gate.close();
+    let slow_turns = Arc::new(AtomicU64::new(0));
     let handler = BlockingHandler {
-        gate: Arc::default(),
-        slow_turns: Arc::default(),
+        gate: Arc::clone(&gate),
+        is_blocked: Arc::clone(&is_blocked),
+        slow_turns: Arc::clone(&slow_turns),
     };
-    let (gate, slow_turns) = (Arc::clone(&handler.gate), Arc::clone(&handler.slow_turns));
-    let mut event_loop = EventLoop::new(build(builder), handler).unwrap();
-    let handle = event_loop.handle().clone();
-    let loop_thread = thread::spawn(move || event_loop.run().unwrap());
-    let mut streams = crowd::members(1..=LINKS, &address);
-    eventually("all members are linked", || {
-        handle.linked_peers().len() == LINKS as usize
-    });
+    let (handle, loop_thread, mut streams) = run_loop(LINKS, |builder| builder, handler);
     let mut reader = streams.remove(0);
     let crowd = LoadThread::write(streams, frame([7; 100]).repeat(630));
-    eventually("the handler blocks", || {
-        gate.blocked.load(Ordering::Acquire) > 0
-    });
+    eventually("the handler blocks", || is_blocked.load(Ordering::Acquire));
     let blocked = ProcessResources::own();
     let moved = crowd.moved();
     // The loop does not run. Frames are written on the thread that sends them.
@@ -175,8 +149,7 @@ fn blocked_handler_does_not_block_senders() {
         handle.stats().received.frames > 100_000
     });
     assert_undisturbed(&handle.stats(), LINKS as u64);
-    handle.request_halt();
-    within("the loop ends", move || loop_thread.join().unwrap());
+    end(&handle, loop_thread);
     drop((crowd, result, handle));
     wait_descriptors(before);
 }
@@ -205,21 +178,14 @@ impl Handler for SlowHandler {
 fn turn_with_a_slow_handler_does_not_serve_all_links() {
     const LINKS: i64 = 200;
     let _guard = one_at_a_time();
-    let (builder, address) = with_members(LINKS);
     let (sender, answers) = channel();
     let handler = SlowHandler {
         handled: Arc::default(),
         answers: sender,
     };
     let handled = Arc::clone(&handler.handled);
-    let config = build(builder.receive_buffer(Some(4 << 10)));
-    let mut event_loop = EventLoop::new(config, handler).unwrap();
-    let handle = event_loop.handle().clone();
-    let loop_thread = thread::spawn(move || event_loop.run().unwrap());
-    let streams = crowd::members(1..=LINKS, &address);
-    eventually("all members are linked", || {
-        handle.linked_peers().len() == LINKS as usize
-    });
+    let adjust = |builder: ConfigBuilder| builder.receive_buffer(Some(4 << 10));
+    let (handle, loop_thread, streams) = run_loop(LINKS, adjust, handler);
     let crowd = LoadThread::write(streams, frame([7; 100]).repeat(630));
     // Each socket holds more frames than the handler takes in this test.
     eventually("all sockets are full", || {
@@ -237,7 +203,6 @@ fn turn_with_a_slow_handler_does_not_serve_all_links() {
     let between = handled.load(Ordering::Acquire) - start;
     // All sockets together hold ten times as many frames.
     assert!(between < 20 * LINKS as u64, "{between} frames came first");
-    handle.request_halt();
-    within("the loop ends", move || loop_thread.join().unwrap());
+    end(&handle, loop_thread);
     drop(crowd);
 }

@@ -15,17 +15,17 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use quorum_cnx::{Batch, CnxManager, EventLoop, Frame, Handle, Handler, Sid, simulation::limits};
+use quorum_cnx::{Batch, CnxManager, Frame, Handle, Handler, Sid, simulation::limits};
 use socket2::SockRef;
 
-use crate::setup::{MIB, assert_undisturbed, build, linked, one_at_a_time, received, with_members};
+use crate::setup::{MIB, assert_undisturbed, end, linked, one_at_a_time, received, run_loop};
 use support::{
     LONG,
-    crowd::{self, LoadThread},
+    crowd::LoadThread,
     eventually,
     figures::ResultTable,
     frame,
-    process::{ProcessResources, need_descriptors, wait_descriptors},
+    process::{ProcessResources, wait_descriptors},
     within,
 };
 
@@ -193,8 +193,6 @@ fn flooding_link_leaves_time_for_a_thousand_others() {
 /// Runs once. Returns the cells of its row.
 fn quiet_frames(with_flood: bool) -> Vec<String> {
     let before = ProcessResources::own();
-    need_descriptors(2 * LINKS as u64 + 200);
-    let (builder, address) = with_members(LINKS);
     let (sender, received) = channel();
     let recorder = Recorder {
         start: Instant::now(),
@@ -204,22 +202,8 @@ fn quiet_frames(with_flood: bool) -> Vec<String> {
         bytes_before: Histogram::new(3).unwrap(),
     };
     let (flood_bytes, start) = (Arc::clone(&recorder.flood_bytes), recorder.start);
-    let mut event_loop = EventLoop::new(build(builder), recorder).unwrap();
-    let handle = event_loop.handle().clone();
-    let loop_thread = thread::spawn(move || {
-        event_loop.run().unwrap();
-        let Recorder {
-            latency,
-            bytes_before,
-            ..
-        } = event_loop.handler_mut();
-        (latency.clone(), bytes_before.clone())
-    });
-    let mut quiet = crowd::members(1..=LINKS, &address);
+    let (handle, loop_thread, mut quiet) = run_loop(LINKS, |builder| builder, recorder);
     let senders: Vec<TcpStream> = quiet.drain(..FLOODING as usize).collect();
-    eventually("all members are linked", || {
-        handle.linked_peers().len() == LINKS as usize
-    });
     let crowd = if with_flood {
         LoadThread::write(senders, small_frames())
     } else {
@@ -244,8 +228,10 @@ fn quiet_frames(with_flood: bool) -> Vec<String> {
     let per_second = frames as f64 / start_time.elapsed().as_secs_f64();
     let stats = handle.stats();
     assert_undisturbed(&stats, LINKS as u64);
-    handle.request_halt();
-    let (latency, bytes_before) = within("the loop ends", move || loop_thread.join().unwrap());
+    let mut ended = end(&handle, loop_thread);
+    let recorder = ended.handler_mut();
+    let (latency, bytes_before) = (recorder.latency.clone(), recorder.bytes_before.clone());
+    drop(ended);
     // The bytes that two turns read from one link, with a margin.
     let allowed = 4 * (limits::TURN_BYTES + limits::READ_BUFFER_BYTES) as u64;
     assert!(

@@ -3,11 +3,12 @@
 use std::{
     net::TcpStream,
     sync::{Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
 };
 
-use quorum_cnx::{CnxManager, Config, ConfigBuilder, Dial, Sid, Stats};
+use quorum_cnx::{CnxManager, Config, ConfigBuilder, Dial, EventLoop, Handle, Handler, Sid, Stats};
 
-use support::{configure, crowd, eventually, listener, process::need_descriptors};
+use support::{configure, crowd, eventually, listener, process::need_descriptors, within};
 
 /// The overloaded server. It has the smallest sid, so that all others dial it.
 pub(crate) const OWN: Sid = Sid(0);
@@ -22,7 +23,7 @@ pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
 }
 
 /// A configuration with so many members, which dials none of them, and the own address.
-pub(crate) fn with_members(members: i64) -> (ConfigBuilder, String) {
+fn with_members(members: i64) -> (ConfigBuilder, String) {
     let (listener, own) = listener();
     let mut servers = vec![(OWN.0, own.clone())];
     // No server listens there, and none is dialed.
@@ -47,7 +48,39 @@ pub(crate) fn linked(
     (manager, streams)
 }
 
-pub(crate) fn build(builder: ConfigBuilder) -> Config {
+/// A loop with so many members, all linked, on a thread that returns it when it has ended; and the members' ends of the links.
+#[track_caller]
+pub(crate) fn run_loop<H: Handler + Send + 'static>(
+    members: i64,
+    adjust: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+    handler: H,
+) -> (Handle, JoinHandle<EventLoop<H>>, Vec<TcpStream>) {
+    need_descriptors(2 * members as u64 + 200);
+    let (builder, address) = with_members(members);
+    let mut event_loop = EventLoop::new(build(adjust(builder)), handler).unwrap();
+    let handle = event_loop.handle().clone();
+    let thread = thread::spawn(move || {
+        event_loop.run().unwrap();
+        event_loop
+    });
+    let streams = crowd::members(1..=members, &address);
+    eventually("all members are linked", || {
+        handle.linked_peers().len() == members as usize
+    });
+    (handle, thread, streams)
+}
+
+/// Ends a loop, and returns it.
+#[track_caller]
+pub(crate) fn end<H: Handler + Send + 'static>(
+    handle: &Handle,
+    thread: JoinHandle<EventLoop<H>>,
+) -> EventLoop<H> {
+    handle.request_halt();
+    within("the loop ends", move || thread.join().unwrap())
+}
+
+fn build(builder: ConfigBuilder) -> Config {
     builder.build().unwrap()
 }
 
