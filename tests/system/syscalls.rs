@@ -16,7 +16,13 @@ use std::{
 };
 
 use quorum_cnx::{CnxManager, Sid};
-use support::{LONG, ReservedAddress, configure, eventually, listener, program::Peer};
+use support::{
+    LONG, ReservedAddress, configure,
+    counters::imbalance,
+    eventually, listener,
+    program::Peer,
+    signal::{Signal, signal},
+};
 
 /// The peer: a process of its own.
 const PEER: Sid = Sid(2);
@@ -177,13 +183,7 @@ impl Pair {
                 self.inject(fault.call, error, fault.trigger);
             }
         }
-        let stats = self.peer.stats();
-        let sent = &stats["sent"];
-        let sum: u64 = ["written", "superseded", "discarded", "waiting"]
-            .iter()
-            .map(|key| sent[key].as_u64().unwrap())
-            .sum();
-        assert_eq!(sent["accepted"].as_u64(), Some(sum), "{stats}");
+        assert_eq!(imbalance(&self.peer.stats()), None);
         assert!(self.manager.stats().balances());
         self.manager.halt();
         self.peer.quit();
@@ -239,10 +239,7 @@ impl Drop for Tracer {
     /// Detaches it. The peer continues.
     fn drop(&mut self) {
         // SIGTERM makes it detach from all threads. SIGKILL may end the peer, too.
-        let killed = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status();
-        assert!(killed.is_ok_and(|status| status.success()));
+        signal(self.child.id(), Signal::SIGTERM).unwrap();
         let deadline = Instant::now() + LONG;
         while !matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) && Instant::now() < deadline {
             thread::yield_now();
