@@ -3,10 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread::{self, JoinHandle},
 };
 
@@ -18,18 +15,18 @@ pub struct Proxy {
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     /// Notified when the state has changed.
     changed: Condvar,
-    ids: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
     path: PathState,
-    /// Both ends of each connection, by number.
-    open: Vec<(u64, [TcpStream; 2])>,
+    /// Both ends of each connection.
+    open: Vec<Weak<[TcpStream; 2]>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,11 +44,7 @@ pub enum PathState {
 impl Proxy {
     pub fn start(to: &str) -> Self {
         let (listener, address) = listener();
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            ids: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::default());
         let thread = thread::spawn({
             let (shared, to) = (Arc::clone(&shared), to.to_owned());
             move || shared.serve(&listener, &to)
@@ -73,8 +66,8 @@ impl Proxy {
 
     /// Ends all current connections.
     pub fn cut(&self) {
-        for (_, ends) in &self.shared.lock().open {
-            for end in ends {
+        for ends in self.shared.lock().open.iter().filter_map(Weak::upgrade) {
+            for end in &*ends {
                 // Fails if the connection has ended already.
                 let _ = end.shutdown(Shutdown::Both);
             }
@@ -118,31 +111,21 @@ impl Shared {
     }
 
     fn join(self: &Arc<Self>, near: TcpStream, far: TcpStream) {
-        let ends = [near, far];
-        for end in &ends {
-            let _ = end.set_nodelay(true);
+        let ends = Arc::new([near, far]);
+        let mut state = self.lock();
+        state.open.retain(|ends| ends.strong_count() > 0);
+        state.open.push(Arc::downgrade(&ends));
+        drop(state);
+        for (from, to) in [(0, 1), (1, 0)] {
+            let _ = ends[from].set_nodelay(true);
+            let (shared, ends) = (Arc::clone(self), Arc::clone(&ends));
+            // Closed when both directions have ended.
+            thread::spawn(move || shared.pass(&ends[from], &ends[to]));
         }
-        // Without a free descriptor the connection is closed.
-        let (Ok(one), Ok(two)) = (copy(&ends), copy(&ends)) else {
-            return;
-        };
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        self.lock().open.push((id, ends));
-        let [near, far] = one;
-        let other = {
-            let shared = Arc::clone(self);
-            thread::spawn(move || shared.pass(near, far))
-        };
-        let (shared, [near, far]) = (Arc::clone(self), two);
-        thread::spawn(move || {
-            shared.pass(far, near);
-            let _ = other.join();
-            shared.lock().open.retain(|(other, _)| *other != id);
-        });
     }
 
     /// One direction, until it ends.
-    fn pass(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn pass(&self, mut from: &TcpStream, mut to: &TcpStream) {
         let mut buffer = vec![0; 64 << 10];
         loop {
             let n = match from.read(&mut buffer) {
@@ -164,8 +147,4 @@ impl Shared {
         // Forward the end of this direction only: a knock is half closed.
         let _ = to.shutdown(Shutdown::Write);
     }
-}
-
-fn copy(ends: &[TcpStream; 2]) -> std::io::Result<[TcpStream; 2]> {
-    Ok([ends[0].try_clone()?, ends[1].try_clone()?])
 }
