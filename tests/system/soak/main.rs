@@ -45,7 +45,7 @@ fn mesh_recovers_from_random_faults() {
     let log = Log::begin();
     log.note(format!("SOAK_SECONDS={seconds} SOAK_SEED={seed}"));
     let (mut rng, whole) = (Rng::new(seed), Duration::from_secs(seconds));
-    let mut mesh = Mesh::start(&log, whole);
+    let mut mesh = Mesh::start(log, whole);
     let end = Instant::now() + whole;
     // Later snapshots may hold no more than this first one.
     run_faults(&mut mesh, &mut rng, FAULTS_MAX.min(whole / 5));

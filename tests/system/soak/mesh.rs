@@ -58,7 +58,7 @@ impl Snapshot {
 impl Mesh {
     /// Starts all members, and waits until they are linked.
     #[track_caller]
-    pub(crate) fn start(log: &Log, lifetime: Duration) -> Self {
+    pub(crate) fn start(log: Log, lifetime: Duration) -> Self {
         let checker = Arc::default();
         let mut members: BTreeMap<i64, Member> = (1..=MEMBERS)
             .map(|sid| (sid, Member::new(sid, &checker)))
@@ -89,7 +89,7 @@ impl Mesh {
             members,
             proxies,
             checker,
-            log: log.clone(),
+            log,
         };
         mesh.wait_linked();
         mesh.log.note("all members are linked");
