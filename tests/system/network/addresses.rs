@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{lan::Lan, quorum::Quorum, rounds, run_time, switch::around, table::record};
+use crate::{lan::Lan, quorum::Quorum, rounds, run_time, switch::around};
 
 pub(crate) fn host_with_a_new_address_is_found_by_its_name() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), Duration::from_millis(25));
@@ -26,7 +26,7 @@ pub(crate) fn host_with_a_new_address_is_found_by_its_name() {
             } else {
                 "the same, before its death is noticed"
             };
-            record(fault, all.len(), noticed, recovery);
+            quorum.record(fault, noticed, recovery);
         }
     }
 }

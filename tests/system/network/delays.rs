@@ -8,7 +8,6 @@ use crate::{
     quorum::Quorum,
     rounds, run_time,
     switch::{Fate, PacketRule, between},
-    table::record,
 };
 
 const PACE: Duration = Duration::from_millis(50);
@@ -16,13 +15,21 @@ const PACE: Duration = Duration::from_millis(50);
 /// The default. With the shortest allowed time, one lost probe would end an idle link.
 const DEFAULT_DEAD_AFTER: Duration = Duration::from_secs(5);
 
+fn start(lan: Lan) -> Quorum {
+    Quorum::start_as(lan, PACE, DEFAULT_DEAD_AFTER, |_| {})
+}
+
+/// Applies rules for some seconds. The promises must hold afterwards.
+fn disturb(quorum: &Quorum, fault: &str, rules: &[PacketRule], seconds: f64) {
+    quorum.lan.set_rules(rules);
+    run_time::pass(Duration::from_secs_f64(seconds));
+    quorum.lan.set_rules(&[]);
+    let recovery = quorum.wait_recovered(&quorum.all(), run_time::now());
+    quorum.record(fault, None, recovery);
+}
+
 pub(crate) fn promises_hold_with_lost_and_duplicated_packets() {
-    let quorum = Quorum::start_as(
-        Lan::new(rounds::members(5)),
-        PACE,
-        DEFAULT_DEAD_AFTER,
-        |_| {},
-    );
+    let quorum = start(Lan::new(rounds::members(5)));
     let all = quorum.all();
     for _ in 0..rounds::rounds() {
         let rules: Vec<PacketRule> = [
@@ -30,29 +37,13 @@ pub(crate) fn promises_hold_with_lost_and_duplicated_packets() {
             between(&all, &all, Fate::Double(20)),
         ]
         .concat();
-        quorum.lan.set_rules(&rules);
-        run_time::pass(Duration::from_secs(4));
-        quorum.lan.set_rules(&[]);
-        let recovery = quorum.wait_recovered(&all, run_time::now());
-        record(
-            "15 % lost, 20 % duplicated, for 4 s",
-            all.len(),
-            None,
-            recovery,
-        );
+        let fault = "15 % lost, 20 % duplicated, for 4 s";
+        disturb(&quorum, fault, &rules, 4.0);
         // One direction only: that loses the acknowledgements of the other direction.
         let mut one_way = between(&all[..1], &all[1..], Fate::Lose(40));
         one_way.retain(|way| way.from == all[0]);
-        quorum.lan.set_rules(&one_way);
-        run_time::pass(Duration::from_secs(3));
-        quorum.lan.set_rules(&[]);
-        let recovery = quorum.wait_recovered(&all, run_time::now());
-        record(
-            "40 % of one member lost, for 3 s",
-            all.len(),
-            None,
-            recovery,
-        );
+        let fault = "40 % of one member lost, for 3 s";
+        disturb(&quorum, fault, &one_way, 3.0);
     }
 }
 
@@ -61,12 +52,7 @@ pub(crate) fn promises_hold_with_delayed_and_reordered_packets() {
         at_least_ms: 5,
         at_most_ms: 25,
     };
-    let quorum = Quorum::start_as(
-        Lan::with_delay(5, delay_range),
-        PACE,
-        DEFAULT_DEAD_AFTER,
-        |_| {},
-    );
+    let quorum = start(Lan::with_delay(5, delay_range));
     let all = quorum.all();
     for _ in 0..rounds::rounds() {
         run_time::pass(Duration::from_secs(2));
@@ -74,15 +60,7 @@ pub(crate) fn promises_hold_with_delayed_and_reordered_packets() {
         quorum.lan.set_rules(&between(&all, &all, Fate::Double(20)));
         run_time::pass(Duration::from_secs(2));
         quorum.wait_recovered(&all, run_time::now());
-        quorum.lan.set_rules(&between(&all, &all, Fate::Reset));
-        run_time::pass(Duration::from_millis(300));
-        quorum.lan.set_rules(&[]);
-        let recovery = quorum.wait_recovered(&all, run_time::now());
-        record(
-            "all reset, packets delayed by 10 to 50 ms",
-            all.len(),
-            None,
-            recovery,
-        );
+        let fault = "all reset, packets delayed by 10 to 50 ms";
+        disturb(&quorum, fault, &between(&all, &all, Fate::Reset), 0.3);
     }
 }

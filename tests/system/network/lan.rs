@@ -3,8 +3,10 @@
 
 use std::{net::Ipv4Addr, process::Command, sync::Mutex};
 
+use support::worker::Worker;
+
 use crate::{
-    cable::{Cable, DelayRange},
+    cable::{self, DelayRange},
     namespace::{Namespace, feed, nth_network, prefix, run},
     switch::{self, PacketRule, hardware, port},
 };
@@ -16,7 +18,7 @@ pub(crate) const PORT: u16 = 3888;
 pub(crate) struct Lan {
     network: usize,
     /// Dropped before the namespaces.
-    cables: Vec<Cable>,
+    cables: Vec<Worker>,
     switch: Namespace,
     hosts: Vec<(i64, Namespace)>,
     addresses: Mutex<Vec<Ipv4Addr>>,
@@ -93,7 +95,7 @@ impl Lan {
                 run(ethtool.args(["-K", device, "tx", "off", "tso", "off", "gso", "off"]));
             }
             let seed = *host as u64;
-            self.cables.push(Cable::new(
+            self.cables.push(cable::start(
                 self.switch.name(),
                 [&plug, &socket],
                 delay_range,

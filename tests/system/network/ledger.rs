@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
+use support::{hex::from_hex, numbered::number_of};
 
 use crate::frames;
 
@@ -126,7 +127,8 @@ impl Ledger {
 
     fn on_frame(&mut self, from: i64, to: i64, hex: &str) {
         self.process_mut(to).frames += 1;
-        let number = match frames::number(from, to, hex) {
+        let frame = from_hex(hex).unwrap_or_default();
+        let number = match number_of(from, to, &frame) {
             Ok(number) => number,
             Err(why) => {
                 return self.add_violation(format!("torn frame from {from} to {to}: {why}"));

@@ -1,4 +1,4 @@
-//! Checks once, before any test, what this machine supports, and prints it.
+//! Checks once, before any test, what this machine supports.
 //!
 //! If something is missing, no test runs, and the run fails.
 
@@ -10,19 +10,19 @@ use std::{
 };
 
 use crate::{
-    namespace::{self, Namespace, run, try_feed},
+    namespace::{self, Namespace, try_feed},
     switch::Fate,
 };
 
 /// The Debian packages that these tests need.
 const PACKAGES: &str = "iproute2 procps nftables ethtool libfaketime";
 
-/// Fails with a sentence about what is missing. Prints which tools are used.
+/// Fails with a sentence about what is missing.
 pub(crate) fn check() -> Result<(), String> {
     for name in namespace::sweep() {
         println!("network: removed {name}, left over from a killed run");
     }
-    let missing: Vec<&str> = ["ip", "tc", "sysctl", "nft", "ethtool", "kill", "date"]
+    let missing: Vec<&str> = ["ip", "tc", "sysctl", "nft", "ethtool", "date"]
         .into_iter()
         .filter(|program| Command::new(program).arg("--help").output().is_err())
         .collect();
@@ -55,19 +55,6 @@ pub(crate) fn check() -> Result<(), String> {
     tc.args(["qdisc", "add", "dev", "one", "root"]).args(slow);
     try_feed(&mut tc, "")
         .map_err(|error| format!("this kernel cannot limit rates (tbf): {error}"))?;
-    run(trial
-        .command("tc")
-        .args(["qdisc", "del", "dev", "one", "root"]));
-    let netem = Command::new("tc")
-        .args(["-n", trial.name(), "qdisc", "add", "dev", "one", "root"])
-        .args(["netem", "delay", "1ms"])
-        .output();
-    let netem = netem.is_ok_and(|output| output.status.success());
-    println!(
-        "network: namespaces, bridge and veth: yes; loss, duplicates and resets by nftables: yes; netem: {}, delay and reordering are \
-         done in user space; clocks are stepped by libfaketime",
-        if netem { "yes, not used" } else { "no" }
-    );
     Ok(())
 }
 
@@ -84,11 +71,9 @@ fn check_permissions() -> Result<(), String> {
 
 fn check_devices(trial: &Namespace) -> Result<(), String> {
     let script = "link add one type veth peer name two\nlink add bridge type bridge\nlink set one master bridge";
-    try_feed(
-        Command::new("ip").args(["-n", trial.name(), "-batch", "-"]),
-        script,
-    )
-    .map_err(|error| format!("this kernel has no veth or no bridge: {error}"))
+    let mut ip = Command::new("ip");
+    try_feed(ip.args(["-n", trial.name(), "-batch", "-"]), script)
+        .map_err(|error| format!("this kernel has no veth or no bridge: {error}"))
 }
 
 /// The path of libfaketime, which gives a process another time of day.

@@ -77,7 +77,6 @@ fn main() -> ExitCode {
             panicking_test_leaves_no_namespace_file_or_process;
         routed_network:
             idle_link_without_packets_is_found_dead_and_reestablished,
-            busy_link_is_found_dead_and_newest_frame_arrives_later,
             frames_after_the_cut_at_most_double_the_detection_time,
             large_frame_on_a_slow_path_is_not_taken_for_a_dead_peer,
             link_cut_in_one_direction_ends_at_both_ends,

@@ -8,6 +8,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use support::signal::{Signal, signal};
+
 /// The prefix of the name of every namespace of these tests. The id of the process that created it follows.
 const PREFIX: &str = "qcnx-";
 
@@ -119,7 +121,8 @@ pub(crate) fn sweep() -> Vec<String> {
         // Ends the peers that still run in it.
         if let Ok(pids) = Command::new("ip").args(["netns", "pids", name]).output() {
             for pid in String::from_utf8_lossy(&pids.stdout).split_whitespace() {
-                let _ = Command::new("kill").args(["-KILL", pid]).status();
+                // Fails if it has ended.
+                let _ = pid.parse().map(|pid| signal(pid, Signal::SIGKILL));
             }
         }
         remove(name);

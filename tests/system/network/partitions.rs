@@ -9,7 +9,6 @@ use crate::{
     quorum::Quorum,
     rounds, run_time,
     switch::{Fate, PacketRule, between},
-    table::record,
 };
 
 pub(crate) fn mesh_recovers_after_a_partition() {
@@ -31,7 +30,7 @@ pub(crate) fn mesh_recovers_after_a_partition() {
         for part in [&here, &there] {
             quorum.assert_no_link_ended(part, start);
         }
-        record("a partition", all.len(), Some(noticed), recovery);
+        quorum.record("a partition", Some(noticed), recovery);
     }
 }
 
@@ -47,12 +46,8 @@ pub(crate) fn mesh_recovers_after_every_pair_flaps() {
             quorum.lan.set_rules(&[]);
             run_time::pass(rng.millis(100, 600));
         }
-        record(
-            "every pair reset, 6 times",
-            all.len(),
-            None,
-            quorum.wait_recovered(&all, run_time::now()),
-        );
+        let recovery = quorum.wait_recovered(&all, run_time::now());
+        quorum.record("every pair reset, 6 times", None, recovery);
         for _ in 0..6 {
             let cut: Vec<PacketRule> = between(&all, &all, Fate::Drop)
                 .into_iter()
@@ -62,11 +57,7 @@ pub(crate) fn mesh_recovers_after_every_pair_flaps() {
             run_time::pass(rng.millis(200, 1000));
         }
         quorum.lan.set_rules(&[]);
-        record(
-            "random directions cut, 6 times",
-            all.len(),
-            None,
-            quorum.wait_recovered(&all, run_time::now()),
-        );
+        let recovery = quorum.wait_recovered(&all, run_time::now());
+        quorum.record("random directions cut, 6 times", None, recovery);
     }
 }

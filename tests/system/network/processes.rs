@@ -6,7 +6,6 @@ use crate::{
     lan::Lan,
     quorum::{DEAD_AFTER, Quorum},
     rounds, run_time,
-    table::record,
 };
 
 const PACE: Duration = Duration::from_millis(25);
@@ -24,23 +23,13 @@ pub(crate) fn killed_member_is_noticed_at_once_and_relinked() {
         run_time::pass(Duration::from_secs(1));
         quorum.launch(victim);
         let recovery = quorum.wait_recovered(&all, run_time::now());
-        record(
-            "a member killed, started later",
-            all.len(),
-            Some(noticed),
-            recovery,
-        );
+        quorum.record("a member killed, started later", Some(noticed), recovery);
         let restart = run_time::now();
         quorum.kill(victim);
         quorum.launch(victim);
         let recovery = quorum.wait_recovered(&all, restart);
         let noticed = quorum.wait_noticed(&live, &[victim], restart);
-        record(
-            "a member killed, started at once",
-            all.len(),
-            Some(noticed),
-            recovery,
-        );
+        quorum.record("a member killed, started at once", Some(noticed), recovery);
         quorum.assert_no_link_ended(&live, start);
     }
 }
@@ -58,7 +47,7 @@ pub(crate) fn stopped_member_delays_no_other_and_continues() {
         quorum.stop(victim, false);
         let recovery = quorum.wait_recovered(&all, run_time::now());
         quorum.assert_no_link_ended(&live, start);
-        record("a member stopped for 3 s", all.len(), None, recovery);
+        quorum.record("a member stopped for 3 s", None, recovery);
     }
 }
 
@@ -66,16 +55,11 @@ pub(crate) fn rolling_restart_in_both_orders() {
     let quorum = Quorum::start(Lan::new(rounds::members(5)), PACE);
     let all = quorum.all();
     for _ in 0..rounds::rounds() {
-        for backwards in [false, true] {
-            let mut order = all.clone();
-            if backwards {
-                order.reverse();
-            }
-            let fault = if backwards {
-                "restart of each, largest first"
-            } else {
-                "restart of each, smallest first"
-            };
+        let backwards = all.iter().rev().copied().collect();
+        for (fault, order) in [
+            ("restart of each, smallest first", all.clone()),
+            ("restart of each, largest first", backwards),
+        ] {
             for victim in order {
                 let live = quorum.all_but(&[victim]);
                 let start = quorum.let_links_age();
@@ -85,7 +69,7 @@ pub(crate) fn rolling_restart_in_both_orders() {
                 quorum.launch(victim);
                 let recovery = quorum.wait_recovered(&all, launch);
                 quorum.assert_no_link_ended(&live, start);
-                record(fault, all.len(), Some(noticed), recovery);
+                quorum.record(fault, Some(noticed), recovery);
             }
         }
     }

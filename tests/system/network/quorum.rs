@@ -12,14 +12,18 @@ use std::{
 
 use quorum_cnx::simulation::limits::KNOCK_CROSSING;
 use serde_json::Value;
-use support::program::{Peer, program_path};
+use support::{
+    program::{Peer, program_path},
+    signal::{Signal, signal},
+    sockets::established,
+};
 
 use crate::{
     accounts,
     lan::{Lan, PORT, name},
     ledger::{Change, Ledger, each_way},
-    namespace, run_time, sockets,
-    traffic::{Process, Seat, Traffic},
+    run_time, sockets, table,
+    traffic::{Process, Seats, Traffic},
 };
 
 /// Every kernel has it. With others, `bbr` for instance, dead peers are noticed later.
@@ -32,7 +36,7 @@ pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(2);
 pub(crate) struct Quorum {
     // Dropped in this order: the driver stops, the processes end, the network is removed.
     traffic: Traffic,
-    seats: Arc<Vec<Seat>>,
+    seats: Arc<Seats>,
     ledger: Arc<Mutex<Ledger>>,
     pub(crate) lan: Lan,
     dead_after: Duration,
@@ -64,15 +68,9 @@ impl Quorum {
         dead_after: Duration,
         shape: impl Fn(&mut Command) + Send + 'static,
     ) -> Self {
-        let seats: Arc<Vec<Seat>> = Arc::new(
-            lan.hosts()
-                .into_iter()
-                .map(|member| Seat {
-                    member,
-                    process: Mutex::new(None),
-                })
-                .collect(),
-        );
+        let members = lan.hosts().into_iter();
+        let seats: Arc<Seats> =
+            Arc::new(members.map(|member| (member, Mutex::default())).collect());
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let quorum = Self {
             traffic: Traffic::start(Arc::clone(&seats), Arc::clone(&ledger), pace),
@@ -109,8 +107,7 @@ impl Quorum {
     }
 
     fn seat(&self, member: i64) -> MutexGuard<'_, Option<Process>> {
-        let seat = self.seats.iter().find(|seat| seat.member == member);
-        seat.expect("the member exists").process.lock().unwrap()
+        self.seats[&member].lock().unwrap()
     }
 
     /// Starts the process of a member that has none.
@@ -193,8 +190,12 @@ impl Quorum {
     pub(crate) fn stop(&self, member: i64, is_stopped: bool) {
         let mut seat = self.seat(member);
         let process = seat.as_mut().expect("the member has a process");
-        let signal = if is_stopped { "-STOP" } else { "-CONT" };
-        namespace::run(Command::new("kill").args([signal, &process.peer.child.id().to_string()]));
+        let which = if is_stopped {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGCONT
+        };
+        signal(process.peer.child.id(), which).unwrap();
         process.is_stopped = is_stopped;
     }
 
@@ -279,6 +280,11 @@ impl Quorum {
         }
     }
 
+    /// Adds a round of a fault to the table.
+    pub(crate) fn record(&self, fault: &str, noticed: Option<Duration>, recovery: Recovery) {
+        table::record(fault, self.all().len(), noticed, recovery);
+    }
+
     /// Pauses the driver and checks: the newest frames have arrived, all counters balance, every pair has one link.
     #[track_caller]
     fn check(&self, live: &[i64]) {
@@ -304,7 +310,7 @@ impl Quorum {
     fn sockets(&self, live: &[i64]) -> Vec<sockets::Listed> {
         live.iter()
             .map(|member| {
-                let connections = sockets::established(self.pid(*member));
+                let connections = established(self.pid(*member));
                 (*member, self.lan.address(*member), connections)
             })
             .collect()

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use support::{
     eventually,
+    hex::to_hex,
     program::{Peer, program_path},
 };
 
@@ -100,9 +101,7 @@ impl Network {
     #[track_caller]
     fn pair(&self) -> [Peer; 2] {
         let peers = [self.peer(1), self.peer(2)];
-        for peer in &peers {
-            peer.next("up");
-        }
+        await_linked(&peers);
         peers
     }
 }
@@ -115,10 +114,24 @@ fn address(host: usize) -> String {
 #[track_caller]
 fn send(from: &mut Peer, to: &Peer, to_sid: i64, text: &str) {
     from.tell(&format!("send {to_sid} {text}"));
-    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = to_hex(text);
     eventually("the frame arrives", || {
         to.next("frame")["hex"] == hex.as_str()
     });
+}
+
+/// Sends a frame in each direction between 1 and 2, and waits until both arrive.
+#[track_caller]
+fn exchange([one, two]: &mut [Peer; 2], text: &str) {
+    send(one, two, 2, text);
+    send(two, one, 1, text);
+}
+
+#[track_caller]
+fn await_linked(peers: &[Peer; 2]) {
+    for peer in peers {
+        peer.next("up");
+    }
 }
 
 /// Checks that a link ended because its peer is dead, or by a reset of the end that noticed first.
@@ -130,44 +143,18 @@ fn assert_dead(down: &Value) {
 
 pub(crate) fn idle_link_without_packets_is_found_dead_and_reestablished() {
     let network = Network::new();
-    let [mut one, mut two] = network.pair();
-    send(&mut one, &two, 2, "before");
-    send(&mut two, &one, 1, "before");
+    let mut peers = network.pair();
+    exchange(&mut peers, "before");
     network.cut(Cut::Both);
-    for peer in [&one, &two] {
+    for peer in &peers {
         assert_eq!(peer.next("down")["reason"], "dead");
     }
     // A failed dial is reported, and repeated.
-    two.next("dial-failed");
+    peers[1].next("dial-failed");
     network.cut(Cut::Nothing);
-    for peer in [&one, &two] {
-        peer.next("up");
-    }
-    send(&mut one, &two, 2, "after");
-    send(&mut two, &one, 1, "after");
-    one.quit();
-    two.quit();
-}
-
-pub(crate) fn busy_link_is_found_dead_and_newest_frame_arrives_later() {
-    let network = Network::new();
-    let [mut one, mut two] = network.pair();
-    network.cut(Cut::Both);
-    one.tell("send 2 lost");
-    assert_eq!(one.next("sent")["outcome"], "written");
-    one.tell("send 2 the newest");
-    assert_eq!(one.next("down")["reason"], "dead");
-    assert_dead(&two.next("down"));
-    network.cut(Cut::Nothing);
-    two.next("up");
-    let hex: String = "the newest"
-        .bytes()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert_eq!(two.next("frame")["hex"], hex.as_str());
-    send(&mut two, &one, 1, "after");
-    one.quit();
-    two.quit();
+    await_linked(&peers);
+    exchange(&mut peers, "after");
+    peers.into_iter().for_each(Peer::quit);
 }
 
 /// While a frame is not acknowledged, the kernel sends no keepalive probes: each such frame starts a new timeout. The worst
@@ -175,12 +162,12 @@ pub(crate) fn busy_link_is_found_dead_and_newest_frame_arrives_later() {
 pub(crate) fn frames_after_the_cut_at_most_double_the_detection_time() {
     for first in [Duration::ZERO, DEAD_AFTER / 2, DEAD_AFTER * 9 / 10] {
         let network = Network::new();
-        let [mut one, mut two] = network.pair();
-        send(&mut one, &two, 2, "before");
-        send(&mut two, &one, 1, "before");
+        let mut peers = network.pair();
+        exchange(&mut peers, "before");
         let start = run_time::now();
         network.cut(Cut::Both);
         run_time::pass(first);
+        let [one, two] = peers;
         let mut peers = [(one, 2, None), (two, 1, None)];
         run_time::wait("both ends find the link dead", || {
             for (peer, to, end) in peers.iter_mut().filter(|(.., end)| end.is_none()) {
@@ -208,40 +195,34 @@ pub(crate) fn frames_after_the_cut_at_most_double_the_detection_time() {
 
 pub(crate) fn large_frame_on_a_slow_path_is_not_taken_for_a_dead_peer() {
     let network = Network::new();
-    let peers = network.pair();
+    let mut peers = network.pair();
     network.slow_down();
-    let [mut one, mut two] = peers;
     // Takes four seconds, twice as long as a peer may be silent, in both directions at once.
     let large = "x".repeat(500_000);
-    one.tell(&format!("send 2 {large}"));
-    two.tell(&format!("send 1 {large}"));
-    for peer in [&one, &two] {
+    peers[0].tell(&format!("send 2 {large}"));
+    peers[1].tell(&format!("send 1 {large}"));
+    for peer in &peers {
         assert_eq!(peer.next("frame")["len"], large.len());
     }
-    for peer in [&mut one, &mut two] {
+    for peer in &mut peers {
         let stats = peer.stats();
         assert_eq!((&stats["ups"], &stats["downs"]), (&json!(1), &json!({})));
     }
-    one.quit();
-    two.quit();
+    peers.into_iter().for_each(Peer::quit);
 }
 
 pub(crate) fn link_cut_in_one_direction_ends_at_both_ends() {
     for from in [1, 2] {
         let network = Network::new();
-        let [mut one, mut two] = network.pair();
+        let mut peers = network.pair();
         network.cut(Cut::From(from));
-        for peer in [&one, &two] {
+        for peer in &peers {
             assert_dead(&peer.next("down"));
         }
         network.cut(Cut::Nothing);
-        for peer in [&one, &two] {
-            peer.next("up");
-        }
-        send(&mut one, &two, 2, "after");
-        send(&mut two, &one, 1, "after");
-        one.quit();
-        two.quit();
+        await_linked(&peers);
+        exchange(&mut peers, "after");
+        peers.into_iter().for_each(Peer::quit);
     }
 }
 
@@ -249,20 +230,17 @@ pub(crate) fn link_cut_in_one_direction_ends_at_both_ends() {
 pub(crate) fn machine_is_relinked_after_a_power_loss() {
     for lost_host in [1, 2] {
         let network = Network::new();
-        let [mut one, two] = network.pair();
-        send(&mut one, &two, 2, "before");
+        let mut peers = network.pair();
+        exchange(&mut peers, "before");
         network.cut(Cut::Both);
-        let (restarted, mut remaining) = if lost_host == 1 {
-            (one, two)
-        } else {
-            (two, one)
-        };
         // The resets of its kernel are not forwarded.
-        drop(restarted);
+        peers[lost_host - 1].child.kill().unwrap();
+        peers[lost_host - 1].child.wait().unwrap();
         network.cut(Cut::Nothing);
-        let mut restarted = network.peer(lost_host);
-        restarted.next("up");
+        peers[lost_host - 1] = network.peer(lost_host);
+        peers[lost_host - 1].next("up");
         // The older link is replaced, or reset by the restarted machine, whichever comes first.
+        let remaining = &peers[2 - lost_host];
         let down = remaining.next("down");
         let reason = down["reason"].as_str().unwrap();
         assert!(
@@ -270,16 +248,8 @@ pub(crate) fn machine_is_relinked_after_a_power_loss() {
             "{down}"
         );
         remaining.next("up");
-        let other = if lost_host == 1 { 2 } else { 1 };
-        send(
-            &mut remaining,
-            &restarted,
-            lost_host as i64,
-            "to the restarted one",
-        );
-        send(&mut restarted, &remaining, other, "from the restarted one");
-        restarted.quit();
-        remaining.quit();
+        exchange(&mut peers, "after the restart");
+        peers.into_iter().for_each(Peer::quit);
     }
 }
 

@@ -1,45 +1,10 @@
 //! Checks the connections of the members, as listed by the kernel: one for each pair, dialed by the larger sid.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use support::sockets::Connection;
 
 use crate::lan::PORT;
-
-/// An established connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Connection {
-    pub(crate) local: SocketAddrV4,
-    pub(crate) remote: SocketAddrV4,
-}
-
-/// The established connections in the network namespace of this process.
-pub(crate) fn established(pid: u32) -> Vec<Connection> {
-    let text = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
-    text.lines()
-        .skip(1)
-        .filter_map(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-            // TCP_ESTABLISHED
-            (state == "01").then_some(Connection {
-                local: address(local)?,
-                remote: address(remote)?,
-            })
-        })
-        .collect()
-}
-
-/// Parses an address in the byte order of the machine and a port.
-fn address(text: &str) -> Option<SocketAddrV4> {
-    let (ip, port) = text.split_once(':')?;
-    let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();
-    Some(SocketAddrV4::new(
-        Ipv4Addr::from(ip),
-        u16::from_str_radix(port, 16).ok()?,
-    ))
-}
 
 /// A member: its sid, its address, its connections.
 pub(crate) type Listed = (i64, Ipv4Addr, Vec<Connection>);

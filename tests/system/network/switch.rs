@@ -41,6 +41,15 @@ pub(crate) struct PacketRule {
     pub(crate) fate: Fate,
 }
 
+/// A rule that drops packets.
+pub(crate) fn drop_packets(from: i64, to: Option<i64>) -> PacketRule {
+    PacketRule {
+        from,
+        to,
+        fate: Fate::Drop,
+    }
+}
+
 /// Rules for both directions of each pair with one host in `here` and one in `there`.
 pub(crate) fn between(here: &[i64], there: &[i64], fate: Fate) -> Vec<PacketRule> {
     let mut rules = Vec::new();
@@ -61,11 +70,7 @@ pub(crate) fn between(here: &[i64], there: &[i64], fate: Fate) -> Vec<PacketRule
 /// Rules that drop everything from and to this host.
 pub(crate) fn around(host: i64, all: &[i64]) -> Vec<PacketRule> {
     let mut rules = between(&[host], all, Fate::Drop);
-    rules.push(PacketRule {
-        from: host,
-        to: None,
-        fate: Fate::Drop,
-    });
+    rules.push(drop_packets(host, None));
     rules
 }
 

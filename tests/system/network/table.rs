@@ -1,8 +1,8 @@
-//! A table of the measurements: printed, and written to a file under target/tmp.
+//! A table of the measurements: printed, and written to `target/figures`.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
-use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use support::figures::ResultTable;
 
 use crate::quorum::{CONGESTION_CONTROL, Recovery};
 
@@ -44,18 +44,23 @@ fn median_and_max(times: &mut [Duration]) -> String {
 
 /// Prints the table and writes it. A failed round has no row.
 pub(crate) fn finish() {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header([
-        "fault",
-        "members",
-        "rounds",
-        "dead noticed after, s",
-        "all linked again after, s",
-        "frames in every direction after, s",
-    ]);
-    let mut rows = ROWS.lock().unwrap();
+    let (mut rows, notes) = (ROWS.lock().unwrap(), NOTES.lock().unwrap());
+    if rows.is_empty() && notes.is_empty() {
+        return;
+    }
+    let mut table = ResultTable::new(
+        "network",
+        &[
+            "fault",
+            "members",
+            "rounds",
+            "dead noticed after, s",
+            "all linked again after, s",
+            "frames in every direction after, s",
+        ],
+    );
     for ((members, fault), figures) in rows.iter_mut() {
-        table.add_row([
+        table.row([
             fault.clone(),
             members.to_string(),
             figures.linked.len().to_string(),
@@ -64,26 +69,13 @@ pub(crate) fn finish() {
             median_and_max(&mut figures.through),
         ]);
     }
-    let notes = NOTES.lock().unwrap();
-    if rows.is_empty() && notes.is_empty() {
-        return;
-    }
-    let mut text = format!(
-        "{table}\n\nMedian / maximum of all rounds; a round counts its slowest pair. In every round: 0 frames lost that must not be \
-         lost, 0 torn, 0 older after newer, 0 links doubled or missing. A round that breaks one of these has failed, and has no row. \
-         Congestion control: {CONGESTION_CONTROL}.\n"
+    table.tell();
+    println!(
+        "Median / maximum of all rounds; a round counts its slowest pair. In every round: 0 frames lost that must not be lost, 0 \
+         torn, 0 older after newer, 0 links doubled or missing. A round that breaks one of these has failed, and has no row. \
+         Congestion control: {CONGESTION_CONTROL}."
     );
     for note in notes.iter() {
-        text.push_str(note);
-        text.push('\n');
-    }
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("network.md");
-    println!("\n{text}");
-    match fs::write(&path, &text) {
-        Ok(()) => println!("network: this table is in {}", path.display()),
-        Err(error) => println!(
-            "network: the table cannot be written to {}: {error}",
-            path.display()
-        ),
+        println!("{note}");
     }
 }

@@ -3,6 +3,7 @@
 //! What happens to the frames is recorded in `ledger`.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     sync::{
         Arc, Mutex,
@@ -17,11 +18,8 @@ use support::program::Peer;
 
 use crate::ledger::Ledger;
 
-/// A member, with or without a process.
-pub(crate) struct Seat {
-    pub(crate) member: i64,
-    pub(crate) process: Mutex<Option<Process>>,
-}
+/// All members, with or without a process.
+pub(crate) type Seats = BTreeMap<i64, Mutex<Option<Process>>>;
 
 pub(crate) struct Process {
     pub(crate) peer: Peer,
@@ -48,7 +46,7 @@ struct Shared {
 
 impl Traffic {
     /// Sends a frame in each direction in each interval of `pace`.
-    pub(crate) fn start(seats: Arc<Vec<Seat>>, ledger: Arc<Mutex<Ledger>>, pace: Duration) -> Self {
+    pub(crate) fn start(seats: Arc<Seats>, ledger: Arc<Mutex<Ledger>>, pace: Duration) -> Self {
         let shared = Arc::new(Shared::default());
         let (end, ended) = channel();
         let worker = Arc::clone(&shared);
@@ -65,10 +63,14 @@ impl Traffic {
                 let _round = worker.round.lock().unwrap();
                 if !worker.is_paused.load(Ordering::Relaxed) {
                     let left_out = worker.left_out.lock().unwrap();
-                    let is_active = |seat: &&Seat| !left_out.contains(&seat.member);
-                    let active: Vec<&Seat> = seats.iter().filter(is_active).collect();
-                    for seat in &active {
-                        send_to_all(seat, &active, &ledger);
+                    let is_active = |member: &i64| !left_out.contains(member);
+                    let active: Vec<i64> = seats.keys().copied().filter(is_active).collect();
+                    for member in &active {
+                        let mut process = seats[member].lock().unwrap();
+                        let is_running = |process: &&mut Process| !process.is_stopped;
+                        if let Some(process) = process.as_mut().filter(is_running) {
+                            send_to_all(*member, process, &active, &ledger);
+                        }
                     }
                 }
             }
@@ -104,20 +106,13 @@ impl Drop for Traffic {
 }
 
 /// Sends a frame from one member to each other one.
-fn send_to_all(seat: &Seat, all: &[&Seat], ledger: &Mutex<Ledger>) {
-    let mut process = seat.process.lock().unwrap();
-    let Some(process) = process.as_mut().filter(|process| !process.is_stopped) else {
-        return;
-    };
+fn send_to_all(member: i64, process: &mut Process, all: &[i64], ledger: &Mutex<Ledger>) {
     let mut commands = String::new();
-    {
-        let mut ledger = ledger.lock().unwrap();
-        for to in all.iter().map(|seat| seat.member) {
-            if to != seat.member {
-                let text = ledger.next_frame(seat.member, to);
-                let _ = writeln!(commands, "send {to} {text}");
-            }
-        }
+    let mut ledger = ledger.lock().unwrap();
+    for to in all.iter().filter(|to| **to != member) {
+        let text = ledger.next_frame(member, *to);
+        let _ = writeln!(commands, "send {to} {text}");
     }
+    drop(ledger);
     process.peer.tell(commands.trim_end());
 }
