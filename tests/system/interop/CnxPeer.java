@@ -25,12 +25,10 @@ import org.apache.zookeeper.server.quorum.flexible.QuorumMaj;
  *
  * send SID HEX      toSend                  frame SID HEX       a message has arrived
  * connect SID       connectOne              listening           the port is open
- * connect-all       connectAll              not-listening       it cannot be opened; exits with 3
- * initiate SID      testInitiateConnection  links SID=LOCAL_PORT:REMOTE_PORT ...
- * drop SID          ends the link of SID    threads N
- * drop-all          softHalt                done COMMAND        a command without an answer of its own was executed
- * links, threads    queries
- * halt              halt; exits with 0      halted
+ * initiate SID      testInitiateConnection  not-listening       it cannot be opened; exits with 3
+ * drop SID          ends the link of SID    links SID=LOCAL_PORT:REMOTE_PORT ...
+ * drop-all          softHalt                threads N
+ * links, threads    queries                 done COMMAND        a command without an answer of its own was executed
  * </pre>
  */
 public final class CnxPeer {
@@ -79,7 +77,6 @@ public final class CnxPeer {
         receiver.start();
         execute(manager);
         manager.halt();
-        print("halted");
         Runtime.getRuntime().halt(0);
     }
 
@@ -120,7 +117,7 @@ public final class CnxPeer {
         }
     }
 
-    /** Executes commands until `halt`, or until the end of the input. */
+    /** Executes commands until the end of the input. */
     private static void execute(QuorumCnxManager manager) throws IOException {
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
         String line;
@@ -133,9 +130,6 @@ public final class CnxPeer {
                     break;
                 case "connect":
                     manager.connectOne(sid);
-                    break;
-                case "connect-all":
-                    manager.connectAll();
                     break;
                 case "initiate":
                     manager.testInitiateConnection(sid);
@@ -155,8 +149,6 @@ public final class CnxPeer {
                 case "threads":
                     print("threads " + manager.getThreadCount());
                     continue;
-                case "halt":
-                    return;
                 default:
                     print("error no such command: " + line);
                     continue;

@@ -115,13 +115,6 @@ impl CnxPeer {
         answer.strip_prefix("threads ").unwrap().parse().unwrap()
     }
 
-    /// Calls `halt`, and waits for its end.
-    #[track_caller]
-    pub(crate) fn halt(&mut self) {
-        assert_eq!(self.ask("halt"), "halted");
-        assert!(self.process.wait().success());
-    }
-
     #[track_caller]
     fn ask(&mut self, command: &str) -> String {
         writeln!(self.commands, "{command}").expect("the process reads commands");

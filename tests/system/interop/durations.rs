@@ -34,86 +34,77 @@ fn print(who: &str, mut times: Vec<Duration>) {
     );
 }
 
-/// Five of our voters, and what they have printed about their leader.
-struct Ours {
-    voters: Vec<Voter>,
-    /// The leader that each follows.
-    leaders: Vec<Option<i64>>,
-    /// Which of them have reached their leader.
-    reached: Vec<bool>,
+/// One of our voters, and what it has printed about its leader.
+struct Member {
+    voter: Voter,
+    /// The leader that it follows.
+    leader: Option<i64>,
+    has_reached: bool,
 }
 
-impl Ours {
-    /// Reads the lines that they have printed since.
-    fn read_lines(&mut self) {
-        for (at, voter) in self.voters.iter().enumerate() {
-            while let Some(line) = voter.line_within(Duration::ZERO) {
-                match line["event"].as_str() {
-                    Some("elected") => {
-                        self.leaders[at] = line["leader"].as_i64();
-                        self.reached[at] = line["state"] == "leading";
-                    }
-                    Some("leader-reached") => self.reached[at] = true,
-                    Some("looking") => self.leaders[at] = None,
-                    _ => {}
-                }
-            }
+impl Member {
+    fn start(ensemble: &Ensemble, sid: i64) -> Self {
+        Self {
+            voter: Voter::start(ensemble, sid, &["--follow-leader-port"]),
+            leader: None,
+            has_reached: false,
         }
     }
 
-    /// The leader that at least `followers` of them follow.
-    fn leader_of(&self, followers: usize) -> Option<i64> {
-        let count_followers = |leader| {
-            self.leaders
-                .iter()
-                .filter(|other| **other == leader)
-                .count()
-        };
-        let leader = self
-            .leaders
-            .iter()
-            .find(|leader| leader.is_some() && count_followers(**leader) >= followers);
-        leader.copied().flatten()
+    /// Reads the lines that it has printed since.
+    fn read_lines(&mut self) {
+        while let Some(line) = self.voter.line_within(Duration::ZERO) {
+            match line["event"].as_str() {
+                Some("elected") => {
+                    self.leader = line["leader"].as_i64();
+                    self.has_reached = line["state"] == "leading";
+                }
+                Some("leader-reached") => self.has_reached = true,
+                Some("looking") => self.leader = None,
+                _ => {}
+            }
+        }
     }
+}
+
+/// The leader that at least `followers` of them follow.
+fn leader_of(members: &mut [Member], followers: usize) -> Option<i64> {
+    members.iter_mut().for_each(Member::read_lines);
+    let leaders = || members.iter().filter_map(|member| member.leader);
+    let count = |leader| leaders().filter(|other| *other == leader).count();
+    leaders().find(|leader| count(*leader) >= followers)
 }
 
 #[test]
 fn five_of_ours_elect_repeatedly() {
     let ensemble = Ensemble::new(SERVERS as usize);
-    let start = |sid| Voter::start(&ensemble, sid, &["--follow-leader-port"]);
-    let mut ours = Ours {
-        voters: (1..=SERVERS).map(start).collect(),
-        leaders: vec![None; SERVERS as usize],
-        reached: vec![false; SERVERS as usize],
-    };
+    let start = |sid| Member::start(&ensemble, sid);
+    let mut ours: Vec<Member> = (1..=SERVERS).map(start).collect();
     let mut times = Vec::new();
     for _ in 0..elections(5) {
         let mut leader = None;
         wait_until("all follow one leader", || {
-            ours.read_lines();
-            leader = ours.leader_of(SERVERS as usize);
-            leader.is_some() && ours.reached.iter().all(|reached| *reached)
+            leader = leader_of(&mut ours, SERVERS as usize);
+            leader.is_some() && ours.iter().all(|member| member.has_reached)
         });
         let leader = leader.expect("the wait has ended");
-        let at = leader as usize - 1;
+        let killed = &mut ours[leader as usize - 1];
         let killed_at = Instant::now();
-        ours.voters[at].process.kill();
+        killed.voter.process.kill();
         // Discards the lines that it had printed before.
-        ours.read_lines();
-        ours.leaders[at] = None;
+        killed.read_lines();
+        killed.leader = None;
         let mut time = None;
         wait_until("a quorum has another leader", || {
-            ours.read_lines();
-            let next = ours.leader_of(QUORUM).filter(|next| *next != leader);
+            let next = leader_of(&mut ours, QUORUM).filter(|next| *next != leader);
             time = next.map(|_| killed_at.elapsed());
             time.is_some()
         });
         times.extend(time);
-        ours.voters[at] = start(leader);
-        ours.reached[at] = false;
+        ours[leader as usize - 1] = start(leader);
     }
     print("ours", times);
-    ours.voters.into_iter().for_each(Voter::quit);
+    ours.into_iter().for_each(|member| member.voter.quit());
 }
 
 /// The log line at the end of each election.

@@ -29,19 +29,6 @@ fn restarted_zookeeper_gets_our_last_frame() {
 }
 
 #[test]
-fn halting_zookeeper_closes_its_link() {
-    let mut fixture = Fixture::new();
-    for sid in [BELOW, ABOVE] {
-        let ours = fixture.linked(sid);
-        fixture.java.halt();
-        assert_eq!(await_down(&ours), Reason::Closed);
-        assert_eq!(ours.linked_peers(), []);
-        fixture.restart_java();
-        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
-    }
-}
-
-#[test]
 fn restarted_manager_gets_the_last_message_of_zookeeper() {
     let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
@@ -62,19 +49,12 @@ fn both_last_messages_are_resent_after_a_dropped_link() {
         let ours = fixture.linked(sid);
         ours.soft_halt();
         assert_eq!(await_down(&ours), Reason::Dropped);
-        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
-        recv_until(&ours, "theirs");
-
-        fixture.java.command(&format!("drop {sid}"));
-        assert_eq!(await_down(&ours), Reason::Closed);
-        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
-        recv_until(&ours, "theirs");
-
-        fixture.java.command("drop-all");
-        assert_eq!(await_down(&ours), Reason::Closed);
-        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
-        recv_until(&ours, "theirs");
-        fixture.await_one_connection(&ours);
+        fixture.await_resent(&ours);
+        for command in [format!("drop {sid}"), "drop-all".into()] {
+            fixture.java.command(&command);
+            assert_eq!(await_down(&ours), Reason::Closed);
+            fixture.await_resent(&ours);
+        }
     }
 }
 
@@ -88,9 +68,7 @@ fn connection_initiated_by_us_replaces_the_link() {
         let reason = await_any_down(&ours);
         let was_closed = sid < JAVA && reason == Reason::Closed;
         assert!(was_closed || reason == Reason::Replaced, "{reason}");
-        assert_eq!(fixture.java.recv(), (sid, b"ours".to_vec()));
-        recv_until(&ours, "theirs");
-        fixture.await_one_connection(&ours);
+        fixture.await_resent(&ours);
     }
 }
 

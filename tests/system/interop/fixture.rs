@@ -77,6 +77,14 @@ impl Fixture {
         recv_until(manager, theirs);
     }
 
+    /// Waits until the last messages of [`linked`](Self::linked) arrive again, over exactly one connection.
+    #[track_caller]
+    pub(crate) fn await_resent(&mut self, manager: &CnxManager) {
+        assert_eq!(self.java.recv(), (manager.sid().0, b"ours".to_vec()));
+        recv_until(manager, "theirs");
+        self.await_one_connection(manager);
+    }
+
     pub(crate) fn port(&self, sid: i64) -> &Port {
         &self.ports[[BELOW, JAVA, ABOVE]
             .iter()
