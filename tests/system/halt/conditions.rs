@@ -1,6 +1,7 @@
 //! The conditions under which a manager or a loop is halted. Each one is certain to hold when its setup returns.
 
 use std::{
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -194,7 +195,7 @@ fn connect_and_reset(setup: &mut Setup) {
     let handle = setup.start();
     let address = setup.address().to_owned();
     setup.keep(busy_threads(2, move |_| {
-        if let Some(stream) = resources::try_dial(&address) {
+        if let Ok(stream) = TcpStream::connect(&address) {
             SockRef::from(&stream)
                 .set_linger(Some(Duration::ZERO))
                 .unwrap();
@@ -281,11 +282,12 @@ fn no_descriptors(setup: &mut Setup) {
     let handle = setup.start();
     let ends = setup.link(1..=3);
     let address = setup.address().to_owned();
-    let last = resources::ReservedSocket::new();
+    let last = resources::tcp();
     let limit = DescriptorLimit::with_spare(20);
     // Dialers and the loop take the free descriptors. Then the reserved socket, which has one, connects.
-    let strangers: Vec<_> = std::iter::from_fn(|| resources::try_dial(&address)).collect();
-    let last = last.dial(&address);
+    let strangers: Vec<_> = std::iter::from_fn(|| TcpStream::connect(&address).ok()).collect();
+    let address: SocketAddr = address.parse().unwrap();
+    last.connect(&address.into()).unwrap();
     eventually("a connection cannot be accepted", || {
         handle.stats().accept_failures > 0
     });

@@ -3,12 +3,7 @@
 //!
 //! Each one ends when it is dropped.
 
-use std::{
-    env, fs,
-    net::{SocketAddr, TcpStream},
-    process::Command,
-    thread,
-};
+use std::{env, fs, net::SocketAddr, process::Command, thread};
 
 use nix::{
     fcntl::{OFlag, open},
@@ -74,7 +69,7 @@ impl BlackHole {
     }
 }
 
-fn tcp() -> Socket {
+pub(crate) fn tcp() -> Socket {
     Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap()
 }
 
@@ -140,21 +135,6 @@ impl Drop for DescriptorLimit {
     }
 }
 
-/// A socket that gets its descriptor now and connects later.
-pub(crate) struct ReservedSocket(Socket);
-
-impl ReservedSocket {
-    pub(crate) fn new() -> Self {
-        Self(tcp())
-    }
-
-    pub(crate) fn dial(self, to: &str) -> TcpStream {
-        let to: SocketAddr = to.parse().unwrap();
-        self.0.connect(&to.into()).unwrap();
-        self.0.into()
-    }
-}
-
 /// So many threads that repeat the same work until they are dropped. `work` returns whether the thread continues.
 pub(crate) fn busy_threads(
     count: usize,
@@ -165,9 +145,4 @@ pub(crate) fn busy_threads(
         Worker::repeat(move || work(nth))
     };
     (0..count).map(start).collect()
-}
-
-/// Connects, unless that fails.
-pub(crate) fn try_dial(to: &str) -> Option<TcpStream> {
-    TcpStream::connect(to).ok()
 }
