@@ -21,7 +21,7 @@ pub fn number_of(from: i64, to: i64, frame: &[u8]) -> Result<u64, String> {
         Some((number.parse().ok()?, bytes.parse().ok()?))
     };
     let (number, bytes) = parse().ok_or_else(|| format!("no header: {}", shown()))?;
-    if frame == numbered(from, to, number, bytes).as_bytes() {
+    if bytes <= frame.len() && frame == numbered(from, to, number, bytes).as_bytes() {
         return Ok(number);
     }
     let arrived = frame.len();
