@@ -50,16 +50,25 @@ impl Fixture {
         sid: i64,
         shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
     ) -> CnxManager {
-        let servers: Vec<(i64, String)> = servers(&self.ports)
-            .into_iter()
-            .filter(|(other, _)| [sid, JAVA].contains(other))
-            .map(|(sid, at)| (sid, at.to_string()))
-            .collect();
-        let builder = shape(configure(sid, &servers)).listener(self.port(sid).listen());
+        self.manager(sid, sid, &[(JAVA, JAVA)], shape)
+    }
+
+    /// Starts ours with any sid, on the port of `port_of`. `others` are its other servers, each with the owner of its port.
+    pub(crate) fn manager(
+        &self,
+        port_of: i64,
+        sid: i64,
+        others: &[(i64, i64)],
+        shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+    ) -> CnxManager {
+        let servers = [(sid, port_of)].into_iter().chain(others.iter().copied());
+        let servers = servers.map(|(sid, of)| (sid, self.port(of).address.to_string()));
+        let builder = configure(sid, &servers.collect::<Vec<_>>());
+        let builder = shape(builder).listener(self.port(port_of).listen());
         CnxManager::start(builder.build().unwrap()).unwrap()
     }
 
-    /// The same, after one message in each direction: the last message of ours is `ours`, that of ZooKeeper's `theirs`.
+    /// The same as `ours`, after one message in each direction: the last message of ours is `ours`, that of ZooKeeper's `theirs`.
     #[track_caller]
     pub(crate) fn linked(&mut self, sid: i64) -> CnxManager {
         let ours = self.ours(sid, |builder| builder);

@@ -3,7 +3,6 @@
 use quorum_cnx::{
     CnxManager, ConfigBuilder, Event, InitialMessageVersion, Reason, SendError, Sid, Unknown,
 };
-use support::configure;
 
 use crate::{
     deadlines::{DEADLINE, wait_until},
@@ -12,21 +11,6 @@ use crate::{
 
 /// Sids that are not in the configuration of ZooKeeper's manager, smaller and larger than its own.
 const UNCONFIGURED: [i64; 2] = [3, 77];
-
-/// One of ours with any sid, on the port of `port_of`. `others` are its other servers, each with the owner of its port.
-fn manager(
-    fixture: &Fixture,
-    port_of: i64,
-    sid: i64,
-    others: &[(i64, i64)],
-    shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
-) -> CnxManager {
-    let at = |of: i64| fixture.port(of).address.to_string();
-    let mut servers = vec![(sid, at(port_of))];
-    servers.extend(others.iter().map(|(sid, of)| (*sid, at(*of))));
-    let builder = shape(configure(sid, &servers)).listener(fixture.port(port_of).listen());
-    CnxManager::start(builder.build().unwrap()).unwrap()
-}
 
 /// The claimed sid of the next refused connection, and the reason.
 #[track_caller]
@@ -44,7 +28,7 @@ fn await_rejected(manager: &CnxManager) -> (Option<Sid>, Reason) {
 fn unknown_zookeeper_is_refused() {
     let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
-        let ours = manager(&fixture, sid, sid, &[], |builder| builder);
+        let ours = fixture.manager(sid, sid, &[], |builder| builder);
         fixture.java.send(sid, "let me in");
         let refused = (Some(Sid(JAVA)), Reason::UnknownSid(Sid(JAVA)));
         assert_eq!(await_rejected(&ours), refused);
@@ -59,7 +43,7 @@ fn unknown_zookeeper_is_admitted_if_allowed() {
     let mut fixture = Fixture::new();
     for sid in [BELOW, ABOVE] {
         let admit = Unknown::admit(1);
-        let ours = manager(&fixture, sid, sid, &[], |builder| builder.unknown(admit));
+        let ours = fixture.manager(sid, sid, &[], |builder| builder.unknown(admit));
         fixture.java.send(sid, "let me in");
         recv_until(&ours, "let me in");
         fixture.exchange(&ours, "welcome", "thank you");
@@ -72,7 +56,7 @@ fn we_join_a_zookeeper_that_is_not_configured_for_us() {
     let mut fixture = Fixture::new();
     for sid in UNCONFIGURED {
         // A smaller one is dialed back at the address in its initial message. The connection of a larger one is kept.
-        let ours = manager(&fixture, ABOVE, sid, &[(JAVA, JAVA)], |builder| builder);
+        let ours = fixture.manager(ABOVE, sid, &[(JAVA, JAVA)], |builder| builder);
         fixture.exchange(&ours, "let me in", "welcome");
         assert_eq!(ours.linked_peers(), [Sid(JAVA)]);
         drop(ours);
@@ -85,7 +69,7 @@ fn zookeeper_cannot_dial_us_without_an_advertised_address() {
     let fixture = Fixture::new();
     let [sid, _] = UNCONFIGURED;
     let bare = |builder: ConfigBuilder| builder.initial_message(InitialMessageVersion::Bare);
-    let ours = manager(&fixture, ABOVE, sid, &[(JAVA, JAVA)], bare);
+    let ours = fixture.manager(ABOVE, sid, &[(JAVA, JAVA)], bare);
     wait_until("ZooKeeper logs it", || {
         fixture
             .java
@@ -104,7 +88,7 @@ fn zookeeper_with_our_sid_is_refused() {
     let mut fixture = Fixture::new();
     // Both have sid 5. In ZooKeeper's configuration ours is 2, or 9.
     for sid in [BELOW, ABOVE] {
-        let ours = manager(&fixture, sid, JAVA, &[], |builder| builder);
+        let ours = fixture.manager(sid, JAVA, &[], |builder| builder);
         fixture.java.send(sid, "from your sid");
         assert_eq!(await_rejected(&ours), (Some(Sid(JAVA)), Reason::OwnSid));
         assert_eq!(ours.stats().received.frames, 0);
