@@ -21,6 +21,7 @@ pub mod example;
 pub mod figures;
 pub mod gate;
 pub mod hex;
+pub mod many;
 pub mod numbered;
 #[cfg(target_os = "linux")]
 pub mod process;

@@ -13,14 +13,14 @@ use std::{
 use quorum_cnx::{Batch, ConfigBuilder, Handle, Idle, Outbox, SendError, Sid, simulation::limits};
 use socket2::SockRef;
 use support::{
-    LONG, STRANGER_IP, TestConnection, V1, bare, crowd::LoadThread, eventually, frame, process,
-    versioned,
+    LONG, STRANGER_IP, TestConnection, V1, bare, crowd::LoadThread, eventually, frame, many::OWN,
+    process, versioned,
 };
 
 use crate::{
     callers::Caller,
     resources::{self, BlackHole, DescriptorLimit, HangingLookups, busy_threads},
-    setup::{MEMBERS, OWN, Setup},
+    setup::{MEMBERS, Setup},
 };
 
 pub(crate) struct Condition {

@@ -11,13 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{CnxManager, ConfigBuilder, Dial, EventLoop, Frame, Handle, Handler, Sid};
-use support::{MEMBER_IP, TestConnection, bare, configure, eventually, listener};
+use quorum_cnx::{CnxManager, ConfigBuilder, EventLoop, Frame, Handle, Handler, Sid};
+use support::{MEMBER_IP, TestConnection, bare, eventually, many::with_members};
 
 use crate::callers::Caller;
-
-/// The smallest sid, so that all members dial it.
-pub(crate) const OWN: Sid = Sid(0);
 
 /// Number of configured members. Those that are not linked are not dialed.
 pub(crate) const MEMBERS: i64 = 1000;
@@ -59,10 +56,10 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn new(caller: Caller) -> Self {
-        let (socket, address) = listener();
+        let (builder, address) = with_members(MEMBERS);
         Self {
             caller,
-            builder: Some(members(&address).listener(socket)),
+            builder: Some(builder),
             address,
             subject: None,
             delay: Duration::ZERO,
@@ -162,12 +159,6 @@ impl Setup {
     pub(crate) fn into_parts(self) -> (Subject, Vec<Box<dyn Any>>) {
         (self.subject.expect("started"), self.resources)
     }
-}
-
-fn members(own: &str) -> ConfigBuilder {
-    let mut servers = vec![(OWN.0, own.to_owned())];
-    servers.extend((1..=MEMBERS).map(|sid| (sid, format!("127.0.0.1:{sid}"))));
-    configure(OWN.0, &servers).dial(Dial::OnDemand)
 }
 
 /// A handler that can halt its loop.

@@ -16,12 +16,13 @@ use quorum_cnx::{
     ConfigBuilder, Event, Frame, Handle, Handler, SendOutcome, Sid, simulation::limits,
 };
 
-use crate::setup::{MIB, OWN, assert_undisturbed, end, linked, one_at_a_time, run_loop};
+use crate::setup::{MIB, assert_undisturbed, end, linked, one_at_a_time, run_loop};
 use support::{
     LONG,
     crowd::LoadThread,
     eventually, frame,
     gate::Gate,
+    many::OWN,
     process::{ProcessResources, wait_descriptors},
     within,
 };

@@ -6,12 +6,14 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use quorum_cnx::{CnxManager, Config, ConfigBuilder, Dial, EventLoop, Handle, Handler, Sid, Stats};
+use quorum_cnx::{CnxManager, Config, ConfigBuilder, EventLoop, Handle, Handler, Stats};
 
-use support::{configure, crowd, eventually, listener, process::need_descriptors, within};
-
-/// The overloaded server. It has the smallest sid, so that all others dial it.
-pub(crate) const OWN: Sid = Sid(0);
+use support::{
+    crowd, eventually,
+    many::{OWN, with_members},
+    process::need_descriptors,
+    within,
+};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -20,16 +22,6 @@ pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     // A failed test does not affect the others.
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A configuration with so many members, which dials none of them, and the own address.
-fn with_members(members: i64) -> (ConfigBuilder, String) {
-    let (listener, own) = listener();
-    let mut servers = vec![(OWN.0, own.clone())];
-    // No server listens there, and none is dialed.
-    servers.extend((1..=members).map(|sid| (sid, format!("127.0.0.1:{sid}"))));
-    let builder = configure(OWN.0, &servers).listener(listener);
-    (builder.dial(Dial::OnDemand), own)
 }
 
 /// A manager with so many members, all linked, and the members' ends of the links.

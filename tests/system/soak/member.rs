@@ -10,12 +10,11 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
     },
     thread,
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use support::{
-    LONG, ReservedAddress,
+    LONG, ReservedAddress, eventually,
     gate::Gate,
     process::ProcessResources,
     program,
@@ -193,15 +192,13 @@ impl Member {
         let mut process = self.process.take().expect("all members run");
         // Fails if it has ended, which is checked below.
         let _ = process.commands.send("quit\n".into());
-        let deadline = Instant::now() + LONG;
-        loop {
-            if let Some(status) = process.child.try_wait().unwrap() {
-                assert!(status.success(), "{}: {status}", self.sid);
-                return;
-            }
-            assert!(Instant::now() < deadline, "{} does not halt", self.sid);
-            thread::sleep(Duration::from_millis(1));
-        }
+        let mut status = None;
+        eventually(&format!("{} halts", self.sid), || {
+            status = process.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let status = status.unwrap();
+        assert!(status.success(), "{}: {status}", self.sid);
     }
 }
 
