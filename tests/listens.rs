@@ -184,6 +184,7 @@ impl World {
         let initial_message = end.received();
         // The version, the sid and the length come before the addresses. A bare sid has none.
         let addresses = initial_message.get(20..).unwrap_or_default();
+        assert_eq!(initial_message.len() == 8, addresses.is_empty());
         String::from_utf8(addresses.to_vec()).unwrap()
     }
 }
@@ -472,6 +473,8 @@ fn own_addresses_are_advertised_with_their_ports() {
         advertised("10.0.0.5:0|10.0.0.5:0", |b| b),
         "10.0.0.5:50001|10.0.0.5:50002"
     );
+    // A wildcard tells nobody where to dial.
+    assert_eq!(advertised("0.0.0.0:0", |b| b), "");
     // On all addresses: one socket for each port.
     assert_eq!(
         advertised("10.0.0.5:3888|10.0.0.6:0|10.0.0.7:0", |b| b

@@ -13,100 +13,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{
-    ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Outbox, Reason, SendOutcome,
-    Sid, Stats,
-};
+use quorum_cnx::{Dial, Handle, Outbox, Reason, SendError, SendOutcome, Sid, Stats};
 use socket2::SockRef;
 use support::{
-    LONG, MEMBER_IP, ReservedAddress, STRANGER_IP, TestConnection, bare, configure, eventually,
-    frame, listener,
+    LONG, MEMBER_IP, STRANGER_IP, TestConnection, bare, eventually, frame,
+    turned::{NoAction, OWN, PEER, Recorder, TurnedLoop},
+    within,
 };
-
-/// The sid of the loop under test. Its only peer has the larger sid, and so is the one that dials.
-const OWN: i64 = 5;
-const PEER: i64 = 9;
 
 /// The first observer.
 const OBSERVER: Sid = Sid(-1);
-
-/// What the handler has received.
-#[derive(Debug, Default)]
-struct Received {
-    frames: usize,
-    bytes: usize,
-    reasons: Vec<Reason>,
-}
-
-/// Calls `act` for each frame, and counts.
-struct ActingHandler<F> {
-    act: F,
-    received: Received,
-}
-
-impl<F: FnMut(Sid, &[u8], &Handle)> Handler for ActingHandler<F> {
-    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
-        self.received.frames += 1;
-        self.received.bytes += frame.len();
-        (self.act)(from, &frame, handle);
-    }
-
-    fn on_event(&mut self, event: &Event, _: &Handle) {
-        if let Event::Down { reason, .. } = event {
-            self.received.reasons.push(reason.clone());
-        }
-    }
-}
-
-struct TurnedLoop<F: FnMut(Sid, &[u8], &Handle)> {
-    event_loop: EventLoop<ActingHandler<F>>,
-    address: String,
-    _peer_address: ReservedAddress,
-}
-
-impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
-    fn new(act: F, shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
-        let (peer_address, own) = (ReservedAddress::new(), listener());
-        let servers = [(OWN, &own.1), (PEER, &peer_address.address)];
-        let config = shape(configure(OWN, &servers).listener(own.0))
-            .build()
-            .unwrap();
-        let received = Received::default();
-        Self {
-            event_loop: EventLoop::new(config, ActingHandler { act, received }).unwrap(),
-            address: own.1,
-            _peer_address: peer_address,
-        }
-    }
-
-    fn handle(&self) -> Handle {
-        self.event_loop.handle().clone()
-    }
-
-    fn received(&mut self) -> &Received {
-        &self.event_loop.handler_mut().received
-    }
-
-    /// Turns until the condition holds.
-    #[track_caller]
-    fn until(&mut self, what: &str, mut holds: impl FnMut(&Handle, &Received) -> bool) {
-        let handle = self.handle();
-        eventually(what, || {
-            assert!(self.event_loop.turn(Some(Duration::ZERO)).unwrap());
-            holds(&handle, self.received())
-        });
-    }
-
-    /// The peer dials. Turns until it is linked.
-    #[track_caller]
-    fn link(&mut self) -> TestConnection {
-        let peer = TestConnection::dial_and_write(MEMBER_IP, &self.address, &bare(PEER));
-        self.until("the peer is linked", |handle, _| {
-            handle.connected_to_peer(Sid(PEER))
-        });
-        peer
-    }
-}
 
 /// Waits, without a turn, until the kernel reports the end of this connection.
 #[track_caller]
@@ -141,11 +57,7 @@ fn reset_an_observer_while_it_is_answered(outbox: Outbox, request: fn(&Handle)) 
     };
     let mut test_loop = TurnedLoop::new(act, |builder| builder.outbox(outbox).observers_max(2));
     let mut peer = test_loop.link();
-    *observer.lock().unwrap() = Some(TestConnection::dial_and_write(
-        MEMBER_IP,
-        &test_loop.address,
-        &bare(i64::MAX),
-    ));
+    *observer.lock().unwrap() = Some(test_loop.connect(i64::MAX, &[]));
     test_loop.until("the observer is linked", |handle, _| {
         handle.connected_to_peer(OBSERVER)
     });
@@ -178,17 +90,12 @@ fn observer_reset_does_not_end_the_loop() {
 
 #[test]
 fn waiting_frame_causes_a_dial_after_two_ends_in_one_turn() {
-    let mut test_loop = TurnedLoop::new(
-        |_, _: &[u8], _: &Handle| {},
-        |builder| builder.dial(Dial::OnDemand),
-    );
+    let mut test_loop = TurnedLoop::passive(|builder| builder.dial(Dial::OnDemand));
     let older = test_loop.link();
     let contender = TestConnection::dial_and_write(STRANGER_IP, &test_loop.address, &bare(PEER));
     test_loop.until("a contender waits", |handle, _| handle.stats().pending == 1);
     // The loop has handled all events of the two connections so far, so that it sees their ends in this order.
-    for _ in 0..3 {
-        test_loop.event_loop.turn(Some(Duration::ZERO)).unwrap();
-    }
+    (0..3).for_each(|_| test_loop.turn());
     let handle = test_loop.handle();
     while handle.to_send(Sid(PEER), vec![7; 100_000]).unwrap() == SendOutcome::Written {}
     handle.to_send(Sid(PEER), "newest").unwrap();
@@ -212,16 +119,37 @@ fn no_loopback_frame_is_delivered_after_a_halt_request() {
         test_loop.handle().to_send(Sid(OWN), "to myself").unwrap();
     }
     test_loop.event_loop.run().unwrap();
-    assert_eq!(test_loop.received().frames, 1);
+    assert_eq!(test_loop.handler().frames, 1);
+}
+
+#[test]
+fn nothing_is_accepted_after_a_halt_request() {
+    let test_loop = TurnedLoop::passive(|builder| builder);
+    let handle = test_loop.handle();
+    handle.request_halt();
+    for sid in [PEER, OWN].map(Sid) {
+        assert_eq!(handle.to_send(sid, "x"), Err(SendError::Halted));
+        assert_eq!(handle.to_send_all(sid, &[b"x"]), Err(SendError::Halted));
+    }
+    // The loop has not handled the request.
+    assert!(!handle.is_halted());
 }
 
 #[test]
 fn wait_for_room_does_not_block_the_thread_of_the_loop() {
-    let test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
-    let handle = test_loop.handle();
-    handle.to_send(Sid(PEER), "waits for a link").unwrap();
-    // The thread would wait for itself.
-    assert_eq!(handle.wait_for_room(Sid(PEER), Duration::MAX), Ok(false));
+    within("waiting for room", || {
+        let act = |_, _: &[u8], handle: &Handle| {
+            assert_eq!(handle.wait_for_room(Sid(PEER), Duration::MAX), Ok(false));
+            assert_eq!(handle.wait_for_room(Sid(OWN), Duration::MAX), Ok(true));
+        };
+        let mut test_loop = TurnedLoop::new(act, |builder| builder);
+        let handle = test_loop.handle();
+        handle.to_send(Sid(PEER), "waits for a link").unwrap();
+        // The thread would wait for itself. In a handler, too.
+        assert_eq!(handle.wait_for_room(Sid(PEER), Duration::MAX), Ok(false));
+        handle.to_send(Sid(OWN), "now").unwrap();
+        test_loop.until("the handler has run", |_, received| received.frames == 1);
+    });
 }
 
 /// Whether the kernel of the other end has all that was written. On a busy machine that takes a while.
@@ -252,54 +180,59 @@ fn frames(bytes: usize) -> Vec<u8> {
     frame(vec![1; FRAME]).repeat(bytes / FRAME)
 }
 
-impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<F> {
-    /// Writes frames as the peer until the kernel has enlarged the receive buffer so much that it holds `unread` bytes. Returns
-    /// how many payload bytes the handler has received.
-    fn stream(&mut self, peer: &TestConnection, unread: usize) -> usize {
-        const BYTES: usize = 32 << 20;
-        let mut total = 0;
-        for _ in 0..50 {
-            self.write_and_read(peer, &frames(BYTES), &mut total);
-            let (probe, mut written) = (frames(unread * 3 / 2), 0);
-            peer.0.set_write_timeout(Some(BRIEFLY)).unwrap();
-            while let Ok(count @ 1..) = (&peer.0).write(&probe[written..]) {
-                written += count;
-            }
-            peer.0.set_write_timeout(Some(LONG)).unwrap();
-            let deadline = Instant::now() + BRIEFLY;
-            let mut arrived = false;
-            while written == probe.len() && !arrived && Instant::now() < deadline {
-                arrived = has_arrived(peer);
-            }
-            total += written;
-            self.write_and_read(peer, &probe[written..], &mut total);
-            if arrived {
-                return self.received().bytes;
-            }
-        }
-        panic!("no receive buffer grows to {unread} bytes here: see tcp_rmem in tcp(7)");
-    }
+type PassiveLoop = TurnedLoop<Recorder<NoAction>>;
 
-    /// Writes this as the peer, and turns until the handler has received all of it. `total` is the number of bytes written so far.
-    fn write_and_read(&mut self, peer: &TestConnection, bytes: &[u8], total: &mut usize) {
-        *total += bytes.len();
-        thread::scope(|scope| {
-            scope.spawn(|| (&peer.0).write_all(bytes).unwrap());
-            let payload = *total / (FRAME + PREFIX) * FRAME;
-            self.until("everything is read", |_, received| {
-                received.bytes == payload
-            });
-        });
+/// Writes frames as the peer until the kernel has enlarged the receive buffer so much that it holds `unread` bytes. Returns
+/// how many payload bytes the handler has received.
+fn stream(test_loop: &mut PassiveLoop, peer: &TestConnection, unread: usize) -> usize {
+    const BYTES: usize = 32 << 20;
+    let mut total = 0;
+    for _ in 0..50 {
+        write_and_read(test_loop, peer, &frames(BYTES), &mut total);
+        let (probe, mut written) = (frames(unread * 3 / 2), 0);
+        peer.0.set_write_timeout(Some(BRIEFLY)).unwrap();
+        while let Ok(count @ 1..) = (&peer.0).write(&probe[written..]) {
+            written += count;
+        }
+        peer.0.set_write_timeout(Some(LONG)).unwrap();
+        let deadline = Instant::now() + BRIEFLY;
+        let mut arrived = false;
+        while written == probe.len() && !arrived && Instant::now() < deadline {
+            arrived = has_arrived(peer);
+        }
+        total += written;
+        write_and_read(test_loop, peer, &probe[written..], &mut total);
+        if arrived {
+            return test_loop.handler().bytes;
+        }
     }
+    panic!("no receive buffer grows to {unread} bytes here: see tcp_rmem in tcp(7)");
+}
+
+/// Writes this as the peer, and turns until the handler has received all of it. `total` is the number of bytes written so far.
+fn write_and_read(
+    test_loop: &mut PassiveLoop,
+    peer: &TestConnection,
+    bytes: &[u8],
+    total: &mut usize,
+) {
+    *total += bytes.len();
+    thread::scope(|scope| {
+        scope.spawn(|| (&peer.0).write_all(bytes).unwrap());
+        let payload = *total / (FRAME + PREFIX) * FRAME;
+        test_loop.until("everything is read", |_, received| {
+            received.bytes == payload
+        });
+    });
 }
 
 #[test]
 fn received_bytes_are_read_after_a_failed_write() {
     // More than two turns can read.
     const REST: usize = 640 << 10;
-    let mut test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
+    let mut test_loop = TurnedLoop::passive(|builder| builder);
     let mut peer = test_loop.link();
-    let before = test_loop.stream(&peer, REST);
+    let before = stream(&mut test_loop, &peer, REST);
     // From here on nothing is read. Closing the socket waits until all of it has arrived.
     peer.write(&frames(REST));
     SockRef::from(&peer.0).set_linger(Some(LONG)).unwrap();
@@ -307,9 +240,9 @@ fn received_bytes_are_read_after_a_failed_write() {
     let handle = test_loop.handle();
     wait_for_the_end(&handle, Sid(PEER));
     test_loop.until("the link has ended", |_, received| {
-        !received.reasons.is_empty()
+        !received.ends().is_empty()
     });
-    assert_eq!(test_loop.received().bytes, before + REST);
+    assert_eq!(test_loop.handler().bytes, before + REST);
     assert!(handle.stats().balances());
 }
 
@@ -317,9 +250,9 @@ fn received_bytes_are_read_after_a_failed_write() {
 fn received_bytes_are_read_before_a_link_is_replaced() {
     // More than one turn can read, and less than two.
     const REST: usize = 384 << 10;
-    let mut test_loop = TurnedLoop::new(|_, _: &[u8], _: &Handle| {}, |builder| builder);
+    let mut test_loop = TurnedLoop::passive(|builder| builder);
     let mut older = test_loop.link();
-    let before = test_loop.stream(&older, REST);
+    let before = stream(&mut test_loop, &older, REST);
     let mut newer = TestConnection::dial(MEMBER_IP, &test_loop.address);
     test_loop.until("the connection is accepted", |handle, _| {
         handle.stats().accepted == 2
@@ -332,16 +265,13 @@ fn received_bytes_are_read_before_a_link_is_replaced() {
         "the frame of the newer connection is read",
         |_, received| received.bytes % FRAME == "newer".len(),
     );
-    assert_eq!(test_loop.received().reasons, [Reason::Replaced]);
-    assert_eq!(test_loop.received().bytes, before + REST + "newer".len());
+    assert_eq!(test_loop.handler().ends(), [Reason::Replaced]);
+    assert_eq!(test_loop.handler().bytes, before + REST + "newer".len());
 }
 
 #[test]
 fn stats_totals_never_decrease() {
-    let mut test_loop = TurnedLoop::new(
-        |_, _: &[u8], _: &Handle| {},
-        |builder| builder.observers_max(64),
-    );
+    let mut test_loop = TurnedLoop::passive(|builder| builder.observers_max(64));
     let (handle, done) = (test_loop.handle(), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -362,13 +292,8 @@ fn stats_totals_never_decrease() {
                 last = now;
             }
         });
-        let bytes = [bare(i64::MAX), frame("a"), frame("b")].concat();
         for round in 1..=200 {
-            drop(TestConnection::dial_and_write(
-                MEMBER_IP,
-                &test_loop.address,
-                &bytes,
-            ));
+            drop(test_loop.connect(i64::MAX, &["a", "b"]));
             test_loop.until("an observer has connected and disconnected", |handle, _| {
                 let stats = handle.stats();
                 stats.received.frames == 2 * round && stats.peers.len() == 1

@@ -34,6 +34,7 @@ pub mod signal;
 #[cfg(target_os = "linux")]
 pub mod sockets;
 pub mod worker;
+pub mod turned;
 
 use std::{
     env,
@@ -49,7 +50,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{CnxManager, Config, ConfigBuilder, Event, Message, RecvError, Sid};
+use quorum_cnx::{CnxManager, Config, ConfigBuilder, Event, Message, Reason, RecvError, Sid};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Deadline of every wait. Only a failure reaches it.
@@ -109,6 +110,50 @@ pub fn wait_for<T>(manager: &CnxManager, answer: impl Fn(&Event) -> Option<T>) -
             return answer;
         }
     }
+}
+
+/// Takes the next message, which must have this sender and this payload.
+#[track_caller]
+pub fn expect_message(manager: &CnxManager, from: i64, payload: impl AsRef<[u8]>) {
+    assert_message(&manager.recv_timeout(LONG).unwrap(), from, payload);
+}
+
+#[track_caller]
+pub fn assert_message(message: &Message, from: i64, payload: impl AsRef<[u8]>) {
+    let found = (message.from, &message.payload[..]);
+    assert_eq!(found, (Sid(from), payload.as_ref()));
+}
+
+/// Waits until a link ends: with which peer, and why.
+#[track_caller]
+pub fn wait_for_down(manager: &CnxManager) -> (Sid, Reason) {
+    wait_for(manager, |event| match event {
+        Event::Down { sid, reason, .. } => Some((*sid, reason.clone())),
+        _ => None,
+    })
+}
+
+/// Waits until the next link is up, and returns the address of its other end.
+#[track_caller]
+pub fn wait_for_up(manager: &CnxManager) -> SocketAddr {
+    wait_for(manager, |event| match event {
+        Event::Up { addr, .. } => Some(*addr),
+        _ => None,
+    })
+}
+
+/// Waits until the manager listens, and returns at which address.
+#[track_caller]
+pub fn wait_for_listening(manager: &CnxManager) -> SocketAddr {
+    wait_for(manager, |event| match event {
+        Event::Listening { addr, .. } => Some(*addr),
+        _ => None,
+    })
+}
+
+/// Whether a server could listen on this address.
+pub fn is_free(address: &str) -> bool {
+    TcpListener::bind(address).is_ok()
 }
 
 /// A listening socket on a port that the kernel chose, and its address.
@@ -362,6 +407,13 @@ impl TestConnection {
         let mut connection = Self::dial(from, to);
         connection.write(bytes);
         connection
+    }
+
+    /// Connects as the member with this sid, and sends these frames.
+    pub fn member(to: &str, sid: i64, frames: &[&str]) -> Self {
+        let frames = frames.iter().flat_map(frame);
+        let bytes: Vec<u8> = bare(sid).into_iter().chain(frames).collect();
+        Self::dial_and_write(MEMBER_IP, to, &bytes)
     }
 
     /// Accepts the next connection, from any address.

@@ -1,0 +1,134 @@
+//! An event loop that the test turns itself, and whose only peer is the test.
+//!
+//! No other thread runs here.
+
+use std::time::Duration;
+
+use quorum_cnx::{ConfigBuilder, Event, EventLoop, Frame, Handle, Handler, Reason, Sid};
+
+use crate::{ReservedAddress, TestConnection, configure, eventually, listener};
+
+/// The sid of the loop under test. Its only peer has the larger sid, and so is the one that dials.
+pub const OWN: i64 = 5;
+pub const PEER: i64 = 9;
+
+/// A handler that ignores everything.
+pub struct Ignore;
+
+impl Handler for Ignore {
+    fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
+}
+
+/// Calls `act` for each frame, counts the frames and their bytes, and keeps the events.
+pub struct Recorder<F> {
+    act: F,
+    pub frames: usize,
+    pub bytes: usize,
+    pub events: Vec<Event>,
+}
+
+impl<F: FnMut(Sid, &[u8], &Handle)> Handler for Recorder<F> {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
+        self.frames += 1;
+        self.bytes += frame.len();
+        (self.act)(from, &frame, handle);
+    }
+
+    fn on_event(&mut self, event: &Event, _: &Handle) {
+        self.events.push(event.clone());
+    }
+}
+
+impl<F> Recorder<F> {
+    pub fn new(act: F) -> Self {
+        Self {
+            act,
+            frames: 0,
+            bytes: 0,
+            events: Vec::new(),
+        }
+    }
+
+    /// Why links have ended, in order.
+    pub fn ends(&self) -> Vec<Reason> {
+        let reason = |event: &Event| match event {
+            Event::Down { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        self.events.iter().filter_map(reason).collect()
+    }
+}
+
+/// What a handler does that only records.
+pub type NoAction = fn(Sid, &[u8], &Handle);
+
+pub struct TurnedLoop<H: Handler> {
+    pub event_loop: EventLoop<H>,
+    pub address: String,
+    pub peer_address: ReservedAddress,
+}
+
+impl<H: Handler> TurnedLoop<H> {
+    pub fn with(handler: H, shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+        let (peer_address, (socket, address)) = (ReservedAddress::new(), listener());
+        let servers = [(OWN, &address), (PEER, &peer_address.address)];
+        let builder = shape(configure(OWN, &servers).listener(socket));
+        Self {
+            event_loop: EventLoop::new(builder.build().unwrap(), handler).unwrap(),
+            address,
+            peer_address,
+        }
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.event_loop.handle().clone()
+    }
+
+    pub fn handler(&self) -> &H {
+        self.event_loop.handler()
+    }
+
+    /// Turns without waiting. The loop must go on.
+    #[track_caller]
+    pub fn turn(&mut self) {
+        assert!(self.event_loop.turn(Some(Duration::ZERO)).unwrap());
+    }
+
+    /// Turns until the condition holds.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Handle, &H) -> bool) {
+        let handle = self.handle();
+        eventually(what, || {
+            self.turn();
+            holds(&handle, self.handler())
+        });
+    }
+
+    /// The peer dials. Turns until it is linked.
+    #[track_caller]
+    pub fn link(&mut self) -> TestConnection {
+        let peer = self.connect(PEER, &[]);
+        self.until("the peer is linked", |handle, _| {
+            handle.connected_to_peer(Sid(PEER))
+        });
+        peer
+    }
+
+    /// A member connects and sends these frames. The loop does not turn.
+    pub fn connect(&self, sid: i64, frames: &[&str]) -> TestConnection {
+        TestConnection::member(&self.address, sid, frames)
+    }
+}
+
+impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<Recorder<F>> {
+    pub fn new(act: F, shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+        Self::with(Recorder::new(act), shape)
+    }
+}
+
+impl TurnedLoop<Recorder<NoAction>> {
+    /// A loop whose handler only records.
+    pub fn passive(shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+        Self::new(|_, _, _| {}, shape)
+    }
+}
