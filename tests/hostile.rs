@@ -13,12 +13,16 @@ use std::{
 };
 
 use quorum_cnx::{
-    CnxManager, ConfigBuilder, Dial, Event, EventLoop, Frame, Handle, Handler, Reason, ReasonKind,
-    Replace, SendError, SendOutcome, Sid, Stats, Unknown,
+    CnxManager, ConfigBuilder, Dial, Event, Reason, ReasonKind, Replace, SendError, SendOutcome,
+    Sid, Stats, Unknown,
 };
 use support::{
-    LONG, MEMBER_IP, Mesh, ReservedAddress, Ring, STRANGER_IP, TestConnection, V1, V2, bare,
-    claiming, configure, eventually, frame, listener, single_manager, versioned, wait_for,
+    LONG, MEMBER_IP, Mesh, ReservedAddress, Ring, STRANGER_IP, TestConnection, V1, V2,
+    assert_message, bare, claiming, configure, eventually, expect_message, frame, listener,
+    rng::Rng,
+    single_manager,
+    turned::{PEER, TurnedLoop},
+    versioned, wait_for, wait_for_down, wait_for_up,
 };
 
 /// A configured member that is absent: a stranger can take its place.
@@ -64,6 +68,13 @@ impl Attack {
     /// A stranger connects and writes these bytes.
     fn stranger(&self, bytes: &[u8]) -> TestConnection {
         TestConnection::dial_and_write(STRANGER_IP, self.address(), bytes)
+    }
+
+    /// Takes the next message that the target has received from a stranger.
+    #[track_caller]
+    fn expect_message(&self, from: i64, payload: &str) {
+        let message = self.ring.others[0].recv_timeout(LONG).unwrap();
+        assert_message(&message, from, payload);
     }
 
     /// Connections that were refused since the start, by reason.
@@ -147,24 +158,13 @@ fn since(
         .collect()
 }
 
-/// The same pseudo-random bytes in every run (Knuth's linear congruential generator).
-fn random_bytes() -> impl Iterator<Item = u8> {
-    let mut state = 42_u64;
-    std::iter::repeat_with(move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    })
-}
-
 #[test]
 fn random_bytes_are_refused() {
     let attack = Attack::start();
-    let mut random = random_bytes();
+    let mut random = Rng::new(42);
     let mut expected = BTreeMap::new();
     for round in 0..150 {
-        let mut bytes: Vec<u8> = random.by_ref().take(round % 50).collect();
+        let mut bytes: Vec<u8> = (0..round % 50).map(|_| random.below(256) as u8).collect();
         match round % 3 {
             // A valid beginning, and then an invalid text.
             0 => bytes = claiming(V1, ABSENT, 16, &[&bytes[..], &[0xff; 16]].concat()),
@@ -224,11 +224,7 @@ fn invalid_frame_length_ends_the_link_after_earlier_frames() {
     for (round, length) in (1..).zip(lengths) {
         let bytes = [&valid[..], &length.to_be_bytes(), b"behind"].concat();
         let mut stranger = attack.stranger(&bytes);
-        let message = attack.ring.others[0].recv_timeout(LONG).unwrap();
-        assert_eq!(
-            (message.from, &message.payload[..]),
-            (Sid(ABSENT), &b"good"[..])
-        );
+        attack.expect_message(ABSENT, "good");
         stranger.wait_closed();
         attack.wait_downs(round);
     }
@@ -253,18 +249,7 @@ fn reason_tells_whether_a_link_ended_within_a_frame() {
 }
 
 #[test]
-fn unknown_initial_message_versions_are_refused() {
-    let attack = Attack::start();
-    for version in [-65_530, -65_534, -65_537, -1, i64::MIN] {
-        let mut stranger = attack.stranger(&versioned(version, ABSENT, "127.0.0.1:3888"));
-        stranger.wait_closed();
-    }
-    attack.wait_rejected(5);
-    attack.finish(&[(ReasonKind::BadInitialMessage, 5)], &[]);
-}
-
-#[test]
-fn malformed_address_lists_are_refused() {
+fn unknown_versions_and_malformed_addresses_are_refused() {
     let attack = Attack::start();
     let many = vec!["127.0.0.1:1"; 33].join("|");
     let texts: [&[u8]; 14] = [
@@ -287,6 +272,9 @@ fn malformed_address_lists_are_refused() {
         .iter()
         .flat_map(|text| [versioned(V1, ABSENT, text), versioned(V2, ABSENT, text)])
         .collect();
+    for version in [-65_530, -65_534, -65_537, -1, i64::MIN] {
+        messages.push(versioned(version, ABSENT, "127.0.0.1:3888"));
+    }
     // Refused without waiting for the text.
     for length in [0, -1, i32::MIN, i32::MAX, 2049, 1 << 20] {
         messages.push(claiming(V1, ABSENT, length, b""));
@@ -324,23 +312,13 @@ fn larger_server_may_send_any_host_name() {
         });
         for text in texts {
             let initial_message = versioned(version, ABSENT, text);
-            let _peer = TestConnection::dial_and_write(
-                MEMBER_IP,
-                &address,
-                &[initial_message, frame("vote")].concat(),
-            );
-            let message = manager.recv_timeout(LONG).unwrap();
-            assert_eq!(
-                (message.from, &message.payload[..]),
-                (Sid(ABSENT), &b"vote"[..])
-            );
+            let bytes = [initial_message, frame("vote")].concat();
+            let _peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bytes);
+            expect_message(&manager, ABSENT, "vote");
         }
-        assert_eq!(manager.stats().rejected, BTreeMap::new());
-        assert_eq!(
-            manager.stats().dials,
-            0,
-            "an address of the larger server was dialed"
-        );
+        let stats = manager.stats();
+        assert_eq!(stats.rejected, BTreeMap::new());
+        assert_eq!(stats.dials, 0, "an address of the larger server was dialed");
     }
 }
 
@@ -422,11 +400,7 @@ fn initial_message_is_read_byte_by_byte() {
         // Waits until the byte is read.
         eventually("the loop turns", || attack.target().stats().turns > turns);
     }
-    let message = attack.ring.others[0].recv_timeout(LONG).unwrap();
-    assert_eq!(
-        (message.from, &message.payload[..]),
-        (Sid(ABSENT), &b"slow"[..])
-    );
+    attack.expect_message(ABSENT, "slow");
     drop(stranger);
     attack.wait_downs(1);
     attack.finish(&[], &[(ReasonKind::Closed, 1)]);
@@ -508,22 +482,12 @@ fn contender_at_a_resolved_address_replaces_the_link_at_once() {
             .dial(Dial::OnDemand)
             .peer_dead_after(Duration::from_secs(3600))
     });
-    let mut old = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
-    wait_for(&manager, |event| {
-        matches!(event, Event::Up { .. }).then_some(())
-    });
-    let new = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
-    let reason = wait_for(&manager, |event| match event {
-        Event::Down { reason, .. } => Some(reason.clone()),
-        _ => None,
-    });
-    assert_eq!(reason, Reason::Replaced);
+    let mut old = TestConnection::member(&address, 2, &[]);
+    assert_eq!(wait_for_up(&manager), old.addr());
+    let new = TestConnection::member(&address, 2, &[]);
+    assert_eq!(wait_for_down(&manager), (Sid(2), Reason::Replaced));
     old.wait_closed();
-    let addr = wait_for(&manager, |event| match event {
-        Event::Up { addr, .. } => Some(*addr),
-        _ => None,
-    });
-    assert_eq!(addr, new.addr());
+    assert_eq!(wait_for_up(&manager), new.addr());
 }
 
 #[test]
@@ -541,28 +505,19 @@ fn closed_contender_makes_room_for_the_next() {
 #[test]
 fn contender_that_closes_at_once_is_dropped() {
     // The test turns the loop, so that the initial message and the FIN come in one event after the accept.
-    let (listener, address) = listener();
-    let vacant = ReservedAddress::new();
-    let config = configure(1, &[(1, &address), (2, &vacant.address)])
-        .listener(listener)
-        .peer_dead_after(Duration::from_secs(3600))
-        .build()
-        .unwrap();
-    let mut event_loop = EventLoop::new(config, IgnoringHandler).unwrap();
-    let handle = event_loop.handle().clone();
-    let _member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
-    let mut stranger = TestConnection::dial(STRANGER_IP, &address);
-    eventually("both are accepted", || {
-        event_loop.turn(Some(Duration::ZERO)).unwrap();
-        handle.stats().accepted == 2 && handle.connected_to_peer(Sid(2))
+    let mut test_loop =
+        TurnedLoop::passive(|builder| builder.peer_dead_after(Duration::from_secs(3600)));
+    let _member = test_loop.connect(PEER, &[]);
+    let mut stranger = TestConnection::dial(STRANGER_IP, &test_loop.address);
+    test_loop.until("both are accepted", |handle, _| {
+        handle.stats().accepted == 2 && handle.connected_to_peer(Sid(PEER))
     });
-    stranger.write(&bare(2));
+    stranger.write(&bare(PEER));
     stranger.finish();
-    eventually("the stranger is dropped", || {
-        event_loop.turn(Some(Duration::ZERO)).unwrap();
+    test_loop.until("the stranger is dropped", |handle, _| {
         handle.stats().rejected == [(ReasonKind::ClosedEarly, 1)].into()
     });
-    assert!(handle.stats().balances());
+    assert!(test_loop.handle().stats().balances());
 }
 
 #[test]
@@ -592,9 +547,9 @@ fn knock_of_a_stranger_for_a_linked_member_causes_no_dial() {
 fn immediately_reset_connections_are_counted_and_dropped() {
     let attack = Attack::start();
     let accepted = attack.target().stats().accepted;
-    let mut random = random_bytes();
+    let mut random = Rng::new(42);
     for round in 1..=1000_u64 {
-        let written = usize::from(random.next().unwrap() % 8);
+        let written = random.below(8);
         attack.stranger(&[0xff; 8][..written]).reset();
         if round % 100 == 0 {
             // The accept queue of the kernel is limited.
@@ -692,35 +647,17 @@ fn silent_connections_do_not_keep_a_member_out() {
 #[test]
 fn received_initial_message_is_read_before_an_eviction() {
     // The test turns the loop, so that it accepts the member and the silent connections after it in one turn.
-    let (listener, address) = listener();
-    let (member, _) = support::listener();
-    let member_address = member.local_addr().unwrap().to_string();
-    let config = configure(1, &[(1, &address), (2, &member_address)])
-        .listener(listener)
-        .pending_max(2)
-        .build()
-        .unwrap();
-    let mut event_loop = EventLoop::new(config, IgnoringHandler).unwrap();
-    let _member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
+    let mut test_loop = TurnedLoop::passive(|builder| builder.pending_max(2));
+    let _member = test_loop.connect(PEER, &[]);
     let _silent: Vec<TestConnection> = (0..10)
-        .map(|_| TestConnection::dial(STRANGER_IP, &address))
+        .map(|_| TestConnection::dial(STRANGER_IP, &test_loop.address))
         .collect();
-    let handle = event_loop.handle().clone();
-    eventually("all are accepted", || {
-        event_loop.turn(Some(Duration::ZERO)).unwrap();
+    test_loop.until("all are accepted", |handle, _| {
         handle.stats().accepted == 11
     });
-    eventually("the member is linked", || {
-        event_loop.turn(Some(Duration::ZERO)).unwrap();
-        handle.connected_to_peer(Sid(2))
+    test_loop.until("the member is linked", |handle, _| {
+        handle.connected_to_peer(Sid(PEER))
     });
-}
-
-/// Ignores all frames.
-struct IgnoringHandler;
-
-impl Handler for IgnoringHandler {
-    fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
 }
 
 #[test]
@@ -752,7 +689,7 @@ fn contended(replace: Replace) -> (CnxManager, TestConnection, TestConnection, R
             .replace(replace)
             .peer_dead_after(Duration::from_secs(3600))
     });
-    let older = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
+    let older = TestConnection::member(&address, 9, &[]);
     eventually("the member is linked", || manager.connected_to_peer(Sid(9)));
     let accepted = manager.stats().accepted;
     let stranger =
@@ -799,8 +736,7 @@ fn a_contender_takes_over_when_the_older_link_ends() {
 fn member_replaces_its_link_and_the_contender_is_refused() {
     let (manager, mut older, mut stranger, _vacant) = contended(Replace::Proven);
     let address = older.0.peer_addr().unwrap().to_string();
-    let mut newer =
-        TestConnection::dial_and_write(MEMBER_IP, &address, &[bare(9), frame("newer")].concat());
+    let mut newer = TestConnection::member(&address, 9, &["newer"]);
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "newer");
     older.wait_closed();
     stranger.wait_closed();
@@ -831,11 +767,7 @@ fn joiners_are_admitted_up_to_a_limit_and_dialed_back() {
     let target = attack.target();
     // A joiner with a larger sid keeps its connection.
     let mut larger = attack.stranger(&[bare(50), frame("from 50")].concat());
-    let message = attack.ring.others[0].recv_timeout(LONG).unwrap();
-    assert_eq!(
-        (message.from, &message.payload[..]),
-        (Sid(50), &b"from 50"[..])
-    );
+    attack.expect_message(50, "from 50");
     target.to_send(Sid(50), "to 50").unwrap();
     assert_eq!(larger.recv(), b"to 50");
     // A joiner with a smaller sid is dialed back at the first of its addresses that answers.
@@ -847,10 +779,7 @@ fn joiners_are_admitted_up_to_a_limit_and_dialed_back() {
     assert_eq!((message.version, message.sid), (Some(V1), OWN));
     assert_eq!(message.addresses, attack.address());
     smaller.send("from 0");
-    assert_eq!(
-        attack.ring.others[0].recv_timeout(LONG).unwrap().from,
-        Sid(0)
-    );
+    attack.expect_message(0, "from 0");
     target.to_send(Sid(0), "to 0").unwrap();
     assert_eq!(smaller.recv(), b"to 0");
     // Both places are taken. A smaller joiner without an address cannot be dialed, and gets no place.
@@ -910,11 +839,7 @@ fn observers_get_a_sid_and_keep_their_link() {
     let mut observers = Vec::new();
     for (sid, message) in [(-1, bare(i64::MAX)), (-2, message.clone())] {
         let mut observer = attack.stranger(&[message, frame("observing")].concat());
-        let message = attack.ring.others[0].recv_timeout(LONG).unwrap();
-        assert_eq!(
-            (message.from, &message.payload[..]),
-            (Sid(sid), &b"observing"[..])
-        );
+        attack.expect_message(sid, "observing");
         assert_eq!(
             target.to_send(Sid(sid), "observe this"),
             Ok(SendOutcome::Written)
@@ -1015,7 +940,8 @@ fn flood_on_one_link_does_not_starve_the_others() {
                 member.to_send(Sid(OWN), "in between").unwrap();
             }
             eventually("the frames of the members are received", || {
-                let new_frames = |sid| received(target, sid) - received_in(&before, sid);
+                let now = target.stats();
+                let new_frames = |sid| received(&now, sid) - received(&before, sid);
                 new_frames(1) >= round && new_frames(3) >= round
             });
         }
@@ -1037,11 +963,7 @@ fn flood_on_one_link_does_not_starve_the_others() {
 }
 
 /// The number of frames received from a peer.
-fn received(manager: &CnxManager, sid: i64) -> u64 {
-    received_in(&manager.stats(), sid)
-}
-
-fn received_in(stats: &Stats, sid: i64) -> u64 {
+fn received(stats: &Stats, sid: i64) -> u64 {
     let of_sid = |peer: &&quorum_cnx::PeerStats| peer.sid == Sid(sid);
     stats
         .peers
@@ -1056,7 +978,7 @@ fn duplicate_sid_is_reported() {
     let (manager, address) = single_manager(5, &[(9, &vacant.address)], |builder| builder);
     let duplicates: Vec<TestConnection> = (1..=5)
         .map(|ups| {
-            let duplicate = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
+            let duplicate = TestConnection::member(&address, 9, &[]);
             eventually("the duplicate is linked", || manager.stats().ups == ups);
             duplicate
         })
