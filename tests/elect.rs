@@ -4,7 +4,7 @@
 
 use std::{fs, io::Write as _, net::TcpListener};
 
-use quorum_cnx::{Event, Sid};
+use quorum_cnx::Sid;
 use serde_json::Value;
 use support::{
     LONG, ReservedAddress, STRANGER_IP, TestConnection, bare,
@@ -208,9 +208,7 @@ fn unknown_servers_are_admitted_up_to_a_limit() {
             joiner.recv_timeout(LONG).expect("an answer arrives");
         }
         let (refused, _) = support::single_manager(9, &[(1, at)], |builder| builder);
-        support::wait_for(&refused, |event| {
-            matches!(event, Event::Down { .. }).then_some(())
-        });
+        support::wait_for_down(&refused);
         running.quit(1);
     }
 }

@@ -6,7 +6,7 @@ use std::{sync::Mutex, time::Instant};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use quorum_cnx::{Sid, simulation::limits};
-use support::{MEMBER_IP, STRANGER_IP, TestConnection, bare, eventually, single_manager};
+use support::{STRANGER_IP, TestConnection, bare, eventually, single_manager};
 
 const FRAMES: u64 = 10_000;
 const STRANGERS: u64 = 1000;
@@ -44,7 +44,7 @@ fn log_is_bounded_in_a_flood_and_shows_no_payload() {
         single_manager(1, &[(2, "127.0.0.1:1"), (3, &absent.address)], |builder| {
             builder
         });
-    let mut member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
+    let mut member = TestConnection::member(&address, 2, &[]);
     for _ in 0..FRAMES {
         member.send(PAYLOAD);
         manager.to_send(Sid(1), PAYLOAD).unwrap();

@@ -12,13 +12,13 @@ use std::{
 
 use peak_alloc::PeakAlloc;
 use quorum_cnx::{
-    CnxManager, Config, ConfigBuilder, EVENTS_MAX, EventLoop, FRAME_BYTES_MAX, Frame, Handle,
-    Handler, InboxFull, Outbox, SendOutcome, Sid, Unknown,
+    CnxManager, Config, ConfigBuilder, EVENTS_MAX, EventLoop, FRAME_BYTES_MAX, Handle, InboxFull,
+    Outbox, SendOutcome, Sid, Unknown,
     simulation::limits::{PLACE_BYTES, PREFIX_BYTES},
 };
 use support::{
     MEMBER_IP, STRANGER_IP, TestConnection, V2, bare, claiming, configure, eventually, frame,
-    listener,
+    listener, turned::Ignore,
 };
 
 #[global_allocator]
@@ -89,8 +89,7 @@ impl TestServer {
 
     /// Connects all members.
     fn members(&self) -> Vec<TestConnection> {
-        let link =
-            |sid: &i64| TestConnection::dial_and_write(MEMBER_IP, &self.address, &bare(*sid));
+        let link = |sid: &i64| TestConnection::member(&self.address, *sid, &[]);
         self.members.iter().map(link).collect()
     }
 
@@ -321,7 +320,7 @@ fn memory_stays_bounded_in_an_event_loop() {
     let mut server = TestServer::prepare(6, |builder| {
         builder.observers_max(0).pending_max(8).inbox_frames(20)
     });
-    let mut event_loop = EventLoop::new(server.config.take().unwrap(), IgnoringHandler).unwrap();
+    let mut event_loop = EventLoop::new(server.config.take().unwrap(), Ignore).unwrap();
     let handle = event_loop.handle().clone();
     let peers = server.members();
     eventually("the members are linked", || {
@@ -357,13 +356,6 @@ fn memory_stays_bounded_in_an_event_loop() {
             .expect("the oldest message is dropped");
     }
     server.verify((20 + 4 * peers.len()) * (FRAME_BYTES_MAX - 1));
-}
-
-/// Ignores all frames.
-struct IgnoringHandler;
-
-impl Handler for IgnoringHandler {
-    fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
 }
 
 /// The share of `max_memory` for one pending connection covers what such a connection allocates.

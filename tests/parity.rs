@@ -14,7 +14,8 @@ use quorum_cnx::{
 use socket2::{Domain, Protocol, Socket, Type};
 use support::{
     LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, V1, V2, bare, claiming, configure,
-    eventually, frame, listener, single_manager, versioned, wait_for, within,
+    eventually, expect_message, frame, is_free, listener, single_manager, versioned, wait_for,
+    within,
 };
 
 /// An address that does not answer: a listening socket whose accept queue is full, so that the kernel drops every SYN.
@@ -48,11 +49,6 @@ impl BlackHole {
             _queued: queued,
         }
     }
-}
-
-/// Whether a server could listen on this address.
-fn is_free(address: &str) -> bool {
-    TcpListener::bind(address).is_ok()
 }
 
 /// `testCnxManager`: two managers exchange messages. Then the smaller one requests a connection although there is one: the
@@ -120,11 +116,7 @@ fn cnx_manager_spin_lock() {
     eventually("the link is down for this reason", || {
         manager.stats().downs == [(ReasonKind::BadLength, 1)].into()
     });
-    let mut again = TestConnection::dial_and_write(
-        MEMBER_IP,
-        &address,
-        &[bare(2), frame("still here")].concat(),
-    );
+    let mut again = TestConnection::member(&address, 2, &["still here"]);
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "still here");
     manager.halt();
     again.wait_closed();
@@ -168,11 +160,7 @@ fn cnx_manager_npe() {
         &address,
         &[bare(2), frame([1, 2, 3, 4])].concat(),
     );
-    let message = manager.recv_timeout(LONG).unwrap();
-    assert_eq!(
-        (message.from, &message.payload[..]),
-        (Sid(2), &[1, 2, 3, 4][..])
-    );
+    expect_message(&manager, 2, [1, 2, 3, 4]);
 }
 
 /// `testSocketTimeout` (ZOOKEEPER-900): a silent connection is closed after a timeout, and delays no other one until then.
@@ -182,11 +170,7 @@ fn socket_timeout() {
         builder.handshake_timeout(Duration::from_millis(200))
     });
     let mut silent = TestConnection::dial(MEMBER_IP, &address);
-    let _peer = TestConnection::dial_and_write(
-        MEMBER_IP,
-        &address,
-        &[bare(2), frame("meanwhile")].concat(),
-    );
+    let _peer = TestConnection::member(&address, 2, &["meanwhile"]);
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "meanwhile");
     silent.wait_closed();
     eventually("the rejection is counted", || {
@@ -256,11 +240,7 @@ fn initial_message() {
             &address,
             &[message, frame("hello")].concat(),
         );
-        let message = manager.recv_timeout(LONG).unwrap();
-        assert_eq!(
-            (message.from, &message.payload[..]),
-            (Sid(5), &b"hello"[..])
-        );
+        expect_message(&manager, 5, b"hello");
     }
 }
 
@@ -304,11 +284,7 @@ fn cnx_from_future_version() {
     let message = versioned(V1, 2, "127.0.0.1:11221");
     let _peer =
         TestConnection::dial_and_write(MEMBER_IP, &address, &[message, frame(text)].concat());
-    let message = manager.recv_timeout(LONG).unwrap();
-    assert_eq!(
-        (message.from, &message.payload[..]),
-        (Sid(2), text.as_bytes())
-    );
+    expect_message(&manager, 2, text.as_bytes());
     assert!(manager.connected_to_peer(Sid(2)));
     let future = versioned(-65_534, 2, "127.0.0.1:11221");
     TestConnection::dial_and_write(MEMBER_IP, &address, &future).wait_closed();

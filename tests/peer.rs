@@ -583,7 +583,7 @@ fn unknown_sids_are_rejected_or_admitted() {
     let own = &addresses[0].address;
     let peer = Peer::start(1, &servers(&addresses), &[]);
     peer.next("listening");
-    let mut stranger = TestConnection::dial_and_write(MEMBER_IP, own, &bare(7));
+    let mut stranger = TestConnection::member(own, 7, &[]);
     stranger.wait_closed();
     let rejected = peer.next("rejected");
     assert_field(&rejected, "/addr", stranger.addr().to_string());
@@ -618,7 +618,7 @@ fn replace_newest_option_keeps_the_newest_connection() {
     let own = &addresses[0].address;
     let peer = Peer::start(1, &servers(&addresses), &["--replace", "newest"]);
     peer.next("listening");
-    let _member = TestConnection::dial_and_write(MEMBER_IP, own, &bare(2));
+    let _member = TestConnection::member(own, 2, &[]);
     peer.next("up");
     let stranger = TestConnection::dial_and_write(STRANGER_IP, own, &bare(2));
     assert_field(&peer.next("down"), "/reason", "replaced");

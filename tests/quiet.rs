@@ -5,19 +5,14 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use quorum_cnx::{
-    Config, ConfigBuilder, EventLoop, Frame, Handle, Handler, Idle, Listening, Sid,
+    Config, ConfigBuilder, EventLoop, Idle, Listening, Sid,
     simulation::limits,
     simulation::{HostNet, Network},
 };
+use support::turned::Ignore;
 
 /// The least time that a wait takes.
 const WAIT_MIN: Duration = Duration::from_millis(1);
-
-struct Ignore;
-
-impl Handler for Ignore {
-    fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
-}
 
 /// A server at 10.0.0.1, whose waits move the clock.
 fn start(config: ConfigBuilder) -> (Network, EventLoop<Ignore, HostNet>) {

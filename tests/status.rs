@@ -10,10 +10,12 @@ use quorum_cnx::{
     CnxManager, Config, Dial, Event, EventLoop, Frame, Handle, Handler, Idle, Outbox, Reason,
     Received, RecvError, SendError, Sid,
     simulation::{HostNet, Network},
+    CnxManager, Config, Dial, Event, EventLoop, Handle, Idle, Outbox, Reason, Received, RecvError,
+    SendError, Sid, simulation::Network,
 };
 use support::{
-    LONG, MEMBER_IP, Mesh, STRANGER_IP, TestConnection, bare, configure, eventually, frame,
-    listener, single_manager, wait_for, within,
+    LONG, Mesh, STRANGER_IP, TestConnection, bare, configure, eventually, frame, listener,
+    single_manager, turned::Ignore, wait_for_down, within,
 };
 
 fn pair() -> Mesh {
@@ -45,11 +47,7 @@ fn disconnect_ends_one_link_which_is_dialed_again() {
     let dialer = &mesh.managers[2];
     let before = dialer.stats();
     dialer.disconnect(Sid(1)).unwrap();
-    let reason = wait_for(dialer, |event| match event {
-        Event::Down { sid, reason, .. } => Some((*sid, reason.clone())),
-        _ => None,
-    });
-    assert_eq!(reason, (Sid(1), Reason::Dropped));
+    assert_eq!(wait_for_down(dialer), (Sid(1), Reason::Dropped));
     assert!(dialer.wait_linked(2, LONG));
     let after = dialer.stats();
     let link = |stats: &quorum_cnx::Stats, at: usize| stats.peers[at].link.clone().unwrap().number;
@@ -195,13 +193,6 @@ fn observers_do_not_count_as_linked_members() {
     assert!(!manager.wait_linked(1, Duration::ZERO));
 }
 
-/// A handler that ignores everything.
-struct Ignore;
-
-impl Handler for Ignore {
-    fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
-}
-
 #[test]
 fn the_creating_thread_waits_for_links_of_another_thread() {
     let sockets = [listener(), listener()];
@@ -287,7 +278,7 @@ fn disconnect_keeps_a_queued_frame() {
 fn a_spinning_loop_knows_when_the_last_frame_of_a_link_came() {
     let idle = Idle::spin(Duration::from_secs(5));
     let (manager, address) = single_manager(1, &[(2, "127.0.0.1:1")], |builder| builder.idle(idle));
-    let mut peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
+    let mut peer = TestConnection::member(&address, 2, &[]);
     peer.send("first");
     manager.recv_timeout(LONG).unwrap();
     // More than the precision of the time, so that the two frames can be told apart.
@@ -295,9 +286,7 @@ fn a_spinning_loop_knows_when_the_last_frame_of_a_link_came() {
     let sent = Instant::now();
     // A frame, and the end of the link in the same read.
     peer.write(&[frame("last"), vec![0; 4]].concat());
-    wait_for(&manager, |event| {
-        matches!(event, Event::Down { .. }).then_some(())
-    });
+    wait_for_down(&manager);
     // One millisecond is the precision.
     let last = manager.stats().peers[0].last_received.unwrap();
     assert!(

@@ -20,8 +20,8 @@ use quorum_cnx::{
     TryRecvError,
 };
 use support::{
-    LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, bare, eventually, frame, listener,
-    single_manager, within,
+    LONG, Mesh, ReservedAddress, TestConnection, eventually, frame, listener, single_manager,
+    within,
 };
 
 const NEAR: Sid = Sid(1);
@@ -128,8 +128,7 @@ fn full_queue_is_reported_and_accepts_again_with_room() {
     );
     assert_eq!(manager.stats().sent.accepted, taken + 1);
     assert_eq!(manager.wait_for_room(FAR, Duration::ZERO), Ok(false));
-    let peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(2));
-    let mut reading = peer;
+    let mut reading = TestConnection::member(&address, 2, &[]);
     for _ in 0..taken {
         assert_eq!(reading.recv(), frame);
     }
@@ -259,11 +258,7 @@ fn batch_takes_all_messages_and_then_reports_the_halt() {
     assert_eq!(manager.try_recv_all(&mut batch), Ok(3));
     let texts: Vec<&[u8]> = batch.iter().map(|(_, payload)| payload).collect();
     assert_eq!(texts, [b"b", b"c", b"d"]);
-    let _peer = TestConnection::dial_and_write(
-        MEMBER_IP,
-        &address,
-        &[bare(2), frame("e"), frame("f")].concat(),
-    );
+    let _peer = TestConnection::member(&address, 2, &["e", "f"]);
     eventually("both frames have arrived", || {
         manager.stats().inbox.waiting == 2
     });
@@ -438,11 +433,11 @@ fn full_inbox_does_not_affect_other_links_or_link_ends() {
     let (manager, address) = single_manager(2, &others, |builder| {
         builder.outbox(Outbox::QUEUE).inbox_frames(10)
     });
-    let mut flooding_peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
+    let mut flooding_peer = TestConnection::member(&address, 9, &[]);
     flooding_peer.write(&frame("f").repeat(1000));
     eventually("the inbox is full", || manager.stats().inbox.waiting >= 10);
     // A peer that connects now is linked, and written to.
-    let mut quiet_peer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(8));
+    let mut quiet_peer = TestConnection::member(&address, 8, &[]);
     eventually("the other peer is linked", || {
         manager.connected_to_peer(Sid(8))
     });
@@ -468,8 +463,8 @@ fn flooding_sender_drops_only_its_own_messages() {
     let (manager, address) = single_manager(2, &[(9, &absent.address)], |builder| {
         builder.inbox_full(InboxFull::DropOldest).observers_max(2)
     });
-    let mut member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
-    let mut observer = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(Sid::OBSERVER.0));
+    let mut member = TestConnection::member(&address, 9, &[]);
+    let mut observer = TestConnection::member(&address, Sid::OBSERVER.0, &[]);
     eventually("both are linked", || manager.linked_peers().len() == 2);
     for n in 0..40_u8 {
         member.send([n]);
@@ -505,12 +500,12 @@ fn events_about_strangers_displace_none_about_members() {
     let (manager, address) = single_manager(2, &[(9, &absent.address)], |builder| {
         builder.observers_max(2)
     });
-    let member = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(9));
+    let member = TestConnection::member(&address, 9, &[]);
     eventually("the member is linked", || manager.connected_to_peer(Sid(9)));
     for n in 1..=2 * EVENTS_MAX as u64 {
         // Most claim the own sid. Some are observers, whose links come up and end.
         let sid = if n % 8 == 0 { Sid::OBSERVER.0 } else { 2 };
-        let mut stranger = TestConnection::dial_and_write(MEMBER_IP, &address, &bare(sid));
+        let mut stranger = TestConnection::member(&address, sid, &[]);
         if sid == 2 {
             stranger.wait_closed();
         }
