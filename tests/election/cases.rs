@@ -34,6 +34,15 @@ impl Server {
         server
     }
 
+    /// Server 2 of five, which has decided for server 5 in the first round.
+    fn follower_of_five() -> Self {
+        let mut server = Self::new(2, 5);
+        server.receive(5, looking(5, 1));
+        server.receive(1, looking(5, 1));
+        server.decide();
+        server
+    }
+
     fn look(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
         self.election.look(self.now, &mut actions);
@@ -72,6 +81,13 @@ impl Server {
         }
     }
 
+    #[track_caller]
+    fn elects_nobody(&mut self, time: Duration) {
+        let done = self.advance(time);
+        let is_elected = |(_, done): &(_, Action)| matches!(done, Action::Elect(_));
+        assert!(!done.iter().any(is_elected), "{done:?}");
+    }
+
     fn proposal(&self) -> i64 {
         self.election.current().vote.leader.0
     }
@@ -96,6 +112,14 @@ fn notification(state: State, vote: Vote) -> Notification {
 
 fn looking(leader: i64, round: i64) -> Notification {
     notification(State::Looking, vote(leader, round))
+}
+
+fn following(leader: i64, round: i64) -> Notification {
+    notification(State::Following, vote(leader, round))
+}
+
+fn leading(leader: i64, round: i64) -> Notification {
+    notification(State::Leading, vote(leader, round))
 }
 
 fn elected(actions: &[Action]) -> Option<Outcome> {
@@ -177,12 +201,7 @@ fn quorum_that_is_lost_elects_no_leader() {
     server.receive(1, looking(3, 1));
     // Server 1 has restarted, and votes for itself.
     server.receive(1, looking(1, 1));
-    let done = server.advance(FINALIZE_WAIT * 3);
-    assert!(
-        done.iter()
-            .all(|(_, done)| !matches!(done, Action::Elect(_))),
-        "{done:?}"
-    );
+    server.elects_nobody(FINALIZE_WAIT * 3);
 }
 
 #[test]
@@ -222,12 +241,7 @@ fn vote_of_an_earlier_round_is_answered_and_not_counted() {
     server.look();
     let answer = vec![Action::Send(Sid(1), looking(3, 2))];
     assert_eq!(server.receive(1, looking(3, 1)), answer);
-    let done = server.advance(FINALIZE_WAIT);
-    assert!(
-        done.iter()
-            .all(|(_, done)| !matches!(done, Action::Elect(_))),
-        "{done:?}"
-    );
+    server.elects_nobody(FINALIZE_WAIT);
 }
 
 #[test]
@@ -256,12 +270,7 @@ fn votes_of_an_earlier_round_are_dropped() {
     server.receive(1, looking(3, 2));
     assert_eq!(server.election.current(), looking(3, 2));
     // Of five, only 1 and 2 itself vote for 3 in the second round.
-    let done = server.advance(FINALIZE_WAIT);
-    assert!(
-        done.iter()
-            .all(|(_, done)| !matches!(done, Action::Elect(_))),
-        "{done:?}"
-    );
+    server.elects_nobody(FINALIZE_WAIT);
     server.receive(4, looking(3, 2));
     assert_eq!(server.decide().vote, vote(3, 2));
 }
@@ -290,9 +299,7 @@ fn votes_for_one_leader_agree_only_with_the_same_zxid() {
     };
     server.receive(3, notification(State::Looking, further));
     server.receive(1, looking(3, 1));
-    let done = server.advance(FINALIZE_WAIT);
-    let is_elected = |(_, done): &(_, Action)| matches!(done, Action::Elect(_));
-    assert!(!done.iter().any(is_elected), "{done:?}");
+    server.elects_nobody(FINALIZE_WAIT);
     server.receive(1, notification(State::Looking, further));
     assert_eq!(server.decide().vote, further);
 }
@@ -351,7 +358,7 @@ fn only_a_new_own_vote_delays_the_resend() {
     let mut server = Server::new(2, 5);
     server.advance(RESEND_FIRST / 2);
     server.receive(1, looking(1, 1));
-    server.receive(4, notification(State::Leading, vote(4, 3)));
+    server.receive(4, leading(4, 3));
     let actions = server.advance(RESEND_FIRST / 2);
     assert_eq!(actions.len(), 5, "four messages, and a request to link all");
     server.advance(RESEND_FIRST);
@@ -380,8 +387,8 @@ fn server_without_a_zxid_neither_elects_nor_is_elected() {
     assert_eq!(lost.receive(3, looking(3, 1)), []);
     assert_eq!(lost.proposal(), 2);
     // It learns the result from servers that have decided.
-    lost.receive(3, notification(State::Leading, vote(3, 4)));
-    let actions = lost.receive(1, notification(State::Following, vote(3, 4)));
+    lost.receive(3, leading(3, 4));
+    let actions = lost.receive(1, following(3, 4));
     assert_eq!(elected(&actions).unwrap().vote, vote(3, 4));
 }
 
@@ -441,10 +448,7 @@ fn votes_of_and_for_non_members_do_not_count() {
     assert_eq!(server.proposal(), 2);
     assert_eq!(server.election.round(), 1);
     for sid in [3, 1] {
-        assert_eq!(
-            server.receive(sid, notification(State::Leading, vote(7, 1))),
-            []
-        );
+        assert_eq!(server.receive(sid, leading(7, 1)), []);
         assert_eq!(
             server.receive(sid, notification(State::Observing, vote(3, 1))),
             []
@@ -502,10 +506,7 @@ fn question_is_always_answered_and_never_counted() {
     );
     server.receive(1, looking(2, 1));
     server.decide();
-    let answer = vec![Action::Send(
-        Sid(1),
-        notification(State::Leading, vote(2, 1)),
-    )];
+    let answer = vec![Action::Send(Sid(1), leading(2, 1))];
     for question in questions {
         assert_eq!(server.receive(1, question), answer);
     }
@@ -520,7 +521,7 @@ fn decided_server_answers_only_looking_servers() {
     let mut server = Server::new(2, 3);
     server.receive(3, looking(3, 1));
     server.decide();
-    let answer = notification(State::Following, vote(3, 1));
+    let answer = following(3, 1);
     for round in [0, 1, 7] {
         let expected = vec![Action::Send(Sid(1), answer)];
         assert_eq!(server.receive(1, looking(1, round)), expected);
@@ -533,16 +534,13 @@ fn decided_server_answers_only_looking_servers() {
 
 #[test]
 fn early_vote_counts_when_its_round_begins() {
-    let mut server = Server::new(2, 5);
-    server.receive(5, looking(5, 1));
-    server.receive(1, looking(5, 1));
-    server.decide();
+    let mut server = Server::follower_of_five();
     // The leader dies. These servers notice it earlier. Server 3 follows it again.
     for (from, received) in [
         (4, looking(4, 2)),
         (1, looking(4, 2)),
         (3, looking(4, 2)),
-        (3, notification(State::Following, vote(5, 1))),
+        (3, following(5, 1)),
         (7, looking(7, 2)),
     ] {
         server.receive(from, received);
@@ -563,13 +561,10 @@ fn early_vote_counts_when_its_round_begins() {
 
 #[test]
 fn early_vote_is_dropped_when_its_sender_has_a_leader() {
-    let mut server = Server::new(2, 5);
-    server.receive(5, looking(5, 1));
-    server.receive(1, looking(5, 1));
-    server.decide();
+    let mut server = Server::follower_of_five();
     server.receive(4, looking(4, 2));
     server.receive(3, looking(4, 2));
-    server.receive(3, notification(State::Following, vote(5, 1)));
+    server.receive(3, following(5, 1));
     server.look();
     // Its own vote and that of 4 are two of five.
     assert_eq!(server.election.current(), looking(4, 2));
@@ -583,10 +578,7 @@ fn early_vote_is_dropped_when_its_sender_has_a_leader() {
 #[test]
 fn early_vote_is_dropped_with_its_link_or_when_old() {
     let elects = |time: Duration, unlinked: &[i64]| {
-        let mut server = Server::new(2, 5);
-        server.receive(5, looking(5, 1));
-        server.receive(1, looking(5, 1));
-        server.decide();
+        let mut server = Server::follower_of_five();
         server.receive(4, looking(4, 2));
         server.receive(3, looking(4, 2));
         for sid in unlinked {
@@ -630,7 +622,7 @@ fn new_epoch_of_the_leader_is_sent_to_latecomers() {
 #[test]
 fn latecomer_follows_a_confirmed_leader_with_a_quorum() {
     let mut server = Server::new(1, 5);
-    let later = notification(State::Following, vote(3, 6));
+    let later = following(3, 6);
     assert_eq!(server.receive(2, later), []);
     assert_eq!(server.receive(4, later), []);
     assert_eq!(
@@ -638,7 +630,7 @@ fn latecomer_follows_a_confirmed_leader_with_a_quorum() {
         [],
         "the leader has not confirmed it"
     );
-    let actions = server.receive(3, notification(State::Leading, vote(3, 6)));
+    let actions = server.receive(3, leading(3, 6));
     let outcome = elected(&actions).unwrap();
     assert_eq!(
         (outcome.state, outcome.decided_by_others),
@@ -651,20 +643,11 @@ fn latecomer_follows_a_confirmed_leader_with_a_quorum() {
 #[test]
 fn a_leader_without_a_quorum_is_not_followed() {
     let mut server = Server::new(1, 5);
-    assert_eq!(
-        server.receive(3, notification(State::Leading, vote(3, 6))),
-        []
-    );
-    assert_eq!(
-        server.receive(2, notification(State::Following, vote(3, 6))),
-        []
-    );
-    assert_eq!(
-        server.receive(4, notification(State::Following, vote(5, 6))),
-        []
-    );
+    assert_eq!(server.receive(3, leading(3, 6)), []);
+    assert_eq!(server.receive(2, following(3, 6)), []);
+    assert_eq!(server.receive(4, following(5, 6)), []);
     assert_eq!(server.election.current(), looking(1, 1));
-    assert!(elected(&server.receive(5, notification(State::Following, vote(3, 6)))).is_some());
+    assert!(elected(&server.receive(5, following(3, 6))).is_some());
 }
 
 #[test]
@@ -706,14 +689,14 @@ fn decision_of_the_own_round_counts_as_a_vote() {
     server.receive(4, looking(4, 1));
     server.receive(3, looking(4, 1));
     // With its own vote and the vote of 3, which is looking, this is a quorum.
-    let actions = server.receive(4, notification(State::Leading, vote(4, 1)));
+    let actions = server.receive(4, leading(4, 1));
     assert_eq!(elected(&actions).unwrap().vote, vote(4, 1));
     // In another round it is not a quorum.
     let mut server = Server::new(1, 5);
     server.receive(4, looking(4, 1));
     server.receive(3, looking(4, 1));
     server.advance(FINALIZE_WAIT / 2);
-    let actions = server.receive(4, notification(State::Leading, vote(4, 2)));
+    let actions = server.receive(4, leading(4, 2));
     assert_eq!(elected(&actions), None);
 }
 
@@ -735,8 +718,8 @@ fn an_observer_follows_without_a_vote() {
     silent.receive(1, looking(2, 1));
     assert_eq!(silent.decide().state, State::Observing);
     silent.look();
-    silent.receive(2, notification(State::Following, vote(3, 1)));
-    let actions = silent.receive(1, notification(State::Following, vote(3, 1)));
+    silent.receive(2, following(3, 1));
+    let actions = silent.receive(1, following(3, 1));
     assert_eq!(elected(&actions), None, "an observer does not lead");
 }
 
@@ -761,7 +744,7 @@ fn server_without_weight_is_not_elected() {
 fn fle_lost_message() {
     let mut server = Server::new(2, 3);
     server.receive(1, looking(1, 1));
-    let actions = server.receive(1, notification(State::Following, vote(2, 1)));
+    let actions = server.receive(1, following(2, 1));
     assert_eq!(elected(&actions).unwrap().state, State::Leading);
 }
 
@@ -769,7 +752,7 @@ fn fle_lost_message() {
 #[test]
 fn fle_backward_election_round() {
     let mut server = Server::new(3, 3);
-    let old = notification(State::Following, vote(3, 1));
+    let old = following(3, 1);
     assert!(elected(&server.receive(1, old)).is_some());
     server.look();
     assert_eq!(server.receive(1, old), []);
