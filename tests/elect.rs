@@ -2,13 +2,18 @@
 //!
 //! Elections with real servers are in `interop`, the rules of the election in `election`.
 
-use std::{fs, io::Write as _, net::TcpListener};
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+};
 
 use quorum_cnx::Sid;
 use serde_json::Value;
 use support::{
     LONG, ReservedAddress, STRANGER_IP, TestConnection, bare,
+    command::signal,
     ensemble::{ElectionProcess, Ensemble, election},
+    single_manager, wait_for_down,
 };
 
 #[test]
@@ -34,11 +39,9 @@ fn ensemble_in_one_process_elects_and_draws_a_timeline() {
     assert!(drawn.contains(&format!("server {leader} is elected")) && drawn.contains("LEADING"));
 
     // The command `leader-lost` starts a new election.
-    let mut input = running.child.stdin.take().unwrap();
-    input.write_all(b"leader-lost\nstats\n").unwrap();
+    running.order("leader-lost\nstats");
     running.await_events("leader-lost", 3);
     running.await_events("stats", 3);
-    running.child.stdin = Some(input);
     running.await_leader(&[1, 2, 3]);
     running.quit(3);
 }
@@ -72,10 +75,7 @@ fn a_signal_halts_an_election() {
         let cfg = ensemble.path("zoo.cfg");
         let mut program = ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1"]);
         program.await_events("listening", 1);
-        let id = program.child.id().to_string();
-        let mut kill = std::process::Command::new("sh");
-        kill.args(["-c", "kill -s \"$0\" \"$1\"", name, &id]);
-        assert!(kill.status().unwrap().success());
+        signal(&program.child, name);
         program.await_events("halted", 1);
         assert_eq!(program.child.wait().unwrap().code(), Some(0), "SIG{name}");
     }
@@ -139,12 +139,8 @@ fn decode(bytes: &[u8]) -> (i32, i64, String) {
 /// Sends a notification to this server from a joiner that it does not know, and returns the decoded answer.
 #[track_caller]
 fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i32, i64, String) {
-    let at: Vec<_> = ensemble
-        .elections
-        .iter()
-        .filter(|(sid, _)| *sid == server)
-        .collect();
-    let (joiner, _) = support::single_manager(joiner, &[(server, &at[0].1)], |builder| builder);
+    let (_, at) = &ensemble.elections[server as usize - 1];
+    let (joiner, _) = single_manager(joiner, &[(server, at)], |builder| builder);
     joiner.to_send(Sid(server), looking(question)).unwrap();
     let message = joiner.recv_timeout(LONG).expect("an answer arrives");
     assert_eq!(message.from, Sid(server));
@@ -201,14 +197,14 @@ fn unknown_servers_are_admitted_up_to_a_limit() {
             ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1", "--admit", bound]);
         running.await_leader(&[1]);
         let at = &ensemble.elections[0].1;
-        let join = |sid| support::single_manager(sid, &[(1, at)], |builder| builder).0;
+        let join = |sid| single_manager(sid, &[(1, at)], |builder| builder).0;
         let linked: Vec<_> = (5..5 + joiners).map(join).collect();
         for joiner in &linked {
             joiner.to_send(Sid(1), looking(QUESTION)).unwrap();
             joiner.recv_timeout(LONG).expect("an answer arrives");
         }
-        let (refused, _) = support::single_manager(9, &[(1, at)], |builder| builder);
-        support::wait_for_down(&refused);
+        let (refused, _) = single_manager(9, &[(1, at)], |builder| builder);
+        wait_for_down(&refused);
         running.quit(1);
     }
 }
@@ -281,27 +277,27 @@ fn election_continues_while_it_listens_or_retries() {
 fn election_reads_quorum_listen_on_all_ips() {
     let ensemble = Ensemble::new(1, "");
     for (key, host, expected) in [
-        ("true", "127.0.0.1", "0.0.0.0"),
-        ("true", "[::1]", "[::]"),
-        ("true", "localhost", "[::]"),
+        // Its machine does not have this address (RFC 5737).
+        ("true", "192.0.2.1", "0.0.0.0"),
+        ("true", "[2001:db8::1]", "[::]"),
+        ("true", "no-such-host.invalid", "[::]"),
         ("false", "127.0.0.1", "127.0.0.1"),
     ] {
-        let ports: Vec<ReservedAddress> = (0..2).map(|_| ReservedAddress::new()).collect();
-        let ports = ports
-            .iter()
-            .map(|vacant| vacant.address.rsplit_once(':').unwrap().1);
-        let ports: Vec<&str> = ports.collect();
+        let vacant = [ReservedAddress::new(), ReservedAddress::new()];
+        let [quorum, election] = [0, 1].map(|at| vacant[at].address.rsplit_once(':').unwrap().1);
         let more = format!("quorumListenOnAllIPs={key}");
-        let addresses = format!("{host}:{}:{}", ports[0], ports[1]);
+        let addresses = format!("{host}:{quorum}:{election}");
         let cfg = with_other_addresses(&ensemble, &more, &addresses);
         let follow = ["--zoo-cfg", &cfg, "--myid", "1", "--follow-leader-port"];
         let mut running = ElectionProcess::start(&follow);
         running.await_events("leader-listening", 1);
+        // Without IPv6 only the IPv4 wildcard.
         let has_v6 = TcpListener::bind("[::]:0").is_ok();
         let expected = if has_v6 { expected } else { "0.0.0.0" };
-        let at = format!("{expected}:{}", ports[0]);
+        let at = format!("{expected}:{quorum}");
         let line = running.of("leader-listening").next().unwrap().clone();
         assert_eq!(line["addr"], at);
+        TcpStream::connect(format!("127.0.0.1:{quorum}")).unwrap();
         running.quit(1);
     }
 }

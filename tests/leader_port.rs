@@ -16,7 +16,7 @@ mod names;
 use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -61,7 +61,7 @@ struct TestPort {
 }
 
 impl TestPort {
-    fn new(on_all_ips: bool) -> Self {
+    fn new() -> Self {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let names: Arc<Mutex<BTreeMap<String, Resolution>>> = Arc::default();
@@ -79,13 +79,7 @@ impl TestPort {
         let names_of_port = Names::new(waker, Box::new(start));
         let registry = poll.registry().try_clone().unwrap();
         Self {
-            port: LeaderPort::new(
-                registry,
-                Token(1),
-                names_of_port,
-                on_all_ips,
-                FOLLOWER_TIMEOUT,
-            ),
+            port: LeaderPort::new(registry, Token(1), names_of_port, false, FOLLOWER_TIMEOUT),
             now: Duration::from_secs(1000),
             names,
             waiting,
@@ -93,6 +87,15 @@ impl TestPort {
             poll,
             events: Events::with_capacity(16),
         }
+    }
+
+    /// The port of a follower that has reached its leader.
+    #[track_caller]
+    fn at_the_leader(address: &str) -> Self {
+        let mut test_port = Self::new();
+        test_port.watch(&[address]);
+        test_port.await_reached();
+        test_port
     }
 
     fn name(&self, name: &str, resolution: Resolution) {
@@ -189,7 +192,7 @@ fn vacant() -> (ReservedAddress, u16) {
 #[test]
 fn leader_listens_on_each_address_of_its_name() {
     let (_vacant, port) = vacant();
-    let mut test_port = TestPort::new(false);
+    let mut test_port = TestPort::new();
     // No interface has the second address.
     let all = vec!["127.0.0.1", UNASSIGNED, "127.0.0.2"];
     test_port.name("zk1", Resolution::Addresses(all));
@@ -214,45 +217,17 @@ fn leader_listens_on_each_address_of_its_name() {
 }
 
 #[test]
-fn leader_listens_on_all_ips_if_configured() {
-    for (own, expected) in [
-        (UNASSIGNED, "0.0.0.0"),
-        ("zk1", "[::]"),
-        ("[2001:db8::1]", "[::]"),
-    ] {
-        let (_vacant, port) = vacant();
-        let mut test_port = TestPort::new(true);
-        test_port.hold(&format!("{own}:{port}"));
-        let at = match test_port.await_word("the port listens", |word| {
-            matches!(word, PortEvent::Listening(_))
-        }) {
-            PortEvent::Listening(at) => at,
-            other => panic!("{other:?}"),
-        };
-        // Without IPv6 only the IPv4 wildcard.
-        let has_v6 = TcpListener::bind("[::]:0").is_ok();
-        let expected = if has_v6 { expected } else { "0.0.0.0" };
-        assert_eq!(at.to_string(), format!("{expected}:{port}"));
-        TcpStream::connect(("127.0.0.1", port)).unwrap();
-    }
-}
-
-#[test]
 fn unanswered_lookup_blocks_nothing() {
     let (_vacant, port) = vacant();
     let (leader, address) = support::listener();
     let leading = address.parse::<SocketAddr>().unwrap().port();
-    let mut test_port = TestPort::new(false);
+    let mut test_port = TestPort::new();
     test_port.name("zk1", Resolution::Unanswered);
     for _ in 0..3 {
         test_port.hold(&format!("zk1:{port}"));
         test_port.advance(Duration::from_secs(5));
         test_port.watch(&[&format!("zk1:{leading}")]);
-        assert!(
-            !test_port.advance(Duration::from_secs(5)),
-            "{:?}",
-            test_port.words
-        );
+        test_port.advance(Duration::from_secs(5));
     }
     assert_eq!(test_port.words, []);
     // One lookup at a time, however often the name was needed.
@@ -274,13 +249,13 @@ fn follower_tries_all_addresses_of_the_leader() {
     // Nothing listens at the first two addresses. The third one is right.
     let names = [vec!["127.0.0.9", "::1", "127.0.0.1"], vec!["127.0.0.1"]];
     for all in names {
-        let mut test_port = TestPort::new(false);
+        let mut test_port = TestPort::new();
         test_port.name("zk3", Resolution::Addresses(all));
         test_port.watch(&[&format!("zk3:{port}")]);
         test_port.await_reached();
     }
     // The same with several addresses in the configuration, one of them unknown.
-    let mut test_port = TestPort::new(false);
+    let mut test_port = TestPort::new();
     let all = [format!("zk4:{port}"), format!("127.0.0.9:{port}"), address];
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     test_port.watch(&all);
@@ -291,19 +266,13 @@ fn follower_tries_all_addresses_of_the_leader() {
 #[test]
 fn unreached_leader_is_given_up_after_some_attempts() {
     let (_vacant, port) = vacant();
-    let mut test_port = TestPort::new(false);
+    let mut test_port = TestPort::new();
     test_port.name("zk3", Resolution::Addresses(vec!["127.0.0.1", "127.0.0.2"]));
     test_port.watch(&[&format!("zk3:{port}")]);
-    assert!(
-        !test_port.advance(Duration::from_millis(500)),
-        "{:?}",
-        test_port.words
-    );
-    assert!(
-        test_port.advance(Duration::from_millis(500)),
-        "{:?}",
-        test_port.words
-    );
+    for is_given_up in [false, true] {
+        let gone = test_port.advance(Duration::from_millis(500));
+        assert_eq!(gone, is_given_up, "{:?}", test_port.words);
+    }
     assert_eq!(test_port.port.deadline(), None);
 }
 
@@ -315,7 +284,7 @@ fn local_errors_are_reported_and_do_not_end_the_watch() {
         (Resolution::NoThread, "no thread"),
         (Resolution::Fails, "no such name"),
     ] {
-        let mut test_port = TestPort::new(false);
+        let mut test_port = TestPort::new();
         test_port.name("zk3", resolution.clone());
         test_port.watch(&[&format!("zk3:{port}")]);
         test_port.await_error(what);
@@ -324,13 +293,9 @@ fn local_errors_are_reported_and_do_not_end_the_watch() {
         assert_eq!(test_port.words, []);
         test_port.name("zk3", Resolution::Addresses(vec!["127.0.0.1"]));
         test_port.advance(Duration::from_secs(2));
-        assert!(
-            test_port.words.contains(&PortEvent::Reached),
-            "{:?}",
-            test_port.words
-        );
+        assert_eq!(test_port.words, [PortEvent::Reached]);
 
-        let mut test_port = TestPort::new(false);
+        let mut test_port = TestPort::new();
         test_port.name("zk1", resolution);
         let (_vacant, port) = vacant();
         test_port.hold(&format!("zk1:{port}"));
@@ -344,9 +309,7 @@ fn local_errors_are_reported_and_do_not_end_the_watch() {
 #[test]
 fn leader_that_closes_its_port_is_gone() {
     let (leader, address) = support::listener();
-    let mut test_port = TestPort::new(false);
-    test_port.watch(&[&address]);
-    test_port.await_reached();
+    let mut test_port = TestPort::at_the_leader(&address);
     let (follower, _) = leader.accept().unwrap();
     test_port.now += FOLLOWER_TIMEOUT;
     // The leader closes the connection, and its port is still open.
@@ -364,9 +327,7 @@ fn leader_that_closes_its_port_is_gone() {
 #[test]
 fn reconnect_pause_doubles_when_the_leader_closes_at_once() {
     let (leader, address) = support::listener();
-    let mut test_port = TestPort::new(false);
-    test_port.watch(&[&address]);
-    test_port.await_reached();
+    let mut test_port = TestPort::at_the_leader(&address);
     let mut pauses = Vec::new();
     for _ in 0..8 {
         drop(leader.accept().unwrap());
@@ -396,9 +357,7 @@ fn drain(stream: &mut TcpStream) -> Vec<u8> {
 #[test]
 fn watched_leader_gets_bytes_in_time_and_no_whole_packet() {
     let (leader, address) = support::listener();
-    let mut test_port = TestPort::new(false);
-    test_port.watch(&[&address]);
-    test_port.await_reached();
+    let mut test_port = TestPort::at_the_leader(&address);
     let (mut follower, _) = leader.accept().unwrap();
     let mut received = Vec::new();
     eventually("a packet begins", || {
@@ -416,38 +375,25 @@ fn watched_leader_gets_bytes_in_time_and_no_whole_packet() {
         test_port.look();
     }
     received.extend(drain(&mut follower));
-    assert!(
-        received.len() >= before + 10,
-        "too few bytes: {}",
-        received.len()
-    );
-    assert!(
-        !test_port.words.contains(&PortEvent::Reached),
-        "a second connection"
-    );
+    let count = received.len();
+    assert!(count >= before + 10, "too few bytes: {count}");
+    let is_second = test_port.words.contains(&PortEvent::Reached);
+    assert!(!is_second, "a second connection");
     // It continues with a new connection before the packet is complete.
     let has_reconnected = (0..200).any(|_| {
         test_port.advance(FOLLOWER_TIMEOUT * 200);
         received.extend(drain(&mut follower));
         test_port.words.contains(&PortEvent::Reached)
     });
-    assert!(
-        has_reconnected,
-        "{} bytes on one connection",
-        received.len()
-    );
-    let whole = 16 + length;
-    assert!(
-        received.len() < whole,
-        "{} bytes are a packet",
-        received.len()
-    );
+    let count = received.len();
+    assert!(has_reconnected, "{count} bytes on one connection");
+    assert!(count < 16 + length, "{count} bytes are a packet");
 }
 
 #[test]
 fn leader_keeps_some_followers_and_closes_the_oldest() {
     let (_vacant, port) = vacant();
-    let mut test_port = TestPort::new(false);
+    let mut test_port = TestPort::new();
     test_port.hold(&format!("127.0.0.1:{port}"));
     test_port.look();
     let connect = |_| {

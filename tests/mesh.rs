@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader, Read as _},
+    io::{self, BufRead as _, BufReader, Read as _},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
     process::{Command, Output, Stdio},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use support::{
-    command::{run, run_with},
+    command::{run, run_with, signal},
     example::{example_path, newer_source},
     within,
 };
@@ -68,25 +68,13 @@ fn a_signal_ends_the_demonstration_with_a_summary() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let linked = lines.next().unwrap().unwrap();
     assert!(linked.contains("all are linked"), "{linked}");
-    let id = child.id().to_string();
-    let mut kill = Command::new("sh");
-    kill.args(["-c", "kill -s INT \"$0\"", &id]);
-    assert!(kill.status().unwrap().success());
+    signal(&child, "INT");
     let said = within("the program", move || {
         lines.map(|line| line.unwrap() + "\n").collect::<String>()
     });
-    let mut errors = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut errors)
-        .unwrap();
-    assert_eq!(
-        (child.wait().unwrap().code(), errors.as_str()),
-        (Some(1), ""),
-        "{said}"
-    );
+    let errors = io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    let code = child.wait().unwrap().code();
+    assert_eq!((code, errors.as_str()), (Some(1), ""), "{said}");
     for line in [
         "interrupted",
         "held    one link for each pair, dialed by the larger id at both ends",

@@ -1,8 +1,8 @@
-//! Runs a program to its end, before a deadline.
+//! Runs a program to its end, before a deadline, and sends signals.
 
 use std::{
     io::Read,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::{Duration, Instant},
@@ -61,6 +61,13 @@ pub fn run_with(
             );
         }
     }
+}
+
+/// Sends a signal, whose name is without `SIG`.
+#[track_caller]
+pub fn signal(child: &Child, name: &str) {
+    let script = ["-c", "kill -s \"$0\" \"$1\"", name, &child.id().to_string()];
+    assert!(Command::new("sh").args(script).status().unwrap().success());
 }
 
 /// What arrives from a pipe, read by a thread that ends with the pipe. Nothing if there is none.
