@@ -311,60 +311,51 @@ fn invalid_arguments_are_refused_with_a_reason() {
     let (dynamic, observers) = (ensemble.path("dynamic.cfg"), ensemble.path("observers.cfg"));
     fs::write(&dynamic, "dynamicConfigFile=none.dynamic\n").unwrap();
     fs::write(&observers, "server.1=zk1:1:2:observer\n").unwrap();
-    let nowhere = ensemble.path("no/where.svg");
-    for (arguments, expected) in [
-        (vec!["--myid", "1"], "not provided: --zoo-cfg <FILE>"),
-        (vec!["--zoo-cfg", &cfg], "not provided: --myid <N>"),
+    for (file, options, expected) in [
+        (None, "--myid 1", "not provided: --zoo-cfg <FILE>"),
+        (Some(&cfg), "", "not provided: --myid <N>"),
+        (Some(&cfg), "--myid one", "invalid value 'one'"),
         (
-            vec!["--zoo-cfg", &cfg, "--myid", "one"],
-            "invalid value 'one'",
-        ),
-        (
-            vec!["--zoo-cfg", &cfg, "--myid", "9"],
+            Some(&cfg),
+            "--myid 9",
             "--myid 9 is not among its servers, which are 1, 2, 3",
         ),
+        (Some(&missing), "--myid 1", "missing.cfg: No such file"),
         (
-            vec!["--zoo-cfg", &missing, "--myid", "1"],
-            "missing.cfg: No such file",
-        ),
-        (
-            vec!["--zoo-cfg", &bad, "--myid", "1"],
+            Some(&bad),
+            "--myid 1",
             "bad.cfg: line 2: server.1: no ports",
         ),
+        (Some(&dynamic), "--myid 1", "cannot read none.dynamic"),
         (
-            vec!["--zoo-cfg", &dynamic, "--myid", "1"],
-            "cannot read none.dynamic",
-        ),
-        (
-            vec!["--zoo-cfg", &observers, "--myid", "1"],
+            Some(&observers),
+            "--myid 1",
             "observers.cfg: no server votes",
         ),
         (
-            vec!["--zoo-cfg", &cfg, "--myid", "1", "--zxid", "0xq"],
+            Some(&cfg),
+            "--myid 1 --zxid 0xq",
             "write a decimal number, or 0x",
         ),
         (
-            vec![
-                "--zoo-cfg",
-                &cfg,
-                "--myid",
-                "1",
-                "--format",
-                "28",
-                "--epoch",
-                "7",
-            ],
+            Some(&cfg),
+            "--myid 1 --format 28 --epoch 7",
             "--format 28 holds no epoch",
         ),
         (
-            vec!["--zoo-cfg", &cfg, "--myid", "1", "--replace", "oldest"],
+            Some(&cfg),
+            "--myid 1 --replace oldest",
             "invalid value 'oldest'",
         ),
         (
-            vec!["--zoo-cfg", &cfg, "--myid", "1", "--timeline", &nowhere],
+            Some(&cfg),
+            "--myid 1 --timeline no/where.svg",
             "cannot write --timeline",
         ),
     ] {
+        let file = file.map(|file| ["--zoo-cfg", file]);
+        let options = options.split_whitespace();
+        let arguments: Vec<&str> = file.into_iter().flatten().chain(options).collect();
         let (code, lines, stderr) = election(&arguments);
         let shown = format!("{arguments:?}: {stderr}");
         assert_eq!((code, lines.len()), (Some(2), 0), "{shown}");

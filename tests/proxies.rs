@@ -184,21 +184,18 @@ fn start(sid: i64, our_proxy: &Proxy, their_address: &ReservedAddress) -> Arc<Cn
 }
 
 #[test]
-fn restarted_larger_member_behind_a_proxy_is_relinked() {
-    let mut pair = ProxiedPair::with(LARGER, First::Ours, Outbox::Latest);
-    pair.lose_power();
-    pair.exchange_frames();
-    let downs = pair.ours.stats().downs;
-    assert_eq!(downs.get(&ReasonKind::Replaced), Some(&1), "{downs:?}");
-}
-
-#[test]
-fn restarted_smaller_member_behind_a_proxy_is_relinked() {
-    let mut pair = ProxiedPair::with(SMALLER, First::Ours, Outbox::Latest);
-    pair.lose_power();
-    pair.exchange_frames();
-    let downs = pair.ours.stats().downs;
-    assert_eq!(downs.get(&ReasonKind::Replaced), Some(&1), "{downs:?}");
+fn restarted_member_behind_a_proxy_is_relinked() {
+    for sid in [SMALLER, LARGER] {
+        let mut pair = ProxiedPair::with(sid, First::Ours, Outbox::Latest);
+        pair.lose_power();
+        pair.exchange_frames();
+        let downs = pair.ours.stats().downs;
+        assert_eq!(
+            downs.get(&ReasonKind::Replaced),
+            Some(&1),
+            "{sid}: {downs:?}"
+        );
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod notification;
 #[allow(dead_code, reason = "only its grammar is needed here")]
 mod message;
 
-use std::{fs, panic::catch_unwind, path::Path};
+use std::{fs, panic::catch_unwind, path::Path, thread};
 
 use proptest::prelude::*;
 
@@ -44,29 +44,21 @@ fn replay(target: &str, check: fn(&[u8])) {
     println!("{target}: {} inputs", kept.len());
 }
 
-#[test]
-fn kept_initial_messages_pass() {
-    replay("initial_message", initial_message::check);
-}
+const TARGETS: [(&str, fn(&[u8])); 5] = [
+    ("initial_message", initial_message::check),
+    ("frames", frames::check),
+    ("link", link::check),
+    ("config", config::check),
+    ("notification", notification::check),
+];
 
 #[test]
-fn kept_frames_pass() {
-    replay("frames", frames::check);
-}
-
-#[test]
-fn kept_links_pass() {
-    replay("link", link::check);
-}
-
-#[test]
-fn kept_configurations_pass() {
-    replay("config", config::check);
-}
-
-#[test]
-fn kept_notifications_pass() {
-    replay("notification", notification::check);
+fn kept_inputs_pass() {
+    thread::scope(|scope| {
+        for (target, check) in TARGETS {
+            scope.spawn(move || replay(target, check));
+        }
+    });
 }
 
 /// Random bytes seldom begin as an initial message does.
@@ -87,11 +79,9 @@ proptest! {
 
     #[test]
     fn random_bytes_pass(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        initial_message::check(&bytes);
-        frames::check(&bytes);
-        link::check(&bytes);
-        config::check(&bytes);
-        notification::check(&bytes);
+        for (_, check) in TARGETS {
+            check(&bytes);
+        }
     }
 
     #[test]
