@@ -303,6 +303,12 @@ fn tries_of_a_name_are_counted_together() {
     assert_eq!(lost, [("both.example:3888".to_owned(), &state[..])]);
     world.pass(Duration::from_secs(3600));
     assert_eq!(world.tries(), 6, "the name is given up");
+    // The loop continues, and dials the other server.
+    let dial = world.network.take_dials().pop().unwrap();
+    dial.accept().unwrap();
+    world.settle();
+    let handle = world.event_loop.handle();
+    assert!(handle.connected_to_peer(Sid(SMALLER)));
 }
 
 #[test]
@@ -458,48 +464,39 @@ fn accepting_is_fair_among_listening_sockets() {
 
 #[test]
 fn own_addresses_are_advertised_with_their_ports() {
-    let advertised = |own: &str, shape: fn(ConfigBuilder) -> ConfigBuilder| {
-        World::with(own, |builder| {
-            shape(builder.initial_message(InitialMessageVersion::V2))
-        })
-        .advertised()
-    };
-    // As configured: each address has a port of its own.
-    assert_eq!(
-        advertised("10.0.0.5:0|10.0.0.6:0", |b| b),
-        "10.0.0.5:50001|10.0.0.6:50002"
-    );
-    assert_eq!(
-        advertised("10.0.0.5:0|10.0.0.5:0", |b| b),
-        "10.0.0.5:50001|10.0.0.5:50002"
-    );
-    // A wildcard tells nobody where to dial.
-    assert_eq!(advertised("0.0.0.0:0", |b| b), "");
-    // On all addresses: one socket for each port.
-    assert_eq!(
-        advertised("10.0.0.5:3888|10.0.0.6:0|10.0.0.7:0", |b| b
-            .listen_on_all_ips(true)),
-        "10.0.0.5:3888|10.0.0.6:50001|10.0.0.7:50001"
-    );
-    // On other addresses: an address without a listening socket is not advertised.
-    let elsewhere: fn(ConfigBuilder) -> ConfigBuilder = |b| b.listen_on("10.0.0.9:0");
-    assert_eq!(
-        advertised("10.0.0.5:0|10.0.0.6:3888", elsewhere),
-        "10.0.0.6:3888"
-    );
-    assert_eq!(
-        advertised("10.0.0.5:0|10.0.0.9:0", elsewhere),
-        "10.0.0.9:50001"
-    );
-    let swapped: fn(ConfigBuilder) -> ConfigBuilder =
-        |b| b.listen_on("10.0.0.6:0").listen_on("10.0.0.5:0");
-    assert_eq!(
-        advertised("10.0.0.5:0|10.0.0.6:0", swapped),
-        "10.0.0.5:50002|10.0.0.6:50001"
-    );
-    let anywhere: fn(ConfigBuilder) -> ConfigBuilder =
-        |b| b.listen_on("10.0.0.9:3888").listen_on("0.0.0.0:0");
-    assert_eq!(advertised("10.0.0.5:0", anywhere), "10.0.0.5:50001");
+    for (own, listen_on, expected) in [
+        // As configured: each address has a port of its own.
+        ("10.0.0.5:0|10.0.0.6:0", "", "10.0.0.5:50001|10.0.0.6:50002"),
+        ("10.0.0.5:0|10.0.0.5:0", "", "10.0.0.5:50001|10.0.0.5:50002"),
+        // A wildcard tells nobody where to dial.
+        ("0.0.0.0:0", "", ""),
+        // On all addresses: one socket for each port.
+        (
+            "10.0.0.5:3888|10.0.0.6:0|10.0.0.7:0",
+            "all",
+            "10.0.0.5:3888|10.0.0.6:50001|10.0.0.7:50001",
+        ),
+        // On other addresses: an address without a listening socket is not advertised.
+        ("10.0.0.5:0|10.0.0.6:3888", "10.0.0.9:0", "10.0.0.6:3888"),
+        ("10.0.0.5:0|10.0.0.9:0", "10.0.0.9:0", "10.0.0.9:50001"),
+        (
+            "10.0.0.5:0|10.0.0.6:0",
+            "10.0.0.6:0 10.0.0.5:0",
+            "10.0.0.5:50002|10.0.0.6:50001",
+        ),
+        ("10.0.0.5:0", "10.0.0.9:3888 0.0.0.0:0", "10.0.0.5:50001"),
+    ] {
+        let mut world = World::with(own, |builder| {
+            let builder = builder.initial_message(InitialMessageVersion::V2);
+            match listen_on {
+                "all" => builder.listen_on_all_ips(true),
+                list => list
+                    .split_whitespace()
+                    .fold(builder, ConfigBuilder::listen_on),
+            }
+        });
+        assert_eq!(world.advertised(), expected, "{own}, {listen_on:?}");
+    }
 }
 
 #[test]

@@ -90,6 +90,17 @@ impl World {
         (world, link)
     }
 
+    /// The smaller peer has refused a dial, and was dialed again.
+    fn redialed() -> (Self, RemoteEnd) {
+        let mut world = Self::with(SMALLER);
+        let (_, ends) = world.dials();
+        world.end_dial(&ends[0], false);
+        world.pass(BACKOFF_MAX);
+        let (dialed, mut ends) = world.dials();
+        assert_eq!(dialed, [OLD]);
+        (world, ends.remove(0))
+    }
+
     /// The smaller peer was dialed, and is linked.
     fn linked_by_a_dial() -> Self {
         let mut world = Self::with(SMALLER);
@@ -305,42 +316,28 @@ fn a_silent_name_server_delays_no_dial() {
 #[test]
 fn a_moved_peer_is_dialed_at_its_new_address() {
     // The old address refuses before the lookup is answered.
-    let mut world = World::with(SMALLER);
-    let (_, ends) = world.dials();
-    world.end_dial(&ends[0], false);
-    world.pass(BACKOFF_MAX);
-    let (dialed, ends) = world.dials();
-    assert_eq!(dialed, [OLD]);
-    world.end_dial(&ends[0], false);
+    let (mut world, second) = World::redialed();
+    world.end_dial(&second, false);
     assert_eq!(world.failures().len(), 1, "the answer may still arrive");
     world.answer(NEW);
     assert_eq!(world.dials().0, [NEW]);
     assert_eq!(world.failures().len(), 1);
 
     // The old address does not answer at all.
-    let mut world = World::with(SMALLER);
-    let (_, ends) = world.dials();
-    world.end_dial(&ends[0], false);
-    world.pass(BACKOFF_MAX);
-    let (_, ends) = world.dials();
+    let (mut world, second) = World::redialed();
     world.answer(NEW);
-    assert!(ends[0].was_reset());
+    assert!(second.was_reset());
     assert_eq!(world.dials().0, [NEW]);
 }
 
 #[test]
 fn a_link_to_an_outdated_address_is_ended() {
-    let mut world = World::with(SMALLER);
-    let (_, ends) = world.dials();
-    world.end_dial(&ends[0], false);
-    world.pass(BACKOFF_MAX);
+    let (mut world, old) = World::redialed();
     // Another host has the old address now, and accepts before the lookup is answered.
-    let (dialed, old) = world.dials();
-    assert_eq!(dialed, [OLD]);
-    world.end_dial(&old[0], true);
+    world.end_dial(&old, true);
     assert!(world.is_linked());
     world.answer(NEW);
-    assert!(old[0].was_reset());
+    assert!(old.was_reset());
     world.pass(BACKOFF_MAX);
     let (dialed, new) = world.dials();
     assert_eq!(dialed, [NEW]);

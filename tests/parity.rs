@@ -70,6 +70,11 @@ fn cnx_manager() {
         zero.stats().ups > ups
     });
     assert_eq!(zero.recv_timeout(LONG).unwrap().payload, "vote of 1");
+    // A request of the larger one replaces the link, too.
+    let ups = zero.stats().ups;
+    one.initiate_connection(Sid(0)).unwrap();
+    assert_eq!(zero.recv_timeout(LONG).unwrap().payload, "vote of 1");
+    assert_eq!(zero.stats().ups, ups + 1);
     for (manager, address) in mesh.managers.iter().zip(&mesh.addresses) {
         manager.halt();
         assert!(is_free(address));

@@ -486,6 +486,9 @@ fn peer_continues_while_it_listens_or_retries() {
         let path = file("peer-half-occupied-zoo.cfg", &text);
         let mut peer = Peer::start(1, &[], &["--zoo-cfg", path.to_str().unwrap(), several]);
         peer.next(event);
+        if event == "listener-lost" {
+            TcpStream::connect(&free.address).unwrap();
+        }
         peer.tell("send 1 still here");
         assert_eq!(peer.next("frame"), frame(1, "still here"));
         peer.quit();

@@ -27,7 +27,7 @@ use quorum_cnx::{
 use support::{
     LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, V1, assert_message, configure,
     eventually, expect_message, frame, is_free, listener, single_manager,
-    turned::{NoAction, OWN, PEER, Recorder, TurnedLoop},
+    turned::{OWN, PEER, Recorder, TurnedLoop},
     versioned, wait_for, wait_for_listening, within,
 };
 
@@ -172,6 +172,8 @@ fn send_outcome_says_what_happened_to_the_frame() {
     eventually("nothing waits", || pair.manager.have_delivered());
     assert_eq!(pair.send("three"), SendOutcome::Written);
     assert_eq!(peer.recv(), b"three");
+    let link_to_itself = pair.manager.initiate_connection(Sid(OWN));
+    assert_eq!(link_to_itself, Err(SendError::UnknownPeer(Sid(OWN))));
     let to_itself = pair.manager.to_send(Sid(OWN), "me");
     assert_eq!(to_itself, Ok(SendOutcome::Loopback));
     let before = pair.manager.stats();
@@ -667,9 +669,8 @@ fn links_are_reestablished_after_a_soft_halt() {
 
 // A dead loop is reported.
 
-fn panicking_loop() -> TurnedLoop<Recorder<NoAction>> {
-    let act: NoAction = |_, _, _| panic!("expected by the test");
-    TurnedLoop::new(act, |builder| builder)
+fn panicking_loop() -> TurnedLoop<Recorder> {
+    TurnedLoop::new(|_, _, _| panic!("expected by the test"), |builder| builder)
 }
 
 #[test]
@@ -1150,59 +1151,25 @@ fn unknown_host_name_is_reported_and_looked_up_again() {
     }
 }
 
-#[test]
-fn initiate_connection_replaces_link_and_resends_last_frame() {
-    let mesh = Mesh::linked(&[1, 2], &[], |builder| builder);
-    let [one, two] = &mesh.managers[..] else {
-        unreachable!()
-    };
-    two.to_send(Sid(1), "again").unwrap();
-    assert_eq!(one.recv_timeout(LONG).unwrap().payload, "again");
-    two.initiate_connection(Sid(1)).unwrap();
-    assert_eq!(one.recv_timeout(LONG).unwrap().payload, "again");
-    for manager in [one, two] {
-        eventually("the old link has ended", || {
-            manager.stats().downs == [(ReasonKind::Replaced, 1)].into()
-                || manager.stats().downs == [(ReasonKind::Closed, 1)].into()
-        });
-        assert_eq!(manager.stats().ups, 2);
-    }
-    assert_eq!(
-        one.initiate_connection(Sid(1)),
-        Err(SendError::UnknownPeer(Sid(1)))
-    );
-}
-
 // Addresses of peers, and of this server.
 
 #[test]
 fn peers_are_dialed_by_name_and_at_all_their_addresses() {
-    let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| listener()).unzip();
+    let peers = [listener(), listener(), listener()];
+    let ports = [0, 1].map(|at| peers[at].1.rsplit_once(':').unwrap().1);
     let dead = ReservedAddress::new();
-    let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
     // A name; an address after one at which nothing listens; an address after a name that cannot exist.
     let servers = [
-        (1, format!("localhost:{}", port(&addresses[0]))),
-        (2, format!("{}|{}", dead.address, addresses[1])),
-        (3, format!("{}:1|{}", "x".repeat(64), addresses[2])),
+        (1, format!("localhost:{}", ports[0])),
+        (2, format!("{}|127.0.0.1:{}", dead.address, ports[1])),
+        (3, format!("{}:1|{}", "x".repeat(64), peers[2].1)),
     ];
-    let start = |(listener, (own, _)): (TcpListener, &(i64, String))| {
-        let config = configure(*own, &servers).listener(listener);
-        CnxManager::start(config.build().unwrap()).unwrap()
-    };
-    let managers: Vec<CnxManager> = listeners.into_iter().zip(&servers).map(start).collect();
-    eventually("all are linked", || {
-        managers
-            .iter()
-            .all(|manager| manager.linked_peers().len() == 2)
-    });
-    for from in &managers {
-        for to in &managers {
-            from.to_send(to.sid(), "found").unwrap();
-            eventually("the frame arrives", || {
-                to.recv_timeout(LONG).unwrap().from == from.sid()
-            });
-        }
+    let (manager, _) = single_manager(OWN, &servers, |builder| builder);
+    for (sid, peer) in (1..).zip(&peers) {
+        manager.to_send(Sid(sid), format!("for {sid}")).unwrap();
+        let mut link = TestConnection::accept(&peer.0);
+        assert_eq!(link.read_initial_message().sid, OWN);
+        assert_eq!(link.recv(), format!("for {sid}").into_bytes());
     }
 }
 
@@ -1220,50 +1187,6 @@ fn listen_on_all_ips_covers_ipv4_and_ipv6() {
             TcpStream::connect(("::1", at.port())).unwrap();
         }
     }
-}
-
-#[test]
-fn loop_continues_without_its_listening_socket() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let (listener, peer_address) = listener();
-    let servers = [(2, &address), (1, &peer_address)];
-    let config = configure(2, &servers)
-        .listen_tries(3)
-        .listen_pause(Duration::from_millis(1));
-    let manager = CnxManager::start(config.build().unwrap()).unwrap();
-    let mut failed = 0;
-    while let Event::ListenFailed { .. } = wait_for(&manager, |event| match event {
-        Event::ListenFailed { .. } | Event::ListenerLost { .. } => Some(event.clone()),
-        _ => None,
-    }) {
-        failed += 1;
-    }
-    assert_eq!(failed, 3);
-    let lost = Listening::Lost(address.parse().unwrap());
-    assert_eq!(manager.listening(), [lost]);
-    // The server with the larger sid dials, so that the two are linked nevertheless.
-    let config = configure(1, &servers).listener(listener);
-    let peer = CnxManager::start(config.build().unwrap()).unwrap();
-    manager.to_send(Sid(1), "I cannot be dialed").unwrap();
-    expect_message(&peer, 2, "I cannot be dialed");
-    assert!(!manager.is_halted());
-    drop(taken);
-}
-
-#[test]
-fn one_lost_listening_socket_leaves_the_others_open() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let config = configure(OWN, &[(OWN, "127.0.0.1:0")])
-        .listen_on(taken.local_addr().unwrap().to_string())
-        .listen_on("127.0.0.1:0")
-        .listen_tries(1);
-    let manager = CnxManager::start(config.build().unwrap()).unwrap();
-    let [Listening::Lost(_), Listening::Open(at)] = manager.listening()[..] else {
-        panic!("{:?}", manager.listening())
-    };
-    let _observer = TestConnection::member(&at.to_string(), i64::MAX, &["hello"]);
-    expect_message(&manager, -1, "hello");
 }
 
 /// Only Linux has several IPv4 addresses on loopback.
@@ -1301,18 +1224,16 @@ fn spinning_loop_and_receiver_behave_like_blocking_ones() {
 }
 
 /// A loop that spins, turned until it has received a frame of its peer, which then is the last active link.
-fn spinning_loop<F: FnMut(Sid, &[u8], &Handle)>(
-    act: F,
+fn spinning_loop(
+    act: impl FnMut(Sid, &[u8], &Handle) + Send + 'static,
     shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
-) -> (TurnedLoop<Recorder<F>>, TestConnection) {
+) -> (TurnedLoop<Recorder>, TestConnection) {
     let idle = Idle::spin(Duration::from_millis(1));
     let mut test_loop = TurnedLoop::new(act, |builder| shape(builder).idle(idle));
     let busy_peer = test_loop.connect(PEER, &["first"]);
     test_loop.until("the frame is received", |_, recorded| recorded.frames == 1);
     (test_loop, busy_peer)
 }
-
-const NO_ACTION: NoAction = |_, _, _| {};
 
 #[test]
 fn spinning_loop_serves_others_beside_a_busy_peer() {
@@ -1344,7 +1265,7 @@ fn spinning_loop_serves_others_beside_a_busy_peer() {
 fn spinning_loop_closes_its_last_active_link_in_one_turn() {
     let no_length = [0; 4];
     for last_bytes in [Vec::new(), [&frame("again")[..], &no_length].concat()] {
-        let (mut test_loop, mut busy_peer) = spinning_loop(NO_ACTION, |builder| builder);
+        let (mut test_loop, mut busy_peer) = spinning_loop(|_, _, _| {}, |builder| builder);
         assert_eq!(test_loop.handle().stats().connections, 1);
         busy_peer.write(&last_bytes);
         drop(busy_peer);
@@ -1357,7 +1278,7 @@ fn spinning_loop_closes_its_last_active_link_in_one_turn() {
 
 #[test]
 fn spinning_loop_accepts_a_full_batch_in_each_turn() {
-    let (mut test_loop, mut busy_peer) = spinning_loop(NO_ACTION, |builder| builder);
+    let (mut test_loop, mut busy_peer) = spinning_loop(|_, _, _| {}, |builder| builder);
     let turns = 4;
     let waiting = turns * ACCEPTS_PER_TURN;
     let _waiting: Vec<_> = (0..waiting)

@@ -17,7 +17,7 @@ use quorum_cnx::{Dial, Handle, Outbox, Reason, SendError, SendOutcome, Sid, Stat
 use socket2::SockRef;
 use support::{
     LONG, MEMBER_IP, STRANGER_IP, TestConnection, bare, eventually, frame,
-    turned::{NoAction, OWN, PEER, Recorder, TurnedLoop},
+    turned::{OWN, PEER, Recorder, TurnedLoop},
     within,
 };
 
@@ -180,11 +180,9 @@ fn frames(bytes: usize) -> Vec<u8> {
     frame(vec![1; FRAME]).repeat(bytes / FRAME)
 }
 
-type PassiveLoop = TurnedLoop<Recorder<NoAction>>;
-
 /// Writes frames as the peer until the kernel has enlarged the receive buffer so much that it holds `unread` bytes. Returns
 /// how many payload bytes the handler has received.
-fn stream(test_loop: &mut PassiveLoop, peer: &TestConnection, unread: usize) -> usize {
+fn stream(test_loop: &mut TurnedLoop<Recorder>, peer: &TestConnection, unread: usize) -> usize {
     const BYTES: usize = 32 << 20;
     let mut total = 0;
     for _ in 0..50 {
@@ -211,7 +209,7 @@ fn stream(test_loop: &mut PassiveLoop, peer: &TestConnection, unread: usize) -> 
 
 /// Writes this as the peer, and turns until the handler has received all of it. `total` is the number of bytes written so far.
 fn write_and_read(
-    test_loop: &mut PassiveLoop,
+    test_loop: &mut TurnedLoop<Recorder>,
     peer: &TestConnection,
     bytes: &[u8],
     total: &mut usize,

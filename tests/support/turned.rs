@@ -19,15 +19,17 @@ impl Handler for Ignore {
     fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
 }
 
-/// Calls `act` for each frame, counts the frames and their bytes, and keeps the events.
-pub struct Recorder<F> {
-    act: F,
+type Act = Box<dyn FnMut(Sid, &[u8], &Handle) + Send>;
+
+/// Calls a function for each frame, counts the frames and their bytes, and keeps the events.
+pub struct Recorder {
+    act: Act,
     pub frames: usize,
     pub bytes: usize,
     pub events: Vec<Event>,
 }
 
-impl<F: FnMut(Sid, &[u8], &Handle)> Handler for Recorder<F> {
+impl Handler for Recorder {
     fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
         self.frames += 1;
         self.bytes += frame.len();
@@ -39,10 +41,10 @@ impl<F: FnMut(Sid, &[u8], &Handle)> Handler for Recorder<F> {
     }
 }
 
-impl<F> Recorder<F> {
-    pub fn new(act: F) -> Self {
+impl Recorder {
+    pub fn new(act: impl FnMut(Sid, &[u8], &Handle) + Send + 'static) -> Self {
         Self {
-            act,
+            act: Box::new(act),
             frames: 0,
             bytes: 0,
             events: Vec::new(),
@@ -58,9 +60,6 @@ impl<F> Recorder<F> {
         self.events.iter().filter_map(reason).collect()
     }
 }
-
-/// What a handler does that only records.
-pub type NoAction = fn(Sid, &[u8], &Handle);
 
 pub struct TurnedLoop<H: Handler> {
     pub event_loop: EventLoop<H>,
@@ -120,13 +119,14 @@ impl<H: Handler> TurnedLoop<H> {
     }
 }
 
-impl<F: FnMut(Sid, &[u8], &Handle)> TurnedLoop<Recorder<F>> {
-    pub fn new(act: F, shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+impl TurnedLoop<Recorder> {
+    pub fn new(
+        act: impl FnMut(Sid, &[u8], &Handle) + Send + 'static,
+        shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+    ) -> Self {
         Self::with(Recorder::new(act), shape)
     }
-}
 
-impl TurnedLoop<Recorder<NoAction>> {
     /// A loop whose handler only records.
     pub fn passive(shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         Self::new(|_, _, _| {}, shape)
