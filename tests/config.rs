@@ -34,6 +34,7 @@ fn valid_configurations_are_accepted() {
         .listen_tries(0)
         .observers_max(0)
         .unsent_limit(None)
+        .outbox(Outbox::queue(limits::FRAME_BYTES_MAX + 4))
         .listen_on("0.0.0.0:3181")
         .build()
         .unwrap();
@@ -173,12 +174,14 @@ fn options_out_of_range_are_refused_by_name() {
         refused("pending_max", count, ConfigBuilder::pending_max);
         let admit = Unknown::admit(count);
         refused("unknown", admit, ConfigBuilder::unknown);
-        let queue = Outbox::queue(count);
-        refused("outbox", queue, ConfigBuilder::outbox);
         refused("receive_buffer", Some(count), ConfigBuilder::receive_buffer);
     }
     for bytes in [0, limits::FRAME_BYTES_MAX - 1] {
         refused("inbox_bytes", bytes, ConfigBuilder::inbox_bytes);
+    }
+    // A queue has room for the longest frame.
+    for bytes in [0, limits::FRAME_BYTES_MAX + 3, usize::MAX] {
+        refused("outbox", Outbox::queue(bytes), ConfigBuilder::outbox);
     }
     refused("observers_max", usize::MAX, ConfigBuilder::observers_max);
     refused("unsent_limit", Some(0), ConfigBuilder::unsent_limit);
@@ -264,13 +267,14 @@ fn zoo_cfg_errors_name_their_line() {
     }
 }
 
-/// A temporary directory, removed on drop.
+/// A directory of a test, empty at first.
 struct Dir(PathBuf);
 
 impl Dir {
     fn new(name: &str) -> Self {
-        let name = format!("quorum-cnx-config-{}-{name}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("config-{name}"));
+        // Left over from an earlier run.
+        let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
         Self(dir)
     }
@@ -279,12 +283,6 @@ impl Dir {
         let path = self.0.join(name);
         fs::write(&path, text).unwrap();
         path
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

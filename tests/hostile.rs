@@ -7,7 +7,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -19,6 +22,7 @@ use quorum_cnx::{
 use support::{
     LONG, MEMBER_IP, Mesh, ReservedAddress, Ring, STRANGER_IP, TestConnection, V1, V2,
     assert_message, bare, claiming, configure, eventually, expect_message, frame, listener,
+    pair::Pair,
     rng::Rng,
     single_manager,
     turned::{PEER, TurnedLoop},
@@ -648,27 +652,23 @@ fn knock_for_an_absent_member_dials_its_configured_address() {
 }
 
 /// Manager 5, the link of its larger peer 9, which is the test itself, and the connection of a stranger that claims sid 9.
-fn contended(replace: Replace) -> (CnxManager, TestConnection, TestConnection, ReservedAddress) {
-    let vacant = ReservedAddress::new();
-    let (manager, address) = single_manager(5, &[(9, &vacant.address)], |builder| {
-        builder
-            .replace(replace)
-            .peer_dead_after(Duration::from_secs(3600))
-    });
-    let older = TestConnection::member(&address, 9, &[]);
-    eventually("the member is linked", || manager.connected_to_peer(Sid(9)));
+fn contended(replace: Replace) -> (Arc<CnxManager>, TestConnection, TestConnection) {
+    let hour = Duration::from_secs(3600);
+    let pair = Pair::with(|builder| builder.replace(replace).peer_dead_after(hour));
+    let older = pair.link();
+    let Pair { manager, address } = pair;
     let accepted = manager.stats().accepted;
     let stranger =
         TestConnection::dial_and_write(STRANGER_IP, &address, &[bare(9), frame("early")].concat());
     eventually("the stranger is accepted", || {
         manager.stats().accepted > accepted
     });
-    (manager, older, stranger, vacant)
+    (manager, older, stranger)
 }
 
 #[test]
 fn a_contender_takes_over_when_the_older_link_ends() {
-    let (manager, mut older, mut stranger, _vacant) = contended(Replace::Proven);
+    let (manager, mut older, mut stranger) = contended(Replace::Proven);
     // The older link continues in both directions, and the contender is not read.
     older.send("older");
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "older");
@@ -700,7 +700,7 @@ fn a_contender_takes_over_when_the_older_link_ends() {
 
 #[test]
 fn member_replaces_its_link_and_the_contender_is_refused() {
-    let (manager, mut older, mut stranger, _vacant) = contended(Replace::Proven);
+    let (manager, mut older, mut stranger) = contended(Replace::Proven);
     let address = older.0.peer_addr().unwrap().to_string();
     let mut newer = TestConnection::member(&address, 9, &["newer"]);
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "newer");
@@ -715,7 +715,7 @@ fn member_replaces_its_link_and_the_contender_is_refused() {
 
 #[test]
 fn replace_newest_lets_a_stranger_take_over_at_once() {
-    let (manager, mut older, mut stranger, _vacant) = contended(Replace::Newest);
+    let (manager, mut older, mut stranger) = contended(Replace::Newest);
     assert_eq!(manager.recv_timeout(LONG).unwrap().payload, "early");
     assert_eq!(older.wait_closed(), b"");
     manager.to_send(Sid(9), "welcome").unwrap();
@@ -921,19 +921,12 @@ fn received(stats: &Stats, sid: i64) -> u64 {
 
 #[test]
 fn duplicate_sid_is_reported() {
-    let vacant = ReservedAddress::new();
-    let (manager, address) = single_manager(5, &[(9, &vacant.address)], |builder| builder);
-    let duplicates: Vec<TestConnection> = (1..=5)
-        .map(|ups| {
-            let duplicate = TestConnection::member(&address, 9, &[]);
-            eventually("the duplicate is linked", || manager.stats().ups == ups);
-            duplicate
-        })
-        .collect();
-    let sid = wait_for(&manager, |event| match event {
+    let pair = Pair::new();
+    let duplicates: Vec<TestConnection> = (0..5).map(|_| pair.link()).collect();
+    let sid = wait_for(&pair.manager, |event| match event {
         Event::Flapping { sid, .. } => Some(*sid),
         _ => None,
     });
-    assert_eq!(sid, Sid(9));
+    assert_eq!(sid, Sid(PEER));
     drop(duplicates);
 }

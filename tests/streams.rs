@@ -20,29 +20,33 @@ use quorum_cnx::{
     TryRecvError,
 };
 use support::{
-    LONG, Mesh, ReservedAddress, TestConnection, eventually, frame, listener, single_manager,
+    LONG, Mesh, NOBODY, TestConnection, eventually, frame, listener,
+    pair::{self, Pair},
+    single_manager,
+    turned::{OWN, PEER},
     within,
 };
 
 const NEAR: Sid = Sid(1);
 const FAR: Sid = Sid(2);
 
-/// A frame that begins with its number. Its length and content follow from the number, so that a torn frame is detected.
-fn numbered(number: u64) -> Vec<u8> {
-    // Mostly small; some too large to be copied into a chunk; some of the maximum length.
-    let len = match number % 1000 {
+/// Mostly small; some too large to be copied into a chunk; some of the maximum length.
+fn len_of(number: u64) -> usize {
+    match number % 1000 {
         0 => FRAME_BYTES_MAX,
         1..10 => 20_000 + number as usize % 50_000,
         _ => 8 + number as usize % 200,
-    };
-    let mut bytes: Vec<u8> = (0..len).map(|at| at as u8 ^ number as u8).collect();
-    bytes[..8].copy_from_slice(&number.to_be_bytes());
-    bytes
+    }
 }
 
-fn number_of(frame: &[u8]) -> u64 {
-    let number = u64::from_be_bytes(frame[..8].try_into().unwrap());
-    assert_eq!(frame, numbered(number), "frame {number} is torn");
+/// The payload with this number. Its length follows from the number.
+fn numbered(number: u64) -> Vec<u8> {
+    pair::numbered(number, len_of(number))
+}
+
+fn number_of(payload: &[u8]) -> u64 {
+    let number = pair::number_of(payload);
+    assert_eq!(payload.len(), len_of(number));
     number
 }
 
@@ -107,9 +111,8 @@ fn a_queue_delivers_every_frame_once_and_in_order() {
 
 #[test]
 fn full_queue_is_reported_and_accepts_again_with_room() {
-    let peer_address = ReservedAddress::new();
-    let shape = |builder: quorum_cnx::ConfigBuilder| builder.outbox(Outbox::QUEUE);
-    let (manager, address) = single_manager(1, &[(2, &peer_address.address)], shape);
+    let (manager, address) =
+        single_manager(1, &[(2, NOBODY)], |builder| builder.outbox(Outbox::QUEUE));
     let frame = Bytes::from(vec![7; 100_000]);
     let mut taken = 0;
     let error = loop {
@@ -186,15 +189,6 @@ fn queue_keeps_order_without_duplicates_over_reconnects() {
 }
 
 #[test]
-fn a_queue_must_have_room_for_the_longest_frame() {
-    for (bytes, is_valid) in [(524_291, false), (524_292, true), (usize::MAX, false)] {
-        let builder = Config::builder(NEAR).server(NEAR, "127.0.0.1:0");
-        let built = builder.outbox(Outbox::queue(bytes)).build();
-        assert_eq!(built.is_ok(), is_valid, "{bytes}: {:?}", built.err());
-    }
-}
-
-#[test]
 fn sender_that_waits_for_room_supersedes_no_frame() {
     const COUNT: u64 = 2000;
     let mesh = Mesh::linked(&[1, 2], &[], |builder| builder.inbox_frames(1 << 20));
@@ -224,8 +218,7 @@ fn sender_that_waits_for_room_supersedes_no_frame() {
 
 #[test]
 fn wait_for_room_ends_when_the_manager_halts() {
-    let peer_address = ReservedAddress::new();
-    let (manager, _) = single_manager(1, &[(2, &peer_address.address)], |builder| builder);
+    let (manager, _) = single_manager(1, &[(2, NOBODY)], |builder| builder);
     manager.to_send(FAR, "waits").unwrap();
     let handle = manager.handle();
     assert_eq!(handle.wait_for_room(FAR, Duration::ZERO), Ok(false));
@@ -428,8 +421,7 @@ fn a_slow_application_slows_its_peers_and_loses_nothing() {
 
 #[test]
 fn full_inbox_does_not_affect_other_links_or_link_ends() {
-    let absent = [ReservedAddress::new(), ReservedAddress::new()];
-    let others = [(8, &absent[0].address), (9, &absent[1].address)];
+    let others = [(8, NOBODY), (9, "127.0.0.1:2")];
     let (manager, address) = single_manager(2, &others, |builder| {
         builder.outbox(Outbox::QUEUE).inbox_frames(10)
     });
@@ -459,12 +451,9 @@ fn full_inbox_does_not_affect_other_links_or_link_ends() {
 
 #[test]
 fn flooding_sender_drops_only_its_own_messages() {
-    let absent = ReservedAddress::new();
-    let (manager, address) = single_manager(2, &[(9, &absent.address)], |builder| {
-        builder.inbox_full(InboxFull::DropOldest).observers_max(2)
-    });
-    let mut member = TestConnection::member(&address, 9, &[]);
-    let mut observer = TestConnection::member(&address, Sid::OBSERVER.0, &[]);
+    let pair = Pair::with(|builder| builder.inbox_full(InboxFull::DropOldest).observers_max(2));
+    let (manager, mut member) = (&pair.manager, pair.link());
+    let mut observer = TestConnection::member(&pair.address, Sid::OBSERVER.0, &[]);
     eventually("both are linked", || manager.linked_peers().len() == 2);
     for n in 0..40_u8 {
         member.send([n]);
@@ -475,7 +464,7 @@ fn flooding_sender_drops_only_its_own_messages() {
     });
     let messages = std::iter::from_fn(|| manager.try_recv().ok());
     let (of_member, of_observer): (Vec<_>, Vec<_>) =
-        messages.partition(|message| message.from == Sid(9));
+        messages.partition(|message| message.from == Sid(PEER));
     let numbers: Vec<u8> = of_member.iter().map(|message| message.payload[0]).collect();
     assert_eq!(numbers, (0..40).collect::<Vec<_>>());
     assert_eq!(of_observer.len(), 60, "the rest of a hundred");
@@ -496,24 +485,19 @@ fn flooding_sender_drops_only_its_own_messages() {
 
 #[test]
 fn events_about_strangers_displace_none_about_members() {
-    let absent = ReservedAddress::new();
-    let (manager, address) = single_manager(2, &[(9, &absent.address)], |builder| {
-        builder.observers_max(2)
-    });
-    let member = TestConnection::member(&address, 9, &[]);
-    eventually("the member is linked", || manager.connected_to_peer(Sid(9)));
+    let pair = Pair::with(|builder| builder.observers_max(2));
+    let (manager, member) = (&pair.manager, pair.link());
     for n in 1..=2 * EVENTS_MAX as u64 {
         // Most claim the own sid. Some are observers, whose links come up and end.
-        let sid = if n % 8 == 0 { Sid::OBSERVER.0 } else { 2 };
-        let mut stranger = TestConnection::member(&address, sid, &[]);
-        if sid == 2 {
+        let sid = if n % 8 == 0 { Sid::OBSERVER.0 } else { OWN };
+        let mut stranger = TestConnection::member(&pair.address, sid, &[]);
+        if sid == OWN {
             stranger.wait_closed();
         }
     }
-    drop(member);
-    eventually("the member is down", || !manager.connected_to_peer(Sid(9)));
+    pair.unlink(member);
     assert!(manager.stats().events.dropped > 0);
     let events: Vec<_> = std::iter::from_fn(|| manager.events().try_recv().ok()).collect();
-    let is_of_member = |event: &&Event| matches!(event, Event::Up { sid, .. } | Event::Down { sid, .. } if *sid == Sid(9));
+    let is_of_member = |event: &&Event| matches!(event, Event::Up { sid, .. } | Event::Down { sid, .. } if *sid == Sid(PEER));
     assert_eq!(events.iter().filter(is_of_member).count(), 2);
 }

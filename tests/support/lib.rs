@@ -23,6 +23,7 @@ pub mod gate;
 pub mod hex;
 pub mod many;
 pub mod numbered;
+pub mod pair;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod program;
@@ -61,6 +62,9 @@ pub const MEMBER_IP: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// The address of connections from elsewhere: no member has it.
 pub const STRANGER_IP: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+
+/// An address at which nothing listens, for peers that are absent or dial themselves.
+pub const NOBODY: &str = "127.0.0.1:1";
 
 /// The directory `target`: cargo puts a test into `target/<profile>/deps`.
 pub fn target_dir() -> PathBuf {

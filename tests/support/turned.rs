@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorum_cnx::{ConfigBuilder, Event, EventLoop, Frame, Handle, Handler, Reason, Sid};
 
-use crate::{ReservedAddress, TestConnection, configure, eventually, listener};
+use crate::{NOBODY, TestConnection, configure, eventually, listener};
 
 /// The sid of the loop under test. Its only peer has the larger sid, and so is the one that dials.
 pub const OWN: i64 = 5;
@@ -64,18 +64,16 @@ impl Recorder {
 pub struct TurnedLoop<H: Handler> {
     pub event_loop: EventLoop<H>,
     pub address: String,
-    pub peer_address: ReservedAddress,
 }
 
 impl<H: Handler> TurnedLoop<H> {
     pub fn with(handler: H, shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
-        let (peer_address, (socket, address)) = (ReservedAddress::new(), listener());
-        let servers = [(OWN, &address), (PEER, &peer_address.address)];
+        let (socket, address) = listener();
+        let servers = [(OWN, &address[..]), (PEER, NOBODY)];
         let builder = shape(configure(OWN, &servers).listener(socket));
         Self {
             event_loop: EventLoop::new(builder.build().unwrap(), handler).unwrap(),
             address,
-            peer_address,
         }
     }
 
