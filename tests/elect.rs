@@ -19,9 +19,9 @@ use support::{
 #[test]
 fn ensemble_in_one_process_elects_and_draws_a_timeline() {
     let ensemble = Ensemble::new(3, "");
-    let (cfg, picture) = (ensemble.path("zoo.cfg"), ensemble.path("election.svg"));
-    let all = ["--zoo-cfg", &cfg, "--myid", "1,2,3", "--follow-leader-port"];
-    let mut running = ElectionProcess::start(&[&all[..], &["--timeline", &picture]].concat());
+    let picture = ensemble.path("election.svg");
+    let options = ["--follow-leader-port", "--timeline", &picture];
+    let mut running = ensemble.start("1,2,3", &options);
     // Usually the server with the largest id. Another one if it started late.
     let leader = running.await_leader(&[1, 2, 3]);
     running.await_events("leader-reached", 2);
@@ -51,16 +51,14 @@ fn groups_and_weights_determine_leader_and_quorum() {
     // The third server has no weight, and the first one alone is a quorum.
     let weights = "group.1=1:2:3\nweight.1=3\nweight.2=1\nweight.3=0\n";
     let ensemble = Ensemble::new(3, weights);
-    let cfg = ensemble.path("zoo.cfg");
-    let some = ["--zoo-cfg", &cfg, "--myid"];
-    let mut first = ElectionProcess::start(&[&some[..], &["1"]].concat());
+    let mut first = ensemble.start("1", &[]);
     assert_eq!(first.await_leader(&[1]), 1);
     first.quit(1);
-    let mut others = ElectionProcess::start(&[&some[..], &["2,3"]].concat());
+    let mut others = ensemble.start("2,3", &[]);
     // Each server has repeated its vote, long after a quorum would have decided.
     others.await_events("sent", 2 * 2 * 4);
     assert!(others.lines.iter().all(|line| line["event"] != "elected"));
-    let mut first = ElectionProcess::start(&[&some[..], &["1"]].concat());
+    let mut first = ensemble.start("1", &[]);
     let leader = others.await_leader(&[2, 3]);
     assert!([1, 2].contains(&leader), "{leader}");
     assert_eq!(first.await_leader(&[1]), leader);
@@ -72,8 +70,7 @@ fn groups_and_weights_determine_leader_and_quorum() {
 fn a_signal_halts_an_election() {
     for name in ["INT", "TERM"] {
         let ensemble = Ensemble::new(3, "");
-        let cfg = ensemble.path("zoo.cfg");
-        let mut program = ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1"]);
+        let mut program = ensemble.start("1", &[]);
         program.await_events("listening", 1);
         signal(&program.child, name);
         program.await_events("halted", 1);
@@ -86,12 +83,9 @@ fn ended_leader_process_is_given_up_at_once() {
     // The server with the larger zxid leads, whether its id is the largest or the smallest.
     for (leader, others) in [("3", [1, 2]), ("1", [2, 3])] {
         let ensemble = Ensemble::new(3, "");
-        let cfg = ensemble.path("zoo.cfg");
-        let some = ["--zoo-cfg", &cfg, "--myid"];
         let list = others.map(|sid| sid.to_string()).join(",");
-        let mut voters = ElectionProcess::start(&[&some[..], &[&list]].concat());
-        let leader_process =
-            ElectionProcess::start(&[&some[..], &[leader, "--zxid", "0x100000000"]].concat());
+        let mut voters = ensemble.start(&list, &[]);
+        let leader_process = ensemble.start(leader, &["--zxid", "0x100000000"]);
         let leader: i64 = leader.parse().unwrap();
         while voters.await_leader(&others) != leader {
             // They may have elected one of themselves before.
@@ -150,8 +144,7 @@ fn ask(ensemble: &Ensemble, joiner: i64, server: i64, question: [i64; 4]) -> (i3
 #[test]
 fn unknown_servers_get_answers_and_are_not_counted() {
     let ensemble = Ensemble::new(3, "");
-    let cfg = ensemble.path("zoo.cfg");
-    let mut running = ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1,2,3"]);
+    let mut running = ensemble.start("1,2,3", &[]);
     let leader = running.await_leader(&[1, 2, 3]);
     let (following, leading) = (1, 2);
     // Larger and smaller sids. A vote of the joiner for itself that beats all others, in a later round, and a question.
@@ -174,10 +167,8 @@ fn unknown_servers_get_answers_and_are_not_counted() {
 #[test]
 fn election_with_replace_newest_keeps_newest_connection() {
     let ensemble = Ensemble::new(2, "");
-    let cfg = ensemble.path("zoo.cfg");
     let own = &ensemble.elections[0].1;
-    let newest = ["--zoo-cfg", &cfg, "--myid", "1", "--replace", "newest"];
-    let mut running = ElectionProcess::start(&newest);
+    let mut running = ensemble.start("1", &["--replace", "newest"]);
     running.await_events("listening", 1);
     // From an address that is not the member's, as through a proxy.
     let _older = TestConnection::dial_and_write(STRANGER_IP, own, &bare(2));
@@ -191,10 +182,8 @@ fn election_with_replace_newest_keeps_newest_connection() {
 #[test]
 fn unknown_servers_are_admitted_up_to_a_limit() {
     let ensemble = Ensemble::new(1, "");
-    let cfg = ensemble.path("zoo.cfg");
     for (bound, joiners) in [("2", 2), ("0", 0)] {
-        let mut running =
-            ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1", "--admit", bound]);
+        let mut running = ensemble.start("1", &["--admit", bound]);
         running.await_leader(&[1]);
         let at = &ensemble.elections[0].1;
         let join = |sid| single_manager(sid, &[(1, at)], |builder| builder).0;

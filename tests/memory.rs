@@ -103,6 +103,14 @@ impl TestServer {
         self.strangers(count, &bare(Sid::OBSERVER.0))
     }
 
+    /// Each of these peers sends so many of the largest frames, and all but the last byte of another one.
+    fn flood(&self, peers: &mut [TestConnection], frames: usize) {
+        for peer in peers {
+            (0..frames).for_each(|_| peer.write(&self.largest.0));
+            peer.write(self.largest.all_but_the_end());
+        }
+    }
+
     /// Connections that have sent all but the last byte of the longest initial message.
     fn unfinished(&self, count: usize) -> Vec<TestConnection> {
         self.strangers(count, &claiming(V2, 2, 2048, &[b'a'; 2047]))
@@ -199,12 +207,7 @@ fn memory_stays_bounded_if_the_application_never_reads() {
     eventually("the observers are linked", || {
         manager.linked_peers().len() == peers.len()
     });
-    for peer in &mut peers {
-        for _ in 0..20 {
-            peer.write(&server.largest.0);
-        }
-        peer.write(server.largest.all_but_the_end());
-    }
+    server.flood(&mut peers, 20);
     eventually("the inbox is full", || {
         let inbox = manager.stats().inbox;
         inbox.waiting == 100 && inbox.pushed == 20 * peers.len() as u64
@@ -250,12 +253,7 @@ fn memory_stays_bounded_with_queues_and_admitted_servers() {
     eventually("all are linked", || {
         manager.linked_peers().len() == peers.len()
     });
-    for peer in &mut peers {
-        for _ in 0..5 {
-            peer.write(&server.largest.0);
-        }
-        peer.write(server.largest.all_but_the_end());
-    }
+    server.flood(&mut peers, 5);
     eventually("the inbox is full", || {
         let inbox = manager.stats().inbox;
         inbox.pushed == 5 * peers.len() as u64 && inbox.waiting == waiting as u64

@@ -53,6 +53,13 @@ impl Ensemble {
         ensemble
     }
 
+    /// Starts the program for these servers of it.
+    pub fn start(&self, sids: &str, options: &[&str]) -> ElectionProcess {
+        let cfg = self.path("zoo.cfg");
+        let arguments = ["--zoo-cfg", &cfg, "--myid", sids];
+        ElectionProcess::start(&[&arguments[..], options].concat())
+    }
+
     pub fn path(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
