@@ -107,10 +107,14 @@ impl Attack {
         });
     }
 
-    /// Checks that exactly these connections of strangers were refused, that these links of strangers came up and ended, by
-    /// reason, and that nothing else has happened to the members.
+    /// Waits until so many connections were refused and so many links have ended. Checks that exactly these connections of
+    /// strangers were refused, that these links of strangers came up and ended, by reason, and that nothing else has happened to the
+    /// members.
     #[track_caller]
     fn finish(self, rejected: &[(ReasonKind, u64)], downs: &[(ReasonKind, u64)]) {
+        let sum = |counts: &[(ReasonKind, u64)]| counts.iter().map(|(_, count)| count).sum::<u64>();
+        self.wait_rejected(sum(rejected));
+        self.wait_downs(sum(downs));
         assert_eq!(self.rejected(), rejected.iter().copied().collect());
         assert_eq!(self.downs(), downs.iter().copied().collect());
         self.ring.wait_rounds(3);
@@ -122,11 +126,7 @@ impl Attack {
             });
             eventually("the counters balance", || manager.stats().balances());
             let now = manager.stats();
-            let strangers: u64 = downs
-                .iter()
-                .map(|(_, count)| count)
-                .filter(|_| is_target)
-                .sum();
+            let strangers = if is_target { sum(downs) } else { 0 };
             assert_eq!(now.ups, before.ups + strangers);
             if !is_target {
                 assert_eq!(now.downs, before.downs);
@@ -186,7 +186,6 @@ fn random_bytes_are_refused() {
         stranger.finish();
         assert_eq!(stranger.wait_closed(), b"", "a stranger gets no answer");
     }
-    attack.wait_rejected(150);
     assert_eq!(expected.len(), 3, "{expected:?}");
     attack.finish(&expected.into_iter().collect::<Vec<_>>(), &[]);
 }
@@ -212,7 +211,6 @@ fn other_protocols_are_refused() {
     for stranger in &mut strangers {
         assert_eq!(stranger.wait_closed(), b"");
     }
-    attack.wait_rejected(3);
     attack.finish(
         &[(ReasonKind::UnknownSid, 2), (ReasonKind::ClosedEarly, 1)],
         &[],
@@ -287,7 +285,6 @@ fn unknown_versions_and_malformed_addresses_are_refused() {
     for message in messages {
         attack.stranger(&message).wait_closed();
     }
-    attack.wait_rejected(count);
     attack.finish(&[(ReasonKind::BadInitialMessage, count)], &[]);
 }
 
@@ -335,7 +332,6 @@ fn truncated_initial_message_is_refused() {
         stranger.finish();
         stranger.wait_closed();
     }
-    attack.wait_rejected(message.len() as u64);
     attack.finish(&[(ReasonKind::ClosedEarly, message.len() as u64)], &[]);
 }
 
@@ -350,7 +346,6 @@ fn unfinished_initial_message_times_out() {
     for mut stranger in strangers {
         assert_eq!(stranger.wait_closed(), b"");
     }
-    attack.wait_rejected(message.len() as u64);
     attack.finish(&[(ReasonKind::HandshakeTimeout, message.len() as u64)], &[]);
 }
 
@@ -388,7 +383,6 @@ fn initial_message_is_read_byte_by_byte() {
     }
     attack.expect_message(ABSENT, "slow");
     drop(stranger);
-    attack.wait_downs(1);
     attack.finish(&[], &[(ReasonKind::Closed, 1)]);
 }
 
@@ -404,7 +398,6 @@ fn connection_with_the_own_sid_is_refused() {
         // It is refused from the address of a member, too.
         TestConnection::dial_and_write(MEMBER_IP, attack.address(), &message).wait_closed();
     }
-    attack.wait_rejected(6);
     attack.finish(&[(ReasonKind::OwnSid, 6)], &[]);
 }
 
@@ -430,7 +423,6 @@ fn unknown_sids_leave_no_state() {
             });
         }
     });
-    attack.wait_rejected(10_000);
     attack.finish(&[(ReasonKind::UnknownSid, 10_000)], &[]);
 }
 
@@ -521,7 +513,6 @@ fn immediately_reset_connections_are_counted_and_dropped() {
             });
         }
     }
-    attack.wait_rejected(1000);
     attack.finish(&[(ReasonKind::Io, 1000)], &[]);
 }
 
@@ -830,7 +821,6 @@ fn observers_get_a_sid_and_keep_their_link() {
 fn observers_can_be_refused() {
     let attack = Attack::start_with(|builder| builder.observers_max(0));
     attack.stranger(&bare(i64::MAX)).wait_closed();
-    attack.wait_rejected(1);
     attack.finish(&[(ReasonKind::ObserversFull, 1)], &[]);
 }
 

@@ -449,14 +449,8 @@ fn halt_frees_the_port_and_closes_every_connection() {
     let rejected = [(ReasonKind::Halted, 1)].into();
     assert_eq!(stats.rejected, rejected, "the silent connection");
     let is_down = |event: &Event| {
-        matches!(
-            event,
-            Event::Down {
-                sid: Sid(PEER),
-                reason: Reason::Halted,
-                ..
-            }
-        )
+        let down = (Sid(PEER), Reason::Halted);
+        matches!(event, Event::Down { sid, reason, .. } if (*sid, reason.clone()) == down)
     };
     assert!(events.iter().any(is_down), "{events:?}");
     assert_eq!(events.last(), Some(&Event::Halted));
@@ -467,8 +461,7 @@ fn halt_does_not_wait_for_a_peer_that_does_not_read() {
     let pair = Pair::new();
     let peer = pair.link();
     block(&pair);
-    let manager = Arc::clone(&pair.manager);
-    within("halting while a peer does not read", move || manager.halt());
+    pair.halt();
     assert!(is_free(&pair.address));
     let sent = pair.manager.stats().sent;
     assert!(sent.balances() && sent.discarded >= 1, "{sent:?}");
@@ -541,8 +534,7 @@ fn halt_on_the_thread_of_the_loop_does_not_deadlock() {
     let _peer = TestConnection::member(&pair.address, PEER, &[]);
     let thread = halted.recv_timeout(LONG).expect("halt returns");
     assert_eq!(thread.as_deref(), Some("quorum-cnx-5"));
-    let manager = Arc::clone(&pair.manager);
-    within("halting", move || manager.halt());
+    pair.halt();
     assert!(!pair.manager.has_died() && is_free(&pair.address));
 }
 
@@ -707,14 +699,9 @@ fn manager_reports_that_its_loop_has_died() {
     let sent = pair.manager.to_send(Sid(PANIC_SID), "x");
     assert_eq!(sent, Err(SendError::Halted));
     let manager = Arc::clone(&pair.manager);
-    within(
-        "receiving events",
-        move || {
-            while manager.events().recv().is_ok() {}
-        },
-    );
-    let manager = Arc::clone(&pair.manager);
-    within("halting a dead manager", move || manager.halt());
+    let all = move || while manager.events().recv().is_ok() {};
+    within("receiving events", all);
+    pair.halt();
     assert!(pair.manager.has_died());
     assert!(is_free(&pair.address));
 }
@@ -774,8 +761,7 @@ fn dropped_payload_may_use_the_handle() {
     pair.unlink(peer);
     // Discarded by the loop.
     send(reentrant("discarded"));
-    let manager = Arc::clone(&pair.manager);
-    within("halting", move || manager.halt());
+    pair.halt();
     expect("discarded");
 }
 

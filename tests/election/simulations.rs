@@ -205,17 +205,13 @@ fn servers_that_start_together_elect_the_best_one() {
     try_seeds(without_faults);
 }
 
-fn shuffle<T>(items: &mut [T], rng: &mut Rng) {
-    (1..items.len()).for_each(|at| items.swap(at, rng.below(at + 1)));
-}
-
 /// A quorum can serve. The others only vote, whatever data they claim to have. All start within some seconds.
 fn mixed(seed: u64, verbose: bool) -> (Ensemble, Result<(), Failure>) {
     let mut rng = Rng::new(seed);
     let voters = rng.between(3, 7) as i64;
     let quorum = Quorum::majority((1..=voters).map(Sid));
     let mut order: Vec<i64> = (1..=voters).collect();
-    shuffle(&mut order, &mut rng);
+    rng.shuffle(&mut order);
     let serving = rng.between(order.len() / 2 + 1, order.len());
     let serving = &order[..serving];
     let rank = |sid| {
@@ -242,7 +238,7 @@ fn mixed(seed: u64, verbose: bool) -> (Ensemble, Result<(), Failure>) {
             .iter()
             .for_each(|at| ensemble.set_can_serve(*at));
         let mut order: Vec<usize> = (0..ensemble.count()).collect();
-        shuffle(&mut order, &mut rng);
+        rng.shuffle(&mut order);
         for at in &order {
             ensemble.start(*at)?;
             let next = ensemble.now + rng.millis(0, 8000);

@@ -10,6 +10,7 @@ use quorum_cnx::{CnxManager, ConfigBuilder, SendOutcome, Sid};
 use crate::{
     NOBODY, TestConnection, eventually, single_manager,
     turned::{OWN, PEER},
+    within,
 };
 
 /// Manager [`OWN`]. Its peer has the larger sid, and so is the one that dials.
@@ -54,6 +55,12 @@ impl Pair {
         eventually("the peer is down", || {
             !self.manager.connected_to_peer(Sid(PEER))
         });
+    }
+
+    #[track_caller]
+    pub fn halt(&self) {
+        let manager = Arc::clone(&self.manager);
+        within("halting", move || manager.halt());
     }
 
     pub fn send(&self, frame: impl Into<Bytes>) -> SendOutcome {
