@@ -86,37 +86,18 @@ fn trailing_bytes_are_ignored_as_in_zookeeper() {
 #[test]
 fn malformed_notifications_are_refused() {
     let golden = golden();
-    let claim = |length: i32| {
-        let mut bytes = golden.clone();
-        bytes[40..44].copy_from_slice(&length.to_be_bytes());
-        Notification::read(&bytes).unwrap_err()
-    };
     let there = CONFIGURATION.len();
-    for (malformed, expected) in [
-        (
-            Notification::read(&golden[..12]).unwrap_err(),
-            Malformed::Length(12),
-        ),
-        (
-            claim(-123),
-            Malformed::Configuration {
-                claimed: -123,
-                there,
-            },
-        ),
-        (claim(-5), Malformed::Configuration { claimed: -5, there }),
-        (
-            claim(10_000),
-            Malformed::Configuration {
-                claimed: 10_000,
-                there,
-            },
-        ),
-        (
-            Notification::read(&golden[..30]).unwrap_err(),
-            Malformed::Length(30),
-        ),
-    ] {
+    let mut cases: Vec<(Vec<u8>, Malformed)> = Vec::new();
+    for length in [12, 30] {
+        cases.push((golden[..length].to_vec(), Malformed::Length(length)));
+    }
+    for claimed in [-123, -5, 10_000] {
+        let mut bytes = golden.clone();
+        bytes[40..44].copy_from_slice(&i32::to_be_bytes(claimed));
+        cases.push((bytes, Malformed::Configuration { claimed, there }));
+    }
+    for (bytes, expected) in cases {
+        let malformed = Notification::read(&bytes).unwrap_err();
         assert_eq!(malformed, expected);
         assert!(malformed.to_string().contains(" bytes"), "{malformed}");
     }
