@@ -56,9 +56,7 @@ impl BlackHole {
 #[test]
 fn cnx_manager() {
     let mesh = Mesh::linked(&[0, 1], &[], |builder| builder);
-    let [zero, one] = &mesh.managers[..] else {
-        unreachable!()
-    };
+    let [zero, one] = [&mesh.managers[0], &mesh.managers[1]];
     zero.to_send(Sid(1), "vote of 0").unwrap();
     one.to_send(Sid(0), "vote of 1").unwrap();
     assert_eq!(one.recv_timeout(LONG).unwrap().payload, "vote of 0");

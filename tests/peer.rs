@@ -58,6 +58,9 @@ fn assert_at_least(line: &Value, field: &str, min: u64) {
     );
 }
 
+/// A server without others, at a port that the kernel chooses.
+const ALONE: [(i64, &str); 1] = [(1, "127.0.0.1:0")];
+
 /// Servers 1, 2, ... at these addresses.
 fn servers(addresses: &[PeerAddress]) -> Vec<(i64, &str)> {
     let addresses = addresses.iter().map(|address| address.address.as_str());
@@ -363,8 +366,7 @@ fn invalid_values_of_options_are_refused_with_a_reason() {
 #[test]
 fn a_signal_halts_a_peer() {
     for name in ["INT", "TERM"] {
-        let addresses = reserve_addresses::<1>();
-        let peer = Peer::start(1, &servers(&addresses), &[]);
+        let peer = Peer::start(1, &ALONE, &[]);
         peer.next("listening");
         signal(&peer.child, name);
         let (code, rest, errors) = peer.end();
@@ -388,8 +390,7 @@ fn signal_ends_a_peer_whose_output_is_not_read() {
 
 #[test]
 fn help_lists_all_commands() {
-    let addresses = reserve_addresses::<1>();
-    let mut peer = Peer::start(1, &servers(&addresses), &[]);
+    let mut peer = Peer::start(1, &ALONE, &[]);
     peer.tell("help");
     let lines = peer.next("help")["commands"].take();
     peer.quit();
@@ -649,8 +650,7 @@ fn send_flush_quit_delivers_a_frame() {
 
 #[test]
 fn seconds_option_halts_the_peer() {
-    let addresses = reserve_addresses::<1>();
-    let peer = Peer::start(1, &servers(&addresses), &["--seconds", "0.05"]);
+    let peer = Peer::start(1, &ALONE, &["--seconds", "0.05"]);
     let (code, lines, errors) = peer.end();
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert_eq!(lines.last(), Some(&json!({ "event": "halted" })));
@@ -658,16 +658,14 @@ fn seconds_option_halts_the_peer() {
 
 #[test]
 fn huge_seconds_option_never_halts_the_peer() {
-    let addresses = reserve_addresses::<1>();
-    let peer = Peer::start(1, &servers(&addresses), &["--seconds", "1e19"]);
+    let peer = Peer::start(1, &ALONE, &["--seconds", "1e19"]);
     peer.next("listening");
     peer.quit();
 }
 
 #[test]
 fn closed_output_ends_the_peer_without_an_error() {
-    let addresses = reserve_addresses::<1>();
-    let mut peer = Peer::start_unread(1, &servers(&addresses), &[]);
+    let mut peer = Peer::start_unread(1, &ALONE, &[]);
     drop(peer.child.stdout.take());
     // Fails if the peer has ended already.
     let _ = peer.stdin.as_mut().unwrap().write_all(b"stats\n");

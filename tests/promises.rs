@@ -575,9 +575,7 @@ fn dropping_a_manager_halts_it() {
 #[test]
 fn links_are_reestablished_after_a_soft_halt() {
     let mesh = Mesh::linked(&[1, 2, 3], &[], |builder| builder);
-    let [one, two, three] = &mesh.managers[..] else {
-        unreachable!()
-    };
+    let [one, two, three] = [&mesh.managers[0], &mesh.managers[1], &mesh.managers[2]];
     two.to_send(Sid(1), "before").unwrap();
     assert_eq!(one.recv_timeout(LONG).unwrap().payload, "before");
     two.soft_halt();
@@ -1128,9 +1126,7 @@ fn outgoing_connections_use_the_configured_source_address() {
 fn spinning_loop_and_receiver_behave_like_blocking_ones() {
     let idle = Idle::spin(Duration::from_millis(2));
     let mesh = Mesh::linked(&[1, 2], &[], |builder| builder.idle(idle));
-    let [one, two] = &mesh.managers[..] else {
-        unreachable!()
-    };
+    let [one, two] = [&mesh.managers[0], &mesh.managers[1]];
     for number in 0..100_u64 {
         one.to_send(Sid(2), number.to_be_bytes().to_vec()).unwrap();
         assert_eq!(number_of(&two.recv_timeout(LONG).unwrap().payload), number);

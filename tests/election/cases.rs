@@ -93,7 +93,7 @@ impl Server {
     }
 }
 
-fn vote(leader: i64, round: i64) -> Vote {
+pub(crate) fn vote(leader: i64, round: i64) -> Vote {
     Vote {
         leader: Sid(leader),
         zxid: 0,
@@ -110,15 +110,15 @@ fn notification(state: State, vote: Vote) -> Notification {
     }
 }
 
-fn looking(leader: i64, round: i64) -> Notification {
+pub(crate) fn looking(leader: i64, round: i64) -> Notification {
     notification(State::Looking, vote(leader, round))
 }
 
-fn following(leader: i64, round: i64) -> Notification {
+pub(crate) fn following(leader: i64, round: i64) -> Notification {
     notification(State::Following, vote(leader, round))
 }
 
-fn leading(leader: i64, round: i64) -> Notification {
+pub(crate) fn leading(leader: i64, round: i64) -> Notification {
     notification(State::Leading, vote(leader, round))
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use quorum_cnx::Sid;
 
 use crate::{
+    cases::{following, leading, looking, vote},
     election::Outcome,
-    notification::{Notification, State, Vote},
+    notification::{Notification, State},
     quorum::Quorum,
     tenure::{Loss, Tenure},
 };
@@ -14,39 +15,19 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(4);
 const STEP: Duration = Duration::from_secs(1);
 
-const VOTE: Vote = Vote {
-    leader: Sid(3),
-    zxid: 0,
-    round: 5,
-    epoch: 0,
-};
-
 /// The tenure of server 3 of five, which begins at time 0, as server `own` sees it.
 fn tenure(own: i64) -> Tenure {
-    let state = if own == 3 {
-        State::Leading
-    } else {
-        State::Following
-    };
     let outcome = Outcome {
-        state,
-        vote: VOTE,
+        state: if own == 3 {
+            State::Leading
+        } else {
+            State::Following
+        },
+        vote: vote(3, 5),
         decided_by_others: false,
     };
     let quorum = Quorum::majority((1..=5).map(Sid));
     Tenure::new(Sid(own), quorum, outcome, LIMIT, Duration::ZERO)
-}
-
-fn notification(state: State, leader: i64, round: i64) -> Notification {
-    Notification {
-        state,
-        vote: Vote {
-            leader: Sid(leader),
-            round,
-            ..VOTE
-        },
-        version: 2,
-    }
 }
 
 fn sids<const N: usize>(sids: [i64; N]) -> Result<Vec<Sid>, Loss> {
@@ -78,16 +59,16 @@ fn leader_that_confirms_itself_is_kept() {
     for step in 1..100 {
         let now = STEP * step;
         assert!(tenure.on_time(now).is_ok());
-        let reply = notification(State::Leading, 3, 5);
+        let reply = leading(3, 5);
         assert_eq!(tenure.on_notification(now, Sid(3), &reply), Ok(()));
     }
     // Messages of others, questions, and old votes do not prove that the leader leads.
     let now = STEP * 100;
     for (from, received) in [
-        (2, notification(State::Following, 3, 5)),
-        (2, notification(State::Looking, 2, 6)),
+        (2, following(3, 5)),
+        (2, looking(2, 6)),
         (3, Notification::QUESTION),
-        (3, notification(State::Looking, 3, 5)),
+        (3, looking(3, 5)),
     ] {
         assert_eq!(tenure.on_notification(now, Sid(from), &received), Ok(()));
     }
@@ -97,11 +78,11 @@ fn leader_that_confirms_itself_is_kept() {
 #[test]
 fn leader_that_looks_or_follows_has_resigned() {
     for received in [
-        notification(State::Looking, 3, 6),
+        looking(3, 6),
         // It has restarted.
-        notification(State::Looking, 3, 1),
-        notification(State::Following, 4, 6),
-        notification(State::Leading, 4, 6),
+        looking(3, 1),
+        following(4, 6),
+        leading(4, 6),
     ] {
         let received = tenure(1).on_notification(STEP, Sid(3), &received);
         assert_eq!(received, Err(Loss::Resigned));
@@ -111,7 +92,7 @@ fn leader_that_looks_or_follows_has_resigned() {
 #[test]
 fn leader_asks_silent_followers_and_needs_a_quorum() {
     let mut tenure = tenure(3);
-    let reply = notification(State::Following, 3, 5);
+    let reply = following(3, 5);
     assert_eq!(tenure.on_time(STEP), sids([]));
     assert_eq!(tenure.on_time(STEP * 2), sids([1, 2, 4, 5]));
     for from in [1, 2] {
@@ -123,12 +104,8 @@ fn leader_asks_silent_followers_and_needs_a_quorum() {
         sids([1, 2, 4, 5]),
         "three are enough"
     );
-    let other = notification(State::Following, 4, 6);
-    for received in [
-        other,
-        notification(State::Looking, 1, 6),
-        Notification::QUESTION,
-    ] {
+    let other = following(4, 6);
+    for received in [other, looking(1, 6), Notification::QUESTION] {
         assert_eq!(tenure.on_notification(STEP * 5, Sid(1), &received), Ok(()));
     }
     assert_eq!(tenure.on_notification(STEP * 5, Sid(2), &reply), Ok(()));
@@ -168,8 +145,8 @@ fn receive_each_second(
 #[test]
 fn leader_whose_followers_leave_resigns_after_init_limit() {
     let mut tenure = tenure(3).with_trial(INIT_LIMIT, Duration::ZERO);
-    let follows = notification(State::Following, 3, 5);
-    let leaves = notification(State::Looking, 1, 6);
+    let follows = following(3, 5);
+    let leaves = looking(1, 6);
     // Two leave and come back again and again; one stays.
     let all = [
         (1, leaves),
@@ -186,9 +163,9 @@ fn leader_whose_followers_leave_resigns_after_init_limit() {
 #[test]
 fn leader_that_loses_its_quorum_later_resigns_at_once() {
     let mut tenure = tenure(3).with_trial(INIT_LIMIT, Duration::ZERO);
-    let all = [1, 2].map(|sid| (sid, notification(State::Following, 3, 5)));
+    let all = [1, 2].map(|sid| (sid, following(3, 5)));
     assert_eq!(receive_each_second(&mut tenure, 1..11, &all), Ok(()));
-    let leaves = notification(State::Looking, 2, 6);
+    let leaves = looking(2, 6);
     let received = tenure.on_notification(INIT_LIMIT, Sid(2), &leaves);
     assert_eq!(received, Err(Loss::FollowersLeft));
 }
@@ -196,13 +173,13 @@ fn leader_that_loses_its_quorum_later_resigns_at_once() {
 #[test]
 fn leader_whose_followers_stay_keeps_leading() {
     let mut tenure = tenure(3).with_trial(INIT_LIMIT, Duration::ZERO);
-    let follows = notification(State::Following, 3, 5);
+    let follows = following(3, 5);
     let stay = [1, 2].map(|sid| (sid, follows));
     // Two more come and go. A late vote of the same round, or a vote of a server that has just started, does not mean that it leaves.
-    let come_and_go = [4, 5].map(|sid| (sid, notification(State::Looking, sid, 6)));
+    let come_and_go = [4, 5].map(|sid| (sid, looking(sid, 6)));
     let harmless = [
-        (1, notification(State::Looking, 1, 5)),
-        (1, notification(State::Looking, 1, 1)),
+        (1, looking(1, 5)),
+        (1, looking(1, 1)),
         (2, Notification::QUESTION),
     ];
     let all = [&stay[..], &come_and_go, &harmless].concat();
@@ -212,9 +189,9 @@ fn leader_whose_followers_stay_keeps_leading() {
 #[test]
 fn returned_follower_counts_after_it_has_stayed() {
     let mut tenure = tenure(3).with_trial(INIT_LIMIT, Duration::ZERO);
-    let follows = [1, 2, 4].map(|sid| (sid, notification(State::Following, 3, 5)));
+    let follows = [1, 2, 4].map(|sid| (sid, following(3, 5)));
     assert_eq!(receive_each_second(&mut tenure, 1..20, &follows), Ok(()));
-    let leaves = |sid| notification(State::Looking, sid, 6);
+    let leaves = |sid| looking(sid, 6);
     assert_eq!(
         tenure.on_notification(STEP * 20, Sid(1), &leaves(1)),
         Ok(())
@@ -234,10 +211,7 @@ fn returned_follower_counts_after_it_has_stayed() {
 #[test]
 fn follower_needs_no_followers() {
     let mut tenure = tenure(1).with_trial(INIT_LIMIT, Duration::ZERO);
-    let all = [
-        (3, notification(State::Leading, 3, 5)),
-        (2, notification(State::Looking, 2, 6)),
-    ];
+    let all = [(3, leading(3, 5)), (2, looking(2, 6))];
     assert_eq!(receive_each_second(&mut tenure, 1..60, &all), Ok(()));
 }
 
@@ -251,7 +225,7 @@ fn unreachable_leader_is_given_up_at_once() {
 #[test]
 fn leader_without_a_reachable_quorum_resigns_at_once() {
     let mut tenure = tenure(3);
-    let follows = notification(State::Following, 3, 5);
+    let follows = following(3, 5);
     assert_eq!(tenure.on_gone(STEP, Sid(1)), Ok(()));
     assert_eq!(tenure.on_gone(STEP, Sid(2)), Ok(()), "three are enough");
     // One of them has restarted.
