@@ -7,11 +7,9 @@ use std::{
 };
 
 use quorum_cnx::{
-    CnxManager, Config, Dial, Event, EventLoop, Frame, Handle, Handler, Idle, Outbox, Reason,
-    Received, RecvError, SendError, Sid,
-    simulation::{HostNet, Network},
     CnxManager, Config, Dial, Event, EventLoop, Handle, Idle, Outbox, Reason, Received, RecvError,
-    SendError, Sid, simulation::Network,
+    SendError, Sid,
+    simulation::{HostNet, Network},
 };
 use support::{
     LONG, Mesh, STRANGER_IP, TestConnection, bare, configure, eventually, frame, listener,

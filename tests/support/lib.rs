@@ -34,8 +34,8 @@ pub mod rng;
 pub mod signal;
 #[cfg(target_os = "linux")]
 pub mod sockets;
-pub mod worker;
 pub mod turned;
+pub mod worker;
 
 use std::{
     env,
