@@ -10,10 +10,7 @@ fn newer_connection_from_own_address_closes_the_older_first() {
     let (newer, verdict) = bench.initial_message(LARGE, true);
     let peer = bench.id(LARGE);
     assert_eq!(verdict, Verdict::Keep(peer));
-    let close = Action::Close {
-        link: older,
-        reason: Reason::Replaced,
-    };
+    let close = close(older, Reason::Replaced);
     assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
     // The end of the older link is reported late, and changes nothing.
     bench.down(LARGE, older);
@@ -34,51 +31,8 @@ fn contender_is_refused_while_the_older_link_lives() {
     );
     assert_eq!(bench.todo(), vec![Action::Resolve { peer }; 2]);
     assert_eq!(bench.next(), Duration::from_secs(6));
-    let refuse = Action::Close {
-        link: stranger,
-        reason: Reason::OlderLinkAlive,
-    };
-    assert_eq!(bench.todo(), [refuse]);
+    assert_eq!(bench.todo(), [close(stranger, Reason::OlderLinkAlive)]);
     assert_eq!(bench.roster.link(peer), Some(older));
-}
-
-#[test]
-fn recognized_contender_replaces_a_live_link() {
-    let mut bench = Bench::started(rules());
-    let (older, _) = bench.initial_message(LARGE, true);
-    let (contender, _) = bench.initial_message(LARGE, false);
-    bench.todo();
-    let peer = bench.id(LARGE);
-    assert_eq!(bench.roster.contender(peer), Some(contender));
-    let ip = IpAddr::from([10, 0, 0, ABROAD]);
-    assert_eq!(bench.roster.abroad(peer).collect::<Vec<_>>(), [ip]);
-    for _ in 0..2 {
-        bench.roster.on_home(peer, ip, bench.now, &mut bench.todo);
-    }
-    assert_eq!(bench.roster.abroad(peer).count(), 0);
-    let (link, reason) = (older, Reason::Replaced);
-    let close = Action::Close { link, reason };
-    let link = contender;
-    assert_eq!(bench.todo(), [close, Action::Up { peer, link }]);
-    assert_eq!(bench.roster.contender(peer), None);
-}
-
-#[test]
-fn contender_replaces_a_link_that_ends() {
-    let mut bench = Bench::started(rules());
-    let (older, _) = bench.initial_message(LARGE, true);
-    let (contender, _) = bench.initial_message(LARGE, false);
-    bench.todo();
-    bench.down(LARGE, older);
-    let peer = bench.id(LARGE);
-    assert_eq!(
-        bench.todo(),
-        [Action::Up {
-            peer,
-            link: contender
-        }]
-    );
-    assert_eq!(bench.roster.deadline(), None);
 }
 
 #[test]
@@ -90,29 +44,9 @@ fn claim_from_the_address_of_the_link_replaces_it() {
     let (link, verdict) = bench.initial_message_from(LARGE, ABROAD);
     let peer = bench.id(LARGE);
     assert_eq!(verdict, Verdict::Keep(peer));
-    let reason = Reason::Replaced;
-    let close = Action::Close {
-        link: older,
-        reason,
-    };
+    let close = close(older, Reason::Replaced);
     let up = Action::Up { peer, link };
     assert_eq!(bench.todo(), [Action::Resolve { peer }, close, up]);
-}
-
-#[test]
-fn claim_replaces_a_silent_link_from_another_address() {
-    let mut bench = Bench::started(rules());
-    bench.initial_message_from(LARGE, ABROAD);
-    let peer = bench.id(LARGE);
-    let (claim, verdict) = bench.initial_message_from(LARGE, ABROAD + 1);
-    assert_eq!(verdict, Verdict::Wait(peer));
-    for _ in 0..3 {
-        bench.brought += 1;
-        assert_eq!(bench.next(), SILENT_AFTER);
-        assert_ne!(bench.roster.link(peer), Some(claim), "it lives");
-    }
-    assert_eq!(bench.next(), SILENT_AFTER);
-    assert_eq!(bench.roster.link(peer), Some(claim));
 }
 
 #[test]
@@ -120,14 +54,13 @@ fn link_from_another_address_is_kept_if_it_brings_bytes() {
     let mut bench = Bench::started(rules());
     let (older, _) = bench.initial_message_from(LARGE, ABROAD);
     let peer = bench.id(LARGE);
-    let (link, _) = bench.initial_message_from(LARGE, ABROAD + 1);
+    let (contender, _) = bench.initial_message_from(LARGE, ABROAD + 1);
     bench.todo();
     for _ in 0..6 {
         bench.brought += 1;
         bench.next();
     }
-    let reason = Reason::OlderLinkAlive;
-    assert_eq!(bench.todo(), [Action::Close { link, reason }]);
+    assert_eq!(bench.todo(), [close(contender, Reason::OlderLinkAlive)]);
     assert_eq!(bench.roster.link(peer), Some(older));
     assert_eq!(bench.roster.deadline(), None);
 }
@@ -185,17 +118,4 @@ fn replacement_by_the_application_is_not_reported() {
         bench.linked(SMALL);
     }
     assert!(!bench.todo().contains(&Action::ReportFlapping { peer }));
-}
-
-#[test]
-fn replace_newest_accepts_a_link_from_any_address() {
-    let mut bench = Bench::started(Rules {
-        newest: true,
-        ..rules()
-    });
-    bench.initial_message(LARGE, true);
-    let (newer, verdict) = bench.initial_message(LARGE, false);
-    let peer = bench.id(LARGE);
-    assert_eq!(verdict, Verdict::Keep(peer));
-    assert_eq!(bench.roster.link(peer), Some(newer));
 }

@@ -17,10 +17,7 @@ fn an_eager_roster_dials_every_member_at_once() {
 
 #[test]
 fn on_demand_roster_dials_only_on_request() {
-    let mut bench = Bench::started(Rules {
-        eager: false,
-        ..rules()
-    });
+    let mut bench = Bench::on_demand();
     assert_eq!(bench.roster.deadline(), None);
     let small = bench.id(SMALL);
     bench.roster.want(small, bench.now, &mut bench.todo);
@@ -29,23 +26,12 @@ fn on_demand_roster_dials_only_on_request() {
 }
 
 #[test]
-fn a_dialed_smaller_peer_is_linked() {
-    let mut bench = Bench::started(rules());
-    let key = bench.linked(SMALL);
-    let peer = bench.id(SMALL);
-    assert_eq!(bench.todo(), [Action::Up { peer, link: key }]);
-    assert_eq!(bench.roster.link(peer), Some(key));
-}
-
-#[test]
 fn backoff_spaces_dials_until_a_link_lasts() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(SMALL);
     let mut waited = Vec::new();
     for _ in 0..30 {
-        bench
-            .roster
-            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        bench.dial_failed(peer);
         waited.push(bench.next());
         assert_eq!(bench.todo(), [Action::Dial { peer }]);
     }
@@ -85,9 +71,7 @@ fn duration_of_an_unanswered_dial_counts_as_backoff() {
     let peer = bench.id(SMALL);
     for _ in 0..20 {
         bench.pass(Duration::from_secs(5));
-        bench
-            .roster
-            .on_dial_failed(peer, bench.now, &mut bench.todo);
+        bench.dial_failed(peer);
         bench.pass(Duration::ZERO);
         assert_eq!(bench.todo(), [Action::Dial { peer }]);
     }
@@ -95,10 +79,7 @@ fn duration_of_an_unanswered_dial_counts_as_backoff() {
 
 #[test]
 fn requests_for_a_peer_do_not_shorten_its_backoff() {
-    let mut bench = Bench::started(Rules {
-        eager: false,
-        ..rules()
-    });
+    let mut bench = Bench::on_demand();
     let peer = bench.id(SMALL);
     let mut dials = 0;
     for _ in 0..10_000 {
@@ -123,9 +104,6 @@ fn initiate_redials_a_linked_peer() {
     bench.roster.initiate(peer, bench.now, &mut bench.todo);
     assert_eq!(bench.todo(), [Action::Dial { peer }]);
     let newer = bench.linked(SMALL);
-    let close = Action::Close {
-        link: older,
-        reason: Reason::Replaced,
-    };
+    let close = close(older, Reason::Replaced);
     assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
 }

@@ -4,56 +4,20 @@ use super::*;
 
 #[test]
 fn dial_of_a_larger_peer_cancels_the_knock() {
-    let mut bench = Bench::started(rules());
-    let peer = bench.id(LARGE);
-    let (key, verdict) = bench.initial_message(LARGE, true);
-    assert_eq!(verdict, Verdict::Keep(peer));
-    assert_eq!(
-        bench.todo(),
-        [
-            Action::Cancel { peer, late: false },
-            Action::Up { peer, link: key }
-        ]
-    );
-}
-
-#[test]
-fn late_knock_is_cancelled_when_the_link_comes_up() {
-    let mut bench = Bench::started(rules());
-    let peer = bench.id(LARGE);
-    bench.todo();
-    bench.pass(KNOCK_CROSSING / 2);
-    let (key, _) = bench.initial_message(LARGE, true);
-    assert_eq!(
-        bench.todo(),
-        [
-            Action::Cancel { peer, late: true },
-            Action::Up { peer, link: key }
-        ]
-    );
-}
-
-#[test]
-fn knock_is_closed_and_dialed_back() {
-    let mut bench = Bench::started(Rules {
-        eager: false,
-        ..rules()
-    });
-    let (_, verdict) = bench.initial_message(SMALL, false);
-    assert_eq!(verdict, Verdict::Knock);
-    let peer = bench.id(SMALL);
-    assert_eq!(
-        bench.todo(),
-        [Action::Resolve { peer }, Action::Dial { peer }]
-    );
+    for (after, late) in [(Duration::ZERO, false), (KNOCK_CROSSING / 2, true)] {
+        let mut bench = Bench::started(rules());
+        let peer = bench.id(LARGE);
+        bench.pass(after);
+        let (link, verdict) = bench.initial_message(LARGE, true);
+        assert_eq!(verdict, Verdict::Keep(peer));
+        let cancel = Action::Cancel { peer, late };
+        assert_eq!(bench.todo(), [cancel, Action::Up { peer, link }]);
+    }
 }
 
 #[test]
 fn knocks_are_answered_once_per_backoff_step() {
-    let mut bench = Bench::started(Rules {
-        eager: false,
-        ..rules()
-    });
+    let mut bench = Bench::on_demand();
     let peer = bench.id(SMALL);
     let mut dials = 0;
     // One knock every millisecond for ten seconds. Every dial fails.
@@ -63,9 +27,7 @@ fn knocks_are_answered_once_per_backoff_step() {
         for action in bench.todo() {
             assert_eq!(action, Action::Dial { peer });
             dials += 1;
-            bench
-                .roster
-                .on_dial_failed(peer, bench.now, &mut bench.todo);
+            bench.dial_failed(peer);
         }
     }
     assert!((5..100).contains(&dials), "{dials} dials in ten seconds");
@@ -82,17 +44,6 @@ fn only_a_knock_that_crossed_the_new_link_is_ignored() {
     bench.initial_message(SMALL, true);
     let peer = bench.id(SMALL);
     assert_eq!(bench.todo(), [Action::Dial { peer }]);
-}
-
-#[test]
-fn knock_of_a_stranger_does_not_affect_a_linked_peer() {
-    let mut bench = Bench::started(rules());
-    bench.linked(SMALL);
-    bench.todo();
-    bench.pass(Duration::from_secs(60));
-    bench.initial_message(SMALL, false);
-    let peer = bench.id(SMALL);
-    assert_eq!(bench.todo(), [Action::Resolve { peer }]);
 }
 
 #[test]
@@ -131,10 +82,7 @@ fn knock_without_an_answer_is_repeated() {
 
 #[test]
 fn early_knock_is_answered_after_the_backoff() {
-    let mut bench = Bench::started(Rules {
-        eager: false,
-        ..rules()
-    });
+    let mut bench = Bench::on_demand();
     let peer = bench.id(SMALL);
     bench.initial_message(SMALL, true);
     let key = bench.linked(SMALL);

@@ -28,6 +28,10 @@ fn rules() -> Rules {
     }
 }
 
+fn close(link: ConnectionKey, reason: Reason) -> Action {
+    Action::Close { link, reason }
+}
+
 /// A roster of the sids 2, 5 (own) and 9, with a clock that only the test moves.
 struct Bench {
     roster: Roster,
@@ -59,6 +63,13 @@ impl Bench {
         bench.roster.on_start(bench.now, &mut bench.todo);
         bench.todo.clear();
         bench
+    }
+
+    fn on_demand() -> Self {
+        Self::started(Rules {
+            eager: false,
+            ..rules()
+        })
     }
 
     fn id(&self, sid: Sid) -> PeerId {
@@ -102,6 +113,10 @@ impl Bench {
         let (id, key) = (self.id(sid), self.key());
         self.roster.on_linked(id, key, self.now, &mut self.todo);
         key
+    }
+
+    fn dial_failed(&mut self, peer: PeerId) {
+        self.roster.on_dial_failed(peer, self.now, &mut self.todo);
     }
 
     fn down(&mut self, sid: Sid, key: ConnectionKey) {
