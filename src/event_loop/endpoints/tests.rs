@@ -25,6 +25,11 @@ fn found(
     endpoints.on_found(lookup_id, &Ok(all), Instant::now())
 }
 
+fn lookup_of_moves(lookup_id: u64) -> Lookup {
+    let host = "moves.example".into();
+    Lookup { lookup_id, host }
+}
+
 /// The address that was dialed last fails.
 fn fail(endpoints: &mut Endpoints) -> Step {
     let failed = (at("10.9.9.9:9"), Reason::ConnectTimeout);
@@ -63,6 +68,8 @@ fn each_address_is_tried_once_up_to_a_limit() {
         Some((LookupOwner::Endpoint(PEER, 1), None)),
         "it connects"
     );
+    let known = &endpoints.peers[&PEER].endpoints[1].known;
+    assert_eq!(known.len(), NAME_ADDRESSES_MAX);
     let mut tried = Vec::new();
     while let Step::Connect(addr) = step {
         tried.push(addr);
@@ -84,11 +91,7 @@ fn claims_trigger_a_rate_limited_lookup() {
     found(&mut endpoints, lookup_id, &["10.0.0.1:0"]).unwrap();
     assert_eq!(endpoints.resolve(PEER, now), [], "it was just asked for");
     let lookups = endpoints.resolve(PEER, now + RESOLVE_PAUSE);
-    let question = Lookup {
-        lookup_id: lookup_id + 1,
-        host: "moves.example".into(),
-    };
-    assert_eq!(lookups, [question]);
+    assert_eq!(lookups, [lookup_of_moves(lookup_id + 1)]);
     let answer = found(&mut endpoints, lookup_id + 1, &["10.0.0.2:0"]);
     assert_eq!(answer, Some((LookupOwner::Endpoint(PEER, 1), None)));
     for (ip, is_home) in [("10.0.0.1", false), ("10.0.0.2", true), ("10.0.0.9", true)] {
@@ -120,11 +123,8 @@ fn try_next_address_starts_a_lookup_after_the_last_address() {
         "it has just begun"
     );
     endpoints.on_connecting(PEER, key);
-    let question = Lookup {
-        lookup_id: lookup_id + 1,
-        host: "moves.example".into(),
-    };
-    let anew = (key, vec![question], Step::Connect(at("10.0.0.1:1")));
+    let lookups = vec![lookup_of_moves(lookup_id + 1)];
+    let anew = (key, lookups, Step::Connect(at("10.0.0.1:1")));
     assert_eq!(endpoints.try_next_address(PEER, now), Some(anew));
     endpoints.on_connecting(PEER, key);
     assert_eq!(endpoints.connecting(PEER), Some(key));
@@ -191,19 +191,4 @@ fn dial_without_an_address_ends_at_once() {
     let nowhere = Step::Exhausted(None, Reason::NoAddress(String::new()));
     assert_eq!(endpoints.start(PEER, Instant::now()), (vec![], nowhere));
     assert_eq!(endpoints.deadline(), None);
-}
-
-#[test]
-fn number_of_addresses_of_a_name_is_limited() {
-    let mut endpoints = Endpoints::default();
-    let (lookup_id, _) = start(&mut endpoints, &["everywhere.example:3888"]);
-    let addresses: Vec<SocketAddr> = (0..10_000_u32)
-        .map(|n| SocketAddr::new(IpAddr::from((n + 1).to_be_bytes()), 0))
-        .collect();
-    let answer = endpoints.on_found(lookup_id, &Ok(addresses), Instant::now());
-    assert!(matches!(answer, Some((_, Some(Step::Connect(_))))));
-    assert_eq!(
-        endpoints.peers[&PEER].endpoints[0].known.len(),
-        NAME_ADDRESSES_MAX
-    );
 }

@@ -28,12 +28,16 @@ fn accept(net: &mut MioNet) -> MioStream {
     net.accept(0).unwrap().0
 }
 
+/// Both ends of a connection to a new listener.
+fn link(net: &mut MioNet) -> [MioStream; 2] {
+    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+    [net.dial(at).unwrap(), accept(net)]
+}
+
 #[test]
 fn accepted_and_dialed_sockets_have_the_same_options() {
     let mut net = net();
-    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
-    let dialed = net.dial(at).unwrap();
-    let accepted = accept(&mut net);
+    let [dialed, accepted] = link(&mut net);
     for (which, stream) in [("dialed", &dialed), ("accepted", &accepted)] {
         let socket = SockRef::from(stream);
         assert!(socket.tcp_nodelay().unwrap(), "{which}: TCP_NODELAY");
@@ -98,9 +102,7 @@ fn kernel_timeouts_match_every_peer_dead_after() {
 #[test]
 fn every_link_has_the_configured_receive_buffer() {
     let mut net = net_with(|builder| builder.receive_buffer(Some(9000)));
-    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
-    let dialed = net.dial(at).unwrap();
-    let accepted = accept(&mut net);
+    let [dialed, accepted] = link(&mut net);
     net.close_listeners();
     // A listening socket that was handed over, as by socket activation.
     let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -160,9 +162,7 @@ fn port_is_reusable_while_old_connections_linger() {
 #[test]
 fn an_aborted_connection_ends_with_a_reset() {
     let mut net = net();
-    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
-    let dialed = net.dial(at).unwrap();
-    let accepted = accept(&mut net);
+    let [dialed, accepted] = link(&mut net);
     // More than the far end has room for: the rest waits on this side.
     while dialed.write(&[IoSlice::new(&[7; 1 << 16])]).is_ok() {}
     Stream::abort(&dialed).unwrap();
@@ -184,9 +184,7 @@ fn writing_to_a_closed_connection_raises_no_signal() {
     let raised = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::clone(&raised)).unwrap();
     let mut net = net();
-    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
-    let dialed = net.dial(at).unwrap();
-    let _accepted = accept(&mut net);
+    let [dialed, _accepted] = link(&mut net);
     Stream::shutdown(&dialed, Shutdown::Write).unwrap();
     let error = dialed.write(&[IoSlice::new(b"frame")]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
@@ -235,8 +233,7 @@ fn accept_without_listener_fails_and_connected_is_false() {
 #[test]
 fn forked_process_writes_nothing_to_shared_sockets() {
     let mut net = net();
-    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
-    let (dialed, accepted) = (net.dial(at).unwrap(), accept(&mut net));
+    let [dialed, accepted] = link(&mut net);
     let write = |bytes| dialed.write(&[IoSlice::new(bytes)]);
     FORKED.set(true);
     let refused = write(b"child").unwrap_err();
@@ -257,15 +254,6 @@ fn forked_process_writes_nothing_to_shared_sockets() {
 fn dial_without_a_route_fails_at_once() {
     // Without a scope, a link-local address has no route.
     assert!(net().dial("[fe80::1]:1".parse().unwrap()).is_err());
-}
-
-#[test]
-fn the_waker_ends_a_wait() {
-    let mut net = net();
-    net.waker()();
-    let mut ready = Vec::new();
-    net.wait(None, &mut ready).unwrap();
-    assert_eq!(ready, [Ready::Waker]);
 }
 
 #[test]
