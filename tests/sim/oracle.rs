@@ -32,6 +32,8 @@ pub type SharedOracle = Rc<RefCell<Oracle>>;
 #[derive(Debug, Default)]
 pub struct Oracle {
     pub failure: Option<Failure>,
+    /// The sid of each host.
+    pub sids: Vec<Sid>,
     pub hosts: Vec<HostRecord>,
     /// A second connection replaces a link, whatever its address ([`Replace::Newest`](quorum_cnx::Replace)).
     pub replace_newest: bool,
@@ -49,9 +51,8 @@ pub struct Oracle {
 }
 
 /// What one host has done since its process started.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct HostRecord {
-    pub sid: Sid,
     /// Its configured addresses.
     pub configured_ips: Vec<IpAddr>,
     /// All source addresses of its connections.
@@ -97,35 +98,11 @@ pub struct HostRecord {
 }
 
 impl HostRecord {
-    pub fn new(sid: Sid, configured_ips: Vec<IpAddr>, source_ips: Vec<IpAddr>) -> Self {
+    pub fn new(configured_ips: Vec<IpAddr>, source_ips: Vec<IpAddr>) -> Self {
         Self {
-            sid,
             configured_ips,
             source_ips,
-            incarnation: 0,
-            newest_sent: BTreeMap::new(),
-            newest_sent_at: BTreeMap::new(),
-            newest_received: BTreeMap::new(),
-            links: BTreeMap::new(),
-            accepted: 0,
-            loopback: [0; 2],
-            frames: 0,
-            ups: 0,
-            accepted_ups: 0,
-            downs: 0,
-            rejected: 0,
-            events: 0,
-            resolved: BTreeSet::new(),
-            resolved_ips: BTreeSet::new(),
-            unproven_dials: BTreeMap::new(),
-            next: 0,
-            guest_dials_max: 0,
-            soft_halt_at: None,
-            soft_halt_in_turn: None,
-            last_link: 0,
-            replaced: None,
-            last_frame_at: BTreeMap::new(),
-            refused: None,
+            ..Self::default()
         }
     }
 }
@@ -147,7 +124,7 @@ impl Oracle {
     }
 
     pub fn index_of(&self, sid: Sid) -> Option<usize> {
-        self.hosts.iter().position(|host| host.sid == sid)
+        self.sids.iter().position(|host| *host == sid)
     }
 
     /// A lookup of a host has found another host's address.
@@ -155,8 +132,8 @@ impl Oracle {
         let owner = self
             .hosts
             .iter()
-            .find(|host| host.configured_ips.contains(&ip));
-        let sid = owner.map(|host| host.sid);
+            .position(|host| host.configured_ips.contains(&ip));
+        let sid = owner.map(|host| self.sids[host]);
         if me < self.hosts.len() {
             self.hosts[me].resolved.extend(sid);
             self.hosts[me].resolved_ips.insert(ip);
@@ -192,7 +169,7 @@ impl Oracle {
         silent_for: Duration,
         reason: &Reason,
     ) {
-        let own = self.hosts[me].sid;
+        let own = self.sids[me];
         let direct = self.is_direct(sid) && self.is_direct(own);
         let replaced = *reason == Reason::Replaced;
         let excuse = if sid > own {
@@ -212,11 +189,10 @@ impl Oracle {
 
     /// The process of a host starts without any state.
     pub fn start(&mut self, host: usize) {
-        let old = &mut self.hosts[host];
-        let (configured_ips, source_ips) = (old.configured_ips.clone(), old.source_ips.clone());
-        *old = HostRecord {
+        let old = std::mem::take(&mut self.hosts[host]);
+        self.hosts[host] = HostRecord {
             incarnation: old.incarnation + 1,
-            ..HostRecord::new(old.sid, configured_ips, source_ips)
+            ..HostRecord::new(old.configured_ips, old.source_ips)
         };
     }
 
@@ -255,7 +231,7 @@ impl Oracle {
                 if older.is_some() {
                     self.fail("P1", format!("{sid} is up twice at host {me}"));
                 }
-                if *dialed && *sid > self.hosts[me].sid {
+                if *dialed && *sid > self.sids[me] {
                     self.fail(
                         "P1",
                         format!("host {me} keeps a link that it dialed to the larger {sid}"),
@@ -334,7 +310,7 @@ impl Oracle {
 
     /// Returns the index of the sender, if it is a host.
     fn on_frame(&mut self, me: usize, from: Sid, link: u64, payload: &[u8]) -> Option<usize> {
-        let own = self.hosts[me].sid;
+        let own = self.sids[me];
         let current = self.hosts[me].links.get(&from).map_or(0, |up| up.number);
         if link != current {
             let what =
@@ -375,7 +351,7 @@ impl Oracle {
             );
             return None;
         };
-        if header.to != me || self.hosts[header.from].sid != from {
+        if header.to != me || self.sids[header.from] != from {
             self.fail(
                 "P3",
                 format!("host {me} received a frame of {from} that is {header:?}"),
@@ -456,7 +432,7 @@ pub fn send_frame(
 ) -> Result<SendOutcome, SendError> {
     let (sid, header) = {
         let oracle = &mut *oracle.borrow_mut();
-        let sid = oracle.hosts[to].sid;
+        let sid = oracle.sids[to];
         let record = &mut oracle.hosts[me];
         record.next += 1;
         let header = FrameHeader {

@@ -124,12 +124,12 @@ impl Simulation {
 
     /// P4: tables.
     fn check_limits(&self, host: usize, stats: &Stats) {
+        let fail = |what| self.fail("P4", what);
         let refused = self.oracle.borrow_mut().hosts[host].refused.take();
         if let Some(served @ ..OBSERVERS) = refused {
-            self.fail(
-                "P4",
-                format!("host {host} has {served} observers and refuses another"),
-            );
+            fail(format!(
+                "host {host} has {served} observers and refuses another"
+            ));
         }
         let (members, admitted) = (
             self.plan.hosts.len() - 1,
@@ -140,29 +140,19 @@ impl Simulation {
         let most = 3 * peers + self.plan.pending_max;
         let held = self.kernel().nodes[host].held;
         if stats.peers.len() > peers || held > most {
-            self.fail(
-                "P4",
-                format!(
-                    "host {host} has {} peers and {held} sockets",
-                    stats.peers.len()
-                ),
-            );
+            let known = stats.peers.len();
+            fail(format!("host {host} has {known} peers and {held} sockets"));
         }
         // Connections without an initial message, and a contender for each member and admitted peer.
         if stats.pending > (self.plan.pending_max + members + admitted) as u64 {
-            self.fail(
-                "P4",
-                format!("host {host} has {} pending connections", stats.pending),
-            );
+            let pending = stats.pending;
+            fail(format!("host {host} has {pending} pending connections"));
         }
         if stats.connections != held as u64 {
-            self.fail(
-                "P4",
-                format!(
-                    "host {host} knows {} connections and holds {held}",
-                    stats.connections
-                ),
-            );
+            let known = stats.connections;
+            fail(format!(
+                "host {host} knows {known} connections and holds {held}"
+            ));
         }
     }
 
@@ -308,6 +298,7 @@ impl Simulation {
 
     /// P1, by the sockets as well as by the events of the loops.
     fn check_pair(&self, a: usize, b: usize) {
+        let fail = |what| self.fail("P1", what);
         let sid = |host: usize| self.plan.hosts[host].sid;
         let (large, small) = if sid(a) > sid(b) { (a, b) } else { (b, a) };
         let kernel = self.kernel();
@@ -334,42 +325,31 @@ impl Simulation {
         }
         drop(kernel);
         let [(_, dialer, true, from, to)] = links[..] else {
-            return self.fail(
-                "P1",
-                format!("hosts {large} and {small} do not share exactly one link: {links:?}"),
-            );
+            return fail(format!(
+                "hosts {large} and {small} do not share exactly one link: {links:?}"
+            ));
         };
         if dialer != large {
-            return self.fail(
-                "P1",
-                format!("hosts {large} and {small} share a link that the smaller sid dialed"),
-            );
+            return fail(format!(
+                "hosts {large} and {small} share a link that the smaller sid dialed"
+            ));
         }
         let oracle = self.oracle.borrow();
-        let at_large = oracle.hosts[large]
-            .links
-            .get(&sid(small))
-            .map(|up| (up.addr, up.dialed));
-        let at_small = oracle.hosts[small]
-            .links
-            .get(&sid(large))
-            .map(|up| (up.addr, up.dialed));
+        let seen = |host: usize, peer: usize| {
+            let up = oracle.hosts[host].links.get(&sid(peer))?;
+            Some((up.addr, up.dialed))
+        };
+        let (at_large, at_small) = (seen(large, small), seen(small, large));
         drop(oracle);
         if at_large != Some((to, true)) || at_small != Some((from, false)) {
-            self.fail(
-                "P1",
-                format!(
-                    "hosts {large} and {small} see their link as {at_large:?} and {at_small:?}"
-                ),
-            );
+            fail(format!(
+                "hosts {large} and {small} see their link as {at_large:?} and {at_small:?}"
+            ));
         }
         for (host, peer) in [(large, small), (small, large)] {
             let handle = self.hosts[host].handle.as_ref().expect("it runs");
             if !handle.connected_to_peer(sid(peer)) {
-                self.fail(
-                    "P1",
-                    format!("host {host} does not report its link to {peer}"),
-                );
+                fail(format!("host {host} does not report its link to {peer}"));
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::{
     plan::Plan,
     properties::TurnMonitor,
     rng::Rng,
-    stranger::{self, Stranger},
+    stranger::Stranger,
     trace::Trace,
 };
 
@@ -39,6 +39,7 @@ const SETTLE_TIME: Duration = Duration::from_secs(40);
 
 pub type SharedLoop = Rc<RefCell<Option<EventLoop<App, SimNet>>>>;
 
+#[derive(Default)]
 pub struct Host {
     pub event_loop: SharedLoop,
     /// It outlives its loop, as it may in an application.
@@ -95,9 +96,10 @@ impl Simulation {
             if !ips.contains(&host.source) {
                 ips.push(host.source);
             }
+            oracle.sids.push(host.sid);
             oracle
                 .hosts
-                .push(HostRecord::new(host.sid, configured_ips, ips.clone()));
+                .push(HostRecord::new(configured_ips, ips.clone()));
             let node = kernel.add_node(format!("host{}", host.sid), ips);
             kernel.nodes[node].source = host.source;
             kernel.nodes[node].proxied = host.proxied;
@@ -111,13 +113,7 @@ impl Simulation {
         let strangers = (0..plan.strangers)
             .map(|index| Stranger::new(&mut kernel, index, rng.fork()))
             .collect();
-        let host = || Host {
-            event_loop: Rc::default(),
-            handle: None,
-            monitor: TurnMonitor::default(),
-            reported: Rc::default(),
-        };
-        let hosts = plan.hosts.iter().map(|_| host()).collect();
+        let hosts = plan.hosts.iter().map(|_| Host::default()).collect();
         let size = Size {
             hosts: plan.hosts.len(),
             strangers: plan.strangers,
@@ -233,7 +229,8 @@ impl Simulation {
             }
             SimEvent::Stranger(index) => {
                 if index < self.strangers.len() {
-                    stranger::on_due(&mut self.strangers, index, &mut kernel, &self.plan);
+                    let time = self.strangers[index].step(&mut kernel, &self.plan);
+                    kernel.after(time, SimEvent::Stranger(index));
                     let oracle = &mut *self.oracle.borrow_mut();
                     if self.strangers[index].is_overdue && oracle.strangers_only {
                         let what = format!("the connection of stranger {index} is not closed");

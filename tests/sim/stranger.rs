@@ -12,7 +12,7 @@ use std::{
 use quorum_cnx::Sid;
 
 use crate::{
-    kernel::{Kernel, SimEvent},
+    kernel::Kernel,
     oracle::STRANGER_MARK,
     plan::{PORT, Plan},
     rng::Rng,
@@ -200,10 +200,4 @@ fn frame(head: &[u8], more: usize) -> Vec<u8> {
     bytes.extend(head);
     bytes.resize(bytes.len() + more, b'!');
     bytes
-}
-
-/// Runs a step of a stranger, and schedules the next one.
-pub fn on_due(strangers: &mut [Stranger], index: usize, kernel: &mut Kernel, plan: &Plan) {
-    let time = strangers[index].step(kernel, plan);
-    kernel.after(time, SimEvent::Stranger(index));
 }

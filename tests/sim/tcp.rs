@@ -35,7 +35,7 @@ pub struct Conn {
 }
 
 /// One end of a connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sock {
     pub node: usize,
     pub conn: usize,
@@ -120,33 +120,14 @@ impl Kernel {
             node,
             conn,
             side,
-            held: false,
-            queued: false,
             established: side == 1,
-            gone: false,
-            error: None,
-            rx: VecDeque::new(),
-            fin_in: false,
-            tx: VecDeque::new(),
-            sent: 0,
-            has_written: false,
-            shut: false,
-            fin_out: false,
-            fin_acked: false,
-            read_shut: false,
-            nospace: false,
-            full_until: Duration::ZERO,
             rx_cap: quirks.rx_bytes,
             tx_cap: quirks.tx_bytes,
-            watched: None,
-            edge_in: false,
-            edge_out: false,
-            in_ready_list: false,
-            ended_at: None,
             queued_at: now,
             last_progress: now,
             last_received: now,
             dead_after: self.nodes[node].dead_after,
+            ..Sock::default()
         });
         let sock = self.socks.len() - 1;
         self.conns[conn].socks[side] = Some(sock);
