@@ -104,7 +104,7 @@ impl Throttle {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::{cell::RefCell, io, time::Duration};
+    use std::{cell::RefCell, time::Duration};
 
     use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -140,6 +140,23 @@ mod tests {
         let (addr, address) = ("10.0.0.2:3888".parse().unwrap(), Address::new("zk1", 3888));
         let (sid, reason) = (Sid(2), Reason::Closed);
         let error = "out of luck".to_owned();
+        let link = 1;
+        let up = |dialed| Event::Up {
+            sid,
+            dialed,
+            addr,
+            link,
+        };
+        let dial_failed = |addr| Event::DialFailed {
+            sid,
+            addr,
+            reason: Reason::ConnectTimeout,
+        };
+        let rejected = |sid| Event::Rejected {
+            addr,
+            sid,
+            reason: Reason::OlderLinkAlive,
+        };
         let events = [
             (Event::Listening { addr }, "listening on 10.0.0.2:3888"),
             (
@@ -161,29 +178,13 @@ mod tests {
                 Event::ListenerLost { address },
                 "given up listening on zk1:3888",
             ),
-            (
-                Event::Up {
-                    sid,
-                    dialed: true,
-                    addr,
-                    link: 1,
-                },
-                "peer 2: up, dialed at 10.0.0.2:3888",
-            ),
-            (
-                Event::Up {
-                    sid,
-                    dialed: false,
-                    addr,
-                    link: 1,
-                },
-                "peer 2: up, accepted from 10.0.0.2:3888",
-            ),
+            (up(true), "peer 2: up, dialed at 10.0.0.2:3888"),
+            (up(false), "peer 2: up, accepted from 10.0.0.2:3888"),
             (
                 Event::Down {
                     sid,
                     reason,
-                    link: 1,
+                    link,
                     written: 0,
                 },
                 "peer 2: down, ",
@@ -193,35 +194,13 @@ mod tests {
                 "peer 2: its links replace each other again and again: ",
             ),
             (
-                Event::DialFailed {
-                    sid,
-                    addr: Some(addr),
-                    reason: Reason::ConnectTimeout,
-                },
+                dial_failed(Some(addr)),
                 "peer 2: cannot be reached at 10.0.0.2:3888, ",
             ),
+            (dial_failed(None), "peer 2: cannot be reached, "),
+            (rejected(None), "refused a connection from 10.0.0.2:3888: "),
             (
-                Event::DialFailed {
-                    sid,
-                    addr: None,
-                    reason: Reason::NoAddress("zk1|zk2".into()),
-                },
-                "peer 2: cannot be reached, ",
-            ),
-            (
-                Event::Rejected {
-                    addr,
-                    sid: None,
-                    reason: Reason::Io(io::ErrorKind::ConnectionReset),
-                },
-                "refused a connection from 10.0.0.2:3888: ",
-            ),
-            (
-                Event::Rejected {
-                    addr,
-                    sid: Some(sid),
-                    reason: Reason::OlderLinkAlive,
-                },
+                rejected(Some(sid)),
                 "refused a connection from 10.0.0.2:3888 for peer 2: ",
             ),
             (
