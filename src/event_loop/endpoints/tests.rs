@@ -25,11 +25,6 @@ fn found(
     endpoints.on_found(lookup_id, &Ok(all), Instant::now())
 }
 
-fn lookup_of_moves(lookup_id: u64) -> Lookup {
-    let host = "moves.example".into();
-    Lookup { lookup_id, host }
-}
-
 /// The address that was dialed last fails.
 fn fail(endpoints: &mut Endpoints) -> Step {
     let failed = (at("10.9.9.9:9"), Reason::ConnectTimeout);
@@ -82,24 +77,6 @@ fn each_address_is_tried_once_up_to_a_limit() {
 }
 
 #[test]
-fn claims_trigger_a_rate_limited_lookup() {
-    let mut endpoints = Endpoints::default();
-    let now = Instant::now();
-    assert_eq!(endpoints.resolve(PEER, now), []);
-    let (lookup_id, _) = start(&mut endpoints, &["10.0.0.9:1", "moves.example:1"]);
-    assert_eq!(endpoints.resolve(PEER, now), [], "it is being looked up");
-    found(&mut endpoints, lookup_id, &["10.0.0.1:0"]).unwrap();
-    assert_eq!(endpoints.resolve(PEER, now), [], "it was just asked for");
-    let lookups = endpoints.resolve(PEER, now + RESOLVE_PAUSE);
-    assert_eq!(lookups, [lookup_of_moves(lookup_id + 1)]);
-    let answer = found(&mut endpoints, lookup_id + 1, &["10.0.0.2:0"]);
-    assert_eq!(answer, Some((LookupOwner::Endpoint(PEER, 1), None)));
-    for (ip, is_home) in [("10.0.0.1", false), ("10.0.0.2", true), ("10.0.0.9", true)] {
-        assert_eq!(endpoints.is_home(PEER, ip.parse().unwrap()), is_home);
-    }
-}
-
-#[test]
 fn try_next_address_starts_a_lookup_after_the_last_address() {
     let mut endpoints = Endpoints::default();
     let now = Instant::now();
@@ -123,8 +100,11 @@ fn try_next_address_starts_a_lookup_after_the_last_address() {
         "it has just begun"
     );
     endpoints.on_connecting(PEER, key);
-    let lookups = vec![lookup_of_moves(lookup_id + 1)];
-    let anew = (key, lookups, Step::Connect(at("10.0.0.1:1")));
+    let question = Lookup {
+        lookup_id: lookup_id + 1,
+        host: "moves.example".into(),
+    };
+    let anew = (key, vec![question], Step::Connect(at("10.0.0.1:1")));
     assert_eq!(endpoints.try_next_address(PEER, now), Some(anew));
     endpoints.on_connecting(PEER, key);
     assert_eq!(endpoints.connecting(PEER), Some(key));
@@ -135,24 +115,6 @@ fn try_next_address_starts_a_lookup_after_the_last_address() {
         Step::Connect(at("10.0.0.3:1"))
     );
     assert_eq!(endpoints.connecting(PEER), None);
-}
-
-#[test]
-fn dial_without_addresses_waits_for_a_lookup_with_a_limit() {
-    let mut endpoints = Endpoints::default();
-    let now = Instant::now();
-    let late = now + LOOKUP_TIMEOUT;
-    endpoints.insert(PEER, &["silent.example:1".parse().unwrap()]);
-    assert_eq!(endpoints.start(PEER, now).1, Step::Wait);
-    assert_eq!(endpoints.deadline(), Some(late));
-    assert_eq!(endpoints.overdue(late - LOOKUP_TIMEOUT / 2), None);
-    let nowhere = Reason::NoAddress("silent.example (no answer in time)".into());
-    let step = Step::Exhausted(None, nowhere);
-    assert_eq!(endpoints.overdue(late), Some((PEER, step)));
-    assert_eq!(
-        (endpoints.overdue(late), endpoints.deadline()),
-        (None, None)
-    );
 }
 
 #[test]
@@ -170,6 +132,8 @@ fn dial_after_its_last_address_waits_briefly_for_a_lookup() {
     assert_eq!(endpoints.deadline(), Some(late));
     let end = Step::Exhausted(Some(failed.0), failed.1);
     assert_eq!(endpoints.overdue(late), Some((PEER, end)));
+    let due = (endpoints.overdue(late), endpoints.deadline());
+    assert_eq!(due, (None, None), "it ends once");
     // The name is still being looked up, which does not delay the next dial.
     assert_eq!(endpoints.start(PEER, late), (vec![], connect()));
 }

@@ -366,31 +366,11 @@ impl Listeners {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::{Config, Sid, limits::ACCEPT_PAUSE, net::MioNet};
+    use crate::{Config, Sid, net::MioNet};
 
     fn net() -> MioNet {
         let builder = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0");
         MioNet::new(&builder.build().unwrap().options).unwrap()
-    }
-
-    #[test]
-    fn paused_listener_accepts_its_backlog_afterwards() {
-        let (mut net, start) = (net(), Instant::now());
-        let address = "127.0.0.1:0".parse().unwrap();
-        let mut listeners = Listeners::new(vec![address], 0, Duration::ZERO, start);
-        listeners.tick(&mut net, start, &mut Vec::new());
-        listeners.on_empty(0);
-        listeners.on_acceptable(0);
-        assert_eq!(listeners.shares(8), [(0, 8)]);
-        listeners.on_accept_failed(0, &io::ErrorKind::OutOfMemory.into(), true, start);
-        let over = start + ACCEPT_PAUSE;
-        assert_eq!(
-            (listeners.shares(8).len(), listeners.deadline()),
-            (0, Some(over))
-        );
-        listeners.tick(&mut net, over, &mut Vec::new());
-        assert_eq!(listeners.shares(8), [(0, 8)]);
-        assert_eq!(listeners.deadline(), None);
     }
 
     #[test]
