@@ -1,6 +1,9 @@
 //! Tests of the TCP of one connection, without a network.
 
-use super::*;
+use super::{
+    ErrorKind::{BrokenPipe, ConnectionReset, WouldBlock},
+    *,
+};
 
 const DIALER: usize = 0;
 const ACCEPTOR: usize = 1;
@@ -45,10 +48,7 @@ fn assert_fails<T: std::fmt::Debug>(result: io::Result<T>, kind: ErrorKind) {
 fn a_dial_is_writable_once_it_is_established() {
     let mut connection = dialed(8);
     assert!(!connection.connected(DIALER).unwrap());
-    assert_fails(
-        write(&mut connection, DIALER, b"early"),
-        ErrorKind::WouldBlock,
-    );
+    assert_fails(write(&mut connection, DIALER, b"early"), WouldBlock);
     assert!(!connection.readiness(DIALER).writable);
     connection.establish();
     assert!(take_event(&mut connection, DIALER));
@@ -62,7 +62,7 @@ fn full_buffers_cause_partial_writes_and_an_event_later() {
     let mut connection = established(4);
     // Four bytes wait at each end.
     assert_eq!(write(&mut connection, DIALER, b"0123456789").unwrap(), 8);
-    assert_fails(write(&mut connection, DIALER, b"89"), ErrorKind::WouldBlock);
+    assert_fails(write(&mut connection, DIALER, b"89"), WouldBlock);
     assert!(connection.is_blocked(DIALER) && !connection.readiness(DIALER).writable);
     take_event(&mut connection, DIALER);
     take_event(&mut connection, ACCEPTOR);
@@ -73,7 +73,7 @@ fn full_buffers_cause_partial_writes_and_an_event_later() {
     assert!(!connection.is_blocked(DIALER));
     assert_eq!(read(&mut connection, ACCEPTOR).unwrap(), b"4567");
     assert_eq!(read(&mut connection, ACCEPTOR).unwrap(), b"89");
-    assert_fails(read(&mut connection, ACCEPTOR), ErrorKind::WouldBlock);
+    assert_fails(read(&mut connection, ACCEPTOR), WouldBlock);
 }
 
 #[test]
@@ -81,10 +81,7 @@ fn an_end_follows_the_bytes_before_it() {
     let mut connection = established(8);
     write(&mut connection, DIALER, b"last").unwrap();
     connection.shutdown(DIALER, Shutdown::Write).unwrap();
-    assert_fails(
-        write(&mut connection, DIALER, b"more"),
-        ErrorKind::BrokenPipe,
-    );
+    assert_fails(write(&mut connection, DIALER, b"more"), BrokenPipe);
     assert!(connection.readiness(ACCEPTOR).ended);
     assert_eq!(read(&mut connection, ACCEPTOR).unwrap(), b"last");
     assert_eq!(read(&mut connection, ACCEPTOR).unwrap(), b"");
@@ -100,12 +97,9 @@ fn an_error_is_returned_once() {
     connection.reset(DIALER).unwrap();
     assert!(connection.was_reset(ACCEPTOR));
     assert_eq!(read(&mut connection, ACCEPTOR).unwrap(), b"before");
-    assert_fails(read(&mut connection, ACCEPTOR), ErrorKind::ConnectionReset);
+    assert_fails(read(&mut connection, ACCEPTOR), ConnectionReset);
     assert_eq!(read(&mut connection, ACCEPTOR).unwrap(), b"");
-    assert_fails(
-        write(&mut connection, ACCEPTOR, b"x"),
-        ErrorKind::BrokenPipe,
-    );
+    assert_fails(write(&mut connection, ACCEPTOR, b"x"), BrokenPipe);
     assert!(!connection.connected(ACCEPTOR).unwrap());
 }
 
@@ -122,13 +116,10 @@ fn an_abort_is_the_end_unless_bytes_wait_before_it() {
         assert!(connection.was_reset(ACCEPTOR));
         if unread > 0 {
             assert_eq!(read(&mut connection, ACCEPTOR).unwrap().len(), 8);
-            assert_fails(read(&mut connection, ACCEPTOR), ErrorKind::ConnectionReset);
+            assert_fails(read(&mut connection, ACCEPTOR), ConnectionReset);
         }
         assert_eq!(read(&mut connection, ACCEPTOR).unwrap(), b"");
-        assert_fails(
-            write(&mut connection, ACCEPTOR, b"x"),
-            ErrorKind::BrokenPipe,
-        );
+        assert_fails(write(&mut connection, ACCEPTOR, b"x"), BrokenPipe);
     }
 }
 
@@ -138,10 +129,7 @@ fn bytes_for_a_closed_end_are_answered_with_a_reset() {
     connection.close(ACCEPTOR);
     assert_eq!(read(&mut connection, DIALER).unwrap(), b"");
     assert_eq!(write(&mut connection, DIALER, b"late").unwrap(), 4);
-    assert_fails(
-        write(&mut connection, DIALER, b"x"),
-        ErrorKind::ConnectionReset,
-    );
+    assert_fails(write(&mut connection, DIALER, b"x"), ConnectionReset);
 }
 
 #[test]
@@ -150,7 +138,7 @@ fn closing_with_unread_bytes_resets() {
     write(&mut connection, DIALER, b"unread").unwrap();
     connection.close(ACCEPTOR);
     assert!(connection.was_reset(DIALER));
-    assert_fails(read(&mut connection, DIALER), ErrorKind::ConnectionReset);
+    assert_fails(read(&mut connection, DIALER), ConnectionReset);
 }
 
 #[test]
@@ -173,10 +161,10 @@ fn an_end_of_the_test_has_exactly_the_room_it_says() {
     connection.establish();
     connection.set_room(ACCEPTOR, 3, false);
     assert_eq!(write(&mut connection, DIALER, b"0123456").unwrap(), 3);
-    assert_fails(write(&mut connection, DIALER, b"3"), ErrorKind::WouldBlock);
+    assert_fails(write(&mut connection, DIALER, b"3"), WouldBlock);
     take_event(&mut connection, DIALER);
     assert_eq!(connection.take_received(ACCEPTOR), b"012");
-    assert_fails(write(&mut connection, DIALER, b"3"), ErrorKind::WouldBlock);
+    assert_fails(write(&mut connection, DIALER, b"3"), WouldBlock);
     connection.set_room(ACCEPTOR, 1, true);
     assert!(take_event(&mut connection, DIALER));
     assert_eq!(write(&mut connection, DIALER, b"3456").unwrap(), 1);

@@ -4,13 +4,20 @@ use super::*;
 use crate::{
     net::{Net as _, Stream as _},
     outbox::Wire as _,
-    simulation::{HostNet, Network},
+    simulation::{HostNet, HostStream, Network},
 };
 
 fn network() -> (Network, HostNet) {
     let network = Network::new();
     let net = network.host([10, 0, 0, 1]).net();
     (network, net)
+}
+
+/// A stream that a host has dialed, and the end that the test holds.
+fn dialed() -> (HostNet, HostStream, RemoteEnd) {
+    let (network, mut net) = network();
+    let stream = net.dial("10.0.0.2:1".parse().unwrap()).unwrap();
+    (net, stream, network.take_dials().remove(0))
 }
 
 #[test]
@@ -37,9 +44,7 @@ fn a_dial_waits_until_it_is_accepted_or_refused() {
 
 #[test]
 fn a_dial_that_is_given_up_cannot_be_accepted() {
-    let (network, mut net) = network();
-    let stream = net.dial("10.0.0.2:1".parse().unwrap()).unwrap();
-    let end = network.take_dials().remove(0);
+    let (_net, stream, end) = dialed();
     assert!(!end.is_closed());
     stream.abort().unwrap();
     assert!(end.is_closed() && end.was_reset());
@@ -48,9 +53,7 @@ fn a_dial_that_is_given_up_cannot_be_accepted() {
 
 #[test]
 fn the_test_sees_what_the_loop_does_with_its_end() {
-    let (network, mut net) = network();
-    let stream = net.dial("10.0.0.2:1".parse().unwrap()).unwrap();
-    let end = network.take_dials().remove(0);
+    let (_net, stream, end) = dialed();
     end.accept().unwrap();
     end.set_room(2);
     assert_eq!(stream.write(&[io::IoSlice::new(b"abc")]).unwrap(), 2);
@@ -70,9 +73,7 @@ fn the_test_sees_what_the_loop_does_with_its_end() {
 
 #[test]
 fn a_broken_connection_fails_once() {
-    let (network, mut net) = network();
-    let stream = net.dial("10.0.0.2:1".parse().unwrap()).unwrap();
-    let end = network.take_dials().remove(0);
+    let (_net, stream, end) = dialed();
     end.accept().unwrap();
     end.fail(ErrorKind::TimedOut);
     let read = || stream.read(&mut [0; 4]);

@@ -10,9 +10,7 @@ fn a_partition_is_noticed_and_healed() {
             true => network.cut_one_way(ip(1), ip(2)),
             false => network.cut(ip(1), ip(2)),
         }
-        network
-            .run(&mut loops, Duration::from_millis(4_900))
-            .unwrap();
+        network.run(&mut loops, millis(4_900)).unwrap();
         assert!(loops[0].handle().connected_to_peer(Sid(2)));
         network.run(&mut loops, seconds(1)).unwrap();
         for one in &loops {
@@ -45,7 +43,6 @@ fn each_server_notices_a_partition_after_its_own_time() {
     let (network, mut loops) = mesh_with_dead_after(2);
     network.cut(ip(1), ip(2));
     let downs = |loops: &[Loop]| [0, 1].map(|at| loops[at].handler().downs.clone());
-    let millis = Duration::from_millis;
     for (run, expected) in [
         (millis(1_900), [vec![], vec![]]),
         (millis(200), [vec![Reason::Dead], vec![]]),
@@ -218,7 +215,7 @@ fn a_short_partition_only_delays() {
     network.run(&mut loops, seconds(3)).unwrap();
     assert_eq!(loops[1].handler().frames.len(), 0);
     network.heal(ip(2), ip(1));
-    network.run(&mut loops, Duration::from_millis(1)).unwrap();
+    network.run(&mut loops, millis(1)).unwrap();
     assert_eq!(loops[1].handler().frames, [b"late"]);
     network.run(&mut loops, seconds(60)).unwrap();
     assert_eq!(loops[1].handler().downs, []);

@@ -14,8 +14,8 @@ fn endless_answers_reach_the_end_of_a_run() {
     for one in &mut loops {
         one.handler_mut().frames.clear();
     }
-    network.run(&mut loops, Duration::from_millis(100)).unwrap();
-    assert_eq!(network.elapsed() - before, Duration::from_millis(100));
+    network.run(&mut loops, millis(100)).unwrap();
+    assert_eq!(network.elapsed() - before, millis(100));
     // One turn of a loop for each frame, and one round for each turn at least.
     assert!((100..=1_100).contains(&loops[0].handler().frames.len()));
 }
@@ -24,11 +24,11 @@ fn endless_answers_reach_the_end_of_a_run() {
 fn ticks_are_multiples_of_their_time_also_over_several_runs() {
     let (network, mut loops) = mesh(2);
     let mut ticks = Vec::new();
-    for run in [250, 50, 100].map(Duration::from_millis) {
+    for run in [250, 50, 100].map(millis) {
         let tick = |_: &mut Seen, handle: &Handle| {
             ticks.push((network.elapsed().as_millis(), handle.sid().0));
         };
-        let every = Duration::from_millis(100);
+        let every = millis(100);
         network.run_with(&mut loops, run, every, tick).unwrap();
     }
     let expected = [1_100, 1_200, 1_300, 1_400].map(|at| [(at, 1), (at, 2)]);
