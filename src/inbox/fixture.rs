@@ -2,7 +2,12 @@
 //!
 //! Nothing here is in the library.
 
-use super::shares::{Entry, Room};
+use std::ops::Range;
+
+use super::{
+    fair_queue::{Inbox, Nothing, Wait},
+    shares::{Entry, Room},
+};
 
 impl Room {
     pub(super) fn for_items(items: usize) -> Self {
@@ -11,36 +16,7 @@ impl Room {
     }
 }
 
-/// An entry of consecutive numbers, for the tests.
-impl Entry for std::ops::Range<u8> {
-    type Item = u8;
-    type Owner = ();
-
-    fn owner(&self) {}
-
-    fn emptied(&self) -> Self {
-        0..0
-    }
-
-    fn items(&self) -> usize {
-        self.len()
-    }
-
-    fn take(&mut self) -> u8 {
-        self.next().expect("an entry holds something")
-    }
-
-    fn drop_oldest(&mut self, items: usize) {
-        self.start += items as u8;
-    }
-
-    /// Like a run: all of the memory is held until the last item is taken.
-    fn held(&self) -> usize {
-        usize::from(self.end)
-    }
-}
-
-/// An entry of several owners, for the tests: `(owner, first item, number of items)`.
+/// An entry of consecutive numbers: `(owner, first item, number of items)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Of(pub(super) char, pub(super) u64, pub(super) usize);
 
@@ -74,4 +50,14 @@ impl Entry for Of {
     fn emptied(&self) -> Self {
         Self(self.0, self.1, 0)
     }
+}
+
+/// An entry of an owner that has the inbox for itself.
+pub(super) fn run(items: Range<u64>) -> Of {
+    Of('a', items.start, items.count())
+}
+
+/// Takes an item of such an owner.
+pub(super) fn pop(inbox: &Inbox<Of>, wait: Wait) -> Result<u64, Nothing> {
+    inbox.pop(wait).map(|popped| popped.taken.1)
 }

@@ -4,10 +4,6 @@ use loom::{sync::Arc, thread};
 
 use super::{super::fixture::*, *};
 
-fn pop(inbox: &Inbox<std::ops::Range<u8>>, wait: Wait) -> Result<u8, Nothing> {
-    inbox.pop(wait).map(|popped| popped.taken)
-}
-
 #[test]
 fn loom_loop_is_woken_when_refused_room_is_free() {
     loom::model(|| {
@@ -42,8 +38,8 @@ fn loom_waiter_is_woken_by_push_and_close() {
                 taken
             })
         };
-        inbox.push(1..2).unwrap();
-        inbox.push(2..4).unwrap();
+        inbox.push(run(1..2)).unwrap();
+        inbox.push(run(2..4)).unwrap();
         inbox.close();
         let taken = waiting_thread.join().unwrap();
         let counts = inbox.counts();
@@ -65,16 +61,16 @@ fn loom_pop_or_sees_items_of_either_inbox() {
             thread::spawn(move || {
                 let popped = inbox.pop_or(Wait::Forever, || other.is_ready()).unwrap();
                 match popped.taken {
-                    Some(item) => item,
+                    Some((_, item)) => item,
                     None => pop(&other, Wait::No).unwrap(),
                 }
             })
         };
-        other.push(1..2).unwrap();
+        other.push(run(1..2)).unwrap();
         inbox.look_elsewhere();
         assert_eq!(waiter.join().unwrap(), 1);
-        inbox.push(2..3).unwrap();
+        inbox.push(run(2..3)).unwrap();
         let popped = inbox.pop_or(Wait::Forever, || other.is_ready()).unwrap();
-        assert_eq!(popped.taken, Some(2));
+        assert_eq!(popped.taken, Some(('a', 2)));
     });
 }
