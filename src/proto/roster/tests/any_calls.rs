@@ -8,30 +8,13 @@ use super::*;
 fn roster_accepts_any_id_in_any_call() {
     use proptest::prelude::*;
 
-    #[derive(Clone, Debug)]
-    struct Call {
-        what: u8,
-        whom: u8,
-        key: u8,
-        sid: i64,
-        flags: u8,
-        millis: u16,
-    }
     let source = |flags: u8| Source {
         ip: IpAddr::from([10, 0, 0, flags >> 3 & 3]),
         at_home: flags & 1 != 0,
     };
     let sid = prop_oneof![-3..12_i64, Just(i64::MAX), Just(i64::MIN)];
-    let call = (0..12_u8, 0..16_u8, 0..24_u8, sid, any::<u8>(), 0..1500_u16).prop_map(
-        |(what, whom, key, sid, flags, millis)| Call {
-            what,
-            whom,
-            key,
-            sid,
-            flags,
-            millis,
-        },
-    );
+    // What is called, for which peer and connection, with which sid, flags and time.
+    let call = (0..12_u8, 0..16_u8, 0..24_u8, sid, any::<u8>(), 0..1500_u16);
     proptest!(|(
         calls in proptest::collection::vec(call, 1..200),
         eager: bool, newest: bool, admitted_max in 0..3_usize, observers_max in 0..4_usize,
@@ -40,7 +23,7 @@ fn roster_accepts_any_id_in_any_call() {
         let mut bench = Bench::started(rules);
         // Two ids that are never assigned. Assigned ids are added below.
         let mut ids = vec![PeerId(u64::MAX), PeerId(1 << 20)];
-        for Call { what, whom, key, sid, flags, millis } in calls {
+        for (what, whom, key, sid, flags, millis) in calls {
             ids.extend(bench.roster.by_sid.values().copied());
             ids.dedup();
             let id = ids[ids.len() - 1 - usize::from(whom) % ids.len()];
