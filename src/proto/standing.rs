@@ -321,6 +321,16 @@ mod tests {
     }
 
     #[test]
+    fn failed_dials_do_not_lengthen_the_pause() {
+        let (now, mut renewals) = (Instant::now(), Renewals::new());
+        for _ in 0..10 {
+            assert!(renewals.admit(now, SECOND));
+            renewals.on_dial_failed(now);
+        }
+        assert!(renewals.admit(now, SECOND) && renewals.admit(now + SECOND, SECOND));
+    }
+
+    #[test]
     fn frequent_replacements_are_reported_once_a_minute() {
         let (mut now, mut flaps) = (Instant::now(), Flaps::default());
         let times = |flaps: &mut Flaps, now: &mut Instant, every| {
