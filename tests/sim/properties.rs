@@ -395,27 +395,24 @@ impl Simulation {
         handle.request_halt();
         self.kernel().note(host, || "halts".into());
         self.turn(host);
+        let fail = |what| self.fail("P7", what);
         if !handle.is_halted() || handle.has_died() {
-            self.fail("P7", format!("host {host} runs after its halt"));
+            fail(format!("host {host} runs after its halt"));
         }
         let (held, open) = {
             let kernel = self.kernel();
             (kernel.nodes[host].held, kernel.nodes[host].listeners.len())
         };
         if held != 0 || open != 0 {
-            self.fail(
-                "P7",
-                format!(
-                    "host {host} has halted and holds {held} sockets, {open} of them listening"
-                ),
-            );
+            fail(format!(
+                "host {host} has halted and holds {held} sockets, {open} of them listening"
+            ));
         }
         let refused = handle.to_send(self.plan.hosts[(host + 1) % self.hosts.len()].sid, "late");
         if refused != Err(SendError::Halted) || handle.stats().sent.waiting != 0 {
-            self.fail(
-                "P7",
-                format!("host {host} has halted and accepts a frame: {refused:?}"),
-            );
+            fail(format!(
+                "host {host} has halted and accepts a frame: {refused:?}"
+            ));
         }
         self.hosts[host].event_loop.take();
         self.kernel().forget_process(host);
