@@ -48,6 +48,7 @@ const fn without_limit(metric: Metric) -> Metric {
 }
 
 const KILO: f64 = 1e3;
+const KIBI: f64 = 1024.0;
 const GIGA: f64 = 1e9;
 
 pub(crate) const TRIPS: [Metric; 5] = [
@@ -121,6 +122,18 @@ pub(crate) const CONTENDED: [Metric; 4] = [
     without_limit(shown("offered_per_s", "offered\nk/s", KILO)),
     kept("written_per_s"),
     without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),
+];
+
+/// What is seen of a stream from outside.
+pub(crate) const WATCHED: [Metric; 8] = [
+    shown("in_flight_p50", "in flight\nKiB", KIBI),
+    shown("in_flight_max", "max\nKiB", KIBI),
+    shown("serve_sleeps_per_s", "receiver\nsleeps/s", 1.0),
+    shown("serve_cpu_percent", "CPU %", 1.0),
+    shown("drive_sleeps_per_s", "sender\nsleeps/s", 1.0),
+    shown("drive_cpu_percent", "CPU %", 1.0),
+    shown("faults_per_mib", "faults\na MiB", 1.0),
+    shown("cache_line_ns", "line\nns", 1.0),
 ];
 
 /// Counted in a round of its own, for any workload.

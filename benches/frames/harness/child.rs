@@ -138,6 +138,10 @@ impl Process {
         })
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Writes a line to its stdin.
     pub(crate) fn write_line(&mut self, line: &str) -> io::Result<()> {
         let stdin = self.stdin.as_mut().expect("stdin is open until the drop");

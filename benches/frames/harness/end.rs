@@ -50,6 +50,14 @@ impl End {
         }
     }
 
+    /// The process, if it is one of its own.
+    pub(crate) fn process(&self) -> Option<u32> {
+        match self {
+            Self::Process(process) => Some(process.id()),
+            Self::Thread { .. } => None,
+        }
+    }
+
     /// Sends an order.
     pub(crate) fn order(&mut self, order: Order) -> io::Result<()> {
         match self {

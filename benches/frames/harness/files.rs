@@ -37,7 +37,7 @@ pub(crate) fn write(
     record: &Record,
     results: &Results,
     rows: &[Row],
-    calls: &[Row],
+    more: &[Row],
 ) -> (Vec<String>, io::Result<()>) {
     let (mut lines, mut errors) = (Vec::new(), Vec::new());
     if let Some(directory) = &run.plot {
@@ -47,7 +47,7 @@ pub(crate) fn write(
         }
     }
     if let Some(path) = &run.json {
-        match json::write(path, record, rows.iter().chain(calls)) {
+        match json::write(path, record, rows.iter().chain(more)) {
             Ok(()) => lines.push(format!("figures: {}", path.display())),
             Err(error) => errors.push(error.to_string()),
         }

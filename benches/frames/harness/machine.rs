@@ -29,6 +29,7 @@ impl Record {
         let mut record = vec![
             ("date", date()),
             ("processor", format!("{processors} x {}", processor())),
+            ("caches", caches()),
             ("kernel", kernel()),
             ("rustc", first_line("rustc", &["--version"])),
             ("quorum-cnx", env!("CARGO_PKG_VERSION").into()),
@@ -114,6 +115,25 @@ fn processor() -> String {
         || std::env::consts::ARCH.into(),
         |(_, name)| name.trim().into(),
     )
+}
+
+/// The caches of the first processor: `L1 Data 32K, L1 Instruction 32K, L2 Unified 512K, L3 Unified 32768K`.
+fn caches() -> String {
+    let of = |index: u32| {
+        let read = |name: &str| {
+            let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{name}");
+            fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .ok()
+        };
+        let (level, kind, size) = (read("level")?, read("type")?, read("size")?);
+        Some(format!("L{level} {kind} {size}"))
+    };
+    let caches: Vec<String> = (0..8).map_while(of).collect();
+    if caches.is_empty() {
+        return "unknown".into();
+    }
+    caches.join(", ")
 }
 
 fn kernel() -> String {

@@ -17,6 +17,7 @@ use super::{
     child::{Process, check_interrupt},
     end::End,
     plan::{Cell, Participant, Plan},
+    watch::Watch,
 };
 use crate::{
     cli::Placement,
@@ -77,14 +78,22 @@ pub(crate) fn measure(
         to = Some(ready(plan, &serve)?);
         ends.push(serve);
     }
-    let drive = start(Role::Drive, to)?;
+    let drive = start(Role::Drive, to.clone())?;
     ready(plan, &drive)?;
     // The sender stops first: its peer must be there until then.
     ends.insert(0, drive);
     for end in &mut ends {
         end.order(Order::Mark)?;
     }
-    pause(time)?;
+    let mut watch = match (&ends[..], &to) {
+        ([drive, serve], Some(at)) if cell.workload == Workload::Stream && traces.is_none() => {
+            let ends = serve.process().zip(drive.process());
+            ends.map(|(serve, drive)| Watch::start(serve, drive, at))
+        }
+        _ => None,
+    };
+    pause(time, watch.as_mut())?;
+    let seen = watch.map(Watch::results);
     for end in &mut ends {
         end.order(Order::Stop)?;
     }
@@ -92,6 +101,7 @@ pub(crate) fn measure(
     for end in &ends {
         results.extend(end.read_answer("results", RESULTS)?);
     }
+    results.extend(seen.into_iter().flatten());
     for end in ends {
         end.end()?;
     }
@@ -110,8 +120,8 @@ fn ready(plan: &Plan, end: &End) -> io::Result<String> {
     }
 }
 
-/// Sleeps; an interrupt ends it.
-fn pause(time: Duration) -> io::Result<()> {
+/// Sleeps, and looks at what is watched; an interrupt ends it.
+fn pause(time: Duration, mut watch: Option<&mut Watch>) -> io::Result<()> {
     let deadline = Instant::now() + time;
     loop {
         check_interrupt()?;
@@ -119,7 +129,10 @@ fn pause(time: Duration) -> io::Result<()> {
         if left.is_zero() {
             return Ok(());
         }
-        thread::sleep(left.min(Duration::from_millis(50)));
+        thread::sleep(left.min(match &mut watch {
+            Some(watch) => watch.look(),
+            None => Duration::from_millis(50),
+        }));
     }
 }
 

@@ -6,6 +6,7 @@ mod calls;
 mod chart;
 mod child;
 mod contenders;
+mod distance;
 mod end;
 mod figures;
 mod files;
@@ -20,6 +21,7 @@ mod report;
 mod rounds;
 mod smoke;
 mod table;
+mod watch;
 
 use std::io;
 

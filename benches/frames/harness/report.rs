@@ -12,7 +12,13 @@ use super::{
     rounds::{Measured, Results},
     table,
 };
-use crate::{cli::Run, failure::failure, metrics::CALLS, output::print_line, workloads::Workload};
+use crate::{
+    cli::Run,
+    failure::failure,
+    metrics::{CALLS, WATCHED},
+    output::print_line,
+    workloads::Workload,
+};
 
 /// Reports everything, and returns an error if a measurement failed. Files are written even if standard output is closed.
 pub(crate) fn report(
@@ -22,15 +28,29 @@ pub(crate) fn report(
     calls: &[Measured],
 ) -> io::Result<()> {
     let rows: Vec<Row> = results.cells.iter().flat_map(figures::rows).collect();
+    let watched: Vec<Row> = results
+        .cells
+        .iter()
+        .flat_map(|measured| figures::rows_of(measured, |_| &WATCHED))
+        .collect();
     let of_calls = |measured| figures::rows_of(measured, |_| &CALLS);
     let calls: Vec<Row> = calls.iter().flat_map(of_calls).collect();
-    let (files, written) = files::write(run, record, results, &rows, &calls);
+    let (files, written) = files::write(
+        run,
+        record,
+        results,
+        &rows,
+        &[&watched[..], &calls].concat(),
+    );
     let mut printed = Ok(true);
     // A test prints no tables.
     if !run.test {
         let workloads = Workload::value_variants().iter();
         let tables = workloads.filter_map(|workload| table::of_workload(*workload, &rows));
-        let mut lines = tables.chain(table::of_calls(&calls)).chain(files);
+        let mut lines = tables
+            .chain(table::of_watched(&watched))
+            .chain(table::of_calls(&calls))
+            .chain(files);
         printed = lines.try_fold(true, |_, line| print_line(line));
     }
     if results.left_out > 0 {

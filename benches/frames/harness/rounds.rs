@@ -5,15 +5,22 @@
 
 use std::io;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     child::check_interrupt,
+    distance::Distance,
     measurement::measure,
     plan::{Cell, Participant, Plan},
     progress::Progress,
 };
 use crate::failure::failure;
+
+/// How often a measurement is made while the processors move apart.
+const ATTEMPTS: u32 = 4;
+
+/// The key of the time for a cache line between the processors, in nanoseconds.
+pub(crate) const LINE: &str = "cache_line_ns";
 
 /// The results of one participant, round by round; `None` for a round that failed.
 #[derive(Debug)]
@@ -53,6 +60,7 @@ pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Result
         cells: cells.collect(),
         ..Results::default()
     };
+    let mut distance = Distance::default();
     for _ in 0..plan.rounds {
         for measured in &mut results.cells {
             for series in &mut measured.series {
@@ -61,7 +69,9 @@ pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Result
                     continue;
                 }
                 progress.begin(measured.cell, &series.participant);
-                let round = once(plan, measured.cell, &series.participant, progress);
+                let round = while_near(plan, &mut distance, || {
+                    once(plan, measured.cell, &series.participant, progress)
+                });
                 match round {
                     Ok(round) => series.rounds.push(Some(round)),
                     // After an interrupt, the results until now are reported.
@@ -80,7 +90,45 @@ pub(crate) fn measure_all(plan: &Plan, progress: &Progress) -> io::Result<Result
             }
         }
     }
+    leave_out_far(&mut results, &distance);
     Ok(results)
+}
+
+/// Leaves out the rounds in which the processors were far apart, if there are others of the same participant. The first rounds may be
+/// such rounds: only later ones show that the processors can be nearer.
+fn leave_out_far(results: &mut Results, distance: &Distance) {
+    let is_near =
+        |round: &Map<String, Value>| distance.is_near(round.get(LINE).and_then(Value::as_f64));
+    for series in results.cells.iter_mut().flat_map(|cell| &mut cell.series) {
+        if series.rounds.iter().flatten().any(is_near) {
+            for round in &mut series.rounds {
+                round.take_if(|round| !is_near(round));
+            }
+        }
+    }
+}
+
+/// Measures while the processors are near each other. If they move apart meanwhile, it is repeated, a few times at most.
+fn while_near(
+    plan: &Plan,
+    distance: &mut Distance,
+    measure: impl Fn() -> io::Result<Map<String, Value>>,
+) -> io::Result<Map<String, Value>> {
+    let mut attempt = 1;
+    loop {
+        distance.wait()?;
+        let before = distance.look();
+        let mut results = measure()?;
+        let after = distance.look();
+        let is_near = distance.is_near(before) && distance.is_near(after);
+        if is_near || attempt == ATTEMPTS || plan.is_over() {
+            if let (Some(before), Some(after)) = (before, after) {
+                results.insert(LINE.into(), json!(before.max(after)));
+            }
+            return Ok(results);
+        }
+        attempt += 1;
+    }
 }
 
 /// One measurement. One of the library or of bare sockets that fails is repeated with more time: on a busy machine a short one may

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::figures::Row;
 use crate::{
-    metrics::{CALLS, Metric},
+    metrics::{CALLS, Metric, WATCHED},
     workloads::Workload,
 };
 
@@ -36,6 +36,17 @@ pub(crate) fn of_calls(rows: &[Row]) -> Option<String> {
     let table = table(&names, &CALLS, &rows)?;
     Some(format!(
         "system calls and wake-ups of both ends together, from one traced round\n{table}\n"
+    ))
+}
+
+/// The table of what is seen of streams from outside; `None` if nothing was.
+pub(crate) fn of_watched(rows: &[Row]) -> Option<String> {
+    let rows: Vec<&Row> = rows.iter().collect();
+    let count = Workload::Stream.count_means().unwrap_or_default();
+    let names = [Name::Size, Name::Count(count), Name::Variant];
+    let table = table(&names, &WATCHED, &rows)?;
+    Some(format!(
+        "stream, seen from outside: bytes between the two ends, how often each end sleeps, page faults of both\n{table}\n"
     ))
 }
 
