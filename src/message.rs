@@ -6,7 +6,10 @@ use std::{fmt, ops::Deref};
 
 use bytes::Bytes;
 
-use crate::proto::{Payload, Sid};
+use crate::{
+    copy,
+    proto::{Payload, Sid},
+};
 
 /// A received message, taken from the inbox.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,7 +78,7 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self.payload {
-            Payload::Borrowed(slice) => Bytes::copy_from_slice(slice),
+            Payload::Borrowed(slice) => copy::to_bytes(slice),
             Payload::Owned(bytes) => bytes,
         }
     }

@@ -12,6 +12,7 @@ use super::{
     source::{Owner, Source},
 };
 use crate::{
+    copy,
     limits::{CHUNK_BYTES, PLACE_BYTES, PREFIX_BYTES, READ_BUFFER_BYTES, WHOLE_FRAME_BYTES},
     message::{Frame, Message},
     proto::{Payload, Sid},
@@ -159,7 +160,7 @@ impl Taken {
         // tried: it takes 3 to 7 % less time on one thread, and no less if another one pushes, which waits longer for the lock.
         let mut message = self.message;
         if self.held > 2 * (message.payload.len() + PREFIX_BYTES) {
-            message.payload = Bytes::copy_from_slice(&message.payload);
+            message.payload = copy::to_bytes(&message.payload);
         }
         message
     }
@@ -191,7 +192,7 @@ impl ChunkBuilder {
             let chunk = match frame.payload {
                 Payload::Borrowed(slice) => {
                     let mut buffer = self.pool.take(slice.len());
-                    buffer.extend_from_slice(slice);
+                    copy::append(&mut buffer, slice);
                     Chunk {
                         held: buffer.capacity(),
                         ..Chunk::whole(source, buffer.into())
@@ -208,7 +209,7 @@ impl ChunkBuilder {
         }
         let len = u32::try_from(frame.len()).expect("a frame is at most 512 KiB long");
         self.run.extend_from_slice(&len.to_be_bytes());
-        self.run.extend_from_slice(&frame);
+        copy::append(&mut self.run, &frame);
         self.messages += 1;
     }
 

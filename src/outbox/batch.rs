@@ -14,7 +14,7 @@ use super::{
     clock::Stamp,
     types::Wire,
 };
-use crate::limits::PREFIX_BYTES;
+use crate::{copy, limits::PREFIX_BYTES};
 
 /// Bytes that are written together.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl Batch {
 }
 
 /// Buffers in one vectored write. That is enough for as many whole frames as a turn may write. The system allows 1024 (`IOV_MAX`).
-const BUFS_MAX: usize = 32;
+const BUFS_MAX: usize = 128;
 
 impl Piece {
     pub(super) fn parts(&self) -> [&[u8]; 2] {
@@ -155,8 +155,9 @@ impl Piece {
 
 #[inline(always)]
 pub(super) fn append(run: &mut Vec<u8>, frame: &[u8]) {
-    run.extend_from_slice(&prefix(frame.len()));
-    run.extend_from_slice(frame);
+    // `u32` cannot overflow: the public calls refuse longer frames.
+    run.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+    copy::append(run, frame);
 }
 
 pub(super) fn prefix(len: usize) -> [u8; PREFIX_BYTES] {

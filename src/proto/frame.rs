@@ -4,7 +4,10 @@
 
 use bytes::Bytes;
 
-use crate::limits::{DIRECT_READ_BYTES, FRAME_BYTES_MAX, GROW_BYTES, PREFIX_BYTES};
+use crate::{
+    copy,
+    limits::{DIRECT_READ_BYTES, FRAME_BYTES_MAX, GROW_BYTES, PREFIX_BYTES},
+};
 
 /// A length that no frame can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,12 +110,12 @@ impl Assembler {
                 let taken = input.len().min(*len - *have);
                 // The space that `room` has allocated is used before more is allocated.
                 let (first, more) = input[..taken].split_at(taken.min(buf.len() - *have));
-                buf[*have..*have + first.len()].copy_from_slice(first);
+                copy::overwrite(&mut buf[*have..*have + first.len()], first);
                 if buf.capacity() - buf.len() < more.len() {
                     // Without this the buffer would double, and the unused half would live as long as the frame.
                     buf.reserve_exact(growth(buf.len(), *len).max(more.len()));
                 }
-                buf.extend_from_slice(more);
+                copy::append(buf, more);
                 *have += taken;
                 *input = &input[taken..];
                 return Ok(self.whole().map(Payload::Owned));
@@ -125,7 +128,7 @@ impl Assembler {
         }
         // As long as what is there, and not as the length claims: a stranger could claim much and send nothing.
         self.partial = Partial::Body {
-            buf: input.to_vec(),
+            buf: copy::to_vec(input),
             have: input.len(),
             len,
         };
