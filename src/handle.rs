@@ -124,7 +124,7 @@ impl Handle {
 
     /// Discards the frames that wait for `sid`, for instance after the peer was away for so long that they are of no use. Returns
     /// their number, which [`SendStats::discarded`] counts. While there is a link, the frames that are being written are
-    /// not discarded: 256 KiB of them, or one longer frame.
+    /// not discarded: up to 1 MiB of them.
     ///
     /// [`SendStats::discarded`]: crate::SendStats::discarded
     ///

@@ -49,7 +49,7 @@ pub const DROPPED_SENDERS_MAX: usize = 16;
 pub const READ_BUFFER_BYTES: usize = 256 << 10;
 
 /// Bytes after which a link is not read again in this turn: its budget. The last read may exceed it by almost
-/// [`READ_BUFFER_BYTES`]. Also the bytes of a queue that are written together.
+/// [`READ_BUFFER_BYTES`].
 pub const TURN_BYTES: usize = 256 << 10;
 
 /// Bytes read from a link after its write half has failed, before it ends: more than a socket holds unless
@@ -100,16 +100,28 @@ pub const EVENTS_PER_TURN: usize = 1024;
 /// Frames that one call of `to_send` writes, those of other threads included, before it leaves the rest to the loop.
 pub const WRITER_FRAMES_MAX: usize = 16;
 
-/// The same for a queue, in batches of up to [`TURN_BYTES`].
-pub const WRITER_BATCHES_MAX: usize = 2;
+/// The same for a queue, in batches of up to [`BATCH_BYTES`].
+pub const WRITER_BATCHES_MAX: usize = 1;
 
 /// Bytes that wait for one peer with [`Outbox::QUEUE`](crate::Outbox::QUEUE) before a send fails with
 /// [`Full`](crate::SendError::Full): some hundred microseconds of a fast network.
 pub const QUEUE_BYTES: usize = 1 << 20;
 
-/// Bytes of a buffer in which a queue collects small frames. When as many bytes wait in the queue, large frames included, the sender
-/// writes them; until then the loop is asked to.
+/// Bytes of a buffer in which a queue collects small frames. One call takes no more under one lock.
 pub const QUEUE_RUN_BYTES: usize = 128 << 10;
+
+/// Bytes that wait in a queue from which on the sender writes them itself; until then the loop is asked to. A receiver that sleeps
+/// between two writes must be woken for each, which costs the sender as much as to send 100 KiB. Written in parts of 128 KiB, a stream
+/// had 0.6 of the rate.
+pub const QUEUE_WRITE_BYTES: usize = 512 << 10;
+
+/// Bytes of a queue that one call writes together, before it leaves the rest to the loop: a full [queue](crate::Outbox::QUEUE), which
+/// takes 150 us over loopback. Only one longer frame exceeds it.
+pub const BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes of the buffers that a queue keeps for later frames while there is something to write: some are filled while others are
+/// written.
+pub const QUEUE_SPARE_BYTES: usize = 1 << 20;
 
 /// Payload bytes from which on a frame has a buffer of its own, in a queue ([`to_send`](crate::Handle::to_send) only) and in the inbox: copying it to others would cost more
 /// than one more buffer for `writev(2)`.

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     limits::{
         ACCEPTS_PER_TURN, ADDRESSES_MAX, BUFFER_POOL_BYTES, EVENTS_MAX, FRAME_BYTES_MAX,
-        LOOKUPS_WAITING_MAX, NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, READ_BUFFER_BYTES,
-        TURN_BYTES,
+        LOOKUPS_WAITING_MAX, NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, QUEUE_SPARE_BYTES,
+        READ_BUFFER_BYTES, TURN_BYTES,
     },
     proto::Address,
 };
@@ -43,9 +43,9 @@ const LOOKUP_BYTES: usize = 512;
 /// Frames of one peer in a slot: the last one written, one that is written in part, one that waits.
 const SLOT_FRAMES: usize = 3;
 
-/// Buffers of runs in a queue, beyond the frames that wait in it: two kept for reuse, one that is being filled, one that the end
-/// of a link has cut off.
-const RUNS: usize = 4;
+/// Buffers of runs in a queue, beyond the frames that wait in it and the spare ones: one that is being filled, one that the end of a
+/// link has cut off.
+const RUNS: usize = 2;
 
 const _: () = assert!(
     BURST_BYTES >= 2 * (TURN_BYTES + READ_BUFFER_BYTES),
@@ -67,7 +67,7 @@ impl Config {
     /// | server: received messages that wait, the smaller of [`inbox_bytes`](crate::ConfigBuilder::inbox_bytes) and [`inbox_frames`](crate::ConfigBuilder::inbox_frames) x 512.25 KiB; and what one turn reads from a peer | that + 1 MiB |
     /// | peer: a frame that has arrived in part | 512 KiB |
     /// | peer with [`Outbox::Latest`]: the last frame, one that is being written, one that waits | 3 x 512 KiB |
-    /// | peer with [`Outbox::Queue`]: buffers of frames, up to half empty; four more of 256 KiB | 2 x `bytes` + 1 MiB |
+    /// | peer with [`Outbox::Queue`]: buffers of frames, up to half empty; spare ones of 1 MiB; two more of 256 KiB | 2 x `bytes` + 1.5 MiB |
     /// | peer: its table entries | 2 KiB |
     /// | connection: its table entries, and what it sends first | 6 KiB |
     /// | address of a server, and the IP addresses of its name | 2 KiB |
@@ -116,7 +116,7 @@ impl Config {
         let servers = self.members.len() + admitted;
         let outbox = match options.outbox {
             Outbox::Latest => SLOT_FRAMES * FRAME_BYTES_MAX,
-            Outbox::Queue { bytes } => 2 * bytes + RUNS * 2 * QUEUE_RUN_BYTES,
+            Outbox::Queue { bytes } => 2 * bytes + QUEUE_SPARE_BYTES + RUNS * 2 * QUEUE_RUN_BYTES,
         };
         let inbox = sum(&[(options.inbox_frames, FRAME_BYTES_MAX + PLACE_BYTES)]);
         let inbox = inbox.min(options.inbox_bytes as u64);

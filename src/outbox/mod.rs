@@ -17,7 +17,10 @@ use std::{io, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-use crate::limits::{WRITER_BATCHES_MAX, WRITER_FRAMES_MAX};
+use crate::{
+    copy,
+    limits::{WRITER_BATCHES_MAX, WRITER_FRAMES_MAX},
+};
 
 use queue::Queue;
 use slot::Slot;
@@ -74,6 +77,14 @@ impl PeerOutbox {
     #[inline]
     pub(crate) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         of_either!(self, writer => writer.put(frame))
+    }
+
+    /// Takes a long frame of a queue, which is copied.
+    pub(crate) fn put_long(&self, frame: &[u8]) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+        match &self.0 {
+            Kind::Latest(latest) => latest.put(copy::to_bytes(frame)),
+            Kind::Queue(queue) => queue.put_long(frame),
+        }
     }
 
     /// Takes the first of these frames, as many as there is room for and as are written together. Returns their number, or why no
@@ -153,7 +164,7 @@ fn put_one_by_one(
     let mut request = LoopRequest::NONE;
     for (taken, frame) in frames.iter().enumerate() {
         // The lock is taken for each frame: in between, other threads send, and the outbox may be closed.
-        let (outcome, more) = latest.put(Bytes::copy_from_slice(frame));
+        let (outcome, more) = latest.put(copy::to_bytes(frame));
         request = request.union(more);
         match outcome {
             Ok(_) => {}

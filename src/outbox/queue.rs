@@ -1,7 +1,8 @@
 //! A queue: all frames in order, encoded when they are sent, written in large batches.
 //!
 //! Nothing here makes a system call: [`Writer`] does. A sender normally asks the loop to write. Once
-//! [`QUEUE_RUN_BYTES`] are buffered, the sender writes them itself, while they are still in the cache of its processor.
+//! [`QUEUE_WRITE_BYTES`] wait, or half of what the queue may hold, the sender writes them itself, while they are still in the cache of
+//! its processor.
 //!
 //! Invariants:
 //!
@@ -12,7 +13,7 @@
 //! - While `resume_requested` is true, the loop has yet to call `resume`. So of many frames, only the first asks for it.
 //! - A closed queue holds no piece and no spare buffer.
 
-use std::{collections::VecDeque, mem};
+use std::{collections::VecDeque, mem, ops::RangeInclusive};
 
 use bytes::Bytes;
 
@@ -25,7 +26,10 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    limits::{PREFIX_BYTES, QUEUE_RUN_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES},
+    limits::{
+        BATCH_BYTES, PREFIX_BYTES, QUEUE_RUN_BYTES, QUEUE_SPARE_BYTES, QUEUE_WRITE_BYTES,
+        WHOLE_FRAME_BYTES,
+    },
     sync::release,
 };
 
@@ -37,6 +41,10 @@ pub(super) struct Queue {
     /// Bytes of all frames that wait or are being written, prefixes included.
     bytes: usize,
     bytes_max: usize,
+    /// Half of it.
+    half: usize,
+    /// The sender writes as soon as so many bytes wait.
+    write_at: usize,
     /// Bytes of the longest frame that was refused for want of room since the queue was empty. Until there is room for such a frame,
     /// there is none for a thread that waits: it would be refused again at once.
     refused: usize,
@@ -92,6 +100,44 @@ impl Writer<Queue> {
         (taken, request.unwrap_or_else(|| self.write_here()))
     }
 
+    /// Takes a long frame. It is copied without the lock, into a buffer that an earlier frame has left.
+    #[cold]
+    pub(super) fn put_long(&self, frame: &[u8]) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+        let need = PREFIX_BYTES + frame.len();
+        let mut state = self.transition();
+        if let Some(refusal) = state.backlog.refusal(need) {
+            return (Err(refusal), LoopRequest::NONE);
+        }
+        // At most half of it stays empty: see `Config::max_memory`.
+        let mut bytes = state.backlog.take_spare(need..=2 * need);
+        drop(state);
+        bytes.reserve_exact(need);
+        append(&mut bytes, frame);
+        let since = self.stamps().now();
+        let mut state = self.transition();
+        // Meanwhile another thread may have filled the queue or closed it.
+        if let Some(refusal) = state.backlog.refusal(need) {
+            drop(state);
+            return (Err(refusal), LoopRequest::NONE);
+        }
+        if need >= state.backlog.refused {
+            // Perhaps the one that was refused.
+            state.backlog.refused = 0;
+        }
+        state.backlog.bytes += need;
+        state.backlog.pieces.push_back(Piece::Run {
+            bytes,
+            frames: 1,
+            since,
+        });
+        let request = state.accepted(1);
+        drop(state);
+        (
+            Ok(SendOutcome::Queued),
+            request.unwrap_or_else(|| self.write_here()),
+        )
+    }
+
     /// Writes the frames that wait, unless another thread writes.
     #[cold]
     fn write_here(&self) -> LoopRequest {
@@ -140,7 +186,7 @@ impl State<Queue> {
             return Some(self.want_link());
         }
         // Not written under this lock, which other senders need: see `write_here`.
-        if self.backlog.bytes >= QUEUE_RUN_BYTES {
+        if self.backlog.bytes >= self.backlog.write_at {
             return None;
         }
         Some(if mem::replace(&mut self.backlog.resume_requested, true) {
@@ -159,6 +205,8 @@ impl Queue {
             frames: 0,
             bytes: 0,
             bytes_max,
+            half: bytes_max / 2,
+            write_at: QUEUE_WRITE_BYTES.min(bytes_max / 2),
             refused: 0,
             spare: Vec::new(),
             resume_requested: false,
@@ -235,7 +283,7 @@ impl Queue {
             }
             // If another large frame follows, a buffer for many small ones would stay almost empty.
             Some(Piece::Whole { .. }) => Vec::new(),
-            _ => self.spare.pop().unwrap_or_default(),
+            _ => self.take_spare(0..=2 * QUEUE_RUN_BYTES),
         };
         append(&mut buffer, frame);
         self.pieces.push_back(Piece::Run {
@@ -252,14 +300,22 @@ impl Queue {
         }
     }
 
+    /// A buffer that was written, of a size in this range, or else a new one.
+    fn take_spare(&mut self, range: RangeInclusive<usize>) -> Vec<u8> {
+        let fits = |spare: &Vec<u8>| range.contains(&spare.capacity());
+        // From the end: the buffer that was written last is most likely in the cache.
+        let spare = self.spare.iter().rposition(fits);
+        spare.map_or_else(Vec::new, |at| self.spare.remove(at))
+    }
+
     /// Keeps the buffer of a run for the next run.
     fn recycle(&mut self, piece: &mut Piece) {
         let Piece::Run { bytes, .. } = piece else {
             return;
         };
         // A `Vec` at most doubles when it grows, so that the buffer of a full run is kept.
-        if !self.closed && self.spare.len() < SPARE_RUNS && bytes.capacity() <= 2 * QUEUE_RUN_BYTES
-        {
+        let held: usize = self.spare.iter().map(Vec::capacity).sum();
+        if !self.closed && held + bytes.capacity() <= QUEUE_SPARE_BYTES {
             bytes.clear();
             self.spare.push(mem::take(bytes));
         }
@@ -299,15 +355,15 @@ impl Backlog for Queue {
         self.next(None, &mut Deferred::default())
     }
 
-    /// The batch that was written in part, else as many pieces as a turn may write.
+    /// The batch that was written in part, else as many pieces as are written together.
     fn next(&mut self, rest: Option<Batch>, _: &mut Deferred) -> Option<Batch> {
         if rest.is_some() || self.pieces.is_empty() {
             return rest;
         }
         let (mut count, mut bytes, mut frames) = (0, 0, 0);
         for piece in &self.pieces {
-            // At least one piece: a frame may be longer than a turn's budget.
-            if count > 0 && bytes + piece.len() > TURN_BYTES {
+            // At least one piece, however long it is.
+            if count > 0 && bytes + piece.len() > BATCH_BYTES {
                 break;
             }
             count += 1;
@@ -387,8 +443,7 @@ impl Backlog for Queue {
 
     /// Whether at least half of the bytes are free, and as many as the longest refused frame needs.
     fn has_room(&self) -> bool {
-        let free = self.bytes_max - self.bytes;
-        (free >= self.bytes_max.div_ceil(2) && free >= self.refused) || self.closed
+        (self.bytes <= self.half && self.bytes + self.refused <= self.bytes_max) || self.closed
     }
 
     /// Frees the buffers: an idle link holds none.
@@ -427,9 +482,6 @@ impl Backlog for Queue {
         }
     }
 }
-
-/// Buffers that are kept for later runs while there is something to write: one is filled while another is written.
-const SPARE_RUNS: usize = 2;
 
 #[cfg(all(test, loom))]
 #[allow(

@@ -111,11 +111,12 @@ fn wait_for_room_blocks_until_there_is_room() {
 #[test]
 fn waiter_is_notified_of_room_after_a_link_ends() {
     let outbox = Arc::new(queue(20));
-    outbox.attach(Pipe::with_room(13), false);
+    // On probation first, so that the three frames are written together.
+    outbox.attach(Pipe::with_room(13), true);
     for n in 1..=3 {
         assert_eq!(outbox.put(frame(n)).0, Ok(SendOutcome::Queued));
     }
-    outbox.resume();
+    outbox.end_probation();
     assert!(
         !outbox.wait_for_room(Some(Instant::now())),
         "18 of 20 bytes are held"

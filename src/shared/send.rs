@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::{lifecycle::Life, peer::Peer, state::Shared};
 use crate::{
+    copy,
     error::SendError,
     inbox::{Chunk, Refused, Source},
     limits::{FRAME_BYTES_MAX, QUEUE_RUN_BYTES},
@@ -43,7 +44,8 @@ impl Shared {
             Some(peer) if !is_long(frame.len()) && peer.outbox.is_queue() => {
                 self.put_short(peer, &[frame]).map(|_| SendOutcome::Queued)
             }
-            _ => self.to_send(sid, Bytes::copy_from_slice(frame)),
+            Some(peer) if peer.outbox.is_queue() => self.put_long(peer, frame),
+            _ => self.to_send(sid, copy::to_bytes(frame)),
         }
     }
 
@@ -55,7 +57,7 @@ impl Shared {
         }
         if sid == self.own {
             for (taken, frame) in frames.iter().enumerate() {
-                match self.loop_back(Bytes::copy_from_slice(frame)) {
+                match self.loop_back(copy::to_bytes(frame)) {
                     Ok(_) => {}
                     Err(error) if taken == 0 => return Err(error),
                     Err(_) => return Ok(taken),
@@ -127,6 +129,12 @@ impl Shared {
         outcome.map_err(|refusal| self.error_of(peer, refusal))
     }
 
+    fn put_long(&self, peer: &Arc<Peer>, frame: &[u8]) -> Result<SendOutcome, SendError> {
+        let (outcome, request) = peer.outbox.put_long(frame);
+        self.ask(peer, request)?;
+        outcome.map_err(|refusal| self.error_of(peer, refusal))
+    }
+
     fn put_all(
         &self,
         peer: &Arc<Peer>,
@@ -157,9 +165,7 @@ impl Shared {
     #[cold]
     fn put_part(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
         match frames {
-            [frame, ..] if is_long(frame.len()) => {
-                self.put(peer, Bytes::copy_from_slice(frame)).map(|_| 1)
-            }
+            [frame, ..] if is_long(frame.len()) => self.put_long(peer, frame).map(|_| 1),
             frames => {
                 let short = frames
                     .iter()

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{super::fixture::*, *};
-use crate::limits::QUEUE_BYTES;
+use crate::limits::{QUEUE_BYTES, TURN_BYTES};
 
 fn queue(bytes_max: usize) -> Writer<Queue> {
     Writer::new(Queue::new(bytes_max), clock(), 2)
@@ -108,14 +108,18 @@ fn only_the_interrupted_frame_is_written_again() {
 
 #[test]
 fn one_call_writes_at_most_its_budget() {
-    let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
+    let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(3 * BATCH_BYTES));
     let frame = Bytes::from(vec![1; WHOLE_FRAME_BYTES]);
-    let batch = TURN_BYTES / (PREFIX_BYTES + WHOLE_FRAME_BYTES);
+    let batch = BATCH_BYTES / (PREFIX_BYTES + WHOLE_FRAME_BYTES);
     for _ in 0..=2 * batch {
         queue.put(frame.clone());
     }
     assert_eq!(queue.attach(pipe.clone(), false), LoopRequest::RESUME);
-    assert_eq!(pipe.frames().0.len(), 2 * batch);
+    assert_eq!(
+        pipe.frames().0.len(),
+        2 * batch,
+        "the writer of this test writes two batches"
+    );
     assert_eq!(queue.put(frame.clone()), queued(LoopRequest::RESUME));
     assert_eq!(queue.resume(), LoopRequest::NONE);
     assert_eq!(pipe.frames().0.len(), 2 * batch + 2);
@@ -123,42 +127,73 @@ fn one_call_writes_at_most_its_budget() {
 
 #[test]
 fn sender_writes_the_queue_once_enough_is_collected() {
-    let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1 << 20));
-    queue.attach(pipe.clone(), false);
-    let frame = &[1; 1000][..];
-    let many = QUEUE_RUN_BYTES / (PREFIX_BYTES + frame.len());
-    assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::RESUME));
-    let most = vec![frame; many - 1];
-    let (taken, request) = queue.put_all(&most);
-    assert_eq!(
-        (taken, request, pipe.frames().0.len()),
-        (Ok(many - 1), LoopRequest::NONE, 0)
-    );
-    assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::NONE));
-    assert_eq!(pipe.frames().0.len(), many + 1);
-    // The loop was asked by the first frame, and now finds nothing to write.
-    assert_eq!(
-        (queue.resume(), queue.counts().waiting),
-        (LoopRequest::NONE, 0)
-    );
-    assert!(
-        queue.look(|state| state.backlog.spare.is_empty()),
-        "an idle link holds no buffer"
-    );
+    // A small queue is written when half of it is full.
+    for (bytes_max, write_at) in [(2 << 20, QUEUE_WRITE_BYTES), (1000, 500)] {
+        let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(bytes_max));
+        queue.attach(pipe.clone(), false);
+        let frame = &vec![1; write_at / 10][..];
+        let many = write_at.div_ceil(PREFIX_BYTES + frame.len());
+        assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::RESUME));
+        for _ in 2..many {
+            assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::NONE));
+        }
+        assert_eq!(pipe.frames().0.len(), 0);
+        assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::NONE));
+        assert_eq!(pipe.frames().0.len(), many);
+        // The loop was asked by the first frame, and now finds nothing to write.
+        assert_eq!(
+            (queue.resume(), queue.counts().waiting),
+            (LoopRequest::NONE, 0)
+        );
+        assert!(
+            queue.look(|state| state.backlog.spare.is_empty()),
+            "an idle link holds no buffer"
+        );
+    }
 }
 
 #[test]
-fn large_batch_is_accepted_and_written_in_parts() {
+fn many_frames_are_taken_in_parts() {
     let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(QUEUE_BYTES));
     queue.attach(pipe.clone(), false);
     let frame = &[1; 1000][..];
     let part = QUEUE_RUN_BYTES.div_ceil(PREFIX_BYTES + frame.len());
-    let all = vec![frame; 3 * part];
-    for parts in 1..=3 {
-        let put = queue.put_all(&all[(parts - 1) * part..]);
-        assert_eq!(put, (Ok(part), LoopRequest::NONE));
-        assert_eq!(pipe.frames().0.len(), parts * part);
+    let parts = QUEUE_WRITE_BYTES / QUEUE_RUN_BYTES;
+    let all = vec![frame; parts * part];
+    for n in 0..parts {
+        assert_eq!(pipe.frames().0.len(), 0);
+        assert_eq!(queue.put_all(&all[n * part..]).0, Ok(part));
     }
+    assert_eq!(pipe.frames().0.len(), parts * part, "enough for a write");
+}
+
+#[test]
+fn long_frames_are_copied_into_buffers_that_were_written() {
+    let (pipe, queue) = (Pipe::with_room(0), queue(QUEUE_BYTES));
+    queue.attach(pipe.clone(), false);
+    let long = [7; QUEUE_RUN_BYTES];
+    let buffers = || {
+        queue.look(|state| {
+            let of = |piece: &Piece| piece.parts()[0].as_ptr();
+            state.backlog.pieces.iter().map(of).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(queue.put_long(&long), queued(LoopRequest::RESUME));
+    assert_eq!(queue.put_long(&long), queued(LoopRequest::NONE));
+    let written = buffers();
+    assert_eq!(queue.resume(), LoopRequest::NONE);
+    assert_eq!(pipe.frames().0.len(), 0, "the socket is full");
+    // A frame that waits behind them, so that the loop finds something to write, and keeps the buffers.
+    assert_eq!(queue.put_long(&long), queued(LoopRequest::NONE));
+    pipe.make_room(2 * (PREFIX_BYTES + long.len()));
+    assert_eq!(queue.resume(), LoopRequest::NONE);
+    assert_eq!(pipe.frames(), (vec![long.to_vec(); 2], true));
+    assert_eq!(queue.put_long(&long), queued(LoopRequest::NONE));
+    assert!(written.contains(&buffers()[0]), "its buffer is used again");
+    let too_long = vec![0; QUEUE_BYTES];
+    assert_eq!(queue.put_long(&too_long).0, Err(Refusal::Full));
+    queue.close();
+    assert_eq!(queue.put_long(&long).0, Err(Refusal::Closed));
 }
 
 #[test]
