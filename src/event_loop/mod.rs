@@ -33,7 +33,7 @@ use crate::{
     event::Event,
     handle::Handle,
     handler::Handler,
-    inbox::{Chunk, Inbox},
+    inbox::{BufferPool, Chunk, Inbox},
     limits::{DROPPED_SENDERS_MAX, DROPS_TOLD_EVERY, EVENTS_PER_TURN, SLOW_TURN},
     net::{MioNet, Net, Ready},
     proto::{Action, Address, Brought, ConnectionKey, PeerId, Roster},
@@ -95,6 +95,8 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     peers: BTreeMap<PeerId, Arc<Peer>>,
     /// The read buffer that all links share.
     read_buffer: Box<[u8]>,
+    /// Buffers of long frames that the application has read.
+    pool: Arc<BufferPool>,
     ready: Vec<Ready>,
     /// Connections to read, in the order in which they became readable.
     busy: Vec<ConnectionKey>,
@@ -147,9 +149,10 @@ impl<H: Handler> EventLoop<H> {
         handler: H,
         inbox: Arc<Inbox<Chunk>>,
         inbox_is_for_the_loop: bool,
+        pool: Arc<BufferPool>,
     ) -> io::Result<Self> {
         let net = MioNet::new(&config.options)?;
-        Self::build(config, handler, net, inbox, inbox_is_for_the_loop)
+        Self::build(config, handler, net, inbox, inbox_is_for_the_loop, pool)
     }
 }
 
@@ -192,7 +195,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     fn on(config: Config, handler: H, net: N) -> io::Result<Self> {
         let options = &config.options;
         let inbox = Arc::new(Inbox::new(options.inbox_room(), options.inbox_full));
-        Self::build(config, handler, net, inbox, true)
+        // The handler keeps the buffers of frames for as long as it likes: there is none to use again.
+        let pool = Arc::new(BufferPool::new(0));
+        Self::build(config, handler, net, inbox, true, pool)
     }
 
     /// The handle of this loop, which any thread may use.

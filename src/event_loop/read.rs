@@ -121,6 +121,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             handler,
             handle,
             read_buffer,
+            pool,
             hot,
             read_untimed,
             paused,
@@ -156,6 +157,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             frames,
             leftover,
             read_buffer,
+            pool,
             connection.ended,
             |payload| {
                 let frame = Frame { payload, link };

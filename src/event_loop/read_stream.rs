@@ -5,6 +5,7 @@
 use std::io;
 
 use crate::{
+    inbox::BufferPool,
     limits::{INITIAL_MESSAGE_READ_BYTES, TURN_BYTES},
     net::Stream,
     proto::{Assembler, BadLength, InitialMessage, Payload, Reason, decode},
@@ -28,12 +29,13 @@ pub(crate) fn read_frames<S: Stream>(
     frames: &mut Assembler,
     leftover: &mut Vec<u8>,
     read_buffer: &mut [u8],
+    pool: &BufferPool,
     ended: bool,
     mut take: impl FnMut(Payload<'_>),
 ) -> ReadOutcome {
     if !leftover.is_empty() {
         let bytes = std::mem::take(leftover);
-        if let Some(end) = decode_all(frames, &bytes, &mut take) {
+        if let Some(end) = decode_all(frames, &bytes, pool, &mut take) {
             return end;
         }
     }
@@ -55,7 +57,7 @@ pub(crate) fn read_frames<S: Stream>(
             if let Some(frame) = frames.filled(n) {
                 take(Payload::Owned(frame));
             }
-        } else if let Some(end) = decode_all(frames, &read_buffer[..n], &mut take) {
+        } else if let Some(end) = decode_all(frames, &read_buffer[..n], pool, &mut take) {
             return end;
         }
         if n < room && !ended {
@@ -72,6 +74,7 @@ pub(crate) fn read_frames<S: Stream>(
 fn decode_all(
     frames: &mut Assembler,
     mut input: &[u8],
+    pool: &BufferPool,
     take: &mut impl FnMut(Payload<'_>),
 ) -> Option<ReadOutcome> {
     let bad_length = |bad: BadLength| Some(ReadOutcome::Closed(Reason::BadLength(bad.0)));
@@ -84,7 +87,7 @@ fn decode_all(
             Ok(None) => {}
             Err(bad) => return bad_length(bad),
         }
-        match frames.next(&mut input) {
+        match frames.next(&mut input, |len| pool.take_used(len)) {
             Ok(Some(payload)) => take(payload),
             Ok(None) => return None,
             Err(bad) => return bad_length(bad),

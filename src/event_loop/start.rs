@@ -12,7 +12,7 @@ use crate::{
     config::{Config, Dial, Options, Outbox, Replace, Server, Sockets, Unknown},
     handle::Handle,
     handler::Handler,
-    inbox::{Chunk, Inbox},
+    inbox::{BufferPool, Chunk, Inbox},
     limits::{CONTENDER_MARGIN, READ_BUFFER_BYTES},
     net::Net,
     outbox::Clock,
@@ -28,6 +28,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         mut net: N,
         inbox: Arc<Inbox<Chunk>>,
         inbox_is_for_the_loop: bool,
+        pool: Arc<BufferPool>,
     ) -> io::Result<Self> {
         let Config {
             own,
@@ -73,6 +74,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             listeners,
             event_log: EventLog::default(),
             peers: peers.into_iter().map(|peer| (peer.id, peer)).collect(),
+            pool,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             ready: Vec::new(),
             busy: Vec::new(),

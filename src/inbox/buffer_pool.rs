@@ -3,7 +3,12 @@
 //! Nothing here is freed under the lock. Without the pool, the allocator may return a large buffer to the kernel, which clears its
 //! pages for the next use. For a stream through the inbox that took up to half of the time.
 
-use crate::sync::{Mutex, lock};
+use std::ops::RangeInclusive;
+
+use crate::{
+    limits::WHOLE_FRAME_BYTES,
+    sync::{Mutex, lock},
+};
 
 #[derive(Debug)]
 pub(crate) struct BufferPool {
@@ -23,16 +28,31 @@ impl BufferPool {
 
     /// Returns an empty buffer with room for at least `bytes` bytes. One from the pool has room for at most twice as many.
     pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
-        let fits = |buffer: &Vec<u8>| (bytes..=2 * bytes).contains(&buffer.capacity());
-        let mut buffers = lock(&self.buffers);
-        // From the end: the buffer that was given last is most likely in the cache.
-        let spare = buffers.iter().rposition(fits);
-        let spare = spare.map(|index| buffers.remove(index));
-        drop(buffers);
-        spare.unwrap_or_else(|| Vec::with_capacity(bytes))
+        let mut buffer = self
+            .find(bytes..=2 * bytes)
+            .unwrap_or_else(|| Vec::with_capacity(bytes));
+        buffer.clear();
+        buffer
     }
 
-    /// Adds empty buffers to the pool. If they are too many, the oldest are freed.
+    /// Returns a buffer for a frame of `bytes` bytes, if there is one of about this size. It still holds what was in it, so that it need not be
+    /// cleared before it is read into.
+    pub(crate) fn take_used(&self, bytes: usize) -> Option<Vec<u8>> {
+        // Short frames are not pooled: see `Chunk::into_buffer`.
+        (bytes >= WHOLE_FRAME_BYTES)
+            .then(|| self.find(bytes..=bytes + bytes / 16))
+            .flatten()
+    }
+
+    fn find(&self, range: RangeInclusive<usize>) -> Option<Vec<u8>> {
+        let fits = |buffer: &Vec<u8>| range.contains(&buffer.capacity());
+        let mut buffers = lock(&self.buffers);
+        // From the end: the buffer that was given last is most likely in the cache.
+        let index = buffers.iter().rposition(fits)?;
+        Some(buffers.remove(index))
+    }
+
+    /// Adds buffers to the pool. If they are too many, the oldest are freed.
     pub(crate) fn give(&self, given: impl IntoIterator<Item = Vec<u8>>) {
         // Before the lock is taken: the iterator takes chunks apart, which frees memory.
         let given: Vec<_> = given.into_iter().collect();

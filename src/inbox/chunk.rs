@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     copy,
-    limits::{CHUNK_BYTES, PLACE_BYTES, PREFIX_BYTES, READ_BUFFER_BYTES, WHOLE_FRAME_BYTES},
+    limits::{CHUNK_BYTES, FRAME_BYTES_MAX, PLACE_BYTES, PREFIX_BYTES, WHOLE_FRAME_BYTES},
     message::{Frame, Message},
     proto::{Payload, Sid},
 };
@@ -59,18 +59,14 @@ impl Chunk {
         }
     }
 
-    /// Returns the buffer, empty, if its size makes it worth keeping and no payload shares it.
+    /// Returns the buffer, if its size makes it worth keeping and no payload shares it.
     pub(super) fn into_buffer(self) -> Option<Vec<u8>> {
-        let is_useful = |bytes| (WHOLE_FRAME_BYTES..=READ_BUFFER_BYTES).contains(&bytes);
-        if !is_useful(self.held) {
+        let is_useful = |bytes| (WHOLE_FRAME_BYTES..=FRAME_BYTES_MAX).contains(&bytes);
+        if !is_useful(self.held) || !self.bytes.is_unique() {
             return None;
         }
-        // If a payload still shares the buffer, `Vec::from` makes a new one of the bytes that are left: none. The check below
-        // finds it too small to be useful.
-        let mut bytes = self.bytes;
-        bytes.advance(bytes.len());
-        // No byte is left, so `Vec::from` copies nothing.
-        let buffer = Vec::from(bytes);
+        // No message was taken out one by one, so that the bytes begin where the buffer begins, and `Vec::from` moves none.
+        let buffer = Vec::from(self.bytes);
         is_useful(buffer.capacity()).then_some(buffer)
     }
 }

@@ -90,7 +90,8 @@ impl CnxManager {
             events.clone(),
         );
         let name = format!("quorum-cnx-{}", config.own);
-        let mut event_loop = EventLoop::with_inbox(config, handler, inbox, false)?;
+        let mut event_loop =
+            EventLoop::with_inbox(config, handler, inbox, false, Arc::clone(&pool))?;
         let handle = event_loop.handle().clone();
         let thread = thread::Builder::new().name(name).spawn(move || {
             if let Err(error) = event_loop.run() {

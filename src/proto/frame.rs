@@ -68,7 +68,8 @@ impl Assembler {
         Ok(Some(payload))
     }
 
-    /// Takes the next whole frame from the front of `input`. `None`: all of `input` was taken, and a frame may be underway.
+    /// Takes the next whole frame from the front of `input`. `None`: all of `input` was taken, and a frame may be underway. `spare`
+    /// may return a buffer for a frame of this length, with any bytes in it.
     ///
     /// # Errors
     ///
@@ -76,6 +77,7 @@ impl Assembler {
     pub(crate) fn next<'a>(
         &mut self,
         input: &mut &'a [u8],
+        spare: impl FnOnce(usize) -> Option<Vec<u8>>,
     ) -> Result<Option<Payload<'a>>, BadLength> {
         let len = match &mut self.partial {
             Partial::Nothing => match input.split_first_chunk::<PREFIX_BYTES>() {
@@ -126,9 +128,19 @@ impl Assembler {
             self.partial = Partial::Nothing;
             return Ok(Some(Payload::Borrowed(payload)));
         }
-        // As long as what is there, and not as the length claims: a stranger could claim much and send nothing.
+        let buf = match spare(len) {
+            Some(mut buf) => {
+                buf.truncate(len);
+                let (first, more) = input.split_at(input.len().min(buf.len()));
+                copy::overwrite(&mut buf[..first.len()], first);
+                copy::append(&mut buf, more);
+                buf
+            }
+            // As long as what is there, and not as the length claims: a stranger could claim much and send nothing.
+            None => copy::to_vec(input),
+        };
         self.partial = Partial::Body {
-            buf: copy::to_vec(input),
+            buf,
             have: input.len(),
             len,
         };
@@ -226,7 +238,10 @@ mod tests {
         mut input: &[u8],
         into: &mut Vec<Vec<u8>>,
     ) -> Result<(), BadLength> {
-        while let Some(payload) = assembler.next(&mut input)? {
+        // Every second frame gets a buffer that was used, some of them shorter than the frame.
+        let used = into.len() % 2 == 0;
+        let spare = |len: usize| used.then(|| vec![0xee; len - len % 3]);
+        while let Some(payload) = assembler.next(&mut input, spare)? {
             into.push(match payload {
                 Payload::Borrowed(slice) => slice.to_vec(),
                 Payload::Owned(bytes) => bytes.to_vec(),
@@ -292,7 +307,7 @@ mod tests {
     fn claimed_length_allocates_nothing() {
         let mut assembler = Assembler::default();
         let mut input = &[0, 8, 0, 0, 1, 2, 3][..];
-        assert!(assembler.next(&mut input).unwrap().is_none());
+        assert!(assembler.next(&mut input, |_| None).unwrap().is_none());
         let Partial::Body { buf, .. } = &assembler.partial else {
             panic!("a payload is underway")
         };
@@ -313,7 +328,7 @@ mod tests {
             let mut assembler = Assembler::default();
             let bytes = encode(&[vec![7; len]]);
             for mut piece in bytes[..first].chunks(4).chain(bytes[first..].chunks(9_000)) {
-                assembler.next(&mut piece).unwrap();
+                assembler.next(&mut piece, |_| None).unwrap();
                 if let Partial::Body { buf, .. } = &assembler.partial {
                     assert!(buf.capacity() <= len, "{} for {len} bytes", buf.capacity());
                 }

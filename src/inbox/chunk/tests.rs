@@ -99,7 +99,7 @@ fn chunk_buffers_are_reused() {
     }
     // A buffer that is shared, as a sender to its own sid may share it, and one that is larger than any that a copy needs.
     let ours = Bytes::from(vec![4; 100_000]);
-    let payloads = [ours.clone(), vec![5; READ_BUFFER_BYTES + 1].into()];
+    let payloads = [ours.clone(), vec![5; FRAME_BYTES_MAX + 1].into()];
     let chunks = payloads.map(|payload| Chunk::whole(source(1), payload));
     fill(&mut batch, &pool, chunks.into());
     fill(&mut batch, &pool, Vec::new());
