@@ -149,8 +149,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !paused.is_empty() {
             paused.remove(&key);
         }
-        let link = *number;
-        let (mut count, mut bytes) = (0, 0);
+        let (link, mut count, mut bytes) = (*number, 0, 0);
         let halt = &handle.shared().halt;
         let outcome = read_frames(
             &*connection.stream,

@@ -61,14 +61,27 @@ impl Chunk {
 
     /// Returns the buffer, if its size makes it worth keeping and no payload shares it.
     pub(super) fn into_buffer(self) -> Option<Vec<u8>> {
-        let is_useful = |bytes| (WHOLE_FRAME_BYTES..=FRAME_BYTES_MAX).contains(&bytes);
-        if !is_useful(self.held) || !self.bytes.is_unique() {
+        if !is_useful(self.held) {
             return None;
         }
-        // No message was taken out one by one, so that the bytes begin where the buffer begins, and `Vec::from` moves none.
-        let buffer = Vec::from(self.bytes);
-        is_useful(buffer.capacity()).then_some(buffer)
+        take_buffer(self.bytes)
     }
+}
+
+/// Whether a buffer of so many bytes is worth keeping, and not larger than any frame.
+fn is_useful(bytes: usize) -> bool {
+    (WHOLE_FRAME_BYTES..=FRAME_BYTES_MAX).contains(&bytes)
+}
+
+// Not inlined: small messages do not come here.
+#[inline(never)]
+fn take_buffer(bytes: Bytes) -> Option<Vec<u8>> {
+    if !bytes.is_unique() {
+        return None;
+    }
+    // No message was taken out one by one, so that the bytes begin where the buffer begins, and `Vec::from` moves none.
+    let buffer = Vec::from(bytes);
+    is_useful(buffer.capacity()).then_some(buffer)
 }
 
 impl Entry for Chunk {

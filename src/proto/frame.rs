@@ -128,17 +128,7 @@ impl Assembler {
             self.partial = Partial::Nothing;
             return Ok(Some(Payload::Borrowed(payload)));
         }
-        let buf = match spare(len) {
-            Some(mut buf) => {
-                buf.truncate(len);
-                let (first, more) = input.split_at(input.len().min(buf.len()));
-                copy::overwrite(&mut buf[..first.len()], first);
-                copy::append(&mut buf, more);
-                buf
-            }
-            // As long as what is there, and not as the length claims: a stranger could claim much and send nothing.
-            None => copy::to_vec(input),
-        };
+        let buf = begin(input, spare(len), len);
         self.partial = Partial::Body {
             buf,
             have: input.len(),
@@ -200,6 +190,19 @@ impl Assembler {
             _ => None,
         }
     }
+}
+
+/// A buffer that begins with these bytes of a frame of `len` bytes.
+fn begin(input: &[u8], spare: Option<Vec<u8>>, len: usize) -> Vec<u8> {
+    let Some(mut buf) = spare else {
+        // As long as what is there, and not as the length claims: a stranger could claim much and send nothing.
+        return copy::to_vec(input);
+    };
+    buf.truncate(len);
+    let (first, more) = input.split_at(input.len().min(buf.len()));
+    copy::overwrite(&mut buf[..first.len()], first);
+    copy::append(&mut buf, more);
+    buf
 }
 
 /// Bytes by which the buffer of a frame of `len` bytes grows when it is full with `have` of them. The first steps are GROW_BYTES.
