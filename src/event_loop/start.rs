@@ -39,11 +39,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             options,
         } = config;
         let now = net.now();
-        let mut roster = Roster::new(
-            rules(own, &options),
-            members.iter().map(|member| member.sid),
-            options.seed.unwrap_or_else(random_seed),
-        );
+        let mut roster = roster_of(own, &members, &options);
         let (endpoints, peers) = peers_of(&members, &roster, options.outbox, &net.clock());
         let waker = net.waker();
         let wake_flag = WakeFlag::new(move || waker());
@@ -124,6 +120,12 @@ fn peers_of(
         }
     }
     (endpoints, peers)
+}
+
+fn roster_of(own: Sid, members: &[Server], options: &Options) -> Roster {
+    let sids = members.iter().map(|member| member.sid);
+    let seed = options.seed.unwrap_or_else(random_seed);
+    Roster::new(rules(own, options), sids, seed)
 }
 
 /// The part of the configuration that the roster follows.
