@@ -31,6 +31,7 @@ pub(crate) fn report(
     let watched: Vec<Row> = results
         .cells
         .iter()
+        .filter(|measured| measured.cell.workload == Workload::Stream)
         .flat_map(|measured| figures::rows_of(measured, |_| &WATCHED))
         .collect();
     let of_calls = |measured| figures::rows_of(measured, |_| &CALLS);
