@@ -18,10 +18,11 @@ use bytes::Bytes;
 use super::{
     backlog::{self, Backlog, InFlight, Progress},
     clock::Stamp,
+    state::WriterState,
     types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
     writer::Writer,
 };
-use crate::sync::release;
+use crate::sync::{release, yield_now};
 
 #[derive(Debug, Default)]
 pub(super) struct Slot {
@@ -102,11 +103,17 @@ impl Writer<Slot> {
             state.start_waiting(self.stamps());
         }
         let request = state.want_link();
+        let another_writes = matches!(state.writer, WriterState::Writing { .. });
         drop(state);
         let Some(older) = older else {
             return (Ok(SendOutcome::Queued), request);
         };
         release(older);
+        if another_writes {
+            // Several threads send faster than one of them can write. Where there are more of them than processors, the writer may be
+            // waiting for one while all others only replace each other's frames.
+            yield_now();
+        }
         (Ok(SendOutcome::Superseded), request)
     }
 }

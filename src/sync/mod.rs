@@ -7,6 +7,8 @@ mod primitives;
 mod waiters;
 mod wake_flag;
 
-pub(crate) use primitives::{Condvar, Mutex, MutexGuard, atomic, block_on, lock, release};
+pub(crate) use primitives::{
+    Condvar, Mutex, MutexGuard, atomic, block_on, lock, release, yield_now,
+};
 pub(crate) use waiters::Waiters;
 pub(crate) use wake_flag::{Pending, WakeFlag};

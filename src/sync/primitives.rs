@@ -16,10 +16,16 @@ use std::{
 };
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+pub(crate) use std::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread::yield_now,
+};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
+pub(crate) use loom::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread::yield_now,
+};
 
 /// Blocks until notified, for at most `left` (`None`: without limit). Also works after a thread has panicked with the lock held.
 pub(crate) fn block_on<'a, T>(
