@@ -64,6 +64,13 @@ impl Writer<Queue> {
             let (taken, request) = self.put_all(&[&frame]);
             return (taken.map(|_| SendOutcome::Queued), request);
         }
+        self.put_whole(frame)
+    }
+
+    /// Takes a large frame, which is not copied.
+    // Not inlined, so that a small frame saves fewer registers.
+    #[inline(never)]
+    fn put_whole(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         let need = PREFIX_BYTES + frame.len();
         // Outside of the lock: the time is read for each long frame, and for each run of short ones.
         let since = self.stamps().now();

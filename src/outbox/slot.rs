@@ -18,7 +18,6 @@ use bytes::Bytes;
 use super::{
     backlog::{self, Backlog, InFlight, Progress},
     clock::Stamp,
-    state::WriterState,
     types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
     writer::Writer,
 };
@@ -99,22 +98,22 @@ impl Writer<Slot> {
         // Frame and request under one lock. An `attach` or `detach` that comes later finds the frame; one that came before has
         // decided whether there is a link.
         state.backlog.next = Some(frame);
-        if older.is_none() {
-            state.start_waiting(self.stamps());
-        }
-        let request = state.want_link();
-        let another_writes = matches!(state.writer, WriterState::Writing { .. });
-        drop(state);
         let Some(older) = older else {
+            state.start_waiting(self.stamps());
+            let request = state.want_link();
+            drop(state);
             return (Ok(SendOutcome::Queued), request);
         };
+        // No request: the older frame has made it, or the loop has just detached a link, and is about to look what waits.
+        let another_writes = state.is_writing();
+        drop(state);
         release(older);
         if another_writes {
             // Several threads send faster than one of them can write. Where there are more of them than processors, the writer may be
             // waiting for one while all others only replace each other's frames.
             yield_now();
         }
-        (Ok(SendOutcome::Superseded), request)
+        (Ok(SendOutcome::Superseded), LoopRequest::NONE)
     }
 }
 

@@ -325,6 +325,10 @@ impl<S: Backlog> State<S> {
         matches!(self.writer, WriterState::Idle(_))
     }
 
+    pub(super) fn is_writing(&self) -> bool {
+        matches!(self.writer, WriterState::Writing { .. })
+    }
+
     /// Requests a link if there is none, since a frame waits.
     pub(super) fn want_link(&mut self) -> LoopRequest {
         match self.writer {
