@@ -14,6 +14,7 @@ use crate::{
     error::SendError,
     outbox::{LoopRequest, SendOutcome},
     proto::Sid,
+    sender::Sender,
     shared::{Life, Listening, Shared, Stats},
 };
 
@@ -104,6 +105,15 @@ impl Handle {
     /// ```
     pub fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
         self.shared.to_send_all(sid, frames)
+    }
+
+    /// A sender of many small frames to `sid`, which costs less for each than [`to_send_slice`](Self::to_send_slice).
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`] if there is no such peer.
+    pub fn sender(&self, sid: Sid) -> Result<Sender, SendError> {
+        Sender::new(Arc::clone(&self.shared), sid)
     }
 
     /// Blocks until there is room for a frame to `sid`: until the slot is empty; or until the [queue](crate::Outbox::Queue) is at most

@@ -160,7 +160,8 @@
 //!   once, on the thread that sends it, if the socket takes it.
 //! - [`Outbox::Queue`]: a stream. Frames are collected in a buffer, and hundreds are written with one system call. The loop writes
 //!   them when it is notified, or the sender writes them itself once 512 KiB are collected. [`to_send_all`](Handle::to_send_all)
-//!   sends many frames at once, and [`recv_all`](CnxManager::recv_all) takes all messages that have arrived.
+//!   sends many frames at once, a [`Sender`] collects them one by one, and [`recv_all`](CnxManager::recv_all) takes all messages that
+//!   have arrived.
 //!   - If the queue is full, [`SendError::Full`] is returned. A slow receiver slows its senders.
 //!   - After a link that ended within a second and had brought no byte, the next link is on probation: nothing of the queue is written
 //!     to it before it has brought a byte or lasted for a second. If this server had dialed it and the peer closed it, the reason is
@@ -183,9 +184,8 @@
 //!   that flood the port cause such load, too. A real-time policy (`chrt --fifo`) or isolated processors prevent that.
 //! - Set [`congestion_control("reno")`](ConfigBuilder::congestion_control) where the system paces packets (`bbr`).
 //!
-//! For throughput, use [`Outbox::Queue`], [`to_send_all`](Handle::to_send_all), and a [`Handler`] or
-//! [`recv_all`](CnxManager::recv_all). Frames of hundreds of KiB arrive through the inbox up to half as fast again with an allocator that
-//! does not return large buffers to the kernel at once.
+//! For throughput, use [`Outbox::Queue`], [`to_send_all`](Handle::to_send_all) or a [`Sender`], and a [`Handler`] or
+//! [`recv_all`](CnxManager::recv_all).
 //!
 //! # Failure detection
 //!
@@ -348,6 +348,7 @@ mod net;
 )]
 mod outbox;
 mod proto;
+mod sender;
 mod shared;
 #[cfg(feature = "simulation")]
 #[cfg_attr(docsrs, doc(cfg(feature = "simulation")))]
@@ -376,5 +377,6 @@ pub use proto::{
     Address, AddressError, Fault, InitialMessageError, InitialMessageVersion, Reason, ReasonKind,
     Sid,
 };
+pub use sender::Sender;
 pub use shared::{LinkStats, Listening, PeerStats, QueueStats, ReceiveStats, SendStats, Stats};
 pub use zoo_cfg::{ZooCfg, ZooCfgReader, ZooServer};

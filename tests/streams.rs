@@ -60,6 +60,7 @@ fn send(handle: &Handle, numbers: std::ops::Range<u64>) {
         let taken = match &frames[..] {
             [one] if next % 2 == 0 => handle.to_send(FAR, one.clone()).map(|_| 1),
             [one] => handle.to_send_slice(FAR, one).map(|_| 1),
+            many if next % 3 == 0 => Ok(feed(handle, many)),
             many => {
                 let slices: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
                 handle.to_send_all(FAR, &slices)
@@ -71,6 +72,78 @@ fn send(handle: &Handle, numbers: std::ops::Range<u64>) {
             Err(error) => panic!("frame {next}: {error}"),
         }
     }
+}
+
+/// Sends these frames by a sender of their own, which is dropped with frames in its buffer. Returns their number.
+fn feed(handle: &Handle, frames: &[Vec<u8>]) -> usize {
+    let mut sender = handle.sender(FAR).unwrap();
+    for frame in frames {
+        while let Err(error) = sender.feed(frame) {
+            assert_eq!(error, SendError::Full);
+            assert!(handle.wait_for_room(FAR, LONG).unwrap());
+        }
+    }
+    frames.len()
+}
+
+#[test]
+fn fed_frames_enter_the_queue_together() {
+    let (near, _) = single_manager(1, &[(2, NOBODY)], |builder| builder.outbox(Outbox::QUEUE));
+    let sent = || near.stats().sent;
+    let mut sender = near.sender(FAR).unwrap();
+    assert_eq!(sender.sid(), FAR);
+    for _ in 0..3 {
+        sender.feed(b"frame").unwrap();
+    }
+    assert_eq!(sent().accepted, 0);
+    sender.flush().unwrap();
+    sender.flush().unwrap();
+    assert_eq!((sent().accepted, sent().waiting), (3, 3));
+    assert_eq!(sender.feed(b""), Err(SendError::Empty));
+    let too_large = vec![0; FRAME_BYTES_MAX + 1];
+    assert_eq!(
+        sender.feed(&too_large),
+        Err(SendError::TooLarge(too_large.len()))
+    );
+    // A long frame does not overtake the short ones, and a full run enters the queue by itself.
+    sender.feed(b"frame").unwrap();
+    sender.feed(&[1; 200_000]).unwrap();
+    assert_eq!(sent().accepted, 5);
+    for _ in 0..131 {
+        sender.feed(&[1; 1000]).unwrap();
+    }
+    assert_eq!(sent().accepted, 5 + 130);
+    sender.flush().unwrap();
+    // The rest of the queue is taken, but for what is reserved for the buffer.
+    sender.feed(b"kept").unwrap();
+    while near.to_send_slice(FAR, &[2; 1000]).is_ok() {}
+    let before = sent().accepted;
+    let mut other = near.sender(FAR).unwrap();
+    assert_eq!(other.feed(&[2; 1000]), Err(SendError::Full));
+    drop(sender);
+    assert_eq!(sent().accepted, before + 1);
+    other.feed(&[2; 1000]).unwrap();
+    near.halt();
+    drop(other);
+    assert!(sent().balances() && sent().waiting == 0, "{:?}", sent());
+    assert_eq!(sent().accepted, before + 2, "discarded, and counted");
+}
+
+#[test]
+fn feeding_a_slot_or_oneself_sends_at_once() {
+    let (manager, _) = single_manager(1, &[(2, NOBODY)], |builder| builder);
+    for sid in [NEAR, FAR] {
+        let mut sender = manager.sender(sid).unwrap();
+        sender.feed(b"one").unwrap();
+        sender.feed(b"two").unwrap();
+        assert!(format!("{sender:?}").contains("Sender"));
+    }
+    let own = [manager.recv().unwrap(), manager.recv().unwrap()];
+    assert_eq!(own.map(|one| one.payload), ["one", "two"]);
+    let sent = manager.stats().sent;
+    assert_eq!((sent.accepted, sent.superseded), (2, 1));
+    let nobody = manager.sender(Sid(9)).unwrap_err();
+    assert_eq!(nobody, SendError::UnknownPeer(Sid(9)));
 }
 
 #[test]

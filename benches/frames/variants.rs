@@ -11,6 +11,8 @@ pub(crate) enum Api {
     Handler,
     /// An event loop that the application's own thread turns.
     Loop,
+    /// The same, and a `Sender` that collects frames without a lock.
+    Feed,
     /// A `CnxManager` and its inbox.
     Inbox,
     /// Links without any frames.
@@ -41,10 +43,11 @@ pub(crate) struct Variant {
     pub(crate) mode: Mode,
 }
 
-const APIS: [(Api, &str); 5] = [
+const APIS: [(Api, &str); 6] = [
     (Api::Raw, "raw"),
     (Api::Handler, "handler"),
     (Api::Loop, "loop"),
+    (Api::Feed, "feed"),
     (Api::Inbox, "inbox"),
     (Api::Idle, "idle"),
 ];

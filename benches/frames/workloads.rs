@@ -143,7 +143,9 @@ impl Workload {
             }
             Self::Stream => [
                 vec![variant(Api::Raw, Mode::Chunks), write],
-                [Api::Handler, Api::Loop, Api::Inbox].map(both).concat(),
+                [Api::Handler, Api::Loop, Api::Feed, Api::Inbox]
+                    .map(both)
+                    .concat(),
             ]
             .concat(),
             Self::FanOut => vec![

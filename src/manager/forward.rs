@@ -7,7 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::CnxManager;
-use crate::{error::SendError, handle::Handle, outbox::SendOutcome, proto::Sid, shared::Listening};
+use crate::{
+    error::SendError, handle::Handle, outbox::SendOutcome, proto::Sid, sender::Sender,
+    shared::Listening,
+};
 
 impl CnxManager {
     /// A handle to give to other threads.
@@ -47,6 +50,15 @@ impl CnxManager {
     /// A [`SendError`] if none was taken.
     pub fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
         self.handle.to_send_all(sid, frames)
+    }
+
+    /// A sender of many small frames to `sid`: see [`Handle::sender`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`].
+    pub fn sender(&self, sid: Sid) -> Result<Sender, SendError> {
+        self.handle.sender(sid)
     }
 
     /// Blocks until a send to `sid` would neither replace a frame nor fail: see [`Handle::wait_for_room`].

@@ -8,6 +8,7 @@ mod clock;
 #[cfg(test)]
 mod fixture;
 mod queue;
+mod run;
 mod slot;
 mod state;
 mod types;
@@ -27,6 +28,7 @@ use slot::Slot;
 use writer::Writer;
 
 pub use clock::Clock;
+pub(crate) use run::Run;
 pub(crate) use types::{LoopRequest, Refusal, SendCounts};
 pub use types::{SendOutcome, Wire};
 
@@ -95,6 +97,22 @@ impl PeerOutbox {
         match &self.0 {
             Kind::Latest(latest) => put_one_by_one(latest, frames),
             Kind::Queue(queue) => queue.put_all(frames),
+        }
+    }
+
+    /// Reserves room for a run of frames, at least for `need` bytes. Only a queue has room for one.
+    pub(crate) fn reserve(&self, run: &mut Run, need: usize) -> Result<(), Refusal> {
+        match &self.0 {
+            Kind::Latest(_) => Err(Refusal::Full),
+            Kind::Queue(queue) => queue.reserve(run, need),
+        }
+    }
+
+    /// Puts the frames of this run, and leaves it empty.
+    pub(crate) fn put_run(&self, run: &mut Run) -> (Result<(), Refusal>, LoopRequest) {
+        match &self.0 {
+            Kind::Latest(_) => (Ok(()), LoopRequest::NONE),
+            Kind::Queue(queue) => queue.put_run(run),
         }
     }
 

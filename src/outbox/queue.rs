@@ -12,6 +12,7 @@
 //! - Each frame is written at most once: what a link has taken whole is counted as written when it ends, and never sent again.
 //! - While `resume_requested` is true, the loop has yet to call `resume`. So of many frames, only the first asks for it.
 //! - A closed queue holds no piece and no spare buffer.
+//! - `bytes` also has what is reserved for a [`Run`](super::run::Run) that a thread collects.
 
 use std::{collections::VecDeque, mem, ops::RangeInclusive};
 
@@ -107,47 +108,9 @@ impl Writer<Queue> {
         (taken, request.unwrap_or_else(|| self.write_here()))
     }
 
-    /// Takes a long frame. It is copied without the lock, into a buffer that an earlier frame has left.
-    #[cold]
-    pub(super) fn put_long(&self, frame: &[u8]) -> (Result<SendOutcome, Refusal>, LoopRequest) {
-        let need = PREFIX_BYTES + frame.len();
-        let mut state = self.transition();
-        if let Some(refusal) = state.backlog.refusal(need) {
-            return (Err(refusal), LoopRequest::NONE);
-        }
-        // At most half of it stays empty: see `Config::max_memory`.
-        let mut bytes = state.backlog.take_spare(need..=2 * need);
-        drop(state);
-        bytes.reserve_exact(need);
-        append(&mut bytes, frame);
-        let since = self.stamps().now();
-        let mut state = self.transition();
-        // Meanwhile another thread may have filled the queue or closed it.
-        if let Some(refusal) = state.backlog.refusal(need) {
-            drop(state);
-            return (Err(refusal), LoopRequest::NONE);
-        }
-        if need >= state.backlog.refused {
-            // Perhaps the one that was refused.
-            state.backlog.refused = 0;
-        }
-        state.backlog.bytes += need;
-        state.backlog.pieces.push_back(Piece::Run {
-            bytes,
-            frames: 1,
-            since,
-        });
-        let request = state.accepted(1);
-        drop(state);
-        (
-            Ok(SendOutcome::Queued),
-            request.unwrap_or_else(|| self.write_here()),
-        )
-    }
-
     /// Writes the frames that wait, unless another thread writes.
     #[cold]
-    fn write_here(&self) -> LoopRequest {
+    pub(super) fn write_here(&self) -> LoopRequest {
         let mut deferred = Deferred::default();
         let mut state = self.transition();
         // The lock was released after the frames were put, and the link was idle then. If it no longer is, the loop need not be
@@ -184,7 +147,7 @@ impl State<Queue> {
 
     /// Counts frames that were taken.
     #[inline(always)]
-    fn accepted(&mut self, frames: usize) -> LeftToLoop {
+    pub(super) fn accepted(&mut self, frames: usize) -> LeftToLoop {
         self.backlog.counts.accepted += frames as u64;
         self.backlog.frames += frames as u64;
         // A thread that writes looks at the backlog again, and a full socket is followed by an edge. Only without a link the
@@ -232,6 +195,37 @@ impl Queue {
         } else {
             None
         }
+    }
+
+    /// Keeps room for frames that are not there yet: `wanted` bytes, or what there is, but at least `need`.
+    pub(super) fn reserve(&mut self, need: usize, wanted: usize) -> Result<usize, Refusal> {
+        if let Some(refusal) = self.refusal(need) {
+            return Err(refusal);
+        }
+        if need >= self.refused {
+            // Perhaps the one that was refused.
+            self.refused = 0;
+        }
+        let reserved = wanted.min(self.bytes_max - self.bytes);
+        self.bytes += reserved;
+        Ok(reserved)
+    }
+
+    /// Gives room back that was reserved.
+    pub(super) fn release(&mut self, reserved: usize) {
+        self.bytes -= reserved;
+    }
+
+    /// Adds frames for which room was reserved. If the queue is closed, they are discarded, and returned.
+    pub(super) fn push_reserved(&mut self, piece: Piece) -> Result<(), Piece> {
+        if self.closed {
+            self.bytes -= piece.len();
+            self.counts.accepted += piece.frames();
+            self.counts.discarded += piece.frames();
+            return Err(piece);
+        }
+        self.pieces.push_back(piece);
+        Ok(())
     }
 
     /// Appends all frames to the last run, which is the usual case. Returns `false`, and takes none, if there is no room in it.
@@ -308,7 +302,7 @@ impl Queue {
     }
 
     /// A buffer that was written, of a size in this range, or else a new one.
-    fn take_spare(&mut self, range: RangeInclusive<usize>) -> Vec<u8> {
+    pub(super) fn take_spare(&mut self, range: RangeInclusive<usize>) -> Vec<u8> {
         let fits = |spare: &Vec<u8>| range.contains(&spare.capacity());
         // From the end: the buffer that was written last is most likely in the cache.
         let spare = self.spare.iter().rposition(fits);

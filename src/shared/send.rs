@@ -15,8 +15,8 @@ use crate::{
     copy,
     error::SendError,
     inbox::{Chunk, Refused, Source},
-    limits::{FRAME_BYTES_MAX, QUEUE_RUN_BYTES},
-    outbox::{LoopRequest, Refusal, SendOutcome},
+    limits::{FRAME_BYTES_MAX, PREFIX_BYTES, QUEUE_RUN_BYTES},
+    outbox::{LoopRequest, Refusal, Run, SendOutcome},
     proto::Sid,
 };
 
@@ -69,6 +69,31 @@ impl Shared {
             Some(peer) => self.put_all(&peer, frames, has_long),
             None => Err(SendError::UnknownPeer(sid)),
         }
+    }
+
+    /// See [`Sender::flush`](crate::Sender::flush).
+    pub(crate) fn put_run(&self, peer: &Arc<Peer>, run: &mut Run) -> Result<(), SendError> {
+        let (put, request) = peer.outbox.put_run(run);
+        self.ask(peer, request)?;
+        put.map_err(|refusal| self.error_of(peer, refusal))
+    }
+
+    /// Takes a frame for this run, which is empty, or sends a long one at once.
+    pub(crate) fn feed(
+        &self,
+        peer: &Arc<Peer>,
+        frame: &[u8],
+        run: &mut Run,
+    ) -> Result<(), SendError> {
+        self.admit(frame.len())?;
+        if is_long(frame.len()) {
+            return self.put_long(peer, frame).map(drop);
+        }
+        match peer.outbox.reserve(run, PREFIX_BYTES + frame.len()) {
+            Ok(()) => run.append(frame),
+            Err(refusal) => return Err(self.error_of(peer, refusal)),
+        }
+        Ok(())
     }
 
     /// See [`Handle::wait_for_room`](crate::Handle::wait_for_room).

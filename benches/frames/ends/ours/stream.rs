@@ -54,7 +54,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let config: Config = finish(builder.outbox(quorum_cnx::Outbox::queue(bytes)))?;
     let mut workers = Workers::default();
     let owned = task.clone();
-    let halt = if task.variant.api == Api::Loop {
+    let halt = if matches!(task.variant.api, Api::Loop | Api::Feed) {
         let mut event_loop = EventLoop::new(config, Ignore).context("starting the loop")?;
         let halt = HaltOnDrop(event_loop.handle().clone());
         workers.spawn("application", move || {
@@ -96,7 +96,7 @@ fn send_by_turns(task: &Task, event_loop: &mut EventLoop<Ignore>) -> io::Result<
         }
     }
     let mut calls = 0_u32;
-    let sent = send(task, &handle, |is_full| {
+    let between = |is_full| {
         if is_full {
             return turn(ROOM);
         }
@@ -105,8 +105,33 @@ fn send_by_turns(task: &Task, event_loop: &mut EventLoop<Ignore>) -> io::Result<
             turn(Duration::ZERO)?;
         }
         Ok(())
-    });
-    ignore_halt(sent)
+    };
+    ignore_halt(if task.variant.api == Api::Feed {
+        feed(task, &handle, between)
+    } else {
+        send(task, &handle, between)
+    })
+}
+
+/// Feeds frames to a sender until the loop halts. After each call, `between` is called with whether the queue was full.
+fn feed(
+    task: &Task,
+    handle: &Handle,
+    mut between: impl FnMut(bool) -> Result<(), SendError>,
+) -> Result<(), SendError> {
+    let mut sender = handle.sender(SERVER)?;
+    let mut payload = vec![b'x'; task.bytes()];
+    for number in 1.. {
+        set_number(&mut payload, number);
+        while let Err(error) = sender.feed(&payload) {
+            if error != SendError::Full {
+                return Err(error);
+            }
+            between(true)?;
+        }
+        between(false)?;
+    }
+    Ok(())
 }
 
 /// A halt of the loop is no failure.

@@ -1,0 +1,124 @@
+//! Frames that a thread copies without the lock of the queue: one long one, or a run of short ones.
+//!
+//! Nothing here is shared. Their bytes are a part of the queue's from the time when room is reserved for them, so that there is room when
+//! they are put into it.
+
+use std::mem;
+
+use super::{
+    batch::{Piece, append},
+    clock::Stamp,
+    queue::Queue,
+    state::Transition,
+    types::{LoopRequest, Refusal, SendOutcome},
+    writer::Writer,
+};
+use crate::limits::{PREFIX_BYTES, QUEUE_RUN_BYTES};
+
+/// A run that is being collected.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    bytes: Vec<u8>,
+    frames: u64,
+    /// Bytes of the queue that are kept for this run. Not less than `bytes` has.
+    reserved: usize,
+    /// When room was reserved for the first frame.
+    since: Option<Stamp>,
+}
+
+impl Run {
+    /// Bytes, prefix included, for which there is room.
+    #[inline(always)]
+    pub(crate) fn left(&self) -> usize {
+        self.reserved - self.bytes.len()
+    }
+
+    /// Adds a frame for which there is room.
+    #[inline(always)]
+    pub(crate) fn append(&mut self, frame: &[u8]) {
+        append(&mut self.bytes, frame);
+        self.frames += 1;
+    }
+
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames
+    }
+}
+
+impl Writer<Queue> {
+    /// Reserves room in the queue for this run, which is empty: for a full one, or for less if the queue has no more, but at least for
+    /// `need` bytes.
+    pub(super) fn reserve(&self, run: &mut Run, need: usize) -> Result<(), Refusal> {
+        let since = self.stamps().now();
+        run.reserved = self.transition().backlog.reserve(need, QUEUE_RUN_BYTES)?;
+        run.since = Some(since);
+        Ok(())
+    }
+
+    /// Takes a long frame. It is copied without the lock, into a buffer that an earlier frame has left.
+    #[cold]
+    pub(super) fn put_long(&self, frame: &[u8]) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+        let need = PREFIX_BYTES + frame.len();
+        let since = self.stamps().now();
+        let mut state = self.transition();
+        let reserved = match state.backlog.reserve(need, need) {
+            Ok(reserved) => reserved,
+            Err(refusal) => return (Err(refusal), LoopRequest::NONE),
+        };
+        // At most half of it stays empty: see `Config::max_memory`.
+        let mut bytes = state.backlog.take_spare(need..=2 * need);
+        drop(state);
+        bytes.reserve_exact(need);
+        append(&mut bytes, frame);
+        let piece = Piece::Run {
+            bytes,
+            frames: 1,
+            since,
+        };
+        let (put, request) = self.push(self.transition(), piece, reserved);
+        (put.map(|()| SendOutcome::Queued), request)
+    }
+
+    /// Puts the frames of this run into the queue, and leaves the run empty.
+    pub(super) fn put_run(&self, run: &mut Run) -> (Result<(), Refusal>, LoopRequest) {
+        let reserved = mem::take(&mut run.reserved);
+        let frames = mem::take(&mut run.frames);
+        let since = run.since.take().filter(|_| frames > 0);
+        let Some(since) = since else {
+            return (Ok(()), LoopRequest::NONE);
+        };
+        let mut state = self.transition();
+        let spare = state
+            .backlog
+            .take_spare(QUEUE_RUN_BYTES..=2 * QUEUE_RUN_BYTES);
+        let bytes = mem::replace(&mut run.bytes, spare);
+        let piece = Piece::Run {
+            bytes,
+            frames,
+            since,
+        };
+        let put = self.push(state, piece, reserved);
+        run.bytes.clear();
+        run.bytes.reserve(QUEUE_RUN_BYTES);
+        put
+    }
+
+    /// Adds frames for which so many bytes are reserved.
+    fn push(
+        &self,
+        mut state: Transition<'_, Queue>,
+        piece: Piece,
+        reserved: usize,
+    ) -> (Result<(), Refusal>, LoopRequest) {
+        let frames = piece.frames();
+        state.backlog.release(reserved - piece.len());
+        if let Err(piece) = state.backlog.push_reserved(piece) {
+            drop(state);
+            drop(piece);
+            return (Err(Refusal::Closed), LoopRequest::NONE);
+        }
+        let request = state.accepted(frames as usize);
+        drop(state);
+        (Ok(()), request.unwrap_or_else(|| self.write_here()))
+    }
+}

@@ -1,0 +1,131 @@
+//! A sender of many small frames to one peer, which it has found once.
+//!
+//! Nothing here writes to a socket: a run of frames is given to the queue of the peer.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    error::SendError,
+    limits::PREFIX_BYTES,
+    outbox::Run,
+    proto::Sid,
+    shared::{Peer, Shared},
+};
+
+/// Sends many frames to one peer with an [`Outbox::Queue`](crate::Outbox::Queue), at the least cost for each:
+/// [`feed`](Self::feed) copies a frame into a buffer of this sender, without a lock and without a lookup. The frames enter the queue of the peer
+/// together, when 128 KiB are collected, with [`flush`](Self::flush), and when the sender is dropped. They are in order, and each is
+/// delivered at most once, as those of [`to_send`](crate::Handle::to_send). Until they are in the queue, they are in no statistics, and nobody
+/// sends them: call `flush` before you do something else.
+///
+/// Frames that other threads, or this one by its handle, give to [`to_send`](crate::Handle::to_send) may come before those in the
+/// buffer. While there are frames in the buffer, up to 128 KiB of the queue are reserved for them, so that `flush` never fails for want
+/// of room.
+///
+/// With an [`Outbox::Latest`](crate::Outbox::Latest), and for the own sid, `feed` is
+/// [`to_send_slice`](crate::Handle::to_send_slice).
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use quorum_cnx::{Handle, SendError, Sid};
+///
+/// fn replicate(handle: &Handle, to: Sid, log: impl Iterator<Item = Vec<u8>>) -> Result<(), SendError> {
+///     let mut sender = handle.sender(to)?;
+///     for entry in log {
+///         while let Err(error) = sender.feed(&entry) {
+///             if error != SendError::Full {
+///                 return Err(error);
+///             }
+///             handle.wait_for_room(to, Duration::MAX)?;
+///         }
+///     }
+///     sender.flush()
+/// }
+/// ```
+pub struct Sender {
+    shared: Arc<Shared>,
+    sid: Sid,
+    /// `None` if each frame is sent at once.
+    peer: Option<Arc<Peer>>,
+    run: Run,
+}
+
+impl Sender {
+    pub(crate) fn new(shared: Arc<Shared>, sid: Sid) -> Result<Self, SendError> {
+        let peer = if sid == shared.own {
+            None
+        } else {
+            let peer = shared.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+            peer.outbox.is_queue().then_some(peer)
+        };
+        Ok(Self {
+            shared,
+            sid,
+            peer,
+            run: Run::default(),
+        })
+    }
+
+    /// The peer.
+    #[must_use]
+    pub fn sid(&self) -> Sid {
+        self.sid
+    }
+
+    /// Takes a copy of this frame.
+    ///
+    /// # Errors
+    ///
+    /// A [`SendError`] if the frame was not taken. After [`SendError::Full`], all frames before it are in the queue. After
+    /// [`SendError::Halted`], and after [`SendError::UnknownPeer`], which means that the peer was removed, those that were in the buffer are
+    /// [discarded](crate::SendStats::discarded).
+    #[inline]
+    pub fn feed(&mut self, frame: &[u8]) -> Result<(), SendError> {
+        let need = PREFIX_BYTES + frame.len();
+        if need <= self.run.left() && !frame.is_empty() && !self.shared.halt.is_given() {
+            self.run.append(frame);
+            return Ok(());
+        }
+        self.begin(frame)
+    }
+
+    /// Puts the frames so far into the queue of the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Halted`] or [`SendError::UnknownPeer`], as for [`feed`](Self::feed). The frames are discarded then.
+    pub fn flush(&mut self) -> Result<(), SendError> {
+        match &self.peer {
+            Some(peer) => self.shared.put_run(peer, &mut self.run),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a frame for which the buffer has no room, or which is refused.
+    #[cold]
+    fn begin(&mut self, frame: &[u8]) -> Result<(), SendError> {
+        self.flush()?;
+        match &self.peer {
+            Some(peer) => self.shared.feed(peer, frame, &mut self.run),
+            None => self.shared.to_send_slice(self.sid, frame).map(drop),
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // An error means that the frames were discarded, which the statistics of the peer tell.
+        let _ = self.flush();
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("sid", &self.sid)
+            .field("frames", &self.run.frames())
+            .finish_non_exhaustive()
+    }
+}
