@@ -149,7 +149,7 @@
 //! |---|---|
 //! | [`FRAME_BYTES_MAX`] | a payload: 512 KiB |
 //! | [`INBOX_FRAMES`], [`INBOX_BYTES`] | messages that wait for the application: 100, 64 MiB; with [`Outbox::Queue`] 1 048 576, 4 MiB |
-//! | [`QUEUE_BYTES`] | frames that wait in a queue: 1 MiB |
+//! | [`QUEUE_BYTES`] | frames that wait in a queue: 2 MiB |
 //! | [`EVENTS_MAX`] | events that wait for the application: 1024 |
 //! | [`MEMBERS_MAX`] | members of a configuration: 16 384 |
 //! | [`PEER_DEAD_AFTER`], [`PEER_DEAD_AFTER_MIN`] | time after which a silent peer is dead: 5 s, at least 2 s |

@@ -198,7 +198,7 @@ fn full_queue_is_reported_and_accepts_again_with_room() {
     assert_eq!(error, SendError::Full);
     assert_eq!(taken, QUEUE_BYTES as u64 / 100_004);
     assert_eq!(
-        manager.to_send_all(FAR, &[&[1; 100], &[1; 60_000]]),
+        manager.to_send_all(FAR, &[&[1; 100], &[1; 99_000]]),
         Ok(1),
         "the frames that fit are accepted"
     );

@@ -2,6 +2,7 @@
 //!
 //! The harness `benches/frames` drives them in the same way as the library, by the protocol in `control`.
 
+mod by_hand;
 mod control;
 mod meter;
 #[path = "../../frames/output.rs"]
@@ -30,6 +31,11 @@ enum Contender {
     List,
     /// tokio's current_thread runtime and the codecs of tokio-util
     Tokio {
+        #[command(subcommand)]
+        role: Role,
+    },
+    /// tokio's sockets without a codec, as an expert uses them
+    TokioByHand {
         #[command(subcommand)]
         role: Role,
     },
@@ -131,6 +137,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().contender {
         Contender::List => list(),
         Contender::Tokio { role } => control::run(role, with_tokio::run),
+        Contender::TokioByHand { role } => control::run(role, by_hand::run),
         Contender::Libzmq { role } => control::run(role, with_zmq::run),
         Contender::LibzmqConflate { role } => control::run(role, with_zmq::run_conflated),
         Contender::MessageIo { role } => control::run(role, with_message_io::run),
@@ -155,6 +162,7 @@ fn list() -> io::Result<()> {
             "tokio",
             &["latency", "latest", "lossless", "stream"],
         ),
+        contender("tokio-by-hand", "tokio-by-hand", &["stream"]),
         contender(
             "libzmq",
             "libzmq",

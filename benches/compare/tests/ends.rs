@@ -165,6 +165,7 @@ fn every_variant_runs() {
         ),
         ("tokio", "lossless", &["mpsc"]),
         ("tokio", "stream", &["feed-bytes", "flush"]),
+        ("tokio-by-hand", "stream", &["64k", "256k", "512k"]),
         ("libzmq", "latest", &["dontwait"]),
         ("libzmq", "stream", &["hwm-100000"]),
         ("libzmq-conflate", "latest", &["both"]),
