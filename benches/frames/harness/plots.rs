@@ -19,6 +19,9 @@ use crate::{
 /// A participant whose fastest round trip is slower is named in the title, and not drawn.
 const TOO_SLOW_US: f64 = 10_000.0;
 
+/// The payload size of the stream whose states are drawn.
+const STATES_OF: u32 = 64 << 10;
+
 /// Up to 99.99 %: few participants make enough round trips for more.
 const NINES_MAX: f64 = 4.01;
 
@@ -42,6 +45,13 @@ pub(crate) fn draw(directory: &Path, results: &Results, rows: &[Row]) -> io::Res
             };
             charts.push((file, over_sizes(rows, workload, *count)));
         }
+    }
+    let is_typical = |measured: &&Measured| {
+        let cell = measured.cell;
+        (cell.workload, cell.size, cell.count) == (Workload::Stream, STATES_OF, 1)
+    };
+    if let Some(measured) = results.cells.iter().find(is_typical) {
+        charts.push(("stream-states.svg".into(), states(measured)));
     }
     charts.push(("fan-out.svg".into(), fan_out(rows)));
     let mut files = Vec::new();
@@ -119,6 +129,44 @@ fn typical(series: &Series) -> Option<Vec<(f64, f64)>> {
     let points = round.get("rtt_percentiles")?.as_array()?;
     let point = |point: &Value| Some((point.get(0)?.as_f64()?, point.get(1)?.as_f64()?));
     Some(points.iter().filter_map(point).collect())
+}
+
+/// The rates of a stream in short intervals, sorted: two states are two levels.
+fn states(measured: &Measured) -> Chart {
+    let mut lines = Vec::new();
+    for series in &measured.series {
+        let of_round = |round: &serde_json::Map<String, Value>| {
+            let rates = round.get("rates")?.as_array()?;
+            Some(rates.iter().filter_map(Value::as_f64).collect::<Vec<_>>())
+        };
+        let rounds = series.rounds.iter().flatten();
+        let mut rates: Vec<f64> = rounds.filter_map(of_round).flatten().collect();
+        rates.sort_by(f64::total_cmp);
+        let share = 100.0 / rates.len().max(1) as f64;
+        let points = rates.iter().enumerate();
+        lines.push(Line {
+            name: series.participant.name(),
+            points: points
+                .map(|(at, rate)| ((at + 1) as f64 * share, rate / 1e9))
+                .collect(),
+            has_markers: false,
+        });
+    }
+    Chart {
+        title: format!(
+            "Stream of {}: the rates of 50 ms each, sorted",
+            size(measured.cell.size)
+        ),
+        x: Axis {
+            label: "percent of the time".into(),
+            scale: Scale::Linear,
+            ticks: [0, 25, 50, 75, 100]
+                .map(|at| (f64::from(at), at.to_string()))
+                .into(),
+        },
+        y: Axis::log("GB a second over the loopback interface"),
+        lines,
+    }
 }
 
 /// The rows of a workload.
