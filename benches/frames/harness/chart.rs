@@ -263,6 +263,7 @@ fn looks(lines: &[Line]) -> Vec<Look> {
             Some("handler") => COOL[0],
             Some("inbox") => COOL[1],
             Some("loop") => COOL[2],
+            Some("feed") => COOL[3],
             _ => warm.next().unwrap_or(BLACK),
         };
         let is_ours = COOL.contains(&color);
