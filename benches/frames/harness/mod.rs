@@ -17,6 +17,8 @@ mod namespace;
 mod plan;
 mod plots;
 mod progress;
+#[cfg_attr(not(target_os = "linux"), path = "no_queues.rs")]
+mod queues;
 mod report;
 mod rounds;
 mod smoke;
