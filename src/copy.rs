@@ -23,7 +23,7 @@ pub(crate) fn append(to: &mut Vec<u8>, from: &[u8]) {
 #[cold]
 #[inline(never)]
 fn append_blocks(to: &mut Vec<u8>, from: &[u8]) {
-    // Once for all of them, and exactly, if the caller has not made room.
+    // Once for all of them.
     to.reserve(from.len());
     for block in from.chunks(BLOCK) {
         to.extend_from_slice(block);

@@ -159,7 +159,7 @@
 //! - [`Outbox::Latest`]: one slot, for votes, heartbeats and other state of which only the newest counts. A frame is written at
 //!   once, on the thread that sends it, if the socket takes it.
 //! - [`Outbox::Queue`]: a stream. Frames are collected in a buffer, and hundreds are written with one system call. The loop writes
-//!   them when it is notified, or the sender writes them itself once 512 KiB are collected. [`to_send_all`](Handle::to_send_all)
+//!   them when it is notified, or the sender writes them itself once 1 MiB is collected. [`to_send_all`](Handle::to_send_all)
 //!   sends many frames at once, a [`Sender`] collects them one by one, and [`recv_all`](CnxManager::recv_all) takes all messages that
 //!   have arrived.
 //!   - If the queue is full, [`SendError::Full`] is returned. A slow receiver slows its senders.
@@ -290,7 +290,7 @@
 //! 1. `Writer<Queue>::put_all` (`outbox::queue`) takes the lock, and copies the frames into a buffer. (`Writer<Queue>::put` does not
 //!    copy a frame of 16 KiB or more that it was given as `Bytes`.)
 //! 2. The first frame of many asks the loop to write: `EventLoop::handle_requests` (`event_loop::requests`) calls `Writer::resume`. If
-//!    the link is idle and 512 KiB wait, the sender writes them itself instead (`write_here`), while they are in its cache.
+//!    the link is idle and 1 MiB waits, the sender writes them itself instead (`write_here`), while they are in its cache.
 //! 3. `Batch::write_to` (`outbox::batch`) writes up to 1 MiB with one system call. What it has not written returns to the front.
 //!
 //! A frame on its way in:

@@ -108,7 +108,7 @@ pub enum Outbox {
     /// All frames in order, up to `bytes`, in which each frame counts with its prefix of 4 bytes. When the queue is full, a send
     /// fails with [`SendError::Full`](crate::SendError::Full), and the sender decides what to do.
     ///
-    /// Many frames are written with one system call, by the loop, or by the sender once 512 KiB wait, or half of what the queue may hold.
+    /// Many frames are written with one system call, by the loop, or by the sender once 1 MiB waits, or half of what the queue may hold.
     /// Each frame is written once. What the kernel had taken when a link ended may be lost; the rest is sent over the next link.
     #[non_exhaustive]
     Queue {

@@ -106,7 +106,7 @@ impl Batch {
     }
 }
 
-/// Buffers in one vectored write. That is enough for as many whole frames as a turn may write. The system allows 1024 (`IOV_MAX`).
+/// Buffers in one vectored write. That is enough for as many whole frames as a batch may have. The system allows 1024 (`IOV_MAX`).
 const BUFS_MAX: usize = 128;
 
 impl Piece {
@@ -155,9 +155,14 @@ impl Piece {
 
 #[inline(always)]
 pub(super) fn append(run: &mut Vec<u8>, frame: &[u8]) {
-    // `u32` cannot overflow: the public calls refuse longer frames.
-    run.extend_from_slice(&(frame.len() as u32).to_be_bytes());
-    copy::append(run, frame);
+    // One comparison for both: a block is short enough for its length to be a `u32`.
+    if frame.len() <= copy::BLOCK {
+        run.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+        run.extend_from_slice(frame);
+    } else {
+        run.extend_from_slice(&prefix(frame.len()));
+        copy::append(run, frame);
+    }
 }
 
 pub(super) fn prefix(len: usize) -> [u8; PREFIX_BYTES] {

@@ -76,18 +76,12 @@ impl Writer<Queue> {
         // Outside of the lock: the time is read for each long frame, and for each run of short ones.
         let since = self.stamps().now();
         let mut state = self.transition();
-        if let Some(refusal) = state.backlog.refusal(need) {
+        if let Err(refusal) = state.backlog.reserve(need, need) {
             // `frame` is a parameter, so it is dropped last, after the lock is released.
             return (Err(refusal), LoopRequest::NONE);
         }
-        let prefix = prefix(frame.len());
-        if need >= state.backlog.refused {
-            // Perhaps the one that was refused.
-            state.backlog.refused = 0;
-        }
-        state.backlog.bytes += need;
         state.backlog.pieces.push_back(Piece::Whole {
-            prefix,
+            prefix: prefix(frame.len()),
             frame,
             since,
         });
@@ -211,21 +205,21 @@ impl Queue {
         Ok(reserved)
     }
 
-    /// Gives room back that was reserved.
-    pub(super) fn release(&mut self, reserved: usize) {
+    /// Adds frames for which so many bytes were reserved, and gives the rest of them back. If the queue is closed, the frames are returned.
+    pub(super) fn push_reserved(&mut self, piece: Piece, reserved: usize) -> Result<(), Piece> {
         self.bytes -= reserved;
-    }
-
-    /// Adds frames for which room was reserved. If the queue is closed, they are discarded, and returned.
-    pub(super) fn push_reserved(&mut self, piece: Piece) -> Result<(), Piece> {
         if self.closed {
-            self.bytes -= piece.len();
-            self.counts.accepted += piece.frames();
-            self.counts.discarded += piece.frames();
             return Err(piece);
         }
+        self.bytes += piece.len();
         self.pieces.push_back(piece);
         Ok(())
+    }
+
+    /// Counts frames that were taken before the queue was closed, and came too late to be put into it.
+    pub(super) fn discard_late(&mut self, frames: u64) {
+        self.counts.accepted += frames;
+        self.counts.discarded += frames;
     }
 
     /// Appends all frames to the last run, which is the usual case. Returns `false`, and takes none, if there is no room in it.
@@ -314,7 +308,6 @@ impl Queue {
         let Piece::Run { bytes, .. } = piece else {
             return;
         };
-        // A `Vec` at most doubles when it grows, so that the buffer of a full run is kept.
         let held: usize = self.spare.iter().map(Vec::capacity).sum();
         if !self.closed && held + bytes.capacity() <= QUEUE_SPARE_BYTES {
             bytes.clear();

@@ -98,6 +98,10 @@ impl Writer<Queue> {
             since,
         };
         let put = self.push(state, piece, reserved);
+        if put.0.is_err() {
+            // `feed` has taken them.
+            self.transition().backlog.discard_late(frames);
+        }
         run.bytes.clear();
         run.bytes.reserve(QUEUE_RUN_BYTES);
         put
@@ -111,8 +115,7 @@ impl Writer<Queue> {
         reserved: usize,
     ) -> (Result<(), Refusal>, LoopRequest) {
         let frames = piece.frames();
-        state.backlog.release(reserved - piece.len());
-        if let Err(piece) = state.backlog.push_reserved(piece) {
+        if let Err(piece) = state.backlog.push_reserved(piece, reserved) {
             drop(state);
             drop(piece);
             return (Err(Refusal::Closed), LoopRequest::NONE);

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{super::fixture::*, *};
+use super::{
+    super::{fixture::*, run::Run},
+    *,
+};
 use crate::limits::{QUEUE_BYTES, TURN_BYTES};
 
 fn queue(bytes_max: usize) -> Writer<Queue> {
@@ -194,6 +197,28 @@ fn long_frames_are_copied_into_buffers_that_were_written() {
     assert_eq!(queue.put_long(&too_long).0, Err(Refusal::Full));
     queue.close();
     assert_eq!(queue.put_long(&long).0, Err(Refusal::Closed));
+}
+
+#[test]
+fn queue_closed_after_a_reservation_takes_nothing_and_balances() {
+    let queue = queue(1000);
+    let mut run = Run::default();
+    queue.reserve(&mut run, 10).unwrap();
+    run.append(b"fed");
+    queue.close();
+    let late = Piece::Whole {
+        prefix: prefix(1),
+        frame: Bytes::from_static(b"x"),
+        since: queue.stamps().now(),
+    };
+    // What was not taken is not counted, and what was taken is discarded.
+    assert!(queue.transition().backlog.push_reserved(late, 0).is_err());
+    assert_eq!(queue.counts().accepted, 0);
+    assert_eq!(queue.put_run(&mut run).0, Err(Refusal::Closed));
+    let counts = queue.counts();
+    assert_eq!((counts.accepted, counts.discarded), (1, 1));
+    assert_balance(counts);
+    assert_eq!(queue.look(|state| state.backlog.bytes), 0);
 }
 
 #[test]
