@@ -375,7 +375,7 @@ pub use message::{Frame, Message};
 pub use outbox::SendOutcome;
 pub use proto::{
     Address, AddressError, Fault, InitialMessageError, InitialMessageVersion, Reason, ReasonKind,
-    Sid,
+    Sid, TlsFailure,
 };
 pub use sender::Sender;
 pub use shared::{LinkStats, Listening, PeerStats, QueueStats, ReceiveStats, SendStats, Stats};

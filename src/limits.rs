@@ -76,9 +76,14 @@ pub const GROW_BYTES: usize = 64 << 10;
 /// Remainder of a frame from which on it is worth reading straight into the frame's own buffer.
 pub const DIRECT_READ_BYTES: usize = 16 << 10;
 
-/// Accepted connections that have not sent their initial message, at one time. One more evicts the oldest. So strangers cannot lock
-/// a member out: a member sends its initial message as soon as it is connected.
+/// Accepted connections that have not sent their initial message, at one time. One more evicts the oldest that does not come from an
+/// address of a member, or the oldest of all if there is none. So strangers cannot lock a member out: a member sends its initial
+/// message as soon as it is connected, or, with TLS, two round trips later.
 pub const PENDING_MAX: usize = 256;
+
+/// Steps of handshakes, such as those of TLS, in one turn. A step takes 0.1 to 0.9 ms of asymmetric cryptography, and the links are read
+/// once in each turn. So a flood of handshakes adds the time of one step to a round trip, not that of all of them.
+pub const HANDSHAKES_PER_TURN: usize = 1;
 
 /// Connections accepted in one turn, so that a flood of them leaves time for the links: each takes about 45 us until it is
 /// refused.

@@ -53,9 +53,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.tell(event, now);
         }
         if is_exhausted {
-            // Frees a descriptor for the next connection. The oldest silent connection has had its chance.
-            if let Some(oldest) = self.connections.oldest_awaiting() {
-                self.end(oldest, Reason::Evicted, now);
+            // Frees a descriptor for the next connection. The one that has been silent for longest has had its chance.
+            if let Some(first) = self.connections.first_to_evict() {
+                self.end(first, Reason::Evicted, now);
             }
         }
         rests
@@ -64,10 +64,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     fn welcome(&mut self, stream: N::Stream, addr: SocketAddr, arrival: Arrival, now: Instant) {
         // Counted whatever becomes of it: it is kept, a knock, rejected or pending, and the sums must balance.
         self.handle.shared().counters.accepted.add(1);
-        // The oldest goes and not the newest: strangers that stay silent must not keep the next member out.
+        // The oldest stranger goes and not the newest: strangers that stay silent must not keep the next member out.
         if self.connections.awaiting() >= self.options.pending_max {
-            if let Some(oldest) = self.connections.oldest_awaiting() {
-                self.end(oldest, Reason::Evicted, now);
+            if let Some(first) = self.connections.first_to_evict() {
+                self.end(first, Reason::Evicted, now);
             }
         }
         if let Err(error) = self.net.watch(&stream, self.connections.next_index()) {
@@ -82,9 +82,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         }
         let due = now + self.options.handshake_timeout;
+        let at_home = self.endpoints.is_home_of_any(addr.ip());
         let key = self
             .connections
-            .insert_accepted(Arc::new(stream), addr, arrival, due);
+            .insert_accepted(Arc::new(stream), addr, arrival, at_home, due);
         self.look_at(key);
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Connection<S> {
     pub(super) addr: SocketAddr,
     /// When and where it was accepted; `None` for a dialed connection.
     pub(super) arrival: Option<Arrival>,
+    /// True exactly when it was dialed, or was accepted from an address of a member.
+    may_be_member: bool,
     pub(super) phase: Phase,
     /// When the connection is given up, unless its phase has changed by then.
     due: Option<Instant>,
@@ -57,7 +59,7 @@ pub(super) enum Phase {
     /// The initial message was written. The far end is expected to close the connection.
     Knocking { peer: PeerId },
     /// The connection was accepted. `received` is the part of its initial message that has arrived.
-    AwaitingInitialMessage { order: u64, received: Vec<u8> },
+    AwaitingInitialMessage { place: Place, received: Vec<u8> },
     /// The initial message is complete, and the connection is not the link of its peer: it becomes the link in this turn, or it
     /// waits as a contender. `leftover` holds the bytes that followed the initial message.
     Named { peer: PeerId, leftover: Vec<u8> },
@@ -80,13 +82,20 @@ pub(super) enum Phase {
     Closed,
 }
 
+/// The place of a connection in the order of eviction: first those from unknown addresses, and the oldest of these first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    may_be_member: bool,
+    order: u64,
+}
+
 /// All connections.
 #[derive(Debug)]
 pub(super) struct Connections<S> {
     slab: Slab<Connection<S>>,
     due: BTreeSet<(Instant, ConnectionKey)>,
-    /// Accepted connections without a complete initial message, oldest first.
-    awaiting: BTreeSet<(u64, ConnectionKey)>,
+    /// Accepted connections without a complete initial message, in the order in which they are evicted.
+    awaiting: BTreeSet<(Place, ConnectionKey)>,
     /// The number of connections in phase `Named`.
     named: usize,
     closed: Vec<ConnectionKey>,
@@ -132,7 +141,7 @@ impl<S> Connections<S> {
         peer: PeerId,
         due: Instant,
     ) -> ConnectionKey {
-        self.insert(stream, addr, None, Phase::Dialing { peer }, due)
+        self.insert(stream, addr, None, true, Phase::Dialing { peer }, due)
     }
 
     pub(super) fn insert_accepted(
@@ -140,21 +149,18 @@ impl<S> Connections<S> {
         stream: Arc<S>,
         addr: SocketAddr,
         arrival: Arrival,
+        may_be_member: bool,
         due: Instant,
     ) -> ConnectionKey {
         self.order += 1;
-        let order = self.order;
-        let key = self.insert(
-            stream,
-            addr,
-            Some(arrival),
-            Phase::AwaitingInitialMessage {
-                order,
-                received: Vec::new(),
-            },
-            due,
-        );
-        self.awaiting.insert((order, key));
+        let place = Place {
+            may_be_member,
+            order: self.order,
+        };
+        let received = Vec::new();
+        let phase = Phase::AwaitingInitialMessage { place, received };
+        let key = self.insert(stream, addr, Some(arrival), may_be_member, phase, due);
+        self.awaiting.insert((place, key));
         key
     }
 
@@ -163,6 +169,7 @@ impl<S> Connections<S> {
         stream: Arc<S>,
         addr: SocketAddr,
         arrival: Option<Arrival>,
+        may_be_member: bool,
         phase: Phase,
         due: Instant,
     ) -> ConnectionKey {
@@ -173,6 +180,7 @@ impl<S> Connections<S> {
             stream,
             addr,
             arrival,
+            may_be_member,
             phase,
             due: None,
             generation,
@@ -203,6 +211,12 @@ impl<S> Connections<S> {
             generation: connection.generation,
         };
         (!matches!(connection.phase, Phase::Closed)).then_some((key, connection))
+    }
+
+    /// Whether the connection was dialed, or accepted from an address of a member.
+    pub(super) fn may_be_member(&mut self, key: ConnectionKey) -> bool {
+        self.get_mut(key)
+            .is_some_and(|connection| connection.may_be_member)
     }
 
     /// The payload bytes received from the peer of this link, over all its links so far, and those of the frame that is underway; `More` if unread bytes may wait.
@@ -244,8 +258,8 @@ impl<S> Connections<S> {
             .map(|(_, key)| *key)
     }
 
-    /// The connection that has waited longest for its initial message.
-    pub(super) fn oldest_awaiting(&self) -> Option<ConnectionKey> {
+    /// The connection to evict, of those that wait for their initial message.
+    pub(super) fn first_to_evict(&self) -> Option<ConnectionKey> {
         self.awaiting.first().map(|(_, key)| *key)
     }
 
@@ -289,8 +303,8 @@ impl<S> Connections<S> {
         let old = std::mem::replace(&mut connection.phase, phase);
         self.named += usize::from(is_named);
         match old {
-            Phase::AwaitingInitialMessage { order, .. } => {
-                self.awaiting.remove(&(order, key));
+            Phase::AwaitingInitialMessage { place, .. } => {
+                self.awaiting.remove(&(place, key));
             }
             Phase::Named { .. } => self.named -= 1,
             _ => {}

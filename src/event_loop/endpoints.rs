@@ -10,7 +10,7 @@
 //! addresses waits for outstanding answers, for at most [`LOOKUP_GRACE`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     time::Instant,
@@ -30,6 +30,8 @@ pub(super) struct Endpoints {
     /// Lookups that are not answered yet, by id.
     asked: BTreeMap<u64, LookupOwner>,
     lookup_ids: u64,
+    /// The known addresses of all peers, as of the last question; `None` after a change.
+    homes: Option<BTreeSet<IpAddr>>,
     /// Dials that wait for answers, and until when.
     due: BTreeMap<PeerId, Instant>,
 }
@@ -122,6 +124,7 @@ impl Endpoints {
         };
         let endpoints = addresses.iter().map(endpoint).collect();
         self.forget_lookups(peer);
+        self.homes = None;
         match self.peers.get_mut(&peer) {
             // A dial that is underway continues.
             Some(peer_endpoints) => peer_endpoints.endpoints = endpoints,
@@ -144,6 +147,7 @@ impl Endpoints {
 
     pub(super) fn remove(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
+        self.homes = None;
         self.due.remove(&peer);
         self.forget_lookups(peer);
     }
@@ -159,6 +163,17 @@ impl Endpoints {
         self.peers
             .get(&peer)
             .is_some_and(|peer_endpoints| peer_endpoints.is_home(ip))
+    }
+
+    /// Whether this is one of the known addresses of any peer.
+    pub(super) fn is_home_of_any(&mut self, ip: IpAddr) -> bool {
+        let peers = &self.peers;
+        let homes = self.homes.get_or_insert_with(|| {
+            let endpoints = peers.values().flat_map(|peer| &peer.endpoints);
+            let known = endpoints.flat_map(|endpoint| &endpoint.known);
+            known.map(|addr| addr.ip().to_canonical()).collect()
+        });
+        homes.contains(&ip.to_canonical())
     }
 
     /// Whether names of this peer are being looked up.
@@ -267,6 +282,7 @@ impl Endpoints {
         };
         let peer_endpoints = self.peers.get_mut(&peer)?;
         peer_endpoints.endpoints.get_mut(index)?.learn(answer);
+        self.homes = None;
         let waited = matches!(peer_endpoints.dial, Dial::Looking)
             && (peer_endpoints.untried().is_some() || !peer_endpoints.is_asking());
         Some((asker, waited.then(|| self.advance(peer, now))))

@@ -14,7 +14,7 @@ use super::{EventLoop, connections::Phase, read_stream::read_initial_message};
 use crate::{
     event::Event,
     handler::Handler,
-    net::{Net, Stream as _},
+    net::{Identity, Net, Stream as _},
     outbox::Wire as _,
     proto::{
         Brought, Claim, ConnectionKey, InitialMessage, InitialMessageVersion, Reason, Sid, Source,
@@ -36,7 +36,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Ok(Some(initial_message)) => match connection.stream.connected() {
                 Ok(true) => {
                     let (leftover, addr) = (mem::take(received), connection.addr);
-                    self.on_initial_message(key, &initial_message, leftover, addr, now);
+                    match connection.stream.identify(initial_message.sid) {
+                        Ok(identity) => {
+                            let from = (addr, identity);
+                            self.on_initial_message(key, &initial_message, leftover, from, now);
+                        }
+                        Err(reason) => self.reject(key, initial_message.sid, reason, now),
+                    }
                 }
                 // The dialer has abandoned this connection. It may have waited longer than a newer one at another listener. It must
                 // not replace the newer one, nor deliver frames that are older than those of the newer one.
@@ -53,7 +59,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         key: ConnectionKey,
         initial_message: &InitialMessage,
         leftover: Vec<u8>,
-        addr: SocketAddr,
+        (addr, identity): (SocketAddr, Identity),
         now: Instant,
     ) {
         if let Some(why) = &initial_message.overlooked {
@@ -68,14 +74,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if let (Some(id), Some(arrival)) = (known, &arrival) {
             // The order matters only for a larger sid: a connection from a smaller sid is a knock, which brings no frames.
             if self.roster.knocks(id) && !self.listeners.is_latest(id, arrival) {
-                // Not `end`, which knows no sid in this phase.
-                self.connections.close(key);
-                let (sid, reason) = (Some(initial_message.sid), Reason::Replaced);
-                self.tell(Event::Rejected { addr, sid, reason }, now);
-                return;
+                return self.reject(key, initial_message.sid, Reason::Replaced, now);
             }
         }
-        let at_home = known.is_some_and(|id| self.endpoints.is_home(id, addr.ip()));
+        let at_home = identity == Identity::Proved
+            || known.is_some_and(|id| self.endpoints.is_home(id, addr.ip()));
         let ip = addr.ip().to_canonical();
         // What the link has brought is asked for now: this claim may be judged by whether it changes.
         let older = known.and_then(|id| self.roster.link(id));
@@ -87,7 +90,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             addresses: &initial_message.addresses,
         };
         let verdict = self.roster.on_initial_message(&claim, now, &mut self.todo);
-        let sid = (initial_message.sid != Sid::OBSERVER).then_some(initial_message.sid);
         match verdict {
             Verdict::Keep(peer) | Verdict::Wait(peer) => {
                 if let (Verdict::Keep(_), Some(arrival)) = (&verdict, arrival) {
@@ -103,14 +105,22 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.handle.shared().counters.knocks.add(1);
                 self.connections.close(key);
             }
-            Verdict::Reject(reason) => {
-                self.connections.close(key);
-                self.tell(Event::Rejected { addr, sid, reason }, now);
-            }
+            Verdict::Reject(reason) => self.reject(key, initial_message.sid, reason, now),
         }
     }
 
-    /// A connect has succeeded or failed.
+    /// Closes an accepted connection that has sent its initial message. `end` knows no sid in this phase.
+    fn reject(&mut self, key: ConnectionKey, sid: Sid, reason: Reason, now: Instant) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let addr = connection.addr;
+        self.connections.close(key);
+        let sid = (sid != Sid::OBSERVER).then_some(sid);
+        self.tell(Event::Rejected { addr, sid, reason }, now);
+    }
+
+    /// A connect has succeeded or failed, or a handshake of its stream can be continued.
     pub(super) fn on_connected(&mut self, key: ConnectionKey, now: Instant) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -124,6 +134,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Err(error) => return self.end(key, Reason::of_io(&error), now),
         }
         let stream = Arc::clone(&connection.stream);
+        if let Some(Err(reason)) = self.peer(peer).map(|peer| stream.identify(peer.sid)) {
+            return self.end(key, reason, now);
+        }
         if let Some(older) = self.roster.link(peer) {
             let brought = match self.paused.contains(&older) {
                 true => Brought::More,

@@ -12,9 +12,11 @@ use super::{
 use crate::{
     handle::Handle,
     handler::Handler,
-    limits::{HOT_READS, HOT_TURNS_MAX, RECEIVED_PRECISION, SLOW_TURN, TURN_BYTES},
+    limits::{
+        HANDSHAKES_PER_TURN, HOT_READS, HOT_TURNS_MAX, RECEIVED_PRECISION, SLOW_TURN, TURN_BYTES,
+    },
     message::Frame,
-    net::Net,
+    net::{Net, Stream as _},
     proto::{ConnectionKey, Reason},
     shared::Peer,
 };
@@ -49,6 +51,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.record_untimed(now);
         let mut round = mem::take(&mut self.busy);
         let (mut has_read_one, mut later) = (false, Vec::new());
+        let mut handshakes = Vec::new();
         for key in round.drain(..) {
             if self.handle.shared().halt.is_given() {
                 // After a halt request nothing is delivered.
@@ -74,6 +77,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                         self.end(key, reason, now);
                     }
                 }
+                // Costly, so not in the order of their edges, but a few after all that is cheap.
+                Phase::AwaitingInitialMessage { .. } | Phase::Dialing { .. }
+                    if connection.stream.is_handshaking() =>
+                {
+                    handshakes.push(key);
+                }
                 Phase::AwaitingInitialMessage { .. } => self.receive_initial_message(key, now),
                 Phase::Knocking { .. } => self.await_hangup(key, now),
                 // A contender is not read, but it ends when its far end has closed it.
@@ -81,10 +90,32 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Phase::Named { .. } | Phase::Dialing { .. } | Phase::Closed => {}
             }
         }
+        self.continue_handshakes(handshakes, now);
         // First the connections that were not read, then those with more data, which are in `busy` again. The buffer is reused.
         round.append(&mut later);
         round.append(&mut self.busy);
         self.busy = round;
+    }
+
+    /// Continues a few handshakes, and leaves the others for the next turn. Those of likely members come first.
+    fn continue_handshakes(&mut self, mut handshakes: Vec<ConnectionKey>, now: Instant) {
+        if handshakes.len() > HANDSHAKES_PER_TURN {
+            // Stable: those that have waited longer stay in front.
+            handshakes.sort_by_key(|key| !self.connections.may_be_member(*key));
+        }
+        for (taken, key) in handshakes.into_iter().enumerate() {
+            if taken >= HANDSHAKES_PER_TURN {
+                self.look_at(key);
+                continue;
+            }
+            match self.connections.get_mut(key).map(|it| &it.phase) {
+                Some(Phase::Dialing { .. }) => self.on_connected(key, now),
+                Some(Phase::AwaitingInitialMessage { .. }) => {
+                    self.receive_initial_message(key, now);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Reads the link that was active last, a few times, without asking the kernel for events first. That saves a system call for

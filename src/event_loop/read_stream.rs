@@ -60,7 +60,7 @@ pub(crate) fn read_frames<S: Stream>(
         } else if let Some(end) = decode_all(frames, &read_buffer[..n], pool, &mut take) {
             return end;
         }
-        if n < room && !ended {
+        if n < room && !ended && !stream.has_more() {
             // A short read means that the socket is empty. New bytes cause a new edge (epoll(7)).
             return ReadOutcome::Drained;
         }

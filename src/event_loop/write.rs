@@ -8,7 +8,12 @@ use super::{
     EventLoop,
     connections::{Draining, Phase},
 };
-use crate::{handler::Handler, limits::DRAIN_BYTES_MAX, net::Net, shared::Peer};
+use crate::{
+    handler::Handler,
+    limits::DRAIN_BYTES_MAX,
+    net::{Net, Stream as _},
+    shared::Peer,
+};
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Continues to write to sockets that have room again, and handles connects that have ended.
@@ -17,17 +22,19 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // `self`.
         let mut round = mem::take(&mut self.writable);
         for key in round.drain(..) {
-            match self
-                .connections
-                .get_mut(key)
-                .map(|connection| &connection.phase)
-            {
-                Some(Phase::Open { peer, .. }) => {
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            match &connection.phase {
+                Phase::Open { peer, .. } => {
+                    connection.stream.on_writable();
                     let peer = Arc::clone(peer);
                     self.handle_request(&peer, peer.outbox.resume(), now);
                 }
-                Some(Phase::Dialing { .. }) => self.on_connected(key, now),
-                _ => {}
+                // In its turn among the other handshakes.
+                Phase::Dialing { .. } if connection.stream.is_handshaking() => self.look_at(key),
+                Phase::Dialing { .. } => self.on_connected(key, now),
+                _ => connection.stream.on_writable(),
             }
         }
         self.writable = round;

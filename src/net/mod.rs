@@ -13,4 +13,4 @@ pub(crate) use platform::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
 pub(crate) use resolver::{NO_ADDRESS, cut, words_of};
 #[cfg(feature = "simulation")]
 pub use traits::{Found, Waker};
-pub use traits::{Net, Ready, Stream};
+pub use traits::{Identity, Net, Ready, Stream};

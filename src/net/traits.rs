@@ -1,6 +1,6 @@
 //! What the loop needs of an operating system, as a trait: sockets, readiness, a clock and name lookups.
 //!
-//! Nothing here knows peers or the roster. [`MioNet`](super::MioNet) is the real implementation. A simulation implements the same
+//! Nothing here knows peers or the roster: a connection learns only whose it must be. [`MioNet`](super::MioNet) is the real implementation. A simulation implements the same
 //! trait and runs the same loop.
 
 use std::{
@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::outbox::{Clock, Wire};
+use crate::{
+    outbox::{Clock, Wire},
+    proto::{Reason, Sid},
+};
 
 /// A connection that never blocks.
 pub trait Stream: Wire + 'static {
@@ -21,13 +24,41 @@ pub trait Stream: Wire + 'static {
     /// `WouldBlock` if nothing has arrived. The connection is then reported readable once something has.
     fn read(&self, buf: &mut [u8]) -> io::Result<usize>;
 
+    /// Whether a read may return something although the last one returned less than there was room for. Then the loop reads on.
+    fn has_more(&self) -> bool {
+        false
+    }
+
     /// Whether the connection is established. `false` while that is not known yet, or if it is not established any more. It makes
     /// no difference whether the far end has closed its direction.
     ///
+    /// A connection with a handshake of its own, such as TLS, is established when that has ended. For a dialed one, this method
+    /// takes its next step: the loop calls it each time when the connection is readable or writable, until it returns `true`.
+    ///
     /// # Errors
     ///
-    /// Why the connection could not be made, or why it broke.
+    /// Why the connection could not be made, or why it broke. An error that contains a [`Reason`] is reported as that reason.
     fn connected(&self) -> io::Result<bool>;
+
+    /// Whether a handshake of its own is under way, so that the next step may cost as much as thousands of frames. The loop takes
+    /// few such steps in one turn.
+    fn is_handshaking(&self) -> bool {
+        false
+    }
+
+    /// The connection is writable again. One that has bytes of its own to send sends them.
+    fn on_writable(&self) {}
+
+    /// Checks that the far end is this server. The loop calls it when the connection is established and the sid is known: before
+    /// its own initial message if it has dialed, else after that of the far end.
+    ///
+    /// # Errors
+    ///
+    /// Why it is another one.
+    fn identify(&self, sid: Sid) -> Result<Identity, Reason> {
+        let _ = sid;
+        Ok(Identity::Claimed)
+    }
 
     /// Closes one or both directions, as `shutdown(2)` does.
     ///
@@ -42,6 +73,16 @@ pub trait Stream: Wire + 'static {
     ///
     /// If the connection is already gone.
     fn abort(&self) -> io::Result<()>;
+}
+
+/// How it is known which server is at the far end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Identity {
+    /// It is the one that was dialed, or it says so itself.
+    Claimed,
+    /// It has proved it, for example by a certificate.
+    Proved,
 }
 
 /// Something that is ready.

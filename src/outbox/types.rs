@@ -10,7 +10,9 @@ use std::{
 
 /// The write half of a connection, to which an outbox writes.
 pub trait Wire: Send + Sync + fmt::Debug {
-    /// Writes some bytes without blocking, as `writev(2)` does.
+    /// Writes some bytes without blocking, as `writev(2)` does. The next call begins with the first byte that this one has not
+    /// reported as written, so that an implementation may hold it already. It reports a byte that it holds as written once the
+    /// system has it.
     ///
     /// # Errors
     ///

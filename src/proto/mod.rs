@@ -11,12 +11,14 @@ mod reason;
 mod roster;
 mod sid;
 mod standing;
+mod tls_failure;
 
 pub use address::{Address, AddressError};
 pub use initial_message::{InitialMessageError, InitialMessageVersion};
 
 pub use reason::{Fault, Reason, ReasonKind};
 pub use sid::Sid;
+pub use tls_failure::TlsFailure;
 
 pub(crate) use address::parse_list;
 pub(crate) use frame::{Assembler, BadLength, Payload};

@@ -4,7 +4,7 @@
 
 use std::{error, fmt, io};
 
-use super::{initial_message::InitialMessageError, sid::Sid};
+use super::{initial_message::InitialMessageError, sid::Sid, tls_failure::TlsFailure};
 
 /// Which side caused a connection to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub enum Reason {
     BadLength(i32),
     /// The initial message cannot be understood.
     BadInitialMessage(InitialMessageError),
+    /// TLS has refused the connection, or the far end has refused it with an alert.
+    Tls(TlsFailure),
     /// No whole initial message arrived within the handshake timeout.
     HandshakeTimeout,
     /// The connection had not sent its initial message, and newer connections needed its place.
@@ -90,6 +92,7 @@ impl Reason {
             Self::Dead => ReasonKind::Dead,
             Self::BadLength(_) => ReasonKind::BadLength,
             Self::BadInitialMessage(_) => ReasonKind::BadInitialMessage,
+            Self::Tls(failure) => ReasonKind::of_tls(failure),
             Self::HandshakeTimeout => ReasonKind::HandshakeTimeout,
             Self::Evicted => ReasonKind::Evicted,
             Self::UnknownSid(_) => ReasonKind::UnknownSid,
@@ -118,6 +121,7 @@ impl Reason {
             | Self::ClosedEarly
             | Self::BadLength(_)
             | Self::BadInitialMessage(_)
+            | Self::Tls(_)
             | Self::HandshakeTimeout
             | Self::UnknownSid(_)
             | Self::OwnSid
@@ -137,8 +141,14 @@ impl Reason {
         }
     }
 
-    /// The reason that an error of a socket stands for.
+    /// The reason that an error of a connection stands for. A layer above the socket, such as TLS, puts its `Reason` into the error.
     pub(crate) fn of_io(error: &io::Error) -> Self {
+        if let Some(reason) = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Self>())
+        {
+            return reason.clone();
+        }
         // The kind of errors without a kind of their own is unstable and cannot be named. An impossible number has that kind.
         let nameless = io::Error::from_raw_os_error(i32::MAX).kind();
         match error.raw_os_error() {
@@ -169,6 +179,7 @@ impl fmt::Display for Reason {
             Self::Dead => f.write_str("took nothing in time: it is dead, stopped or unreachable"),
             Self::BadLength(len) => write!(f, "a frame claims a length of {len} bytes"),
             Self::BadInitialMessage(why) => write!(f, "initial message: {why}"),
+            Self::Tls(failure) => write!(f, "TLS: {failure}"),
             Self::HandshakeTimeout => f.write_str("did not say who it is in time"),
             Self::Evicted => f.write_str("was silent while newer connections needed the place"),
             Self::UnknownSid(sid) => {
@@ -198,6 +209,7 @@ impl error::Error for Reason {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::BadInitialMessage(why) => Some(why),
+            Self::Tls(failure) => Some(failure),
             _ => None,
         }
     }
@@ -221,6 +233,26 @@ pub enum ReasonKind {
     BadLength,
     /// [`Reason::BadInitialMessage`].
     BadInitialMessage,
+    /// [`TlsFailure::NoCertificate`].
+    TlsNoCertificate,
+    /// [`TlsFailure::UnknownIssuer`].
+    TlsUnknownIssuer,
+    /// [`TlsFailure::Expired`].
+    TlsExpired,
+    /// [`TlsFailure::NotYetValid`].
+    TlsNotYetValid,
+    /// [`TlsFailure::Revoked`].
+    TlsRevoked,
+    /// [`TlsFailure::BadCertificate`].
+    TlsBadCertificate,
+    /// [`TlsFailure::WrongName`].
+    TlsWrongName,
+    /// [`TlsFailure::Plaintext`].
+    TlsPlaintext,
+    /// [`TlsFailure::Alert`].
+    TlsAlert,
+    /// [`TlsFailure::Protocol`].
+    TlsProtocol,
     /// [`Reason::HandshakeTimeout`].
     HandshakeTimeout,
     /// [`Reason::Evicted`].
@@ -256,6 +288,21 @@ pub enum ReasonKind {
 }
 
 impl ReasonKind {
+    fn of_tls(failure: &TlsFailure) -> Self {
+        match failure {
+            TlsFailure::NoCertificate => Self::TlsNoCertificate,
+            TlsFailure::UnknownIssuer => Self::TlsUnknownIssuer,
+            TlsFailure::Expired => Self::TlsExpired,
+            TlsFailure::NotYetValid => Self::TlsNotYetValid,
+            TlsFailure::Revoked => Self::TlsRevoked,
+            TlsFailure::BadCertificate(_) => Self::TlsBadCertificate,
+            TlsFailure::WrongName { .. } => Self::TlsWrongName,
+            TlsFailure::Plaintext => Self::TlsPlaintext,
+            TlsFailure::Alert(_) => Self::TlsAlert,
+            TlsFailure::Protocol(_) => Self::TlsProtocol,
+        }
+    }
+
     /// Its name in kebab case, for metrics and machine-readable output. A name never changes.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -267,6 +314,16 @@ impl ReasonKind {
             Self::Dead => "dead",
             Self::BadLength => "bad-length",
             Self::BadInitialMessage => "bad-challenge",
+            Self::TlsNoCertificate => "tls-no-certificate",
+            Self::TlsUnknownIssuer => "tls-unknown-issuer",
+            Self::TlsExpired => "tls-expired",
+            Self::TlsNotYetValid => "tls-not-yet-valid",
+            Self::TlsRevoked => "tls-revoked",
+            Self::TlsBadCertificate => "tls-bad-certificate",
+            Self::TlsWrongName => "tls-wrong-name",
+            Self::TlsPlaintext => "tls-plaintext",
+            Self::TlsAlert => "tls-alert",
+            Self::TlsProtocol => "tls-protocol",
             Self::HandshakeTimeout => "handshake-timeout",
             Self::Evicted => "evicted",
             Self::UnknownSid => "unknown-sid",

@@ -252,7 +252,7 @@ pub mod limits {
 }
 
 pub use crate::{
-    net::{Found, Net, Ready, Stream, Waker},
+    net::{Found, Identity, Net, Ready, Stream, Waker},
     outbox::{Clock, Wire},
 };
 pub use failures::Call;
