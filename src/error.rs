@@ -39,6 +39,16 @@ pub enum ConfigError {
         /// The address as it is configured for the other server.
         address: Address,
     },
+    /// The certificates of two servers may have this name, so that one of them could be taken for the other.
+    #[non_exhaustive]
+    SharedName {
+        /// The server with the smaller sid.
+        first: Sid,
+        /// The other server, or [`Sid::OBSERVER`] for observers without an id.
+        second: Sid,
+        /// The name.
+        name: String,
+    },
     /// An option has a value outside its range, or values that contradict each other.
     #[non_exhaustive]
     BadOption {
@@ -83,6 +93,22 @@ impl fmt::Display for ConfigError {
             } => write!(
                 f,
                 "servers {first} and {second} have the same address {address}: each needs one of its own"
+            ),
+            Self::SharedName {
+                first,
+                second: Sid::OBSERVER,
+                name,
+            } => write!(
+                f,
+                "server {first} and observers have the same name {name}: observers need names of their own"
+            ),
+            Self::SharedName {
+                first,
+                second,
+                name,
+            } => write!(
+                f,
+                "servers {first} and {second} have the same name {name}: each certificate needs one of its own, and peer_names says which"
             ),
             Self::BadOption { option, why } => write!(f, "{option}: {why}"),
             Self::ZooCfg { line: 0, why } => write!(f, "zoo.cfg: {why}"),

@@ -354,10 +354,22 @@ mod shared;
 #[cfg_attr(docsrs, doc(cfg(feature = "simulation")))]
 pub mod simulation;
 mod sync;
+#[cfg(feature = "tls")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "`net::tls` calls what is crate-internal"
+)]
+mod tls;
 mod zoo_cfg;
 
 #[doc = include_str!("how_to.md")]
 pub mod how_to {}
+
+/// The TLS library, of which some types are in the interface of this crate.
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub use rustls;
 
 pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
 pub use error::{ConfigError, RecvError, SendError, TryRecvError};
@@ -379,4 +391,7 @@ pub use proto::{
 };
 pub use sender::Sender;
 pub use shared::{LinkStats, Listening, PeerStats, QueueStats, ReceiveStats, SendStats, Stats};
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub use tls::{PeerName, Plaintext, Tls, TlsBuilder};
 pub use zoo_cfg::{ZooCfg, ZooCfgReader, ZooServer};

@@ -85,6 +85,14 @@ pub const PENDING_MAX: usize = 256;
 /// once in each turn. So a flood of handshakes adds the time of one step to a round trip, not that of all of them.
 pub const HANDSHAKES_PER_TURN: usize = 1;
 
+/// Names that the certificates of one server may have: as many as it may have addresses, which are its names by default.
+#[cfg(feature = "tls")]
+pub const PEER_NAMES_MAX: usize = ADDRESSES_MAX;
+
+/// Bytes of a text about a certificate or an error of TLS that are kept and reported. A certificate may have thousands of names.
+#[cfg(feature = "tls")]
+pub const TLS_TEXT_BYTES_MAX: usize = 256;
+
 /// Connections accepted in one turn, so that a flood of them leaves time for the links: each takes about 45 us until it is
 /// refused.
 pub const ACCEPTS_PER_TURN: usize = 8;

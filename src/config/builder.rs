@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "tls")]
+use super::secure::TlsGiven;
 use super::{
     options::{Config, Options, Server, Sockets},
     policy::{Dial, Idle, Outbox, Replace, Unknown},
@@ -42,6 +44,8 @@ impl Config {
             listen_on_all_ips: false,
             unsent_limit: None,
             inbox: InboxGiven::default(),
+            #[cfg(feature = "tls")]
+            tls: TlsGiven::default(),
             options: Options::default(),
         }
     }
@@ -67,6 +71,8 @@ pub struct ConfigBuilder {
     /// `None` exactly when the application has not set it. `build` then chooses by the outbox.
     unsent_limit: Option<Option<u32>>,
     inbox: InboxGiven,
+    #[cfg(feature = "tls")]
+    pub(super) tls: TlsGiven,
     options: Options,
 }
 
@@ -375,6 +381,10 @@ impl ConfigBuilder {
             });
         }
         refuse_shared_addresses(&members)?;
+        #[cfg(feature = "tls")]
+        {
+            self.options.tls = self.tls.check(self.own, &members, &self.options)?;
+        }
         let own = self.own;
         let Some(index) = members.iter().position(|server| server.sid == own) else {
             return Err(ConfigError::OwnSidMissing(own));

@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+
 use super::policy::{Dial, Idle, Outbox, Replace, Unknown};
+#[cfg(feature = "tls")]
+use crate::tls::{Identities, Tls};
 use crate::{
     inbox::{InboxFull, Room},
     limits,
@@ -73,6 +78,18 @@ pub(crate) struct Options {
     pub(crate) congestion_control: Option<String>,
     pub(crate) dial_from: Option<IpAddr>,
     pub(crate) seed: Option<u64>,
+    /// `None` exactly when this server does not speak TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<TlsOptions>,
+}
+
+/// TLS, and which certificate may be which server.
+#[cfg(feature = "tls")]
+#[allow(dead_code, reason = "`net::tls` reads it")]
+#[derive(Clone, Debug)]
+pub(crate) struct TlsOptions {
+    pub(crate) tls: Tls,
+    pub(crate) identities: Arc<Identities>,
 }
 
 impl Default for Options {
@@ -101,6 +118,8 @@ impl Default for Options {
             congestion_control: None,
             dial_from: None,
             seed: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }

@@ -1,0 +1,81 @@
+//! Reads certificates and a key from PEM files, with the provider ring.
+//!
+//! Nothing here verifies them.
+
+use std::{fmt::Display, fs, path::Path, sync::Arc};
+
+use rustls::{
+    crypto::ring,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    sign::CertifiedKey,
+};
+
+use super::configs::{Tls, TlsBuilder};
+use crate::error::ConfigError;
+
+impl Tls {
+    /// Reads PEM files: the own certificate, followed by those of intermediate CAs; its private key; and the certificates of the
+    /// CAs that are believed. The first two may be one file. The provider of the cryptography is ring.
+    ///
+    /// A key has one of the forms `PRIVATE KEY` (PKCS #8), `RSA PRIVATE KEY` and `EC PRIVATE KEY`, and is not encrypted.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::BadOption`] if a file cannot be read, or has not what it must have.
+    pub fn from_pem_files(
+        certificates: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+        roots: impl AsRef<Path>,
+    ) -> Result<TlsBuilder, ConfigError> {
+        let (own, key) = (certificates.as_ref(), key.as_ref());
+        let provider = Arc::new(ring::default_provider());
+        let own_chain = certificates_in(own)?;
+        let own = CertifiedKey::from_der(own_chain, key_in(key)?, &provider)
+            .map_err(|why| bad(own, format!("with the key in {}: {why}", key.display())))?;
+        Ok(Self::builder(
+            provider,
+            own,
+            certificates_in(roots.as_ref())?,
+        ))
+    }
+}
+
+fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let text = contents(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|why| bad(path, why))?;
+    if certificates.is_empty() {
+        return Err(bad(path, "there is no certificate in it"));
+    }
+    Ok(certificates)
+}
+
+fn key_in(path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError> {
+    let text = contents(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|why| {
+        let is_encrypted = String::from_utf8_lossy(&text).contains("ENCRYPTED");
+        match why {
+            _ if is_encrypted => bad(
+                path,
+                "the private key is encrypted, which is not supported: decrypt it with `openssl pkey -in FILE -out NEW`, and let \
+                 only this server read the new file",
+            ),
+            pem::Error::NoItemsFound => bad(path, "there is no private key in it"),
+            why => bad(path, why),
+        }
+    })
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    fs::read(path).map_err(|why| bad(path, why))
+}
+
+fn bad(path: &Path, why: impl Display) -> ConfigError {
+    ConfigError::BadOption {
+        option: "tls",
+        why: format!("{}: {why}", path.display()),
+    }
+}
