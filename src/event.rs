@@ -2,7 +2,7 @@
 //!
 //! Nothing here writes to the log. The loop does, with the text that an event displays.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, time::SystemTime};
 
 use crate::proto::{Address, Reason, Sid};
 
@@ -118,6 +118,22 @@ pub enum Event {
         /// How long the turn took.
         took: std::time::Duration,
     },
+    /// New connections use the certificates that were loaded. Links whose far ends would be refused now end with
+    /// [`Reason::Tls`].
+    TlsReloaded,
+    /// Certificates could not be loaded. Those that were loaded before stay in use.
+    #[non_exhaustive]
+    TlsReloadFailed {
+        /// What is wrong, with the name of the file.
+        error: String,
+    },
+    /// The certificate of this server, or one in its chain, expires soon or has expired. Reported when less than 30 days, 7 days and
+    /// one day are left.
+    #[non_exhaustive]
+    CertificateExpires {
+        /// When it is not valid any more.
+        not_after: SystemTime,
+    },
     /// The loop has halted. No event follows.
     Halted,
 }
@@ -186,8 +202,31 @@ impl fmt::Display for Event {
             Self::SlowTurn { took } => {
                 write!(f, "one turn took {took:?}: a handler has blocked the loop")
             }
+            Self::TlsReloaded => f.write_str("certificates reloaded"),
+            Self::TlsReloadFailed { error } => {
+                write!(
+                    f,
+                    "cannot reload the certificates, the old ones stay: {error}"
+                )
+            }
+            Self::CertificateExpires { not_after } => write_expiry(f, *not_after),
             Self::Halted => f.write_str("halted"),
         }
+    }
+}
+
+/// Writes how long the certificate of this server is valid.
+fn write_expiry(f: &mut fmt::Formatter<'_>, not_after: SystemTime) -> fmt::Result {
+    match not_after.duration_since(SystemTime::now()) {
+        Ok(left) => {
+            let hours = left.as_secs() / (60 * 60);
+            let (days, hours) = (hours / 24, hours % 24);
+            write!(
+                f,
+                "the certificate of this server expires in {days} days and {hours} hours"
+            )
+        }
+        Err(_) => f.write_str("the certificate of this server has expired"),
     }
 }
 

@@ -10,6 +10,11 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(feature = "tls")]
+use std::{io, path::PathBuf};
+
+#[cfg(feature = "tls")]
+use crate::{error::ConfigError, tls::Tls, watch_files::watch};
 use crate::{
     error::SendError,
     outbox::{LoopRequest, SendOutcome},
@@ -189,6 +194,56 @@ impl Handle {
     /// [`SendError::UnknownPeer`], or [`SendError::Halted`].
     pub fn disconnect(&self, sid: Sid) -> Result<(), SendError> {
         self.ask(sid, LoopRequest::DISCONNECT)
+    }
+
+    /// Replaces the link of each peer by a new one, one peer after the other, as
+    /// [`initiate_connection`](Self::initiate_connection) does. A link ends when the new one is there. A peer that gets no new link
+    /// within 2 seconds does not hold up the others.
+    ///
+    /// New links have what was changed meanwhile, for example another certificate.
+    pub fn renew(&self) {
+        self.shared.order(&self.shared.renew_links);
+    }
+
+    /// Replaces the certificate of this server, its key, the roots and the revocation lists. The names of the peers stay. New connections
+    /// use them at once; links whose far ends would be refused now end with [`Reason::Tls`](crate::Reason::Tls), and the others go on
+    /// with the keys that they have. The loop reports [`Event::TlsReloaded`](crate::Event::TlsReloaded).
+    ///
+    /// [`renew`](Self::renew) afterwards, so that the peers see the new certificate of this server.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::BadOption`] if the loop was started without TLS.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn set_tls(&self, tls: Tls) -> Result<(), ConfigError> {
+        if self.shared.set_tls(tls) {
+            return Ok(());
+        }
+        Err(ConfigError::BadOption {
+            option: "tls",
+            why: "this server was started without it".to_owned(),
+        })
+    }
+
+    /// Watches these files, and calls `load` after each change of their contents, on a thread that ends with the loop. What it returns
+    /// is used as by [`set_tls`](Self::set_tls). If it fails, the loop reports
+    /// [`Event::TlsReloadFailed`](crate::Event::TlsReloadFailed), and the old certificates stay in use.
+    ///
+    /// The files are read each 5 seconds. They may be written one after the other: a certificate without its key is an error, and the
+    /// key that follows is the next change.
+    ///
+    /// # Errors
+    ///
+    /// The error of the system if it provides no thread.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn watch_tls_files(
+        &self,
+        files: impl IntoIterator<Item = PathBuf>,
+        load: impl Fn() -> Result<Tls, ConfigError> + Send + 'static,
+    ) -> io::Result<()> {
+        watch(Arc::clone(&self.shared), files.into_iter().collect(), load)
     }
 
     fn ask(&self, sid: Sid, request: LoopRequest) -> Result<(), SendError> {

@@ -355,12 +355,17 @@ mod shared;
 pub mod simulation;
 mod sync;
 #[cfg(feature = "tls")]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "`net::tls` calls what is crate-internal"
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(
+        unnameable_types,
+        unreachable_pub,
+        reason = "only the module `simulation` exports `TlsContext`"
+    )
 )]
 mod tls;
+#[cfg(feature = "tls")]
+mod watch_files;
 mod zoo_cfg;
 
 #[doc = include_str!("how_to.md")]

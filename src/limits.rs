@@ -81,6 +81,40 @@ pub const DIRECT_READ_BYTES: usize = 16 << 10;
 /// message as soon as it is connected, or, with TLS, two round trips later.
 pub const PENDING_MAX: usize = 256;
 
+/// How long the renewal of one link may hold up that of the next, if the peer does not take part in it.
+pub const RENEWAL_WAIT: Duration = Duration::from_secs(2);
+
+/// Plaintext in one TLS record, at most (RFC 8446, section 5.1).
+#[cfg(feature = "tls")]
+pub const TLS_RECORD_BYTES: usize = 16 << 10;
+
+/// Plaintext that is encrypted before the socket is asked whether it takes it. One system call for several records; what the socket
+/// does not take is kept for as long as the link.
+#[cfg(feature = "tls")]
+pub const TLS_AHEAD_BYTES: usize = 64 << 10;
+
+/// Bytes of one read during a TLS handshake. The messages of one side are shorter as a rule.
+#[cfg(feature = "tls")]
+pub const TLS_HANDSHAKE_READ_BYTES: usize = 4 << 10;
+
+/// After each time this many records, a TLS 1.2 link is replaced by a new one. Its keys may encrypt 2^24 records with AES-GCM (RFC 8446,
+/// section 5.5); half of that leaves time for the new link. TLS 1.3 changes its keys itself.
+#[cfg(feature = "tls")]
+pub const TLS_RENEWED_EVERY_RECORDS: u64 = 1 << 23;
+
+/// How often the loop looks whether the own certificate expires soon. The clock of the system can be set at any time.
+#[cfg(feature = "tls")]
+pub const TLS_EXPIRY_CHECKED_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// How often the files of certificates are read. A certificate is replaced days before it expires.
+#[cfg(feature = "tls")]
+pub const TLS_FILES_READ_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a dialer waits for the session ticket by which a TLS 1.3 server shows that it has accepted the certificate. A server that
+/// sends none is linked after this time. ZooKeeper sends one.
+#[cfg(feature = "tls")]
+pub const TLS_TICKET_WAIT: Duration = Duration::from_secs(1);
+
 /// Steps of handshakes, such as those of TLS, in one turn. A step takes 0.1 to 0.9 ms of asymmetric cryptography, and the links are read
 /// once in each turn. So a flood of handshakes adds the time of one step to a round trip, not that of all of them.
 pub const HANDSHAKES_PER_TURN: usize = 1;

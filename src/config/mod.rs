@@ -12,8 +12,5 @@ mod validate;
 
 pub use builder::ConfigBuilder;
 pub use options::Config;
-#[cfg(feature = "tls")]
-#[allow(unused_imports, reason = "`net::tls` reads it")]
-pub(crate) use options::TlsOptions;
 pub(crate) use options::{Options, Server, Sockets};
 pub use policy::{Dial, Idle, Outbox, Replace, Unknown};

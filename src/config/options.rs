@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::policy::{Dial, Idle, Outbox, Replace, Unknown};
 #[cfg(feature = "tls")]
-use crate::tls::{Identities, Tls};
+use crate::tls::TlsContext;
 use crate::{
     inbox::{InboxFull, Room},
     limits,
@@ -80,16 +80,7 @@ pub(crate) struct Options {
     pub(crate) seed: Option<u64>,
     /// `None` exactly when this server does not speak TLS.
     #[cfg(feature = "tls")]
-    pub(crate) tls: Option<TlsOptions>,
-}
-
-/// TLS, and which certificate may be which server.
-#[cfg(feature = "tls")]
-#[allow(dead_code, reason = "`net::tls` reads it")]
-#[derive(Clone, Debug)]
-pub(crate) struct TlsOptions {
-    pub(crate) tls: Tls,
-    pub(crate) identities: Arc<Identities>,
+    pub(crate) tls: Option<Arc<TlsContext>>,
 }
 
 impl Default for Options {

@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     builder::ConfigBuilder,
-    options::{Options, Server, TlsOptions},
+    options::{Options, Server},
     policy::Unknown,
 };
 use crate::{
     error::ConfigError,
     proto::Sid,
-    tls::{Identities, PeerName, Tls},
+    tls::{Identities, PeerName, Tls, TlsContext},
 };
 
 /// What was said about TLS.
@@ -92,7 +92,7 @@ impl TlsGiven {
         own: Sid,
         members: &[Server],
         options: &Options,
-    ) -> Result<Option<TlsOptions>, ConfigError> {
+    ) -> Result<Option<Arc<TlsContext>>, ConfigError> {
         let is_member = |sid| members.iter().any(|server| server.sid == sid);
         let admits = matches!(options.unknown, Unknown::Admit { .. });
         let is_useless = |sid: &&Sid| {
@@ -118,10 +118,7 @@ impl TlsGiven {
                 "no host of server {sid} is a name that a certificate can have: set its names"
             ));
         }
-        Ok(Some(TlsOptions {
-            tls: tls?,
-            identities: Arc::new(identities),
-        }))
+        Ok(Some(Arc::new(TlsContext::new(tls?, Arc::new(identities)))))
     }
 }
 

@@ -219,6 +219,14 @@ impl<S> Connections<S> {
             .is_some_and(|connection| connection.may_be_member)
     }
 
+    /// The peer whose link is at this place.
+    pub(super) fn peer_at(&mut self, index: usize) -> Option<PeerId> {
+        match &self.at(index)?.1.phase {
+            Phase::Open { peer, .. } => Some(peer.id),
+            _ => None,
+        }
+    }
+
     /// The payload bytes received from the peer of this link, over all its links so far, and those of the frame that is underway; `More` if unread bytes may wait.
     pub(super) fn brought(&mut self, key: ConnectionKey) -> Brought {
         match self.get_mut(key) {
@@ -242,6 +250,14 @@ impl<S> Connections<S> {
         }
         if let Some(due) = due {
             self.due.insert((due, key));
+        }
+    }
+
+    /// Makes the deadline of a connection no later than `at`.
+    pub(super) fn set_due_before(&mut self, key: ConnectionKey, at: Instant) {
+        let due = self.get_mut(key).and_then(|connection| connection.due);
+        if due.is_none_or(|due| at < due) {
+            self.set_due(key, Some(at));
         }
     }
 

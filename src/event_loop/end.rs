@@ -22,14 +22,13 @@ use crate::{
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// The deadline of a connection has passed.
     pub(super) fn on_overdue(&mut self, key: ConnectionKey, now: Instant) {
-        let reason = match self
-            .connections
-            .get_mut(key)
-            .map(|connection| &mut connection.phase)
-        {
-            Some(Phase::Open {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let reason = match &mut connection.phase {
+            Phase::Open {
                 peer, on_probation, ..
-            }) => {
+            } => {
                 // The link has lasted as long as its probation.
                 *on_probation = false;
                 let peer = Arc::clone(peer);
@@ -37,7 +36,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let request = peer.outbox.end_probation();
                 return self.handle_request(&peer, request, now);
             }
-            Some(Phase::Dialing { .. }) => Reason::ConnectTimeout,
+            // Not silent for too long: it need not say anything more.
+            Phase::Dialing { .. }
+                if connection.stream.connected_at().is_some_and(|at| at <= now) =>
+            {
+                return self.on_connected(key, now);
+            }
+            Phase::Dialing { .. } => Reason::ConnectTimeout,
             _ => Reason::HandshakeTimeout,
         };
         self.end(key, reason, now);

@@ -44,7 +44,11 @@ impl EventLog {
 
     pub(super) fn write(&mut self, event: &Event, now: Instant) {
         let (level, subject) = match event {
-            Event::Listening { .. } | Event::Halted => (log::Level::Info, None),
+            Event::Listening { .. } | Event::TlsReloaded | Event::Halted => {
+                (log::Level::Info, None)
+            }
+            // A few times in the life of a certificate.
+            Event::CertificateExpires { .. } => (log::Level::Warn, None),
             // At most once for each configured address. An operator must not miss it.
             Event::ListenerLost { .. } => (log::Level::Error, None),
             // At most once per minute and peer.
@@ -55,7 +59,8 @@ impl EventLog {
             Event::DialFailed { sid, .. } => (log::Level::Warn, Some(Subject::Peer(*sid))),
             // The sid that a refused connection claims is not proven.
             Event::Rejected { .. } => (log::Level::Warn, Some(Subject::UnknownPeers)),
-            Event::ListenFailed { .. }
+            Event::TlsReloadFailed { .. }
+            | Event::ListenFailed { .. }
             | Event::AcceptFailed { .. }
             | Event::Dropped { .. }
             | Event::SlowTurn { .. } => (log::Level::Warn, Some(Subject::ThisServer)),

@@ -129,7 +129,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         };
         match connection.stream.connected() {
-            Ok(false) => return,
+            Ok(false) => {
+                if let Some(at) = connection.stream.connected_at() {
+                    self.connections.set_due_before(key, at);
+                }
+                return;
+            }
             Ok(true) => {}
             Err(error) => return self.end(key, Reason::of_io(&error), now),
         }

@@ -14,8 +14,11 @@ mod listeners;
 mod poll;
 mod read;
 mod read_stream;
+mod renewals;
 mod requests;
 mod start;
+#[cfg(feature = "tls")]
+mod tls;
 mod write;
 
 use std::{
@@ -35,7 +38,7 @@ use crate::{
     handler::Handler,
     inbox::{BufferPool, Chunk, Inbox},
     limits::{DROPPED_SENDERS_MAX, DROPS_TOLD_EVERY, EVENTS_PER_TURN, SLOW_TURN},
-    net::{MioNet, Net, Ready},
+    net::{Net, Ready, SystemNet, system_net},
     proto::{Action, Address, Brought, ConnectionKey, PeerId, Roster},
     shared::{Life, Peer},
 };
@@ -43,6 +46,7 @@ use connections::Connections;
 use endpoints::{Endpoints, LookupOwner};
 use event_log::EventLog;
 use listeners::{ListenerAction, Listeners};
+use renewals::Renewals;
 
 /// The event loop, run by a thread of the application. The handler is called on that thread for each decoded frame.
 ///
@@ -80,7 +84,7 @@ use listeners::{ListenerAction, Listeners};
 /// # Ok(())
 /// # }
 /// ```
-pub struct EventLoop<H: Handler, N: Net = MioNet> {
+pub struct EventLoop<H: Handler, N: Net = SystemNet> {
     net: N,
     handler: H,
     handle: Handle,
@@ -89,6 +93,9 @@ pub struct EventLoop<H: Handler, N: Net = MioNet> {
     roster: Roster,
     endpoints: Endpoints,
     connections: Connections<N::Stream>,
+    renewals: Renewals,
+    #[cfg(feature = "tls")]
+    expiry: tls::Expiry,
     listeners: Listeners,
     event_log: EventLog,
     /// All known peers. One that is not a member is here from [`Action::PeerAdded`] to [`Action::PeerRemoved`].
@@ -140,7 +147,7 @@ impl<H: Handler> EventLoop<H> {
     /// If the system provides no event queue, does not have the configured congestion control, or cannot use a listening socket
     /// that was handed over.
     pub fn new(config: Config, handler: H) -> io::Result<Self> {
-        let net = MioNet::new(&config.options)?;
+        let net = system_net(&config.options)?;
         Self::on(config, handler, net)
     }
 
@@ -151,7 +158,7 @@ impl<H: Handler> EventLoop<H> {
         inbox_is_for_the_loop: bool,
         pool: Arc<BufferPool>,
     ) -> io::Result<Self> {
-        let net = MioNet::new(&config.options)?;
+        let net = system_net(&config.options)?;
         Self::build(config, handler, net, inbox, inbox_is_for_the_loop, pool)
     }
 }
@@ -238,6 +245,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.connections.deadline(),
             self.endpoints.deadline(),
             self.listeners.deadline(),
+            self.renewals.deadline(),
+            #[cfg(feature = "tls")]
+            self.expiry.deadline(),
             self.drops_due(),
         ];
         let first = deadlines.into_iter().flatten().min()?;
@@ -336,6 +346,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         self.listener_actions = listener_actions;
         self.tell_drops(now);
+        #[cfg(feature = "tls")]
+        self.tell_expiry(now);
         let (connections, endpoints, paused) =
             (&mut self.connections, &self.endpoints, &self.paused);
         // Called for the few links that are in doubt only.
@@ -346,6 +358,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (false, false) => connections.brought(link),
         };
         self.roster.tick(now, brought, &mut self.todo);
+        if let Some(peer) = self.renewals.next(now, |id| self.roster.link(id)) {
+            self.roster.initiate(peer, now, &mut self.todo);
+        }
         // Applying an action may add others: a dial can fail at once.
         let mut next = 0;
         while let Some(action) = self.todo.get(next).cloned() {

@@ -69,6 +69,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             else {
                 match ready {
                     Ready::Listener(listener) => self.listeners.on_acceptable(listener),
+                    Ready::Worn(token) => {
+                        if let Some(peer) = self.connections.peer_at(token) {
+                            self.renewals.add(peer);
+                        }
+                    }
                     _ => self.woken = true,
                 }
                 continue;

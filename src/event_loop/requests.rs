@@ -86,6 +86,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.drop_link(key, now);
             }
         }
+        #[cfg(feature = "tls")]
+        self.reload_tls(now);
+        if shared.renew_links.swap(false, Ordering::AcqRel) {
+            for peer in self.peers.keys() {
+                self.renewals.add(*peer);
+            }
+        }
         // Read once in a turn, after all else: the turn in which a halt is noticed still does what was asked for before it.
         self.halting = shared.halt.is_given();
     }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, io, sync::Arc, thread, time::Instant};
 
 use super::{
     EventLoop, connections::Connections, endpoints::Endpoints, event_log::EventLog,
-    listeners::Listeners,
+    listeners::Listeners, renewals::Renewals,
 };
 use crate::{
     config::{Config, Dial, Options, Outbox, Replace, Server, Sockets, Unknown},
@@ -38,6 +38,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             members,
             options,
         } = config;
+        #[cfg(feature = "tls")]
+        if let Some(context) = &options.tls {
+            net.set_tls(Arc::clone(context))?;
+        }
         let now = net.now();
         let mut roster = roster_of(own, &members, &options);
         let (endpoints, peers) = peers_of(&members, &roster, options.outbox, &net.clock());
@@ -67,6 +71,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             roster,
             endpoints,
             connections: Connections::new(),
+            renewals: Renewals::default(),
+            #[cfg(feature = "tls")]
+            expiry: super::tls::Expiry::default(),
             listeners,
             event_log: EventLog::default(),
             peers: peers.into_iter().map(|peer| (peer.id, peer)).collect(),
@@ -100,6 +107,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let thread = thread::current().id();
         self.loop_thread = Some(thread);
         self.handle.shared().set_loop_thread(thread);
+        #[cfg(feature = "tls")]
+        if let Some(context) = self.options.tls.clone() {
+            self.handle.shared().tls.start(Arc::clone(&context));
+            self.watch_expiry(&context, now);
+        }
         self.decide(now);
         self.reap();
     }

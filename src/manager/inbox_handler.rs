@@ -73,6 +73,9 @@ impl InboxHandler {
             | Event::ListenerLost { .. }
             | Event::Dropped { .. }
             | Event::SlowTurn { .. }
+            | Event::TlsReloaded
+            | Event::TlsReloadFailed { .. }
+            | Event::CertificateExpires { .. }
             | Event::Halted => Owner::Own,
         }
     }

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "tls")]
+use crate::tls::TlsContext;
 use crate::{
     outbox::{Clock, Wire},
     proto::{Reason, Sid},
@@ -44,6 +46,12 @@ pub trait Stream: Wire + 'static {
     /// few such steps in one turn.
     fn is_handshaking(&self) -> bool {
         false
+    }
+
+    /// When [`connected`](Self::connected) will return `true` at the latest, even if the connection does not become ready before.
+    /// `None`: not without becoming ready.
+    fn connected_at(&self) -> Option<Instant> {
+        None
     }
 
     /// The connection is writable again. One that has bytes of its own to send sends them.
@@ -103,6 +111,8 @@ pub enum Ready {
     },
     /// A connection can be accepted on the listening socket with this number.
     Listener(usize),
+    /// The connection that is watched under this token should be replaced soon: its keys may not be used much longer.
+    Worn(usize),
     /// The waker was used, or a lookup was answered.
     Waker,
 }
@@ -129,6 +139,18 @@ pub trait Net {
     /// an implementation, the network uses a time of its own.
     fn set_dead_after(&mut self, time: Duration) {
         let _ = time;
+    }
+
+    /// Speaks TLS from now on, with this identity. `EventLoop::with_net` calls this if TLS is configured, and again for each reload.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` if this network cannot: only `TlsNet` can.
+    #[cfg(feature = "tls")]
+    fn set_tls(&mut self, context: Arc<TlsContext>) -> io::Result<()> {
+        let _ = context;
+        let why = "TLS is configured, and this network cannot speak it: put a TlsNet on top";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
     }
 
     /// The current time.

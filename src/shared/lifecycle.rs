@@ -131,6 +131,14 @@ impl Lifecycle {
         }
     }
 
+    /// Waits until the loop has ended or this time has passed.
+    #[cfg(feature = "tls")]
+    pub(super) fn wait_for_end_at_most(&self, time: std::time::Duration) -> Life {
+        let is_running = |state: &mut State| state.life == Life::Running;
+        let waited = self.ended.wait_timeout_while(self.lock(), time, is_running);
+        waited.unwrap_or_else(PoisonError::into_inner).0.life
+    }
+
     /// Locks the state, also after a thread has panicked while it held the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

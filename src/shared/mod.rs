@@ -9,6 +9,8 @@ mod registry;
 mod send;
 mod state;
 mod stats;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub(crate) use lifecycle::Life;
 pub use lifecycle::Listening;

@@ -16,9 +16,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, ThreadId},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
+#[cfg(feature = "tls")]
+use super::tls::TlsState;
 use super::{
     lifecycle::{HaltOrder, Life, Lifecycle, Listening},
     peer::Peer,
@@ -26,6 +28,8 @@ use super::{
     registry::Registry,
     stats::{self, Counters, LinkStats, Stats},
 };
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::{
     inbox::{Chunk, Inbox},
     proto::{Reason, Sid},
@@ -47,6 +51,10 @@ pub(crate) struct Shared {
     pub(crate) halt: HaltOrder,
     /// True exactly when the loop was asked to close its links and has not yet done so.
     pub(crate) drop_links: AtomicBool,
+    /// True exactly when the loop was asked to renew its links and has not yet begun.
+    pub(crate) renew_links: AtomicBool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: TlsState,
     pub(crate) counters: Counters,
     /// The number of members that are linked.
     linked_members: Mutex<usize>,
@@ -73,6 +81,9 @@ impl Shared {
             requests: Pending::new(),
             halt: HaltOrder::default(),
             drop_links: AtomicBool::new(false),
+            renew_links: AtomicBool::new(false),
+            #[cfg(feature = "tls")]
+            tls: TlsState::default(),
             counters: Counters::default(),
             linked_members: Mutex::new(0),
             link_waiters: Waiters::new(),
@@ -144,7 +155,7 @@ impl Shared {
         if !self.is_here() {
             return self.end(Life::Halted);
         }
-        // Release: pairs with the swap of `drop_links` in the loop (`handle_requests`). For `halt`, which is read relaxed, the
+        // Release: pairs with the swap of `drop_links` and `renew_links` in the loop (`handle_requests`). For `halt`, which is read relaxed, the
         // notification below is what orders it.
         flag.store(true, Ordering::Release);
         self.wake_flag.notify();
@@ -218,6 +229,40 @@ impl Shared {
         self.lifecycle.wait_for_end();
     }
 
+    /// Waits until the loop has ended or this time has passed.
+    #[cfg(feature = "tls")]
+    pub(crate) fn wait_for_end_at_most(&self, time: std::time::Duration) -> Life {
+        match self.life() {
+            Life::Running => self.lifecycle.wait_for_end_at_most(time),
+            life => life,
+        }
+    }
+
+    /// Has the loop use these certificates from now on, with the names that it has. Returns `false` if it speaks no TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn set_tls(&self, tls: Tls) -> bool {
+        let is_configured = self.tls.reload(tls);
+        self.wake_flag.notify();
+        is_configured
+    }
+
+    /// Has the loop report that certificates could not be loaded.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_failed(&self, why: String) {
+        self.tls.reload_failed(why);
+        self.wake_flag.notify();
+    }
+
+    #[cfg(feature = "tls")]
+    fn certificate_not_after(&self) -> Option<SystemTime> {
+        self.tls.not_after()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn certificate_not_after(&self) -> Option<SystemTime> {
+        None
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let counters = &self.counters;
         // No lock spans all of this: the sums of each outbox and of each queue hold, since each is read under its lock.
@@ -238,6 +283,7 @@ impl Shared {
             downs: counters.downs.read(),
             dials: counters.dials.read(),
             dial_failures: counters.dial_failures.read(),
+            certificate_not_after: self.certificate_not_after(),
             turns: counters.turns.read(),
             connections: counters.connections.read(),
             peers,

@@ -10,7 +10,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use crate::{
@@ -70,6 +70,9 @@ pub struct Stats {
     pub dials: u64,
     /// Attempts in which every address failed.
     pub dial_failures: u64,
+    /// When the certificate of this server, or one in its chain, expires. `None` without TLS, and if the application has made the
+    /// configurations of rustls itself.
+    pub certificate_not_after: Option<SystemTime>,
     /// Turns of the loop.
     pub turns: u64,
     /// Connections of all kinds that are open now.

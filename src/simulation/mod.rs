@@ -255,6 +255,12 @@ pub use crate::{
     net::{Found, Identity, Net, Ready, Stream, Waker},
     outbox::{Clock, Wire},
 };
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub use crate::{
+    net::{TlsNet, TlsStream},
+    tls::TlsContext,
+};
 pub use failures::Call;
 pub use host::Host;
 pub use net::{HostNet, HostStream};

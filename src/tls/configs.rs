@@ -119,6 +119,13 @@ impl Tls {
         &self.server
     }
 
+    /// The same with another configuration for connections that this server accepts.
+    #[cfg(test)]
+    pub(crate) fn with_server_config(mut self, server: ServerConfig) -> Self {
+        self.server = Arc::new(server);
+        self
+    }
+
     /// Whether an accepted connection may speak without TLS.
     pub(crate) fn accepts_plain(&self) -> bool {
         self.plaintext != Plaintext::Refuse

@@ -14,6 +14,7 @@
 
 mod certificate;
 mod configs;
+mod context;
 mod failure;
 mod identities;
 mod peer_name;
@@ -22,6 +23,7 @@ mod pem;
 mod trust;
 
 pub use configs::{Plaintext, Tls, TlsBuilder};
+pub use context::TlsContext;
 pub use peer_name::PeerName;
 
 pub(crate) use failure::failure_of;

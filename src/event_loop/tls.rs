@@ -1,0 +1,136 @@
+//! Replaces the certificates while the loop runs, and tells when the own one expires.
+//!
+//! Nothing here verifies a certificate: the connections do.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{EventLoop, connections::Phase};
+use crate::{
+    event::Event,
+    handler::Handler,
+    limits::TLS_EXPIRY_CHECKED_EVERY,
+    net::{Net, Stream as _},
+    tls::TlsContext,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The expiry of the own certificate is told when less than each of these times is left.
+const TOLD_BEFORE: [Duration; 3] = [DAY.saturating_mul(30), DAY.saturating_mul(7), DAY];
+
+/// Watches the expiry of the own certificate.
+#[derive(Debug, Default)]
+pub(super) struct Expiry {
+    not_after: Option<SystemTime>,
+    /// How many of [`TOLD_BEFORE`] have passed, as far as it was told.
+    told: usize,
+    /// When the clock of the system is looked at again, which may be set at any time.
+    due: Option<Instant>,
+}
+
+impl Expiry {
+    pub(super) fn set(&mut self, not_after: Option<SystemTime>, now: Instant) {
+        // A new certificate that expires soon is told anew.
+        let told = 0;
+        let due = not_after.map(|_| now);
+        *self = Self {
+            not_after,
+            told,
+            due,
+        };
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Returns the expiry if it is to be told now.
+    fn tick(&mut self, now: Instant, today: SystemTime) -> Option<SystemTime> {
+        self.due.filter(|due| *due <= now)?;
+        self.due = Some(now + TLS_EXPIRY_CHECKED_EVERY);
+        let not_after = self.not_after?;
+        let left = not_after.duration_since(today).unwrap_or_default();
+        let passed = TOLD_BEFORE.iter().filter(|time| left < **time).count();
+        let is_new = passed > self.told;
+        self.told = self.told.max(passed);
+        is_new.then_some(not_after)
+    }
+}
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    /// Uses the certificates that another thread has loaded, for new connections at once. Ends the links whose far ends would be
+    /// refused now.
+    pub(super) fn reload_tls(&mut self, now: Instant) {
+        let reload = self.handle.shared().tls.take();
+        if let Some(error) = reload.failure {
+            self.tell(Event::TlsReloadFailed { error }, now);
+        }
+        let Some(context) = reload.context else {
+            return;
+        };
+        if let Err(error) = self.net.set_tls(Arc::clone(&context)) {
+            let error = error.to_string();
+            return self.tell(Event::TlsReloadFailed { error }, now);
+        }
+        self.watch_expiry(&context, now);
+        self.tell(Event::TlsReloaded, now);
+        for key in self.connections.keys() {
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            // Those without a name are checked when they have one.
+            let sid = match &connection.phase {
+                Phase::Open { peer, .. } => Some(peer.sid),
+                Phase::Named { peer, .. } => self.peers.get(peer).map(|peer| peer.sid),
+                _ => None,
+            };
+            let checked = sid.map(|sid| connection.stream.identify(sid));
+            if let Some(Err(reason)) = checked {
+                self.end(key, reason, now);
+            }
+        }
+    }
+
+    pub(super) fn watch_expiry(&mut self, context: &TlsContext, now: Instant) {
+        self.expiry.set(context.not_after(), now);
+        self.tell_expiry(now);
+    }
+
+    /// Tells that the own certificate expires soon.
+    pub(super) fn tell_expiry(&mut self, now: Instant) {
+        if let Some(not_after) = self.expiry.tick(now, SystemTime::now()) {
+            self.tell(Event::CertificateExpires { not_after }, now);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expiry_is_told_once_for_each_time_that_is_left() {
+        let (mut now, mut today) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let not_after = today + DAY * 31;
+        let mut expiry = Expiry::default();
+        expiry.set(Some(not_after), now);
+        let mut told = Vec::new();
+        for hour in 0..32 * 24 {
+            if expiry.tick(now, today).is_some() {
+                told.push(hour / 24);
+            }
+            (now, today) = (
+                now + TLS_EXPIRY_CHECKED_EVERY,
+                today + TLS_EXPIRY_CHECKED_EVERY,
+            );
+        }
+        assert_eq!(told, [1, 24, 30]);
+        // One that is nearly over is told at once, and once.
+        expiry.set(Some(today + Duration::from_secs(1)), now);
+        assert!(expiry.tick(now, today).is_some());
+        assert!(expiry.tick(now + DAY, today + DAY).is_none());
+    }
+}
