@@ -193,11 +193,8 @@ impl fmt::Display for Event {
                 write!(f, ", {reason}")
             }
             Self::Rejected { addr, sid, reason } => {
-                write!(f, "refused a connection from {addr}")?;
-                if let Some(sid) = sid {
-                    write!(f, " for peer {sid}")?;
-                }
-                write!(f, ": {reason}")
+                let for_peer = sid.map_or_else(String::new, |sid| format!(" for peer {sid}"));
+                write!(f, "refused a connection from {addr}{for_peer}: {reason}")
             }
             Self::SlowTurn { took } => {
                 write!(f, "one turn took {took:?}: a handler has blocked the loop")

@@ -38,21 +38,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             members,
             options,
         } = config;
-        #[cfg(feature = "tls")]
-        if let Some(context) = &options.tls {
-            net.set_tls(Arc::clone(context))?;
-        }
+        configure_tls(&mut net, &options)?;
         let now = net.now();
         let mut roster = roster_of(own, &members, &options);
         let (endpoints, peers) = peers_of(&members, &roster, options.outbox, &net.clock());
-        let waker = net.waker();
-        let wake_flag = WakeFlag::new(move || waker());
         let shared = Arc::new(Shared::new(
             own,
             peers.clone(),
             inbox,
             inbox_is_for_the_loop,
-            wake_flag,
+            wake_flag_of(&net),
         ));
         // Listening sockets that were handed over replace the addresses to listen on.
         let addresses = if bound.is_empty() { listen } else { Vec::new() };
@@ -115,6 +110,28 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.decide(now);
         self.reap();
     }
+}
+
+/// Has the network speak TLS, if that is configured.
+#[cfg_attr(
+    not(feature = "tls"),
+    allow(
+        clippy::needless_pass_by_ref_mut,
+        clippy::unnecessary_wraps,
+        unused_variables
+    )
+)]
+fn configure_tls(net: &mut impl Net, options: &Options) -> io::Result<()> {
+    #[cfg(feature = "tls")]
+    if let Some(context) = &options.tls {
+        net.set_tls(Arc::clone(context))?;
+    }
+    Ok(())
+}
+
+fn wake_flag_of(net: &impl Net) -> WakeFlag {
+    let waker = net.waker();
+    WakeFlag::new(move || waker())
 }
 
 /// The members as the loop knows them: where each can be dialed, and what all threads see of it.
