@@ -19,7 +19,7 @@ mod failure;
 mod identities;
 mod peer_name;
 #[cfg(feature = "tls-ring")]
-mod pem;
+pub(crate) mod pem;
 mod trust;
 
 pub use configs::{Plaintext, Tls, TlsBuilder};
@@ -28,3 +28,8 @@ pub use peer_name::PeerName;
 
 pub(crate) use failure::failure_of;
 pub(crate) use identities::Identities;
+
+#[cfg(all(test, not(loom), feature = "tls-ring"))]
+pub(crate) mod fixture;
+#[cfg(all(test, not(loom), feature = "tls-ring"))]
+mod tests;

@@ -5,7 +5,7 @@
 use std::{fmt::Display, fs, path::Path, sync::Arc};
 
 use rustls::{
-    crypto::ring,
+    crypto::{CryptoProvider, ring},
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
@@ -26,24 +26,32 @@ impl Tls {
     ///
     /// [`ConfigError::BadOption`] if a file cannot be read, or has not what it must have.
     pub fn from_pem_files(
-        certificates: impl AsRef<Path>,
+        own: impl AsRef<Path>,
         key: impl AsRef<Path>,
         roots: impl AsRef<Path>,
     ) -> Result<TlsBuilder, ConfigError> {
-        let (own, key) = (certificates.as_ref(), key.as_ref());
-        let provider = Arc::new(ring::default_provider());
-        let own_chain = certificates_in(own)?;
-        let own = CertifiedKey::from_der(own_chain, key_in(key)?, &provider)
-            .map_err(|why| bad(own, format!("with the key in {}: {why}", key.display())))?;
-        Ok(Self::builder(
-            provider,
-            own,
-            certificates_in(roots.as_ref())?,
-        ))
+        let provider = Arc::new(provider());
+        let own = certified_key(own.as_ref(), key.as_ref(), &provider)?;
+        let roots = certificates(roots.as_ref())?;
+        Ok(Self::builder(provider, own, roots))
     }
 }
 
-fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+pub(crate) fn provider() -> CryptoProvider {
+    ring::default_provider()
+}
+
+/// The own certificate with those of intermediate CAs, and its key.
+pub(crate) fn certified_key(
+    chain: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, ConfigError> {
+    let mismatch = |why| bad(chain, format!("with the key in {}: {why}", key.display()));
+    CertifiedKey::from_der(certificates(chain)?, private_key(key)?, provider).map_err(mismatch)
+}
+
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let text = contents(path)?;
     let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(|why| bad(path, why))?;
@@ -53,7 +61,7 @@ fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigEr
     Ok(certificates)
 }
 
-fn key_in(path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError> {
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError> {
     let text = contents(path)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|why| {
         let is_encrypted = String::from_utf8_lossy(&text).contains("ENCRYPTED");
