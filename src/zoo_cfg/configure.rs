@@ -74,6 +74,10 @@ fn of_zoo_cfg(file: &ZooCfg, own: Sid) -> ConfigBuilder {
     if file.multi_address_enabled {
         builder = builder.initial_message(InitialMessageVersion::V2);
     }
+    #[cfg(feature = "tls-ring")]
+    if let Some(tls) = file.tls().transpose() {
+        builder = builder.tls_or(tls);
+    }
     builder
         .observers_max(limits::OBSERVERS_MAX)
         .listen_on_all_ips(file.quorum_listen_on_all_ips)

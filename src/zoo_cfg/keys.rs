@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+#[cfg(feature = "tls-ring")]
+use super::types::SslValue;
 use super::{
     properties::{Property, properties},
     server_line::{pieces, server},
@@ -34,6 +36,8 @@ pub(crate) fn parse(text: &str, flags: &ZooCfg) -> Result<ZooCfg, ZooCfgError> {
         }
     }
     draft.cfg.check_addresses(&draft.cfg.servers)?;
+    #[cfg(feature = "tls-ring")]
+    draft.cfg.check_tls()?;
     Ok(draft.cfg)
 }
 
@@ -212,9 +216,28 @@ impl ZooCfg {
             }
             // Only checked: keepalive is always on.
             "tcpKeepAlive" => drop(property.flag()?),
-            _ => return Ok(false),
+            _ => return Ok(self.take_ssl(name, property)),
         }
         Ok(true)
+    }
+
+    /// Stores a key of TLS between servers. Returns whether it is one. Without the feature, it has no meaning.
+    #[cfg(feature = "tls-ring")]
+    fn take_ssl(&mut self, name: &str, property: &Property) -> bool {
+        let Some(name) = name.strip_prefix("ssl.quorum.") else {
+            return false;
+        };
+        // A store in a PEM file has no password, and a password must not be printed.
+        if !name.contains("password") {
+            let (line, text) = (property.line, property.value().to_owned());
+            self.ssl.insert(name.to_owned(), SslValue { line, text });
+        }
+        true
+    }
+
+    #[cfg(not(feature = "tls-ring"))]
+    fn take_ssl(&self, _name: &str, _property: &Property) -> bool {
+        false
     }
 
     fn take(&mut self, property: &Property) -> Result<(), ZooCfgError> {
@@ -229,14 +252,23 @@ impl ZooCfg {
             // The value is for the user of `ZooCfg`. Here it is only checked, so that a typing error is reported.
             "initLimit" => self.init_limit = Some(property.count()?),
             "multiAddress.enabled" => self.multi_address_enabled = property.flag()?,
+            #[cfg(feature = "tls-ring")]
+            "portUnification" => self.port_unification = property.flag()?,
             // Only checked: it says what a port accepts besides TLS, which has no effect here.
+            #[cfg(not(feature = "tls-ring"))]
             "portUnification" => drop(property.flag()?),
             "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = property.flag()?,
+            #[cfg(feature = "tls-ring")]
+            "sslQuorum" => self.ssl_quorum = property.flag()?.then_some(property.line),
+            #[cfg(not(feature = "tls-ring"))]
             "sslQuorum" if property.flag()? => {
                 return Err(property.bad(
-                    "the servers speak TLS to each other, which this one does not; votes would go out in the clear",
+                    "the servers speak TLS to each other, which this one does only with the feature tls-ring; votes would go out in \
+                     the clear",
                 ));
             }
+            #[cfg(feature = "tls-ring")]
+            "sslQuorumReloadCertFiles" => self.reload_cert_files = property.flag()?,
             // With SASL enabled but not required, a server still accepts plain connections. But it must answer connections that
             // authenticate, and the others send such connections as soon as learnerRequireSasl is set in their files.
             "quorum.auth.enableSasl"

@@ -7,6 +7,8 @@ mod keys;
 mod properties;
 mod read;
 mod server_line;
+#[cfg(feature = "tls-ring")]
+mod tls;
 mod types;
 
 pub use read::ZooCfgReader;

@@ -93,6 +93,29 @@ pub struct ZooCfg {
     /// Whether a server may have several addresses. Only a flag of the JVM allows it.
     pub(crate) several_addresses: bool,
     pub(crate) dynamic_config_file: Option<DynamicFile>,
+    /// The line of `sslQuorum` if it is true: whether this server dials with TLS.
+    #[cfg(feature = "tls-ring")]
+    pub(crate) ssl_quorum: Option<usize>,
+    /// `portUnification`: whether a port accepts both TLS and plaintext.
+    #[cfg(feature = "tls-ring")]
+    pub(crate) port_unification: bool,
+    /// `sslQuorumReloadCertFiles`: whether ZooKeeper reads the stores again when they change. This crate does not watch files. An
+    /// application that is to follow the key calls [`tls`](Self::tls) again.
+    #[cfg(feature = "tls-ring")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls-ring")))]
+    pub reload_cert_files: bool,
+    /// The keys that begin with `ssl.quorum.`, without that, other than passwords.
+    #[cfg(feature = "tls-ring")]
+    pub(crate) ssl: BTreeMap<String, SslValue>,
+}
+
+/// The value of a key of TLS.
+#[cfg(feature = "tls-ring")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SslValue {
+    /// 0 for a flag of the JVM.
+    pub(crate) line: usize,
+    pub(crate) text: String,
 }
 
 /// The file that `dynamicConfigFile` names.
