@@ -128,3 +128,6 @@ fn bad<T>(why: String) -> Result<T, ConfigError> {
         why,
     })
 }
+
+#[cfg(all(test, not(loom), feature = "tls-ring"))]
+mod tests;

@@ -171,3 +171,97 @@ fn common_name(subject: &x509_cert::name::Name) -> Option<String> {
     let text: DirectoryString = name.value.decode_as().ok()?;
     Some(text.value().into_owned())
 }
+
+#[cfg(all(test, not(loom), feature = "tls-ring"))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::fixture::Ca, *};
+
+    fn with(names: Vec<Name>, has_alternatives: bool) -> Certificate {
+        let time = UnixTime::since_unix_epoch(Duration::ZERO);
+        Certificate {
+            names,
+            has_alternatives,
+            key_hash: [0; 32],
+            not_before: time,
+            not_after: time,
+            is_ca: false,
+            is_self_issued: false,
+        }
+    }
+
+    /// A server's name, and one that differs from it in one place or in nothing.
+    fn near_miss() -> impl Strategy<Value = (String, String)> {
+        let name = prop_oneof![
+            "[a-z0-9]{1,5}(\\.[a-z0-9]{1,5}){0,2}\\.[a-z]{1,5}",
+            "10\\.0\\.0\\.[0-9]",
+            "spiffe://[a-z]{1,3}/[a-z]{1,3}",
+        ];
+        let edit = prop_oneof![
+            Just(String::new()),
+            "[\\x00-\\x7f]",
+            Just("*".to_owned()),
+            Just("*.".to_owned()),
+            Just(".".to_owned()),
+            Just("..".to_owned()),
+        ];
+        (name, edit, any::<prop::sample::Index>(), any::<bool>()).prop_map(
+            |(name, edit, at, replaces)| {
+                let at = at.index(name.len() + 1);
+                let behind = (at + usize::from(replaces)).min(name.len());
+                let other = format!("{}{edit}{}", &name[..at], &name[behind..]);
+                (name, other)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn names_match_only_if_they_are_equal(
+            (name, other) in near_miss(),
+            has_alternatives: bool,
+            is_uri: bool,
+        ) {
+            let peer: PeerName = name.parse().unwrap();
+            let own = match is_uri {
+                true => Name::Uri(other.clone()),
+                false => Name::Text(other.clone()),
+            };
+            let matches = with(vec![own], has_alternatives).has(&peer, false);
+            let same = match &peer {
+                PeerName::Dns(_) => {
+                    let other = other.strip_suffix('.').unwrap_or(&other);
+                    !is_uri && other.to_ascii_lowercase() == name
+                }
+                PeerName::Ip(_) => !is_uri && !has_alternatives && other == name,
+                _ => is_uri && other == name,
+            };
+            prop_assert_eq!(matches, same, "{:?} {:?}", name, other);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            at: prop::sample::Index,
+            bytes in prop::collection::vec(any::<u8>(), 1..4),
+            length: prop::sample::Index,
+        ) {
+            let ca = Ca::new("CA");
+            let mut der = ca.names(&["zk1.example", "10.0.0.1", "spiffe://a/b"]).chain[0].to_vec();
+            let at = at.index(der.len() - bytes.len());
+            der[at..at + bytes.len()].copy_from_slice(&bytes);
+            der.truncate(length.index(4 * der.len()));
+            if let Ok(certificate) = Certificate::from_der(&CertificateDer::from(der)) {
+                prop_assert!(certificate.names().len() <= limits::TLS_TEXT_BYTES_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn many_names_are_cut() {
+        let many = (0..9000).map(|number| Name::Text(format!("é{number}")));
+        let text = with(many.collect(), true).names();
+        assert_eq!(text.len(), limits::TLS_TEXT_BYTES_MAX);
+        assert!(text.starts_with("\\u{e9}0, \\u{e9}1, "), "{text}");
+    }
+}

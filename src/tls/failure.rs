@@ -126,3 +126,79 @@ fn alert_name(alert: AlertDescription) -> String {
     };
     name.to_owned()
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use rustls::{CertRevocationListError, PeerIncompatible, PeerMisbehaved};
+
+    use super::*;
+
+    #[test]
+    fn each_alert_has_its_name_in_the_rfc() {
+        let mut named = 0;
+        for number in 0..=u8::MAX {
+            let alert = AlertDescription::from(number);
+            let is_known = !matches!(alert, AlertDescription::Unknown(_));
+            let name = alert_name(alert);
+            let is_number = name == number.to_string();
+            assert_eq!(is_number, !is_known, "{alert:?} is {name}");
+            // Without the underscores it is the name in rustls, but for two.
+            let plain = format!("{alert:?}").to_ascii_lowercase();
+            let is_same = name.replace('_', "") == plain;
+            let is_renamed = ["unrecognized_name", "ech_required"].contains(&name.as_str());
+            assert!(is_same || is_renamed || is_number, "{alert:?} is {name}");
+            named += usize::from(is_known);
+        }
+        assert_eq!(named, 35);
+    }
+
+    #[test]
+    fn each_kind_of_error_has_a_reason_of_its_own() {
+        let bad = |why: &str| TlsFailure::BadCertificate(why.to_owned());
+        let protocol = |why: &str| TlsFailure::Protocol(why.to_owned());
+        for (error, failure) in [
+            (Error::NoCertificatesPresented, TlsFailure::NoCertificate),
+            (CertificateError::Expired.into(), TlsFailure::Expired),
+            (
+                CertificateError::NotValidYet.into(),
+                TlsFailure::NotYetValid,
+            ),
+            (CertificateError::Revoked.into(), TlsFailure::Revoked),
+            (
+                CertificateError::UnknownIssuer.into(),
+                TlsFailure::UnknownIssuer,
+            ),
+            (
+                CertificateError::BadEncoding.into(),
+                bad("it is badly encoded"),
+            ),
+            (from_webpki(webpki::Error::CertRevoked), TlsFailure::Revoked),
+            (
+                from_webpki(webpki::Error::CaUsedAsEndEntity),
+                bad("CaUsedAsEndEntity"),
+            ),
+            (
+                CertRevocationListError::BadSignature.into(),
+                bad("the CRL of its issuer: BadSignature"),
+            ),
+            (
+                Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+                protocol("peer is incompatible: NoCipherSuitesInCommon"),
+            ),
+            (
+                Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedKxGroup),
+                protocol("peer misbehaved: SelectedUnofferedKxGroup"),
+            ),
+            (
+                Error::DecryptError,
+                protocol("cannot decrypt peer's message"),
+            ),
+            (
+                Error::General("é".repeat(1000)),
+                protocol(&format!("unexpected error: {}", "é".repeat(119))),
+            ),
+        ] {
+            assert_eq!(failure_of(&error), failure);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use crate::{error::ConfigError, proto::Address};
 /// A name that the certificate of a server may have, so that it is accepted for that server.
 ///
 /// It is written without the name of its type: what has the form of an IP address is one, `sha256:` is followed by the hash of a key,
-/// what else has a colon is a URI, and the rest is a DNS name.
+/// what has `://` or begins with `urn:` is a URI, and the rest is a DNS name.
 ///
 /// # Examples
 ///
@@ -101,16 +101,15 @@ pub(super) fn canonical_dns(name: &str) -> Option<String> {
     (is_name && !is_number).then(|| name.to_ascii_lowercase())
 }
 
-/// Whether this text begins with a scheme and a colon, and is visible ASCII. URIs are not taken apart.
-pub(super) fn is_uri(text: &str) -> bool {
-    let Some((scheme, rest)) = text.split_once(':') else {
-        return false;
-    };
-    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    is_scheme && !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
+/// Whether this is visible ASCII that begins with a scheme and `://`, or with `urn:`. URIs are not taken apart. A host with a port
+/// would be one by the letter of RFC 3986, and is a mistake here.
+fn is_uri(text: &str) -> bool {
+    let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let has_scheme = text.split_once("://").is_some_and(|(scheme, rest)| {
+        !scheme.is_empty() && scheme.bytes().all(is_letter) && !rest.is_empty()
+    });
+    is_visible && (has_scheme || text.starts_with("urn:"))
 }
 
 impl fmt::Display for PeerName {
@@ -164,4 +163,89 @@ fn hash_of(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
     }
     Some(hash)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn texts_become_names_of_their_form() {
+        for (text, name) in [
+            ("zk1", PeerName::Dns("zk1".into())),
+            ("ZK_1.Example.", PeerName::Dns("zk_1.example".into())),
+            ("10.0.0.1", PeerName::Ip([10, 0, 0, 1].into())),
+            ("::ffff:10.0.0.1", PeerName::Ip([10, 0, 0, 1].into())),
+            (
+                "2001:DB8:0::1",
+                PeerName::Ip([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()),
+            ),
+            ("urn:zk:1", PeerName::Uri("urn:zk:1".into())),
+            ("spiffe://A/b", PeerName::Uri("spiffe://A/b".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn odd_texts_are_refused() {
+        for (text, said) in [
+            ("", "no DNS name"),
+            (".", "no DNS name"),
+            ("zk1..example", "no DNS name"),
+            ("zk1.example..", "no DNS name"),
+            ("zk1\0.example", "no DNS name"),
+            ("zk 1", "no DNS name"),
+            ("bücher.example", "ASCII"),
+            ("*.example", "pattern"),
+            ("10.0.0.256", "no DNS name"),
+            ("10.1", "no DNS name"),
+            ("zk1:3888", "no URI"),
+            ("fe80::1%eth0", "no URI"),
+            ("://a", "no URI"),
+            ("spiffe://a b", "no URI"),
+            ("sha256:00", "64 hexadecimal digits"),
+            ("[::1]", "no URI"),
+        ] {
+            let error = text.parse::<PeerName>().unwrap_err().to_string();
+            assert!(error.contains(said), "{text:?}: {error}");
+        }
+        let long = format!("{}.example", "a".repeat(64));
+        assert!(long.parse::<PeerName>().is_err());
+        let long = ["a"; 128].join(".");
+        assert!(long.parse::<PeerName>().is_err());
+        let signs = format!("sha256:{}", "+f".repeat(32));
+        assert!(signs.parse::<PeerName>().is_err());
+    }
+
+    #[test]
+    fn hosts_of_addresses_are_names_if_a_certificate_can_have_them() {
+        for (address, name) in [
+            ("zk1.Example.:3888", Some("zk1.example")),
+            ("10.0.0.1:3888", Some("10.0.0.1")),
+            ("[::ffff:10.0.0.1]:3888", Some("10.0.0.1")),
+            ("[2001:db8::1]:3888", Some("2001:db8::1")),
+            ("[fe80::1%eth0]:3888", None),
+            ("[2001:db8::1%eth0]:3888", None),
+            ("0.0.0.0:3888", None),
+            ("[::]:3888", None),
+            ("0:3888", None),
+            ("bücher.example:3888", None),
+        ] {
+            let found = PeerName::of_host(&address.parse().unwrap());
+            let found = found.map(|name| name.to_string());
+            assert_eq!(found.as_deref(), name, "{address}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_the_same(text in "\\PC{0,20}|[a-z0-9:./*-]{0,20}|sha256:[0-9a-f]{64}") {
+            if let Ok(name) = text.parse::<PeerName>() {
+                prop_assert_eq!(name.to_string().parse(), Ok(name));
+            }
+        }
+    }
 }
