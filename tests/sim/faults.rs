@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     kernel::{Kernel, SimEvent},
+    rng::Rng,
     simulation::Simulation,
 };
 
@@ -47,6 +48,8 @@ impl Simulation {
                 let paths = all.flat_map(|far| [(host, far), (far, host)]);
                 self.begin(Fault::Cut(paths.collect()));
             }
+            // As frequent as resets.
+            3 if self.plan.layer.is_some() => self.damage_random(),
             3 | 4 => self.reset_random(),
             5 | 6 if self.is_up(host) => {
                 self.crash(host);
@@ -147,27 +150,37 @@ impl Simulation {
         }
     }
 
+    /// Has the next bytes of a random connection arrive damaged. Without a layer that checks them nobody would notice.
+    fn damage_random(&mut self) {
+        let mut kernel = self.machines.lock();
+        if let Some(conn) = random_connection(&kernel, &mut self.fault_rng) {
+            kernel.log("fault", || format!("#{conn} is damaged"));
+            kernel.conns[conn].is_damaged[self.fault_rng.below(2)] = true;
+        }
+    }
+
     /// Resets a random connection, at one end or at both, as a device on the path would.
     fn reset_random(&mut self) {
         let mut kernel = self.machines.lock();
-        let alive = |conn: &usize| {
-            kernel.conns[*conn]
-                .socks
-                .iter()
-                .flatten()
-                .any(|&sock| !kernel.socks[sock].gone)
-        };
-        let all: Vec<usize> = (0..kernel.conns.len()).filter(alive).collect();
-        if all.is_empty() {
+        let Some(conn) = random_connection(&kernel, &mut self.fault_rng) else {
             return;
-        }
-        let conn = *self.fault_rng.pick(&all);
+        };
         let (first, both) = (self.fault_rng.below(2), self.fault_rng.percent(50));
         kernel.send_reset(conn, first);
         if both {
             kernel.send_reset(conn, 1 - first);
         }
     }
+}
+
+/// A connection that is open at one of its ends.
+fn random_connection(kernel: &Kernel, rng: &mut Rng) -> Option<usize> {
+    let alive = |conn: &usize| {
+        let mut ends = kernel.conns[*conn].socks.iter().flatten();
+        ends.any(|&sock| !kernel.socks[sock].gone)
+    };
+    let all: Vec<usize> = (0..kernel.conns.len()).filter(alive).collect();
+    (!all.is_empty()).then(|| *rng.pick(&all))
 }
 
 fn set(kernel: &mut Kernel, fault: &Fault, on: bool) {

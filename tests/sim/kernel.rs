@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::simulation::{Found, Ready};
+use quorum_cnx::{
+    Sid,
+    simulation::{Found, Ready},
+};
 
 use crate::{
     rng::Rng,
@@ -93,6 +96,8 @@ struct Lookup {
     process: u32,
     lookup_id: u64,
     answer: Vec<IpAddr>,
+    /// True exactly when the answer is the address of another host.
+    is_wrong: bool,
 }
 
 /// How often system calls behave in an unusual but legal way, per mille of calls.
@@ -139,6 +144,8 @@ pub struct Node {
     /// The source address of its packets.
     pub source: IpAddr,
     pub proxied: bool,
+    /// In a layered mesh: the server that the key of this machine names.
+    pub key: Option<Sid>,
     pub on: bool,
     /// A process runs on it.
     pub running: bool,
@@ -189,6 +196,8 @@ pub struct Kernel {
     pub blackholed: BTreeSet<IpAddr>,
     pub names: BTreeMap<String, Vec<IpAddr>>,
     pub dns: Dns,
+    /// How many of 1000 answers are wrong while lookups fail. The loops must notice it, so only with keys.
+    pub wrong_answers: u32,
     pub trace: Trace,
     /// Scales the latency of packets.
     pub latency_ms: u64,
@@ -210,6 +219,7 @@ impl Kernel {
             blackholed: BTreeSet::new(),
             names: BTreeMap::new(),
             dns: Dns::default(),
+            wrong_answers: 0,
             trace,
             latency_ms: 1,
             events: BinaryHeap::new(),
@@ -223,6 +233,7 @@ impl Kernel {
             name,
             source: ips[0],
             proxied: false,
+            key: None,
             ips,
             on: true,
             running: false,
@@ -277,6 +288,20 @@ impl Kernel {
     /// Traces something about no machine.
     pub fn log(&self, who: &str, what: impl FnOnce() -> String) {
         self.trace.line(self.now, who, what);
+    }
+
+    /// The machine at the far end of a link of this machine.
+    pub fn far_node(&self, node: usize, addr: SocketAddr, dialed: bool) -> Option<usize> {
+        let is_it = |conn: &&Conn| match dialed {
+            false => conn.from == addr && conn.nodes[1] == node,
+            true => {
+                let sock = conn.socks[0].map(|sock| &self.socks[sock]);
+                let has_written = sock.is_some_and(|sock| sock.held && sock.has_written);
+                conn.to == addr && conn.nodes[0] == node && has_written
+            }
+        };
+        let conn = self.conns.iter().rev().find(is_it)?;
+        Some(conn.nodes[usize::from(dialed)])
     }
 
     pub fn node_at(&self, ip: IpAddr) -> Option<usize> {
@@ -515,6 +540,11 @@ impl Kernel {
             // Name servers change the order.
             self.rng.shuffle(&mut answer);
         }
+        let is_wrong = self.dns.fails > 0 && self.rng.permille(self.wrong_answers);
+        if is_wrong {
+            let others: Vec<_> = self.names.values().flatten().copied().collect();
+            answer = vec![*self.rng.pick(&others)];
+        }
         let time = if self.rng.permille(self.dns.slow) {
             self.rng.millis(100, 9000)
         } else {
@@ -528,10 +558,11 @@ impl Kernel {
             process,
             lookup_id,
             answer,
+            is_wrong,
         });
     }
 
-    /// Ends a lookup, unless its process has ended. Returns the machine and the first address that was found.
+    /// Ends a lookup, unless its process has ended. Returns the machine and the first address that was found, if it is a right one.
     pub fn complete_lookup(&mut self, lookup: usize) -> Option<(usize, IpAddr)> {
         let lookup = &mut self.lookups[lookup];
         let (node, lookup_id) = (lookup.node, lookup.lookup_id);
@@ -539,7 +570,7 @@ impl Kernel {
             return None;
         }
         let answer = std::mem::take(&mut lookup.answer);
-        let first = answer.first().copied();
+        let (first, is_wrong) = (answer.first().copied(), lookup.is_wrong);
         let found = match first {
             Some(_) => Ok(answer.iter().map(|ip| SocketAddr::new(*ip, 0)).collect()),
             None => Err(io::Error::other("no such name")),
@@ -549,7 +580,7 @@ impl Kernel {
             answer: found,
         });
         self.notify(node);
-        Some((node, first?))
+        Some((node, first.filter(|_| !is_wrong)?))
     }
 
     pub fn notify(&mut self, node: usize) {
@@ -575,7 +606,8 @@ impl Kernel {
     /// Replaces a machine without power by another one with another address. Packets to the old one are lost.
     pub fn replace_machine(&mut self, node: usize, old: IpAddr, new: IpAddr) {
         let old_machine = self.add_node(format!("old {}", self.nodes[node].name), vec![old]);
-        self.nodes[old_machine].on = false;
+        let key = self.nodes[node].key;
+        (self.nodes[old_machine].on, self.nodes[old_machine].key) = (false, key);
         for end in self.conns.iter_mut().flat_map(|conn| &mut conn.nodes) {
             if *end == node {
                 *end = old_machine;

@@ -10,6 +10,10 @@
 //! - P6 nothing that a stranger sends changes a member's live link, if the member's connections are known to come from its own
 //!   addresses, or if the link brings bytes
 //! - P7 every halt ends, and leaves no socket open
+//! - P8 in a layered mesh, every link is one to the server whose key the far end has: no frame comes from another one or goes to it
+//! - P9 a frame that `have_delivered` has confirmed arrives, even if its sender halts at once
+//!
+//! In a quarter of the seeds the mesh is *layered*: something that behaves like TLS lies between TCP and the loops, see `layer`.
 //!
 //! `cargo test --test sim` runs 256 seeds. `SIM_SEEDS=n` and `SIM_FIRST=n` choose others, `SIM_SEED=n` runs one and prints
 //! what happens in it. `cargo test --profile sim --test sim` is faster, and keeps all assertions. A seed that fails is shrunk,
@@ -25,6 +29,8 @@ mod application_calls;
 mod calls;
 mod faults;
 mod kernel;
+mod layer;
+mod layer_records;
 mod net;
 mod only;
 mod oracle;

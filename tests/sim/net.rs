@@ -14,7 +14,10 @@ use std::{
 
 use quorum_cnx::simulation::{Clock, Found, Net, Ready, Stream, Waker, Wire};
 
-use crate::kernel::Kernel;
+use crate::{
+    kernel::Kernel,
+    layer::{Layer, LayeredNet},
+};
 
 /// The time at which every run begins.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -53,6 +56,15 @@ pub struct SimNet {
     pub node: usize,
     /// Events reported so far. The world reads it while the loop has the net.
     reported: Rc<Cell<u64>>,
+}
+
+/// The network of one process, as its loop sees it: with a layer above TCP, or without. A net with a layer of another kind, such as TLS, can
+/// take this place.
+pub type ProcessNet = LayeredNet<SimNet>;
+
+/// Puts the layer above the network of a process, if there is one.
+pub fn process_net(net: SimNet, layer: Option<Layer>) -> ProcessNet {
+    LayeredNet::new(net, layer)
 }
 
 /// A socket of a process; closed when it is dropped.

@@ -29,14 +29,16 @@ pub enum Part {
     Large,
     Answers,
     TrafficAfterStorm,
+    Layer,
 }
 
 impl Part {
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 5] = [
         (Self::Quirks, "quirks"),
         (Self::Large, "large"),
         (Self::Answers, "answers"),
         (Self::TrafficAfterStorm, "talks-on"),
+        (Self::Layer, "layer"),
     ];
 }
 
@@ -64,6 +66,7 @@ impl Only {
                 Part::Large => plan.large = 0,
                 Part::Answers => plan.answers = 0,
                 Part::TrafficAfterStorm => plan.traffic_after_storm = false,
+                Part::Layer => plan.layer = None,
             }
         }
     }

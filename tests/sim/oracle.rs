@@ -43,6 +43,10 @@ pub struct Oracle {
     pub no_duplicates: bool,
     /// There are strangers and no faults: no link of a member may end.
     pub strangers_only: bool,
+    /// The mesh is layered: every server is known by its key.
+    pub layered: bool,
+    /// Handlers answer no frames.
+    pub answers_ended: bool,
     /// Applications make no more calls.
     pub calls_ended: bool,
     /// When a link was dialed again while there were only strangers, by dialer and peer.
@@ -491,7 +495,7 @@ impl Handler for App {
             });
         }
         if let Some(sender) = sender.filter(|sender| *sender != self.me) {
-            if self.rng.percent(self.answers) {
+            if self.rng.percent(self.answers) && !self.oracle.borrow().answers_ended {
                 let len = self.rng.below(40);
                 // The oracle counts the outcome.
                 let _ = send_frame(&self.oracle, handle, self.me, sender, len);
@@ -518,6 +522,7 @@ impl Handler for App {
     }
 
     fn on_event(&mut self, event: &Event, handle: &Handle) {
+        self.check_key(event);
         self.machines.lock().note(self.me, || format!("{event:?}"));
         self.oracle.borrow_mut().on_event(self.me, event);
         self.maybe_call(handle, peer_of(event));
@@ -525,6 +530,24 @@ impl Handler for App {
 }
 
 impl App {
+    /// P8.
+    fn check_key(&self, event: &Event) {
+        let Event::Up {
+            sid, addr, dialed, ..
+        } = event
+        else {
+            return;
+        };
+        let kernel = self.machines.lock();
+        let far = kernel.far_node(self.me, *addr, *dialed);
+        let key = far.and_then(|far| kernel.nodes[far].key);
+        let oracle = &mut *self.oracle.borrow_mut();
+        if oracle.layered && key != Some(*sid) {
+            let what = format!("host {} takes {addr}, which is {key:?}, for {sid}", self.me);
+            oracle.fail("P8", what);
+        }
+    }
+
     fn maybe_call(&mut self, handle: &Handle, about: Option<Sid>) {
         if self.rng.permille(self.random_calls) {
             let (oracle, rng) = (&self.oracle, &mut self.rng);

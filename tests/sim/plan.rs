@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 
 use quorum_cnx::{Config, Dial, Idle, InitialMessageVersion, Outbox, Replace, Sid, Unknown};
 
-use crate::{kernel::Quirks, rng::Rng};
+use crate::{kernel::Quirks, layer::Shape, rng::Rng};
 
 pub const PORT: u16 = 3888;
 
@@ -50,6 +50,8 @@ pub struct Plan {
     pub slow: u32,
     /// Loops spin, but only once a turn: they read the last active link before they poll.
     pub spins: bool,
+    /// The mesh is layered: a layer with a handshake, records and keys lies between TCP and the loops.
+    pub layer: Option<Shape>,
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +126,7 @@ impl Plan {
             random_calls: 0,
             slow: 0,
             spins: false,
+            layer: None,
         };
         // Drawn last, so that older seeds keep their meaning.
         plan.queue = rng.percent(25);
@@ -139,7 +142,13 @@ impl Plan {
                 host.ips.push(IpAddr::from([10, 4, 0, n]));
             }
         }
-        let mut proxies = rng.clone().fork();
+        let mut forks = rng.clone();
+        let mut proxies = forks.fork();
+        let mut layers = forks.fork();
+        plan.layer = layers.percent(25).then(|| Shape {
+            certificate: *layers.pick(&[8, 300, 6000]),
+            record: *layers.pick(&[256, 4 << 10, 16 << 10]),
+        });
         if proxies.percent(25) {
             for (host, n) in plan.hosts.iter_mut().zip(1..) {
                 host.proxied = proxies.percent(60);

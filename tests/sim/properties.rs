@@ -30,6 +30,12 @@ const DIALS_TAKE: Duration = Duration::from_secs(5);
 /// closed socket, and otherwise in one of so many turns.
 const UNEVENTFUL_TURNS: u32 = 8;
 
+/// Frames of a host that halts after them. Some are larger than all buffers between two hosts.
+const LAST_BYTES_MAX: usize = 60_000;
+
+/// More than the mesh needs to send them.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// By then, a host that runs has handled an event.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -280,6 +286,50 @@ impl Simulation {
         }
     }
 
+    /// P9, for one of the hosts: it halts as soon as it has sent its last frames.
+    pub fn check_halt_after_frames(&mut self) {
+        {
+            // An answer for a process that has ended would reset the connection, as with every TCP.
+            let oracle = &mut *self.oracle.borrow_mut();
+            (oracle.calls_ended, oracle.answers_ended) = (true, true);
+            oracle.strangers_only = false;
+        }
+        self.run_for(QUIET);
+        let from = self.rng.below(self.hosts.len());
+        let others: Vec<usize> = (0..self.hosts.len()).filter(|&to| to != from).collect();
+        let handle = self.hosts[from].handle.clone().expect("it runs");
+        let (key, ups) = {
+            let record = &self.oracle.borrow().hosts[from];
+            ((from, record.incarnation), record.ups)
+        };
+        for to in &others {
+            let len = self.rng.between(1, LAST_BYTES_MAX);
+            // Only a failure that is reported already makes it fail.
+            let _ = send_frame(&self.oracle, &handle, from, *to, len);
+        }
+        let until = self.kernel().now + QUIET;
+        self.run_while(|it| !handle.have_delivered() && it.kernel().now < until);
+        if self.oracle.borrow().failure.is_some() || !handle.have_delivered() {
+            return;
+        }
+        self.halt(from);
+        self.run_for(QUIET);
+        let oracle = self.oracle.borrow();
+        let lost = others.iter().find(|to| {
+            let received = oracle.hosts[**to].newest_received.get(&key);
+            received != oracle.hosts[from].newest_sent.get(*to)
+        });
+        let what = lost.map(|to| {
+            format!("host {from} has delivered all frames and halted, and host {to} lacks one")
+        });
+        // Frames of an older link are sent again only if there is a next one.
+        let is_same_link = oracle.hosts[from].ups == ups;
+        drop(oracle);
+        if let Some(what) = what.filter(|_| is_same_link) {
+            self.fail("P9", what);
+        }
+    }
+
     /// P7: a soft halt drops the links in the turn that sees it.
     fn check_soft_halt(&self, host: usize) {
         let at = {
@@ -419,8 +469,9 @@ impl Simulation {
     }
 
     pub fn halt_all(&mut self) {
-        self.oracle.borrow_mut().strangers_only = false;
-        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+        let mut order: Vec<usize> = (0..self.hosts.len())
+            .filter(|&host| self.is_up(host))
+            .collect();
         self.rng.shuffle(&mut order);
         for host in order {
             self.halt(host);

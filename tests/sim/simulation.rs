@@ -19,7 +19,9 @@ use quorum_cnx::{EventLoop, Handle, simulation::limits::KNOCK_CROSSING};
 use crate::{
     faults::Fault,
     kernel::{Kernel, SimEvent},
-    net::{Machines, SimNet},
+    layer::Layer,
+    layer_records::Key,
+    net::{Machines, ProcessNet, SimNet, process_net},
     only::{Only, Size},
     oracle::{App, Failure, HostRecord, Oracle, SharedOracle},
     plan::Plan,
@@ -37,7 +39,7 @@ const TRAFFIC_AFTER_STORM: Duration = Duration::from_secs(15);
 /// until the peer closes it (5 s), backoff.
 const SETTLE_TIME: Duration = Duration::from_secs(40);
 
-pub type SharedLoop = Rc<RefCell<Option<EventLoop<App, SimNet>>>>;
+pub type SharedLoop = Rc<RefCell<Option<EventLoop<App, ProcessNet>>>>;
 
 #[derive(Default)]
 pub struct Host {
@@ -83,10 +85,12 @@ impl Simulation {
         only.cut(&mut plan);
         let mut kernel = Kernel::new(rng.fork(), trace);
         (kernel.quirks, kernel.latency_ms) = (plan.quirks, plan.latency_ms);
+        kernel.wrong_answers = if plan.layer.is_some() { 500 } else { 0 };
         let mut oracle = Oracle {
             replace_newest: plan.replace == quorum_cnx::Replace::Newest,
             no_duplicates: plan.queue,
             by_name: plan.hosts.iter().any(|host| host.name.is_some()),
+            layered: plan.layer.is_some(),
             ..Oracle::default()
         };
         kernel.log("plan", || format!("{plan:?}"));
@@ -102,6 +106,7 @@ impl Simulation {
                 .push(HostRecord::new(configured_ips, ips.clone()));
             let node = kernel.add_node(format!("host{}", host.sid), ips);
             kernel.nodes[node].source = host.source;
+            kernel.nodes[node].key = Some(host.sid);
             kernel.nodes[node].proxied = host.proxied;
             if let Some(name) = &host.name {
                 kernel.names.insert(name.clone(), host.ips.clone());
@@ -144,23 +149,12 @@ impl Simulation {
     /// Runs everything, up to the first failure.
     pub fn run(mut self) -> Outcome {
         self.schedule();
-        let machines = self.machines.clone();
-        while !self.over {
-            let mut kernel = machines.lock();
-            let event = kernel
-                .next()
-                .expect("the phases of the run are in the queue");
-            {
-                let oracle = &mut *self.oracle.borrow_mut();
-                oracle.now = kernel.now;
-                if oracle.failure.is_some() {
-                    break;
-                }
-            }
-            self.on(event, kernel);
-        }
+        self.run_while(|it| !it.over);
         if self.oracle.borrow().failure.is_none() {
             self.check_settled();
+        }
+        if self.oracle.borrow().failure.is_none() {
+            self.check_halt_after_frames();
         }
         if self.oracle.borrow().failure.is_none() {
             self.halt_all();
@@ -176,6 +170,31 @@ impl Simulation {
             digest,
             size: self.size,
         }
+    }
+
+    /// Runs what happens next, up to the first failure.
+    pub fn run_while(&mut self, mut goes_on: impl FnMut(&Self) -> bool) {
+        let machines = self.machines.clone();
+        while goes_on(self) {
+            let mut kernel = machines.lock();
+            let Some(event) = kernel.next() else {
+                // Nothing is due any more.
+                break;
+            };
+            {
+                let oracle = &mut *self.oracle.borrow_mut();
+                oracle.now = kernel.now;
+                if oracle.failure.is_some() {
+                    break;
+                }
+            }
+            self.on(event, kernel);
+        }
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let until = self.kernel().now + time;
+        self.run_while(|it| it.kernel().now < until);
     }
 
     fn schedule(&mut self) {
@@ -340,6 +359,16 @@ impl Simulation {
         let config = self.plan.config(host, self.rng.next());
         let net = SimNet::new(self.machines.clone(), host);
         self.hosts[host].reported = net.reported();
+        let layer = self.plan.layer.map(|shape| Layer {
+            key: Key {
+                names: self.plan.hosts[host].sid,
+                is_signed: true,
+            },
+            shape,
+            // A clone, so that the run is the same without the layer.
+            rng: self.rng.clone().fork(),
+        });
+        let net = process_net(net, layer);
         let event_loop = EventLoop::with_net(config, app, net).expect("no socket was handed over");
         self.hosts[host].handle = Some(event_loop.handle().clone());
         self.hosts[host].monitor = TurnMonitor::default();

@@ -13,6 +13,7 @@ use quorum_cnx::Sid;
 
 use crate::{
     kernel::Kernel,
+    layer_records::{Key, speak},
     oracle::STRANGER_MARK,
     plan::{PORT, Plan},
     rng::Rng,
@@ -21,6 +22,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Stranger {
     node: usize,
+    /// Its certificate is valid, and names the first of the servers that nobody has configured.
+    names: Sid,
     rng: Rng,
     connection: Option<Connection>,
     /// True exactly when a host has not closed its connection in time, although it was silent or claimed the sid of a linked
@@ -53,8 +56,11 @@ impl Stranger {
     pub fn new(kernel: &mut Kernel, index: usize, rng: Rng) -> Self {
         let ip = IpAddr::from([10, 9, 0, u8::try_from(index).expect("few strangers") + 1]);
         let node = kernel.add_node(format!("stranger{index}"), vec![ip]);
+        let names = Sid((UNKNOWN + index) as i64);
+        kernel.nodes[node].key = Some(names);
         Self {
             node,
+            names,
             rng,
             connection: None,
             is_overdue: false,
@@ -116,7 +122,13 @@ impl Stranger {
             target == claimed,
             kernel.nodes[self.node].source,
         );
+        let (silent, claims) = (pieces.is_empty(), what.contains(CLAIM));
         let mut pieces = VecDeque::from(pieces);
+        let is_layered = plan.layer.is_some() && !rng.percent(20);
+        if is_layered {
+            let (names, is_signed) = (self.names, !rng.percent(20));
+            pieces = speak(Key { names, is_signed }, pieces.into()).into();
+        }
         if rng.percent(20) {
             // One byte at a time.
             let bytes: Vec<u8> = pieces.drain(..).flatten().take(60).collect();
@@ -125,7 +137,6 @@ impl Stranger {
         let node = self.node;
         kernel.note(node, || format!("dials {to}: {what}"));
         let sock = kernel.dial(node, to).ok()?;
-        let (silent, claims) = (pieces.is_empty(), what.contains(CLAIM));
         Some(Connection {
             sock,
             silent,
@@ -138,6 +149,9 @@ impl Stranger {
         })
     }
 }
+
+/// The first sid of servers that are not configured and larger than all others.
+const UNKNOWN: usize = 100;
 
 const CLAIM: &str = "claims a member's sid";
 
@@ -158,7 +172,11 @@ fn payload(rng: &mut Rng, sid: Sid, own: bool, source: IpAddr) -> (Vec<Vec<u8>>,
         3 => (Sid::OBSERVER, "observes"),
         4 => {
             let larger = rng.percent(50);
-            let (low, high) = if larger { (100, 105) } else { (0, 19) };
+            let (low, high) = if larger {
+                (UNKNOWN, UNKNOWN + 5)
+            } else {
+                (0, 19)
+            };
             (Sid(rng.between(low, high) as i64), "joins")
         }
         _ if own => (sid, "claims the host's own sid"),

@@ -29,6 +29,8 @@ pub struct Conn {
     syns: u32,
     /// A machine has lost its power, and a proxy acknowledges in its place.
     pub kept_by_proxy: bool,
+    /// The next bytes that arrive in this direction are damaged. TCP does not notice it.
+    pub is_damaged: [bool; 2],
     /// Bytes of this direction are in flight.
     in_flight: [bool; 2],
     tries: [u32; 2],
@@ -164,6 +166,7 @@ impl Kernel {
             socks: [None, None],
             syns: 0,
             kept_by_proxy: false,
+            is_damaged: [false; 2],
             in_flight: [false; 2],
             tries: [0; 2],
         });
@@ -360,6 +363,9 @@ impl Kernel {
         to.rx.extend(&a[from.min(a.len())..until.min(a.len())]);
         to.rx
             .extend(&b[from.saturating_sub(a.len())..until.saturating_sub(a.len())]);
+        if n > 0 && std::mem::take(&mut self.conns[conn].is_damaged[side]) {
+            *to.rx.back_mut().expect("bytes have arrived") ^= 0x10;
+        }
         it.sent = until;
         let fin = it.shut && it.sent == it.tx.len();
         it.fin_out |= fin;
