@@ -181,7 +181,8 @@
 //!
 //! - Answer in a [`Handler`]. If the loop has a processor to itself, let it spin ([`Idle::Spin`]).
 //! - Make sure that it has one. A loop that shares its processor with a busy thread waits for it, on Linux for milliseconds. Strangers
-//!   that flood the port cause such load, too. A real-time policy (`chrt --fifo`) or isolated processors prevent that.
+//!   that flood the port cause such load, too. A real-time policy (`chrt --fifo`) or isolated processors prevent that;
+//!   [`on_loop_start`](ConfigBuilder::on_loop_start) runs on the thread of a manager's loop, to pin or prioritise it.
 //! - Set [`congestion_control("reno")`](ConfigBuilder::congestion_control) where the system paces packets (`bbr`).
 //!
 //! For throughput, use [`Outbox::Queue`], [`to_send_all`](Handle::to_send_all) or a [`Sender`], and a [`Handler`] or

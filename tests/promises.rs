@@ -634,6 +634,19 @@ fn handler_panic_ends_the_loop_and_fails_all_calls() {
     assert!(is_free(&address));
 }
 
+#[test]
+fn panic_in_on_loop_start_ends_the_loop() {
+    let pair = Pair::with(|builder| builder.on_loop_start(|| panic!("expected by the test")));
+    let manager = Arc::clone(&pair.manager);
+    let received = within("receiving", move || manager.recv());
+    assert_eq!(received, Err(RecvError::Halted));
+    assert!(pair.manager.has_died() && pair.manager.is_halted());
+    let sent = pair.manager.to_send(Sid(PEER), "x");
+    assert_eq!(sent, Err(SendError::Halted));
+    pair.halt();
+    assert!(is_free(&pair.address));
+}
+
 /// A payload that calls a function when it is dropped.
 struct Payload<F: FnMut()>(&'static [u8], F);
 

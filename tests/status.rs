@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::{Arc, mpsc::channel},
     thread,
     time::{Duration, Instant},
 };
@@ -12,8 +13,8 @@ use quorum_cnx::{
     simulation::{HostNet, Network},
 };
 use support::{
-    LONG, Mesh, STRANGER_IP, TestConnection, bare, configure, eventually, frame, listener,
-    single_manager, turned::Ignore, wait_for_down, within,
+    LONG, Mesh, STRANGER_IP, TestConnection, bare, configure, eventually, frame, gate::Gate,
+    listener, single_manager, turned::Ignore, wait_for_down, within,
 };
 
 fn pair() -> Mesh {
@@ -80,6 +81,36 @@ fn statistics_show_the_link_of_each_peer() {
     assert_eq!(of(smaller).last_end, Some(Reason::Halted));
 }
 
+#[test]
+fn on_loop_start_runs_once_on_the_thread_of_each_loop() {
+    let (started, starts) = channel();
+    let gate = Arc::new(Gate::default());
+    gate.close();
+    let mesh = Mesh::start(&[1, 2], &[], |builder| {
+        let (started, gate) = (started.clone(), Arc::clone(&gate));
+        builder.on_loop_start(move || {
+            let name = thread::current().name().unwrap().to_owned();
+            started.send(name).unwrap();
+            gate.pass();
+        })
+    });
+    let names = [(); 2].map(|()| starts.recv_timeout(LONG).unwrap());
+    let turns = mesh.managers.iter().map(|manager| manager.stats().turns);
+    let turns: u64 = turns.sum();
+    // Before anything can fail: no manager can halt while its loop is at the gate.
+    gate.open();
+    let names = BTreeSet::from(names);
+    assert_eq!(
+        names,
+        ["quorum-cnx-1", "quorum-cnx-2"].map(str::to_owned).into()
+    );
+    assert_eq!(turns, 0, "it runs before the first turn");
+    for manager in &mesh.managers {
+        assert!(manager.wait_linked(1, LONG));
+    }
+    assert!(starts.try_recv().is_err());
+}
+
 /// Takes messages and events until there is one of each kind wanted.
 fn take_both(manager: &CnxManager) -> (BTreeSet<String>, usize) {
     let (mut payloads, mut ups) = (BTreeSet::new(), 0);
@@ -105,7 +136,7 @@ fn one_call_waits_for_messages_and_events() {
         two.to_send(Sid(2), "from itself").unwrap();
         assert_eq!(take_both(two).0.len(), 2);
         let waiter = {
-            let two = std::sync::Arc::clone(two);
+            let two = Arc::clone(two);
             thread::spawn(move || {
                 let mut last = None;
                 loop {
@@ -144,7 +175,7 @@ fn an_event_wakes_a_thread_that_waits_for_both() {
     for _ in 0..4 {
         // Most of the time the other thread is blocked before the link ends.
         let waiter = {
-            let manager = std::sync::Arc::clone(manager);
+            let manager = Arc::clone(manager);
             thread::spawn(move || {
                 loop {
                     if let Received::Event(Event::Down { .. }) = manager.recv_any()? {

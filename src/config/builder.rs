@@ -4,13 +4,14 @@
 
 use std::{
     net::{IpAddr, TcpListener},
+    sync::Arc,
     time::Duration,
 };
 
 #[cfg(feature = "tls")]
 use super::secure::TlsGiven;
 use super::{
-    options::{Config, Options, Server, Sockets},
+    options::{Config, OnLoopStart, Options, Server, Sockets},
     policy::{Dial, Idle, Outbox, Replace, Unknown},
     validate::{check_addresses, check_options, refuse_shared_addresses},
 };
@@ -327,6 +328,39 @@ impl ConfigBuilder {
     /// with `EventLoop::with_net`, which exists with the feature `simulation`.
     pub fn seed(mut self, seed: u64) -> Self {
         self.options.seed = Some(seed);
+        self
+    }
+
+    /// Calls this function once on the thread of a [`CnxManager`](crate::CnxManager)'s loop, before its first turn. By default nothing
+    /// is called.
+    ///
+    /// Use it to pin the thread to a processor, to set its priority, or to register it with a profiler. While the function runs,
+    /// nothing is accepted or read. If it panics, the loop dies, as it does if a handler panics: see
+    /// [`Handle::has_died`](crate::Handle::has_died).
+    ///
+    /// An [`EventLoop`](crate::EventLoop) does not call it, since its thread belongs to the application.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use quorum_cnx::{CnxManager, Config, Sid};
+    ///
+    /// fn pin_this_thread(processor: usize) {
+    ///     // For instance with the crate `core_affinity`, or with `nix::sched::sched_setaffinity`.
+    ///     # let _ = processor;
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::builder(Sid(1))
+    ///     .server(Sid(1), "127.0.0.1:0")
+    ///     .on_loop_start(|| pin_this_thread(3))
+    ///     .build()?;
+    /// let manager = CnxManager::start(config)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_loop_start(mut self, start: impl Fn() + Send + Sync + 'static) -> Self {
+        self.options.on_loop_start = Some(OnLoopStart(Arc::new(start)));
         self
     }
 

@@ -3,7 +3,9 @@
 //! Nothing here checks a value. `validate` has done so before anything starts.
 
 use std::{
+    fmt,
     net::{IpAddr, TcpListener},
+    sync::Arc,
     time::Duration,
 };
 
@@ -53,6 +55,16 @@ impl Clone for Sockets {
     }
 }
 
+/// A function of the application, which the thread of a manager's loop calls once. All clones of a configuration share it.
+#[derive(Clone)]
+pub(crate) struct OnLoopStart(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for OnLoopStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnLoopStart")
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) initial_message: InitialMessageVersion,
@@ -81,6 +93,7 @@ pub(crate) struct Options {
     /// `None` exactly when this server does not speak TLS.
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<TlsContext>>,
+    pub(crate) on_loop_start: Option<OnLoopStart>,
 }
 
 impl Default for Options {
@@ -111,6 +124,7 @@ impl Default for Options {
             seed: None,
             #[cfg(feature = "tls")]
             tls: None,
+            on_loop_start: None,
         }
     }
 }

@@ -90,10 +90,15 @@ impl CnxManager {
             events.clone(),
         );
         let name = format!("quorum-cnx-{}", config.own);
+        let on_loop_start = config.options.on_loop_start.clone();
         let mut event_loop =
             EventLoop::with_inbox(config, handler, inbox, false, Arc::clone(&pool))?;
         let handle = event_loop.handle().clone();
         let thread = thread::Builder::new().name(name).spawn(move || {
+            // A panic here drops the loop, as one in a turn does. So its end is reported.
+            if let Some(start) = on_loop_start {
+                (start.0)();
+            }
             if let Err(error) = event_loop.run() {
                 log::error!(target: "quorum_cnx::loop", "the loop ends, nothing is sent or received any more: {error}");
             }
