@@ -396,7 +396,9 @@ pub use proto::{
     Sid, TlsFailure,
 };
 pub use sender::Sender;
-pub use shared::{LinkStats, Listening, PeerStats, QueueStats, ReceiveStats, SendStats, Stats};
+pub use shared::{
+    Histogram, LinkStats, Listening, PeerStats, QueueStats, ReceiveStats, SendStats, Stats,
+};
 #[cfg(feature = "tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
 pub use tls::{PeerName, Plaintext, Tls, TlsBuilder};

@@ -293,6 +293,11 @@ fn full_inbox_drops_and_counts_the_oldest_messages() {
     assert_eq!(pair.manager.try_recv(), Err(TryRecvError::Empty));
     let stats = pair.manager.stats();
     assert_eq!((stats.inbox.dropped, stats.inbox.taken), (7, 3));
+    eventually("the loop has counted whose they were", || {
+        // Once a second. Each turn looks.
+        pair.manager.handle().wake();
+        pair.manager.stats().peers[0].dropped == 7
+    });
     assert_eq!((stats.received.frames, stats.received.bytes), (10, 80));
 }
 

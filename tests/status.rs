@@ -8,8 +8,8 @@ use std::{
 };
 
 use quorum_cnx::{
-    CnxManager, Config, Dial, Event, EventLoop, Handle, Idle, Outbox, Reason, Received, RecvError,
-    SendError, Sid,
+    CnxManager, Config, Dial, Event, EventLoop, Frame, Handle, Handler, Histogram, Idle, Outbox,
+    Reason, ReasonKind, Received, RecvError, SendError, Sid,
     simulation::{HostNet, Network},
 };
 use support::{
@@ -299,8 +299,80 @@ fn disconnect_keeps_a_queued_frame() {
     network.heal_all();
     network.run(&mut loops, Duration::from_secs(20)).unwrap();
     let peer = handle.stats().peers[0].clone();
-    assert_eq!((peer.downs, peer.sent.written), (1, 1));
+    assert_eq!(peer.downs, [(ReasonKind::Dropped, 1)].into());
+    assert_eq!(peer.sent.written, 1);
     assert_eq!(loops[0].handle().stats().received.frames, 1);
+}
+
+/// A handler for which each frame takes some time.
+struct Slow(Network);
+
+const SLOW: Duration = Duration::from_millis(150);
+
+impl Handler for Slow {
+    fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {
+        self.0.advance(SLOW);
+    }
+}
+
+/// How many durations are in which bucket, by its bound in microseconds.
+fn counted(histogram: &Histogram) -> Vec<(Option<u128>, u64)> {
+    let micros = |bound: Option<Duration>| bound.map(|bound| bound.as_micros());
+    let buckets = histogram.buckets().filter(|(_, count)| *count > 0);
+    buckets
+        .map(|(bound, count)| (micros(bound), count))
+        .collect()
+}
+
+#[test]
+fn statistics_tell_how_long_turns_connects_and_handshakes_take() {
+    let network = Network::new();
+    let config = Config::builder(Sid(2))
+        .server(Sid(1), "10.0.0.1:3888")
+        .server(Sid(2), "10.0.0.2:3888")
+        .server(Sid(3), "10.0.0.3:3888");
+    let net = network.host([10, 0, 0, 2]).net();
+    let event_loop = EventLoop::with_net(config.build().unwrap(), Slow(network.clone()), net);
+    let mut loops = [event_loop.unwrap()];
+    let handle = loops[0].handle().clone();
+    let pass = |loops: &mut [_], millis| network.run(loops, Duration::from_millis(millis)).unwrap();
+
+    // A link that is dialed, and a knock.
+    let dials = network.take_dials();
+    pass(&mut loops, 2000);
+    dials.iter().for_each(|end| end.accept().unwrap());
+    pass(&mut loops, 0);
+    assert_eq!(
+        counted(&handle.stats().connect_times),
+        [(Some(2_097_152), 2)]
+    );
+    assert_eq!(handle.stats().connect_times.sum(), Duration::from_secs(4));
+
+    let [far, near] = ["10.0.0.3:999", "10.0.0.2:3888"].map(|addr| addr.parse().unwrap());
+    let end = network.connect(far, near).unwrap();
+    end.send(&bare(3)[..7]).unwrap();
+    pass(&mut loops, 3000);
+    assert_eq!(handle.stats().handshake_times.count(), 0);
+    end.send(&bare(3)[7..]).unwrap();
+    pass(&mut loops, 0);
+    assert_eq!(
+        counted(&handle.stats().handshake_times),
+        [(Some(4_194_304), 1)]
+    );
+
+    let before = handle.stats();
+    assert_eq!(before.turn_times.sum(), Duration::ZERO);
+    end.send(&frame("a slow one")).unwrap();
+    pass(&mut loops, 0);
+    let after = handle.stats();
+    assert_eq!(after.turn_times.sum(), SLOW);
+    assert_eq!(after.turn_times.count(), after.turns);
+    let slow = (Some(262_144), 1);
+    assert_eq!(counted(&after.turn_times)[1..], [slow]);
+
+    handle.wake();
+    pass(&mut loops, 0);
+    assert_eq!(handle.stats().wakeups, before.wakeups + 1);
 }
 
 #[test]

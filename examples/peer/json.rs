@@ -111,6 +111,7 @@ pub(crate) fn stats(stats: &Stats, lines: &State) -> Value {
         "dials": stats.dials,
         "dial_failures": stats.dial_failures,
         "turns": stats.turns,
+        "wakeups": stats.wakeups,
         "connections": stats.connections,
         "peers": stats.peers.iter().map(peer).collect::<Vec<_>>(),
     })
@@ -134,8 +135,9 @@ fn peer(peer: &PeerStats) -> Value {
         "sent": outgoing(&peer.sent),
         "received": incoming(&peer.received),
         "ups": peer.ups,
-        "downs": peer.downs,
+        "downs": by_name(&peer.downs),
         "dials": peer.dials,
+        "dropped": peer.dropped,
     })
 }
 

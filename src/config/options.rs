@@ -9,9 +9,6 @@ use std::{
     time::Duration,
 };
 
-#[cfg(feature = "tls")]
-use std::sync::Arc;
-
 use super::policy::{Dial, Idle, Outbox, Replace, Unknown};
 #[cfg(feature = "tls")]
 use crate::tls::TlsContext;

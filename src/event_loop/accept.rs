@@ -83,9 +83,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         let due = now + self.options.handshake_timeout;
         let at_home = self.endpoints.is_home_of_any(addr.ip());
-        let key = self
-            .connections
-            .insert_accepted(Arc::new(stream), addr, arrival, at_home, due);
+        let key =
+            self.connections
+                .insert_accepted(Arc::new(stream), addr, arrival, at_home, now, due);
         self.look_at(key);
     }
 }

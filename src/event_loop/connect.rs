@@ -56,6 +56,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Arc::new(stream),
             addr,
             id,
+            now,
             now + self.options.connect_timeout,
         );
         self.endpoints.on_connecting(id, key);

@@ -21,6 +21,8 @@ pub(super) struct Connection<S> {
     pub(super) arrival: Option<Arrival>,
     /// True exactly when it was dialed, or was accepted from an address of a member.
     may_be_member: bool,
+    /// When it was accepted, or its connect began.
+    pub(super) since: Instant,
     pub(super) phase: Phase,
     /// When the connection is given up, unless its phase has changed by then.
     due: Option<Instant>,
@@ -139,9 +141,10 @@ impl<S> Connections<S> {
         stream: Arc<S>,
         addr: SocketAddr,
         peer: PeerId,
+        now: Instant,
         due: Instant,
     ) -> ConnectionKey {
-        self.insert(stream, addr, None, true, Phase::Dialing { peer }, due)
+        self.insert(stream, addr, None, true, Phase::Dialing { peer }, now, due)
     }
 
     pub(super) fn insert_accepted(
@@ -150,6 +153,7 @@ impl<S> Connections<S> {
         addr: SocketAddr,
         arrival: Arrival,
         may_be_member: bool,
+        now: Instant,
         due: Instant,
     ) -> ConnectionKey {
         self.order += 1;
@@ -159,7 +163,7 @@ impl<S> Connections<S> {
         };
         let received = Vec::new();
         let phase = Phase::AwaitingInitialMessage { place, received };
-        let key = self.insert(stream, addr, Some(arrival), may_be_member, phase, due);
+        let key = self.insert(stream, addr, Some(arrival), may_be_member, phase, now, due);
         self.awaiting.insert((place, key));
         key
     }
@@ -171,6 +175,7 @@ impl<S> Connections<S> {
         arrival: Option<Arrival>,
         may_be_member: bool,
         phase: Phase,
+        since: Instant,
         due: Instant,
     ) -> ConnectionKey {
         // It may wrap: a key is mistaken only for a connection that is the 2^32nd after its own and has the same place.
@@ -181,6 +186,7 @@ impl<S> Connections<S> {
             addr,
             arrival,
             may_be_member,
+            since,
             phase,
             due: None,
             generation,

@@ -112,7 +112,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Before `linked` is stored and before the event: a thread that learns of the end finds the frames waiting again.
         let written = peer.outbox.detach();
         self.handle.shared().link_down(peer, reason.clone());
-        peer.counters.downs.add(1);
+        peer.counters.downs.count(reason.kind());
         let sid = peer.sid;
         self.tell(
             Event::Down {

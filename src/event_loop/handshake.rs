@@ -36,8 +36,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Ok(Some(initial_message)) => match connection.stream.connected() {
                 Ok(true) => {
                     let (leftover, addr) = (mem::take(received), connection.addr);
+                    let took = now.saturating_duration_since(connection.since);
                     match connection.stream.identify(initial_message.sid) {
                         Ok(identity) => {
+                            self.handle.shared().counters.handshake_times.add(took);
                             let from = (addr, identity);
                             self.on_initial_message(key, &initial_message, leftover, from, now);
                         }
@@ -138,6 +140,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Ok(true) => {}
             Err(error) => return self.end(key, Reason::of_io(&error), now),
         }
+        let took = now.saturating_duration_since(connection.since);
+        self.handle.shared().counters.connect_times.add(took);
         let stream = Arc::clone(&connection.stream);
         if let Some(Err(reason)) = self.peer(peer).map(|peer| stream.identify(peer.sid)) {
             return self.end(key, reason, now);

@@ -383,6 +383,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         self.drops_due = now + DROPS_TOLD_EVERY;
         let dropped = self.handle.shared().inbox.take_dropped();
+        for (owner, count) in &dropped {
+            if let Some(peer) = self.handle.shared().find(owner.sid()) {
+                peer.counters.dropped.add(*count);
+            }
+        }
         let messages = dropped.values().sum();
         let mut senders: Vec<_> = dropped
             .into_iter()
@@ -409,6 +414,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         }
         let took = self.net.now().saturating_duration_since(now);
+        shared.counters.turn_times.add(took);
         if took > SLOW_TURN {
             // After `shut_down` is ruled out: no event follows `Halted`.
             self.tell(Event::SlowTurn { took }, now);

@@ -74,7 +74,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                             self.renewals.add(peer);
                         }
                     }
-                    _ => self.woken = true,
+                    _ => {
+                        self.woken = true;
+                        self.handle.shared().counters.wakeups.add(1);
+                    }
                 }
                 continue;
             };

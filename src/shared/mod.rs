@@ -2,6 +2,7 @@
 //!
 //! Nothing here waits for the network, and nothing decides which peer is linked.
 
+mod histogram;
 mod lifecycle;
 mod peer;
 mod process;
@@ -12,6 +13,7 @@ mod stats;
 #[cfg(feature = "tls")]
 mod tls;
 
+pub use histogram::Histogram;
 pub(crate) use lifecycle::Life;
 pub use lifecycle::Listening;
 pub(crate) use peer::Peer;

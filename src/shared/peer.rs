@@ -111,7 +111,7 @@ impl Peer {
             Life::Died => Reason::Died,
             Life::Halted | Life::Running => Reason::Halted,
         };
-        self.counters.downs.add(1);
+        self.counters.downs.count(reason.kind());
         links.last_end = Some(reason.clone());
         Some(reason)
     }
@@ -156,6 +156,7 @@ impl Peer {
             ups: self.counters.ups.read(),
             downs: self.counters.downs.read(),
             dials: self.counters.dials.read(),
+            dropped: self.counters.dropped.read(),
         }
     }
 }

@@ -285,6 +285,10 @@ impl Shared {
             dial_failures: counters.dial_failures.read(),
             certificate_not_after: self.certificate_not_after(),
             turns: counters.turns.read(),
+            turn_times: counters.turn_times.read(),
+            wakeups: counters.wakeups.read(),
+            connect_times: counters.connect_times.read(),
+            handshake_times: counters.handshake_times.read(),
             connections: counters.connections.read(),
             peers,
         }

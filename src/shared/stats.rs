@@ -13,6 +13,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use super::histogram::{Durations, Histogram};
 use crate::{
     inbox::{Entry, Inbox},
     outbox::SendCounts,
@@ -75,6 +76,15 @@ pub struct Stats {
     pub certificate_not_after: Option<SystemTime>,
     /// Turns of the loop.
     pub turns: u64,
+    /// How long the turns took, without the time in which they waited. With [`Idle::Spin`](crate::Idle::Spin), a turn that only reads
+    /// frames of the most recently active link is not measured.
+    pub turn_times: Histogram,
+    /// How often another thread has woken the loop from its wait: to send, to ask for something, or with the answer of a name lookup.
+    pub wakeups: u64,
+    /// How long `connect(2)` took, where it succeeded: of dials and of knocks.
+    pub connect_times: Histogram,
+    /// How long it took from accepting a connection to its whole initial message, whatever became of the connection then.
+    pub handshake_times: Histogram,
     /// Connections of all kinds that are open now.
     pub connections: u64,
     /// Each peer that is known now, by sid.
@@ -92,7 +102,8 @@ impl Stats {
         let ended: u64 = self.downs.values().sum();
         let linked = self.peers.iter().filter(|peer| peer.linked).count() as u64;
         let of_peer = |peer: &PeerStats| {
-            peer.sent.balances() && peer.ups == peer.downs + u64::from(peer.linked)
+            let ended: u64 = peer.downs.values().sum();
+            peer.sent.balances() && peer.ups == ended + u64::from(peer.linked)
         };
         self.sent.balances()
             && self.peers.iter().all(of_peer)
@@ -123,10 +134,12 @@ pub struct PeerStats {
     pub last_received: Option<Instant>,
     /// How often its link came up.
     pub ups: u64,
-    /// How often its link ended.
-    pub downs: u64,
+    /// How often its link ended, by the kind of the reason.
+    pub downs: BTreeMap<ReasonKind, u64>,
     /// How often it was dialed or knocked at.
     pub dials: u64,
+    /// Messages of it that the inbox has dropped, if it is a member. Counted once a second, with [`Event::Dropped`](crate::Event::Dropped).
+    pub dropped: u64,
 }
 
 /// The link of a peer.
@@ -301,8 +314,9 @@ pub(crate) struct PeerCounters {
     pub(crate) frames: Counter,
     pub(crate) bytes: Counter,
     pub(crate) ups: Counter,
-    pub(crate) downs: Counter,
+    pub(crate) downs: Reasons,
     pub(crate) dials: Counter,
+    pub(crate) dropped: Counter,
 }
 
 /// What the loop counts.
@@ -320,5 +334,9 @@ pub(crate) struct Counters {
     pub(crate) dials: Counter,
     pub(crate) dial_failures: Counter,
     pub(crate) turns: Counter,
+    pub(crate) turn_times: Durations,
+    pub(crate) wakeups: Counter,
+    pub(crate) connect_times: Durations,
+    pub(crate) handshake_times: Durations,
     pub(crate) connections: Counter,
 }

@@ -29,8 +29,8 @@ pub fn imbalance(stats: &Value) -> Option<String> {
         let counts = pointers.iter().map(|pointer| count(stats, pointer));
         counts.sum()
     };
-    let by_reason = |name: &str| -> u64 {
-        let counts = stats[name].as_object().expect("counters by their reasons");
+    let by_reason = |of: &Value, name: &str| -> u64 {
+        let counts = of[name].as_object().expect("counters by their reasons");
         counts.values().filter_map(Value::as_u64).sum()
     };
     let pushed = count(stats, "/inbox/pushed");
@@ -38,12 +38,12 @@ pub fn imbalance(stats: &Value) -> Option<String> {
         (
             "accepted connections",
             count(stats, "/accepted"),
-            count_all(&["/kept", "/knocks", "/pending"]) + by_reason("rejected"),
+            count_all(&["/kept", "/knocks", "/pending"]) + by_reason(stats, "rejected"),
         ),
         (
             "links",
             count(stats, "/ups"),
-            by_reason("downs") + linked(stats),
+            by_reason(stats, "downs") + linked(stats),
         ),
         ("frames", pushed, count(stats, "/received/frames")),
         (
@@ -62,7 +62,7 @@ pub fn imbalance(stats: &Value) -> Option<String> {
         ));
     }
     for peer in peers(stats) {
-        let ended = count(peer, "/downs") + u64::from(peer["linked"] == true);
+        let ended = by_reason(peer, "downs") + u64::from(peer["linked"] == true);
         sums.push(("links of a peer", count(peer, "/ups"), ended));
     }
     let (what, one, other) = sums.into_iter().find(|(_, one, other)| one != other)?;

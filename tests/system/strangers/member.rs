@@ -122,7 +122,7 @@ fn stats(manager: &CnxManager) -> Value {
         "received": stats.received.frames,
         "peers": stats.peers.len(),
         // A link that ended, even for a moment, changes these numbers.
-        "members": members.map(|peer| json!([peer.sid.0, peer.linked, peer.ups, peer.downs, peer.dials]))
+        "members": members.map(|peer| json!([peer.sid.0, peer.linked, peer.ups, peer.downs.values().sum::<u64>(), peer.dials]))
             .collect::<Vec<_>>(),
     })
 }
