@@ -4,6 +4,7 @@
 
 mod histogram;
 mod lifecycle;
+mod openmetrics;
 mod peer;
 mod process;
 mod registry;
