@@ -341,6 +341,21 @@ fn invalid_arguments_are_refused_with_a_reason() {
             "--myid 1 --timeline no/where.svg",
             "cannot write --timeline",
         ),
+        (
+            Some(&cfg),
+            "--myid 1 --metrics nowhere",
+            "this is not HOST:PORT",
+        ),
+        (
+            Some(&cfg),
+            "--myid 1 --metrics 192.0.2.1:1",
+            "--metrics: cannot listen at 192.0.2.1:1: ",
+        ),
+        (
+            Some(&cfg),
+            "--myid 1,2 --metrics 127.0.0.1:0",
+            "--metrics shows one server, and --myid names 2",
+        ),
     ] {
         let file = file.map(|file| ["--zoo-cfg", file]);
         let options = options.split_whitespace();

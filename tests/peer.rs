@@ -326,6 +326,18 @@ fn invalid_values_of_options_are_refused_with_a_reason() {
         ),
         ("--admit 0", "--admit: unknown: 0 is outside 1 to 65536"),
         (
+            "--metrics 9464",
+            "invalid value '9464' for '--metrics <HOST:PORT>': this is not HOST:PORT, for example 127.0.0.1:9464",
+        ),
+        (
+            "--metrics 127.0.0.1:x",
+            "invalid value '127.0.0.1:x' for '--metrics <HOST:PORT>': this is not HOST:PORT",
+        ),
+        (
+            "--metrics 192.0.2.1:1",
+            "--metrics: cannot listen at 192.0.2.1:1: ",
+        ),
+        (
             "--peer-dead-after-ms 5",
             "--peer-dead-after-ms: peer_dead_after: 5ms is less than 2s",
         ),

@@ -11,6 +11,8 @@ mod leader_watch;
 #[path = "../peer/logging.rs"]
 mod logging;
 mod member;
+#[path = "../peer/metrics.rs"]
+mod metrics;
 mod names;
 mod notification;
 mod picture;
@@ -24,6 +26,7 @@ use std::{
     collections::BTreeSet,
     fs::OpenOptions,
     io::{self, BufRead as _, Write as _},
+    net::TcpListener,
     path::PathBuf,
     process::{self, ExitCode},
     sync::{
@@ -123,6 +126,10 @@ struct Cli {
     #[arg(long, value_enum, default_value = "proven")]
     replace: ReplaceArg,
 
+    /// Serves metrics for Prometheus at http://HOST:PORT/metrics, to everyone who reaches this address; for one --myid
+    #[arg(long, value_name = "HOST:PORT", value_parser = metrics::address)]
+    metrics: Option<String>,
+
     /// Quits after this time
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seconds)]
     seconds: Option<Duration>,
@@ -135,8 +142,8 @@ struct Cli {
 const MORE: &str = "\
 Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
 started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
-leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, stats,
-timeline, dropped (lines that were not read in time), error and halted.
+leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, stats, metrics
+(where they are served), timeline, dropped (lines that were not read in time), error and halted.
 
 Commands on standard input, one a line:
   leader-lost  looks for a new leader, as if the present one had failed
@@ -242,6 +249,7 @@ struct Plan {
     cfg: Arc<ZooCfg>,
     quorum: Quorum,
     members: Vec<(Role, quorum_cnx::Config)>,
+    metrics: Option<TcpListener>,
 }
 
 fn plan(cli: &Cli) -> Result<Plan, String> {
@@ -306,6 +314,13 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
         let config = connections(cli, &cfg, role.own).build();
         members.push((role, config.map_err(|error| in_file(error.to_string()))?));
     }
+    if cli.metrics.is_some() && members.len() > 1 {
+        let count = members.len();
+        return Err(format!(
+            "--metrics shows one server, and --myid names {count}: start a process for each"
+        ));
+    }
+    let metrics = cli.metrics.as_deref().map(metrics::listen).transpose()?;
     if let Some(file) = &cli.timeline {
         // Checked now rather than after the election.
         let opened = OpenOptions::new().create(true).append(true).open(file);
@@ -315,6 +330,7 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
         cfg: Arc::new(cfg),
         quorum,
         members,
+        metrics,
     })
 }
 
@@ -338,12 +354,26 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     let (event_log, lines) = EventLog::new(timeline);
     let event_log = Arc::new(event_log);
     let (mut members, mut remotes) = (Vec::new(), Vec::new());
+    let mut metrics = plan.metrics;
     for (role, config) in plan.members {
         let own = role.own;
         report_start(&event_log, &role, &plan.cfg, &plan.quorum);
         let (cfg, quorum) = (Arc::clone(&plan.cfg), plan.quorum.clone());
         match Member::new(role, config, cfg, quorum, Arc::clone(&event_log)) {
             Ok((member, remote)) => {
+                if let Some(listener) = metrics.take() {
+                    let handle = member.handle();
+                    match metrics::serve(listener, move || handle.stats()) {
+                        Ok(addr) => {
+                            let line = json!({ "addr": addr.to_string() });
+                            event_log.event("metrics", own, line);
+                        }
+                        Err(error) => {
+                            print_error(&format!("the metrics cannot be served: {error}"));
+                            return ExitCode::FAILURE;
+                        }
+                    }
+                }
                 members.push((own, member));
                 remotes.push(remote);
             }

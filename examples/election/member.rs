@@ -170,6 +170,11 @@ impl Member {
         Ok((member, remote))
     }
 
+    /// The handle of its connections.
+    pub(crate) fn handle(&self) -> Handle {
+        self.event_loop.handle().clone()
+    }
+
     /// Takes part until it is told to quit, or cannot listen at any address.
     pub(crate) fn run(mut self) -> io::Result<End> {
         let mut events = Events::with_capacity(16);

@@ -1,6 +1,6 @@
 //! Builds the JSON object of each output line.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use quorum_cnx::{
     Event, LinkStats, PeerStats, QueueStats, ReasonKind, ReceiveStats, SendOutcome, SendStats,
@@ -13,6 +13,11 @@ use crate::lines::State;
 /// The `error` event.
 pub(crate) fn failure(message: &str) -> Value {
     json!({ "event": "error", "message": message })
+}
+
+/// The `metrics` event.
+pub(crate) fn metrics(addr: SocketAddr) -> Value {
+    json!({ "event": "metrics", "addr": addr.to_string() })
 }
 
 pub(crate) fn outcome(sent: SendOutcome) -> &'static str {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorum_cnx::{EVENTS_MAX, Sid};
+use quorum_cnx::{EVENTS_MAX, QueueStats, Sid, Stats};
 use serde_json::{Value, json};
 
 use crate::json::hex;
@@ -65,10 +65,20 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(crate) fn json(&self) -> Value {
-        let taken = self.pushed - self.dropped - self.waiting as u64;
         json!({
-            "pushed": self.pushed, "taken": taken, "dropped": self.dropped, "waiting": self.waiting,
+            "pushed": self.pushed, "taken": self.taken(), "dropped": self.dropped, "waiting": self.waiting,
         })
+    }
+
+    fn taken(&self) -> u64 {
+        self.pushed - self.dropped - self.waiting as u64
+    }
+
+    fn count(&self, stats: &mut QueueStats) {
+        stats.pushed = self.pushed;
+        stats.taken = self.taken();
+        stats.dropped = self.dropped;
+        stats.waiting = self.waiting as u64;
     }
 }
 
@@ -132,6 +142,15 @@ impl Lines {
         let value = work(&state);
         state.push(Line::Event(value), self.frames_max);
         self.not_empty.notify_one();
+    }
+
+    /// Puts the counts of the lines in place of those of the library: here, frames and events wait to be printed.
+    pub(crate) fn count(&self, mut stats: Stats) -> Stats {
+        let state = self.lock();
+        state.frames.count(&mut stats.inbox);
+        state.events.count(&mut stats.events);
+        drop(state);
+        stats
     }
 
     pub(crate) fn close(&self) {

@@ -6,10 +6,12 @@ mod commands;
 mod json;
 mod lines;
 mod logging;
+mod metrics;
 mod signals;
 
 use std::{
     io::{self, Write as _},
+    net::TcpListener,
     process::{self, ExitCode},
     sync::{
         Arc,
@@ -95,6 +97,10 @@ struct Cli {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     handshake_timeout_ms: Option<u64>,
 
+    /// Serves metrics for Prometheus at http://HOST:PORT/metrics, to everyone who reaches this address
+    #[arg(long, value_name = "HOST:PORT", value_parser = metrics::address)]
+    metrics: Option<String>,
+
     /// Halts after this time
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seconds)]
     seconds: Option<Duration>,
@@ -112,7 +118,7 @@ To send one frame and end:
 
 Standard output has one JSON object a line, with the field `event`: listening, listen-failed,
 listener-lost, accept-failed, up, down, flapping, dial-failed, rejected, frame, sent, stats,
-slow-turn, help, error, halted.
+slow-turn, metrics (where they are served), help, error, halted.
 
 SIGINT (Ctrl-C) and SIGTERM halt as `quit` does. Lines that are not read within 2 s after it are lost.
 
@@ -174,7 +180,10 @@ fn main() -> ExitCode {
     };
     logging::start(filter);
     match config(&cli) {
-        Ok(config) => run(config, &cli),
+        Ok(config) => match cli.metrics.as_deref().map(metrics::listen).transpose() {
+            Ok(listener) => run(config, &cli, listener),
+            Err(why) => refuse(&Cli::command().error(ErrorKind::Io, why)),
+        },
         // For a mistake in the file, the usage does not help.
         Err(error) if error.to_string().starts_with("zoo.cfg") => {
             print_error(&error.to_string());
@@ -268,7 +277,7 @@ fn config(cli: &Cli) -> Result<Config, ConfigError> {
 }
 
 /// Starts a thread for the loop and one for the commands. This thread prints.
-fn run(config: Config, cli: &Cli) -> ExitCode {
+fn run(config: Config, cli: &Cli, metrics: Option<TcpListener>) -> ExitCode {
     let lines = Arc::new(Lines::new(cli.capacity as usize));
     let is_not_listening = Arc::new(AtomicBool::new(false));
     let reporter = Reporter {
@@ -291,6 +300,13 @@ fn run(config: Config, cli: &Cli) -> ExitCode {
     });
     if let Err(error) = watched {
         print_error(&format!("signals end this process at once: {error}"));
+    }
+    if let Some(listener) = metrics {
+        let (counted, handle) = (Arc::clone(&lines), handle.clone());
+        match metrics::serve(listener, move || counted.count(handle.stats())) {
+            Ok(addr) => lines.push_all([Line::Event(json::metrics(addr))]),
+            Err(error) => return fail(&format!("the metrics cannot be served: {error}")),
+        }
     }
     let loop_thread = thread::spawn(move || event_loop.run());
     let commands = Commands {

@@ -2,9 +2,11 @@
 //!
 //! Nothing here looks at a clock.
 
-use std::{array, time::Duration};
-
-use super::stats::Counter;
+use std::{
+    array,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// Buckets with an upper bound: from 2 us, each of twice the one before, to 16.8 s, which is more than the default timeouts. One more
 /// bucket has no bound.
@@ -43,8 +45,8 @@ impl Histogram {
 /// A [`Histogram`] to which the loop adds, and which other threads read.
 #[derive(Debug, Default)]
 pub(crate) struct Durations {
-    buckets: [Counter; BUCKETS],
-    nanos: Counter,
+    buckets: [AtomicU64; BUCKETS],
+    nanos: AtomicU64,
 }
 
 impl Durations {
@@ -52,16 +54,17 @@ impl Durations {
     pub(crate) fn add(&self, took: Duration) {
         // 584 years fit.
         let nanos = took.as_nanos() as u64;
-        let bucket = &self.buckets[bucket_of(nanos)];
-        // Loads and stores without an atomic operation, which would cost more than the rest: there is no other writer.
-        bucket.set(bucket.read() + 1);
-        self.nanos.set(self.nanos.read() + nanos);
+        let count = &self.buckets[bucket_of(nanos)];
+        // Not `fetch_add`, which would cost more than the rest: there is no other writer. Relaxed: no other memory depends on a count.
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let sum = self.nanos.load(Ordering::Relaxed) + nanos;
+        self.nanos.store(sum, Ordering::Relaxed);
     }
 
     pub(super) fn read(&self) -> Histogram {
         Histogram {
-            buckets: array::from_fn(|at| self.buckets[at].read()),
-            sum: Duration::from_nanos(self.nanos.read()),
+            buckets: array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed)),
+            sum: Duration::from_nanos(self.nanos.load(Ordering::Relaxed)),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod example;
 pub mod figures;
 pub mod gate;
 pub mod hex;
+pub mod http;
 pub mod many;
 pub mod numbered;
 pub mod pair;
