@@ -1,9 +1,10 @@
-//! The metrics that the programs serve over HTTP.
+//! The metrics that the programs serve over HTTP, and the documents that name them.
 //!
 //! Whether other programs can read them is tested in `system/metrics`.
 
-use std::{collections::BTreeSet, io::Read as _, net::TcpStream};
+use std::{collections::BTreeSet, fs, io::Read as _, net::TcpStream, path::Path, time::Instant};
 
+use quorum_cnx::Stats;
 use support::{
     LONG, ReservedAddress,
     ensemble::Ensemble,
@@ -97,4 +98,59 @@ fn election_serves_its_statistics() {
         assert!(body.contains(&line), "{line} is not in {body}");
     }
     voter.quit(1);
+}
+
+/// The names of all samples.
+fn samples() -> BTreeSet<String> {
+    let mut text = String::new();
+    let stats = Stats::default();
+    stats.write_openmetrics(Instant::now(), &mut text).unwrap();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names = families.flat_map(|family| {
+        let (name, kind) = family.split_once(' ').unwrap();
+        let suffixes: &[&str] = match kind {
+            "counter" => &["_total"],
+            "info" => &["_info"],
+            "histogram" => &["_bucket", "_count", "_sum"],
+            _ => &[""],
+        };
+        suffixes.iter().map(move |suffix| format!("{name}{suffix}"))
+    });
+    names.collect()
+}
+
+/// The names of metrics in a document.
+fn named(document: &str) -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = fs::read_to_string(root.join("docs/operations").join(document)).unwrap();
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("quorum_cnx_"))
+        .filter(|word| !["quorum_cnx_", "quorum_cnx_peer_"].contains(word))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn alert_rules_and_dashboard_use_existing_metrics() {
+    let existing = samples();
+    for document in ["alerts.yml", "dashboard.json"] {
+        let named = named(document);
+        assert!(named.len() >= 5, "{document}: {named:?}");
+        let unknown: Vec<_> = named.difference(&existing).collect();
+        assert!(unknown.is_empty(), "{document}: {unknown:?}");
+    }
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let part_of_histogram = |name: &str| {
+        let suffixes = ["_bucket", "_count", "_sum"].iter();
+        suffixes
+            .filter_map(|suffix| name.strip_suffix(suffix).map(str::to_owned))
+            .next()
+    };
+    let expected = samples()
+        .into_iter()
+        .map(|name| part_of_histogram(&name).unwrap_or(name));
+    assert_eq!(named("README.md"), expected.collect());
 }

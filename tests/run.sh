@@ -21,7 +21,8 @@ nightly_of_external_types=nightly-2026-03-20
 nightly_of_miri=nightly-2026-10-28
 
 # The network tests need tools for namespaces, network faults and clocks, the mutants perl, the tests of system calls
-# strace, the count of instructions valgrind, the interop tests a JDK and ZooKeeper.
+# strace, the count of instructions valgrind, the tests of metrics Prometheus (whose service they do not use) and its Python client, the
+# interop tests a JDK and ZooKeeper.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
@@ -33,6 +34,8 @@ setup() {
     command -v ethtool >/dev/null || packages+=(ethtool)
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
     command -v valgrind >/dev/null || packages+=(valgrind)
+    command -v promtool >/dev/null || packages+=(prometheus)
+    /usr/bin/python3 -c 'import prometheus_client' 2>/dev/null || packages+=(python3-prometheus-client)
     if ((${#packages[@]})); then
         if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
             echo "CANNOT RUN: install (Debian's names) ${packages[*]}" >&2
