@@ -1,6 +1,6 @@
 //! What any thread can do with a loop: send, ask, wait for room.
 //!
-//! Only the calls whose names begin with `wait` block.
+//! Only the calls whose names begin with `wait` block, or their futures wait.
 
 use std::{
     fmt,
@@ -135,6 +135,17 @@ impl Handle {
     /// [`SendError::Halted`].
     pub fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
         self.shared.wait_for_room(sid, timeout)
+    }
+
+    /// Does what [`wait_for_room`](Self::wait_for_room) does in a task, without blocking a thread. The task waits even if its thread
+    /// turns the loop, which makes room when it is turned. To wait for a limited time, drop the future.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`]. After the loop has halted this returns, and [`to_send`](Self::to_send) returns
+    /// [`SendError::Halted`].
+    pub async fn wait_for_room_async(&self, sid: Sid) -> Result<(), SendError> {
+        self.shared.wait_for_room_async(sid).await
     }
 
     /// Discards the frames that wait for `sid`, for instance after the peer was away for so long that they are of no use. Returns
@@ -300,6 +311,12 @@ impl Handle {
         // A timeout beyond the range of the clock means for ever.
         let deadline = Instant::now().checked_add(timeout);
         self.shared.wait_linked(count, deadline)
+    }
+
+    /// Does what [`wait_linked`](Self::wait_linked) does in a task, without blocking a thread. Returns `false` only if the loop has
+    /// ended. The task waits even if its thread turns the loop. To wait for a limited time, drop the future.
+    pub async fn wait_linked_async(&self, count: usize) -> bool {
+        self.shared.wait_linked_async(count).await
     }
 
     /// The state of each listening socket. Empty once halted.

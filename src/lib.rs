@@ -388,7 +388,7 @@ pub use limits::{
     EVENTS_MAX, FRAME_BYTES_MAX, INBOX_BYTES, INBOX_FRAMES, MEMBERS_MAX, PEER_DEAD_AFTER,
     PEER_DEAD_AFTER_MIN, QUEUE_BYTES,
 };
-pub use manager::{CnxManager, Events, Received};
+pub use manager::{CnxManager, Events, Received, RecvStream};
 pub use message::{Frame, Message};
 pub use outbox::SendOutcome;
 pub use proto::{

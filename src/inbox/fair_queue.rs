@@ -11,10 +11,14 @@
 //!   of the changes. Every access is relaxed, since a value that is a moment old does no harm: a thread that acts on a flag takes
 //!   the lock first, or is the loop, which makes the changes of `tight` that matter to it.
 //! - A thread that finds nothing counts itself among the waiting threads under the lock that it then releases by blocking. A push under the lock
-//!   thus sees it, and notifies it.
+//!   thus sees it, and notifies it. A task that finds nothing leaves its waker under the same lock.
+//! - Items wake threads and tasks independently of each other: as many of each as there are items, if so many wait. So neither kind
+//!   waits while the other one has been woken in its place.
+//! - Whenever a task waits in the list, at least as many others that were woken have not looked since as items wait. A task that is
+//!   woken takes an item or finds none, or is dropped and wakes another one (`task_pop.rs`).
 //! - A link is refused room under the lock, and a note is left there of when to wake the loop. A thread that takes items later sees
 //!   the note, and wakes the loop.
-//! - No payload is dropped and no thread is notified under the lock.
+//! - No payload is dropped, no thread is notified and no task is woken under the lock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -24,10 +28,12 @@ use std::{
 
 use super::shares::{Counts, Entry, Room, State};
 use crate::sync::{
-    Condvar, Mutex, Waiters,
+    Condvar, Mutex, MutexGuard, Tasks, Waiters,
     atomic::{AtomicBool, Ordering},
-    block_on, lock, release,
+    block_on, lock, release, wake,
 };
+
+pub(super) mod task_pop;
 
 #[derive(Debug)]
 pub(crate) struct Inbox<P: Entry> {
@@ -115,6 +121,7 @@ impl<P: Entry> Inbox<P> {
                 dropped: BTreeMap::new(),
                 wake_at: None,
                 waiting_threads: 0,
+                tasks: Tasks::default(),
                 elsewhere: 0,
                 closed: false,
             }),
@@ -160,14 +167,16 @@ impl<P: Entry> Inbox<P> {
         self.maybe_nonempty.store(true, Ordering::Relaxed);
         let has_dropped = !state.dropped.is_empty() && !self.untold.swap(true, Ordering::Relaxed);
         self.publish(&state);
-        // No more threads are woken than there are new items. The others of a pool of receivers go on blocking.
-        let wake = state.waiting_threads.min(pushed);
+        // No more threads, and no more tasks, are woken than there are new items. The others of a pool of receivers go on waiting.
+        let threads = state.waiting_threads.min(pushed);
+        let tasks = state.tasks.take(pushed);
         drop(state);
         // After the lock is released, for which the woken threads would wait. A thread that has counted itself blocks already:
         // it gives the lock up in no other way.
-        for _ in 0..wake {
+        for _ in 0..threads {
             self.arrived.notify_one();
         }
+        wake(tasks);
         if !gone.is_empty() {
             gone.into_iter().for_each(release);
         }
@@ -221,6 +230,12 @@ impl<P: Entry> Inbox<P> {
     /// Blocks until this owner has room or the deadline has passed (`None`: no deadline). Returns whether there is room.
     pub(crate) fn wait_for_room(&self, owner: P::Owner, deadline: Option<Instant>) -> bool {
         self.waiters.wait(deadline, || self.has_room(owner))
+    }
+
+    /// Waits as a task until this owner has room.
+    pub(crate) async fn wait_for_room_async(&self, owner: P::Owner) {
+        let has_room = || self.has_room(owner).then_some(());
+        self.waiters.wait_async(has_room).await;
     }
 
     /// Takes the oldest item. After `close`, the items that are left can still be taken.
@@ -307,14 +322,7 @@ impl<P: Entry> Inbox<P> {
         let mut state = lock(&self.state);
         loop {
             if let Some(taken) = take(&mut state) {
-                // Under the lock under which the loop was refused: it has left its note, or it finds the room that is made
-                // here.
-                let wakes = state.wakes();
-                self.publish(&state);
-                drop(state);
-                // Without the lock: a waiter takes it while it holds its own; see `Waiters`.
-                self.waiters.notify();
-                return Ok(Popped { taken, wakes });
+                return Ok(self.finish(state, taken));
             }
             if state.closed {
                 return Err(Nothing::Ever);
@@ -337,13 +345,30 @@ impl<P: Entry> Inbox<P> {
         }
     }
 
-    /// Closes the inbox: nothing can be pushed any more, and all waiting threads are woken. What is queued can still be taken.
+    /// Ends a `take` that has taken something.
+    #[inline]
+    fn finish<T>(&self, mut state: MutexGuard<'_, State<P>>, taken: T) -> Popped<T> {
+        // Under the lock under which the loop was refused: it has left its note, or it finds the room that is made here.
+        let wakes = state.wakes();
+        self.publish(&state);
+        drop(state);
+        // Without the lock: a waiter takes it while it holds its own; see `Waiters`.
+        self.waiters.notify();
+        Popped { taken, wakes }
+    }
+
+    /// Closes the inbox: nothing can be pushed any more, and all waiting threads and tasks are woken. What is queued can still be
+    /// taken.
     pub(crate) fn close(&self) {
-        lock(&self.state).closed = true;
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let tasks = state.tasks.take(usize::MAX);
+        drop(state);
         // Not under the lock. `false` is stored under it, while the inbox is open, and so before this: a thread that spins sees
         // the end.
         self.maybe_nonempty.store(true, Ordering::Relaxed);
         self.arrived.notify_all();
+        wake(tasks);
         self.waiters.notify();
     }
 

@@ -17,7 +17,7 @@ pub use batch::{Batch, BatchIter, MessageRef};
 pub(crate) use buffer_pool::BufferPool;
 pub(crate) use chunk::{Chunk, ChunkBuilder};
 pub use fair_queue::InboxFull;
-pub(crate) use fair_queue::{Inbox, Nothing, Popped, Refused, Wait};
+pub(crate) use fair_queue::{Inbox, Nothing, Popped, Refused, Wait, task_pop::TaskPop};
 pub(crate) use shares::{Entry, Room};
 pub(crate) use single::Single;
 pub(crate) use source::{Owner, Source};

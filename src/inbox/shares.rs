@@ -15,6 +15,8 @@ use std::{
     mem,
 };
 
+use crate::sync::Tasks;
+
 /// What is put into an inbox at a time: one item or several, which arrived together from one owner.
 pub(crate) trait Entry {
     type Item;
@@ -67,6 +69,8 @@ pub(super) struct State<P: Entry> {
     pub(super) wake_at: Option<Room>,
     /// The number of threads that block in `pop`. If there are none, a push notifies none.
     pub(super) waiting_threads: usize,
+    /// The tasks that wait for an item.
+    pub(super) tasks: Tasks,
     /// Those of them that also wait for something else: see `Inbox::pop_or`.
     pub(super) elsewhere: usize,
     /// True exactly when nothing can be pushed any more.

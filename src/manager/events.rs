@@ -2,12 +2,13 @@
 //!
 //! Nothing here drops an event, except the queue beneath when it is full.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Waker, time::Duration};
 
+use super::recv_stream::{RecvStream, pop_or_wait, receive};
 use crate::{
     error::{RecvError, TryRecvError},
     event::Event,
-    inbox::{Inbox, InboxFull, Nothing, Owner, Room, Single, Wait},
+    inbox::{Inbox, InboxFull, Nothing, Owner, Room, Single, TaskPop, Wait},
     limits::EVENTS_MAX,
     shared::{Home, QueueStats},
 };
@@ -81,6 +82,18 @@ impl Events {
         Ok(popped.taken)
     }
 
+    /// A place for a task that waits for an event.
+    pub(super) fn task_pop(&self) -> TaskPop<'_, Single<Event>> {
+        self.inbox.task_pop()
+    }
+
+    /// Ends the queue in a forked process, where no event arrives. What is in it can still be taken.
+    pub(super) fn end_if_forked(&self) {
+        if !self.home.is_here() {
+            self.inbox.close();
+        }
+    }
+
     /// Takes the oldest event. Blocks until there is one.
     ///
     /// # Errors
@@ -107,6 +120,29 @@ impl Events {
     pub fn try_recv(&self) -> Result<Event, TryRecvError> {
         self.pop(Wait::No)
             .map_err(|nothing| RecvError::from(nothing).into())
+    }
+
+    /// Does what [`recv`](Self::recv) does in a task. Dropping the future loses no event.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Halted`] if no event is left and none can arrive any more.
+    pub async fn recv_async(&self) -> Result<Event, RecvError> {
+        receive(self.pop_in_task()).await
+    }
+
+    /// The events as a stream, which other tasks and threads may share.
+    #[must_use]
+    pub fn stream(&self) -> RecvStream<'_, Event> {
+        RecvStream::new(self.pop_in_task())
+    }
+
+    fn pop_in_task(&self) -> impl FnMut(&Waker) -> Result<Event, Nothing> + Send {
+        let mut task = self.task_pop();
+        move |waker| {
+            let end_if_forked = || self.end_if_forked();
+            pop_or_wait(waker, end_if_forked, |waker| Ok(task.pop(waker)?.taken))
+        }
     }
 }
 

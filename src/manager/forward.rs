@@ -70,6 +70,15 @@ impl CnxManager {
         self.handle.wait_for_room(sid, timeout)
     }
 
+    /// Waits in a task until a send to `sid` would neither replace a frame nor fail: see [`Handle::wait_for_room_async`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`].
+    pub async fn wait_for_room_async(&self, sid: Sid) -> Result<(), SendError> {
+        self.handle.wait_for_room_async(sid).await
+    }
+
     /// Discards the frames that wait for `sid`: see [`Handle::discard`].
     ///
     /// # Errors
@@ -132,6 +141,11 @@ impl CnxManager {
     /// Blocks until at least `count` other members are linked, or `timeout` has passed: see [`Handle::wait_linked`].
     pub fn wait_linked(&self, count: usize, timeout: Duration) -> bool {
         self.handle.wait_linked(count, timeout)
+    }
+
+    /// Waits in a task until at least `count` other members are linked: see [`Handle::wait_linked_async`].
+    pub async fn wait_linked_async(&self, count: usize) -> bool {
+        self.handle.wait_linked_async(count).await
     }
 
     /// The state of each listening socket: see [`Handle::listening`].

@@ -25,9 +25,12 @@ mod forward;
 mod inbox_handler;
 mod received;
 mod recv_any;
+mod recv_async;
+mod recv_stream;
 
 pub use events::Events;
 pub use received::Received;
+pub use recv_stream::RecvStream;
 
 use inbox_handler::InboxHandler;
 
@@ -303,7 +306,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::{Outbox, SendError, Sid, shared::FORKED};
+    use crate::{Outbox, SendError, Sid, shared::FORKED, sync::complete};
 
     #[test]
     fn forked_process_has_no_loop() {
@@ -323,6 +326,7 @@ mod tests {
             assert_eq!(manager.connect_one(Sid(2)), Err(SendError::Halted));
             assert!(manager.is_halted() && !manager.has_died());
             assert_eq!(manager.recv(), Err(RecvError::Halted));
+            assert_eq!(complete(manager.recv_async()), Err(RecvError::Halted));
             let timeout = Duration::MAX;
             let told = manager.events().recv_timeout(timeout);
             assert_eq!(told, Err(RecvError::Halted));
@@ -331,6 +335,32 @@ mod tests {
             manager.halt();
             FORKED.set(false);
             // In the parent there is a thread to join.
+            manager.handle.request_halt();
+        }
+    }
+
+    /// Each of these may be the first call in the child.
+    #[test]
+    fn tasks_do_not_wait_in_a_forked_process() {
+        let waits: [fn(&CnxManager); 6] = [
+            |manager| assert!(complete(manager.recv_async()).is_err()),
+            |manager| assert!(complete(manager.recv_all_async(&mut Batch::new())).is_err()),
+            // Events that are left can be taken.
+            |manager| while complete(manager.events().recv_async()).is_ok() {},
+            |manager| while complete(manager.recv_any_async()).is_ok() {},
+            |manager| assert!(complete(manager.wait_for_room_async(Sid(2))).is_ok()),
+            |manager| assert!(!complete(manager.wait_linked_async(1))),
+        ];
+        for wait in waits {
+            let config = Config::builder(Sid(1))
+                .server(Sid(1), "127.0.0.1:0")
+                .server(Sid(2), "127.0.0.1:1")
+                .dial(crate::Dial::OnDemand);
+            let manager = CnxManager::start(config.build().unwrap()).unwrap();
+            manager.to_send(Sid(2), "fills the slot").unwrap();
+            FORKED.set(true);
+            wait(&manager);
+            FORKED.set(false);
             manager.handle.request_halt();
         }
     }

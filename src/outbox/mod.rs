@@ -172,6 +172,11 @@ impl PeerOutbox {
     pub(crate) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
         of_either!(self, writer => writer.wait_for_room(deadline))
     }
+
+    /// Waits as a task for the same.
+    pub(crate) async fn wait_for_room_async(&self) {
+        of_either!(self, writer => writer.wait_for_room_async().await);
+    }
 }
 
 /// Puts these frames into a slot, one after the other. If the slot is closed meanwhile, the frames before that were taken.

@@ -15,7 +15,7 @@
 //!   becomes writable while a thread writes, `writable_again` says so, and that thread tries once more: the edge is not lost.
 //! - A payload is dropped only without the lock ([`Deferred`](super::backlog::Deferred)), since dropping the last owner of one may run code of the
 //!   application, which may send.
-//! - A thread that waits for room is notified by every change that makes some ([`Transition`]).
+//! - A thread or task that waits for room is notified by every change that makes some ([`Transition`]).
 
 use std::{io, mem, sync::Arc, time::Instant};
 
@@ -242,6 +242,12 @@ impl<S: Backlog> Writer<S> {
     pub(super) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
         // `has_room` takes the lock under which every change makes room, as `Waiters` requires.
         self.waiters.wait(deadline, || self.has_room())
+    }
+
+    /// Waits as a task until there is room.
+    pub(super) async fn wait_for_room_async(&self) {
+        let has_room = || self.has_room().then_some(());
+        self.waiters.wait_async(has_room).await;
     }
 
     /// Ends a change of the state: releases the lock, drops what is no longer needed, and writes if this thread has become the

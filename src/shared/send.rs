@@ -112,6 +112,20 @@ impl Shared {
         Ok(peer.outbox.wait_for_room(deadline))
     }
 
+    /// See [`Handle::wait_for_room_async`](crate::Handle::wait_for_room_async).
+    pub(crate) async fn wait_for_room_async(&self, sid: Sid) -> Result<(), SendError> {
+        // In a forked process nothing makes room: `life` notices that it runs in one, and closes the outboxes and the inbox.
+        let _ = self.life();
+        if sid == self.own {
+            let owner = Source::loopback(sid).owner();
+            self.inbox.wait_for_room_async(owner).await;
+            return Ok(());
+        }
+        let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        peer.outbox.wait_for_room_async().await;
+        Ok(())
+    }
+
     /// See [`Handle::discard`](crate::Handle::discard).
     pub(crate) fn discard(&self, sid: Sid) -> Result<u64, SendError> {
         let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;

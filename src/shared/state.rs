@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The number of members that are linked.
     linked_members: Mutex<usize>,
-    /// Threads in [`wait_linked`](Self::wait_linked).
+    /// Threads in [`wait_linked`](Self::wait_linked), and tasks.
     link_waiters: Waiters,
     lifecycle: Lifecycle,
 }
@@ -144,6 +144,19 @@ impl Shared {
             linked.get() || self.life() != Life::Running
         });
         linked.get()
+    }
+
+    /// See [`Handle::wait_linked_async`](crate::Handle::wait_linked_async).
+    pub(crate) async fn wait_linked_async(&self, count: usize) -> bool {
+        // First, as in `wait_linked`: in a forked process this ends everything.
+        let _ = self.life();
+        let wait = || {
+            let are_linked = *lock(&self.linked_members) >= count;
+            // Not by `life`: it notifies the waiters if it ends the loop, and this is called under their lock.
+            let has_ended = self.lifecycle.life() != Life::Running;
+            (are_linked || has_ended).then_some(are_linked)
+        };
+        self.link_waiters.wait_async(wait).await
     }
 
     /// Whether the loop is in this process.

@@ -1,10 +1,11 @@
-//! The primitives of `std`, or loom's models of them, and how payloads are dropped.
+//! The primitives of `std`, or loom's models of them, how payloads are dropped, and how tasks are woken.
 //!
 //! Nothing here knows what a lock guards.
 //!
 //! Rules for all that use them:
 //!
-//! - A critical section is short: no system call, no code of the application, no payload that is dropped.
+//! - A critical section is short: no system call, no code of the application, no payload that is dropped, no waker that is cloned,
+//!   woken or dropped.
 //! - It leaves its state whole even if it panics, since the next thread enters it as if nothing had happened.
 //! - Locks are taken in one order: the lock of [`Waiters`](super::Waiters) or of the registry of peers before that of an outbox or of
 //!   the inbox, and never the other way round.
@@ -13,6 +14,7 @@ use std::{
     any::Any,
     mem,
     panic::{self, AssertUnwindSafe},
+    task::Waker,
 };
 
 #[cfg(not(loom))]
@@ -63,6 +65,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) fn release<T>(payload: T) {
     if let Err(panicked) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         release_panicked(panicked);
+    }
+}
+
+/// Wakes these tasks. The caller holds no lock.
+///
+/// A waker is code of an executor, and this thread may be that of the loop: a panic ends here, as in [`release`].
+#[inline]
+pub(crate) fn wake(tasks: Vec<Waker>) {
+    for waker in tasks {
+        if let Err(panicked) = panic::catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+            release_panicked(panicked);
+        }
     }
 }
 

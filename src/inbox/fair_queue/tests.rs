@@ -1,8 +1,13 @@
 //! Unit tests of `fair_queue`.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::Arc,
+    task::{Wake, Waker},
+    thread,
+};
 
 use super::{super::fixture::*, *};
+use crate::sync::Signal;
 
 fn pop_all(inbox: &Inbox<Of>, into: &mut VecDeque<Of>, wait: Wait) -> Result<usize, Nothing> {
     inbox.pop_all(into, wait).map(|popped| popped.taken)
@@ -233,6 +238,93 @@ fn waiter_is_notified_of_room_in_the_inbox() {
     }
     assert_eq!(inbox.pop(Wait::No).unwrap().taken, ('a', 0));
     assert!(waiter.join().unwrap());
+}
+
+fn tasks(inbox: &Inbox<Of>) -> usize {
+    lock(&inbox.state).tasks.len()
+}
+
+#[test]
+fn push_wakes_as_many_tasks_as_items_in_their_order() {
+    let inbox = Inbox::new(Room::for_items(9), InboxFull::DropOldest);
+    let mut waiting = [(); 3].map(|()| (inbox.task_pop(), Signal::new()));
+    for (task, (_, waker)) in &mut waiting {
+        assert_eq!(task.pop(Some(waker.clone())), Err(Nothing::Yet));
+    }
+    let wakes = || waiting.each_ref().map(|(_, (signal, _))| signal.take());
+    inbox.push(run(0..2)).unwrap();
+    assert_eq!(wakes(), [1, 1, 0]);
+    inbox.push(run(2..3)).unwrap();
+    assert_eq!(wakes(), [0, 0, 1]);
+    inbox.push(run(3..4)).unwrap();
+    assert_eq!(wakes(), [0, 0, 0], "all were woken and have not looked");
+}
+
+#[test]
+fn future_has_one_waker_at_most_and_none_when_dropped() {
+    let inbox = Inbox::new(Room::for_items(9), InboxFull::DropOldest);
+    let mut one = inbox.task_pop();
+    let mut other = inbox.task_pop();
+    let (first, first_waker) = Signal::new();
+    let (second, second_waker) = Signal::new();
+    assert_eq!(one.pop(Some(first_waker)), Err(Nothing::Yet));
+    assert_eq!(one.pop(Some(second_waker)), Err(Nothing::Yet));
+    let (_, waker) = Signal::new();
+    assert_eq!(other.pop(Some(waker)), Err(Nothing::Yet));
+    assert_eq!(tasks(&inbox), 2);
+    drop(other);
+    assert_eq!(tasks(&inbox), 1);
+    inbox.push(run(0..1)).unwrap();
+    assert_eq!((first.take(), second.take()), (0, 1), "the last waker");
+    assert_eq!(tasks(&inbox), 0);
+    let (_, waker) = Signal::new();
+    assert_eq!(one.pop(None).unwrap().taken, ('a', 0));
+    assert_eq!(one.pop(Some(waker)), Err(Nothing::Yet));
+    drop(one);
+    assert_eq!(tasks(&inbox), 0);
+}
+
+#[test]
+fn dropped_task_passes_its_wake_on_only_for_an_item() {
+    let inbox = Inbox::new(Room::for_items(9), InboxFull::DropOldest);
+    let mut waiting = [(); 2].map(|()| (inbox.task_pop(), Signal::new()));
+    for (task, (_, waker)) in &mut waiting {
+        assert_eq!(task.pop(Some(waker.clone())), Err(Nothing::Yet));
+    }
+    let [(woken, _), (mut next, (signal, waker))] = waiting;
+    inbox.push(run(0..1)).unwrap();
+    drop(woken);
+    assert_eq!(signal.take(), 1);
+    assert_eq!(next.pop(None).unwrap().taken, ('a', 0));
+    // The item of this one is taken by others.
+    let mut woken = inbox.task_pop();
+    assert_eq!(woken.pop(Some(waker.clone())), Err(Nothing::Yet));
+    assert_eq!(next.pop(Some(waker)), Err(Nothing::Yet));
+    inbox.push(run(1..2)).unwrap();
+    assert_eq!((pop(&inbox, Wait::No), signal.take()), (Ok(1), 1));
+    drop(woken);
+    assert_eq!(signal.take(), 0);
+}
+
+#[test]
+fn panic_of_a_waker_does_not_reach_the_push() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("by the test");
+        }
+    }
+    let inbox = Inbox::new(Room::for_items(9), InboxFull::DropOldest);
+    let mut waiting = [(); 2].map(|()| inbox.task_pop());
+    let (signal, waker) = Signal::new();
+    for (task, waker) in waiting
+        .iter_mut()
+        .zip([Waker::from(Arc::new(Panics)), waker])
+    {
+        assert_eq!(task.pop(Some(waker)), Err(Nothing::Yet));
+    }
+    inbox.push(run(0..2)).unwrap();
+    assert_eq!(signal.take(), 1);
 }
 
 proptest::proptest! {
