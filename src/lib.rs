@@ -172,7 +172,8 @@
 //!
 //! # Two ways to use it
 //!
-//! - [`CnxManager`]: the loop has a thread of its own, and messages arrive in the inbox.
+//! - [`CnxManager`]: the loop has a thread of its own, and messages arrive in the inbox. Threads wait for them, or tasks
+//!   ([`recv_async`](CnxManager::recv_async)).
 //! - [`EventLoop`]: a thread of the application turns the loop, alone or inside another event loop (it is
 //!   [`AsFd`](std::os::fd::AsFd)). A [`Handler`] is called on that thread for each decoded frame. An answer that it sends is
 //!   written in the same turn: a round trip takes two thread switches instead of six.
@@ -248,6 +249,7 @@
 //!
 //! | feature | default | |
 //! |---|---|---|
+//! | `futures` | off | [`RecvStream`] is a `futures_core::Stream`; needs `futures-core`, which has no dependencies |
 //! | `simulation` | off | the module `simulation`: a network and a clock in memory, on which tests of an application run the real [`EventLoop`]; no further dependency |
 //!
 //! # Architecture
@@ -265,7 +267,7 @@
 //! inbox            received messages and events              outbox    what waits for one peer
 //! message, event, error
 //! proto            rules, grammars, reasons: no clock, no socket, no thread
-//! sync, limits     locks and what threads wait for; every bound with its reason
+//! sync, limits     locks and what threads and tasks wait for; every bound with its reason
 //! ```
 //!
 //! A payload on its way out, in a slot ([`Handle::to_send`]):
@@ -307,7 +309,8 @@
 //! 5. [`Handler::on_frame`] is called with it. `InboxHandler` of a manager (`manager::inbox_handler`) copies frames below 16 KiB into a
 //!    chunk, and others into buffers of their own (`inbox::chunk`).
 //! 6. After the frames of one link, [`Handler::on_read_complete`] puts the chunks into the inbox (`Inbox::push_all`,
-//!    `inbox::fair_queue`) under one lock, and wakes at most as many threads as there are messages. An inbox that drops does it here.
+//!    `inbox::fair_queue`) under one lock, and wakes at most as many threads, and as many tasks, as there are messages. An inbox that
+//!    drops does it here.
 //! 7. [`CnxManager::recv_all`] takes everything under one lock: payloads are slices of the chunks, whose buffers return to the loop.
 //!    [`CnxManager::recv`] takes one message. If it is less than half of its chunk it is copied, so that it does not hold the buffer of
 //!    many.

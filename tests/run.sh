@@ -14,7 +14,7 @@ steps=(setup formatting clippy powerset docs targets tests system soak mutants l
 # Each needs a toolchain or a program of its own.
 tools=(msrv minimal-versions external-types semver deny)
 # These need tools of their own, and take minutes.
-named=(fuzz miri)
+named=(fuzz miri runtimes)
 
 # Tools that read what other versions of Rust do not write.
 nightly_of_external_types=nightly-2026-03-20
@@ -54,6 +54,7 @@ formatting() {
     cargo fmt --all --check
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo fmt --all --check --manifest-path benches/compare/Cargo.toml
+    cargo fmt --all --check --manifest-path examples/tokio/Cargo.toml
 }
 
 clippy() {
@@ -120,11 +121,10 @@ minimal-versions() {
     done
 }
 
-# Each set of features: none, and the only one there is. `cargo hack` would check the default members with it, whose features are
-# unified.
+# Each set of features. `cargo hack` would check the default members with them, whose features are unified.
 powerset() {
     local features
-    for features in '' simulation; do
+    for features in '' futures simulation futures,simulation; do
         RUSTFLAGS='-D warnings' timeout 300 cargo check -p quorum-cnx --lib --no-default-features --features "$features" \
             --target-dir target/powerset
     done
@@ -160,6 +160,13 @@ fuzz() {
 miri() {
     CARGO_TARGET_DIR=target/miri PROPTEST_CASES=2 MIRIFLAGS=-Zmiri-disable-isolation \
         timeout 1200 cargo "+$nightly_of_miri" miri test -p quorum-cnx --lib -- sync:: outbox:: inbox::
+}
+
+# Receiving in tasks of tokio and smol, in a package of its own.
+runtimes() {
+    timeout 600 cargo clippy --manifest-path examples/tokio/Cargo.toml --all-targets -- -D warnings
+    timeout 600 cargo test --manifest-path examples/tokio/Cargo.toml
+    timeout 60 cargo run --quiet --manifest-path examples/tokio/Cargo.toml
 }
 
 rust_version() {
