@@ -167,6 +167,21 @@ impl<P: Entry> Inbox<P> {
         self.maybe_nonempty.store(true, Ordering::Relaxed);
         let has_dropped = !state.dropped.is_empty() && !self.untold.swap(true, Ordering::Relaxed);
         self.publish(&state);
+        // Two loads if nobody waits: this is done for every frame that is sent to the own sid.
+        if state.waiting_threads > 0 || !state.tasks.is_empty() {
+            self.wake_for(pushed, state);
+        } else {
+            drop(state);
+        }
+        if !gone.is_empty() {
+            gone.into_iter().for_each(release);
+        }
+        Ok(has_dropped)
+    }
+
+    /// Wakes threads and tasks for so many new items.
+    #[cold]
+    fn wake_for(&self, pushed: usize, mut state: MutexGuard<'_, State<P>>) {
         // No more threads, and no more tasks, are woken than there are new items. The others of a pool of receivers go on waiting.
         let threads = state.waiting_threads.min(pushed);
         let tasks = state.tasks.take(pushed);
@@ -177,10 +192,6 @@ impl<P: Entry> Inbox<P> {
             self.arrived.notify_one();
         }
         wake(tasks);
-        if !gone.is_empty() {
-            gone.into_iter().for_each(release);
-        }
-        Ok(has_dropped)
     }
 
     /// Puts one entry if its owner has room for it. Another thread may take the room between the check and the push. So the limits

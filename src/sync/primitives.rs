@@ -71,7 +71,6 @@ pub(crate) fn release<T>(payload: T) {
 /// Wakes these tasks. The caller holds no lock.
 ///
 /// A waker is code of an executor, and this thread may be that of the loop: a panic ends here, as in [`release`].
-#[inline]
 pub(crate) fn wake(tasks: Vec<Waker>) {
     for waker in tasks {
         if let Err(panicked) = panic::catch_unwind(AssertUnwindSafe(|| waker.wake())) {

@@ -57,22 +57,18 @@ impl Tasks {
     }
 
     /// Takes up to `count` wakers, those that wait longest. The caller wakes them without the lock.
-    #[inline]
     #[must_use = "they are to be woken"]
     pub(crate) fn take(&mut self, count: usize) -> Vec<Waker> {
-        if self.waiting.is_empty() {
-            return Vec::new();
-        }
-        self.take_some(count)
-    }
-
-    #[cold]
-    fn take_some(&mut self, count: usize) -> Vec<Waker> {
         let count = count.min(self.waiting.len());
         self.waiting
             .drain(..count)
             .map(|(_, waker)| waker)
             .collect()
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     fn find(&self, ticket: &Ticket) -> Option<usize> {
