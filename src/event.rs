@@ -56,6 +56,10 @@ pub enum Event {
         /// The number of this link. No other link of this manager has the same number, and later links have larger numbers.
         /// Messages that arrive over the link carry it ([`Message::link`](crate::Message::link)).
         link: u64,
+        /// True exactly when the peer is known to have started since its last link: it has another
+        /// [incarnation](crate::PeerStats::incarnation). Without [native](crate::InitialMessageVersion::Native) handshakes this is
+        /// not known.
+        restarted: bool,
     },
     /// The link of a peer has ended. If a newer connection replaces it, an [`Event::Up`] follows at once.
     #[non_exhaustive]
@@ -90,6 +94,9 @@ pub enum Event {
     Flapping {
         /// The peer.
         sid: Sid,
+        /// True exactly when it is known that two live processes have this sid: links of both, made with
+        /// [native](crate::InitialMessageVersion::Native) handshakes, replace each other.
+        duplicate: bool,
     },
     /// All addresses of a peer were tried, and none could be reached. The next attempt follows after the backoff.
     #[non_exhaustive]
@@ -164,14 +171,19 @@ impl fmt::Display for Event {
                 "given up listening on {address}: servers with a larger id cannot reach this one there; see listen_tries"
             ),
             Self::Up {
-                sid, dialed, addr, ..
+                sid,
+                dialed,
+                addr,
+                restarted,
+                ..
             } => {
                 let how = if *dialed {
                     "dialed at"
                 } else {
                     "accepted from"
                 };
-                write!(f, "peer {sid}: up, {how} {addr}")
+                let restarted = if *restarted { ", restarted" } else { "" };
+                write!(f, "peer {sid}: up{restarted}, {how} {addr}")
             }
             Self::Down { sid, reason, .. } => write!(f, "peer {sid}: down, {reason}"),
             Self::Dropped { messages, senders } => {
@@ -181,10 +193,13 @@ impl fmt::Display for Event {
                 )?;
                 write_counts(f, senders)
             }
-            Self::Flapping { sid } => write!(
-                f,
-                "peer {sid}: its links replace each other again and again: two servers may have this id"
-            ),
+            Self::Flapping { sid, duplicate } => {
+                let have = if *duplicate { "have" } else { "may have" };
+                write!(
+                    f,
+                    "peer {sid}: its links replace each other again and again: two servers {have} this id"
+                )
+            }
             Self::DialFailed { sid, addr, reason } => {
                 write!(f, "peer {sid}: cannot be reached")?;
                 if let Some(addr) = addr {

@@ -396,7 +396,7 @@ pub use message::{Frame, Message};
 pub use outbox::SendOutcome;
 pub use proto::{
     Address, AddressError, Fault, InitialMessageError, InitialMessageVersion, Reason, ReasonKind,
-    Sid, TlsFailure,
+    Refusal, Sid, TlsFailure,
 };
 pub use sender::Sender;
 pub use shared::{

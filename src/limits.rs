@@ -60,13 +60,13 @@ pub const DRAIN_BYTES_MAX: usize = 64 << 20;
 /// Bytes of the addresses in an initial message: ZooKeeper's `maxBuffer` (ZOOKEEPER-2186).
 pub const ADDRESS_BYTES_MAX: usize = 2048;
 
-/// Bytes of an initial message: version, sid and length, then the addresses.
-pub const INITIAL_MESSAGE_BYTES_MAX: usize = 20 + ADDRESS_BYTES_MAX;
+/// Bytes of an initial message: those in front of the addresses, 64 in a native one, then the addresses.
+pub const INITIAL_MESSAGE_BYTES_MAX: usize = 64 + ADDRESS_BYTES_MAX;
 
 /// Addresses in an initial message. No real server has more, and each may cost the reader a lookup and a dial.
 pub const ADDRESSES_MAX: usize = 32;
 
-/// Bytes of one read from a connection that has not sent its initial message. Such a message has at most 2068 bytes, and the bytes
+/// Bytes of one read from a connection that has not sent its initial message. Such a message has at most 2112 bytes, and the bytes
 /// behind it must be kept if the connection waits as a contender.
 pub const INITIAL_MESSAGE_READ_BYTES: usize = 4 << 10;
 

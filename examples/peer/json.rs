@@ -52,9 +52,11 @@ pub(crate) fn event(event: &Event) -> Value {
             dialed,
             addr,
             link,
+            restarted,
             ..
         } => json!({
             "event": "up", "sid": sid.0, "dialed": dialed, "addr": addr.to_string(), "link": link,
+            "restarted": restarted,
         }),
         Event::Down {
             sid,
@@ -72,7 +74,9 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "dropped", "messages": messages,
             "senders": senders.iter().map(|(sid, count)| json!([sid.0, count])).collect::<Vec<_>>(),
         }),
-        Event::Flapping { sid, .. } => json!({ "event": "flapping", "sid": sid.0 }),
+        Event::Flapping { sid, duplicate, .. } => {
+            json!({ "event": "flapping", "sid": sid.0, "duplicate": duplicate })
+        }
         Event::DialFailed {
             sid, addr, reason, ..
         } => json!({
@@ -136,6 +140,7 @@ fn peer(peer: &PeerStats) -> Value {
         "linked": peer.linked,
         "link": peer.link.as_ref().map(link),
         "last_end": peer.last_end.as_ref().map(|reason| reason.kind().name()),
+        "incarnation": peer.incarnation,
         "last_received_ms": peer.last_received.map(age_ms),
         "sent": outgoing(&peer.sent),
         "received": incoming(&peer.received),

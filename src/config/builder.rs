@@ -145,9 +145,28 @@ impl ConfigBuilder {
     /// [`InitialMessageVersion`] for the releases of ZooKeeper that need another one.
     ///
     /// [`InitialMessageVersion::Bare`] is sent instead while no own address can be dialed: if all are wildcards, or have port 0 and
-    /// the socket is not open yet.
+    /// the socket is not open yet. [`InitialMessageVersion::Native`] needs no address.
     pub fn initial_message(mut self, form: InitialMessageVersion) -> Self {
         self.options.initial_message = form;
+        self
+    }
+
+    /// Sets the cluster of this server, any 16 bytes, for example a UUID. Default: all zero. Servers of different clusters refuse each
+    /// other's [native](InitialMessageVersion::Native) initial messages. All servers of a mesh have the same value.
+    pub fn cluster_id(mut self, id: [u8; 16]) -> Self {
+        self.options.cluster_id = id;
+        self
+    }
+
+    /// Refuses the initial messages of ZooKeeper, and so observers without an id, with
+    /// [`Reason::NotNative`](crate::Reason::NotNative). Off by default. Needs
+    /// [`InitialMessageVersion::Native`]: otherwise this server could not reach others with the same setting.
+    ///
+    /// A running mesh is moved to native handshakes with two restarts of each server, one after the other: first with
+    /// [`initial_message`](Self::initial_message), then with this as well. Before that, all servers need a version of this library
+    /// that understands native initial messages, and the [`cluster_id`](Self::cluster_id).
+    pub fn native_only(mut self, yes: bool) -> Self {
+        self.options.native_only = yes;
         self
     }
 
@@ -189,8 +208,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets how long an accepted connection may take to send its initial message, and the far end of a knock to close it.
-    /// Default: 5 s. Range: 1 ms to 24 h.
+    /// Sets how long an accepted connection may take to send its initial message, and the far end of a knock to answer or close it.
+    /// Default: 5 s. Range: 1 ms to 24 h. The answer to a native initial message that is no knock may take as long, or 2 s longer than
+    /// [`peer_dead_after`](Self::peer_dead_after) if that is more: for so long, the far end may wait for the end of an older link.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.options.handshake_timeout = timeout;
         self

@@ -65,6 +65,8 @@ impl fmt::Debug for OnLoopStart {
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) initial_message: InitialMessageVersion,
+    pub(crate) native_only: bool,
+    pub(crate) cluster_id: [u8; 16],
     pub(crate) dial: Dial,
     pub(crate) replace: Replace,
     pub(crate) unknown: Unknown,
@@ -97,6 +99,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             initial_message: InitialMessageVersion::default(),
+            native_only: false,
+            cluster_id: [0; 16],
             dial: Dial::default(),
             replace: Replace::default(),
             unknown: Unknown::default(),

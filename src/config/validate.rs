@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::ConfigError,
     limits::{self, ADDRESS_BYTES_MAX, ADDRESSES_MAX},
-    proto::{Address, Sid},
+    proto::{Address, InitialMessageVersion, Sid},
 };
 
 /// Checks that a server has an address, and no more addresses than an initial message can carry.
@@ -85,6 +85,10 @@ pub(super) fn check_options(options: &Options) -> Result<(), ConfigError> {
     if options.peer_dead_after < limits::PEER_DEAD_AFTER_MIN {
         let (after, min) = (options.peer_dead_after, limits::PEER_DEAD_AFTER_MIN);
         return bad("peer_dead_after", format!("{after:?} is less than {min:?}"));
+    }
+    if options.native_only && options.initial_message != InitialMessageVersion::Native {
+        let why = "other servers with this setting would refuse this server: it sends no native initial message";
+        return bad("native_only", why.to_owned());
     }
     if options.unsent_limit == Some(0) {
         let why = "0 bytes would never let a frame leave, use None for no limit";

@@ -61,7 +61,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let lookups = self.endpoints.resolve(peer, now);
                 self.look_up(lookups);
             }
-            Action::Up { peer, link } => self.link_up(peer, link, now),
+            Action::Up {
+                peer,
+                link,
+                restarted,
+            } => self.link_up(peer, link, restarted, now),
             Action::Close { link, reason } => {
                 if reason == Reason::Replaced {
                     // What the kernel has received on the old link is older than what the new link brings, so it is delivered
@@ -70,24 +74,28 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
                 self.end(link, reason, now);
             }
-            Action::ReportFlapping { peer } => {
+            Action::ReportFlapping { peer, duplicate } => {
                 if let Some(sid) = self.peer(peer).map(|peer| peer.sid) {
-                    self.tell(Event::Flapping { sid }, now);
+                    self.tell(Event::Flapping { sid, duplicate }, now);
                 }
             }
         }
     }
 
     /// Makes a connection the link of its peer.
-    fn link_up(&mut self, id: PeerId, key: ConnectionKey, now: Instant) {
+    fn link_up(&mut self, id: PeerId, key: ConnectionKey, restarted: bool, now: Instant) {
         let Some(peer) = self.peer(id).cloned() else {
             return;
         };
-        // The connection may have been a contender until now.
-        let arrival = self
+        // Before anything else is written to it. The connection may have been a contender until now.
+        if let Err(reason) = self.answer(key, None) {
+            return self.end(key, reason, now);
+        }
+        let (arrival, incarnation) = self
             .connections
             .get_mut(key)
-            .and_then(|connection| connection.arrival);
+            .map(|connection| (connection.arrival, connection.incarnation))
+            .unwrap_or_default();
         // Only the loop counts `ups`, so that no two links get one number.
         let number = self.handle.shared().counters.ups.read() + 1;
         let Some((stream, addr)) = self.connections.open(key, Arc::clone(&peer), number, now)
@@ -106,7 +114,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             addr,
             since: now,
         };
-        self.handle.shared().link_up(&peer, link);
+        self.handle.shared().link_up(&peer, link, incarnation);
         let counters = &self.handle.shared().counters;
         counters.ups.add(1);
         counters.kept.add(u64::from(!dialed));
@@ -120,6 +128,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 dialed,
                 addr,
                 link: number,
+                restarted,
             },
             now,
         );

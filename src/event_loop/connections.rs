@@ -23,6 +23,9 @@ pub(super) struct Connection<S> {
     may_be_member: bool,
     /// When it was accepted, or its connect began.
     pub(super) since: Instant,
+    /// The incarnation of the far end. `Some` exactly when it has said so in a native handshake. If the connection was accepted, its
+    /// dialer then expects an answer.
+    pub(super) incarnation: Option<u64>,
     pub(super) phase: Phase,
     /// When the connection is given up, unless its phase has changed by then.
     due: Option<Instant>,
@@ -49,17 +52,24 @@ pub(super) struct Draining {
 /// The phase of a connection.
 ///
 /// ```text
-///   Dialing --connected--> Named --Up--> Open     (sid < own)
-///      |   `----connected--> Knocking                  (sid > own)
-///   AwaitingInitialMessage --initial message--> Named --Up--> Open
+///   Dialing --connected-----------------------> Named --Up--> Open     (sid < own)
+///      |  |`--connected--> AwaitingAnswer --answer--^                   (sid < own, native)
+///      |  `---connected--> Knocking                                     (sid > own)
+///   AwaitingInitialMessage --initial message--> Named --Up--> Open     (native: the answer is written before Open)
 ///   each of them --Reason--> Closed
 /// ```
 #[derive(Debug)]
 pub(super) enum Phase {
     /// `connect(2)` has not finished.
     Dialing { peer: PeerId },
-    /// The initial message was written. The far end is expected to close the connection.
-    Knocking { peer: PeerId },
+    /// The native initial message was written. `received` is the part of the answer that has arrived.
+    AwaitingAnswer { peer: PeerId, received: Vec<u8> },
+    /// The initial message was written. The far end is expected to close the connection, and to answer a native one before. `answer`
+    /// is the part of the answer that has arrived, `None` exactly when none is expected.
+    Knocking {
+        peer: PeerId,
+        answer: Option<Vec<u8>>,
+    },
     /// The connection was accepted. `received` is the part of its initial message that has arrived.
     AwaitingInitialMessage { place: Place, received: Vec<u8> },
     /// The initial message is complete, and the connection is not the link of its peer: it becomes the link in this turn, or it
@@ -187,6 +197,7 @@ impl<S> Connections<S> {
             arrival,
             may_be_member,
             since,
+            incarnation: None,
             phase,
             due: None,
             generation,

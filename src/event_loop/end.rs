@@ -54,6 +54,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         };
         let (addr, dialed) = (connection.addr, connection.arrival.is_none());
+        let is_answered = connection.incarnation.is_some();
         // The next link begins with the newest frame. The far end may see the two connections in the other order, and must not read
         // an older frame after it: the old link is aborted. After a halt there is no next link, and the last frames should still
         // arrive.
@@ -61,15 +62,29 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Phase::Open { .. } => reason != Reason::Halted,
             // The next knock says the same. A late arrival of this one could meet a link that is already up.
             Phase::Knocking { .. } => reason == Reason::HandshakeTimeout,
+            // Nothing is expected of it any more, and it must not become a link of the far end.
+            Phase::AwaitingAnswer { .. } => true,
             _ => false,
         };
+        if matches!(connection.phase, Phase::Named { .. }) {
+            // A contender is told why. The connection ends in any case.
+            let _ = self.answer(key, Some(&reason));
+        }
         match self.connections.close(key) {
             // The dial goes on with the next address; the roster is told only if none is left.
-            Some(Phase::Dialing { peer }) => {
+            Some(Phase::Dialing { peer } | Phase::AwaitingAnswer { peer, .. }) => {
                 let step = self.endpoints.next(peer, (addr, reason), now);
                 self.step(peer, step, now);
             }
-            Some(Phase::Knocking { peer }) => {
+            // The knock was not answered, or it was refused.
+            Some(Phase::Knocking {
+                peer,
+                answer: Some(_),
+            }) if reason != Reason::Closed => {
+                let step = self.endpoints.next(peer, (addr, reason), now);
+                self.step(peer, step, now);
+            }
+            Some(Phase::Knocking { peer, .. }) => {
                 self.endpoints.finish(peer);
                 self.roster.on_knocked(peer, now);
             }
@@ -100,7 +115,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if !matches!(reason, Reason::Dropped | Reason::Halted) {
                     peer.last_link_unproven.store(!proven, Ordering::Relaxed);
                 }
-                let reason = reason_of_end(reason, dialed && !proven);
+                let reason = reason_of_end(reason, dialed && !proven && !is_answered);
                 self.end_link(&peer, number, reason, now);
                 self.on_down(peer.id, key, now);
             }
@@ -158,7 +173,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 .map(|connection| &connection.phase)
             {
                 // Nothing is dialed any more.
-                Some(Phase::Dialing { .. } | Phase::Knocking { .. }) | None => {
+                Some(
+                    Phase::Dialing { .. } | Phase::AwaitingAnswer { .. } | Phase::Knocking { .. },
+                )
+                | None => {
                     self.connections.close(key);
                 }
                 Some(_) => self.end(key, Reason::Halted, now),

@@ -151,6 +151,7 @@ mod tests {
             dialed,
             addr,
             link,
+            restarted: false,
         };
         let dial_failed = |addr| Event::DialFailed {
             sid,
@@ -195,8 +196,11 @@ mod tests {
                 "peer 2: down, ",
             ),
             (
-                Event::Flapping { sid },
-                "peer 2: its links replace each other again and again: ",
+                Event::Flapping {
+                    sid,
+                    duplicate: true,
+                },
+                "peer 2: its links replace each other again and again: two servers have ",
             ),
             (
                 dial_failed(Some(addr)),

@@ -3,22 +3,20 @@
 //! Nothing is decided here: the roster decides what becomes of the connection.
 
 use std::{
-    io::{self, IoSlice},
-    mem,
+    io, mem,
     net::{Shutdown, SocketAddr},
     sync::Arc,
     time::Instant,
 };
 
-use super::{EventLoop, connections::Phase, read_stream::read_initial_message};
+use super::{EventLoop, answer::write_whole, connections::Phase, read_stream::read_message};
 use crate::{
     event::Event,
     handler::Handler,
     net::{Identity, Net, Stream as _},
-    outbox::Wire as _,
     proto::{
-        Brought, Claim, ConnectionKey, InitialMessage, InitialMessageVersion, Reason, Sid, Source,
-        Verdict, encode,
+        Brought, Claim, ConnectionKey, InitialMessage, InitialMessageVersion, PeerId, Reason, Sid,
+        Source, Verdict, decode, encode,
     },
 };
 
@@ -31,12 +29,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let Phase::AwaitingInitialMessage { received, .. } = &mut connection.phase else {
             return;
         };
-        match read_initial_message(&*connection.stream, received) {
+        let decode = |bytes: &[u8]| decode(bytes).map_err(Reason::BadInitialMessage);
+        match read_message(&*connection.stream, received, decode) {
             Ok(None) => {}
             Ok(Some(initial_message)) => match connection.stream.connected() {
                 Ok(true) => {
                     let (leftover, addr) = (mem::take(received), connection.addr);
                     let took = now.saturating_duration_since(connection.since);
+                    connection.incarnation = initial_message
+                        .native
+                        .as_ref()
+                        .map(|native| native.incarnation);
                     match connection.stream.identify(initial_message.sid) {
                         Ok(identity) => {
                             self.handle.shared().counters.handshake_times.add(took);
@@ -90,6 +93,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             source: Source { ip, at_home },
             brought: older.map_or(Brought::More, |older| self.connections.brought(older)),
             addresses: &initial_message.addresses,
+            native: initial_message.native.as_ref(),
         };
         let verdict = self.roster.on_initial_message(&claim, now, &mut self.todo);
         match verdict {
@@ -105,6 +109,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             Verdict::Knock => {
                 self.handle.shared().counters.knocks.add(1);
+                // It knocks again if the answer does not arrive.
+                let _ = self.answer(key, None);
                 self.connections.close(key);
             }
             Verdict::Reject(reason) => self.reject(key, initial_message.sid, reason, now),
@@ -117,6 +123,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return;
         };
         let addr = connection.addr;
+        // The connection ends in any case.
+        let _ = self.answer(key, Some(&reason));
         self.connections.close(key);
         let sid = (sid != Sid::OBSERVER).then_some(sid);
         self.tell(Event::Rejected { addr, sid, reason }, now);
@@ -159,19 +167,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         // One write: ZooKeeper's acceptor may take a short read for a short message (`InitialMessage.parse`).
-        let initial_message = self.initial_message();
-        let written = loop {
-            match stream.write(&[IoSlice::new(&initial_message)]) {
-                // A signal says nothing about the peer.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                written => break written,
-            }
-        };
-        match written {
-            Ok(n) if n == initial_message.len() => {}
-            Ok(_) => return self.end(key, Reason::Io(io::ErrorKind::WriteZero), now),
-            Err(error) => return self.end(key, Reason::of_io(&error), now),
+        let initial_message = self.initial_message(peer);
+        if let Err(reason) = write_whole(&*stream, &initial_message) {
+            return self.end(key, reason, now);
         }
+        let is_native = self.options.initial_message == InitialMessageVersion::Native;
         if self.roster.knocks(peer) {
             // Tells the far end that nothing follows. It then closes the connection and dials back.
             if let Err(error) = stream.shutdown(Shutdown::Write) {
@@ -179,34 +179,59 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             self.connections.advance(
                 key,
-                Phase::Knocking { peer },
+                Phase::Knocking {
+                    peer,
+                    answer: is_native.then(Vec::new),
+                },
                 Some(now + self.options.handshake_timeout),
             );
             // The far end may already have closed it. That was reported together with the connect, and is not reported again.
             self.look_at(key);
-        } else {
-            self.endpoints.finish(peer);
+        } else if is_native {
+            let received = Vec::new();
             self.connections.advance(
                 key,
-                Phase::Named {
-                    peer,
-                    leftover: Vec::new(),
-                },
-                None,
+                Phase::AwaitingAnswer { peer, received },
+                Some(now + self.answer_timeout()),
             );
-            self.roster.on_linked(peer, key, now, &mut self.todo);
+            self.look_at(key);
+        } else {
+            self.on_dialed(key, peer, Vec::new(), now);
         }
     }
 
-    /// The initial message of this server. It contains the ports that the kernel chose in place of 0.
-    fn initial_message(&self) -> Vec<u8> {
+    /// Nothing stands in the way of a dialed connection any more: it becomes the link of its peer. `leftover` holds the bytes that
+    /// followed the answer.
+    pub(super) fn on_dialed(
+        &mut self,
+        key: ConnectionKey,
+        peer: PeerId,
+        leftover: Vec<u8>,
+        now: Instant,
+    ) {
+        self.endpoints.finish(peer);
+        self.connections
+            .advance(key, Phase::Named { peer, leftover }, None);
+        let incarnation = self
+            .connections
+            .get_mut(key)
+            .and_then(|connection| connection.incarnation);
+        self.roster
+            .on_linked(peer, key, incarnation, now, &mut self.todo);
+    }
+
+    /// The initial message of this server to this peer. It contains the ports that the kernel chose in place of 0.
+    fn initial_message(&self, to: PeerId) -> Vec<u8> {
         let addresses = self.listeners.advertised(&self.own_addresses);
-        let form = if addresses.is_empty() {
-            InitialMessageVersion::Bare
-        } else {
-            self.options.initial_message
+        let form = match self.options.initial_message {
+            InitialMessageVersion::Native => InitialMessageVersion::Native,
+            _ if addresses.is_empty() => InitialMessageVersion::Bare,
+            form => form,
         };
-        encode(form, self.handle.sid(), &addresses)
+        // Every peer that is dialed is known. If it were not, the far end would refuse a connection to this server itself.
+        let to = self.peer(to).map_or(self.handle.sid(), |peer| peer.sid);
+        let native = self.roster.native_to(to);
+        encode(form, self.handle.sid(), &addresses, &native)
     }
 
     /// Reads a knock until the far end closes it. What it sends until then is ignored.

@@ -4,6 +4,7 @@
 
 mod accept;
 mod actions;
+mod answer;
 mod connect;
 mod connections;
 mod end;

@@ -84,7 +84,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     handshakes.push(key);
                 }
                 Phase::AwaitingInitialMessage { .. } => self.receive_initial_message(key, now),
-                Phase::Knocking { .. } => self.await_hangup(key, now),
+                Phase::AwaitingAnswer { .. }
+                | Phase::Knocking {
+                    answer: Some(_), ..
+                } => {
+                    self.receive_answer(key, now);
+                }
+                Phase::Knocking { answer: None, .. } => self.await_hangup(key, now),
                 // A contender is not read, but it ends when its far end has closed it.
                 Phase::Named { .. } if connection.ended => self.end(key, Reason::ClosedEarly, now),
                 Phase::Named { .. } | Phase::Dialing { .. } | Phase::Closed => {}

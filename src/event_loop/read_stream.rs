@@ -8,7 +8,7 @@ use crate::{
     inbox::BufferPool,
     limits::{INITIAL_MESSAGE_READ_BYTES, TURN_BYTES},
     net::Stream,
-    proto::{Assembler, BadLength, InitialMessage, Payload, Reason, decode},
+    proto::{Assembler, BadLength, Payload, Reason},
 };
 
 /// How reading a connection ended.
@@ -95,16 +95,17 @@ fn decode_all(
     }
 }
 
-/// Reads more of an initial message. `received` holds its bytes so far. Once it is complete, `received` holds the bytes that follow
-/// it.
+/// Reads more of an initial message, or of the answer to one. `received` holds its bytes so far. `decode` decodes it, and returns how
+/// many bytes it has. Once it is complete, `received` holds the bytes that follow it.
 ///
 /// # Errors
 ///
 /// The reason for which the connection is to be ended.
-pub(crate) fn read_initial_message<S: Stream>(
+pub(crate) fn read_message<S: Stream, M>(
     stream: &S,
     received: &mut Vec<u8>,
-) -> Result<Option<InitialMessage>, Reason> {
+    decode: impl Fn(&[u8]) -> Result<Option<(M, usize)>, Reason>,
+) -> Result<Option<M>, Reason> {
     let mut buffer = [0; INITIAL_MESSAGE_READ_BYTES];
     loop {
         let n = match stream.read(&mut buffer) {
@@ -116,14 +117,10 @@ pub(crate) fn read_initial_message<S: Stream>(
         };
         // Bounded: `decode` fails if a message is incomplete after `INITIAL_MESSAGE_BYTES_MAX` bytes.
         received.extend_from_slice(&buffer[..n]);
-        match decode(received) {
-            Ok(None) => {}
-            Ok(Some((initial_message, taken))) => {
-                // Moved to a buffer of its exact size, often empty, since it may be kept for as long as the connection.
-                *received = received.split_off(taken);
-                return Ok(Some(initial_message));
-            }
-            Err(why) => return Err(Reason::BadInitialMessage(why)),
+        if let Some((message, taken)) = decode(received)? {
+            // Moved to a buffer of its exact size, often empty, since it may be kept for as long as the connection.
+            *received = received.split_off(taken);
+            return Ok(Some(message));
         }
     }
 }

@@ -14,9 +14,9 @@ use crate::{
     handler::Handler,
     inbox::{BufferPool, Chunk, Inbox},
     limits::{CONTENDER_MARGIN, READ_BUFFER_BYTES},
-    net::Net,
+    net::{Net, random},
     outbox::Clock,
-    proto::{Roster, Rules, Sid},
+    proto::{NativeRules, Roster, Rules, Sid},
     shared::{Peer, Shared},
     sync::WakeFlag,
 };
@@ -40,7 +40,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         } = config;
         configure_tls(&mut net, &options)?;
         let now = net.now();
-        let mut roster = roster_of(own, &members, &options);
+        let native = NativeRules {
+            cluster: options.cluster_id,
+            incarnation: net.incarnation(),
+            only: options.native_only,
+        };
+        let mut roster = roster_of(own, &members, &options, native);
         let (endpoints, peers) = peers_of(&members, &roster, options.outbox, &net.clock());
         let shared = Arc::new(Shared::new(
             own,
@@ -151,14 +156,14 @@ fn peers_of(
     (endpoints, peers)
 }
 
-fn roster_of(own: Sid, members: &[Server], options: &Options) -> Roster {
+fn roster_of(own: Sid, members: &[Server], options: &Options, native: NativeRules) -> Roster {
     let sids = members.iter().map(|member| member.sid);
-    let seed = options.seed.unwrap_or_else(random_seed);
-    Roster::new(rules(own, options), sids, seed)
+    let seed = options.seed.unwrap_or_else(random);
+    Roster::new(rules(own, options, native), sids, seed)
 }
 
 /// The part of the configuration that the roster follows.
-fn rules(own: Sid, options: &Options) -> Rules {
+fn rules(own: Sid, options: &Options, native: NativeRules) -> Rules {
     Rules {
         own,
         eager: options.dial == Dial::Eager,
@@ -171,11 +176,6 @@ fn rules(own: Sid, options: &Options) -> Rules {
         backoff_min: options.backoff_min,
         backoff_max: options.backoff_max,
         contender_timeout: options.peer_dead_after + CONTENDER_MARGIN,
+        native,
     }
-}
-
-/// A seed that differs between processes and between loops of one process: the hash keys of the standard library are random.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(0)
 }

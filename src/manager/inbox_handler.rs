@@ -64,7 +64,7 @@ impl InboxHandler {
         match event {
             Event::Up { sid, .. }
             | Event::Down { sid, .. }
-            | Event::Flapping { sid }
+            | Event::Flapping { sid, .. }
             | Event::DialFailed { sid, .. } => self.owner(*sid),
             // The sid is only a claim of the rejected connection.
             Event::Rejected { .. } | Event::AcceptFailed { .. } => Owner::Others,

@@ -19,6 +19,7 @@ pub(crate) use platform::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
 pub(crate) use resolver::{NO_ADDRESS, cut, words_of};
 #[cfg(feature = "tls")]
 pub use tls::{TlsNet, TlsStream};
+pub(crate) use traits::random;
 #[cfg(feature = "simulation")]
 pub use traits::{Found, Waker};
 pub use traits::{Identity, Net, Ready, Stream};

@@ -129,6 +129,12 @@ pub struct Found {
     pub answer: io::Result<Vec<SocketAddr>>,
 }
 
+/// A random number: the hash keys of the standard library are random. They differ between processes, and between two calls.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0)
+}
+
 /// The operating system below the loop.
 pub trait Net {
     /// The type of its connections.
@@ -215,4 +221,11 @@ pub trait Net {
 
     /// The function that ends [`Net::wait`].
     fn waker(&self) -> Waker;
+
+    /// A number that no other start of a loop has: what a peer takes for a restart
+    /// ([`PeerStats::incarnation`](crate::PeerStats::incarnation)). By default it is random. A network in memory whose runs are
+    /// repeated returns the same numbers each time.
+    fn incarnation(&mut self) -> u64 {
+        random()
+    }
 }

@@ -6,8 +6,11 @@
 mod address;
 mod backoff;
 mod frame;
+mod incarnations;
 mod initial_message;
+mod native;
 mod reason;
+mod refusal;
 mod roster;
 mod sid;
 mod standing;
@@ -17,11 +20,15 @@ pub use address::{Address, AddressError};
 pub use initial_message::{InitialMessageError, InitialMessageVersion};
 
 pub use reason::{Fault, Reason, ReasonKind};
+pub use refusal::Refusal;
 pub use sid::Sid;
 pub use tls_failure::TlsFailure;
 
 pub(crate) use address::parse_list;
 pub(crate) use frame::{Assembler, BadLength, Payload};
 pub(crate) use initial_message::{InitialMessage, decode, encode};
-pub(crate) use roster::{Action, Claim, ConnectionKey, PeerId, Roster, Rules, Verdict};
+pub(crate) use native::{Answer, Native};
+pub(crate) use roster::{
+    Action, Claim, ConnectionKey, NativeRules, PeerId, Roster, Rules, Verdict,
+};
 pub(crate) use standing::{Brought, Source};

@@ -4,7 +4,9 @@
 
 use std::{error, fmt, io};
 
-use super::{initial_message::InitialMessageError, sid::Sid, tls_failure::TlsFailure};
+use super::{
+    initial_message::InitialMessageError, refusal::Refusal, sid::Sid, tls_failure::TlsFailure,
+};
 
 /// Which side caused a connection to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,8 @@ pub enum Reason {
     /// The far end closed the connection between two frames.
     Closed,
     /// The far end closed a link that this server had dialed, before it had sent a byte or a second had passed. Either it does not
-    /// know this server, or its configuration differs.
+    /// know this server, or its configuration differs. If this server sends native initial messages, the far end has not answered one,
+    /// and may not understand it.
     ClosedAtOnce,
     /// The far end closed the connection inside a frame or an initial message.
     ClosedEarly,
@@ -41,9 +44,22 @@ pub enum Reason {
     BadLength(i32),
     /// The initial message cannot be understood.
     BadInitialMessage(InitialMessageError),
+    /// The far end has not answered the native initial message. It has sent something that begins with this number.
+    BadAnswer(i64),
+    /// The far end has answered that it refuses this server, or another server has answered.
+    Refused(Refusal),
+    /// The far end has dialed another server, this one, and has reached this server.
+    WrongServer(Sid),
+    /// The far end has another [cluster id](crate::ConfigBuilder::cluster_id).
+    WrongCluster,
+    /// The initial message is one of ZooKeeper, and this server is [`native_only`](crate::ConfigBuilder::native_only).
+    NotNative,
+    /// The connection claims the sid of a peer, and the link of that peer, which is alive, belongs to another process. Two processes
+    /// have one sid.
+    DuplicateSid,
     /// TLS has refused the connection, or the far end has refused it with an alert.
     Tls(TlsFailure),
-    /// No whole initial message arrived within the handshake timeout.
+    /// No whole initial message, or no answer to a native one, arrived in time.
     HandshakeTimeout,
     /// The connection had not sent its initial message, and newer connections needed its place.
     Evicted,
@@ -92,6 +108,12 @@ impl Reason {
             Self::Dead => ReasonKind::Dead,
             Self::BadLength(_) => ReasonKind::BadLength,
             Self::BadInitialMessage(_) => ReasonKind::BadInitialMessage,
+            Self::BadAnswer(_) => ReasonKind::BadAnswer,
+            Self::Refused(refusal) => ReasonKind::of_refusal(*refusal),
+            Self::WrongServer(_) => ReasonKind::WrongServer,
+            Self::WrongCluster => ReasonKind::WrongCluster,
+            Self::NotNative => ReasonKind::NotNative,
+            Self::DuplicateSid => ReasonKind::DuplicateSid,
             Self::Tls(failure) => ReasonKind::of_tls(failure),
             Self::HandshakeTimeout => ReasonKind::HandshakeTimeout,
             Self::Evicted => ReasonKind::Evicted,
@@ -121,6 +143,12 @@ impl Reason {
             | Self::ClosedEarly
             | Self::BadLength(_)
             | Self::BadInitialMessage(_)
+            | Self::BadAnswer(_)
+            | Self::Refused(_)
+            | Self::WrongServer(_)
+            | Self::WrongCluster
+            | Self::NotNative
+            | Self::DuplicateSid
             | Self::Tls(_)
             | Self::HandshakeTimeout
             | Self::UnknownSid(_)
@@ -138,6 +166,19 @@ impl Reason {
             | Self::Dropped
             | Self::Halted
             | Self::Died => Fault::Ours,
+        }
+    }
+
+    /// What the far end of a native handshake is told, if it is refused for this reason by the server `own`.
+    pub(crate) fn refusal(&self, own: Sid) -> Refusal {
+        match self {
+            Self::WrongServer(_) => Refusal::WrongServer(own),
+            Self::WrongCluster => Refusal::WrongCluster,
+            Self::UnknownSid(_) => Refusal::UnknownSid,
+            Self::OwnSid | Self::DuplicateSid => Refusal::DuplicateSid,
+            Self::OlderLinkAlive | Self::ContenderWaiting => Refusal::OlderLinkAlive,
+            Self::ObserversFull | Self::AdmittedFull => Refusal::NoRoom,
+            _ => Refusal::Other,
         }
     }
 
@@ -179,6 +220,18 @@ impl fmt::Display for Reason {
             Self::Dead => f.write_str("took nothing in time: it is dead, stopped or unreachable"),
             Self::BadLength(len) => write!(f, "a frame claims a length of {len} bytes"),
             Self::BadInitialMessage(why) => write!(f, "initial message: {why}"),
+            Self::BadAnswer(begin) => {
+                write!(f, "did not answer the initial message, but sent something that begins with {begin}")
+            }
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::WrongServer(meant) => {
+                write!(f, "meant for server {meant}, whose address leads to this server")
+            }
+            Self::WrongCluster => f.write_str("belongs to another cluster"),
+            Self::NotNative => f.write_str("sent no native initial message, which is required here"),
+            Self::DuplicateSid => {
+                f.write_str("another process with this id is linked and alive: is an id used twice?")
+            }
             Self::Tls(failure) => write!(f, "TLS: {failure}"),
             Self::HandshakeTimeout => f.write_str("did not say who it is in time"),
             Self::Evicted => f.write_str("was silent while newer connections needed the place"),
@@ -210,6 +263,7 @@ impl error::Error for Reason {
         match self {
             Self::BadInitialMessage(why) => Some(why),
             Self::Tls(failure) => Some(failure),
+            Self::Refused(refusal) => Some(refusal),
             _ => None,
         }
     }
@@ -233,6 +287,30 @@ pub enum ReasonKind {
     BadLength,
     /// [`Reason::BadInitialMessage`].
     BadInitialMessage,
+    /// [`Reason::BadAnswer`].
+    BadAnswer,
+    /// [`Refusal::WrongServer`].
+    RefusedWrongServer,
+    /// [`Refusal::WrongCluster`].
+    RefusedWrongCluster,
+    /// [`Refusal::UnknownSid`].
+    RefusedUnknownSid,
+    /// [`Refusal::DuplicateSid`].
+    RefusedDuplicateSid,
+    /// [`Refusal::OlderLinkAlive`].
+    RefusedOlderLinkAlive,
+    /// [`Refusal::NoRoom`].
+    RefusedNoRoom,
+    /// [`Refusal::Other`].
+    RefusedOther,
+    /// [`Reason::WrongServer`].
+    WrongServer,
+    /// [`Reason::WrongCluster`].
+    WrongCluster,
+    /// [`Reason::NotNative`].
+    NotNative,
+    /// [`Reason::DuplicateSid`].
+    DuplicateSid,
     /// [`TlsFailure::NoCertificate`].
     TlsNoCertificate,
     /// [`TlsFailure::UnknownIssuer`].
@@ -288,6 +366,18 @@ pub enum ReasonKind {
 }
 
 impl ReasonKind {
+    fn of_refusal(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::WrongServer(_) => Self::RefusedWrongServer,
+            Refusal::WrongCluster => Self::RefusedWrongCluster,
+            Refusal::UnknownSid => Self::RefusedUnknownSid,
+            Refusal::DuplicateSid => Self::RefusedDuplicateSid,
+            Refusal::OlderLinkAlive => Self::RefusedOlderLinkAlive,
+            Refusal::NoRoom => Self::RefusedNoRoom,
+            Refusal::Other => Self::RefusedOther,
+        }
+    }
+
     fn of_tls(failure: &TlsFailure) -> Self {
         match failure {
             TlsFailure::NoCertificate => Self::TlsNoCertificate,
@@ -314,6 +404,18 @@ impl ReasonKind {
             Self::Dead => "dead",
             Self::BadLength => "bad-length",
             Self::BadInitialMessage => "bad-challenge",
+            Self::BadAnswer => "bad-answer",
+            Self::RefusedWrongServer => "refused-wrong-server",
+            Self::RefusedWrongCluster => "refused-wrong-cluster",
+            Self::RefusedUnknownSid => "refused-unknown-sid",
+            Self::RefusedDuplicateSid => "refused-duplicate-sid",
+            Self::RefusedOlderLinkAlive => "refused-older-lives",
+            Self::RefusedNoRoom => "refused-no-room",
+            Self::RefusedOther => "refused-other",
+            Self::WrongServer => "wrong-server",
+            Self::WrongCluster => "wrong-cluster",
+            Self::NotNative => "not-native",
+            Self::DuplicateSid => "duplicate-sid",
             Self::TlsNoCertificate => "tls-no-certificate",
             Self::TlsUnknownIssuer => "tls-unknown-issuer",
             Self::TlsExpired => "tls-expired",

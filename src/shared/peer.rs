@@ -31,6 +31,7 @@ use crate::{
 struct Links {
     current: Option<LinkStats>,
     last_end: Option<Reason>,
+    incarnation: Option<u64>,
 }
 
 /// A peer as all threads see it.
@@ -89,9 +90,11 @@ impl Peer {
         self.links().current.is_some()
     }
 
-    /// Records that this is the link from now on.
-    pub(super) fn set_link(&self, link: LinkStats) {
-        self.links().current = Some(link);
+    /// Records that this is the link from now on. `incarnation`: that of the peer, if the link says it.
+    pub(super) fn set_link(&self, link: LinkStats, incarnation: Option<u64>) {
+        let mut links = self.links();
+        links.current = Some(link);
+        links.incarnation = incarnation.or(links.incarnation);
     }
 
     /// Records that the link has ended.
@@ -150,6 +153,7 @@ impl Peer {
             linked: links.current.is_some(),
             link: links.current.clone(),
             last_end: links.last_end.clone(),
+            incarnation: links.incarnation,
             sent,
             received: self.received(),
             last_received: self.last_received(),

@@ -109,8 +109,8 @@ impl Shared {
     }
 
     /// Records the new link of a peer.
-    pub(crate) fn link_up(&self, peer: &Peer, link: LinkStats) {
-        peer.set_link(link);
+    pub(crate) fn link_up(&self, peer: &Peer, link: LinkStats, incarnation: Option<u64>) {
+        peer.set_link(link, incarnation);
         if self.peers.member(peer.sid).is_some() {
             *lock(&self.linked_members) += 1;
             self.link_waiters.notify();

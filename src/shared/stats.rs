@@ -126,6 +126,9 @@ pub struct PeerStats {
     pub link: Option<LinkStats>,
     /// Why its last link ended, if one has ended.
     pub last_end: Option<Reason>,
+    /// The random number that it has chosen when it started, as it said over its last link that was made with a
+    /// [native](crate::InitialMessageVersion::Native) handshake.
+    pub incarnation: Option<u64>,
     /// Frames to it.
     pub sent: SendStats,
     /// Frames and bytes from it.

@@ -71,6 +71,11 @@ impl Net for HostNet {
         self.shared.lock().processes[self.process].dead_after = time;
     }
 
+    /// The number of the process on this network.
+    fn incarnation(&mut self) -> u64 {
+        self.process as u64 + 1
+    }
+
     fn now(&self) -> Instant {
         self.shared.lock().instant()
     }

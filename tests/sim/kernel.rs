@@ -184,6 +184,8 @@ pub struct Dns {
 
 #[derive(Debug)]
 pub struct Kernel {
+    /// Loops that were started so far.
+    pub starts: u64,
     pub now: Duration,
     pub rng: Rng,
     pub quirks: Quirks,

@@ -97,6 +97,12 @@ impl SimNet {
 impl Net for SimNet {
     type Stream = SimStream;
 
+    fn incarnation(&mut self) -> u64 {
+        let mut kernel = self.machines.lock();
+        kernel.starts += 1;
+        kernel.starts
+    }
+
     fn now(&self) -> Instant {
         let kernel = self.machines.lock();
         *START + kernel.now + kernel.nodes[self.node].skew

@@ -10,7 +10,8 @@ use super::{
         reason::Reason,
         standing::{Brought, Doubt, Origin, Renewals, Silence, Sound, Source},
     },
-    Action, Attempt, Claim, ConnectionKey, Contender, Kind, Link, Peer, PeerId, Roster, Verdict,
+    Action, Attempt, Claim, ConnectionKey, Contender, FarEnd, Kind, Link, Peer, PeerId, Roster,
+    Start, Verdict,
 };
 use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX};
 
@@ -28,12 +29,20 @@ impl Roster {
             source,
             brought,
             addresses,
+            native,
         } = *claim;
+        if let Err(reason) = self.rules.check(sid, native) {
+            return Verdict::Reject(reason);
+        }
         if sid == self.rules.own {
             return Verdict::Reject(Reason::OwnSid);
         }
+        let far_end = FarEnd {
+            source: Some(source),
+            incarnation: native.map(|native| native.incarnation),
+        };
         if sid == Sid::OBSERVER {
-            return self.on_observer(link, source, now, todo);
+            return self.on_observer(link, far_end, now, todo);
         }
         let id = match self.by_sid.get(&sid) {
             // This server assigns the negative sids to observers, so that no connection can claim one.
@@ -62,13 +71,12 @@ impl Roster {
         }
         // Whatever else is known of it: the smaller sid never dials for a link.
         if sid < self.rules.own {
-            self.on_knock(id, claim, trusted, now, todo);
-            return Verdict::Knock;
+            return self.on_knock(id, claim, trusted, now, todo);
         }
         let stands =
             |older: &Link| older.is_home() || older.source.is_none_or(|is| is.ip != source.ip);
         if trusted || !peer.link.as_ref().is_some_and(stands) {
-            self.establish(id, link, Some(source), now, todo);
+            self.establish(id, link, far_end, now, todo);
             return Verdict::Keep(id);
         }
         if peer.contender.is_some() {
@@ -80,9 +88,12 @@ impl Roster {
             // Neither the link nor the claim comes from home: what the link brings decides. A link from home yields to no
             // silence.
             let is_equal = peer.link.as_ref().is_some_and(|link| !link.is_home());
+            peer.incarnations
+                .on_heard(far_end.incarnation, brought, now);
             peer.contender = Some(Contender {
                 key: link,
                 source,
+                incarnation: far_end.incarnation,
                 until,
                 silence: is_equal.then(|| Silence::new(now, brought)),
             });
@@ -109,8 +120,11 @@ impl Roster {
             }
         }
         if let Some(contender) = peer.contender.take_if(|is| is.source.ip == ip) {
-            let source = Source { ip, at_home: true };
-            return self.establish(id, contender.key, Some(source), now, todo);
+            let far_end = FarEnd {
+                source: Some(Source { ip, at_home: true }),
+                incarnation: contender.incarnation,
+            };
+            return self.establish(id, contender.key, far_end, now, todo);
         }
         self.reschedule(id);
     }
@@ -151,7 +165,7 @@ impl Roster {
         peer.renewals = Renewals::new();
         peer.doubt = None;
         if let Some(contender) = peer.contender.take() {
-            self.establish(id, contender.key, Some(contender.source), now, todo);
+            self.establish(id, contender.key, contender.far_end(), now, todo);
             return;
         }
         if peer.kind == Kind::Observer {
@@ -169,7 +183,7 @@ impl Roster {
     }
 
     /// Does what is due. `brought` returns what the link of a peer has brought. It is called only if a claim or knocks put that
-    /// link in doubt.
+    /// link in doubt, or were refused because of it.
     pub(crate) fn tick(
         &mut self,
         now: Instant,
@@ -196,9 +210,17 @@ impl Roster {
             }
             // The older link was not found dead in the time that was given for that.
             if let Some(contender) = peer.contender.take_if(|contender| contender.until <= now) {
+                let link = peer.link.as_ref().map(|link| link.key);
+                let brought = link.map_or(Brought::More, |link| brought(id, link));
+                let two = peer
+                    .incarnations
+                    .on_heard(contender.incarnation, brought, now);
                 todo.push(Action::Close {
                     link: contender.key,
-                    reason: Reason::OlderLinkAlive,
+                    reason: match two {
+                        true => Reason::DuplicateSid,
+                        false => Reason::OlderLinkAlive,
+                    },
                 });
             }
             if let Attempt::Waiting { until } = peer.attempt {
@@ -226,11 +248,11 @@ impl Roster {
         let is_due = |due: Option<Instant>| due.is_some_and(|at| at <= now);
         let (claim, doubt) = (peer.claim_due(), peer.doubt_due());
         if let Some(contender) = peer.contender.as_mut().filter(|_| is_due(claim)) {
-            let (key, source) = (contender.key, contender.source);
+            let (key, far_end) = (contender.key, contender.far_end());
             let silence = contender.silence.as_mut();
             // A link that brings nothing is given up for a connection that may be the peer's.
             if silence.is_some_and(|silence| silence.on_look(now, brought) == Sound::Silent) {
-                return self.establish(id, key, Some(source), now, todo);
+                return self.establish(id, key, far_end, now, todo);
             }
         }
         if let Some(mut doubt) = peer.doubt.take_if(|_| is_due(doubt)) {
@@ -255,7 +277,7 @@ impl Roster {
     pub(super) fn on_observer(
         &mut self,
         link: ConnectionKey,
-        source: Source,
+        far_end: FarEnd,
         now: Instant,
         todo: &mut Vec<Action>,
     ) -> Verdict {
@@ -267,7 +289,7 @@ impl Roster {
         self.next_observer -= 1;
         let id = self.insert(sid, Kind::Observer);
         todo.push(Action::PeerAdded { peer: id, sid });
-        self.establish(id, link, Some(source), now, todo);
+        self.establish(id, link, far_end, now, todo);
         Verdict::Keep(id)
     }
 
@@ -298,8 +320,28 @@ impl Roster {
         Ok(id)
     }
 
-    /// A peer with a smaller sid knocks: it says that it has no link to this server.
+    /// A peer with a smaller sid knocks: it says that it has no link to this server. If another process with its sid is known to be
+    /// linked, it is told so. The knock has its effect nevertheless: which of the two is the peer is not known.
     pub(super) fn on_knock(
+        &mut self,
+        id: PeerId,
+        claim: &Claim<'_>,
+        trusted: bool,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) -> Verdict {
+        let incarnation = claim.native.map(|native| native.incarnation);
+        let linked = self.peers.get_mut(&id).filter(|peer| peer.link.is_some());
+        let two =
+            linked.is_some_and(|peer| peer.incarnations.on_heard(incarnation, claim.brought, now));
+        self.act_on_knock(id, claim, trusted, now, todo);
+        match two {
+            true => Verdict::Reject(Reason::DuplicateSid),
+            false => Verdict::Knock,
+        }
+    }
+
+    fn act_on_knock(
         &mut self,
         id: PeerId,
         claim: &Claim<'_>,
@@ -370,13 +412,12 @@ impl Roster {
         }
     }
 
-    /// Makes `link` the link of the peer. It replaces an older link, and ends an attempt to get one. `source`: where it came from,
-    /// if it was accepted.
+    /// Makes `link` the link of the peer. It replaces an older link, and ends an attempt to get one.
     pub(super) fn establish(
         &mut self,
         id: PeerId,
         link: ConnectionKey,
-        source: Option<Source>,
+        far_end: FarEnd,
         now: Instant,
         todo: &mut Vec<Action>,
     ) {
@@ -385,16 +426,21 @@ impl Roster {
             let reason = Reason::Superfluous;
             return todo.push(Action::Close { link, reason });
         };
+        let start = peer.incarnations.on_up(far_end.incarnation, now);
         let older = peer.link.replace(Link {
             key: link,
             since: now,
-            source,
+            source: far_end.source,
             renews: peer.link.is_some(),
         });
         if let Some(older) = older.filter(|older| older.key != link) {
             // A link that the application has asked to renew is no sign of two servers with one sid.
             if !peer.asked && peer.flaps.on_replaced(now) {
-                todo.push(Action::ReportFlapping { peer: id });
+                let duplicate = start == Start::Duplicate;
+                todo.push(Action::ReportFlapping {
+                    peer: id,
+                    duplicate,
+                });
             }
             // Before `Up`: what the older link has received is delivered first, and what it has not sent goes back to the
             // outbox.
@@ -420,7 +466,20 @@ impl Roster {
         peer.wanted = false;
         peer.asked = false;
         peer.doubt = None;
-        todo.push(Action::Up { peer: id, link });
+        todo.push(Action::Up {
+            peer: id,
+            link,
+            restarted: start != Start::Same,
+        });
         self.reschedule(id);
+    }
+}
+
+impl Contender {
+    fn far_end(&self) -> FarEnd {
+        FarEnd {
+            source: Some(self.source),
+            incarnation: self.incarnation,
+        }
     }
 }

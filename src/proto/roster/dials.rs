@@ -9,7 +9,7 @@ use super::{
         reason::Reason,
         standing::{Brought, Sound},
     },
-    Action, Attempt, ConnectionKey, Kind, PeerId, Roster,
+    Action, Attempt, ConnectionKey, FarEnd, Kind, PeerId, Roster,
 };
 
 impl Roster {
@@ -69,11 +69,13 @@ impl Roster {
         self.reschedule(id);
     }
 
-    /// A dial of a peer with a smaller sid is connected, and the initial message is written.
+    /// A dial of a peer with a smaller sid is connected, and the initial message is written. If it is a native one, the peer has accepted
+    /// it, and has this incarnation.
     pub(crate) fn on_linked(
         &mut self,
         id: PeerId,
         link: ConnectionKey,
+        incarnation: Option<u64>,
         now: Instant,
         todo: &mut Vec<Action>,
     ) {
@@ -85,7 +87,11 @@ impl Roster {
             });
             return;
         }
-        self.establish(id, link, None, now, todo);
+        let far_end = FarEnd {
+            source: None,
+            incarnation,
+        };
+        self.establish(id, link, far_end, now, todo);
     }
 
     /// A dial is connected, and nothing is written to it yet. Returns whether it is given up: it was started because the link was

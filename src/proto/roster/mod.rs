@@ -28,6 +28,7 @@
 
 mod claims;
 mod dials;
+mod identity;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -38,8 +39,9 @@ use std::{
 };
 
 use super::{
-    Address, Sid,
+    Address, Native, Sid,
     backoff::{Backoff, Rng},
+    incarnations::{Incarnations, Start},
     reason::Reason,
     standing::{Brought, Doubt, Flaps, Origin, Renewals, Silence, Source},
 };
@@ -73,6 +75,16 @@ pub(crate) struct Rules {
     pub(crate) backoff_max: Duration,
     /// Longest time that a contender waits for the older link to be found dead.
     pub(crate) contender_timeout: Duration,
+    pub(crate) native: NativeRules,
+}
+
+/// What this server says of itself in a native handshake, and whether it requires one.
+#[derive(Clone, Debug)]
+pub(crate) struct NativeRules {
+    pub(crate) cluster: [u8; 16],
+    pub(crate) incarnation: u64,
+    /// True exactly when initial messages of ZooKeeper are refused.
+    pub(crate) only: bool,
 }
 
 /// What the loop must do.
@@ -97,12 +109,16 @@ pub(crate) enum Action {
     /// A connection that may be this peer's came from an address that is not known as the peer's own. Look up whether it is
     /// one now. If so, `on_home` follows.
     Resolve { peer: PeerId },
-    /// This connection is the peer's link from now on.
-    Up { peer: PeerId, link: ConnectionKey },
+    /// This connection is the peer's link from now on. `restarted`: the peer is known to have started since its last link.
+    Up {
+        peer: PeerId,
+        link: ConnectionKey,
+        restarted: bool,
+    },
     /// Close this connection. The roster no longer knows it.
     Close { link: ConnectionKey, reason: Reason },
-    /// Report that links of this peer replace each other repeatedly.
-    ReportFlapping { peer: PeerId },
+    /// Report that links of this peer replace each other repeatedly. `duplicate`: two processes are known to have its sid.
+    ReportFlapping { peer: PeerId, duplicate: bool },
 }
 
 /// What happens to an accepted connection after its initial message.
@@ -128,6 +144,17 @@ pub(crate) struct Claim<'a> {
     pub(crate) brought: Brought,
     /// The addresses at which the far end says that it can be dialed.
     pub(crate) addresses: &'a [Address],
+    /// What a native initial message says beside.
+    pub(crate) native: Option<&'a Native>,
+}
+
+/// The far end of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct FarEnd {
+    /// Where the connection came from. `None`: this server dialed it, at one of the peer's addresses.
+    source: Option<Source>,
+    /// Known from a native handshake.
+    incarnation: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +182,7 @@ struct Peer {
     doubt: Option<Doubt>,
     renewals: Renewals,
     flaps: Flaps,
+    incarnations: Incarnations,
     /// True exactly when the application has asked for a new link, which may replace an existing one.
     asked: bool,
     /// The time at which this peer is listed in `Roster::timers`.
@@ -182,6 +210,7 @@ impl Link {
 struct Contender {
     key: ConnectionKey,
     source: Source,
+    incarnation: Option<u64>,
     until: Instant,
     /// `Some` exactly when the link does not come from one of the peer's own addresses either. The contender then takes over as
     /// soon as the link is silent.
@@ -301,6 +330,7 @@ impl Roster {
             doubt: None,
             renewals: Renewals::new(),
             flaps: Flaps::default(),
+            incarnations: Incarnations::default(),
             asked: false,
             due: None,
         };

@@ -11,7 +11,7 @@ fn newer_connection_from_own_address_closes_the_older_first() {
     let peer = bench.id(LARGE);
     assert_eq!(verdict, Verdict::Keep(peer));
     let close = close(older, Reason::Replaced);
-    assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
+    assert_eq!(bench.todo(), [close, up(peer, newer)]);
     // The end of the older link is reported late, and changes nothing.
     bench.down(LARGE, older);
     assert_eq!(bench.roster.link(peer), Some(newer));
@@ -45,7 +45,7 @@ fn claim_from_the_address_of_the_link_replaces_it() {
     let peer = bench.id(LARGE);
     assert_eq!(verdict, Verdict::Keep(peer));
     let close = close(older, Reason::Replaced);
-    let up = Action::Up { peer, link };
+    let up = up(peer, link);
     assert_eq!(bench.todo(), [Action::Resolve { peer }, close, up]);
 }
 
@@ -100,7 +100,10 @@ fn repeated_replacement_of_links_is_reported() {
     for round in 0..100 {
         bench.initial_message_from(LARGE, 1);
         bench.pass(Duration::from_millis(200));
-        let warns = bench.todo().contains(&Action::ReportFlapping { peer });
+        let warns = bench.todo().contains(&Action::ReportFlapping {
+            peer,
+            duplicate: false,
+        });
         assert_eq!(warns, round == 4, "round {round}");
         warned += u32::from(warns);
     }
@@ -115,5 +118,8 @@ fn replacement_by_the_application_is_not_reported() {
         bench.roster.initiate(peer, bench.now, &mut bench.todo);
         bench.linked(SMALL);
     }
-    assert!(!bench.todo().contains(&Action::ReportFlapping { peer }));
+    assert!(!bench.todo().contains(&Action::ReportFlapping {
+        peer,
+        duplicate: false,
+    }));
 }

@@ -94,5 +94,5 @@ fn initiate_redials_a_linked_peer() {
     assert_eq!(bench.todo(), [Action::Dial { peer }]);
     let newer = bench.linked(SMALL);
     let close = close(older, Reason::Replaced);
-    assert_eq!(bench.todo(), [close, Action::Up { peer, link: newer }]);
+    assert_eq!(bench.todo(), [close, up(peer, newer)]);
 }

@@ -11,7 +11,7 @@ fn dial_of_a_larger_peer_cancels_the_knock() {
         let (link, verdict) = bench.initial_message(LARGE, true);
         assert_eq!(verdict, Verdict::Keep(peer));
         let cancel = Action::Cancel { peer, late };
-        assert_eq!(bench.todo(), [cancel, Action::Up { peer, link }]);
+        assert_eq!(bench.todo(), [cancel, up(peer, link)]);
     }
 }
 
@@ -67,7 +67,7 @@ fn knock_moves_an_old_dial_to_the_next_address() {
         bench.pass(KNOCK_CROSSING);
     }
     let key = bench.linked(SMALL);
-    assert_eq!(bench.todo(), [Action::Up { peer, link: key }]);
+    assert_eq!(bench.todo(), [up(peer, key)]);
 }
 
 #[test]

@@ -25,6 +25,19 @@ fn rules() -> Rules {
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),
         contender_timeout: Duration::from_secs(6),
+        native: NativeRules {
+            cluster: [0; 16],
+            incarnation: 5,
+            only: false,
+        },
+    }
+}
+
+fn up(peer: PeerId, link: ConnectionKey) -> Action {
+    Action::Up {
+        peer,
+        link,
+        restarted: false,
     }
 }
 
@@ -102,6 +115,7 @@ impl Bench {
             source,
             brought: Brought::Bytes(self.brought),
             addresses,
+            native: None,
         };
         let verdict = self
             .roster
@@ -111,7 +125,8 @@ impl Bench {
 
     fn linked(&mut self, sid: Sid) -> ConnectionKey {
         let (id, key) = (self.id(sid), self.key());
-        self.roster.on_linked(id, key, self.now, &mut self.todo);
+        self.roster
+            .on_linked(id, key, None, self.now, &mut self.todo);
         key
     }
 
