@@ -2,21 +2,31 @@
 //!
 //! Nothing here decides which connection is kept. A peer that never uses the native handshake has no incarnation.
 //!
-//! A process that starts again has a new incarnation, and the old one is not heard again. Two processes with one sid are alive at the
-//! same time exactly when one of them is heard after the other, and the other was heard before.
+//! A process that starts again has a new incarnation, and the old one has ended before. What the old one had sent may still arrive, for
+//! as long as the kernel repeats it: `peer_dead_after`. What arrives later shows that both are alive.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::standing::Brought;
-use crate::limits::SILENT_AFTER;
 
 /// The incarnations of one peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Incarnations {
-    /// That of the last native link, and when it came up.
-    linked: Option<(u64, Instant)>,
+    /// How long a sign of life of an old process may be under way.
+    late: Duration,
+    linked: Option<Linked>,
     /// The last other one that was heard.
     other: Option<Other>,
+}
+
+/// The incarnation of the last native link.
+#[derive(Clone, Copy, Debug)]
+struct Linked {
+    incarnation: u64,
+    /// When it was heard first, as far as is known.
+    since: Instant,
+    /// When its last link came up.
+    up: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +34,8 @@ struct Other {
     incarnation: u64,
     /// When it was heard first, as far as is known.
     since: Instant,
-    /// What the link had brought by then.
-    brought: Brought,
+    /// What the link had brought when this one was heard later than `late` after that.
+    brought: Option<Brought>,
 }
 
 /// What a new link says about its peer.
@@ -40,57 +50,75 @@ pub(crate) enum Start {
 }
 
 impl Incarnations {
+    pub(super) fn new(late: Duration) -> Self {
+        Self {
+            late,
+            linked: None,
+            other: None,
+        }
+    }
+
     /// A link comes up.
     pub(super) fn on_up(&mut self, incarnation: Option<u64>, now: Instant) -> Start {
         let Some(incarnation) = incarnation else {
             return Start::Same;
         };
-        let Some((last, up)) = self.linked.replace((incarnation, now)) else {
+        let heard = self.other.filter(|other| other.incarnation == incarnation);
+        let new = Linked {
+            incarnation,
+            since: heard.map_or(now, |other| other.since),
+            up: now,
+        };
+        let Some(last) = self.linked.replace(new) else {
             return Start::Same;
         };
-        if last == incarnation {
+        if last.incarnation == incarnation {
+            self.linked = Some(Linked {
+                since: last.since,
+                ..new
+            });
             return Start::Same;
         }
-        let older = Other {
-            incarnation: last,
-            since: up,
-            brought: Brought::More,
-        };
-        match self.other.replace(older) {
-            Some(other) if other.incarnation == incarnation && other.since < up => Start::Duplicate,
-            _ => Start::Restarted,
+        self.other = Some(Other {
+            incarnation: last.incarnation,
+            since: last.since,
+            brought: None,
+        });
+        match heard.is_some_and(|other| last.up >= other.since + self.late) {
+            true => Start::Duplicate,
+            false => Start::Restarted,
         }
     }
 
-    /// A connection that is not the link has this incarnation, and the link has brought so much. Returns whether the peer is known to
-    /// have two processes: the link has come up, or has brought a byte, after the other one was heard.
+    /// A connection that is not the link has this incarnation, and the link has brought so much. Returns whether two processes of the
+    /// peer are known to be alive: the link has come up or has brought a byte long after the other one was heard.
     pub(super) fn on_heard(
         &mut self,
         incarnation: Option<u64>,
         brought: Brought,
         now: Instant,
     ) -> bool {
-        let (Some(incarnation), Some((linked, up))) = (incarnation, self.linked) else {
+        let (Some(incarnation), Some(linked)) = (incarnation, self.linked) else {
             return false;
         };
-        if incarnation == linked {
+        if incarnation == linked.incarnation {
             return false;
         }
-        match self.other {
-            Some(other) if other.incarnation == incarnation => {
-                // A byte that comes soon may have been under way when the old process ended.
-                let has_time = now.saturating_duration_since(other.since) >= SILENT_AFTER;
-                other.since < up || (has_time && has_more(other.brought, brought))
-            }
-            _ => {
-                self.other = Some(Other {
-                    incarnation,
-                    since: now,
-                    brought,
-                });
-                false
-            }
+        let same = |other: &&mut Other| other.incarnation == incarnation;
+        let Some(other) = self.other.as_mut().filter(same) else {
+            self.other = Some(Other {
+                incarnation,
+                since: now,
+                brought: None,
+            });
+            return false;
+        };
+        let late = other.since + self.late;
+        if now < late {
+            return false;
         }
+        let then = *other.brought.get_or_insert(brought);
+        linked.up >= late || has_more(then, brought)
     }
 }
 
@@ -101,15 +129,18 @@ fn has_more(then: Brought, now: Brought) -> bool {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const LATE: Duration = Duration::from_secs(6);
+
+    fn peer() -> (Instant, Incarnations) {
+        (Instant::now(), Incarnations::new(LATE))
+    }
 
     #[test]
     fn new_incarnation_is_a_restart() {
-        let (now, mut peer) = (Instant::now(), Incarnations::default());
+        let (now, mut peer) = peer();
         for (incarnation, start) in [
             (None, Start::Same),
             (Some(1), Start::Same),
@@ -124,58 +155,64 @@ mod tests {
     }
 
     #[test]
-    fn incarnation_that_comes_back_is_a_duplicate() {
-        let (mut now, mut peer) = (Instant::now(), Incarnations::default());
-        let mut up = |incarnation| {
-            now += SECOND;
+    fn incarnation_that_comes_back_late_is_a_duplicate() {
+        let (mut now, mut peer) = peer();
+        let mut up = |incarnation, after: u32| {
+            now += SECOND * after;
             peer.on_up(Some(incarnation), now)
         };
-        assert_eq!(
-            [up(1), up(2), up(1), up(2)],
-            [
-                Start::Same,
-                Start::Restarted,
-                Start::Duplicate,
-                Start::Duplicate
-            ]
-        );
+        assert_eq!(up(1, 0), Start::Same);
+        assert_eq!(up(2, 1), Start::Restarted);
+        // This may be an old connection of the first process.
+        assert_eq!(up(1, 1), Start::Restarted);
+        assert_eq!(up(2, 1), Start::Restarted);
+        assert_eq!(up(1, 5), Start::Restarted, "the second was heard before");
+        assert_eq!(up(2, 1), Start::Duplicate);
+        assert_eq!(up(1, 1), Start::Duplicate);
     }
 
     #[test]
     fn restart_that_knocks_first_is_no_duplicate() {
-        let (now, mut peer) = (Instant::now(), Incarnations::default());
+        let (now, mut peer) = peer();
         peer.on_up(Some(1), now);
-        for after in 1..10 {
+        for after in 1..20 {
+            // The link of the process that has ended is silent, but for what was under way.
+            let brought = Brought::Bytes(if after < 6 { after.into() } else { 6 });
             let now = now + SECOND * after;
-            // The dead link is silent.
-            assert!(!peer.on_heard(Some(2), Brought::Bytes(7), now));
+            assert!(!peer.on_heard(Some(2), brought, now), "after {after} s");
         }
-        assert_eq!(peer.on_up(Some(2), now + SECOND * 10), Start::Restarted);
-        assert!(!peer.on_heard(Some(2), Brought::Bytes(7), now + SECOND * 11));
-        assert!(!peer.on_heard(None, Brought::Bytes(8), now + SECOND * 12));
+        let mut now = now + SECOND * 20;
+        assert_eq!(peer.on_up(Some(2), now), Start::Restarted);
+        now += SECOND * 20;
+        assert!(!peer.on_heard(Some(2), Brought::Bytes(7), now));
+        assert!(!peer.on_heard(None, Brought::Bytes(8), now));
     }
 
     #[test]
     fn link_that_brings_a_byte_shows_a_duplicate() {
-        let (now, mut peer) = (Instant::now(), Incarnations::default());
+        let (now, mut peer) = peer();
         assert!(
             !peer.on_heard(Some(2), Brought::More, now),
             "there is no link"
         );
         peer.on_up(Some(1), now);
         assert!(!peer.on_heard(Some(2), Brought::Bytes(7), now));
-        assert!(!peer.on_heard(Some(2), Brought::Bytes(8), now + SECOND / 2));
-        assert!(!peer.on_heard(Some(2), Brought::More, now + SECOND));
-        assert!(!peer.on_heard(Some(2), Brought::Bytes(7), now + SECOND));
-        assert!(peer.on_heard(Some(2), Brought::Bytes(8), now + SECOND));
+        assert!(!peer.on_heard(Some(2), Brought::Bytes(8), now + SECOND * 5));
+        assert!(!peer.on_heard(Some(2), Brought::Bytes(9), now + SECOND * 6));
+        assert!(!peer.on_heard(Some(2), Brought::More, now + SECOND * 7));
+        assert!(!peer.on_heard(Some(2), Brought::Bytes(9), now + SECOND * 8));
+        assert!(peer.on_heard(Some(2), Brought::Bytes(10), now + SECOND * 9));
     }
 
     #[test]
-    fn link_that_comes_up_again_shows_a_duplicate() {
-        let (now, mut peer) = (Instant::now(), Incarnations::default());
-        peer.on_up(Some(1), now);
-        assert!(!peer.on_heard(Some(2), Brought::Bytes(7), now + SECOND));
-        assert_eq!(peer.on_up(Some(1), now + SECOND * 2), Start::Same);
-        assert!(peer.on_heard(Some(2), Brought::Bytes(7), now + SECOND * 3));
+    fn link_that_comes_up_again_late_shows_a_duplicate() {
+        for (after, duplicate) in [(5, false), (6, true)] {
+            let (now, mut peer) = peer();
+            peer.on_up(Some(1), now);
+            assert!(!peer.on_heard(Some(2), Brought::Bytes(7), now));
+            assert_eq!(peer.on_up(Some(1), now + SECOND * after), Start::Same);
+            let again = peer.on_heard(Some(2), Brought::Bytes(7), now + SECOND * 9);
+            assert_eq!(again, duplicate);
+        }
     }
 }

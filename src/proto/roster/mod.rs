@@ -330,7 +330,7 @@ impl Roster {
             doubt: None,
             renewals: Renewals::new(),
             flaps: Flaps::default(),
-            incarnations: Incarnations::default(),
+            incarnations: Incarnations::new(self.rules.contender_timeout),
             asked: false,
             due: None,
         };
