@@ -543,7 +543,7 @@ fn restart_is_told_from_a_reconnect_at_both_ends() {
     let network = Network::new();
     let mut servers = vec![start(&network, 1, native(1)), start(&network, 3, native(3))];
     let linked = |servers: &mut [Server]| is_linked(&servers[0], 3) && is_linked(&servers[1], 1);
-    let mut link = |servers: &mut Vec<Server>| {
+    let link = |servers: &mut Vec<Server>| {
         assert!(network.run_until(servers, 20 * SECOND, linked).unwrap());
         network.run(servers, SECOND).unwrap();
     };

@@ -211,6 +211,7 @@ pub struct Kernel {
 impl Kernel {
     pub fn new(rng: Rng, trace: Trace) -> Self {
         Self {
+            starts: 0,
             now: Duration::ZERO,
             rng,
             quirks: Quirks::default(),

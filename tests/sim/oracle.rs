@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use quorum_cnx::{
-    Event, FRAME_BYTES_MAX, Frame, Handle, Handler, Reason, SendError, SendOutcome, Sid,
+    Event, FRAME_BYTES_MAX, Frame, Handle, Handler, Reason, Refusal, SendError, SendOutcome, Sid,
     simulation::limits::SILENT_AFTER,
 };
 
@@ -47,6 +47,8 @@ pub struct Oracle {
     pub layered: bool,
     /// Handlers answer no frames.
     pub answers_ended: bool,
+    /// A second process has the sid of a host: a stranger claims it.
+    pub has_strangers: bool,
     /// Applications make no more calls.
     pub calls_ended: bool,
     /// When a link was dialed again while there were only strangers, by dialer and peer.
@@ -69,6 +71,8 @@ pub struct HostRecord {
     /// Newest frame received from each incarnation of each host.
     pub newest_received: BTreeMap<(usize, u32), u64>,
     pub links: BTreeMap<Sid, Up>,
+    /// How often each host has restarted between two of its links, as the events say.
+    restarts: BTreeMap<usize, u32>,
     pub accepted: u64,
     /// Frames to itself: sent, received.
     pub loopback: [u64; 2],
@@ -211,6 +215,7 @@ impl Oracle {
                 dialed,
                 addr,
                 link,
+                restarted,
                 ..
             } => {
                 record.ups += 1;
@@ -229,6 +234,7 @@ impl Oracle {
                 let older = record.links.insert(*sid, up);
                 let replaced = record.replaced.take().filter(|(peer, ..)| peer == sid);
                 let member = self.index_of(*sid).is_some();
+                self.check_restart(me, *sid, *restarted);
                 if *link <= last {
                     self.fail("P5", format!("link {link} comes up after link {last}"));
                 }
@@ -288,8 +294,11 @@ impl Oracle {
                     // Observers have negative ids. The events of those that have ended came before.
                     record.refused = Some(record.links.range(..Sid(0)).count());
                 }
-                let is_doubted =
-                    matches!(reason, Reason::OlderLinkAlive | Reason::ContenderWaiting);
+                self.check_identity(me, reason);
+                let is_doubted = matches!(
+                    reason,
+                    Reason::OlderLinkAlive | Reason::ContenderWaiting | Reason::DuplicateSid
+                );
                 // The addresses of a name are known only after a lookup.
                 let claimant = sid.filter(|_| is_doubted && !self.by_name);
                 if claimant.is_some_and(|sid| self.is_configured_ip(sid, addr.ip())) {
@@ -305,10 +314,51 @@ impl Oracle {
                 let what = format!("host {me} has forgotten the address of {sid}");
                 self.fail("P2", what);
             }
+            Event::DialFailed { reason, .. } => self.check_identity(me, reason),
+            Event::Flapping {
+                duplicate: true, ..
+            } => self.check_identity(me, &Reason::DuplicateSid),
             Event::SlowTurn { took, .. } => {
                 self.fail("P4", format!("a turn took {took:?} of virtual time"))
             }
             _ => {}
+        }
+    }
+
+    /// P5: a link comes up, and the peer is said to have started since its last one.
+    fn check_restart(&mut self, me: usize, sid: Sid, restarted: bool) {
+        let Some(peer) = self.index_of(sid) else {
+            return;
+        };
+        let restarts = self.hosts[me].restarts.entry(peer).or_default();
+        *restarts += u32::from(restarted);
+        let told = *restarts;
+        if told >= self.hosts[peer].incarnation && !self.has_strangers {
+            let what = format!("host {me} says that {sid} has restarted {told} times");
+            self.fail("P5", what);
+        }
+    }
+
+    /// P5: every host is at its addresses, in the same cluster, and known to all others. Only a stranger has the sid of a host as well.
+    fn check_identity(&mut self, me: usize, reason: &Reason) {
+        let is_false = match reason {
+            Reason::WrongServer(_)
+            | Reason::WrongCluster
+            | Reason::BadAnswer(_)
+            | Reason::Refused(
+                Refusal::WrongServer(_)
+                | Refusal::WrongCluster
+                | Refusal::UnknownSid
+                | Refusal::NoRoom,
+            ) => true,
+            Reason::DuplicateSid | Reason::Refused(Refusal::DuplicateSid) => !self.has_strangers,
+            _ => false,
+        };
+        if is_false {
+            self.fail(
+                "P5",
+                format!("host {me} takes a host for another: {reason}"),
+            );
         }
     }
 

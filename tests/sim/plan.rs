@@ -52,6 +52,8 @@ pub struct Plan {
     pub spins: bool,
     /// The mesh is layered: a layer with a handshake, records and keys lies between TCP and the loops.
     pub layer: Option<Shape>,
+    /// True exactly when some hosts send native initial messages. All accept them.
+    pub native: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +69,8 @@ pub struct HostPlan {
     pub name: Option<String>,
     /// Its first address never answers.
     pub first_is_blackholed: bool,
+    /// It sends native initial messages.
+    pub native: bool,
 }
 
 impl Plan {
@@ -127,6 +131,7 @@ impl Plan {
             slow: 0,
             spins: false,
             layer: None,
+            native: false,
         };
         // Drawn last, so that older seeds keep their meaning.
         plan.queue = rng.percent(25);
@@ -157,15 +162,28 @@ impl Plan {
                 }
             }
         }
+        let mut natives = proxies.clone().fork();
+        plan.native = natives.percent(30);
+        if plan.native {
+            // A third of these meshes is in the middle of a rolling upgrade.
+            let all = natives.percent(67);
+            for host in &mut plan.hosts {
+                host.native = all || natives.percent(50);
+            }
+        }
         plan
     }
 
     /// The configuration of one of the hosts.
     pub fn config(&self, me: usize, seed: u64) -> Config {
+        let initial_message = match self.hosts[me].native {
+            true => InitialMessageVersion::Native,
+            false => self.initial_message,
+        };
         let mut builder = Config::builder(self.hosts[me].sid)
             .dial(self.dial)
             .replace(self.replace)
-            .initial_message(self.initial_message)
+            .initial_message(initial_message)
             .peer_dead_after(self.dead_after)
             .pending_max(self.pending_max)
             .observers_max(OBSERVERS)
@@ -219,6 +237,7 @@ fn hosts(rng: &mut Rng, size: usize) -> Vec<HostPlan> {
                 proxied: false,
                 name: by_name.then(|| format!("host-{n}.sim")),
                 first_is_blackholed: two && rng.percent(50),
+                native: false,
             }
         })
         .collect()

@@ -89,6 +89,7 @@ impl Simulation {
         let mut oracle = Oracle {
             replace_newest: plan.replace == quorum_cnx::Replace::Newest,
             no_duplicates: plan.queue,
+            has_strangers: plan.strangers > 0,
             by_name: plan.hosts.iter().any(|host| host.name.is_some()),
             layered: plan.layer.is_some(),
             ..Oracle::default()

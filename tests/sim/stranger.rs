@@ -121,6 +121,7 @@ impl Stranger {
             plan.hosts[claimed].sid,
             target == claimed,
             kernel.nodes[self.node].source,
+            plan.native.then_some(plan.hosts[target].sid),
         );
         let (silent, claims) = (pieces.is_empty(), what.contains(CLAIM));
         let mut pieces = VecDeque::from(pieces);
@@ -156,7 +157,13 @@ const UNKNOWN: usize = 100;
 const CLAIM: &str = "claims a member's sid";
 
 /// The bytes of a stranger, in pieces, and a description of them.
-fn payload(rng: &mut Rng, sid: Sid, own: bool, source: IpAddr) -> (Vec<Vec<u8>>, String) {
+fn payload(
+    rng: &mut Rng,
+    sid: Sid,
+    own: bool,
+    source: IpAddr,
+    native_to: Option<Sid>,
+) -> (Vec<Vec<u8>>, String) {
     let (claimed, what) = match rng.below(8) {
         0 => return (Vec::new(), "stays silent".into()),
         1 => {
@@ -182,7 +189,11 @@ fn payload(rng: &mut Rng, sid: Sid, own: bool, source: IpAddr) -> (Vec<Vec<u8>>,
         _ if own => (sid, "claims the host's own sid"),
         _ => (sid, CLAIM),
     };
-    let mut pieces = vec![initial_message(rng, claimed, source)];
+    let native_to = native_to.filter(|_| rng.percent(50));
+    let mut pieces = vec![match native_to {
+        Some(to) => native_initial_message(rng, claimed, to),
+        None => initial_message(rng, claimed, source),
+    }];
     for _ in 0..rng.below(4) {
         pieces.push(match rng.below(5) {
             0 => [0_i32, -1, i32::MAX, 524_289][rng.below(4)]
@@ -210,6 +221,18 @@ fn initial_message(rng: &mut Rng, sid: Sid, source: IpAddr) -> Vec<u8> {
     } else {
         bytes.extend(sid.0.to_be_bytes());
     }
+    bytes
+}
+
+fn native_initial_message(rng: &mut Rng, sid: Sid, to: Sid) -> Vec<u8> {
+    let mut bytes = Vec::from((-65_533_i64).to_be_bytes());
+    bytes.extend(sid.0.to_be_bytes());
+    bytes.extend((-1_i32).to_be_bytes());
+    bytes.extend(to.0.to_be_bytes());
+    bytes.extend([0; 16]);
+    bytes.extend(rng.next().to_be_bytes());
+    bytes.extend(rng.next().to_be_bytes());
+    bytes.extend(0_i32.to_be_bytes());
     bytes
 }
 
