@@ -165,10 +165,6 @@ pub const QUEUE_WRITE_BYTES: usize = 1 << 20;
 /// Bytes of a queue that one call writes together, before it leaves the rest to the loop. That takes 150 us over loopback.
 pub const BATCH_BYTES: usize = 1 << 20;
 
-/// Bytes of the buffers that a queue keeps for later frames while there is something to write: some are filled while others are
-/// written.
-pub const QUEUE_SPARE_BYTES: usize = 1 << 20;
-
 /// Payload bytes from which on a frame has a buffer of its own, in a queue ([`to_send`](crate::Handle::to_send) only) and in the inbox: copying it to others would cost more
 /// than one more buffer for `writev(2)`.
 pub const WHOLE_FRAME_BYTES: usize = 16 << 10;
@@ -176,9 +172,13 @@ pub const WHOLE_FRAME_BYTES: usize = 16 << 10;
 /// Bytes of a buffer in which the inbox collects shorter received frames, if many arrive at a time.
 pub const CHUNK_BYTES: usize = 40 << 10;
 
-/// Bytes of the buffers that [`recv_all`](crate::CnxManager::recv_all) returns to the loop at most: as many as the loop fills while
-/// the application processes one batch.
-pub const BUFFER_POOL_BYTES: usize = 1 << 20;
+/// Bytes of the buffers that [`recv_all`](crate::CnxManager::recv_all) returns to the loop at most: those of a full inbox, which the
+/// application takes as one batch.
+pub const BUFFER_POOL_BYTES: usize = PUSH_BACK_BYTES;
+
+/// How often the loop looks for buffers of queues and of the pool that were not used since the last look, and frees them. A stream
+/// pauses for less, and new buffers would cost a page fault for each 4 KiB.
+pub const BUFFERS_KEPT: Duration = Duration::from_secs(1);
 
 /// First upper bound of the random wait after a failed attempt.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);

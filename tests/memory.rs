@@ -12,8 +12,8 @@ use std::{
 
 use peak_alloc::PeakAlloc;
 use quorum_cnx::{
-    CnxManager, Config, ConfigBuilder, EVENTS_MAX, EventLoop, FRAME_BYTES_MAX, Handle, InboxFull,
-    Outbox, SendOutcome, Sid, Unknown,
+    Batch, CnxManager, Config, ConfigBuilder, EVENTS_MAX, EventLoop, FRAME_BYTES_MAX, Handle,
+    InboxFull, Outbox, SendOutcome, Sid, Unknown,
     simulation::limits::{PLACE_BYTES, PREFIX_BYTES},
 };
 use support::{
@@ -406,4 +406,39 @@ fn idle_link_frees_its_initial_message() {
         long / count
     );
     assert!(long <= short + count * 1024, "{long} for {short}");
+}
+
+#[test]
+fn idle_buffers_are_given_back() {
+    let mut server = TestServer::prepare(1, |builder| builder.outbox(Outbox::QUEUE));
+    let manager = CnxManager::start(server.config.take().unwrap()).unwrap();
+    let mut members = server.members();
+    let peer = &mut members[0];
+    eventually("the member is linked", || {
+        !manager.linked_peers().is_empty()
+    });
+    let flood = frame(vec![7; 20_000]).repeat(100);
+    let idle = server.allocated();
+    let mut batch = Batch::new();
+    for _ in 0..3 {
+        peer.write(&flood);
+        let mut received = 0;
+        while received < 100 {
+            received += manager.recv_all(&mut batch).unwrap();
+        }
+        // The buffers of a batch are returned when the next one is asked for.
+        assert!(manager.try_recv_all(&mut batch).is_err());
+        fill_queue(&manager.handle(), Sid(2));
+        let (mut remote, mut buffer) = (&peer.0, vec![0; 1 << 16]);
+        remote.set_nonblocking(true).unwrap();
+        eventually("the queue is written", || {
+            let _ = remote.read(&mut buffer);
+            manager.stats().sent.waiting == 0
+        });
+        remote.set_nonblocking(false).unwrap();
+    }
+    drop(batch);
+    eventually("the buffers are freed", || {
+        server.allocated() < idle + (256 << 10)
+    });
 }

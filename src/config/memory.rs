@@ -9,14 +9,14 @@ use super::{
 use crate::{
     limits::{
         ACCEPTS_PER_TURN, ADDRESSES_MAX, BUFFER_POOL_BYTES, EVENTS_MAX, FRAME_BYTES_MAX,
-        LOOKUPS_WAITING_MAX, NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, QUEUE_SPARE_BYTES,
-        READ_BUFFER_BYTES, TURN_BYTES,
+        LOOKUPS_WAITING_MAX, NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, READ_BUFFER_BYTES,
+        TURN_BYTES,
     },
     proto::Address,
 };
 
 /// The loop itself: the read buffer, the chunks that it packs for the inbox, and the pool of buffers for chunks.
-const LOOP_BYTES: usize = 5 << 20;
+const LOOP_BYTES: usize = 8 << 20;
 
 /// A queued event, with the names in it.
 const EVENT_BYTES: usize = 5 << 9;
@@ -62,12 +62,12 @@ impl Config {
     ///
     /// | for each | at most |
     /// |---|---|
-    /// | server: the loop, with its read buffer of 256 KiB, what it reads in a turn, and a buffer pool of 1 MiB | 5 MiB |
+    /// | server: the loop, with its read buffer of 256 KiB, what it reads in a turn, and a buffer pool of 4 MiB | 8 MiB |
     /// | server: 1024 queued events of 2.5 KiB | 2.5 MiB |
     /// | server: received messages that wait, the smaller of [`inbox_bytes`](crate::ConfigBuilder::inbox_bytes) and [`inbox_frames`](crate::ConfigBuilder::inbox_frames) x 512.25 KiB; and what one turn reads from a peer | that + 1 MiB |
     /// | peer: a frame that has arrived in part | 512 KiB |
     /// | peer with [`Outbox::Latest`]: the last frame, one that is being written, one that waits | 3 x 512 KiB |
-    /// | peer with [`Outbox::Queue`]: buffers of frames, up to half empty; spare ones of 1 MiB; two more of 256 KiB | 2 x `bytes` + 1.5 MiB |
+    /// | peer with [`Outbox::Queue`]: buffers of frames, up to half empty; as many bytes of spare ones; two more of 256 KiB | 3 x `bytes` + 0.5 MiB |
     /// | peer: its table entries | 2 KiB |
     /// | connection: its table entries, and what it sends first | 6 KiB |
     /// | address of a server, and the IP addresses of its name | 2 KiB |
@@ -81,6 +81,8 @@ impl Config {
     /// - one for each observer,
     /// - [`pending_max`](crate::ConfigBuilder::pending_max),
     /// - 8 that are accepted while others are closed.
+    ///
+    /// Spare buffers of a queue, and those of the pool, are freed one to two seconds after they were last used.
     ///
     /// A frame counts with its length. [`Bytes`](bytes::Bytes) that are a part of a larger allocation, as
     /// [`slice`](bytes::Bytes::slice) makes them, keep the whole allocation, and only the application knows its size. Not in the
@@ -103,8 +105,8 @@ impl Config {
     ///     (1..=3).fold(builder, |builder, n| builder.server(Sid(n), format!("zk{n}:3888")))
     /// };
     /// // Most of it is the inbox. Each of 64 observers can add 2 MiB.
-    /// assert_eq!(servers(0).build()?.max_memory() >> 20, 64);
-    /// assert_eq!(servers(64).build()?.max_memory() >> 20, 192);
+    /// assert_eq!(servers(0).build()?.max_memory() >> 20, 67);
+    /// assert_eq!(servers(64).build()?.max_memory() >> 20, 195);
     /// # Ok::<(), quorum_cnx::ConfigError>(())
     /// ```
     #[must_use]
@@ -117,7 +119,7 @@ impl Config {
         let servers = self.members.len() + admitted;
         let outbox = match options.outbox {
             Outbox::Latest => SLOT_FRAMES * FRAME_BYTES_MAX,
-            Outbox::Queue { bytes } => 2 * bytes + QUEUE_SPARE_BYTES + RUNS * 2 * QUEUE_RUN_BYTES,
+            Outbox::Queue { bytes } => 3 * bytes + RUNS * 2 * QUEUE_RUN_BYTES,
         };
         let inbox = sum(&[(options.inbox_frames, FRAME_BYTES_MAX + PLACE_BYTES)]);
         let inbox = inbox.min(options.inbox_bytes as u64);

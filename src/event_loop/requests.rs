@@ -14,6 +14,7 @@ use super::{EventLoop, connections::Phase, endpoints::LookupOwner};
 use crate::{
     handler::Handler,
     inbox::{Popped, Wait},
+    limits::BUFFERS_KEPT,
     message::{Frame, Message},
     net::Net,
     outbox::LoopRequest,
@@ -115,6 +116,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if request.has(LoopRequest::RESUME) {
             // Fails only in a forked process, which has no loop.
             let _ = self.handle.shared().ask(peer, LoopRequest::RESUME);
+        }
+        if request.has(LoopRequest::RELEASE) {
+            self.releases.push_back((now + BUFFERS_KEPT, peer.id));
         }
         if request.has(LoopRequest::INITIATE) {
             self.roster.initiate(peer.id, now, &mut self.todo);

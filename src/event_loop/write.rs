@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     handler::Handler,
-    limits::DRAIN_BYTES_MAX,
+    limits::{BUFFERS_KEPT, DRAIN_BYTES_MAX},
     net::{Net, Stream as _},
     shared::Peer,
 };
@@ -38,6 +38,25 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         self.writable = round;
+    }
+
+    /// Frees buffers that were not used for a while: those of queues, and those of the pool.
+    pub(super) fn release_unused(&mut self, now: Instant) {
+        if self.pool_due.is_some_and(|due| due <= now) {
+            self.pool_due = self.pool.release_unused().then(|| now + BUFFERS_KEPT);
+        } else if self.pool_due.is_none() && self.pool.is_used() {
+            self.pool_due = Some(now + BUFFERS_KEPT);
+        }
+        while let Some((due, id)) = self.releases.front().copied() {
+            if due > now {
+                break;
+            }
+            self.releases.pop_front();
+            // A peer that was removed has no buffers.
+            if let Some(peer) = self.peer(id).cloned() {
+                self.handle_request(&peer, peer.outbox.release_unused(), now);
+            }
+        }
     }
 
     /// Ends a link that cannot be written to any more. What the kernel has received is read first, in this turn and the next ones.

@@ -3,11 +3,15 @@
 //! Nothing here is freed under the lock. Without the pool, the allocator may return a large buffer to the kernel, which clears its
 //! pages for the next use. For a stream through the inbox that took up to half of the time.
 
-use std::ops::RangeInclusive;
+use std::{mem, ops::RangeInclusive};
 
 use crate::{
     limits::WHOLE_FRAME_BYTES,
-    sync::{Mutex, lock},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+        lock,
+    },
 };
 
 #[derive(Debug)]
@@ -15,6 +19,9 @@ pub(crate) struct BufferPool {
     /// The buffers that were given last are at the end.
     buffers: Mutex<Vec<Vec<u8>>>,
     bytes_max: usize,
+    /// True exactly when a buffer was given or taken since the last [`release_unused`](Self::release_unused). Relaxed: a value that is
+    /// a moment old only delays a release.
+    used: AtomicBool,
 }
 
 impl BufferPool {
@@ -23,6 +30,7 @@ impl BufferPool {
         Self {
             buffers: Mutex::new(Vec::new()),
             bytes_max,
+            used: AtomicBool::new(false),
         }
     }
 
@@ -49,6 +57,7 @@ impl BufferPool {
         let mut buffers = lock(&self.buffers);
         // From the end: the buffer that was given last is most likely in the cache.
         let index = buffers.iter().rposition(fits)?;
+        self.used.store(true, Ordering::Relaxed);
         Some(buffers.remove(index))
     }
 
@@ -59,6 +68,7 @@ impl BufferPool {
         if given.is_empty() {
             return;
         }
+        self.used.store(true, Ordering::Relaxed);
         let mut buffers = lock(&self.buffers);
         buffers.extend(given);
         let mut bytes = 0;
@@ -72,6 +82,25 @@ impl BufferPool {
         // Freed after the lock is released.
         drop(buffers);
         drop(gone);
+    }
+
+    /// Whether a buffer was given or taken since the last [`release_unused`](Self::release_unused).
+    pub(crate) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Frees all buffers, if none was given or taken since the last call. Returns whether there are any left.
+    pub(crate) fn release_unused(&self) -> bool {
+        let is_used = self.used.swap(false, Ordering::Relaxed);
+        let mut buffers = lock(&self.buffers);
+        if is_used {
+            return !buffers.is_empty();
+        }
+        let gone = mem::take(&mut *buffers);
+        // Freed after the lock is released.
+        drop(buffers);
+        drop(gone);
+        false
     }
 }
 
@@ -125,6 +154,19 @@ mod tests {
         pool.give([500, 90].map(Vec::with_capacity));
         assert_eq!(pool.rooms(), [400, 500, 90]);
         pool.give([Vec::with_capacity(1001)]);
+        assert_eq!(pool.rooms(), [0; 0]);
+    }
+
+    #[test]
+    fn pool_frees_its_buffers_once_they_were_not_used_for_a_while() {
+        let pool = BufferPool::new(1000);
+        assert!(!pool.is_used());
+        pool.give([100, 200].map(Vec::with_capacity));
+        assert!(pool.is_used() && pool.release_unused());
+        pool.take(100);
+        assert!(pool.is_used() && pool.release_unused());
+        assert_eq!(pool.rooms(), [100]);
+        assert!(!pool.is_used() && !pool.release_unused());
         assert_eq!(pool.rooms(), [0; 0]);
     }
 }

@@ -13,7 +13,7 @@ use std::{fmt, io};
 
 use super::{
     clock::Stamp,
-    types::{SendCounts, Wire},
+    types::{LoopRequest, SendCounts, Wire},
 };
 
 /// The frames that wait for a peer, and the rules of what is written next. It is used under the lock.
@@ -57,7 +57,10 @@ pub(super) trait Backlog: fmt::Debug {
     /// error.
     fn has_room(&self) -> bool;
 
-    /// Frees buffers, since the loop has found nothing left to write.
+    /// Asks the loop, once, to free spare buffers after a while, if there are any.
+    fn request_release(&mut self) -> LoopRequest;
+
+    /// Frees the spare buffers.
     fn release_buffers(&mut self, deferred: &mut Self::Deferred);
 
     /// Takes nothing more, and discards what waits.

@@ -121,6 +121,14 @@ impl PeerOutbox {
         of_either!(self, writer => writer.resume())
     }
 
+    /// Frees buffers that were not used since the last call; see [`LoopRequest::RELEASE`].
+    pub(crate) fn release_unused(&self) -> LoopRequest {
+        match &self.0 {
+            Kind::Latest(_) => LoopRequest::NONE,
+            Kind::Queue(queue) => queue.release_unused(),
+        }
+    }
+
     /// Writes to this link from now on, perhaps in place of an older one. `on_probation`: nothing is written before
     /// [`end_probation`](Self::end_probation).
     pub(crate) fn attach(&self, wire: Arc<dyn Wire>, on_probation: bool) -> LoopRequest {

@@ -12,6 +12,7 @@
 //! - Each frame is written at most once: what a link has taken whole is counted as written when it ends, and never sent again.
 //! - While `resume_requested` is true, the loop has yet to call `resume`. So of many frames, only the first asks for it.
 //! - A closed queue holds no piece and no spare buffer.
+//! - If there are spare buffers, the loop was asked to free them, or the thread that writes is about to ask it.
 //! - `bytes` also has what is reserved for a [`Run`](super::run::Run) that a thread collects.
 
 use std::{collections::VecDeque, mem, ops::RangeInclusive};
@@ -27,10 +28,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    limits::{
-        BATCH_BYTES, PREFIX_BYTES, QUEUE_RUN_BYTES, QUEUE_SPARE_BYTES, QUEUE_WRITE_BYTES,
-        WHOLE_FRAME_BYTES,
-    },
+    limits::{BATCH_BYTES, PREFIX_BYTES, QUEUE_RUN_BYTES, QUEUE_WRITE_BYTES, WHOLE_FRAME_BYTES},
     sync::release,
 };
 
@@ -51,6 +49,10 @@ pub(super) struct Queue {
     refused: usize,
     /// Buffers of runs that were written, for the next runs.
     spare: Vec<Vec<u8>>,
+    /// True exactly when a spare buffer was added or taken since the loop last called `release_unused`.
+    spare_used: bool,
+    /// True exactly when the loop was asked to call `release_unused`, and has not yet done so.
+    release_requested: bool,
     /// True exactly when the loop was asked to write and has not yet begun to.
     resume_requested: bool,
     /// True exactly when nothing is accepted any more.
@@ -102,10 +104,24 @@ impl Writer<Queue> {
         (taken, request.unwrap_or_else(|| self.write_here()))
     }
 
+    /// Frees the spare buffers, if none was used since the last call. Else the loop is asked to call this again.
+    pub(super) fn release_unused(&self) -> LoopRequest {
+        let mut deferred = Deferred::default();
+        let mut state = self.transition();
+        let queue = &mut state.backlog;
+        queue.release_requested = false;
+        if !mem::take(&mut queue.spare_used) {
+            queue.release_buffers(&mut deferred);
+        }
+        let request = queue.request_release();
+        // The buffers are freed after this, without the lock.
+        drop(state);
+        request
+    }
+
     /// Writes the frames that wait, unless another thread writes.
     #[cold]
     pub(super) fn write_here(&self) -> LoopRequest {
-        let mut deferred = Deferred::default();
         let mut state = self.transition();
         // The lock was released after the frames were put, and the link was idle then. If it no longer is, the loop need not be
         // asked: another writer looks at the backlog again, a full socket is followed by an edge, the probation of a link ends in another call, and when
@@ -114,8 +130,8 @@ impl Writer<Queue> {
             return LoopRequest::NONE;
         };
         let batch = state.backlog.first();
-        let next = state.proceed(wire, batch, &mut deferred);
-        self.leave(state, next, deferred)
+        let next = state.proceed(wire, batch);
+        self.leave(state, next, Deferred::default())
     }
 }
 
@@ -173,6 +189,8 @@ impl Queue {
             write_at: QUEUE_WRITE_BYTES.min(bytes_max / 2),
             refused: 0,
             spare: Vec::new(),
+            spare_used: false,
+            release_requested: false,
             resume_requested: false,
             closed: false,
             counts: SendCounts::default(),
@@ -300,7 +318,10 @@ impl Queue {
         let fits = |spare: &Vec<u8>| range.contains(&spare.capacity());
         // From the end: the buffer that was written last is most likely in the cache.
         let spare = self.spare.iter().rposition(fits);
-        spare.map_or_else(Vec::new, |at| self.spare.remove(at))
+        spare.map_or_else(Vec::new, |at| {
+            self.spare_used = true;
+            self.spare.remove(at)
+        })
     }
 
     /// Keeps the buffer of a run for the next run.
@@ -309,9 +330,10 @@ impl Queue {
             return;
         };
         let held: usize = self.spare.iter().map(Vec::capacity).sum();
-        if !self.closed && held + bytes.capacity() <= QUEUE_SPARE_BYTES {
+        if !self.closed && held + bytes.capacity() <= self.bytes_max {
             bytes.clear();
             self.spare.push(mem::take(bytes));
+            self.spare_used = true;
         }
     }
 }
@@ -440,7 +462,14 @@ impl Backlog for Queue {
         (self.bytes <= self.half && self.bytes + self.refused <= self.bytes_max) || self.closed
     }
 
-    /// Frees the buffers: an idle link holds none.
+    fn request_release(&mut self) -> LoopRequest {
+        if self.spare.is_empty() || mem::replace(&mut self.release_requested, true) {
+            LoopRequest::NONE
+        } else {
+            LoopRequest::RELEASE
+        }
+    }
+
     fn release_buffers(&mut self, deferred: &mut Deferred) {
         if !self.spare.is_empty() {
             // To free a large buffer may be a system call, so that it is done after the lock is released.

@@ -225,6 +225,11 @@ impl Backlog for Slot {
         self.next.is_none() || self.closed
     }
 
+    #[inline(always)]
+    fn request_release(&mut self) -> LoopRequest {
+        LoopRequest::NONE
+    }
+
     fn release_buffers(&mut self, _: &mut Deferred) {}
 
     fn close(&mut self, deferred: &mut Deferred) {

@@ -176,19 +176,14 @@ impl<S: Backlog> State<S> {
     }
 
     /// Begins to write to a new link, unless it is on probation. This thread is the writer.
-    pub(super) fn start(
-        &mut self,
-        wire: Arc<dyn Wire>,
-        on_probation: bool,
-        deferred: &mut S::Deferred,
-    ) -> Next<S::InFlight> {
+    pub(super) fn start(&mut self, wire: Arc<dyn Wire>, on_probation: bool) -> Next<S::InFlight> {
         if on_probation {
             // Nothing is left for the loop: it ends the probation by itself, when a byte has arrived or the probation is over.
             self.writer = WriterState::OnProbation(wire);
             return Next::Stop(LoopRequest::NONE);
         }
         let in_flight = self.backlog.first();
-        self.proceed(wire, in_flight, deferred)
+        self.proceed(wire, in_flight)
     }
 
     /// Begins to write `in_flight`. If it is `None`, this thread, which is the writer, gives up the right to write.
@@ -196,7 +191,6 @@ impl<S: Backlog> State<S> {
         &mut self,
         wire: Arc<dyn Wire>,
         in_flight: Option<S::InFlight>,
-        deferred: &mut S::Deferred,
     ) -> Next<S::InFlight> {
         match in_flight {
             Some(in_flight) => {
@@ -205,7 +199,6 @@ impl<S: Backlog> State<S> {
             }
             None => {
                 self.writer = WriterState::Idle(wire);
-                self.backlog.release_buffers(deferred);
                 Next::Stop(LoopRequest::NONE)
             }
         }
@@ -248,7 +241,7 @@ impl<S: Backlog> State<S> {
             (Some(handover), _) => {
                 self.requeue_rest(rest, deferred);
                 *old_wire = Some(wire);
-                let next = self.take_over(handover, deferred);
+                let next = self.take_over(handover);
                 self.start_waiting(stamps);
                 return next;
             }
@@ -278,22 +271,11 @@ impl<S: Backlog> State<S> {
                 return Next::Stop(LoopRequest::BROKEN);
             }
         };
-        match next {
-            Some(in_flight) => {
-                self.mark_writing(&in_flight);
-                Next::Write(wire, in_flight)
-            }
-            // Not `proceed`: the buffers stay, since the next frames may follow at once. The loop frees them when it finds
-            // nothing to write.
-            None => {
-                self.writer = WriterState::Idle(wire);
-                Next::Stop(LoopRequest::NONE)
-            }
-        }
+        self.proceed(wire, next)
     }
 
     /// Does what the loop has left for this thread, which is the writer.
-    fn take_over(&mut self, handover: Handover, deferred: &mut S::Deferred) -> Next<S::InFlight> {
+    fn take_over(&mut self, handover: Handover) -> Next<S::InFlight> {
         match handover {
             Handover::Detach => {
                 self.writer = WriterState::Detached;
@@ -306,7 +288,7 @@ impl<S: Backlog> State<S> {
             }
             // An edge of the new socket that has come meanwhile is not lost: it is written to now, and if it is full, another edge
             // follows.
-            Handover::Attach { to, on_probation } => self.start(to, on_probation, deferred),
+            Handover::Attach { to, on_probation } => self.start(to, on_probation),
         }
     }
 

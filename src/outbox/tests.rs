@@ -61,7 +61,8 @@ fn interrupted_frame_restarts_on_the_replacing_link() {
         assert_eq!(put_and_write(&outbox, 1), LoopRequest::NONE);
         // The older link is not detached before.
         let new = Pipe::with_room(100);
-        assert_eq!(outbox.attach(new.clone(), false), LoopRequest::NONE);
+        let request = outbox.attach(new.clone(), false);
+        assert_eq!(request.without(LoopRequest::RELEASE), LoopRequest::NONE);
         assert_eq!(new.frames(), (bodies(&[1]), true));
         assert_eq!(outbox.counts().waiting, 0);
         assert_balance(outbox.counts());

@@ -68,9 +68,10 @@ impl LoopRequest {
     pub(crate) const RESUME: Self = Self(4);
     /// End the link, since it is broken: see `PeerOutbox::broken`.
     pub(crate) const BROKEN: Self = Self(8);
-
     /// Close the link.
     pub(crate) const DISCONNECT: Self = Self(16);
+    /// Call `PeerOutbox::release_unused` after a while: there are spare buffers.
+    pub(crate) const RELEASE: Self = Self(32);
 
     pub(crate) fn from_bits(bits: u8) -> Self {
         Self(bits)

@@ -95,11 +95,11 @@ impl<S: Backlog> Writer<S> {
         let next = match mem::replace(&mut state.writer, WriterState::WRITING) {
             WriterState::Blocked(wire, rest) => {
                 let in_flight = state.backlog.next(rest, &mut deferred);
-                state.proceed(wire, in_flight, &mut deferred)
+                state.proceed(wire, in_flight)
             }
             WriterState::Idle(wire) => {
                 let in_flight = state.backlog.next(None, &mut deferred);
-                state.proceed(wire, in_flight, &mut deferred)
+                state.proceed(wire, in_flight)
             }
             mut other => {
                 // If another thread writes, it has the wire. It tries once more if it finds the socket full, and looks at the backlog
@@ -134,7 +134,7 @@ impl<S: Backlog> Writer<S> {
                 if let WriterState::Blocked(_, Some(rest)) = older {
                     state.backlog.requeue(rest, &mut deferred);
                 }
-                state.start(wire, on_probation, &mut deferred)
+                state.start(wire, on_probation)
             }
         };
         self.leave(state, next, deferred)
@@ -142,7 +142,6 @@ impl<S: Backlog> Writer<S> {
 
     /// Lets the link that was attached last be written to, if it was on probation.
     pub(super) fn end_probation(&self) -> LoopRequest {
-        let mut deferred = S::Deferred::default();
         let mut state = self.transition();
         // A thread may still be writing to the older link. It finds the handover when its write returns.
         if let WriterState::Writing {
@@ -153,13 +152,13 @@ impl<S: Backlog> Writer<S> {
             *on_probation = false;
         }
         let next = match mem::replace(&mut state.writer, WriterState::WRITING) {
-            WriterState::OnProbation(wire) => state.start(wire, false, &mut deferred),
+            WriterState::OnProbation(wire) => state.start(wire, false),
             other => {
                 state.writer = other;
                 Next::Stop(LoopRequest::NONE)
             }
         };
-        self.leave(state, next, deferred)
+        self.leave(state, next, S::Deferred::default())
     }
 
     /// The link has ended. Returns an upper bound of the number of frames that were written to it: those that are being written
@@ -176,6 +175,8 @@ impl<S: Backlog> Writer<S> {
         // After `detach`, which counts the whole frames in a batch that was cut off.
         let sent = state.backlog.counts().sent() + being_written;
         let written = sent.saturating_sub(state.written_before);
+        // The frames that wait for the next link need no more buffers.
+        state.backlog.release_buffers(&mut deferred);
         drop(state);
         deferred.release();
         written
@@ -273,7 +274,7 @@ impl<S: Backlog> Writer<S> {
         mut wire: Arc<dyn Wire>,
         mut in_flight: S::InFlight,
     ) -> (bool, LoopRequest) {
-        let mut first_done = false;
+        let (mut first_done, mut release) = (false, LoopRequest::NONE);
         for count in 1.. {
             // No lock is held. Meanwhile senders add to the backlog, and the loop leaves an edge or a handover.
             let progress = in_flight.write_to(&*wire);
@@ -294,6 +295,7 @@ impl<S: Backlog> Writer<S> {
                 &mut deferred,
                 &mut old_wire,
             );
+            release = release.union(state.backlog.request_release());
             // The loop may have dropped its reference to the old wire. Then this one is the last, and dropping it closes the
             // socket: not under the lock.
             drop(state);
@@ -301,10 +303,10 @@ impl<S: Backlog> Writer<S> {
             drop(old_wire);
             match next {
                 Next::Write(to, more) => (wire, in_flight) = (to, more),
-                Next::Stop(request) => return (first_done, request),
+                Next::Stop(request) => return (first_done, request.union(release)),
             }
         }
-        (first_done, LoopRequest::NONE)
+        (first_done, release)
     }
 
     #[cfg(test)]

@@ -28,7 +28,7 @@ fn queued_frames_request_one_write_by_the_loop() {
     assert_eq!(queue.attach(pipe.clone(), false), LoopRequest::NONE);
     assert_eq!(queue.put(frame(1)), queued(LoopRequest::RESUME));
     assert_eq!(queue.put(frame(2)), queued(LoopRequest::NONE));
-    assert_eq!(queue.resume(), LoopRequest::NONE);
+    assert_eq!(queue.resume(), LoopRequest::RELEASE);
     assert_eq!(pipe.frames(), (bodies(&[1, 2]), true));
     assert_eq!(queue.put(frame(3)), queued(LoopRequest::RESUME));
 }
@@ -141,18 +141,36 @@ fn sender_writes_the_queue_once_enough_is_collected() {
             assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::NONE));
         }
         assert_eq!(pipe.frames().0.len(), 0);
-        assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::NONE));
+        assert_eq!(queue.put_all(&[frame]), (Ok(1), LoopRequest::RELEASE));
         assert_eq!(pipe.frames().0.len(), many);
         // The loop was asked by the first frame, and now finds nothing to write.
         assert_eq!(
             (queue.resume(), queue.counts().waiting),
             (LoopRequest::NONE, 0)
         );
-        assert!(
-            queue.look(|state| state.backlog.spare.is_empty()),
-            "an idle link holds no buffer"
-        );
     }
+}
+
+#[test]
+fn buffers_are_released_once_they_were_not_used_for_a_while() {
+    let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(1000));
+    queue.attach(pipe, false);
+    let spare = || queue.look(|state| state.backlog.spare.len());
+    let write = |requested| {
+        queue.put(frame(1));
+        assert_eq!((queue.resume(), spare()), (requested, 1));
+    };
+    write(LoopRequest::RELEASE);
+    write(LoopRequest::NONE);
+    // Used since the last time, which was never.
+    assert_eq!((queue.release_unused(), spare()), (LoopRequest::RELEASE, 1));
+    write(LoopRequest::NONE);
+    assert_eq!((queue.release_unused(), spare()), (LoopRequest::RELEASE, 1));
+    assert_eq!((queue.release_unused(), spare()), (LoopRequest::NONE, 0));
+    write(LoopRequest::RELEASE);
+    queue.detach();
+    assert_eq!(spare(), 0, "without a link, no buffer is kept");
+    assert_eq!(queue.release_unused(), LoopRequest::NONE);
 }
 
 #[test]
@@ -186,12 +204,12 @@ fn long_frames_are_copied_into_buffers_that_were_written() {
     let written = buffers();
     assert_eq!(queue.resume(), LoopRequest::NONE);
     assert_eq!(pipe.frames().0.len(), 0, "the socket is full");
-    // A frame that waits behind them, so that the loop finds something to write, and keeps the buffers.
-    assert_eq!(queue.put_long(&long), queued(LoopRequest::NONE));
     pipe.make_room(2 * (PREFIX_BYTES + long.len()));
-    assert_eq!(queue.resume(), LoopRequest::NONE);
+    assert_eq!(queue.resume(), LoopRequest::RELEASE);
     assert_eq!(pipe.frames(), (vec![long.to_vec(); 2], true));
-    assert_eq!(queue.put_long(&long), queued(LoopRequest::NONE));
+    // The loop finds nothing to write, and keeps the buffers.
+    assert_eq!(queue.resume(), LoopRequest::NONE);
+    assert_eq!(queue.put_long(&long), queued(LoopRequest::RESUME));
     assert!(written.contains(&buffers()[0]), "its buffer is used again");
     let too_long = vec![0; QUEUE_BYTES];
     assert_eq!(queue.put_long(&too_long).0, Err(Refusal::Full));
@@ -231,7 +249,7 @@ fn small_frames_between_large_ones_hold_little_memory() {
     for _ in 0..16 {
         // Room for as much as a turn writes, whose buffers are then kept.
         pipe.make_room(TURN_BYTES);
-        while queue.resume() == LoopRequest::RESUME {}
+        while queue.resume().has(LoopRequest::RESUME) {}
         while queue.put_all(&[small]).0 == Ok(1)
             && queue.put(large.clone()).0 == Ok(SendOutcome::Queued)
         {}
@@ -253,7 +271,7 @@ fn link_on_probation_is_written_to_once_proven() {
     assert_eq!(queue.detach(), 0, "nothing was written");
     assert_eq!(queue.end_probation(), LoopRequest::NONE, "there is no link");
     queue.attach(pipe.clone(), true);
-    assert_eq!(queue.end_probation(), LoopRequest::NONE);
+    assert_eq!(queue.end_probation(), LoopRequest::RELEASE);
     assert_eq!(pipe.frames(), (bodies(&[1, 2]), true));
     assert!(first.frames().0.is_empty());
     assert_eq!(queue.put(frame(3)), queued(LoopRequest::RESUME));
@@ -301,7 +319,7 @@ proptest! {
             let frame = Bytes::from(vec![n as u8; len]);
             prop_assert_eq!(queue.put(frame).0, Ok(SendOutcome::Queued));
             pipe.make_room(*room.next().unwrap());
-            while queue.resume() == LoopRequest::RESUME {}
+            while queue.resume().has(LoopRequest::RESUME) {}
             if n % 5 == 4 {
                 queue.detach();
                 came.extend(pipe.frames().0);
@@ -311,7 +329,7 @@ proptest! {
             assert_balance(queue.counts());
         }
         pipe.make_room(usize::MAX >> 1);
-        while queue.resume() == LoopRequest::RESUME {}
+        while queue.resume().has(LoopRequest::RESUME) {}
         came.extend(pipe.frames().0);
         let sent: Vec<Vec<u8>> = lens.iter().enumerate().map(|(n, &len)| vec![n as u8; len]).collect();
         prop_assert_eq!(came, sent);
