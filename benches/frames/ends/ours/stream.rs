@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use quorum_cnx::{Config, EventLoop, Handle, INBOX_FRAMES, QUEUE_BYTES, SendError};
+use quorum_cnx::{EventLoop, Handle, Outbox, SendError};
 use serde_json::{Map, Value};
 
 use super::{
@@ -25,12 +25,6 @@ use crate::{
     variants::Api,
 };
 
-/// Size of the inbox: large enough that no frame is dropped when the application is late.
-const INBOX_BYTES: usize = 256 << 20;
-
-/// The largest number of frames that a configuration allows.
-const INBOX_FRAMES_MAX: usize = 1 << 20;
-
 /// Timeout of the sender's wait for room, after which it checks for a halt.
 const ROOM: Duration = Duration::from_millis(100);
 
@@ -39,8 +33,8 @@ const CALLS_PER_TURN: u32 = 4096;
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (builder, at) = serving_builder(task, [DRIVER])?;
-    let frames = (INBOX_BYTES / task.bytes()).clamp(INBOX_FRAMES, INBOX_FRAMES_MAX);
-    let config = finish(builder.inbox_frames(frames).inbox_bytes(INBOX_BYTES))?;
+    // Also here, where nothing is sent: with a queue, a full inbox slows the sender and drops nothing.
+    let config = finish(builder.outbox(Outbox::QUEUE))?;
     let received = Arc::new(Received::default());
     let mut workers = Workers::default();
     let _halt = flow::receive(task, config, control, &mut workers, &received)?;
@@ -50,8 +44,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
 
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (builder, at) = driver_builder(task, DRIVER, [SERVER])?;
-    let bytes = QUEUE_BYTES;
-    let config: Config = finish(builder.outbox(quorum_cnx::Outbox::queue(bytes)))?;
+    let config = finish(builder.outbox(Outbox::QUEUE))?;
     let mut workers = Workers::default();
     let owned = task.clone();
     let halt = if matches!(task.variant.api, Api::Loop | Api::Feed) {
