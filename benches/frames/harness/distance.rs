@@ -17,6 +17,7 @@ use nix::{
 };
 
 use super::child::check_interrupt;
+use crate::failure::failure;
 
 /// Passes in one measurement. The fastest of several measurements counts, since the other ones were interrupted.
 const PASSES: u32 = 100;
@@ -33,12 +34,21 @@ const WAIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The distance in this run.
-#[derive(Debug, Default)]
-pub(crate) struct Distance {
+#[derive(Debug)]
+pub(crate) struct Distance<M> {
+    measure: M,
     shortest: Option<f64>,
 }
 
-impl Distance {
+impl<M: FnMut() -> Option<f64>> Distance<M> {
+    /// `measure` returns the nanoseconds for a cache line there and back, if they can be measured.
+    pub(crate) fn new(measure: M) -> Self {
+        Self {
+            measure,
+            shortest: None,
+        }
+    }
+
     /// Waits until the processors are near, for a bounded time.
     pub(crate) fn wait(&mut self) -> io::Result<()> {
         let start = Instant::now();
@@ -55,7 +65,7 @@ impl Distance {
 
     /// Nanoseconds for a cache line there and back, now. The best of this run is remembered.
     pub(crate) fn look(&mut self) -> Option<f64> {
-        let now = measure()?;
+        let now = (self.measure)()?;
         self.shortest = Some(self.shortest.map_or(now, |shortest| shortest.min(now)));
         Some(now)
     }
@@ -70,7 +80,7 @@ impl Distance {
 }
 
 /// Nanoseconds for a cache line there and back between the first two processors; `None` if there is only one, or if they are busy.
-fn measure() -> Option<f64> {
+pub(crate) fn measure() -> Option<f64> {
     let [here, there] = processors()?;
     let (line, over) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -134,4 +144,31 @@ fn pass(line: &AtomicU64, deadline: Instant) -> Option<Duration> {
         }
     }
     Some(start.elapsed())
+}
+
+/// Tests which times count as near, compared to the times before.
+pub(super) fn check() -> io::Result<()> {
+    // Each time, and whether it is near once it is known.
+    let script = [
+        (None, true),
+        (Some(300.0), true),
+        (Some(600.0), true),
+        (Some(601.0), false),
+        (None, true),
+        (Some(100.0), true),
+        (Some(300.0), false),
+        (Some(200.0), true),
+    ];
+    let mut times = script.iter().map(|(time, _)| *time);
+    let mut distance = Distance::new(|| times.next().flatten());
+    for (at, expected) in script.into_iter().enumerate() {
+        let time = distance.look();
+        let found = (time, distance.is_near(time));
+        if found != expected {
+            return Err(failure(format_args!(
+                "time {at} and whether it is near: {found:?} instead of {expected:?}"
+            )));
+        }
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use clap::ValueEnum as _;
 use serde_json::Value;
 
-use super::calls;
+use super::{calls, distance, rounds};
 use crate::{
     cli::{Congestion, Run},
     ends,
@@ -18,6 +18,8 @@ use crate::{
 pub(crate) fn run(asked: &Run) -> io::Result<()> {
     ends::check().context("parsing frames")?;
     calls::check().context("counting system calls")?;
+    distance::check().context("the distance of the processors")?;
+    rounds::check_distances().context("rounds while processors are far apart")?;
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("frames");
     fs::create_dir_all(&directory).context(format_args!("creating {}", directory.display()))?;
     let file = directory.join("frames.json");
