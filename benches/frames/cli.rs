@@ -56,7 +56,7 @@ pub(crate) struct Run {
     #[arg(long = "size", value_name = "BYTES", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(16..=524_288))]
     pub(crate) sizes: Vec<u32>,
 
-    /// Only these numbers of peers, idle links, managers or frames per call; may be repeated
+    /// Only these numbers of peers, idle links, managers, frames per call or entries in flight; may be repeated
     #[arg(long = "count", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=16_000))]
     pub(crate) counts: Vec<u32>,
 

@@ -124,6 +124,11 @@ pub(crate) const CONTENDED: [Metric; 4] = [
     without_limit(shown("superseded_per_s", "superse-\nded k/s", KILO)),
 ];
 
+pub(crate) const MIX: [Metric; 2] = [
+    shown("acknowledged_per_s", "entries\nk/s", KILO),
+    without_limit(shown("gaps", "gaps", 1.0)),
+];
+
 /// What is seen of a stream from outside.
 pub(crate) const WATCHED: [Metric; 8] = [
     shown("in_flight_p50", "in flight\nKiB", KIBI),

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use clap::ValueEnum;
 
 use crate::{
-    metrics::{CONTENDED, FAN_OUT, FLOW, IDLE, MANY, MESH, Metric, SLOW_PEER, STREAM, TRIPS},
+    metrics::{CONTENDED, FAN_OUT, FLOW, IDLE, MANY, MESH, MIX, Metric, SLOW_PEER, STREAM, TRIPS},
     variants::{Api, Mode, Variant, variant},
 };
 
@@ -30,6 +30,8 @@ pub(crate) enum Workload {
     Mesh,
     /// Eight threads that send at the same time
     Contended,
+    /// A leader that sends entries to two followers, each of which acknowledges them
+    Mix,
 }
 
 impl Workload {
@@ -45,6 +47,7 @@ impl Workload {
             Self::SlowPeer => "slow-peer",
             Self::Mesh => "mesh",
             Self::Contended => "contended",
+            Self::Mix => "mix",
         }
     }
 
@@ -64,6 +67,9 @@ impl Workload {
             }
             Self::Mesh => "mesh: time until all servers are linked to each other",
             Self::Contended => "contended: eight threads send at the same time",
+            Self::Mix => {
+                "mix: a leader sends entries to two followers; those that both have acknowledged"
+            }
         }
     }
 
@@ -91,6 +97,7 @@ impl Workload {
             Self::Many => Some("idle\nlinks"),
             Self::SlowPeer => Some("slow\nMB/s"),
             Self::Mesh => Some("managers"),
+            Self::Mix => Some("entries\nin flight"),
         }
     }
 
@@ -103,12 +110,14 @@ impl Workload {
             Self::SlowPeer => Some(0..=1000),
             // All are in one process, which then has n * (n - 1) sockets.
             Self::Mesh => Some(2..=1000),
+            Self::Mix => Some(1..=16_000),
         }
     }
 
     /// The default payload sizes and counts.
     pub(crate) fn cells(self, quick: bool) -> (&'static [u32], &'static [u32]) {
         const SMALL: &[u32] = &[64];
+        const ENTRY: &[u32] = &[200];
         const EVERY: &[u32] = &[64, 1 << 10, 16 << 10, 64 << 10, 512 << 10];
         match (self, quick) {
             (Self::Latency, false) => (&[64, 1 << 10], &[0]),
@@ -124,6 +133,8 @@ impl Workload {
             (Self::Mesh, false) => (SMALL, &[3, 9, 33, 65]),
             (Self::Mesh, true) => (SMALL, &[3, 9]),
             (Self::Contended, _) => (SMALL, &[1, 8]),
+            (Self::Mix, false) => (ENTRY, &[100, 1000, 10_000]),
+            (Self::Mix, true) => (ENTRY, &[1000]),
         }
     }
 
@@ -168,6 +179,9 @@ impl Workload {
                 variant(Api::Inbox, Mode::Block),
             ],
             Self::Contended => vec![write, variant(Api::Handler, Mode::Block)],
+            Self::Mix => [Api::Handler, Api::Loop, Api::Inbox]
+                .map(|api| variant(api, Mode::Block))
+                .to_vec(),
         }
     }
 
@@ -186,6 +200,7 @@ impl Workload {
             Self::Stream => Mode::Chunks,
             Self::SlowPeer => Mode::Spin,
             Self::Mesh => Mode::Connect,
+            Self::Mix => return None,
         };
         Some(variant(Api::Raw, mode))
     }
@@ -201,6 +216,7 @@ impl Workload {
             Self::SlowPeer => &SLOW_PEER,
             Self::Mesh => &MESH,
             Self::Contended => &CONTENDED,
+            Self::Mix => &MIX,
         }
     }
 

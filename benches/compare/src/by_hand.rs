@@ -1,4 +1,4 @@
-//! A stream over tokio's sockets without a codec, as an expert writes it: fixed buffers, frames that are parsed where they were read.
+//! Tokio's sockets without a codec, as an expert uses them: fixed buffers, frames that are parsed where they were read.
 //!
 //! `README.md` describes the variants.
 
@@ -10,9 +10,10 @@ use tokio::{
 };
 
 use crate::{
-    Role,
+    Role, Workload,
     control::{EndContext, WarmUp},
     meter::Intake,
+    mix::{self, Way},
     payload,
 };
 
@@ -25,9 +26,15 @@ const READ_BYTES: usize = 256 << 10;
 /// Payloads from this length on are written where they are. To copy them would take longer than to write them one by one.
 const LONG: usize = 256 << 10;
 
-const PREFIX: usize = 4;
+pub(crate) const PREFIX: usize = 4;
+
+/// Bytes of one write.
+const WRITE_BYTES: usize = 1 << 20;
 
 pub(crate) fn run(context: &EndContext) -> io::Result<()> {
+    if context.meter.workload == Workload::Mix {
+        return mix::run(context, Way::ByHand);
+    }
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     match &context.role {
         Role::Serve { listen, .. } => runtime.block_on(serve(context, listen)),
@@ -40,19 +47,50 @@ async fn serve(context: &EndContext, listen: &str) -> io::Result<()> {
     context.ready(&listener.local_addr()?.to_string());
     let (stream, _) = listener.accept().await?;
     let mut intake = Intake::new(&context.meter);
-    let mut buffer = vec![0; READ_BYTES + FRAME_BYTES_MAX + PREFIX];
-    let mut filled = 0;
+    let mut buffer = ReadBuffer::default();
     loop {
         stream.readable().await?;
-        let end = buffer.len().min(filled + READ_BYTES);
-        match stream.try_read(&mut buffer[filled..end]) {
-            Ok(0) => return Ok(()),
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
+        let read = buffer.try_read(&stream, |frame| {
+            intake.frame(frame);
+            Ok(())
+        })?;
+        if read == Some(0) {
+            return Ok(());
         }
+    }
+}
+
+/// A fixed buffer, in which frames are parsed where they were read.
+pub(crate) struct ReadBuffer {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Default for ReadBuffer {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; READ_BYTES + FRAME_BYTES_MAX + PREFIX],
+            filled: 0,
+        }
+    }
+}
+
+impl ReadBuffer {
+    /// Reads once. Returns the number of bytes; `None` if nothing has arrived.
+    pub(crate) fn try_read(
+        &mut self,
+        stream: &TcpStream,
+        mut on_frame: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<Option<usize>> {
+        let end = self.bytes.len().min(self.filled + READ_BYTES);
+        let n = match stream.try_read(&mut self.bytes[self.filled..end]) {
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        self.filled += n;
         let mut at = 0;
-        while let Some((prefix, rest)) = buffer[at..filled].split_first_chunk() {
+        while let Some((prefix, rest)) = self.bytes[at..self.filled].split_first_chunk() {
             let len = u32::from_be_bytes(*prefix) as usize;
             if len > FRAME_BYTES_MAX {
                 return Err(io::Error::other(format!("a frame of {len} bytes")));
@@ -60,12 +98,50 @@ async fn serve(context: &EndContext, listen: &str) -> io::Result<()> {
             let Some(frame) = rest.get(..len) else {
                 break;
             };
-            intake.frame(frame);
+            on_frame(frame)?;
             at += PREFIX + len;
         }
         // Once for each read, and at most for one frame.
-        buffer.copy_within(at..filled, 0);
-        filled -= at;
+        self.bytes.copy_within(at..self.filled, 0);
+        self.filled -= at;
+        Ok(Some(n))
+    }
+}
+
+/// Frames that wait to be written.
+#[derive(Default)]
+pub(crate) struct Pending {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Pending {
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes.len() < WRITE_BYTES
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, payload: &[u8]) {
+        self.bytes
+            .extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        self.bytes.extend_from_slice(payload);
+    }
+
+    /// Returns whether the socket has taken everything.
+    pub(crate) fn try_write(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        while self.written < self.bytes.len() {
+            match stream.try_write(&self.bytes[self.written..]) {
+                Ok(n) => self.written += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        self.bytes.clear();
+        self.written = 0;
+        Ok(true)
     }
 }
 
@@ -75,7 +151,7 @@ async fn drive(context: &EndContext, to: &str) -> io::Result<()> {
         "64k" => 64 << 10,
         "256k" => 256 << 10,
         "512k" => 512 << 10,
-        _ => 1 << 20,
+        _ => WRITE_BYTES,
     };
     let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
@@ -105,7 +181,7 @@ async fn drive(context: &EndContext, to: &str) -> io::Result<()> {
     }
 }
 
-async fn write(stream: &TcpStream, parts: [&[u8]; 2]) -> io::Result<()> {
+pub(crate) async fn write(stream: &TcpStream, parts: [&[u8]; 2]) -> io::Result<()> {
     let (mut done, all) = (0, parts[0].len() + parts[1].len());
     while done < all {
         let first = parts[0].get(done..).unwrap_or_default();

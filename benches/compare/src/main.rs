@@ -5,6 +5,7 @@
 mod by_hand;
 mod control;
 mod meter;
+mod mix;
 #[path = "../../frames/output.rs"]
 mod output;
 mod payload;
@@ -106,6 +107,10 @@ struct Task {
     #[arg(long, value_name = "K", default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     frames_per_call: u32,
 
+    /// Entries that not both followers have acknowledged, at most (`mix`)
+    #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
+    in_flight: u32,
+
     /// Receivers; no contender supports more than one
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1))]
     peers: u32,
@@ -131,6 +136,8 @@ enum Workload {
     Lossless,
     /// Every frame arrives, with as many per call as possible
     Stream,
+    /// A leader that sends entries to two followers, each of which acknowledges them; the leader is `serve`
+    Mix,
 }
 
 fn main() -> ExitCode {
@@ -160,9 +167,9 @@ fn list() -> io::Result<()> {
         contender(
             "tokio",
             "tokio",
-            &["latency", "latest", "lossless", "stream"],
+            &["latency", "latest", "lossless", "stream", "mix"],
         ),
-        contender("tokio-by-hand", "tokio-by-hand", &["stream"]),
+        contender("tokio-by-hand", "tokio-by-hand", &["stream", "mix"]),
         contender(
             "libzmq",
             "libzmq",

@@ -37,6 +37,8 @@ pub(crate) struct Meter {
     delivered: Counter,
     bytes: Counter,
     gaps: Counter,
+    /// Entries that both followers have acknowledged.
+    pub(crate) acknowledged: Counter,
     /// Round trips or ages since the last mark, in nanoseconds.
     times: Mutex<Histogram<u64>>,
 }
@@ -45,7 +47,7 @@ pub(crate) struct Meter {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     at: Instant,
-    counts: [u64; 5],
+    counts: [u64; 6],
 }
 
 /// A counter that one thread writes and another one reads.
@@ -76,6 +78,7 @@ impl Meter {
             delivered: Counter::default(),
             bytes: Counter::default(),
             gaps: Counter::default(),
+            acknowledged: Counter::default(),
             times: Mutex::new(times),
         }
     }
@@ -101,15 +104,18 @@ impl Meter {
     pub(crate) fn results(&self, mark: Mark, until: Instant) -> Value {
         let seconds = until.saturating_duration_since(mark.at).as_secs_f64();
         let counts = self.counts();
-        let mut rates = [0.0; 5];
+        let mut rates = [0.0; 6];
         for ((rate, now), then) in rates.iter_mut().zip(counts).zip(mark.counts) {
             *rate = (now - then) as f64 / seconds.max(1e-9);
         }
-        let [offered, written, delivered, bytes, _] = rates;
+        let [offered, written, delivered, bytes, _, acknowledged] = rates;
         let gaps = counts[4] - mark.counts[4];
         match (self.end, self.workload) {
             (End::Serve, Workload::Latency) => json!({}),
             (End::Drive, Workload::Latency) => self.round_trips(),
+            (End::Serve, Workload::Mix) => json!({"acknowledged_per_s": acknowledged}),
+            // A follower that finds a gap fails.
+            (End::Drive, Workload::Mix) => json!({"gaps": 0}),
             (End::Drive, Workload::Stream) => json!({"offered_per_s": offered}),
             (End::Serve, Workload::Stream) => {
                 json!({"delivered_per_s": delivered, "bytes_per_s": bytes, "gaps": gaps})
@@ -153,13 +159,14 @@ impl Meter {
         (!times.is_empty()).then(|| times.value_at_percentile(percentile) as f64 / 1e3)
     }
 
-    fn counts(&self) -> [u64; 5] {
+    fn counts(&self) -> [u64; 6] {
         let counters = [
             &self.offered,
             &self.written,
             &self.delivered,
             &self.bytes,
             &self.gaps,
+            &self.acknowledged,
         ];
         counters.map(Counter::read)
     }

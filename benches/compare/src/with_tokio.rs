@@ -19,19 +19,23 @@ use crate::{
     Role, Workload,
     control::{EndContext, WarmUp},
     meter::Intake,
+    mix::{self, Way},
     payload,
 };
 
 /// Bytes of one read.
-const READ_BYTES: usize = 256 << 10;
+pub(crate) const READ_BYTES: usize = 256 << 10;
 
 /// Bytes that a stream collects before it writes.
-const WRITE_BYTES: usize = 256 << 10;
+pub(crate) const WRITE_BYTES: usize = 256 << 10;
 
 /// The longest payload of the library.
 const FRAME_BYTES_MAX: usize = 512 << 10;
 
 pub(crate) fn run(context: &EndContext) -> io::Result<()> {
+    if context.meter.workload == Workload::Mix {
+        return mix::run(context, Way::Codec);
+    }
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let to = match &context.role {
         Role::Serve { listen, .. } => return runtime.block_on(serve(context, listen)),
@@ -45,6 +49,7 @@ pub(crate) fn run(context: &EndContext) -> io::Result<()> {
         Workload::Latest => latest(&runtime, context, stream, warm_up),
         Workload::Lossless => runtime.block_on(lossless(context, stream, warm_up)),
         Workload::Stream => runtime.block_on(all(context, stream, warm_up)),
+        Workload::Mix => Err(io::Error::other("not over one connection")),
     }
 }
 
@@ -256,14 +261,14 @@ impl<'a> Offers<'a> {
     }
 }
 
-fn codec() -> LengthDelimitedCodec {
+pub(crate) fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder()
         .max_frame_length(FRAME_BYTES_MAX)
         .new_codec()
 }
 
 /// Encodes the same frames as the codec, from a slice.
-struct Prefixed;
+pub(crate) struct Prefixed;
 
 impl Encoder<&[u8]> for Prefixed {
     type Error = io::Error;

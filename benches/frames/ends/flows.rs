@@ -43,6 +43,15 @@ pub(super) fn measure_received(
     Ok(results)
 }
 
+/// Waits until the traffic, which runs already, is warm, and reports that.
+pub(super) fn warm(control: &Control, workers: &mut Workers, at: SocketAddr) -> io::Result<()> {
+    let start = Instant::now();
+    control.wait("warm traffic", workers, || start.elapsed() >= WARM)?;
+    control.connected().store(true, Ordering::Release);
+    control.ready(at);
+    Ok(())
+}
+
 /// Measures at the end that sends. `counts` returns the frames that were offered, written and superseded.
 pub(super) fn measure_sent(
     control: &Control,
@@ -51,10 +60,7 @@ pub(super) fn measure_sent(
     counts: impl Fn() -> [u64; 3],
 ) -> io::Result<Map<String, Value>> {
     control.wait("frame that could be sent", workers, || counts()[1] > 0)?;
-    let start = Instant::now();
-    control.wait("warm traffic", workers, || start.elapsed() >= WARM)?;
-    control.connected().store(true, Ordering::Release);
-    control.ready(at);
+    warm(control, workers, at)?;
     let mut window = Window::open(counts());
     let wanted = control.measure(workers, || window = Window::open(counts()))?;
     let mut results = Map::new();

@@ -50,3 +50,8 @@ fn no_other_end() -> io::Result<Map<String, Value>> {
         "all servers of a mesh are in the process of `drive`: start only that, without --to",
     ))
 }
+
+/// The error of bare sockets in a workload that they do not have.
+fn no_bare_sockets() -> io::Result<Map<String, Value>> {
+    Err(failure("this workload has no variant with bare sockets"))
+}

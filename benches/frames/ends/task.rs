@@ -46,12 +46,16 @@ pub(crate) struct Task {
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) slow_mbps: u32,
 
+    /// Entries that not both followers have acknowledged, at most (`mix`)
+    #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    pub(crate) in_flight: u32,
+
     /// How long a spinning loop spins before it blocks
     #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) spin_us: u32,
 
     /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel, which is the default for
-    /// `stream` [default: 16384]
+    /// queues: `stream`, `mix` [default: 16384]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) unsent_limit: Option<u32>,
 
@@ -125,7 +129,7 @@ impl Task {
     pub(crate) fn unsent_limit(&self) -> Option<u32> {
         // The defaults of the library.
         let default = match self.workload {
-            Workload::Stream => 0,
+            Workload::Stream | Workload::Mix => 0,
             _ => limits::UNSENT_LIMIT,
         };
         Some(self.unsent_limit.unwrap_or(default)).filter(|bytes| *bytes > 0)

@@ -15,7 +15,7 @@ pub(crate) struct Row {
     pub(crate) workload: &'static str,
     pub(crate) variant: String,
     pub(crate) size: u32,
-    /// Peers, idle links, managers, frames per call; 0 if there is no such number.
+    /// Peers, idle links, managers, frames per call, entries in flight; 0 if there is no such number.
     pub(crate) count: u32,
     pub(crate) metric: &'static str,
     pub(crate) value: f64,

@@ -225,6 +225,7 @@ fn arguments(
         Workload::FanOut | Workload::Many | Workload::Mesh | Workload::Contended => {
             add("--peers", cell.count.to_string());
         }
+        Workload::Mix => add("--in-flight", cell.count.to_string()),
         Workload::Latency | Workload::Latest | Workload::Lossless => {}
     }
     if participant.variant().is_some() {
@@ -255,6 +256,7 @@ fn task(
         frames_per_call: cell.count.max(1),
         peers: cell.count.max(1),
         slow_mbps: cell.count,
+        in_flight: cell.count.max(1),
         spin_us: plan.spin_us,
         unsent_limit: plan.unsent_limit,
         listen: ([127, 0, 0, 1], 0).into(),

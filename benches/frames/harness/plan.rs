@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Cell {
     pub(crate) workload: Workload,
     pub(crate) size: u32,
-    /// Peers, idle links, managers, frames per call; see [`Workload::count_means`].
+    /// Peers, idle links, managers, frames per call, entries in flight; see [`Workload::count_means`].
     pub(crate) count: u32,
 }
 

@@ -6,6 +6,7 @@ mod flow;
 mod latency;
 mod many;
 mod mesh;
+mod mix;
 mod setup;
 mod slow_peer;
 mod stream;
@@ -30,6 +31,7 @@ fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
         Workload::Latest | Workload::Lossless => flow::serve(task, control),
         Workload::Stream => stream::serve(task, control),
         Workload::Many => many::serve(task, control),
+        Workload::Mix => mix::serve(task, control),
         // Only the sender is measured. The receiver is the same for all participants.
         Workload::FanOut | Workload::SlowPeer | Workload::Mesh | Workload::Contended => {
             raw::serve(task, control)
@@ -46,6 +48,7 @@ fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
         Workload::Many => many::drive(task, control),
         Workload::SlowPeer => slow_peer::drive(task, control),
         Workload::Mesh => mesh::drive(task, control),
+        Workload::Mix => mix::drive(task, control),
         Workload::Contended => contended::drive(task, control),
     }
 }
