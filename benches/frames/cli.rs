@@ -93,7 +93,7 @@ pub(crate) struct Run {
     pub(crate) spin_us: u32,
 
     /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel, which is the default for
-    /// `stream` [default: 16384]
+    /// queues [default: 16384]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) unsent_limit: Option<u32>,
 

@@ -34,6 +34,10 @@ pub(crate) enum Mode {
     Chunks,
     /// Connects and accepts, one after the other.
     Connect,
+    /// Blocks, and frames go through a queue instead of a slot.
+    Queue,
+    /// The same, with one thread instead of many.
+    QueueAlone,
 }
 
 /// A variant: `handler/spin`.
@@ -52,13 +56,15 @@ const APIS: [(Api, &str); 6] = [
     (Api::Idle, "idle"),
 ];
 
-const MODES: [(Mode, &str); 6] = [
+const MODES: [(Mode, &str); 8] = [
     (Mode::Block, "block"),
     (Mode::Spin, "spin"),
     (Mode::Watch, "watch"),
     (Mode::Write, "write"),
     (Mode::Chunks, "chunks"),
     (Mode::Connect, "connect"),
+    (Mode::Queue, "queue"),
+    (Mode::QueueAlone, "queue-alone"),
 ];
 
 impl fmt::Display for Variant {

@@ -66,7 +66,9 @@ impl Workload {
                 "slow-peer: one peer does not keep up; its effect on another peer, and the frames that it gets"
             }
             Self::Mesh => "mesh: time until all servers are linked to each other",
-            Self::Contended => "contended: eight threads send at the same time",
+            Self::Contended => {
+                "contended: eight threads send at the same time; `queue` is compared to `queue-alone`, one thread"
+            }
             Self::Mix => {
                 "mix: a leader sends entries to two followers; those that both have acknowledged"
             }
@@ -178,14 +180,20 @@ impl Workload {
                 variant(Api::Raw, Mode::Connect),
                 variant(Api::Inbox, Mode::Block),
             ],
-            Self::Contended => vec![write, variant(Api::Handler, Mode::Block)],
+            Self::Contended => [
+                vec![write],
+                [Mode::Block, Mode::Queue, Mode::QueueAlone]
+                    .map(|mode| variant(Api::Handler, mode))
+                    .to_vec(),
+            ]
+            .concat(),
             Self::Mix => [Api::Handler, Api::Loop, Api::Inbox]
                 .map(|api| variant(api, Mode::Block))
                 .to_vec(),
         }
     }
 
-    /// The variant with bare sockets to which this variant, or another program (`None`), is compared.
+    /// The variant to which this variant, or another program (`None`), is compared: bare sockets, if there are any.
     pub(crate) fn limit(self, of: Option<Variant>) -> Option<Variant> {
         let mode = match self {
             Self::Latency | Self::Many => match of {
@@ -196,7 +204,12 @@ impl Workload {
                 Some(Variant { mode, .. }) => mode,
                 None => Mode::Block,
             },
-            Self::Latest | Self::Lossless | Self::FanOut | Self::Contended => Mode::Write,
+            Self::Contended => match of.map(|variant| variant.mode) {
+                Some(Mode::Queue) => return Some(variant(Api::Handler, Mode::QueueAlone)),
+                Some(Mode::QueueAlone) => return None,
+                _ => Mode::Write,
+            },
+            Self::Latest | Self::Lossless | Self::FanOut => Mode::Write,
             Self::Stream => Mode::Chunks,
             Self::SlowPeer => Mode::Spin,
             Self::Mesh => Mode::Connect,

@@ -55,7 +55,7 @@ pub(crate) struct Task {
     pub(crate) spin_us: u32,
 
     /// Bytes that the kernel may hold unsent in front of the newest frame; 0 leaves it to the kernel, which is the default for
-    /// queues: `stream`, `mix` [default: 16384]
+    /// queues [default: 16384]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) unsent_limit: Option<u32>,
 
@@ -126,11 +126,18 @@ impl Task {
         }
     }
 
+    /// Whether frames go through a queue instead of a slot.
+    fn has_queue(&self) -> bool {
+        let is_queue = matches!(self.variant.mode, Mode::Queue | Mode::QueueAlone);
+        is_queue || matches!(self.workload, Workload::Stream | Workload::Mix)
+    }
+
     pub(crate) fn unsent_limit(&self) -> Option<u32> {
         // The defaults of the library.
-        let default = match self.workload {
-            Workload::Stream | Workload::Mix => 0,
-            _ => limits::UNSENT_LIMIT,
+        let default = if self.has_queue() {
+            0
+        } else {
+            limits::UNSENT_LIMIT
         };
         Some(self.unsent_limit.unwrap_or(default)).filter(|bytes| *bytes > 0)
     }

@@ -21,9 +21,9 @@ pub(crate) struct Row {
     pub(crate) value: f64,
     pub(crate) min: f64,
     pub(crate) max: f64,
-    /// The value of bare sockets.
+    /// The value of bare sockets, or of what else the variant is compared to: `Workload::limit`.
     pub(crate) limit: Option<f64>,
-    /// Median of the ratios to bare sockets in each round.
+    /// Median of the ratios to that in each round.
     pub(crate) ratio: Option<f64>,
     /// The values of other programs, by name; only in rows of the library.
     pub(crate) peers: Map<String, Value>,
