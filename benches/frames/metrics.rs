@@ -141,6 +141,16 @@ pub(crate) const WATCHED: [Metric; 8] = [
     shown("cache_line_ns", "line\nns", 1.0),
 ];
 
+/// What is seen of the path of a delayed stream.
+pub(crate) const PATH: [Metric; 6] = [
+    shown("path_late_p50_us", "late by\nus", 1.0),
+    shown("path_late_p99_us", "p99 us", 1.0),
+    shown("path_cpu_percent", "path\nCPU %", 1.0),
+    shown("serve_cpu_percent", "receiver\nCPU %", 1.0),
+    shown("drive_cpu_percent", "sender\nCPU %", 1.0),
+    shown("in_flight_p50", "in flight\nKiB", KIBI),
+];
+
 /// Counted in a round of its own, for any workload.
 pub(crate) const CALLS: [Metric; 4] = [
     shown("calls_per_frame", "calls\na frame", 1.0),

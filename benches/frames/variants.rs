@@ -22,7 +22,7 @@ pub(crate) enum Api {
 /// How it waits or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mode {
-    /// Blocks until something is ready.
+    /// Blocks until something is ready. Bare sockets in a stream: as `Chunks`, but blocking.
     Block,
     /// Polls without blocking.
     Spin,

@@ -32,6 +32,8 @@ pub(crate) enum Workload {
     Contended,
     /// A leader that sends entries to two followers, each of which acknowledges them
     Mix,
+    /// The same as `stream`, over a path with a delay
+    Delayed,
 }
 
 impl Workload {
@@ -48,6 +50,7 @@ impl Workload {
             Self::Mesh => "mesh",
             Self::Contended => "contended",
             Self::Mix => "mix",
+            Self::Delayed => "delayed",
         }
     }
 
@@ -72,12 +75,18 @@ impl Workload {
             Self::Mix => {
                 "mix: a leader sends entries to two followers; those that both have acknowledged"
             }
+            Self::Delayed => "delayed: a stream over a path with a delay, one frame a call",
         }
     }
 
     /// Whether a second process is needed.
     pub(crate) fn has_two_ends(self) -> bool {
         self != Self::Mesh
+    }
+
+    /// Whether all frames of one connection arrive, in order and as fast as possible.
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(self, Self::Stream | Self::Delayed)
     }
 
     /// Whether frames are sent at all.
@@ -100,6 +109,7 @@ impl Workload {
             Self::SlowPeer => Some("slow\nMB/s"),
             Self::Mesh => Some("managers"),
             Self::Mix => Some("entries\nin flight"),
+            Self::Delayed => Some("ms\neach way"),
         }
     }
 
@@ -113,6 +123,7 @@ impl Workload {
             // All are in one process, which then has n * (n - 1) sockets.
             Self::Mesh => Some(2..=1000),
             Self::Mix => Some(1..=16_000),
+            Self::Delayed => Some(1..=1000),
         }
     }
 
@@ -137,6 +148,8 @@ impl Workload {
             (Self::Contended, _) => (SMALL, &[1, 8]),
             (Self::Mix, false) => (ENTRY, &[100, 1000, 10_000]),
             (Self::Mix, true) => (ENTRY, &[1000]),
+            (Self::Delayed, false) => (&[1 << 10, 64 << 10], &[1, 20]),
+            (Self::Delayed, true) => (&[64 << 10], &[1]),
         }
     }
 
@@ -187,6 +200,9 @@ impl Workload {
                     .to_vec(),
             ]
             .concat(),
+            Self::Delayed => [Api::Raw, Api::Handler, Api::Loop, Api::Inbox]
+                .map(|api| variant(api, Mode::Block))
+                .to_vec(),
             Self::Mix => [Api::Handler, Api::Loop, Api::Inbox]
                 .map(|api| variant(api, Mode::Block))
                 .to_vec(),
@@ -214,6 +230,7 @@ impl Workload {
             Self::SlowPeer => Mode::Spin,
             Self::Mesh => Mode::Connect,
             Self::Mix => return None,
+            Self::Delayed => Mode::Block,
         };
         Some(variant(Api::Raw, mode))
     }
@@ -230,6 +247,7 @@ impl Workload {
             Self::Mesh => &MESH,
             Self::Contended => &CONTENDED,
             Self::Mix => &MIX,
+            Self::Delayed => &STREAM,
         }
     }
 

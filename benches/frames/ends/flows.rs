@@ -10,10 +10,13 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{Control, Task, received::Received, window::Window, workers::Workers};
-use crate::{failure::failure, workloads::Workload};
+use crate::failure::failure;
 
 /// Traffic runs for this time before the measurement begins.
 const WARM: Duration = Duration::from_millis(100);
+
+/// Traffic runs for at least so many round trips of a delayed path: until then the kernel's windows have grown.
+const WARM_ROUND_TRIPS: u32 = 50;
 
 /// Threads that send at the same time (`contended`).
 pub(super) const SENDERS: usize = 8;
@@ -32,7 +35,7 @@ pub(super) fn measure_received(
     })?;
     let mut results = Map::new();
     if wanted {
-        let with_ages = task.workload != Workload::Stream;
+        let with_ages = !task.workload.is_stream();
         received.report(&window, with_ages, &mut results);
         if results["delivered"] == 0 {
             return Err(failure(
@@ -44,9 +47,16 @@ pub(super) fn measure_received(
 }
 
 /// Waits until the traffic, which runs already, is warm, and reports that.
-pub(super) fn warm(control: &Control, workers: &mut Workers, at: SocketAddr) -> io::Result<()> {
+pub(super) fn warm(
+    task: &Task,
+    control: &Control,
+    workers: &mut Workers,
+    at: SocketAddr,
+) -> io::Result<()> {
     let start = Instant::now();
-    control.wait("warm traffic", workers, || start.elapsed() >= WARM)?;
+    let round_trip = 2 * Duration::from_millis(task.delay_ms.into());
+    let time = WARM.max(WARM_ROUND_TRIPS * round_trip);
+    control.wait("warm traffic", workers, || start.elapsed() >= time)?;
     control.connected().store(true, Ordering::Release);
     control.ready(at);
     Ok(())
@@ -54,13 +64,14 @@ pub(super) fn warm(control: &Control, workers: &mut Workers, at: SocketAddr) -> 
 
 /// Measures at the end that sends. `counts` returns the frames that were offered, written and superseded.
 pub(super) fn measure_sent(
+    task: &Task,
     control: &Control,
     workers: &mut Workers,
     at: SocketAddr,
     counts: impl Fn() -> [u64; 3],
 ) -> io::Result<Map<String, Value>> {
     control.wait("frame that could be sent", workers, || counts()[1] > 0)?;
-    warm(control, workers, at)?;
+    warm(task, control, workers, at)?;
     let mut window = Window::open(counts());
     let wanted = control.measure(workers, || window = Window::open(counts()))?;
     let mut results = Map::new();

@@ -28,6 +28,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use control::{Control, Order};
 pub(crate) use task::{Role, Task};
+pub(crate) use times::Times;
 
 use crate::{failure::failure, variants::Api};
 

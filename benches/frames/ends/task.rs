@@ -50,6 +50,10 @@ pub(crate) struct Task {
     #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=16_000))]
     pub(crate) in_flight: u32,
 
+    /// The delay of the path each way, of which the warm-up is a multiple (`delayed`)
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) delay_ms: u32,
+
     /// How long a spinning loop spins before it blocks
     #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) spin_us: u32,
@@ -129,7 +133,7 @@ impl Task {
     /// Whether frames go through a queue instead of a slot.
     fn has_queue(&self) -> bool {
         let is_queue = matches!(self.variant.mode, Mode::Queue | Mode::QueueAlone);
-        is_queue || matches!(self.workload, Workload::Stream | Workload::Mix)
+        is_queue || self.workload.is_stream() || self.workload == Workload::Mix
     }
 
     pub(crate) fn unsent_limit(&self) -> Option<u32> {

@@ -96,7 +96,11 @@ fn frames_key(workload: Workload) -> Option<(&'static str, f64)> {
         Workload::Latency => Some(("round_trips", 2.0)),
         Workload::Latest | Workload::Lossless | Workload::Stream => Some(("delivered", 1.0)),
         Workload::FanOut | Workload::Contended => Some(("delivered", 1.0)),
-        Workload::Many | Workload::SlowPeer | Workload::Mesh | Workload::Mix => None,
+        Workload::Many
+        | Workload::SlowPeer
+        | Workload::Mesh
+        | Workload::Mix
+        | Workload::Delayed => None,
     }
 }
 

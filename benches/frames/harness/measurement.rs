@@ -6,7 +6,7 @@ use std::{
     env,
     ffi::OsString,
     io,
-    path::Path,
+    path::Path as FilePath,
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::{
     child::{Process, check_interrupt},
     end::End,
+    path::Path,
     plan::{Cell, Participant, Plan},
     watch::Watch,
 };
@@ -48,8 +49,8 @@ const RAISE_LIMIT: &str = "ulimit -n \"$(ulimit -H -n)\"; exec \"$0\" \"$@\"";
 /// The trace files of the two ends, if their system calls are counted.
 #[derive(Clone, Copy)]
 pub(crate) struct Traces<'a> {
-    pub(crate) serve: &'a Path,
-    pub(crate) drive: &'a Path,
+    pub(crate) serve: &'a FilePath,
+    pub(crate) drive: &'a FilePath,
 }
 
 /// Measures once for this time. Returns the results of both ends.
@@ -70,6 +71,29 @@ pub(crate) fn measure(
         end.end()?;
         return Ok(results);
     }
+    if cell.workload != Workload::Delayed {
+        return measure_ends(plan, cell, participant, time, traces, None);
+    }
+    // In a thread of its own: this one stays in its namespace.
+    let measured = thread::scope(|scope| {
+        let measure = || {
+            let path = Path::enter(Duration::from_millis(cell.count.into()))?;
+            measure_ends(plan, cell, participant, time, traces, Some(path))
+        };
+        scope.spawn(measure).join()
+    });
+    measured.unwrap_or_else(|_| Err(failure("the thread of the measurement has panicked")))
+}
+
+/// Starts both ends, and measures once.
+fn measure_ends(
+    plan: &Plan,
+    cell: Cell,
+    participant: &Participant,
+    time: Duration,
+    traces: Option<Traces<'_>>,
+    mut path: Option<Path>,
+) -> io::Result<Map<String, Value>> {
     let start = |role, to| start(plan, cell, participant, role, to, traces);
     let mut ends = Vec::new();
     let mut to = None;
@@ -85,15 +109,19 @@ pub(crate) fn measure(
     for end in &mut ends {
         end.order(Order::Mark)?;
     }
+    if let Some(path) = &mut path {
+        path.mark();
+    }
     let mut watch = match (&ends[..], &to) {
-        ([drive, serve], Some(at)) if cell.workload == Workload::Stream && traces.is_none() => {
+        ([drive, serve], Some(at)) if cell.workload.is_stream() && traces.is_none() => {
             let ends = serve.process().zip(drive.process());
             ends.map(|(serve, drive)| Watch::start(serve, drive, at))
         }
         _ => None,
     };
     pause(time, watch.as_mut())?;
-    let seen = watch.map(Watch::results);
+    let mut seen = watch.map_or_else(Map::new, Watch::results);
+    seen.extend(path.iter().flat_map(Path::results));
     for end in &mut ends {
         end.order(Order::Stop)?;
     }
@@ -101,7 +129,7 @@ pub(crate) fn measure(
     for end in &ends {
         results.extend(end.read_answer("results", RESULTS)?);
     }
-    results.extend(seen.into_iter().flatten());
+    results.extend(seen);
     for end in ends {
         end.end()?;
     }
@@ -226,6 +254,7 @@ fn arguments(
             add("--peers", cell.count.to_string());
         }
         Workload::Mix => add("--in-flight", cell.count.to_string()),
+        Workload::Delayed => add("--delay-ms", cell.count.to_string()),
         Workload::Latency | Workload::Latest | Workload::Lossless => {}
     }
     if participant.variant().is_some() {
@@ -253,10 +282,14 @@ fn task(
         workload: cell.workload,
         variant,
         size: cell.size,
-        frames_per_call: cell.count.max(1),
+        frames_per_call: match cell.workload {
+            Workload::Stream => cell.count,
+            _ => 1,
+        },
         peers: cell.count.max(1),
         slow_mbps: cell.count,
         in_flight: cell.count.max(1),
+        delay_ms: cell.count,
         spin_us: plan.spin_us,
         unsent_limit: plan.unsent_limit,
         listen: ([127, 0, 0, 1], 0).into(),

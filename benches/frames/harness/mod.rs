@@ -14,6 +14,8 @@ mod json;
 mod machine;
 mod measurement;
 mod namespace;
+#[cfg_attr(not(target_os = "linux"), path = "no_path.rs")]
+mod path;
 mod plan;
 mod plots;
 mod progress;

@@ -92,5 +92,10 @@ fn prepare() -> Result<(), String> {
     if !status.success() {
         return Err(format!("`ip link set lo up` failed: {status}"));
     }
-    fs::write(SETTING, CONGESTION).map_err(|error| format!("cannot write {SETTING}: {error}"))
+    set_congestion_control(CONGESTION)
+}
+
+/// Sets the congestion control of the namespace of this thread.
+pub(crate) fn set_congestion_control(name: &str) -> Result<(), String> {
+    fs::write(SETTING, name).map_err(|error| format!("cannot write {SETTING}: {error}"))
 }

@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::contenders::Contender;
+use super::{contenders::Contender, path};
 use crate::{
     cli::{Placement, Run},
     failure::failure,
+    output::print_error,
     variants::{Api, Variant},
     workloads::Workload,
 };
@@ -93,7 +94,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// # Errors
     ///
-    /// If no participant has a name that contains a given text.
+    /// If no participant has a name that contains a given text, or if there can be no path with a delay, and it was asked for by name.
     pub(crate) fn new(run: &Run, contenders: &[Contender]) -> io::Result<Self> {
         let (rounds, time_ms, within) = match (run.test, run.quick) {
             (true, _) => (1, 50, 300),
@@ -102,6 +103,18 @@ impl Plan {
         };
         let mut cells = Vec::new();
         for workload in run.chosen() {
+            let missing = match workload {
+                Workload::Delayed => path::check().err(),
+                _ => None,
+            };
+            if let Some(why) = missing {
+                // Only what was asked for by name must be there.
+                if !run.workloads.is_empty() {
+                    return Err(failure(format_args!("--workload delayed: {why}")));
+                }
+                print_error(format_args!("note: without `delayed`: {why}"));
+                continue;
+            }
             for cell in cells_of(run, workload) {
                 cells.push((cell, participants(cell, contenders)));
             }

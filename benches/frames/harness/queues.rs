@@ -24,7 +24,7 @@ impl Queues {
             return None;
         };
         // Read once, since it takes milliseconds: the kernel walks through all of its table.
-        let table = fs::read_to_string("/proc/net/tcp").ok()?;
+        let table = fs::read_to_string("/proc/thread-self/net/tcp").ok()?;
         let drive = table.lines().skip(1).find_map(|line| {
             let mut fields = line.split_whitespace().skip(1);
             let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cli::Run,
     failure::failure,
-    metrics::{CALLS, WATCHED},
+    metrics::{CALLS, Metric, PATH, WATCHED},
     output::print_line,
     workloads::Workload,
 };
@@ -28,12 +28,15 @@ pub(crate) fn report(
     calls: &[Measured],
 ) -> io::Result<()> {
     let rows: Vec<Row> = results.cells.iter().flat_map(figures::rows).collect();
-    let watched: Vec<Row> = results
-        .cells
-        .iter()
-        .filter(|measured| measured.cell.workload == Workload::Stream)
-        .flat_map(|measured| figures::rows_of(measured, |_| &WATCHED))
-        .collect();
+    let seen = |workload: Workload, metrics: &'static [Metric]| -> Vec<Row> {
+        let cells = results.cells.iter();
+        cells
+            .filter(|measured| measured.cell.workload == workload)
+            .flat_map(|measured| figures::rows_of(measured, |_| metrics))
+            .collect()
+    };
+    let watched = seen(Workload::Stream, &WATCHED);
+    let paths = seen(Workload::Delayed, &PATH);
     let of_calls = |measured| figures::rows_of(measured, |_| &CALLS);
     let calls: Vec<Row> = calls.iter().flat_map(of_calls).collect();
     let (files, written) = files::write(
@@ -41,7 +44,7 @@ pub(crate) fn report(
         record,
         results,
         &rows,
-        &[&watched[..], &calls].concat(),
+        &[&watched[..], &paths, &calls].concat(),
     );
     let mut printed = Ok(true);
     // A test prints no tables.
@@ -50,6 +53,7 @@ pub(crate) fn report(
         let tables = workloads.filter_map(|workload| table::of_workload(*workload, &rows));
         let mut lines = tables
             .chain(table::of_watched(&watched))
+            .chain(table::of_paths(&paths))
             .chain(table::of_calls(&calls))
             .chain(files);
         printed = lines.try_fold(true, |_, line| print_line(line));

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::figures::Row;
 use crate::{
-    metrics::{CALLS, Metric, WATCHED},
+    metrics::{CALLS, Metric, PATH, WATCHED},
     workloads::Workload,
 };
 
@@ -47,6 +47,17 @@ pub(crate) fn of_watched(rows: &[Row]) -> Option<String> {
     let table = table(&names, &WATCHED, &rows)?;
     Some(format!(
         "stream, seen from outside: bytes between the two ends, how often each end sleeps, page faults of both\n{table}\n"
+    ))
+}
+
+/// The table of what is seen of delayed paths; `None` if nothing was.
+pub(crate) fn of_paths(rows: &[Row]) -> Option<String> {
+    let rows: Vec<&Row> = rows.iter().collect();
+    let count = Workload::Delayed.count_means().unwrap_or_default();
+    let names = [Name::Size, Name::Count(count), Name::Variant];
+    let table = table(&names, &PATH, &rows)?;
+    Some(format!(
+        "delayed, the path: by how much it delivers packets too late, and whether processors are the limit instead\n{table}\n"
     ))
 }
 

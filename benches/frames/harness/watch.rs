@@ -132,9 +132,9 @@ fn number(text: Option<&str>) -> u64 {
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Bytes that the loopback interface has received, headers included.
+/// Bytes that the loopback interface of this thread's namespace has received, headers included.
 fn loopback_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     let line = text
         .lines()
         .find_map(|line| line.trim_start().strip_prefix("lo:"));

@@ -52,7 +52,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
             }
         })?;
     }
-    flows::measure_sent(control, &mut workers, at, || {
+    flows::measure_sent(task, control, &mut workers, at, || {
         let sent = halt.0.stats().sent;
         [sent.accepted, sent.written, sent.superseded]
     })

@@ -50,7 +50,7 @@ pub(super) fn receive(
     workers: &mut Workers,
     received: &Arc<Received>,
 ) -> io::Result<HaltOnDrop> {
-    let with_ages = task.workload != Workload::Stream;
+    let with_ages = !task.workload.is_stream();
     let mut burst = Burst::new(received, with_ages);
     let connected = control.connected();
     if task.variant.api != Api::Inbox {
@@ -110,7 +110,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
         Err(SendError::Halted) => Ok(()),
         other => other.context("sending"),
     })?;
-    flows::measure_sent(control, &mut workers, at, || {
+    flows::measure_sent(task, control, &mut workers, at, || {
         let sent = halt.0.stats().sent;
         [sent.accepted, sent.written, sent.superseded]
     })

@@ -238,7 +238,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
         })
     };
     control.wait("entry", &mut workers, || counts()[0] > 0)?;
-    flows::warm(control, &mut workers, at)?;
+    flows::warm(task, control, &mut workers, at)?;
     let mut window = Window::open(counts());
     let wanted = control.measure(&mut workers, || window = Window::open(counts()))?;
     let mut results = Map::new();

@@ -29,7 +29,7 @@ fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     match task.workload {
         Workload::Latency => latency::serve(task, control),
         Workload::Latest | Workload::Lossless => flow::serve(task, control),
-        Workload::Stream => stream::serve(task, control),
+        Workload::Stream | Workload::Delayed => stream::serve(task, control),
         Workload::Many => many::serve(task, control),
         Workload::Mix => mix::serve(task, control),
         // Only the sender is measured. The receiver is the same for all participants.
@@ -43,7 +43,7 @@ fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     match task.workload {
         Workload::Latency => latency::drive(task, control),
         Workload::Latest | Workload::Lossless => flow::drive(task, control),
-        Workload::Stream => stream::drive(task, control),
+        Workload::Stream | Workload::Delayed => stream::drive(task, control),
         Workload::FanOut => fan_out::drive(task, control),
         Workload::Many => many::drive(task, control),
         Workload::SlowPeer => slow_peer::drive(task, control),

@@ -49,7 +49,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
             Ok(())
         })?;
     }
-    flows::measure_sent(control, &mut workers, at, || {
+    flows::measure_sent(task, control, &mut workers, at, || {
         let counts = written.iter().map(|count| count.load(Ordering::Relaxed));
         let written = counts.sum();
         [written, written, 0]

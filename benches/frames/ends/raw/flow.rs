@@ -23,7 +23,6 @@ use crate::{
         workers::Workers,
     },
     variants::Mode,
-    workloads::Workload,
 };
 
 /// The number of the end that dials.
@@ -40,7 +39,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
     workers.spawn("receiver", move || {
         let (stream, _) = accept(&owned, &listener)?;
         connected.store(true, Ordering::Release);
-        let stream = Spinner::new(stream, is_preencoded(&owned))?;
+        let stream = Spinner::new(stream, owned.variant.mode == Mode::Chunks)?;
         receive(stream, &owned, &counting)
     })?;
     control.ready(at);
@@ -48,7 +47,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
 }
 
 fn receive(mut stream: impl Read, task: &Task, received: &Arc<Received>) -> io::Result<()> {
-    let with_ages = task.workload != Workload::Stream;
+    let with_ages = !task.workload.is_stream();
     let is_numbered = !is_preencoded(task);
     let mut burst = Burst::new(received, with_ages);
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -82,7 +81,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let mut workers = Workers::default();
     let (owned, counting) = (task.clone(), Arc::clone(&offered));
     workers.spawn("sender", move || {
-        let stream = Spinner::new(stream, is_preencoded(&owned))?;
+        let stream = Spinner::new(stream, owned.variant.mode == Mode::Chunks)?;
         if is_preencoded(&owned) {
             send_chunks(stream, &owned, &counting);
         } else {
@@ -95,11 +94,11 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
         let offered = offered.load(Ordering::Relaxed);
         [offered, offered, 0]
     };
-    flows::measure_sent(control, &mut workers, at, counts)
+    flows::measure_sent(task, control, &mut workers, at, counts)
 }
 
 fn is_preencoded(task: &Task) -> bool {
-    task.variant.mode == Mode::Chunks
+    matches!(task.variant.mode, Mode::Chunks | Mode::Block)
 }
 
 /// Sends until the other end is gone.

@@ -24,7 +24,9 @@ use crate::workloads::Workload;
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     match task.workload {
         Workload::Latency => latency::serve(task, control),
-        Workload::Latest | Workload::Lossless | Workload::Stream => flow::serve(task, control),
+        Workload::Latest | Workload::Lossless | Workload::Stream | Workload::Delayed => {
+            flow::serve(task, control)
+        }
         Workload::FanOut | Workload::Contended => crowd::serve(task, control),
         Workload::Many => many::serve(task, control),
         Workload::SlowPeer => slow_peer::serve(task, control),
@@ -37,7 +39,9 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     match task.workload {
         Workload::Latency => latency::drive(task, control),
-        Workload::Latest | Workload::Lossless | Workload::Stream => flow::drive(task, control),
+        Workload::Latest | Workload::Lossless | Workload::Stream | Workload::Delayed => {
+            flow::drive(task, control)
+        }
         Workload::FanOut => fan_out::drive(task, control),
         Workload::Contended => contended::drive(task, control),
         Workload::Many => many::drive(task, control),
