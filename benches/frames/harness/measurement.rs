@@ -37,6 +37,9 @@ const READY_AT_LEAST: Duration = Duration::from_secs(5);
 /// Time for an end to return its results. A mesh of many managers is completed first.
 const RESULTS: Duration = Duration::from_secs(30);
 
+/// A delayed stream is measured for at least so many round trips, since it arrives in bursts, one in each: one more or less is then 2 %.
+const ROUND_TRIPS_MIN: u32 = 50;
+
 /// Time after the measurement when an end exits by itself, if nothing else ends it.
 const MARGIN: Duration = Duration::from_secs(120);
 
@@ -75,9 +78,11 @@ pub(crate) fn measure(
         return measure_ends(plan, cell, participant, time, traces, None);
     }
     // In a thread of its own: this one stays in its namespace.
+    let delay = Duration::from_millis(cell.count.into());
+    let time = time.max(2 * delay * ROUND_TRIPS_MIN);
     let measured = thread::scope(|scope| {
         let measure = || {
-            let path = Path::enter(Duration::from_millis(cell.count.into()))?;
+            let path = Path::enter(delay)?;
             measure_ends(plan, cell, participant, time, traces, Some(path))
         };
         scope.spawn(measure).join()

@@ -53,7 +53,10 @@ pub(crate) fn draw(directory: &Path, results: &Results, rows: &[Row]) -> io::Res
     if let Some(measured) = results.cells.iter().find(is_typical) {
         charts.push(("stream-states.svg".into(), states(measured)));
     }
-    charts.push(("fan-out.svg".into(), fan_out(rows)));
+    for workload in [Workload::FanOut, Workload::Mix] {
+        let file = format!("{}.svg", workload.name());
+        charts.push((file, over_counts(rows, workload)));
+    }
     let mut files = Vec::new();
     for (name, chart) in charts {
         if chart.lines.iter().any(|line| line.points.len() > 1) {
@@ -206,26 +209,37 @@ fn over_sizes(rows: &[Row], workload: Workload, count: u32) -> Chart {
     }
 }
 
-/// Time per peer, by the number of peers.
-fn fan_out(rows: &[Row]) -> Chart {
-    let chosen =
-        |row: &&Row| row.workload == Workload::FanOut.name() && row.metric == "per_peer_p50_us";
-    let mut counts: Vec<u32> = rows.iter().filter(chosen).map(|row| row.count).collect();
-    counts.sort_unstable();
-    counts.dedup();
+/// A line over the counts for each variant: time per peer by the number of peers, or entries by those in flight.
+fn over_counts(rows: &[Row], workload: Workload) -> Chart {
+    let (metric, unit, title, [x, y]) = match workload {
+        Workload::Mix => (
+            "acknowledged_per_s",
+            1e3,
+            "Entries to two followers, which both acknowledge",
+            ["entries in flight", "thousand entries a second"],
+        ),
+        _ => (
+            "per_peer_p50_us",
+            1.0,
+            "One value of 64 B to many peers",
+            ["peers", "microseconds for each peer"],
+        ),
+    };
+    let chosen = || of(rows, workload).filter(|row| row.metric == metric);
+    let counts: BTreeSet<u32> = chosen().map(|row| row.count).collect();
     Chart {
-        title: "One value of 64 B to many peers".into(),
+        title: title.into(),
         x: Axis {
-            label: "peers".into(),
+            label: x.into(),
             scale: Scale::Log,
             ticks: counts
                 .iter()
                 .map(|n| ((*n).into(), n.to_string()))
                 .collect(),
         },
-        y: Axis::log("microseconds for each peer"),
-        lines: lines(rows.iter().filter(chosen), |row| {
-            (row.variant.clone(), (row.count.into(), row.value))
+        y: Axis::log(y),
+        lines: lines(chosen(), |row| {
+            (row.variant.clone(), (row.count.into(), row.value / unit))
         }),
     }
 }
