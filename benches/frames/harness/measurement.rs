@@ -125,6 +125,9 @@ fn measure_ends(
         _ => None,
     };
     pause(time, watch.as_mut())?;
+    if let Some(path) = &path {
+        path.check()?;
+    }
     let mut seen = watch.map_or_else(Map::new, Watch::results);
     seen.extend(path.iter().flat_map(Path::results));
     for end in &mut ends {
@@ -294,7 +297,10 @@ fn task(
         peers: cell.count.max(1),
         slow_mbps: cell.count,
         in_flight: cell.count.max(1),
-        delay_ms: cell.count,
+        delay_ms: match cell.workload {
+            Workload::Delayed => cell.count,
+            _ => 0,
+        },
         spin_us: plan.spin_us,
         unsent_limit: plan.unsent_limit,
         listen: ([127, 0, 0, 1], 0).into(),

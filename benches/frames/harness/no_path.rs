@@ -25,4 +25,8 @@ impl Path {
     pub(super) fn results(&self) -> Map<String, Value> {
         Map::new()
     }
+
+    pub(super) fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
 }

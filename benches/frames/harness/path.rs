@@ -127,6 +127,16 @@ impl Path {
         results
     }
 
+    /// An error if packets were lost. The rate is then that of the congestion control.
+    pub(super) fn check(&self) -> io::Result<()> {
+        match losses() {
+            None | Some(0) => Ok(()),
+            Some(losses) => Err(failure(format_args!(
+                "packets were lost: TCP has sent segments again {losses} times"
+            ))),
+        }
+    }
+
     /// Nanoseconds for which both threads have run.
     fn used(&self) -> u64 {
         let read = |file: &PathBuf| fs::read_to_string(file).unwrap_or_default();
@@ -140,6 +150,23 @@ impl Drop for Path {
         // The first thread ends, and with it the channel, on which the second one waits. The kernel drops what is held.
         self.over.store(true, Ordering::Relaxed);
     }
+}
+
+/// How often TCP has sent segments again after a loss, in the namespace of this thread. Probes (RFC 8985) do not count: they are also
+/// sent when a busy machine delivers packets too late, and do no harm.
+fn losses() -> Option<u64> {
+    const COUNTED: [&str; 3] = ["TCPFastRetrans", "TCPSlowStartRetrans", "TCPTimeouts"];
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").ok()?;
+    // A line of names, then a line of numbers.
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let all = names.split(' ').zip(numbers.split(' '));
+    let counted = all.filter(|(name, _)| COUNTED.contains(name));
+    Some(
+        counted
+            .filter_map(|(_, number)| number.parse::<u64>().ok())
+            .sum(),
+    )
 }
 
 /// The file in which the kernel counts the time that this thread has run.
