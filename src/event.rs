@@ -156,16 +156,14 @@ impl fmt::Display for Event {
             Self::AcceptFailed {
                 address,
                 error,
-                count: 1,
-            } => write!(f, "cannot accept a connection on {address}: {error}"),
-            Self::AcceptFailed {
-                address,
-                error,
                 count,
-            } => write!(
-                f,
-                "cannot accept connections on {address}: {error} ({count} times)"
-            ),
+            } => {
+                let (what, times) = match count {
+                    1 => ("a connection", String::new()),
+                    count => ("connections", format!(" ({count} times)")),
+                };
+                write!(f, "cannot accept {what} on {address}: {error}{times}")
+            }
             Self::ListenerLost { address } => write!(
                 f,
                 "given up listening on {address}: servers with a larger id cannot reach this one there; see listen_tries"
@@ -201,11 +199,8 @@ impl fmt::Display for Event {
                 )
             }
             Self::DialFailed { sid, addr, reason } => {
-                write!(f, "peer {sid}: cannot be reached")?;
-                if let Some(addr) = addr {
-                    write!(f, " at {addr}")?;
-                }
-                write!(f, ", {reason}")
+                let at = addr.map_or_else(String::new, |addr| format!(" at {addr}"));
+                write!(f, "peer {sid}: cannot be reached{at}, {reason}")
             }
             Self::Rejected { addr, sid, reason } => {
                 let for_peer = sid.map_or_else(String::new, |sid| format!(" for peer {sid}"));

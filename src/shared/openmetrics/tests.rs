@@ -33,6 +33,7 @@ fn made_up(now: Instant) -> Stats {
         bytes: 5678,
     };
     let linked = PeerStats {
+        incarnation: Some(7),
         sid: Sid(1),
         linked: true,
         link: Some(LinkStats {
@@ -51,6 +52,7 @@ fn made_up(now: Instant) -> Stats {
         dropped: 9,
     };
     let away = PeerStats {
+        incarnation: None,
         sid: Sid(3),
         linked: false,
         link: None,
@@ -72,6 +74,7 @@ fn made_up(now: Instant) -> Stats {
         turn_times.add(Duration::from_micros(micros));
     }
     Stats {
+        certificate_not_after: None,
         sent,
         received,
         loopback: 11,
