@@ -5,8 +5,13 @@
 use std::{rc::Rc, time::Duration};
 
 use crate::{
-    kernel::SimEvent, net::during_next_write, oracle::send_frame, plan::GUESTS,
-    random_calls::random_call, simulation::Simulation,
+    kernel::SimEvent,
+    net::during_next_write,
+    oracle::{feed_frame, send_frame},
+    plan::GUESTS,
+    random_calls::random_call,
+    rng::Rng,
+    simulation::Simulation,
 };
 
 /// After so many calls in one run, applications make calls more slowly. Otherwise a few busy runs would take longer than hundreds
@@ -65,6 +70,10 @@ impl Simulation {
             }
             _ => {
                 note("frames");
+                let mut feeds = self.rng.clone().fork();
+                if self.plan.feeds && feeds.percent(30) {
+                    return self.feed(host, to, feeds);
+                }
                 for _ in 0..*self.rng.pick(&[1, 1, 1, 2, 30]) {
                     self.send(host, to);
                 }
@@ -91,6 +100,36 @@ impl Simulation {
         let len = self.rng.between(least, (2 * least).min(520_000));
         self.large_bytes += len;
         len
+    }
+
+    /// Sends frames through a `Sender`, which is flushed now and then, and dropped at the end. Sometimes another frame is sent in the
+    /// middle of the write of the last ones.
+    fn feed(&mut self, host: usize, to: usize, mut rng: Rng) {
+        let Some(handle) = self.hosts[host].handle.clone() else {
+            return;
+        };
+        let oracle = Rc::clone(&self.oracle);
+        let mut sender = handle
+            .sender(self.plan.hosts[to].sid)
+            .expect("it is a member");
+        for _ in 0..*rng.pick(&[1, 2, 30]) {
+            let len = self.length();
+            let result = feed_frame(&oracle, &mut sender, host, to, len);
+            self.kernel().note(host, || {
+                let number = oracle.borrow().hosts[host].next;
+                format!("feeds frame {number} of {len} bytes to host {to}: {result:?}")
+            });
+            if rng.percent(10) {
+                sender.flush().expect("it is a member, and the loop runs");
+            }
+        }
+        let other = move || {
+            // The oracle counts the outcome.
+            let _ = send_frame(&oracle, &handle, host, to, 3);
+        };
+        if rng.percent(30) {
+            during_next_write(other, || drop(sender));
+        }
     }
 
     /// Sends a frame. Sometimes another call or a turn runs in the middle of the write.

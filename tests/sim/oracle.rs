@@ -13,7 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use quorum_cnx::{
-    Event, FRAME_BYTES_MAX, Frame, Handle, Handler, Reason, Refusal, SendError, SendOutcome, Sid,
+    Event, FRAME_BYTES_MAX, Frame, Handle, Handler, Reason, Refusal, SendError, SendOutcome,
+    Sender, Sid,
     simulation::limits::SILENT_AFTER,
 };
 
@@ -484,21 +485,47 @@ pub fn send_frame(
     to: usize,
     len: usize,
 ) -> Result<SendOutcome, SendError> {
-    let (sid, header) = {
-        let oracle = &mut *oracle.borrow_mut();
-        let sid = oracle.sids[to];
-        let record = &mut oracle.hosts[me];
+    let sid = oracle.borrow().sids[to];
+    put_frame(oracle, me, to, len, |frame| handle.to_send(sid, frame))
+}
+
+/// Feeds a new frame to a `Sender`, which must put it into the queue before anything else is sent to that host.
+pub fn feed_frame(
+    oracle: &SharedOracle,
+    sender: &mut Sender,
+    me: usize,
+    to: usize,
+    len: usize,
+) -> Result<(), SendError> {
+    let outcome = if me == to {
+        SendOutcome::Loopback
+    } else {
+        SendOutcome::Queued
+    };
+    let feed = |frame: Bytes| sender.feed(&frame).map(|()| outcome);
+    put_frame(oracle, me, to, len, feed).map(drop)
+}
+
+/// Makes a new frame, passes it to `put`, and counts the outcome.
+fn put_frame(
+    oracle: &SharedOracle,
+    me: usize,
+    to: usize,
+    len: usize,
+    put: impl FnOnce(Bytes) -> Result<SendOutcome, SendError>,
+) -> Result<SendOutcome, SendError> {
+    let header = {
+        let record = &mut oracle.borrow_mut().hosts[me];
         record.next += 1;
-        let header = FrameHeader {
+        FrameHeader {
             from: me,
             to,
             incarnation: record.incarnation,
             number: record.next,
-        };
-        (sid, header)
+        }
     };
     // Without the borrow: a turn may run in the middle of this call.
-    let result = handle.to_send(sid, header.encode(len));
+    let result = put(header.encode(len));
     let oracle = &mut *oracle.borrow_mut();
     let record = &mut oracle.hosts[me];
     match result {

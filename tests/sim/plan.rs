@@ -44,6 +44,8 @@ pub struct Plan {
     pub traffic_after_storm: bool,
     /// The outbox is a queue instead of a slot.
     pub queue: bool,
+    /// Applications also send through a `Sender`.
+    pub feeds: bool,
     /// After how many of 1000 frames and events the handler makes a random call.
     pub random_calls: u32,
     /// How many of 1000 times the handler says that it is not ready.
@@ -127,6 +129,7 @@ impl Plan {
             large: *rng.pick(&[0, 20, 150]),
             traffic_after_storm: dial == Dial::OnDemand || rng.percent(50),
             queue: false,
+            feeds: false,
             random_calls: 0,
             slow: 0,
             spins: false,
@@ -138,6 +141,8 @@ impl Plan {
         plan.spins = rng.percent(25);
         plan.random_calls = *rng.pick(&[0, 0, 20, 300]);
         plan.slow = *rng.pick(&[0, 0, 0, 10, 200]);
+        // A cloned generator leaves the later choices as they are.
+        plan.feeds = (rng.clone().fork()).percent(if plan.queue { 50 } else { 5 });
         // A queue loses what the kernel has when a link ends. Only a later frame shows that the link works.
         plan.traffic_after_storm |= plan.queue;
         // Some names have two addresses. A cloned generator leaves the later choices as they are.
