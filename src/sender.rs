@@ -47,7 +47,7 @@ use crate::{
 pub struct Sender {
     shared: Arc<Shared>,
     sid: Sid,
-    /// `None` if each frame is sent at once.
+    /// `None` for the own sid.
     peer: Option<Arc<Peer>>,
     run: Run,
 }
@@ -57,8 +57,7 @@ impl Sender {
         let peer = if sid == shared.own {
             None
         } else {
-            let peer = shared.find(sid).ok_or(SendError::UnknownPeer(sid))?;
-            peer.outbox.is_queue().then_some(peer)
+            Some(shared.find(sid).ok_or(SendError::UnknownPeer(sid))?)
         };
         Ok(Self {
             shared,

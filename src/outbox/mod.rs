@@ -100,15 +100,15 @@ impl PeerOutbox {
         }
     }
 
-    /// Reserves room for a run of frames, at least for `need` bytes. Only a queue has room for one.
-    pub(crate) fn reserve(&self, run: &mut Run, need: usize) -> Result<(), Refusal> {
+    /// Reserves room for a run of frames, at least for `need` bytes. `None`: a slot takes no runs.
+    pub(crate) fn reserve(&self, run: &mut Run, need: usize) -> Option<Result<(), Refusal>> {
         match &self.0 {
-            Kind::Latest(_) => Err(Refusal::Full),
-            Kind::Queue(queue) => queue.reserve(run, need),
+            Kind::Latest(_) => None,
+            Kind::Queue(queue) => Some(queue.reserve(run, need)),
         }
     }
 
-    /// Puts the frames of this run, and leaves it empty.
+    /// Puts the frames of this run, and leaves it empty. For a slot it is always empty.
     pub(crate) fn put_run(&self, run: &mut Run) -> (Result<(), Refusal>, LoopRequest) {
         match &self.0 {
             Kind::Latest(_) => (Ok(()), LoopRequest::NONE),

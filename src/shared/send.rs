@@ -78,7 +78,7 @@ impl Shared {
         put.map_err(|refusal| self.error_of(peer, refusal))
     }
 
-    /// Takes a frame for this run, which is empty, or sends a long one at once.
+    /// Takes a frame for this run, which is empty. A long frame, and any frame for a slot, is sent at once.
     pub(crate) fn feed(
         &self,
         peer: &Arc<Peer>,
@@ -86,14 +86,17 @@ impl Shared {
         run: &mut Run,
     ) -> Result<(), SendError> {
         self.admit(frame.len())?;
-        if is_long(frame.len()) {
+        if is_long(frame.len()) && peer.outbox.is_queue() {
             return self.put_long(peer, frame).map(drop);
         }
         match peer.outbox.reserve(run, PREFIX_BYTES + frame.len()) {
-            Ok(()) => run.append(frame),
-            Err(refusal) => return Err(self.error_of(peer, refusal)),
+            Some(Ok(())) => {
+                run.append(frame);
+                Ok(())
+            }
+            Some(Err(refusal)) => Err(self.error_of(peer, refusal)),
+            None => self.to_send_slice(peer.sid, frame).map(drop),
         }
-        Ok(())
     }
 
     /// See [`Handle::wait_for_room`](crate::Handle::wait_for_room).
