@@ -14,7 +14,7 @@ use crate::{
     control::{EndContext, WarmUp},
     meter::Intake,
     mix::{self, Way},
-    payload,
+    payload, with_tasks,
 };
 
 /// The longest payload of the library.
@@ -36,6 +36,9 @@ pub(crate) fn run(context: &EndContext) -> io::Result<()> {
         return mix::run(context, Way::ByHand);
     }
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    if context.meter.workload == Workload::Latency {
+        return runtime.block_on(with_tasks::run_bare(context));
+    }
     match &context.role {
         Role::Serve { listen, .. } => runtime.block_on(serve(context, listen)),
         Role::Drive { to, .. } => runtime.block_on(drive(context, to)),

@@ -11,6 +11,7 @@ mod output;
 mod payload;
 mod with_java;
 mod with_message_io;
+mod with_tasks;
 mod with_tokio;
 mod with_zmq;
 
@@ -32,6 +33,21 @@ enum Contender {
     List,
     /// tokio's current_thread runtime and the codecs of tokio-util
     Tokio {
+        #[command(subcommand)]
+        role: Role,
+    },
+    /// quorum-cnx: a task of tokio that receives from a manager
+    RecvAsync {
+        #[command(subcommand)]
+        role: Role,
+    },
+    /// quorum-cnx, whose messages reach a task of tokio by tokio's channel
+    RecvChannel {
+        #[command(subcommand)]
+        role: Role,
+    },
+    /// quorum-cnx: an event loop in an AsyncFd of tokio
+    AsyncFd {
         #[command(subcommand)]
         role: Role,
     },
@@ -144,6 +160,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().contender {
         Contender::List => list(),
         Contender::Tokio { role } => control::run(role, with_tokio::run),
+        Contender::RecvAsync { role } => control::run(role, with_tasks::run_recv_async),
+        Contender::RecvChannel { role } => control::run(role, with_tasks::run_channel),
+        Contender::AsyncFd { role } => control::run(role, with_tasks::run_async_fd),
         Contender::TokioByHand { role } => control::run(role, by_hand::run),
         Contender::Libzmq { role } => control::run(role, with_zmq::run),
         Contender::LibzmqConflate { role } => control::run(role, with_zmq::run_conflated),
@@ -169,7 +188,10 @@ fn list() -> io::Result<()> {
             "tokio",
             &["latency", "latest", "lossless", "stream", "mix"],
         ),
-        contender("tokio-by-hand", "tokio-by-hand", &["stream", "mix"]),
+        contender("tokio-by-hand", "tokio-by-hand", &["latency", "stream", "mix"]),
+        contender("recv-async", "recv-async", &["latency"]),
+        contender("recv-channel", "recv-channel", &["latency"]),
+        contender("async-fd", "async-fd", &["latency"]),
         contender(
             "libzmq",
             "libzmq",
