@@ -143,3 +143,33 @@ impl Drop for TaskWait<'_> {
         self.waiters.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::fixture::Signal;
+
+    #[test]
+    fn task_is_woken_once_and_leaves_no_waker_when_dropped() {
+        let waiters = Waiters::new();
+        let (signal, waker) = Signal::new();
+        let mut wait = TaskWait::new(&waiters);
+        let no_room = || None::<()>;
+        assert!(wait.poll(&waker, no_room).is_pending());
+        assert!(wait.poll(&waker, no_room).is_pending());
+        let tasks = || lock(&waiters.room_lock).len();
+        assert_eq!((waiters.count(), tasks()), (1, 1));
+        waiters.notify();
+        waiters.notify();
+        assert_eq!((signal.take(), tasks()), (1, 0));
+        assert!(wait.poll(&waker, no_room).is_pending());
+        drop(wait);
+        assert_eq!((waiters.count(), tasks()), (0, 0));
+        waiters.notify();
+        assert_eq!(signal.take(), 0);
+        assert_eq!(
+            TaskWait::new(&waiters).poll(&waker, || Some(7)),
+            Poll::Ready(7)
+        );
+    }
+}

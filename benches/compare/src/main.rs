@@ -19,7 +19,7 @@ use std::{ffi::OsString, io, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// One end of a connection that is made without quorum-cnx.
+/// One end of a connection that is made without quorum-cnx, or by quorum-cnx in tasks of tokio.
 #[derive(Debug, Parser)]
 #[command(name = "compare", version)]
 struct Cli {
