@@ -6,26 +6,26 @@ use std::{collections::BTreeSet, fs, io::Read as _, net::TcpStream, path::Path, 
 
 use quorum_cnx::Stats;
 use support::{
-    LONG, ReservedAddress,
+    LONG, ReservedAddress, TestConnection,
     ensemble::Ensemble,
     eventually,
     http::{get, request},
     program::Peer,
 };
 
-/// Starts peer 1 of 2 with metrics. Returns their address, too.
-fn start(options: &[&str]) -> (Peer, String) {
+/// Starts peer 1 of 2 with metrics. Returns the address of these, and that where it listens.
+fn start() -> (Peer, String, String) {
     let other = ReservedAddress::new();
     let servers = [(1, "127.0.0.1:0"), (2, &other.address[..])];
-    let options = [&["--metrics", "127.0.0.1:0"], options].concat();
-    let peer = Peer::start(1, &servers, &options);
-    let addr = peer.next("metrics")["addr"].as_str().unwrap().to_owned();
-    (peer, addr)
+    let peer = Peer::start(1, &servers, &["--metrics", "127.0.0.1:0"]);
+    let addr = |event| peer.next(event)["addr"].as_str().unwrap().to_owned();
+    let (listening, metrics) = (addr("listening"), addr("metrics"));
+    (peer, metrics, listening)
 }
 
 #[test]
 fn peer_serves_its_statistics() {
-    let (mut peer, addr) = start(&["--capacity", "1"]);
+    let (mut peer, addr, listening) = start();
     peer.tell("send 1 to itself\nsend 2 waits\nsend 2 waits");
     (0..3).for_each(|_| drop(peer.next("sent")));
     let asked = "GET /metrics?name=any HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n";
@@ -44,16 +44,17 @@ fn peer_serves_its_statistics() {
         assert!(body.contains(line), "{line} is not in {body}");
     }
     assert!(body.ends_with("\n# EOF\n"));
-    // Those that wait to be printed, and not the library's own.
-    eventually("the frame is printed", || {
-        get(&addr, "/metrics").contains("quorum_cnx_inbox_taken_total 1\n")
+    // What waits to be printed counts as the inbox. The library's own has the frame to itself only.
+    let _other = TestConnection::member(&listening, 2, &["from 2"]);
+    eventually("both frames are printed", || {
+        get(&addr, "/metrics").contains("quorum_cnx_inbox_taken_total 2\n")
     });
     peer.quit();
 }
 
 #[test]
 fn other_requests_are_refused() {
-    let (peer, addr) = start(&[]);
+    let (peer, addr, _) = start();
     // One byte more than is read.
     let long = format!("{:x<1$}", "GET /metrics HTTP/1.1\r\nX: ", (8 << 10) + 1);
     for (asked, status) in [
@@ -75,7 +76,7 @@ fn other_requests_are_refused() {
 
 #[test]
 fn silent_connections_do_not_keep_others_out() {
-    let (peer, addr) = start(&[]);
+    let (peer, addr, _) = start();
     // As many as are answered at the same time.
     let silent: Vec<_> = (0..4).map(|_| TcpStream::connect(&addr).unwrap()).collect();
     assert!(get(&addr, "/metrics").ends_with("# EOF\n"));
