@@ -73,8 +73,8 @@ impl Durations {
 fn bucket_of(nanos: u64) -> usize {
     // Bucket `n` ends with 2 << n microseconds, which belong to it.
     let whole_micros = nanos.saturating_sub(1) / 1000;
-    let bits = u64::BITS - whole_micros.leading_zeros();
-    bits.saturating_sub(1).min(BOUNDS) as usize
+    // 0 and 1 are in bucket 0.
+    (whole_micros | 1).ilog2().min(BOUNDS) as usize
 }
 
 #[cfg(all(test, not(loom)))]
