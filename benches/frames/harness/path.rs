@@ -51,6 +51,11 @@ const POLL_INTERVAL_US: i64 = 50_000;
 /// The packets of an Ethernet, so that windows grow as on one.
 const MTU: &str = "1500";
 
+/// Segments that may overtake another one before TCP takes that for lost. Both processors send: the thread of the application, and the one
+/// that delivers acknowledgements. A large segment of the one then overtakes one of the other, as on no network.
+const REORDERED_MAX: &str = "300";
+const REORDERING: &str = "/proc/sys/net/ipv4/tcp_reordering";
+
 /// The number of the queue, which is the only one of the namespace.
 const QUEUE: u16 = 0;
 
@@ -79,6 +84,7 @@ impl Path {
         let congestion = namespace::congestion_control();
         unshare(CloneFlags::CLONE_NEWNET).context("creating a network namespace, as root")?;
         namespace::set_congestion_control(&congestion).map_err(failure)?;
+        fs::write(REORDERING, REORDERED_MAX).context(format_args!("writing {REORDERING}"))?;
         run("ip", &["link", "set", "lo", "up", "mtu", MTU])?;
         let queue = Arc::new(Queue::open()?);
         let input = ["-A", "INPUT", "-i", "lo", "-p", "tcp"];
