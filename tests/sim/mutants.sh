@@ -21,7 +21,7 @@ simulate() {
 
 restore() {
     local file
-    for file in $(cd "$root" && git ls-files -- src); do
+    for file in $(cd "$root" && git ls-files -- src tests/sim); do
         # Only files that differ are written, so that nothing else is rebuilt.
         cmp -s "$root/$file" "$tree/$file" || cp "$root/$file" "$tree/$file"
     done
