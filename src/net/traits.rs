@@ -43,7 +43,8 @@ pub trait Stream: Wire + 'static {
     fn connected(&self) -> io::Result<bool>;
 
     /// Whether a handshake of its own is under way, so that the next step may cost as much as thousands of frames. The loop takes
-    /// few such steps in one turn.
+    /// few such steps in one turn. A dialed connection says so until [`connected`](Self::connected) returns `true`: the loop calls
+    /// that method for a readable connection only while this one returns `true`.
     fn is_handshaking(&self) -> bool {
         false
     }
