@@ -123,6 +123,17 @@ pub const HANDSHAKES_PER_TURN: usize = 1;
 #[cfg(feature = "tls")]
 pub const PEER_NAMES_MAX: usize = ADDRESSES_MAX;
 
+/// Bytes received on a connection in its TLS handshake, after which it is ended. A handshake with a chain of two certificates has 2 KiB,
+/// one with a chain of three ML-DSA certificates 16 KiB. rustls alone accepts 64 KiB in each message, from a stranger too, and holds up
+/// to four times what it has received.
+#[cfg(feature = "tls")]
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes of the buffer into which all TLS links of a loop receive ciphertext: as much as [`READ_BUFFER_BYTES`], so that a read takes no
+/// more system calls than without TLS.
+#[cfg(feature = "tls")]
+pub const TLS_SCRATCH_BYTES: usize = READ_BUFFER_BYTES;
+
 /// Bytes of a text about a certificate or an error of TLS that are kept and reported. A certificate may have thousands of names.
 #[cfg(feature = "tls")]
 pub const TLS_TEXT_BYTES_MAX: usize = 256;

@@ -121,10 +121,11 @@ minimal-versions() {
     done
 }
 
-# Each set of features. `cargo hack` would check the default members with them, whose features are unified.
+# Each set of features that differs in what it compiles. `cargo hack` would check the default members with it, whose features are
+# unified.
 powerset() {
     local features
-    for features in '' futures simulation futures,simulation; do
+    for features in '' futures simulation futures,simulation tls tls-ring futures,simulation,tls-ring; do
         RUSTFLAGS='-D warnings' timeout 300 cargo check -p quorum-cnx --lib --no-default-features --features "$features" \
             --target-dir target/powerset
     done

@@ -459,6 +459,40 @@ const DEPENDENCIES: [(&str, &str); 6] = [
     ("socket2", "MIT OR Apache-2.0"),
 ];
 
+/// What the features `tls` and `tls-ring` add, with their licences. ring, `cc` and what that needs come with `tls-ring` only.
+const TLS_DEPENDENCIES: [(&str, &str); 30] = [
+    ("block-buffer", "MIT OR Apache-2.0"),
+    ("cc", "MIT OR Apache-2.0"),
+    ("cfg-if", "MIT OR Apache-2.0"),
+    ("const-oid", "Apache-2.0 OR MIT"),
+    ("cpufeatures", "MIT OR Apache-2.0"),
+    ("crypto-common", "MIT OR Apache-2.0"),
+    ("der", "Apache-2.0 OR MIT"),
+    ("der_derive", "Apache-2.0 OR MIT"),
+    ("digest", "MIT OR Apache-2.0"),
+    ("find-msvc-tools", "MIT OR Apache-2.0"),
+    ("flagset", "Apache-2.0"),
+    ("getrandom", "MIT OR Apache-2.0"),
+    ("hybrid-array", "MIT OR Apache-2.0"),
+    ("once_cell", "MIT OR Apache-2.0"),
+    ("proc-macro2", "MIT OR Apache-2.0"),
+    ("quote", "MIT OR Apache-2.0"),
+    ("ring", "Apache-2.0 AND ISC"),
+    ("rustls", "Apache-2.0 OR ISC OR MIT"),
+    ("rustls-pki-types", "MIT OR Apache-2.0"),
+    ("rustls-webpki", "ISC"),
+    ("sha2", "MIT OR Apache-2.0"),
+    ("shlex", "MIT OR Apache-2.0"),
+    ("spki", "Apache-2.0 OR MIT"),
+    ("subtle", "BSD-3-Clause"),
+    ("syn", "MIT OR Apache-2.0"),
+    ("typenum", "MIT OR Apache-2.0"),
+    ("unicode-ident", "(MIT OR Apache-2.0) AND Unicode-3.0"),
+    ("untrusted", "ISC"),
+    ("x509-cert", "Apache-2.0 OR MIT"),
+    ("zeroize", "Apache-2.0 OR MIT"),
+];
+
 /// Runs a program, and returns what it prints.
 fn output(program: &str, args: &[&str]) -> String {
     let output = Command::new(program)
@@ -473,6 +507,19 @@ fn output(program: &str, args: &[&str]) -> String {
 
 #[test]
 fn dependencies_are_exactly_the_allowed_ones() {
+    for (features, allowed) in [
+        ("simulation", DEPENDENCIES.into()),
+        (
+            "simulation,tls-ring",
+            DEPENDENCIES.into_iter().chain(TLS_DEPENDENCIES).collect(),
+        ),
+    ] {
+        check_dependencies(features, &allowed);
+    }
+}
+
+/// Compares the packages that the library needs with these features with those that are allowed.
+fn check_dependencies(features: &str, allowed: &BTreeMap<&str, &str>) {
     // Packages for other systems may not have been fetched. No supported system needs more packages.
     let version = output("rustc", &["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
@@ -483,6 +530,7 @@ fn dependencies_are_exactly_the_allowed_ones() {
             "--locked",
             "--offline",
             "--package=quorum-cnx",
+            &format!("--features={features}"),
             "--edges=normal,build",
             "--prefix=none",
             "--format={p};{l}",
@@ -495,12 +543,10 @@ fn dependencies_are_exactly_the_allowed_ones() {
     let found = needed.lines().map(|line| {
         let line = line.trim_end_matches(" (*)");
         let (package, licence) = line.split_once(';').unwrap();
+        let package = package.trim_end_matches(" (proc-macro)");
         let (name, version) = package.split_once(' ').unwrap();
         assert!(!version.contains(' '), "{package} is not from crates.io");
         (name, licence)
     });
-    assert_eq!(
-        found.collect::<BTreeMap<_, _>>(),
-        BTreeMap::from(DEPENDENCIES)
-    );
+    assert_eq!(&found.collect::<BTreeMap<_, _>>(), allowed, "{features}");
 }

@@ -15,6 +15,8 @@ use super::{
     policy::{Dial, Idle, Outbox, Replace, Unknown},
     validate::{check_addresses, check_options, refuse_shared_addresses},
 };
+#[cfg(feature = "tls")]
+use crate::tls::{PeerName, Tls};
 use crate::{
     error::ConfigError,
     inbox::InboxFull,
@@ -73,7 +75,7 @@ pub struct ConfigBuilder {
     unsent_limit: Option<Option<u32>>,
     inbox: InboxGiven,
     #[cfg(feature = "tls")]
-    pub(super) tls: TlsGiven,
+    tls: TlsGiven,
     options: Options,
 }
 
@@ -381,6 +383,75 @@ impl ConfigBuilder {
     /// ```
     pub fn on_loop_start(mut self, start: impl Fn() + Send + Sync + 'static) -> Self {
         self.options.on_loop_start = Some(OnLoopStart(Arc::new(start)));
+        self
+    }
+
+    /// Has all connections use TLS, with certificates on both sides. Default: no TLS.
+    ///
+    /// The certificate that a server shows must belong to the sid for which it was dialed, or which it claims. See
+    /// [`peer_names`](Self::peer_names).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "tls-ring")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use quorum_cnx::{Config, Sid, Tls};
+    ///
+    /// let tls = Tls::from_pem_files("zk2.pem", "zk2.key", "ca.pem")?.build()?;
+    /// let config = Config::builder(Sid(2))
+    ///     .server(Sid(1), "zk1.example:3888")
+    ///     .server(Sid(2), "zk2.example:3888")
+    ///     .tls(tls)
+    ///     .peer_names(Sid(1), ["zk1.example".parse()?, "spiffe://example/zk/1".parse()?])
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "tls-ring"))]
+    /// # fn main() {}
+    /// ```
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls(self, tls: Tls) -> Self {
+        self.tls_or(Ok(tls))
+    }
+
+    /// The same. [`build`](Self::build) returns the error.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_or(mut self, tls: Result<Tls, ConfigError>) -> Self {
+        self.tls.tls = Some(tls);
+        self
+    }
+
+    /// Sets the names that the certificate of this server may have, at most 32. One of them must be in it. Default: the hosts of its
+    /// configured [addresses](Self::server), which are names and IP addresses.
+    ///
+    /// They are compared with the names in the certificate and with nothing else: no name is resolved, and the address of the
+    /// connection has no effect. No two servers may have a name in common ([`ConfigError::SharedName`]), so servers on one host need
+    /// names other than that of the host.
+    ///
+    /// A server that is not configured ([`Unknown::Admit`](crate::Unknown::Admit)) is refused unless its sid has names here.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn peer_names(mut self, sid: Sid, names: impl IntoIterator<Item = PeerName>) -> Self {
+        self.tls.names.insert(sid, names.into_iter().collect());
+        self
+    }
+
+    /// Sets the names that the certificates of observers without an id may have ([`observers_max`](Self::observers_max)). Default:
+    /// none, so that they are refused when this server speaks TLS.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn observer_names(self, names: impl IntoIterator<Item = PeerName>) -> Self {
+        self.peer_names(Sid::OBSERVER, names)
+    }
+
+    /// Sets whether a certificate for `*.example.com` belongs to `zk1.example.com`. Default: no, since such a certificate belongs to
+    /// every server below that domain, and each of them could be taken for another one.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn wildcard_certificates(mut self, yes: bool) -> Self {
+        self.tls.wildcards = yes;
         self
     }
 

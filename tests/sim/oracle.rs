@@ -14,8 +14,7 @@ use std::{
 use bytes::Bytes;
 use quorum_cnx::{
     Event, FRAME_BYTES_MAX, Frame, Handle, Handler, Reason, Refusal, SendError, SendOutcome,
-    Sender, Sid,
-    simulation::limits::SILENT_AFTER,
+    Sender, Sid, simulation::limits::SILENT_AFTER,
 };
 
 use crate::{kernel::SimEvent, net::Machines, random_calls::random_call, rng::Rng};

@@ -3,7 +3,10 @@
 use rustls::crypto::ring;
 
 use super::*;
-use crate::{config::Config, tls::fixture::Ca};
+use crate::{
+    config::{Config, ConfigBuilder},
+    tls::fixture::Ca,
+};
 
 fn tls(ca: &Ca) -> Tls {
     let own = ca.names(&["zk1.example"]).certified_key();
@@ -141,6 +144,20 @@ fn useless_names_are_refused() {
     let plain = Config::builder(Sid(1)).server(Sid(1), "zk1:1");
     let why = refusal(plain.peer_names(Sid(1), names(&["zk1"])));
     assert!(why.contains("only with tls"), "{why}");
+}
+
+#[test]
+fn memory_of_tls_is_counted() {
+    let ca = Ca::new("CA");
+    let plain = Config::builder(Sid(1))
+        .server(Sid(1), "zk1.example:3888")
+        .server(Sid(2), "zk2.example:3888");
+    let memory = |builder: ConfigBuilder| builder.build().unwrap().max_memory();
+    let added = memory(plain.clone().tls(tls(&ca))) - memory(plain);
+    assert_eq!(
+        added,
+        (512 << 10) + 3 * (176 << 10) + (256 + 8) * (136 << 10)
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use super::worn::Worn;
 use crate::{
-    limits::READ_BUFFER_BYTES,
+    limits::TLS_SCRATCH_BYTES,
     net::traits::Waker,
     outbox::Clock,
     sync::{Mutex, MutexGuard, lock},
@@ -27,7 +27,7 @@ impl Common {
         Self {
             context: Mutex::new(context),
             clock,
-            scratch: Mutex::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            scratch: Mutex::new(vec![0; TLS_SCRATCH_BYTES].into_boxed_slice()),
             worn: Worn::new(waker),
         }
     }

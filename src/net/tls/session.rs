@@ -16,7 +16,10 @@ use rustls::{
 
 use super::{common::Common, gather::Gather, records::Records};
 use crate::{
-    limits::{TLS_AHEAD_BYTES, TLS_RECORD_BYTES, TLS_RENEWED_EVERY_RECORDS, TLS_TICKET_WAIT},
+    limits::{
+        TLS_AHEAD_BYTES, TLS_HANDSHAKE_BYTES_MAX, TLS_RECORD_BYTES, TLS_RENEWED_EVERY_RECORDS,
+        TLS_TICKET_WAIT,
+    },
     net::Identity,
     proto::{Reason, Sid, TlsFailure},
     sync::{
@@ -52,6 +55,8 @@ pub(super) struct Session {
     error: Mutex<Option<io::Error>>,
     connection: Mutex<Option<Connection>>,
     pub(super) records: Mutex<Records>,
+    /// Bytes received in the handshake.
+    received: AtomicUsize,
     /// When the handshake was over but for the ticket.
     finished: Mutex<Option<Instant>>,
 }
@@ -91,6 +96,7 @@ impl Session {
             error: Mutex::new(None),
             connection: Mutex::new(None),
             records: Mutex::new(Records::default()),
+            received: AtomicUsize::new(0),
             finished: Mutex::new(None),
         }
     }
@@ -218,6 +224,18 @@ impl Session {
         }
     }
 
+    /// A handshake that is too long is refused, since rustls keeps its messages until they are whole.
+    fn limit_handshake(&self, received: usize) -> io::Result<()> {
+        if self.mode() == mode::HANDSHAKE {
+            let before = self.received.fetch_add(received, Ordering::Relaxed);
+            if before + received > TLS_HANDSHAKE_BYTES_MAX {
+                let why = format!("its handshake has more than {TLS_HANDSHAKE_BYTES_MAX} bytes");
+                return Err(refused(TlsFailure::Protocol(why)));
+            }
+        }
+        Ok(())
+    }
+
     /// Decrypts `input` into `buf` from `filled` on. Returns whether TLS has something to send.
     pub(super) fn decrypt(
         &self,
@@ -225,6 +243,7 @@ impl Session {
         buf: &mut [u8],
         filled: &mut usize,
     ) -> io::Result<bool> {
+        self.limit_handshake(input.len())?;
         let mut wants_write = false;
         while !input.is_empty() {
             // Locked for each step, of 4 KiB or a record, so that a sender does not wait for all of a long read.
