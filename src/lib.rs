@@ -251,6 +251,8 @@
 //! |---|---|---|
 //! | `futures` | off | [`RecvStream`] is a `futures_core::Stream`; needs `futures-core`, which has no dependencies |
 //! | `simulation` | off | the module `simulation`: a network and a clock in memory, on which tests of an application run the real [`EventLoop`]; no further dependency |
+//! | `tls` | off | TLS between the servers (`Tls`, `PeerName`), with rustls and a provider of cryptography that the application chooses |
+//! | `tls-ring` | off | the same with the provider ring, PEM files, and the TLS keys of a zoo.cfg; needs a C compiler |
 //!
 //! # Architecture
 //!
@@ -264,6 +266,7 @@
 //! handle           what any thread calls                     net       sockets, resolver
 //! shared           peers, counters, life of the loop
 //! config           options, checked once
+//! tls              with the feature of this name: configurations of rustls, which certificate may be which server
 //! inbox            received messages and events              outbox    what waits for one peer
 //! message, event, error
 //! proto            rules, grammars, reasons: no clock, no socket, no thread

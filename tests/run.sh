@@ -73,6 +73,9 @@ targets() {
 # What a contributor runs. It builds the examples too.
 tests() {
     timeout 600 cargo test
+    # The other features: what they add beside the code, and in the documentation.
+    timeout 600 cargo test -p quorum-cnx --lib --features tls-ring tls secure
+    timeout 600 cargo test -p quorum-cnx --doc --features tls-ring
 }
 
 # Each test of these may take a minute at most; network and interop are bounded of their own.

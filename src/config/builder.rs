@@ -430,7 +430,7 @@ impl ConfigBuilder {
     /// connection has no effect. No two servers may have a name in common ([`ConfigError::SharedName`]), so servers on one host need
     /// names other than that of the host.
     ///
-    /// A server that is not configured ([`Unknown::Admit`](crate::Unknown::Admit)) is refused unless its sid has names here.
+    /// A server that is not configured ([`Unknown::Admit`]) is refused unless its sid has names here.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn peer_names(mut self, sid: Sid, names: impl IntoIterator<Item = PeerName>) -> Self {

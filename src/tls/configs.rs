@@ -20,8 +20,19 @@ use super::{
 };
 use crate::error::ConfigError;
 
-/// What a server needs to speak TLS: its certificate and key, and the roots that it believes. Given to
-/// [`ConfigBuilder::tls`](crate::ConfigBuilder::tls).
+/// What a server needs to speak TLS: its certificate and key, and the CAs that it believes.
+///
+/// It is made of PEM files with [`from_pem_files`](Self::from_pem_files) (feature `tls-ring`), of parts with
+/// [`builder`](Self::builder), or of configurations of rustls with [`from_configs`](Self::from_configs).
+/// [`ConfigBuilder::tls`](crate::ConfigBuilder::tls) takes it, and [`peer_names`](crate::ConfigBuilder::peer_names) says which
+/// certificate may be which server.
+///
+/// Each server shows one certificate in both directions, so a certificate that has an extended key usage needs `serverAuth` and
+/// `clientAuth`. These are fixed, whichever way it is made:
+///
+/// - Both ends show a certificate.
+/// - No session is resumed and no early data is sent, so that each connection has its certificates verified.
+/// - No server name (SNI) is sent.
 ///
 /// A clone shares everything. `Debug` prints no key.
 #[derive(Clone)]
@@ -35,7 +46,16 @@ pub struct Tls {
     plaintext: Plaintext,
 }
 
-/// Whether servers without TLS are accepted and dialed.
+/// Whether connections without TLS are accepted and dialed.
+///
+/// With these, servers without TLS change to it one by one, as in ZooKeeper (`sslQuorum`, `portUnification`). Each step is made on all
+/// servers before the next one:
+///
+/// 1. [`Dial`](Self::Dial): each port accepts TLS too (`portUnification=true`).
+/// 2. [`Accept`](Self::Accept): all new connections use TLS (`sslQuorum=true`).
+/// 3. [`Refuse`](Self::Refuse): nothing else is accepted (`portUnification=false`).
+///
+/// Who connects without TLS has no certificate: until the third step, anyone can claim to be any server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Plaintext {
@@ -48,7 +68,7 @@ pub enum Plaintext {
     Dial,
 }
 
-/// Collects what a [`Tls`] is made of.
+/// Collects what a [`Tls`] is made of. [`TlsBuilder::build`] checks it.
 #[must_use = "a builder does nothing before `build`"]
 pub struct TlsBuilder {
     provider: Arc<CryptoProvider>,
@@ -59,7 +79,30 @@ pub struct TlsBuilder {
 }
 
 impl Tls {
-    /// Begins with the own certificate and the certificates of the CAs.
+    /// Begins with a provider of cryptography, the own certificate with its key, and the certificates of the CAs that are believed.
+    /// The certificate is followed by those of intermediate CAs.
+    ///
+    /// [`CertifiedKey::from_der`] takes a key as bytes, and [`CertifiedKey::new`] one that is in a hardware module. A root that is no
+    /// CA (`basicConstraints`) must have signed itself. It is then believed as the certificate of a server, and for nobody else.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "tls-ring")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use quorum_cnx::{Tls, rustls};
+    /// use rustls::{crypto::ring, pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject}, sign::CertifiedKey};
+    ///
+    /// let provider = Arc::new(ring::default_provider());
+    /// let own = vec![CertificateDer::from_pem_file("zk2.pem")?];
+    /// let own = CertifiedKey::from_der(own, PrivateKeyDer::from_pem_file("zk2.key")?, &provider)?;
+    /// let tls = Tls::builder(provider, own, [CertificateDer::from_pem_file("ca.pem")?]).build()?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "tls-ring"))]
+    /// # fn main() {}
+    /// ```
     pub fn builder(
         provider: Arc<CryptoProvider>,
         own: CertifiedKey,
@@ -74,7 +117,12 @@ impl Tls {
         }
     }
 
-    /// Takes configurations of rustls that the application has made.
+    /// Takes configurations of rustls that the application has made, for instance with verifiers of its own.
+    ///
+    /// Their verifiers decide whether a certificate is believed. Its names are checked after the handshake in any case. The server name
+    /// that the verifier of the client is asked for is the IP address of the connection, so it should not check it. The server must
+    /// demand certificates: a connection without one is refused. Session resumption, early data and server names are switched off in
+    /// both, and the server sends one session ticket, whose arrival tells the dialer that it was accepted.
     pub fn from_configs(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Self {
         let mut client = Arc::unwrap_or_clone(client);
         client.resumption = Resumption::disabled();
@@ -156,7 +204,25 @@ impl fmt::Debug for Tls {
 }
 
 impl TlsBuilder {
-    /// Adds certificate revocation lists.
+    /// Adds certificate revocation lists. Default: none, so that nothing is revoked.
+    ///
+    /// With them, each certificate of a chain needs a list of its issuer, or it is refused. A list is used after the time of its next
+    /// update too: what it has revoked stays so.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "tls-ring")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use quorum_cnx::{Tls, rustls::pki_types::{CertificateRevocationListDer, pem::PemObject}};
+    ///
+    /// let crl = CertificateRevocationListDer::from_pem_file("ca.crl")?;
+    /// let tls = Tls::from_pem_files("zk2.pem", "zk2.key", "ca.pem")?.crls([crl]).build()?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "tls-ring"))]
+    /// # fn main() {}
+    /// ```
     pub fn crls(
         mut self,
         crls: impl IntoIterator<Item = CertificateRevocationListDer<'static>>,
@@ -165,13 +231,13 @@ impl TlsBuilder {
         self
     }
 
-    /// Sets the versions of TLS. Default: 1.2 and 1.3.
+    /// Sets the versions of TLS. Default: 1.2 and 1.3. ZooKeeper 3.8 speaks 1.2 by default.
     pub fn protocol_versions(mut self, versions: &[&'static SupportedProtocolVersion]) -> Self {
         self.versions = versions.to_vec();
         self
     }
 
-    /// Checks everything.
+    /// Checks all parts. The validity of the own certificate is not one of them: the clock may be wrong for now.
     ///
     /// # Errors
     ///

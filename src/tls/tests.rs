@@ -535,7 +535,7 @@ fn tls12_prefers_keys_that_last() {
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(super::trust::ChainVerifier(Arc::new(
-            super::trust::Trust::new(&provider(), &[ca.root.clone()], &[]).unwrap(),
+            super::trust::Trust::new(&provider(), std::slice::from_ref(&ca.root), &[]).unwrap(),
         ))))
         .with_client_cert_resolver(Arc::clone(&old.client_config().client_auth_cert_resolver));
     let foreign = Tls::from_configs(Arc::new(foreign), Arc::clone(old.server_config()));

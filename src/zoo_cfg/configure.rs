@@ -22,9 +22,12 @@ impl Config {
     /// - `quorumCnxnTimeoutMs`, or else `tickTime` x `syncLimit`, as the handshake timeout,
     /// - `electionPortBindRetry`, `quorumListenOnAllIPs` and `multiAddress.enabled`.
     ///
-    /// `initLimit`, `portUnification` and `tcpKeepAlive` are checked and otherwise ignored: keepalive is always on, with times that
-    /// follow from [`peer_dead_after`](ConfigBuilder::peer_dead_after). `sslQuorum` and SASL between servers are refused, since
-    /// neither is supported. Other keys are ignored.
+    /// With the feature `tls-ring`, the keys of TLS between servers are used too: `sslQuorum`, `portUnification` and `ssl.quorum.*`, with
+    /// stores in PEM files ([`ZooCfg`] has a table). Without it, `sslQuorum` is refused.
+    ///
+    /// `initLimit` and `tcpKeepAlive` are checked and otherwise ignored: keepalive is always on, with times that follow from
+    /// [`peer_dead_after`](ConfigBuilder::peer_dead_after). SASL between servers is refused, since it is not supported. Other keys are
+    /// ignored.
     ///
     /// # Errors
     ///

@@ -75,7 +75,7 @@ pub struct ZooCfgReader {
 /// The flags that are accepted here.
 const FLAGS: &str = "zookeeper.multiAddress.enabled, zookeeper.cnxTimeout, zookeeper.electionPortBindRetry, \
                      zookeeper.fastleader.maxNotificationInterval, zookeeper.fastleader.minNotificationInterval, \
-                     zookeeper.quorumCnxnTimeoutMs and zookeeper.tcpKeepAlive";
+                     zookeeper.quorumCnxnTimeoutMs, zookeeper.tcpKeepAlive, and zookeeper.ssl.quorum.* with the feature tls-ring";
 
 impl ZooCfgReader {
     /// Creates a reader without flags, like the one that [`ZooCfg::read`] uses.

@@ -53,10 +53,30 @@ use crate::proto::{Address, Sid};
 /// | a value that does not fit its key: `electionPortBindRetry=often`, `tcpKeepAlive=yes` | silently the default | refused |
 /// | numbers with a leading 0 for keys that Java reads with `Integer.getInteger` | octal | refused |
 /// | a byte order mark in front of a key | a part of the key | refused |
-/// | `sslQuorum`, `quorum.auth.enableSasl`, `quorum.auth.learnerRequireSasl`, `quorum.auth.serverRequireSasl` set to true | TLS, SASL | refused: not supported |
+/// | `quorum.auth.enableSasl`, `quorum.auth.learnerRequireSasl`, `quorum.auth.serverRequireSasl` set to true | SASL | refused: not supported |
+/// | `sslQuorum=true` | TLS | refused without the feature `tls-ring` |
 /// | `;client;secureClient` | since 3.10 | accepted |
 /// | an ensemble that cannot elect a leader: observers alone, a voter in no group | refused | accepted: the election decides |
 /// | keys that do not concern a connection manager (`clientPort`, `dataDir`) | checked | not checked |
+///
+/// # TLS between servers
+///
+/// With the feature `tls-ring`. The keys below begin with `ssl.quorum.`, unless they stand in the first two rows. As in ZooKeeper, they
+/// have no effect while `sslQuorum` and `portUnification` are false, and the flags `-Dzookeeper.ssl.quorum.*` of the JVM mean the same.
+///
+/// | Key | Here |
+/// |---|---|
+/// | `sslQuorum`, `portUnification` | whether connections without TLS are accepted and dialed: the three steps of ZooKeeper's upgrade |
+/// | `sslQuorumReloadCertFiles` | no file is watched: the field `reload_cert_files` tells the application |
+/// | `keyStore.location`, `trustStore.location` | PEM files; the key store has the private key, not encrypted, then the certificate of the server, then those of CAs |
+/// | `keyStore.type`, `trustStore.type` | `PEM`, or a file name that ends with `.pem`; JKS, PKCS12 and BCFKS are refused, and the error has the command that converts them |
+/// | `*.password`, `*.passwordPath` | ignored, since nothing is encrypted |
+/// | `protocol`, `enabledProtocols` | TLSv1.2 and TLSv1.3; older ones in the list are not offered; default: both |
+/// | `ciphersuites` | those of ring; others in the list are not offered |
+/// | `clientAuth` | a certificate is always demanded. Servers of ZooKeeper show theirs, whatever they demand themselves |
+/// | `hostnameVerification`, `clientHostnameVerification`, `allowReverseDnsLookup`, and `fips-mode` | the names of a certificate are always checked, against the configured names of the sid (`ConfigBuilder::peer_names`), never against a DNS answer |
+/// | `crl`, `ocsp` | refused if true: nothing is fetched over the network; `TlsBuilder::crls` takes lists |
+/// | `context.supplier.class` | refused: a Java class |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ZooCfg {
