@@ -44,6 +44,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         write_whole(&*connection.stream, &self.roster.answer(refused).encode())
     }
 
+    /// Whether this peer is dialed, and has not answered the native initial message yet.
+    pub(super) fn awaits_answer(&mut self, peer: PeerId) -> bool {
+        let dialed = self.endpoints.connecting(peer);
+        let dialed = dialed.and_then(|key| self.connections.get_mut(key));
+        dialed.is_some_and(|it| matches!(it.phase, Phase::AwaitingAnswer { .. }))
+    }
+
     /// Reads more of the answer to the initial message of a dialed connection.
     pub(super) fn receive_answer(&mut self, key: ConnectionKey, now: Instant) {
         let Some(connection) = self.connections.get_mut(key) else {

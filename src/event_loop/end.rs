@@ -115,7 +115,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if !matches!(reason, Reason::Dropped | Reason::Halted) {
                     peer.last_link_unproven.store(!proven, Ordering::Relaxed);
                 }
-                let reason = reason_of_end(reason, dialed && !proven && !is_answered);
+                let reason = if self.awaits_answer(peer.id) {
+                    reason_beside_a_dial(reason)
+                } else {
+                    reason_of_end(reason, dialed && !proven && !is_answered)
+                };
                 self.end_link(&peer, number, reason, now);
                 self.on_down(peer.id, key, now);
             }
@@ -188,6 +192,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         counters.pending.set(0);
         self.tell(Event::Halted, now);
         self.handle.shared().end(Life::Halted);
+    }
+}
+
+/// Why a link has ended while a native initial message to its peer is not answered yet. The far end has taken the new connection, and has
+/// closed the old one before the answer arrived here.
+fn reason_beside_a_dial(reason: Reason) -> Reason {
+    match reason {
+        Reason::Closed | Reason::ClosedEarly | Reason::Io(io::ErrorKind::ConnectionReset) => {
+            Reason::Replaced
+        }
+        reason => reason,
     }
 }
 

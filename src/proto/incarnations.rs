@@ -24,7 +24,7 @@ pub(super) struct Incarnations {
 struct Linked {
     incarnation: u64,
     /// When it was heard first, as far as is known.
-    since: Instant,
+    first: Instant,
     /// When its last link came up.
     up: Instant,
 }
@@ -33,7 +33,9 @@ struct Linked {
 struct Other {
     incarnation: u64,
     /// When it was heard first, as far as is known.
-    since: Instant,
+    first: Instant,
+    /// When it was heard first beside the link. A single connection may have waited here for long, since its process lived.
+    beside: Option<Instant>,
     /// What the link had brought when this one was heard later than `late` after that.
     brought: Option<Brought>,
 }
@@ -66,7 +68,7 @@ impl Incarnations {
         let heard = self.other.filter(|other| other.incarnation == incarnation);
         let new = Linked {
             incarnation,
-            since: heard.map_or(now, |other| other.since),
+            first: heard.map_or(now, |other| other.first),
             up: now,
         };
         let Some(last) = self.linked.replace(new) else {
@@ -74,17 +76,18 @@ impl Incarnations {
         };
         if last.incarnation == incarnation {
             self.linked = Some(Linked {
-                since: last.since,
+                first: last.first,
                 ..new
             });
             return Start::Same;
         }
         self.other = Some(Other {
             incarnation: last.incarnation,
-            since: last.since,
+            first: last.first,
+            beside: None,
             brought: None,
         });
-        match heard.is_some_and(|other| last.up >= other.since + self.late) {
+        match heard.is_some_and(|other| last.up >= other.first + self.late) {
             true => Start::Duplicate,
             false => Start::Restarted,
         }
@@ -108,12 +111,13 @@ impl Incarnations {
         let Some(other) = self.other.as_mut().filter(same) else {
             self.other = Some(Other {
                 incarnation,
-                since: now,
+                first: now,
+                beside: Some(now),
                 brought: None,
             });
             return false;
         };
-        let late = other.since + self.late;
+        let late = *other.beside.get_or_insert(now) + self.late;
         if now < late {
             return false;
         }
@@ -202,6 +206,19 @@ mod tests {
         assert!(!peer.on_heard(Some(2), Brought::More, now + SECOND * 7));
         assert!(!peer.on_heard(Some(2), Brought::Bytes(9), now + SECOND * 8));
         assert!(peer.on_heard(Some(2), Brought::Bytes(10), now + SECOND * 9));
+    }
+
+    #[test]
+    fn late_connection_of_the_old_process_shows_no_duplicate() {
+        let (now, mut peer) = peer();
+        peer.on_up(Some(1), now);
+        peer.on_up(Some(2), now + SECOND * 20);
+        for after in [30, 30, 35] {
+            let brought = Brought::Bytes(after.into());
+            assert!(!peer.on_heard(Some(1), brought, now + SECOND * after));
+        }
+        assert!(!peer.on_heard(Some(1), Brought::Bytes(36), now + SECOND * 36));
+        assert!(peer.on_heard(Some(1), Brought::Bytes(37), now + SECOND * 37));
     }
 
     #[test]

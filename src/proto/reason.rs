@@ -71,7 +71,8 @@ pub enum Reason {
     ObserversFull,
     /// As many unconfigured servers as `Unknown::Admit` allows are known and connected.
     AdmittedFull,
-    /// A newer connection of the same peer took its place.
+    /// A newer connection of the same peer took its place. If this server has dialed it with a native initial message, the peer may have
+    /// ended the old link before its answer arrived: then [`Event::Up`](crate::Event::Up) follows with the answer.
     Replaced,
     /// The connection claimed the sid of a peer whose older link is alive.
     OlderLinkAlive,
