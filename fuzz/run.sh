@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-60}
 shift || true
 targets=("$@")
-((${#targets[@]})) || targets=(initial_message frames link config notification)
+((${#targets[@]})) || targets=(initial_message answer frames link config notification)
 for target in "${targets[@]}"; do
     kept=fuzz/corpus/$target
     found=fuzz/target/found/$target

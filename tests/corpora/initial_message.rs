@@ -43,17 +43,28 @@ enum Meaning {
     Name {
         sid: Sid,
         addresses: Vec<Address>,
+        native: Option<Native>,
         bytes: usize,
     },
+}
+
+/// What only a native initial message says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Native {
+    to: Sid,
+    cluster: [u8; 16],
+    incarnation: u64,
 }
 
 /// The grammar, as the table of the crate page states it.
 fn meaning(bytes: &[u8]) -> Meaning {
     let nonsense = |known, why| Meaning::Nonsense { known, why };
     let long = |at: usize| Some(i64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    match long(0) {
+    // Where the length of the addresses is.
+    let at = match long(0) {
         None => return Meaning::Nothing,
-        Some(-65_536 | -65_535) => {}
+        Some(-65_536 | -65_535) => 16,
+        Some(-65_533) => 60,
         Some(version) if version < 0 => {
             return nonsense(8, InitialMessageError::UnknownVersion(version));
         }
@@ -61,25 +72,32 @@ fn meaning(bytes: &[u8]) -> Meaning {
             return Meaning::Name {
                 sid: Sid(sid),
                 addresses: Vec::new(),
+                native: None,
                 bytes: 8,
             };
         }
-    }
-    let (Some(sid), Some(len)) = (long(8), bytes.get(16..20)) else {
+    };
+    let (Some(sid), Some(len)) = (long(8), bytes.get(at..at + 4)) else {
         return Meaning::Nothing;
     };
+    let native = (at == 60).then(|| Native {
+        to: Sid(long(20).expect("before the length")),
+        cluster: bytes[28..44].try_into().expect("16 bytes"),
+        incarnation: long(44).expect("before the length") as u64,
+    });
     let len = i32::from_be_bytes(len.try_into().expect("4 bytes"));
-    if len < 1 || len > ADDRESS_BYTES_MAX as i32 {
-        return nonsense(20, InitialMessageError::AddressBytes(len));
+    if len < i32::from(native.is_none()) || len > ADDRESS_BYTES_MAX as i32 {
+        return nonsense(at + 4, InitialMessageError::AddressBytes(len));
     }
-    let end = 20 + len as usize;
-    let Some(text) = bytes.get(20..end) else {
+    let end = at + 4 + len as usize;
+    let Some(text) = bytes.get(at + 4..end) else {
         return Meaning::Nothing;
     };
     match places(text) {
         Ok(addresses) => Meaning::Name {
             sid: Sid(sid),
             addresses,
+            native,
             bytes: end,
         },
         Err(why) => nonsense(end, why),
@@ -227,6 +245,23 @@ fn check_outcome(outcome: &Outcome, addr: SocketAddr, meaning: &Meaning) {
     match meaning {
         Meaning::Nothing => refused(Reason::ClosedEarly, None),
         Meaning::Nonsense { why, .. } => refused(Reason::BadInitialMessage(why.clone()), None),
+        Meaning::Name {
+            sid,
+            native: Some(native),
+            ..
+        } if native.cluster != [0; 16] => {
+            let claimed = (*sid != Sid::OBSERVER).then_some(*sid);
+            refused(Reason::WrongCluster, claimed);
+        }
+        // The loop has the incarnation 1.
+        Meaning::Name {
+            sid,
+            native: Some(native),
+            ..
+        } if native.to != OWN && (*sid != OWN || native.incarnation == 1) => {
+            let claimed = (*sid != Sid::OBSERVER).then_some(*sid);
+            refused(Reason::WrongServer(native.to), claimed);
+        }
         Meaning::Name { sid, addresses, .. } => match *sid {
             OWN => refused(Reason::OwnSid, Some(OWN)),
             sid if sid.0 < 0 || (sid < OWN && addresses.is_empty()) => {
@@ -276,6 +311,7 @@ fn repeat(sid: Sid, addresses: &[Address]) {
     let text = texts.join("|");
     let other = Sid(if sid.0 == 0 { 1 } else { 0 });
     for (version, advertised) in [
+        (InitialMessageVersion::Native, addresses),
         (InitialMessageVersion::V2, addresses),
         (
             InitialMessageVersion::V1,
@@ -296,6 +332,11 @@ fn repeat(sid: Sid, addresses: &[Address]) {
         let again = Meaning::Name {
             sid,
             addresses: advertised.to_vec(),
+            native: (version == InitialMessageVersion::Native).then_some(Native {
+                to: other,
+                cluster: [0; 16],
+                incarnation: 1,
+            }),
             bytes: received.len(),
         };
         assert_eq!(meaning(&received), again);

@@ -3,6 +3,7 @@
 //! A target is a file beside this one: a function that takes any bytes and panics when a promise is broken. Nothing here looks for
 //! new inputs: `fuzz/run.sh` does, and keeps them in `fuzz/corpus`.
 
+mod answer;
 mod config;
 mod frames;
 mod initial_message;
@@ -48,6 +49,7 @@ fn replay(target: &str, check: fn(&[u8])) {
 fn kept_inputs_pass() {
     thread::scope(|scope| {
         scope.spawn(|| replay("initial_message", initial_message::check));
+        scope.spawn(|| replay("answer", answer::check));
         scope.spawn(|| replay("frames", frames::check));
         scope.spawn(|| replay("link", link::check));
         scope.spawn(|| replay("config", config::check));
@@ -68,16 +70,62 @@ fn almost_an_initial_message() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+fn almost_a_native_initial_message() -> impl Strategy<Value = Vec<u8>> {
+    let sids = prop::sample::select(vec![0_i64, 5, 1000, 2000, i64::MAX]);
+    let to = prop::sample::select(vec![1000_i64, 1001]);
+    let text = "[a-z0-9.:|]{0,20}|(10\\.0\\.0\\.[1-9]:[0-9]{1,5}\\|?){1,4}|";
+    (sids, to, 0..3_u64, text).prop_map(|(from, to, incarnation, text)| {
+        let mut bytes = (-65_533_i64).to_be_bytes().to_vec();
+        bytes.extend(from.to_be_bytes());
+        bytes.extend((-1_i32).to_be_bytes());
+        bytes.extend(to.to_be_bytes());
+        bytes.extend([0; 16]);
+        bytes.extend(incarnation.to_be_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend((text.len() as i32).to_be_bytes());
+        bytes.extend(text.as_bytes());
+        bytes
+    })
+}
+
+fn almost_an_answer() -> impl Strategy<Value = Vec<u8>> {
+    let sid = prop::sample::select(vec![2_i64, 9, 3]);
+    (any::<u8>(), sid, -1..10_i32).prop_map(|(flags, sid, code)| {
+        let mut bytes = vec![flags];
+        bytes.extend((-65_533_i64).to_be_bytes());
+        bytes.extend(sid.to_be_bytes());
+        bytes.extend([7; 16]);
+        bytes.extend(code.to_be_bytes());
+        bytes
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn random_bytes_pass(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         initial_message::check(&bytes);
+        answer::check(&bytes);
         frames::check(&bytes);
         link::check(&bytes);
         config::check(&bytes);
         notification::check(&bytes);
+    }
+
+    #[test]
+    fn changed_native_messages_pass(
+        mut bytes in almost_a_native_initial_message(),
+        mut answer in almost_an_answer(),
+        at in any::<prop::sample::Index>(),
+        flip in any::<u8>(),
+    ) {
+        for bytes in [&mut bytes, &mut answer] {
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+        }
+        initial_message::check(&bytes);
+        answer::check(&answer);
     }
 
     #[test]
