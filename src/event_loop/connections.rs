@@ -19,8 +19,6 @@ pub(super) struct Connection<S> {
     pub(super) addr: SocketAddr,
     /// When and where it was accepted; `None` for a dialed connection.
     pub(super) arrival: Option<Arrival>,
-    /// True exactly when it was dialed, or was accepted from an address of a member.
-    may_be_member: bool,
     /// When it was accepted, or its connect began.
     pub(super) since: Instant,
     /// The incarnation of the far end. `Some` exactly when it has said so in a native handshake. If the connection was accepted, its
@@ -154,7 +152,7 @@ impl<S> Connections<S> {
         now: Instant,
         due: Instant,
     ) -> ConnectionKey {
-        self.insert(stream, addr, None, true, Phase::Dialing { peer }, now, due)
+        self.insert(stream, addr, None, Phase::Dialing { peer }, now, due)
     }
 
     pub(super) fn insert_accepted(
@@ -173,7 +171,7 @@ impl<S> Connections<S> {
         };
         let received = Vec::new();
         let phase = Phase::AwaitingInitialMessage { place, received };
-        let key = self.insert(stream, addr, Some(arrival), may_be_member, phase, now, due);
+        let key = self.insert(stream, addr, Some(arrival), phase, now, due);
         self.awaiting.insert((place, key));
         key
     }
@@ -183,7 +181,6 @@ impl<S> Connections<S> {
         stream: Arc<S>,
         addr: SocketAddr,
         arrival: Option<Arrival>,
-        may_be_member: bool,
         phase: Phase,
         since: Instant,
         due: Instant,
@@ -195,7 +192,6 @@ impl<S> Connections<S> {
             stream,
             addr,
             arrival,
-            may_be_member,
             since,
             incarnation: None,
             phase,
@@ -230,10 +226,13 @@ impl<S> Connections<S> {
         (!matches!(connection.phase, Phase::Closed)).then_some((key, connection))
     }
 
-    /// Whether the connection was dialed, or accepted from an address of a member.
+    /// Whether the connection was dialed, or accepted from an address of a member. Asked while it has no name.
     pub(super) fn may_be_member(&mut self, key: ConnectionKey) -> bool {
-        self.get_mut(key)
-            .is_some_and(|connection| connection.may_be_member)
+        match self.get_mut(key).map(|connection| &connection.phase) {
+            Some(Phase::AwaitingInitialMessage { place, .. }) => place.may_be_member,
+            Some(Phase::Dialing { .. }) => true,
+            _ => false,
+        }
     }
 
     /// The peer whose link is at this place.
