@@ -180,7 +180,8 @@
 //!
 //! # Low latency
 //!
-//! - Answer in a [`Handler`]. If the loop has a processor to itself, let it spin ([`Idle::Spin`]).
+//! - Answer in a [`Handler`]. If the loop has a processor to itself, let it spin ([`Idle::Spin`]). A receiver of a [`CnxManager`]
+//!   that spins turns the loop itself.
 //! - Make sure that it has one. A loop that shares its processor with a busy thread waits for it, on Linux for milliseconds. Strangers
 //!   that flood the port cause such load, too. A real-time policy (`chrt --fifo`) or isolated processors prevent that;
 //!   [`on_loop_start`](ConfigBuilder::on_loop_start) runs on the thread of a manager's loop, to pin or prioritise it.
@@ -317,6 +318,7 @@
 //! 7. [`CnxManager::recv_all`] takes everything under one lock: payloads are slices of the chunks, whose buffers return to the loop.
 //!    [`CnxManager::recv`] takes one message. If it is less than half of its chunk it is copied, so that it does not hold the buffer of
 //!    many.
+//!    With [`Idle::Spin`], this thread borrows the loop (`manager::lent_loop`, `sync::loan`) and does steps 1 to 6 itself.
 //! 8. If links are paused and half of what waited has been taken, the receiver wakes the loop, which reads them in its next turn.
 //!
 //! The comments at the top of `outbox/writer.rs`, `outbox/state.rs` and `outbox/backlog.rs` have the rules by which threads share a link.

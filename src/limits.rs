@@ -149,6 +149,12 @@ pub const HOT_TURNS_MAX: u32 = 16;
 /// Reads of that link in a row that find nothing before the kernel is asked for events: two or three microseconds.
 pub const HOT_READS: usize = 8;
 
+/// How long no thread may turn the loop of a manager that spins, once the receiver that has turned it returns with a message: between
+/// this time and twice this time, plus what the scheduler adds. Then the loop's thread takes it. Until then the receiver may come
+/// back without a hand-over, which takes longer than a message. While receivers turn the loop, the loop's thread wakes once in this
+/// time, which delays a message by 20 us if it has the same processor.
+pub const LOAN_GRACE: Duration = Duration::from_millis(1);
+
 /// How far apart the times are that are recorded of received frames: precise enough to see which peer is silent.
 pub const RECEIVED_PRECISION: Duration = Duration::from_millis(1);
 

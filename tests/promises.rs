@@ -1160,6 +1160,76 @@ fn spinning_loop_and_receiver_behave_like_blocking_ones() {
     assert_eq!(received, Err(RecvError::Halted));
 }
 
+/// A manager whose receivers spin for longer than any test takes, and so turn the loop themselves.
+fn lent() -> Pair {
+    Pair::with(|builder| builder.idle(Idle::spin(3 * LONG)))
+}
+
+#[test]
+fn loop_goes_on_when_its_receiver_stays_away() {
+    let pair = lent();
+    let mut peer = pair.link();
+    peer.send("first");
+    // This thread has turned the loop. From now on it does not.
+    expect_message(&pair.manager, PEER, "first");
+    pair.unlink(peer);
+    let mut peer = pair.link();
+    eventually("a frame is received", || {
+        peer.send("second");
+        pair.manager.stats().inbox.waiting > 0
+    });
+    expect_message(&pair.manager, PEER, "second");
+    let manager = Arc::clone(&pair.manager);
+    // Not taken for the loop's thread, which would not wait.
+    within("halting", move || manager.halt());
+    assert!(is_free(&pair.address));
+}
+
+#[test]
+fn spinning_receivers_get_every_message_once() {
+    for count in 1..=2 {
+        let pair = lent();
+        let mut peer = pair.link();
+        let (sender, taken) = channel();
+        let receivers: Vec<_> = (0..count)
+            .map(|_| {
+                let (manager, sender) = (Arc::clone(&pair.manager), sender.clone());
+                thread::spawn(move || {
+                    while let Ok(message) = manager.recv() {
+                        sender.send(number_of(&message.payload)).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut numbers = Vec::new();
+        for number in 0..200 {
+            // Some from the network, and some from a thread that does not wake the loop.
+            match number % 2 {
+                0 => peer.send(numbered(number, 8)),
+                _ => drop(pair.manager.to_send(Sid(OWN), numbered(number, 8)).unwrap()),
+            }
+            numbers.push(taken.recv_timeout(LONG).unwrap());
+        }
+        assert_eq!(numbers, Vec::from_iter(0..200));
+        pair.halt();
+        within("receiving until the end", move || {
+            receivers.into_iter().for_each(|one| one.join().unwrap());
+        });
+        assert!(is_free(&pair.address) && taken.try_recv().is_err());
+    }
+}
+
+#[test]
+fn receiver_that_turns_the_loop_ends_at_its_deadline() {
+    let manager = lent().manager;
+    within("receiving", move || {
+        for timeout in [Duration::ZERO, Duration::from_millis(1)] {
+            let received = manager.recv_timeout(timeout);
+            assert_eq!(received, Err(RecvError::Timeout));
+        }
+    });
+}
+
 /// A loop that spins, turned until it has received a frame of its peer, which then is the last active link.
 fn spinning_loop(
     act: impl FnMut(Sid, &[u8], &Handle) + Send + 'static,

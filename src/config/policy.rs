@@ -82,6 +82,11 @@ pub enum Idle {
     Block,
     /// Polls for a while, yields the processor between two polls, and then blocks. This saves the time of a wake-up, but keeps a
     /// processor busy.
+    ///
+    /// With [`Outbox::Latest`], a thread in [`recv`](crate::CnxManager::recv) that spins turns the loop itself, so that no message
+    /// crosses from one spinning thread to another. Its [`recv_timeout`](crate::CnxManager::recv_timeout) may end late by one turn,
+    /// and log lines of the loop come from its thread. When it returns with a message and does not come back, the loop's thread goes
+    /// on after 1 to 2 ms, or at once if the loop is asked for something, or if another receiver blocks.
     #[non_exhaustive]
     Spin {
         /// How long to poll after the last thing that happened, at most 60 s.

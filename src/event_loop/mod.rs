@@ -39,7 +39,7 @@ use crate::{
     handler::Handler,
     inbox::{BufferPool, Chunk, Inbox},
     limits::{DROPPED_SENDERS_MAX, DROPS_TOLD_EVERY, EVENTS_PER_TURN, SLOW_TURN},
-    net::{Net, Ready, SystemNet, system_net},
+    net::{MioNet, Net, Ready, SystemNet, on_system},
     proto::{Action, Address, Brought, ConnectionKey, PeerId, Roster},
     shared::{Life, Peer},
 };
@@ -154,19 +154,18 @@ impl<H: Handler> EventLoop<H> {
     /// If the system provides no event queue, does not have the configured congestion control, or cannot use a listening socket
     /// that was handed over.
     pub fn new(config: Config, handler: H) -> io::Result<Self> {
-        let net = system_net(&config.options)?;
+        let net = on_system(MioNet::new(&config.options)?);
         Self::on(config, handler, net)
     }
 
     pub(crate) fn with_inbox(
         config: Config,
         handler: H,
+        net: SystemNet,
         inbox: Arc<Inbox<Chunk>>,
-        inbox_is_for_the_loop: bool,
         pool: Arc<BufferPool>,
     ) -> io::Result<Self> {
-        let net = system_net(&config.options)?;
-        Self::build(config, handler, net, inbox, inbox_is_for_the_loop, pool)
+        Self::build(config, handler, net, inbox, false, pool)
     }
 }
 
@@ -237,7 +236,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     ///
     /// The errors of [`turn`](Self::turn).
     pub fn run(&mut self) -> io::Result<()> {
-        while self.round(None)? {}
+        while self.round(None, &|| false)? {}
         Ok(())
     }
 
@@ -271,14 +270,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// If the system's event queue fails, or if an earlier turn was interrupted by such a failure or by a panic of the handler. The
     /// loop is then dead, and every handle reports it.
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        let goes_on = self.round(timeout)?;
+        let goes_on = self.round(timeout, &|| false)?;
         // It is unknown when the next turn begins. Work that was left for it during this turn must make it due.
         self.handle.shared().wake_flag.rearm();
         Ok(goes_on)
     }
 
-    /// Runs one turn.
-    fn round(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+    /// Runs one turn, of a caller that runs the next one soon. A loop that spins also stops waiting when `is_over` returns `true`.
+    pub(crate) fn round(
+        &mut self,
+        timeout: Option<Duration>,
+        is_over: &dyn Fn() -> bool,
+    ) -> io::Result<bool> {
         if self.turning {
             // The work of that turn is lost, for example links that were to be read.
             self.handle.shared().end(Life::Died);
@@ -291,7 +294,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.turning = true;
 
         // Wait.
-        if let Err(error) = self.poll(timeout) {
+        if let Err(error) = self.poll(timeout, is_over) {
             self.handle.shared().end(Life::Died);
             return Err(error);
         }

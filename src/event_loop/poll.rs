@@ -12,7 +12,11 @@ use crate::{
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    pub(super) fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    pub(super) fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        is_over: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
         self.ready.clear();
         let loop_thread = thread::current().id();
         if self.loop_thread.replace(loop_thread) != Some(loop_thread) {
@@ -36,6 +40,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if !self.ready.is_empty()
                     || self.handle.shared().wake_flag.is_notified()
                     || timeout.is_some_and(|timeout| spun >= timeout)
+                    || is_over()
                 {
                     return Ok(());
                 }

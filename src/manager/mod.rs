@@ -10,19 +10,21 @@ use std::{
 };
 
 use crate::{
-    config::{Config, Idle},
+    config::{Config, Idle, Outbox},
     error::{RecvError, TryRecvError},
     event_loop::EventLoop,
     handle::Handle,
     inbox::{Batch, BufferPool, Inbox, Nothing, Popped, Wait},
     limits::BUFFER_POOL_BYTES,
     message::Message,
+    net::{MioNet, on_system},
     shared::Stats,
 };
 
 mod events;
 mod forward;
 mod inbox_handler;
+mod lent_loop;
 mod received;
 mod recv_any;
 mod recv_async;
@@ -33,6 +35,7 @@ pub use received::Received;
 pub use recv_stream::RecvStream;
 
 use inbox_handler::InboxHandler;
+use lent_loop::LentLoop;
 
 /// The connection manager of one server, with the loop on a thread of its own.
 ///
@@ -64,6 +67,8 @@ pub struct CnxManager {
     /// True exactly when the last `recv_any` has returned a message: the next one looks for an event first.
     is_event_next: AtomicBool,
     idle: Idle,
+    /// The loop, if receivers turn it.
+    lent_loop: Option<Arc<LentLoop>>,
     /// Buffers of batches that the application has read, for the next chunks.
     pool: Arc<BufferPool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -92,17 +97,29 @@ impl CnxManager {
             idle != Idle::Block,
             events.clone(),
         );
+        let mut net = MioNet::new(&config.options)?;
+        // A queue is left to the loop to write. If a receiver turned that loop, each answer would wake the loop's thread.
+        let is_lent = idle != Idle::Block && config.options.outbox == Outbox::Latest;
+        let lent_loop = is_lent.then(|| Arc::new(LentLoop::new()));
+        if let Some(lent_loop) = lent_loop.clone() {
+            net.recall_by(move || lent_loop.recall());
+        }
         let name = format!("quorum-cnx-{}", config.own);
         let on_loop_start = config.options.on_loop_start.clone();
-        let mut event_loop =
-            EventLoop::with_inbox(config, handler, inbox, false, Arc::clone(&pool))?;
+        let net = on_system(net);
+        let mut event_loop = EventLoop::with_inbox(config, handler, net, inbox, Arc::clone(&pool))?;
         let handle = event_loop.handle().clone();
+        let lent = lent_loop.clone();
         let thread = thread::Builder::new().name(name).spawn(move || {
             // A panic here drops the loop, as one in a turn does. So its end is reported.
             if let Some(start) = on_loop_start {
                 (start.0)();
             }
-            if let Err(error) = event_loop.run() {
+            let ended = match lent {
+                Some(lent) => lent.run(event_loop),
+                None => event_loop.run(),
+            };
+            if let Err(error) = ended {
                 log::error!(target: "quorum_cnx::loop", "the loop ends, nothing is sent or received any more: {error}");
             }
         })?;
@@ -113,6 +130,7 @@ impl CnxManager {
             events,
             is_event_next: AtomicBool::new(true),
             idle,
+            lent_loop,
             pool,
             thread: Mutex::new(Some(thread)),
         })
@@ -213,21 +231,16 @@ impl CnxManager {
         let Some(deadline) = wait.deadline() else {
             return pop(Wait::No).map_err(RecvError::from);
         };
+        let lent_loop = self.lent_loop.as_deref();
         if let Idle::Spin { for_at_most } = self.idle {
-            let mut until = Instant::now() + for_at_most;
-            if let Some(deadline) = deadline {
-                until = until.min(deadline);
-            }
-            while Instant::now() < until {
-                // One load, and no lock: a thread that takes the lock again and again keeps the loop from it.
-                if may_be_ready() {
-                    match pop(Wait::No) {
-                        Err(Nothing::Yet) => {}
-                        other => return other.map_err(RecvError::from),
-                    }
-                }
-                // The loop may share this processor, and is what this thread waits for.
-                thread::yield_now();
+            let spun = Instant::now() + for_at_most;
+            let until = deadline.map_or(spun, |deadline| deadline.min(spun));
+            let popped = lent_loop::spin(lent_loop, &self.handle, until, &may_be_ready, || {
+                pop(Wait::No)
+            });
+            match popped {
+                Err(Nothing::Yet) => {}
+                other => return other.map_err(RecvError::from),
             }
         }
         match pop(Wait::No) {
@@ -236,7 +249,13 @@ impl CnxManager {
         }
         // No message arrives in a forked process. `life` notices that it runs in one, and closes the inbox.
         let _ = self.handle.shared().life();
-        pop(wait).map_err(RecvError::from)
+        let popped = match lent_loop {
+            Some(lent_loop) if deadline.is_none_or(|at| at > Instant::now()) => {
+                lent_loop.block(|| pop(wait))
+            }
+            _ => pop(wait),
+        };
+        popped.map_err(RecvError::from)
     }
 
     /// Wakes the loop if it waits for room in the inbox.
@@ -310,13 +329,19 @@ mod tests {
 
     #[test]
     fn forked_process_has_no_loop() {
-        for outbox in [Outbox::Latest, Outbox::QUEUE] {
+        let spin = Idle::spin(Duration::from_secs(60));
+        for (outbox, idle) in [
+            (Outbox::Latest, Idle::Block),
+            (Outbox::Latest, spin),
+            (Outbox::QUEUE, Idle::Block),
+        ] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let own = listener.local_addr().unwrap().to_string();
             let config = Config::builder(Sid(1))
                 .server(Sid(1), &own)
                 .server(Sid(2), "127.0.0.1:1")
                 .outbox(outbox)
+                .idle(idle)
                 .listener(listener);
             let manager = CnxManager::start(config.build().unwrap()).unwrap();
             // The manager is now what a forked child has: a copy of the parent's memory.

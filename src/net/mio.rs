@@ -90,6 +90,16 @@ impl MioNet {
         })
     }
 
+    /// Has `recall` called first at each wake-up. If it returns `true`, it has woken the thread that runs the next turn.
+    pub(crate) fn recall_by(&mut self, recall: impl Fn() -> bool + Send + Sync + 'static) {
+        let waker = Arc::clone(&self.waker);
+        self.waker = Arc::new(move || {
+            if !recall() {
+                waker();
+            }
+        });
+    }
+
     fn stream(&self, socket: TcpStream) -> MioStream {
         let home = self.home;
         MioStream { socket, home }

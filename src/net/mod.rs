@@ -9,10 +9,6 @@ mod resolver;
 mod tls;
 mod traits;
 
-use std::io;
-
-use crate::config::Options;
-
 #[allow(unreachable_pub, reason = "not exported: see its definition")]
 pub use mio::MioNet;
 pub(crate) use platform::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
@@ -40,10 +36,9 @@ pub type SystemNet = MioNet;
 )]
 pub type SystemNet = TlsNet<MioNet>;
 
-/// Real sockets with these options.
-pub(crate) fn system_net(options: &Options) -> io::Result<SystemNet> {
-    let net = MioNet::new(options)?;
+/// The network of an `EventLoop` on these sockets.
+pub(crate) fn on_system(net: MioNet) -> SystemNet {
     #[cfg(feature = "tls")]
     let net = TlsNet::new(net);
-    Ok(net)
+    net
 }

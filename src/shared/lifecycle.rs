@@ -9,6 +9,7 @@
 //! - Nothing else is locked under this lock.
 
 use std::{
+    mem,
     net::SocketAddr,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
@@ -86,8 +87,9 @@ impl Lifecycle {
         self.lock().life
     }
 
-    pub(super) fn set_loop_thread(&self, thread: ThreadId) {
-        self.lock().loop_thread = Some(thread);
+    /// Returns the thread before.
+    pub(super) fn set_loop_thread(&self, thread: Option<ThreadId>) -> Option<ThreadId> {
+        mem::replace(&mut self.lock().loop_thread, thread)
     }
 
     pub(super) fn is_loop_thread(&self, thread: ThreadId) -> bool {

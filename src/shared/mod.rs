@@ -21,5 +21,5 @@ pub(crate) use peer::Peer;
 #[cfg(test)]
 pub(crate) use process::FORKED;
 pub(crate) use process::Home;
-pub(crate) use state::Shared;
+pub(crate) use state::{Shared, StandIn};
 pub use stats::{LinkStats, PeerStats, QueueStats, ReceiveStats, SendStats, Stats};

@@ -46,9 +46,9 @@ pub(crate) fn this_thread_turns_a_loop() -> bool {
     TURNS_A_LOOP.get()
 }
 
-/// Records that this thread turns a loop.
-pub(crate) fn turns_a_loop() {
-    // Never reset: if the thread turns no loop any more, a check is left out, in processes that it forks. The crate page says
-    // so.
-    TURNS_A_LOOP.set(true);
+/// Records whether this thread turns a loop. Returns what was recorded before.
+pub(crate) fn set_turns_a_loop(turns: bool) -> bool {
+    // Reset only by a `StandIn`. If another thread turns no loop any more, a check is left out, in processes that it forks. The
+    // crate page says so.
+    TURNS_A_LOOP.replace(turns)
 }

@@ -63,6 +63,22 @@ pub(crate) struct Shared {
     lifecycle: Lifecycle,
 }
 
+/// A thread that turns the loop for a while instead of the loop's thread.
+#[derive(Debug)]
+pub(crate) struct StandIn<'a> {
+    shared: &'a Shared,
+    /// Whether this thread turned a loop before.
+    turned: bool,
+    loop_thread: Option<ThreadId>,
+}
+
+impl Drop for StandIn<'_> {
+    fn drop(&mut self) {
+        process::set_turns_a_loop(self.turned);
+        self.shared.lifecycle.set_loop_thread(self.loop_thread);
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         own: Sid,
@@ -194,12 +210,21 @@ impl Shared {
 
     /// Records that this thread turns the loop from now on.
     pub(crate) fn turns_here(&self) {
-        process::turns_a_loop();
+        process::set_turns_a_loop(true);
         self.set_loop_thread(thread::current().id());
     }
 
     pub(crate) fn set_loop_thread(&self, thread: ThreadId) {
-        self.lifecycle.set_loop_thread(thread);
+        self.lifecycle.set_loop_thread(Some(thread));
+    }
+
+    /// Makes this thread the loop's thread until the result is dropped.
+    pub(crate) fn stand_in(&self) -> StandIn<'_> {
+        StandIn {
+            shared: self,
+            turned: process::set_turns_a_loop(true),
+            loop_thread: self.lifecycle.set_loop_thread(Some(thread::current().id())),
+        }
     }
 
     pub(crate) fn is_loop_thread(&self, thread: ThreadId) -> bool {

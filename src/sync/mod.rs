@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod fixture;
+mod loan;
 mod primitives;
 mod tasks;
 mod waiters;
@@ -12,6 +13,7 @@ mod wake_flag;
 
 #[cfg(test)]
 pub(crate) use fixture::{Signal, complete};
+pub(crate) use loan::{Held, Loan};
 pub(crate) use primitives::{
     Condvar, Mutex, MutexGuard, atomic, block_on, lock, release, wake, yield_now,
 };
