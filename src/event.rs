@@ -175,12 +175,8 @@ impl fmt::Display for Event {
                 restarted,
                 ..
             } => {
-                let how = if *dialed {
-                    "dialed at"
-                } else {
-                    "accepted from"
-                };
                 let restarted = if *restarted { ", restarted" } else { "" };
+                let how = how(*dialed);
                 write!(f, "peer {sid}: up{restarted}, {how} {addr}")
             }
             Self::Down { sid, reason, .. } => write!(f, "peer {sid}: down, {reason}"),
@@ -234,6 +230,13 @@ fn write_expiry(f: &mut fmt::Formatter<'_>, not_after: SystemTime) -> fmt::Resul
             )
         }
         Err(_) => f.write_str("the certificate of this server has expired"),
+    }
+}
+
+fn how(dialed: bool) -> &'static str {
+    match dialed {
+        true => "dialed at",
+        false => "accepted from",
     }
 }
 

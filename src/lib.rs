@@ -79,6 +79,8 @@
 //!     seldom, and always at the configured address.
 //!   - Whoever reaches the port can take the place of a member that is away.
 //!   - ZooKeeper's SASL and TLS are not supported. A `zoo.cfg` that asks for them is refused.
+//!   - A [native](InitialMessageVersion::Native) handshake finds mistakes: an address that leads to another server, another cluster, an
+//!     id that is used twice. It proves nothing against a stranger, who can send and answer the same bytes.
 //! - No replay of a queue: frames that the kernel had taken when a link ended may be lost. [`Event::Down`] gives an upper bound of
 //!   their number. A protocol that may lose no frame acknowledges what it has read, and sends the rest again.
 //! - No dependence on the time of day: all clocks are monotonic.
@@ -116,6 +118,8 @@
 //! | peer | a member, an admitted server or an observer, named by its [`Sid`] |
 //! | link | the one TCP connection to a peer |
 //! | initial message | the first bytes of a connection, in which the dialer says its sid |
+//! | native | of this library: a native initial message names the server that is meant, and is answered |
+//! | incarnation | a random number that a server chooses when it starts, and says in a native handshake |
 //! | knock | a connection by which a server asks a server with a larger sid to dial back; it carries an initial message and nothing else |
 //! | contender | a second connection that claims the sid of a linked peer, and must wait until the link ends or is found silent |
 //! | frame | one message: a payload of 1 to 524 288 bytes. On the wire a 4-byte big-endian length stands before it |
@@ -135,10 +139,17 @@
 //! | initial message, [`InitialMessageVersion::Bare`] | sid (8) |
 //! | initial message, [`InitialMessageVersion::V1`] | -65536 (8), sid (8), n (4), `host:port` (n) |
 //! | initial message, [`InitialMessageVersion::V2`] | -65535 (8), sid (8), n (4), <code>host:port&#124;host:port...</code> (n) |
+//! | initial message, [`InitialMessageVersion::Native`] | -65533 (8), sid (8), -1 (4), sid that is meant (8), [cluster](ConfigBuilder::cluster_id) (16), incarnation (8), features (8), n (4), as V2 (n) |
+//! | answer to a native one | -65533 (8), sid (8), incarnation (8), features (8), code (4) |
 //! | frame | length (4), payload (length) |
 //!
-//! All integers are signed and big-endian. An initial message is not answered, and frames may follow it at once. The text of the
+//! All integers are signed and big-endian. An initial message of ZooKeeper is not answered, and frames may follow it at once. The text of the
 //! addresses is not trusted: only hosts that can be dialed are used and shown.
+//!
+//! The dialer of a native connection waits for the answer before it sends a frame. Code 0 accepts a link or a knock; frames may follow at
+//! once. Any other code refuses it, and the connection is closed: 2 wrong server, 3 wrong cluster, 4 unknown sid, 5 duplicate sid,
+//! 6 older link alive, 7 no room, others without a reason ([`Refusal`]). In a native message n may be 0. The features are a set of bits,
+//! of which none is in use; bits that are not known are ignored. The -1 makes ZooKeeper 3.4 refuse the message, which checks no version.
 //!
 //! # Limits
 //!
@@ -152,6 +163,7 @@
 //! | [`QUEUE_BYTES`] | frames that wait in a queue: 2 MiB |
 //! | [`EVENTS_MAX`] | events that wait for the application: 1024 |
 //! | [`MEMBERS_MAX`] | members of a configuration: 16 384 |
+//! | [`handshake_timeout`](ConfigBuilder::handshake_timeout) | an initial message, or the hang-up of a knock: 5 s. The answer of a native link: 7 s, since the far end may wait for an older link to end |
 //! | [`PEER_DEAD_AFTER`], [`PEER_DEAD_AFTER_MIN`] | time after which a silent peer is dead: 5 s, at least 2 s |
 //!
 //! # Two outboxes

@@ -229,11 +229,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             form => form,
         };
         // Every peer that is dialed is known. If it were not, the far end would refuse a connection to this server itself.
-        let to = self
-            .peer(to)
-            .map_or_else(|| self.handle.sid(), |peer| peer.sid);
+        let own = self.handle.sid();
+        let to = self.peer(to).map_or(own, |peer| peer.sid);
         let native = self.roster.native_to(to);
-        encode(form, self.handle.sid(), &addresses, &native)
+        encode(form, own, &addresses, &native)
     }
 
     /// Reads a knock until the far end closes it. What it sends until then is ignored.

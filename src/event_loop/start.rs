@@ -46,12 +46,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         } = config;
         configure_tls(&mut net, &options)?;
         let now = net.now();
-        let native = NativeRules {
-            cluster: options.cluster_id,
-            incarnation: net.incarnation(),
-            only: options.native_only,
-        };
-        let mut roster = roster_of(own, &members, &options, native);
+        let mut roster = roster_of(own, &members, &options, net.incarnation());
         let (endpoints, peers) = peers_of(&members, &roster, options.outbox, &net.clock());
         let shared = Arc::new(Shared::new(
             own,
@@ -164,14 +159,14 @@ fn peers_of(
     (endpoints, peers)
 }
 
-fn roster_of(own: Sid, members: &[Server], options: &Options, native: NativeRules) -> Roster {
+fn roster_of(own: Sid, members: &[Server], options: &Options, incarnation: u64) -> Roster {
     let sids = members.iter().map(|member| member.sid);
     let seed = options.seed.unwrap_or_else(random);
-    Roster::new(rules(own, options, native), sids, seed)
+    Roster::new(rules(own, options, incarnation), sids, seed)
 }
 
 /// The part of the configuration that the roster follows.
-fn rules(own: Sid, options: &Options, native: NativeRules) -> Rules {
+fn rules(own: Sid, options: &Options, incarnation: u64) -> Rules {
     Rules {
         own,
         eager: options.dial == Dial::Eager,
@@ -184,6 +179,10 @@ fn rules(own: Sid, options: &Options, native: NativeRules) -> Rules {
         backoff_min: options.backoff_min,
         backoff_max: options.backoff_max,
         contender_timeout: options.peer_dead_after + CONTENDER_MARGIN,
-        native,
+        native: NativeRules {
+            cluster: options.cluster_id,
+            incarnation,
+            only: options.native_only,
+        },
     }
 }

@@ -10,8 +10,8 @@ use super::{
         reason::Reason,
         standing::{Brought, Doubt, Origin, Renewals, Silence, Sound, Source},
     },
-    Action, Attempt, Claim, ConnectionKey, Contender, FarEnd, Kind, Link, Peer, PeerId, Roster,
-    Start, Verdict,
+    Action, Attempt, Claim, ConnectionKey, Contender, FarEnd, Kind, Link, PeerId, Roster, Start,
+    Verdict,
 };
 use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX};
 
@@ -27,9 +27,9 @@ impl Roster {
             sid,
             link,
             source,
-            brought,
             addresses,
             native,
+            ..
         } = *claim;
         if let Err(reason) = self.rules.check(sid, native) {
             return Verdict::Reject(reason);
@@ -82,24 +82,30 @@ impl Roster {
         if peer.contender.is_some() {
             return Verdict::Reject(Reason::ContenderWaiting);
         }
+        let incarnation = far_end.incarnation;
+        self.contend(id, claim, incarnation, now);
+        Verdict::Wait(id)
+    }
+
+    /// Lets this connection wait for the end of the peer's link.
+    fn contend(&mut self, id: PeerId, claim: &Claim<'_>, incarnation: Option<u64>, now: Instant) {
         // This is how long the kernel is given to find the older link dead.
         let until = now + self.rules.contender_timeout;
+        let brought = claim.brought;
         if let Some(peer) = self.peers.get_mut(&id) {
             // Neither the link nor the claim comes from home: what the link brings decides. A link from home yields to no
             // silence.
             let is_equal = peer.link.as_ref().is_some_and(|link| !link.is_home());
-            peer.incarnations
-                .on_heard(far_end.incarnation, brought, now);
+            peer.incarnations.on_heard(incarnation, brought, now);
             peer.contender = Some(Contender {
-                key: link,
-                source,
-                incarnation: far_end.incarnation,
+                key: claim.link,
+                source: claim.source,
+                incarnation,
                 until,
                 silence: is_equal.then(|| Silence::new(now, brought)),
             });
         }
         self.reschedule(id);
-        Verdict::Wait(id)
     }
 
     /// A lookup has shown that this address is one of the peer's own.
@@ -274,52 +280,6 @@ impl Roster {
         self.reschedule(id);
     }
 
-    pub(super) fn on_observer(
-        &mut self,
-        link: ConnectionKey,
-        far_end: FarEnd,
-        now: Instant,
-        todo: &mut Vec<Action>,
-    ) -> Verdict {
-        if self.observers >= self.rules.observers_max {
-            return Verdict::Reject(Reason::ObserversFull);
-        }
-        // Counted down and never reused, so that no frame for one observer reaches another.
-        let sid = Sid(self.next_observer);
-        self.next_observer -= 1;
-        let id = self.insert(sid, Kind::Observer);
-        todo.push(Action::PeerAdded { peer: id, sid });
-        self.establish(id, link, far_end, now, todo);
-        Verdict::Keep(id)
-    }
-
-    /// Admits a server that is not a member, or returns why it is refused. If all places are taken, an idle one is removed to make room.
-    pub(super) fn admit(
-        &mut self,
-        sid: Sid,
-        reachable: bool,
-        todo: &mut Vec<Action>,
-    ) -> Result<PeerId, Reason> {
-        // It would have to be dialed back, and has named no address.
-        let useless = sid < self.rules.own && !reachable;
-        if self.rules.admitted_max == 0 || sid.0 < 0 || useless {
-            return Err(Reason::UnknownSid(sid));
-        }
-        if self.admitted >= self.rules.admitted_max {
-            let idle = |peer: &Peer| {
-                peer.kind == Kind::Admitted && peer.link.is_none() && !peer.attempt.is_underway()
-            };
-            // The peer that was admitted first: ids increase.
-            let Some((&idle, _)) = self.peers.iter().find(|(_, peer)| idle(peer)) else {
-                return Err(Reason::AdmittedFull);
-            };
-            self.part(idle, todo);
-        }
-        let id = self.insert(sid, Kind::Admitted);
-        todo.push(Action::PeerAdded { peer: id, sid });
-        Ok(id)
-    }
-
     /// A peer with a smaller sid knocks: it says that it has no link to this server. If another process with its sid is known to be
     /// linked, it is told so. The knock has its effect nevertheless: which of the two is the peer is not known.
     pub(super) fn on_knock(
@@ -472,14 +432,5 @@ impl Roster {
             restarted: start != Start::Same,
         });
         self.reschedule(id);
-    }
-}
-
-impl Contender {
-    fn far_end(&self) -> FarEnd {
-        FarEnd {
-            source: Some(self.source),
-            incarnation: self.incarnation,
-        }
     }
 }

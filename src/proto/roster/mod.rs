@@ -31,6 +31,7 @@ mod dials;
 mod identity;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod unknown;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -215,6 +216,15 @@ struct Contender {
     /// `Some` exactly when the link does not come from one of the peer's own addresses either. The contender then takes over as
     /// soon as the link is silent.
     silence: Option<Silence>,
+}
+
+impl Contender {
+    fn far_end(&self) -> FarEnd {
+        FarEnd {
+            source: Some(self.source),
+            incarnation: self.incarnation,
+        }
+    }
 }
 
 /// The state of the attempt to get a link.
