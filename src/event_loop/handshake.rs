@@ -36,12 +36,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Ok(true) => {
                     let (leftover, addr) = (mem::take(received), connection.addr);
                     let took = now.saturating_duration_since(connection.since);
-                    connection.incarnation = initial_message
-                        .native
-                        .as_ref()
-                        .map(|native| native.incarnation);
                     match connection.stream.identify(initial_message.sid) {
                         Ok(identity) => {
+                            // Not before: a far end that is not who it claims to be is not answered.
+                            let native = initial_message.native.as_ref();
+                            connection.incarnation = native.map(|native| native.incarnation);
                             self.handle.shared().counters.handshake_times.add(took);
                             let from = (addr, identity);
                             self.on_initial_message(key, &initial_message, leftover, from, now);
