@@ -41,7 +41,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             return Ok(());
         }
         // It is the first thing that is written to this connection, so that there is room for it.
-        write_whole(&*connection.stream, &self.roster.answer(refused).encode())
+        let answer = self.roster.answer(refused).encode();
+        let written = write_whole(&*connection.stream, &answer);
+        if written.is_err() {
+            // A part of it may be on its way: nothing must follow.
+            connection.incarnation = None;
+        }
+        written
     }
 
     /// Whether this peer is dialed, and has not answered the native initial message yet.
