@@ -1,4 +1,4 @@
-//! What a queue writes at a time: buffers of small frames, and large frames.
+//! What a queue writes at a time: buffers of small frames, and large frames; and how they are dropped.
 //!
 //! Nothing here locks.
 
@@ -10,11 +10,11 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    backlog::{InFlight, Progress},
+    backlog::{self, InFlight, Progress},
     clock::Stamp,
     types::Wire,
 };
-use crate::{copy, limits::PREFIX_BYTES};
+use crate::{copy, limits::PREFIX_BYTES, sync::release};
 
 /// Bytes that are written together.
 #[derive(Debug)]
@@ -150,6 +150,31 @@ impl Piece {
         bytes.drain(..at);
         *frames -= count;
         (count, at)
+    }
+}
+
+/// Pieces and buffers that are no longer needed. Most steps have none.
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    pub(super) pieces: Option<VecDeque<Piece>>,
+    pub(super) spare: Option<Vec<Vec<u8>>>,
+}
+
+fn release_all(pieces: VecDeque<Piece>) {
+    for piece in pieces {
+        match piece {
+            Piece::Run { .. } => {}
+            Piece::Whole { frame, .. } => release(frame),
+        }
+    }
+}
+
+impl backlog::Deferred for Deferred {
+    #[inline]
+    fn release(self) {
+        if let Some(pieces) = self.pieces {
+            release_all(pieces);
+        }
     }
 }
 

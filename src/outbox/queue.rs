@@ -20,16 +20,15 @@ use std::{collections::VecDeque, mem, ops::RangeInclusive};
 use bytes::Bytes;
 
 use super::{
-    backlog::{self, Backlog},
-    batch::{Batch, Piece, append, prefix},
+    backlog::Backlog,
+    batch::{Batch, Deferred, Piece, append, prefix},
     clock::{Stamp, Stamps},
     state::State,
     types::{LoopRequest, Refusal, SendCounts, SendOutcome},
     writer::Writer,
 };
-use crate::{
-    limits::{BATCH_BYTES, PREFIX_BYTES, QUEUE_RUN_BYTES, QUEUE_WRITE_BYTES, WHOLE_FRAME_BYTES},
-    sync::release,
+use crate::limits::{
+    BATCH_BYTES, PREFIX_BYTES, QUEUE_RUN_BYTES, QUEUE_WRITE_BYTES, WHOLE_FRAME_BYTES,
 };
 
 #[derive(Debug)]
@@ -334,31 +333,6 @@ impl Queue {
             bytes.clear();
             self.spare.push(mem::take(bytes));
             self.spare_used = true;
-        }
-    }
-}
-
-/// Pieces and buffers that are no longer needed. Most steps have none.
-#[derive(Debug, Default)]
-pub(super) struct Deferred {
-    pieces: Option<VecDeque<Piece>>,
-    spare: Option<Vec<Vec<u8>>>,
-}
-
-fn release_all(pieces: VecDeque<Piece>) {
-    for piece in pieces {
-        match piece {
-            Piece::Run { .. } => {}
-            Piece::Whole { frame, .. } => release(frame),
-        }
-    }
-}
-
-impl backlog::Deferred for Deferred {
-    #[inline]
-    fn release(self) {
-        if let Some(pieces) = self.pieces {
-            release_all(pieces);
         }
     }
 }
