@@ -29,7 +29,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Action::PeerRemoved { peer: id } => {
                 self.endpoints.remove(id);
                 self.listeners.forget(id);
-                self.releases.retain(|(_, of)| *of != id);
+                self.releases.retain(|of| *of != id);
                 if let Some(peer) = self.peers.remove(&id) {
                     self.handle.shared().part(&peer);
                     self.event_log.forget(peer.sid);

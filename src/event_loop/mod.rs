@@ -24,7 +24,7 @@ mod write;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     fmt, io, mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     sync::Arc,
@@ -105,9 +105,6 @@ pub struct EventLoop<H: Handler, N: Net = SystemNet> {
     read_buffer: Box<[u8]>,
     /// Buffers of long frames that the application has read.
     pool: Arc<BufferPool>,
-    /// When the pool is to free buffers that were not used. `None` while it has none. The application may give some later, which stay
-    /// until the next turn notes it.
-    pool_due: Option<Instant>,
     ready: Vec<Ready>,
     /// Connections to read, in the order in which they became readable.
     busy: Vec<ConnectionKey>,
@@ -126,9 +123,11 @@ pub struct EventLoop<H: Handler, N: Net = SystemNet> {
     /// Actions of the roster, which [`apply`](Self::apply) carries out.
     todo: Vec<Action>,
     requests: Vec<Arc<Peer>>,
-    /// When queues are to free buffers that they do not use. In the order of time, and each peer at most once, since its queue does not
-    /// ask again before.
-    releases: VecDeque<(Instant, PeerId)>,
+    /// Peers whose queues have spare buffers. Each is here once, since its queue does not ask again before.
+    releases: Vec<PeerId>,
+    /// When buffers of those and of the pool are freed, if they were not used since the last look. `None` while there are none. The
+    /// application may return some to the pool later, which stay until the next turn notes it.
+    release_due: Option<Instant>,
     listener_actions: Vec<ListenerAction>,
     /// True exactly when the waker was used for this turn, and the loop has not yet yielded to the senders.
     woken: bool,
@@ -255,8 +254,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             #[cfg(feature = "tls")]
             self.expiry.deadline(),
             self.drops_due(),
-            self.releases.front().map(|(due, _)| *due),
-            self.pool_due,
+            self.release_due,
         ];
         let first = deadlines.into_iter().flatten().min()?;
         Some(first.saturating_duration_since(self.net.now()))

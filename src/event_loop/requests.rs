@@ -118,7 +118,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             let _ = self.handle.shared().ask(peer, LoopRequest::RESUME);
         }
         if request.has(LoopRequest::RELEASE) {
-            self.releases.push_back((now + BUFFERS_KEPT, peer.id));
+            self.releases.push(peer.id);
+            self.release_due.get_or_insert(now + BUFFERS_KEPT);
         }
         if request.has(LoopRequest::INITIATE) {
             self.roster.initiate(peer.id, now, &mut self.todo);

@@ -2,13 +2,7 @@
 //!
 //! Nothing is accepted or read here: the first turn does that. Listeners are opened and the first dials are started.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    io,
-    sync::Arc,
-    thread,
-    time::Instant,
-};
+use std::{collections::BTreeSet, io, sync::Arc, thread, time::Instant};
 
 use super::{
     EventLoop, connections::Connections, endpoints::Endpoints, event_log::EventLog,
@@ -79,7 +73,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             event_log: EventLog::default(),
             peers: peers.into_iter().map(|peer| (peer.id, peer)).collect(),
             pool,
-            pool_due: None,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             ready: Vec::new(),
             busy: Vec::new(),
@@ -91,7 +84,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             writable: Vec::new(),
             todo,
             requests: Vec::new(),
-            releases: VecDeque::new(),
+            releases: Vec::new(),
+            release_due: None,
             listener_actions,
             woken: false,
             loop_thread: None,

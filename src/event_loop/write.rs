@@ -41,17 +41,19 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// Frees buffers that were not used for a while: those of queues, and those of the pool.
+    #[inline]
     pub(super) fn release_unused(&mut self, now: Instant) {
-        if self.pool_due.is_some_and(|due| due <= now) {
-            self.pool_due = self.pool.release_unused().then(|| now + BUFFERS_KEPT);
-        } else if self.pool_due.is_none() && self.pool.is_used() {
-            self.pool_due = Some(now + BUFFERS_KEPT);
+        match self.release_due {
+            Some(due) if due <= now => self.look_for_unused(now),
+            None if self.pool.is_used() => self.release_due = Some(now + BUFFERS_KEPT),
+            _ => {}
         }
-        while let Some((due, id)) = self.releases.front().copied() {
-            if due > now {
-                break;
-            }
-            self.releases.pop_front();
+    }
+
+    #[cold]
+    fn look_for_unused(&mut self, now: Instant) {
+        self.release_due = self.pool.release_unused().then(|| now + BUFFERS_KEPT);
+        for id in mem::take(&mut self.releases) {
             // A peer that was removed has no buffers.
             if let Some(peer) = self.peer(id).cloned() {
                 self.handle_request(&peer, peer.outbox.release_unused(), now);

@@ -187,6 +187,7 @@ impl<S: Backlog> State<S> {
     }
 
     /// Begins to write `in_flight`. If it is `None`, this thread, which is the writer, gives up the right to write.
+    #[inline(always)]
     pub(super) fn proceed(
         &mut self,
         wire: Arc<dyn Wire>,
