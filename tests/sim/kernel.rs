@@ -536,6 +536,8 @@ impl Kernel {
 
     pub fn lookup(&mut self, node: usize, lookup_id: u64, host: &str) {
         let mut answer = self.names.get(host).cloned().unwrap_or_default();
+        // Its own name is looked up again only after a minute, once it listens.
+        let is_own = answer.iter().any(|ip| self.nodes[node].ips.contains(ip));
         if self.rng.permille(self.dns.fails) {
             answer.clear();
         }
@@ -543,7 +545,7 @@ impl Kernel {
             // Name servers change the order.
             self.rng.shuffle(&mut answer);
         }
-        let is_wrong = self.dns.fails > 0 && self.rng.permille(self.wrong_answers);
+        let is_wrong = self.dns.fails > 0 && !is_own && self.rng.permille(self.wrong_answers);
         if is_wrong {
             // Those of another host: a part of the right answer would be found out only when the name is looked up again, a minute later.
             let others = self.names.iter().filter(|(name, _)| *name != host);
