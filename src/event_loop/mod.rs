@@ -108,6 +108,8 @@ pub struct EventLoop<H: Handler, N: Net = SystemNet> {
     ready: Vec<Ready>,
     /// Connections to read, in the order in which they became readable.
     busy: Vec<ConnectionKey>,
+    /// Connections whose handshake can be continued in this turn.
+    handshakes: Vec<ConnectionKey>,
     /// Links that are not read while the handler is not ready for their frames.
     paused: BTreeSet<ConnectionKey>,
     /// When dropped messages may be reported again.
@@ -319,6 +321,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Out.
         self.handle_requests(now);
         self.write(now);
+        self.continue_handshakes(now);
 
         // Decide, then do.
         self.decide(now);

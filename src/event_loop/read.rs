@@ -51,7 +51,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.record_untimed(now);
         let mut round = mem::take(&mut self.busy);
         let (mut has_read_one, mut later) = (false, Vec::new());
-        let mut handshakes = Vec::new();
         for key in round.drain(..) {
             if self.handle.shared().halt.is_given() {
                 // After a halt request nothing is delivered.
@@ -81,7 +80,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Phase::AwaitingInitialMessage { .. } | Phase::Dialing { .. }
                     if connection.stream.is_handshaking() =>
                 {
-                    handshakes.push(key);
+                    self.handshakes.push(key);
                 }
                 Phase::AwaitingInitialMessage { .. } => self.receive_initial_message(key, now),
                 Phase::AwaitingAnswer { .. }
@@ -96,7 +95,6 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Phase::Named { .. } | Phase::Dialing { .. } | Phase::Closed => {}
             }
         }
-        self.continue_handshakes(handshakes, now);
         // First the connections that were not read, then those with more data, which are in `busy` again. The buffer is reused.
         round.append(&mut later);
         round.append(&mut self.busy);
@@ -104,12 +102,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// Continues a few handshakes, and leaves the others for the next turn. Those of likely members come first.
-    fn continue_handshakes(&mut self, mut handshakes: Vec<ConnectionKey>, now: Instant) {
+    ///
+    /// Like [`write`](Self::write), it is called after the requests and the answers to lookups: a dialed connection that they would end
+    /// again would be reported as one that was accepted and rejected.
+    pub(super) fn continue_handshakes(&mut self, now: Instant) {
+        let mut handshakes = mem::take(&mut self.handshakes);
         if handshakes.len() > HANDSHAKES_PER_TURN {
             // Stable: those that have waited longer stay in front.
             handshakes.sort_by_key(|key| !self.connections.may_be_member(*key));
         }
-        for (taken, key) in handshakes.into_iter().enumerate() {
+        for (taken, key) in handshakes.drain(..).enumerate() {
             if taken >= HANDSHAKES_PER_TURN {
                 self.look_at(key);
                 continue;
@@ -122,6 +124,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 _ => {}
             }
         }
+        self.handshakes = handshakes;
     }
 
     /// Reads the link that was active last, a few times, without asking the kernel for events first. That saves a system call for

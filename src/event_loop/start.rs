@@ -76,6 +76,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             ready: Vec::new(),
             busy: Vec::new(),
+            handshakes: Vec::new(),
             paused: BTreeSet::new(),
             drops_due: now,
             hot: None,
