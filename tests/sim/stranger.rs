@@ -79,8 +79,13 @@ impl Stranger {
             return self.rng.millis(1, 400);
         }
         connection.steps_left -= 1;
-        let lingers =
-            kernel.now - connection.since > SILENT_MAX && sock.established && !sock.fin_in;
+        // A stranger that does not read may never get the FIN.
+        let far = kernel.conns[sock.conn].socks[1];
+        let is_open = far.is_none_or(|far| !kernel.socks[far].closed());
+        let lingers = kernel.now - connection.since > SILENT_MAX
+            && sock.established
+            && !sock.fin_in
+            && is_open;
         let contends =
             kernel.now - connection.since > SILENT_MAX + plan.dead_after + CONTENDER_EXTRA;
         self.is_overdue |= plan.strangers_only
