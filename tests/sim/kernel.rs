@@ -547,9 +547,7 @@ impl Kernel {
         }
         let is_wrong = self.dns.fails > 0 && !is_own && self.rng.permille(self.wrong_answers);
         if is_wrong {
-            // Those of another host: a part of the right answer would be found out only when the name is looked up again, a minute later.
-            let others = self.names.iter().filter(|(name, _)| *name != host);
-            let others: Vec<_> = others.flat_map(|(_, ips)| ips).copied().collect();
+            let others: Vec<_> = self.names.values().flatten().copied().collect();
             answer = vec![*self.rng.pick(&others)];
         }
         let time = if self.rng.permille(self.dns.slow) {
