@@ -73,8 +73,7 @@ fn pair(addresses: &[PeerAddress; 2]) -> [Peer; 2] {
     for (peer, address) in peers.iter().zip(addresses) {
         assert_field(&peer.next("listening"), "/addr", address.address.as_str());
     }
-    let up =
-        json!({ "event": "up", "sid": 1, "dialed": true, "addr": addresses[0].address, "link": 1 });
+    let up = json!({ "event": "up", "sid": 1, "dialed": true, "addr": addresses[0].address, "link": 1, "restarted": false });
     assert_eq!(peers[1].next("up"), up);
     let up = peers[0].next("up");
     assert_field(&up, "/sid", 2);
