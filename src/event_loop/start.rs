@@ -40,7 +40,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         } = config;
         configure_tls(&mut net, &options)?;
         let now = net.now();
-        let mut roster = roster_of(own, &members, &options, net.incarnation());
+        let roster = roster_of(own, &members, &options, net.incarnation());
         let (endpoints, peers) = peers_of(&members, &roster, options.outbox, &net.clock());
         let shared = Arc::new(Shared::new(
             own,
@@ -51,12 +51,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         ));
         // Listening sockets that were handed over replace the addresses to listen on.
         let addresses = if bound.is_empty() { listen } else { Vec::new() };
-        let mut listeners =
-            Listeners::new(addresses, options.listen_tries, options.listen_pause, now);
+        let (tries, pause) = (options.listen_tries, options.listen_pause);
+        let mut listeners = Listeners::new(addresses, tries, pause, now);
         // The only step that can fail: nothing is dialed and no event is emitted before.
         let listener_actions = listeners.adopt(&mut net, bound)?;
-        let mut todo = Vec::new();
-        roster.on_start(now, &mut todo);
         let mut event_loop = Self {
             net,
             handler,
@@ -83,7 +81,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             read_untimed: None,
             hot_turns: 0,
             writable: Vec::new(),
-            todo,
+            todo: Vec::new(),
             requests: Vec::new(),
             releases: Vec::new(),
             release_due: None,
@@ -110,6 +108,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.handle.shared().tls.start(Arc::clone(&context));
             self.watch_expiry(&context, now);
         }
+        self.roster.on_start(now, &mut self.todo);
         self.decide(now);
         self.reap();
     }
