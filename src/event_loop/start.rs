@@ -55,7 +55,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let mut listeners = Listeners::new(addresses, tries, pause, now);
         // The only step that can fail: nothing is dialed and no event is emitted before.
         let listener_actions = listeners.adopt(&mut net, bound)?;
-        let mut event_loop = Self {
+        Ok(Self {
             net,
             handler,
             handle: Handle::new(shared),
@@ -91,13 +91,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             maybe_more_events: false,
             halting: false,
             turning: false,
-        };
-        event_loop.begin(now);
-        Ok(event_loop)
+        }
+        .begin(now))
     }
 
     /// Opens the listeners and starts the first dials.
-    fn begin(&mut self, now: Instant) {
+    fn begin(mut self, now: Instant) -> Self {
         // This thread is the loop's thread until another one runs a turn. The loop's thread must not wait for what only the loop
         // can do.
         let thread = thread::current().id();
@@ -111,6 +110,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.roster.on_start(now, &mut self.todo);
         self.decide(now);
         self.reap();
+        self
     }
 }
 
