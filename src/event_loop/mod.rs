@@ -321,7 +321,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Out.
         self.handle_requests(now);
         self.write(now);
-        self.continue_handshakes(now);
+        if !self.handshakes.is_empty() {
+            self.continue_handshakes(now);
+        }
 
         // Decide, then do.
         self.decide(now);
@@ -372,8 +374,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (false, false) => connections.brought(link),
         };
         self.roster.tick(now, brought, &mut self.todo);
-        if let Some(peer) = self.renewals.next(now, |id| self.roster.link(id)) {
-            self.roster.initiate(peer, now, &mut self.todo);
+        if !self.renewals.is_empty() {
+            let next = self.renewals.next(now, |id| self.roster.link(id));
+            if let Some(peer) = next {
+                self.roster.initiate(peer, now, &mut self.todo);
+            }
         }
         // Applying an action may add others: a dial can fail at once.
         let mut next = 0;

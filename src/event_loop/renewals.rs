@@ -35,6 +35,10 @@ impl Renewals {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.current.is_none() && self.waiting.is_empty()
+    }
+
     /// The next peer to dial, once the one before has a new link or none, or has had its time. `link`: the current link of a peer.
     pub(super) fn next(
         &mut self,
