@@ -14,7 +14,9 @@ pub use mio::MioNet;
 pub(crate) use platform::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
 pub(crate) use resolver::{NO_ADDRESS, cut, words_of};
 #[cfg(feature = "tls")]
-pub use tls::{TlsNet, TlsStream};
+pub use tls::TlsNet;
+#[cfg(all(feature = "tls", feature = "simulation"))]
+pub use tls::TlsStream;
 pub(crate) use traits::random;
 #[cfg(feature = "simulation")]
 pub use traits::{Found, Waker};
