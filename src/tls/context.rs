@@ -15,8 +15,8 @@ use crate::proto::{Sid, TlsFailure};
 /// What a network needs to speak TLS: the own certificate, the roots, and which names each server may have.
 #[derive(Debug)]
 pub struct TlsContext {
-    tls: Tls,
-    identities: Arc<Identities>,
+    pub(crate) tls: Tls,
+    pub(crate) identities: Arc<Identities>,
 }
 
 impl TlsContext {

@@ -58,7 +58,7 @@ fn wildcard_certificates_must_be_allowed() {
     for yes in [false, true] {
         let builder = builder(&ca).peer_names(Sid(2), names(&["a.b.example"]));
         let config = builder.wildcard_certificates(yes).build().unwrap();
-        let identities = config.options.tls.unwrap().identities;
+        let identities = config.options.tls.unwrap().identities.clone();
         assert_eq!(identities.check(Sid(2), &chain).is_ok(), yes);
     }
 }
@@ -165,7 +165,14 @@ fn admitted_servers_have_names_only_if_given() {
     let ca = Ca::new("CA");
     let builder = builder(&ca).unknown(Unknown::admit(4));
     let builder = builder.peer_names(Sid(9), names(&["zk9.example"]));
-    let identities = builder.build().unwrap().options.tls.unwrap().identities;
+    let identities = builder
+        .build()
+        .unwrap()
+        .options
+        .tls
+        .unwrap()
+        .identities
+        .clone();
     assert!(identities.has_names(Sid(9)) && !identities.has_names(Sid(8)));
     assert!(!identities.has_names(Sid::OBSERVER));
 }
