@@ -81,10 +81,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             let Some(connection) = self.connections.get_mut(key) else {
                 continue;
             };
-            // Those without a name are checked when they have one.
+            // Those without a name are checked when they have one. A knock becomes no link.
             let sid = match &connection.phase {
                 Phase::Open { peer, .. } => Some(peer.sid),
-                Phase::Named { peer, .. } => self.peers.get(peer).map(|peer| peer.sid),
+                Phase::Named { peer, .. } | Phase::AwaitingAnswer { peer, .. } => {
+                    self.peers.get(peer).map(|peer| peer.sid)
+                }
                 _ => None,
             };
             let checked = sid.map(|sid| connection.stream.identify(sid));
@@ -110,6 +112,92 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "tls-ring")]
+    mod reload {
+        use std::time::Duration;
+
+        use crate::{
+            Config, EventLoop, Frame, Handle, Handler, InitialMessageVersion, Reason, Sid,
+            TlsFailure,
+            event::Event,
+            net::{Net as _, TlsNet},
+            simulation::{HostNet, Network},
+            tls::{Tls, fixture::Ca},
+        };
+
+        #[derive(Default)]
+        struct Events(Vec<Event>);
+
+        impl Handler for Events {
+            fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
+
+            fn on_event(&mut self, event: &Event, _: &Handle) {
+                self.0.push(event.clone());
+            }
+        }
+
+        fn tls(ca: &Ca, believed: &Ca, sid: i64) -> Tls {
+            let own = ca.names(&[&format!("10.0.0.{sid}")]).certified_key();
+            Tls::builder(
+                crate::tls::fixture::provider(),
+                own,
+                [believed.root.clone()],
+            )
+            .build()
+            .unwrap()
+        }
+
+        /// As on the network below: the runs of a simulation are the same each time.
+        #[test]
+        fn incarnation_is_that_of_the_network_below() {
+            let incarnation = || {
+                let network = Network::new();
+                TlsNet::new(network.host([10, 0, 0, 1]).net()).incarnation()
+            };
+            assert_eq!(incarnation(), incarnation());
+        }
+
+        /// A connection whose far end is known, but that is no link yet, is checked as a link is.
+        #[test]
+        fn dialed_connection_that_waits_for_its_answer_is_checked_again() {
+            let network = Network::new();
+            let [ca, other] = ["CA", "another CA"].map(Ca::new);
+            let [mut small, mut large] = [1, 2].map(|sid| {
+                let config = Config::builder(Sid(sid))
+                    .server(Sid(1), "10.0.0.1:3888")
+                    .server(Sid(2), "10.0.0.2:3888")
+                    .initial_message(InitialMessageVersion::Native)
+                    .tls(tls(&ca, &ca, sid))
+                    .build()
+                    .unwrap();
+                let net = TlsNet::new(network.host([10, 0, 0, sid as u8]).net());
+                EventLoop::with_net(config, Events::default(), net).unwrap()
+            });
+            let turn = |it: &mut EventLoop<Events, TlsNet<HostNet>>| {
+                it.turn(Some(Duration::ZERO)).unwrap();
+            };
+            // Until the dialer, which has the larger sid, has written its initial message.
+            for _ in 0..20 {
+                turn(&mut small);
+                turn(&mut large);
+                if large.handle().stats().connect_times.count() == 1 {
+                    break;
+                }
+            }
+            assert!(!large.handle().connected_to_peer(Sid(1)));
+            large.handle().set_tls(tls(&other, &other, 2)).unwrap();
+            for _ in 0..5 {
+                turn(&mut large);
+                turn(&mut small);
+            }
+            let refused = Reason::Tls(TlsFailure::UnknownIssuer);
+            let has_failed = |event: &Event| matches!(event, Event::DialFailed { reason, .. } if *reason == refused);
+            let events = &large.handler().0;
+            assert!(events.iter().any(has_failed), "{events:?}");
+            assert!(!events.iter().any(|event| matches!(event, Event::Up { .. })));
+        }
+    }
 
     #[test]
     fn expiry_is_told_once_for_each_time_that_is_left() {

@@ -131,6 +131,10 @@ impl<N: Net> Net for TlsNet<N> {
     fn waker(&self) -> Waker {
         self.net.waker()
     }
+
+    fn incarnation(&mut self) -> u64 {
+        self.net.incarnation()
+    }
 }
 
 impl<N: AsFd> AsFd for TlsNet<N> {
