@@ -50,8 +50,8 @@ pub(super) struct Session {
     mode: AtomicU8,
     /// The token under which it is watched.
     token: AtomicUsize,
-    /// True exactly when the next read returns `error`, although the socket is empty.
-    has_error: AtomicBool,
+    /// True exactly when the next read returns `error` or the end, although the socket is empty.
+    has_end: AtomicBool,
     error: Mutex<Option<io::Error>>,
     connection: Mutex<Option<Connection>>,
     pub(super) records: Mutex<Records>,
@@ -92,7 +92,7 @@ impl Session {
             common,
             mode: AtomicU8::new(mode),
             token: AtomicUsize::new(0),
-            has_error: AtomicBool::new(false),
+            has_end: AtomicBool::new(false),
             error: Mutex::new(None),
             connection: Mutex::new(None),
             records: Mutex::new(Records::default()),
@@ -106,9 +106,9 @@ impl Session {
         self.token.store(token, Ordering::Relaxed);
     }
 
-    /// Whether the next read returns an error although the socket is empty.
-    pub(super) fn has_error(&self) -> bool {
-        self.has_error.load(Ordering::Relaxed)
+    /// Whether the next read returns an error or the end although the socket is empty.
+    pub(super) fn has_end(&self) -> bool {
+        self.has_end.load(Ordering::Relaxed)
     }
 
     /// Checks that the far end is this server, by the identities as they are now.
@@ -263,7 +263,13 @@ impl Session {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
-            processed.map_err(|error| self.failed(&error))?;
+            if processed
+                .map_err(|error| self.failed(&error))?
+                .peer_has_closed()
+            {
+                // Its direction of TLS, but perhaps not that of TCP: then the socket reports nothing.
+                self.has_end.store(true, Ordering::Relaxed);
+            }
         }
         Ok(wants_write)
     }
@@ -317,7 +323,7 @@ impl Session {
         if filled > 0 {
             return Ok(filled);
         }
-        self.has_error.store(false, Ordering::Relaxed);
+        self.has_end.store(false, Ordering::Relaxed);
         let error = lock(&self.error).take();
         Err(error.unwrap_or_else(|| io::ErrorKind::InvalidData.into()))
     }
@@ -325,7 +331,7 @@ impl Session {
     /// Keeps an error for the next read, since this one returns plaintext.
     pub(super) fn hold(&self, error: io::Error) {
         *lock(&self.error) = Some(error);
-        self.has_error.store(true, Ordering::Relaxed);
+        self.has_end.store(true, Ordering::Relaxed);
     }
 }
 

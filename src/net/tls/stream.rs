@@ -127,7 +127,7 @@ impl<S: Stream> TlsStream<S> {
         let Some(mut filled) = session.take_plaintext(buf)? else {
             return Ok(0);
         };
-        if session.has_error() {
+        if session.has_end() {
             return session.held(filled);
         }
         let mut scratch = session.common.scratch();
@@ -175,7 +175,7 @@ impl<S: Stream> TlsStream<S> {
                 return Ok(filled);
             }
             session.establish();
-            if filled > 0 && n < want {
+            if session.has_end() || (filled > 0 && n < want) {
                 return Ok(filled);
             }
         }
@@ -232,7 +232,7 @@ impl<S: Stream> Stream for TlsStream<S> {
     }
 
     fn has_more(&self) -> bool {
-        self.tls().is_some_and(Session::has_error)
+        self.tls().is_some_and(Session::has_end)
     }
 
     fn connected(&self) -> io::Result<bool> {

@@ -32,6 +32,8 @@ struct Direction {
     bytes: Vec<u8>,
     room: usize,
     closed: bool,
+    /// A shutdown closes nothing: the far end closes its TLS only.
+    stays_open: bool,
 }
 
 /// One end of a connection in memory, whose buffers the test changes.
@@ -87,7 +89,8 @@ impl Stream for End {
     }
 
     fn shutdown(&self, _: Shutdown) -> io::Result<()> {
-        self.sends.lock().unwrap().closed = true;
+        let mut to = self.sends.lock().unwrap();
+        to.closed = !to.stays_open;
         Ok(())
     }
 
@@ -407,6 +410,30 @@ fn close_is_the_end_and_needs_no_answer() {
         (&bytes[..], error.kind()),
         (&b"last"[..], io::ErrorKind::UnexpectedEof)
     );
+}
+
+/// As `SSLSocket.shutdownOutput` of Java does.
+#[test]
+fn close_of_tls_alone_is_the_end() {
+    for (frame, versions) in [
+        (&b"last"[..], [&version::TLS13]),
+        (b"last", [&version::TLS12]),
+        (b"", [&version::TLS13]),
+    ] {
+        let pair = Pair::linked_with(&versions);
+        pair.dialer.socket().sends.lock().unwrap().stays_open = true;
+        if !frame.is_empty() {
+            pair.dialer.write(&[IoSlice::new(frame)]).unwrap();
+        }
+        pair.dialer.shutdown(Shutdown::Write).unwrap();
+        let mut buf = [0; 64];
+        if !frame.is_empty() {
+            assert_eq!(pair.acceptor.read(&mut buf).unwrap(), frame.len());
+            // The socket does not report it again.
+            assert!(pair.acceptor.has_more());
+        }
+        assert_eq!(pair.acceptor.read(&mut buf).unwrap(), 0);
+    }
 }
 
 #[test]
