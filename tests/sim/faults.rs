@@ -40,6 +40,10 @@ impl Simulation {
     fn inject(&mut self) {
         let host = self.fault_rng.below(self.hosts.len());
         let other = (host + self.fault_rng.between(1, self.hosts.len() - 1)) % self.hosts.len();
+        if self.plan.secure.is_some() && self.fault_rng.clone().fork().percent(15) {
+            self.change_certificates();
+            return;
+        }
         match self.fault_rng.below(15) {
             0 => self.begin(Fault::Cut(vec![(host, other)])),
             1 => self.begin(Fault::Cut(vec![(host, other), (other, host)])),
@@ -49,7 +53,7 @@ impl Simulation {
                 self.begin(Fault::Cut(paths.collect()));
             }
             // As frequent as resets.
-            3 if self.plan.layer.is_some() => self.damage_random(),
+            3 if self.plan.always_proves() => self.damage_random(),
             3 | 4 => self.reset_random(),
             5 | 6 if self.is_up(host) => {
                 self.crash(host);
@@ -145,6 +149,7 @@ impl Simulation {
             *until = now.min(*until);
             kernel.wake(host);
         }
+        while self.change_certificates().is_some() {}
         for mut stranger in std::mem::take(&mut self.strangers) {
             stranger.disconnect(&mut self.kernel());
         }
@@ -155,6 +160,7 @@ impl Simulation {
         let mut kernel = self.machines.lock();
         if let Some(conn) = random_connection(&kernel, &mut self.fault_rng) {
             kernel.log("fault", || format!("#{conn} is damaged"));
+            self.oracle.borrow_mut().is_steady = false;
             kernel.conns[conn].is_damaged[self.fault_rng.below(2)] = true;
         }
     }

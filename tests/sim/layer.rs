@@ -21,6 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+
 use quorum_cnx::{
     Reason, Sid, TlsFailure,
     simulation::{Clock, Found, Identity, Net, Ready, Stream, Waker, Wire},
@@ -174,6 +177,11 @@ impl<N: Net> Net for LayeredNet<N> {
         self.net.set_dead_after(time);
     }
 
+    #[cfg(feature = "tls")]
+    fn set_tls(&mut self, context: Arc<quorum_cnx::simulation::TlsContext>) -> io::Result<()> {
+        self.net.set_tls(context)
+    }
+
     fn now(&self) -> Instant {
         self.net.now()
     }
@@ -226,6 +234,10 @@ impl<N: Net> Net for LayeredNet<N> {
 
     fn waker(&self) -> Waker {
         self.net.waker()
+    }
+
+    fn incarnation(&mut self) -> u64 {
+        self.net.incarnation()
     }
 }
 
@@ -320,6 +332,10 @@ impl<S: Stream> Stream for LayeredStream<S> {
             Some(session) => lock(&session.input).expected < ESTABLISHED,
             None => self.stream.is_handshaking(),
         }
+    }
+
+    fn connected_at(&self) -> Option<Instant> {
+        self.stream.connected_at()
     }
 
     fn on_writable(&self) {

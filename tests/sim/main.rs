@@ -10,10 +10,14 @@
 //! - P6 nothing that a stranger sends changes a member's live link, if the member's connections are known to come from its own
 //!   addresses, or if the link brings bytes
 //! - P7 every halt ends, and leaves no socket open
-//! - P8 in a layered mesh, every link is one to the server whose key the far end has: no frame comes from another one or goes to it
+//! - P8 in a layered mesh and in one with TLS, every link is one to the server whose key the far end has: no frame comes from another one or goes to it
 //! - P9 a frame that `have_delivered` has confirmed arrives, even if its sender halts at once
 //!
-//! In a quarter of the seeds the mesh is *layered*: something that behaves like TLS lies between TCP and the loops, see `layer`.
+//! - P10 with TLS, a host whose certificate was revoked loses its links at once and gets no frame, no stranger gets one, and no link
+//!   ends because of TLS if nothing was damaged and all certificates are believed
+//!
+//! In a quarter of the seeds the mesh is *layered*: something that behaves like TLS lies between TCP and the loops, see `layer`. With
+//! the feature `tls`, half of the seeds use the real TLS of the library instead, see `secure`.
 //!
 //! `cargo test --test sim` runs 256 seeds. `SIM_SEEDS=n` and `SIM_FIRST=n` choose others, `SIM_SEED=n` runs one and prints
 //! what happens in it. `cargo test --profile sim --test sim` is faster, and keeps all assertions. A seed that fails is shrunk,
@@ -38,10 +42,16 @@ mod plan;
 mod properties;
 mod random_calls;
 mod rng;
+mod secure;
 mod shrink;
 mod simulation;
 mod stranger;
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod trace;
 
 use std::{

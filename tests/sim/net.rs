@@ -58,12 +58,18 @@ pub struct SimNet {
     reported: Rc<Cell<u64>>,
 }
 
-/// The network of one process, as its loop sees it: with a layer above TCP, or without. A net with a layer of another kind, such as TLS, can
-/// take this place.
-pub type ProcessNet = LayeredNet<SimNet>;
+/// The network of one process, as its loop sees it: with a layer above TCP, with TLS, or with neither.
+pub type ProcessNet = LayeredNet<TlsNet>;
+
+#[cfg(feature = "tls")]
+type TlsNet = quorum_cnx::simulation::TlsNet<SimNet>;
+#[cfg(not(feature = "tls"))]
+type TlsNet = SimNet;
 
 /// Puts the layer above the network of a process, if there is one.
 pub fn process_net(net: SimNet, layer: Option<Layer>) -> ProcessNet {
+    #[cfg(feature = "tls")]
+    let net = TlsNet::new(net);
     LayeredNet::new(net, layer)
 }
 

@@ -30,15 +30,17 @@ pub enum Part {
     Answers,
     TrafficAfterStorm,
     Layer,
+    Tls,
 }
 
 impl Part {
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::Quirks, "quirks"),
         (Self::Large, "large"),
         (Self::Answers, "answers"),
         (Self::TrafficAfterStorm, "talks-on"),
         (Self::Layer, "layer"),
+        (Self::Tls, "tls"),
     ];
 }
 
@@ -56,6 +58,9 @@ impl Only {
     /// Removes from the plan what is switched off. Faults and calls are skipped when their time comes.
     pub fn cut(&self, plan: &mut Plan) {
         plan.hosts.truncate(self.hosts.unwrap_or(usize::MAX));
+        if let Some(secure) = &mut plan.secure {
+            secure.steps.truncate(plan.hosts.len());
+        }
         plan.strangers = plan.strangers.min(self.strangers.unwrap_or(usize::MAX));
         if let Some(storm) = self.storm {
             plan.storm[1] = plan.storm[1].min(plan.storm[0] + storm);
@@ -67,6 +72,7 @@ impl Only {
                 Part::Answers => plan.answers = 0,
                 Part::TrafficAfterStorm => plan.traffic_after_storm = false,
                 Part::Layer => plan.layer = None,
+                Part::Tls => plan.secure = None,
             }
         }
     }

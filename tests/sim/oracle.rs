@@ -43,8 +43,8 @@ pub struct Oracle {
     pub no_duplicates: bool,
     /// There are strangers and no faults: no link of a member may end.
     pub strangers_only: bool,
-    /// The mesh is layered: every server is known by its key.
-    pub layered: bool,
+    /// No byte was damaged, and every certificate is believed by every host.
+    pub is_steady: bool,
     /// Handlers answer no frames.
     pub answers_ended: bool,
     /// A second process has the sid of a host: a stranger claims it.
@@ -101,11 +101,28 @@ pub struct HostRecord {
     replaced: Option<(Sid, Up, Duration)>,
     /// When the last frame of each peer came.
     last_frame_at: BTreeMap<Sid, Duration>,
+    pub rules: Rules,
+    /// The rules after the next reload of its certificates.
+    pub next_rules: Rules,
     /// Number of linked observers when one was refused in this turn.
     pub refused: Option<usize>,
 }
 
+/// Whom a host may be linked to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// Only to those whose key is that of the server.
+    pub requires_proof: bool,
+    /// Not to this server, whose certificate was revoked.
+    pub refuses: Option<Sid>,
+}
+
 impl HostRecord {
+    /// Its loop uses its newest certificates from now on.
+    pub fn take_rules(&mut self) {
+        self.rules = self.next_rules;
+    }
+
     pub fn new(configured_ips: Vec<IpAddr>, source_ips: Vec<IpAddr>) -> Self {
         Self {
             configured_ips,
@@ -210,6 +227,7 @@ impl Oracle {
         // Repeated `AcceptFailed` events are no work: such a loop spins.
         record.events += u64::from(!matches!(event, Event::AcceptFailed { .. }));
         match event {
+            Event::TlsReloaded => record.take_rules(),
             Event::Up {
                 sid,
                 dialed,
@@ -235,6 +253,7 @@ impl Oracle {
                 let replaced = record.replaced.take().filter(|(peer, ..)| peer == sid);
                 let member = self.index_of(*sid).is_some();
                 self.check_restart(me, *sid, *restarted);
+                self.check_refused(me, *sid);
                 if *link <= last {
                     self.fail("P5", format!("link {link} comes up after link {last}"));
                 }
@@ -282,6 +301,10 @@ impl Oracle {
                 if now - up.since >= Duration::from_secs(1) {
                     record.unproven_dials.remove(sid);
                 }
+                if self.is_steady && matches!(reason, Reason::Tls(_)) {
+                    let what = format!("the link of {sid} at host {me} ends: {reason}");
+                    self.fail("P10", what);
+                }
                 if self.strangers_only && self.index_of(*sid).is_some() {
                     self.check_strangers_only_down(me, *sid, silent_for, reason);
                 }
@@ -322,6 +345,22 @@ impl Oracle {
                 self.fail("P4", format!("a turn took {took:?} of virtual time"))
             }
             _ => {}
+        }
+    }
+
+    /// P10.
+    fn check_refused(&mut self, me: usize, sid: Sid) {
+        if self.hosts[me].rules.refuses == Some(sid) {
+            let what = format!("host {me} is linked to {sid}, whose certificate is revoked");
+            self.fail("P10", what);
+        }
+    }
+
+    /// P10: after a turn, no link is left to a server whose certificate is revoked.
+    pub fn check_links(&mut self, me: usize) {
+        let refused = self.hosts[me].rules.refuses;
+        if let Some(sid) = refused.filter(|sid| self.hosts[me].links.contains_key(sid)) {
+            self.check_refused(me, sid);
         }
     }
 
@@ -374,6 +413,7 @@ impl Oracle {
         if from == own {
             self.hosts[me].loopback[1] += 1;
         } else {
+            self.check_refused(me, from);
             self.hosts[me].frames += 1;
             self.hosts[me].last_frame_at.insert(from, self.now);
             self.hosts[me].unproven_dials.remove(&from);
@@ -618,7 +658,7 @@ impl App {
         let far = kernel.far_node(self.me, *addr, *dialed);
         let key = far.and_then(|far| kernel.nodes[far].key);
         let oracle = &mut *self.oracle.borrow_mut();
-        if oracle.layered && key != Some(*sid) {
+        if oracle.hosts[self.me].rules.requires_proof && key != Some(*sid) {
             let what = format!("host {} takes {addr}, which is {key:?}, for {sid}", self.me);
             oracle.fail("P8", what);
         }

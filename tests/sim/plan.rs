@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 
 use quorum_cnx::{Config, Dial, Idle, InitialMessageVersion, Outbox, Replace, Sid, Unknown};
 
-use crate::{kernel::Quirks, layer::Shape, rng::Rng};
+use crate::{kernel::Quirks, layer::Shape, rng::Rng, secure::Secure, tls};
 
 pub const PORT: u16 = 3888;
 
@@ -15,6 +15,11 @@ pub const OBSERVERS: usize = 2;
 
 /// Unknown servers that a host admits, if it admits any.
 pub const GUESTS: usize = 2;
+
+pub const STRANGERS_MAX: usize = 8;
+
+/// The first sid of servers that are not configured and larger than all others.
+pub const UNKNOWN: usize = 100;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -54,6 +59,8 @@ pub struct Plan {
     pub spins: bool,
     /// The mesh is layered: a layer with a handshake, records and keys lies between TCP and the loops.
     pub layer: Option<Shape>,
+    /// TLS lies between TCP and the loops. Never together with the layer.
+    pub secure: Option<Secure>,
     /// True exactly when some hosts send native initial messages. All accept them.
     pub native: bool,
 }
@@ -120,9 +127,9 @@ impl Plan {
             storm: [Duration::from_millis(1000), storm_ends],
             fault_every: rng.millis(20, 2500),
             strangers: if strangers_only {
-                rng.between(2, 8)
+                rng.between(2, STRANGERS_MAX)
             } else {
-                *rng.pick(&[0, 0, 1, 3, 8])
+                *rng.pick(&[0, 0, 1, 3, STRANGERS_MAX])
             },
             call_interval_max: rng.millis(4, 900),
             answers: *rng.pick(&[0, 0, 30, 80]),
@@ -134,6 +141,7 @@ impl Plan {
             slow: 0,
             spins: false,
             layer: None,
+            secure: None,
             native: false,
         };
         // Drawn last, so that older seeds keep their meaning.
@@ -159,6 +167,10 @@ impl Plan {
             certificate: *layers.pick(&[8, 300, 6000]),
             record: *layers.pick(&[256, 4 << 10, 16 << 10]),
         });
+        if tls::IS_BUILT && layers.percent(50) {
+            plan.layer = None;
+            plan.secure = Some(Secure::new(&mut layers, size, strangers_only));
+        }
         if proxies.percent(25) {
             for (host, n) in plan.hosts.iter_mut().zip(1..) {
                 host.proxied = proxies.percent(60);
@@ -177,6 +189,18 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// Whether this host takes only those for a server that have proved to be it.
+    pub fn requires_proof(&self, me: usize) -> bool {
+        let by_tls = |secure: &Secure| secure.requires_proof(me);
+        self.layer.is_some() || self.secure.as_ref().is_some_and(by_tls)
+    }
+
+    /// Whether every host takes only those for a server that have proved to be it, at any time.
+    pub fn always_proves(&self) -> bool {
+        let by_tls = |secure: &Secure| secure.always_proves();
+        self.layer.is_some() || self.secure.as_ref().is_some_and(by_tls)
     }
 
     /// The configuration of one of the hosts.
@@ -205,6 +229,7 @@ impl Plan {
         if self.admits {
             builder = builder.unknown(Unknown::admit(GUESTS));
         }
+        builder = tls::configure(builder, self, me);
         for host in &self.hosts {
             let address = |ip: &IpAddr| format!("{ip}:{PORT}");
             let all: Vec<String> = host.ips.iter().map(address).collect();

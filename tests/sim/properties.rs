@@ -59,6 +59,7 @@ impl Simulation {
     /// Checks a host after each of its turns.
     pub fn check_turn(&mut self, host: usize, reported: u64) {
         self.check_soft_halt(host);
+        self.oracle.borrow_mut().check_links(host);
         let (now, progress_calls, held) = {
             let kernel = self.kernel();
             let node = &kernel.nodes[host];

@@ -85,13 +85,13 @@ impl Simulation {
         only.cut(&mut plan);
         let mut kernel = Kernel::new(rng.fork(), trace);
         (kernel.quirks, kernel.latency_ms) = (plan.quirks, plan.latency_ms);
-        kernel.wrong_answers = if plan.layer.is_some() { 500 } else { 0 };
+        kernel.wrong_answers = if plan.always_proves() { 500 } else { 0 };
         let mut oracle = Oracle {
             replace_newest: plan.replace == quorum_cnx::Replace::Newest,
             no_duplicates: plan.queue,
             has_strangers: plan.strangers > 0,
             by_name: plan.hosts.iter().any(|host| host.name.is_some()),
-            layered: plan.layer.is_some(),
+            is_steady: true,
             ..Oracle::default()
         };
         kernel.log("plan", || format!("{plan:?}"));
@@ -256,6 +256,9 @@ impl Simulation {
                         let what = format!("the connection of stranger {index} is not closed");
                         oracle.fail("P4", what);
                     }
+                    if self.strangers[index].has_frame {
+                        oracle.fail("P10", format!("stranger {index} receives a frame"));
+                    }
                 }
             }
             SimEvent::App(host) => {
@@ -328,6 +331,8 @@ impl Simulation {
     /// Starts the process of a host.
     pub fn start(&mut self, host: usize) {
         self.oracle.borrow_mut().start(host);
+        self.note_certificates();
+        self.oracle.borrow_mut().hosts[host].take_rules();
         let proxied = self.plan.hosts[host].proxied;
         {
             let mut kernel = self.machines.lock();

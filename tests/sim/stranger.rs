@@ -15,13 +15,15 @@ use crate::{
     kernel::Kernel,
     layer_records::{Key, speak},
     oracle::STRANGER_MARK,
-    plan::{PORT, Plan},
+    plan::{PORT, Plan, UNKNOWN},
     rng::Rng,
+    tls::Session,
 };
 
 #[derive(Debug)]
 pub struct Stranger {
     node: usize,
+    index: usize,
     /// Its certificate is valid, and names the first of the servers that nobody has configured.
     names: Sid,
     rng: Rng,
@@ -29,6 +31,8 @@ pub struct Stranger {
     /// True exactly when a host has not closed its connection in time, although it was silent or claimed the sid of a linked
     /// member.
     pub is_overdue: bool,
+    /// True exactly when it has received a frame, although it has not proved to be a server.
+    pub has_frame: bool,
 }
 
 /// A silent connection is closed within this time: the handshake timeout, and the latency of the FIN.
@@ -41,6 +45,8 @@ const CONTENDER_EXTRA: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 struct Connection {
     sock: usize,
+    /// It speaks TLS.
+    session: Option<Session>,
     pieces: VecDeque<Vec<u8>>,
     /// It shuts its write half down after the last piece.
     shuts_down: bool,
@@ -60,10 +66,12 @@ impl Stranger {
         kernel.nodes[node].key = Some(names);
         Self {
             node,
+            index,
             names,
             rng,
             connection: None,
             is_overdue: false,
+            has_frame: false,
         }
     }
 
@@ -91,7 +99,14 @@ impl Stranger {
         self.is_overdue |= plan.strangers_only
             && lingers
             && (connection.silent || (connection.claims && contends));
-        if sock.established {
+        if let Some(session) = connection.session.as_mut().filter(|_| sock.established) {
+            let pieces = &mut connection.pieces;
+            session.step(kernel, connection.sock, || {
+                pieces.pop_front().unwrap_or_default()
+            });
+            // Whom it claims to be is never what its certificate says, except for one that is admitted.
+            self.has_frame |= !plan.admits && !is_answer(session.received());
+        } else if sock.established {
             if let Some(piece) = connection.pieces.pop_front() {
                 // A message of which a byte is missing claims no sid.
                 let written = kernel.write(connection.sock, &[IoSlice::new(&piece)]);
@@ -130,6 +145,11 @@ impl Stranger {
         );
         let (silent, claims) = (pieces.is_empty(), what.contains(CLAIM));
         let mut pieces = VecDeque::from(pieces);
+        let speaks_tls = plan.secure.is_some() && !rng.percent(20);
+        let session = match speaks_tls {
+            true => Session::new(self.index, target, !rng.percent(20)),
+            false => None,
+        };
         let is_layered = plan.layer.is_some() && !rng.percent(20);
         if is_layered {
             let (names, is_signed) = (self.names, !rng.percent(20));
@@ -145,6 +165,7 @@ impl Stranger {
         let sock = kernel.dial(node, to).ok()?;
         Some(Connection {
             sock,
+            session,
             silent,
             claims,
             since: kernel.now,
@@ -156,8 +177,13 @@ impl Stranger {
     }
 }
 
-/// The first sid of servers that are not configured and larger than all others.
-const UNKNOWN: usize = 100;
+/// Whether these bytes are nothing, or the beginning of the answer to a native initial message.
+fn is_answer(bytes: &[u8]) -> bool {
+    const ANSWER_BYTES: usize = 36;
+    let version = (-65_533_i64).to_be_bytes();
+    let same = bytes.iter().zip(version).all(|(byte, of)| *byte == of);
+    same && bytes.len() <= ANSWER_BYTES
+}
 
 const CLAIM: &str = "claims a member's sid";
 
