@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Checks that the simulator finds hand-made bugs (mutants), each in a copy of the tree. A mutant that survives, or that can no
 # longer be made, is a failure. `mutants.sh name...` tries only these; MUTANT_SEEDS=n sets the seeds of each (2048).
+#
+# A line `Needs TLS.` in a mutant has it built with the feature tls-ring, and half of its seeds use TLS. A line
+# `Found by the unit test NAME.` has this test run in place of the simulator.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -15,8 +18,15 @@ tests/alone.sh "$tree" tests/sim
 # Little is rebuilt for each mutant, and it runs for long.
 printf '\n[profile.dev]\nopt-level = 1\ndebug = false\n' >>"$tree/Cargo.toml"
 
-simulate() {
-    (cd "$tree" && SIM_FIRST=$1 SIM_SHRINK=0 timeout 300 cargo test --quiet --test sim all_properties 2>&1)
+# What the unit tests need, and the certificates of the simulator.
+{
+    printf '\n[dev-dependencies]\n'
+    sed -n '/^\[dev-dependencies\]/,/^$/p' Cargo.toml | grep -E '^(libc|proptest|rcgen) '
+} >>"$tree/Cargo.toml"
+
+# `in_the_tree FIRST_SEED TEST...`
+in_the_tree() {
+    (cd "$tree" && SIM_FIRST=$1 SIM_SHRINK=0 timeout 300 cargo test --quiet "${@:2}" 2>&1)
 }
 
 restore() {
@@ -50,8 +60,16 @@ for name in "${names[@]}"; do
     status=0
     # Some are found only by a late seed. Earlier seeds are skipped.
     first=$(sed -n 's/^Not seen before seed \([0-9]*\)\.$/\1/p' "$mutant")
-    output=$(simulate "${first:-0}") || status=$?
-    found=$(sed -n 's/^seed \([0-9]*\): \(P[0-9]\|panic\|determinism\): .*/\2 in seed \1/p' <<<"$output" | tail -n 1)
+    features=() tests=(--test sim all_properties)
+    grep -q '^Needs TLS\.$' "$mutant" && features=(--features tls-ring)
+    unit=$(sed -n 's/^Found by the unit test \(.*\)\.$/\1/p' "$mutant")
+    [ -n "$unit" ] && tests=(--lib "$unit")
+    output=$(in_the_tree "${first:-0}" "${features[@]}" "${tests[@]}") || status=$?
+    if [ -n "$unit" ]; then
+        found=$(sed -n 's/^test result: FAILED.*/by its unit test/p' <<<"$output")
+    else
+        found=$(sed -n 's/^seed \([0-9]*\): \(P[0-9]*\|panic\|determinism\): .*/\2 in seed \1/p' <<<"$output" | tail -n 1)
+    fi
     if [ -n "$found" ]; then
         verdict "$name" "$found" $((SECONDS - start)) "$what"
     elif [ "$status" -eq 124 ]; then
