@@ -4,6 +4,10 @@
 //! new inputs: `fuzz/run.sh` does, and keeps them in `fuzz/corpus`.
 
 mod answer;
+#[cfg(feature = "tls")]
+mod certificate_names;
+#[cfg(feature = "tls")]
+mod certificates;
 mod config;
 mod frames;
 mod initial_message;
@@ -11,6 +15,12 @@ mod input;
 mod link;
 mod net;
 mod notification;
+#[cfg(feature = "tls")]
+mod tls_accept;
+#[cfg(feature = "tls")]
+mod tls_memory;
+#[cfg(feature = "tls")]
+mod tls_stream;
 
 #[path = "../../examples/election/notification.rs"]
 #[allow(dead_code, reason = "only its grammar is needed here")]
@@ -54,6 +64,16 @@ fn kept_inputs_pass() {
         scope.spawn(|| replay("link", link::check));
         scope.spawn(|| replay("config", config::check));
         scope.spawn(|| replay("notification", notification::check));
+    });
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn kept_inputs_with_tls_pass() {
+    thread::scope(|scope| {
+        scope.spawn(|| replay("tls_accept", tls_accept::check));
+        scope.spawn(|| replay("tls_stream", tls_stream::check));
+        scope.spawn(|| replay("certificate_names", certificate_names::check));
     });
 }
 
@@ -111,6 +131,12 @@ proptest! {
         link::check(&bytes);
         config::check(&bytes);
         notification::check(&bytes);
+        #[cfg(feature = "tls")]
+        {
+            tls_accept::check(&bytes);
+            tls_stream::check(&bytes);
+            certificate_names::check(&bytes);
+        }
     }
 
     #[test]

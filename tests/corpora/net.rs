@@ -10,7 +10,7 @@ use std::{
 
 use quorum_cnx::{
     Config, Event, EventLoop, Frame, Handle, Handler, Sid,
-    simulation::{Call, Host, HostNet, Network, RemoteEnd},
+    simulation::{Call, Host, HostNet, Net, Network, RemoteEnd},
 };
 
 /// Where the loop listens. No input is likely to contain it.
@@ -36,13 +36,21 @@ pub(crate) struct Connection {
 impl Remote {
     /// Starts a loop. Nothing answers its dials and lookups, and no buffer is ever full before the input says so.
     pub(crate) fn start(config: Config) -> (Self, EventLoop<Recorder, HostNet>) {
+        Self::start_on(config, |net| net)
+    }
+
+    /// The same with a network on top of that of the host.
+    pub(crate) fn start_on<N: Net>(
+        config: Config,
+        on_top: impl FnOnce(HostNet) -> N,
+    ) -> (Self, EventLoop<Recorder, N>) {
         let network = Network::new();
         network.hold_lookups();
         network.set_buffers(usize::MAX, usize::MAX);
         let own: SocketAddr = OWN_ADDRESS.parse().expect("an address");
         let host = network.host(own.ip());
         host.add_ip(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 5));
-        let event_loop = EventLoop::with_net(config, Recorder::default(), host.net())
+        let event_loop = EventLoop::with_net(config, Recorder::default(), on_top(host.net()))
             .expect("no socket was handed over");
         let mut remote = Self {
             network,
@@ -55,7 +63,7 @@ impl Remote {
     }
 
     /// Turns the loop once. Returns whether it goes on.
-    pub(crate) fn turn(&mut self, event_loop: &mut EventLoop<Recorder, HostNet>) -> bool {
+    pub(crate) fn turn<N: Net>(&mut self, event_loop: &mut EventLoop<Recorder, N>) -> bool {
         let goes_on = event_loop.turn(None).expect("this system never fails");
         self.collect_dials();
         goes_on
