@@ -76,6 +76,7 @@ tests() {
     # The other features: what they add beside the code, and in the documentation.
     timeout 600 cargo test -p quorum-cnx --lib --features tls-ring tls secure
     timeout 600 cargo test -p quorum-cnx --doc --features tls-ring
+    timeout 600 cargo test -p quorum-cnx-tests --features tls --test sim --test corpora
 }
 
 # Each test of these may take a minute at most; network and interop are bounded of their own.
