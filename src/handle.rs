@@ -209,7 +209,8 @@ impl Handle {
 
     /// Replaces the link of each peer by a new one, one peer after the other, as
     /// [`initiate_connection`](Self::initiate_connection) does. A link ends when the new one is there. A peer that gets no new link
-    /// within 2 seconds does not hold up the others.
+    /// within 2 seconds does not hold up the others, and is tried again after them, 16 times in all: a peer with a larger sid does not
+    /// replace a link that is younger than a second, or that was replaced shortly before.
     ///
     /// New links have what was changed meanwhile, for example another certificate.
     pub fn renew(&self) {

@@ -84,6 +84,10 @@ pub const PENDING_MAX: usize = 256;
 /// How long the renewal of one link may hold up that of the next, if the peer does not take part in it.
 pub const RENEWAL_WAIT: Duration = Duration::from_secs(2);
 
+/// How often the renewal of a link is tried, [`RENEWAL_WAIT`] apart at least. A peer with a larger sid ignores a knock at a link that is
+/// younger than [`KNOCK_CROSSING`], and one that comes too soon after another one. A peer that can no longer be reached keeps its link.
+pub const RENEWAL_TRIES: u32 = 16;
+
 /// Plaintext in one TLS record, at most (RFC 8446, section 5.1).
 #[cfg(feature = "tls")]
 pub const TLS_RECORD_BYTES: usize = 16 << 10;

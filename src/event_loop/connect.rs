@@ -7,10 +7,12 @@ use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 use super::{
     EventLoop,
     endpoints::{Lookup, Step},
+    renewals::Renew,
 };
 use crate::{
     event::Event,
     handler::Handler,
+    limits::RENEWAL_TRIES,
     net::Net,
     proto::{ConnectionKey, PeerId, Reason},
 };
@@ -20,6 +22,21 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn look_up(&mut self, lookups: Vec<Lookup>) {
         for Lookup { lookup_id, host } in lookups {
             self.net.lookup(lookup_id, &host);
+        }
+    }
+
+    /// Dials the next peer whose link is to be renewed.
+    pub(super) fn renew_links(&mut self, now: Instant) {
+        while let Some(renew) = self.renewals.next(now, |id| self.roster.link(id)) {
+            match renew {
+                Renew::Dial(peer) => self.roster.initiate(peer, now, &mut self.todo),
+                Renew::GiveUp(peer) => {
+                    if let Some(peer) = self.peer(peer) {
+                        let sid = peer.sid;
+                        log::warn!("peer {sid}: its link was not renewed in {RENEWAL_TRIES} tries");
+                    }
+                }
+            }
         }
     }
 

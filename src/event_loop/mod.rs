@@ -374,12 +374,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (false, false) => connections.brought(link),
         };
         self.roster.tick(now, brought, &mut self.todo);
-        if !self.renewals.is_empty() {
-            let next = self.renewals.next(now, |id| self.roster.link(id));
-            if let Some(peer) = next {
-                self.roster.initiate(peer, now, &mut self.todo);
-            }
-        }
+        self.renew_links(now);
         // Applying an action may add others: a dial can fail at once.
         let mut next = 0;
         while let Some(action) = self.todo.get(next).cloned() {

@@ -2,18 +2,26 @@
 //!
 //! Nothing here dials: the loop does.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::VecDeque, time::Instant};
 
 use crate::{
-    limits::RENEWAL_WAIT,
+    limits::{RENEWAL_TRIES, RENEWAL_WAIT},
     proto::{ConnectionKey, PeerId},
 };
 
 /// The peers whose links are still to be renewed.
 #[derive(Debug, Default)]
 pub(super) struct Renewals {
-    waiting: BTreeSet<PeerId>,
+    /// In the order in which they are renewed. Each peer is there once at most.
+    waiting: VecDeque<Waiting>,
     current: Option<Renewal>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    peer: PeerId,
+    /// The tries so far and the link that they have not replaced, if there were any.
+    tried: Option<(u32, ConnectionKey)>,
 }
 
 /// The renewal that is under way.
@@ -22,45 +30,71 @@ struct Renewal {
     peer: PeerId,
     /// The link that is to be replaced.
     link: ConnectionKey,
+    /// This try is one of them.
+    tries: u32,
     /// When the next peer is renewed, whether this one has a new link or not.
     due: Instant,
 }
 
+/// What is to be done about the link of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renew {
+    Dial(PeerId),
+    /// All tries have left the link as it is. It stays.
+    GiveUp(PeerId),
+}
+
 impl Renewals {
-    /// Adds a peer, if its renewal is not under way.
+    /// Adds a peer. One whose renewal is under way is renewed once more: its new link may have been begun before what has changed.
     pub(super) fn add(&mut self, peer: PeerId) {
-        let is_current = |renewal: &Renewal| renewal.peer == peer;
-        if !self.current.as_ref().is_some_and(is_current) {
-            self.waiting.insert(peer);
+        let tried = None;
+        match self.waiting.iter_mut().find(|one| one.peer == peer) {
+            Some(waiting) => waiting.tried = tried,
+            None => self.waiting.push_back(Waiting { peer, tried }),
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.current.is_none() && self.waiting.is_empty()
-    }
-
-    /// The next peer to dial, once the one before has a new link or none, or has had its time. `link`: the current link of a peer.
+    /// The next thing to do, once the peer before has a new link or none, or has had its time. `link`: the current link of a peer.
     pub(super) fn next(
         &mut self,
         now: Instant,
         link: impl Fn(PeerId) -> Option<ConnectionKey>,
-    ) -> Option<PeerId> {
-        let is_under_way =
-            |renewal: &Renewal| renewal.due > now && link(renewal.peer) == Some(renewal.link);
-        if self.current.as_ref().is_some_and(is_under_way) {
-            return None;
-        }
-        self.current = None;
-        // A peer without a link needs no new one: its next link is new.
-        let (peer, link) = loop {
-            let peer = self.waiting.pop_first()?;
-            if let Some(link) = link(peer) {
-                break (peer, link);
+    ) -> Option<Renew> {
+        if let Some(renewal) = self.current.take() {
+            let (peer, tries) = (renewal.peer, renewal.tries);
+            let is_old = link(peer) == Some(renewal.link);
+            if is_old && renewal.due > now {
+                self.current = Some(renewal);
+                return None;
             }
-        };
-        let due = now + RENEWAL_WAIT;
-        self.current = Some(Renewal { peer, link, due });
-        Some(peer)
+            let is_added = self.waiting.iter().any(|one| one.peer == peer);
+            if is_old && !is_added {
+                if tries == RENEWAL_TRIES {
+                    return Some(Renew::GiveUp(peer));
+                }
+                // The peer has ignored the knock: its link was too young, or it was knocked at too often.
+                let tried = Some((tries, renewal.link));
+                self.waiting.push_back(Waiting { peer, tried });
+            }
+        }
+        loop {
+            let Waiting { peer, tried } = self.waiting.pop_front()?;
+            // A peer without a link needs no new one: its next link is new.
+            let Some(link) = link(peer) else { continue };
+            let tries = match tried {
+                Some((_, old)) if link != old => continue,
+                Some((tries, _)) => tries + 1,
+                None => 1,
+            };
+            let due = now + RENEWAL_WAIT;
+            self.current = Some(Renewal {
+                peer,
+                link,
+                tries,
+                due,
+            });
+            return Some(Renew::Dial(peer));
+        }
     }
 
     /// When the next peer is renewed at the latest.
@@ -80,6 +114,10 @@ mod tests {
         ConnectionKey { index, generation }
     }
 
+    fn dial(peer: u64) -> Option<Renew> {
+        Some(Renew::Dial(PeerId(peer)))
+    }
+
     #[test]
     fn peers_are_renewed_one_after_the_other() {
         let now = Instant::now();
@@ -88,16 +126,66 @@ mod tests {
             renewals.add(PeerId(peer));
         }
         let old = |PeerId(peer)| (peer != 2).then_some(key(peer as u32));
-        assert_eq!(renewals.next(now, old), Some(PeerId(1)));
-        renewals.add(PeerId(1));
+        assert_eq!(renewals.next(now, old), dial(1));
         assert_eq!(renewals.next(now, old), None);
         // 1 has a new link. 2 has none, so that it needs no renewal.
         let new = |PeerId(peer)| (peer != 2).then_some(key(10 + peer as u32));
-        assert_eq!(renewals.next(now, new), Some(PeerId(3)));
+        assert_eq!(renewals.next(now, new), dial(3));
         let late = now + RENEWAL_WAIT - Duration::from_nanos(1);
         assert_eq!(renewals.next(late, new), None);
         assert_eq!(renewals.deadline(), Some(now + RENEWAL_WAIT));
+        let newer = |PeerId(peer)| Some(key(20 + peer as u32));
+        assert_eq!(renewals.next(late, newer), None);
+        assert_eq!(renewals.deadline(), None);
+    }
+
+    #[test]
+    fn renewal_without_effect_is_tried_again_after_the_others() {
+        let mut now = Instant::now();
+        let mut renewals = Renewals::default();
+        renewals.add(PeerId(1));
+        renewals.add(PeerId(2));
+        let old = |PeerId(peer)| Some(key(peer as u32));
+        assert_eq!(renewals.next(now, old), dial(1));
+        now += RENEWAL_WAIT;
+        assert_eq!(renewals.next(now, old), dial(2));
+        // 2 has a new link, and 1 has none.
+        let new = |PeerId(peer)| Some(key(if peer == 1 { 1 } else { 12 }));
+        for _ in 1..RENEWAL_TRIES {
+            assert_eq!(renewals.next(now, new), dial(1));
+            assert_eq!(renewals.next(now, new), None);
+            now += RENEWAL_WAIT;
+        }
+        assert_eq!(renewals.next(now, new), Some(Renew::GiveUp(PeerId(1))));
+        assert_eq!(renewals.next(now, new), None);
+        assert_eq!(renewals.deadline(), None);
+    }
+
+    #[test]
+    fn peer_that_gets_a_new_link_meanwhile_is_not_renewed() {
+        let now = Instant::now();
+        let mut renewals = Renewals::default();
+        renewals.add(PeerId(1));
+        renewals.add(PeerId(2));
+        let old = |PeerId(peer)| Some(key(peer as u32));
+        assert_eq!(renewals.next(now, old), dial(1));
+        assert_eq!(renewals.next(now + RENEWAL_WAIT, old), dial(2));
+        // While 1 waits for its second try.
+        let new = |PeerId(peer)| Some(key(10 + peer as u32));
         assert_eq!(renewals.next(now + RENEWAL_WAIT, new), None);
         assert_eq!(renewals.deadline(), None);
+    }
+
+    #[test]
+    fn peer_that_is_added_during_its_renewal_is_renewed_once_more() {
+        let now = Instant::now();
+        let mut renewals = Renewals::default();
+        renewals.add(PeerId(1));
+        let old = |PeerId(peer)| Some(key(peer as u32));
+        assert_eq!(renewals.next(now, old), dial(1));
+        renewals.add(PeerId(1));
+        assert_eq!(renewals.next(now, old), None);
+        let new = |PeerId(peer)| Some(key(10 + peer as u32));
+        assert_eq!(renewals.next(now, new), dial(1));
     }
 }
