@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # These need Rust, and what `setup` installs.
-steps=(setup formatting clippy powerset docs targets tests system soak mutants loom instructions package)
+steps=(setup formatting clippy powerset docs targets tests tls system soak mutants loom instructions package)
 # Each needs a toolchain or a program of its own.
 tools=(msrv minimal-versions external-types semver deny)
 # These need tools of their own, and take minutes.
@@ -73,10 +73,13 @@ targets() {
 # What a contributor runs. It builds the examples too.
 tests() {
     timeout 600 cargo test
-    # The other features: what they add beside the code, and in the documentation.
-    timeout 600 cargo test -p quorum-cnx --lib --features tls-ring tls secure
+}
+
+# What the features of TLS add: beside the code, in the documentation, and over real sockets.
+tls() {
+    timeout 600 cargo test -p quorum-cnx --lib --features tls-ring,simulation
     timeout 600 cargo test -p quorum-cnx --doc --features tls-ring
-    timeout 600 cargo test -p quorum-cnx-tests --features tls --test sim --test corpora
+    timeout 600 cargo test -p quorum-cnx-tests --features tls --test sim --test corpora --test tls
 }
 
 # Each test of these may take a minute at most; network and interop are bounded of their own.

@@ -35,6 +35,8 @@ pub mod rng;
 pub mod signal;
 #[cfg(target_os = "linux")]
 pub mod sockets;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod turned;
 pub mod worker;
 

@@ -1,0 +1,253 @@
+//! TLS between servers, over real sockets: members that link, attackers that are refused, certificates that change, and the upgrade
+//! of a mesh without TLS.
+//!
+//! Every certificate is made here. Nothing here tests the rules for names and chains in detail: the tests beside the code do.
+
+mod attackers;
+mod reloads;
+mod upgrades;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use quorum_cnx::{
+    CnxManager, Config, ConfigBuilder, Event, InboxFull, Outbox, PeerName, PeerStats, Reason, Sid,
+    TlsFailure, Unknown,
+    rustls::version::{TLS12, TLS13},
+};
+use support::{
+    LONG, MEMBER_IP, Mesh, Ring, STRANGER_IP, TestConnection, bare, eventually, expect_message,
+    frame,
+    tls::{Servers, client, client_hello, name_of, params},
+    wait_for, wait_for_down, within,
+};
+
+/// What an observer without an id sends.
+const OBSERVER: i64 = Sid::OBSERVER.0;
+
+/// Starts members, and waits until they are linked.
+fn linked(servers: &Servers, sids: &[i64], shape: impl Fn(ConfigBuilder) -> ConfigBuilder) -> Mesh {
+    let start = |sid: &i64| Arc::new(servers.start(*sid, &shape));
+    let mesh = Mesh {
+        managers: sids.iter().map(start).collect(),
+        addresses: sids
+            .iter()
+            .map(|sid| servers.address(*sid).to_owned())
+            .collect(),
+    };
+    mesh.wait_linked();
+    mesh
+}
+
+/// The numbers of all links of a manager.
+fn links(manager: &CnxManager) -> Vec<(Sid, Option<u64>)> {
+    let peers = manager.stats().peers;
+    let number = |peer: &PeerStats| peer.link.as_ref().map(|link| link.number);
+    peers.iter().map(|peer| (peer.sid, number(peer))).collect()
+}
+
+/// Waits until this server has refused a connection, and returns the sid that it claimed, and why.
+#[track_caller]
+fn rejected(manager: &CnxManager) -> (Option<Sid>, Reason) {
+    wait_for(manager, |event| match event {
+        Event::Rejected { sid, reason, .. } => Some((*sid, reason.clone())),
+        _ => None,
+    })
+}
+
+#[test]
+fn three_members_exchange_frames_in_all_directions() {
+    for versions in [&[&TLS13][..], &[&TLS12]] {
+        let servers = Servers::new(&[1, 2, 3]);
+        let tls = |sid: i64| {
+            let tls = servers.ca.member(sid).tls(&servers.ca);
+            tls.protocol_versions(versions).build().unwrap()
+        };
+        let start = |sid: i64| {
+            let config = servers.secure(sid, tls(sid)).build().unwrap();
+            Arc::new(CnxManager::start(config).unwrap())
+        };
+        let mesh = Mesh {
+            managers: [1, 2, 3].map(start).into(),
+            addresses: Vec::new(),
+        };
+        mesh.wait_linked();
+        for len in [1, 100, 16_384, 500_000] {
+            for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+                let [from, to] = [from, to].map(|at: usize| &mesh.managers[at]);
+                let payload = vec![len as u8; len];
+                from.to_send(to.sid(), payload.clone()).unwrap();
+                expect_message(to, from.sid().0, payload);
+            }
+        }
+        // Crosses every link; a lost frame stops it.
+        Ring::start(&mesh).wait_rounds(50);
+    }
+}
+
+#[test]
+fn queues_keep_order_in_both_directions_at_once() {
+    const FRAMES: u32 = 2_000;
+    let servers = Servers::new(&[1, 2]);
+    let mesh = linked(&servers, &[1, 2], |builder| {
+        let builder = builder.inbox_full(InboxFull::PushBack);
+        builder.outbox(Outbox::QUEUE)
+    });
+    let payload = |number: u32| {
+        let mut payload = number.to_be_bytes().to_vec();
+        payload.resize(4 + (number as usize * 997) % 40_000, number as u8);
+        payload
+    };
+    let run = |own: usize| {
+        let manager = Arc::clone(&mesh.managers[own]);
+        let other = mesh.managers[1 - own].sid();
+        let (handle, sender) = (manager.handle(), mesh.managers[own].handle());
+        let sending = thread::spawn(move || {
+            for number in 0..FRAMES {
+                while sender.to_send(other, payload(number)).is_err() {
+                    sender.wait_for_room(other, LONG).unwrap();
+                }
+            }
+        });
+        thread::spawn(move || {
+            for number in 0..FRAMES {
+                expect_message(&manager, other.0, payload(number));
+            }
+            sending.join().unwrap();
+            handle.stats().balances()
+        })
+    };
+    for thread in [run(0), run(1)] {
+        assert!(within("both streams", || thread.join().unwrap()));
+    }
+}
+
+/// Silent connections, and halves of a handshake, use no more than their places: a member that comes late is linked.
+#[test]
+fn member_links_beside_a_flood_of_silent_connections() {
+    let servers = Servers::new(&[1, 2, 3]);
+    let mesh = linked(&servers, &[1, 2], |builder| builder.pending_max(8));
+    let hello = client_hello(&servers.ca, 1);
+    let mut strangers = Vec::new();
+    for number in 0..64 {
+        let to = servers.address(1 + number % 2);
+        let bytes = &hello[..number as usize * 3 % hello.len()];
+        strangers.push(TestConnection::dial_and_write(STRANGER_IP, to, bytes));
+    }
+    let third = servers.start(3, |builder| builder);
+    assert!(third.wait_linked(2, LONG));
+    for manager in &mesh.managers {
+        let stats = manager.stats();
+        assert_eq!(stats.downs.values().sum::<u64>(), 0, "{stats:?}");
+    }
+    drop(strangers);
+}
+
+#[test]
+fn halt_does_not_wait_for_handshakes() {
+    // 3 is a listener that never answers. 2 dials nobody else, and is in the handshake with 3 and with strangers.
+    let servers = Servers::new(&[2, 3]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let tls = servers.tls(3);
+    let config = Config::builder(Sid(3))
+        .server(Sid(3), servers.address(3))
+        .server(Sid(2), &address)
+        .peer_names(Sid(2), [PeerName::Dns(name_of(2))])
+        .peer_names(Sid(3), [PeerName::Dns(name_of(3))])
+        .connect_timeout(LONG)
+        .handshake_timeout(LONG)
+        .tls(tls);
+    let manager = CnxManager::start(config.build().unwrap()).unwrap();
+    // It has been dialed, and waits for the ServerHello.
+    let mut dialed = TestConnection::accept(&silent);
+    dialed.0.read_exact(&mut [0; 5]).unwrap();
+    let hello = client_hello(&servers.ca, 3);
+    let hanging = [0, 1, hello.len() / 2, hello.len()]
+        .map(|len| TestConnection::dial_and_write(STRANGER_IP, servers.address(3), &hello[..len]));
+    eventually("the strangers wait", || manager.stats().pending == 4);
+    let manager = within("halt", move || {
+        manager.halt();
+        manager
+    });
+    assert!(manager.is_halted());
+    for mut connection in hanging {
+        connection.wait_closed();
+    }
+}
+
+#[test]
+fn others_need_names_of_their_own() {
+    let servers = Servers::new(&[1]);
+    let admit = |builder: ConfigBuilder| {
+        let named = [PeerName::Dns("admitted.example".into())];
+        builder
+            .unknown(Unknown::admit(4))
+            .peer_names(Sid(7), named)
+            .observer_names([PeerName::Dns("observer.example".into())])
+    };
+    let manager = servers.start(1, admit);
+    let connect = |sid: i64, name: &str| {
+        let own = servers.ca.sign(&params("other", &[name]));
+        let stream = TestConnection::dial(MEMBER_IP, servers.address(1)).0;
+        let mut client = client(stream, &servers.ca, Some(&own), 1);
+        // Fails if it is refused at once.
+        let bytes = [bare(sid), frame(format!("from {sid}"))].concat();
+        let _ = client.write_all(&bytes);
+        client
+    };
+    let wrong = |sid: i64, names: &str| {
+        Reason::Tls(TlsFailure::WrongName {
+            sid: Sid(sid),
+            names: names.into(),
+        })
+    };
+    let admitted = connect(7, "admitted.example");
+    expect_message(&manager, 7, "from 7");
+    let _refused = connect(8, "admitted.example");
+    assert_eq!(
+        rejected(&manager),
+        (Some(Sid(8)), wrong(8, "admitted.example"))
+    );
+    let observer = connect(OBSERVER, "observer.example");
+    let message = manager.recv_timeout(LONG).unwrap();
+    assert!(message.from.0 < 0, "{message:?}");
+    let _refused = connect(OBSERVER, "zk1.example");
+    assert_eq!(rejected(&manager), (None, wrong(OBSERVER, "zk1.example")));
+    // A name that admits a server admits no observer, and the other way round.
+    let _refused = connect(OBSERVER, "admitted.example");
+    assert_eq!(
+        rejected(&manager),
+        (None, wrong(OBSERVER, "admitted.example"))
+    );
+    let _refused = connect(7, "observer.example");
+    assert_eq!(
+        rejected(&manager),
+        (Some(Sid(7)), wrong(7, "observer.example"))
+    );
+    drop((admitted, observer));
+}
+
+/// Without names, neither an observer nor a server that is not configured is let in, whatever its certificate is.
+#[test]
+fn others_without_names_are_refused() {
+    let servers = Servers::new(&[1]);
+    let manager = servers.start(1, |builder| builder.unknown(Unknown::admit(4)));
+    for sid in [OBSERVER, 7] {
+        let own = servers.ca.sign(&params("other", &["other.example"]));
+        let stream = TestConnection::dial(MEMBER_IP, servers.address(1)).0;
+        let mut client = client(stream, &servers.ca, Some(&own), 1);
+        let _ = client.write_all(&bare(sid));
+        let (_, reason) = rejected(&manager);
+        let expected = TlsFailure::WrongName {
+            sid: Sid(sid),
+            names: "other.example".into(),
+        };
+        assert_eq!(reason, Reason::Tls(expected));
+    }
+}

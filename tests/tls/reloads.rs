@@ -1,0 +1,275 @@
+//! Certificates that change while the members are linked.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::SystemTime,
+};
+
+use quorum_cnx::{Tls, rustls::pki_types::CertificateDer};
+use rcgen::{SerialNumber, date_time_ymd};
+use support::tls::{Ca, Own};
+
+use super::*;
+
+/// Waits until new certificates are used.
+#[track_caller]
+fn wait_reloaded(manager: &CnxManager) {
+    wait_for(manager, |event| match event {
+        Event::TlsReloaded => Some(()),
+        Event::TlsReloadFailed { .. } => panic!("{event}"),
+        _ => None,
+    });
+}
+
+/// Waits until certificates could not be loaded, and returns why.
+#[track_caller]
+fn wait_reload_failed(manager: &CnxManager) -> String {
+    wait_for(manager, |event| match event {
+        Event::TlsReloadFailed { error, .. } => Some(error.clone()),
+        Event::TlsReloaded => panic!("{event}"),
+        _ => None,
+    })
+}
+
+#[test]
+fn revocation_ends_the_link_of_the_revoked_peer_only() {
+    let servers = Servers::new(&[1, 2, 3]);
+    let mesh = linked(&servers, &[1, 2, 3], |builder| builder);
+    let manager = &mesh.managers[0];
+    let before = links(manager);
+    let tls = servers.ca.member(1).tls(&servers.ca);
+    let tls = tls.crls([servers.ca.crl(&[3])]).build().unwrap();
+    manager.handle().set_tls(tls).unwrap();
+    wait_reloaded(manager);
+    let revoked = Reason::Tls(TlsFailure::Revoked);
+    assert_eq!(wait_for_down(manager), (Sid(3), revoked.clone()));
+    // 3 dials again, and is refused.
+    assert_eq!(rejected(manager), (None, revoked));
+    let number = |links: &[(Sid, Option<u64>)]| links.iter().find(|link| link.0 == Sid(2)).copied();
+    assert_eq!(number(&links(manager)), number(&before));
+    // The list of 1 does not concern 2.
+    assert!(mesh.managers[1].connected_to_peer(Sid(3)));
+}
+
+#[test]
+fn members_without_tls_take_no_certificates() {
+    let servers = Servers::new(&[1]);
+    let manager = CnxManager::start(servers.plain(1).build().unwrap()).unwrap();
+    let error = manager.handle().set_tls(servers.tls(1)).unwrap_err();
+    assert!(error.to_string().contains("started without it"), "{error}");
+}
+
+/// A directory of this test.
+fn directory(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Left over from an earlier run.
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+/// Writes the files of a server into this directory.
+fn write(directory: &Path, own: &Own, ca: &Ca) {
+    fs::create_dir_all(directory).unwrap();
+    fs::write(directory.join("tls.crt"), &own.pem).unwrap();
+    fs::write(directory.join("tls.key"), own.key.serialize_pem()).unwrap();
+    fs::write(directory.join("ca.crt"), &ca.pem).unwrap();
+}
+
+/// Starts a member with the files in this directory, which it watches.
+fn watching(servers: &Servers, sid: i64, at: &Path) -> CnxManager {
+    let [own, key, root] = ["tls.crt", "tls.key", "ca.crt"].map(|name| at.join(name));
+    let files = [own.clone(), key.clone(), root.clone()];
+    let load = move || Tls::from_pem_files(&own, &key, &root)?.build();
+    let config = servers.secure(sid, load().unwrap()).build().unwrap();
+    let manager = CnxManager::start(config).unwrap();
+    manager.handle().watch_tls_files(files, load).unwrap();
+    manager
+}
+
+/// The certificate that a server shows to those who dial it.
+fn shown(servers: &Servers, sid: i64) -> CertificateDer<'static> {
+    let stream = TestConnection::dial(STRANGER_IP, servers.address(sid)).0;
+    let mut client = client(stream, &servers.ca, None, sid);
+    // Sends the ClientHello, and reads until it is refused.
+    let _ = client.read(&mut [0]);
+    let shown = client.conn.peer_certificates();
+    shown.expect("it shows a certificate")[0].clone()
+}
+
+#[test]
+fn broken_file_keeps_the_certificates_in_use() {
+    let servers = Servers::new(&[1, 2]);
+    let at = directory("tls broken file");
+    let first = servers.ca.member(1);
+    write(&at, &first, &servers.ca);
+    let manager = watching(&servers, 1, &at);
+    let peer = servers.start(2, |builder| builder);
+    assert!(manager.wait_linked(1, LONG));
+    let before = links(&manager);
+    // The certificate without its key, as if the key were written later.
+    let second = servers.ca.member(1);
+    fs::write(at.join("tls.crt"), &second.pem).unwrap();
+    let error = wait_reload_failed(&manager);
+    assert!(error.contains("tls.crt"), "{error}");
+    assert_eq!(shown(&servers, 1), first.certificate);
+    fs::write(at.join("tls.key"), second.key.serialize_pem()).unwrap();
+    wait_reloaded(&manager);
+    assert_eq!(shown(&servers, 1), second.certificate);
+    assert_eq!(links(&manager), before);
+    drop(peer);
+}
+
+/// As kubelet does: the files are links to `..data/NAME`, and `..data` is a link to a directory, which is replaced at once.
+#[test]
+fn kubernetes_secret_that_is_swapped_is_reloaded() {
+    let servers = Servers::new(&[1]);
+    let at = directory("tls secret");
+    let [first, second] = [1, 1].map(|sid| servers.ca.member(sid));
+    write(&at.join("..2026_01"), &first, &servers.ca);
+    symlink("..2026_01", at.join("..data")).unwrap();
+    for name in ["tls.crt", "tls.key", "ca.crt"] {
+        symlink(Path::new("..data").join(name), at.join(name)).unwrap();
+    }
+    let manager = watching(&servers, 1, &at);
+    assert_eq!(shown(&servers, 1), first.certificate);
+    write(&at.join("..2026_02"), &second, &servers.ca);
+    symlink("..2026_02", at.join("..data_tmp")).unwrap();
+    fs::rename(at.join("..data_tmp"), at.join("..data")).unwrap();
+    fs::remove_dir_all(at.join("..2026_01")).unwrap();
+    wait_reloaded(&manager);
+    assert_eq!(shown(&servers, 1), second.certificate);
+}
+
+/// `renew` replaces the links of both kinds: those that this server has dialed, and those that it has accepted. A queue goes on over
+/// them. What the kernel had taken when a link ended may be lost, and `Event::Down` says how many frames at most.
+#[test]
+fn renewal_replaces_every_link_and_queues_go_on() {
+    let servers = Servers::new(&[1, 2, 3]);
+    let mesh = linked(&servers, &[1, 2, 3], |builder| {
+        let builder = builder.inbox_full(InboxFull::PushBack);
+        builder.outbox(Outbox::QUEUE)
+    });
+    let middle = Arc::clone(&mesh.managers[1]);
+    let (stop, received) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let sending = [0, 2].map(|at: usize| {
+        let (handle, stop) = (mesh.managers[at].handle(), Arc::clone(&stop));
+        thread::spawn(move || {
+            let mut number = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                match handle.to_send_slice(Sid(2), &number.to_be_bytes()) {
+                    Ok(_) => number += 1,
+                    Err(_) => drop(handle.wait_for_room(Sid(2), LONG)),
+                }
+            }
+            number
+        })
+    });
+    let (all, receiver) = (Arc::clone(&received), Arc::clone(&middle));
+    // Per sender: the next number, and how many are missing.
+    let receiving = thread::spawn(move || {
+        let mut seen = std::collections::BTreeMap::<Sid, (u64, u64)>::new();
+        while let Ok(message) = receiver.recv() {
+            let number = u64::from_be_bytes(message.payload[..].try_into().unwrap());
+            let (next, missing) = seen.entry(message.from).or_default();
+            assert!(
+                number >= *next,
+                "{number} after {next}: twice, or out of order"
+            );
+            *missing += number - *next;
+            *next = number + 1;
+            all.fetch_add(1, Ordering::Relaxed);
+        }
+        seen
+    });
+    let flows_on = || {
+        let before = received.load(Ordering::Relaxed);
+        eventually("frames arrive", || {
+            received.load(Ordering::Relaxed) > before + 1000
+        });
+    };
+    flows_on();
+    let before = links(&middle);
+    middle.handle().renew();
+    eventually("every link is a new one", || {
+        let now = links(&middle);
+        let is_new = |(old, new): (&(Sid, Option<u64>), &(Sid, Option<u64>))| {
+            new.1.is_some() && new.1 != old.1
+        };
+        before.iter().zip(&now).all(is_new)
+    });
+    flows_on();
+    stop.store(true, Ordering::Relaxed);
+    let sent = sending.map(|thread| thread.join().unwrap());
+    // How many frames may be lost, by the events of the senders.
+    let lost_at_most = [0, 2].map(|at: usize| {
+        let manager = &mesh.managers[at];
+        eventually("all is written", || manager.have_delivered());
+        let mut written = 0;
+        while let Ok(event) = manager.events().try_recv() {
+            if let Event::Down {
+                sid: Sid(2),
+                written: count,
+                reason,
+                ..
+            } = event
+            {
+                assert!(
+                    matches!(reason, Reason::Replaced | Reason::Closed),
+                    "{reason}"
+                );
+                written += count;
+            }
+        }
+        manager.halt();
+        written
+    });
+    eventually("both links have ended", || middle.linked_peers().is_empty());
+    middle.halt();
+    let seen = receiving.join().unwrap();
+    for (at, sid) in [Sid(1), Sid(3)].into_iter().enumerate() {
+        let (next, missing) = seen[&sid];
+        assert_eq!(next, sent[at], "the last frame of {sid} arrives");
+        println!(
+            "{sid}: {} sent, {missing} missing, at most {}",
+            sent[at], lost_at_most[at]
+        );
+        assert!(missing <= lost_at_most[at]);
+    }
+}
+
+#[test]
+fn certificate_that_expires_soon_is_reported() {
+    let servers = Servers::new(&[1]);
+    let mut own = params("member", &["zk1.example"]);
+    let epoch = date_time_ymd(1970, 1, 1);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let not_after = Duration::from_secs(now.unwrap().as_secs() + 12 * 60 * 60);
+    own.not_after = epoch + not_after;
+    own.serial_number = Some(SerialNumber::from_slice(&[1]));
+    let tls = servers.ca.sign(&own).tls(&servers.ca).build().unwrap();
+    let config = servers.secure(1, tls).build().unwrap();
+    let manager = CnxManager::start(config).unwrap();
+    let told = || {
+        wait_for(&manager, |event| match event {
+            Event::CertificateExpires { not_after, .. } => Some(*not_after),
+            _ => None,
+        })
+    };
+    let expected = SystemTime::UNIX_EPOCH + not_after;
+    assert_eq!(told(), expected);
+    assert_eq!(manager.stats().certificate_not_after, Some(expected));
+    // One that lasts is not reported, and one that expires is reported anew.
+    manager.handle().set_tls(servers.tls(1)).unwrap();
+    wait_reloaded(&manager);
+    assert!(manager.stats().certificate_not_after > Some(expected));
+    let tls = servers.ca.sign(&own).tls(&servers.ca).build().unwrap();
+    manager.handle().set_tls(tls).unwrap();
+    assert_eq!(told(), expected);
+}
