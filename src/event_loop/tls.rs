@@ -81,7 +81,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             let Some(connection) = self.connections.get_mut(key) else {
                 continue;
             };
-            // Those without a name are checked when they have one. A knock becomes no link.
+            // Those without a name are checked when they have one. A knock never becomes a link.
             let sid = match &connection.phase {
                 Phase::Open { peer, .. } => Some(peer.sid),
                 Phase::Named { peer, .. } | Phase::AwaitingAnswer { peer, .. } => {

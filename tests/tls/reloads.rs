@@ -8,9 +8,9 @@ use std::{
     time::SystemTime,
 };
 
-use quorum_cnx::{Tls, rustls::pki_types::CertificateDer};
+use quorum_cnx::{InitialMessageVersion, Tls, rustls::pki_types::CertificateDer};
 use rcgen::{SerialNumber, date_time_ymd};
-use support::tls::{Ca, Own};
+use support::tls::{Ca, Own, server};
 
 use super::*;
 
@@ -52,6 +52,29 @@ fn revocation_ends_the_link_of_the_revoked_peer_only() {
     assert_eq!(number(&links(manager)), number(&before));
     // The list of 1 does not concern 2.
     assert!(mesh.managers[1].connected_to_peer(Sid(3)));
+}
+
+/// A peer that was dialed and has not answered the native initial message yet is judged by the newest certificates, too.
+#[test]
+fn revocation_ends_a_link_that_waits_for_its_answer() {
+    let servers = Servers::new(&[2, 3]);
+    let listener = TcpListener::bind(servers.address(2)).unwrap();
+    let native = |builder: ConfigBuilder| {
+        let builder = builder.initial_message(InitialMessageVersion::Native);
+        builder.handshake_timeout(LONG)
+    };
+    let manager = servers.start(3, native);
+    let stream = TestConnection::accept(&listener).0;
+    let mut acceptor = server(stream, &servers.ca.member(2));
+    acceptor.read_exact(&mut [0; 8]).unwrap();
+    let tls = servers.ca.member(3).tls(&servers.ca);
+    let tls = tls.crls([servers.ca.crl(&[2])]).build().unwrap();
+    manager.handle().set_tls(tls).unwrap();
+    let reason = wait_for(&manager, |event| match event {
+        Event::DialFailed { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert_eq!(reason, Reason::Tls(TlsFailure::Revoked));
 }
 
 #[test]
