@@ -338,6 +338,16 @@ fn invalid_arguments_are_refused_with_a_reason() {
         ),
         (
             Some(&cfg),
+            "--myid 1 --tls-key zk1.key",
+            "not provided: --tls-ca <FILE> --tls-cert <FILE>",
+        ),
+        (
+            Some(&cfg),
+            "--myid 1 --tls-cert zk1.pem --tls-ca ca.pem",
+            "build it with `cargo build --release --example election --features tls-ring`",
+        ),
+        (
+            Some(&cfg),
             "--myid 1 --timeline no/where.svg",
             "cannot write --timeline",
         ),

@@ -364,6 +364,31 @@ fn invalid_values_of_options_are_refused_with_a_reason() {
             "--jvm-flag a=b",
             "the following required arguments were not provided:\n  --zoo-cfg <FILE>",
         ),
+        (
+            "--tls-cert zk1.pem",
+            "the following required arguments were not provided:\n  --tls-ca <FILE>",
+        ),
+        (
+            "--tls-key zk1.key",
+            "the following required arguments were not provided:\n  --tls-ca <FILE>\n  --tls-cert <FILE>",
+        ),
+        (
+            "--tls-plaintext refuse",
+            "invalid value 'refuse' for '--tls-plaintext <TLS_PLAINTEXT>'\n  [possible values: accept, dial]",
+        ),
+        (
+            "--tls-name zk1",
+            "invalid value 'zk1' for '--tls-name <SID=NAME>': there is no `=` in it",
+        ),
+        // What a build with TLS does with them, `tls/programs.rs` tests.
+        (
+            "--tls-cert zk1.pem --tls-ca ca.pem",
+            "this program speaks no TLS: build it with `cargo build --release --example peer --features tls-ring`",
+        ),
+        (
+            "--tls-name 1=zk1",
+            "this program speaks no TLS: build it with `cargo build",
+        ),
         ("--shout", "unexpected argument '--shout' found"),
         ("more", "unexpected argument 'more' found"),
     ] {

@@ -79,7 +79,10 @@ tests() {
 tls() {
     timeout 600 cargo test -p quorum-cnx --lib --features tls-ring,simulation
     timeout 600 cargo test -p quorum-cnx --doc --features tls-ring
+    timeout 600 cargo build --examples --features tls-ring
     timeout 600 cargo test -p quorum-cnx-tests --features tls --test sim --test corpora --test tls
+    # The other tests of the programs are for those without TLS.
+    timeout 600 cargo build --examples
 }
 
 # Each test of these may take a minute at most; network and interop are bounded of their own.

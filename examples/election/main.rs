@@ -17,10 +17,15 @@ mod names;
 mod notification;
 mod picture;
 mod quorum;
+#[cfg(feature = "tls-ring")]
+#[path = "../peer/reload.rs"]
+mod reload;
 #[path = "../peer/signals.rs"]
 mod signals;
 mod tenure;
 mod timeline;
+#[path = "../peer/tls.rs"]
+mod tls;
 
 use std::{
     collections::BTreeSet,
@@ -48,6 +53,7 @@ use crate::{
     notification::Format,
     quorum::Quorum,
     timeline::Timeline,
+    tls::TlsArgs,
 };
 
 /// ZooKeeper's default of `tickTime`.
@@ -130,6 +136,9 @@ struct Cli {
     #[arg(long, value_name = "HOST:PORT", value_parser = metrics::address)]
     metrics: Option<String>,
 
+    #[command(flatten)]
+    tls: TlsArgs,
+
     /// Quits after this time
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seconds)]
     seconds: Option<Duration>,
@@ -142,7 +151,7 @@ struct Cli {
 const MORE: &str = "\
 Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
 started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
-leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, stats, metrics
+leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, tls-reloaded, stats, metrics
 (where they are served), timeline, dropped (lines that were not read in time), error and halted.
 
 Commands on standard input, one a line:
@@ -166,6 +175,10 @@ A server listens at its election addresses. After a failure it tries an address 
 (default 3, 0 is without limit), a second apart, since a name may become known late. When it has given up all of
 them, no server with a larger id can reach it; the program ends with all of its servers, so that its supervisor
 can start it again.
+
+TLS between the servers is configured in the zoo.cfg (sslQuorum) or with the options below. SIGHUP then reads the
+files of the certificates again; if they can be used, all links are renewed one by one, otherwise the old ones stay
+in use.
 
 SIGINT (Ctrl-C) and SIGTERM halt as `quit` does.
 
@@ -311,7 +324,8 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
                 "--myid {own} is not among its servers, which are {sids}"
             )));
         }
-        let config = connections(cli, &cfg, role.own).build();
+        let builder = cli.tls.configure(connections(cli, &cfg, role.own))?;
+        let config = builder.build();
         members.push((role, config.map_err(|error| in_file(error.to_string()))?));
     }
     if cli.metrics.is_some() && members.len() > 1 {
@@ -382,6 +396,11 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+    }
+    #[cfg(feature = "tls-ring")]
+    if let Err(error) = reload_on_hangup(cli, &plan.cfg, &members, &event_log) {
+        print_error(&format!("SIGHUP cannot be watched: {error}"));
+        return ExitCode::FAILURE;
     }
     let remotes = Arc::new(remotes);
     if let Err(error) = read_commands(&remotes, cli.seconds) {
@@ -454,6 +473,27 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         }
         code
     })
+}
+
+/// With TLS, SIGHUP reads the certificates again. Without, it ends the process as usual.
+#[cfg(feature = "tls-ring")]
+fn reload_on_hangup(
+    cli: &Cli,
+    cfg: &Arc<ZooCfg>,
+    members: &[(Sid, Member)],
+    event_log: &Arc<EventLog>,
+) -> io::Result<()> {
+    let (args, cfg, event_log) = (cli.tls.clone(), Arc::clone(cfg), Arc::clone(event_log));
+    let load = move || match args.load()? {
+        None => cfg.tls().map_err(|error| error.to_string()),
+        tls => Ok(tls),
+    };
+    if !matches!(load(), Ok(Some(_))) {
+        return Ok(());
+    }
+    let handles = members.iter().map(|(_, member)| member.handle()).collect();
+    let first = members[0].0;
+    reload::on_hangup(handles, load, move |why| event_log.error(first, &why))
 }
 
 /// Counts a member as running until it is dropped. The last one closes the event log.

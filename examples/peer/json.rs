@@ -92,6 +92,13 @@ pub(crate) fn event(event: &Event) -> Value {
         Event::SlowTurn { took, .. } => {
             json!({ "event": "slow-turn", "ms": took.as_millis() as u64 })
         }
+        Event::TlsReloaded => json!({ "event": "tls-reloaded" }),
+        Event::TlsReloadFailed { error, .. } => {
+            json!({ "event": "tls-reload-failed", "message": error })
+        }
+        Event::CertificateExpires { .. } => {
+            json!({ "event": "certificate-expires", "message": event.to_string() })
+        }
         Event::Halted => json!({ "event": "halted" }),
         // A newer library may have more events.
         other => json!({ "event": "other", "message": format!("{other:?}") }),

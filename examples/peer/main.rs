@@ -7,7 +7,10 @@ mod json;
 mod lines;
 mod logging;
 mod metrics;
+#[cfg(feature = "tls-ring")]
+mod reload;
 mod signals;
+mod tls;
 
 use std::{
     io::{self, Write as _},
@@ -23,13 +26,14 @@ use std::{
 
 use clap::{CommandFactory as _, Parser, ValueEnum, error::ErrorKind};
 use quorum_cnx::{
-    Config, ConfigError, Dial, Event, EventLoop, Frame, Handle, Handler, INBOX_FRAMES,
-    InitialMessageVersion, Listening, Replace, Sid, Unknown, ZooCfgReader,
+    Config, Dial, Event, EventLoop, Frame, Handle, Handler, INBOX_FRAMES, InitialMessageVersion,
+    Listening, Replace, Sid, Unknown, ZooCfg, ZooCfgReader,
 };
 
 use crate::{
     commands::{COMMANDS, Commands},
     lines::{Line, Lines, Popped},
+    tls::TlsArgs,
 };
 
 /// Exit code of a peer that listens at none of its addresses: the same as ZooKeeper's (ZOOKEEPER-3320).
@@ -101,6 +105,9 @@ struct Cli {
     #[arg(long, value_name = "HOST:PORT", value_parser = metrics::address)]
     metrics: Option<String>,
 
+    #[command(flatten)]
+    tls: TlsArgs,
+
     /// Halts after this time
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seconds)]
     seconds: Option<Duration>,
@@ -118,7 +125,11 @@ To send one frame and end:
 
 Standard output has one JSON object a line, with the field `event`: listening, listen-failed,
 listener-lost, accept-failed, up, down, flapping, dial-failed, rejected, frame, sent, stats,
-slow-turn, metrics (where they are served), help, error, halted.
+slow-turn, metrics (where they are served), tls-reloaded, tls-reload-failed, certificate-expires, help,
+error, halted.
+
+With TLS, SIGHUP reads the files of the certificates again. If they can be used, all links are renewed one by one,
+and those to servers that would be refused now end at once; otherwise the old ones stay in use.
 
 SIGINT (Ctrl-C) and SIGTERM halt as `quit` does. Lines that are not read within 2 s after it are lost.
 
@@ -181,16 +192,16 @@ fn main() -> ExitCode {
     logging::start(filter);
     match config(&cli) {
         Ok(config) => match cli.metrics.as_deref().map(metrics::listen).transpose() {
-            Ok(listener) => run(config, &cli, listener),
+            Ok(listener) => run(config, cli, listener),
             Err(why) => refuse(&Cli::command().error(ErrorKind::Io, why)),
         },
         // For a mistake in the file, the usage does not help.
-        Err(error) if error.to_string().starts_with("zoo.cfg") => {
-            print_error(&error.to_string());
+        Err(error) if error.starts_with("zoo.cfg") => {
+            print_error(&error);
             ExitCode::from(2)
         }
         Err(error) => {
-            let why = with_option(&cli, &error.to_string());
+            let why = with_option(&cli, &error);
             refuse(&Cli::command().error(ErrorKind::ValueValidation, why))
         }
     }
@@ -222,6 +233,8 @@ fn with_option(cli: &Cli, error: &str) -> String {
             "--congestion-control",
             cli.congestion_control.is_some(),
         ),
+        ("tls: ", "--tls-cert", cli.tls.tls_cert.is_some()),
+        ("peer_names: ", "--tls-name", true),
     ];
     let mut given = given.iter().filter(|(_, _, is_given)| *is_given);
     match given.find(|(setting, ..)| error.starts_with(setting)) {
@@ -230,16 +243,22 @@ fn with_option(cli: &Cli, error: &str) -> String {
     }
 }
 
-fn config(cli: &Cli) -> Result<Config, ConfigError> {
+fn zoo_cfg(cli: &Cli) -> Result<Option<ZooCfg>, String> {
+    let Some(path) = &cli.zoo_cfg else {
+        return Ok(None);
+    };
+    let mut reader = ZooCfgReader::new();
+    for flag in &cli.jvm_flags {
+        reader = reader.jvm_flag(flag).map_err(|error| error.to_string())?;
+    }
+    let cfg = reader.read(path).map_err(|error| error.to_string())?;
+    Ok(Some(cfg))
+}
+
+fn config(cli: &Cli) -> Result<Config, String> {
     let own = Sid(cli.sid);
-    let mut builder = match &cli.zoo_cfg {
-        Some(path) => {
-            let mut reader = ZooCfgReader::new();
-            for flag in &cli.jvm_flags {
-                reader = reader.jvm_flag(flag)?;
-            }
-            reader.read(path)?.builder(own)
-        }
+    let mut builder = match zoo_cfg(cli)? {
+        Some(cfg) => cfg.builder(own),
         None => Config::builder(own),
     };
     for (sid, addresses) in &cli.servers {
@@ -273,11 +292,21 @@ fn config(cli: &Cli) -> Result<Config, ConfigError> {
     if let Some(millis) = cli.handshake_timeout_ms {
         builder = builder.handshake_timeout(Duration::from_millis(millis));
     }
-    builder.build()
+    builder = cli.tls.configure(builder)?;
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// Reads the certificates again. `None` without TLS.
+#[cfg(feature = "tls-ring")]
+fn load_tls(cli: &Cli) -> Result<Option<quorum_cnx::Tls>, String> {
+    match (cli.tls.load()?, zoo_cfg(cli)?) {
+        (None, Some(cfg)) => cfg.tls().map_err(|error| error.to_string()),
+        (tls, _) => Ok(tls),
+    }
 }
 
 /// Starts a thread for the loop and one for the commands. This thread prints.
-fn run(config: Config, cli: &Cli, metrics: Option<TcpListener>) -> ExitCode {
+fn run(config: Config, cli: Cli, metrics: Option<TcpListener>) -> ExitCode {
     let lines = Arc::new(Lines::new(cli.capacity as usize));
     let is_not_listening = Arc::new(AtomicBool::new(false));
     let reporter = Reporter {
@@ -308,6 +337,14 @@ fn run(config: Config, cli: &Cli, metrics: Option<TcpListener>) -> ExitCode {
             Err(error) => return fail(&format!("the metrics cannot be served: {error}")),
         }
     }
+    // A time beyond the range of the clock means no end.
+    let end = cli
+        .seconds
+        .and_then(|seconds| Instant::now().checked_add(seconds));
+    #[cfg(feature = "tls-ring")]
+    if let Err(error) = reload_on_hangup(cli, &lines, &handle) {
+        return fail(&format!("SIGHUP cannot be watched: {error}"));
+    }
     let loop_thread = thread::spawn(move || event_loop.run());
     let commands = Commands {
         lines: Arc::clone(&lines),
@@ -315,10 +352,6 @@ fn run(config: Config, cli: &Cli, metrics: Option<TcpListener>) -> ExitCode {
     };
     // Never joined: it may block in a read that does not return.
     thread::spawn(move || commands.run());
-    // A time beyond the range of the clock means no end.
-    let end = cli
-        .seconds
-        .and_then(|seconds| Instant::now().checked_add(seconds));
     let printed = print(&lines, &handle, end);
     // A reader that closes standard output ends the program, and that is no error.
     handle.request_halt();
@@ -340,6 +373,17 @@ fn run(config: Config, cli: &Cli, metrics: Option<TcpListener>) -> ExitCode {
         // The message of the panic is on standard error.
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// With TLS, SIGHUP reads the certificates again. Without, it ends the process as usual.
+#[cfg(feature = "tls-ring")]
+fn reload_on_hangup(cli: Cli, lines: &Arc<Lines>, handle: &Handle) -> io::Result<()> {
+    if !matches!(load_tls(&cli), Ok(Some(_))) {
+        return Ok(());
+    }
+    let lines = Arc::clone(lines);
+    let report = move |why: String| lines.push_all([Line::Event(json::failure(&why))]);
+    reload::on_hangup(vec![handle.clone()], move || load_tls(&cli), report)
 }
 
 /// Ends after a failure at run time.

@@ -4,7 +4,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::TcpStream,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock},
 };
 
@@ -24,7 +26,7 @@ use rcgen::{
     SerialNumber, date_time_ymd,
 };
 
-use crate::{ReservedAddress, configure};
+use crate::{ReservedAddress, configure, target_dir};
 
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
@@ -127,6 +129,23 @@ impl Own {
         let own = CertifiedKey::from_der(chain, self.key(), &provider()).unwrap();
         Tls::builder(provider(), own, [believed.root.clone()])
     }
+}
+
+/// A directory of this test.
+pub fn directory(name: &str) -> PathBuf {
+    let directory = target_dir().join("tmp").join(name);
+    // Left over from an earlier run.
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+/// Writes the files of a server into this directory.
+pub fn write_files(directory: &Path, own: &Own, ca: &Ca) {
+    fs::create_dir_all(directory).unwrap();
+    fs::write(directory.join("tls.crt"), &own.pem).unwrap();
+    fs::write(directory.join("tls.key"), own.key.serialize_pem()).unwrap();
+    fs::write(directory.join("ca.crt"), &ca.pem).unwrap();
 }
 
 /// Servers at fixed addresses, which are started and halted one by one. All are at one IP address, and their certificates have names

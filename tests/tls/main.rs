@@ -1,9 +1,10 @@
 //! TLS between servers, over real sockets: members that link, attackers that are refused, certificates that change, and the upgrade
-//! of a mesh without TLS.
+//! of a mesh without TLS; and the programs, which must have been built with it.
 //!
 //! Every certificate is made here. Nothing here tests the rules for names and chains in detail: the tests beside the code do.
 
 mod attackers;
+mod programs;
 mod reloads;
 mod upgrades;
 

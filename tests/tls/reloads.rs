@@ -3,14 +3,14 @@
 use std::{
     fs,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::SystemTime,
 };
 
 use quorum_cnx::{InitialMessageVersion, Tls, rustls::pki_types::CertificateDer};
 use rcgen::{SerialNumber, date_time_ymd};
-use support::tls::{Ca, Own, server};
+use support::tls::{directory, server, write_files};
 
 use super::*;
 
@@ -85,23 +85,6 @@ fn members_without_tls_take_no_certificates() {
     assert!(error.to_string().contains("started without it"), "{error}");
 }
 
-/// A directory of this test.
-fn directory(name: &str) -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    // Left over from an earlier run.
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory).unwrap();
-    directory
-}
-
-/// Writes the files of a server into this directory.
-fn write(directory: &Path, own: &Own, ca: &Ca) {
-    fs::create_dir_all(directory).unwrap();
-    fs::write(directory.join("tls.crt"), &own.pem).unwrap();
-    fs::write(directory.join("tls.key"), own.key.serialize_pem()).unwrap();
-    fs::write(directory.join("ca.crt"), &ca.pem).unwrap();
-}
-
 /// Starts a member with the files in this directory, which it watches.
 fn watching(servers: &Servers, sid: i64, at: &Path) -> CnxManager {
     let [own, key, root] = ["tls.crt", "tls.key", "ca.crt"].map(|name| at.join(name));
@@ -128,7 +111,7 @@ fn broken_file_keeps_the_certificates_in_use() {
     let servers = Servers::new(&[1, 2]);
     let at = directory("tls broken file");
     let first = servers.ca.member(1);
-    write(&at, &first, &servers.ca);
+    write_files(&at, &first, &servers.ca);
     let manager = watching(&servers, 1, &at);
     let peer = servers.start(2, |builder| builder);
     assert!(manager.wait_linked(1, LONG));
@@ -152,14 +135,14 @@ fn kubernetes_secret_that_is_swapped_is_reloaded() {
     let servers = Servers::new(&[1]);
     let at = directory("tls secret");
     let [first, second] = [1, 1].map(|sid| servers.ca.member(sid));
-    write(&at.join("..2026_01"), &first, &servers.ca);
+    write_files(&at.join("..2026_01"), &first, &servers.ca);
     symlink("..2026_01", at.join("..data")).unwrap();
     for name in ["tls.crt", "tls.key", "ca.crt"] {
         symlink(Path::new("..data").join(name), at.join(name)).unwrap();
     }
     let manager = watching(&servers, 1, &at);
     assert_eq!(shown(&servers, 1), first.certificate);
-    write(&at.join("..2026_02"), &second, &servers.ca);
+    write_files(&at.join("..2026_02"), &second, &servers.ca);
     symlink("..2026_02", at.join("..data_tmp")).unwrap();
     fs::rename(at.join("..data_tmp"), at.join("..data")).unwrap();
     fs::remove_dir_all(at.join("..2026_01")).unwrap();

@@ -55,6 +55,10 @@ impl Member {
                     self.on_process_gone(*sid);
                 }
             }
+            Event::TlsReloaded => self.event_log.event("tls-reloaded", own, json!({})),
+            Event::TlsReloadFailed { .. } | Event::CertificateExpires { .. } => {
+                self.event_log.error(own, &event.to_string());
+            }
             // Other events are in the log only.
             _ => {}
         }
