@@ -60,6 +60,15 @@ fn too_short_duration_is_refused() {
     assert!(errors.contains(expected), "{errors}");
 }
 
+/// What a build with TLS does, `tls/programs.rs` tests.
+#[test]
+fn build_without_tls_says_how_to_build_it() {
+    let (code, said, errors) = mesh(&["--tls"]);
+    assert_eq!((code, said.as_str()), (Some(2), ""));
+    let expected = "mesh: --tls: this program speaks no TLS: build it with `cargo ";
+    assert!(errors.starts_with(expected), "{errors}");
+}
+
 #[test]
 fn a_signal_ends_the_demonstration_with_a_summary() {
     let mut command = Command::new(example_path("mesh"));

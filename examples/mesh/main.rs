@@ -2,6 +2,7 @@
 //! program prints which promises held. Each of them is checked while the servers run.
 
 mod screen;
+mod secure;
 mod seen;
 mod server;
 #[path = "../peer/signals.rs"]
@@ -27,6 +28,7 @@ use quorum_cnx::Sid;
 
 use crate::{
     screen::{Interrupted, LONG, Screen},
+    secure::{Certificates, DIALED, STRANGERS},
     seen::{Order, Promise, Seen, Server, State},
 };
 
@@ -43,17 +45,31 @@ struct Cli {
     #[arg(long, value_name = "N", default_value_t = 10,
         allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=600))]
     seconds: u32,
+
+    /// Has the servers speak TLS, with certificates that this program makes, and shows that strangers are refused; needs a build
+    /// with --features tls-ring
+    #[arg(long)]
+    tls: bool,
 }
 
 const MORE: &str = "\
 On a terminal it draws a table with colours (NO_COLOR=1: none), elsewhere it prints a line each second.
 SIGINT (Ctrl-C) and SIGTERM halt all servers; then the summary of the time until then is printed.
 
-Exit code: 0 if all promises held, 1 if one did not hold or was not checked, 2 for a wrong command line.";
+Exit code: 0 if all promises held, 1 if one did not hold or was not checked, 2 for a wrong command line, or for
+--tls in a build without TLS.";
 
 fn main() -> ExitCode {
-    let length = Duration::from_secs(Cli::parse().seconds.into());
-    match run(length) {
+    let cli = Cli::parse();
+    let length = Duration::from_secs(cli.seconds.into());
+    let certificates = match cli.tls.then(Certificates::new).transpose() {
+        Ok(certificates) => certificates,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "mesh: --tls: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(length, certificates) {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => {}
         Err(error) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
@@ -70,9 +86,9 @@ fn sids() -> impl Iterator<Item = Sid> {
 }
 
 /// Runs the scenario, and returns whether all promises held.
-fn run(length: Duration) -> Result<bool, Box<dyn Error>> {
+fn run(length: Duration, certificates: Option<Certificates>) -> Result<bool, Box<dyn Error>> {
     let start = Instant::now();
-    let seen = Arc::new(Seen::new(start)?);
+    let seen = Arc::new(Seen::new(start, certificates)?);
     let interrupt = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupt);
     signals::on_first(move || {
@@ -105,6 +121,9 @@ fn run_scenario(
     server::start_victim(seen, VICTIM)?;
     screen.until(Promise::Link, "all are linked", State::is_linked)?;
     seen.lock().check(Promise::Link);
+    if let Some(certificates) = &seen.certificates {
+        send_strangers(certificates, seen, screen)?;
+    }
     screen.watch(start + length * 3 / 10)?;
 
     seen.lock().server(VICTIM).order = Order::Die;
@@ -131,6 +150,36 @@ fn run_scenario(
     seen.lock().check(Promise::Newest);
     let done = "each pair still has exactly one link";
     screen.until(Promise::Link, done, State::is_linked)
+}
+
+/// Has each stranger dial a server, which must refuse it. All servers speak nothing but TLS, as the first one shows.
+fn send_strangers(
+    certificates: &Certificates,
+    seen: &Seen,
+    screen: &mut Screen,
+) -> Result<(), Box<dyn Error>> {
+    let address = seen.lock().server(DIALED).address.clone();
+    let links = |state: &State| -> Vec<_> {
+        let servers = state.servers.values();
+        servers.map(|server| server.links.clone()).collect()
+    };
+    let links_before = links(&seen.lock());
+    for stranger in STRANGERS {
+        let manager = certificates.stranger(stranger, &address)?;
+        let done = format!("server {DIALED} has refused {stranger}");
+        screen.until(Promise::Strangers, &done, |state| {
+            state.refusals.contains_key(&stranger.refusal())
+        })?;
+        manager.halt();
+        let reason = seen.lock().refusals.get(&stranger.refusal()).cloned();
+        screen.print(&format!("reason: {}", reason.unwrap_or_default()))?;
+    }
+    let done = "all links are as before";
+    screen.until(Promise::Strangers, done, |state| {
+        state.is_linked() && links(state) == links_before
+    })?;
+    seen.lock().check(Promise::Strangers);
+    Ok(())
 }
 
 /// Halts all servers that run, and checks the promises that must hold at any time.

@@ -12,10 +12,14 @@ use std::{
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use quorum_cnx::{Event, Fault, Handle, SendStats, Sid, Stats};
+use quorum_cnx::{Event, Fault, Handle, ReasonKind, SendStats, Sid, Stats};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{SERVERS, VICTIM, sids};
+use crate::{
+    SERVERS, VICTIM,
+    secure::{Certificates, DIALED},
+    sids,
+};
 
 /// The promises, in the order of the summary.
 #[derive(Clone, Copy, Debug)]
@@ -26,15 +30,18 @@ pub(crate) enum Promise {
     Account,
     Return,
     Ports,
+    /// Only with TLS.
+    Strangers,
 }
 
-const PROMISES: [&str; Promise::Ports as usize + 1] = [
+const PROMISES: [&str; Promise::Strangers as usize + 1] = [
     "one link for each pair, dialed by the larger id at both ends",
     "every server has the last value of every other",
     "no older value after a newer one",
     "the counters of every server balance",
     "all others noticed the death of the server, and are linked with it again",
     "all servers have halted, and their ports are free",
+    "strangers without a server's own certificate are refused, and no link notices",
 ];
 
 /// Whether a promise held.
@@ -120,13 +127,15 @@ impl Server {
 /// The state that all threads share.
 pub(crate) struct Seen {
     state: Mutex<State>,
+    /// `None` if the servers speak plaintext.
+    pub(crate) certificates: Option<Certificates>,
     /// Sockets that are bound to the servers' ports and never listen. They reserve the ports while no server listens on them; on
     /// Linux a server can listen on the same port at the same time.
     _ports: Vec<Socket>,
 }
 
 impl Seen {
-    pub(crate) fn new(start: Instant) -> io::Result<Self> {
+    pub(crate) fn new(start: Instant, certificates: Option<Certificates>) -> io::Result<Self> {
         let mut ports = sids().map(port).collect::<io::Result<Vec<_>>>()?;
         let mut servers = BTreeMap::<Sid, Server>::new();
         for (sid, port) in sids().zip(&ports) {
@@ -140,7 +149,9 @@ impl Seen {
         }
         let state = State {
             start,
+            is_secure: certificates.is_some(),
             servers,
+            refusals: BTreeMap::new(),
             broken: Default::default(),
             checked: Default::default(),
             sent: SendStats::default(),
@@ -148,6 +159,7 @@ impl Seen {
         };
         Ok(Self {
             state: Mutex::new(state),
+            certificates,
             _ports: ports,
         })
     }
@@ -169,7 +181,11 @@ fn port(_: Sid) -> io::Result<Socket> {
 pub(crate) struct State {
     /// Time zero of all times here.
     start: Instant,
+    /// True exactly when the servers speak TLS.
+    pub(crate) is_secure: bool,
     pub(crate) servers: BTreeMap<Sid, Server>,
+    /// Why the server that strangers dial has refused connections, in words.
+    pub(crate) refusals: BTreeMap<ReasonKind, String>,
     broken: [Option<String>; PROMISES.len()],
     /// True for each promise that was checked.
     checked: [bool; PROMISES.len()],
@@ -274,6 +290,9 @@ impl State {
         if let Event::Up { sid, .. } | Event::Down { sid, .. } = event {
             self.server(own).links.insert(*sid, event.clone());
         }
+        if let (Event::Rejected { reason, .. }, DIALED) = (event, own) {
+            self.refusals.insert(reason.kind(), reason.to_string());
+        }
         if let Event::Up { sid, dialed, .. } = event {
             if *dialed != (*sid < own) {
                 let why = format!("{own} reports that the smaller of it and {sid} has dialed");
@@ -337,8 +356,11 @@ impl State {
         } = self.sent;
         let rest = format!("{written} written + {superseded} superseded + {discarded} discarded");
         let ([p50, p99], count) = (micros(&self.latencies), self.latencies.len());
+        // The last one is about TLS.
+        let count_of_promises = PROMISES.len() - usize::from(!self.is_secure);
+        let promises = PROMISES.into_iter().zip(outcomes);
         Verdict {
-            promises: PROMISES.into_iter().zip(outcomes).collect(),
+            promises: promises.take(count_of_promises).collect(),
             figures: [
                 format!("frames: {accepted} accepted = {rest}"),
                 format!(

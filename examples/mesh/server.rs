@@ -28,6 +28,9 @@ fn config(seen: &Seen, own: Sid) -> Result<Config, ConfigError> {
     for (sid, server) in &seen.lock().servers {
         builder = builder.server(*sid, &server.address);
     }
+    if let Some(certificates) = &seen.certificates {
+        builder = certificates.configure(own, builder);
+    }
     builder.build()
 }
 

@@ -124,7 +124,12 @@ pub(crate) fn table(state: &State, after: Duration, rows: usize, columns: usize)
     }
     if rows >= ROWS_WITH_TITLE {
         let after = after.as_secs_f64();
-        let brief = format!("{after:.1} s: {SERVERS} servers in one process");
+        let tls = if state.is_secure {
+            ", all links TLS"
+        } else {
+            ""
+        };
+        let brief = format!("{after:.1} s: {SERVERS} servers in one process{tls}");
         let title = format!("{brief}; {VICTIM} is an EventLoop, the others CnxManagers");
         let title = if title.len() > columns { brief } else { title };
         let legend = "> it dialed, < it was dialed, . no link";

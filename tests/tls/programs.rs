@@ -6,6 +6,7 @@ use support::{
     ReservedAddress,
     command::{run, signal},
     ensemble::ElectionProcess,
+    example::example_path,
     program::{Peer, program},
     tls::{directory, write_files},
 };
@@ -171,5 +172,30 @@ fn ensemble_elects_with_tls() {
     }
     for process in processes {
         process.quit(1);
+    }
+}
+
+#[test]
+fn demonstration_with_tls_refuses_strangers() {
+    let mut command = std::process::Command::new(example_path("mesh"));
+    command.args(["--tls", "--seconds", "2"]);
+    let output = run(command);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), &output.stderr[..]),
+        (Some(0), &b""[..]),
+        "{said}"
+    );
+    for line in [
+        "server 1 has refused a stranger without TLS",
+        "reason: TLS: it does not speak TLS, which is required",
+        "server 1 has refused a stranger with a certificate of another CA",
+        "reason: TLS: no configured root has signed its certificate",
+        "server 1 has refused a stranger with the certificate of server 2",
+        "reason: TLS: its certificate is for server-2.example, which is no name of server 5",
+        "held    all servers have halted, and their ports are free",
+        "held    strangers without a server's own certificate are refused, and no link notices",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in {said}");
     }
 }
