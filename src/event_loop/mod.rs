@@ -374,7 +374,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             (false, false) => connections.brought(link),
         };
         self.roster.tick(now, brought, &mut self.todo);
-        self.renew_links(now);
+        if !self.renewals.is_empty() {
+            self.renew_links(now);
+        }
         // Applying an action may add others: a dial can fail at once.
         let mut next = 0;
         while let Some(action) = self.todo.get(next).cloned() {

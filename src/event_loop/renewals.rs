@@ -54,6 +54,10 @@ impl Renewals {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.current.is_none() && self.waiting.is_empty()
+    }
+
     /// The next thing to do, once the peer before has a new link or none, or has had its time. `link`: the current link of a peer.
     pub(super) fn next(
         &mut self,
