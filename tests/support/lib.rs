@@ -176,12 +176,15 @@ pub struct ReservedAddress {
 
 impl ReservedAddress {
     pub fn new() -> Self {
+        Self::at(MEMBER_IP)
+    }
+
+    /// The same with another address of this machine.
+    pub fn at(ip: Ipv4Addr) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         // As every server does, so that the port can be bound again while connections are in TIME_WAIT.
         socket.set_reuse_address(true).unwrap();
-        socket
-            .bind(&SocketAddr::from((MEMBER_IP, 0)).into())
-            .unwrap();
+        socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         Self {
             socket,

@@ -1,9 +1,9 @@
 //! Reserves ports that several processes use one after the other.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use support::ReservedAddress;
+use support::{MEMBER_IP, ReservedAddress};
 
 /// An address on loopback that is reserved until this is dropped.
 ///
@@ -16,7 +16,12 @@ pub(crate) struct Port {
 
 impl Port {
     pub(crate) fn new() -> Self {
-        let reserved = ReservedAddress::new();
+        Self::at(MEMBER_IP)
+    }
+
+    /// The same with another address of this machine.
+    pub(crate) fn at(ip: Ipv4Addr) -> Self {
+        let reserved = ReservedAddress::at(ip);
         Self {
             address: reserved.address.parse().unwrap(),
             _reserved: reserved,

@@ -3,12 +3,14 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
-    path::PathBuf,
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
+
+use support::MEMBER_IP;
 
 use crate::{
     deadlines::{DEADLINE, wait_until},
@@ -57,19 +59,31 @@ impl Ensemble {
     }
 
     pub(crate) fn with_times(servers: usize, times: Times) -> Self {
+        Self::at(servers, times, |_| MEMBER_IP)
+    }
+
+    /// Each server has an address of its own for the other servers.
+    pub(crate) fn at(servers: usize, times: Times, ip: impl Fn(i64) -> Ipv4Addr) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let new_ports = |_| Ports {
-            quorum: Port::new(),
-            election: Port::new(),
+        let new_ports = |ip| Ports {
+            quorum: Port::at(ip),
+            election: Port::at(ip),
             client: Port::new(),
         };
+        let ips = (1..).map(ip).take(servers);
         Self {
-            ports: (0..servers).map(new_ports).collect(),
+            ports: ips.map(new_ports).collect(),
             directory: java::scratch().join(format!("{}-ensemble-{number}", process::id())),
             number,
             times,
         }
+    }
+
+    /// A directory for files of these servers.
+    pub(crate) fn directory(&self) -> &Path {
+        fs::create_dir_all(&self.directory).expect("a directory can be created");
+        &self.directory
     }
 
     pub(crate) fn sids(&self) -> impl Iterator<Item = i64> + use<> {
@@ -125,20 +139,36 @@ impl Ensemble {
         sid: i64,
         election: impl Fn(i64) -> SocketAddr,
     ) -> PathBuf {
-        let data = self.directory.join(sid.to_string());
+        self.write_configuration_lines(sid, election, "")
+    }
+
+    /// The same with more lines.
+    pub(crate) fn write_configuration_lines(
+        &self,
+        sid: i64,
+        election: impl Fn(i64) -> SocketAddr,
+        lines: &str,
+    ) -> PathBuf {
+        let data = self.directory().join(sid.to_string());
         fs::create_dir_all(&data).expect("a directory can be created");
         fs::write(data.join("myid"), sid.to_string()).expect("a file can be written");
         let path = self.directory.join(format!("zoo-{sid}.cfg"));
-        fs::write(&path, self.configuration(sid, election)).expect("a file can be written");
+        let text = self.configuration(sid, election) + lines;
+        fs::write(&path, text).expect("a file can be written");
         path
     }
 
     /// Starts a real server with this sid, and with the data of its earlier runs.
     pub(crate) fn start(&self, sid: i64) -> Server {
+        self.start_with(sid, &self.write_configuration(sid))
+    }
+
+    /// The same with a configuration file that was written before.
+    pub(crate) fn start_with(&self, sid: i64, file: &Path) -> Server {
         let mut command = java::machine();
         command
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-            .arg(self.write_configuration(sid));
+            .arg(file);
         let name = format!("server-{sid}-of-{}", self.number);
         Server {
             process: Process::start(&name, &mut command),
