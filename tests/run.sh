@@ -10,11 +10,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # These need Rust, and what `setup` installs.
-steps=(setup formatting clippy powerset docs targets tests tls system soak mutants loom instructions package)
+steps=(setup formatting clippy powerset docs targets tests tls system interop-tls soak mutants loom instructions package)
 # Each needs a toolchain or a program of its own.
 tools=(msrv minimal-versions external-types semver deny)
 # These need tools of their own, and take minutes.
-named=(fuzz miri runtimes)
+named=(interop-tls-3.9 fuzz miri runtimes)
 
 # Tools that read what other versions of Rust do not write.
 nightly_of_external_types=nightly-2026-03-20
@@ -22,7 +22,7 @@ nightly_of_miri=nightly-2026-10-28
 
 # The network tests need tools for namespaces, network faults and clocks, the mutants perl, the tests of system calls
 # strace, the count of instructions valgrind, the tests of metrics Prometheus (whose service they do not use) and its Python client, the
-# interop tests a JDK and ZooKeeper.
+# interop tests a JDK and ZooKeeper, and those with TLS openssl.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
@@ -31,6 +31,7 @@ setup() {
     command -v perl >/dev/null || packages+=(perl)
     command -v strace >/dev/null || packages+=(strace)
     command -v nft >/dev/null || packages+=(nftables)
+    command -v openssl >/dev/null || packages+=(openssl)
     command -v ethtool >/dev/null || packages+=(ethtool)
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
     command -v valgrind >/dev/null || packages+=(valgrind)
@@ -89,6 +90,21 @@ tls() {
 system() {
     timeout 300 cargo build --examples
     timeout 1200 cargo test -p system-tests
+}
+
+# Real ZooKeeper with TLS. A package of its own features, so that the other tests have the library without TLS.
+interop-tls() {
+    timeout 300 cargo test -p system-tests --features tls --test interop_tls
+}
+
+# The same with a release that has the fips-mode. Debian has none.
+interop-tls-3.9() {
+    if [[ -z ${ZOOKEEPER_39_CLASSPATH:-} ]]; then
+        echo 'CANNOT RUN: name the jars of ZooKeeper 3.9 and its libraries in ZOOKEEPER_39_CLASSPATH, separated by colons;' \
+            'those in the package pyspark of PyPI do' >&2
+        return 1
+    fi
+    ZOOKEEPER_CLASSPATH=$ZOOKEEPER_39_CLASSPATH interop-tls
 }
 
 soak() {

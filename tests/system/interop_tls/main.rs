@@ -1,0 +1,95 @@
+//! Tests TLS with real ZooKeeper servers (`sslQuorum=true`), over loopback, with PEM stores that both sides read.
+//!
+//!     cargo test -p system-tests --features tls --test interop_tls
+//!
+//! takes half a minute. Parts of names select tests. At the end there is a table of what was seen, also in `target/figures`.
+//!
+//! The release is Debian's, or that of `ZOOKEEPER_CLASSPATH`. What only a release from 3.9 on has is shown as ignored with an older
+//! one, and said at the end. Needs a JDK, ZooKeeper's jars, and openssl, and fails without them.
+
+mod certificates;
+mod member;
+mod release;
+mod table;
+mod tls_ensemble;
+
+mod elections;
+mod matrix;
+mod rotation;
+mod unification;
+
+// What the tests without TLS use as well.
+#[path = "../interop/deadlines.rs"]
+mod deadlines;
+#[path = "../interop/java.rs"]
+mod java;
+#[path = "../../../examples/election/notification.rs"]
+#[allow(dead_code, reason = "these tests read and write one format")]
+mod notification;
+#[path = "../interop/port.rs"]
+mod port;
+#[path = "../interop/process.rs"]
+#[allow(dead_code, reason = "these tests neither pause nor command a process")]
+mod process;
+#[path = "../interop/server.rs"]
+#[allow(dead_code, reason = "these tests use one of several ensembles")]
+mod server;
+
+use std::{process::ExitCode, time::Instant};
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Number of tests that run at the same time. Each has one virtual machine, or two.
+const AT_ONCE: usize = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE));
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials(true)).exit_code();
+    }
+    let start = Instant::now();
+    let has_fips_mode = release::is_since((3, 9));
+    let conclusion = libtest_mimic::run(&arguments, trials(has_fips_mode));
+    table::finish();
+    println!(
+        "interop_tls: ZooKeeper {}, {:.0} s",
+        release::text(),
+        start.elapsed().as_secs_f64()
+    );
+    if !has_fips_mode {
+        println!(
+            "interop_tls: left out: fips-mode, which ZooKeeper has since 3.9: name the jars of a 3.9 in ZOOKEEPER_CLASSPATH"
+        );
+    }
+    conclusion.exit_code()
+}
+
+macro_rules! trials {
+    ($($module:ident::$test:ident),+ $(,)?) => {
+        vec![$(Trial::test(stringify!($test), || {
+            $module::$test();
+            Ok(())
+        })),+]
+    };
+}
+
+fn trials(has_fips_mode: bool) -> Vec<Trial> {
+    let since_3_9 = trials![matrix::fips_mode_checks_no_names];
+    let since_3_9 = since_3_9
+        .into_iter()
+        .map(|trial| trial.with_ignored_flag(!has_fips_mode));
+    let mut all = trials![
+        matrix::names_are_checked_by_both,
+        matrix::both_versions_of_tls_without_names,
+        matrix::only_tls_1_3,
+        matrix::only_tls_1_2,
+        rotation::certificates_of_both_are_rotated,
+        unification::port_unification_in_three_steps,
+        elections::vote_of_a_smaller_sid_elects_a_real_server,
+        elections::vote_of_a_larger_sid_elects_a_real_server,
+        elections::our_vote_elects_after_the_leader_dies,
+    ];
+    all.extend(since_3_9);
+    all
+}
