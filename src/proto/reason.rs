@@ -30,7 +30,7 @@ pub enum Reason {
     /// know this server, or its configuration differs. If this server sends native initial messages, the far end has not answered one,
     /// and may not understand it.
     ClosedAtOnce,
-    /// The far end closed the connection inside a frame or an initial message.
+    /// The far end closed the connection inside a frame, an initial message or a TLS handshake. A ZooKeeper without TLS does the last.
     ClosedEarly,
     /// The kernel reported an error, for example a reset.
     Io(io::ErrorKind),
@@ -215,7 +215,9 @@ impl fmt::Display for Reason {
             Self::ClosedAtOnce => f.write_str(
                 "closed by the far end at once: it does not know this server, or its configuration differs",
             ),
-            Self::ClosedEarly => f.write_str("closed by the far end before its message was whole"),
+            Self::ClosedEarly => {
+                f.write_str("closed by the far end inside a message or a handshake")
+            }
             Self::Io(kind) => write!(f, "{kind}"),
             Self::Os(number) => io::Error::from_raw_os_error(*number).fmt(f),
             Self::Dead => f.write_str("took nothing in time: it is dead, stopped or unreachable"),
@@ -236,6 +238,10 @@ impl fmt::Display for Reason {
             Self::Tls(failure) => write!(f, "TLS: {failure}"),
             Self::HandshakeTimeout => f.write_str("did not say who it is in time"),
             Self::Evicted => f.write_str("was silent while newer connections needed the place"),
+            // No sid looks like this. A TLS record begins so, and its version.
+            Self::UnknownSid(sid) if sid.0 >> 48 == 0x1603 => {
+                f.write_str("speaks TLS, which is not configured here")
+            }
             Self::UnknownSid(sid) => {
                 write!(f, "claims to be server {sid}, which is not configured")
             }
@@ -480,5 +486,22 @@ mod tests {
             assert_eq!((&of, of.to_string().as_str()), (&reason, said));
             assert_eq!(of.kind(), reason.kind());
         }
+    }
+
+    #[test]
+    fn tls_at_a_server_without_it_is_said_in_words() {
+        // The beginnings of records with a ClientHello.
+        for record in [[0x16, 3, 1, 2, 0, 1, 0, 1], [0x16, 3, 3, 0, 200, 1, 0, 0]] {
+            let claimed = Reason::UnknownSid(Sid(i64::from_be_bytes(record)));
+            assert_eq!(
+                claimed.to_string(),
+                "speaks TLS, which is not configured here"
+            );
+        }
+        let claimed = Reason::UnknownSid(Sid(0x1604 << 48));
+        assert!(
+            claimed.to_string().contains("claims to be server 15"),
+            "{claimed}"
+        );
     }
 }
