@@ -2,7 +2,7 @@
 //!
 //!     cargo test -p system-tests --features tls --test interop_tls
 //!
-//! takes half a minute. Parts of names select tests. At the end there is a table of what was seen, also in `target/figures`.
+//! takes half a minute. A part of a name selects tests. At the end there is a table of what was seen, also in `target/figures`.
 //!
 //! The release is Debian's, or that of `ZOOKEEPER_CLASSPATH`. What only a release from 3.9 on has is shown as ignored with an older
 //! one, and said at the end. Needs a JDK, ZooKeeper's jars, and openssl, and fails without them.
@@ -86,6 +86,7 @@ fn trials(has_fips_mode: bool) -> Vec<Trial> {
         matrix::only_tls_1_2,
         rotation::certificates_of_both_are_rotated,
         unification::port_unification_in_three_steps,
+        unification::servers_without_a_common_step_are_told_so,
         elections::vote_of_a_smaller_sid_elects_a_real_server,
         elections::vote_of_a_larger_sid_elects_a_real_server,
         elections::our_vote_elects_after_the_leader_dies,
