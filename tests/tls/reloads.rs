@@ -34,6 +34,9 @@ fn wait_reload_failed(manager: &CnxManager) -> String {
     })
 }
 
+/// A peer, and the number of its link.
+type LinkOf = (Sid, Option<u64>);
+
 #[test]
 fn revocation_ends_the_link_of_the_revoked_peer_only() {
     let servers = Servers::new(&[1, 2, 3]);
@@ -205,9 +208,7 @@ fn renewal_replaces_every_link_and_queues_go_on() {
     middle.handle().renew();
     eventually("every link is a new one", || {
         let now = links(&middle);
-        let is_new = |(old, new): (&(Sid, Option<u64>), &(Sid, Option<u64>))| {
-            new.1.is_some() && new.1 != old.1
-        };
+        let is_new = |(old, new): (&LinkOf, &LinkOf)| new.1.is_some() && new.1 != old.1;
         before.iter().zip(&now).all(is_new)
     });
     flows_on();
