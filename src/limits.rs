@@ -214,6 +214,14 @@ pub const PROVEN_AFTER: Duration = Duration::from_secs(1);
 /// How long one `connect(2)` may take (`zookeeper.cnxTimeout`).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a dial waits for an address to be connected before it tries the next one beside it. RFC 8305 recommends 250 ms on the
+/// internet, and no less than 100 ms; servers of a quorum are near each other. A packet that is lost costs 1 s.
+pub const DIAL_STAGGER: Duration = Duration::from_millis(100);
+
+/// Connections of one dial under way at one time. Two paths of a peer may be dead; a peer that is off costs no more descriptors and
+/// packets than this.
+pub const DIALS_AT_ONCE: usize = 3;
+
 /// How long an accepted connection may take to send its initial message, and the far end of a knock to close it. ZooKeeper:
 /// `tickTime` x `syncLimit`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

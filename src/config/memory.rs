@@ -10,9 +10,9 @@ use super::{
 use crate::limits::{TLS_AHEAD_BYTES, TLS_HANDSHAKE_BYTES_MAX, TLS_SCRATCH_BYTES};
 use crate::{
     limits::{
-        ACCEPTS_PER_TURN, ADDRESSES_MAX, BUFFER_POOL_BYTES, EVENTS_MAX, FRAME_BYTES_MAX,
-        LOOKUPS_WAITING_MAX, NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES, READ_BUFFER_BYTES,
-        TURN_BYTES,
+        ACCEPTS_PER_TURN, ADDRESSES_MAX, BUFFER_POOL_BYTES, DIALS_AT_ONCE, EVENTS_MAX,
+        FRAME_BYTES_MAX, LOOKUPS_WAITING_MAX, NAME_ADDRESSES_MAX, PLACE_BYTES, QUEUE_RUN_BYTES,
+        READ_BUFFER_BYTES, TURN_BYTES,
     },
     proto::Address,
 };
@@ -103,7 +103,7 @@ impl Config {
     /// The peers are the other members, as many admitted peers as [`Unknown::Admit`] allows, with 32 addresses each, and
     /// [`observers_max`](crate::ConfigBuilder::observers_max) observers. The connections are
     ///
-    /// - three for each member and each admitted peer (link, dial, contender),
+    /// - five for each member and each admitted peer (link, three of a dial, contender),
     /// - one for each observer,
     /// - [`pending_max`](crate::ConfigBuilder::pending_max),
     /// - 8 that are accepted while others are closed.
@@ -158,8 +158,9 @@ impl Config {
         } else {
             LOOKUPS_WAITING_MAX
         };
-        let connections =
-            3 * servers + options.observers_max + options.pending_max + ACCEPTS_PER_TURN;
+        // The link, the contender, and those of a dial.
+        let linked = (2 + DIALS_AT_ONCE) * servers + options.observers_max;
+        let connections = linked + options.pending_max + ACCEPTS_PER_TURN;
         inbox
             + sum(&[
                 (1, LOOP_BYTES),
@@ -174,7 +175,7 @@ impl Config {
                 (sockets, LISTENER_BYTES),
                 (lookups, LOOKUP_BYTES),
             ])
-            + self.tls_memory(3 * servers + options.observers_max)
+            + self.tls_memory(linked)
     }
 
     /// What TLS adds, with this many connections besides those that have not sent their initial message.

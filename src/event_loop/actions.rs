@@ -45,19 +45,24 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.step(peer, step, now);
             }
             Action::TryNextAddress { peer } => {
-                if let Some((key, lookups, step)) = self.endpoints.try_next_address(peer, now) {
-                    self.connections.abort(key);
+                if let Some((given_up, lookups, step)) = self.endpoints.try_next_address(peer, now)
+                {
+                    for key in given_up {
+                        self.connections.abort(key);
+                    }
                     self.look_up(lookups);
                     self.step(peer, step, now);
                 }
             }
-            Action::Cancel { peer, late } => match self.endpoints.finish(peer) {
-                Some(key) if late => self.connections.abort(key),
-                Some(key) => {
-                    self.connections.close(key);
+            Action::Cancel { peer, late } => {
+                for key in self.endpoints.finish(peer) {
+                    if late {
+                        self.connections.abort(key);
+                    } else {
+                        self.connections.close(key);
+                    }
                 }
-                None => {}
-            },
+            }
             Action::Resolve { peer } => {
                 let lookups = self.endpoints.resolve(peer, now);
                 self.look_up(lookups);

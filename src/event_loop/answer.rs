@@ -52,9 +52,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Whether this peer is dialed, and has not answered the native initial message yet.
     pub(super) fn awaits_answer(&mut self, peer: PeerId) -> bool {
-        let dialed = self.endpoints.connecting(peer);
-        let dialed = dialed.and_then(|key| self.connections.get_mut(key));
-        dialed.is_some_and(|it| matches!(it.phase, Phase::AwaitingAnswer { .. }))
+        let mut dialed = self.endpoints.underway(peer);
+        dialed.any(|key| {
+            let dialed = self.connections.get_mut(key);
+            dialed.is_some_and(|it| matches!(it.phase, Phase::AwaitingAnswer { .. }))
+        })
     }
 
     /// Reads more of the answer to the initial message of a dialed connection.

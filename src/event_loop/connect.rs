@@ -1,4 +1,4 @@
-//! Looks up and dials peers, one address after the other.
+//! Looks up and dials peers, at one address after the other.
 //!
 //! Nothing here decides which peer is dialed, or when: the roster does.
 
@@ -40,7 +40,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// Carries out the steps of a dial until one is underway or no address is left.
+    /// Carries out the steps of a dial until a connection is underway or no address is left.
     pub(super) fn step(&mut self, id: PeerId, mut step: Step, now: Instant) {
         loop {
             match step {
@@ -50,7 +50,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     Err(error) => {
                         let failed = (addr, Reason::of_io(&error));
                         // At once and not in the next turn. A dial tries a bounded number of addresses, so that this ends.
-                        step = self.endpoints.next(id, failed, now);
+                        step = self.endpoints.next(id, None, failed, now);
                     }
                 },
                 Step::Exhausted(addr, reason) => {
@@ -76,28 +76,32 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             now,
             now + self.options.connect_timeout,
         );
-        self.endpoints.on_connecting(id, key);
+        self.endpoints.on_connecting(id, key, addr);
         Ok(())
     }
 
     /// Called when more is known about where this peer is. An address from which it has connected may turn out to be its own, and
-    /// the address that is being dialed may turn out to be an old one.
+    /// addresses that are being dialed may turn out to be old ones.
     pub(super) fn recognize(&mut self, id: PeerId, now: Instant) {
         for ip in self.roster.abroad(id) {
             if self.endpoints.is_home(id, ip) {
                 self.roster.on_home(id, ip, now, &mut self.todo);
             }
         }
-        let mut is_home = |key| {
-            let addr = self.connections.get_mut(key)?.addr;
-            Some(self.endpoints.is_home(id, addr.ip()))
+        let mut is_abroad = |key: &ConnectionKey| {
+            let connection = self.connections.get_mut(*key);
+            connection.is_some_and(|it| !self.endpoints.is_home(id, it.addr.ip()))
         };
-        let dialed = self.endpoints.connecting(id);
-        if let Some(key) = dialed.filter(|key| is_home(*key) == Some(false)) {
+        let mut dialed: Vec<ConnectionKey> = self.endpoints.underway(id).collect();
+        dialed.retain(&mut is_abroad);
+        for key in &dialed {
             // Another host may have the old address by now, and must get nothing that is meant for the peer.
-            self.connections.abort(key);
-            let step = self.endpoints.redirect(id, now);
-            return self.step(id, step, now);
+            self.connections.abort(*key);
+            let step = self.endpoints.redirect(id, *key, now);
+            self.step(id, step, now);
+        }
+        if !dialed.is_empty() {
+            return;
         }
         let link = self.roster.link(id);
         if let Some(key) = link.filter(|key| self.is_outdated(id, *key)) {

@@ -71,9 +71,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             let _ = self.answer(key, Some(&reason));
         }
         match self.connections.close(key) {
-            // The dial goes on with the next address; the roster is told only if none is left.
+            // The dial goes on with the others and the next address; the roster is told only if none is left.
             Some(Phase::Dialing { peer } | Phase::AwaitingAnswer { peer, .. }) => {
-                let step = self.endpoints.next(peer, (addr, reason), now);
+                let step = self.endpoints.next(peer, Some(key), (addr, reason), now);
                 self.step(peer, step, now);
             }
             // The knock was not answered, or it was refused.
@@ -81,7 +81,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 peer,
                 answer: Some(_),
             }) if reason != Reason::Closed => {
-                let step = self.endpoints.next(peer, (addr, reason), now);
+                let step = self.endpoints.next(peer, Some(key), (addr, reason), now);
                 self.step(peer, step, now);
             }
             Some(Phase::Knocking { peer, .. }) => {
@@ -111,6 +111,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.paused.remove(&key);
                 let lasted = now.saturating_duration_since(since) >= PROVEN_AFTER;
                 let proven = has_received || lasted;
+                if proven {
+                    self.endpoints.on_proven(peer.id, addr);
+                }
                 // An end that the application has asked for proves nothing. Relaxed: only the loop uses this flag.
                 if !matches!(reason, Reason::Dropped | Reason::Halted) {
                     peer.last_link_unproven.store(!proven, Ordering::Relaxed);

@@ -1,10 +1,14 @@
-//! Where each peer can be reached: its addresses, what its names resolve to, and which address a dial tries next.
+//! Where each peer can be reached: its addresses, what its names resolve to, and which addresses a dial tries next.
 //!
 //! Nothing here connects: the loop does, and reports the outcome.
 //!
 //! A dial begins at once with the known addresses: literals, and the last good answers for names. The names are looked up again at
 //! the same time, since addresses change (ZOOKEEPER-1506). Addresses of a new answer are tried next. If the answer does not contain
-//! the address that is being tried, the loop continues with the others at once.
+//! an address that is being tried, the loop gives that one up and continues with the others at once.
+//!
+//! An address that does not answer delays a dial by [`DIAL_STAGGER`] only: then the next one is tried beside it, as in RFC 8305, up to
+//! [`DIALS_AT_ONCE`]. An address that fails is followed by the next one at once. The first connection on which the initial message
+//! can be written wins. The others are closed before that message is written, so that none of them can become a link.
 //!
 //! A dial without a known address waits for the first answer, for at most [`LOOKUP_TIMEOUT`]. A dial that has tried all known
 //! addresses waits for outstanding answers, for at most [`LOOKUP_GRACE`].
@@ -18,7 +22,8 @@ use std::{
 
 use crate::{
     limits::{
-        LOOKUP_GRACE, LOOKUP_TIMEOUT, NAME_ADDRESSES_MAX, NO_ADDRESS_BYTES_MAX, RESOLVE_PAUSE,
+        DIAL_STAGGER, DIALS_AT_ONCE, LOOKUP_GRACE, LOOKUP_TIMEOUT, NAME_ADDRESSES_MAX,
+        NO_ADDRESS_BYTES_MAX, RESOLVE_PAUSE,
     },
     net::{NO_ADDRESS, cut, words_of},
     proto::{Address, ConnectionKey, PeerId, Reason},
@@ -32,7 +37,7 @@ pub(super) struct Endpoints {
     lookup_ids: u64,
     /// The known addresses of all peers, as of the last question; `None` after a change.
     homes: Option<BTreeSet<IpAddr>>,
-    /// Dials that wait for answers, and until when.
+    /// Dials that wait for answers, and until when; and dials whose next connection begins beside the others, and when.
     due: BTreeMap<PeerId, Instant>,
 }
 
@@ -42,8 +47,12 @@ struct PeerEndpoints {
     /// When the names were last looked up because a connection from an unknown address claimed to be this peer.
     inquired: Option<Instant>,
     dial: Dial,
+    /// The connections that are underway, and their addresses. At most [`DIALS_AT_ONCE`].
+    underway: Vec<(ConnectionKey, SocketAddr)>,
     /// The addresses that the current dial has tried. If none is underway, those of the last dial.
     tried: Vec<SocketAddr>,
+    /// The address of the last link that was proven, with whatever port the far end had. A dial tries it first.
+    proven: Option<SocketAddr>,
     /// The last failure among these.
     failed: Option<(SocketAddr, Reason)>,
     /// True exactly when an outstanding answer may show that the dial went to an old address of the peer.
@@ -66,20 +75,23 @@ struct Endpoint {
 /// The state of a dial.
 ///
 /// ```text
-///   Idle --> Connecting --failed--> Connecting       while an address is untried
+///   Idle --> Connecting --failed, late--> Connecting    while an address is untried or underway
+///     |          `--connected--> Connected --failed--> Connecting
 ///     `--> Looking --answer--> Connecting
-///          Connecting --failed--> Looking            while names are being looked up
+///          Connecting --failed--> Looking               while names are being looked up
 ///   each of them --Exhausted, finish--> Idle
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Dial {
     Idle,
-    /// All known addresses were tried, and names are being looked up.
+    /// All known addresses were tried and have failed, and names are being looked up.
     Looking,
-    /// `link` is being connected.
+    /// Addresses are being connected, the last one since `since`.
     Connecting {
-        link: Option<ConnectionKey>,
+        since: Instant,
     },
+    /// One of them is connected, and the others were given up. What follows decides whether the dial has succeeded.
+    Connected,
 }
 
 /// What a lookup is for.
@@ -127,7 +139,10 @@ impl Endpoints {
         self.homes = None;
         match self.peers.get_mut(&peer) {
             // A dial that is underway continues.
-            Some(peer_endpoints) => peer_endpoints.endpoints = endpoints,
+            Some(peer_endpoints) => {
+                peer_endpoints.endpoints = endpoints;
+                self.schedule(peer);
+            }
             None => {
                 self.peers.insert(
                     peer,
@@ -135,7 +150,9 @@ impl Endpoints {
                         endpoints,
                         inquired: None,
                         dial: Dial::Idle,
+                        underway: Vec::new(),
                         tried: Vec::new(),
+                        proven: None,
                         failed: None,
                         unsure: false,
                         corrects: false,
@@ -205,17 +222,20 @@ impl Endpoints {
         (lookups, self.advance(peer, now))
     }
 
-    /// The next step of a dial when no connect is underway.
+    /// The next step of a dial: one more address, if there is one.
     fn advance(&mut self, peer: PeerId, now: Instant) -> Step {
         self.due.remove(&peer);
         let Some(peer_endpoints) = self.peers.get_mut(&peer) else {
             return Step::Wait;
         };
         if let Some(addr) = peer_endpoints.untried() {
-            peer_endpoints.dial = Dial::Connecting { link: None };
+            peer_endpoints.dial = Dial::Connecting { since: now };
             // Before the outcome is known: an address is tried once in a dial, however it ends.
             peer_endpoints.tried.push(addr);
             return Step::Connect(addr);
+        }
+        if !peer_endpoints.underway.is_empty() {
+            return Step::Wait;
         }
         if peer_endpoints.is_asking() {
             peer_endpoints.dial = Dial::Looking;
@@ -228,6 +248,22 @@ impl Endpoints {
             return Step::Wait;
         }
         peer_endpoints.exhaust()
+    }
+
+    /// Sets when the next address is tried beside those that are underway.
+    fn schedule(&mut self, peer: PeerId) {
+        let Some(peer_endpoints) = self.peers.get(&peer) else {
+            return;
+        };
+        let Dial::Connecting { since } = peer_endpoints.dial else {
+            return;
+        };
+        let has_room = peer_endpoints.underway.len() < DIALS_AT_ONCE;
+        if has_room && peer_endpoints.untried().is_some() {
+            self.due.insert(peer, since + DIAL_STAGGER);
+        } else {
+            self.due.remove(&peer);
+        }
     }
 
     /// A connection from an unknown address claims to be this peer. Returns the names to look up for that.
@@ -285,6 +321,7 @@ impl Endpoints {
         self.homes = None;
         let waited = matches!(peer_endpoints.dial, Dial::Looking)
             && (peer_endpoints.untried().is_some() || !peer_endpoints.is_asking());
+        self.schedule(peer);
         Some((asker, waited.then(|| self.advance(peer, now))))
     }
 
@@ -292,82 +329,124 @@ impl Endpoints {
         self.due.values().min().copied()
     }
 
-    /// The next dial that has waited long enough for answers. It continues with the known addresses.
+    /// The next dial that has waited long enough for answers, or for the addresses that are underway. It continues with the known
+    /// addresses.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<(PeerId, Step)> {
         let (&peer, _) = self.due.iter().find(|(_, at)| **at <= now)?;
         self.due.remove(&peer);
         let peer_endpoints = self.peers.get_mut(&peer)?;
-        let step = match peer_endpoints.untried() {
-            Some(_) => self.advance(peer, now),
-            None => peer_endpoints.exhaust(),
+        let step = match (peer_endpoints.untried(), peer_endpoints.dial) {
+            (None, Dial::Looking) => peer_endpoints.exhaust(),
+            _ => self.advance(peer, now),
         };
         Some((peer, step))
     }
 
     /// The connect that [`Step::Connect`] asked for is underway.
-    pub(super) fn on_connecting(&mut self, peer: PeerId, key: ConnectionKey) {
-        if let Some(PeerEndpoints {
-            dial: Dial::Connecting { link },
-            ..
-        }) = self.peers.get_mut(&peer)
-        {
-            *link = Some(key);
+    pub(super) fn on_connecting(&mut self, peer: PeerId, key: ConnectionKey, addr: SocketAddr) {
+        if let Some(peer_endpoints) = self.peers.get_mut(&peer) {
+            peer_endpoints.underway.push((key, addr));
+            self.schedule(peer);
         }
     }
 
-    /// The address failed. Returns the step to the next one.
+    /// A connection is connected, and nothing is written to it yet. Returns the others that were underway, which have lost and must be
+    /// closed now. Their addresses count as untried: they are tried again if this one is refused.
+    pub(super) fn on_connected(
+        &mut self,
+        peer: PeerId,
+        winner: ConnectionKey,
+    ) -> Vec<ConnectionKey> {
+        self.due.remove(&peer);
+        let Some(peer_endpoints) = self.peers.get_mut(&peer) else {
+            return Vec::new();
+        };
+        peer_endpoints.dial = Dial::Connected;
+        let all = std::mem::take(&mut peer_endpoints.underway);
+        let losers: Vec<_>;
+        (peer_endpoints.underway, losers) = all.into_iter().partition(|(key, _)| *key == winner);
+        let has_lost = |addr: &SocketAddr| losers.iter().any(|(_, loser)| loser == addr);
+        peer_endpoints.tried.retain(|addr| !has_lost(addr));
+        losers.into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// The address failed: that of this connection, or one at which no connect could begin. Returns the step to the next one.
     pub(super) fn next(
         &mut self,
         peer: PeerId,
+        key: Option<ConnectionKey>,
         failed: (SocketAddr, Reason),
         now: Instant,
     ) -> Step {
-        match self.peers.get_mut(&peer) {
-            Some(peer_endpoints) if matches!(peer_endpoints.dial, Dial::Connecting { .. }) => {
-                peer_endpoints.failed = Some(failed);
-                self.advance(peer, now)
-            }
-            _ => Step::Wait,
-        }
+        let Some(peer_endpoints) = self.dialing(peer) else {
+            return Step::Wait;
+        };
+        peer_endpoints.failed = Some(failed);
+        peer_endpoints.underway.retain(|(it, _)| Some(*it) != key);
+        self.advance(peer, now)
     }
 
-    /// The peer is alive, but the address that is being tried fails or does not answer yet. Continues with the next address. After
-    /// the last one it starts a new dial with new lookups, since the peer may have moved. Also returns the connection that was
-    /// underway; `None` if there was none.
+    /// The peer is alive, but the addresses that are being tried do not answer yet. Gives up the one that was tried first, and continues
+    /// with the next address. After the last one it gives up all, and starts a new dial with new lookups, since the peer may have moved.
+    /// Also returns the connections that are given up; `None` if there was none.
     pub(super) fn try_next_address(
         &mut self,
         peer: PeerId,
         now: Instant,
-    ) -> Option<(ConnectionKey, Vec<Lookup>, Step)> {
-        let peer_endpoints = self.peers.get_mut(&peer)?;
-        let Dial::Connecting { link } = &mut peer_endpoints.dial else {
+    ) -> Option<(Vec<ConnectionKey>, Vec<Lookup>, Step)> {
+        let peer_endpoints = self.dialing(peer)?;
+        if peer_endpoints.underway.is_empty() {
             return None;
+        }
+        let is_left = peer_endpoints.untried().is_some();
+        let given_up = if is_left {
+            ..1
+        } else {
+            ..peer_endpoints.underway.len()
         };
-        let key = link.take()?;
-        let (lookups, step) = if peer_endpoints.untried().is_some() {
+        let given_up = peer_endpoints.underway.drain(given_up).map(|(key, _)| key);
+        let given_up = given_up.collect();
+        let (lookups, step) = if is_left {
             (Vec::new(), self.advance(peer, now))
         } else {
             self.start(peer, now)
         };
-        Some((key, lookups, step))
+        Some((given_up, lookups, step))
     }
 
-    /// The connection that is being connected.
-    pub(super) fn connecting(&self, peer: PeerId) -> Option<ConnectionKey> {
-        match self.peers.get(&peer)?.dial {
-            Dial::Connecting { link } => link,
-            Dial::Idle | Dial::Looking => None,
-        }
+    /// The connections that are underway.
+    pub(super) fn underway(&self, peer: PeerId) -> impl Iterator<Item = ConnectionKey> + '_ {
+        let underway = self
+            .peers
+            .get(&peer)
+            .map(|peer_endpoints| &peer_endpoints.underway);
+        underway.into_iter().flatten().map(|(key, _)| *key)
     }
 
-    /// The names do not contain the address that is being tried any more. The dial continues with the others.
-    pub(super) fn redirect(&mut self, peer: PeerId, now: Instant) -> Step {
-        match self.peers.get(&peer) {
-            Some(PeerEndpoints {
-                dial: Dial::Connecting { .. },
-                ..
-            }) => self.advance(peer, now),
-            _ => Step::Wait,
+    /// The names do not contain the address of this connection any more. The dial continues with the others.
+    pub(super) fn redirect(&mut self, peer: PeerId, key: ConnectionKey, now: Instant) -> Step {
+        let Some(peer_endpoints) = self.dialing(peer) else {
+            return Step::Wait;
+        };
+        peer_endpoints.underway.retain(|(it, _)| *it != key);
+        self.advance(peer, now)
+    }
+
+    /// The endpoints of this peer, if a dial of it connects or is connected.
+    fn dialing(&mut self, peer: PeerId) -> Option<&mut PeerEndpoints> {
+        let peer_endpoints = self.peers.get_mut(&peer)?;
+        matches!(
+            peer_endpoints.dial,
+            Dial::Connecting { .. } | Dial::Connected
+        )
+        .then_some(peer_endpoints)
+    }
+
+    /// A link to or from this address was proven and has ended. The next dial tries this address first, if it is one of the peer: the
+    /// same port as well, if it was dialed.
+    pub(super) fn on_proven(&mut self, peer: PeerId, addr: SocketAddr) {
+        if let Some(peer_endpoints) = self.peers.get_mut(&peer) {
+            peer_endpoints.proven = Some(addr);
         }
     }
 
@@ -386,15 +465,16 @@ impl Endpoints {
         peer_endpoints.corrects
     }
 
-    /// The dial has succeeded or is given up. Returns the connection that was underway.
-    pub(super) fn finish(&mut self, peer: PeerId) -> Option<ConnectionKey> {
+    /// The dial has succeeded or is given up. Returns the connections that were underway.
+    pub(super) fn finish(&mut self, peer: PeerId) -> Vec<ConnectionKey> {
         self.due.remove(&peer);
-        let peer_endpoints = self.peers.get_mut(&peer)?;
+        let Some(peer_endpoints) = self.peers.get_mut(&peer) else {
+            return Vec::new();
+        };
         peer_endpoints.unsure &= peer_endpoints.is_asking();
-        match std::mem::replace(&mut peer_endpoints.dial, Dial::Idle) {
-            Dial::Connecting { link } => link,
-            Dial::Idle | Dial::Looking => None,
-        }
+        peer_endpoints.dial = Dial::Idle;
+        let underway = peer_endpoints.underway.drain(..);
+        underway.map(|(key, _)| key).collect()
     }
 }
 
@@ -411,20 +491,33 @@ impl PeerEndpoints {
             .any(|endpoint| endpoint.known.iter().any(is_there))
     }
 
-    /// The first known address that this dial has not tried, if it may try one more.
+    /// The known address that this dial tries next, if it may try one more: at first that of the last proven link, then as configured,
+    /// but with the families of addresses interleaved, since often all of one family fail (RFC 8305, section 4).
     fn untried(&self) -> Option<SocketAddr> {
-        let known = self.endpoints.iter().flat_map(|endpoint| {
-            // The answers of the resolver have no port: it comes from the address that has the name.
-            let at = |mut addr: SocketAddr| {
-                addr.set_port(endpoint.address.port());
-                addr
-            };
-            endpoint.known.iter().copied().map(at)
-        });
-        let is_new = |addr: &SocketAddr| !self.tried.contains(addr);
-        (self.tried.len() < NAME_ADDRESSES_MAX)
-            .then_some(known)?
-            .find(is_new)
+        let known = || {
+            self.endpoints.iter().flat_map(|endpoint| {
+                // The answers of the resolver have no port: it comes from the address that has the name.
+                let at = |mut addr: SocketAddr| {
+                    addr.set_port(endpoint.address.port());
+                    addr
+                };
+                endpoint.known.iter().copied().map(at)
+            })
+        };
+        let untried = || known().filter(|addr| !self.tried.contains(addr));
+        if self.tried.len() >= NAME_ADDRESSES_MAX {
+            return None;
+        }
+        let is_v4 = |addr: &SocketAddr| addr.ip().to_canonical().is_ipv4();
+        let preferred = match (self.tried.last(), self.proven) {
+            (Some(last), _) => untried().find(|addr| is_v4(addr) != is_v4(last)),
+            (None, Some(proven)) => untried().find(|addr| *addr == proven).or_else(|| {
+                // The port of a link that the peer has dialed has no meaning.
+                untried().find(|addr| addr.ip().to_canonical() == proven.ip().to_canonical())
+            }),
+            (None, None) => None,
+        };
+        preferred.or_else(|| untried().next())
     }
 
     /// Ends a dial that has no address left to try.

@@ -160,10 +160,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             };
             // Nothing is written yet, so that the far end takes this for no knock and no link.
             if self.roster.is_moot(peer, brought, now) {
-                self.endpoints.finish(peer);
-                self.connections.close(key);
+                for key in self.endpoints.finish(peer) {
+                    self.connections.close(key);
+                }
                 return;
             }
+        }
+        // Before the initial message is written: at most one connection of a dial carries it.
+        for loser in self.endpoints.on_connected(peer, key) {
+            self.connections.close(loser);
         }
         // One write: ZooKeeper's acceptor may take a short read for a short message (`InitialMessage.parse`).
         let initial_message = self.initial_message(peer);

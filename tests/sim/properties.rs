@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{SendError, Sid, Stats};
+use quorum_cnx::{SendError, Sid, Stats, simulation::limits::DIALS_AT_ONCE};
 
 use crate::{
     oracle::{Up, send_frame},
@@ -143,8 +143,8 @@ impl Simulation {
             if self.plan.admits { GUESTS } else { 0 },
         );
         let peers = members + admitted + OBSERVERS;
-        // A link, a contender and an attempt for each peer.
-        let most = 3 * peers + self.plan.pending_max;
+        // A link, a contender and the connections of an attempt for each peer.
+        let most = (2 + DIALS_AT_ONCE) * peers + self.plan.pending_max;
         let held = self.kernel().nodes[host].held;
         if stats.peers.len() > peers || held > most {
             let known = stats.peers.len();

@@ -102,7 +102,7 @@ pub(crate) enum Action {
     PeerRemoved { peer: PeerId },
     /// Connect to the peer, or knock if its sid is larger. One of `on_linked`, `on_knocked`, `on_dial_failed` follows.
     Dial { peer: PeerId },
-    /// Give up the current connection of the attempt, and try the next address. The peer has just shown that it is alive.
+    /// Give up the oldest connection of the attempt, and try the next address. The peer has just shown that it is alive.
     TryNextAddress { peer: PeerId },
     /// Give up the attempt. None of the calls that [`Dial`](Self::Dial) names follows. `late`: bytes that the attempt has sent
     /// must not arrive any more.
