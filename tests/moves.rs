@@ -1,4 +1,5 @@
-//! Dials during name lookups, peers whose address changes, dead links, and connections of others with the sid of a peer.
+//! Dials of several addresses and during name lookups, peers whose address changes, dead links, and connections of others with the sid of
+//! a peer.
 //!
 //! The network is simulated: the test decides when a connection, an answer of the resolver or a deadline arrives.
 
@@ -10,10 +11,12 @@ use std::{
 };
 
 use quorum_cnx::{
-    Config, Event, EventLoop, Frame, Handle, Handler, Reason, Sid,
+    Config, ConfigBuilder, Event, EventLoop, Frame, Handle, Handler, InitialMessageVersion, Reason,
+    Sid, Unknown,
     simulation::limits::{
-        BACKOFF_MAX, CONNECT_TIMEOUT, KNOCK_CROSSING, LOOKUP_GRACE, LOOKUP_TIMEOUT,
-        RENEWAL_PAUSE_MAX, RESOLVE_PAUSE, SILENT_AFTER, UNHEARD_RENEWAL_PAUSE,
+        BACKOFF_MAX, CONNECT_TIMEOUT, DIAL_STAGGER, DIALS_AT_ONCE, KNOCK_CROSSING, LOOKUP_GRACE,
+        LOOKUP_TIMEOUT, PROVEN_AFTER, RENEWAL_PAUSE_MAX, RESOLVE_PAUSE, SILENT_AFTER,
+        UNHEARD_RENEWAL_PAUSE,
     },
     simulation::{Call, Host, HostNet, Network, RemoteEnd},
 };
@@ -64,14 +67,15 @@ impl World {
 
     /// The peer has these addresses, and no lookup has been answered.
     fn at(peer: i64, addresses: &str) -> Self {
+        Self::configured(|builder| builder.server(Sid(peer), addresses))
+    }
+
+    fn configured(more: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         let network = Network::new();
         network.hold_lookups();
         let host = network.host([10, 0, 0, 100]);
-        let config = Config::builder(Sid(OWN))
-            .server(Sid(OWN), MEMBER_IP)
-            .server(Sid(peer), addresses)
-            .build()
-            .unwrap();
+        let builder = Config::builder(Sid(OWN)).server(Sid(OWN), MEMBER_IP);
+        let config = more(builder).build().unwrap();
         let event_loop = EventLoop::with_net(config, Recorder::default(), host.net()).unwrap();
         let mut world = Self {
             network,
@@ -390,12 +394,163 @@ fn an_interrupted_initial_message_is_written_again() {
 }
 
 #[test]
-fn a_connect_timeout_is_followed_by_the_looked_up_address() {
+fn a_looked_up_address_is_dialed_beside_one_that_does_not_answer() {
     let mut world = World::at(SMALLER, "10.0.0.1:4000|peer.example:4000");
     world.answer(NEW);
-    assert_eq!(world.dials().0, [OLD]);
-    world.pass(CONNECT_TIMEOUT);
-    assert_eq!(world.dials().0, [NEW]);
+    let (dialed, old) = world.dials();
+    assert_eq!(dialed, [OLD]);
+    world.pass(DIAL_STAGGER);
+    let (dialed, new) = world.dials();
+    assert_eq!(dialed, [NEW]);
+    // Each has its own time.
+    world.pass(CONNECT_TIMEOUT - DIAL_STAGGER);
+    assert!(old[0].is_closed() && !new[0].is_closed());
+    assert_eq!(world.failures(), []);
+    world.pass(DIAL_STAGGER);
+    assert!(new[0].is_closed());
+    assert_eq!(world.failures()[0].0.as_deref(), Some(NEW));
+}
+
+#[test]
+fn dead_addresses_delay_a_dial_and_a_knock_by_less_than_300_ms() {
+    for peer in [SMALLER, LARGER] {
+        let mut world = World::at(peer, &format!("{OLD}|{THIRD}|{NEW}"));
+        let mut ends = Vec::new();
+        while ends.len() < 3 {
+            assert!(world.network.elapsed() < Duration::from_millis(300));
+            world.pass(Duration::from_millis(10));
+            ends.extend(world.dials().1);
+        }
+        world.end_dial(&ends[2], true);
+        assert_eq!(ends[2].local_addr().to_string(), NEW);
+        assert!(!ends[2].received().is_empty());
+        assert!(ends[..2].iter().all(RemoteEnd::is_closed));
+        assert_eq!(world.failures(), []);
+    }
+}
+
+/// A knock and an initial message of each kind.
+#[test]
+fn one_of_two_connections_carries_the_initial_message_and_the_other_only_ends() {
+    for (peer, version) in [
+        (SMALLER, InitialMessageVersion::V1),
+        (SMALLER, InitialMessageVersion::Native),
+        (LARGER, InitialMessageVersion::V1),
+        (LARGER, InitialMessageVersion::Native),
+    ] {
+        for winner in [0, 1] {
+            let mut world = World::configured(|builder| {
+                let addresses = format!("{OLD}|{NEW}|{THIRD}");
+                let builder = builder.server(Sid(peer), &addresses);
+                builder.initial_message(version)
+            });
+            world.pass(DIAL_STAGGER);
+            let (dialed, ends) = world.dials();
+            assert_eq!(dialed, [OLD, NEW]);
+            // Both are connected before the loop looks.
+            ends[winner].accept().unwrap();
+            ends[1 - winner].accept().unwrap();
+            world.settle();
+            let carries = |end: &RemoteEnd| !end.received().is_empty();
+            assert_eq!(ends.iter().filter(|end| carries(end)).count(), 1);
+            let loser = ends.iter().find(|end| !carries(end)).unwrap();
+            assert!(loser.is_closed() && !loser.was_reset());
+            world.pass(DIAL_STAGGER);
+            assert_eq!(world.dials().0, [""; 0], "nothing more is dialed");
+            // The other one is dialed if this one is refused. A knock in the old form cannot be.
+            if version == InitialMessageVersion::Native {
+                let carrier = ends.iter().find(|end| carries(end)).unwrap();
+                carrier.reset();
+                world.settle();
+                let lost = loser.local_addr().to_string();
+                assert_eq!(world.dials().0, [lost]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dial_has_few_connections_and_goes_on_after_an_error() {
+    let all: Vec<String> = (1..=9).map(|n| format!("10.0.1.{n}:4000")).collect();
+    let mut world = World::at(SMALLER, &all.join("|"));
+    let mut ends = Vec::new();
+    for _ in 0..10 {
+        ends.extend(world.dials().1);
+        world.pass(DIAL_STAGGER);
+    }
+    assert_eq!(ends.len(), DIALS_AT_ONCE);
+    world.end_dial(&ends[1], false);
+    assert_eq!(world.dials().0, [&*all[DIALS_AT_ONCE]]);
+}
+
+#[test]
+fn only_dials_to_outdated_addresses_are_redirected() {
+    let mut world = World::at(SMALLER, "peer.example:4000");
+    world.answer_for("", Ok(&[OLD, NEW]));
+    for _ in 0..2 {
+        let (_, ends) = world.dials();
+        world.end_dial(&ends[0], false);
+    }
+    world.pass(BACKOFF_MAX);
+    world.pass(DIAL_STAGGER);
+    let (dialed, ends) = world.dials();
+    assert_eq!(dialed, [OLD, NEW]);
+    world.answer_for("", Ok(&[NEW, THIRD]));
+    assert!(ends[0].was_reset() && !ends[1].is_closed());
+    assert_eq!(world.dials().0, [THIRD]);
+    world.answer_for("", Ok(&[NEW, THIRD]));
+    world.end_dial(&ends[1], true);
+    assert!(world.is_linked());
+}
+
+#[test]
+fn the_address_of_the_last_proven_link_is_dialed_first() {
+    let mut world = World::at(SMALLER, &format!("{OLD}|{NEW}"));
+    for (lasted, next) in [(Duration::ZERO, OLD), (PROVEN_AFTER, NEW)] {
+        let (dialed, ends) = world.dials();
+        assert_eq!(dialed, [OLD]);
+        world.end_dial(&ends[0], false);
+        let (dialed, ends) = world.dials();
+        assert_eq!(dialed, [NEW]);
+        world.end_dial(&ends[0], true);
+        assert!(world.is_linked());
+        world.pass(lasted);
+        ends[0].reset();
+        world.settle();
+        world.network.advance(BACKOFF_MAX);
+        world.settle();
+        let (dialed, ends) = world.dials();
+        assert_eq!(dialed, [next]);
+        // For the second round: all addresses fail.
+        world.end_dial(&ends[0], false);
+        world.end_dial(&world.dials().1[0], false);
+        world.pass(BACKOFF_MAX);
+    }
+}
+
+#[test]
+fn addresses_of_an_admitted_server_are_dialed_beside_each_other() {
+    let mut world = World::configured(|builder| builder.unknown(Unknown::admit(1)));
+    let from = "10.0.0.9:40000".parse().unwrap();
+    let knock = world
+        .network
+        .connect(from, MEMBER_IP.parse().unwrap())
+        .unwrap();
+    let addresses = format!("{OLD}|{NEW}");
+    knock.send(&(-65535_i64).to_be_bytes()).unwrap();
+    knock.send(&SMALLER.to_be_bytes()).unwrap();
+    let len = addresses.len() as u32;
+    knock.send(&len.to_be_bytes()).unwrap();
+    knock.send(addresses.as_bytes()).unwrap();
+    knock.shutdown_write().unwrap();
+    world.settle();
+    assert_eq!(world.network.elapsed(), Duration::ZERO);
+    world.pass(DIAL_STAGGER);
+    let (dialed, ends) = world.dials();
+    assert_eq!(dialed, [OLD, NEW]);
+    world.end_dial(&ends[1], true);
+    assert!(world.is_linked());
+    assert!(ends[0].is_closed() && ends[0].received().is_empty());
 }
 
 #[test]
