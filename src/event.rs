@@ -98,7 +98,8 @@ pub enum Event {
         /// [native](crate::InitialMessageVersion::Native) handshakes, replace each other.
         duplicate: bool,
     },
-    /// All addresses of a peer were tried, and none could be reached. The next attempt follows after the backoff.
+    /// All addresses of a peer were tried, and none could be reached. The address and the reason are those of the last one that failed.
+    /// The next attempt follows after the backoff.
     #[non_exhaustive]
     DialFailed {
         /// The peer.

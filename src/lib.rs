@@ -164,7 +164,21 @@
 //! | [`EVENTS_MAX`] | events that wait for the application: 1024 |
 //! | [`MEMBERS_MAX`] | members of a configuration: 16 384 |
 //! | [`handshake_timeout`](ConfigBuilder::handshake_timeout) | an initial message, or the hang-up of a knock: 5 s. The answer of a native link: 7 s, since the far end may wait for an older link to end |
+//! | a dial | the next address is tried after 100 ms beside the others, at most 3 at a time; each has [`connect_timeout`](ConfigBuilder::connect_timeout): 5 s |
 //! | [`PEER_DEAD_AFTER`], [`PEER_DEAD_AFTER_MIN`] | time after which a silent peer is dead: 5 s, at least 2 s |
+//!
+//! # Several addresses
+//!
+//! A peer may have several addresses, in the configuration (`host:port|host:port`), behind its name, or in its own initial message. A
+//! dial and a knock try them as RFC 8305 says, so that a dead one costs 100 ms and not the connect timeout:
+//!
+//! - First the address of the last link that brought a byte or lasted for a second, then in the order of the configuration, with IPv4
+//!   and IPv6 in turn. Names are looked up at the same time; addresses that are known are not delayed by that.
+//! - The next one is tried after 100 ms, beside those that have not answered, and at once after an error. At most three are tried at a
+//!   time.
+//! - The first one that is connected is used, with TLS the first one whose handshake has ended. The others are closed before the
+//!   initial message is sent: the peer sees them end ([`Event::Rejected`] with [`Reason::ClosedEarly`]), and there is one link. If the
+//!   peer refuses that connection, the others are tried again.
 //!
 //! # Two outboxes
 //!

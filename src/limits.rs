@@ -324,8 +324,8 @@ pub const UNHEARD_RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 /// When a link is looked at again, if names were being looked up that may say who the claimant is.
 pub const SILENCE_RECHECK: Duration = Duration::from_millis(100);
 
-/// Knocks that are farther apart than this do not confirm each other. A peer that knocks spends its connect timeout (5 s by
-/// default) on each of this server's addresses that answers nothing, so that a round of a few of them fits.
+/// Knocks that are farther apart than this do not confirm each other. A peer that knocks may spend its connect timeout (5 s by
+/// default) on three of this server's addresses that answer nothing before it tries the next ones, so that a round of several fits.
 pub const KNOCKS_APART_MAX: Duration = Duration::from_secs(30);
 
 /// A knock at a link has its peer dialed beside it, [`KNOCK_CROSSING`] after the time before at first, and twice as much later

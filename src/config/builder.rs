@@ -204,7 +204,8 @@ impl ConfigBuilder {
 
     /// Sets how long one `connect(2)` may take (`cnxTimeout`). Default: 5 s. Range: 1 ms to 24 h.
     ///
-    /// With a shorter time, the loop tries the next address of a peer sooner if one of its addresses does not answer.
+    /// The loop tries the next address of a peer after 100 ms, beside those that do not answer, but three of them at most. Only a peer
+    /// with more addresses waits for this time, and a dial fails after it if nothing answers.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = timeout;
         self

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -73,16 +73,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         match self.connections.close(key) {
             // The dial goes on with the others and the next address; the roster is told only if none is left.
             Some(Phase::Dialing { peer } | Phase::AwaitingAnswer { peer, .. }) => {
-                let step = self.endpoints.next(peer, Some(key), (addr, reason), now);
-                self.step(peer, step, now);
+                self.on_dial_ended(peer, key, (addr, reason), now);
             }
             // The knock was not answered, or it was refused.
             Some(Phase::Knocking {
                 peer,
                 answer: Some(_),
             }) if reason != Reason::Closed => {
-                let step = self.endpoints.next(peer, Some(key), (addr, reason), now);
-                self.step(peer, step, now);
+                self.on_dial_ended(peer, key, (addr, reason), now);
             }
             Some(Phase::Knocking { peer, .. }) => {
                 self.endpoints.finish(peer);
@@ -128,6 +126,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             Some(Phase::Closed) | None => {}
         }
+    }
+
+    /// A connection of a dial has failed.
+    fn on_dial_ended(
+        &mut self,
+        peer: PeerId,
+        key: ConnectionKey,
+        failed: (SocketAddr, Reason),
+        now: Instant,
+    ) {
+        let step = self.endpoints.next(peer, Some(key), failed, now);
+        self.step(peer, step, now);
     }
 
     fn end_link(&mut self, peer: &Peer, link: u64, reason: Reason, now: Instant) {

@@ -67,9 +67,9 @@ pub struct Stats {
     pub ups: u64,
     /// Links that ended, by the kind of their reason.
     pub downs: BTreeMap<ReasonKind, u64>,
-    /// Attempts to dial or knock at a peer.
+    /// Attempts to dial or knock at a peer. An attempt counts once, however many addresses it tries.
     pub dials: u64,
-    /// Attempts in which every address failed.
+    /// Attempts in which every address failed. One that fails while another one is connected is not counted.
     pub dial_failures: u64,
     /// When the certificate of this server, or one in its chain, expires. `None` without TLS, and if the application has made the
     /// configurations of rustls itself.
@@ -81,7 +81,7 @@ pub struct Stats {
     pub turn_times: Histogram,
     /// How often another thread has woken the loop from its wait: to send, to ask for something, or with the answer of a name lookup.
     pub wakeups: u64,
-    /// How long `connect(2)` took, where it succeeded: of dials and of knocks.
+    /// How long `connect(2)` took, of the connection that was used: of dials and of knocks.
     pub connect_times: Histogram,
     /// How long it took from accepting a connection to its whole initial message, whatever became of the connection then.
     pub handshake_times: Histogram,
@@ -139,7 +139,7 @@ pub struct PeerStats {
     pub ups: u64,
     /// How often its link ended, by the kind of the reason.
     pub downs: BTreeMap<ReasonKind, u64>,
-    /// How often it was dialed or knocked at.
+    /// How often it was dialed or knocked at, however many addresses were tried each time.
     pub dials: u64,
     /// Messages of it that the inbox has dropped, if it is a member. Counted once a second, with [`Event::Dropped`](crate::Event::Dropped).
     pub dropped: u64,

@@ -286,7 +286,7 @@ fn check_outcome(outcome: &Outcome, addr: SocketAddr, meaning: &Meaning) {
     }
 }
 
-/// After a knock, the loop looks up all names at once, and dials the literal addresses one after the other.
+/// After a knock, the loop looks up all names at once, and dials the literal addresses, of which each refuses.
 fn check_dials(outcome: &Outcome, addresses: &[Address]) {
     let names: Vec<&str> = addresses
         .iter()

@@ -156,7 +156,7 @@ fn memory_of_tls_is_counted() {
     let added = memory(plain.clone().tls(tls(&ca))) - memory(plain);
     assert_eq!(
         added,
-        (512 << 10) + 3 * (176 << 10) + (256 + 8) * (136 << 10)
+        (512 << 10) + 5 * (176 << 10) + (256 + 8) * (136 << 10)
     );
 }
 

@@ -1,6 +1,7 @@
 //! Unit tests of `endpoints`.
 
 use super::*;
+use crate::limits::NAME_ADDRESSES_MAX;
 
 const PEER: PeerId = PeerId(3);
 
