@@ -48,8 +48,8 @@ pub(crate) fn check(bytes: &[u8]) {
         step(&mut ends, &mut input);
     }
     for _ in 0..3000 {
-        for side in 0..2 {
-            let mut pipe = ends[side].end.pipe();
+        for it in &ends {
+            let mut pipe = it.end.pipe();
             (pipe.room, pipe.at_once) = (usize::MAX, usize::MAX);
         }
         for side in 0..2 {
