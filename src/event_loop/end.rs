@@ -94,6 +94,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 },
                 now,
             ),
+            // A dialed connection whose answer has arrived in this turn, and which has not become the link yet.
+            Some(Phase::Named { peer, .. }) if dialed => {
+                self.handle.shared().counters.dial_failures.add(1);
+                if let Some(sid) = self.peer(peer).map(|peer| peer.sid) {
+                    let addr = Some(addr);
+                    self.tell(Event::DialFailed { sid, addr, reason }, now);
+                }
+                self.on_down(peer, key, now);
+            }
             Some(Phase::Named { peer, .. }) => {
                 let sid = self.peer(peer).map(|peer| peer.sid);
                 self.tell(Event::Rejected { addr, sid, reason }, now);
