@@ -2,7 +2,8 @@
 //!
 //! A run has three parts: the mesh starts, faults happen (the *storm*), and all faults are undone. It checks these properties:
 //!
-//! - P1 after the storm, every pair of hosts shares exactly one link, dialed by the larger sid, and both hosts know it
+//! - P1 after the storm, every pair of hosts shares exactly one link, dialed by the larger sid, and both hosts know it;
+//!   a dial brings one link at most
 //! - P2 the newest frame for a reachable peer is delivered at least once, in bounded time after the storm
 //! - P3 a receiver never gets an older frame of a sender after a newer one, nor a torn frame
 //! - P4 tables, sockets and dial rates stay within their limits, and no loop spins

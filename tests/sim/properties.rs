@@ -218,6 +218,15 @@ impl Simulation {
             // An admitted peer may have been removed and admitted again. Then its counter starts at 0.
             let more = peer.dials.saturating_sub(before);
             let oracle = &mut *self.oracle.borrow_mut();
+            // Only the larger sid dials. However many addresses a dial tries, it brings one link at most.
+            let is_dialed = peer.sid.0 >= 0 && peer.sid < self.plan.hosts[host].sid;
+            if is_dialed && peer.ups > peer.dials {
+                let what = format!(
+                    "host {host} has dialed {} {} times and has got {} links",
+                    peer.sid, peer.dials, peer.ups
+                );
+                oracle.fail("P1", what);
+            }
             if oracle.index_of(peer.sid).is_none() {
                 let dials = &mut self.hosts[host].monitor.dials_of_guests;
                 *dials += more;
