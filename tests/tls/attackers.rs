@@ -15,7 +15,7 @@ struct Attacked {
     servers: Servers,
     mesh: Mesh,
     ring: Ring,
-    links: Vec<Vec<(Sid, Option<u64>)>>,
+    links: Vec<BTreeMap<Sid, u64>>,
 }
 
 impl Attacked {

@@ -9,6 +9,7 @@ mod reloads;
 mod upgrades;
 
 use std::{
+    collections::BTreeMap,
     io::{Read as _, Write as _},
     net::TcpListener,
     sync::Arc,
@@ -17,8 +18,8 @@ use std::{
 };
 
 use quorum_cnx::{
-    CnxManager, Config, ConfigBuilder, Event, InboxFull, Outbox, PeerName, PeerStats, Reason, Sid,
-    TlsFailure, Unknown,
+    CnxManager, Config, ConfigBuilder, Event, InboxFull, Outbox, PeerName, Reason, Sid, TlsFailure,
+    Unknown,
     rustls::version::{TLS12, TLS13},
 };
 use support::{
@@ -46,10 +47,11 @@ fn linked(servers: &Servers, sids: &[i64], shape: impl Fn(ConfigBuilder) -> Conf
 }
 
 /// The numbers of all links of a manager.
-fn links(manager: &CnxManager) -> Vec<(Sid, Option<u64>)> {
-    let peers = manager.stats().peers;
-    let number = |peer: &PeerStats| peer.link.as_ref().map(|link| link.number);
-    peers.iter().map(|peer| (peer.sid, number(peer))).collect()
+fn links(manager: &CnxManager) -> BTreeMap<Sid, u64> {
+    let peers = manager.stats().peers.into_iter();
+    peers
+        .filter_map(|peer| Some((peer.sid, peer.link?.number)))
+        .collect()
 }
 
 /// Waits until this server has refused a connection, and returns the sid that it claimed, and why.
