@@ -70,7 +70,7 @@
 //! - No acknowledgement: [`SendOutcome::Written`] means that the kernel has the frame, not that the peer has it.
 //! - No order between peers, and none between a frame and an [`Event`] on another thread. The number of the link
 //!   ([`Message::link`], [`Event::Up`], [`Event::Down`]) says which messages came before and after a reconnect.
-//! - No secrecy and no authentication. Any configured sid is believed:
+//! - No secrecy and no authentication without TLS: see [TLS](#tls). Any configured sid is believed:
 //!   - By default ([`Replace::Proven`]), a connection from another address cannot end or take over a live link of a member that is
 //!     known at its own addresses. Any process on the member's machine or behind its NAT can.
 //!   - Behind a TCP proxy or a NAT, members come from the address of the proxy. A link is then safe only while it brings a byte
@@ -78,12 +78,29 @@
 //!   - A silent link to a member with a smaller sid that has not knocked yet is renewed when a stranger knocks with its sid:
 //!     seldom, and always at the configured address.
 //!   - Whoever reaches the port can take the place of a member that is away.
-//!   - ZooKeeper's SASL and TLS are not supported. A `zoo.cfg` that asks for them is refused.
 //!   - A [native](InitialMessageVersion::Native) handshake finds mistakes: an address that leads to another server, another cluster, an
 //!     id that is used twice. It proves nothing against a stranger, who can send and answer the same bytes.
+//! - No SASL. A `zoo.cfg` that asks for it is refused, and so is one that asks for TLS without the feature `tls-ring`.
 //! - No replay of a queue: frames that the kernel had taken when a link ended may be lost. [`Event::Down`] gives an upper bound of
 //!   their number. A protocol that may lose no frame acknowledges what it has read, and sends the rest again.
-//! - No dependence on the time of day: all clocks are monotonic.
+//! - No dependence on the time of day, except for the validity of certificates: all clocks are monotonic.
+//!
+//! # TLS
+//!
+//! With the feature `tls` or `tls-ring` and `ConfigBuilder::tls`, all connections use TLS 1.3 or 1.2, with certificates on both sides.
+//! `docs/tls.md` in the repository says how to make, rotate and debug them. All promises above hold. These points differ:
+//!
+//! - A sid is believed only with a certificate that is valid and has one of the names of this sid. A member cannot take the place of
+//!   another one, wherever it connects from. A connection with such a certificate counts as one from an address of the member.
+//! - A frame counts as written when the kernel has all of its ciphertext. A frame of which a record is encrypted has begun, and is not
+//!   replaced in its slot any more: up to 64 KiB of it may wait encrypted for the socket.
+//! - A dialed link is up when the acceptor has accepted the certificate: its chain and its validity. The name is checked later, when
+//!   the sid is known. A server whose name is wrong sees a link that comes up and ends at once.
+//! - A stranger costs a step of a handshake, 0.1 to 0.9 ms of the loop. A turn takes one step, after all that is cheap, so that a flood of
+//!   strangers adds the time of one step to a round trip. A handshake must end within
+//!   [`handshake_timeout`](ConfigBuilder::handshake_timeout), and takes 32 KiB at most.
+//! - Validity depends on the time of day, and nothing else does.
+//! - With `Plaintext::Accept` or `Plaintext::Dial`, for the time of an upgrade, whoever connects without TLS is believed as above.
 //!
 //! # Observers
 //!

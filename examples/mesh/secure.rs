@@ -9,9 +9,6 @@ use quorum_cnx::{ReasonKind, Sid};
 /// The server that the strangers dial.
 pub(crate) const DIALED: Sid = Sid(1);
 
-/// The server that the strangers claim to be: the largest, which dials all others.
-pub(crate) const CLAIMED: Sid = Sid(crate::SERVERS as i64);
-
 /// The server whose certificate one of them has.
 const OWNER: Sid = Sid(2);
 
@@ -103,8 +100,11 @@ mod with {
     };
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-    use super::{CLAIMED, DIALED, OWNER, Stranger};
-    use crate::sids;
+    use super::{DIALED, OWNER, Stranger};
+    use crate::{SERVERS, sids};
+
+    /// The server that the strangers claim to be: the largest, which dials all others.
+    const CLAIMED: Sid = Sid(SERVERS as i64);
 
     /// What each server needs, and a stranger of another CA.
     #[derive(Debug)]
