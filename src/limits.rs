@@ -138,6 +138,15 @@ pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
 #[cfg(feature = "tls")]
 pub const TLS_SCRATCH_BYTES: usize = READ_BUFFER_BYTES;
 
+/// Ciphertext that one read takes, at most, beyond [`TLS_OVERHEAD_FACTOR_MAX`] times its plaintext. A peer that sends more is ended. More
+/// than a handshake, whose messages are no plaintext.
+#[cfg(feature = "tls")]
+pub const TLS_OVERHEAD_BYTES_MAX: usize = 2 * TLS_HANDSHAKE_BYTES_MAX;
+
+/// A record of one byte has 30 bytes at most. ZooKeeper on old versions of Java sends the length of a frame in four of them.
+#[cfg(feature = "tls")]
+pub const TLS_OVERHEAD_FACTOR_MAX: usize = 64;
+
 /// Bytes of a text about a certificate or an error of TLS that are kept and reported. A certificate may have thousands of names.
 #[cfg(feature = "tls")]
 pub const TLS_TEXT_BYTES_MAX: usize = 256;

@@ -17,8 +17,8 @@ use rustls::{
 use super::{common::Common, gather::Gather, records::Records};
 use crate::{
     limits::{
-        TLS_AHEAD_BYTES, TLS_HANDSHAKE_BYTES_MAX, TLS_RECORD_BYTES, TLS_RENEWED_EVERY_RECORDS,
-        TLS_TICKET_WAIT,
+        TLS_AHEAD_BYTES, TLS_HANDSHAKE_BYTES_MAX, TLS_OVERHEAD_BYTES_MAX, TLS_OVERHEAD_FACTOR_MAX,
+        TLS_RECORD_BYTES, TLS_RENEWED_EVERY_RECORDS, TLS_TICKET_WAIT,
     },
     net::Identity,
     proto::{Reason, Sid, TlsFailure},
@@ -236,6 +236,16 @@ impl Session {
         Ok(())
     }
 
+    /// A far end that sends next to nothing but records without data is refused: no budget of the loop counts them, and a read
+    /// would not end before they do.
+    pub(super) fn limit_overhead(&self, received: usize, plaintext: usize) -> io::Result<()> {
+        if received > TLS_OVERHEAD_BYTES_MAX + TLS_OVERHEAD_FACTOR_MAX * plaintext {
+            let why = "it sends too many records without data".to_owned();
+            return Err(refused(TlsFailure::Protocol(why)));
+        }
+        Ok(())
+    }
+
     /// Decrypts `input` into `buf` from `filled` on. Returns whether TLS has something to send.
     pub(super) fn decrypt(
         &self,
@@ -311,8 +321,9 @@ impl Session {
     fn failed(&self, error: &rustls::Error) -> io::Error {
         let is_first = self.mode() == mode::HANDSHAKE;
         match error {
-            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) if is_first => {
-                refused(TlsFailure::Plaintext)
+            // What begins no record of TLS. Only at first does that mean that the far end speaks something else.
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) if !is_first => {
+                refused(TlsFailure::Protocol(error.to_string()))
             }
             error => refused(failure_of(error)),
         }

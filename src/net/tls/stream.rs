@@ -83,6 +83,12 @@ impl<S> TlsStream<S> {
         }
     }
 
+    /// The session of rustls, for records that it does not write.
+    #[cfg(test)]
+    pub(super) fn take_connection(&self) -> Option<rustls::Connection> {
+        self.session.as_ref()?.connection().take()
+    }
+
     pub(super) fn socket(&self) -> &S {
         &self.socket
     }
@@ -131,6 +137,7 @@ impl<S: Stream> TlsStream<S> {
             return session.held(filled);
         }
         let mut scratch = session.common.scratch();
+        let mut received = 0;
         loop {
             let is_established = session.mode() == mode::ESTABLISHED;
             if filled == buf.len() && is_established {
@@ -161,7 +168,12 @@ impl<S: Stream> TlsStream<S> {
                 buf[..n].copy_from_slice(&scratch[..n]);
                 return Ok(n);
             }
+            received += n;
             let decrypted = session.decrypt(&scratch[..n], buf, &mut filled);
+            let decrypted = decrypted.and_then(|wants_write| {
+                session.limit_overhead(received, filled)?;
+                Ok(wants_write)
+            });
             let wants_write = *decrypted.as_ref().unwrap_or(&true);
             if wants_write {
                 // An error of the socket is found by the next read; the alert is only a courtesy.
@@ -285,7 +297,8 @@ impl<S: Stream> Stream for TlsStream<S> {
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let established = self.tls().filter(|it| it.mode() == mode::ESTABLISHED);
-        if let Some(session) = established.filter(|_| how != Shutdown::Read) {
+        // Not for one direction: rustls must find no error afterwards (an assertion of its debug builds), and the end of TCP says it, too.
+        if let Some(session) = established.filter(|_| how == Shutdown::Both) {
             if let Some(connection) = session.connection().as_mut() {
                 connection.send_close_notify();
             }

@@ -13,11 +13,21 @@ use std::{
 
 use proptest::prelude::*;
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
-use rustls::{crypto::ring, pki_types::PrivateKeyDer, sign::CertifiedKey, version};
+use rustls::{
+    crypto::{
+        cipher::{OutboundChunks, OutboundPlainMessage},
+        ring,
+    },
+    pki_types::PrivateKeyDer,
+    sign::CertifiedKey,
+    version,
+};
 
 use super::{TlsStream, common::Common};
 use crate::{
-    limits::{TLS_RECORD_BYTES, TLS_RENEWED_EVERY_RECORDS, TLS_TICKET_WAIT},
+    limits::{
+        TLS_OVERHEAD_BYTES_MAX, TLS_RECORD_BYTES, TLS_RENEWED_EVERY_RECORDS, TLS_TICKET_WAIT,
+    },
     net::{Identity, Ready, Stream},
     outbox::{Clock, Wire},
     proto::{Reason, Sid, TlsFailure},
@@ -384,6 +394,79 @@ fn error_behind_plaintext_is_returned_by_the_next_read() {
     };
 }
 
+/// Only the beginning of a connection tells which language the far end speaks.
+#[test]
+fn garbage_on_a_link_is_no_plaintext() {
+    let pair = Pair::linked();
+    let socket = pair.dialer.socket();
+    pair.acceptor.read(&mut [0; 64]).unwrap_err();
+    socket.write(&[IoSlice::new(b"HTTP/1.1")]).unwrap();
+    let Reason::Tls(TlsFailure::Protocol(_)) = reason(pair.acceptor.read(&mut [0; 64])) else {
+        panic!("another reason");
+    };
+}
+
+#[test]
+fn garbage_after_the_own_end_is_an_error() {
+    let pair = Pair::linked();
+    let _ = read_all(&pair.acceptor);
+    pair.dialer.shutdown(Shutdown::Write).unwrap();
+    let socket = pair.acceptor.socket();
+    socket.write(&[IoSlice::new(&[0x17, 3, 3, 0, 20])]).unwrap();
+    socket.write(&[IoSlice::new(&[0; 20])]).unwrap();
+    let refused = reason(pair.dialer.read(&mut [0; 64]));
+    assert!(
+        matches!(refused, Reason::Tls(TlsFailure::Protocol(_))),
+        "{refused}"
+    );
+}
+
+/// Else a read would take them for as long as they come.
+#[test]
+fn too_many_records_without_data_are_refused() {
+    let authority = Authority::new();
+    let versions = &[&version::TLS13];
+    let tls = authority.tls("zk1", versions);
+    let mut server = rustls::ServerConfig::clone(tls.server_config());
+    server.enable_secret_extraction = true;
+    let acceptor = tls.with_server_config(server);
+    let pair = Pair::new(authority.tls("zk2", versions), acceptor);
+    assert!(pair.shake_hands().0.unwrap());
+    // A lifetime of a second, an age of 0, a nonce, a ticket, and no extension (RFC 8446, section 4.6.1).
+    const TICKET: &[u8] = &[4, 0, 0, 15, 0, 0, 0, 1, 0, 0, 0, 0, 1, 7, 0, 1, 9, 0, 0];
+    // rustls writes none later than in the handshake.
+    let connection = pair.acceptor.take_connection().unwrap();
+    let suite = connection.negotiated_cipher_suite().unwrap();
+    let (mut number, secrets) = connection.dangerous_extract_secrets().unwrap().tx;
+    let rustls::ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else {
+        panic!("another suite");
+    };
+    let mut encrypter = suite.tls13().unwrap().aead_alg.encrypter(key, iv);
+    let mut record = || {
+        let ticket = OutboundPlainMessage {
+            typ: rustls::ContentType::Handshake,
+            version: rustls::ProtocolVersion::TLSv1_3,
+            payload: OutboundChunks::Single(TICKET),
+        };
+        number += 1;
+        let record = encrypter.encrypt(ticket, number - 1).unwrap();
+        record.encode()
+    };
+    let socket = pair.acceptor.socket();
+    socket.write(&[IoSlice::new(&record())]).unwrap();
+    let waits = pair.dialer.read(&mut [0; 8192]).unwrap_err();
+    assert_eq!(waits.kind(), io::ErrorKind::WouldBlock);
+    let many: Vec<u8> = (0..=TLS_OVERHEAD_BYTES_MAX / 22)
+        .flat_map(|_| record())
+        .collect();
+    socket.write(&[IoSlice::new(&many)]).unwrap();
+    let refused = reason(pair.dialer.read(&mut [0; 8192]));
+    assert!(
+        matches!(refused, Reason::Tls(TlsFailure::Protocol(_))),
+        "{refused}"
+    );
+}
+
 #[test]
 fn record_that_is_too_long_is_refused() {
     let pair = Pair::linked();
@@ -425,7 +508,7 @@ fn close_of_tls_alone_is_the_end() {
         if !frame.is_empty() {
             pair.dialer.write(&[IoSlice::new(frame)]).unwrap();
         }
-        pair.dialer.shutdown(Shutdown::Write).unwrap();
+        pair.dialer.shutdown(Shutdown::Both).unwrap();
         let mut buf = [0; 64];
         if !frame.is_empty() {
             assert_eq!(pair.acceptor.read(&mut buf).unwrap(), frame.len());
