@@ -21,7 +21,7 @@ printf '\n[profile.dev]\nopt-level = 1\ndebug = false\n' >>"$tree/Cargo.toml"
 # What the unit tests need, and the certificates of the simulator.
 {
     printf '\n[dev-dependencies]\n'
-    sed -n '/^\[dev-dependencies\]/,/^$/p' Cargo.toml | grep -E '^(libc|proptest|rcgen) '
+    sed -n '/^\[dev-dependencies\]/,/^$/p' Cargo.toml | grep -E '^(libc|proptest|rcgen|signal-hook) '
 } >>"$tree/Cargo.toml"
 
 # `in_the_tree FIRST_SEED TEST...`
