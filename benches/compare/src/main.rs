@@ -188,7 +188,11 @@ fn list() -> io::Result<()> {
             "tokio",
             &["latency", "latest", "lossless", "stream", "mix"],
         ),
-        contender("tokio-by-hand", "tokio-by-hand", &["latency", "stream", "mix"]),
+        contender(
+            "tokio-by-hand",
+            "tokio-by-hand",
+            &["latency", "stream", "mix"],
+        ),
         contender("recv-async", "recv-async", &["latency"]),
         contender("recv-channel", "recv-channel", &["latency"]),
         contender("async-fd", "async-fd", &["latency"]),
