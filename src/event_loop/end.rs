@@ -15,7 +15,7 @@ use crate::{
     handler::Handler,
     limits::PROVEN_AFTER,
     net::{Net, Stream as _},
-    proto::{ConnectionKey, PeerId, Reason},
+    proto::{ConnectionKey, PeerId, Reason, Sid},
     shared::{Life, Peer},
 };
 
@@ -86,26 +86,17 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.endpoints.finish(peer);
                 self.roster.on_knocked(peer, now);
             }
-            Some(Phase::AwaitingInitialMessage { .. }) => self.tell(
-                Event::Rejected {
-                    addr,
-                    sid: None,
-                    reason,
-                },
-                now,
-            ),
-            // A dialed connection whose answer has arrived in this turn, and which has not become the link yet.
-            Some(Phase::Named { peer, .. }) if dialed => {
-                self.handle.shared().counters.dial_failures.add(1);
-                if let Some(sid) = self.peer(peer).map(|peer| peer.sid) {
-                    let addr = Some(addr);
-                    self.tell(Event::DialFailed { sid, addr, reason }, now);
-                }
-                self.on_down(peer, key, now);
+            Some(Phase::AwaitingInitialMessage { .. }) => {
+                let sid = None;
+                self.tell(Event::Rejected { addr, sid, reason }, now);
             }
             Some(Phase::Named { peer, .. }) => {
                 let sid = self.peer(peer).map(|peer| peer.sid);
-                self.tell(Event::Rejected { addr, sid, reason }, now);
+                match sid {
+                    // Its answer has arrived in this turn, and it has not become the link yet.
+                    Some(sid) if dialed => self.tell_dial_failed(sid, addr, reason, now),
+                    sid => self.tell(Event::Rejected { addr, sid, reason }, now),
+                }
                 self.on_down(peer, key, now);
             }
             Some(Phase::Open {
@@ -135,6 +126,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             Some(Phase::Closed) | None => {}
         }
+    }
+
+    fn tell_dial_failed(&mut self, sid: Sid, addr: SocketAddr, reason: Reason, now: Instant) {
+        self.handle.shared().counters.dial_failures.add(1);
+        let addr = Some(addr);
+        self.tell(Event::DialFailed { sid, addr, reason }, now);
     }
 
     /// A connection of a dial has failed.
