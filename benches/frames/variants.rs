@@ -1,4 +1,4 @@
-//! The variants of a participant, by name: `raw/write`, `handler/spin`, `inbox/block`.
+//! The variants of a participant, by name: `raw/write`, `handler/spin`, `inbox/block`, `handler/block/tls`.
 
 use std::{fmt, str::FromStr};
 
@@ -45,7 +45,11 @@ pub(crate) enum Mode {
 pub(crate) struct Variant {
     pub(crate) api: Api,
     pub(crate) mode: Mode,
+    pub(crate) has_tls: bool,
 }
+
+/// What the name of a variant with TLS ends with.
+const TLS: &str = "/tls";
 
 const APIS: [(Api, &str); 6] = [
     (Api::Raw, "raw"),
@@ -73,7 +77,8 @@ impl fmt::Display for Variant {
         let mode = MODES.iter().find(|(mode, _)| *mode == self.mode);
         let name = |found: Option<&'static str>| found.expect("all are in the table");
         let [api, mode] = [api.map(|api| api.1), mode.map(|mode| mode.1)].map(name);
-        f.pad(&format!("{api}/{mode}"))
+        let tls = if self.has_tls { TLS } else { "" };
+        f.pad(&format!("{api}/{mode}{tls}"))
     }
 }
 
@@ -82,15 +87,26 @@ impl FromStr for Variant {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let named = || {
-            let (api, mode) = text.split_once('/')?;
+            let (plain, has_tls) = match text.strip_suffix(TLS) {
+                Some(plain) => (plain, true),
+                None => (text, false),
+            };
+            let (api, mode) = plain.split_once('/')?;
             let (api, _) = APIS.iter().find(|(_, name)| *name == api)?;
             let (mode, _) = MODES.iter().find(|(_, name)| *name == mode)?;
-            Some(variant(*api, *mode))
+            Some(Variant {
+                has_tls,
+                ..variant(*api, *mode)
+            })
         };
         named().ok_or_else(|| "no such variant; there are handler/block, raw/spin, ...".into())
     }
 }
 
 pub(crate) const fn variant(api: Api, mode: Mode) -> Variant {
-    Variant { api, mode }
+    Variant {
+        api,
+        mode,
+        has_tls: false,
+    }
 }

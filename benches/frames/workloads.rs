@@ -155,6 +155,29 @@ impl Workload {
 
     /// The participants, without the other programs. The limits come first.
     pub(crate) fn variants(self) -> Vec<Variant> {
+        let mut variants = self.plain_variants();
+        if cfg!(feature = "tls") {
+            let apis: &[Api] = match self {
+                Self::Latency => &[Api::Handler],
+                Self::Stream => &[Api::Handler, Api::Loop, Api::Feed],
+                Self::Many => &[Api::Idle],
+                _ => &[],
+            };
+            let is_with_tls = |one: &Variant| {
+                let spins = one.mode == Mode::Spin && self == Self::Latency;
+                apis.contains(&one.api) && (spins || one.mode == Mode::Block)
+            };
+            let with_tls = |one: Variant| Variant {
+                has_tls: true,
+                ..one
+            };
+            let those = variants.clone().into_iter().filter(is_with_tls);
+            variants.extend(those.map(with_tls));
+        }
+        variants
+    }
+
+    fn plain_variants(self) -> Vec<Variant> {
         let both = |api| [variant(api, Mode::Block), variant(api, Mode::Spin)];
         let write = variant(Api::Raw, Mode::Write);
         match self {

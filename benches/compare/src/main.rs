@@ -3,6 +3,8 @@
 //! The harness `benches/frames` drives them in the same way as the library, by the protocol in `control`.
 
 mod by_hand;
+#[path = "../../frames/ends/certificates.rs"]
+mod certificates;
 mod control;
 mod meter;
 mod mix;
@@ -33,6 +35,11 @@ enum Contender {
     List,
     /// tokio's current_thread runtime and the codecs of tokio-util
     Tokio {
+        #[command(subcommand)]
+        role: Role,
+    },
+    /// The same with TLS, by tokio-rustls
+    TokioRustls {
         #[command(subcommand)]
         role: Role,
     },
@@ -160,6 +167,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().contender {
         Contender::List => list(),
         Contender::Tokio { role } => control::run(role, with_tokio::run),
+        Contender::TokioRustls { role } => control::run(role, with_tokio::run_tls),
         Contender::RecvAsync { role } => control::run(role, with_tasks::run_recv_async),
         Contender::RecvChannel { role } => control::run(role, with_tasks::run_channel),
         Contender::AsyncFd { role } => control::run(role, with_tasks::run_async_fd),
@@ -188,6 +196,7 @@ fn list() -> io::Result<()> {
             "tokio",
             &["latency", "latest", "lossless", "stream", "mix"],
         ),
+        contender("tokio-rustls", "tokio-rustls", &["latency", "stream"]),
         contender(
             "tokio-by-hand",
             "tokio-by-hand",

@@ -2,26 +2,34 @@
 //!
 //! `README.md` describes the variants.
 
-use std::{io, thread, time::Instant};
+use std::{io, sync::Arc, thread, time::Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt as _};
+use rustls::pki_types::ServerName;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     runtime::{self, Runtime},
     select,
     sync::{mpsc, watch},
     task,
 };
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::codec::{Encoder, Framed, FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use crate::{
     Role, Workload,
+    certificates::{self, Certificates},
     control::{EndContext, WarmUp},
     meter::Intake,
     mix::{self, Way},
     payload,
 };
+
+/// The servers for which there are certificates.
+const SERVER: i64 = 1;
+const DRIVER: i64 = 2;
 
 /// Bytes of one read.
 pub(crate) const READ_BYTES: usize = 256 << 10;
@@ -38,12 +46,13 @@ pub(crate) fn run(context: &EndContext) -> io::Result<()> {
     }
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let to = match &context.role {
-        Role::Serve { listen, .. } => return runtime.block_on(serve(context, listen)),
+        Role::Serve { listen, .. } => {
+            return runtime
+                .block_on(async { serve(context, accept(context, listen).await?).await });
+        }
         Role::Drive { to, .. } => to,
     };
-    let stream = runtime.block_on(TcpStream::connect(to))?;
-    stream.set_nodelay(true)?;
-    let warm_up = WarmUp::new(context, stream.local_addr()?.to_string());
+    let (stream, warm_up) = runtime.block_on(connect(context, to))?;
     match context.meter.workload {
         Workload::Latency => runtime.block_on(ping(context, stream, warm_up)),
         Workload::Latest => latest(&runtime, context, stream, warm_up),
@@ -53,11 +62,57 @@ pub(crate) fn run(context: &EndContext) -> io::Result<()> {
     }
 }
 
-async fn serve(context: &EndContext, listen: &str) -> io::Result<()> {
+async fn accept(context: &EndContext, listen: &str) -> io::Result<TcpStream> {
     let listener = TcpListener::bind(listen).await?;
     context.ready(&listener.local_addr()?.to_string());
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn connect<'a>(context: &'a EndContext, to: &str) -> io::Result<(TcpStream, WarmUp<'a>)> {
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    let warm_up = WarmUp::new(context, stream.local_addr()?.to_string());
+    Ok((stream, warm_up))
+}
+
+/// The same with TLS.
+pub(crate) fn run_tls(context: &EndContext) -> io::Result<()> {
+    let sid = match context.role {
+        Role::Serve { .. } => SERVER,
+        Role::Drive { .. } => DRIVER,
+    };
+    let certificates = Certificates::new(sid).map_err(io::Error::other)?;
+    let (client, server) = certificates
+        .configs()
+        .map_err(|why| io::Error::other(why.to_string()))?;
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let to = match &context.role {
+            Role::Serve { listen, .. } => {
+                let stream = accept(context, listen).await?;
+                let acceptor = TlsAcceptor::from(Arc::new(server));
+                return serve(context, acceptor.accept(stream).await?).await;
+            }
+            Role::Drive { to, .. } => to,
+        };
+        let (stream, warm_up) = connect(context, to).await?;
+        let name = ServerName::try_from(certificates::name(SERVER)).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::new(client));
+        let stream = connector.connect(name, stream).await?;
+        match context.meter.workload {
+            Workload::Latency => ping(context, stream, warm_up).await,
+            Workload::Stream => all(context, stream, warm_up).await,
+            _ => Err(io::Error::other("not with TLS")),
+        }
+    })
+}
+
+async fn serve(
+    context: &EndContext,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+) -> io::Result<()> {
     if context.meter.workload == Workload::Latency {
         let mut framed = Framed::new(stream, codec());
         while let Some(frame) = framed.next().await {
@@ -73,7 +128,11 @@ async fn serve(context: &EndContext, listen: &str) -> io::Result<()> {
     Ok(())
 }
 
-async fn ping(context: &EndContext, stream: TcpStream, mut warm_up: WarmUp<'_>) -> io::Result<()> {
+async fn ping(
+    context: &EndContext,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut warm_up: WarmUp<'_>,
+) -> io::Result<()> {
     context.variant(&["task"])?;
     let payload = Bytes::from(vec![b'x'; context.role.task().bytes()]);
     let mut framed = Framed::new(stream, codec());
@@ -198,7 +257,11 @@ async fn lossless(
 }
 
 /// Collects frames in the codec's buffer, and writes them together.
-async fn all(context: &EndContext, stream: TcpStream, mut warm_up: WarmUp<'_>) -> io::Result<()> {
+async fn all(
+    context: &EndContext,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut warm_up: WarmUp<'_>,
+) -> io::Result<()> {
     let variant = context.variant(&["feed", "feed-bytes", "flush"])?;
     let task = context.role.task();
     let mut offers = Offers::new(context);

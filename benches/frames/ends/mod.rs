@@ -4,6 +4,8 @@
 //! Other programs can be ends, too, since all use the same protocol: `{"ready":"IP:PORT"}` on stdout, then `mark` and `stop` on
 //! stdin, then one line of results on stdout, a JSON object.
 
+#[cfg(feature = "tls")]
+mod certificates;
 mod control;
 mod fan_out_counts;
 mod fans;
@@ -18,6 +20,8 @@ mod slows;
 mod task;
 mod ticker;
 mod times;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
 mod trips;
 mod window;
 mod workers;

@@ -10,7 +10,7 @@ use quorum_cnx::{
 };
 
 use crate::{
-    ends::{Control, Task, raw, workers::Workers},
+    ends::{Control, Task, raw, tls, workers::Workers},
     failure::{While, failure},
 };
 
@@ -24,13 +24,25 @@ pub(crate) const DRIVER: Sid = Sid(2);
 const UNUSED_PORT: u16 = 1;
 
 /// The options of both ends.
-pub(crate) fn builder(task: &Task, own: Sid) -> ConfigBuilder {
-    Config::builder(own)
+pub(crate) fn builder(task: &Task, own: Sid) -> io::Result<ConfigBuilder> {
+    let builder = Config::builder(own)
         .idle(task.idle())
         .unsent_limit(task.unsent_limit())
         .peer_dead_after(task.dead_after())
         // Eight bytes, which bare sockets send as well.
-        .initial_message(InitialMessageVersion::Bare)
+        .initial_message(InitialMessageVersion::Bare);
+    if task.variant.has_tls {
+        return tls::with_tls(builder, own);
+    }
+    Ok(builder)
+}
+
+fn with_peer(builder: ConfigBuilder, task: &Task, peer: Sid, address: String) -> ConfigBuilder {
+    let builder = builder.server(peer, address);
+    if task.variant.has_tls {
+        return tls::with_name(builder, peer);
+    }
+    builder
 }
 
 /// The configuration of the end that listens, with the peers that connect to it. It does not dial or knock.
@@ -48,12 +60,12 @@ pub(crate) fn serving_builder(
     peers: impl IntoIterator<Item = Sid>,
 ) -> io::Result<(ConfigBuilder, SocketAddr)> {
     let (listener, at) = raw::listen(task)?;
-    let mut builder = builder(task, SERVER)
+    let mut builder = builder(task, SERVER)?
         .server(SERVER, at.to_string())
         .dial(Dial::OnDemand)
         .listener(listener);
     for (port, peer) in (UNUSED_PORT..).zip(peers) {
-        builder = builder.server(peer, format!("127.0.0.1:{port}"));
+        builder = with_peer(builder, task, peer, format!("127.0.0.1:{port}"));
     }
     Ok((builder, at))
 }
@@ -79,11 +91,11 @@ pub(crate) fn driver_builder(
         .ok_or_else(|| failure("`drive` needs --to IP:PORT, which `serve` has printed"))?;
     let listener = TcpListener::bind("127.0.0.1:0").context("listening on 127.0.0.1")?;
     let at = listener.local_addr()?;
-    let mut builder = builder(task, own)
+    let mut builder = builder(task, own)?
         .server(own, at.to_string())
         .listener(listener);
     for (nth, peer) in peers.into_iter().enumerate() {
-        builder = builder.server(peer, spelling(to, nth));
+        builder = with_peer(builder, task, peer, spelling(to, nth));
     }
     Ok((builder, at))
 }

@@ -15,7 +15,7 @@ use quorum_cnx::simulation::limits;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::{
-    ends::Task,
+    ends::{Task, tls},
     failure::{While, failure},
 };
 
@@ -56,7 +56,11 @@ pub(crate) fn dial(task: &Task, number: u64) -> io::Result<TcpStream> {
         "connecting to {to}; is `serve` running there?"
     ))?;
     options(task, SockRef::from(&stream))?;
-    stream.write_all(&number.to_be_bytes())?;
+    if task.variant.has_tls {
+        tls::send_number(&mut stream, number)?;
+    } else {
+        stream.write_all(&number.to_be_bytes())?;
+    }
     Ok(stream)
 }
 
