@@ -1,5 +1,5 @@
-//! `cargo bench -p quorum-cnx-benches --features tls --bench handshakes`: full handshakes a second on one thread, between two loops
-//! of the library and between two bare connections of rustls in memory, in turn.
+//! `cargo bench -p quorum-cnx-benches --features tls --bench handshakes`: full handshakes a second on one thread, between two bare
+//! connections of rustls in memory, and new links a second between two loops of the library, with TLS and without, in turn.
 //!
 //! Nothing is asserted about time. Without `--bench` this is a test that both run.
 
@@ -35,16 +35,20 @@ fn main() -> Outcome<()> {
         false => Duration::from_millis(10),
     };
     let mut bare = Bare::new()?;
-    let mut loops = Loops::new()?;
-    let mut rates = [Vec::new(), Vec::new()];
+    let mut loops = Loops::new(true)?;
+    let mut plain = Loops::new(false)?;
+    let mut rates = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         rates[0].push(rate(time, || bare.shake_hands())?);
         rates[1].push(rate(time, || loops.renew())?);
+        rates[2].push(rate(time, || plain.renew())?);
     }
-    for (who, rates) in ["rustls in memory", "loop/tls"].iter().zip(&mut rates) {
+    let names = ["rustls in memory", "loops with TLS", "loops without"];
+    for (who, rates) in names.iter().zip(&mut rates) {
         rates.sort_by(f64::total_cmp);
         let (middle, least, most) = (rates[ROUNDS / 2], rates[0], rates[ROUNDS - 1]);
-        println!("{who:18} {middle:6.0} handshakes/s ({least:.0} to {most:.0})");
+        let us = 1e6 / middle;
+        println!("{who:16} {middle:6.0} a second ({least:.0} to {most:.0}), {us:.0} us each");
     }
     Ok(())
 }
@@ -113,7 +117,7 @@ struct Loops {
 }
 
 impl Loops {
-    fn new() -> Outcome<Self> {
+    fn new(has_tls: bool) -> Outcome<Self> {
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
         for _ in [SERVER, DRIVER] {
@@ -122,16 +126,15 @@ impl Loops {
             listeners.push(listener);
         }
         let mut start = |own: Sid| -> Outcome<EventLoop<Ups>> {
-            let made = Certificates::new(own.0)?;
-            let key = CertifiedKey::from_der(vec![made.own], made.key, &made.provider)?;
-            let tls = Tls::builder(made.provider, key, [made.root]).protocol_versions(&[&TLS13]);
-            let mut builder = Config::builder(own)
-                .tls(tls.build()?)
-                .listener(listeners.remove(0));
+            let mut builder = Config::builder(own).listener(listeners.remove(0));
             for (sid, address) in [SERVER, DRIVER].into_iter().zip(&addresses) {
-                builder = builder
-                    .server(sid, address)
-                    .peer_names(sid, [PeerName::Dns(name(sid.0))]);
+                builder = builder.server(sid, address);
+                if has_tls {
+                    builder = builder.peer_names(sid, [PeerName::Dns(name(sid.0))]);
+                }
+            }
+            if has_tls {
+                builder = builder.tls(tls(own)?);
             }
             Ok(EventLoop::new(builder.build()?, Ups(0))?)
         };
@@ -163,6 +166,13 @@ impl Loops {
         }
         Ok(())
     }
+}
+
+fn tls(own: Sid) -> Outcome<Tls> {
+    let made = Certificates::new(own.0)?;
+    let key = CertifiedKey::from_der(vec![made.own], made.key, &made.provider)?;
+    let tls = Tls::builder(made.provider, key, [made.root]).protocol_versions(&[&TLS13]);
+    Ok(tls.build()?)
 }
 
 /// Counts links.
