@@ -34,7 +34,7 @@ fn main() -> Outcome<()> {
         true => Duration::from_millis(500),
         false => Duration::from_millis(10),
     };
-    let mut bare = Bare::new()?;
+    let bare = Bare::new()?;
     let mut loops = Loops::new(true)?;
     let mut plain = Loops::new(false)?;
     let mut rates = [Vec::new(), Vec::new(), Vec::new()];
@@ -82,7 +82,7 @@ impl Bare {
         Ok(Self { client, server })
     }
 
-    fn shake_hands(&mut self) -> Outcome<()> {
+    fn shake_hands(&self) -> Outcome<()> {
         let to = ServerName::try_from(name(SERVER.0))?;
         let client = ClientConnection::new(Arc::clone(&self.client), to)?;
         let mut client = Connection::from(client);
