@@ -94,7 +94,7 @@ impl FromStr for Variant {
             let (api, mode) = plain.split_once('/')?;
             let (api, _) = APIS.iter().find(|(_, name)| *name == api)?;
             let (mode, _) = MODES.iter().find(|(_, name)| *name == mode)?;
-            Some(Variant {
+            Some(Self {
                 has_tls,
                 ..variant(*api, *mode)
             })
