@@ -61,6 +61,7 @@ formatting() {
 clippy() {
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
     timeout 900 cargo clippy --workspace --all-targets --all-features -- -D warnings
+    timeout 900 cargo clippy --workspace --all-targets -- -D warnings
 }
 
 docs() {

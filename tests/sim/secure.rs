@@ -13,6 +13,7 @@ pub struct Secure {
     /// How many steps of the change each host has taken.
     pub steps: Vec<usize>,
     /// The hosts that speak TLS 1.2 only.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "only `tls` reads it"))]
     pub older: Vec<bool>,
 }
 
