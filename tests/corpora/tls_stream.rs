@@ -48,14 +48,14 @@ pub(crate) fn check(bytes: &[u8]) {
         step(&mut ends, &mut input);
     }
     for _ in 0..3000 {
-        for it in &ends {
-            let mut pipe = it.end.pipe();
+        for side in &ends {
+            let mut pipe = side.end.pipe();
             (pipe.room, pipe.at_once) = (usize::MAX, usize::MAX);
         }
         for side in 0..2 {
             ends[side].stream.on_writable();
             ends[side].write(0, 1);
-            let sent = ends[1 - side].reported;
+            let sent = ends[1 - side].offered;
             ends[side].read(CALL_BYTES_MAX, sent);
         }
         let is_over = |side: usize| {
