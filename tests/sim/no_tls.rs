@@ -21,7 +21,7 @@ impl Session {
         None
     }
 
-    pub fn step(&self, _kernel: &mut Kernel, _sock: usize, _piece: impl FnOnce() -> Vec<u8>) {
+    pub fn step(&self, _kernel: &Kernel, _sock: usize, _piece: impl FnOnce() -> Vec<u8>) {
         match *self {}
     }
 
