@@ -21,7 +21,8 @@ printf '\n[profile.dev]\nopt-level = 1\ndebug = false\n' >>"$tree/Cargo.toml"
 # What the unit tests need, and the certificates of the simulator.
 {
     printf '\n[dev-dependencies]\n'
-    sed -n '/^\[dev-dependencies\]/,/^$/p' Cargo.toml | grep -E '^(libc|proptest|rcgen|signal-hook) '
+    sed -n '/^\[dev-dependencies\]/,/^$/p' Cargo.toml | grep -E '^(libc|proptest|signal-hook) '
+    grep -E '^rcgen ' Cargo.toml
 } >>"$tree/Cargo.toml"
 
 # `in_the_tree FIRST_SEED TEST...`
