@@ -32,6 +32,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use control::{Control, Order};
 pub(crate) use task::{Role, Task};
+#[cfg(target_os = "linux")]
 pub(crate) use times::Times;
 
 use crate::{failure::failure, variants::Api};
