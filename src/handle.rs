@@ -243,8 +243,9 @@ impl Handle {
     /// is used as by [`set_tls`](Self::set_tls). If it fails, the loop reports
     /// [`Event::TlsReloadFailed`](crate::Event::TlsReloadFailed), and the old certificates stay in use.
     ///
-    /// The files are read each 5 seconds. They may be written one after the other: a certificate without its key is an error, and the
-    /// key that follows is the next change.
+    /// The files are read at once, and then every 5 seconds. A change between the application's own load and this call is not seen. The
+    /// files may be written one after the other: a certificate without its key is an error, and the key that follows is the next
+    /// change.
     ///
     /// # Errors
     ///

@@ -114,8 +114,8 @@ impl Config {
     /// [`slice`](bytes::Bytes::slice) makes them, keep the whole allocation, and only the application knows its size. Not in the
     /// sum are
     ///
-    /// - what the application keeps: messages and batches that it has taken, one frame for each thread that is just sending, and a
-    ///   buffer of 256 KiB for each [`Sender`](crate::Sender);
+    /// - what the application keeps: messages and batches that it has taken, one frame for each thread that is just sending, a buffer
+    ///   of 256 KiB for each [`Sender`](crate::Sender), and with TLS one of 66 KiB for each thread that has sent;
     /// - what the system takes: socket buffers ([`unsent_limit`](crate::ConfigBuilder::unsent_limit),
     ///   [`receive_buffer`](crate::ConfigBuilder::receive_buffer)), the stacks of the loop's thread and of at most
     ///   8 threads that look names up, and what its resolver allocates;

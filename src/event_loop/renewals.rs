@@ -54,6 +54,12 @@ impl Renewals {
         }
     }
 
+    /// Adds all peers, at once: `add` looks for each among those that wait.
+    pub(super) fn add_all(&mut self, peers: impl Iterator<Item = PeerId>) {
+        let tried = None;
+        self.waiting = peers.map(|peer| Waiting { peer, tried }).collect();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.current.is_none() && self.waiting.is_empty()
     }
@@ -126,9 +132,8 @@ mod tests {
     fn peers_are_renewed_one_after_the_other() {
         let now = Instant::now();
         let mut renewals = Renewals::default();
-        for peer in [1, 2, 3, 1] {
-            renewals.add(PeerId(peer));
-        }
+        renewals.add_all([1, 2, 3].into_iter().map(PeerId));
+        renewals.add(PeerId(1));
         let old = |PeerId(peer)| (peer != 2).then_some(key(peer as u32));
         assert_eq!(renewals.next(now, old), dial(1));
         assert_eq!(renewals.next(now, old), None);

@@ -90,9 +90,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         #[cfg(feature = "tls")]
         self.reload_tls(now);
         if shared.renew_links.swap(false, Ordering::AcqRel) {
-            for peer in self.peers.keys() {
-                self.renewals.add(*peer);
-            }
+            self.renewals.add_all(self.peers.keys().copied());
         }
         // Read once in a turn, after all else: the turn in which a halt is noticed still does what was asked for before it.
         self.halting = shared.halt.is_given();

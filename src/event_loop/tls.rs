@@ -47,10 +47,11 @@ impl Expiry {
         self.due
     }
 
-    /// Returns the expiry if it is to be told now.
-    fn tick(&mut self, now: Instant, today: SystemTime) -> Option<SystemTime> {
+    /// Returns the expiry if it is to be told now. `today` is asked for only when it is due, since each turn calls this.
+    fn tick(&mut self, now: Instant, today: impl FnOnce() -> SystemTime) -> Option<SystemTime> {
         self.due.filter(|due| *due <= now)?;
         self.due = Some(now + TLS_EXPIRY_CHECKED_EVERY);
+        let today = today();
         let not_after = self.not_after?;
         let left = not_after.duration_since(today).unwrap_or_default();
         let passed = TOLD_BEFORE.iter().filter(|time| left < **time).count();
@@ -103,7 +104,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Tells that the own certificate expires soon.
     pub(super) fn tell_expiry(&mut self, now: Instant) {
-        if let Some(not_after) = self.expiry.tick(now, SystemTime::now()) {
+        if let Some(not_after) = self.expiry.tick(now, SystemTime::now) {
             self.tell(Event::CertificateExpires { not_after }, now);
         }
     }
@@ -207,7 +208,7 @@ mod tests {
         expiry.set(Some(not_after), now);
         let mut told = Vec::new();
         for hour in 0..32 * 24 {
-            if expiry.tick(now, today).is_some() {
+            if expiry.tick(now, || today).is_some() {
                 told.push(hour / 24);
             }
             (now, today) = (
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!(told, [1, 24, 30]);
         // One that is nearly over is told at once, and once.
         expiry.set(Some(today + Duration::from_secs(1)), now);
-        assert!(expiry.tick(now, today).is_some());
-        assert!(expiry.tick(now + DAY, today + DAY).is_none());
+        assert!(expiry.tick(now, || today).is_some());
+        assert!(expiry.tick(now + DAY, || today + DAY).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! What the loop needs of an operating system, as a trait: sockets, readiness, a clock and name lookups.
 //!
-//! Nothing here knows peers or the roster: a connection learns only whose it must be. [`MioNet`](super::MioNet) is the real implementation. A simulation implements the same
-//! trait and runs the same loop.
+//! Nothing here knows peers or the roster: a connection learns only whose it must be. [`MioNet`](super::MioNet) is the real
+//! implementation. A simulation implements the same trait and runs the same loop.
 
 use std::{
     io,

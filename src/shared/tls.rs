@@ -60,7 +60,7 @@ impl TlsState {
         let mut state = lock(&self.0);
         let is_new = std::mem::take(&mut state.is_new);
         Reload {
-            context: state.newest.clone().filter(|_| is_new),
+            context: is_new.then(|| state.newest.clone()).flatten(),
             failure: state.failure.take(),
         }
     }

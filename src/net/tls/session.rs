@@ -114,7 +114,7 @@ impl Session {
     /// Checks that the far end is this server, by the identities as they are now.
     pub(super) fn identify(&self, sid: Sid) -> Result<Identity, Reason> {
         let current = self.common.context();
-        let checked = if self.mode() == mode::PLAIN {
+        if self.mode() == mode::PLAIN {
             let is_allowed = match self.role {
                 Role::Dialer(_) => !current.dials_tls(),
                 Role::Acceptor => current.accepts_plain(),
@@ -123,16 +123,14 @@ impl Session {
                 true => Ok(Identity::Claimed),
                 false => Err(Reason::Tls(TlsFailure::Plaintext)),
             };
-        } else {
-            let connection = self.connection();
-            let chain = connection.as_ref().and_then(|it| it.peer_certificates());
-            let chain = chain.unwrap_or_default();
-            if Arc::ptr_eq(&current, &self.context) {
-                // The handshake has verified the chain.
-                current.check(sid, chain)
-            } else {
-                current.recheck(sid, chain)
-            }
+        }
+        let connection = self.connection();
+        let chain = connection.as_ref().and_then(|it| it.peer_certificates());
+        let chain = chain.unwrap_or_default();
+        // The handshake has verified the chain by the identities of that time.
+        let checked = match Arc::ptr_eq(&current, &self.context) {
+            true => current.check(sid, chain),
+            false => current.recheck(sid, chain),
         };
         checked.map(|()| Identity::Proved).map_err(Reason::Tls)
     }

@@ -37,7 +37,8 @@ thread_local! {
 /// A connection of a [`TlsNet`](super::TlsNet).
 pub struct TlsStream<S> {
     socket: S,
-    /// `None`: it speaks plaintext, since TLS is not configured, or not for connections that are dialed.
+    /// `None` exactly when TLS is not configured. A connection that speaks plaintext all the same has a session, which knows whether
+    /// that is still allowed.
     session: Option<Box<Session>>,
 }
 
@@ -209,7 +210,9 @@ impl<S: Stream> Wire for TlsStream<S> {
         let reported = records.report(offered);
         let buffer = records.take_buffer();
         drop(records);
-        let _ = SPARE.try_with(|spare| spare.set(buffer));
+        if buffer.capacity() > 0 {
+            let _ = SPARE.try_with(|spare| spare.set(buffer));
+        }
         match sent {
             // An error is found by the next write.
             _ if reported > 0 => Ok(reported),

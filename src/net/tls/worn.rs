@@ -2,7 +2,7 @@
 //!
 //! Nothing here replaces them: the loop does.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use crate::{
     net::{Ready, traits::Waker},
@@ -14,10 +14,7 @@ use crate::{
 };
 
 /// The tokens of worn connections, which any thread that writes adds to.
-#[derive(Clone)]
-pub(super) struct Worn(Arc<State>);
-
-struct State {
+pub(super) struct Worn {
     /// True exactly when `tokens` may hold some. It saves the loop a lock in each turn.
     any: AtomicBool,
     /// At most one for each link in each `TLS_RENEWED_EVERY_RECORDS`.
@@ -27,24 +24,24 @@ struct State {
 
 impl Worn {
     pub(super) fn new(waker: Waker) -> Self {
-        Self(Arc::new(State {
+        Self {
             any: AtomicBool::new(false),
             tokens: Mutex::new(Vec::new()),
             waker,
-        }))
+        }
     }
 
     pub(super) fn add(&self, token: usize) {
-        lock(&self.0.tokens).push(token);
+        lock(&self.tokens).push(token);
         // Release: the loop that sees it finds the token.
-        self.0.any.store(true, Ordering::Release);
-        (self.0.waker)();
+        self.any.store(true, Ordering::Release);
+        (self.waker)();
     }
 
     /// Reports the tokens that were added.
     pub(super) fn report(&self, ready: &mut Vec<Ready>) {
-        if self.0.any.load(Ordering::Relaxed) && self.0.any.swap(false, Ordering::Acquire) {
-            ready.extend(lock(&self.0.tokens).drain(..).map(Ready::Worn));
+        if self.any.load(Ordering::Relaxed) && self.any.swap(false, Ordering::Acquire) {
+            ready.extend(lock(&self.tokens).drain(..).map(Ready::Worn));
         }
     }
 }
