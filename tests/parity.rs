@@ -1,55 +1,21 @@
 //! The tests of the original (`CnxManagerTest` and others), under their names, for this library.
 //!
-//! The tests of SASL and TLS are left out, since neither is supported. `TestCircularBlockingQueue` is beside the inbox, in
+//! The tests of SASL are left out, since it is not supported, and those of TLS are in `tests/tls`. `TestCircularBlockingQueue` is beside the inbox, in
 //! `src/inbox/fair_queue.rs`.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, TcpListener},
     time::Duration,
 };
 
 use quorum_cnx::{
     CnxManager, Dial, Event, Listening, Reason, ReasonKind, SendError, SendOutcome, Sid,
 };
-use socket2::{Domain, Protocol, Socket, Type};
 use support::{
-    LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, V1, V2, bare, claiming, configure,
-    eventually, expect_message, frame, is_free, listener, single_manager, versioned, wait_for,
-    within,
+    LONG, MEMBER_IP, Mesh, ReservedAddress, TestConnection, V1, V2, bare, black_hole::BlackHole,
+    claiming, configure, eventually, expect_message, frame, is_free, listener, single_manager,
+    versioned, wait_for, within,
 };
-
-/// An address that does not answer: a listening socket whose accept queue is full, so that the kernel drops every SYN.
-struct BlackHole {
-    address: String,
-    _socket: Socket,
-    _queued: Vec<Socket>,
-}
-
-impl BlackHole {
-    fn new() -> Self {
-        let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        let black_hole = socket();
-        black_hole
-            .bind(&SocketAddr::from((MEMBER_IP, 0)).into())
-            .unwrap();
-        black_hole.listen(0).unwrap();
-        let at = black_hole.local_addr().unwrap();
-        let queued = (0..4)
-            .map(|_| {
-                let filler = socket();
-                filler.set_nonblocking(true).unwrap();
-                // The connection attempt stays pending until the socket is closed.
-                let _ = filler.connect(&at);
-                filler
-            })
-            .collect();
-        Self {
-            address: at.as_socket().unwrap().to_string(),
-            _socket: black_hole,
-            _queued: queued,
-        }
-    }
-}
 
 /// `testCnxManager`: two managers exchange messages. Then the smaller one requests a connection although there is one: the
 /// larger one dials anew, and its last message arrives once more. Nothing listens after the halt.

@@ -12,6 +12,7 @@
 )]
 
 // The simulator has a copy of its own: its mutants are built without this library.
+pub mod black_hole;
 pub mod command;
 pub mod counters;
 pub mod crowd;

@@ -16,6 +16,7 @@ mod process;
 mod server;
 mod voter;
 
+mod addresses;
 mod durations;
 mod elections;
 mod faults;
