@@ -320,6 +320,11 @@ pub const UNSENT_LIMIT: u32 = 16 << 10;
 /// A knock at a link that is younger than this is ignored: the two crossed each other.
 pub const KNOCK_CROSSING: Duration = Duration::from_secs(1);
 
+/// How long a peer has to dial back after a knock has been delivered, before it is knocked at again; longer backoffs stay as they are.
+/// ZooKeeper answers each knock with a new link, and closes the one that it has just dialed. Loaded machines and a round trip around the
+/// world fit into this time.
+pub const DIAL_BACK_WAIT: Duration = Duration::from_millis(250);
+
 /// Two claims to be a peer come from elsewhere than its own addresses, and its link came from there as well, or its knocks
 /// did: the link must bring a byte within this time, or the peer is believed to be back. A proxy acknowledges what a dead
 /// machine does not.

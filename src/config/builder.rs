@@ -220,7 +220,8 @@ impl ConfigBuilder {
     }
 
     /// Sets the bounds of the random wait after a failed attempt to dial a peer. The upper bound of the wait is `first` at the
-    /// beginning and doubles with each failure up to `last`. Defaults: 50 ms and 1 s. Range of both: 1 ms to 24 h.
+    /// beginning and doubles with each failure up to `last`. Defaults: 50 ms and 1 s. Range of both: 1 ms to 24 h. A peer that has been
+    /// knocked at has 250 ms at least to dial back, before it is knocked at again.
     ///
     /// Keep `last` below the election timeout of the protocol on top, so that a peer that is back is linked in time.
     pub fn backoff(mut self, first: Duration, last: Duration) -> Self {

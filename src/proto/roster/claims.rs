@@ -2,7 +2,10 @@
 //!
 //! Nothing here decides when a peer is dialed; see `dials`.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use super::{
     super::{
@@ -182,7 +185,7 @@ impl Roster {
         peer.wanted = demand || (eager && peer.kind == Kind::Member);
         // An attempt that was begun beside the link goes on, and is as good as a new one.
         if peer.attempt == Attempt::Rest {
-            self.retry(id, now);
+            self.retry(id, now, Duration::ZERO);
         } else {
             self.reschedule(id);
         }

@@ -11,6 +11,7 @@ use super::{
     },
     Action, Attempt, ConnectionKey, FarEnd, Kind, PeerId, Roster,
 };
+use crate::limits::DIAL_BACK_WAIT;
 
 impl Roster {
     /// The loop has started.
@@ -111,7 +112,7 @@ impl Roster {
 
     /// A knock was delivered. The peer has time to dial back before the next knock.
     pub(crate) fn on_knocked(&mut self, id: PeerId, now: Instant) {
-        self.retry(id, now);
+        self.retry(id, now, DIAL_BACK_WAIT);
     }
 
     /// No address of the peer could be reached.
@@ -129,7 +130,7 @@ impl Roster {
             Attempt::Underway { since } => since,
             Attempt::Rest | Attempt::Waiting { .. } => now,
         };
-        self.retry(id, since);
+        self.retry(id, since, Duration::ZERO);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -142,8 +143,9 @@ impl Roster {
         }
     }
 
-    /// A link or an attempt has ended. The backoff begins at `from`, and the peer is dialed after it if a link is wanted.
-    pub(super) fn retry(&mut self, id: PeerId, from: Instant) {
+    /// A link or an attempt has ended. The backoff begins at `from` and lasts for `at_least` this time. The peer is dialed after it if a
+    /// link is wanted.
+    pub(super) fn retry(&mut self, id: PeerId, from: Instant, at_least: Duration) {
         // The side with the larger sid dials first, so that its dial and a knock seldom cross.
         let head_start = if self.knocks(id) {
             self.rules.backoff_min
@@ -154,6 +156,7 @@ impl Roster {
             return;
         };
         let until = from + head_start + peer.backoff.next(&mut self.rng);
+        let until = until.max(from + at_least);
         // Kept also if nothing is wanted now: a request that comes sooner waits until then.
         peer.retry_not_before = Some(until);
         peer.attempt = if peer.wanted {

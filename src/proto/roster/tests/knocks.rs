@@ -70,13 +70,36 @@ fn knock_moves_an_old_dial_to_the_next_address() {
     assert_eq!(bench.todo(), [up(peer, key)]);
 }
 
+/// ZooKeeper answers a second knock as well: it closes the link that it has just dialed, and dials another one.
 #[test]
-fn knock_without_an_answer_is_repeated() {
+fn knock_is_repeated_once_the_peer_had_time_to_dial_back() {
     let mut bench = Bench::started(rules());
     let peer = bench.id(LARGE);
-    bench.roster.on_knocked(peer, bench.now);
+    let mut waited = Vec::new();
+    for _ in 0..20 {
+        bench.roster.on_knocked(peer, bench.now);
+        waited.push(bench.next());
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+    assert!(
+        waited.iter().all(|time| *time >= DIAL_BACK_WAIT),
+        "{waited:?}"
+    );
+    // The backoff grows as after failed dials.
+    assert!(waited.iter().any(|time| *time > Duration::from_millis(500)));
+    let longest = Duration::from_millis(1050);
+    assert!(waited.iter().all(|time| *time <= longest), "{waited:?}");
+}
+
+/// A knock that fails has not reached the peer, so that nobody dials back.
+#[test]
+fn knock_that_fails_is_repeated_after_the_backoff() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(LARGE);
+    bench.dial_failed(peer);
     // The side with the larger sid dials first.
-    assert!(bench.next() >= Duration::from_millis(50));
+    let (first, last) = (Duration::from_millis(50), Duration::from_millis(100));
+    assert!((first..=last).contains(&bench.next()));
     assert_eq!(bench.todo(), [Action::Dial { peer }]);
 }
 

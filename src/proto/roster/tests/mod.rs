@@ -9,7 +9,7 @@ mod renewals;
 
 use super::*;
 use crate::limits::UNHEARD_RENEWAL_PAUSE;
-use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX};
+use crate::limits::{DIAL_BACK_WAIT, KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX};
 
 const OWN: Sid = Sid(5);
 const SMALL: Sid = Sid(2);
