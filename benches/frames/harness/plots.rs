@@ -39,9 +39,9 @@ pub(crate) fn draw(directory: &Path, results: &Results, rows: &[Row]) -> io::Res
         let name = workload.name();
         let counts: BTreeSet<u32> = of(rows, workload).map(|row| row.count).collect();
         for count in &counts {
-            let file = match counts.len() {
-                1 => format!("{name}.svg"),
-                _ => format!("{name}-{count}.svg"),
+            let file = match workload.count_means() {
+                None => format!("{name}.svg"),
+                Some(_) => format!("{name}-{count}.svg"),
             };
             charts.push((file, over_sizes(rows, workload, *count)));
         }
