@@ -1,10 +1,12 @@
 //! `cargo bench -p quorum-cnx-benches --features tls --bench handshakes`: full handshakes a second on one thread, between two bare
-//! connections of rustls in memory, and new links a second between two loops of the library, with TLS and without, in turn.
+//! connections of rustls in memory and over sockets, and new links a second between two loops of the library, with TLS and without, in
+//! turn. An argument selects the contenders whose names contain it.
 //!
-//! Nothing is asserted about time. Without `--bench` this is a test that both run.
+//! Nothing is asserted about time. Without `--bench` this is a test that all of them run.
 
 #[path = "../frames/ends/certificates.rs"]
 mod certificates;
+mod sockets;
 
 use std::{
     env,
@@ -21,6 +23,7 @@ use rustls::{
 };
 
 use certificates::{Certificates, name};
+use sockets::Sockets;
 
 const SERVER: Sid = Sid(1);
 const DRIVER: Sid = Sid(2);
@@ -30,31 +33,45 @@ const ROUNDS: usize = 9;
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
-    let time = match env::args().any(|argument| argument == "--bench") {
+    let (options, wanted): (Vec<_>, Vec<_>) = env::args()
+        .skip(1)
+        .partition(|argument| argument.starts_with('-'));
+    let time = match options.iter().any(|option| option == "--bench") {
         true => Duration::from_millis(500),
         false => Duration::from_millis(10),
     };
     let bare = Bare::new()?;
+    let mut sockets = Sockets::new(&bare)?;
     let mut loops = Loops::new(true)?;
     let mut plain = Loops::new(false)?;
-    let mut rates = [Vec::new(), Vec::new(), Vec::new()];
+    let mut contenders: [(&str, Box<dyn FnMut() -> Outcome<()>>); 4] = [
+        ("rustls in memory", Box::new(|| bare.shake_hands())),
+        ("rustls over sockets", Box::new(|| sockets.link())),
+        ("loops with TLS", Box::new(|| loops.renew())),
+        ("loops without", Box::new(|| plain.renew())),
+    ];
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part));
+    let mut rates = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
-        rates[0].push(rate(time, || bare.shake_hands())?);
-        rates[1].push(rate(time, || loops.renew())?);
-        rates[2].push(rate(time, || plain.renew())?);
+        for ((name, once), rates) in contenders.iter_mut().zip(&mut rates) {
+            if is_wanted(name) {
+                rates.push(rate(time, once)?);
+            }
+        }
     }
-    let names = ["rustls in memory", "loops with TLS", "loops without"];
-    for (who, rates) in names.iter().zip(&mut rates) {
+    for ((name, _), rates) in contenders.iter().zip(&mut rates) {
         rates.sort_by(f64::total_cmp);
-        let (middle, least, most) = (rates[ROUNDS / 2], rates[0], rates[ROUNDS - 1]);
-        let us = 1e6 / middle;
-        println!("{who:16} {middle:6.0} a second ({least:.0} to {most:.0}), {us:.0} us each");
+        if let [least, .., most] = rates[..] {
+            let middle = rates[ROUNDS / 2];
+            let us = 1e6 / middle;
+            println!("{name:19} {middle:6.0} a second ({least:.0} to {most:.0}), {us:.0} us each");
+        }
     }
     Ok(())
 }
 
 /// How often a second `once` can be called.
-fn rate(time: Duration, mut once: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
+fn rate(time: Duration, once: &mut dyn FnMut() -> Outcome<()>) -> Outcome<f64> {
     let start = Instant::now();
     for count in 1_u32.. {
         once()?;
