@@ -42,7 +42,8 @@ impl Handle {
 
     /// Sends `frame` to `sid` as the latest message. Never waits for the network: the frame is written on this thread if the socket
     /// takes it. Otherwise it waits in the slot of the peer, where a newer frame replaces it. With
-    /// [`Outbox::Queue`](crate::Outbox::Queue) it is appended to the queue, and is written together with other frames.
+    /// [`Outbox::Queue`](crate::Outbox::Queue) and [`Outbox::Lanes`](crate::Outbox::Lanes) it is appended to the queue, and is written
+    /// together with other frames.
     ///
     /// A frame for a peer that is not linked waits for the link. With [`Dial::OnDemand`](crate::Dial::OnDemand) it makes the loop dial
     /// the peer. A frame for the own sid goes to the own inbox.
@@ -67,6 +68,21 @@ impl Handle {
     /// ```
     pub fn to_send(&self, sid: Sid, frame: impl Into<Bytes>) -> Result<SendOutcome, SendError> {
         self.shared.to_send(sid, frame.into())
+    }
+
+    /// Sends `frame` to `sid` ahead of the queue of [`Outbox::Lanes`](crate::Outbox::Lanes): as [`to_send`](Self::to_send) does with
+    /// [`Outbox::Latest`](crate::Outbox::Latest), so that a newer frame replaces one that waits. For heartbeats and votes beside a
+    /// stream. With the other outboxes this is `to_send`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`to_send`](Self::to_send). With lanes it never fails with [`SendError::Full`] for a peer.
+    pub fn to_send_latest(
+        &self,
+        sid: Sid,
+        frame: impl Into<Bytes>,
+    ) -> Result<SendOutcome, SendError> {
+        self.shared.to_send_latest(sid, frame.into())
     }
 
     /// Sends a copy of `frame`, as [`to_send`](Self::to_send) does. With a queue this costs less than a `Bytes`.
@@ -121,7 +137,7 @@ impl Handle {
         Sender::new(Arc::clone(&self.shared), sid)
     }
 
-    /// Blocks until there is room for a frame to `sid`: until the slot is empty; or until the [queue](crate::Outbox::Queue) is at most
+    /// Blocks until there is room for a frame to `sid`: until the slot is empty; or until the queue, if there is one, is at most
     /// half full, and has room for the longest frame that was refused with [`SendError::Full`] since it was empty. Another thread may
     /// take the room before the next send. For the own sid: until the inbox has room, which an inbox that drops always has
     /// ([`InboxFull::DropOldest`](crate::InboxFull::DropOldest)). Returns `false` if `timeout` has passed.
@@ -150,7 +166,7 @@ impl Handle {
 
     /// Discards the frames that wait for `sid`, for instance after the peer was away for so long that they are of no use. Returns
     /// their number, which [`SendStats::discarded`] counts. While there is a link, the frames that are being written are
-    /// not discarded: up to 1 MiB of them.
+    /// not discarded: up to 1 MiB of them. With [`Outbox::Lanes`](crate::Outbox::Lanes) both lanes are emptied.
     ///
     /// [`SendStats::discarded`]: crate::SendStats::discarded
     ///

@@ -180,6 +180,13 @@ pub const WRITER_FRAMES_MAX: usize = 16;
 /// The same for a queue, in batches of up to [`BATCH_BYTES`].
 pub const WRITER_BATCHES_MAX: usize = 1;
 
+/// The same for lanes, in runs of up to [`LANES_RUN_BYTES`] and frames of the slot: as many bytes of the queue.
+pub const WRITER_RUNS_MAX: usize = BATCH_BYTES / LANES_RUN_BYTES;
+
+/// Bytes of a queue that are written together with [`Outbox::Lanes`](crate::Outbox::Lanes), or one frame that is longer: so much may
+/// leave before the frame in the slot. 0.1 ms of a network of 10 Gbit/s.
+pub const LANES_RUN_BYTES: usize = QUEUE_RUN_BYTES;
+
 /// Bytes that wait for one peer with [`Outbox::QUEUE`](crate::Outbox::QUEUE) before a send fails with
 /// [`Full`](crate::SendError::Full): two milliseconds of a network of 10 Gbit/s, and twice what is written together.
 pub const QUEUE_BYTES: usize = 2 << 20;
@@ -316,6 +323,10 @@ pub const MEMBERS_MAX: usize = 16 << 10;
 
 /// Bytes that the kernel may hold unsent in front of the newest frame of a slot (`TCP_NOTSENT_LOWAT`).
 pub const UNSENT_LIMIT: u32 = 16 << 10;
+
+/// The same with [`Outbox::Lanes`](crate::Outbox::Lanes): as much as one run of the queue. A queue without a limit has megabytes in
+/// the socket, and all of them are in front of the frame in the slot.
+pub const LANES_UNSENT_LIMIT: u32 = LANES_RUN_BYTES as u32;
 
 /// A knock at a link that is younger than this is ignored: the two crossed each other.
 pub const KNOCK_CROSSING: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use crate::{
     shared::{Peer, Shared},
 };
 
-/// Sends many frames to one peer with an [`Outbox::Queue`](crate::Outbox::Queue), at the least cost for each:
+/// Sends many frames to one peer with an [`Outbox::Queue`](crate::Outbox::Queue), or in the queue of [`Outbox::Lanes`](crate::Outbox::Lanes), at the least cost for each:
 /// [`feed`](Self::feed) copies a frame into a buffer of this sender, without a lock and without a lookup. The frames enter the queue of the peer
 /// together, when 128 KiB are collected, with [`flush`](Self::flush), and when the sender is dropped. They are in order, and each is
 /// delivered at most once, as those of [`to_send`](crate::Handle::to_send). Until they are in the queue, they are in no statistics, and nobody

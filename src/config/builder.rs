@@ -196,7 +196,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets which frames wait for a peer: the newest one, or all in a queue. Default: [`Outbox::Latest`].
+    /// Sets which frames wait for a peer: the newest one, all in a queue, or both. Default: [`Outbox::Latest`].
     pub fn outbox(mut self, outbox: Outbox) -> Self {
         self.options.outbox = outbox;
         self
@@ -269,7 +269,8 @@ impl ConfigBuilder {
     }
 
     /// Sets what happens to received messages when the inbox is full. Default: [`InboxFull::DropOldest`] with
-    /// [`Outbox::Latest`], as in ZooKeeper; [`InboxFull::PushBack`] with [`Outbox::Queue`].
+    /// [`Outbox::Latest`], as in ZooKeeper; [`InboxFull::PushBack`] with [`Outbox::Queue`] and
+    /// [`Outbox::Lanes`].
     pub fn inbox_full(mut self, full: InboxFull) -> Self {
         self.inbox.full = Some(full);
         self
@@ -310,9 +311,10 @@ impl ConfigBuilder {
     }
 
     /// Sets how many unsent bytes the kernel may hold for a link before a frame waits in the outbox instead (`TCP_NOTSENT_LOWAT`;
-    /// Linux and Android). Default: 16 KiB with [`Outbox::Latest`], `None` with [`Outbox::Queue`]. 0 is refused.
+    /// Linux and Android). Default: 16 KiB with [`Outbox::Latest`], 128 KiB with [`Outbox::Lanes`], `None` with [`Outbox::Queue`]. 0
+    /// is refused.
     ///
-    /// With a small limit, the newest frame has few bytes in front of it. With `None` the kernel decides, and takes megabytes.
+    /// With a small limit, the frame in a slot has few bytes in front of it. With `None` the kernel decides, and takes megabytes.
     pub fn unsent_limit(mut self, bytes: Option<u32>) -> Self {
         self.unsent_limit = Some(bytes);
         self
@@ -463,11 +465,12 @@ impl ConfigBuilder {
             Outbox::Latest => Some(limits::UNSENT_LIMIT),
             // Every frame of a queue must arrive: none becomes stale.
             Outbox::Queue { .. } => None,
+            Outbox::Lanes { .. } => Some(limits::LANES_UNSENT_LIMIT),
         });
         self.options.inbox_full = self.inbox.full.unwrap_or(match self.options.outbox {
             Outbox::Latest => InboxFull::DropOldest,
             // Every frame of a queue must arrive: none may be dropped.
-            Outbox::Queue { .. } => InboxFull::PushBack,
+            Outbox::Queue { .. } | Outbox::Lanes { .. } => InboxFull::PushBack,
         });
         let (frames, bytes) = match self.options.inbox_full {
             InboxFull::DropOldest => (limits::INBOX_FRAMES, limits::INBOX_BYTES),

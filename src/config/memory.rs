@@ -91,6 +91,7 @@ impl Config {
     /// | peer: a frame that has arrived in part | 512 KiB |
     /// | peer with [`Outbox::Latest`]: the last frame, one that is being written, one that waits | 3 x 512 KiB |
     /// | peer with [`Outbox::Queue`]: buffers of frames, up to half empty; as many bytes of spare ones; two more of 256 KiB | 3 x `bytes` + 0.5 MiB |
+    /// | peer with [`Outbox::Lanes`]: both | 3 x `bytes` + 2 MiB |
     /// | peer: its table entries | 2 KiB |
     /// | connection: its table entries, and what it sends first | 6 KiB |
     /// | address of a server, and the IP addresses of its name | 2 KiB |
@@ -143,9 +144,12 @@ impl Config {
             Unknown::Admit { max } => max,
         };
         let servers = self.members.len() + admitted;
+        let slot = SLOT_FRAMES * FRAME_BYTES_MAX;
+        let queue = |bytes| 3 * bytes + RUNS * 2 * QUEUE_RUN_BYTES;
         let outbox = match options.outbox {
-            Outbox::Latest => SLOT_FRAMES * FRAME_BYTES_MAX,
-            Outbox::Queue { bytes } => 3 * bytes + RUNS * 2 * QUEUE_RUN_BYTES,
+            Outbox::Latest => slot,
+            Outbox::Queue { bytes } => queue(bytes),
+            Outbox::Lanes { bytes } => slot + queue(bytes),
         };
         let inbox = sum(&[(options.inbox_frames, FRAME_BYTES_MAX + PLACE_BYTES)]);
         let inbox = inbox.min(options.inbox_bytes as u64);

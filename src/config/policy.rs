@@ -120,6 +120,19 @@ pub enum Outbox {
         /// The limit for each peer. One frame of the greatest length must fit: 512 KiB and 4 bytes. At most 1 GiB.
         bytes: usize,
     },
+    /// Both over one link: a slot as that of [`Latest`](Self::Latest), for
+    /// [`to_send_latest`](crate::Handle::to_send_latest), and a queue as that of [`Queue`](Self::Queue), for all other calls. The frame
+    /// in the slot never waits for the queue: at most 128 KiB of the queue, or one frame that is longer, are written before it, and
+    /// what the kernel holds ([`unsent_limit`](crate::ConfigBuilder::unsent_limit)). After it, as much of the queue is written, if some
+    /// waits.
+    ///
+    /// Each lane is in order; between the two there is no order. A receiver that is slower than the queue delays the slot as well: TCP
+    /// has one stream.
+    #[non_exhaustive]
+    Lanes {
+        /// The limit of the queue for each peer, as that of [`Queue`](Self::Queue).
+        bytes: usize,
+    },
 }
 
 impl Outbox {
@@ -130,5 +143,14 @@ impl Outbox {
     #[must_use]
     pub const fn queue(bytes: usize) -> Self {
         Self::Queue { bytes }
+    }
+
+    /// Lanes with a queue of the default size, [`QUEUE_BYTES`](crate::QUEUE_BYTES).
+    pub const LANES: Self = Self::lanes(limits::QUEUE_BYTES);
+
+    /// [`Lanes`](Self::Lanes) with a queue of this limit in `bytes`.
+    #[must_use]
+    pub const fn lanes(bytes: usize) -> Self {
+        Self::Lanes { bytes }
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn check_options(options: &Options) -> Result<(), ConfigError> {
 /// The sizes among the options, each with its smallest and its largest value.
 fn sizes(options: &Options) -> impl Iterator<Item = (&'static str, usize, usize, usize)> {
     let queue = match options.outbox {
-        Outbox::Queue { bytes } => Some(bytes),
+        Outbox::Queue { bytes } | Outbox::Lanes { bytes } => Some(bytes),
         Outbox::Latest => None,
     };
     let admitted = match options.unknown {

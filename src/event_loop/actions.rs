@@ -146,7 +146,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Whether the queue is not written to this link yet. That is so if the previous link to the peer ended soon and had brought
     /// nothing, as do links to a server that does not know this one.
     fn is_on_probation(&mut self, peer: &Peer, key: ConnectionKey, now: Instant) -> bool {
-        if !peer.outbox.is_queue() || !peer.last_link_unproven.load(Ordering::Relaxed) {
+        if !peer.outbox.has_queue() || !peer.last_link_unproven.load(Ordering::Relaxed) {
             return false;
         }
         self.connections.set_due(key, Some(now + PROVEN_AFTER));

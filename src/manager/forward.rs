@@ -34,6 +34,19 @@ impl CnxManager {
         self.handle.to_send(sid, frame)
     }
 
+    /// Sends `frame` to `sid` ahead of the queue of [`Outbox::Lanes`](crate::Outbox::Lanes): see [`Handle::to_send_latest`].
+    ///
+    /// # Errors
+    ///
+    /// A [`SendError`] if the frame was not taken.
+    pub fn to_send_latest(
+        &self,
+        sid: Sid,
+        frame: impl Into<Bytes>,
+    ) -> Result<SendOutcome, SendError> {
+        self.handle.to_send_latest(sid, frame)
+    }
+
     /// Sends a copy of `frame`: see [`Handle::to_send_slice`].
     ///
     /// # Errors

@@ -69,8 +69,9 @@ pub(super) trait Backlog: fmt::Debug {
     /// Discards the frames that wait, except those that a writer has.
     fn discard(&mut self, deferred: &mut Self::Deferred);
 
-    /// When the oldest frame was put, of those that no writer has. `None` if none waits, or if the backlog does not know.
-    fn oldest(&self) -> Option<Stamp>;
+    /// When the oldest frame was put, of those that no writer has. `owed_since` is that of the state: the answer of a backlog that does
+    /// not know it better.
+    fn oldest(&self, owed_since: Option<Stamp>) -> Option<Stamp>;
 
     /// The counts, without the frames that a writer has.
     fn counts(&self) -> SendCounts;

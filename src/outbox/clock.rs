@@ -33,7 +33,7 @@ impl fmt::Debug for Clock {
 }
 
 /// A time in one word, since it is moved with each frame: nanoseconds after the outbox was made, plus 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(NonZeroU64);
 
 /// The clock of one outbox.

@@ -1,4 +1,4 @@
-//! Sockets and frames for the tests of both outboxes.
+//! Sockets and frames for the tests of all outboxes.
 //!
 //! No real socket is used.
 
@@ -29,6 +29,10 @@ pub(super) fn latest() -> PeerOutbox {
 
 pub(super) fn queue(bytes_max: usize) -> PeerOutbox {
     PeerOutbox::queue(bytes_max, clock())
+}
+
+pub(super) fn lanes(bytes_max: usize) -> PeerOutbox {
+    PeerOutbox::lanes(bytes_max, clock())
 }
 
 /// A socket with room for this many bytes.

@@ -1,12 +1,13 @@
-//! The outbox of one peer, of either kind: the frames that wait for it.
+//! The outbox of one peer, of any kind: the frames that wait for it.
 //!
-//! Nothing is decided here: a [`Slot`] or a [`Queue`] holds the frames, and a [`Writer`] writes them.
+//! Nothing is decided here: a [`Slot`], a [`Queue`] or both as [`Lanes`] hold the frames, and a [`Writer`] writes them.
 
 mod backlog;
 mod batch;
 mod clock;
 #[cfg(test)]
 mod fixture;
+mod lanes;
 mod queue;
 mod run;
 mod slot;
@@ -20,9 +21,10 @@ use bytes::Bytes;
 
 use crate::{
     copy,
-    limits::{WRITER_BATCHES_MAX, WRITER_FRAMES_MAX},
+    limits::{WRITER_BATCHES_MAX, WRITER_FRAMES_MAX, WRITER_RUNS_MAX},
 };
 
+use lanes::Lanes;
 use queue::Queue;
 use slot::Slot;
 use writer::Writer;
@@ -40,14 +42,16 @@ pub(crate) struct PeerOutbox(Kind);
 enum Kind {
     Latest(Writer<Slot>),
     Queue(Writer<Queue>),
+    Lanes(Writer<Lanes>),
 }
 
-/// Evaluates the same expression for both kinds.
-macro_rules! of_either {
+/// Evaluates the same expression for each kind.
+macro_rules! of_any {
     ($outbox:expr, $writer:ident => $call:expr) => {
         match &$outbox.0 {
             Kind::Latest($writer) => $call,
             Kind::Queue($writer) => $call,
+            Kind::Lanes($writer) => $call,
         }
     };
 }
@@ -71,21 +75,44 @@ impl PeerOutbox {
         )))
     }
 
-    pub(crate) fn is_queue(&self) -> bool {
-        matches!(self.0, Kind::Queue(_))
+    /// Makes an outbox with a slot, and with a queue of at most `bytes_max` bytes.
+    pub(crate) fn lanes(bytes_max: usize, clock: Clock) -> Self {
+        Self(Kind::Lanes(Writer::new(
+            Lanes::new(bytes_max),
+            clock,
+            WRITER_RUNS_MAX,
+        )))
     }
 
-    /// Takes a frame, and writes it if the rules of the outbox say so.
+    /// Whether `put` adds to a queue.
+    pub(crate) fn has_queue(&self) -> bool {
+        !matches!(self.0, Kind::Latest(_))
+    }
+
+    /// Takes a frame, and writes it if the rules of the outbox say so. With lanes it enters the queue.
     #[inline]
     pub(crate) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
-        of_either!(self, writer => writer.put(frame))
+        match &self.0 {
+            Kind::Latest(latest) => latest.put_latest(frame),
+            Kind::Queue(queue) => queue.put(frame),
+            Kind::Lanes(lanes) => lanes.put(frame),
+        }
+    }
+
+    /// Does the same, but with lanes the frame enters the slot.
+    pub(crate) fn put_latest(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+        match &self.0 {
+            Kind::Lanes(lanes) => lanes.put_latest(frame),
+            _ => self.put(frame),
+        }
     }
 
     /// Takes a long frame of a queue, which is copied.
     pub(crate) fn put_long(&self, frame: &[u8]) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         match &self.0 {
-            Kind::Latest(latest) => latest.put(copy::to_bytes(frame)),
+            Kind::Latest(latest) => latest.put_latest(copy::to_bytes(frame)),
             Kind::Queue(queue) => queue.put_long(frame),
+            Kind::Lanes(lanes) => lanes.put_long(frame),
         }
     }
 
@@ -97,6 +124,7 @@ impl PeerOutbox {
         match &self.0 {
             Kind::Latest(latest) => put_one_by_one(latest, frames),
             Kind::Queue(queue) => queue.put_all(frames),
+            Kind::Lanes(lanes) => lanes.put_all(frames),
         }
     }
 
@@ -105,6 +133,7 @@ impl PeerOutbox {
         match &self.0 {
             Kind::Latest(_) => None,
             Kind::Queue(queue) => Some(queue.reserve(run, need)),
+            Kind::Lanes(lanes) => Some(lanes.reserve(run, need)),
         }
     }
 
@@ -113,12 +142,13 @@ impl PeerOutbox {
         match &self.0 {
             Kind::Latest(_) => (Ok(()), LoopRequest::NONE),
             Kind::Queue(queue) => queue.put_run(run),
+            Kind::Lanes(lanes) => lanes.put_run(run),
         }
     }
 
     /// Continues to write, since the socket is writable again or the loop was asked to write.
     pub(crate) fn resume(&self) -> LoopRequest {
-        of_either!(self, writer => writer.resume())
+        of_any!(self, writer => writer.resume())
     }
 
     /// Frees buffers that were not used since the last call; see [`LoopRequest::RELEASE`].
@@ -126,44 +156,45 @@ impl PeerOutbox {
         match &self.0 {
             Kind::Latest(_) => LoopRequest::NONE,
             Kind::Queue(queue) => queue.release_unused(),
+            Kind::Lanes(lanes) => lanes.release_unused(),
         }
     }
 
     /// Writes to this link from now on, perhaps in place of an older one. `on_probation`: nothing is written before
     /// [`end_probation`](Self::end_probation).
     pub(crate) fn attach(&self, wire: Arc<dyn Wire>, on_probation: bool) -> LoopRequest {
-        of_either!(self, writer => writer.attach(wire, on_probation))
+        of_any!(self, writer => writer.attach(wire, on_probation))
     }
 
     /// Lets the link that was attached last be written to, if it was on probation.
     pub(crate) fn end_probation(&self) -> LoopRequest {
-        of_either!(self, writer => writer.end_probation())
+        of_any!(self, writer => writer.end_probation())
     }
 
     /// The link has ended. Returns an upper bound of the number of frames that were written to it.
     pub(crate) fn detach(&self) -> u64 {
-        of_either!(self, writer => writer.detach())
+        of_any!(self, writer => writer.detach())
     }
 
     /// Discards the frames that wait, except those that are being written. Returns their number.
     pub(crate) fn discard(&self) -> u64 {
-        of_either!(self, writer => writer.discard())
+        of_any!(self, writer => writer.discard())
     }
 
     /// The peer is removed: frames that wait are discarded, and no more are accepted.
     pub(crate) fn close(&self) {
-        of_either!(self, writer => writer.close());
+        of_any!(self, writer => writer.close());
     }
 
     /// Whether a frame waits for the peer. If so, the answer counts as a request for a link. If not, the next frame requests one.
     pub(crate) fn update_demand(&self) -> bool {
-        of_either!(self, writer => writer.update_demand())
+        of_any!(self, writer => writer.update_demand())
     }
 
     /// Why the link that was attached last cannot be written to. The loop calls this after [`LoopRequest::BROKEN`], before it ends
     /// a link: by then a new link may have replaced the broken one.
     pub(crate) fn broken(&self) -> Option<io::ErrorKind> {
-        of_either!(self, writer => writer.broken())
+        of_any!(self, writer => writer.broken())
     }
 
     /// Whether every accepted frame has been written, replaced or discarded.
@@ -172,18 +203,18 @@ impl PeerOutbox {
     }
 
     pub(crate) fn counts(&self) -> SendCounts {
-        of_either!(self, writer => writer.counts())
+        of_any!(self, writer => writer.counts())
     }
 
     /// Blocks until the slot is free, or at least half of the queue, or the deadline has passed (`None`: no deadline). Returns
     /// whether there is room. A closed outbox has room: the next [`put`](Self::put) returns the error.
     pub(crate) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {
-        of_either!(self, writer => writer.wait_for_room(deadline))
+        of_any!(self, writer => writer.wait_for_room(deadline))
     }
 
     /// Waits as a task for the same.
     pub(crate) async fn wait_for_room_async(&self) {
-        of_either!(self, writer => writer.wait_for_room_async().await);
+        of_any!(self, writer => writer.wait_for_room_async().await);
     }
 }
 
@@ -195,7 +226,7 @@ fn put_one_by_one(
     let mut request = LoopRequest::NONE;
     for (taken, frame) in frames.iter().enumerate() {
         // The lock is taken for each frame: in between, other threads send, and the outbox may be closed.
-        let (outcome, more) = latest.put(copy::to_bytes(frame));
+        let (outcome, more) = latest.put_latest(copy::to_bytes(frame));
         request = request.union(more);
         match outcome {
             Ok(_) => {}

@@ -59,7 +59,19 @@ pub(super) struct Queue {
     counts: SendCounts,
 }
 
-impl Writer<Queue> {
+/// A backlog that has a queue.
+pub(super) trait HasQueue: Backlog {
+    fn queue(&mut self) -> &mut Queue;
+}
+
+impl HasQueue for Queue {
+    #[inline(always)]
+    fn queue(&mut self) -> &mut Queue {
+        self
+    }
+}
+
+impl<S: HasQueue> Writer<S> {
     #[inline]
     pub(super) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         if frame.len() < WHOLE_FRAME_BYTES {
@@ -77,11 +89,11 @@ impl Writer<Queue> {
         // Outside of the lock: the time is read for each long frame, and for each run of short ones.
         let since = self.stamps().now();
         let mut state = self.transition();
-        if let Err(refusal) = state.backlog.reserve(need, need) {
+        if let Err(refusal) = state.backlog.queue().reserve(need, need) {
             // `frame` is a parameter, so it is dropped last, after the lock is released.
             return (Err(refusal), LoopRequest::NONE);
         }
-        state.backlog.pieces.push_back(Piece::Whole {
+        state.backlog.queue().pieces.push_back(Piece::Whole {
             prefix: prefix(frame.len()),
             frame,
             since,
@@ -107,7 +119,7 @@ impl Writer<Queue> {
     pub(super) fn release_unused(&self) -> LoopRequest {
         let mut deferred = Deferred::default();
         let mut state = self.transition();
-        let queue = &mut state.backlog;
+        let queue = state.backlog.queue();
         queue.release_requested = false;
         if !mem::take(&mut queue.spare_used) {
             queue.release_buffers(&mut deferred);
@@ -128,16 +140,17 @@ impl Writer<Queue> {
         let Some(wire) = state.acquire() else {
             return LoopRequest::NONE;
         };
-        let batch = state.backlog.first();
+        let mut deferred = S::Deferred::default();
+        let batch = state.backlog.next(None, &mut deferred);
         let next = state.proceed(wire, batch);
-        self.leave(state, next, Deferred::default())
+        self.leave(state, next, deferred)
     }
 }
 
 /// What is left for the loop. `None` if so many bytes wait that the sender writes them itself.
 type LeftToLoop = Option<LoopRequest>;
 
-impl State<Queue> {
+impl<S: HasQueue> State<S> {
     #[inline(always)]
     fn put_all(
         &mut self,
@@ -145,10 +158,10 @@ impl State<Queue> {
         need: usize,
         stamps: &Stamps,
     ) -> (Result<usize, Refusal>, LeftToLoop) {
-        if self.backlog.encode_all(frames, need) {
+        if self.backlog.queue().encode_all(frames, need) {
             return (Ok(frames.len()), self.accepted(frames.len()));
         }
-        match self.backlog.encode_one_by_one(frames, stamps) {
+        match self.backlog.queue().encode_one_by_one(frames, stamps) {
             Ok(taken) => (Ok(taken), self.accepted(taken)),
             Err(refusal) => (Err(refusal), Some(LoopRequest::NONE)),
         }
@@ -157,18 +170,20 @@ impl State<Queue> {
     /// Counts frames that were taken.
     #[inline(always)]
     pub(super) fn accepted(&mut self, frames: usize) -> LeftToLoop {
-        self.backlog.counts.accepted += frames as u64;
-        self.backlog.frames += frames as u64;
+        let queue = self.backlog.queue();
+        queue.counts.accepted += frames as u64;
+        queue.frames += frames as u64;
         // A thread that writes looks at the backlog again, and a full socket is followed by an edge. Only without a link the
         // loop must be asked.
         if !self.is_idle() {
             return Some(self.want_link());
         }
         // Not written under this lock, which other senders need: see `write_here`.
-        if self.backlog.bytes >= self.backlog.write_at {
+        let queue = self.backlog.queue();
+        if queue.bytes >= queue.write_at {
             return None;
         }
-        Some(if mem::replace(&mut self.backlog.resume_requested, true) {
+        Some(if mem::replace(&mut queue.resume_requested, true) {
             LoopRequest::NONE
         } else {
             LoopRequest::RESUME
@@ -305,6 +320,31 @@ impl Queue {
         });
     }
 
+    /// Takes the pieces that are written together: of at most `bytes_max` bytes, or one longer piece.
+    pub(super) fn take(&mut self, bytes_max: usize) -> Option<Batch> {
+        if self.pieces.is_empty() {
+            return None;
+        }
+        let (mut count, mut bytes, mut frames) = (0, 0, 0);
+        for piece in &self.pieces {
+            // At least one piece, however long it is.
+            if count > 0 && bytes + piece.len() > bytes_max {
+                break;
+            }
+            count += 1;
+            bytes += piece.len();
+            frames += piece.frames();
+        }
+        self.frames -= frames;
+        let later = self.pieces.split_off(count);
+        Some(Batch {
+            pieces: mem::replace(&mut self.pieces, later),
+            frames,
+            done: 0,
+            gone: 0,
+        })
+    }
+
     /// Forgets which frames were refused: now all of them would fit.
     fn forget_refused_if_empty(&mut self) {
         if self.bytes == 0 {
@@ -347,27 +387,7 @@ impl Backlog for Queue {
 
     /// The batch that was written in part, else as many pieces as are written together.
     fn next(&mut self, rest: Option<Batch>, _: &mut Deferred) -> Option<Batch> {
-        if rest.is_some() || self.pieces.is_empty() {
-            return rest;
-        }
-        let (mut count, mut bytes, mut frames) = (0, 0, 0);
-        for piece in &self.pieces {
-            // At least one piece, however long it is.
-            if count > 0 && bytes + piece.len() > BATCH_BYTES {
-                break;
-            }
-            count += 1;
-            bytes += piece.len();
-            frames += piece.frames();
-        }
-        self.frames -= frames;
-        let later = self.pieces.split_off(count);
-        Some(Batch {
-            pieces: mem::replace(&mut self.pieces, later),
-            frames,
-            done: 0,
-            gone: 0,
-        })
+        rest.or_else(|| self.take(BATCH_BYTES))
     }
 
     fn on_blocked(&mut self, rest: Batch, _: &mut Deferred) -> Option<Batch> {
@@ -468,8 +488,8 @@ impl Backlog for Queue {
             .append(&mut self.pieces);
     }
 
-    fn oldest(&self) -> Option<Stamp> {
-        self.pieces.front().map(Piece::since)
+    fn oldest(&self, owed_since: Option<Stamp>) -> Option<Stamp> {
+        self.pieces.front().map(Piece::since).or(owed_since)
     }
 
     fn counts(&self) -> SendCounts {

@@ -8,7 +8,7 @@ use std::mem;
 use super::{
     batch::{Piece, append},
     clock::Stamp,
-    queue::Queue,
+    queue::HasQueue,
     state::Transition,
     types::{LoopRequest, Refusal, SendOutcome},
     writer::Writer,
@@ -45,12 +45,16 @@ impl Run {
     }
 }
 
-impl Writer<Queue> {
+impl<S: HasQueue> Writer<S> {
     /// Reserves room in the queue for this run, which is empty: for a full one, or for less if the queue has no more, but at least for
     /// `need` bytes.
     pub(super) fn reserve(&self, run: &mut Run, need: usize) -> Result<(), Refusal> {
         let since = self.stamps().now();
-        run.reserved = self.transition().backlog.reserve(need, QUEUE_RUN_BYTES)?;
+        run.reserved = self
+            .transition()
+            .backlog
+            .queue()
+            .reserve(need, QUEUE_RUN_BYTES)?;
         run.since = Some(since);
         Ok(())
     }
@@ -61,12 +65,12 @@ impl Writer<Queue> {
         let need = PREFIX_BYTES + frame.len();
         let since = self.stamps().now();
         let mut state = self.transition();
-        let reserved = match state.backlog.reserve(need, need) {
+        let reserved = match state.backlog.queue().reserve(need, need) {
             Ok(reserved) => reserved,
             Err(refusal) => return (Err(refusal), LoopRequest::NONE),
         };
         // At most half of it stays empty: see `Config::max_memory`.
-        let mut bytes = state.backlog.take_spare(need..=2 * need);
+        let mut bytes = state.backlog.queue().take_spare(need..=2 * need);
         drop(state);
         bytes.reserve_exact(need);
         append(&mut bytes, frame);
@@ -90,6 +94,7 @@ impl Writer<Queue> {
         let mut state = self.transition();
         let spare = state
             .backlog
+            .queue()
             .take_spare(QUEUE_RUN_BYTES..=2 * QUEUE_RUN_BYTES);
         let bytes = mem::replace(&mut run.bytes, spare);
         let piece = Piece::Run {
@@ -100,7 +105,7 @@ impl Writer<Queue> {
         let put = self.push(state, piece, reserved);
         if put.0.is_err() {
             // `feed` has taken them.
-            self.transition().backlog.discard_late(frames);
+            self.transition().backlog.queue().discard_late(frames);
         }
         run.bytes.clear();
         run.bytes.reserve(QUEUE_RUN_BYTES);
@@ -110,12 +115,12 @@ impl Writer<Queue> {
     /// Adds frames for which so many bytes are reserved.
     fn push(
         &self,
-        mut state: Transition<'_, Queue>,
+        mut state: Transition<'_, S>,
         piece: Piece,
         reserved: usize,
     ) -> (Result<(), Refusal>, LoopRequest) {
         let frames = piece.frames();
-        if let Err(piece) = state.backlog.push_reserved(piece, reserved) {
+        if let Err(piece) = state.backlog.queue().push_reserved(piece, reserved) {
             drop(state);
             drop(piece);
             return (Err(Refusal::Closed), LoopRequest::NONE);

@@ -66,21 +66,33 @@ impl backlog::Deferred for Deferred {
     }
 }
 
-impl Writer<Slot> {
-    /// Takes a frame, and writes it at once if no thread writes and the socket is not full.
-    pub(super) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+/// A backlog that has a slot.
+pub(super) trait HasSlot: Backlog<InFlight: From<PartialFrame>> {
+    fn slot(&mut self) -> &mut Slot;
+}
+
+impl HasSlot for Slot {
+    #[inline(always)]
+    fn slot(&mut self) -> &mut Slot {
+        self
+    }
+}
+
+impl<S: HasSlot> Writer<S> {
+    /// Takes a frame for the slot, and writes it at once if no thread writes and the socket is not full.
+    pub(super) fn put_latest(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         let mut state = self.transition();
-        if state.backlog.closed {
+        if state.backlog.slot().closed {
             // `frame` is a parameter, so it is dropped last, after the lock is released.
             return (Err(Refusal::Closed), LoopRequest::NONE);
         }
-        state.backlog.counts.accepted += 1;
+        state.backlog.slot().counts.accepted += 1;
         let wire = state.acquire();
         // If there is an older frame although no thread writes, the loop was asked to write it and has not done so yet.
-        let older = state.backlog.next.take();
-        state.backlog.counts.superseded += u64::from(older.is_some());
+        let older = state.backlog.slot().next.take();
+        state.backlog.slot().counts.superseded += u64::from(older.is_some());
         if let Some(wire) = wire {
-            let partial = PartialFrame::fresh(frame);
+            let partial = PartialFrame::fresh(frame).into();
             // The lock is released for the system call. Only this thread ends `Writing`. Meanwhile other threads put frames, and the
             // loop leaves an edge or a handover.
             state.mark_writing(&partial);
@@ -97,7 +109,7 @@ impl Writer<Slot> {
         }
         // Frame and request under one lock. An `attach` or `detach` that comes later finds the frame; one that came before has
         // decided whether there is a link.
-        state.backlog.next = Some(frame);
+        state.backlog.slot().next = Some(frame);
         let Some(older) = older else {
             state.start_waiting(self.stamps());
             let request = state.want_link();
@@ -243,9 +255,9 @@ impl Backlog for Slot {
         self.counts.discarded += u64::from(deferred.slot.is_some());
     }
 
-    // The frame in the slot is as old as `State::owed_since` says: a newer one that replaces it is owed for as long.
-    fn oldest(&self) -> Option<Stamp> {
-        None
+    // A newer frame that replaces the one in the slot is owed for as long.
+    fn oldest(&self, owed_since: Option<Stamp>) -> Option<Stamp> {
+        owed_since
     }
 
     fn counts(&self) -> SendCounts {

@@ -381,9 +381,7 @@ impl<S: Backlog> State<S> {
             _ => None,
         };
         // What is being written is older than what waits in the backlog.
-        in_flight
-            .or_else(|| self.backlog.oldest())
-            .or(self.owed_since)
+        in_flight.or_else(|| self.backlog.oldest(self.owed_since))
     }
 
     pub(super) fn counts(&self) -> SendCounts {

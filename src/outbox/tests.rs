@@ -12,8 +12,8 @@ use super::{fixture::*, *};
 use crate::limits::WHOLE_FRAME_BYTES;
 
 /// One outbox of each kind.
-fn both() -> [PeerOutbox; 2] {
-    [latest(), queue(1000)]
+fn all() -> [PeerOutbox; 3] {
+    [latest(), queue(1000), lanes(1000)]
 }
 
 /// Puts a frame, and lets the loop do what a queue asks of it. Returns what is left for the loop then.
@@ -29,7 +29,7 @@ fn put_and_write(outbox: &PeerOutbox, n: u8) -> LoopRequest {
 
 #[test]
 fn attaching_a_new_link_clears_the_failure() {
-    for outbox in both() {
+    for outbox in all() {
         outbox.attach(Arc::new(Cut), false);
         assert_eq!(put_and_write(&outbox, 1), LoopRequest::BROKEN);
         assert_eq!(put_and_write(&outbox, 2), LoopRequest::NONE);
@@ -38,7 +38,7 @@ fn attaching_a_new_link_clears_the_failure() {
         let pipe = Pipe::with_room(100);
         outbox.attach(pipe.clone(), false);
         assert_eq!(outbox.broken(), None);
-        let waited: &[u8] = if outbox.is_queue() { &[1, 2] } else { &[2] };
+        let waited: &[u8] = if outbox.has_queue() { &[1, 2] } else { &[2] };
         assert_eq!(pipe.frames(), (bodies(waited), true));
         assert_balance(outbox.counts());
     }
@@ -46,7 +46,7 @@ fn attaching_a_new_link_clears_the_failure() {
 
 #[test]
 fn write_of_zero_bytes_is_a_failure() {
-    for outbox in both() {
+    for outbox in all() {
         outbox.attach(Arc::new(Stuck), false);
         assert_eq!(put_and_write(&outbox, 1), LoopRequest::BROKEN);
         assert_eq!(outbox.broken(), Some(io::ErrorKind::WriteZero));
@@ -56,7 +56,7 @@ fn write_of_zero_bytes_is_a_failure() {
 
 #[test]
 fn interrupted_frame_restarts_on_the_replacing_link() {
-    for outbox in both() {
+    for outbox in all() {
         outbox.attach(Pipe::with_room(3), false);
         assert_eq!(put_and_write(&outbox, 1), LoopRequest::NONE);
         // The older link is not detached before.
@@ -71,7 +71,7 @@ fn interrupted_frame_restarts_on_the_replacing_link() {
 
 #[test]
 fn closed_outbox_accepts_nothing_and_discards_its_frame() {
-    for outbox in both() {
+    for outbox in all() {
         outbox.attach(Pipe::with_room(9), false);
         for n in 1..=3 {
             put_and_write(&outbox, n);
@@ -98,7 +98,7 @@ fn wait_for_room_blocks_until_there_is_room() {
         let outbox = Arc::clone(&outbox);
         thread::spawn(move || outbox.wait_for_room(None))
     };
-    while of_either!(outbox, writer => writer.waiters()) == 0 && !waiting_thread.is_finished() {
+    while of_any!(outbox, writer => writer.waiters()) == 0 && !waiting_thread.is_finished() {
         thread::yield_now();
     }
     assert_eq!(outbox.put(frame(2)).0, Ok(SendOutcome::Superseded));
@@ -126,7 +126,7 @@ fn waiter_is_notified_of_room_after_a_link_ends() {
         let outbox = Arc::clone(&outbox);
         thread::spawn(move || outbox.wait_for_room(None))
     };
-    while of_either!(outbox, writer => writer.waiters()) == 0 {
+    while of_any!(outbox, writer => writer.waiters()) == 0 {
         thread::yield_now();
     }
     outbox.detach();
@@ -188,7 +188,7 @@ impl Drop for Bomb {
 
 #[test]
 fn panic_while_dropping_a_payload_blocks_no_peer() {
-    for outbox in [latest(), queue(1 << 20)] {
+    for outbox in [latest(), queue(1 << 20), lanes(1 << 20)] {
         let mut put = 0;
         let mut put_some = || {
             for n in 1..=3 {
@@ -220,7 +220,7 @@ fn panic_while_dropping_a_payload_blocks_no_peer() {
 
 #[test]
 fn denied_link_request_is_repeated_by_the_next_frame() {
-    for outbox in both() {
+    for outbox in all() {
         assert!(!outbox.update_demand(), "nothing waits");
         assert_eq!(outbox.put(frame(1)).1, LoopRequest::LINK);
         assert!(outbox.update_demand());
@@ -265,6 +265,7 @@ fn waiting_frames_have_the_time_of_the_oldest() {
     for outbox in [
         PeerOutbox::latest(clock.clone()),
         PeerOutbox::queue(1000, clock.clone()),
+        PeerOutbox::lanes(1000, clock.clone()),
     ] {
         assert_eq!(since(&outbox), None, "nothing was put");
         put_at(&outbox, 1);
@@ -291,7 +292,7 @@ fn waiting_frames_have_the_time_of_the_oldest() {
         seconds.store(7, Ordering::Relaxed);
         outbox.attach(Pipe::with_room(7), false);
         put_at(&outbox, 8);
-        let oldest = if outbox.is_queue() { 6 } else { 8 };
+        let oldest = if outbox.has_queue() { 6 } else { 8 };
         assert_eq!(since(&outbox), Some(oldest), "the first one was written");
 
         outbox.discard();

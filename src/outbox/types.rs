@@ -103,7 +103,7 @@ pub enum SendOutcome {
     /// The kernel has all of it.
     Written,
     /// It waits in the slot or is being written. While it waits, a newer frame may replace it. In a
-    /// [queue](crate::Outbox::Queue) it waits behind older frames, or was written together with them, and is never replaced.
+    /// queue it waits behind older frames, or was written together with them, and is never replaced.
     Queued,
     /// It waits in the slot, and has replaced an older frame there, which is never sent.
     Superseded,

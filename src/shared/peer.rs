@@ -60,6 +60,7 @@ impl Peer {
         let outbox = match outbox {
             config::Outbox::Latest => PeerOutbox::latest(clock),
             config::Outbox::Queue { bytes } => PeerOutbox::queue(bytes, clock),
+            config::Outbox::Lanes { bytes } => PeerOutbox::lanes(bytes, clock),
         };
         Self {
             id,

@@ -37,14 +37,25 @@ impl Shared {
         }
     }
 
+    /// See [`Handle::to_send_latest`](crate::Handle::to_send_latest).
+    pub(crate) fn to_send_latest(&self, sid: Sid, frame: Bytes) -> Result<SendOutcome, SendError> {
+        self.admit(frame.len())?;
+        if sid == self.own {
+            return self.loop_back(frame);
+        }
+        let peer = self.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        let (outcome, request) = peer.outbox.put_latest(frame);
+        self.answer(&peer, outcome, request)
+    }
+
     /// See [`Handle::to_send_slice`](crate::Handle::to_send_slice).
     pub(crate) fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<SendOutcome, SendError> {
         self.admit(frame.len())?;
         match self.peers.member(sid) {
-            Some(peer) if !is_long(frame.len()) && peer.outbox.is_queue() => {
+            Some(peer) if !is_long(frame.len()) && peer.outbox.has_queue() => {
                 self.put_short(peer, &[frame]).map(|_| SendOutcome::Queued)
             }
-            Some(peer) if peer.outbox.is_queue() => self.put_long(peer, frame),
+            Some(peer) if peer.outbox.has_queue() => self.put_long(peer, frame),
             _ => self.to_send(sid, copy::to_bytes(frame)),
         }
     }
@@ -86,7 +97,7 @@ impl Shared {
         run: &mut Run,
     ) -> Result<(), SendError> {
         self.admit(frame.len())?;
-        if is_long(frame.len()) && peer.outbox.is_queue() {
+        if is_long(frame.len()) && peer.outbox.has_queue() {
             return self.put_long(peer, frame).map(drop);
         }
         match peer.outbox.reserve(run, PREFIX_BYTES + frame.len()) {
@@ -166,6 +177,16 @@ impl Shared {
 
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
         let (outcome, request) = peer.outbox.put(frame);
+        self.answer(peer, outcome, request)
+    }
+
+    #[inline(always)]
+    fn answer(
+        &self,
+        peer: &Arc<Peer>,
+        outcome: Result<SendOutcome, Refusal>,
+        request: LoopRequest,
+    ) -> Result<SendOutcome, SendError> {
         // In a forked process the frame is now in a copy of the outbox that nothing empties: so the error, and not the outcome.
         self.ask(peer, request)?;
         outcome.map_err(|refusal| self.error_of(peer, refusal))
@@ -173,8 +194,7 @@ impl Shared {
 
     fn put_long(&self, peer: &Arc<Peer>, frame: &[u8]) -> Result<SendOutcome, SendError> {
         let (outcome, request) = peer.outbox.put_long(frame);
-        self.ask(peer, request)?;
-        outcome.map_err(|refusal| self.error_of(peer, refusal))
+        self.answer(peer, outcome, request)
     }
 
     fn put_all(

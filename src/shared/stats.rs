@@ -159,7 +159,9 @@ pub struct LinkStats {
     pub since: Instant,
 }
 
-/// What happened to the frames given to `to_send`: `accepted == written + superseded + discarded + waiting`.
+/// What happened to the frames given to `to_send`: `accepted == written + superseded + discarded + waiting`. With
+/// [`Outbox::Lanes`](crate::Outbox::Lanes) these are the sums over the slot and the queue; only the slot has frames that are superseded or
+/// resent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendStats {
@@ -183,7 +185,7 @@ pub struct SendStats {
     ///
     /// In a slot: since when the peer is owed a frame and has taken none; a newer frame that replaces the one that waits does not
     /// change it. In a [queue](crate::Outbox::Queue): when the oldest frame was given to `to_send`, or the first one of those that were
-    /// encoded together with it.
+    /// encoded together with it. With [lanes](crate::Outbox::Lanes): the earlier of both.
     pub waiting_since: Option<Instant>,
 }
 

@@ -12,9 +12,9 @@ fn loom_two_senders_leave_no_frame_unwritten() {
         outbox.attach(pipe.clone(), false);
         let other = {
             let outbox = LoomArc::clone(&outbox);
-            thread::spawn(move || outbox.put(frame(1)))
+            thread::spawn(move || outbox.put_latest(frame(1)))
         };
-        outbox.put(frame(2));
+        outbox.put_latest(frame(2));
         other.join().unwrap();
         let (frames, whole) = pipe.frames();
         assert!(whole);
@@ -40,8 +40,8 @@ fn loom_writable_event_during_a_write_is_not_lost() {
                 outbox.resume();
             })
         };
-        outbox.put(frame(1));
-        outbox.put(frame(2));
+        outbox.put_latest(frame(1));
+        outbox.put_latest(frame(2));
         the_loop.join().unwrap();
         let (frames, whole) = pipe.frames();
         assert!(whole, "the remainder was left behind");
@@ -64,8 +64,8 @@ fn loom_new_link_during_a_write_gets_the_newest_frame() {
                 outbox.attach(new, false);
             })
         };
-        outbox.put(frame(1));
-        outbox.put(frame(2));
+        outbox.put_latest(frame(1));
+        outbox.put_latest(frame(2));
         the_loop.join().unwrap();
         let (frames, whole) = new.frames();
         assert!(whole);
@@ -87,8 +87,8 @@ fn loom_close_during_a_write_accounts_for_every_frame() {
             let outbox = LoomArc::clone(&outbox);
             thread::spawn(move || outbox.close())
         };
-        outbox.put(frame(1));
-        outbox.put(frame(2));
+        outbox.put_latest(frame(1));
+        outbox.put_latest(frame(2));
         the_loop.join().unwrap();
         assert_eq!(outbox.counts().waiting, 0);
         assert_balance(outbox.counts());
