@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::LazyLock,
@@ -13,8 +13,9 @@ use std::{
 
 use bytes::Bytes;
 use quorum_cnx::{
-    Event, FRAME_BYTES_MAX, Frame, Handle, Handler, Reason, Refusal, SendError, SendOutcome,
-    Sender, Sid, simulation::limits::SILENT_AFTER,
+    Event, FRAME_BYTES_MAX, Frame, Handle, Handler, Outbox, Reason, Refusal, SendError,
+    SendOutcome, Sender, Sid,
+    simulation::limits::{LANES_RUN_BYTES, PREFIX_BYTES, SILENT_AFTER},
 };
 
 use crate::{kernel::SimEvent, net::Machines, random_calls::random_call, rng::Rng};
@@ -39,8 +40,8 @@ pub struct Oracle {
     pub replace_newest: bool,
     /// Members are configured by name.
     pub by_name: bool,
-    /// No frame may arrive twice.
-    pub no_duplicates: bool,
+    /// The outbox of all hosts.
+    pub outbox: Outbox,
     /// There are strangers and no faults: no link of a member may end.
     pub strangers_only: bool,
     /// No byte was damaged, and every certificate is believed by every host.
@@ -64,12 +65,13 @@ pub struct HostRecord {
     /// All source addresses of its connections.
     pub source_ips: Vec<IpAddr>,
     pub incarnation: u32,
-    /// Newest frame sent to each host, by its index.
-    pub newest_sent: BTreeMap<usize, u64>,
-    /// When that frame was sent.
-    pub newest_sent_at: BTreeMap<usize, Duration>,
-    /// Newest frame received from each incarnation of each host.
-    pub newest_received: BTreeMap<(usize, u32), u64>,
+    /// Newest frame sent to each host, by its index, in each lane; and when it was sent.
+    pub newest_sent: BTreeMap<(usize, Lane), (u64, Duration)>,
+    /// Newest frame received from each incarnation of each host, in each lane.
+    pub newest_received: BTreeMap<(usize, u32, Lane), u64>,
+    /// Frames of a queue that came from each incarnation of each host and were sent after the newest one of its slot that has come: their
+    /// numbers and bytes.
+    ahead: BTreeMap<(usize, u32), VecDeque<(u64, usize)>>,
     pub links: BTreeMap<Sid, Up>,
     /// How often each host has restarted between two of its links, as the events say.
     restarts: BTreeMap<usize, u32>,
@@ -453,19 +455,67 @@ impl Oracle {
         }
         if from != own {
             // Frames of an earlier process may arrive after those of the next one.
-            let key = (header.from, header.incarnation);
+            let key = (header.from, header.incarnation, header.lane);
             let newest = self.hosts[me].newest_received.insert(key, header.number);
             // A slot may repeat its newest frame, a queue repeats none.
-            let next = newest.map_or(0, |newest| newest + u64::from(self.no_duplicates));
-            if header.number < next {
+            let once = u64::from(header.lane == Lane::Queue);
+            if header.number < newest.map_or(0, |newest| newest + once) {
                 self.fail(
                     "P3",
                     format!("host {me} received {header:?} after the newer {newest:?}"),
                 );
             }
+            // Not the last frame of a slot once more.
+            if newest != Some(header.number) {
+                self.check_lanes(me, header, PREFIX_BYTES + payload.len());
+            }
         }
         Some(header.from)
     }
+}
+
+impl Oracle {
+    /// P10: of the frames that were put into the queue after this one into the slot, at most one run comes before it.
+    fn check_lanes(&mut self, me: usize, header: FrameHeader, bytes: usize) {
+        let key = (header.from, header.incarnation);
+        let ahead = self.hosts[me].ahead.entry(key).or_default();
+        if !matches!(self.outbox, Outbox::Lanes { .. }) {
+            return;
+        }
+        if header.lane == Lane::Queue {
+            ahead.push_back((header.number, bytes));
+            return;
+        }
+        ahead.retain(|(number, _)| *number > header.number);
+        let bytes: usize = ahead.iter().map(|(_, bytes)| bytes).sum();
+        if ahead.len() > 1 && bytes > LANES_RUN_BYTES {
+            let what = format!(
+                "{} later frames of {bytes} bytes come before {header:?}",
+                ahead.len()
+            );
+            self.fail("P10", what);
+        }
+    }
+
+    /// The lane of the next frame of a host.
+    fn lane(&self, number: u64) -> Lane {
+        match self.outbox {
+            Outbox::Latest => Lane::Slot,
+            Outbox::Lanes { .. } if number % 3 == 0 => Lane::Slot,
+            _ => Lane::Queue,
+        }
+    }
+}
+
+/// What a frame waits in at its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    Slot,
+    Queue,
+}
+
+impl Lane {
+    pub const ALL: [Self; 2] = [Self::Slot, Self::Queue];
 }
 
 /// The first bytes of each stranger's frame.
@@ -476,9 +526,13 @@ pub const STRANGER_MARK: &[u8] = b"stranger";
 pub struct FrameHeader {
     from: usize,
     to: usize,
+    lane: Lane,
     incarnation: u32,
     pub number: u64,
 }
+
+/// This bit of the second byte says that the frame was put into a slot.
+const SLOT_BIT: u8 = 0x80;
 
 const HEADER_BYTES: usize = 18;
 
@@ -492,7 +546,8 @@ static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
 impl FrameHeader {
     fn encode(self, len: usize) -> Bytes {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + len);
-        bytes.extend([self.from as u8, self.to as u8]);
+        let lane = if self.lane == Lane::Slot { SLOT_BIT } else { 0 };
+        bytes.extend([self.from as u8, self.to as u8 | lane]);
         bytes.extend(self.incarnation.to_be_bytes());
         bytes.extend(self.number.to_be_bytes());
         bytes.extend(u32::try_from(len).expect("it is short").to_be_bytes());
@@ -509,7 +564,12 @@ impl FrameHeader {
         let body = PATTERN.get(from..from + len)?;
         (rest == body).then_some(Self {
             from: header[0].into(),
-            to: header[1].into(),
+            to: (header[1] & !SLOT_BIT).into(),
+            lane: if header[1] & SLOT_BIT == 0 {
+                Lane::Queue
+            } else {
+                Lane::Slot
+            },
             incarnation: u32::from_be_bytes(header[2..6].try_into().ok()?),
             number,
         })
@@ -524,8 +584,16 @@ pub fn send_frame(
     to: usize,
     len: usize,
 ) -> Result<SendOutcome, SendError> {
-    let sid = oracle.borrow().sids[to];
-    put_frame(oracle, me, to, len, |frame| handle.to_send(sid, frame))
+    let (sid, lane, is_latest) = {
+        let oracle = oracle.borrow();
+        let lane = oracle.lane(oracle.hosts[me].next + 1);
+        let is_latest = lane == Lane::Slot && oracle.outbox != Outbox::Latest;
+        (oracle.sids[to], lane, is_latest)
+    };
+    put_frame(oracle, me, (to, lane), len, |frame| match is_latest {
+        true => handle.to_send_latest(sid, frame),
+        false => handle.to_send(sid, frame),
+    })
 }
 
 /// Feeds a new frame to a `Sender`, which must put it into the queue before anything else is sent to that host.
@@ -542,14 +610,18 @@ pub fn feed_frame(
         SendOutcome::Queued
     };
     let feed = |frame: Bytes| sender.feed(&frame).map(|()| outcome);
-    put_frame(oracle, me, to, len, feed).map(drop)
+    let lane = match oracle.borrow().outbox {
+        Outbox::Latest => Lane::Slot,
+        _ => Lane::Queue,
+    };
+    put_frame(oracle, me, (to, lane), len, feed).map(drop)
 }
 
 /// Makes a new frame, passes it to `put`, and counts the outcome.
 fn put_frame(
     oracle: &SharedOracle,
     me: usize,
-    to: usize,
+    (to, lane): (usize, Lane),
     len: usize,
     put: impl FnOnce(Bytes) -> Result<SendOutcome, SendError>,
 ) -> Result<SendOutcome, SendError> {
@@ -559,6 +631,7 @@ fn put_frame(
         FrameHeader {
             from: me,
             to,
+            lane,
             incarnation: record.incarnation,
             number: record.next,
         }
@@ -571,9 +644,8 @@ fn put_frame(
         Ok(SendOutcome::Loopback) => record.loopback[0] += 1,
         Ok(_) => {
             record.accepted += 1;
-            let newest = record.newest_sent.entry(to).or_default();
-            *newest = header.number.max(*newest);
-            record.newest_sent_at.insert(to, oracle.now);
+            let newest = record.newest_sent.entry((to, lane)).or_default();
+            *newest = (header.number.max(newest.0), oracle.now);
         }
         Err(_) => {}
     }

@@ -49,6 +49,8 @@ pub struct Plan {
     pub traffic_after_storm: bool,
     /// The outbox is a queue instead of a slot.
     pub queue: bool,
+    /// The outbox has a slot beside the queue.
+    pub lanes: bool,
     /// Applications also send through a `Sender`.
     pub feeds: bool,
     /// After how many of 1000 frames and events the handler makes a random call.
@@ -136,6 +138,7 @@ impl Plan {
             large: *rng.pick(&[0, 20, 150]),
             traffic_after_storm: dial == Dial::OnDemand || rng.percent(50),
             queue: false,
+            lanes: false,
             feeds: false,
             random_calls: 0,
             slow: 0,
@@ -180,6 +183,7 @@ impl Plan {
             }
         }
         let mut natives = proxies.clone().fork();
+        plan.lanes = plan.queue && natives.clone().fork().percent(40);
         plan.native = natives.percent(30);
         if plan.native {
             // A third of these meshes is in the middle of a rolling upgrade.
@@ -203,6 +207,14 @@ impl Plan {
         self.layer.is_some() || self.secure.as_ref().is_some_and(by_tls)
     }
 
+    pub fn outbox(&self) -> Outbox {
+        match (self.queue, self.lanes) {
+            (_, true) => Outbox::LANES,
+            (true, false) => Outbox::QUEUE,
+            (false, false) => Outbox::Latest,
+        }
+    }
+
     /// The configuration of one of the hosts.
     pub fn config(&self, me: usize, seed: u64) -> Config {
         let initial_message = match self.hosts[me].native {
@@ -218,10 +230,8 @@ impl Plan {
             .observers_max(OBSERVERS)
             // A host that stops listening would not be reachable after the storm.
             .listen_tries(0)
+            .outbox(self.outbox())
             .seed(seed);
-        if self.queue {
-            builder = builder.outbox(Outbox::QUEUE);
-        }
         if self.spins {
             let for_at_most = Duration::ZERO;
             builder = builder.idle(Idle::spin(for_at_most));

@@ -10,7 +10,7 @@ use std::{
 use quorum_cnx::{SendError, Sid, Stats, simulation::limits::DIALS_AT_ONCE};
 
 use crate::{
-    oracle::{Up, send_frame},
+    oracle::{Lane, Up, send_frame},
     plan::{GUESTS, OBSERVERS},
     simulation::Simulation,
 };
@@ -326,8 +326,12 @@ impl Simulation {
         self.run_for(QUIET);
         let oracle = self.oracle.borrow();
         let lost = others.iter().find(|to| {
-            let received = oracle.hosts[**to].newest_received.get(&key);
-            received != oracle.hosts[from].newest_sent.get(*to)
+            // The frame that was sent above. One in the other lane may have been lost with an older link.
+            let sent =
+                Lane::ALL.map(|lane| (oracle.hosts[from].newest_sent.get(&(**to, lane)), lane));
+            let (sent, lane) = sent.into_iter().max().expect("there are two lanes");
+            let received = &oracle.hosts[**to].newest_received;
+            received.get(&(key.0, key.1, lane)) != sent.map(|(number, _)| number)
         });
         let what = lost.map(|to| {
             format!("host {from} has delivered all frames and halted, and host {to} lacks one")
@@ -416,19 +420,24 @@ impl Simulation {
 
     /// P2. The current process of the receiver has the newest frame, since every link begins with it.
     fn check_newest(&self, from: usize, to: usize) {
+        for lane in Lane::ALL {
+            self.check_newest_of(lane, from, to);
+        }
+    }
+
+    fn check_newest_of(&self, lane: Lane, from: usize, to: usize) {
         let oracle = self.oracle.borrow();
         let sender = &oracle.hosts[from];
-        let Some(newest) = sender.newest_sent.get(&to).copied() else {
+        let Some((newest, at)) = sender.newest_sent.get(&(to, lane)).copied() else {
             return;
         };
-        if oracle.no_duplicates {
+        if lane == Lane::Queue {
             // A queue promises it only if the link was up at both ends before the frame was sent.
             let since = |host: usize, peer: usize| {
                 let peer = self.plan.hosts[peer].sid;
                 oracle.hosts[host].links.get(&peer).map(|up| up.since)
             };
             let both = [since(from, to), since(to, from)];
-            let at = sender.newest_sent_at[&to];
             if !both
                 .iter()
                 .all(|since| since.is_some_and(|since| since < at))
@@ -438,7 +447,7 @@ impl Simulation {
         }
         let received = oracle.hosts[to]
             .newest_received
-            .get(&(from, sender.incarnation));
+            .get(&(from, sender.incarnation, lane));
         let received = received.copied();
         drop(oracle);
         if received != Some(newest) {

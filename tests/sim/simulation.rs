@@ -88,7 +88,7 @@ impl Simulation {
         kernel.wrong_answers = if plan.always_proves() { 500 } else { 0 };
         let mut oracle = Oracle {
             replace_newest: plan.replace == quorum_cnx::Replace::Newest,
-            no_duplicates: plan.queue,
+            outbox: plan.outbox(),
             has_strangers: plan.strangers > 0,
             by_name: plan.hosts.iter().any(|host| host.name.is_some()),
             is_steady: true,
