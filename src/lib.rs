@@ -54,7 +54,7 @@
 //! 4. A frame for the own sid goes straight to the inbox.
 //! 5. Received messages wait in one bounded inbox. When it is full, the peer that has most messages in it loses its oldest one,
 //!    which is counted and reported ([`Event::Dropped`]). So a peer that has no more than its share of the inbox loses no message
-//!    because of what another peer sends. With [`Outbox::Queue`] nothing is dropped. Instead, such a peer is not read until there is
+//!    because of what another peer sends. With a queue nothing is dropped. Instead, such a peer is not read until there is
 //!    room, so that TCP slows it ([`InboxFull`]).
 //! 6. A frame with a length below 1 or above 524 288 bytes ends its link. Nothing that arrives from the network ends the loop, a
 //!    listener or the process.
@@ -65,8 +65,9 @@
 //!
 //! # What is not promised
 //!
-//! - No queue, unless you ask for [`Outbox::Queue`]: of the frames for a slow or absent peer, only the newest arrives. With a
-//!   queue, frames are sent in order, each at most once. This replaces promises 2 and 3.
+//! - No queue, unless you ask for [`Outbox::Queue`] or [`Outbox::Lanes`]: of the frames for a slow or absent peer, only the newest
+//!   arrives. With a queue, frames are sent in order, each at most once. This replaces promises 2 and 3. With lanes, those promises hold for
+//!   the frames of [`to_send_latest`](Handle::to_send_latest), and there is no order between the slot and the queue.
 //! - No acknowledgement: [`SendOutcome::Written`] means that the kernel has the frame, not that the peer has it.
 //! - No order between peers, and none between a frame and an [`Event`] on another thread. The number of the link
 //!   ([`Message::link`], [`Event::Up`], [`Event::Down`]) says which messages came before and after a reconnect.
@@ -141,13 +142,13 @@
 //! | contender | a second connection that claims the sid of a linked peer, and must wait until the link ends or is found silent |
 //! | frame | one message: a payload of 1 to 524 288 bytes. On the wire a 4-byte big-endian length stands before it |
 //! | member | a server of the configuration; others are *unknown*, and may be *admitted* or observers |
-//! | outbox | what waits for one peer: in a slot (newest wins) or in a queue |
+//! | outbox | what waits for one peer: in a slot (newest wins), in a queue, or in both, which are *lanes* |
 //! | inbox | received messages that wait for the application; a batch of them can be taken at once |
 //! | roster | the rules: which peers are linked or dialed, and which connection is kept |
 //! | turn | one iteration of the event loop |
 //! | read | what the loop takes from a link at a time, usually once a turn, with one or more system calls: what has arrived, up to the *budget* of 256 KiB, which the last system call may exceed |
 //! | message, payload | a payload is the content of a frame; a message is a payload in the inbox, with its sender |
-//! | probation | a new link after one that ended at once: nothing of a queue is written to it before it is *proven* by a byte or a second |
+//! | probation | a new link after one that ended at once: nothing of an outbox with a queue is written to it before it is *proven* by a byte or a second |
 //!
 //! # On the wire
 //!
@@ -176,7 +177,7 @@
 //! | bound | value |
 //! |---|---|
 //! | [`FRAME_BYTES_MAX`] | a payload: 512 KiB |
-//! | [`INBOX_FRAMES`], [`INBOX_BYTES`] | messages that wait for the application: 100, 64 MiB; with [`Outbox::Queue`] 1 048 576, 4 MiB |
+//! | [`INBOX_FRAMES`], [`INBOX_BYTES`] | messages that wait for the application: 100, 64 MiB; with a queue 1 048 576, 4 MiB |
 //! | [`QUEUE_BYTES`] | frames that wait in a queue: 2 MiB |
 //! | [`EVENTS_MAX`] | events that wait for the application: 1024 |
 //! | [`MEMBERS_MAX`] | members of a configuration: 16 384 |
@@ -197,7 +198,7 @@
 //!   initial message is sent: the peer sees them end ([`Event::Rejected`] with [`Reason::ClosedEarly`]), and there is one link. If the
 //!   peer refuses that connection, the others are tried again.
 //!
-//! # Two outboxes
+//! # Three outboxes
 //!
 //! - [`Outbox::Latest`]: one slot, for votes, heartbeats and other state of which only the newest counts. A frame is written at
 //!   once, on the thread that sends it, if the socket takes it.
@@ -211,7 +212,13 @@
 //!     [`Reason::ClosedAtOnce`].
 //!   - [`discard`](Handle::discard) drops the frames for a peer that was away for too long.
 //!
-//! With both, [`wait_for_room`](Handle::wait_for_room) blocks a sender until there is room.
+//! - [`Outbox::Lanes`]: both over one link, for heartbeats and votes beside a stream. [`to_send_latest`](Handle::to_send_latest) puts a
+//!   frame into the slot, all other calls into the queue. The frame in the slot never waits for the queue: what is being written is
+//!   finished, at most 128 KiB of the queue or one longer frame, and then it leaves. After it, a part of the queue follows. The kernel
+//!   holds 128 KiB unsent instead of megabytes ([`unsent_limit`](ConfigBuilder::unsent_limit)); a smaller limit makes the slot faster
+//!   and the stream slower. A receiver that does not read delays both lanes.
+//!
+//! With each of them, [`wait_for_room`](Handle::wait_for_room) blocks a sender until there is room: in the queue, if there is one.
 //!
 //! # Two ways to use it
 //!
@@ -320,8 +327,8 @@
 //! A payload on its way out, in a slot ([`Handle::to_send`]):
 //!
 //! 1. `Shared::to_send` (`shared::send`) checks for a halt and the length, and finds the peer: a member by a binary search without a
-//!    lock, another one under a read lock. `PeerOutbox::put` (`outbox`) chooses between slot and queue.
-//! 2. `Writer<Slot>::put` (`outbox::slot`) takes the lock and counts the frame. If there is a link, no thread writes and the socket is
+//!    lock, another one under a read lock. `PeerOutbox::put` (`outbox`) chooses the kind of outbox.
+//! 2. `Writer::put_latest` (`outbox::slot`) takes the lock and counts the frame. If there is a link, no thread writes and the socket is
 //!    not full, this thread becomes the writer (`State::acquire`, `outbox::state`) and releases the lock. Else the frame waits in the
 //!    slot, where it replaces an older one, and the first frame without a link asks the loop for one (`Shared::ask`).
 //! 3. `Writer::write` (`outbox::writer`) has the frame written by `PartialFrame::write_to` (`outbox::slot`), usually with one system call
@@ -337,11 +344,13 @@
 //!
 //! In a queue, steps 2 to 4 are these:
 //!
-//! 1. `Writer<Queue>::put_all` (`outbox::queue`) takes the lock, and copies the frames into a buffer. (`Writer<Queue>::put` does not
+//! 1. `Writer::put_all` (`outbox::queue`) takes the lock, and copies the frames into a buffer. (`Writer::put` does not
 //!    copy a frame of 16 KiB or more that it was given as `Bytes`.)
 //! 2. The first frame of many asks the loop to write: `EventLoop::handle_requests` (`event_loop::requests`) calls `Writer::resume`. If
 //!    the link is idle and 1 MiB waits, the sender writes them itself instead (`write_here`), while they are in its cache.
 //! 3. `Batch::write_to` (`outbox::batch`) writes up to 1 MiB with one system call. What it has not written returns to the front.
+//!
+//! With lanes, `outbox::lanes` chooses whether a frame of its slot or a run of its queue is next.
 //!
 //! A frame on its way in:
 //!

@@ -3,6 +3,7 @@
 //! The tests of single frames are in `promises.rs`.
 
 use std::{
+    mem,
     net::TcpListener,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use quorum_cnx::{
     Batch, CnxManager, Config, EVENTS_MAX, Event, EventLoop, FRAME_BYTES_MAX, Frame, Handle,
     Handler, InboxFull, Outbox, QUEUE_BYTES, Reason, RecvError, SendError, SendOutcome, Sid,
-    TryRecvError,
+    TryRecvError, simulation::limits::LANES_RUN_BYTES,
 };
 use support::{
     LONG, Mesh, NOBODY, TestConnection, eventually, frame, listener,
@@ -216,11 +217,17 @@ fn full_queue_is_reported_and_accepts_again_with_room() {
 
 #[test]
 fn queue_keeps_order_without_duplicates_over_reconnects() {
+    for outbox in [Outbox::QUEUE, Outbox::LANES] {
+        check_order_over_reconnects(outbox);
+    }
+}
+
+fn check_order_over_reconnects(outbox: Outbox) {
     const COUNT: u64 = 20_000;
     let mesh = Mesh::linked(&[1, 2], &[], |builder| {
         // A short backoff: the test drops many links.
         let [first, last] = [1, 20].map(Duration::from_millis);
-        let builder = builder.outbox(Outbox::QUEUE).inbox_frames(1 << 20);
+        let builder = builder.outbox(outbox).inbox_frames(1 << 20);
         builder.backoff(first, last)
     });
     let [near, far] = [mesh.managers[0].clone(), mesh.managers[1].clone()];
@@ -259,6 +266,44 @@ fn queue_keeps_order_without_duplicates_over_reconnects() {
         assert!(sent.balances() && sent.resent == 0, "{sent:?}");
         assert!(received <= sent.written, "{received} of {}", sent.written);
     });
+}
+
+#[test]
+fn heartbeat_overtakes_a_queue_that_is_blocked() {
+    let (manager, address) =
+        single_manager(1, &[(2, NOBODY)], |builder| builder.outbox(Outbox::LANES));
+    let mut peer = TestConnection::member(&address, 2, &[]);
+    eventually("the peer is linked", || manager.connected_to_peer(FAR));
+    // The peer reads nothing. The queue is filled until the socket is full as well.
+    let (stream, mut written) = ([7; 1000], u64::MAX);
+    eventually("the socket is full", || {
+        while manager.to_send_slice(FAR, &stream).is_ok() {}
+        let now = manager.stats().sent.written;
+        mem::replace(&mut written, now) == now
+    });
+    manager.to_send_latest(FAR, "stale").unwrap();
+    manager.to_send_latest(FAR, "beat").unwrap();
+    let sent = manager.stats().sent;
+    assert!(sent.waiting > 1000, "{sent:?}");
+    let mut before = 0;
+    loop {
+        match &peer.recv()[..] {
+            b"beat" => break,
+            b"stale" => {}
+            frame => {
+                assert_eq!(frame, stream);
+                before += 1;
+            }
+        }
+    }
+    // The run in hand, which is not counted yet, and one more if the stale frame was being written.
+    let runs = 2 * (LANES_RUN_BYTES / stream.len()) as u64;
+    assert!(before <= sent.written + runs, "{before} frames, {sent:?}");
+    for _ in before + 2..sent.accepted {
+        assert_eq!(peer.recv(), stream);
+    }
+    eventually("all is counted", || manager.have_delivered());
+    assert!(manager.stats().sent.balances());
 }
 
 #[test]

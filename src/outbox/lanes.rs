@@ -1,6 +1,6 @@
 //! Two lanes over one link: a slot, whose frame goes first, and a queue.
 //!
-//! Nothing here makes a system call: [`Writer`](super::writer::Writer) does. Each lane keeps the invariants of its own file, and these hold
+//! Nothing here makes a system call: [`Writer`] does. Each lane keeps the invariants of its own file, and these hold
 //! for both:
 //!
 //! - The queue is written in runs of at most [`LANES_RUN_BYTES`]. What was begun is finished first, a run or a frame of the slot. So at
@@ -8,13 +8,16 @@
 //! - After a frame of the slot, a run is written if one waits. So a thread that puts frames into the slot without a pause does not keep
 //!   the queue from being written.
 
+use bytes::Bytes;
+
 use super::{
     backlog::{self, Backlog, InFlight, Progress},
     batch::{self, Batch},
     clock::Stamp,
     queue::{HasQueue, Queue},
     slot::{self, HasSlot, PartialFrame, Slot},
-    types::{LoopRequest, SendCounts, Wire},
+    types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
+    writer::Writer,
 };
 use crate::limits::LANES_RUN_BYTES;
 
@@ -44,6 +47,21 @@ impl backlog::Deferred for Deferred {
     fn release(self) {
         self.slot.release();
         self.queue.release();
+    }
+}
+
+// Not inlined: the callers would save registers for this too when they put a frame into another outbox.
+impl Writer<Lanes> {
+    /// See [`PeerOutbox::put`](super::PeerOutbox::put).
+    #[inline(never)]
+    pub(super) fn put_queued(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+        self.put(frame)
+    }
+
+    /// See [`PeerOutbox::put_all`](super::PeerOutbox::put_all).
+    #[inline(never)]
+    pub(super) fn put_all_queued(&self, frames: &[&[u8]]) -> (Result<usize, Refusal>, LoopRequest) {
+        self.put_all(frames)
     }
 }
 

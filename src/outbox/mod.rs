@@ -95,7 +95,7 @@ impl PeerOutbox {
         match &self.0 {
             Kind::Latest(latest) => latest.put_latest(frame),
             Kind::Queue(queue) => queue.put(frame),
-            Kind::Lanes(lanes) => lanes.put(frame),
+            Kind::Lanes(lanes) => lanes.put_queued(frame),
         }
     }
 
@@ -124,7 +124,7 @@ impl PeerOutbox {
         match &self.0 {
             Kind::Latest(latest) => put_one_by_one(latest, frames),
             Kind::Queue(queue) => queue.put_all(frames),
-            Kind::Lanes(lanes) => lanes.put_all(frames),
+            Kind::Lanes(lanes) => lanes.put_all_queued(frames),
         }
     }
 
