@@ -182,6 +182,7 @@ fn options_out_of_range_are_refused_by_name() {
     // A queue has room for the longest frame.
     for bytes in [0, limits::FRAME_BYTES_MAX + 3, usize::MAX] {
         refused("outbox", Outbox::queue(bytes), ConfigBuilder::outbox);
+        refused("outbox", Outbox::lanes(bytes), ConfigBuilder::outbox);
     }
     refused("observers_max", usize::MAX, ConfigBuilder::observers_max);
     refused("unsent_limit", Some(0), ConfigBuilder::unsent_limit);

@@ -90,7 +90,7 @@ impl PeerOutbox {
     }
 
     /// Takes a frame, and writes it if the rules of the outbox say so. With lanes it enters the queue.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         match &self.0 {
             Kind::Latest(latest) => latest.put_latest(frame),
@@ -99,11 +99,13 @@ impl PeerOutbox {
         }
     }
 
-    /// Does the same, but with lanes the frame enters the slot.
+    /// Takes a frame of the slot of lanes, and writes it if no thread writes. Without lanes this is [`put`](Self::put).
+    // Not inlined, so that `put` is inlined where speed matters.
+    #[inline(never)]
     pub(crate) fn put_latest(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         match &self.0 {
             Kind::Lanes(lanes) => lanes.put_latest(frame),
-            _ => self.put(frame),
+            Kind::Latest(_) | Kind::Queue(_) => self.put(frame),
         }
     }
 

@@ -45,7 +45,8 @@ impl Shared {
         }
         let peer = self.find(sid).ok_or(SendError::UnknownPeer(sid))?;
         let (outcome, request) = peer.outbox.put_latest(frame);
-        self.answer(&peer, outcome, request)
+        self.ask(&peer, request)?;
+        outcome.map_err(|refusal| self.error_of(&peer, refusal))
     }
 
     /// See [`Handle::to_send_slice`](crate::Handle::to_send_slice).
@@ -177,16 +178,6 @@ impl Shared {
 
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
         let (outcome, request) = peer.outbox.put(frame);
-        self.answer(peer, outcome, request)
-    }
-
-    #[inline(always)]
-    fn answer(
-        &self,
-        peer: &Arc<Peer>,
-        outcome: Result<SendOutcome, Refusal>,
-        request: LoopRequest,
-    ) -> Result<SendOutcome, SendError> {
         // In a forked process the frame is now in a copy of the outbox that nothing empties: so the error, and not the outcome.
         self.ask(peer, request)?;
         outcome.map_err(|refusal| self.error_of(peer, refusal))
@@ -194,7 +185,8 @@ impl Shared {
 
     fn put_long(&self, peer: &Arc<Peer>, frame: &[u8]) -> Result<SendOutcome, SendError> {
         let (outcome, request) = peer.outbox.put_long(frame);
-        self.answer(peer, outcome, request)
+        self.ask(peer, request)?;
+        outcome.map_err(|refusal| self.error_of(peer, refusal))
     }
 
     fn put_all(
