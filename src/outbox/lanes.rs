@@ -8,15 +8,13 @@
 //! - After a frame of the slot, a run is written if one waits. So a thread that puts frames into the slot without a pause does not keep
 //!   the queue from being written.
 
-use bytes::Bytes;
-
 use super::{
     backlog::{self, Backlog, InFlight, Progress},
     batch::{self, Batch},
     clock::Stamp,
     queue::{HasQueue, Queue},
     slot::{self, HasSlot, PartialFrame, Slot},
-    types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
+    types::{LoopRequest, Refusal, SendCounts, Wire},
     writer::Writer,
 };
 use crate::limits::LANES_RUN_BYTES;
@@ -52,12 +50,6 @@ impl backlog::Deferred for Deferred {
 
 // Not inlined: the callers would save registers for this too when they put a frame into another outbox.
 impl Writer<Lanes> {
-    /// See [`PeerOutbox::put`](super::PeerOutbox::put).
-    #[inline(never)]
-    pub(super) fn put_queued(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
-        self.put(frame)
-    }
-
     /// See [`PeerOutbox::put_all`](super::PeerOutbox::put_all).
     #[inline(never)]
     pub(super) fn put_all_queued(&self, frames: &[&[u8]]) -> (Result<usize, Refusal>, LoopRequest) {

@@ -89,19 +89,21 @@ impl PeerOutbox {
         !matches!(self.0, Kind::Latest(_))
     }
 
+    pub(crate) fn has_lanes(&self) -> bool {
+        matches!(self.0, Kind::Lanes(_))
+    }
+
     /// Takes a frame, and writes it if the rules of the outbox say so. With lanes it enters the queue.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         match &self.0 {
             Kind::Latest(latest) => latest.put_latest(frame),
             Kind::Queue(queue) => queue.put(frame),
-            Kind::Lanes(lanes) => lanes.put_queued(frame),
+            Kind::Lanes(lanes) => lanes.put(frame),
         }
     }
 
     /// Takes a frame of the slot of lanes, and writes it if no thread writes. Without lanes this is [`put`](Self::put).
-    // Not inlined, so that `put` is inlined where speed matters.
-    #[inline(never)]
     pub(crate) fn put_latest(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         match &self.0 {
             Kind::Lanes(lanes) => lanes.put_latest(frame),
@@ -127,6 +129,18 @@ impl PeerOutbox {
             Kind::Latest(latest) => put_one_by_one(latest, frames),
             Kind::Queue(queue) => queue.put_all(frames),
             Kind::Lanes(lanes) => lanes.put_all_queued(frames),
+        }
+    }
+
+    /// Does the same with a queue and no slot. `None` for the other outboxes.
+    #[inline(always)]
+    pub(crate) fn put_in_queue(
+        &self,
+        frames: &[&[u8]],
+    ) -> Option<(Result<usize, Refusal>, LoopRequest)> {
+        match &self.0 {
+            Kind::Queue(queue) => Some(queue.put_all(frames)),
+            Kind::Latest(_) | Kind::Lanes(_) => None,
         }
     }
 

@@ -72,7 +72,9 @@ impl HasQueue for Queue {
 }
 
 impl<S: HasQueue> Writer<S> {
-    #[inline]
+    /// Takes a frame.
+    // Not inlined: the callers of a slot would save registers for it. What many callers do, `put_all` of one short frame, has no need of it.
+    #[inline(never)]
     pub(super) fn put(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         if frame.len() < WHOLE_FRAME_BYTES {
             let (taken, request) = self.put_all(&[&frame]);

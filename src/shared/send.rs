@@ -15,7 +15,7 @@ use crate::{
     copy,
     error::SendError,
     inbox::{Chunk, Refused, Source},
-    limits::{FRAME_BYTES_MAX, PREFIX_BYTES, QUEUE_RUN_BYTES},
+    limits::{FRAME_BYTES_MAX, PREFIX_BYTES, QUEUE_RUN_BYTES, WHOLE_FRAME_BYTES},
     outbox::{LoopRequest, Refusal, Run, SendOutcome},
     proto::Sid,
 };
@@ -52,12 +52,15 @@ impl Shared {
     /// See [`Handle::to_send_slice`](crate::Handle::to_send_slice).
     pub(crate) fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<SendOutcome, SendError> {
         self.admit(frame.len())?;
-        match self.peers.member(sid) {
-            Some(peer) if !is_long(frame.len()) && peer.outbox.has_queue() => {
-                self.put_short(peer, &[frame]).map(|_| SendOutcome::Queued)
-            }
-            Some(peer) if peer.outbox.has_queue() => self.put_long(peer, frame),
-            _ => self.to_send(sid, copy::to_bytes(frame)),
+        let Some(peer) = self.peers.member(sid) else {
+            return self.to_send(sid, copy::to_bytes(frame));
+        };
+        if is_long(frame.len()) && peer.outbox.has_queue() {
+            return self.put_long(peer, frame);
+        }
+        match self.put_in_queue(peer, frame) {
+            Some(sent) => sent,
+            None => self.put_copy(peer, frame),
         }
     }
 
@@ -176,11 +179,56 @@ impl Shared {
         Ok(())
     }
 
+    // Inlined always, so that a slot and a queue each have code of their own: it saves only the registers that it needs.
+    #[inline(always)]
     fn put(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
+        if peer.outbox.has_queue() {
+            self.put_queued(peer, frame)
+        } else {
+            self.put_any(peer, frame)
+        }
+    }
+
+    #[inline(never)]
+    fn put_queued(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
+        if frame.len() < WHOLE_FRAME_BYTES {
+            if let Some(sent) = self.put_in_queue(peer, &frame) {
+                return sent;
+            }
+        }
+        self.put_any(peer, frame)
+    }
+
+    #[inline(never)]
+    fn put_any(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
         let (outcome, request) = peer.outbox.put(frame);
         // In a forked process the frame is now in a copy of the outbox that nothing empties: so the error, and not the outcome.
         self.ask(peer, request)?;
         outcome.map_err(|refusal| self.error_of(peer, refusal))
+    }
+
+    /// Puts a copy of a short frame, if there is a queue and no slot. That is the only thing that many callers do, so that it has code
+    /// of its own, with one look at the kind of the outbox.
+    #[inline(always)]
+    fn put_in_queue(
+        &self,
+        peer: &Arc<Peer>,
+        frame: &[u8],
+    ) -> Option<Result<SendOutcome, SendError>> {
+        let (taken, request) = peer.outbox.put_in_queue(&[frame])?;
+        let asked = self.ask(peer, request);
+        let taken = taken.map_err(|refusal| self.error_of(peer, refusal));
+        Some(asked.and(taken).map(|_| SendOutcome::Queued))
+    }
+
+    #[inline(never)]
+    fn put_copy(&self, peer: &Arc<Peer>, frame: &[u8]) -> Result<SendOutcome, SendError> {
+        if peer.outbox.has_lanes() {
+            return self
+                .put_all_queued(peer, &[frame])
+                .map(|_| SendOutcome::Queued);
+        }
+        self.put(peer, copy::to_bytes(frame))
     }
 
     fn put_long(&self, peer: &Arc<Peer>, frame: &[u8]) -> Result<SendOutcome, SendError> {
@@ -233,6 +281,16 @@ impl Shared {
     // Inlined always: for one frame, the compiler then removes the loops over frames, a fifth of all instructions of the call.
     #[inline(always)]
     fn put_short(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
+        if peer.outbox.has_lanes() {
+            return self.put_all_queued(peer, frames);
+        }
+        let (taken, request) = peer.outbox.put_all(frames);
+        self.ask(peer, request)?;
+        taken.map_err(|refusal| self.error_of(peer, refusal))
+    }
+
+    #[inline(never)]
+    fn put_all_queued(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
         let (taken, request) = peer.outbox.put_all(frames);
         self.ask(peer, request)?;
         taken.map_err(|refusal| self.error_of(peer, refusal))

@@ -475,7 +475,7 @@ impl Oracle {
 }
 
 impl Oracle {
-    /// P10: of the frames that were put into the queue after this one into the slot, at most one run comes before it.
+    /// P11: of the frames that were put into the queue after this one into the slot, at most one run comes before it.
     fn check_lanes(&mut self, me: usize, header: FrameHeader, bytes: usize) {
         let key = (header.from, header.incarnation);
         let ahead = self.hosts[me].ahead.entry(key).or_default();
