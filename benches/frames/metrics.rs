@@ -129,6 +129,14 @@ pub(crate) const MIX: [Metric; 2] = [
     without_limit(shown("gaps", "gaps", 1.0)),
 ];
 
+pub(crate) const BEATS: [Metric; 5] = [
+    without_limit(shown("age_p50_us", "age p50\nus", 1.0)),
+    without_limit(shown("age_p99_us", "p99 us", 1.0)),
+    without_limit(shown("age_max_us", "max us", 1.0)),
+    without_limit(shown("stream_per_s", "stream\nk/s", KILO)),
+    without_limit(kept("stream_bytes_per_s")),
+];
+
 /// What is seen of a stream from outside.
 pub(crate) const WATCHED: [Metric; 8] = [
     shown("in_flight_p50", "in flight\nKiB", KIBI),

@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 use clap::ValueEnum;
 
 use crate::{
-    metrics::{CONTENDED, FAN_OUT, FLOW, IDLE, MANY, MESH, MIX, Metric, SLOW_PEER, STREAM, TRIPS},
+    metrics::{
+        BEATS, CONTENDED, FAN_OUT, FLOW, IDLE, MANY, MESH, MIX, Metric, SLOW_PEER, STREAM, TRIPS,
+    },
     variants::{Api, Mode, Variant, variant},
 };
 
@@ -34,6 +36,8 @@ pub(crate) enum Workload {
     Mix,
     /// The same as `stream`, over a path with a delay
     Delayed,
+    /// Heartbeats beside a stream: the age of those that arrive
+    Beats,
 }
 
 impl Workload {
@@ -51,6 +55,7 @@ impl Workload {
             Self::Contended => "contended",
             Self::Mix => "mix",
             Self::Delayed => "delayed",
+            Self::Beats => "beats",
         }
     }
 
@@ -76,6 +81,7 @@ impl Workload {
                 "mix: a leader sends entries to two followers; those that both have acknowledged"
             }
             Self::Delayed => "delayed: a stream over a path with a delay, one frame a call",
+            Self::Beats => "beats: a heartbeat of 64 B each millisecond, beside a stream and alone",
         }
     }
 
@@ -110,6 +116,7 @@ impl Workload {
             Self::Mesh => Some("managers"),
             Self::Mix => Some("entries\nin flight"),
             Self::Delayed => Some("ms\neach way"),
+            Self::Beats => Some("streams"),
         }
     }
 
@@ -124,6 +131,7 @@ impl Workload {
             Self::Mesh => Some(2..=1000),
             Self::Mix => Some(1..=16_000),
             Self::Delayed => Some(1..=1000),
+            Self::Beats => Some(0..=1),
         }
     }
 
@@ -150,6 +158,8 @@ impl Workload {
             (Self::Mix, true) => (ENTRY, &[1000]),
             (Self::Delayed, false) => (&[1 << 10, 64 << 10], &[1, 20]),
             (Self::Delayed, true) => (&[64 << 10], &[1]),
+            (Self::Beats, false) => (&[1 << 10, 16 << 10], &[0, 1]),
+            (Self::Beats, true) => (&[1 << 10], &[0, 1]),
         }
     }
 
@@ -226,6 +236,9 @@ impl Workload {
             Self::Delayed => [Api::Raw, Api::Handler, Api::Loop, Api::Inbox]
                 .map(|api| variant(api, Mode::Block))
                 .to_vec(),
+            Self::Beats => [Mode::Block, Mode::Queue]
+                .map(|mode| variant(Api::Handler, mode))
+                .to_vec(),
             Self::Mix => [Api::Handler, Api::Loop, Api::Inbox]
                 .map(|api| variant(api, Mode::Block))
                 .to_vec(),
@@ -252,7 +265,7 @@ impl Workload {
             Self::Stream => Mode::Chunks,
             Self::SlowPeer => Mode::Spin,
             Self::Mesh => Mode::Connect,
-            Self::Mix => return None,
+            Self::Mix | Self::Beats => return None,
             Self::Delayed => Mode::Block,
         };
         Some(variant(Api::Raw, mode))
@@ -271,6 +284,7 @@ impl Workload {
             Self::Contended => &CONTENDED,
             Self::Mix => &MIX,
             Self::Delayed => &STREAM,
+            Self::Beats => &BEATS,
         }
     }
 

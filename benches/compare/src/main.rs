@@ -2,6 +2,7 @@
 //!
 //! The harness `benches/frames` drives them in the same way as the library, by the protocol in `control`.
 
+mod beats;
 mod by_hand;
 #[path = "../../frames/ends/certificates.rs"]
 mod certificates;
@@ -134,6 +135,10 @@ struct Task {
     #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     in_flight: u32,
 
+    /// Streams beside the heartbeats: none or one (`beats`)
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=1))]
+    streams: u32,
+
     /// Receivers; no contender supports more than one
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1))]
     peers: u32,
@@ -161,6 +166,8 @@ enum Workload {
     Stream,
     /// A leader that sends entries to two followers, each of which acknowledges them; the leader is `serve`
     Mix,
+    /// Heartbeats beside a stream, each over a connection of its own
+    Beats,
 }
 
 fn main() -> ExitCode {
@@ -194,7 +201,7 @@ fn list() -> io::Result<()> {
         contender(
             "tokio",
             "tokio",
-            &["latency", "latest", "lossless", "stream", "mix"],
+            &["latency", "latest", "lossless", "stream", "mix", "beats"],
         ),
         contender("tokio-rustls", "tokio-rustls", &["latency", "stream"]),
         contender(

@@ -113,6 +113,14 @@ impl Meter {
         match (self.end, self.workload) {
             (End::Serve, Workload::Latency) => json!({}),
             (End::Drive, Workload::Latency) => self.round_trips(),
+            (End::Drive, Workload::Beats) => json!({}),
+            (End::Serve, Workload::Beats) => {
+                let [p50, p99, max] = [50.0, 99.0, 100.0].map(|p| self.percentile(p));
+                json!({
+                    "age_p50_us": p50, "age_p99_us": p99, "age_max_us": max,
+                    "stream_per_s": delivered, "stream_bytes_per_s": bytes,
+                })
+            }
             (End::Serve, Workload::Mix) => json!({"acknowledged_per_s": acknowledged}),
             // A follower that finds a gap fails.
             (End::Drive, Workload::Mix) => json!({"gaps": 0}),

@@ -19,7 +19,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::codec::{Encoder, Framed, FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use crate::{
-    Role, Workload,
+    Role, Workload, beats,
     certificates::{self, Certificates},
     control::{EndContext, WarmUp},
     meter::Intake,
@@ -44,6 +44,9 @@ pub(crate) fn run(context: &EndContext) -> io::Result<()> {
     if context.meter.workload == Workload::Mix {
         return mix::run(context, Way::Codec);
     }
+    if context.meter.workload == Workload::Beats {
+        return beats::run(context);
+    }
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let to = match &context.role {
         Role::Serve { listen, .. } => {
@@ -58,7 +61,7 @@ pub(crate) fn run(context: &EndContext) -> io::Result<()> {
         Workload::Latest => latest(&runtime, context, stream, warm_up),
         Workload::Lossless => runtime.block_on(lossless(context, stream, warm_up)),
         Workload::Stream => runtime.block_on(all(context, stream, warm_up)),
-        Workload::Mix => Err(io::Error::other("not over one connection")),
+        Workload::Mix | Workload::Beats => Err(io::Error::other("not over one connection")),
     }
 }
 

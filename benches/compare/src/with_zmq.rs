@@ -74,7 +74,9 @@ fn socket(context: &EndContext, zmq: &Context, is_conflated: bool) -> io::Result
         // The default of libzmq is 1000.
         Workload::Stream if context.variant(&["hwm-1000", "hwm-100000"])? == "hwm-1000" => None,
         Workload::Stream => Some(HIGH_WATER_MARK),
-        Workload::Mix => return Err(io::Error::other("libzmq has no `mix`")),
+        Workload::Mix | Workload::Beats => {
+            return Err(io::Error::other("libzmq has no such workload"));
+        }
     };
     if let Some(marks) = marks {
         socket.set_sndhwm(marks)?;

@@ -50,6 +50,10 @@ pub(crate) struct Task {
     #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=16_000))]
     pub(crate) in_flight: u32,
 
+    /// Streams beside the heartbeats: none or one (`beats`)
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=1))]
+    pub(crate) streams: u32,
+
     /// The delay of the path each way, of which the warm-up is a multiple (`delayed`)
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) delay_ms: u32,
@@ -140,6 +144,8 @@ impl Task {
         // The defaults of the library.
         let default = if self.has_queue() {
             0
+        } else if self.workload == Workload::Beats {
+            limits::LANES_UNSENT_LIMIT
         } else {
             limits::UNSENT_LIMIT
         };

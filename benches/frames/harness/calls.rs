@@ -100,6 +100,7 @@ fn frames_key(workload: Workload) -> Option<(&'static str, f64)> {
         | Workload::SlowPeer
         | Workload::Mesh
         | Workload::Mix
+        | Workload::Beats
         | Workload::Delayed => None,
     }
 }

@@ -262,6 +262,7 @@ fn arguments(
             add("--peers", cell.count.to_string());
         }
         Workload::Mix => add("--in-flight", cell.count.to_string()),
+        Workload::Beats => add("--streams", cell.count.to_string()),
         Workload::Delayed => add("--delay-ms", cell.count.to_string()),
         Workload::Latency | Workload::Latest | Workload::Lossless => {}
     }
@@ -297,6 +298,7 @@ fn task(
         peers: cell.count.max(1),
         slow_mbps: cell.count,
         in_flight: cell.count.max(1),
+        streams: cell.count.min(1),
         delay_ms: match cell.workload {
             Workload::Delayed => cell.count,
             _ => 0,

@@ -1,5 +1,6 @@
 //! Ends that use the library: with a handler, with a loop that the application turns, or with a manager and its inbox.
 
+mod beats;
 mod contended;
 mod fan_out;
 mod flow;
@@ -32,6 +33,7 @@ fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
         Workload::Stream | Workload::Delayed => stream::serve(task, control),
         Workload::Many => many::serve(task, control),
         Workload::Mix => mix::serve(task, control),
+        Workload::Beats => beats::serve(task, control),
         // Only the sender is measured. The receiver is the same for all participants.
         Workload::FanOut | Workload::SlowPeer | Workload::Mesh | Workload::Contended => {
             raw::serve(task, control)
@@ -49,6 +51,7 @@ fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
         Workload::SlowPeer => slow_peer::drive(task, control),
         Workload::Mesh => mesh::drive(task, control),
         Workload::Mix => mix::drive(task, control),
+        Workload::Beats => beats::drive(task, control),
         Workload::Contended => contended::drive(task, control),
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Va
         Workload::Many => many::serve(task, control),
         Workload::SlowPeer => slow_peer::serve(task, control),
         Workload::Mesh => super::no_other_end(),
-        Workload::Mix => super::no_bare_sockets(),
+        Workload::Mix | Workload::Beats => super::no_bare_sockets(),
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
         Workload::Many => many::drive(task, control),
         Workload::SlowPeer => slow_peer::drive(task, control),
         Workload::Mesh => mesh::drive(task, control),
-        Workload::Mix => super::no_bare_sockets(),
+        Workload::Mix | Workload::Beats => super::no_bare_sockets(),
     }
 }
 
