@@ -311,7 +311,7 @@ fn simulated_pair(outbox: Outbox) -> (Network, [EventLoop<Ignore, HostNet>; 2]) 
 
 #[test]
 fn tasks_wait_on_the_thread_that_turns_the_loop() {
-    for outbox in [Outbox::Latest, Outbox::QUEUE] {
+    for outbox in [Outbox::Latest, Outbox::QUEUE, Outbox::LANES] {
         let (network, mut loops) = simulated_pair(outbox);
         let handle: Handle = loops[1].handle().clone();
         let mut linked = Polled::new(handle.wait_linked_async(1));

@@ -229,11 +229,17 @@ fn memory_stays_bounded_if_the_application_never_reads() {
 #[test]
 fn memory_stays_bounded_with_queues_and_admitted_servers() {
     let bytes = 2 << 20;
+    for outbox in [Outbox::queue(bytes), Outbox::lanes(bytes)] {
+        check_outboxes_and_admitted_servers(outbox, bytes);
+    }
+}
+
+fn check_outboxes_and_admitted_servers(outbox: Outbox, bytes: usize) {
     let inbox_bytes = 8 << 20;
     let waiting = inbox_bytes / (FRAME_BYTES_MAX + PLACE_BYTES);
     let mut server = TestServer::prepare(2, |builder| {
         builder
-            .outbox(Outbox::queue(bytes))
+            .outbox(outbox)
             .unknown(Unknown::admit(4))
             .observers_max(2)
             .pending_max(16)
@@ -260,10 +266,21 @@ fn memory_stays_bounded_with_queues_and_admitted_servers() {
     });
     let _unfinished = server.unfinished(16);
     eventually("all are pending", || manager.stats().pending == 16);
+    let mut per_peer = FRAME_BYTES_MAX + bytes - (32 << 10);
     for sid in manager.linked_peers() {
         fill_queue(&manager.handle(), sid);
+        if outbox != Outbox::queue(bytes) {
+            // The first one waits behind the run that is blocked, and the second one replaces it.
+            for outcome in [SendOutcome::Queued, SendOutcome::Superseded] {
+                let sent = manager.to_send_latest(sid, vec![7; FRAME_BYTES_MAX]);
+                assert_eq!(sent, Ok(outcome));
+            }
+        }
     }
-    server.verify(waiting * FRAME_BYTES_MAX + peers.len() * (FRAME_BYTES_MAX + bytes - (32 << 10)));
+    if outbox != Outbox::queue(bytes) {
+        per_peer += FRAME_BYTES_MAX;
+    }
+    server.verify(waiting * FRAME_BYTES_MAX + peers.len() * per_peer);
 }
 
 #[test]

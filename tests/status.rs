@@ -261,7 +261,7 @@ fn simulated_pair(outbox: Outbox) -> (Network, [EventLoop<Ignore, HostNet>; 2]) 
 
 #[test]
 fn statistics_tell_since_when_a_peer_takes_nothing() {
-    for outbox in [Outbox::Latest, Outbox::QUEUE] {
+    for outbox in [Outbox::Latest, Outbox::QUEUE, Outbox::LANES] {
         let (network, mut loops) = simulated_pair(outbox);
         let handle = loops[1].handle().clone();
         let age = || {

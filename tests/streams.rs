@@ -89,7 +89,13 @@ fn feed(handle: &Handle, frames: &[Vec<u8>]) -> usize {
 
 #[test]
 fn fed_frames_enter_the_queue_together() {
-    let (near, _) = single_manager(1, &[(2, NOBODY)], |builder| builder.outbox(Outbox::QUEUE));
+    for outbox in [Outbox::QUEUE, Outbox::LANES] {
+        check_fed_frames(outbox);
+    }
+}
+
+fn check_fed_frames(outbox: Outbox) {
+    let (near, _) = single_manager(1, &[(2, NOBODY)], |builder| builder.outbox(outbox));
     let sent = || near.stats().sent;
     let mut sender = near.sender(FAR).unwrap();
     assert_eq!(sender.sid(), FAR);
