@@ -199,6 +199,7 @@ impl Shared {
         self.put_any(peer, frame)
     }
 
+    /// Puts a frame into an outbox of any kind.
     #[inline(never)]
     fn put_any(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
         let (outcome, request) = peer.outbox.put(frame);
@@ -221,6 +222,7 @@ impl Shared {
         Some(asked.and(taken).map(|_| SendOutcome::Queued))
     }
 
+    /// Puts a copy of a short frame into a slot, or into the queue of lanes.
     #[inline(never)]
     fn put_copy(&self, peer: &Arc<Peer>, frame: &[u8]) -> Result<SendOutcome, SendError> {
         if peer.outbox.has_lanes() {

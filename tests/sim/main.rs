@@ -13,10 +13,9 @@
 //! - P7 every halt ends, and leaves no socket open
 //! - P8 in a layered mesh and in one with TLS, every link is one to the server whose key the far end has: no frame comes from another one or goes to it
 //! - P9 a frame that `have_delivered` has confirmed arrives, even if its sender halts at once
-//! - P11 with lanes, a frame of the slot does not wait for the queue: at most one run of later frames comes before it
-//!
 //! - P10 with TLS, a host whose certificate was revoked loses its links at once and gets no frame, no stranger gets one, and no link
 //!   ends because of TLS if nothing was damaged and all certificates are believed
+//! - P11 with lanes, a frame of the slot does not wait for the queue: at most one run of later frames comes before it
 //!
 //! In a quarter of the seeds the mesh is *layered*: something that behaves like TLS lies between TCP and the loops, see `layer`. With
 //! the feature `tls`, half of the seeds use the real TLS of the library instead, see `secure`.

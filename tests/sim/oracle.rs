@@ -493,7 +493,7 @@ impl Oracle {
                 "{} later frames of {bytes} bytes come before {header:?}",
                 ahead.len()
             );
-            self.fail("P10", what);
+            self.fail("P11", what);
         }
     }
 
