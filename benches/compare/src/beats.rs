@@ -5,7 +5,7 @@
 use std::{io, thread, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt, StreamExt as _};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{self, Runtime},
