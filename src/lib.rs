@@ -437,7 +437,7 @@ pub mod how_to {}
 #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
 pub use rustls;
 
-pub use config::{Config, ConfigBuilder, Dial, Idle, Outbox, Replace, Unknown};
+pub use config::{Config, ConfigBuilder, Dial, Idle, Leave, Members, Outbox, Replace, Unknown};
 pub use error::{ConfigError, RecvError, SendError, TryRecvError};
 pub use event::Event;
 pub use event_loop::EventLoop;

@@ -11,9 +11,10 @@ use std::{
 #[cfg(feature = "tls")]
 use super::secure::TlsGiven;
 use super::{
-    options::{Config, OnLoopStart, Options, Server, Sockets},
+    options::{Config, OnLoopStart, Options, Sockets},
     policy::{Dial, Idle, Outbox, Replace, Unknown},
-    validate::{check_addresses, check_options, refuse_shared_addresses},
+    servers::{Given, addresses_of, check_servers, take_own},
+    validate::check_options,
 };
 #[cfg(feature = "tls")]
 use crate::tls::{PeerName, Tls};
@@ -21,7 +22,7 @@ use crate::{
     error::ConfigError,
     inbox::InboxFull,
     limits,
-    proto::{Address, InitialMessageVersion, Sid, parse_list},
+    proto::{Address, InitialMessageVersion, Sid},
 };
 
 impl Config {
@@ -52,12 +53,6 @@ impl Config {
             options: Options::default(),
         }
     }
-}
-
-#[derive(Clone, Debug)]
-enum Given {
-    Text(String),
-    Addresses(Vec<Address>),
 }
 
 /// Collects a configuration. [`ConfigBuilder::build`] checks it.
@@ -488,49 +483,13 @@ impl ConfigBuilder {
     pub fn build(mut self) -> Result<Config, ConfigError> {
         self.fill_in();
         check_options(&self.options)?;
-        let mut members = Vec::with_capacity(self.servers.len());
-        for (sid, given) in self.servers {
-            members.push(Server {
-                sid,
-                addresses: addresses_of(sid, given)?,
-            });
-        }
-        members.sort_by_key(|server| server.sid);
-        if let Some(pair) = members.windows(2).find(|pair| pair[0].sid == pair[1].sid) {
-            return Err(ConfigError::DuplicateSid(pair[0].sid));
-        }
-        if members.len() > limits::MEMBERS_MAX {
-            let why = format!(
-                "{} servers, at most {} are served",
-                members.len(),
-                limits::MEMBERS_MAX
-            );
-            return Err(ConfigError::BadOption {
-                option: "server",
-                why,
-            });
-        }
-        refuse_shared_addresses(&members)?;
+        let mut members = check_servers(self.servers)?;
         #[cfg(feature = "tls")]
         {
             self.options.tls = self.tls.check(self.own, &members, &self.options)?;
         }
         let own = self.own;
-        let Some(index) = members.iter().position(|server| server.sid == own) else {
-            return Err(ConfigError::OwnSidMissing(own));
-        };
-        let own_addresses = members.remove(index).addresses;
-        for server in &members {
-            // Port 0 and wildcards are for listening sockets only: they cannot be dialed.
-            let useless = |address: &&Address| address.port() == 0 || address.is_wildcard();
-            if let Some(address) = server.addresses.iter().find(useless) {
-                let why = format!("server {} cannot be dialed at {address}", server.sid);
-                return Err(ConfigError::BadOption {
-                    option: "server",
-                    why,
-                });
-            }
-        }
+        let own_addresses = take_own(own, &mut members)?;
         let listen = listen_addresses(own, &own_addresses, self.listen, self.listen_on_all_ips)?;
         for (option, count) in [
             ("listen_on", listen.len()),
@@ -570,22 +529,6 @@ fn listen_addresses(
         None if on_all_ips => wildcards(own_addresses),
         None => own_addresses.to_vec(),
     })
-}
-
-fn addresses_of(sid: Sid, given: Given) -> Result<Vec<Address>, ConfigError> {
-    if Sid::new(sid.0).is_none() {
-        return Err(ConfigError::ReservedSid(sid));
-    }
-    let addresses = match given {
-        Given::Addresses(addresses) => addresses,
-        Given::Text(text) if text.trim().is_empty() => return Err(ConfigError::NoAddress(sid)),
-        Given::Text(text) => match parse_list(&text) {
-            Ok(addresses) => addresses,
-            Err(why) => return Err(ConfigError::BadAddress { sid, text, why }),
-        },
-    };
-    check_addresses(sid, &addresses)?;
-    Ok(addresses)
 }
 
 /// One wildcard address for each distinct port.

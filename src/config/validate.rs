@@ -1,62 +1,14 @@
-//! Checks whether a configuration can work: the addresses and the range of each option.
+//! Checks whether the options of a configuration can work: the range of each, and what they have to do with each other.
 //!
 //! Nothing here opens a socket or resolves a name.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use super::{
-    options::{Options, Server},
+    options::Options,
     policy::{Idle, Outbox, Unknown},
 };
-use crate::{
-    error::ConfigError,
-    limits::{self, ADDRESS_BYTES_MAX, ADDRESSES_MAX},
-    proto::{Address, InitialMessageVersion, Sid},
-};
-
-/// Checks that a server has an address, and no more addresses than an initial message can carry.
-pub(super) fn check_addresses(sid: Sid, addresses: &[Address]) -> Result<(), ConfigError> {
-    if addresses.is_empty() {
-        return Err(ConfigError::NoAddress(sid));
-    }
-    let bytes: usize = addresses
-        .iter()
-        // With the longest port: the kernel replaces port 0 by one of its choice.
-        .map(|address| address.host().len() + "[]:65535|".len())
-        .sum();
-    if addresses.len() > ADDRESSES_MAX || bytes > ADDRESS_BYTES_MAX {
-        let why = format!(
-            "server {sid} has {} addresses of {bytes} bytes, too many to be sent",
-            addresses.len()
-        );
-        return Err(ConfigError::BadOption {
-            option: "server",
-            why,
-        });
-    }
-    Ok(())
-}
-
-/// Refuses an address that two servers have. A wildcard or port 0 names no definite address, so several servers may have it.
-pub(super) fn refuse_shared_addresses(servers: &[Server]) -> Result<(), ConfigError> {
-    let mut owners = HashMap::new();
-    for server in servers {
-        for address in &server.addresses {
-            if address.port() == 0 || address.is_wildcard() {
-                continue;
-            }
-            let first = *owners.entry(address.canonical()).or_insert(server.sid);
-            if first != server.sid {
-                return Err(ConfigError::SharedAddress {
-                    first,
-                    second: server.sid,
-                    address: address.clone(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
+use crate::{error::ConfigError, limits, proto::InitialMessageVersion};
 
 /// Checks the range of each option, and options that contradict each other.
 pub(super) fn check_options(options: &Options) -> Result<(), ConfigError> {
