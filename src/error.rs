@@ -6,6 +6,65 @@ use std::{error, fmt};
 
 use crate::proto::{Address, AddressError, Sid};
 
+/// Why the members were not changed. Everything is as before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReconfigureError {
+    /// The new members cannot work.
+    Config(ConfigError),
+    /// The version is older than that of the members now.
+    #[non_exhaustive]
+    OldVersion {
+        /// The version that was given.
+        given: u64,
+        /// The version of the members now.
+        current: u64,
+    },
+    /// The members now have this version, and differ from those that were given.
+    SameVersion(u64),
+    /// This server, which has this sid, is not among the new members. It cannot remove itself: halt it.
+    OwnSid(Sid),
+    /// The manager has halted, was asked to halt, or its loop has died.
+    Halted,
+}
+
+impl fmt::Display for ReconfigureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::OldVersion { given, current } => {
+                write!(f, "version {given} of the members is older than {current}")
+            }
+            Self::SameVersion(version) => {
+                write!(f, "other members have version {version} already")
+            }
+            Self::OwnSid(sid) => write!(
+                f,
+                "server {sid} is this server, and it is not among the members: halt it instead"
+            ),
+            Self::Halted => f.write_str("the connection manager has halted"),
+        }
+    }
+}
+
+impl error::Error for ReconfigureError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<ConfigError> for ReconfigureError {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::OwnSidMissing(sid) => Self::OwnSid(sid),
+            error => Self::Config(error),
+        }
+    }
+}
+
 /// A configuration that cannot work. Returned before any socket is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -132,6 +191,9 @@ impl error::Error for ConfigError {
 pub enum SendError {
     /// No member, admitted peer or connected observer has this sid.
     UnknownPeer(Sid),
+    /// The peer was removed after it was found: by a [`PeerHandle`](crate::PeerHandle) or a [`Sender`](crate::Sender), or while this call
+    /// sent to it. If the sid is that of a member again, that is another peer.
+    Removed(Sid),
     /// The frame is empty. A frame has at least one byte.
     Empty,
     /// The frame is longer than [`FRAME_BYTES_MAX`](crate::FRAME_BYTES_MAX); the length is in bytes.
@@ -147,6 +209,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownPeer(sid) => write!(f, "no peer has the id {sid}"),
+            Self::Removed(sid) => write!(f, "peer {sid} was removed"),
             Self::Empty => f.write_str("a frame has at least one byte"),
             Self::TooLarge(len) => {
                 write!(

@@ -76,6 +76,26 @@ pub enum Event {
         /// the last one is, unless a newer one waits.
         written: u64,
     },
+    /// A server has become a member ([`Handle::reconfigure`](crate::Handle::reconfigure)).
+    #[non_exhaustive]
+    Joined {
+        /// The server.
+        sid: Sid,
+    },
+    /// A member has other addresses now. If the link is not at one of them, a new one replaces it. With the own sid: this server.
+    #[non_exhaustive]
+    Moved {
+        /// The member.
+        sid: Sid,
+    },
+    /// A server that was removed from the members has left: it has no link any more.
+    #[non_exhaustive]
+    Left {
+        /// The server.
+        sid: Sid,
+        /// The frames that waited for it and were discarded.
+        discarded: u64,
+    },
     /// Received messages were dropped, because the application takes them more slowly than they arrive and the inbox is full.
     /// Reported at once and then once a second, with the numbers since the last report. Never reported with
     /// [`InboxFull::PushBack`](crate::InboxFull::PushBack).
@@ -181,6 +201,14 @@ impl fmt::Display for Event {
                 write!(f, "peer {sid}: up{restarted}, {how} {addr}")
             }
             Self::Down { sid, reason, .. } => write!(f, "peer {sid}: down, {reason}"),
+            Self::Joined { sid } => write!(f, "peer {sid}: joined the members"),
+            Self::Moved { sid } => write!(f, "peer {sid}: has other addresses now"),
+            Self::Left { sid, discarded } => {
+                write!(
+                    f,
+                    "peer {sid}: left the members, {discarded} frames for it were discarded"
+                )
+            }
             Self::Dropped { messages, senders } => {
                 write!(
                     f,

@@ -13,15 +13,17 @@ use bytes::Bytes;
 #[cfg(feature = "tls")]
 use std::{io, path::PathBuf};
 
-#[cfg(feature = "tls")]
-use crate::{error::ConfigError, tls::Tls, watch_files::watch};
 use crate::{
-    error::SendError,
+    config::{Leave, Members},
+    error::{ReconfigureError, SendError},
     outbox::{LoopRequest, SendOutcome},
+    peer_handle::PeerHandle,
     proto::Sid,
     sender::Sender,
-    shared::{Life, Listening, Shared, Stats},
+    shared::{Changes, Life, Listening, Shared, Stats},
 };
+#[cfg(feature = "tls")]
+use crate::{error::ConfigError, tls::Tls, watch_files::watch};
 
 /// Sends through a loop, and asks it for things, from any thread. A clone costs one atomic increment.
 #[derive(Clone)]
@@ -135,6 +137,87 @@ impl Handle {
     /// [`SendError::UnknownPeer`] if there is no such peer.
     pub fn sender(&self, sid: Sid) -> Result<Sender, SendError> {
         Sender::new(Arc::clone(&self.shared), sid)
+    }
+
+    /// Finds this peer once, for many calls. [`PeerHandle`] has them.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`] if there is no such peer. This server is no peer of itself.
+    pub fn peer(&self, sid: Sid) -> Result<PeerHandle, SendError> {
+        let peer = self.shared.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        Ok(PeerHandle::new(Arc::clone(&self.shared), peer))
+    }
+
+    /// Makes these servers the members, in one step. Links of members that stay as they are are not touched. Returns what has changed.
+    ///
+    /// What this returns is true at once: a frame for a server that has joined is taken, and one for a server that has left is refused. The loop
+    /// follows in its next turn.
+    ///
+    /// - A server that joins is dialed as [`Dial`](crate::Dial) says ([`Event::Joined`](crate::Event::Joined)). One that was
+    ///   [admitted](crate::Unknown::Admit) before keeps its link.
+    /// - A member with other addresses ([`Event::Moved`](crate::Event::Moved)): a link whose far end is at one of the new addresses stays.
+    ///   Another one ends when a new one is there. While that cannot be made, the old one stays, and [`renew`](Self::renew) tries again.
+    /// - A server that leaves ([`Event::Left`](crate::Event::Left)): new frames for it are refused. Those that wait are discarded, or written
+    ///   first, as [`Leave`] says. Then its link ends with [`Reason::Removed`](crate::Reason::Removed), and its later connections are those of
+    ///   an unknown server: refused with [`Reason::UnknownSid`](crate::Reason::UnknownSid), or admitted ([`Unknown`](crate::Unknown)).
+    /// - A sid that comes back is another peer. No frame that was meant for the old one is sent to it.
+    ///
+    /// Versions order the steps, so that each server may be told several times, and late. With the version of the members now and the same
+    /// servers, nothing changes. The version of the members at the start is 0.
+    ///
+    /// May be called on any thread, also by a handler, and before the first turn.
+    ///
+    /// # Errors
+    ///
+    /// A [`ReconfigureError`] if the servers cannot be the members, or if the version is older. Nothing has changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quorum_cnx::{CnxManager, Config, Leave, Members, Sid};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0").server(Sid(2), "127.0.0.1:3182");
+    /// let manager = CnxManager::start(config.build()?)?;
+    /// manager.to_send(Sid(2), "you are removed")?;
+    /// let members = Members::new(7)
+    ///     .server(Sid(1), "127.0.0.1:0")
+    ///     .server(Sid(3), "127.0.0.1:3183")
+    ///     .leave(Leave::After(Duration::from_secs(5)));
+    /// let changes = manager.reconfigure(members)?;
+    /// assert_eq!((changes.joined, changes.left), (vec![Sid(3)], vec![Sid(2)]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reconfigure(&self, members: Members) -> Result<Changes, ReconfigureError> {
+        self.shared.reconfigure(members)
+    }
+
+    /// Adds a server to the members, or gives a member other addresses: one step, as [`reconfigure`](Self::reconfigure) makes it, to the
+    /// next version. If the server is a member with these addresses, nothing changes, and the version stays.
+    ///
+    /// Use either versions of your own or these two calls.
+    ///
+    /// # Errors
+    ///
+    /// A [`ReconfigureError`]. Nothing has changed then.
+    pub fn set_server(
+        &self,
+        sid: Sid,
+        addresses: impl Into<String>,
+    ) -> Result<Changes, ReconfigureError> {
+        self.shared.set_server(sid, addresses.into())
+    }
+
+    /// Removes a server from the members, as [`set_server`](Self::set_server) adds one. If it is no member, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// A [`ReconfigureError`]. Nothing has changed then.
+    pub fn remove_server(&self, sid: Sid, leave: Leave) -> Result<Changes, ReconfigureError> {
+        self.shared.remove_server(sid, leave)
     }
 
     /// Blocks until there is room for a frame to `sid`: until the slot is empty; or until the queue, if there is one, is at most

@@ -408,6 +408,7 @@ mod net;
     )
 )]
 mod outbox;
+mod peer_handle;
 mod proto;
 mod sender;
 mod shared;
@@ -438,7 +439,7 @@ pub mod how_to {}
 pub use rustls;
 
 pub use config::{Config, ConfigBuilder, Dial, Idle, Leave, Members, Outbox, Replace, Unknown};
-pub use error::{ConfigError, RecvError, SendError, TryRecvError};
+pub use error::{ConfigError, ReconfigureError, RecvError, SendError, TryRecvError};
 pub use event::Event;
 pub use event_loop::EventLoop;
 pub use handle::Handle;
@@ -451,13 +452,14 @@ pub use limits::{
 pub use manager::{CnxManager, Events, Received, RecvStream};
 pub use message::{Frame, Message};
 pub use outbox::SendOutcome;
+pub use peer_handle::PeerHandle;
 pub use proto::{
     Address, AddressError, Fault, InitialMessageError, InitialMessageVersion, Reason, ReasonKind,
     Refusal, Sid, TlsFailure,
 };
 pub use sender::Sender;
 pub use shared::{
-    Histogram, LinkStats, Listening, PeerStats, QueueStats, ReceiveStats, SendStats, Stats,
+    Changes, Histogram, LinkStats, Listening, PeerStats, QueueStats, ReceiveStats, SendStats, Stats,
 };
 #[cfg(feature = "tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]

@@ -321,6 +321,16 @@ pub const OBSERVERS_MAX: usize = 64;
 /// Members of a configuration.
 pub const MEMBERS_MAX: usize = 16 << 10;
 
+/// Servers that fit by default, however few are configured: an ensemble of five, and four that replace others of it.
+pub const MEMBERS_FIT: usize = 9;
+
+/// The longest time that a removed server may take to leave. A longer one is most likely a mistake in the unit.
+pub const LEAVE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Time between two looks whether frames still wait for a server that leaves. A thread of the application that writes the last one does not
+/// tell the loop.
+pub const LEAVE_RECHECK: Duration = Duration::from_millis(20);
+
 /// Bytes that the kernel may hold unsent in front of the newest frame of a slot (`TCP_NOTSENT_LOWAT`).
 pub const UNSENT_LIMIT: u32 = 16 << 10;
 

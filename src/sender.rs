@@ -59,12 +59,17 @@ impl Sender {
         } else {
             Some(shared.find(sid).ok_or(SendError::UnknownPeer(sid))?)
         };
-        Ok(Self {
+        Ok(Self::to(shared, sid, peer))
+    }
+
+    /// `peer`: `None` for the own sid.
+    pub(crate) fn to(shared: Arc<Shared>, sid: Sid, peer: Option<Arc<Peer>>) -> Self {
+        Self {
             shared,
             sid,
             peer,
             run: Run::default(),
-        })
+        }
     }
 
     /// The peer.
@@ -78,7 +83,7 @@ impl Sender {
     /// # Errors
     ///
     /// A [`SendError`] if the frame was not taken. After [`SendError::Full`], all frames before it are in the queue. After
-    /// [`SendError::Halted`], and after [`SendError::UnknownPeer`], which means that the peer was removed, those that were in the buffer are
+    /// [`SendError::Halted`] and [`SendError::Removed`], those that were in the buffer are
     /// [discarded](crate::SendStats::discarded).
     #[inline]
     pub fn feed(&mut self, frame: &[u8]) -> Result<(), SendError> {
@@ -94,7 +99,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`SendError::Halted`] or [`SendError::UnknownPeer`], as for [`feed`](Self::feed). The frames are discarded then.
+    /// [`SendError::Halted`] or [`SendError::Removed`], as for [`feed`](Self::feed). The frames are discarded then.
     pub fn flush(&mut self) -> Result<(), SendError> {
         match &self.peer {
             Some(peer) => self.shared.put_run(peer, &mut self.run),

@@ -48,6 +48,7 @@ impl Config {
             listen_on_all_ips: false,
             unsent_limit: None,
             inbox: InboxGiven::default(),
+            members_max: None,
             #[cfg(feature = "tls")]
             tls: TlsGiven::default(),
             options: Options::default(),
@@ -69,6 +70,7 @@ pub struct ConfigBuilder {
     /// `None` exactly when the application has not set it. `build` then chooses by the outbox.
     unsent_limit: Option<Option<u32>>,
     inbox: InboxGiven,
+    members_max: Option<usize>,
     #[cfg(feature = "tls")]
     tls: TlsGiven,
     options: Options,
@@ -298,6 +300,14 @@ impl ConfigBuilder {
         self
     }
 
+    /// Sets how many servers may be members at one time, this one included, with those that were removed and still leave
+    /// ([`Handle::reconfigure`](crate::Handle::reconfigure)). Default: twice as many as are configured, and at least 9. Range: the number of those that are
+    /// configured to 16 384. [`Config::max_memory`] counts all of them.
+    pub fn members_max(mut self, servers: usize) -> Self {
+        self.members_max = Some(servers);
+        self
+    }
+
     /// Sets how many accepted connections may be open that have not sent their initial message. One more evicts the oldest of them.
     /// Default: 256. Range: 1 to 65 536.
     pub fn pending_max(mut self, connections: usize) -> Self {
@@ -484,6 +494,7 @@ impl ConfigBuilder {
         self.fill_in();
         check_options(&self.options)?;
         let mut members = check_servers(self.servers)?;
+        self.options.members_max = check_members_max(self.members_max, members.len())?;
         #[cfg(feature = "tls")]
         {
             self.options.tls = self.tls.check(self.own, &members, &self.options)?;
@@ -508,6 +519,22 @@ impl ConfigBuilder {
             members,
             options: self.options,
         })
+    }
+}
+
+/// How many members may be there, of which `configured` are there at the start.
+fn check_members_max(given: Option<usize>, configured: usize) -> Result<usize, ConfigError> {
+    let fit = (2 * configured).max(limits::MEMBERS_FIT);
+    match given {
+        None => Ok(fit.min(limits::MEMBERS_MAX)),
+        Some(max) if (configured..=limits::MEMBERS_MAX).contains(&max) => Ok(max),
+        Some(max) => Err(ConfigError::BadOption {
+            option: "members_max",
+            why: format!(
+                "{max} is outside {configured}, as many as are configured, to {}",
+                limits::MEMBERS_MAX
+            ),
+        }),
     }
 }
 

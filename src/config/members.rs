@@ -68,10 +68,6 @@ impl Members {
     }
 
     /// The same, with addresses that are already parsed.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the parsers of ZooKeeper's files")
-    )]
     pub(crate) fn server_at(mut self, sid: Sid, addresses: Vec<Address>) -> Self {
         self.servers.push((sid, Given::Addresses(addresses)));
         self

@@ -101,10 +101,11 @@ impl Config {
     /// | connection with TLS that has not sent its initial message, instead | 136 KiB |
     /// | server that [admits](Unknown::Admit) others: 16 384 queued name lookups | 8 MiB |
     ///
-    /// The peers are the other members, as many admitted peers as [`Unknown::Admit`] allows, with 32 addresses each, and
+    /// The peers are as many other members as [`members_max`](crate::ConfigBuilder::members_max) allows, and as many admitted peers as
+    /// [`Unknown::Admit`] allows, with 32 addresses each, and
     /// [`observers_max`](crate::ConfigBuilder::observers_max) observers. The connections are
     ///
-    /// - five for each member and each admitted peer (link, three of a dial, contender),
+    /// - five for each such member and each admitted peer (link, three of a dial, contender),
     /// - one for each observer,
     /// - [`pending_max`](crate::ConfigBuilder::pending_max),
     /// - 8 that are accepted while others are closed.
@@ -143,7 +144,8 @@ impl Config {
             Unknown::Reject => 0,
             Unknown::Admit { max } => max,
         };
-        let servers = self.members.len() + admitted;
+        let members = options.members_max.saturating_sub(1);
+        let servers = members + admitted;
         let slot = SLOT_FRAMES * FRAME_BYTES_MAX;
         let queue = |bytes| 3 * bytes + RUNS * 2 * QUEUE_RUN_BYTES;
         let outbox = match options.outbox {
@@ -153,7 +155,6 @@ impl Config {
         };
         let inbox = sum(&[(options.inbox_frames, FRAME_BYTES_MAX + PLACE_BYTES)]);
         let inbox = inbox.min(options.inbox_bytes as u64);
-        let named: usize = self.members.iter().map(|one| one.addresses.len()).sum();
         let listening = self.listen.len() + self.own_addresses.len() + self.sockets.0.len();
         let sockets = |address: &Address| address.ip().map_or(NAME_ADDRESSES_MAX, |_| 1);
         let sockets = self.sockets.0.len() + self.listen.iter().map(sockets).sum::<usize>();
@@ -175,7 +176,9 @@ impl Config {
                     FRAME_BYTES_MAX + outbox + PEER_BYTES,
                 ),
                 (connections, CONNECTION_BYTES),
-                (named + listening + admitted * ADDRESSES_MAX, ADDRESS_BYTES),
+                (listening + servers * ADDRESSES_MAX, ADDRESS_BYTES),
+                // Those that were members at the start stay in a table.
+                (self.members.len(), PEER_BYTES),
                 (sockets, LISTENER_BYTES),
                 (lookups, LOOKUP_BYTES),
             ])

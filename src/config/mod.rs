@@ -17,3 +17,6 @@ pub use members::{Leave, Members};
 pub use options::Config;
 pub(crate) use options::{Options, Server, Sockets};
 pub use policy::{Dial, Idle, Outbox, Replace, Unknown};
+#[cfg(feature = "tls")]
+pub(crate) use secure::check_named;
+pub(crate) use servers::{Given, check_servers, take_own};

@@ -83,6 +83,8 @@ pub(crate) struct Options {
     pub(crate) inbox_frames: usize,
     pub(crate) inbox_bytes: usize,
     pub(crate) observers_max: usize,
+    /// How many servers, this one included, may be members or leave at one time. `build` replaces 0, the default.
+    pub(crate) members_max: usize,
     pub(crate) pending_max: usize,
     pub(crate) unsent_limit: Option<u32>,
     pub(crate) receive_buffer: Option<usize>,
@@ -117,6 +119,7 @@ impl Default for Options {
             inbox_frames: limits::INBOX_FRAMES,
             inbox_bytes: limits::INBOX_BYTES,
             observers_max: 0,
+            members_max: 0,
             pending_max: limits::PENDING_MAX,
             unsent_limit: None,
             receive_buffer: None,

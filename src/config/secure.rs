@@ -49,13 +49,23 @@ impl TlsGiven {
             .iter()
             .map(|server| (server.sid, server.addresses.as_slice()));
         let identities = Identities::new(servers, &self.names, self.wildcards)?;
-        let nameless = |server: &&Server| server.sid != own && !identities.has_names(server.sid);
-        if let Some(Server { sid, .. }) = members.iter().find(nameless) {
-            return bad(format!(
-                "no host of server {sid} is a name that a certificate can have: set its names"
-            ));
-        }
+        check_named(own, members, &identities)?;
         Ok(Some(Arc::new(TlsContext::new(tls?, Arc::new(identities)))))
+    }
+}
+
+/// Checks that each other member has a name, so that it can be linked.
+pub(crate) fn check_named(
+    own: Sid,
+    members: &[Server],
+    identities: &Identities,
+) -> Result<(), ConfigError> {
+    let nameless = |server: &&Server| server.sid != own && !identities.has_names(server.sid);
+    match members.iter().find(nameless) {
+        Some(Server { sid, .. }) => bad(format!(
+            "no host of server {sid} is a name that a certificate can have: set its names"
+        )),
+        None => Ok(()),
     }
 }
 

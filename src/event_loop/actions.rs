@@ -32,6 +32,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.releases.retain(|of| *of != id);
                 if let Some(peer) = self.peers.remove(&id) {
                     self.handle.shared().part(&peer);
+                    if self.leaves.remove(id) {
+                        let (sid, discarded) = (peer.sid, peer.discarded_at_end());
+                        self.tell(Event::Left { sid, discarded }, now);
+                    }
                     self.event_log.forget(peer.sid);
                 }
             }

@@ -116,7 +116,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 if !matches!(reason, Reason::Dropped | Reason::Halted) {
                     peer.last_link_unproven.store(!proven, Ordering::Relaxed);
                 }
-                let reason = if self.awaits_answer(peer.id) {
+                let reason = if self.roster.has_left(peer.id) {
+                    // This server has closed its direction first.
+                    Reason::Removed
+                } else if self.awaits_answer(peer.id) {
                     reason_beside_a_dial(reason)
                 } else {
                     reason_of_end(reason, dialed && !proven && !is_answered)

@@ -95,6 +95,20 @@ impl Endpoints {
             .is_some_and(|peer_endpoints| peer_endpoints.is_home(ip))
     }
 
+    /// The configured addresses of the peer.
+    pub(super) fn addresses(&self, peer: PeerId) -> Vec<Address> {
+        let endpoints = self.peers.get(&peer).map(|peer| &peer.endpoints);
+        let endpoints = endpoints.into_iter().flatten();
+        endpoints.map(|endpoint| endpoint.address.clone()).collect()
+    }
+
+    /// Whether this is one of the known addresses of the peer, with its port.
+    pub(super) fn has(&self, peer: PeerId, addr: SocketAddr) -> bool {
+        self.peers
+            .get(&peer)
+            .is_some_and(|peer_endpoints| peer_endpoints.has(addr))
+    }
+
     /// Whether this is one of the known addresses of any peer.
     pub(super) fn is_home_of_any(&mut self, ip: IpAddr) -> bool {
         let peers = &self.peers;

@@ -53,6 +53,10 @@ impl EventLog {
             Event::ListenerLost { .. } => (log::Level::Error, None),
             // At most once per minute and peer.
             Event::Flapping { .. } => (log::Level::Warn, None),
+            // As often as the application changes the members.
+            Event::Joined { .. } | Event::Moved { .. } | Event::Left { .. } => {
+                (log::Level::Info, None)
+            }
             Event::Up { sid, .. } | Event::Down { sid, .. } => {
                 (log::Level::Info, Some(Subject::Peer(*sid)))
             }

@@ -11,7 +11,9 @@ mod end;
 mod endpoints;
 mod event_log;
 mod handshake;
+mod leaves;
 mod listeners;
+mod members;
 mod poll;
 mod read;
 mod read_stream;
@@ -46,6 +48,7 @@ use crate::{
 use connections::Connections;
 use endpoints::{Endpoints, LookupOwner};
 use event_log::EventLog;
+use leaves::Leaves;
 use listeners::{ListenerAction, Listeners};
 use renewals::Renewals;
 
@@ -95,6 +98,7 @@ pub struct EventLoop<H: Handler, N: Net = SystemNet> {
     endpoints: Endpoints,
     connections: Connections<N::Stream>,
     renewals: Renewals,
+    leaves: Leaves,
     #[cfg(feature = "tls")]
     expiry: tls::Expiry,
     listeners: Listeners,
@@ -253,6 +257,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.endpoints.deadline(),
             self.listeners.deadline(),
             self.renewals.deadline(),
+            self.leaves.deadline(),
             #[cfg(feature = "tls")]
             self.expiry.deadline(),
             self.drops_due(),
@@ -377,6 +382,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !self.renewals.is_empty() {
             self.renew_links(now);
         }
+        if !self.leaves.is_empty() {
+            self.look_at_leaves(now);
+        }
+        self.apply_all(now);
+    }
+
+    /// Applies all actions of the roster.
+    pub(super) fn apply_all(&mut self, now: Instant) {
         // Applying an action may add others: a dial can fail at once.
         let mut next = 0;
         while let Some(action) = self.todo.get(next).cloned() {

@@ -89,6 +89,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         #[cfg(feature = "tls")]
         self.reload_tls(now);
+        if shared.members_changed.swap(false, Ordering::AcqRel) {
+            self.follow_members(now);
+        }
         if shared.renew_links.swap(false, Ordering::AcqRel) {
             self.renewals.add_all(self.peers.keys().copied());
         }

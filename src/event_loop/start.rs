@@ -5,19 +5,18 @@
 use std::{collections::BTreeSet, io, sync::Arc, thread, time::Instant};
 
 use super::{
-    EventLoop, connections::Connections, endpoints::Endpoints, event_log::EventLog,
+    EventLoop, connections::Connections, endpoints::Endpoints, event_log::EventLog, leaves::Leaves,
     listeners::Listeners, renewals::Renewals,
 };
 use crate::{
-    config::{Config, Dial, Options, Outbox, Replace, Server, Sockets, Unknown},
+    config::{Config, Dial, Options, Replace, Server, Sockets, Unknown},
     handle::Handle,
     handler::Handler,
     inbox::{BufferPool, Chunk, Inbox},
     limits::{CONTENDER_MARGIN, READ_BUFFER_BYTES},
     net::{Net, random},
-    outbox::Clock,
-    proto::{NativeRules, Roster, Rules, Sid},
-    shared::{Peer, Shared},
+    proto::{NativeRules, PeerIds, Roster, Rules, Sid},
+    shared::{Membership, Peer, Shared},
     sync::WakeFlag,
 };
 
@@ -40,11 +39,24 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         } = config;
         configure_tls(&mut net, &options)?;
         let now = net.now();
-        let roster = roster_of(own, &members, &options, net.incarnation());
-        let (endpoints, peers) = peers_of(&members, &roster, options.outbox, &net.clock());
+        let ids = PeerIds::default();
+        let membership = Membership::new(
+            Server {
+                sid: own,
+                addresses: own_addresses.clone(),
+            },
+            &members,
+            options.members_max,
+            options.outbox,
+            net.clock(),
+            ids.clone(),
+        );
+        let peers = membership.peers();
+        let roster = roster_of(own, &peers, ids, &options, net.incarnation());
+        let endpoints = endpoints_of(&members, &peers);
         let shared = Arc::new(Shared::new(
             own,
-            peers.clone(),
+            membership,
             inbox,
             inbox_is_for_the_loop,
             wake_flag_of(&net),
@@ -65,6 +77,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             endpoints,
             connections: Connections::new(),
             renewals: Renewals::default(),
+            leaves: Leaves::default(),
             #[cfg(feature = "tls")]
             expiry: super::tls::Expiry::default(),
             listeners,
@@ -136,27 +149,25 @@ fn wake_flag_of(net: &impl Net) -> WakeFlag {
     WakeFlag::new(move || waker())
 }
 
-/// The members as the loop knows them: where each can be dialed, and what all threads see of it.
-fn peers_of(
-    members: &[Server],
-    roster: &Roster,
-    outbox: Outbox,
-    clock: &Clock,
-) -> (Endpoints, Vec<Arc<Peer>>) {
-    let (mut endpoints, mut peers) = (Endpoints::default(), Vec::new());
-    for member in members {
-        if let Some(id) = roster.find(member.sid) {
-            endpoints.insert(id, &member.addresses);
-            peers.push(Arc::new(Peer::new(id, member.sid, outbox, clock.clone())));
-        }
+/// Where each member can be dialed. Both are sorted by sid.
+fn endpoints_of(members: &[Server], peers: &[Arc<Peer>]) -> Endpoints {
+    let mut endpoints = Endpoints::default();
+    for (member, peer) in members.iter().zip(peers) {
+        endpoints.insert(peer.id, &member.addresses);
     }
-    (endpoints, peers)
+    endpoints
 }
 
-fn roster_of(own: Sid, members: &[Server], options: &Options, incarnation: u64) -> Roster {
-    let sids = members.iter().map(|member| member.sid);
+fn roster_of(
+    own: Sid,
+    members: &[Arc<Peer>],
+    ids: PeerIds,
+    options: &Options,
+    incarnation: u64,
+) -> Roster {
+    let members = members.iter().map(|peer| (peer.id, peer.sid));
     let seed = options.seed.unwrap_or_else(random);
-    Roster::new(rules(own, options, incarnation), sids, seed)
+    Roster::new(rules(own, options, incarnation), members, ids, seed)
 }
 
 /// The part of the configuration that the roster follows.

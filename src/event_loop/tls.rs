@@ -76,8 +76,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             let error = error.to_string();
             return self.tell(Event::TlsReloadFailed { error }, now);
         }
-        self.watch_expiry(&context, now);
-        self.tell(Event::TlsReloaded, now);
+        if reload.is_reload {
+            self.watch_expiry(&context, now);
+            self.tell(Event::TlsReloaded, now);
+        }
         for key in self.connections.keys() {
             let Some(connection) = self.connections.get_mut(key) else {
                 continue;

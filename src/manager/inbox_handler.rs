@@ -64,6 +64,9 @@ impl InboxHandler {
         match event {
             Event::Up { sid, .. }
             | Event::Down { sid, .. }
+            | Event::Joined { sid }
+            | Event::Moved { sid }
+            | Event::Left { sid, .. }
             | Event::Flapping { sid, .. }
             | Event::DialFailed { sid, .. } => self.owner(*sid),
             // The sid is only a claim of the rejected connection.
@@ -112,7 +115,15 @@ impl Handler for InboxHandler {
     }
 
     fn on_event(&mut self, event: &Event, _: &Handle) {
+        if let Event::Joined { sid } = event {
+            if let Err(at) = self.servers.binary_search(sid) {
+                self.servers.insert(at, *sid);
+            }
+        }
         let owner = self.owner_of(event);
+        if let Event::Left { sid, .. } = event {
+            self.servers.retain(|server| server != sid);
+        }
         self.events.push(owner, event.clone());
         self.inbox.look_elsewhere();
     }

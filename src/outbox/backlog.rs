@@ -7,7 +7,8 @@
 //! - A frame that `first` or `next` returns no longer waits in the backlog. It comes back by one of `next`, `on_blocked`, `requeue`
 //!   and `on_written`.
 //! - No payload and no buffer of frames is dropped by a method of [`Backlog`]: what is no longer needed is put into `deferred`.
-//! - After `close` the backlog is empty and stays empty. What comes back then is counted as written or discarded.
+//! - After `close` the backlog is empty and stays empty. What comes back then is counted as written or discarded. After `seal` it still has
+//!   what was in it, and what comes back waits again.
 
 use std::{fmt, io};
 
@@ -53,8 +54,8 @@ pub(super) trait Backlog: fmt::Debug {
     /// Whether a frame waits, apart from those that a writer has.
     fn has_waiting(&self) -> bool;
 
-    /// Whether a frame would be taken and replace none; see [`Waiters`](crate::sync::Waiters). A closed backlog has room: the next send returns the
-    /// error.
+    /// Whether a frame would be taken and replace none; see [`Waiters`](crate::sync::Waiters). A backlog that takes nothing more has room: the next
+    /// send returns the error.
     fn has_room(&self) -> bool;
 
     /// Asks the loop, once, to free spare buffers after a while, if there are any.
@@ -62,6 +63,9 @@ pub(super) trait Backlog: fmt::Debug {
 
     /// Frees the spare buffers.
     fn release_buffers(&mut self, deferred: &mut Self::Deferred);
+
+    /// Takes nothing more.
+    fn seal(&mut self);
 
     /// Takes nothing more, and discards what waits.
     fn close(&mut self, deferred: &mut Self::Deferred);

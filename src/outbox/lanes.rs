@@ -160,6 +160,11 @@ impl Backlog for Lanes {
         self.queue.release_buffers(&mut deferred.queue);
     }
 
+    fn seal(&mut self) {
+        self.slot.seal();
+        self.queue.seal();
+    }
+
     fn close(&mut self, deferred: &mut Deferred) {
         self.slot.close(&mut deferred.slot);
         self.queue.close(&mut deferred.queue);

@@ -197,9 +197,15 @@ impl PeerOutbox {
         of_any!(self, writer => writer.discard())
     }
 
-    /// The peer is removed: frames that wait are discarded, and no more are accepted.
-    pub(crate) fn close(&self) {
-        of_any!(self, writer => writer.close());
+    /// No more frames are accepted. Those that wait are written.
+    pub(crate) fn seal(&self) {
+        of_any!(self, writer => writer.seal());
+    }
+
+    /// The peer is removed: frames that wait are discarded, and no more are accepted. Returns how many were discarded. A
+    /// frame that a thread is still writing is counted when it returns.
+    pub(crate) fn close(&self) -> u64 {
+        of_any!(self, writer => writer.close())
     }
 
     /// Whether a frame waits for the peer. If so, the answer counts as a request for a link. If not, the next frame requests one.

@@ -55,6 +55,8 @@ pub(super) struct Queue {
     /// True exactly when the loop was asked to write and has not yet begun to.
     resume_requested: bool,
     /// True exactly when nothing is accepted any more.
+    sealed: bool,
+    /// True exactly when nothing waits any more either.
     closed: bool,
     counts: SendCounts,
 }
@@ -208,6 +210,7 @@ impl Queue {
             spare_used: false,
             release_requested: false,
             resume_requested: false,
+            sealed: false,
             closed: false,
             counts: SendCounts::default(),
         }
@@ -215,7 +218,7 @@ impl Queue {
 
     /// Why a frame of `len` bytes, prefix included, cannot be taken.
     fn refusal(&mut self, len: usize) -> Option<Refusal> {
-        if self.closed {
+        if self.sealed {
             Some(Refusal::Closed)
         } else if self.bytes + len > self.bytes_max {
             self.refused = self.refused.max(len);
@@ -239,10 +242,11 @@ impl Queue {
         Ok(reserved)
     }
 
-    /// Adds frames for which so many bytes were reserved, and gives the rest of them back. If the queue is closed, the frames are returned.
+    /// Adds frames for which so many bytes were reserved, and gives the rest of them back. If the queue takes nothing more, the frames are
+    /// returned.
     pub(super) fn push_reserved(&mut self, piece: Piece, reserved: usize) -> Result<(), Piece> {
         self.bytes -= reserved;
-        if self.closed {
+        if self.sealed {
             return Err(piece);
         }
         self.bytes += piece.len();
@@ -250,7 +254,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Counts frames that were taken before the queue was closed, and came too late to be put into it.
+    /// Counts frames that were taken before the queue was sealed, and came too late to be put into it.
     pub(super) fn discard_late(&mut self, frames: u64) {
         self.counts.accepted += frames;
         self.counts.discarded += frames;
@@ -267,7 +271,7 @@ impl Queue {
         else {
             return false;
         };
-        // A closed queue has no pieces.
+        // There is no room in a sealed queue.
         if bytes.len() + need > QUEUE_RUN_BYTES || self.bytes + need > self.bytes_max {
             return false;
         }
@@ -455,7 +459,7 @@ impl Backlog for Queue {
 
     /// Whether at least half of the bytes are free, and as many as the longest refused frame needs.
     fn has_room(&self) -> bool {
-        (self.bytes <= self.half && self.bytes + self.refused <= self.bytes_max) || self.closed
+        (self.bytes <= self.half && self.bytes + self.refused <= self.bytes_max) || self.sealed
     }
 
     fn request_release(&mut self) -> LoopRequest {
@@ -473,7 +477,14 @@ impl Backlog for Queue {
         }
     }
 
+    fn seal(&mut self) {
+        self.sealed = true;
+        // So that a frame need not look at `sealed`: `encode_all` finds no room for it.
+        self.bytes_max = 0;
+    }
+
     fn close(&mut self, deferred: &mut Deferred) {
+        self.seal();
         self.closed = true;
         self.discard(deferred);
         self.release_buffers(deferred);

@@ -29,6 +29,8 @@ pub(super) struct Slot {
     /// The last frame that was written to its end, for the next link.
     last: Option<Bytes>,
     /// True exactly when nothing is accepted any more.
+    sealed: bool,
+    /// True exactly when nothing waits any more either.
     closed: bool,
     counts: SendCounts,
 }
@@ -82,7 +84,7 @@ impl<S: HasSlot> Writer<S> {
     /// Takes a frame for the slot, and writes it at once if no thread writes and the socket is not full.
     pub(super) fn put_latest(&self, frame: Bytes) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         let mut state = self.transition();
-        if state.backlog.slot().closed {
+        if state.backlog.slot().sealed {
             // `frame` is a parameter, so it is dropped last, after the lock is released.
             return (Err(Refusal::Closed), LoopRequest::NONE);
         }
@@ -234,7 +236,7 @@ impl Backlog for Slot {
     }
 
     fn has_room(&self) -> bool {
-        self.next.is_none() || self.closed
+        self.next.is_none() || self.sealed
     }
 
     #[inline(always)]
@@ -244,7 +246,12 @@ impl Backlog for Slot {
 
     fn release_buffers(&mut self, _: &mut Deferred) {}
 
+    fn seal(&mut self) {
+        self.sealed = true;
+    }
+
     fn close(&mut self, deferred: &mut Deferred) {
+        self.seal();
         self.closed = true;
         self.discard(deferred);
         deferred.last = self.last.take();

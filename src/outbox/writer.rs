@@ -197,16 +197,25 @@ impl<S: Backlog> Writer<S> {
         discarded
     }
 
-    /// The peer is removed: frames that wait are discarded, and no more are accepted.
-    pub(super) fn close(&self) {
+    /// No more frames are accepted. Those that wait are written.
+    pub(super) fn seal(&self) {
+        self.transition().backlog.seal();
+    }
+
+    /// The peer is removed: frames that wait are discarded, and no more are accepted. Returns how many were discarded. A
+    /// frame that a thread is still writing is counted when it returns.
+    pub(super) fn close(&self) -> u64 {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
+        let before = state.backlog.counts().discarded;
         // Before `detach`, so that frames that `detach` puts back are discarded.
         state.backlog.close(&mut deferred);
         state.detach(&mut deferred);
         state.owed_since = None;
+        let discarded = state.backlog.counts().discarded - before;
         drop(state);
         deferred.release();
+        discarded
     }
 
     /// Whether a frame waits for the peer. If so, the answer counts as a request for a link. If not, the next frame requests one.

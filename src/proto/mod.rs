@@ -29,6 +29,6 @@ pub(crate) use frame::{Assembler, BadLength, Payload};
 pub(crate) use initial_message::{InitialMessage, decode, encode};
 pub(crate) use native::{Answer, Native};
 pub(crate) use roster::{
-    Action, Claim, ConnectionKey, NativeRules, PeerId, Roster, Rules, Verdict,
+    Action, Claim, ConnectionKey, NativeRules, PeerId, PeerIds, Roster, Rules, Verdict,
 };
 pub(crate) use standing::{Brought, Source};

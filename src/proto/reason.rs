@@ -91,6 +91,8 @@ pub enum Reason {
     Superfluous,
     /// The application asked to drop all links.
     Dropped,
+    /// The peer is no longer a member: see [`Handle::reconfigure`](crate::Handle::reconfigure).
+    Removed,
     /// The manager halted.
     Halted,
     /// The loop has died, by an error of the system or a panic of a handler.
@@ -130,6 +132,7 @@ impl Reason {
             Self::Moved => ReasonKind::Moved,
             Self::Superfluous => ReasonKind::Superfluous,
             Self::Dropped => ReasonKind::Dropped,
+            Self::Removed => ReasonKind::Removed,
             Self::Halted => ReasonKind::Halted,
             Self::Died => ReasonKind::Died,
         }
@@ -165,6 +168,7 @@ impl Reason {
             | Self::Moved
             | Self::Superfluous
             | Self::Dropped
+            | Self::Removed
             | Self::Halted
             | Self::Died => Fault::Ours,
         }
@@ -259,6 +263,7 @@ impl fmt::Display for Reason {
             Self::Moved => f.write_str("its name leads elsewhere by now"),
             Self::Superfluous => f.write_str("no longer needed, the peer came first"),
             Self::Dropped => f.write_str("dropped by the application"),
+            Self::Removed => f.write_str("no longer a member"),
             Self::Halted => f.write_str("the connection manager has halted"),
             Self::Died => f.write_str("the loop of the connection manager has died"),
         }
@@ -366,6 +371,8 @@ pub enum ReasonKind {
     Superfluous,
     /// [`Reason::Dropped`].
     Dropped,
+    /// [`Reason::Removed`].
+    Removed,
     /// [`Reason::Halted`].
     Halted,
     /// [`Reason::Died`].
@@ -447,6 +454,7 @@ impl ReasonKind {
             Self::Moved => "moved",
             Self::Superfluous => "superfluous",
             Self::Dropped => "dropped",
+            Self::Removed => "removed",
             Self::Halted => "halted",
             Self::Died => "died",
         }

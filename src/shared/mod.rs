@@ -4,6 +4,7 @@
 
 mod histogram;
 mod lifecycle;
+mod membership;
 mod openmetrics;
 mod peer;
 mod process;
@@ -17,6 +18,8 @@ mod tls;
 pub use histogram::Histogram;
 pub(crate) use lifecycle::Life;
 pub use lifecycle::Listening;
+pub use membership::Changes;
+pub(crate) use membership::{Leaver, Member, Membership, View};
 pub(crate) use peer::Peer;
 #[cfg(test)]
 pub(crate) use process::FORKED;

@@ -50,11 +50,16 @@ pub(crate) struct Peer {
     last_frame: Counter,
     /// True exactly when the last link ended soon and had brought nothing. Only the loop uses it.
     pub(crate) last_link_unproven: AtomicBool,
+    /// True exactly when it is a member. Changed under the lock of the registry.
+    is_member: AtomicBool,
+    /// Frames that were discarded when the peer was removed.
+    discarded: Counter,
     /// The requests to the loop that it has not yet taken.
     requested: AtomicU8,
 }
 
 impl Peer {
+    /// A peer that is no member, or not yet.
     pub(crate) fn new(id: PeerId, sid: Sid, outbox: config::Outbox, clock: Clock) -> Self {
         let now = clock.now();
         let outbox = match outbox {
@@ -71,6 +76,8 @@ impl Peer {
             known_since: now,
             last_frame: Counter::default(),
             last_link_unproven: AtomicBool::new(false),
+            is_member: AtomicBool::new(false),
+            discarded: Counter::default(),
             requested: AtomicU8::new(0),
         }
     }
@@ -84,6 +91,15 @@ impl Peer {
     fn last_received(&self) -> Option<Instant> {
         let nanos = self.last_frame.read().checked_sub(1)?;
         Some(self.known_since + Duration::from_nanos(nanos))
+    }
+
+    pub(crate) fn is_member(&self) -> bool {
+        // Acquire: pairs with `set_member`, for those who look without the lock of the registry.
+        self.is_member.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_member(&self, is_member: bool) {
+        self.is_member.store(is_member, Ordering::Release);
     }
 
     /// Whether the peer is linked.
@@ -138,11 +154,26 @@ impl Peer {
         LoopRequest::from_bits(self.requested.swap(0, Ordering::AcqRel))
     }
 
+    /// Takes no more frames, and discards those that wait. Called for the end of the peer, perhaps twice.
+    pub(super) fn close(&self) {
+        self.discarded.add(self.outbox.close());
+    }
+
+    /// How many frames were discarded by [`close`](Self::close).
+    pub(crate) fn discarded_at_end(&self) -> u64 {
+        self.discarded.read()
+    }
+
     pub(super) fn received(&self) -> ReceiveStats {
         ReceiveStats {
             frames: self.counters.frames.read(),
             bytes: self.counters.bytes.read(),
         }
+    }
+
+    /// The counters now.
+    pub(crate) fn stats_now(&self) -> PeerStats {
+        self.stats(self.outbox.counts())
     }
 
     pub(super) fn stats(&self, counts: SendCounts) -> PeerStats {

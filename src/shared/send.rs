@@ -25,7 +25,7 @@ impl Shared {
     pub(crate) fn to_send(&self, sid: Sid, frame: Bytes) -> Result<SendOutcome, SendError> {
         self.admit(frame.len())?;
         // The usual case first, and without a lock. This server is no member of its own registry.
-        if let Some(peer) = self.peers.member(sid) {
+        if let Some(peer) = self.peers.first_member(sid) {
             return self.put(peer, frame);
         }
         if sid == self.own {
@@ -44,17 +44,52 @@ impl Shared {
             return self.loop_back(frame);
         }
         let peer = self.find(sid).ok_or(SendError::UnknownPeer(sid))?;
-        let (outcome, request) = peer.outbox.put_latest(frame);
-        self.ask(&peer, request)?;
-        outcome.map_err(|refusal| self.error_of(&peer, refusal))
+        self.put_latest(&peer, frame)
     }
 
     /// See [`Handle::to_send_slice`](crate::Handle::to_send_slice).
     pub(crate) fn to_send_slice(&self, sid: Sid, frame: &[u8]) -> Result<SendOutcome, SendError> {
+        match self.peers.first_member(sid) {
+            Some(peer) => self.send_slice(peer, frame),
+            None => {
+                // Before the frame is copied, and once more with the others.
+                self.admit(frame.len())?;
+                self.to_send(sid, copy::to_bytes(frame))
+            }
+        }
+    }
+
+    /// See [`PeerHandle::send`](crate::PeerHandle::send).
+    #[inline]
+    pub(crate) fn send(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
         self.admit(frame.len())?;
-        let Some(peer) = self.peers.member(sid) else {
-            return self.to_send(sid, copy::to_bytes(frame));
-        };
+        self.put(peer, frame)
+    }
+
+    /// See [`PeerHandle::send_latest`](crate::PeerHandle::send_latest).
+    pub(crate) fn send_latest(
+        &self,
+        peer: &Arc<Peer>,
+        frame: Bytes,
+    ) -> Result<SendOutcome, SendError> {
+        self.admit(frame.len())?;
+        self.put_latest(peer, frame)
+    }
+
+    fn put_latest(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
+        let (outcome, request) = peer.outbox.put_latest(frame);
+        self.ask(peer, request)?;
+        outcome.map_err(|refusal| self.error_of(peer, refusal))
+    }
+
+    /// See [`PeerHandle::send_slice`](crate::PeerHandle::send_slice).
+    #[inline]
+    pub(crate) fn send_slice(
+        &self,
+        peer: &Arc<Peer>,
+        frame: &[u8],
+    ) -> Result<SendOutcome, SendError> {
+        self.admit(frame.len())?;
         if is_long(frame.len()) && peer.outbox.has_queue() {
             return self.put_long(peer, frame);
         }
@@ -64,10 +99,16 @@ impl Shared {
         }
     }
 
+    /// See [`PeerHandle::send_all`](crate::PeerHandle::send_all).
+    pub(crate) fn send_all(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
+        let has_long = self.admit_all(frames)?;
+        self.put_all(peer, frames, has_long)
+    }
+
     /// See [`Handle::to_send_all`](crate::Handle::to_send_all).
     pub(crate) fn to_send_all(&self, sid: Sid, frames: &[&[u8]]) -> Result<usize, SendError> {
         let has_long = self.admit_all(frames)?;
-        if let Some(peer) = self.peers.member(sid) {
+        if let Some(peer) = self.peers.first_member(sid) {
             return self.put_all(peer, frames, has_long);
         }
         if sid == self.own {
@@ -110,24 +151,32 @@ impl Shared {
                 Ok(())
             }
             Some(Err(refusal)) => Err(self.error_of(peer, refusal)),
-            None => self.to_send_slice(peer.sid, frame).map(drop),
+            None => self.put(peer, copy::to_bytes(frame)).map(drop),
         }
     }
 
     /// See [`Handle::wait_for_room`](crate::Handle::wait_for_room).
     pub(crate) fn wait_for_room(&self, sid: Sid, timeout: Duration) -> Result<bool, SendError> {
+        if sid == self.own {
+            let owner = Source::loopback(sid).owner();
+            return Ok(self.inbox.wait_for_room(owner, self.deadline(timeout)));
+        }
+        let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        Ok(self.wait_for_room_of(&peer, timeout))
+    }
+
+    /// See [`PeerHandle::wait_for_room`](crate::PeerHandle::wait_for_room).
+    pub(crate) fn wait_for_room_of(&self, peer: &Peer, timeout: Duration) -> bool {
+        peer.outbox.wait_for_room(self.deadline(timeout))
+    }
+
+    fn deadline(&self, timeout: Duration) -> Option<Instant> {
         // A timeout beyond the range of the clock means no deadline. The loop's own thread does not wait: only it could make room.
-        let deadline = if self.is_loop_thread(thread::current().id()) {
+        if self.is_loop_thread(thread::current().id()) {
             Some(Instant::now())
         } else {
             Instant::now().checked_add(timeout)
-        };
-        if sid == self.own {
-            let owner = Source::loopback(sid).owner();
-            return Ok(self.inbox.wait_for_room(owner, deadline));
         }
-        let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;
-        Ok(peer.outbox.wait_for_room(deadline))
     }
 
     /// See [`Handle::wait_for_room_async`](crate::Handle::wait_for_room_async).
@@ -140,8 +189,15 @@ impl Shared {
             return Ok(());
         }
         let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;
-        peer.outbox.wait_for_room_async().await;
+        self.wait_for_room_of_async(&peer).await;
         Ok(())
+    }
+
+    /// See [`PeerHandle::wait_for_room_async`](crate::PeerHandle::wait_for_room_async).
+    pub(crate) async fn wait_for_room_of_async(&self, peer: &Peer) {
+        // As above.
+        let _ = self.life();
+        peer.outbox.wait_for_room_async().await;
     }
 
     /// See [`Handle::discard`](crate::Handle::discard).
@@ -303,7 +359,7 @@ impl Shared {
         match refusal {
             Refusal::Full => SendError::Full,
             // Closed while the loop runs: the peer was removed after it was found here.
-            Refusal::Closed if self.life() == Life::Running => SendError::UnknownPeer(peer.sid),
+            Refusal::Closed if self.life() == Life::Running => SendError::Removed(peer.sid),
             Refusal::Closed => SendError::Halted,
         }
     }

@@ -11,6 +11,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +24,7 @@ use std::{
 use super::tls::TlsState;
 use super::{
     lifecycle::{HaltOrder, Life, Lifecycle, Listening},
+    membership::Membership,
     peer::Peer,
     process::{self, Home},
     registry::Registry,
@@ -32,7 +34,7 @@ use super::{
 use crate::tls::Tls;
 use crate::{
     inbox::{Chunk, Inbox},
-    proto::{Reason, Sid},
+    proto::{PeerId, Reason, Sid},
     sync::{Mutex, Pending, Waiters, WakeFlag, lock},
 };
 
@@ -56,8 +58,11 @@ pub(crate) struct Shared {
     #[cfg(feature = "tls")]
     pub(crate) tls: TlsState,
     pub(crate) counters: Counters,
-    /// The number of members that are linked.
-    linked_members: Mutex<usize>,
+    pub(super) membership: Mutex<Membership>,
+    /// True exactly when the members have changed, and the loop has not followed yet.
+    pub(crate) members_changed: AtomicBool,
+    /// The members that are linked.
+    linked_members: Mutex<BTreeSet<PeerId>>,
     /// Threads in [`wait_linked`](Self::wait_linked), and tasks.
     link_waiters: Waiters,
     lifecycle: Lifecycle,
@@ -82,7 +87,7 @@ impl Drop for StandIn<'_> {
 impl Shared {
     pub(crate) fn new(
         own: Sid,
-        members: Vec<Arc<Peer>>,
+        membership: Membership,
         inbox: Arc<Inbox<Chunk>>,
         inbox_is_for_the_loop: bool,
         wake_flag: WakeFlag,
@@ -90,7 +95,7 @@ impl Shared {
         Self {
             own,
             home: Home::here(),
-            peers: Registry::new(members),
+            peers: Registry::new(membership.peers()),
             inbox,
             inbox_is_for_the_loop,
             wake_flag,
@@ -101,7 +106,9 @@ impl Shared {
             #[cfg(feature = "tls")]
             tls: TlsState::default(),
             counters: Counters::default(),
-            linked_members: Mutex::new(0),
+            membership: Mutex::new(membership),
+            members_changed: AtomicBool::new(false),
+            linked_members: Mutex::default(),
             link_waiters: Waiters::new(),
             lifecycle: Lifecycle::new(),
         }
@@ -120,33 +127,41 @@ impl Shared {
         self.peers.add(peer);
     }
 
-    pub(crate) fn part(&self, peer: &Peer) {
+    pub(crate) fn part(&self, peer: &Arc<Peer>) {
+        lock(&self.membership).forget(peer.id);
         self.peers.remove(peer);
     }
 
     /// Records the new link of a peer.
     pub(crate) fn link_up(&self, peer: &Peer, link: LinkStats, incarnation: Option<u64>) {
         peer.set_link(link, incarnation);
-        if self.peers.member(peer.sid).is_some() {
-            *lock(&self.linked_members) += 1;
-            self.link_waiters.notify();
+        self.count_link_of(peer);
+    }
+
+    /// Counts this peer if it is a linked member. Called after each change of one of the two.
+    pub(super) fn count_link_of(&self, peer: &Peer) {
+        let mut linked = lock(&self.linked_members);
+        // Looked at under the lock: of two threads that have changed one of them, the later one sees both changes.
+        if peer.is_member() && peer.is_linked() {
+            linked.insert(peer.id);
+        } else {
+            linked.remove(&peer.id);
         }
+        drop(linked);
+        self.link_waiters.notify();
     }
 
     /// Records the end of the link of a peer.
     pub(crate) fn link_down(&self, peer: &Peer, reason: Reason) {
         peer.unset_link(reason);
-        if self.peers.member(peer.sid).is_some() {
-            let mut linked = lock(&self.linked_members);
-            *linked = linked.saturating_sub(1);
-        }
+        self.count_link_of(peer);
     }
 
     /// Blocks until at least this many members are linked, the deadline has passed (`None`: no deadline) or the loop has ended.
     /// Returns whether so many are linked. Does not block on a thread that turns the loop, since only that thread could link a peer. It
     /// does block on the thread that has made the loop and has not turned it: another thread may be about to.
     pub(crate) fn wait_linked(&self, count: usize, deadline: Option<Instant>) -> bool {
-        let are_linked = || *lock(&self.linked_members) >= count;
+        let are_linked = || lock(&self.linked_members).len() >= count;
         // In a forked process, `life` ends everything, which notifies the waiters: it must do so before this thread is one of them.
         let turns =
             self.is_loop_thread(thread::current().id()) && process::this_thread_turns_a_loop();
@@ -167,7 +182,7 @@ impl Shared {
         // First, as in `wait_linked`: in a forked process this ends everything.
         let _ = self.life();
         let wait = || {
-            let are_linked = *lock(&self.linked_members) >= count;
+            let are_linked = lock(&self.linked_members).len() >= count;
             // Not by `life`: it notifies the waiters if it ends the loop, and this is called under their lock.
             let has_ended = self.lifecycle.life() != Life::Running;
             (are_linked || has_ended).then_some(are_linked)
@@ -245,14 +260,14 @@ impl Shared {
         if !self.lifecycle.end(life) {
             return;
         }
-        // Only the loop adds peers, and only the loop calls this, except in a forked process, where no loop runs. So no peer is
-        // missed.
-        for peer in self.peers() {
+        // No peer is missed: no member is added after this, and only the loop adds others. Only the loop calls this, except in a forked
+        // process, where no loop runs.
+        for peer in self.peers.end() {
             if let Some(reason) = peer.end(life) {
                 self.counters.downs.count(reason.kind());
             }
         }
-        *lock(&self.linked_members) = 0;
+        lock(&self.linked_members).clear();
         self.link_waiters.notify();
         self.inbox.close();
         // Last: a thread that has waited for the end finds the outboxes and the inbox closed.

@@ -1,12 +1,15 @@
-//! Certificates that are to replace those of the loop.
+//! Certificates, and names of peers, that are to replace those of the loop.
 //!
-//! Nothing here verifies or reads them.
+//! Nothing here verifies or reads certificates.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use crate::{
+    config::{Server, check_named},
+    error::ConfigError,
+    proto::Sid,
     sync::{Mutex, lock},
-    tls::{Tls, TlsContext},
+    tls::{Identities, PeerName, Tls, TlsContext},
 };
 
 /// The TLS of the loop as other threads see it.
@@ -19,6 +22,8 @@ struct State {
     newest: Option<Arc<TlsContext>>,
     /// True exactly when the loop has not taken it yet.
     is_new: bool,
+    /// True exactly when certificates were loaded since the loop has taken the last one, and not only the names of the peers changed.
+    is_reload: bool,
     /// Why the last one could not be loaded, until the loop has taken it.
     failure: Option<String>,
 }
@@ -27,6 +32,8 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Reload {
     pub(crate) context: Option<Arc<TlsContext>>,
+    /// True exactly when certificates were loaded.
+    pub(crate) is_reload: bool,
     pub(crate) failure: Option<String>,
 }
 
@@ -43,8 +50,53 @@ impl TlsState {
             return false;
         };
         state.newest = Some(Arc::new(newest.with(tls)));
-        state.is_new = true;
+        (state.is_new, state.is_reload) = (true, true);
         true
+    }
+
+    /// The names of the peers when these are all members, with what else was given for them. `None` without TLS.
+    pub(super) fn names(
+        &self,
+        own: Sid,
+        members: &[Server],
+        given: BTreeMap<Sid, Vec<PeerName>>,
+        left: &[Sid],
+    ) -> Result<Option<Identities>, ConfigError> {
+        let is_member = |sid| members.iter().any(|server| server.sid == sid);
+        let bad = |why| ConfigError::BadOption {
+            option: "peer_names",
+            why,
+        };
+        if let Some(sid) = given.keys().find(|sid| !is_member(**sid)) {
+            return Err(bad(format!("server {sid} is no member")));
+        }
+        let Some(newest) = &lock(&self.0).newest else {
+            return match given.is_empty() {
+                true => Ok(None),
+                false => Err(bad("certificates have names only with tls".to_owned())),
+            };
+        };
+        let servers = members
+            .iter()
+            .map(|server| (server.sid, server.addresses.as_slice()));
+        let identities = newest.identities.with_members(servers, given, left)?;
+        check_named(own, members, &identities)?;
+        Ok(Some(identities))
+    }
+
+    /// Whether these are other names than those now.
+    pub(super) fn has_other_names(&self, identities: &Identities) -> bool {
+        let state = lock(&self.0);
+        let newest = state.newest.as_ref();
+        newest.is_some_and(|newest| *newest.identities != *identities)
+    }
+
+    pub(super) fn set_names(&self, identities: Identities) {
+        let mut state = lock(&self.0);
+        if let Some(newest) = &state.newest {
+            state.newest = Some(Arc::new(newest.with_identities(Arc::new(identities))));
+            state.is_new = true;
+        }
     }
 
     /// When the newest certificate of this server expires, if that is known.
@@ -61,6 +113,7 @@ impl TlsState {
         let is_new = std::mem::take(&mut state.is_new);
         Reload {
             context: is_new.then(|| state.newest.clone()).flatten(),
+            is_reload: std::mem::take(&mut state.is_reload),
             failure: state.failure.take(),
         }
     }

@@ -29,6 +29,11 @@ impl TlsContext {
         Self::new(tls, Arc::clone(&self.identities))
     }
 
+    /// The same certificate and roots with other names.
+    pub(crate) fn with_identities(&self, identities: Arc<Identities>) -> Self {
+        Self::new(self.tls.clone(), identities)
+    }
+
     pub(crate) fn client_config(&self) -> &Arc<ClientConfig> {
         self.tls.client_config()
     }

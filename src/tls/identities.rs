@@ -14,10 +14,12 @@ use crate::{
 };
 
 /// The names that each server may have. No two servers have one in common, so that no server can be taken for another one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identities {
     /// The names of each server, canonical. [`Sid::OBSERVER`] stands for all observers without an id.
     names: BTreeMap<Sid, Vec<PeerName>>,
+    /// Those that were given for a sid, and do not come from its addresses.
+    given: BTreeMap<Sid, Vec<PeerName>>,
     /// True exactly when a certificate for `*.example` is one for `zk1.example`.
     wildcards: bool,
 }
@@ -61,7 +63,29 @@ impl Identities {
                 }
             }
         }
-        Ok(Self { names, wildcards })
+        Ok(Self {
+            names,
+            given: given.clone(),
+            wildcards,
+        })
+    }
+
+    /// The names when these are the members, and those that have `left` are none any more. A server keeps the names that were given for it,
+    /// unless others are given now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub(crate) fn with_members<'a>(
+        &self,
+        members: impl IntoIterator<Item = (Sid, &'a [Address])>,
+        given: BTreeMap<Sid, Vec<PeerName>>,
+        left: &[Sid],
+    ) -> Result<Self, ConfigError> {
+        let mut all = self.given.clone();
+        all.retain(|sid, _| !left.contains(sid));
+        all.extend(given);
+        Self::new(members, &all, self.wildcards)
     }
 
     /// Whether this server has a name, so that a certificate can be its own.

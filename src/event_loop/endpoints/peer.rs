@@ -107,6 +107,13 @@ impl PeerEndpoints {
             .any(|endpoint| endpoint.known.iter().any(is_there))
     }
 
+    pub(super) fn has(&self, addr: SocketAddr) -> bool {
+        let is_there = |known: &SocketAddr| known.ip().to_canonical() == addr.ip().to_canonical();
+        self.endpoints.iter().any(|endpoint| {
+            endpoint.address.port() == addr.port() && endpoint.known.iter().any(is_there)
+        })
+    }
+
     /// The known address that this dial tries next, if it may try one more: at first that of the last proven link, then as configured,
     /// but with the families of addresses interleaved, since often all of one family fail (RFC 8305, section 4).
     pub(super) fn untried(&self) -> Option<SocketAddr> {

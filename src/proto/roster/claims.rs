@@ -59,6 +59,9 @@ impl Roster {
         let Some(peer) = self.peers.get(&id) else {
             return Verdict::Reject(Reason::UnknownSid(sid));
         };
+        if peer.kind == Kind::Left {
+            return Verdict::Reject(Reason::UnknownSid(sid));
+        }
         if peer.kind == Kind::Admitted && peer.link.is_none() && !addresses.is_empty() {
             let addresses = addresses.to_vec();
             todo.push(Action::AddressesLearned {
@@ -69,7 +72,7 @@ impl Roster {
         let trusted = source.at_home || self.rules.newest;
         // The names of an admitted peer prove nothing: it has sent them itself. The addresses of a member decide whether its link
         // withstands the next claim.
-        if !trusted && peer.kind == Kind::Member {
+        if !trusted && peer.kind != Kind::Admitted {
             todo.push(Action::Resolve { peer: id });
         }
         // Whatever else is known of it: the smaller sid never dials for a link.
@@ -177,11 +180,17 @@ impl Roster {
             self.establish(id, contender.key, contender.far_end(), now, todo);
             return;
         }
-        if peer.kind == Kind::Observer {
-            self.part(id, todo);
-            return;
+        match peer.kind {
+            Kind::Member | Kind::Admitted => {}
+            Kind::Leaving if demand => {}
+            Kind::Leaving => {
+                // A dial beside the link may be underway.
+                self.stop(id, todo);
+                return self.part(id, todo);
+            }
+            Kind::Left | Kind::Observer => return self.part(id, todo),
         }
-        // For an admitted peer, and with `Dial::OnDemand`, frames that wait are the only reason to dial.
+        // For an admitted peer, for one that leaves, and with `Dial::OnDemand`, frames that wait are the only reason to dial.
         peer.wanted = demand || (eager && peer.kind == Kind::Member);
         // An attempt that was begun beside the link goes on, and is as good as a new one.
         if peer.attempt == Attempt::Rest {
@@ -385,7 +394,8 @@ impl Roster {
         todo: &mut Vec<Action>,
     ) {
         let knocks = self.knocks(id);
-        let Some(peer) = self.peers.get_mut(&id) else {
+        let peer = self.peers.get_mut(&id);
+        let Some(peer) = peer.filter(|peer| peer.kind != Kind::Left) else {
             let reason = Reason::Superfluous;
             return todo.push(Action::Close { link, reason });
         };

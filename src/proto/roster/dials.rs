@@ -60,7 +60,7 @@ impl Roster {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.kind == Kind::Observer || peer.attempt.is_underway() {
+        if matches!(peer.kind, Kind::Observer | Kind::Left) || peer.attempt.is_underway() {
             return;
         }
         // Beside a link nothing is wanted: if the dial fails, the link is still there.

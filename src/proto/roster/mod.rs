@@ -29,6 +29,7 @@
 mod claims;
 mod dials;
 mod identity;
+mod members;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod unknown;
@@ -36,6 +37,10 @@ mod unknown;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -61,6 +66,18 @@ pub(crate) struct ConnectionKey {
 /// matches no other peer. Every rule answers "no such peer" to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerId(pub(crate) u64);
+
+/// Assigns the ids of peers. All clones share one counter: the roster uses one for peers that are not configured, and the threads that
+/// change the members use another.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PeerIds(Arc<AtomicU64>);
+
+impl PeerIds {
+    pub(crate) fn next(&self) -> PeerId {
+        // Relaxed: no other memory depends on it. 2^64 is never reached.
+        PeerId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// The part of the configuration that the rules need.
 #[derive(Clone, Debug)]
@@ -161,6 +178,10 @@ struct FarEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Member,
+    /// It was a member. It is linked while frames wait for it.
+    Leaving,
+    /// It was a member. Nothing waits for it, and its link, which it has, is about to end.
+    Left,
     Admitted,
     Observer,
 }
@@ -254,7 +275,7 @@ impl Attempt {
 pub(crate) struct Roster {
     rules: Rules,
     peers: BTreeMap<PeerId, Peer>,
-    next_id: u64,
+    ids: PeerIds,
     by_sid: BTreeMap<Sid, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     rng: Rng,
@@ -264,12 +285,16 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    /// `members` get the ids 0, 1, ... in their order.
-    pub(crate) fn new(rules: Rules, members: impl IntoIterator<Item = Sid>, seed: u64) -> Self {
+    pub(crate) fn new(
+        rules: Rules,
+        members: impl IntoIterator<Item = (PeerId, Sid)>,
+        ids: PeerIds,
+        seed: u64,
+    ) -> Self {
         let mut roster = Self {
             rules,
             peers: BTreeMap::new(),
-            next_id: 0,
+            ids,
             by_sid: BTreeMap::new(),
             timers: BTreeSet::new(),
             rng: Rng::new(seed),
@@ -277,9 +302,9 @@ impl Roster {
             observers: 0,
             next_observer: -1,
         };
-        for sid in members {
+        for (id, sid) in members {
             assert_ne!(sid, roster.rules.own, "a server is not its own peer");
-            roster.insert(sid, Kind::Member);
+            roster.insert(id, sid, Kind::Member);
         }
         roster
     }
@@ -320,9 +345,9 @@ impl Roster {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    fn insert(&mut self, sid: Sid, kind: Kind) -> PeerId {
+    fn insert(&mut self, id: PeerId, sid: Sid, kind: Kind) {
         match kind {
-            Kind::Member => {}
+            Kind::Member | Kind::Leaving | Kind::Left => {}
             Kind::Admitted => self.admitted += 1,
             Kind::Observer => self.observers += 1,
         }
@@ -344,13 +369,11 @@ impl Roster {
             asked: false,
             due: None,
         };
-        let id = PeerId(self.next_id);
-        self.next_id += 1;
         self.peers.insert(id, peer);
-        // Members are distinct, the sid of an observer is new, and a server is admitted only if no peer has its sid.
+        // Members are distinct, the sid of an observer is new, and a server is admitted only if no peer has its sid. A peer that has the
+        // sid of a new member is removed before.
         let older = self.by_sid.insert(sid, id);
         debug_assert!(older.is_none(), "one peer for each sid");
-        id
     }
 
     /// Removes a peer that is not a member.
@@ -363,7 +386,7 @@ impl Roster {
             "a linked peer is not forgotten"
         );
         match peer.kind {
-            Kind::Member => {}
+            Kind::Member | Kind::Leaving | Kind::Left => {}
             Kind::Admitted => self.admitted -= 1,
             Kind::Observer => self.observers -= 1,
         }
@@ -454,6 +477,8 @@ impl Peer {
             self.kind != Kind::Observer || (self.attempt == Attempt::Rest && self.link.is_some());
         let is_doubtful =
             self.doubt.is_none() || (self.link.is_some() && self.origin != Origin::Home);
-        is_doubtful && contends && waits_for_something && works_for_it && comes_by_itself
+        let ends = self.kind != Kind::Left
+            || (self.attempt == Attempt::Rest && self.link.is_some() && self.contender.is_none());
+        is_doubtful && contends && waits_for_something && works_for_it && comes_by_itself && ends
     }
 }

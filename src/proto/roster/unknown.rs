@@ -23,7 +23,8 @@ impl Roster {
         // Counted down and never reused, so that no frame for one observer reaches another.
         let sid = Sid(self.next_observer);
         self.next_observer -= 1;
-        let id = self.insert(sid, Kind::Observer);
+        let id = self.ids.next();
+        self.insert(id, sid, Kind::Observer);
         todo.push(Action::PeerAdded { peer: id, sid });
         self.establish(id, link, far_end, now, todo);
         Verdict::Keep(id)
@@ -51,7 +52,8 @@ impl Roster {
             };
             self.part(idle, todo);
         }
-        let id = self.insert(sid, Kind::Admitted);
+        let id = self.ids.next();
+        self.insert(id, sid, Kind::Admitted);
         todo.push(Action::PeerAdded { peer: id, sid });
         Ok(id)
     }

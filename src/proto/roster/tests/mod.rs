@@ -60,7 +60,9 @@ const ABROAD: u8 = 99;
 
 impl Bench {
     fn new(rules: Rules) -> Self {
-        let roster = Roster::new(rules, [SMALL, LARGE], 1);
+        let ids = PeerIds::default();
+        let members = [SMALL, LARGE].map(|sid| (ids.next(), sid));
+        let roster = Roster::new(rules, members, ids, 1);
         Self {
             roster,
             now: Instant::now(),

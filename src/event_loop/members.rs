@@ -1,0 +1,116 @@
+//! Follows the members: those that the application has changed become or cease to be those of the roster.
+//!
+//! Nothing is decided here about who is a member. The loop compares what is with what should be, so that it does not matter how many
+//! steps were made since it looked, or on which threads.
+
+use std::{
+    net::{Shutdown, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{EventLoop, leaves::Step};
+use crate::{
+    event::Event,
+    handler::Handler,
+    net::{Net, Stream as _},
+    proto::{Address, PeerId},
+    shared::{Leaver, Member, Peer, View},
+};
+
+impl<H: Handler, N: Net> EventLoop<H, N> {
+    /// Makes the members of the roster those that the application has set.
+    pub(super) fn follow_members(&mut self, now: Instant) {
+        // Those of this turn first: they concern the peers as they were.
+        self.apply_all(now);
+        let View { members, leavers } = self.handle.shared().view();
+        for Leaver { member, until } in leavers {
+            self.follow_leaver(member, until, now);
+        }
+        self.apply_all(now);
+        for Member { peer, addresses } in members {
+            if !self.roster.is_member(peer.id) {
+                self.join(&peer, &addresses, now);
+            } else if self.endpoints.addresses(peer.id) != addresses {
+                self.move_to(&peer, &addresses, now);
+            }
+        }
+        self.apply_all(now);
+    }
+
+    fn join(&mut self, peer: &Arc<Peer>, addresses: &[Address], now: Instant) {
+        self.peers.insert(peer.id, Arc::clone(peer));
+        self.endpoints.insert(peer.id, addresses);
+        self.roster
+            .on_joined(peer.id, peer.sid, now, &mut self.todo);
+        self.tell(Event::Joined { sid: peer.sid }, now);
+    }
+
+    /// `until`: `None` if the peer leaves at once.
+    fn follow_leaver(&mut self, member: Member, until: Option<Instant>, now: Instant) {
+        let Member { peer, addresses } = member;
+        if !self.peers.contains_key(&peer.id) {
+            // It joined and left since the loop has looked.
+            if until.is_none() {
+                return self.handle.shared().part(&peer);
+            }
+            self.join(&peer, &addresses, now);
+        }
+        if !self.leaves.insert(peer.id, until.unwrap_or(now)) && until.is_some() {
+            return;
+        }
+        match until {
+            Some(_) => self.roster.on_leaving(peer.id, now, &mut self.todo),
+            None => self.roster.remove(peer.id, &mut self.todo),
+        }
+    }
+
+    /// The member has other addresses. A link to one of them stays. Any other link is replaced by a new one, and ends when that is there.
+    fn move_to(&mut self, peer: &Arc<Peer>, addresses: &[Address], now: Instant) {
+        let id = peer.id;
+        self.endpoints.insert(id, addresses);
+        self.roster.on_moved(id, now, &mut self.todo);
+        let link = self.roster.link(id);
+        let connection = link.and_then(|key| self.connections.get_mut(key));
+        if let Some(connection) = connection {
+            let (addr, is_dialed) = (connection.addr, connection.arrival.is_none());
+            if !self.is_at(id, addr, is_dialed) {
+                self.renewals.add(id);
+            }
+        }
+        self.tell(Event::Moved { sid: peer.sid }, now);
+    }
+
+    /// Whether the far end of a link is at a known address of its peer. The port of one that the peer has dialed has no meaning.
+    fn is_at(&self, id: PeerId, addr: SocketAddr, is_dialed: bool) -> bool {
+        match is_dialed {
+            true => self.endpoints.has(id, addr),
+            false => self.endpoints.is_home(id, addr.ip()),
+        }
+    }
+
+    /// Ends the links of those that leave, once nothing waits for them or their time is over.
+    pub(super) fn look_at_leaves(&mut self, now: Instant) {
+        let peers = &self.peers;
+        let is_empty = |id| peers.get(&id).is_none_or(|peer| peer.outbox.is_empty());
+        for (id, step) in self.leaves.due(now, is_empty) {
+            match step {
+                Step::Over => self.roster.remove(id, &mut self.todo),
+                Step::Drained => {
+                    self.roster.on_drained(id, &mut self.todo);
+                    self.close_own_direction(id);
+                }
+            }
+        }
+    }
+
+    /// Tells the far end that nothing follows. It reads all that was written before, and then ends the link: closed from here, the link
+    /// could be reset, and the last frame lost with it.
+    fn close_own_direction(&mut self, id: PeerId) {
+        let link = self.roster.link(id);
+        if let Some(connection) = link.and_then(|key| self.connections.get_mut(key)) {
+            // If it is broken, its end is reported.
+            let _ = connection.stream.shutdown(Shutdown::Write);
+        }
+    }
+}
