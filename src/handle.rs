@@ -373,10 +373,7 @@ impl Handle {
     /// received it.
     #[must_use]
     pub fn have_delivered(&self) -> bool {
-        self.shared
-            .peers()
-            .iter()
-            .all(|peer| peer.outbox.is_empty())
+        self.shared.have_delivered()
     }
 
     /// Whether `sid` is linked.

@@ -8,8 +8,14 @@ use bytes::Bytes;
 
 use super::CnxManager;
 use crate::{
-    error::SendError, handle::Handle, outbox::SendOutcome, proto::Sid, sender::Sender,
-    shared::Listening,
+    config::{Leave, Members},
+    error::{ReconfigureError, SendError},
+    handle::Handle,
+    outbox::SendOutcome,
+    peer_handle::PeerHandle,
+    proto::Sid,
+    sender::Sender,
+    shared::{Changes, Listening},
 };
 
 impl CnxManager {
@@ -72,6 +78,46 @@ impl CnxManager {
     /// [`SendError::UnknownPeer`].
     pub fn sender(&self, sid: Sid) -> Result<Sender, SendError> {
         self.handle.sender(sid)
+    }
+
+    /// Finds this peer once, for many calls: see [`Handle::peer`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`].
+    pub fn peer(&self, sid: Sid) -> Result<PeerHandle, SendError> {
+        self.handle.peer(sid)
+    }
+
+    /// Makes these servers the members, in one step: see [`Handle::reconfigure`].
+    ///
+    /// # Errors
+    ///
+    /// A [`ReconfigureError`]. Nothing has changed then.
+    pub fn reconfigure(&self, members: Members) -> Result<Changes, ReconfigureError> {
+        self.handle.reconfigure(members)
+    }
+
+    /// Adds a server to the members, or gives a member other addresses: see [`Handle::set_server`].
+    ///
+    /// # Errors
+    ///
+    /// A [`ReconfigureError`]. Nothing has changed then.
+    pub fn set_server(
+        &self,
+        sid: Sid,
+        addresses: impl Into<String>,
+    ) -> Result<Changes, ReconfigureError> {
+        self.handle.set_server(sid, addresses)
+    }
+
+    /// Removes a server from the members: see [`Handle::remove_server`].
+    ///
+    /// # Errors
+    ///
+    /// A [`ReconfigureError`]. Nothing has changed then.
+    pub fn remove_server(&self, sid: Sid, leave: Leave) -> Result<Changes, ReconfigureError> {
+        self.handle.remove_server(sid, leave)
     }
 
     /// Blocks until a send to `sid` would neither replace a frame nor fail: see [`Handle::wait_for_room`].

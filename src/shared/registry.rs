@@ -90,9 +90,14 @@ impl Registry {
         self.keys.binary_search_by(order).ok()
     }
 
-    /// All peers, sorted by sid, and those that are being removed.
-    pub(super) fn all(&self) -> Vec<Arc<Peer>> {
-        self.read().all().cloned().collect()
+    /// The known peers, sorted by sid.
+    pub(super) fn known(&self) -> Vec<Arc<Peer>> {
+        self.read().known.values().cloned().collect()
+    }
+
+    /// Whether this holds for all peers, also for those that are being removed.
+    pub(super) fn all(&self, holds: impl Fn(&Peer) -> bool) -> bool {
+        self.read().all().all(|peer| holds(peer))
     }
 
     /// Returns all peers. No member is added afterwards.

@@ -118,9 +118,14 @@ impl Shared {
         self.peers.find(sid)
     }
 
-    /// All peers, sorted by sid.
+    /// The known peers, sorted by sid.
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
-        self.peers.all()
+        self.peers.known()
+    }
+
+    /// See [`Handle::have_delivered`](crate::Handle::have_delivered).
+    pub(crate) fn have_delivered(&self) -> bool {
+        self.peers.all(|peer| peer.outbox.is_empty())
     }
 
     pub(crate) fn meet(&self, peer: Arc<Peer>) {
