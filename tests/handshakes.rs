@@ -77,6 +77,10 @@ impl Net for HandshakingNet {
         Ok((self.stream(stream, Some(from)), from))
     }
 
+    fn close_listener(&mut self, listener: usize) {
+        self.net.close_listener(listener);
+    }
+
     fn close_listeners(&mut self) {
         self.net.close_listeners();
     }

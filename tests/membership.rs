@@ -1,21 +1,17 @@
 //! Members that join, move and leave while the loop runs, over real sockets.
 
-use std::{
-    sync::{Arc, mpsc::channel},
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, thread, time::Duration};
 
 use quorum_cnx::{
-    Changes, CnxManager, ConfigBuilder, ConfigError, Dial, Event, EventLoop, Frame, Handle,
-    Handler, InitialMessageVersion, Leave, Members, Outbox, Reason, ReconfigureError, Refusal,
+    Changes, CnxManager, ConfigBuilder, ConfigError, Dial, Event, Frame, Handle, Handler,
+    InitialMessageVersion, Leave, Listening, Members, Outbox, Reason, ReconfigureError, Refusal,
     SendError, SendOutcome, Sid, Unknown,
 };
 use support::{
     LONG, Mesh, NOBODY, ReservedAddress, TestConnection, bare, configure, eventually,
-    expect_message, frame, listener, single_manager,
+    expect_message, is_free, listener, single_manager,
     turned::{OWN, PEER, TurnedLoop},
-    wait_for, wait_for_down, within,
+    wait_for, wait_for_down, wait_for_listening, within,
 };
 
 /// A set of members with this version.
@@ -402,6 +398,31 @@ fn link_at_one_of_the_new_addresses_stays() {
         expect_message(manager, sid, "still here");
     }
     assert_eq!([1, 9].map(|sid| link_number(manager, sid)), before);
+}
+
+#[test]
+fn own_address_changes_and_links_stay() {
+    let servers = [(5, "127.0.0.1:0"), (9, NOBODY)];
+    let manager = CnxManager::start(configure(5, &servers).build().unwrap()).unwrap();
+    let old = wait_for_listening(&manager).to_string();
+    let mut peer = TestConnection::member(&old, 9, &[]);
+    assert!(manager.wait_linked(1, LONG));
+    let before = link_number(&manager, 9);
+    let changes = manager.set_server(Sid(5), "127.0.0.2:0").unwrap();
+    assert_eq!(lists(&changes), [vec![], vec![], vec![5]]);
+    assert_eq!(wait_for(&manager, moved), Sid(5));
+    let new = wait_for_listening(&manager);
+    assert!(new.ip().to_string() == "127.0.0.2", "{new}");
+    eventually("the old socket is closed", || is_free(&old));
+    eventually("this is known", || {
+        manager.listening() == [Listening::Open(new)]
+    });
+    peer.send("still linked");
+    expect_message(&manager, 9, "still linked");
+    assert_eq!(link_number(&manager, 9), before);
+    drop(peer);
+    TestConnection::member(&new.to_string(), 9, &["at the new address"]);
+    expect_message(&manager, 9, "at the new address");
 }
 
 #[test]

@@ -155,6 +155,8 @@ impl Net for Memory {
         Err(ErrorKind::WouldBlock.into())
     }
 
+    fn close_listener(&mut self, _: usize) {}
+
     fn close_listeners(&mut self) {}
 
     fn dial(&mut self, _: SocketAddr) -> io::Result<Peer> {

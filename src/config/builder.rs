@@ -11,7 +11,7 @@ use std::{
 #[cfg(feature = "tls")]
 use super::secure::TlsGiven;
 use super::{
-    options::{Config, OnLoopStart, Options, Sockets},
+    options::{Config, Listens, OnLoopStart, Options, Sockets},
     policy::{Dial, Idle, Outbox, Replace, Unknown},
     servers::{Given, addresses_of, check_servers, take_own},
     validate::check_options,
@@ -501,7 +501,15 @@ impl ConfigBuilder {
         }
         let own = self.own;
         let own_addresses = take_own(own, &mut members)?;
-        let listen = listen_addresses(own, &own_addresses, self.listen, self.listen_on_all_ips)?;
+        self.options.listens = match (&self.listen, self.listen_on_all_ips) {
+            (Some(_), _) => Listens::Elsewhere,
+            (None, true) => Listens::OnAllIps,
+            (None, false) => Listens::OnOwn,
+        };
+        let listen = match self.listen {
+            Some(texts) => listen_addresses(own, texts)?,
+            None => self.options.listens.addresses(&own_addresses),
+        };
         for (option, count) in [
             ("listen_on", listen.len()),
             ("listener", self.sockets.0.len()),
@@ -538,24 +546,24 @@ fn check_members_max(given: Option<usize>, configured: usize) -> Result<usize, C
     }
 }
 
-/// Where to listen: what was said, else wildcards if that was asked for, else the own addresses.
-fn listen_addresses(
-    own: Sid,
-    own_addresses: &[Address],
-    listen: Option<Vec<String>>,
-    on_all_ips: bool,
-) -> Result<Vec<Address>, ConfigError> {
-    Ok(match listen {
-        Some(texts) => {
-            let mut listen = Vec::new();
-            for text in texts {
-                listen.extend(addresses_of(own, Given::Text(text))?);
-            }
-            listen
+/// The addresses to listen on that the application has set.
+fn listen_addresses(own: Sid, texts: Vec<String>) -> Result<Vec<Address>, ConfigError> {
+    let mut listen = Vec::new();
+    for text in texts {
+        listen.extend(addresses_of(own, Given::Text(text))?);
+    }
+    Ok(listen)
+}
+
+impl Listens {
+    /// The addresses to listen on, if they follow from the own ones.
+    pub(crate) fn addresses(self, own: &[Address]) -> Vec<Address> {
+        match self {
+            Self::OnOwn => own.to_vec(),
+            Self::OnAllIps => wildcards(own),
+            Self::Elsewhere => Vec::new(),
         }
-        None if on_all_ips => wildcards(own_addresses),
-        None => own_addresses.to_vec(),
-    })
+    }
 }
 
 /// One wildcard address for each distinct port.

@@ -3,7 +3,7 @@
 //! Nothing here allocates or measures. `tests/memory.rs` measures, and compares with this sum.
 
 use super::{
-    options::Config,
+    options::{Config, Listens},
     policy::{Outbox, Unknown},
 };
 #[cfg(feature = "tls")]
@@ -96,6 +96,7 @@ impl Config {
     /// | connection: its table entries, and what it sends first | 6 KiB |
     /// | address of a server, and the IP addresses of its name | 2 KiB |
     /// | name that is listened on: a socket for each of 32 addresses | 32 KiB |
+    /// | server that listens on its own addresses: 64 names to which these may change | 2.1 MiB |
     /// | server with TLS: a buffer of 256 KiB, and one step of a handshake | 512 KiB |
     /// | connection with TLS: certificates, and records that have not left or arrived whole | 176 KiB |
     /// | connection with TLS that has not sent its initial message, instead | 136 KiB |
@@ -158,6 +159,14 @@ impl Config {
         let listening = self.listen.len() + self.own_addresses.len() + self.sockets.0.len();
         let sockets = |address: &Address| address.ip().map_or(NAME_ADDRESSES_MAX, |_| 1);
         let sockets = self.sockets.0.len() + self.listen.iter().map(sockets).sum::<usize>();
+        // Those at the start, and when the own addresses change twice, those before and those after the last change.
+        let (listening, sockets) = match options.listens {
+            Listens::Elsewhere => (listening, sockets),
+            Listens::OnOwn | Listens::OnAllIps => (
+                listening + 2 * ADDRESSES_MAX,
+                sockets + 2 * ADDRESSES_MAX * NAME_ADDRESSES_MAX,
+            ),
+        };
         let lookups = if admitted == 0 {
             0
         } else {

@@ -15,7 +15,7 @@ mod validate;
 pub use builder::ConfigBuilder;
 pub use members::{Leave, Members};
 pub use options::Config;
-pub(crate) use options::{Options, Server, Sockets};
+pub(crate) use options::{Listens, Options, Server, Sockets};
 pub use policy::{Dial, Idle, Outbox, Replace, Unknown};
 #[cfg(feature = "tls")]
 pub(crate) use secure::check_named;

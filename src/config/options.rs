@@ -42,6 +42,16 @@ pub struct Config {
     pub(crate) options: Options,
 }
 
+/// Where this server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listens {
+    OnOwn,
+    /// On the wildcard address with each own port.
+    OnAllIps,
+    /// At addresses that the application has set, whatever the own ones are.
+    Elsewhere,
+}
+
 /// Listening sockets that were handed over. A clone has none of them.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets(pub(crate) Vec<TcpListener>);
@@ -82,6 +92,8 @@ pub(crate) struct Options {
     pub(crate) inbox_full: InboxFull,
     pub(crate) inbox_frames: usize,
     pub(crate) inbox_bytes: usize,
+    /// Where to listen when the own addresses change.
+    pub(crate) listens: Listens,
     pub(crate) observers_max: usize,
     /// How many servers, this one included, may be members or leave at one time. `build` replaces 0, the default.
     pub(crate) members_max: usize,
@@ -118,6 +130,7 @@ impl Default for Options {
             inbox_full: InboxFull::DropOldest,
             inbox_frames: limits::INBOX_FRAMES,
             inbox_bytes: limits::INBOX_BYTES,
+            listens: Listens::OnOwn,
             observers_max: 0,
             members_max: 0,
             pending_max: limits::PENDING_MAX,

@@ -88,6 +88,12 @@ impl Endpoints {
             .retain(|_, asker| !matches!(asker, LookupOwner::Endpoint(whose, _) if *whose == peer));
     }
 
+    /// Forgets the lookup for this address to listen on.
+    pub(super) fn forget_own(&mut self, index: usize) {
+        self.asked
+            .retain(|_, asker| *asker != LookupOwner::OwnAddress(index));
+    }
+
     /// Whether this is one of the known addresses of the peer.
     pub(super) fn is_home(&self, peer: PeerId, ip: IpAddr) -> bool {
         self.peers

@@ -11,6 +11,7 @@ use std::{
 
 use super::{EventLoop, leaves::Step};
 use crate::{
+    config::Listens,
     event::Event,
     handler::Handler,
     net::{Net, Stream as _},
@@ -23,7 +24,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     pub(super) fn follow_members(&mut self, now: Instant) {
         // Those of this turn first: they concern the peers as they were.
         self.apply_all(now);
-        let View { members, leavers } = self.handle.shared().view();
+        let View {
+            own_addresses,
+            members,
+            leavers,
+        } = self.handle.shared().view();
+        if own_addresses != self.own_addresses {
+            self.move_self(own_addresses, now);
+        }
         for Leaver { member, until } in leavers {
             self.follow_leaver(member, until, now);
         }
@@ -36,6 +44,19 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
         }
         self.apply_all(now);
+    }
+
+    /// This server has other addresses. The next connections say so.
+    fn move_self(&mut self, own_addresses: Vec<Address>, now: Instant) {
+        if self.options.listens != Listens::Elsewhere {
+            let addresses = self.options.listens.addresses(&own_addresses);
+            let actions = &mut self.listener_actions;
+            self.listeners
+                .change(&mut self.net, &addresses, now, actions);
+        }
+        self.own_addresses = own_addresses;
+        let sid = self.handle.sid();
+        self.tell(Event::Moved { sid }, now);
     }
 
     fn join(&mut self, peer: &Arc<Peer>, addresses: &[Address], now: Instant) {

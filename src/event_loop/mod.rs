@@ -359,6 +359,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         for action in listener_actions.drain(..) {
             match action {
                 ListenerAction::Emit(event) => self.tell(event, now),
+                ListenerAction::ForgetLookup(index) => self.endpoints.forget_own(index),
                 ListenerAction::Lookup(index, host) => {
                     let lookup_id = self.endpoints.lookup_id(LookupOwner::OwnAddress(index));
                     self.net.lookup(lookup_id, &host);

@@ -9,7 +9,7 @@ use super::{
     listeners::Listeners, renewals::Renewals,
 };
 use crate::{
-    config::{Config, Dial, Options, Replace, Server, Sockets, Unknown},
+    config::{Config, Dial, Listens, Options, Replace, Server, Sockets, Unknown},
     handle::Handle,
     handler::Handler,
     inbox::{BufferPool, Chunk, Inbox},
@@ -35,7 +35,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             listen,
             sockets: Sockets(bound),
             members,
-            options,
+            mut options,
         } = config;
         configure_tls(&mut net, &options)?;
         let now = net.now();
@@ -62,7 +62,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             wake_flag_of(&net),
         ));
         // Listening sockets that were handed over replace the addresses to listen on.
-        let addresses = if bound.is_empty() { listen } else { Vec::new() };
+        let addresses = if bound.is_empty() {
+            listen
+        } else {
+            options.listens = Listens::Elsewhere;
+            Vec::new()
+        };
         let (tries, pause) = (options.listen_tries, options.listen_pause);
         let mut listeners = Listeners::new(addresses, tries, pause, now);
         // The only step that can fail: nothing is dialed and no event is emitted before.

@@ -202,6 +202,13 @@ impl Net for MioNet {
         Ok((self.stream(stream), from))
     }
 
+    fn close_listener(&mut self, listener: usize) {
+        if let Some(mut bound) = self.listeners.get_mut(listener).and_then(Option::take) {
+            // As below.
+            let _ = self.poll.registry().deregister(&mut bound);
+        }
+    }
+
     fn close_listeners(&mut self) {
         for mut bound in self.listeners.drain(..).flatten() {
             // Closing the socket removes the registration as well. This call only saves the kernel a lookup.

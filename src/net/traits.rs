@@ -194,6 +194,9 @@ pub trait Net {
     /// `WouldBlock` if there is none. Any other error concerns this one connection or the resources of the machine.
     fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, SocketAddr)>;
 
+    /// Closes the listening socket with this number. Connections that wait at it are reset.
+    fn close_listener(&mut self, listener: usize);
+
     /// Closes all listening sockets.
     fn close_listeners(&mut self);
 

@@ -53,6 +53,7 @@ pub(crate) struct Leaver {
 /// The members as the loop follows them.
 #[derive(Debug)]
 pub(crate) struct View {
+    pub(crate) own_addresses: Vec<Address>,
     pub(crate) members: Vec<Member>,
     pub(crate) leavers: Vec<Leaver>,
 }
@@ -305,6 +306,7 @@ impl Shared {
     pub(crate) fn view(&self) -> View {
         let membership = lock(&self.membership);
         View {
+            own_addresses: membership.own_addresses.clone(),
             members: membership.members.values().cloned().collect(),
             leavers: membership.leavers.clone(),
         }

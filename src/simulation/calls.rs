@@ -191,8 +191,15 @@ impl State {
     }
 
     pub(super) fn close_listeners(&mut self, process: usize) {
-        let listeners = std::mem::take(&mut self.processes[process].listeners);
-        for index in listeners.into_values().flat_map(|it| it.backlog) {
+        let listeners: Vec<usize> = self.processes[process].listeners.keys().copied().collect();
+        for listener in listeners {
+            self.close_listener(process, listener);
+        }
+    }
+
+    pub(super) fn close_listener(&mut self, process: usize, listener: usize) {
+        let listener = self.processes[process].listeners.remove(&listener);
+        for index in listener.into_iter().flat_map(|it| it.backlog) {
             let connection = &mut self.connections[index];
             let _ = connection.reset(1);
             connection.close(1);

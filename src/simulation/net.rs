@@ -129,6 +129,10 @@ impl Net for HostNet {
         Ok((self.stream(connection, 1), from))
     }
 
+    fn close_listener(&mut self, listener: usize) {
+        self.shared.lock().close_listener(self.process, listener);
+    }
+
     fn close_listeners(&mut self) {
         self.shared.lock().close_listeners(self.process);
     }

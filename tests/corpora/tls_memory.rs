@@ -175,6 +175,8 @@ impl Net for MemoryNet {
         Ok((self.end.clone(), SocketAddr::from(([127, 0, 0, 1], 2))))
     }
 
+    fn close_listener(&mut self, _: usize) {}
+
     fn close_listeners(&mut self) {}
 
     fn dial(&mut self, _: SocketAddr) -> io::Result<End> {

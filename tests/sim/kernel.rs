@@ -519,6 +519,17 @@ impl Kernel {
         Ok((sock, from))
     }
 
+    pub fn close_listener(&mut self, node: usize, id: usize) {
+        let listeners = &mut self.nodes[node].listeners;
+        if let Some(at) = listeners.iter().position(|listener| listener.id == id) {
+            let listener = listeners.remove(at);
+            for sock in listener.queue {
+                self.socks[sock].queued = false;
+                self.abort(sock);
+            }
+        }
+    }
+
     pub fn close_listeners(&mut self, node: usize) {
         for listener in std::mem::take(&mut self.nodes[node].listeners) {
             for sock in listener.queue {

@@ -207,6 +207,10 @@ impl<N: Net> Net for LayeredNet<N> {
         Ok((self.stream(stream, false), from))
     }
 
+    fn close_listener(&mut self, listener: usize) {
+        self.net.close_listener(listener);
+    }
+
     fn close_listeners(&mut self) {
         self.net.close_listeners();
     }

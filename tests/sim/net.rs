@@ -147,6 +147,10 @@ impl Net for SimNet {
         Ok((self.stream(sock), from))
     }
 
+    fn close_listener(&mut self, listener: usize) {
+        self.machines.lock().close_listener(self.node, listener);
+    }
+
     fn close_listeners(&mut self) {
         self.machines.lock().close_listeners(self.node);
     }

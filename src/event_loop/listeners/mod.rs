@@ -8,6 +8,7 @@
 //! that the name has got since are opened too. Addresses that it has lost stay open. If the configured port is 0, the first socket
 //! that is bound decides the port for the other addresses of its name.
 
+mod change;
 mod listener;
 mod opening;
 mod own;
@@ -55,6 +56,8 @@ pub(super) struct Listeners {
 pub(super) enum ListenerAction {
     Emit(Event),
     Lookup(usize, String),
+    /// The answer of the lookup for this own address is not wanted any more.
+    ForgetLookup(usize),
 }
 
 impl Listeners {
@@ -111,14 +114,8 @@ impl Listeners {
         listener.pending_since = is_open.then_some(self.looked);
         self.listeners.push(listener);
         self.own.push(Own {
-            port: address.port(),
-            address,
-            stage,
             is_open,
-            tries: 0,
-            known: Vec::new(),
-            said: String::new(),
-            asking: false,
+            ..Own::new(address, stage)
         });
     }
 
@@ -142,6 +139,7 @@ impl Listeners {
         for (own, states) in self.own.iter().zip(&mut all) {
             match own.stage {
                 Stage::Lost => states.push(Listening::Lost(own.address.clone())),
+                Stage::Closed => {}
                 _ if states.is_empty() && !own.is_open => {
                     states.push(Listening::Trying(own.address.clone()));
                 }
@@ -162,7 +160,10 @@ impl Listeners {
                 continue;
             }
             // If an address is configured several times, each of its sockets is used once.
-            let is_its_own = |index: &usize| !used[*index] && self.own[*index].address == *address;
+            let is_its_own = |index: &usize| {
+                let own = &self.own[*index];
+                !used[*index] && !own.is_retired && own.address == *address
+            };
             let its_own = (0..self.own.len()).find(is_its_own);
             let port = match its_own {
                 Some(index) => {
@@ -182,7 +183,9 @@ impl Listeners {
     /// The port of an open listener that takes this host, or 0. A listener whose port the kernel chose is preferred.
     fn port_for(&self, address: &Address) -> u16 {
         let takes = |listener: &&Listener| {
-            listener.open_at().is_some_and(|at| match address.ip() {
+            let open = listener.open_at();
+            let open = open.filter(|_| !self.own[listener.own].is_retired);
+            open.is_some_and(|at| match address.ip() {
                 Some(ip) => listener.takes(SocketAddr::new(ip, at.port())),
                 None => at.ip().is_unspecified(),
             })
@@ -329,9 +332,10 @@ impl Listeners {
                     self.open(net, index, now, listener_actions);
                 }
                 Stage::Waiting { .. } => self.open(net, index, now, listener_actions),
-                Stage::Settled | Stage::Lost => {}
+                Stage::Settled | Stage::Lost | Stage::Closed => {}
             }
         }
+        self.end_change(net, listener_actions);
     }
 
     /// The lookup of this own address was answered.
@@ -359,6 +363,7 @@ impl Listeners {
         if matches!(own.stage, Stage::Looking { .. }) {
             self.open(net, index, now, listener_actions);
         }
+        self.end_change(net, listener_actions);
         self.reschedule();
     }
 }

@@ -110,6 +110,7 @@ impl Listeners {
         let mut is_taken = false;
         for mut at in addresses {
             at.set_port(self.own[index].port);
+            self.make_way(net, index, at);
             if at.port() != 0 && self.listeners.iter().any(|listener| listener.takes(at)) {
                 is_taken = true;
                 self.changed |= self.vacate(index, at);

@@ -26,6 +26,8 @@ pub(super) struct Own {
     pub(super) said: String,
     /// True exactly when its name is being looked up, possibly for an earlier try: one lookup may last for several tries.
     pub(super) asking: bool,
+    /// True exactly when the addresses of this server have changed and this is none of them. It is closed when the others are open.
+    pub(super) is_retired: bool,
 }
 
 /// The state of an address to listen on.
@@ -45,13 +47,34 @@ pub(super) enum Stage {
     Settled,
     /// All tries have failed.
     Lost,
+    /// It is none of the addresses any more. Its place is free.
+    Closed,
 }
 
 impl Own {
+    pub(super) fn new(address: Address, stage: Stage) -> Self {
+        Self {
+            port: address.port(),
+            address,
+            stage,
+            is_open: false,
+            tries: 0,
+            known: Vec::new(),
+            said: String::new(),
+            asking: false,
+            is_retired: false,
+        }
+    }
+
+    /// Whether it may still be opened, and none of its addresses is open.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.is_open && !matches!(self.stage, Stage::Closed | Stage::Lost)
+    }
+
     pub(super) fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::Waiting { until } | Stage::Looking { until } => Some(until),
-            Stage::Settled | Stage::Lost => None,
+            Stage::Settled | Stage::Lost | Stage::Closed => None,
         }
     }
 

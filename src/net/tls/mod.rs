@@ -96,6 +96,10 @@ impl<N: Net> Net for TlsNet<N> {
         Ok((stream, from))
     }
 
+    fn close_listener(&mut self, listener: usize) {
+        self.net.close_listener(listener);
+    }
+
     fn close_listeners(&mut self) {
         self.net.close_listeners();
     }

@@ -1,0 +1,216 @@
+//! Listens on other addresses, when those of this server change.
+//!
+//! Nothing here opens a socket: the new addresses are opened like all others. An old socket is closed when all new ones are open, or when
+//! it is in their way.
+
+use std::{net::SocketAddr, time::Instant};
+
+use super::{
+    ListenerAction, Listeners,
+    listener::State,
+    own::{Own, Stage},
+};
+use crate::{net::Net, proto::Address};
+
+impl Listeners {
+    /// Listens on these addresses from now on. Those that were replaced by an earlier change are closed now, so that no more than two sets
+    /// of addresses are listened on.
+    pub(in crate::event_loop) fn change<N: Net>(
+        &mut self,
+        net: &mut N,
+        addresses: &[Address],
+        now: Instant,
+        listener_actions: &mut Vec<ListenerAction>,
+    ) {
+        self.close_retired(net, listener_actions);
+        let mut missing = addresses.to_vec();
+        for own in &mut self.own {
+            if matches!(own.stage, Stage::Closed) {
+                continue;
+            }
+            match missing.iter().position(|address| *address == own.address) {
+                Some(at) => drop(missing.swap_remove(at)),
+                None => own.is_retired = true,
+            }
+        }
+        for address in missing {
+            let own = Own::new(address, Stage::Waiting { until: now });
+            let is_free = |own: &Own| matches!(own.stage, Stage::Closed);
+            match self.own.iter().position(is_free) {
+                Some(index) => self.own[index] = own,
+                None => self.own.push(own),
+            }
+        }
+        for index in 0..self.own.len() {
+            // It is listened on nowhere, and need not be any more.
+            if self.own[index].is_retired && !self.own[index].is_open {
+                self.close_own(net, index, listener_actions);
+            }
+        }
+        self.changed = true;
+        self.reschedule();
+    }
+
+    /// Closes the addresses that were replaced, once all others are open.
+    pub(super) fn end_change<N: Net>(
+        &mut self,
+        net: &mut N,
+        listener_actions: &mut Vec<ListenerAction>,
+    ) {
+        let is_awaited = |own: &Own| !own.is_retired && own.is_awaited();
+        if !self.own.iter().any(is_awaited) {
+            self.close_retired(net, listener_actions);
+        }
+    }
+
+    fn close_retired<N: Net>(&mut self, net: &mut N, listener_actions: &mut Vec<ListenerAction>) {
+        for index in 0..self.own.len() {
+            if self.own[index].is_retired {
+                self.close_own(net, index, listener_actions);
+            }
+        }
+    }
+
+    fn close_own<N: Net>(
+        &mut self,
+        net: &mut N,
+        index: usize,
+        listener_actions: &mut Vec<ListenerAction>,
+    ) {
+        for listener in 0..self.listeners.len() {
+            if self.listeners[listener].own == index {
+                self.close_listener(net, listener);
+            }
+        }
+        let address = self.own[index].address.clone();
+        self.own[index] = Own::new(address, Stage::Closed);
+        listener_actions.push(ListenerAction::ForgetLookup(index));
+    }
+
+    fn close_listener<N: Net>(&mut self, net: &mut N, listener: usize) {
+        if self.listeners[listener].open_at().is_some() {
+            net.close_listener(listener);
+        }
+        self.listeners[listener].state = State::Vacant;
+        self.listeners[listener].pending_since = None;
+        self.changed = true;
+    }
+
+    /// Before `at` is bound for an own address: takes over a socket of a replaced address that is bound to it already, and closes those that
+    /// share its port and are in its way.
+    pub(super) fn make_way<N: Net>(&mut self, net: &mut N, index: usize, at: SocketAddr) {
+        for listener in 0..self.listeners.len() {
+            let is_retired = self.own[self.listeners[listener].own].is_retired;
+            let open = self.listeners[listener].open_at();
+            let Some(open) = open.filter(|open| is_retired && open.port() == at.port()) else {
+                continue;
+            };
+            if open == at {
+                self.listeners[listener].own = index;
+                self.changed = true;
+            } else if open.ip().is_unspecified() || at.ip().is_unspecified() {
+                self.close_listener(net, listener);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Config, Sid, net::MioNet};
+
+    fn listening(listeners: &Listeners) -> Vec<SocketAddr> {
+        let open = listeners.listeners.iter();
+        open.filter_map(super::super::Listener::open_at).collect()
+    }
+
+    fn address(text: &str) -> Address {
+        text.parse().unwrap()
+    }
+
+    /// Addresses of this machine with free ports.
+    fn free<const N: usize>() -> [String; N] {
+        let sockets = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        sockets.map(|socket| socket.local_addr().unwrap().to_string())
+    }
+
+    fn start(addresses: &[&str]) -> (MioNet, Listeners, Instant) {
+        let builder = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0");
+        let mut net = MioNet::new(&builder.build().unwrap().options).unwrap();
+        let now = Instant::now();
+        let addresses = addresses.iter().map(|text| address(text)).collect();
+        let mut listeners = Listeners::new(addresses, 0, Duration::from_secs(1), now);
+        listeners.tick(&mut net, now, &mut Vec::new());
+        (net, listeners, now)
+    }
+
+    #[test]
+    fn old_socket_is_closed_when_the_new_one_is_open() {
+        let [old, stays, new] = free();
+        let (mut net, mut listeners, now) = start(&[&old, &stays]);
+        let (stays_at, new_at) = (stays.parse().unwrap(), new.parse().unwrap());
+        let mut actions = Vec::new();
+        // Somebody else has it for now.
+        let taken = std::net::TcpListener::bind(&new).unwrap();
+        let wanted = [address(&stays), address(&new)];
+        listeners.change(&mut net, &wanted, now, &mut actions);
+        listeners.tick(&mut net, now, &mut actions);
+        assert_eq!(listening(&listeners), [old.parse().unwrap(), stays_at]);
+        drop(taken);
+        let later = listeners.deadline().unwrap();
+        listeners.tick(&mut net, later, &mut actions);
+        assert_eq!(listening(&listeners), [stays_at, new_at]);
+        assert!(std::net::TcpListener::bind(&old).is_ok(), "it is free");
+        assert!(matches!(
+            actions.last(),
+            Some(ListenerAction::ForgetLookup(0))
+        ));
+        assert_eq!(listeners.deadline(), None);
+    }
+
+    #[test]
+    fn wildcard_takes_the_place_of_an_address_with_its_port() {
+        let [at] = free();
+        let (mut net, mut listeners, now) = start(&[&at]);
+        let wildcard = at.replace("127.0.0.1", "0.0.0.0");
+        for text in [&wildcard, &at] {
+            listeners.change(&mut net, &[address(text)], now, &mut Vec::new());
+            listeners.tick(&mut net, now, &mut Vec::new());
+            assert_eq!(listening(&listeners), [text.parse().unwrap()]);
+        }
+    }
+
+    #[test]
+    fn socket_of_a_name_is_taken_over_by_its_address() {
+        let [at] = free();
+        let port = at.rsplit_once(':').unwrap().1.to_owned();
+        let name = format!("name.example:{port}");
+        let (mut net, mut listeners, now) = start(&[&name]);
+        let found = Ok(vec![at.parse().unwrap()]);
+        listeners.on_found(&mut net, 0, found, now, &mut Vec::new());
+        let open = listening(&listeners);
+        listeners.change(&mut net, &[address(&at)], now, &mut Vec::new());
+        let mut actions = Vec::new();
+        listeners.tick(&mut net, now, &mut actions);
+        assert_eq!(listening(&listeners), open);
+        // It was never closed: nothing was opened.
+        let is_open = |action: &ListenerAction| matches!(action, ListenerAction::Emit(_));
+        assert!(!actions.iter().any(is_open), "{actions:?}");
+    }
+
+    #[test]
+    fn changes_use_the_same_places_again() {
+        let (mut net, mut listeners, now) = start(&["127.0.0.1:0"]);
+        for round in 0..50 {
+            let addresses = ["127.0.0.1:0".to_owned(), format!("name{round}.example:1")];
+            let addresses = addresses.map(|text| address(&text));
+            listeners.change(&mut net, &addresses, now, &mut Vec::new());
+            listeners.tick(&mut net, now, &mut Vec::new());
+        }
+        assert!(listeners.own.len() <= 3, "{}", listeners.own.len());
+        assert_eq!(listening(&listeners).len(), 1);
+    }
+}
