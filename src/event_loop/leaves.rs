@@ -81,3 +81,47 @@ impl Leaves {
         self.recheck.filter(|_| !self.leaving.is_empty())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn peer_leaves_when_nothing_waits_and_at_the_latest_in_time() {
+        let (now, mut leaves) = (Instant::now(), Leaves::default());
+        let [early, late] = [PeerId(1), PeerId(2)];
+        for peer in [early, late] {
+            assert!(leaves.insert(peer, now + SECOND));
+        }
+        assert!(!leaves.insert(late, now + SECOND), "it leaves already");
+        assert_eq!(leaves.due(now, |_| false), []);
+        assert_eq!(leaves.deadline(), Some(now + LEAVE_RECHECK));
+        let soon = now + LEAVE_RECHECK;
+        assert_eq!(
+            leaves.due(soon, |peer| peer == early),
+            [(early, Step::Drained)]
+        );
+        // Only once.
+        assert_eq!(leaves.due(soon, |peer| peer == early), []);
+        assert!(leaves.remove(early) && !leaves.remove(early));
+        assert_eq!(leaves.due(now + SECOND, |_| false), [(late, Step::Over)]);
+        leaves.remove(late);
+        assert!(leaves.is_empty() && leaves.deadline().is_none());
+    }
+
+    #[test]
+    fn drained_peer_is_waited_for_until_its_time_is_over() {
+        let (now, mut leaves) = (Instant::now(), Leaves::default());
+        leaves.insert(PeerId(1), now + SECOND);
+        assert_eq!(leaves.due(now, |_| true), [(PeerId(1), Step::Drained)]);
+        assert_eq!(leaves.deadline(), Some(now + SECOND));
+        // Its sid is that of a new member: it has no more time.
+        assert!(!leaves.insert(PeerId(1), now));
+        assert_eq!(leaves.deadline(), Some(now));
+        assert_eq!(leaves.due(now, |_| true), [(PeerId(1), Step::Over)]);
+    }
+}

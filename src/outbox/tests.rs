@@ -247,6 +247,62 @@ fn closed_slot_accepts_no_frame_of_a_batch() {
 }
 
 #[test]
+fn sealed_outbox_takes_nothing_and_writes_what_waits() {
+    for outbox in both() {
+        outbox.attach(Pipe::with_room(3), false);
+        assert_eq!(put_and_write(&outbox, 1), LoopRequest::NONE);
+        outbox.put(frame(2)).0.unwrap();
+        outbox.seal();
+        let mut run = Run::default();
+        assert_eq!(
+            outbox.put(frame(3)),
+            (Err(Refusal::Closed), LoopRequest::NONE)
+        );
+        assert_eq!(outbox.put_all(&[&[3]]).0, Err(Refusal::Closed));
+        assert_eq!(
+            outbox.put_long(&[3; WHOLE_FRAME_BYTES]).0,
+            Err(Refusal::Closed)
+        );
+        assert_ne!(outbox.reserve(&mut run, 5), Some(Ok(())));
+        assert!(
+            outbox.wait_for_room(Some(Instant::now())),
+            "the next send tells"
+        );
+        // The frame that was cut off and the other one wait for the next link.
+        outbox.detach();
+        let pipe = Pipe::with_room(100);
+        outbox.attach(pipe.clone(), false);
+        let waited: &[u8] = if outbox.is_queue() { &[1, 2] } else { &[2] };
+        assert_eq!(pipe.frames(), (bodies(waited), true));
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.close(), 0);
+        assert_balance(outbox.counts());
+    }
+}
+
+#[test]
+fn run_that_was_begun_before_the_outbox_was_sealed_is_discarded() {
+    let outbox = queue(1000);
+    let mut run = Run::default();
+    assert_eq!(outbox.reserve(&mut run, 6), Some(Ok(())));
+    run.append(&frame(1));
+    outbox.seal();
+    assert_eq!(outbox.put_run(&mut run).0, Err(Refusal::Closed));
+    assert_eq!(outbox.counts().discarded, 1);
+    assert_balance(outbox.counts());
+}
+
+#[test]
+fn closing_tells_how_many_frames_were_discarded() {
+    for outbox in both() {
+        outbox.put(frame(1)).0.unwrap();
+        outbox.put(frame(2)).0.unwrap();
+        assert_eq!(outbox.close(), if outbox.is_queue() { 2 } else { 1 });
+        assert_eq!(outbox.close(), 0);
+    }
+}
+
+#[test]
 fn waiting_frames_have_the_time_of_the_oldest() {
     let (start, seconds) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let clock = {

@@ -208,3 +208,105 @@ impl Peers {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{config::Outbox, outbox::Clock, proto::PeerId};
+
+    fn peer(id: u64, sid: i64) -> Arc<Peer> {
+        let clock = Clock::new(Instant::now);
+        Arc::new(Peer::new(PeerId(id), Sid(sid), Outbox::Latest, clock))
+    }
+
+    fn registry(sids: &[i64]) -> Registry {
+        let members: Vec<_> = (0..).zip(sids).map(|(id, sid)| peer(id, *sid)).collect();
+        for member in &members {
+            member.set_member(true);
+        }
+        Registry::new(members)
+    }
+
+    fn found(registry: &Registry, sid: i64) -> Option<PeerId> {
+        registry.find(Sid(sid)).map(|peer| peer.id)
+    }
+
+    #[test]
+    fn members_are_found_until_they_leave() {
+        let sids = [0, 1, 2, 3, i64::MAX - 2, i64::MAX - 1];
+        let registry = registry(&sids);
+        for (id, sid) in (0..).zip(sids) {
+            assert_eq!(found(&registry, sid), Some(PeerId(id)));
+            // Sids whose keys are those of members that have left.
+            for other in [i64::MIN + sid, sid - i64::MAX, -sid - 1] {
+                assert_eq!(found(&registry, other), None, "{other}");
+            }
+        }
+        for (id, sid) in (0..).zip(sids) {
+            let leaver = registry.find(Sid(sid)).unwrap();
+            registry.leave(&leaver);
+            assert!(!leaver.is_member() && registry.first_member(Sid(sid)).is_none());
+            assert_eq!(found(&registry, sid), None);
+            for (later, sid) in (0..).zip(sids).skip(id as usize + 1) {
+                assert_eq!(found(&registry, sid), Some(PeerId(later)));
+            }
+        }
+    }
+
+    #[test]
+    fn sid_that_comes_back_is_another_peer() {
+        let registry = registry(&[1, 2]);
+        let old = registry.find(Sid(1)).unwrap();
+        old.outbox.put("old".into()).0.unwrap();
+        registry.leave(&old);
+        let new = registry.join(peer(7, 1)).unwrap();
+        assert_eq!(found(&registry, 1), Some(PeerId(7)));
+        new.outbox.put("new".into()).0.unwrap();
+        let counted = |registry: &Registry| {
+            let (sent, _, known) = registry.stats();
+            assert!(sent.balances());
+            (sent.accepted, sent.waiting, sent.discarded, known.len())
+        };
+        assert_eq!(counted(&registry), (2, 2, 0, 2));
+        for _ in 0..2 {
+            registry.remove(&old);
+            assert_eq!(counted(&registry), (2, 1, 1, 2), "it is counted once");
+        }
+        assert_eq!(old.discarded_at_end(), 1);
+    }
+
+    #[test]
+    fn admitted_peer_that_becomes_a_member_stays_when_the_loop_parts_with_it() {
+        let registry = registry(&[1]);
+        let admitted = peer(3, 9);
+        registry.add(Arc::clone(&admitted));
+        let member = registry.join(peer(4, 9)).unwrap();
+        assert_eq!((member.id, member.is_member()), (admitted.id, true));
+        registry.remove(&admitted);
+        assert_eq!(found(&registry, 9), Some(admitted.id));
+        admitted.outbox.put("taken".into()).0.unwrap();
+    }
+
+    #[test]
+    fn peer_that_is_admitted_with_the_sid_of_a_new_member_is_counted_and_not_found() {
+        let registry = registry(&[1]);
+        registry.join(peer(4, 9)).unwrap();
+        let admitted = peer(3, 9);
+        registry.add(Arc::clone(&admitted));
+        assert_eq!(found(&registry, 9), Some(PeerId(4)));
+        admitted.counters.frames.add(5);
+        assert_eq!(registry.stats().1.frames, 5);
+        registry.remove(&admitted);
+        assert_eq!(registry.stats().1.frames, 5);
+        assert_eq!(found(&registry, 9), Some(PeerId(4)));
+    }
+
+    #[test]
+    fn nobody_joins_after_the_end() {
+        let registry = registry(&[1]);
+        assert_eq!(registry.end().len(), 1);
+        assert!(registry.join(peer(4, 9)).is_none());
+    }
+}

@@ -14,7 +14,7 @@ fn roster_accepts_any_id_in_any_call() {
     };
     let sid = prop_oneof![-3..12_i64, Just(i64::MAX), Just(i64::MIN)];
     // What is called, for which peer and connection, with which sid, flags and time.
-    let call = (0..12_u8, 0..16_u8, 0..24_u8, sid, any::<u8>(), 0..1500_u16);
+    let call = (0..17_u8, 0..16_u8, 0..24_u8, sid, any::<u8>(), 0..1500_u16);
     proptest!(|(
         calls in proptest::collection::vec(call, 1..200),
         eager: bool, newest: bool, admitted_max in 0..3_usize, observers_max in 0..4_usize,
@@ -60,7 +60,16 @@ fn roster_accepts_any_id_in_any_call() {
                     let link = bench.roster.contender(id).unwrap_or(link);
                     bench.roster.on_down(id, link, flags & 2 != 0, now, todo);
                 }
-                _ => bench.pass(Duration::from_millis(millis.into())),
+                11 => bench.pass(Duration::from_millis(millis.into())),
+                12 => {
+                    // Sometimes with a new id, and sometimes with one that is or was in use.
+                    let id = if flags & 1 != 0 { bench.roster.ids.next() } else { id };
+                    bench.roster.on_joined(id, Sid(sid), now, todo);
+                }
+                13 => bench.roster.on_moved(id, now, todo),
+                14 => bench.roster.on_leaving(id, now, todo),
+                15 => bench.roster.on_drained(id, todo),
+                _ => bench.roster.remove(id, todo),
             }
             let _ = bench.roster.is_moot(id, Brought::Bytes(key.into()), bench.now);
             let _ = bench.roster.knocks(id);

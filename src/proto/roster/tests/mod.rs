@@ -5,6 +5,7 @@ mod any_calls;
 mod claims;
 mod dials;
 mod knocks;
+mod members;
 mod renewals;
 
 use super::*;
