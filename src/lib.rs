@@ -63,6 +63,10 @@
 //! 8. [`halt`](CnxManager::halt) returns when the port is free, all sockets are closed and the loop's thread has ended. It needs no
 //!    cooperation from any peer.
 //!
+//! The members may change while all of this holds ([`Handle::reconfigure`]). A frame is for the peer that has the sid when the frame is
+//! accepted: if the sid is that of another server later, the frame is not sent to it. A frame that waits for a removed server is written in
+//! the time that it is given, or counted as discarded.
+//!
 //! # What is not promised
 //!
 //! - No queue, unless you ask for [`Outbox::Queue`] or [`Outbox::Lanes`]: of the frames for a slow or absent peer, only the newest
@@ -141,7 +145,7 @@
 //! | knock | a connection by which a server asks a server with a larger sid to dial back; it carries an initial message and nothing else |
 //! | contender | a second connection that claims the sid of a linked peer, and must wait until the link ends or is found silent |
 //! | frame | one message: a payload of 1 to 524 288 bytes. On the wire a 4-byte big-endian length stands before it |
-//! | member | a server of the configuration; others are *unknown*, and may be *admitted* or observers |
+//! | member | a server of the configuration, or of the set that has replaced it; others are *unknown*, and may be *admitted* or observers |
 //! | outbox | what waits for one peer: in a slot (newest wins), in a queue, or in both, which are *lanes* |
 //! | inbox | received messages that wait for the application; a batch of them can be taken at once |
 //! | roster | the rules: which peers are linked or dialed, and which connection is kept |
@@ -180,7 +184,7 @@
 //! | [`INBOX_FRAMES`], [`INBOX_BYTES`] | messages that wait for the application: 100, 64 MiB; with a queue 1 048 576, 4 MiB |
 //! | [`QUEUE_BYTES`] | frames that wait in a queue: 2 MiB |
 //! | [`EVENTS_MAX`] | events that wait for the application: 1024 |
-//! | [`MEMBERS_MAX`] | members of a configuration: 16 384 |
+//! | [`members_max`](ConfigBuilder::members_max), [`MEMBERS_MAX`] | members, with those that leave: twice as many as are configured, at least 9; at most 16 384 |
 //! | [`handshake_timeout`](ConfigBuilder::handshake_timeout) | an initial message, or the hang-up of a knock: 5 s. The answer of a native link: 7 s, since the far end may wait for an older link to end |
 //! | a dial | the next address is tried after 100 ms beside the others, at most 3 at a time; each has [`connect_timeout`](ConfigBuilder::connect_timeout): 5 s |
 //! | [`PEER_DEAD_AFTER`], [`PEER_DEAD_AFTER_MIN`] | time after which a silent peer is dead: 5 s, at least 2 s |

@@ -60,12 +60,19 @@ pub(super) struct Lookup {
 impl Endpoints {
     /// Sets the addresses of the peer, in place of the previous ones.
     pub(super) fn insert(&mut self, peer: PeerId, addresses: &[Address]) {
-        let endpoints = addresses.iter().map(Endpoint::new).collect();
+        let mut endpoints: Vec<_> = addresses.iter().map(Endpoint::new).collect();
         self.forget_lookups(peer);
         self.homes = None;
         match self.peers.get_mut(&peer) {
             // A dial that is underway continues.
             Some(peer_endpoints) => {
+                for endpoint in &mut endpoints {
+                    // What is known of a name that stays is known still.
+                    let mut older = peer_endpoints.endpoints.iter_mut();
+                    if let Some(older) = older.find(|older| older.address == endpoint.address) {
+                        endpoint.known = std::mem::take(&mut older.known);
+                    }
+                }
                 peer_endpoints.endpoints = endpoints;
                 self.schedule(peer);
             }

@@ -163,8 +163,8 @@ impl Registry {
         peers.received.add(peer.received());
     }
 
-    /// The totals of all peers, known and removed, and the counters of each known peer.
-    pub(super) fn stats(&self) -> (SendStats, ReceiveStats, Vec<PeerStats>) {
+    /// The totals of all peers, known and removed, how many of the removed ones are linked, and the counters of each known peer.
+    pub(super) fn stats(&self) -> (SendStats, ReceiveStats, u64, Vec<PeerStats>) {
         // Under one lock, so that a peer that is removed meanwhile is counted once: as known or as removed.
         let peers = self.read();
         let (mut sent, mut received) = (peers.sent, peers.received);
@@ -176,10 +176,9 @@ impl Registry {
             stats
         };
         let known = peers.known.values().map(&mut stats_of).collect();
-        for peer in &peers.removed {
-            stats_of(peer);
-        }
-        (sent, received, known)
+        let leaving = peers.removed.iter().filter(|peer| stats_of(peer).linked);
+        let leaving = leaving.count() as u64;
+        (sent, received, leaving, known)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Peers> {
@@ -265,7 +264,7 @@ mod tests {
         assert_eq!(found(&registry, 1), Some(PeerId(7)));
         new.outbox.put("new".into()).0.unwrap();
         let counted = |registry: &Registry| {
-            let (sent, _, known) = registry.stats();
+            let (sent, _, _, known) = registry.stats();
             assert!(sent.balances());
             (sent.accepted, sent.waiting, sent.discarded, known.len())
         };

@@ -324,7 +324,7 @@ impl Shared {
     pub(crate) fn stats(&self) -> Stats {
         let counters = &self.counters;
         // No lock spans all of this: the sums of each outbox and of each queue hold, since each is read under its lock.
-        let (sent, received, peers) = self.peers.stats();
+        let (sent, received, leaving, peers) = self.peers.stats();
         Stats {
             sent,
             received,
@@ -348,6 +348,7 @@ impl Shared {
             connect_times: counters.connect_times.read(),
             handshake_times: counters.handshake_times.read(),
             connections: counters.connections.read(),
+            leaving,
             peers,
         }
     }

@@ -87,6 +87,8 @@ pub struct Stats {
     pub handshake_times: Histogram,
     /// Connections of all kinds that are open now.
     pub connections: u64,
+    /// Servers that were removed ([`Handle::reconfigure`](crate::Handle::reconfigure)) and are linked still. They are not in `peers`.
+    pub leaving: u64,
     /// Each peer that is known now, by sid.
     pub peers: Vec<PeerStats>,
 }
@@ -110,7 +112,7 @@ impl Stats {
             && self.inbox.balances()
             && self.events.balances()
             && self.accepted == self.kept + self.knocks + refused + self.pending
-            && self.ups == ended + linked
+            && self.ups == ended + linked + self.leaving
     }
 }
 

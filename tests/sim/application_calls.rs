@@ -44,7 +44,21 @@ impl Simulation {
             self.kernel()
                 .note(host, || format!("call {number}: {what}"));
         };
+        // A clone, so that the run is the same if no members change.
+        let mut changes = self.rng.clone().fork().fork();
+        let in_storm = self.kernel().now < self.plan.storm[1];
+        if self.plan.changes_members && in_storm && changes.percent(5) {
+            note("members");
+            if self.change_members(host, changes) {
+                return;
+            }
+        }
+        let is_removed = self.oracle.borrow().hosts[host].removed.contains(&to);
         match what {
+            _ if is_removed => {
+                note("frame for a removed member");
+                self.send(host, to);
+            }
             // A link that the application ends is not a violation of P6.
             0 if !self.plan.strangers_only => {
                 note("soft_halt");

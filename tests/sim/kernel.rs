@@ -295,6 +295,16 @@ impl Kernel {
 
     /// The machine at the far end of a link of this machine.
     pub fn far_node(&self, node: usize, addr: SocketAddr, dialed: bool) -> Option<usize> {
+        let conn = self.connection(node, addr, dialed)?;
+        Some(conn.nodes[usize::from(dialed)])
+    }
+
+    /// When this connection was begun.
+    pub fn begun(&self, node: usize, addr: SocketAddr, dialed: bool) -> Option<Duration> {
+        Some(self.connection(node, addr, dialed)?.begun)
+    }
+
+    fn connection(&self, node: usize, addr: SocketAddr, dialed: bool) -> Option<&Conn> {
         let is_it = |conn: &&Conn| match dialed {
             false => conn.from == addr && conn.nodes[1] == node,
             true => {
@@ -303,8 +313,7 @@ impl Kernel {
                 conn.to == addr && conn.nodes[0] == node && has_written
             }
         };
-        let conn = self.conns.iter().rev().find(is_it)?;
-        Some(conn.nodes[usize::from(dialed)])
+        self.conns.iter().rev().find(is_it)
     }
 
     pub fn node_at(&self, ip: IpAddr) -> Option<usize> {

@@ -16,6 +16,7 @@
 //! - P10 with TLS, a host whose certificate was revoked loses its links at once and gets no frame, no stranger gets one, and no link
 //!   ends because of TLS if nothing was damaged and all certificates are believed
 //! - P11 with lanes, a frame of the slot does not wait for the queue: at most one run of later frames comes before it
+//! - P12 what was meant for a member that was removed is not sent to the one that has its sid later
 //!
 //! In a quarter of the seeds the mesh is *layered*: something that behaves like TLS lies between TCP and the loops, see `layer`. With
 //! the feature `tls`, half of the seeds use the real TLS of the library instead, see `secure`.
@@ -36,6 +37,7 @@ mod faults;
 mod kernel;
 mod layer;
 mod layer_records;
+mod members;
 mod net;
 mod only;
 mod oracle;

@@ -31,16 +31,18 @@ pub enum Part {
     TrafficAfterStorm,
     Layer,
     Tls,
+    Members,
 }
 
 impl Part {
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 7] = [
         (Self::Quirks, "quirks"),
         (Self::Large, "large"),
         (Self::Answers, "answers"),
         (Self::TrafficAfterStorm, "talks-on"),
         (Self::Layer, "layer"),
         (Self::Tls, "tls"),
+        (Self::Members, "members"),
     ];
 }
 
@@ -72,6 +74,7 @@ impl Only {
                 Part::Answers => plan.answers = 0,
                 Part::TrafficAfterStorm => plan.traffic_after_storm = false,
                 Part::Layer => plan.layer = None,
+                Part::Members => plan.changes_members = false,
                 Part::Tls => plan.secure = None,
             }
         }

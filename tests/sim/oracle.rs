@@ -18,7 +18,9 @@ use quorum_cnx::{
     simulation::limits::{LANES_RUN_BYTES, PREFIX_BYTES, SILENT_AFTER},
 };
 
-use crate::{kernel::SimEvent, net::Machines, random_calls::random_call, rng::Rng};
+use crate::{
+    kernel::SimEvent, members::Rejoined, net::Machines, random_calls::random_call, rng::Rng,
+};
 
 /// A violated property.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub struct Oracle {
     pub has_strangers: bool,
     /// Applications make no more calls.
     pub calls_ended: bool,
+    /// Hosts change their members.
+    pub changes_members: bool,
     /// When a link was dialed again while there were only strangers, by dialer and peer.
     pub redialed: BTreeMap<(Sid, Sid), Duration>,
     pub now: Duration,
@@ -108,6 +112,12 @@ pub struct HostRecord {
     pub next_rules: Rules,
     /// Number of linked observers when one was refused in this turn.
     pub refused: Option<usize>,
+    /// The version of its members.
+    pub version: u64,
+    /// Hosts that are no members of it.
+    pub removed: BTreeSet<usize>,
+    /// When hosts became members of it again.
+    pub rejoined: BTreeMap<usize, Vec<Rejoined>>,
 }
 
 /// Whom a host may be linked to.
@@ -140,6 +150,8 @@ pub struct Up {
     pub dialed: bool,
     pub since: Duration,
     pub number: u64,
+    /// When its connection was begun, if that is known.
+    pub begun: Option<Duration>,
 }
 
 impl Oracle {
@@ -249,6 +261,7 @@ impl Oracle {
                     dialed: *dialed,
                     since: now,
                     number: *link,
+                    begun: None,
                 };
                 let last = std::mem::replace(&mut record.last_link, *link);
                 let older = record.links.insert(*sid, up);
@@ -395,7 +408,7 @@ impl Oracle {
             Reason::DuplicateSid | Reason::Refused(Refusal::DuplicateSid) => !self.has_strangers,
             _ => false,
         };
-        if is_false {
+        if is_false && !self.is_of_members(reason) {
             self.fail(
                 "P5",
                 format!("host {me} takes a host for another: {reason}"),
@@ -469,6 +482,10 @@ impl Oracle {
             if newest != Some(header.number) {
                 self.check_lanes(me, header, PREFIX_BYTES + payload.len());
             }
+        }
+        let begun = self.hosts[me].links.get(&from).and_then(|up| up.begun);
+        if let Some(begun) = begun.filter(|_| from != own) {
+            self.check_rejoined(me, header.from, header, begun);
         }
         Some(header.from)
     }
@@ -544,6 +561,11 @@ static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
 });
 
 impl FrameHeader {
+    /// Whether it was sent by this incarnation of its sender.
+    pub fn is_of(self, incarnation: u32) -> bool {
+        self.incarnation == incarnation
+    }
+
     fn encode(self, len: usize) -> Bytes {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + len);
         let lane = if self.lane == Lane::Slot { SLOT_BIT } else { 0 };
@@ -713,11 +735,26 @@ impl Handler for App {
         self.check_key(event);
         self.machines.lock().note(self.me, || format!("{event:?}"));
         self.oracle.borrow_mut().on_event(self.me, event);
+        self.note_beginning(event);
         self.maybe_call(handle, peer_of(event));
     }
 }
 
 impl App {
+    /// Notes when the connection of a new link was begun.
+    fn note_beginning(&self, event: &Event) {
+        if let Event::Up {
+            sid, addr, dialed, ..
+        } = event
+        {
+            let begun = self.machines.lock().begun(self.me, *addr, *dialed);
+            let links = &mut self.oracle.borrow_mut().hosts[self.me].links;
+            if let Some(up) = links.get_mut(sid) {
+                up.begun = begun;
+            }
+        }
+    }
+
     /// P8.
     fn check_key(&self, event: &Event) {
         let Event::Up {

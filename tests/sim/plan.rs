@@ -65,6 +65,8 @@ pub struct Plan {
     pub secure: Option<Secure>,
     /// True exactly when some hosts send native initial messages. All accept them.
     pub native: bool,
+    /// Hosts change their members during the storm, each by itself.
+    pub changes_members: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -146,6 +148,7 @@ impl Plan {
             layer: None,
             secure: None,
             native: false,
+            changes_members: false,
         };
         // Drawn last, so that older seeds keep their meaning.
         plan.queue = rng.percent(25);
@@ -192,7 +195,19 @@ impl Plan {
                 host.native = all || natives.percent(50);
             }
         }
+        // An admitted server that becomes a member is the same peer. With TLS, names would have to be given again.
+        let can_change = !plan.strangers_only && !plan.admits && plan.secure.is_none();
+        plan.changes_members = natives.fork().percent(40) && can_change;
         plan
+    }
+
+    /// The configured addresses of a host.
+    pub fn addresses(&self, host: usize) -> String {
+        let host = &self.hosts[host];
+        let address = |ip: &IpAddr| format!("{ip}:{PORT}");
+        let all: Vec<String> = host.ips.iter().map(address).collect();
+        let named = host.name.as_ref().map(|name| format!("{name}:{PORT}"));
+        named.unwrap_or_else(|| all.join("|"))
     }
 
     /// Whether this host takes only those for a server that have proved to be it.
@@ -240,11 +255,12 @@ impl Plan {
             builder = builder.unknown(Unknown::admit(GUESTS));
         }
         builder = tls::configure(builder, self, me);
-        for host in &self.hosts {
-            let address = |ip: &IpAddr| format!("{ip}:{PORT}");
-            let all: Vec<String> = host.ips.iter().map(address).collect();
-            let named = host.name.as_ref().map(|name| format!("{name}:{PORT}"));
-            builder = builder.server(host.sid, named.unwrap_or_else(|| all.join("|")));
+        if self.changes_members {
+            // Those that leave are counted, and a host that is paused parts with none of them.
+            builder = builder.members_max(1000);
+        }
+        for (index, host) in self.hosts.iter().enumerate() {
+            builder = builder.server(host.sid, self.addresses(index));
         }
         builder.build().expect("the plan is valid")
     }

@@ -92,6 +92,7 @@ impl Simulation {
             has_strangers: plan.strangers > 0,
             by_name: plan.hosts.iter().any(|host| host.name.is_some()),
             is_steady: true,
+            changes_members: plan.changes_members,
             ..Oracle::default()
         };
         kernel.log("plan", || format!("{plan:?}"));
@@ -311,6 +312,11 @@ impl Simulation {
             }
             1 => {
                 self.heal();
+                for host in 0..self.hosts.len() {
+                    if self.plan.changes_members && self.is_up(host) {
+                        self.restore_members(host);
+                    }
+                }
                 self.sends_frames = self.plan.traffic_after_storm;
                 self.oracle.borrow_mut().calls_ended = !self.sends_frames;
             }

@@ -26,6 +26,8 @@ pub struct Conn {
     pub to: SocketAddr,
     pub nodes: [usize; 2],
     pub socks: [Option<usize>; 2],
+    /// When its first packet was sent.
+    pub begun: Duration,
     syns: u32,
     /// A machine has lost its power, and a proxy acknowledges in its place.
     pub kept_by_proxy: bool,
@@ -160,6 +162,7 @@ impl Kernel {
         // For an address that no machine has, the dialer is the far end. It never answers.
         let far = self.node_at(to.ip()).unwrap_or(node);
         self.conns.push(Conn {
+            begun: self.now,
             from,
             to,
             nodes: [node, far],
