@@ -67,6 +67,7 @@ impl TestServer {
         servers.extend(ports.map(|(sid, port)| (*sid, format!("{MEMBER_IP}:{port}"))));
         let builder = configure(OWN, &servers)
             .listener(listener)
+            .members_max(servers.len())
             .handshake_timeout(HOUR)
             .peer_dead_after(HOUR);
         let config = shape(builder).build().unwrap();

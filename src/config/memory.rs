@@ -161,6 +161,7 @@ impl Config {
         let sockets = self.sockets.0.len() + self.listen.iter().map(sockets).sum::<usize>();
         // Those at the start, and when the own addresses change twice, those before and those after the last change.
         let (listening, sockets) = match options.listens {
+            _ if !self.sockets.0.is_empty() => (listening, sockets),
             Listens::Elsewhere => (listening, sockets),
             Listens::OnOwn | Listens::OnAllIps => (
                 listening + 2 * ADDRESSES_MAX,

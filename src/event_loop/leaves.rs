@@ -47,6 +47,11 @@ impl Leaves {
         self.leaving.remove(&peer).is_some()
     }
 
+    #[cfg(feature = "tls")]
+    pub(super) fn has(&self, peer: PeerId) -> bool {
+        self.leaving.contains_key(&peer)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.leaving.is_empty()
     }

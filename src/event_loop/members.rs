@@ -20,9 +20,9 @@ use crate::{
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
-    /// Makes the members of the roster those that the application has set.
-    pub(super) fn follow_members(&mut self, now: Instant) {
-        // Those of this turn first: they concern the peers as they were.
+    /// Parts with those that the application has removed from the members, or begins to. Returns the members.
+    pub(super) fn follow_leavers(&mut self, now: Instant) -> Vec<Member> {
+        // The actions of this turn first: they concern the peers as they were.
         self.apply_all(now);
         let View {
             own_addresses,
@@ -36,6 +36,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.follow_leaver(member, until, now);
         }
         self.apply_all(now);
+        members
+    }
+
+    /// Makes these the members of the roster.
+    pub(super) fn follow_members(&mut self, members: Vec<Member>, now: Instant) {
         for Member { peer, addresses } in members {
             if !self.roster.is_member(peer.id) {
                 self.join(&peer, &addresses, now);

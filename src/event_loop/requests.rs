@@ -87,10 +87,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.drop_link(key, now);
             }
         }
+        // First the links of those that leave, then the names without theirs, then the dials of those that join.
+        let members = shared.members_changed.swap(false, Ordering::AcqRel);
+        let members = members.then(|| self.follow_leavers(now));
         #[cfg(feature = "tls")]
         self.reload_tls(now);
-        if shared.members_changed.swap(false, Ordering::AcqRel) {
-            self.follow_members(now);
+        if let Some(members) = members {
+            self.follow_members(members, now);
         }
         if shared.renew_links.swap(false, Ordering::AcqRel) {
             self.renewals.add_all(self.peers.keys().copied());

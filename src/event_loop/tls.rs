@@ -86,6 +86,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             };
             // Those without a name are checked when they have one. A knock never becomes a link.
             let sid = match &connection.phase {
+                // It has no names any more, and its link ends for another reason, perhaps after its last frames.
+                Phase::Open { peer, .. } if !peer.is_member() && self.leaves.has(peer.id) => None,
                 Phase::Open { peer, .. } => Some(peer.sid),
                 Phase::Named { peer, .. } | Phase::AwaitingAnswer { peer, .. } => {
                     self.peers.get(peer).map(|peer| peer.sid)

@@ -221,15 +221,14 @@ impl Shared {
         let all = servers.clone();
         let own_addresses = take_own(self.own, &mut servers)?;
         let mut changes = membership.changes(given, &own_addresses, &servers);
+        // `Some`: they are other ones than those now.
         #[cfg(feature = "tls")]
-        let names = self.tls.names(self.own, &all, next.names, &changes.left)?;
-        #[cfg(feature = "tls")]
-        let has_other_names = names
-            .as_ref()
-            .is_some_and(|names| self.tls.has_other_names(names));
+        let names = self
+            .tls
+            .next_names(self.own, &all, next.names, &changes.left)?;
         #[cfg(not(feature = "tls"))]
-        let has_other_names = false;
-        if changes.is_empty() && !has_other_names {
+        let names: Option<()> = None;
+        if changes.is_empty() && names.is_none() {
             if has_version {
                 membership.version = given;
             }

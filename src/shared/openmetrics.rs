@@ -275,6 +275,12 @@ impl Text<'_> {
                 "Accepted connections without a whole initial message, and contenders",
                 stats.pending,
             ),
+            (
+                Gauge,
+                "leaving_peers",
+                "Removed servers that are linked still",
+                stats.leaving,
+            ),
             (Counter, "link_ups", "Links that came up", stats.ups),
             (
                 Counter,

@@ -54,8 +54,8 @@ impl TlsState {
         true
     }
 
-    /// The names of the peers when these are all members, with what else was given for them. `None` without TLS.
-    pub(super) fn names(
+    /// The names of the peers when these are all members, with what else was given for them. `None` if they are those now, or without TLS.
+    pub(super) fn next_names(
         &self,
         own: Sid,
         members: &[Server],
@@ -81,14 +81,7 @@ impl TlsState {
             .map(|server| (server.sid, server.addresses.as_slice()));
         let identities = newest.identities.with_members(servers, given, left)?;
         check_named(own, members, &identities)?;
-        Ok(Some(identities))
-    }
-
-    /// Whether these are other names than those now.
-    pub(super) fn has_other_names(&self, identities: &Identities) -> bool {
-        let state = lock(&self.0);
-        let newest = state.newest.as_ref();
-        newest.is_some_and(|newest| *newest.identities != *identities)
+        Ok(Some(identities).filter(|identities| *newest.identities != *identities))
     }
 
     pub(super) fn set_names(&self, identities: Identities) {

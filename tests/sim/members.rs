@@ -1,6 +1,8 @@
 //! Hosts that change their members: each removes others, gives them another address, and takes them back, by itself. At the end of the
 //! storm all hosts are members of each other again.
 //!
+//! What is known of the name of a removed member is forgotten, which P2 forbids otherwise.
+//!
 //! - P12 what was meant for a member that was removed is not sent to the one that has its sid later
 
 use std::{rc::Rc, time::Duration};
@@ -105,10 +107,6 @@ impl Simulation {
         for sid in changes.joined.iter().chain(&changes.moved) {
             // It is dialed at once.
             record.unproven_dials.remove(sid);
-        }
-        for sid in &changes.left {
-            // What is known of its name is forgotten.
-            record.resolved.remove(sid);
         }
         if let Some(sid) = changes.left.first() {
             assert_eq!(

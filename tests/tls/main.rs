@@ -4,6 +4,7 @@
 //! Every certificate is made here. Nothing here tests the rules for names and chains in detail: the tests beside the code do.
 
 mod attackers;
+mod members;
 mod programs;
 mod reloads;
 mod upgrades;

@@ -151,7 +151,8 @@ fn memory_of_tls_is_counted() {
     let ca = Ca::new("CA");
     let plain = Config::builder(Sid(1))
         .server(Sid(1), "zk1.example:3888")
-        .server(Sid(2), "zk2.example:3888");
+        .server(Sid(2), "zk2.example:3888")
+        .members_max(2);
     let memory = |builder: ConfigBuilder| builder.build().unwrap().max_memory();
     let added = memory(plain.clone().tls(tls(&ca))) - memory(plain);
     assert_eq!(

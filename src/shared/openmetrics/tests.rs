@@ -101,6 +101,7 @@ fn made_up(now: Instant) -> Stats {
         connect_times: Histogram::default(),
         handshake_times: Histogram::default(),
         connections: 27,
+        leaving: 28,
         peers: vec![observer, linked, away],
     }
 }
