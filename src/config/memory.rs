@@ -133,9 +133,9 @@ impl Config {
     ///     let builder = Config::builder(Sid(1)).observers_max(observers);
     ///     (1..=3).fold(builder, |builder, n| builder.server(Sid(n), format!("zk{n}:3888")))
     /// };
-    /// // Most of it is the inbox. Each of 64 observers can add 2 MiB.
-    /// assert_eq!(servers(0).build()?.max_memory() >> 20, 67);
-    /// assert_eq!(servers(64).build()?.max_memory() >> 20, 195);
+    /// // Most of it is the inbox. Each of the six servers that may join, and each of 64 observers, can add 2 MiB.
+    /// assert_eq!(servers(0).build()?.max_memory() >> 20, 81);
+    /// assert_eq!(servers(64).build()?.max_memory() >> 20, 210);
     /// # Ok::<(), quorum_cnx::ConfigError>(())
     /// ```
     #[must_use]

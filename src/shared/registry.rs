@@ -11,7 +11,7 @@
 //!   payloads, and code of the application that runs then may call the registry.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
@@ -110,10 +110,11 @@ impl Registry {
     /// Adds an observer or an admitted peer. If its sid has become that of a member meanwhile, the loop removes it again.
     pub(super) fn add(&self, peer: Arc<Peer>) {
         let mut peers = self.write();
-        if peers.known.contains_key(&peer.sid) {
-            peers.removed.push(peer);
-        } else {
-            peers.known.insert(peer.sid, peer);
+        match peers.known.entry(peer.sid) {
+            Entry::Vacant(place) => {
+                place.insert(peer);
+            }
+            Entry::Occupied(_) => peers.removed.push(peer),
         }
     }
 
