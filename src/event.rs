@@ -178,13 +178,7 @@ impl fmt::Display for Event {
                 address,
                 error,
                 count,
-            } => {
-                let (what, times) = match count {
-                    1 => ("a connection", String::new()),
-                    count => ("connections", format!(" ({count} times)")),
-                };
-                write!(f, "cannot accept {what} on {address}: {error}{times}")
-            }
+            } => write_accept_failed(f, address, error, *count),
             Self::ListenerLost { address } => write!(
                 f,
                 "given up listening on {address}: servers with a larger id cannot reach this one there; see listen_tries"
@@ -203,12 +197,7 @@ impl fmt::Display for Event {
             Self::Down { sid, reason, .. } => write!(f, "peer {sid}: down, {reason}"),
             Self::Joined { sid } => write!(f, "peer {sid}: joined the members"),
             Self::Moved { sid } => write!(f, "peer {sid}: has other addresses now"),
-            Self::Left { sid, discarded } => {
-                write!(
-                    f,
-                    "peer {sid}: left the members, {discarded} frames for it were discarded"
-                )
-            }
+            Self::Left { sid, discarded } => write_left(f, *sid, *discarded),
             Self::Dropped { messages, senders } => {
                 write!(
                     f,
@@ -259,6 +248,29 @@ fn write_expiry(f: &mut fmt::Formatter<'_>, not_after: SystemTime) -> fmt::Resul
             )
         }
         Err(_) => f.write_str("the certificate of this server has expired"),
+    }
+}
+
+fn write_accept_failed(
+    f: &mut fmt::Formatter<'_>,
+    address: &Address,
+    error: &str,
+    count: u64,
+) -> fmt::Result {
+    let (what, times) = match count {
+        1 => ("a connection", String::new()),
+        count => ("connections", format!(" ({count} times)")),
+    };
+    write!(f, "cannot accept {what} on {address}: {error}{times}")
+}
+
+fn write_left(f: &mut fmt::Formatter<'_>, sid: Sid, discarded: u64) -> fmt::Result {
+    match discarded {
+        0 => write!(f, "peer {sid}: left the members"),
+        count => write!(
+            f,
+            "peer {sid}: left the members, {count} frames for it were discarded"
+        ),
     }
 }
 

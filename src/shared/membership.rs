@@ -1,18 +1,15 @@
-//! Who the members are now, and the step from one set of them to the next.
+//! Who the members are now, and what a step to other members would change.
 //!
-//! Nothing here is linked or closed: the loop follows. A step is made by the thread that calls for it, under one lock, so that what it
-//! returns is true at once for all threads that send.
+//! Nothing here changes which peers are known: `reconfigure` does.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use super::{lifecycle::Life, peer::Peer, state::Shared};
+use super::peer::Peer;
 use crate::{
-    config::{self, Given, Leave, Members, Server, check_servers, take_own},
-    error::{ConfigError, ReconfigureError},
-    limits::LEAVE_MAX,
+    config::{self, Members, Server},
+    error::ConfigError,
     outbox::Clock,
     proto::{Address, PeerId, PeerIds, Sid},
-    sync::lock,
 };
 
 /// What a change of the members has changed. Each sid is in one of the lists at most.
@@ -30,7 +27,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.joined.is_empty() && self.left.is_empty() && self.moved.is_empty()
     }
 }
@@ -62,14 +59,14 @@ pub(crate) struct View {
 #[derive(Debug)]
 pub(crate) struct Membership {
     own: Sid,
-    own_addresses: Vec<Address>,
-    version: u64,
-    members: BTreeMap<Sid, Member>,
-    leavers: Vec<Leaver>,
+    pub(super) own_addresses: Vec<Address>,
+    pub(super) version: u64,
+    pub(super) members: BTreeMap<Sid, Member>,
+    pub(super) leavers: Vec<Leaver>,
     /// How many servers, this one included, may be members or leave at one time.
     max: usize,
     outbox: config::Outbox,
-    clock: Clock,
+    pub(super) clock: Clock,
     ids: PeerIds,
 }
 
@@ -105,7 +102,7 @@ impl Membership {
         membership
     }
 
-    fn peer(&self, sid: Sid) -> Arc<Peer> {
+    pub(super) fn peer(&self, sid: Sid) -> Arc<Peer> {
         let (id, clock) = (self.ids.next(), self.clock.clone());
         Arc::new(Peer::new(id, sid, self.outbox, clock))
     }
@@ -122,7 +119,7 @@ impl Membership {
     }
 
     /// The members now, with the next version.
-    fn next(&self) -> Members {
+    pub(super) fn next(&self) -> Members {
         let members = self.members.iter();
         let others = members.map(|(sid, member)| (*sid, &member.addresses));
         let all = others.chain([(self.own, &self.own_addresses)]);
@@ -133,7 +130,12 @@ impl Membership {
     }
 
     /// What a step to these servers changes. `servers` are the other ones.
-    fn changes(&self, version: u64, own_addresses: &[Address], servers: &[Server]) -> Changes {
+    pub(super) fn changes(
+        &self,
+        version: u64,
+        own_addresses: &[Address],
+        servers: &[Server],
+    ) -> Changes {
         let mut changes = Changes {
             version,
             ..Changes::default()
@@ -155,7 +157,7 @@ impl Membership {
         changes
     }
 
-    fn check_room(&self, servers: usize, changes: &Changes) -> Result<(), ConfigError> {
+    pub(super) fn check_room(&self, servers: usize, changes: &Changes) -> Result<(), ConfigError> {
         let (servers, leaving) = (servers + 1, self.leavers.len() + changes.left.len());
         if servers + leaving <= self.max {
             return Ok(());
@@ -166,158 +168,12 @@ impl Membership {
             why: format!("{servers} servers are members and {leaving} leave, at most {max} fit"),
         })
     }
-}
 
-impl Shared {
-    /// See [`Handle::reconfigure`](crate::Handle::reconfigure).
-    pub(crate) fn reconfigure(&self, members: Members) -> Result<Changes, ReconfigureError> {
-        self.step(|_| (members, true))
-    }
-
-    /// See [`Handle::set_server`](crate::Handle::set_server).
-    pub(crate) fn set_server(
-        &self,
-        sid: Sid,
-        addresses: String,
-    ) -> Result<Changes, ReconfigureError> {
-        self.step(|membership| {
-            let mut next = membership.next();
-            next.servers.retain(|(other, _)| *other != sid);
-            next.servers.push((sid, Given::Text(addresses)));
-            (next, false)
-        })
-    }
-
-    /// See [`Handle::remove_server`](crate::Handle::remove_server).
-    pub(crate) fn remove_server(
-        &self,
-        sid: Sid,
-        leave: Leave,
-    ) -> Result<Changes, ReconfigureError> {
-        self.step(|membership| {
-            let mut next = membership.next().leave(leave);
-            next.servers.retain(|(other, _)| *other != sid);
-            (next, false)
-        })
-    }
-
-    /// Makes one step, to the members that `next` returns, and with `true` if the application has chosen their version.
-    fn step(
-        &self,
-        next: impl FnOnce(&Membership) -> (Members, bool),
-    ) -> Result<Changes, ReconfigureError> {
-        if self.life() != Life::Running || self.halt.is_given() {
-            return Err(ReconfigureError::Halted);
-        }
-        let mut membership = lock(&self.membership);
-        let (next, has_version) = next(&membership);
-        let (given, current) = (next.version(), membership.version);
-        if given < current {
-            return Err(ReconfigureError::OldVersion { given, current });
-        }
-        let leave = check_leave(next.leave)?;
-        let mut servers = check_servers(next.servers)?;
-        #[cfg(feature = "tls")]
-        let all = servers.clone();
-        let own_addresses = take_own(self.own, &mut servers)?;
-        let mut changes = membership.changes(given, &own_addresses, &servers);
-        // `Some`: they are other ones than those now.
-        #[cfg(feature = "tls")]
-        let names = self
-            .tls
-            .next_names(self.own, &all, next.names, &changes.left)?;
-        #[cfg(not(feature = "tls"))]
-        let names: Option<()> = None;
-        if changes.is_empty() && names.is_none() {
-            if has_version {
-                membership.version = given;
-            }
-            changes.version = membership.version;
-            return Ok(changes);
-        }
-        if given == current {
-            return Err(ReconfigureError::SameVersion(current));
-        }
-        membership.check_room(servers.len(), &changes)?;
-        #[cfg(feature = "tls")]
-        if let Some(names) = names {
-            self.tls.set_names(names);
-        }
-        let gone = self.apply(&mut membership, servers, own_addresses, leave, &changes)?;
-        membership.version = given;
-        // Without the lock: this drops payloads, and code of the application that runs then may change the members.
-        drop(membership);
-        for peer in gone {
-            peer.close();
-        }
-        self.order(&self.members_changed);
-        Ok(changes)
-    }
-
-    /// Applies the changes. Returns the peers whose outboxes are to be closed.
-    fn apply(
-        &self,
-        membership: &mut Membership,
-        servers: Vec<Server>,
-        own_addresses: Vec<Address>,
-        leave: Leave,
-        changes: &Changes,
-    ) -> Result<Vec<Arc<Peer>>, ReconfigureError> {
-        let mut gone = Vec::new();
-        let until = match leave {
-            Leave::Now => None,
-            Leave::After(time) => Some(membership.clock.now() + time),
-        };
-        for sid in &changes.left {
-            let Some(member) = membership.members.remove(sid) else {
-                continue;
-            };
-            let peer = &member.peer;
-            self.peers.leave(peer);
-            self.count_link_of(peer);
-            match until {
-                Some(_) => peer.outbox.seal(),
-                None => gone.push(Arc::clone(peer)),
-            }
-            membership.leavers.push(Leaver { member, until });
-        }
-        for Server { sid, addresses } in servers {
-            if let Some(member) = membership.members.get_mut(&sid) {
-                member.addresses = addresses;
-                continue;
-            }
-            let peer = self.peers.join(membership.peer(sid));
-            let peer = peer.ok_or(ReconfigureError::Halted)?;
-            self.count_link_of(&peer);
-            // The older peer with this sid has no more time: a server has one link.
-            let same = |leaver: &&mut Leaver| leaver.member.peer.sid == sid;
-            for older in membership.leavers.iter_mut().filter(same) {
-                older.until = None;
-                gone.push(Arc::clone(&older.member.peer));
-            }
-            membership.members.insert(sid, Member { peer, addresses });
-        }
-        membership.own_addresses = own_addresses;
-        Ok(gone)
-    }
-
-    /// The members as the loop is to follow them.
-    pub(crate) fn view(&self) -> View {
-        let membership = lock(&self.membership);
+    pub(super) fn view(&self) -> View {
         View {
-            own_addresses: membership.own_addresses.clone(),
-            members: membership.members.values().cloned().collect(),
-            leavers: membership.leavers.clone(),
+            own_addresses: self.own_addresses.clone(),
+            members: self.members.values().cloned().collect(),
+            leavers: self.leavers.clone(),
         }
-    }
-}
-
-fn check_leave(leave: Leave) -> Result<Leave, ConfigError> {
-    match leave {
-        Leave::After(time) if time > LEAVE_MAX => Err(ConfigError::BadOption {
-            option: "leave",
-            why: format!("{time:?} is above {LEAVE_MAX:?}"),
-        }),
-        leave => Ok(leave),
     }
 }

@@ -8,6 +8,7 @@ mod membership;
 mod openmetrics;
 mod peer;
 mod process;
+mod reconfigure;
 mod registry;
 mod send;
 mod state;

@@ -56,6 +56,8 @@ impl Stats {
         text.frames("", &[(String::new(), self.sent, self.received)])?;
         text.queue("inbox", &self.inbox)?;
         text.queue("events", &self.events)?;
+        let help = "Removed servers that are linked still";
+        text.family(Gauge, "leaving_peers", help, one(self.leaving))?;
         text.connections(self)?;
         text.event_loop(self)?;
         text.out.write_str("# EOF\n")
@@ -274,12 +276,6 @@ impl Text<'_> {
                 "pending_connections",
                 "Accepted connections without a whole initial message, and contenders",
                 stats.pending,
-            ),
-            (
-                Gauge,
-                "leaving_peers",
-                "Removed servers that are linked still",
-                stats.leaving,
             ),
             (Counter, "link_ups", "Links that came up", stats.ups),
             (

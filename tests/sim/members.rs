@@ -124,8 +124,8 @@ impl Oracle {
         if !header.is_of(record.incarnation) {
             return;
         }
-        let again = record.rejoined.get(&me).into_iter().flatten();
-        let last = again.filter(|again| again.at <= begun).last().copied();
+        let mut again = record.rejoined.get(&me).into_iter().flatten();
+        let last = again.rfind(|again| again.at <= begun).copied();
         if let Some(again) = last.filter(|again| header.number <= again.newest) {
             let what = format!("host {me} received {header:?} of before {again:?} as a new member");
             self.fail("P12", what);

@@ -1,0 +1,169 @@
+//! The step from one set of members to the next.
+//!
+//! Nothing here is linked, and no link ends: the loop follows. A step is made by the thread that calls for it, under one lock, so that what
+//! it returns is true at once for all threads that send.
+
+use std::sync::Arc;
+
+use super::{
+    lifecycle::Life,
+    membership::{Changes, Leaver, Member, Membership, View},
+    peer::Peer,
+    state::Shared,
+};
+use crate::{
+    config::{Given, Leave, Members, Server, check_servers, take_own},
+    error::{ConfigError, ReconfigureError},
+    limits::LEAVE_MAX,
+    proto::{Address, Sid},
+    sync::lock,
+};
+
+impl Shared {
+    /// See [`Handle::reconfigure`](crate::Handle::reconfigure).
+    pub(crate) fn reconfigure(&self, members: Members) -> Result<Changes, ReconfigureError> {
+        self.step(|_| (members, true))
+    }
+
+    /// See [`Handle::set_server`](crate::Handle::set_server).
+    pub(crate) fn set_server(
+        &self,
+        sid: Sid,
+        addresses: String,
+    ) -> Result<Changes, ReconfigureError> {
+        self.step(|membership| {
+            let mut next = membership.next();
+            next.servers.retain(|(other, _)| *other != sid);
+            next.servers.push((sid, Given::Text(addresses)));
+            (next, false)
+        })
+    }
+
+    /// See [`Handle::remove_server`](crate::Handle::remove_server).
+    pub(crate) fn remove_server(
+        &self,
+        sid: Sid,
+        leave: Leave,
+    ) -> Result<Changes, ReconfigureError> {
+        self.step(|membership| {
+            let mut next = membership.next().leave(leave);
+            next.servers.retain(|(other, _)| *other != sid);
+            (next, false)
+        })
+    }
+
+    /// Makes one step, to the members that `next` returns, and with `true` if the application has chosen their version.
+    fn step(
+        &self,
+        next: impl FnOnce(&Membership) -> (Members, bool),
+    ) -> Result<Changes, ReconfigureError> {
+        if self.life() != Life::Running || self.halt.is_given() {
+            return Err(ReconfigureError::Halted);
+        }
+        let mut membership = lock(&self.membership);
+        let (next, has_version) = next(&membership);
+        let (given, current) = (next.version(), membership.version);
+        if given < current {
+            return Err(ReconfigureError::OldVersion { given, current });
+        }
+        let leave = check_leave(next.leave)?;
+        let mut servers = check_servers(next.servers)?;
+        #[cfg(feature = "tls")]
+        let all = servers.clone();
+        let own_addresses = take_own(self.own, &mut servers)?;
+        let mut changes = membership.changes(given, &own_addresses, &servers);
+        // `Some`: they are other ones than those now.
+        #[cfg(feature = "tls")]
+        let names = self
+            .tls
+            .next_names(self.own, &all, next.names, &changes.left)?;
+        #[cfg(not(feature = "tls"))]
+        let names: Option<()> = None;
+        if changes.is_empty() && names.is_none() {
+            if has_version {
+                membership.version = given;
+            }
+            changes.version = membership.version;
+            return Ok(changes);
+        }
+        if given == current {
+            return Err(ReconfigureError::SameVersion(current));
+        }
+        membership.check_room(servers.len(), &changes)?;
+        #[cfg(feature = "tls")]
+        if let Some(names) = names {
+            self.tls.set_names(names);
+        }
+        let gone = self.apply(&mut membership, servers, own_addresses, leave, &changes)?;
+        membership.version = given;
+        // Without the lock: this drops payloads, and code of the application that runs then may change the members.
+        drop(membership);
+        for peer in gone {
+            peer.close();
+        }
+        self.order(&self.members_changed);
+        Ok(changes)
+    }
+
+    /// Applies the changes. Returns the peers whose outboxes are to be closed.
+    fn apply(
+        &self,
+        membership: &mut Membership,
+        servers: Vec<Server>,
+        own_addresses: Vec<Address>,
+        leave: Leave,
+        changes: &Changes,
+    ) -> Result<Vec<Arc<Peer>>, ReconfigureError> {
+        let mut gone = Vec::new();
+        let until = match leave {
+            Leave::Now => None,
+            Leave::After(time) => Some(membership.clock.now() + time),
+        };
+        for sid in &changes.left {
+            let Some(member) = membership.members.remove(sid) else {
+                continue;
+            };
+            let peer = &member.peer;
+            self.peers.leave(peer);
+            self.count_link_of(peer);
+            match until {
+                Some(_) => peer.outbox.seal(),
+                None => gone.push(Arc::clone(peer)),
+            }
+            membership.leavers.push(Leaver { member, until });
+        }
+        for Server { sid, addresses } in servers {
+            if let Some(member) = membership.members.get_mut(&sid) {
+                member.addresses = addresses;
+                continue;
+            }
+            let peer = self.peers.join(membership.peer(sid));
+            let peer = peer.ok_or(ReconfigureError::Halted)?;
+            self.count_link_of(&peer);
+            // The older peer with this sid has no more time: a server has one link.
+            let same = |leaver: &&mut Leaver| leaver.member.peer.sid == sid;
+            for older in membership.leavers.iter_mut().filter(same) {
+                older.until = None;
+                gone.push(Arc::clone(&older.member.peer));
+            }
+            membership.members.insert(sid, Member { peer, addresses });
+        }
+        membership.own_addresses = own_addresses;
+        Ok(gone)
+    }
+
+    /// The members as the loop is to follow them.
+    pub(crate) fn view(&self) -> View {
+        lock(&self.membership).view()
+    }
+}
+
+fn check_leave(leave: Leave) -> Result<Leave, ConfigError> {
+    match leave {
+        Leave::After(time) if time > LEAVE_MAX => Err(ConfigError::BadOption {
+            option: "leave",
+            why: format!("{time:?} is above {LEAVE_MAX:?}"),
+        }),
+        leave => Ok(leave),
+    }
+}
