@@ -1,4 +1,4 @@
-//! Makes a [`Config`] from a `zoo.cfg`.
+//! Makes a [`Config`] from a `zoo.cfg`, and [`Members`] from a newer configuration of a running ensemble.
 //!
 //! Nothing here parses or checks a value.
 
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::types::ZooCfg;
 use crate::{
-    config::{Config, ConfigBuilder},
+    config::{Config, ConfigBuilder, Members},
     error::ConfigError,
     limits,
     proto::{InitialMessageVersion, Sid},
@@ -54,6 +54,19 @@ impl ZooCfg {
     /// The configuration of the server `own`, which is one of these servers. See [`Config::from_zoo_cfg`].
     pub fn builder(&self, own: Sid) -> ConfigBuilder {
         of_zoo_cfg(self, own)
+    }
+
+    /// The servers at this version, for [`Handle::reconfigure`](crate::Handle::reconfigure): with it, a running server follows an
+    /// ensemble whose members change. Observers are members as well. Groups and weights concern the election only.
+    ///
+    /// The newer configuration comes from [`read`](Self::read), which finds the dynamic file that the `zoo.cfg` names now, or from the
+    /// text in an election message ([`parse_dynamic`](Self::parse_dynamic)).
+    pub fn members(&self) -> Members {
+        // No text with a negative version is accepted, but the field is public.
+        let members = Members::new(u64::try_from(self.version).unwrap_or(0));
+        self.servers.iter().fold(members, |members, server| {
+            members.server_at(server.sid, server.election.clone())
+        })
     }
 }
 

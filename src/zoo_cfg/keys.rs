@@ -81,8 +81,12 @@ fn is_of_ensemble(key: &str) -> bool {
 }
 
 fn version(property: &Property) -> Result<i64, ZooCfgError> {
-    i64::from_str_radix(&property.raw, 16)
-        .map_err(|_| property.bad(format!("{:?} is not a hexadecimal number", property.raw)))
+    let raw = &property.raw;
+    match i64::from_str_radix(raw, 16) {
+        Ok(version) if version < 0 => Err(property.bad(format!("{raw} is less than 0"))),
+        Ok(version) => Ok(version),
+        Err(_) => Err(property.bad(format!("{raw:?} is not a hexadecimal number"))),
+    }
 }
 
 /// The configuration as read so far, and the line of each server, group and weight.
@@ -258,6 +262,7 @@ impl ZooCfg {
             #[cfg(not(feature = "tls-ring"))]
             "portUnification" => drop(property.flag()?),
             "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = property.flag()?,
+            "reconfigEnabled" => self.reconfig_enabled = property.flag()?,
             #[cfg(feature = "tls-ring")]
             "sslQuorum" => self.ssl_quorum = property.flag()?.then_some(property.line),
             #[cfg(not(feature = "tls-ring"))]

@@ -45,7 +45,7 @@ use crate::proto::{Address, Sid};
 /// | `multiAddress.enabled` | all addresses are sent | the same: [`InitialMessageVersion::V2`](crate::InitialMessageVersion::V2) |
 /// | `server.N` twice, also as `server.1` and `server.01` | one of them counts | refused |
 /// | two lines for one group or weight, a group without servers | both count, or no leader is elected | refused |
-/// | a negative id or weight | accepted | refused |
+/// | a negative id, weight or version | accepted | refused |
 /// | an empty host | this machine | refused |
 /// | a host with a blank, `$`, `/` or similar; `256.1.1.1`, `10.0.1`, `010.0.0.1` | a name, or a guess | refused, see [`Address`] |
 /// | port 0 of a server | accepted | refused |
@@ -87,7 +87,7 @@ pub struct ZooCfg {
     /// The `weight.N` lines of a hierarchical quorum. None is negative.
     pub weights: BTreeMap<Sid, i64>,
     /// The version of the configuration, or 0 without one. For a dynamic file it is the hexadecimal end of the file's name
-    /// (`zoo.cfg.dynamic.100000003`), otherwise the value of `version`.
+    /// (`zoo.cfg.dynamic.100000003`), otherwise the value of `version`. A text with a negative version is refused.
     pub version: i64,
     /// `tickTime`.
     pub tick_time: Option<Duration>,
@@ -108,6 +108,10 @@ pub struct ZooCfg {
     /// `quorumListenOnAllIPs`: whether a server listens on all addresses of its machine instead of its configured ones. This
     /// concerns the election port and the port of the leader.
     pub quorum_listen_on_all_ips: bool,
+    /// `reconfigEnabled`: whether the members may change while the servers run. This crate does not act on it. An application that is to
+    /// follow the ensemble gives the [`members`](Self::members) of each newer configuration to
+    /// [`Handle::reconfigure`](crate::Handle::reconfigure).
+    pub reconfig_enabled: bool,
     /// Whether all addresses are sent. [`several_addresses`](Self::several_addresses) decides whether a server may have several.
     pub(crate) multi_address_enabled: bool,
     /// Whether a server may have several addresses. Only a flag of the JVM allows it.

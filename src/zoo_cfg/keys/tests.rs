@@ -56,6 +56,7 @@ tcpKeepAlive=TRUE
 electionPortBindRetry=0
 quorumCnxnTimeoutMs=7000
 quorumListenOnAllIPs=true
+reconfigEnabled=true
 ";
     let cfg = parse(text).unwrap();
     let of = |sid: i64, line, quorum, election, observer| ZooServer {
@@ -81,6 +82,7 @@ quorumListenOnAllIPs=true
         election_port_bind_retry: Some(0),
         quorum_cnxn_timeout: Some(Duration::from_secs(7)),
         quorum_listen_on_all_ips: true,
+        reconfig_enabled: true,
         multi_address_enabled: false,
         ..ZooCfg::default()
     };
@@ -143,6 +145,8 @@ fn invalid_values_are_named() {
         ),
         ("quorumListenOnAllIPs=1", "neither true nor false"),
         ("multiAddress.enabled=", "neither true nor false"),
+        ("reconfigEnabled=yes", "neither true nor false"),
+        ("version=-5", "version: -5 is less than 0"),
     ] {
         let why = why(&format!("# comment\n{line}"));
         assert!(why.contains(expected), "{line}: {why}");
@@ -321,10 +325,42 @@ fn dynamic_file_allows_few_keys_besides_servers() {
         ("server.1=a:1:2", "server.1: server 1 is in line 1 already"),
         ("version=zz", "version: \"zz\" is not a hexadecimal number"),
         ("version=", "version: \"\" is not a hexadecimal number"),
+        ("version=-5", "version: -5 is less than 0"),
     ] {
         let error = parse_dynamic(&format!("server.1=a:1:2\n{line}"), Origin::Message).unwrap_err();
         assert_eq!((error.line, error.why.as_str()), (2, expected));
     }
+}
+
+/// What three servers of ZooKeeper 3.8.0 have sent after `reconfig -add` of a server that votes and of an observer, and the file
+/// `zoo.cfg.dynamic.200000003` of each of them. In the file there is no version, and no line break at the end either.
+#[test]
+fn configuration_of_real_servers_is_parsed() {
+    let servers = "server.1=127.0.0.1:24881:25881:participant\nserver.2=127.0.0.1:24882:25882:participant\n\
+                   server.3=127.0.0.1:24883:25883:participant\n\
+                   server.4=127.0.0.1:24884:25884:participant;127.0.0.1:23184\n\
+                   server.5=[0:0:0:0:0:0:0:1]:24885:25885:observer;0.0.0.0:2185";
+    let message = format!("{servers}\nversion=200000003");
+    let message = parse_dynamic(&message, Origin::Message).unwrap();
+    let file = parse_dynamic(servers, Origin::File).unwrap();
+    assert_eq!(message.version, 0x2_0000_0003);
+    assert_eq!(message.servers, file.servers);
+    let roles = |observer| {
+        let of_role = file
+            .servers
+            .iter()
+            .filter(move |one| one.observer == observer);
+        of_role.map(|one| one.sid.0).collect::<Vec<_>>()
+    };
+    assert_eq!((roles(false), roles(true)), (vec![1, 2, 3, 4], vec![5]));
+    assert_eq!(file.servers[3].client.as_deref(), Some("127.0.0.1:23184"));
+    // Java writes an IPv6 literal in full, whatever the operator wrote.
+    let full = &file.servers[4].election[0];
+    assert_eq!(full.to_string(), "[0:0:0:0:0:0:0:1]:25885");
+    assert_eq!(full.canonical(), addresses(&["[::1]:25885"])[0].canonical());
+    // A real server refuses a message with another key, too.
+    let error = parse_dynamic(&format!("{servers}\ntickTime=1"), Origin::Message).unwrap_err();
+    assert_eq!(error.line, 6);
 }
 
 #[test]
