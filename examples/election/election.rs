@@ -79,10 +79,10 @@ pub(crate) struct Outcome {
 pub(crate) struct Election {
     own: Sid,
     quorum: Quorum,
-    /// The vote of this server at the beginning of a round.
-    initial: Vote,
-    /// True exactly when the own vote counts.
-    votes: bool,
+    /// The vote of this server for itself, with which it begins a round if it votes.
+    claim: Vote,
+    /// True exactly when it never votes, even if it is among the voters.
+    observes: bool,
     resend_first: Duration,
     resend_last: Duration,
     round: i64,
@@ -145,35 +145,32 @@ impl Election {
     /// A voter with this last transaction and epoch, or an observer if `own` is not among the voters. The election begins
     /// with [`look`](Self::look).
     pub(crate) fn new(own: Sid, quorum: Quorum, zxid: i64, epoch: i64) -> Self {
-        let initial = Vote {
+        let claim = Vote {
             leader: own,
             zxid,
             round: 0,
             epoch,
         };
-        match quorum.is_voter(own) {
-            true => Self::begin(own, quorum, initial, true),
-            false => Self::observer(own, quorum),
-        }
-    }
-
-    /// A server that does not vote, even if the configuration has it as a voter.
-    pub(crate) fn observer(own: Sid, quorum: Quorum) -> Self {
-        Self::begin(own, quorum, Notification::QUESTION.vote, false)
-    }
-
-    fn begin(own: Sid, quorum: Quorum, initial: Vote, votes: bool) -> Self {
         Self {
             own,
             quorum,
-            initial,
-            votes,
+            claim,
+            observes: false,
             resend_first: RESEND_FIRST,
             resend_last: RESEND_LAST,
             round: 0,
             phase: Phase::New,
             early: BTreeMap::new(),
             answered: BTreeMap::new(),
+        }
+    }
+
+    /// A server that does not vote, even if the configuration has it as a voter.
+    pub(crate) fn observer(own: Sid, quorum: Quorum) -> Self {
+        let none = Notification::QUESTION.vote;
+        Self {
+            observes: true,
+            ..Self::new(own, quorum, none.zxid, none.epoch)
         }
     }
 
@@ -193,7 +190,7 @@ impl Election {
     /// The message with the present state and vote of this server.
     pub(crate) fn current(&self) -> Notification {
         let (state, vote) = match &self.phase {
-            Phase::New => (State::Looking, self.initial),
+            Phase::New => (State::Looking, self.initial()),
             Phase::Looking(looking) => (State::Looking, looking.proposal),
             Phase::Decided(outcome) => (outcome.state, outcome.vote),
         };
@@ -204,11 +201,43 @@ impl Election {
         }
     }
 
+    /// Whether the own vote counts.
+    fn votes(&self) -> bool {
+        !self.observes && self.quorum.is_voter(self.own)
+    }
+
+    /// The vote of this server at the beginning of a round.
+    fn initial(&self) -> Vote {
+        match self.votes() {
+            true => self.claim,
+            false => Notification::QUESTION.vote,
+        }
+    }
+
+    /// The ensemble has other voters now, perhaps with or without this server. Returns whether this server must
+    /// [`look`](Self::look) for a leader: if it was looking, since votes of servers that left do not count, or if its leader left.
+    ///
+    /// A leader that is still a voter stays, as in ZooKeeper.
+    #[must_use]
+    pub(crate) fn reconfigure(&mut self, quorum: Quorum) -> bool {
+        self.quorum = quorum;
+        self.early.retain(|sid, _| self.quorum.is_voter(*sid));
+        let votes = self.votes();
+        match &mut self.phase {
+            Phase::New => false,
+            Phase::Looking(_) => true,
+            Phase::Decided(outcome) => {
+                outcome.state = state_with(votes, self.own, outcome.vote.leader);
+                !self.quorum.is_voter(outcome.vote.leader)
+            }
+        }
+    }
+
     /// From the next round on, claims to have no data, so that this server is elected only if no other one can be. It has led,
     /// and could not serve.
     pub(crate) fn claim_no_data(&mut self) {
-        self.initial.zxid = ZXID_OF_NO_DATA;
-        self.initial.epoch = ZXID_OF_NO_DATA >> 32;
+        self.claim.zxid = ZXID_OF_NO_DATA;
+        self.claim.epoch = ZXID_OF_NO_DATA >> 32;
     }
 
     /// When [`on_time`](Self::on_time) must be called, if at all.
@@ -227,14 +256,14 @@ impl Election {
         // Another server may claim any round, `i64::MAX` included.
         self.round = self.round.saturating_add(1);
         self.phase = Phase::Looking(Looking {
-            proposal: self.initial,
+            proposal: self.initial(),
             received: BTreeMap::new(),
             outside: BTreeMap::new(),
             interval: self.resend_first,
             resend_at: now,
             settled_at: None,
         });
-        self.propose(now, self.initial, actions);
+        self.propose(now, self.initial(), actions);
         self.review(now);
         for (from, (at, message)) in std::mem::take(&mut self.early) {
             if now.saturating_sub(at) <= EARLY_MAX {
@@ -285,7 +314,7 @@ impl Election {
         };
         // Only servers that look are answered, and only by voters. ZooKeeper is less strict: there, an observer in a later round
         // and a voter that does not enter that round answer each other without a pause.
-        let owes_answer = owes_answer && looks && self.votes;
+        let owes_answer = owes_answer && looks && self.votes();
         if owes_answer && (is_voter || self.is_new(now, from, message)) {
             actions.push(Action::Send(from, self.current()));
         }
@@ -354,9 +383,10 @@ impl Election {
         actions: &mut Vec<Action>,
     ) {
         let vote = message.vote;
-        if self.initial.zxid == ZXID_OF_LOST_DATA || vote.zxid == ZXID_OF_LOST_DATA {
+        if self.initial().zxid == ZXID_OF_LOST_DATA || vote.zxid == ZXID_OF_LOST_DATA {
             return;
         }
+        let initial = self.initial();
         let Phase::Looking(looking) = &mut self.phase else {
             return;
         };
@@ -366,7 +396,7 @@ impl Election {
         if vote.round > self.round {
             self.round = vote.round;
             looking.received.clear();
-            let proposal = self.better(vote, self.initial).unwrap_or(self.initial);
+            let proposal = self.better(vote, initial).unwrap_or(initial);
             self.propose(now, proposal, actions);
         } else {
             let proposal = looking.proposal;
@@ -423,7 +453,7 @@ impl Election {
     /// Whether the leader itself reports that it leads. Without that, its followers may not have noticed that it stopped leading
     /// (ZOOKEEPER-1514).
     fn leads(&self, ballots: &BTreeMap<Sid, Ballot>, leader: Sid, round: i64) -> bool {
-        if leader == self.own && self.votes {
+        if leader == self.own && self.votes() {
             return round == self.round;
         }
         let own_ballot = ballots.get(&leader);
@@ -438,6 +468,7 @@ impl Election {
 
     /// Makes a vote the own one, and sends it to all.
     fn propose(&mut self, now: Duration, vote: Vote, actions: &mut Vec<Action>) {
+        let votes = self.votes();
         let Phase::Looking(looking) = &mut self.phase else {
             return;
         };
@@ -447,7 +478,7 @@ impl Election {
         };
         looking.proposal = vote;
         looking.resend_at = now + looking.interval;
-        if self.votes {
+        if votes {
             let ballot = Ballot {
                 state: State::Looking,
                 vote,
@@ -494,11 +525,7 @@ impl Election {
     }
 
     fn decide(&mut self, vote: Vote, decided_by_others: bool, actions: &mut Vec<Action>) {
-        let state = match (self.votes, vote.leader == self.own) {
-            (true, true) => State::Leading,
-            (true, false) => State::Following,
-            (false, _) => State::Observing,
-        };
+        let state = state_with(self.votes(), self.own, vote.leader);
         let outcome = Outcome {
             state,
             vote,
@@ -506,6 +533,15 @@ impl Election {
         };
         self.phase = Phase::Decided(outcome);
         actions.push(Action::Elect(outcome));
+    }
+}
+
+/// The state of a server that has this leader.
+fn state_with(votes: bool, own: Sid, leader: Sid) -> State {
+    match (votes, leader == own) {
+        (true, true) => State::Leading,
+        (true, false) => State::Following,
+        (false, _) => State::Observing,
     }
 }
 

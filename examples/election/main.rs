@@ -151,11 +151,13 @@ struct Cli {
 const MORE: &str = "\
 Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
 started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
-leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, tls-reloaded, stats, metrics
-(where they are served), timeline, dropped (lines that were not read in time), error and halted.
+leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, reconfigured,
+tls-reloaded, stats, metrics (where they are served), timeline, dropped (lines that were not read in time), error and
+halted.
 
 Commands on standard input, one a line:
   leader-lost  looks for a new leader, as if the present one had failed
+  reconfigure  reads the configuration file again, and follows it if its version is newer
   stats        prints the state and counters
   quit         halts
 
@@ -170,6 +172,11 @@ A server that is not in the configuration gets the leader, the round and the con
 vote is not counted. If its id is smaller, it is dialed at the address that it sends, as ZooKeeper does: anyone who
 reaches the election port can make this server dial an address. --admit bounds the number of such servers at one
 time. When one more connects, it takes the place of one that is not linked, or is refused if all are linked.
+
+With reconfigEnabled=true in its file, a server follows the ensemble, as ZooKeeper does: when a member sends a newer
+configuration, the servers, their votes and their addresses are those of that one, links to the others stay, and
+`reconfigured` is printed. Without TLS, anyone who reaches the election port can send as a member. The file is not
+written: after a restart, the server learns the configuration from those servers of its file that are still there.
 
 A server listens at its election addresses. After a failure it tries an address again electionPortBindRetry times
 (default 3, 0 is without limit), a second apart, since a name may become known late. When it has given up all of
@@ -263,6 +270,7 @@ struct Plan {
     quorum: Quorum,
     members: Vec<(Role, quorum_cnx::Config)>,
     metrics: Option<TcpListener>,
+    reader: ZooCfgReader,
 }
 
 fn plan(cli: &Cli) -> Result<Plan, String> {
@@ -312,6 +320,7 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
             limit,
             init_limit: tick.saturating_mul(cfg.init_limit.unwrap_or(INIT_LIMIT)),
             tick,
+            tls: cli.tls.clone(),
         };
         if !cfg.servers.iter().any(|server| server.sid == role.own) {
             let sids: Vec<String> = cfg
@@ -345,6 +354,7 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
         quorum,
         members,
         metrics,
+        reader,
     })
 }
 
@@ -403,13 +413,13 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let remotes = Arc::new(remotes);
-    if let Err(error) = read_commands(&remotes, cli.seconds) {
+    if let Err(error) = read_commands(&remotes, cli, plan.reader) {
         print_error(&format!("cannot start a thread: {error}"));
         return ExitCode::FAILURE;
     }
     let signalled = Arc::clone(&remotes);
     let watched = signals::on_first(move || {
-        order(&signalled, Command::Quit);
+        order(&signalled, &Command::Quit);
         thread::sleep(signals::FLUSH_TIMEOUT);
         print_error("nobody reads standard output: the lines that wait are lost");
         process::exit(1);
@@ -437,7 +447,7 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
                 let end = member.run();
                 if matches!(end, Ok(End::NotListening)) {
                     // The supervisor restarts the whole process.
-                    order(&others, Command::Quit);
+                    order(&others, &Command::Quit);
                 }
                 end
             };
@@ -449,7 +459,7 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         if let Some(error) = thread_error {
             print_error(&format!("cannot start a thread: {error}"));
             code = ExitCode::FAILURE;
-            order(&remotes, Command::Quit);
+            order(&remotes, &Command::Quit);
         }
         // Returns when the last member has ended, or when standard output is closed.
         event_log.print(&lines);
@@ -514,54 +524,53 @@ impl Drop for Running<'_> {
 }
 
 /// Starts the threads that give orders. They are never joined: one may block in a read that does not return, the other sleeps.
-fn read_commands(remotes: &Arc<Vec<Remote>>, time: Option<Duration>) -> io::Result<()> {
-    let all = Arc::clone(remotes);
-    thread::Builder::new().spawn(move || read_input(&all))?;
-    if let Some(time) = time {
+fn read_commands(remotes: &Arc<Vec<Remote>>, cli: &Cli, reader: ZooCfgReader) -> io::Result<()> {
+    let (all, path) = (Arc::clone(remotes), cli.zoo_cfg.clone());
+    let read = move || {
+        let cfg = reader.read(&path);
+        cfg.map_err(|error| format!("{}: {error}", path.display()))
+    };
+    thread::Builder::new().spawn(move || read_input(&all, read))?;
+    if let Some(time) = cli.seconds {
         let remotes = Arc::clone(remotes);
         thread::Builder::new().spawn(move || {
             thread::sleep(time);
-            order(&remotes, Command::Quit);
+            order(&remotes, &Command::Quit);
         })?;
     }
     Ok(())
 }
 
 fn report_start(event_log: &EventLog, role: &Role, cfg: &ZooCfg, quorum: &Quorum) {
-    let sids = |observer| {
-        let servers = cfg.servers.iter();
-        let servers = servers.filter(|server| server.observer == observer);
-        servers.map(|server| server.sid.0).collect::<Vec<_>>()
-    };
-    let is_voter = quorum.is_voter(role.own) && !role.observes;
-    let line = json!({
-        "role": if is_voter { "voter" } else { "observer" },
-        "voters": sids(false), "observers": sids(true),
-        "quorum": if quorum.is_hierarchical() { "hierarchical" } else { "majority" },
-        "zxid": format!("{:#x}", role.zxid), "epoch": role.epoch,
-    });
+    let mut line = role.describe(cfg, quorum);
+    line["zxid"] = format!("{:#x}", role.zxid).into();
+    line["epoch"] = role.epoch.into();
     event_log.event("started", role.own, line);
 }
 
-fn order(remotes: &[Remote], command: Command) {
+fn order(remotes: &[Remote], command: &Command) {
     for remote in remotes {
-        remote.order(command);
+        remote.order(command.clone());
     }
 }
 
 /// Executes the commands on standard input. The program goes on after the end of the input.
-fn read_input(remotes: &[Remote]) {
+fn read_input(remotes: &[Remote], read: impl Fn() -> Result<ZooCfg, String>) {
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else {
             return print_error("a command is not UTF-8: no more commands are read");
         };
         match line.trim() {
-            "leader-lost" => order(remotes, Command::LeaderLost),
-            "stats" => order(remotes, Command::Stats),
-            "quit" => order(remotes, Command::Quit),
+            "leader-lost" => order(remotes, &Command::LeaderLost),
+            "reconfigure" => match read() {
+                Ok(cfg) => order(remotes, &Command::Reconfigure(Arc::new(cfg))),
+                Err(why) => print_error(&why),
+            },
+            "stats" => order(remotes, &Command::Stats),
+            "quit" => order(remotes, &Command::Quit),
             "" => {}
             other => print_error(&format!(
-                "there is no command `{other}`; there are leader-lost, stats and quit"
+                "there is no command `{other}`; there are leader-lost, reconfigure, stats and quit"
             )),
         }
     }

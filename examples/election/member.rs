@@ -2,6 +2,7 @@
 //!
 //! Nothing blocks except the poll.
 
+mod configuration;
 mod events;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use quorum_cnx::{
     Address, Config, Event, EventLoop, Frame, Handle, Handler, SendOutcome, Sid, Stats, ZooCfg,
+    ZooServer,
 };
 use serde_json::json;
 
@@ -29,6 +31,7 @@ use crate::{
     notification::{Format, Notification, State, configuration},
     quorum::Quorum,
     tenure::{Loss, Tenure},
+    tls::TlsArgs,
 };
 
 /// The descriptor of the library's loop.
@@ -42,10 +45,12 @@ const PORT: Token = Token(2);
 const COMMANDS_MAX: usize = 16;
 
 /// A command of the operator.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Command {
     /// Look for a new leader.
     LeaderLost,
+    /// Follow this configuration if it is newer.
+    Reconfigure(Arc<ZooCfg>),
     Stats,
     Quit,
 }
@@ -69,6 +74,25 @@ pub(crate) struct Role {
     pub(crate) init_limit: Duration,
     /// How often an observer asks.
     pub(crate) tick: Duration,
+    /// The names that certificates may have.
+    pub(crate) tls: TlsArgs,
+}
+
+impl Role {
+    /// The part of this server in this configuration, and the configuration, for the event log.
+    pub(crate) fn describe(&self, cfg: &ZooCfg, quorum: &Quorum) -> serde_json::Value {
+        let sids = |observer| {
+            let servers = cfg.servers.iter();
+            let servers = servers.filter(|server| server.observer == observer);
+            servers.map(|server| server.sid.0).collect::<Vec<_>>()
+        };
+        let is_voter = quorum.is_voter(self.own) && !self.observes;
+        json!({
+            "role": if is_voter { "voter" } else { "observer" },
+            "voters": sids(false), "observers": sids(true),
+            "quorum": if quorum.is_hierarchical() { "hierarchical" } else { "majority" },
+        })
+    }
 }
 
 pub(crate) struct Member {
@@ -87,8 +111,10 @@ pub(crate) struct Member {
     /// When an observer asks again.
     ask_at: Duration,
     malformed: u64,
-    /// The version of the newest configuration that was received.
+    /// The version of the newest configuration that was received. Without `reconfigEnabled` it may be newer than that of `cfg`.
     newest: i64,
+    /// The members whose configuration cannot be used, which was reported.
+    misconfigured: BTreeSet<Sid>,
     /// Voters whose link has ended and is not up again.
     unlinked: BTreeSet<Sid>,
     end: End,
@@ -152,6 +178,7 @@ impl Member {
             ),
             configuration: configuration(&cfg),
             newest: cfg.version,
+            misconfigured: BTreeSet::new(),
             unlinked: BTreeSet::new(),
             end: End::Halted,
             role,
@@ -285,9 +312,7 @@ impl Member {
         self.event_log.received(self.role.own, from, notification);
         if !configuration.is_empty() {
             // The vote of a server with a malformed configuration counts all the same, as it does in ZooKeeper.
-            if let Err(why) = self.on_configuration(from, configuration) {
-                self.on_malformed(from, &why);
-            }
+            self.on_configuration(from, configuration);
         }
         let (now, mut actions) = (self.event_log.now(), Vec::new());
         self.election
@@ -302,26 +327,12 @@ impl Member {
 
     fn on_malformed(&mut self, from: Sid, why: &str) {
         self.malformed += 1;
-        let line = json!({ "from": from.0, "why": why, "count": self.malformed });
-        self.event_log.event("malformed", self.role.own, line);
+        self.report_malformed(from, why);
     }
 
-    /// Reports a newer configuration once. To use it, the operator restarts this program with its file.
-    fn on_configuration(&mut self, from: Sid, text: &[u8]) -> Result<(), String> {
-        let text =
-            std::str::from_utf8(text).map_err(|error| format!("its configuration: {error}"))?;
-        if text == self.configuration {
-            return Ok(());
-        }
-        let cfg = ZooCfg::parse_dynamic(text).map_err(|why| format!("its configuration: {why}"))?;
-        if cfg.version > self.newest {
-            self.newest = cfg.version;
-            let version = format!("{:x}", cfg.version);
-            let line = json!({ "from": from.0, "version": version, "configuration": text });
-            self.event_log
-                .event("newer-configuration", self.role.own, line);
-        }
-        Ok(())
+    fn report_malformed(&self, from: Sid, why: &str) {
+        let line = json!({ "from": from.0, "why": why, "count": self.malformed });
+        self.event_log.event("malformed", self.role.own, line);
     }
 
     fn act(&mut self, actions: Vec<Action>) {
@@ -356,9 +367,14 @@ impl Member {
         }
     }
 
-    fn quorum_addresses(&self, sid: Sid) -> Vec<Address> {
+    /// A server of the configuration.
+    fn server(&self, sid: Sid) -> Option<&ZooServer> {
         let mut servers = self.cfg.servers.iter();
-        let server = servers.find(|server| server.sid == sid);
+        servers.find(|server| server.sid == sid)
+    }
+
+    fn quorum_addresses(&self, sid: Sid) -> Vec<Address> {
+        let server = self.server(sid);
         server.map_or_else(Vec::new, |server| server.quorum.clone())
     }
 
@@ -391,6 +407,7 @@ impl Member {
                 let line = self.stats(&self.event_loop.handle().stats());
                 self.event_log.event("stats", self.role.own, line);
             }
+            Command::Reconfigure(cfg) => self.on_file(&cfg),
             Command::LeaderLost if self.tenure.is_some() => {
                 self.on_loss("by a command of the operator")
             }

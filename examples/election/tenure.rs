@@ -94,16 +94,13 @@ impl Tenure {
         limit: Duration,
         now: Duration,
     ) -> Self {
-        let depends_on: Vec<Sid> = match outcome.state {
-            State::Leading => quorum.voters().filter(|sid| *sid != own).collect(),
-            _ => vec![outcome.vote.leader],
-        };
+        let reports = depends_on(own, &quorum, outcome);
         Self {
             own,
-            quorum,
             outcome,
             limit,
-            reports: depends_on.into_iter().map(|sid| (sid, Some(now))).collect(),
+            reports: reports.map(|sid| (sid, Some(now))).collect(),
+            quorum,
             next_at: now + limit / PARTS,
             trial: None,
         }
@@ -121,6 +118,14 @@ impl Tenure {
             self.next_at = self.next_at.min(now + init_limit);
         }
         self
+    }
+
+    /// The ensemble has other voters now, and its leader has stayed. A follower that has just joined gets the time to report.
+    pub(crate) fn reconfigure(&mut self, quorum: Quorum, now: Duration) {
+        let since = |sid| (sid, self.reports.get(&sid).copied().unwrap_or(Some(now)));
+        let reports = depends_on(self.own, &quorum, self.outcome).map(since);
+        self.reports = reports.collect();
+        self.quorum = quorum;
     }
 
     pub(crate) fn deadline(&self) -> Duration {
@@ -222,4 +227,13 @@ impl Tenure {
         }
         Ok(())
     }
+}
+
+/// The servers whose reports confirm the tenure: all followers of a leader, or the leader of a follower.
+fn depends_on(own: Sid, quorum: &Quorum, outcome: Outcome) -> impl Iterator<Item = Sid> + use<> {
+    let sids: Vec<Sid> = match outcome.state {
+        State::Leading => quorum.voters().filter(|sid| *sid != own).collect(),
+        _ => vec![outcome.vote.leader],
+    };
+    sids.into_iter()
 }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use quorum_cnx::ConfigBuilder;
+use quorum_cnx::{ConfigBuilder, Members, Sid};
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "TLS, if built with --features tls-ring")]
@@ -66,12 +66,21 @@ impl TlsArgs {
         }
         Ok(builder)
     }
+
+    /// Without TLS there are no names.
+    #[cfg(not(feature = "tls-ring"))]
+    #[allow(dead_code, reason = "only `election` follows changes of the members")]
+    pub(crate) fn name_members(&self, members: Members, _: impl Fn(Sid) -> bool) -> Members {
+        members
+    }
 }
 
 #[cfg(feature = "tls-ring")]
 mod with_tls {
+    use std::collections::BTreeMap;
+
     use quorum_cnx::{
-        ConfigError, PeerName, Plaintext, Sid, Tls,
+        ConfigError, PeerName, Plaintext, Tls,
         rustls::pki_types::{CertificateRevocationListDer, pem::PemObject as _},
     };
 
@@ -90,16 +99,36 @@ mod with_tls {
             if let Some(tls) = self.load()? {
                 builder = builder.tls(tls);
             }
-            let mut names = std::collections::BTreeMap::<i64, Vec<PeerName>>::new();
+            for (sid, names) in self.names()? {
+                builder = builder.peer_names(sid, names);
+            }
+            Ok(builder)
+        }
+
+        fn names(&self) -> Result<BTreeMap<Sid, Vec<PeerName>>, String> {
+            let mut names = BTreeMap::<Sid, Vec<PeerName>>::new();
             for (sid, name) in &self.tls_names {
                 let name = name.parse();
                 let name = name.map_err(|error: ConfigError| format!("--tls-name: {error}"))?;
-                names.entry(*sid).or_default().push(name);
+                names.entry(Sid(*sid)).or_default().push(name);
             }
-            for (sid, names) in names {
-                builder = builder.peer_names(Sid(sid), names);
+            Ok(names)
+        }
+
+        /// Adds the names of those that are members.
+        #[allow(dead_code, reason = "only `election` follows changes of the members")]
+        pub(crate) fn name_members(
+            &self,
+            mut members: Members,
+            is_member: impl Fn(Sid) -> bool,
+        ) -> Members {
+            // All names were parsed when this program started.
+            for (sid, names) in self.names().unwrap_or_default() {
+                if is_member(sid) {
+                    members = members.peer_names(sid, names);
+                }
             }
-            Ok(builder)
+            members
         }
 
         /// Reads the files. `None` if no option names one.

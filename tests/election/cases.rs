@@ -800,3 +800,66 @@ fn quorum_elects_a_leader_after_any_messages() {
         prop_assert_eq!(outcome.or(later).map(|outcome| outcome.vote), Some(current.vote));
     });
 }
+
+fn majority<const N: usize>(sids: [i64; N]) -> Quorum {
+    Quorum::majority(sids.map(Sid))
+}
+
+#[test]
+fn leader_that_stays_is_kept_by_new_voters() {
+    let mut server = Server::follower_of_five();
+    assert!(!server.election.reconfigure(majority([2, 4, 5, 6])));
+    assert_eq!(server.election.current().state, State::Following);
+    // The next election is that of the new voters: 1 and 3 do not count, and 6 does.
+    server.look();
+    let round = server.election.round();
+    server.receive(6, looking(6, round));
+    assert_eq!(server.proposal(), 6);
+    server.receive(1, looking(6, round));
+    server.receive(3, looking(6, round));
+    server.elects_nobody(FINALIZE_WAIT);
+    server.receive(4, looking(6, round));
+    assert_eq!(server.decide().vote.leader, Sid(6));
+}
+
+#[test]
+fn leader_that_is_removed_is_lost() {
+    let mut server = Server::follower_of_five();
+    assert!(server.election.reconfigure(majority([1, 2, 3])));
+    // So is an election among voters of which some are removed: their votes do not count any more.
+    let mut server = Server::new(2, 5);
+    server.receive(4, looking(5, 1));
+    assert!(server.election.reconfigure(majority([1, 2, 3])));
+    let actions = server.look();
+    assert_eq!(
+        actions[1..],
+        send_to_all(&[1, 3], looking(2, server.election.round()))
+    );
+}
+
+#[test]
+fn removed_server_goes_on_without_a_vote_until_it_is_added_again() {
+    let mut server = Server::follower_of_five();
+    assert!(!server.election.reconfigure(majority([3, 4, 5])));
+    assert_eq!(server.election.current().state, State::Observing);
+    let asks = |action: &Action| matches!(action, Action::Send(Sid(5), sent) if sent.is_question());
+    assert!(server.look().iter().any(asks));
+    // The own vote, and those of 1 and 2, which left, do not count.
+    let round = server.election.round();
+    server.receive(3, looking(5, round));
+    server.receive(1, looking(5, round));
+    server.elects_nobody(FINALIZE_WAIT);
+    assert!(server.election.reconfigure(majority([2, 3, 5])));
+    let actions = server.look();
+    let own = looking(2, server.election.round());
+    assert!(actions.contains(&Action::Send(Sid(5), own)));
+}
+
+#[test]
+fn early_vote_of_a_removed_server_does_not_count() {
+    let mut server = Server::follower_of_five();
+    server.receive(4, looking(4, 2));
+    assert!(!server.election.reconfigure(majority([1, 2, 5])));
+    server.look();
+    assert_eq!(server.proposal(), 2);
+}

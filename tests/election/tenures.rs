@@ -233,3 +233,34 @@ fn leader_without_a_reachable_quorum_resigns_at_once() {
     assert_eq!(tenure.on_gone(STEP, Sid(4)), Ok(()));
     assert_eq!(tenure.on_gone(STEP, Sid(5)), Err(Loss::Alone));
 }
+
+#[test]
+fn leader_needs_a_quorum_of_the_new_voters() {
+    let mut tenure = tenure(3);
+    for sid in [1, 2] {
+        assert_eq!(
+            tenure.on_notification(STEP, Sid(sid), &following(3, 5)),
+            Ok(())
+        );
+    }
+    // 6 and 7 have joined, and have the whole limit to report. 1 and 2 keep the times of their reports.
+    tenure.reconfigure(Quorum::majority([1, 2, 3, 6, 7].map(Sid)), STEP * 2);
+    assert_eq!(tenure.on_time(STEP * 3), sids([1, 2]));
+    assert_eq!(tenure.on_time(STEP * 4), sids([1, 2, 6, 7]));
+    // 6 and 7 were silent, 1 and 2 are still there: three of five.
+    assert_eq!(tenure.on_time(STEP * 5), sids([1, 2, 6, 7]));
+    assert_eq!(tenure.on_time(STEP * 6), Err(Loss::Alone));
+}
+
+#[test]
+fn report_of_a_removed_follower_does_not_count() {
+    let mut tenure = tenure(3);
+    tenure.reconfigure(Quorum::majority([1, 2, 3].map(Sid)), STEP);
+    for sid in [4, 5] {
+        assert_eq!(
+            tenure.on_notification(STEP * 3, Sid(sid), &following(3, 5)),
+            Ok(())
+        );
+    }
+    assert_eq!(tenure.on_time(STEP * 4), Err(Loss::Alone));
+}
