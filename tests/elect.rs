@@ -7,8 +7,8 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use quorum_cnx::Sid;
-use serde_json::Value;
+use quorum_cnx::{Outbox, Sid};
+use serde_json::{Value, json};
 use support::{
     LONG, ReservedAddress, STRANGER_IP, TestConnection, bare,
     command::signal,
@@ -196,6 +196,119 @@ fn unknown_servers_are_admitted_up_to_a_limit() {
         wait_for_down(&refused);
         running.quit(1);
     }
+}
+
+/// Writes a file with some servers of the ensemble at this version.
+fn write_members(ensemble: &Ensemble, name: &str, sids: &[i64], more: &str) -> String {
+    let text = fs::read_to_string(ensemble.path("zoo.cfg")).unwrap();
+    let is_kept = |line: &&str| {
+        let server = line.strip_prefix("server.");
+        server.is_none_or(|rest| sids.iter().any(|sid| rest.starts_with(&format!("{sid}="))))
+    };
+    let lines: Vec<&str> = text.lines().filter(is_kept).chain([more]).collect();
+    let path = ensemble.path(name);
+    fs::write(&path, lines.join("\n")).unwrap();
+    path
+}
+
+#[test]
+fn running_servers_follow_newer_configurations_of_file_and_members() {
+    let ensemble = Ensemble::new(4, "");
+    let file = write_members(&ensemble, "members.cfg", &[1, 2, 3], "");
+    let mut running = ElectionProcess::start(&["--zoo-cfg", &file, "--myid", "1,2,3"]);
+    running.await_leader(&[1, 2, 3]);
+    write_members(&ensemble, "members.cfg", &[2, 3, 4], "version=a1");
+    running.order("reconfigure");
+    running.await_events("reconfigured", 3);
+    for line in running.of("reconfigured") {
+        let is_removed = line["myid"] == 1;
+        let role = if is_removed { "observer" } else { "voter" };
+        assert_eq!(
+            (&line["version"], &line["role"]),
+            (&"a1".into(), &role.into())
+        );
+        assert_eq!(line["voters"], json!([2, 3, 4]));
+        assert_eq!(
+            (&line["from"], &line["joined"]),
+            (&Value::Null, &json!([4]))
+        );
+        // A server that was removed keeps its own address, and is none of the others any more.
+        let left = if is_removed { vec![] } else { vec![1] };
+        assert_eq!(line["left"], json!(left));
+    }
+    running.await_leader(&[2, 3]);
+
+    // Server 4 has only an old file. It follows if its file allows that, and only reports the version otherwise.
+    let old = write_members(&ensemble, "old.cfg", &[1, 2, 3, 4], "");
+    let mut late = ElectionProcess::start(&["--zoo-cfg", &old, "--myid", "4"]);
+    late.await_events("newer-configuration", 1);
+    assert_eq!(
+        late.of("newer-configuration").next().unwrap()["version"],
+        "a1"
+    );
+    assert_eq!(late.of("reconfigured").count(), 0);
+    late.quit(1);
+    let old = write_members(&ensemble, "old.cfg", &[1, 2, 3, 4], "reconfigEnabled=true");
+    let mut late = ElectionProcess::start(&["--zoo-cfg", &old, "--myid", "4"]);
+    late.await_events("reconfigured", 1);
+    let line = late.of("reconfigured").next().unwrap();
+    assert_eq!(
+        (&line["version"], &line["left"]),
+        (&"a1".into(), &json!([1]))
+    );
+    let leader = late.await_leader(&[4]);
+    assert_eq!(running.await_leader(&[2, 3]), leader);
+
+    // An older version changes nothing.
+    write_members(&ensemble, "members.cfg", &[1, 2, 3], "version=a0");
+    running.order("reconfigure");
+    running.await_events("error", 3);
+    for line in running.of("error") {
+        let message = line["message"].as_str().unwrap();
+        assert!(message.contains("a0 is not newer than a1"), "{message}");
+    }
+    assert_eq!(running.of("reconfigured").count(), 3);
+    late.quit(1);
+    running.quit(3);
+}
+
+/// A vote that changes nothing, with the configuration of its sender.
+fn with_configuration(text: &str) -> Vec<u8> {
+    let mut bytes = looking(QUESTION);
+    bytes[40..44].copy_from_slice(&(text.len() as i32).to_be_bytes());
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+#[test]
+fn only_members_are_believed_and_a_bad_configuration_is_reported_once() {
+    let ensemble = Ensemble::new(2, "reconfigEnabled=true\n");
+    let mut running = ensemble.start("1", &[]);
+    running.await_events("listening", 1);
+    let at = &ensemble.elections[0].1;
+    let send = |sid: i64, texts: &[&str], running: &mut ElectionProcess| {
+        let (sender, _) = single_manager(sid, &[(1, at)], |builder| builder.outbox(Outbox::QUEUE));
+        for text in texts {
+            sender.to_send(Sid(1), with_configuration(text)).unwrap();
+        }
+        let from = |line: &&Value| line["from"] == sid;
+        while running.of("received").filter(from).count() < texts.len() {
+            running.await_new("received", 1);
+        }
+    };
+    let newer = "server.1=127.0.0.1:1:2\nserver.7=127.0.0.1:3:4\nversion=5";
+    send(7, &[newer, "version=zz"], &mut running);
+    // Server 2 is a member. The second text has no voter, and the third one has an address twice.
+    let twice = "server.1=127.0.0.1:1:2\nserver.2=127.0.0.1:3:2\nversion=6";
+    send(2, &["version=zz", "version=5", twice], &mut running);
+    running.order("stats");
+    running.await_events("stats", 1);
+    assert_eq!(running.of("stats").next().unwrap()["malformed"], 3);
+    let reports: Vec<&Value> = running.of("malformed").collect();
+    assert_eq!(reports.len(), 1, "{reports:?}");
+    assert_eq!(reports[0]["from"], 2);
+    assert_eq!(running.of("reconfigured").count(), 0);
+    running.quit(1);
 }
 
 /// Writes another file with the same servers, but these addresses (`host:quorumPort:electionPort`) for the first one.
