@@ -25,6 +25,7 @@ mod meshes;
 mod onlookers;
 mod pairs;
 mod quiet_logs;
+mod reconfigurations;
 mod recoveries;
 mod slow;
 mod standing;

@@ -110,22 +110,28 @@ impl Ensemble {
     }
 
     fn configuration(&self, sid: i64, election: impl Fn(i64) -> SocketAddr) -> String {
+        let server = |other| self.server_line(other, other, election(other)) + "\n";
+        self.options(sid) + &self.sids().map(server).collect::<String>()
+    }
+
+    /// The line of the server `sid`, at the ports of `at`.
+    fn server_line(&self, sid: i64, at: i64, election: SocketAddr) -> String {
+        let quorum = self.quorum(at).address;
+        format!("server.{sid}={quorum}:{}", election.port())
+    }
+
+    fn options(&self, sid: i64) -> String {
         let Times {
             tick_ms,
             init_limit,
             sync_limit,
         } = self.times;
-        let mut text = format!(
+        format!(
             "tickTime={tick_ms}\ninitLimit={init_limit}\nsyncLimit={sync_limit}\ndataDir={}\nclientPort={}\n\
              clientPortAddress=127.0.0.1\n4lw.commands.whitelist=*\n",
             self.directory.join(sid.to_string()).display(),
             self.ports_of(sid).client.address.port(),
-        );
-        for other in self.sids() {
-            let (quorum, election) = (self.quorum(other).address, election(other));
-            text += &format!("server.{other}={quorum}:{}\n", election.port());
-        }
-        text
+        )
     }
 
     /// Writes the configuration file of this server.
@@ -149,11 +155,31 @@ impl Ensemble {
         election: impl Fn(i64) -> SocketAddr,
         lines: &str,
     ) -> PathBuf {
+        self.write(sid, self.configuration(sid, election) + lines)
+    }
+
+    /// Writes the configuration file of this server for an ensemble of only these, whose members may change.
+    pub(crate) fn write_members(&self, sid: i64, members: &[i64]) -> PathBuf {
+        let server = |other: &i64| {
+            let election = self.election(*other).address;
+            self.server_line(*other, *other, election) + "\n"
+        };
+        let servers: String = members.iter().map(server).collect();
+        let changes = "reconfigEnabled=true\nskipACL=yes\nstandaloneEnabled=false\n";
+        self.write(sid, self.options(sid) + changes + &servers)
+    }
+
+    /// The text with which `reconfig -add` adds the server `sid`, or moves it to the ports of the server `at`.
+    pub(crate) fn server_text(&self, sid: i64, at: i64) -> String {
+        let server = self.server_line(sid, at, self.election(at).address);
+        format!("{server};{}", self.ports_of(sid).client.address)
+    }
+
+    fn write(&self, sid: i64, text: String) -> PathBuf {
         let data = self.directory().join(sid.to_string());
         fs::create_dir_all(&data).expect("a directory can be created");
         fs::write(data.join("myid"), sid.to_string()).expect("a file can be written");
         let path = self.directory.join(format!("zoo-{sid}.cfg"));
-        let text = self.configuration(sid, election) + lines;
         fs::write(&path, text).expect("a file can be written");
         path
     }
@@ -245,6 +271,19 @@ impl Server {
             .expect("the server reads a request");
         let mut answer = [0; 4];
         stream.read_exact(&mut answer).expect("the server answers");
+    }
+
+    /// Changes the members of its ensemble (`reconfig`), and waits until that is committed.
+    #[track_caller]
+    pub(crate) fn reconfigure(&self, change: &str, servers: &str) {
+        let mut command = java::machine();
+        command
+            .arg("org.apache.zookeeper.ZooKeeperMain")
+            .args(["-server", &self.client.to_string()])
+            .args(["reconfig", change, servers]);
+        let output = command.output().expect("the client starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("Committed new configuration"), "{output:?}");
     }
 
     /// The answer to a four-letter word, if the server accepts clients.
