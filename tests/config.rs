@@ -404,6 +404,36 @@ fn version_is_read_from_the_name_of_the_dynamic_file() {
 }
 
 #[test]
+fn newer_configuration_gives_the_members_of_a_step() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let own = format!("server.1=127.0.0.1:1:{port}\n");
+    let file = ZooCfg::parse(&format!(
+        "{own}server.2=127.0.0.9:2:3\nserver.3=127.0.0.9:4:5"
+    ))
+    .unwrap();
+    let manager =
+        CnxManager::start(file.builder(Sid(1)).listener(socket).build().unwrap()).unwrap();
+    // Server 2 is elsewhere, server 3 has only other ports for followers and clients, and server 4 does not vote.
+    let text = format!(
+        "{own}server.2=127.0.0.9:2:6:participant\nserver.3=127.0.0.9:7:5:participant;0.0.0.0:2181\n\
+         server.4=127.0.0.9:8:9:observer\nversion=100000002"
+    );
+    let newer = ZooCfg::parse_dynamic(&text).unwrap();
+    let changes = manager.reconfigure(newer.members()).unwrap();
+    assert_eq!(changes.version, 0x1_0000_0002);
+    assert_eq!(
+        (changes.joined, changes.left, changes.moved),
+        (vec![Sid(4)], vec![], vec![Sid(2)])
+    );
+    assert!(manager.reconfigure(file.members()).is_err());
+    // The application may have changed the field.
+    let mut invalid = newer;
+    invalid.version = -1;
+    assert_eq!(invalid.members().version(), 0);
+}
+
+#[test]
 fn servers_beside_a_dynamic_file_are_refused() {
     let dir = Dir::new("beside");
     dir.write("zoo.dynamic", "server.1=a:1:2\n");

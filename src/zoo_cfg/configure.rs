@@ -60,7 +60,22 @@ impl ZooCfg {
     /// ensemble whose members change. Observers are members as well. Groups and weights concern the election only.
     ///
     /// The newer configuration comes from [`read`](Self::read), which finds the dynamic file that the `zoo.cfg` names now, or from the
-    /// text in an election message ([`parse_dynamic`](Self::parse_dynamic)).
+    /// text in an election message ([`parse_dynamic`](Self::parse_dynamic)). A file `zoo.cfg.dynamic.next` is only a proposal.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use quorum_cnx::{CnxManager, Sid, ZooCfg};
+    ///
+    /// let file = ZooCfg::parse("server.1=127.0.0.1:2888:3888\nserver.2=127.0.0.2:2888:3888")?;
+    /// let manager = CnxManager::start(file.builder(Sid(1)).build()?)?;
+    /// // Later, in a message of another server.
+    /// let text = "server.1=127.0.0.1:2888:3888:participant\n\
+    ///             server.3=127.0.0.3:2888:3888:participant;0.0.0.0:2181\nversion=100000002";
+    /// let changes = manager.reconfigure(ZooCfg::parse_dynamic(text)?.members())?;
+    /// assert_eq!((changes.joined, changes.left), (vec![Sid(3)], vec![Sid(2)]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn members(&self) -> Members {
         // No text with a negative version is accepted, but the field is public.
         let members = Members::new(u64::try_from(self.version).unwrap_or(0));
