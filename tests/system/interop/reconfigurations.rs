@@ -90,7 +90,7 @@ fn our_voter_follows_servers_that_join_leave_and_move() {
 }
 
 #[test]
-fn our_voter_is_removed_and_added_again() {
+fn our_voter_is_removed_added_again_and_moved() {
     let (ensemble, [_first, second, mut leader], mut voter) = start();
     leader.reconfigure("-remove", &OURS.to_string());
     let line = voter.await_event("reconfigured");
@@ -105,6 +105,13 @@ fn our_voter_is_removed_and_added_again() {
         (&line["role"], &line["voters"]),
         (&"voter".into(), &json!([1, 2, 3, 4]))
     );
+    leader.reconfigure("-add", &ensemble.server_text(OURS, ELSEWHERE));
+    let line = voter.await_event("reconfigured");
+    assert_eq!(lists(&line), [&json!([]), &json!([]), &json!([OURS])]);
+    let elsewhere = ensemble.election(ELSEWHERE).address.to_string();
+    voter.await_line("its new address", |line| {
+        line["event"] == "listening" && line["addr"] == elsewhere
+    });
     await_links(&mut voter, &[1, 2, 4]);
 
     // Servers 1 and 2 are no quorum of four without ours.
