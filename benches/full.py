@@ -19,11 +19,11 @@ OUT = ROOT / "target" / "full"
 ROUNDS = 7
 
 PARTS = {
-    "latency": "--workload latency --workload many",
-    "slots": "--workload latest --workload lossless --workload contended",
+    "latency": "--workload latency",
+    "slots": "--workload latest --workload lossless --workload contended --workload mix",
     "stream-1": "--workload stream --count 1",
     "stream-16": "--workload stream --count 16",
-    "peers": "--workload fan-out --workload slow-peer --workload mesh --workload mix",
+    "peers": "--workload many --workload slow-peer --workload fan-out --workload mesh",
     "delayed": "--workload delayed",
 }
 
