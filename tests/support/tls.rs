@@ -78,7 +78,11 @@ impl Ca {
     }
 
     pub fn sign(&self, params: &CertificateParams) -> Own {
-        let key = KeyPair::generate().unwrap();
+        self.sign_key(params, KeyPair::generate().unwrap())
+    }
+
+    /// A certificate for this key.
+    pub fn sign_key(&self, params: &CertificateParams, key: KeyPair) -> Own {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Own {
             certificate: certificate.der().clone(),

@@ -5,6 +5,7 @@
 
 mod attackers;
 mod members;
+mod openssl;
 mod programs;
 mod reloads;
 mod upgrades;
@@ -19,10 +20,12 @@ use std::{
 };
 
 use quorum_cnx::{
-    CnxManager, Config, ConfigBuilder, Event, InboxFull, Outbox, PeerName, Reason, Sid, TlsFailure,
-    Unknown,
+    CnxManager, Config, ConfigBuilder, Event, InboxFull, Outbox, PeerName, Reason, ReasonKind, Sid,
+    TlsFailure, Unknown,
     rustls::version::{TLS12, TLS13},
 };
+#[cfg(target_os = "linux")]
+use support::process::{ProcessResources, need_descriptors};
 use support::{
     LONG, MEMBER_IP, Mesh, Ring, STRANGER_IP, TestConnection, bare, eventually, expect_message,
     frame,
@@ -149,6 +152,58 @@ fn member_links_beside_a_flood_of_silent_connections() {
         let stats = manager.stats();
         assert_eq!(stats.downs.values().sum::<u64>(), 0, "{stats:?}");
     }
+    drop(strangers);
+}
+
+/// Strangers that say nothing, or begin a handshake and do not go on, hold as many places as there are, and no more memory than those.
+#[test]
+#[cfg(target_os = "linux")]
+fn ten_thousand_silent_connections_take_the_pending_places_only() {
+    const SILENT: u64 = 10_000;
+    const PENDING_MAX: u64 = 256;
+    // At most, as `docs/tls.md` says.
+    const PENDING_BYTES: u64 = 136 << 10;
+    // The far ends are in this process, too.
+    need_descriptors(SILENT + 1000);
+    let servers = Servers::new(&[1, 2]);
+    let mesh = linked(&servers, &[1, 2], |builder| {
+        let builder = builder.pending_max(PENDING_MAX as usize);
+        builder.handshake_timeout(LONG)
+    });
+    let (before, ring) = (links(&mesh.managers[0]), Ring::start(&mesh));
+    let target = &mesh.managers[0];
+    let hello = client_hello(&servers.ca, 1);
+    let resources = ProcessResources::own();
+    let accepted = target.stats().accepted;
+    let mut strangers = Vec::new();
+    for number in 1..=SILENT {
+        // Each eighth sends a whole ClientHello, to which the member answers. The others send nothing, or the first bytes of one.
+        let len = match number % 8 {
+            0 => hello.len(),
+            rest => rest as usize - 1,
+        };
+        let to = servers.address(1);
+        strangers.push(TestConnection::dial_and_write(
+            STRANGER_IP,
+            to,
+            &hello[..len],
+        ));
+        if number % 64 == 0 {
+            // Else the backlog of the listening socket would be full.
+            eventually("they are accepted", || {
+                target.stats().accepted >= accepted + number
+            });
+            assert!(target.stats().pending <= PENDING_MAX);
+        }
+    }
+    eventually("all others are evicted", || {
+        let evicted = target.stats().rejected.get(&ReasonKind::Evicted).copied();
+        evicted.unwrap_or_default() == SILENT - PENDING_MAX
+    });
+    ring.wait_rounds(10);
+    let grown = ProcessResources::own().growth_since(resources);
+    assert!(grown < PENDING_MAX * PENDING_BYTES, "{grown} bytes more");
+    assert_eq!(links(target), before);
     drop(strangers);
 }
 
