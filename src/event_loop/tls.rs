@@ -65,7 +65,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Uses the certificates that another thread has loaded, for new connections at once. Ends the links whose far ends would be
     /// refused now.
     pub(super) fn reload_tls(&mut self, now: Instant) {
-        let reload = self.handle.shared().tls.take();
+        let Some(reload) = self.handle.shared().tls.take() else {
+            return;
+        };
         if let Some(error) = reload.failure {
             self.tell(Event::TlsReloadFailed { error }, now);
         }
@@ -107,7 +109,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     }
 
     /// Tells that the own certificate expires soon.
+    #[inline]
     pub(super) fn tell_expiry(&mut self, now: Instant) {
+        // Each turn calls this, and it is seldom due.
+        if self.expiry.due.is_none_or(|due| due > now) {
+            return;
+        }
         if let Some(not_after) = self.expiry.tick(now, SystemTime::now) {
             self.tell(Event::CertificateExpires { not_after }, now);
         }

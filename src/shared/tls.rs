@@ -8,13 +8,21 @@ use crate::{
     config::{Server, check_named},
     error::ConfigError,
     proto::Sid,
-    sync::{Mutex, lock},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+        lock,
+    },
     tls::{Identities, PeerName, Tls, TlsContext},
 };
 
 /// The TLS of the loop as other threads see it.
 #[derive(Debug, Default)]
-pub(crate) struct TlsState(Mutex<State>);
+pub(crate) struct TlsState {
+    /// True exactly when the loop has something to take. It saves a lock in each turn that was woken.
+    has_news: AtomicBool,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -40,17 +48,19 @@ pub(crate) struct Reload {
 impl TlsState {
     /// The loop starts with this.
     pub(crate) fn start(&self, context: Arc<TlsContext>) {
-        lock(&self.0).newest = Some(context);
+        lock(&self.state).newest = Some(context);
     }
 
     /// Returns `false` if the loop speaks no TLS.
     pub(super) fn reload(&self, tls: Tls) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         let Some(newest) = &state.newest else {
             return false;
         };
         state.newest = Some(Arc::new(newest.with(tls)));
         (state.is_new, state.is_reload) = (true, true);
+        drop(state);
+        self.set_news();
         true
     }
 
@@ -70,7 +80,7 @@ impl TlsState {
         if let Some(sid) = given.keys().find(|sid| !is_member(**sid)) {
             return Err(bad(format!("server {sid} is no member")));
         }
-        let Some(newest) = &lock(&self.0).newest else {
+        let Some(newest) = &lock(&self.state).newest else {
             return match given.is_empty() {
                 true => Ok(None),
                 false => Err(bad("certificates have names only with tls".to_owned())),
@@ -85,24 +95,41 @@ impl TlsState {
     }
 
     pub(super) fn set_names(&self, identities: Identities) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if let Some(newest) = &state.newest {
             state.newest = Some(Arc::new(newest.with_identities(Arc::new(identities))));
             state.is_new = true;
         }
+        drop(state);
+        self.set_news();
     }
 
     /// When the newest certificate of this server expires, if that is known.
     pub(super) fn not_after(&self) -> Option<SystemTime> {
-        lock(&self.0).newest.as_ref()?.not_after()
+        lock(&self.state).newest.as_ref()?.not_after()
     }
 
     pub(super) fn reload_failed(&self, why: String) {
-        lock(&self.0).failure = Some(why);
+        lock(&self.state).failure = Some(why);
+        self.set_news();
     }
 
-    pub(crate) fn take(&self) -> Reload {
-        let mut state = lock(&self.0);
+    fn set_news(&self) {
+        // Release: pairs with the swap in `take`.
+        self.has_news.store(true, Ordering::Release);
+    }
+
+    /// What was loaded since the loop has called this for the last time.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<Reload> {
+        // Relaxed: the loop was woken after the store, and the swap reads the same or a later one.
+        let has_news =
+            self.has_news.load(Ordering::Relaxed) && self.has_news.swap(false, Ordering::Acquire);
+        has_news.then(|| self.take_news())
+    }
+
+    fn take_news(&self) -> Reload {
+        let mut state = lock(&self.state);
         let is_new = std::mem::take(&mut state.is_new);
         Reload {
             context: is_new.then(|| state.newest.clone()).flatten(),
