@@ -62,7 +62,10 @@ fn measure(rounds: usize, time: Duration) -> Outcome<()> {
     let mut pinger = Pinger::new(listener, &target_at)?;
     let mut rows = vec![Row::new("no strangers".to_owned(), None)];
     for rate in RATES {
-        let rate_text = rate.map_or("all they can".to_owned(), |rate| format!("{rate} a second"));
+        let rate_text = match rate {
+            Some(rate) => format!("{rate} a second"),
+            None => "all they can".to_owned(),
+        };
         for (place, at) in [("a member", &target_at), ("a bare acceptor", &acceptor_at)] {
             let name = format!("{rate_text}, with {place}");
             rows.push(Row::new(name, Some((at.clone(), rate))));

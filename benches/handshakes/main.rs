@@ -44,11 +44,11 @@ fn main() -> Outcome<()> {
     let mut sockets = Sockets::new(&bare)?;
     let mut loops = Loops::new(true)?;
     let mut plain = Loops::new(false)?;
-    let mut contenders: [(&str, Box<dyn FnMut() -> Outcome<()>>); 4] = [
-        ("rustls in memory", Box::new(|| bare.shake_hands())),
-        ("rustls over sockets", Box::new(|| sockets.link())),
-        ("loops with TLS", Box::new(|| loops.renew())),
-        ("loops without", Box::new(|| plain.renew())),
+    let mut contenders: [(&str, &mut dyn FnMut() -> Outcome<()>); 4] = [
+        ("rustls in memory", &mut || bare.shake_hands()),
+        ("rustls over sockets", &mut || sockets.link()),
+        ("loops with TLS", &mut || loops.renew()),
+        ("loops without", &mut || plain.renew()),
     ];
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part));
     let mut rates = [const { Vec::new() }; 4];
