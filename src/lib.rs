@@ -141,6 +141,7 @@
 //! | link | the one TCP connection to a peer |
 //! | initial message | the first bytes of a connection, in which the dialer says its sid |
 //! | native | of this library: a native initial message names the server that is meant, and is answered |
+//! | ping, pong | a control frame that the loop sends over a native link, and the answer of the loop at the far end. No application sees them |
 //! | incarnation | a random number that a server chooses when it starts, and says in a native handshake |
 //! | knock | a connection by which a server asks a server with a larger sid to dial back; it carries an initial message and nothing else |
 //! | contender | a second connection that claims the sid of a linked peer, and must wait until the link ends or is found silent |
@@ -164,14 +165,15 @@
 //! | initial message, [`InitialMessageVersion::Native`] | -65533 (8), sid (8), -1 (4), sid that is meant (8), [cluster](ConfigBuilder::cluster_id) (16), incarnation (8), features (8), n (4), as V2 (n) |
 //! | answer to a native one | -65533 (8), sid (8), incarnation (8), features (8), code (4) |
 //! | frame | length (4), payload (length) |
+//! | ping, pong | -1 or -2 (4), number (8): only between servers of which both have said feature 1 |
 //!
 //! All integers are signed and big-endian. An initial message of ZooKeeper is not answered, and frames may follow it at once. The text of the
 //! addresses is not trusted: only hosts that can be dialed are used and shown.
 //!
 //! The dialer of a native connection waits for the answer before it sends a frame. Code 0 accepts a link or a knock; frames may follow at
 //! once. Any other code refuses it, and the connection is closed: 2 wrong server, 3 wrong cluster, 4 unknown sid, 5 duplicate sid,
-//! 6 older link alive, 7 no room, others without a reason ([`Refusal`]). In a native message n may be 0. The features are a set of bits,
-//! of which none is in use; bits that are not known are ignored. The -1 makes ZooKeeper 3.4 refuse the message, which checks no version.
+//! 6 older link alive, 7 no room, others without a reason ([`Refusal`]). In a native message n may be 0. The features are a set of bits:
+//! 1 says that pings are understood and answered; bits that are not known are ignored. The -1 makes ZooKeeper 3.4 refuse the message, which checks no version.
 //!
 //! # Limits
 //!
@@ -246,7 +248,8 @@
 //!
 //! # Failure detection
 //!
-//! The kernel finds out that a peer is dead. The library sends no heartbeats: ZooKeeper's election protocol has none.
+//! The kernel finds out that a peer is dead. The library sends no heartbeats: ZooKeeper's election protocol has none. The pings of
+//! [`ping_every`](ConfigBuilder::ping_every) end no link.
 //! [`peer_dead_after`](ConfigBuilder::peer_dead_after), here `T`, is the only setting. On Linux:
 //!
 //! | the link | what the kernel does | the link ends |

@@ -160,6 +160,7 @@ fn options_out_of_range_are_refused_by_name() {
         refused("connect_timeout", time, ConfigBuilder::connect_timeout);
         refused("handshake_timeout", time, ConfigBuilder::handshake_timeout);
         refused("listen_pause", time, ConfigBuilder::listen_pause);
+        refused("ping_every", time, ConfigBuilder::ping_every);
     }
     for time in [second, year] {
         refused("peer_dead_after", time, ConfigBuilder::peer_dead_after);

@@ -127,18 +127,30 @@ fn initial_message(from: i64, to: i64, cluster: [u8; 16], incarnation: u64) -> V
     bytes.extend(to.to_be_bytes());
     bytes.extend(cluster);
     bytes.extend(incarnation.to_be_bytes());
-    bytes.extend(0_u64.to_be_bytes());
+    bytes.extend(CONTROLS.to_be_bytes());
     bytes.extend(0_i32.to_be_bytes());
     bytes
 }
 
 fn answer(sid: i64, incarnation: u64, code: i32) -> Vec<u8> {
+    answer_with(CONTROLS, sid, incarnation, code)
+}
+
+fn answer_with(features: u64, sid: i64, incarnation: u64, code: i32) -> Vec<u8> {
     let mut bytes = (-65_533_i64).to_be_bytes().to_vec();
     bytes.extend(sid.to_be_bytes());
     bytes.extend(incarnation.to_be_bytes());
-    bytes.extend(0_u64.to_be_bytes());
+    bytes.extend(features.to_be_bytes());
     bytes.extend(code.to_be_bytes());
     bytes
+}
+
+/// The feature of a server that understands control frames.
+const CONTROLS: u64 = 1;
+
+/// A ping (-1) or its answer (-2).
+fn control(kind: i32, number: u64) -> Vec<u8> {
+    [&kind.to_be_bytes()[..], &number.to_be_bytes()].concat()
 }
 
 fn frame(payload: &[u8]) -> Vec<u8> {
@@ -156,8 +168,12 @@ struct World {
 impl World {
     /// Server 2, of which servers 1 and 3 are dialed.
     fn new() -> Self {
+        Self::with(native(2))
+    }
+
+    fn with(config: ConfigBuilder) -> Self {
         let network = Network::new();
-        let server = start(&network, 2, native(2));
+        let server = start(&network, 2, config);
         let mut world = Self { network, server };
         world.settle();
         world
@@ -638,4 +654,128 @@ fn native_only_refuses_initial_messages_of_zookeeper() {
             ..
         }
     ));
+}
+
+/// A link of server 2, which has dialed server 1, that has these features.
+fn dialed(world: &mut World, features: u64) -> RemoteEnd {
+    let end = world.accept_dial(1);
+    world.send(&end, &answer_with(features, 1, 7, 0));
+    assert!(world.is_linked(1));
+    end
+}
+
+/// The round-trip times over the link to server 1: smoothed, and the last one.
+fn round_trips(world: &World) -> Option<(Duration, Duration)> {
+    let stats = world.server.handle().stats();
+    let link = stats.peers[0].link.as_ref().unwrap();
+    link.round_trip.zip(link.last_round_trip)
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+#[test]
+fn pings_measure_the_round_trip_one_at_a_time() {
+    let mut world = World::with(native(2).ping_every(SECOND));
+    let end = dialed(&mut world, CONTROLS);
+    let mut expected = world_begins(&end, &control(-1, 1));
+    assert_eq!(round_trips(&world), None);
+    for (number, took, smoothed) in [(1, 8, 8), (2, 16, 9), (3, 1, 8)] {
+        world.pass(took * MILLISECOND);
+        // The second one is no answer to what is under way.
+        for answered in [number, number, number + 1] {
+            world.send(&end, &control(-2, answered));
+        }
+        let times = (smoothed * MILLISECOND, took * MILLISECOND);
+        assert_eq!(round_trips(&world), Some(times));
+        world.pass(SECOND);
+        expected.extend(control(-1, number + 1));
+        assert_eq!(end.received(), expected);
+    }
+    // The last one is not answered. Nothing ends, and no other follows.
+    world.pass(60 * SECOND);
+    assert_eq!(end.received(), expected);
+    assert!(world.is_linked(1));
+    assert_eq!(world.server.handler().frames, []);
+    let stats = world.server.handle().stats();
+    assert_eq!((stats.sent.accepted, stats.received.frames), (0, 0));
+    assert_eq!(stats.sent.bytes, 0);
+}
+
+/// What has arrived at this end, which is a native initial message and these bytes.
+#[track_caller]
+fn world_begins(end: &RemoteEnd, then: &[u8]) -> Vec<u8> {
+    let received = end.received();
+    let at = received.len() - then.len();
+    assert_eq!(decoded_len(&received), at);
+    assert_eq!(&received[at..], then);
+    received
+}
+
+/// Bytes of the native initial message at the front.
+fn decoded_len(received: &[u8]) -> usize {
+    let len: [u8; 4] = received[60..64].try_into().unwrap();
+    64 + u32::from_be_bytes(len) as usize
+}
+
+#[test]
+fn pings_are_answered_by_the_loop_once_per_read() {
+    // It sends none itself.
+    let mut world = World::new();
+    let end = dialed(&mut world, CONTROLS);
+    world_begins(&end, &[]);
+    let _ = end.take_received();
+    let sent = [frame(b"one"), control(-1, 7), frame(b"two")].concat();
+    for byte in sent {
+        world.send(&end, &[byte]);
+    }
+    assert_eq!(end.take_received(), control(-2, 7));
+    // As many as one read takes.
+    let many: Vec<u8> = (0..5000).flat_map(|number| control(-1, number)).collect();
+    world.send(&end, &many);
+    assert_eq!(end.take_received(), control(-2, 4999));
+    // Behind the frame that is being written.
+    end.set_room(5);
+    world.server.handle().to_send(Sid(1), "ours").unwrap();
+    world.send(&end, &control(-1, 8));
+    world.server.handle().to_send(Sid(1), "newer").unwrap();
+    end.set_room(1000);
+    world.settle();
+    let expected = [frame(b"ours"), control(-2, 8), frame(b"newer")].concat();
+    assert_eq!(end.take_received(), expected);
+    let frames = &world.server.handler().frames;
+    assert_eq!(
+        frames[..],
+        [(Sid(1), b"one".to_vec()), (Sid(1), b"two".to_vec())]
+    );
+}
+
+#[test]
+fn servers_without_control_frames_get_none_and_send_none() {
+    let mut world = World::with(native(2).ping_every(SECOND));
+    let end = dialed(&mut world, !CONTROLS);
+    world.pass(5 * SECOND);
+    world_begins(&end, &[]);
+    world.send(&end, &control(-1, 1));
+    let is_down = |event: &Event| matches!(event, Event::Down { sid, reason, .. } if *sid == Sid(1) && *reason == Reason::BadLength(-1));
+    assert!(world.server.handler().events.iter().any(is_down));
+}
+
+#[test]
+fn both_ends_of_a_link_measure_it_and_no_application_sees_that() {
+    for form in [InitialMessageVersion::Native, InitialMessageVersion::V2] {
+        let network = Network::new();
+        let config = |sid| native(sid).initial_message(form).ping_every(SECOND);
+        let mut servers = [1, 2, 3].map(|sid| start(&network, sid as u8, config(sid)));
+        network.run(&mut servers, 5 * SECOND).unwrap();
+        for server in &servers {
+            let stats = server.handle().stats();
+            assert_eq!(stats.peers.len(), 2);
+            for peer in stats.peers {
+                let measured = peer.link.unwrap().round_trip.is_some();
+                assert_eq!(measured, form == InitialMessageVersion::Native);
+                assert_eq!(peer.received.frames, 0);
+            }
+            assert_eq!(server.handler().frames, []);
+        }
+    }
 }

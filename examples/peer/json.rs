@@ -161,6 +161,7 @@ fn peer(peer: &PeerStats) -> Value {
 fn link(link: &LinkStats) -> Value {
     json!({
         "number": link.number, "dialed": link.dialed, "addr": link.addr.to_string(), "up_ms": age_ms(link.since),
+        "round_trip_us": link.round_trip.map(|time| time.as_micros() as u64),
     })
 }
 

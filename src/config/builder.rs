@@ -244,6 +244,25 @@ impl ConfigBuilder {
         self
     }
 
+    /// Measures the round-trip time of each link: the loop sends a ping over it in this interval, and the loop of the far end answers.
+    /// [`LinkStats::round_trip`](crate::LinkStats::round_trip) has the result. By default no pings are sent. Range: 1 ms to 24 h.
+    ///
+    /// Only links with a [native](crate::InitialMessageVersion::Native) handshake have pings, and only if the far end understands them.
+    /// Every server of this version answers them, whether it sends any or not. No application sees them, and they are no frames in the
+    /// statistics. One is under way at a time: one that is not answered is followed by no other.
+    ///
+    /// A ping waits for what is being written when it is due, and both loops must have time for it. So it measures what a small frame
+    /// would take. A link that is paused by [`InboxFull::PushBack`] answers none. Therefore a missing
+    /// answer ends no link: [`peer_dead_after`](Self::peer_dead_after) does. An answer counts as a sign of life: a link that brings one
+    /// each second is not silent ([`Replace::Proven`]).
+    ///
+    /// A ping for a server that has just halted resets the connection, as any frame for it does. The last frames of that server may be
+    /// lost with it.
+    pub fn ping_every(mut self, interval: Duration) -> Self {
+        self.options.ping_every = Some(interval);
+        self
+    }
+
     /// Sets how many times the loop tries to listen on a configured address before it gives up (`electionPortBindRetry`).
     /// Default: 0, which means without end. [`Config::from_zoo_cfg`] takes the number from the file, or
     /// 3, as ZooKeeper does, if the file has none.

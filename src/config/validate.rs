@@ -12,14 +12,16 @@ use crate::{error::ConfigError, limits, proto::InitialMessageVersion};
 
 /// Checks the range of each option, and options that contradict each other.
 pub(super) fn check_options(options: &Options) -> Result<(), ConfigError> {
-    for (option, value) in [
+    let times = [
         ("connect_timeout", options.connect_timeout),
         ("handshake_timeout", options.handshake_timeout),
         ("listen_pause", options.listen_pause),
         ("backoff", options.backoff_min),
         ("backoff", options.backoff_max),
         ("peer_dead_after", options.peer_dead_after),
-    ] {
+    ];
+    let ping_every = options.ping_every.map(|every| ("ping_every", every));
+    for (option, value) in times.into_iter().chain(ping_every) {
         if value < Duration::from_millis(1) || value > DAY {
             return bad(option, format!("{value:?} is outside 1 ms to 24 h"));
         }

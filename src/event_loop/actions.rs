@@ -108,7 +108,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             .unwrap_or_default();
         // Only the loop counts `ups`, so that no two links get one number.
         let number = self.handle.shared().counters.ups.read() + 1;
-        let Some((stream, addr)) = self.connections.open(key, Arc::clone(&peer), number, now)
+        let Some((stream, addr)) =
+            self.connections
+                .open(key, Arc::clone(&peer), number, self.options.ping_every, now)
         else {
             return;
         };
@@ -123,6 +125,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             dialed,
             addr,
             since: now,
+            round_trip: None,
+            last_round_trip: None,
         };
         self.handle.shared().link_up(&peer, link, incarnation);
         let counters = &self.handle.shared().counters;
@@ -153,7 +157,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !peer.outbox.has_queue() || !peer.last_link_unproven.load(Ordering::Relaxed) {
             return false;
         }
-        self.connections.set_due(key, Some(now + PROVEN_AFTER));
+        self.connections.set_due_before(key, now + PROVEN_AFTER);
         if let Some(Phase::Open { on_probation, .. }) = self
             .connections
             .get_mut(key)

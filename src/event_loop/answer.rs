@@ -86,6 +86,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Ok(incarnation) => {
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.incarnation = Some(incarnation);
+                    connection.controls = answer.controls;
                 }
                 self.on_dialed(key, id, leftover, now);
             }

@@ -2,11 +2,17 @@
 //!
 //! Nothing here reads or writes. A place in the slab is reused only after `drain_closed`, at the end of a turn.
 
-use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use slab::Slab;
 
-use super::listeners::Arrival;
+use super::{listeners::Arrival, pings::Pings};
 use crate::{
     proto::{Assembler, Brought, ConnectionKey, PeerId},
     shared::Peer,
@@ -24,6 +30,8 @@ pub(super) struct Connection<S> {
     /// The incarnation of the far end. `Some` exactly when it has said so in a native handshake. If the connection was accepted, its
     /// dialer then expects an answer.
     pub(super) incarnation: Option<u64>,
+    /// True exactly when the far end has said in a native handshake that it understands control frames.
+    pub(super) controls: bool,
     pub(super) phase: Phase,
     /// When the connection is given up, unless its phase has changed by then.
     due: Option<Instant>,
@@ -85,6 +93,8 @@ pub(super) enum Phase {
         record_at: Instant,
         /// True exactly when its outbox writes nothing until the link is proven.
         on_probation: bool,
+        /// `Some` exactly when pings are sent.
+        pings: Option<Pings>,
         frames: Assembler,
         leftover: Vec<u8>,
     },
@@ -194,6 +204,7 @@ impl<S> Connections<S> {
             arrival,
             since,
             incarnation: None,
+            controls: false,
             phase,
             due: None,
             generation,
@@ -243,7 +254,8 @@ impl<S> Connections<S> {
         }
     }
 
-    /// The payload bytes received from the peer of this link, over all its links so far, and those of the frame that is underway; `More` if unread bytes may wait.
+    /// The payload bytes received from the peer of this link, over all its links so far, and those of the frame that is underway, and its
+    /// control frames; `More` if unread bytes may wait.
     pub(super) fn brought(&mut self, key: ConnectionKey) -> Brought {
         match self.get_mut(key) {
             // The edge is used, but its bytes are not read: they would be missed if the link were called silent now.
@@ -251,7 +263,10 @@ impl<S> Connections<S> {
             Some(Connection {
                 phase: Phase::Open { peer, frames, .. },
                 ..
-            }) => Brought::Bytes(peer.counters.bytes.read() + frames.underway() as u64),
+            }) => {
+                let (bytes, controls) = (peer.counters.bytes.read(), peer.counters.controls.read());
+                Brought::Bytes(bytes + controls + frames.underway() as u64)
+            }
             _ => Brought::More,
         }
     }
@@ -302,9 +317,11 @@ impl<S> Connections<S> {
         key: ConnectionKey,
         peer: Arc<Peer>,
         number: u64,
+        ping_every: Option<Duration>,
         now: Instant,
     ) -> Option<(Arc<S>, SocketAddr)> {
         let connection = self.get_mut(key)?;
+        let ping_every = ping_every.filter(|_| connection.controls);
         let Phase::Named { leftover, .. } = &mut connection.phase else {
             return None;
         };
@@ -315,11 +332,12 @@ impl<S> Connections<S> {
             has_received: false,
             record_at: now,
             on_probation: false,
-            frames: Assembler::default(),
+            pings: ping_every.map(|every| Pings::new(every, now)),
+            frames: Assembler::new(connection.controls),
             leftover: std::mem::take(leftover),
         };
         let far_end = (Arc::clone(&connection.stream), connection.addr);
-        self.advance(key, phase, None);
+        self.advance(key, phase, ping_every.map(|_| now));
         Some(far_end)
     }
 

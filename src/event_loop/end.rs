@@ -5,7 +5,7 @@
 use std::{
     io,
     net::{Shutdown, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     time::Instant,
 };
 
@@ -25,17 +25,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let reason = match &mut connection.phase {
-            Phase::Open {
-                peer, on_probation, ..
-            } => {
-                // The link has lasted as long as its probation.
-                *on_probation = false;
-                let peer = Arc::clone(peer);
-                self.connections.set_due(key, None);
-                let request = peer.outbox.end_probation();
-                return self.handle_request(&peer, request, now);
-            }
+        let reason = match &connection.phase {
+            Phase::Open { .. } => return self.on_link_due(key, now),
             // Not silent for too long: it need not say anything more.
             Phase::Dialing { .. }
                 if connection.stream.connected_at().is_some_and(|at| at <= now) =>

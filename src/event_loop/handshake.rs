@@ -41,6 +41,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                             // Not before: a far end that is not who it claims to be is not answered.
                             let native = initial_message.native.as_ref();
                             connection.incarnation = native.map(|native| native.incarnation);
+                            connection.controls = native.is_some_and(|native| native.controls);
                             self.handle.shared().counters.handshake_times.add(took);
                             let from = (addr, identity);
                             self.on_initial_message(key, &initial_message, leftover, from, now);

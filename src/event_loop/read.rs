@@ -220,9 +220,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             handler.on_read_complete(handle);
             *hot = Some(key);
         }
-        if !*has_received && (count > 0 || !frames.is_between_frames()) {
+        let has_controls = frames.has_controls();
+        if !*has_received && (count > 0 || has_controls || !frames.is_between_frames()) {
             *has_received = true;
             end_probation(peer, on_probation, handle);
+        }
+        if has_controls {
+            self.on_controls(key);
+            return self.after_read(key, outcome);
         }
         // The usual case, without a second search for the connection.
         if outcome == ReadOutcome::Drained && connection.draining.is_none() {

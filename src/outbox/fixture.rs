@@ -48,6 +48,11 @@ impl Pipe {
         lock(&self.0).0 += more;
     }
 
+    #[cfg(not(loom))]
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        lock(&self.0).1.clone()
+    }
+
     /// The payloads that were written whole, and whether no bytes of another one follow.
     pub(super) fn frames(&self) -> (Vec<Vec<u8>>, bool) {
         let bytes = lock(&self.0).1.clone();

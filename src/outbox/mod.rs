@@ -5,6 +5,7 @@
 mod backlog;
 mod batch;
 mod clock;
+mod control;
 #[cfg(test)]
 mod fixture;
 mod lanes;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use crate::{
     copy,
     limits::{WRITER_BATCHES_MAX, WRITER_FRAMES_MAX, WRITER_RUNS_MAX},
+    proto::Controls,
 };
 
 use lanes::Lanes;
@@ -185,6 +187,11 @@ impl PeerOutbox {
     /// Lets the link that was attached last be written to, if it was on probation.
     pub(crate) fn end_probation(&self) -> LoopRequest {
         of_any!(self, writer => writer.end_probation())
+    }
+
+    /// Writes these control frames before the next frames. Returns whether the link that was attached last takes them.
+    pub(crate) fn put_controls(&self, controls: Controls) -> (bool, LoopRequest) {
+        of_any!(self, writer => writer.put_controls(controls))
     }
 
     /// The link has ended. Returns an upper bound of the number of frames that were written to it.

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use super::{
     backlog::{self, Backlog, InFlight, Progress},
     clock::Stamp,
+    control::Job,
     types::{LoopRequest, Refusal, SendCounts, SendOutcome, Wire},
     writer::Writer,
 };
@@ -94,7 +95,7 @@ impl<S: HasSlot> Writer<S> {
         let older = state.backlog.slot().next.take();
         state.backlog.slot().counts.superseded += u64::from(older.is_some());
         if let Some(wire) = wire {
-            let partial = PartialFrame::fresh(frame).into();
+            let partial = Job::Frames(PartialFrame::fresh(frame).into());
             // The lock is released for the system call. Only this thread ends `Writing`. Meanwhile other threads put frames, and the
             // loop leaves an edge or a handover.
             state.mark_writing(&partial);

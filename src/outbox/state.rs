@@ -17,14 +17,15 @@ use std::{
 use super::{
     backlog::{Backlog, InFlight, Progress},
     clock::{Stamp, Stamps},
+    control::{Controlled, Job},
     types::{LoopRequest, SendCounts, Wire},
 };
 use crate::sync::{MutexGuard, Waiters};
 
 #[derive(Debug)]
 pub(super) struct State<S: Backlog> {
-    pub(super) writer: WriterState<S::InFlight>,
-    pub(super) backlog: S,
+    pub(super) writer: WriterState<Job<S::InFlight>>,
+    pub(super) backlog: Controlled<S>,
     /// True exactly when the loop was asked for a link, and has since neither attached one nor found that none is needed.
     pub(super) wanted: bool,
     /// Since when frames have waited without one being written to its end. `None` whenever none waits, or none but what was put while a
@@ -176,7 +177,11 @@ impl<S: Backlog> State<S> {
     }
 
     /// Begins to write to a new link, unless it is on probation. This thread is the writer.
-    pub(super) fn start(&mut self, wire: Arc<dyn Wire>, on_probation: bool) -> Next<S::InFlight> {
+    pub(super) fn start(
+        &mut self,
+        wire: Arc<dyn Wire>,
+        on_probation: bool,
+    ) -> Next<Job<S::InFlight>> {
         if on_probation {
             // Nothing is left for the loop: it ends the probation by itself, when a byte has arrived or the probation is over.
             self.writer = WriterState::OnProbation(wire);
@@ -191,8 +196,8 @@ impl<S: Backlog> State<S> {
     pub(super) fn proceed(
         &mut self,
         wire: Arc<dyn Wire>,
-        in_flight: Option<S::InFlight>,
-    ) -> Next<S::InFlight> {
+        in_flight: Option<Job<S::InFlight>>,
+    ) -> Next<Job<S::InFlight>> {
         match in_flight {
             Some(in_flight) => {
                 self.mark_writing(&in_flight);
@@ -210,12 +215,12 @@ impl<S: Backlog> State<S> {
     #[inline(always)]
     pub(super) fn on_wrote(
         &mut self,
-        attempt: Attempt<S::InFlight>,
+        attempt: Attempt<Job<S::InFlight>>,
         may_go_on: bool,
         stamps: &Stamps,
         deferred: &mut S::Deferred,
         old_wire: &mut Option<Arc<dyn Wire>>,
-    ) -> Next<S::InFlight> {
+    ) -> Next<Job<S::InFlight>> {
         let Attempt {
             wire,
             in_flight,
@@ -230,9 +235,11 @@ impl<S: Backlog> State<S> {
             unreachable!("only the thread that writes, which is this one, ends this state");
         };
         let rest = if matches!(progress, Progress::Done) {
+            if matches!(in_flight, Job::Frames(_)) {
+                self.owed_since = None;
+            }
             // Counted before the handover is looked at: the kernel has the whole frame, whatever has become of the link.
             self.backlog.on_written(in_flight, deferred);
-            self.owed_since = None;
             None
         } else {
             Some(in_flight)
@@ -276,7 +283,7 @@ impl<S: Backlog> State<S> {
     }
 
     /// Does what the loop has left for this thread, which is the writer.
-    fn take_over(&mut self, handover: Handover) -> Next<S::InFlight> {
+    fn take_over(&mut self, handover: Handover) -> Next<Job<S::InFlight>> {
         match handover {
             Handover::Detach => {
                 self.writer = WriterState::Detached;
@@ -295,7 +302,7 @@ impl<S: Backlog> State<S> {
 
     /// Records that this thread writes these frames.
     #[inline(always)]
-    pub(super) fn mark_writing(&mut self, in_flight: &S::InFlight) {
+    pub(super) fn mark_writing(&mut self, in_flight: &Job<S::InFlight>) {
         self.writer = WriterState::Writing {
             writable_again: false,
             in_flight: in_flight.frames(),
@@ -306,6 +313,19 @@ impl<S: Backlog> State<S> {
 
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.writer, WriterState::Idle(_))
+    }
+
+    /// Whether frames may be written to the link that was attached last.
+    pub(super) fn is_written_to(&self) -> bool {
+        match &self.writer {
+            WriterState::Idle(_) | WriterState::Blocked(..) => true,
+            WriterState::Writing { handover, .. } => match handover {
+                None => true,
+                Some(Handover::Attach { on_probation, .. }) => !on_probation,
+                Some(Handover::Detach) => false,
+            },
+            WriterState::Detached | WriterState::OnProbation(_) | WriterState::Failed(_) => false,
+        }
     }
 
     pub(super) fn is_writing(&self) -> bool {
@@ -329,7 +349,7 @@ impl<S: Backlog> State<S> {
     }
 
     /// Leaves this for the thread that writes.
-    pub(super) fn hand_over(&mut self, mut writing: WriterState<S::InFlight>, what: Handover) {
+    pub(super) fn hand_over(&mut self, mut writing: WriterState<Job<S::InFlight>>, what: Handover) {
         if let WriterState::Writing { handover, .. } = &mut writing {
             *handover = Some(what);
         }
@@ -351,13 +371,18 @@ impl<S: Backlog> State<S> {
         }
     }
 
-    pub(super) fn requeue_rest(&mut self, rest: Option<S::InFlight>, deferred: &mut S::Deferred) {
+    pub(super) fn requeue_rest(
+        &mut self,
+        rest: Option<Job<S::InFlight>>,
+        deferred: &mut S::Deferred,
+    ) {
         if let Some(rest) = rest {
             self.backlog.requeue(rest, deferred);
         }
     }
 
     pub(super) fn detach(&mut self, deferred: &mut S::Deferred) {
+        self.backlog.forget_controls();
         // If a wire is dropped here, under the lock, no socket is closed by that: the loop's table has another reference to it
         // until the end of the turn. The same is true where `Writer::attach` replaces a link.
         match mem::replace(&mut self.writer, WriterState::Detached) {

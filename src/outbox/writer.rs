@@ -22,10 +22,14 @@ use std::{io, mem, sync::Arc, time::Instant};
 use super::{
     backlog::{Backlog, Deferred as _, InFlight as _, Progress},
     clock::{Clock, Stamps},
+    control::{Controlled, Job},
     state::{Attempt, Handover, Next, State, Transition, WriterState},
     types::{LoopRequest, SendCounts, Wire},
 };
-use crate::sync::{Mutex, Waiters, lock};
+use crate::{
+    proto::Controls,
+    sync::{Mutex, Waiters, lock},
+};
 
 /// A backlog and the right to write it.
 ///
@@ -57,7 +61,7 @@ impl<S: Backlog> Writer<S> {
     pub(super) fn new(backlog: S, clock: Clock, batches_max: usize) -> Self {
         let state = State {
             writer: WriterState::Detached,
-            backlog,
+            backlog: Controlled::new(backlog),
             wanted: false,
             owed_since: None,
             oldest_in_flight: None,
@@ -120,6 +124,7 @@ impl<S: Backlog> Writer<S> {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
         state.wanted = false;
+        state.backlog.forget_controls();
         // A frame that a thread is still writing to the older link is counted for this one when it is done. So `detach` returns
         // an upper bound.
         state.written_before = state.backlog.counts().sent();
@@ -159,6 +164,24 @@ impl<S: Backlog> Writer<S> {
             }
         };
         self.leave(state, next, S::Deferred::default())
+    }
+
+    /// Writes these control frames as soon as what is being written is finished. Returns whether they are written to the link that was
+    /// attached last. If it is broken or on probation, they are not.
+    pub(super) fn put_controls(&self, controls: Controls) -> (bool, LoopRequest) {
+        let mut state = self.transition();
+        if !state.is_written_to() {
+            return (false, LoopRequest::NONE);
+        }
+        state.backlog.put_controls(controls);
+        // A thread that writes looks at them when it is done, and the loop when the socket is writable again.
+        let Some(wire) = state.acquire() else {
+            return (true, LoopRequest::NONE);
+        };
+        let mut deferred = S::Deferred::default();
+        let job = state.backlog.next(None, &mut deferred);
+        let next = state.proceed(wire, job);
+        (true, self.leave(state, next, deferred))
     }
 
     /// The link has ended. Returns an upper bound of the number of frames that were written to it: those that are being written
@@ -265,7 +288,7 @@ impl<S: Backlog> Writer<S> {
     pub(super) fn leave(
         &self,
         state: Transition<'_, S>,
-        next: Next<S::InFlight>,
+        next: Next<Job<S::InFlight>>,
         deferred: S::Deferred,
     ) -> LoopRequest {
         drop(state);
@@ -281,7 +304,7 @@ impl<S: Backlog> Writer<S> {
     pub(super) fn write(
         &self,
         mut wire: Arc<dyn Wire>,
-        mut in_flight: S::InFlight,
+        mut in_flight: Job<S::InFlight>,
     ) -> (bool, LoopRequest) {
         let (mut first_done, mut release) = (false, LoopRequest::NONE);
         for count in 1.. {

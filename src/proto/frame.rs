@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 
+use super::control::{Controls, Kind, NUMBER_BYTES};
 use crate::{
     copy,
     limits::{DIRECT_READ_BYTES, FRAME_BYTES_MAX, GROW_BYTES, PREFIX_BYTES},
@@ -24,6 +25,8 @@ pub(crate) enum Payload<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
     partial: Partial,
+    /// The control frames that have arrived. `None` exactly when they are not understood on this connection.
+    controls: Option<Controls>,
 }
 
 #[derive(Debug, Default)]
@@ -41,9 +44,37 @@ enum Partial {
         have: usize,
         len: usize,
     },
+    /// The first `have` bytes of the number of a control frame.
+    Control {
+        kind: Kind,
+        bytes: [u8; NUMBER_BYTES],
+        have: usize,
+    },
 }
 
 impl Assembler {
+    /// `controls`: whether control frames are understood.
+    pub(crate) fn new(controls: bool) -> Self {
+        Self {
+            partial: Partial::Nothing,
+            controls: controls.then(Controls::default),
+        }
+    }
+
+    /// Whether control frames have arrived since they were taken last.
+    #[inline]
+    pub(crate) fn has_controls(&self) -> bool {
+        self.controls.is_some_and(|controls| !controls.is_empty())
+    }
+
+    /// The newest control frames that have arrived since this was called last.
+    pub(crate) fn take_controls(&mut self) -> Controls {
+        self.controls
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
     /// Takes the next frame from the front of `input`, if all of it is there and no frame is underway. Most frames are not cut,
     /// and this is the fast path for them. A frame that is cut is left to [`next`](Self::next).
     ///
@@ -61,7 +92,13 @@ impl Assembler {
         if !self.is_between_frames() {
             return Ok(None);
         }
-        let Some((payload, rest)) = rest.split_at_checked(length(*prefix)?) else {
+        let len = match length(*prefix) {
+            Ok(len) => len,
+            // Perhaps a control frame.
+            Err(_) if self.controls.is_some() => return Ok(None),
+            Err(bad) => return Err(bad),
+        };
+        let Some((payload, rest)) = rest.split_at_checked(len) else {
             return Ok(None);
         };
         *input = rest;
@@ -79,48 +116,50 @@ impl Assembler {
         input: &mut &'a [u8],
         spare: impl FnOnce(usize) -> Option<Vec<u8>>,
     ) -> Result<Option<Payload<'a>>, BadLength> {
-        let len = match &mut self.partial {
-            Partial::Nothing => match input.split_first_chunk::<PREFIX_BYTES>() {
-                Some((prefix, rest)) => {
-                    *input = rest;
-                    length(*prefix)?
-                }
-                None => {
-                    if !input.is_empty() {
-                        let mut bytes = [0; PREFIX_BYTES];
-                        bytes[..input.len()].copy_from_slice(input);
-                        self.partial = Partial::Prefix {
-                            bytes,
-                            have: input.len(),
-                        };
-                        *input = &[];
+        let len = loop {
+            let prefix = match &mut self.partial {
+                Partial::Nothing => match input.split_first_chunk::<PREFIX_BYTES>() {
+                    Some((prefix, rest)) => {
+                        *input = rest;
+                        *prefix
                     }
-                    return Ok(None);
+                    None => {
+                        if !input.is_empty() {
+                            let (mut bytes, mut have) = ([0; PREFIX_BYTES], 0);
+                            fill(&mut bytes, &mut have, input);
+                            self.partial = Partial::Prefix { bytes, have };
+                        }
+                        return Ok(None);
+                    }
+                },
+                Partial::Prefix { bytes, have } => match fill(bytes, have, input) {
+                    true => *bytes,
+                    false => return Ok(None),
+                },
+                Partial::Body { buf, have, len } => {
+                    take_body(buf, have, *len, input);
+                    return Ok(self.whole().map(Payload::Owned));
                 }
-            },
-            Partial::Prefix { bytes, have } => {
-                let taken = input.len().min(PREFIX_BYTES - *have);
-                bytes[*have..*have + taken].copy_from_slice(&input[..taken]);
-                *have += taken;
-                *input = &input[taken..];
-                if *have < PREFIX_BYTES {
-                    return Ok(None);
+                Partial::Control { kind, bytes, have } => {
+                    if !fill(bytes, have, input) {
+                        return Ok(None);
+                    }
+                    if let Some(controls) = &mut self.controls {
+                        controls.set(*kind, u64::from_be_bytes(*bytes));
+                    }
+                    self.partial = Partial::Nothing;
+                    continue;
                 }
-                length(*bytes)?
-            }
-            Partial::Body { buf, have, len } => {
-                let taken = input.len().min(*len - *have);
-                // The space that `room` has allocated is used before more is allocated.
-                let (first, more) = input[..taken].split_at(taken.min(buf.len() - *have));
-                copy::overwrite(&mut buf[*have..*have + first.len()], first);
-                if buf.capacity() - buf.len() < more.len() {
-                    // Without this the buffer would double, and the unused half would live as long as the frame.
-                    buf.reserve_exact(growth(buf.len(), *len).max(more.len()));
-                }
-                copy::append(buf, more);
-                *have += taken;
-                *input = &input[taken..];
-                return Ok(self.whole().map(Payload::Owned));
+            };
+            match length(prefix) {
+                Ok(len) => break len,
+                Err(bad) => match Kind::of_length(bad.0).filter(|_| self.controls.is_some()) {
+                    Some(kind) => {
+                        let (bytes, have) = ([0; NUMBER_BYTES], 0);
+                        self.partial = Partial::Control { kind, bytes, have };
+                    }
+                    None => return Err(bad),
+                },
             }
         };
         if let Some((payload, rest)) = input.split_at_checked(len) {
@@ -174,7 +213,7 @@ impl Assembler {
     /// Bytes of the current payload that have arrived.
     pub(crate) fn underway(&self) -> usize {
         match &self.partial {
-            Partial::Nothing | Partial::Prefix { .. } => 0,
+            Partial::Nothing | Partial::Prefix { .. } | Partial::Control { .. } => 0,
             Partial::Body { have, .. } => *have,
         }
     }
@@ -190,6 +229,30 @@ impl Assembler {
             _ => None,
         }
     }
+}
+
+/// Appends as much of `input` as the payload of `len` bytes lacks.
+fn take_body(buf: &mut Vec<u8>, have: &mut usize, len: usize, input: &mut &[u8]) {
+    let taken = input.len().min(len - *have);
+    // The space that `room` has allocated is used before more is allocated.
+    let (first, more) = input[..taken].split_at(taken.min(buf.len() - *have));
+    copy::overwrite(&mut buf[*have..*have + first.len()], first);
+    if buf.capacity() - buf.len() < more.len() {
+        // Without this the buffer would double, and the unused half would live as long as the frame.
+        buf.reserve_exact(growth(buf.len(), len).max(more.len()));
+    }
+    copy::append(buf, more);
+    *have += taken;
+    *input = &input[taken..];
+}
+
+/// Fills `bytes` from the front of `input`. Returns whether all of them are there.
+fn fill<const N: usize>(bytes: &mut [u8; N], have: &mut usize, input: &mut &[u8]) -> bool {
+    let taken = input.len().min(N - *have);
+    bytes[*have..*have + taken].copy_from_slice(&input[..taken]);
+    *have += taken;
+    *input = &input[taken..];
+    *have == N
 }
 
 /// A buffer that begins with these bytes of a frame of `len` bytes.
@@ -340,6 +403,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn control_frames_are_found_between_frames_however_they_are_cut() {
+        let mut bytes = Vec::new();
+        for (kind, number) in [(-1_i32, 7_u64), (-2, 8)] {
+            bytes.extend(encode(&[vec![5; 30]]));
+            bytes.extend(kind.to_be_bytes());
+            bytes.extend(number.to_be_bytes());
+        }
+        bytes.extend(encode(&[vec![6]]));
+        for cut in 1..bytes.len() {
+            let (mut assembler, mut frames) = (Assembler::new(true), Vec::new());
+            for piece in bytes.chunks(cut) {
+                drain(&mut assembler, piece, &mut frames).unwrap();
+            }
+            assert_eq!(frames, [vec![5; 30], vec![5; 30], vec![6]]);
+            assert!(assembler.has_controls() && assembler.is_between_frames());
+            let (ping, pong) = (Some(7), Some(8));
+            assert_eq!(assembler.take_controls(), Controls { ping, pong });
+            assert!(!assembler.has_controls());
+        }
+        // A part of one is not the end of a frame.
+        let mut assembler = Assembler::new(true);
+        drain(&mut assembler, &bytes[34..45], &mut Vec::new()).unwrap();
+        assert!(!assembler.is_between_frames() && !assembler.has_controls());
+        for bad in [0, -3, i32::MIN] {
+            let bytes = bad.to_be_bytes();
+            let mut assembler = Assembler::new(true);
+            let refused = drain(&mut assembler, &bytes, &mut Vec::new());
+            assert_eq!(refused, Err(BadLength(bad)));
+        }
+    }
+
     proptest! {
         #[test]
         fn any_splitting_gives_the_same_frames(
@@ -351,8 +446,8 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), cut in 1_usize..50) {
-            let mut assembler = Assembler::default();
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), cut in 1_usize..50, controls in any::<bool>()) {
+            let mut assembler = Assembler::new(controls);
             for piece in bytes.chunks(cut) {
                 if drain(&mut assembler, piece, &mut Vec::new()).is_err() {
                     break;

@@ -5,6 +5,7 @@
 
 mod address;
 mod backoff;
+mod control;
 mod frame;
 mod incarnations;
 mod initial_message;
@@ -25,6 +26,7 @@ pub use sid::Sid;
 pub use tls_failure::TlsFailure;
 
 pub(crate) use address::parse_list;
+pub(crate) use control::{CONTROL_BYTES, Controls};
 pub(crate) use frame::{Assembler, BadLength, Payload};
 pub(crate) use initial_message::{InitialMessage, decode, encode};
 pub(crate) use native::{Answer, Native};

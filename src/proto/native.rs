@@ -20,8 +20,9 @@ pub(super) const VERSION: i64 = -65_533;
 /// Where ZooKeeper 3.4 expects the length of the addresses. A reader ignores it.
 const NO_LENGTH: i32 = -1;
 
-/// The features of this version: none. A bit that is not known is ignored, so that a later version may set it.
-const FEATURES: u64 = 0;
+/// The feature of a server that understands [control frames](super::control). A bit that is not known is ignored, so that a later version
+/// may set it.
+const CONTROLS: u64 = 1;
 
 /// Bytes of a native initial message in front of the addresses, with their length.
 pub(super) const NATIVE_HEADER_BYTES: usize = 64;
@@ -38,6 +39,8 @@ pub(crate) struct Native {
     pub(crate) cluster: [u8; 16],
     /// A random number that the dialer has chosen when it started.
     pub(crate) incarnation: u64,
+    /// True exactly when the dialer understands control frames.
+    pub(crate) controls: bool,
 }
 
 /// The answer to a native initial message.
@@ -47,6 +50,8 @@ pub(crate) struct Answer {
     pub(crate) sid: Sid,
     /// A random number that it has chosen when it started.
     pub(crate) incarnation: u64,
+    /// True exactly when it understands control frames.
+    pub(crate) controls: bool,
     /// `None`: the connection is the link of the dialer from now on, or the knock is taken.
     pub(crate) refusal: Option<Refusal>,
 }
@@ -59,7 +64,7 @@ pub(super) fn encode_native(native: &Native, from: Sid, len: i32, into: &mut Vec
     into.extend_from_slice(&native.to.0.to_be_bytes());
     into.extend_from_slice(&native.cluster);
     into.extend_from_slice(&native.incarnation.to_be_bytes());
-    into.extend_from_slice(&FEATURES.to_be_bytes());
+    into.extend_from_slice(&features(native.controls).to_be_bytes());
     into.extend_from_slice(&len.to_be_bytes());
 }
 
@@ -71,6 +76,7 @@ pub(super) fn decode_native(bytes: &[u8]) -> Option<(Sid, Native, i32)> {
         to: Sid(i64::from_be_bytes(part(header, 20)?)),
         cluster: part(header, 28)?,
         incarnation: u64::from_be_bytes(part(header, 44)?),
+        controls: has_controls(part(header, 52)?),
     };
     let from = Sid(i64::from_be_bytes(part(header, 8)?));
     Some((from, native, i32::from_be_bytes(part(header, 60)?)))
@@ -82,7 +88,7 @@ impl Answer {
         bytes[..8].copy_from_slice(&VERSION.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.sid.0.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.incarnation.to_be_bytes());
-        bytes[24..32].copy_from_slice(&FEATURES.to_be_bytes());
+        bytes[24..32].copy_from_slice(&features(self.controls).to_be_bytes());
         let code = self.refusal.map_or(0, Refusal::code);
         bytes[32..].copy_from_slice(&code.to_be_bytes());
         bytes
@@ -101,17 +107,27 @@ impl Answer {
         let decode = |bytes: &[u8; ANSWER_BYTES]| {
             let sid = Sid(i64::from_be_bytes(part(bytes, 8)?));
             let incarnation = u64::from_be_bytes(part(bytes, 16)?);
+            let controls = has_controls(part(bytes, 24)?);
             let code = i32::from_be_bytes(part(bytes, 32)?);
             let refusal = Refusal::of_code(code, sid);
             Some(Self {
                 sid,
                 incarnation,
+                controls,
                 refusal,
             })
         };
         let answer = bytes.first_chunk().and_then(decode);
         Ok(answer.map(|answer| (answer, ANSWER_BYTES)))
     }
+}
+
+fn features(controls: bool) -> u64 {
+    if controls { CONTROLS } else { 0 }
+}
+
+fn has_controls(features: [u8; 8]) -> bool {
+    u64::from_be_bytes(features) & CONTROLS != 0
 }
 
 /// The `N` bytes at this place, if they are all there.

@@ -5,12 +5,12 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Display, Write},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
     histogram::Histogram,
-    stats::{PeerStats, QueueStats, ReceiveStats, SendStats, Stats},
+    stats::{LinkStats, PeerStats, QueueStats, ReceiveStats, SendStats, Stats},
 };
 use crate::proto::ReasonKind;
 
@@ -126,6 +126,7 @@ impl Text<'_> {
         let help = "How long the link is up";
         let ages = linked().map(|(sid, link)| (sid.clone(), age(link.since)));
         self.family(Gauge, "peer_link_age_seconds", help, ages)?;
+        self.round_trips(peers)?;
         let help = "Time since the last frame, over any link";
         let received =
             |(sid, peer): &(String, &PeerStats)| Some((sid.clone(), age(peer.last_received?)));
@@ -163,6 +164,30 @@ impl Text<'_> {
             help,
             each(|peer| peer.dropped),
         )
+    }
+
+    /// How long pings took, of each peer that has answered one.
+    fn round_trips(&mut self, peers: &[(String, &PeerStats)]) -> fmt::Result {
+        let smoothed: fn(&LinkStats) -> Option<Duration> = |link| link.round_trip;
+        let last: fn(&LinkStats) -> Option<Duration> = |link| link.last_round_trip;
+        for (name, help, time) in [
+            (
+                "peer_round_trip_seconds",
+                "Time of a ping to the peer and back, smoothed",
+                smoothed,
+            ),
+            (
+                "peer_last_round_trip_seconds",
+                "Time of the last ping to the peer and back",
+                last,
+            ),
+        ] {
+            let sample = |(sid, peer): &(String, &PeerStats)| {
+                Some((sid.clone(), time(peer.link.as_ref()?)?.as_secs_f64()))
+            };
+            self.family(Gauge, name, help, peers.iter().filter_map(sample))?;
+        }
+        Ok(())
     }
 
     /// Frames to and from peers: those of each peer, or the sums.

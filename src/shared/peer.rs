@@ -88,6 +88,18 @@ impl Peer {
         self.last_frame.set(since.as_nanos() as u64 + 1);
     }
 
+    /// A ping over the link was answered after this time.
+    pub(crate) fn on_round_trip(&self, took: Duration) {
+        if let Some(link) = &mut self.links().current {
+            link.last_round_trip = Some(took);
+            // RFC 6298, section 2.
+            let smoothed = link
+                .round_trip
+                .map_or(took, |before| (before * 7 + took) / 8);
+            link.round_trip = Some(smoothed);
+        }
+    }
+
     fn last_received(&self) -> Option<Instant> {
         let nanos = self.last_frame.read().checked_sub(1)?;
         Some(self.known_since + Duration::from_nanos(nanos))

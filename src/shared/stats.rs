@@ -10,7 +10,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::histogram::{Durations, Histogram};
@@ -159,6 +159,11 @@ pub struct LinkStats {
     pub addr: SocketAddr,
     /// When it came up.
     pub since: Instant,
+    /// How long a ping took to the far end and back, smoothed as TCP does: each measurement counts an eighth. `None` before the first
+    /// answer, and without pings: see [`ping_every`](crate::ConfigBuilder::ping_every).
+    pub round_trip: Option<Duration>,
+    /// How long the last one took that was answered.
+    pub last_round_trip: Option<Duration>,
 }
 
 /// What happened to the frames given to `to_send`: `accepted == written + superseded + discarded + waiting`. With
@@ -320,6 +325,8 @@ impl Reasons {
 pub(crate) struct PeerCounters {
     pub(crate) frames: Counter,
     pub(crate) bytes: Counter,
+    /// Reads that brought control frames. The loop uses it to find out whether the link is silent.
+    pub(crate) controls: Counter,
     pub(crate) ups: Counter,
     pub(crate) downs: Reasons,
     pub(crate) dials: Counter,

@@ -3,7 +3,7 @@
 //! A run has three parts: the mesh starts, faults happen (the *storm*), and all faults are undone. It checks these properties:
 //!
 //! - P1 after the storm, every pair of hosts shares exactly one link, dialed by the larger sid, and both hosts know it;
-//!   a dial brings one link at most
+//!   a dial brings one link at most; pings over it are answered
 //! - P2 the newest frame for a reachable peer is delivered at least once, in bounded time after the storm
 //! - P3 a receiver never gets an older frame of a sender after a newer one, nor a torn frame
 //! - P4 tables, sockets and dial rates stay within their limits, and no loop spins
@@ -12,7 +12,7 @@
 //!   addresses, or if the link brings bytes
 //! - P7 every halt ends, and leaves no socket open
 //! - P8 in a layered mesh and in one with TLS, every link is one to the server whose key the far end has: no frame comes from another one or goes to it
-//! - P9 a frame that `have_delivered` has confirmed arrives, even if its sender halts at once
+//! - P9 a frame that `have_delivered` has confirmed arrives, even if its sender halts at once, if nothing is sent to that sender
 //! - P10 with TLS, a host whose certificate was revoked loses its links at once and gets no frame, no stranger gets one, and no link
 //!   ends because of TLS if nothing was damaged and all certificates are believed
 //! - P11 with lanes, a frame of the slot does not wait for the queue: at most one run of later frames comes before it

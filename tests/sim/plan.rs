@@ -18,6 +18,9 @@ pub const GUESTS: usize = 2;
 
 pub const STRANGERS_MAX: usize = 8;
 
+/// How often hosts send pings, if they do. Often enough for many of them to be under way when a link ends.
+const PING_EVERY: Duration = Duration::from_millis(20);
+
 /// The first sid of servers that are not configured and larger than all others.
 pub const UNKNOWN: usize = 100;
 
@@ -67,6 +70,8 @@ pub struct Plan {
     pub native: bool,
     /// Hosts change their members during the storm, each by itself.
     pub changes_members: bool,
+    /// True exactly when all hosts send pings, which only those with native initial messages answer.
+    pub pings: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -149,6 +154,7 @@ impl Plan {
             secure: None,
             native: false,
             changes_members: false,
+            pings: false,
         };
         // Drawn last, so that older seeds keep their meaning.
         plan.queue = rng.percent(25);
@@ -194,6 +200,7 @@ impl Plan {
             for host in &mut plan.hosts {
                 host.native = all || natives.percent(50);
             }
+            plan.pings = natives.percent(50);
         }
         // An admitted server that becomes a member is the same peer. With TLS, names would have to be given again.
         let can_change = !plan.strangers_only && !plan.admits && plan.secure.is_none();
@@ -247,6 +254,9 @@ impl Plan {
             .listen_tries(0)
             .outbox(self.outbox())
             .seed(seed);
+        if self.pings {
+            builder = builder.ping_every(PING_EVERY);
+        }
         if self.spins {
             let for_at_most = Duration::ZERO;
             builder = builder.idle(Idle::spin(for_at_most));

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{SendError, Sid, Stats, simulation::limits::DIALS_AT_ONCE};
+use quorum_cnx::{Handle, SendError, Sid, Stats, simulation::limits::DIALS_AT_ONCE};
 
 use crate::{
     oracle::{Lane, Up, send_frame},
@@ -304,6 +304,10 @@ impl Simulation {
             (oracle.calls_ended, oracle.answers_ended) = (true, true);
             oracle.strangers_only = false;
         }
+        // So would a ping.
+        if self.plan.pings {
+            return;
+        }
         self.run_for(QUIET);
         let from = self.rng.below(self.hosts.len());
         let others: Vec<usize> = (0..self.hosts.len()).filter(|&to| to != from).collect();
@@ -415,7 +419,18 @@ impl Simulation {
             if !handle.connected_to_peer(sid(peer)) {
                 fail(format!("host {host} does not report its link to {peer}"));
             }
+            // The one that has dialed decides whether the link is native.
+            let pings = self.plan.pings && self.plan.hosts[large].native;
+            if pings && !self.has_round_trip(handle, sid(peer)) {
+                fail(format!("host {host} has no answer to a ping from {peer}"));
+            }
         }
+    }
+
+    fn has_round_trip(&self, handle: &Handle, peer: Sid) -> bool {
+        let stats = handle.stats();
+        let link = stats.peers.iter().find(|of| of.sid == peer);
+        link.and_then(|of| of.link.as_ref()?.round_trip).is_some()
     }
 
     /// P2. The current process of the receiver has the newest frame, since every link begins with it.

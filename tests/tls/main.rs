@@ -20,8 +20,8 @@ use std::{
 };
 
 use quorum_cnx::{
-    CnxManager, Config, ConfigBuilder, Event, InboxFull, Outbox, PeerName, Reason, ReasonKind, Sid,
-    TlsFailure, Unknown,
+    CnxManager, Config, ConfigBuilder, Event, InboxFull, InitialMessageVersion, Outbox, PeerName,
+    Reason, ReasonKind, Sid, TlsFailure, Unknown,
     rustls::version::{TLS12, TLS13},
 };
 #[cfg(target_os = "linux")]
@@ -94,6 +94,32 @@ fn three_members_exchange_frames_in_all_directions() {
         }
         // Crosses every link; a lost frame stops it.
         Ring::start(&mesh).wait_rounds(50);
+    }
+}
+
+/// Pings go between the frames, several of which are cut into records.
+#[test]
+fn pings_are_answered_beside_large_frames() {
+    let servers = Servers::new(&[1, 2]);
+    let mesh = linked(&servers, &[1, 2], |builder| {
+        let native = builder.initial_message(InitialMessageVersion::Native);
+        native.ping_every(Duration::from_millis(1))
+    });
+    let managers = [&mesh.managers[0], &mesh.managers[1]];
+    for n in 0..20 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let payload = vec![n; 500_000];
+            let to_sid = managers[to].sid();
+            managers[from].to_send(to_sid, payload.clone()).unwrap();
+            expect_message(managers[to], managers[from].sid().0, payload);
+        }
+    }
+    for manager in managers {
+        eventually("a ping is answered", || {
+            let link = manager.stats().peers[0].link.clone();
+            link.is_some_and(|link| link.number == 1 && link.round_trip.is_some())
+        });
+        assert_eq!(manager.stats().received.frames, 20);
     }
 }
 

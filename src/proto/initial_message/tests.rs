@@ -37,6 +37,7 @@ fn encoded(form: InitialMessageVersion, sid: Sid, addresses: &[Address]) -> Vec<
         to: Sid(0),
         cluster: [0; 16],
         incarnation: 0,
+        controls: false,
     };
     encode(form, sid, addresses, &native)
 }

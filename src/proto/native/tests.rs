@@ -12,6 +12,7 @@ fn native() -> Native {
         to: Sid(3),
         cluster: CLUSTER,
         incarnation: 0x0102_0304_0506_0708,
+        controls: true,
     }
 }
 
@@ -24,7 +25,7 @@ const GOLDEN: [u8; 64] = [
     0x74, 0x68, 0x65, 0x20, 0x74, 0x65, 0x73, 0x74, // cluster
     0x20, 0x63, 0x6c, 0x75, 0x73, 0x74, 0x65, 0x72, //
     0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, // incarnation
-    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, // features
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, // features
     0x00, 0x00, 0x00, 0x00, // length of the addresses
 ];
 
@@ -72,12 +73,12 @@ fn native_initial_message_has_these_bytes() {
 fn unknown_features_and_the_reserved_bytes_are_ignored() {
     let mut bytes = GOLDEN;
     for at in (16..20).chain(52..60) {
-        bytes[at] = 0x5a;
+        bytes[at] = 0x5b;
     }
     let whole = decode(&GOLDEN).unwrap().unwrap();
     assert_eq!(decode(&bytes), Ok(Some(whole)));
     let mut answer = GOLDEN_ANSWER;
-    answer[24..32].fill(0xff);
+    answer[24..32].fill(0xfe);
     assert_eq!(Answer::decode(&answer), Answer::decode(&GOLDEN_ANSWER));
 }
 
@@ -96,6 +97,7 @@ fn answer_has_these_bytes() {
     let answer = Answer {
         sid: Sid(3),
         incarnation: 0x0102_0304_0506_0708,
+        controls: false,
         refusal: Some(Refusal::WrongServer(Sid(3))),
     };
     assert_eq!(answer.encode(), GOLDEN_ANSWER);
@@ -123,6 +125,7 @@ fn every_refusal_has_its_number() {
         let answer = Answer {
             sid,
             incarnation: 1,
+            controls: true,
             refusal,
         };
         let bytes = answer.encode();
@@ -150,9 +153,10 @@ proptest! {
         to in any::<i64>(),
         cluster in any::<[u8; 16]>(),
         incarnation in any::<u64>(),
+        controls in any::<bool>(),
         count in 0..33_usize,
     ) {
-        let native = Native { to: Sid(to), cluster, incarnation };
+        let native = Native { to: Sid(to), cluster, incarnation, controls };
         let address = "10.0.0.2:3888".parse().unwrap();
         let addresses = vec![address; count];
         let bytes = encode(InitialMessageVersion::Native, Sid(from), &addresses, &native);
@@ -171,7 +175,7 @@ proptest! {
         match Answer::decode(&bytes) {
             Ok(Some((answer, taken))) => {
                 let encoded = answer.encode();
-                // The features are not kept, and numbers that are not known become one.
+                // Features that are not known are not kept, and numbers that are not known become one.
                 prop_assert_eq!(&encoded[..24], &bytes[..24]);
                 prop_assert_eq!(taken, ANSWER_BYTES);
             }

@@ -39,6 +39,7 @@ impl Roster {
             to,
             cluster: self.rules.native.cluster,
             incarnation: self.rules.native.incarnation,
+            controls: true,
         }
     }
 
@@ -47,6 +48,7 @@ impl Roster {
         Answer {
             sid: self.rules.own,
             incarnation: self.rules.native.incarnation,
+            controls: true,
             refusal: refused.map(|reason| reason.refusal(self.rules.own)),
         }
     }

@@ -41,6 +41,8 @@ fn made_up(now: Instant) -> Stats {
             dialed: true,
             addr: "[fe80::1%2]:3888".parse().unwrap(),
             since: before(61_000),
+            round_trip: Some(Duration::from_micros(250)),
+            last_round_trip: Some(Duration::from_micros(300)),
         }),
         last_end: None,
         sent,
