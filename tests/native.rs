@@ -779,3 +779,19 @@ fn both_ends_of_a_link_measure_it_and_no_application_sees_that() {
         }
     }
 }
+
+/// Its certificate, for instance, is the one that was to be replaced.
+#[test]
+fn link_of_a_dial_that_was_under_way_at_a_renewal_is_renewed() {
+    let mut world = World::new();
+    world.pass(MILLISECOND);
+    world.server.handle().renew();
+    world.settle();
+    let old = dialed(&mut world, 0);
+    let new = dialed(&mut world, 0);
+    assert!(old.is_closed() && !new.is_closed());
+    let stats = world.server.handle().stats();
+    assert_eq!((stats.ups, stats.renewals_given_up), (2, 0));
+    world.pass(60 * SECOND);
+    assert_eq!(world.server.handle().stats().ups, 2);
+}

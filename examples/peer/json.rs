@@ -126,6 +126,7 @@ pub(crate) fn stats(stats: &Stats, lines: &State) -> Value {
         "downs": by_name(&stats.downs),
         "dials": stats.dials,
         "dial_failures": stats.dial_failures,
+        "renewals_given_up": stats.renewals_given_up,
         "turns": stats.turns,
         "wakeups": stats.wakeups,
         "connections": stats.connections,

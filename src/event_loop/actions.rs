@@ -101,11 +101,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if let Err(reason) = self.answer(key, None) {
             return self.end(key, reason, now);
         }
-        let (arrival, incarnation) = self
-            .connections
-            .get_mut(key)
-            .map(|connection| (connection.arrival, connection.incarnation))
-            .unwrap_or_default();
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let (arrival, incarnation) = (connection.arrival, connection.incarnation);
+        let begun = connection.since;
         // Only the loop counts `ups`, so that no two links get one number.
         let number = self.handle.shared().counters.ups.read() + 1;
         let Some((stream, addr)) =
@@ -149,6 +149,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.handle_request(&peer, request, now);
         // What came while it had no name was announced by an edge that is gone.
         self.look_at(key);
+        if self.renewals.on_up(id, begun) {
+            self.renew_links(now);
+        }
     }
 
     /// Whether the queue is not written to this link yet. That is so if the previous link to the peer ended soon and had brought

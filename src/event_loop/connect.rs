@@ -31,6 +31,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             match renew {
                 Renew::Dial(peer) => self.roster.initiate(peer, now, &mut self.todo),
                 Renew::GiveUp(peer) => {
+                    self.handle.shared().counters.renewals_given_up.add(1);
                     if let Some(peer) = self.peer(peer) {
                         let sid = peer.sid;
                         log::warn!("peer {sid}: its link was not renewed in {RENEWAL_TRIES} tries");

@@ -15,6 +15,8 @@ pub(super) struct Renewals {
     /// In the order in which they are renewed. Each peer is there once at most.
     waiting: VecDeque<Waiting>,
     current: Option<Renewal>,
+    /// When the renewal of all peers was last asked for.
+    asked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -55,9 +57,20 @@ impl Renewals {
     }
 
     /// Adds all peers, at once: `add` looks for each among those that wait.
-    pub(super) fn add_all(&mut self, peers: impl Iterator<Item = PeerId>) {
+    pub(super) fn add_all(&mut self, peers: impl Iterator<Item = PeerId>, now: Instant) {
+        self.asked = Some(now);
         let tried = None;
         self.waiting = peers.map(|peer| Waiting { peer, tried }).collect();
+    }
+
+    /// A link comes up whose connection was begun at `since`. If the renewal of all peers was asked for after that, the link does not have
+    /// what has changed, and is renewed as well. Returns whether that is so.
+    pub(super) fn on_up(&mut self, peer: PeerId, since: Instant) -> bool {
+        let is_old = self.asked.is_some_and(|asked| since < asked);
+        if is_old {
+            self.add(peer);
+        }
+        is_old
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -132,7 +145,7 @@ mod tests {
     fn peers_are_renewed_one_after_the_other() {
         let now = Instant::now();
         let mut renewals = Renewals::default();
-        renewals.add_all([1, 2, 3].into_iter().map(PeerId));
+        renewals.add_all([1, 2, 3].into_iter().map(PeerId), now);
         renewals.add(PeerId(1));
         let old = |PeerId(peer)| (peer != 2).then_some(key(peer as u32));
         assert_eq!(renewals.next(now, old), dial(1));
@@ -183,6 +196,20 @@ mod tests {
         let new = |PeerId(peer)| Some(key(10 + peer as u32));
         assert_eq!(renewals.next(now + RENEWAL_WAIT, new), None);
         assert_eq!(renewals.deadline(), None);
+    }
+
+    #[test]
+    fn link_of_a_connection_that_was_begun_before_is_renewed() {
+        let asked = Instant::now();
+        let (peer, before) = (PeerId(1), asked - Duration::from_millis(1));
+        let mut renewals = Renewals::default();
+        assert!(!renewals.on_up(peer, before));
+        renewals.add_all([peer].into_iter(), asked);
+        assert_eq!(renewals.next(asked, |_| None), None, "it has no link yet");
+        assert!(renewals.on_up(peer, before));
+        assert_eq!(renewals.next(asked, |_| Some(key(1))), dial(1));
+        assert!(!renewals.on_up(peer, asked));
+        assert_eq!(renewals.next(asked, |_| Some(key(2))), None);
     }
 
     #[test]

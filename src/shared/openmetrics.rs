@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Display, Write},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -59,6 +59,7 @@ impl Stats {
         let help = "Removed servers that are linked still";
         text.family(Gauge, "leaving_peers", help, one(self.leaving))?;
         text.connections(self)?;
+        text.certificate(self)?;
         text.event_loop(self)?;
         text.out.write_str("# EOF\n")
     }
@@ -331,6 +332,20 @@ impl Text<'_> {
         self.histogram("connect_seconds", help, &stats.connect_times)?;
         let help = "Time from accepting a connection to its whole initial message";
         self.histogram("handshake_seconds", help, &stats.handshake_times)
+    }
+
+    /// The certificate of this server, and links that were to get a new one.
+    fn certificate(&mut self, stats: &Stats) -> fmt::Result {
+        let help = "Links that could not be replaced by new ones, and are kept";
+        let given_up = one(stats.renewals_given_up);
+        self.family(Counter, "renewals_given_up", help, given_up)?;
+        let help =
+            "When the certificate of this server, or one in its chain, expires, in Unix time";
+        let name = "certificate_not_after_timestamp_seconds";
+        let since_1970 = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let expiry = stats.certificate_not_after.and_then(since_1970);
+        let sample = expiry.map(|expiry| (String::new(), expiry.as_secs()));
+        self.family(Gauge, name, help, sample)
     }
 
     fn event_loop(&mut self, stats: &Stats) -> fmt::Result {

@@ -342,6 +342,7 @@ impl Shared {
             dials: counters.dials.read(),
             dial_failures: counters.dial_failures.read(),
             certificate_not_after: self.certificate_not_after(),
+            renewals_given_up: counters.renewals_given_up.read(),
             turns: counters.turns.read(),
             turn_times: counters.turn_times.read(),
             wakeups: counters.wakeups.read(),

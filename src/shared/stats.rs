@@ -74,6 +74,8 @@ pub struct Stats {
     /// When the certificate of this server, or one in its chain, expires. `None` without TLS, and if the application has made the
     /// configurations of rustls itself.
     pub certificate_not_after: Option<SystemTime>,
+    /// Links that [`Handle::renew`](crate::Handle::renew) could not replace, or that a worn key should have had replaced. They are kept.
+    pub renewals_given_up: u64,
     /// Turns of the loop.
     pub turns: u64,
     /// How long the turns took, without the time in which they waited. With [`Idle::Spin`](crate::Idle::Spin), a turn that only reads
@@ -347,6 +349,7 @@ pub(crate) struct Counters {
     pub(crate) downs: Reasons,
     pub(crate) dials: Counter,
     pub(crate) dial_failures: Counter,
+    pub(crate) renewals_given_up: Counter,
     pub(crate) turns: Counter,
     pub(crate) turn_times: Durations,
     pub(crate) wakeups: Counter,

@@ -76,7 +76,7 @@ fn made_up(now: Instant) -> Stats {
         turn_times.add(Duration::from_micros(micros));
     }
     Stats {
-        certificate_not_after: None,
+        certificate_not_after: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)),
         sent,
         received,
         loopback: 11,
@@ -97,6 +97,7 @@ fn made_up(now: Instant) -> Stats {
         downs: [(ReasonKind::Dead, 22)].into(),
         dials: 23,
         dial_failures: 24,
+        renewals_given_up: 28,
         turns: 25,
         turn_times: turn_times.read(),
         wakeups: 26,

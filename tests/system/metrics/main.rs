@@ -254,7 +254,7 @@ fn prometheus_scrapes_a_peer_and_evaluates_the_rules() {
     };
     eventually("each rule is evaluated", || {
         let rules = rules();
-        rules.len() == 4 && rules.iter().all(|rule| rule["health"] == "ok")
+        rules.len() == 6 && rules.iter().all(|rule| rule["health"] == "ok")
     });
     assert!(!is_firing("QuorumCnxPeerNotLinked"));
     two.quit();
