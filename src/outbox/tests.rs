@@ -248,7 +248,7 @@ fn closed_slot_accepts_no_frame_of_a_batch() {
 
 #[test]
 fn sealed_outbox_takes_nothing_and_writes_what_waits() {
-    for outbox in both() {
+    for outbox in all() {
         outbox.attach(Pipe::with_room(3), false);
         assert_eq!(put_and_write(&outbox, 1), LoopRequest::NONE);
         outbox.put(frame(2)).0.unwrap();
@@ -272,7 +272,7 @@ fn sealed_outbox_takes_nothing_and_writes_what_waits() {
         outbox.detach();
         let pipe = Pipe::with_room(100);
         outbox.attach(pipe.clone(), false);
-        let waited: &[u8] = if outbox.is_queue() { &[1, 2] } else { &[2] };
+        let waited: &[u8] = if outbox.has_queue() { &[1, 2] } else { &[2] };
         assert_eq!(pipe.frames(), (bodies(waited), true));
         assert!(outbox.is_empty());
         assert_eq!(outbox.close(), 0);
@@ -294,10 +294,10 @@ fn run_that_was_begun_before_the_outbox_was_sealed_is_discarded() {
 
 #[test]
 fn closing_tells_how_many_frames_were_discarded() {
-    for outbox in both() {
+    for outbox in all() {
         outbox.put(frame(1)).0.unwrap();
         outbox.put(frame(2)).0.unwrap();
-        assert_eq!(outbox.close(), if outbox.is_queue() { 2 } else { 1 });
+        assert_eq!(outbox.close(), if outbox.has_queue() { 2 } else { 1 });
         assert_eq!(outbox.close(), 0);
     }
 }
@@ -387,7 +387,7 @@ fn ping_bytes(number: u8) -> [u8; 12] {
 
 #[test]
 fn control_frames_go_before_the_frames_that_are_not_begun() {
-    for outbox in both() {
+    for outbox in all() {
         let pipe = Pipe::with_room(3);
         outbox.attach(pipe.clone(), false);
         assert_eq!(put_and_write(&outbox, 1), LoopRequest::NONE);
@@ -426,7 +426,7 @@ fn control_frames_go_before_the_frames_that_are_not_begun() {
 
 #[test]
 fn control_frames_are_not_kept_for_another_link() {
-    for outbox in both() {
+    for outbox in all() {
         assert_eq!(outbox.put_controls(ping(1)), (false, LoopRequest::NONE));
         // One is written in part, and another one waits.
         outbox.attach(Pipe::with_room(3), false);
@@ -444,7 +444,7 @@ fn control_frames_are_not_kept_for_another_link() {
 
 #[test]
 fn control_frames_do_not_hide_how_long_a_frame_waits() {
-    for outbox in both() {
+    for outbox in all() {
         let pipe = Pipe::with_room(3);
         outbox.attach(pipe.clone(), false);
         outbox.put_controls(ping(1));

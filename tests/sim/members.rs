@@ -95,8 +95,7 @@ impl Simulation {
             let it = index(sid);
             record.removed.insert(it);
             // They need not arrive.
-            record.newest_sent.remove(&it);
-            record.newest_sent_at.remove(&it);
+            record.newest_sent.retain(|(to, _), _| *to != it);
         }
         for &sid in &changes.joined {
             let (it, newest) = (index(sid), record.next);
