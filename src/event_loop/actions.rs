@@ -26,19 +26,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.peers.insert(id, peer);
             }
             Action::AddressesLearned { peer, addresses } => self.endpoints.insert(peer, &addresses),
-            Action::PeerRemoved { peer: id } => {
-                self.endpoints.remove(id);
-                self.listeners.forget(id);
-                self.releases.retain(|of| *of != id);
-                if let Some(peer) = self.peers.remove(&id) {
-                    self.handle.shared().part(&peer);
-                    if self.leaves.remove(id) {
-                        let (sid, discarded) = (peer.sid, peer.discarded_at_end());
-                        self.tell(Event::Left { sid, discarded }, now);
-                    }
-                    self.event_log.forget(peer.sid);
-                }
-            }
+            Action::PeerRemoved { peer } => self.part(peer, now),
             Action::Dial { peer } => {
                 self.handle.shared().counters.dials.add(1);
                 if let Some(peer) = self.peer(peer) {
@@ -90,6 +78,22 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 }
             }
         }
+    }
+
+    /// The roster has removed this peer.
+    fn part(&mut self, id: PeerId, now: Instant) {
+        self.endpoints.remove(id);
+        self.listeners.forget(id);
+        self.releases.retain(|of| *of != id);
+        let Some(peer) = self.peers.remove(&id) else {
+            return;
+        };
+        self.handle.shared().part(&peer);
+        if self.leaves.remove(id) {
+            let (sid, discarded) = (peer.sid, peer.discarded_at_end());
+            self.tell(Event::Left { sid, discarded }, now);
+        }
+        self.event_log.forget(peer.sid);
     }
 
     /// Makes a connection the link of its peer.

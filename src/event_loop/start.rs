@@ -15,7 +15,7 @@ use crate::{
     inbox::{BufferPool, Chunk, Inbox},
     limits::{CONTENDER_MARGIN, READ_BUFFER_BYTES},
     net::{Net, random},
-    proto::{NativeRules, PeerIds, Roster, Rules, Sid},
+    proto::{Address, NativeRules, PeerIds, Roster, Rules, Sid},
     shared::{Membership, Peer, Shared},
     sync::WakeFlag,
 };
@@ -29,6 +29,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         inbox_is_for_the_loop: bool,
         pool: Arc<BufferPool>,
     ) -> io::Result<Self> {
+        let ids = PeerIds::default();
+        let membership = Membership::new(&config, net.clock(), ids.clone());
         let Config {
             own,
             own_addresses,
@@ -39,43 +41,18 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         } = config;
         configure_tls(&mut net, &options)?;
         let now = net.now();
-        let ids = PeerIds::default();
-        let membership = Membership::new(
-            Server {
-                sid: own,
-                addresses: own_addresses.clone(),
-            },
-            &members,
-            options.members_max,
-            options.outbox,
-            net.clock(),
-            ids.clone(),
-        );
         let peers = membership.peers();
         let roster = roster_of(own, &peers, ids, &options, net.incarnation());
         let endpoints = endpoints_of(&members, &peers);
-        let shared = Arc::new(Shared::new(
-            own,
-            membership,
-            inbox,
-            inbox_is_for_the_loop,
-            wake_flag_of(&net),
-        ));
-        // Listening sockets that were handed over replace the addresses to listen on.
-        let addresses = if bound.is_empty() {
-            listen
-        } else {
-            options.listens = Listens::Elsewhere;
-            Vec::new()
-        };
-        let (tries, pause) = (options.listen_tries, options.listen_pause);
-        let mut listeners = Listeners::new(addresses, tries, pause, now);
+        let wake_flag = wake_flag_of(&net);
+        let shared = Shared::new(own, membership, inbox, inbox_is_for_the_loop, wake_flag);
+        let mut listeners = listeners_of(listen, bound.is_empty(), &mut options, now);
         // The only step that can fail: nothing is dialed and no event is emitted before.
         let listener_actions = listeners.adopt(&mut net, bound)?;
         Ok(Self {
             net,
             handler,
-            handle: Handle::new(shared),
+            handle: Handle::new(Arc::new(shared)),
             options,
             own_addresses,
             roster,
@@ -152,6 +129,20 @@ fn configure_tls(net: &mut impl Net, options: &Options) -> io::Result<()> {
 fn wake_flag_of(net: &impl Net) -> WakeFlag {
     let waker = net.waker();
     WakeFlag::new(move || waker())
+}
+
+/// The listeners for these addresses. Listening sockets that were handed over replace the addresses.
+fn listeners_of(
+    listen: Vec<Address>,
+    binds: bool,
+    options: &mut Options,
+    now: Instant,
+) -> Listeners {
+    let addresses = if binds { listen } else { Vec::new() };
+    if !binds {
+        options.listens = Listens::Elsewhere;
+    }
+    Listeners::new(addresses, options.listen_tries, options.listen_pause, now)
 }
 
 /// Where each member can be dialed. Both are sorted by sid.

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use super::peer::Peer;
 use crate::{
-    config::{self, Members, Server},
+    config::{Config, Members, Outbox, Server},
     error::ConfigError,
     outbox::Clock,
     proto::{Address, PeerId, PeerIds, Sid},
@@ -65,39 +65,29 @@ pub(crate) struct Membership {
     pub(super) leavers: Vec<Leaver>,
     /// How many servers, this one included, may be members or leave at one time.
     max: usize,
-    outbox: config::Outbox,
+    outbox: Outbox,
     pub(super) clock: Clock,
     ids: PeerIds,
 }
 
 impl Membership {
-    /// The members at the start: this server, with these addresses, and the others.
-    pub(crate) fn new(
-        own: Server,
-        others: &[Server],
-        max: usize,
-        outbox: config::Outbox,
-        clock: Clock,
-        ids: PeerIds,
-    ) -> Self {
+    /// The members at the start.
+    pub(crate) fn new(config: &Config, clock: Clock, ids: PeerIds) -> Self {
         let mut membership = Self {
-            own: own.sid,
-            own_addresses: own.addresses,
+            own: config.own,
+            own_addresses: config.own_addresses.clone(),
             version: 0,
             members: BTreeMap::new(),
             leavers: Vec::new(),
-            max,
-            outbox,
+            max: config.options.members_max,
+            outbox: config.options.outbox,
             clock,
             ids,
         };
-        for server in others {
-            let peer = membership.peer(server.sid);
+        for Server { sid, addresses } in &config.members {
+            let (peer, addresses) = (membership.peer(*sid), addresses.clone());
             peer.set_member(true);
-            let addresses = server.addresses.clone();
-            membership
-                .members
-                .insert(server.sid, Member { peer, addresses });
+            membership.members.insert(*sid, Member { peer, addresses });
         }
         membership
     }
