@@ -62,10 +62,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.handle_request(&peer, request, now);
     }
 
-    /// Control frames have arrived on this link.
-    #[cold]
+    /// Answers the ping that has arrived on this link, and takes the answer to its own, if there are any.
     pub(super) fn on_controls(&mut self, key: ConnectionKey) {
-        let now = self.net.now();
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -78,6 +76,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         else {
             return;
         };
+        if !frames.has_controls() {
+            return;
+        }
+        let now = self.net.now();
         let Controls { ping, pong } = frames.take_controls();
         peer.counters.controls.add(1);
         let took = pings.as_mut().zip(pong);

@@ -220,24 +220,20 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             handler.on_read_complete(handle);
             *hot = Some(key);
         }
-        let has_controls = frames.has_controls();
-        if !*has_received && (count > 0 || has_controls || !frames.is_between_frames()) {
+        if !*has_received && (count > 0 || frames.has_controls() || !frames.is_between_frames()) {
             *has_received = true;
             end_probation(peer, on_probation, handle);
         }
-        if has_controls {
-            self.on_controls(key);
-            return self.after_read(key, outcome);
-        }
         // The usual case, without a second search for the connection.
-        if outcome == ReadOutcome::Drained && connection.draining.is_none() {
+        if outcome.is_drained() && connection.draining.is_none() && !frames.has_controls() {
             return None;
         }
         self.after_read(key, outcome)
     }
 
-    /// Has a link read again that may have more. Returns the reason if the link is to be ended.
+    /// Handles control frames, and has a link read again that may have more. Returns the reason if the link is to be ended.
     fn after_read(&mut self, key: ConnectionKey, outcome: ReadOutcome) -> Option<Reason> {
+        self.on_controls(key);
         let connection = self.connections.get_mut(key)?;
         match (outcome, &mut connection.draining) {
             (ReadOutcome::Drained, None) => None,

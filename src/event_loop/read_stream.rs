@@ -22,6 +22,12 @@ pub(crate) enum ReadOutcome {
     Closed(Reason),
 }
 
+impl ReadOutcome {
+    pub(crate) fn is_drained(&self) -> bool {
+        *self == Self::Drained
+    }
+}
+
 /// Reads frames until the socket is empty or the budget of the turn is used. `ended`: the far end has ended the connection, so that
 /// a short read does not mean that nothing follows.
 pub(crate) fn read_frames<S: Stream>(
