@@ -1,0 +1,183 @@
+//! Requests and replies between two nodes: who learns what, and when.
+
+mod support;
+
+use std::{future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use quorum_cnx::{SendError, Sid};
+use raft_links::{BODY_BYTES_MAX, CallError, PENDING_MAX, Rpc, SERVED_MAX};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+    time,
+};
+
+const ONE: Sid = Sid(1);
+const TWO: Sid = Sid(2);
+
+/// A deadline for what takes milliseconds. Reaching it is a failure.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Two linked nodes. Node 1 receives.
+async fn pair() -> (Arc<Rpc>, Arc<Rpc>) {
+    let sockets = support::sockets(2);
+    let addresses = support::addresses(&sockets);
+    let mut nodes = (1..)
+        .zip(sockets)
+        .map(|(id, socket)| Arc::new(Rpc::start(support::config(id, &addresses, socket)).unwrap()));
+    let (one, two) = (nodes.next().unwrap(), nodes.next().unwrap());
+    for node in [&one, &two] {
+        assert!(
+            time::timeout(LONG, node.manager().wait_linked_async(1))
+                .await
+                .unwrap()
+        );
+    }
+    let caller = Arc::clone(&one);
+    tokio::spawn(async move { caller.serve(|_, _| future::ready(vec![0])).await });
+    (one, two)
+}
+
+/// Has this node answer each request with it.
+fn echo(node: &Arc<Rpc>) {
+    let node = Arc::clone(node);
+    tokio::spawn(async move { node.serve(|_, body| future::ready(body.to_vec())).await });
+}
+
+/// Has this node keep all requests, and tell of each.
+fn keep(node: &Arc<Rpc>) -> mpsc::UnboundedReceiver<Bytes> {
+    let node = Arc::clone(node);
+    let (sender, kept) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let keep = |_, body| {
+            let _ = sender.send(body);
+            future::pending()
+        };
+        node.serve(keep).await;
+    });
+    kept
+}
+
+#[tokio::test]
+async fn each_call_gets_its_own_reply() {
+    let (one, two) = pair().await;
+    echo(&two);
+    let mut calls = JoinSet::new();
+    for n in 0..PENDING_MAX {
+        let one = Arc::clone(&one);
+        calls.spawn(async move {
+            let body = vec![n as u8; if n == 0 { BODY_BYTES_MAX } else { 1 + n }];
+            assert_eq!(one.call(TWO, &body, LONG).await.unwrap(), body);
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn late_reply_is_not_taken_for_another() {
+    let (one, two) = pair().await;
+    let go = Arc::new(Notify::new());
+    let (server, may_go) = (Arc::clone(&two), Arc::clone(&go));
+    tokio::spawn(async move {
+        // The first request waits for the second one, and is answered before it.
+        let mut first = true;
+        let handle = |_, body: Bytes| {
+            let go = Arc::clone(&may_go);
+            let is_first = std::mem::take(&mut first);
+            async move {
+                match is_first {
+                    true => go.notified().await,
+                    false => go.notify_one(),
+                }
+                body.to_vec()
+            }
+        };
+        server.serve(handle).await;
+    });
+    let late = one.call(TWO, b"first", Duration::ZERO).await;
+    assert_eq!(late, Err(CallError::TimedOut));
+    assert_eq!(one.call(TWO, b"second", LONG).await.unwrap(), "second");
+}
+
+#[tokio::test]
+async fn calls_fail_as_soon_as_the_link_ends() {
+    let (one, two) = pair().await;
+    let mut kept = keep(&two);
+    let cut = async {
+        kept.recv().await.unwrap();
+        two.manager().disconnect(ONE).unwrap();
+    };
+    let (called, ()) = tokio::join!(one.call(TWO, b"?", LONG), cut);
+    assert_eq!(called, Err(CallError::LinkEnded));
+}
+
+#[tokio::test]
+async fn call_without_a_link_fails_at_once() {
+    let sockets = support::sockets(2);
+    let addresses = support::addresses(&sockets);
+    let socket = sockets.into_iter().next().unwrap();
+    let one = Rpc::start(support::config(1, &addresses, socket)).unwrap();
+    for nobody in [TWO, Sid(3)] {
+        let called = one.call(nobody, b"?", LONG).await;
+        assert_eq!(called, Err(CallError::NotLinked));
+    }
+}
+
+#[tokio::test]
+async fn timed_out_calls_leave_room_for_others() {
+    let (one, two) = pair().await;
+    let _kept = keep(&two);
+    for _ in 0..=PENDING_MAX {
+        let called = one.call(TWO, b"?", Duration::ZERO).await;
+        assert_eq!(called, Err(CallError::TimedOut));
+    }
+}
+
+#[tokio::test]
+async fn one_more_pending_call_fails_at_once() {
+    let (one, two) = pair().await;
+    let mut kept = keep(&two);
+    let mut calls = JoinSet::new();
+    for _ in 0..PENDING_MAX {
+        let one = Arc::clone(&one);
+        calls.spawn(async move { one.call(TWO, b"?", LONG).await });
+    }
+    for _ in 0..PENDING_MAX {
+        kept.recv().await.unwrap();
+    }
+    assert_eq!(one.call(TWO, b"?", LONG).await, Err(CallError::TooMany));
+    // The others are not touched.
+    assert!(calls.try_join_next().is_none());
+}
+
+#[tokio::test]
+async fn one_more_served_request_is_refused() {
+    let (one, two) = pair().await;
+    let _kept = keep(&two);
+    for _ in 0..SERVED_MAX {
+        // Sent, and served for longer than the caller waits.
+        let called = one.call(TWO, b"?", Duration::ZERO).await;
+        assert_eq!(called, Err(CallError::TimedOut));
+    }
+    assert_eq!(one.call(TWO, b"?", LONG).await, Err(CallError::Refused));
+}
+
+#[tokio::test]
+async fn full_queue_fails_at_once() {
+    // Node 2 does not receive.
+    let (one, _two) = pair().await;
+    let body = vec![0; BODY_BYTES_MAX];
+    for _ in 0..1_000 {
+        match one.call(TWO, &body, Duration::ZERO).await {
+            Err(CallError::TimedOut) => {}
+            called => {
+                assert_eq!(called, Err(CallError::NotSent(SendError::Full)));
+                return;
+            }
+        }
+    }
+    panic!("the queue has no bound");
+}
