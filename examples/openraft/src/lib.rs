@@ -16,7 +16,7 @@
 //! let rpc = Arc::new(Rpc::start(config)?);
 //! let (log, state) = openraft_memstore::new_mem_store();
 //! let options = Arc::new(openraft::Config::default().validate()?);
-//! let raft = openraft::Raft::new(1, options, Network::new(Arc::clone(&rpc)), log, state).await?;
+//! let raft = openraft::Raft::new(1, options, Network(Arc::clone(&rpc)), log, state).await?;
 //! // Ends when the manager has halted.
 //! raft_links::serve::<TypeConfig, _>(&rpc, raft).await;
 //! # Ok(())

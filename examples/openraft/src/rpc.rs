@@ -5,7 +5,6 @@
 use std::{
     collections::HashMap,
     error::Error,
-    fmt,
     hash::{BuildHasher, RandomState},
     sync::{
         Mutex, MutexGuard,
@@ -75,12 +74,13 @@ impl Rpc {
     /// A [`CallError`]: at once if the request cannot be sent, and as soon as the link ends. All others come from the peer or from the
     /// deadline.
     pub async fn call(&self, to: Sid, body: &[u8], timeout: Duration) -> Result<Bytes, CallError> {
-        let (call, reply) = self.register(to)?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed) & !REPLY;
+        let reply = self.register(to, id)?;
         // After the registration: if the link ends from here on, `serve` finds this call and fails it.
         if !self.manager.connected_to_peer(to) {
             return Err(CallError::NotLinked);
         }
-        let sent = self.manager.to_send(to, frame(call.id, body));
+        let sent = self.manager.to_send(to, frame(id, body));
         sent.map_err(CallError::NotSent)?;
         match time::timeout(timeout, reply).await {
             Ok(Ok(reply)) if reply.is_empty() => Err(CallError::Refused),
@@ -99,48 +99,49 @@ impl Rpc {
     {
         let mut served = JoinSet::new();
         loop {
-            tokio::select! {
-                received = self.manager.recv_any_async() => match received {
-                    Ok(Received::Message(message)) => self.on_message(message, &mut handle, &mut served),
-                    Ok(Received::Event(Event::Down { sid, .. })) => self.on_down(sid),
-                    Ok(_) => {}
-                    Err(_) => break,
-                },
-                Some(_) = served.join_next() => {}
+            let received = tokio::select! {
+                received = self.manager.recv_any_async() => received,
+                Some(_) = served.join_next() => continue,
+            };
+            match received {
+                Ok(Received::Message(message)) => {
+                    let from = message.from;
+                    let Some((id, body)) = self.on_message(message) else {
+                        continue;
+                    };
+                    let manager = self.manager.handle();
+                    if served.len() < SERVED_MAX {
+                        let work = handle(from, body);
+                        served.spawn(async move { reply(&manager, from, id, &work.await) });
+                    } else {
+                        reply(&manager, from, id, &[]);
+                    }
+                }
+                Ok(Received::Event(Event::Down { sid, .. })) => self.on_down(sid),
+                Ok(_) => {}
+                Err(_) => break,
             }
         }
         self.pending().clear();
     }
 
-    fn on_message<F>(
-        &self,
-        message: Message,
-        handle: &mut impl FnMut(Sid, Bytes) -> F,
-        served: &mut JoinSet<()>,
-    ) where
-        F: Future<Output = Vec<u8>> + Send + 'static,
-    {
+    /// Ends the call that a reply is for. Returns the id and the body of a request.
+    fn on_message(&self, message: Message) -> Option<(u64, Bytes)> {
         let (from, mut body) = (message.from, message.payload);
         let Ok(id) = body.try_get_u64() else {
             tracing::warn!("a frame of node {from} has no id");
-            return;
+            return None;
         };
-        if id & REPLY != 0 {
-            let mut pending = self.pending();
-            let call = pending
-                .get_mut(&from)
-                .and_then(|calls| calls.remove(&(id ^ REPLY)));
-            // Without a call it is late: the call has failed before.
-            if let Some(call) = call {
-                let _ = call.send(body);
-            }
-        } else if served.len() < SERVED_MAX {
-            let work = handle(from, body);
-            let manager = self.manager.handle();
-            served.spawn(async move { send_reply(&manager, from, id, &work.await) });
-        } else {
-            send_reply(&self.manager.handle(), from, id, &[]);
+        if id & REPLY == 0 {
+            return Some((id, body));
         }
+        let mut pending = self.pending();
+        let calls = pending.get_mut(&from);
+        // Without a call it is late: the call has failed before.
+        if let Some(call) = calls.and_then(|calls| calls.remove(&(id ^ REPLY))) {
+            let _ = call.send(body);
+        }
+        None
     }
 
     /// Fails all calls to this peer. What waits for it is of no use on the next link: the peer has failed its calls, too.
@@ -150,16 +151,17 @@ impl Rpc {
         self.pending().remove(&sid);
     }
 
-    fn register(&self, to: Sid) -> Result<(Call<'_>, oneshot::Receiver<Bytes>), CallError> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed) & !REPLY;
+    fn register(&self, to: Sid, id: u64) -> Result<oneshot::Receiver<Bytes>, CallError> {
         let mut pending = self.pending();
         let calls = pending.entry(to).or_default();
+        // Callers that have failed or were dropped wait no more.
+        calls.retain(|_, call| !call.is_closed());
         if calls.len() >= PENDING_MAX {
             return Err(CallError::TooMany);
         }
         let (sender, receiver) = oneshot::channel();
         calls.insert(id, sender);
-        Ok((Call { rpc: self, to, id }, receiver))
+        Ok(receiver)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -169,59 +171,35 @@ impl Rpc {
     }
 }
 
-/// A registered request. Dropping it forgets the request.
-struct Call<'a> {
-    rpc: &'a Rpc,
-    to: Sid,
-    id: u64,
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        if let Some(calls) = self.rpc.pending().get_mut(&self.to) {
-            calls.remove(&self.id);
-        }
-    }
-}
-
 fn frame(id: u64, body: &[u8]) -> Vec<u8> {
     [&id.to_be_bytes(), body].concat()
 }
 
-fn send_reply(manager: &Handle, to: Sid, id: u64, body: &[u8]) {
+fn reply(manager: &Handle, to: Sid, id: u64, body: &[u8]) {
     if let Err(error) = manager.to_send(to, frame(id | REPLY, body)) {
         tracing::warn!("no reply to node {to}, whose request fails at its deadline: {error}");
     }
 }
 
 /// Why a request has no reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// There is no link to the peer. Nothing was sent.
+    #[error("there is no link to the node")]
     NotLinked,
     /// [`PENDING_MAX`] requests to this peer wait for a reply. Nothing was sent.
+    #[error("too many requests to the node wait for a reply")]
     TooMany,
     /// The manager has not taken the frame, for instance because the queue is full. Nothing was sent.
+    #[error("the request was not sent: {0}")]
     NotSent(SendError),
     /// The link has ended.
+    #[error("the link ended before the reply")]
     LinkEnded,
     /// The peer handles [`SERVED_MAX`] requests, and has not handled this one.
+    #[error("the node handles too many requests")]
     Refused,
     /// There was no reply in time.
+    #[error("there was no reply in time")]
     TimedOut,
 }
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotLinked => f.write_str("there is no link to the node"),
-            Self::TooMany => f.write_str("too many requests to the node wait for a reply"),
-            Self::NotSent(error) => write!(f, "the request was not sent: {error}"),
-            Self::LinkEnded => f.write_str("the link ended before the reply"),
-            Self::Refused => f.write_str("the node handles too many requests"),
-            Self::TimedOut => f.write_str("there was no reply in time"),
-        }
-    }
-}
-
-impl Error for CallError {}

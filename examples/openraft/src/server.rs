@@ -2,26 +2,16 @@
 //!
 //! Nothing here is stored on a disk.
 
-use std::{fmt::Display, io::Cursor, pin::Pin};
+use std::{error::Error, io::Cursor, mem};
 
 use bytes::{Buf, Bytes};
-use openraft::{
-    Raft, RaftTypeConfig, Snapshot,
-    storage::RaftStateMachine,
-    type_config::alias::{SnapshotMetaOf, VoteOf},
-};
+use openraft::{Raft, RaftTypeConfig, Snapshot, storage::RaftStateMachine};
 use quorum_cnx::Sid;
-use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{
-    rpc::Rpc,
-    wire::{self, kind},
-};
+use crate::{rpc::Rpc, wire};
 
 /// The longest snapshot that a node accepts: it is in memory until it is installed. There is one at a time.
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
-
-type Reply = Pin<Box<dyn Future<Output = Vec<u8>> + Send>>;
 
 /// Handles the requests of other nodes until the manager has halted. The network of this node works only while this runs.
 pub async fn serve<C, SM>(rpc: &Rpc, raft: Raft<C, SM>)
@@ -30,59 +20,51 @@ where
     SM: RaftStateMachine<C, SnapshotData = Cursor<Vec<u8>>>,
 {
     let mut incoming = Incoming::default();
-    rpc.serve(|from, body| handle(&raft, &mut incoming, from, body))
-        .await;
+    rpc.serve(|from, mut body| {
+        let kind = body.try_get_u8().unwrap_or_default();
+        // Here, before the next request is looked at: chunks stay in order.
+        let data = match kind {
+            wire::CHUNK => incoming.add(from, body.clone()),
+            wire::INSTALL if incoming.from == Some(from) => Ok(mem::take(&mut incoming.data)),
+            _ => Ok(Vec::new()),
+        };
+        let raft = raft.clone();
+        async move {
+            let reply = handle(&raft, kind, &body, data).await;
+            reply.unwrap_or_else(|error| wire::reply(Err::<(), _>(error)))
+        }
+    })
+    .await;
 }
 
-/// Chunks are stored here, before the next request is looked at. All else is left to the future.
-fn handle<C, SM>(raft: &Raft<C, SM>, incoming: &mut Incoming, from: Sid, mut body: Bytes) -> Reply
+/// Returns the reply. An error is sent as one.
+async fn handle<C, SM>(
+    raft: &Raft<C, SM>,
+    kind: u8,
+    body: &[u8],
+    data: Result<Vec<u8>, &'static str>,
+) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>
 where
     C: RaftTypeConfig<NodeId = u64>,
     SM: RaftStateMachine<C, SnapshotData = Cursor<Vec<u8>>>,
 {
-    let raft = raft.clone();
-    match body.try_get_u8() {
-        Ok(kind::APPEND) => answer(body, async move |rpc| raft.append_entries(rpc).await),
-        Ok(kind::VOTE) => answer(body, async move |rpc| raft.vote(rpc).await),
-        Ok(kind::PRE_VOTE) => answer(body, async move |rpc| raft.pre_vote(rpc).await),
-        Ok(kind::TRANSFER_LEADER) => answer(body, async move |rpc| {
-            raft.handle_transfer_leader(rpc).await
-        }),
-        Ok(kind::CHUNK) => {
-            let reply = wire::reply(incoming.add(from, body));
-            Box::pin(async { reply })
+    let data = data?;
+    Ok(match kind {
+        wire::APPEND => wire::reply(raft.append_entries(wire::parse(body)?).await),
+        wire::VOTE => wire::reply(raft.vote(wire::parse(body)?).await),
+        wire::PRE_VOTE => wire::reply(raft.pre_vote(wire::parse(body)?).await),
+        wire::TRANSFER_LEADER => wire::reply(raft.handle_transfer_leader(wire::parse(body)?).await),
+        wire::CHUNK => wire::reply(Ok::<_, String>(())),
+        wire::INSTALL => {
+            let (vote, meta, bytes): (_, _, usize) = wire::parse(body)?;
+            if data.len() != bytes {
+                return Err("the snapshot is not complete".into());
+            }
+            let snapshot = Cursor::new(data);
+            let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot });
+            wire::reply(installed.await)
         }
-        Ok(kind::INSTALL) => {
-            let data = incoming.take(from);
-            answer(body, async move |request| {
-                let (vote, meta, bytes): (VoteOf<C>, SnapshotMetaOf<C>, usize) = request;
-                if data.len() != bytes {
-                    return Err("the snapshot is not complete".to_owned());
-                }
-                let snapshot = Snapshot {
-                    meta,
-                    snapshot: Cursor::new(data),
-                };
-                let installed = raft.install_full_snapshot(vote, snapshot).await;
-                installed.map_err(|error| error.to_string())
-            })
-        }
-        _ => Box::pin(async { wire::reply(Err::<(), _>("there is no such request")) }),
-    }
-}
-
-fn answer<Q, R, E, F>(body: Bytes, handle: impl FnOnce(Q) -> F + Send + 'static) -> Reply
-where
-    Q: DeserializeOwned + Send,
-    R: Serialize,
-    E: Display,
-    F: Future<Output = Result<R, E>> + Send,
-{
-    Box::pin(async move {
-        match wire::parse(&body) {
-            Ok(request) => wire::reply(handle(request).await),
-            Err(error) => wire::reply(Err::<(), _>(error)),
-        }
+        _ => return Err("there is no such request".into()),
     })
 }
 
@@ -95,13 +77,10 @@ struct Incoming {
 
 impl Incoming {
     /// Adds a chunk. It must begin where the last one of the same sender has ended, or at 0, which begins another snapshot.
-    fn add(&mut self, from: Sid, mut chunk: Bytes) -> Result<(), &'static str> {
-        let offset = wire::offset(&mut chunk).ok_or("a chunk has no offset")?;
+    fn add(&mut self, from: Sid, mut chunk: Bytes) -> Result<Vec<u8>, &'static str> {
+        let offset = chunk.try_get_u64().map_err(|_| "a chunk has no offset")?;
         if offset == 0 {
-            *self = Self {
-                from: Some(from),
-                data: Vec::new(),
-            };
+            (self.from, self.data) = (Some(from), Vec::new());
         }
         if self.from != Some(from) || offset != self.data.len() as u64 {
             return Err("a chunk of another snapshot is expected");
@@ -111,14 +90,6 @@ impl Incoming {
             return Err("the snapshot is too long");
         }
         self.data.extend_from_slice(&chunk);
-        Ok(())
-    }
-
-    /// The snapshot that this node has sent, or an empty one.
-    fn take(&mut self, from: Sid) -> Vec<u8> {
-        match self.from == Some(from) {
-            true => std::mem::take(self).data,
-            false => Vec::new(),
-        }
+        Ok(Vec::new())
     }
 }

@@ -61,7 +61,7 @@ async fn start(id: u64, addresses: &[SocketAddr], socket: TcpListener, disk: Dis
     };
     let config = Arc::new(config.validate().unwrap());
     let rpc = Arc::new(Rpc::start(support::config(id, addresses, socket)).unwrap());
-    let network = Network::new(Arc::clone(&rpc));
+    let network = Network(Arc::clone(&rpc));
     let raft = Raft::new(id, config, network, disk.log, disk.machine).await;
     let raft = raft.unwrap();
     let (links, node) = (Arc::clone(&rpc), raft.clone());
