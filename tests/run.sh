@@ -14,7 +14,7 @@ steps=(setup formatting clippy powerset docs targets tests tls system interop-tl
 # Each needs a toolchain or a program of its own.
 tools=(msrv minimal-versions external-types semver deny)
 # These need tools of their own, and take minutes.
-named=(interop-tls-3.9 fuzz miri runtimes)
+named=(interop-tls-3.9 fuzz miri runtimes adopters)
 
 # Tools that read what other versions of Rust do not write.
 nightly_of_external_types=nightly-2026-03-20
@@ -56,6 +56,7 @@ formatting() {
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo fmt --all --check --manifest-path benches/compare/Cargo.toml
     cargo fmt --all --check --manifest-path examples/tokio/Cargo.toml
+    cargo fmt --all --check --manifest-path examples/openraft/Cargo.toml
 }
 
 clippy() {
@@ -195,6 +196,15 @@ runtimes() {
     timeout 600 cargo clippy --manifest-path examples/tokio/Cargo.toml --all-targets -- -D warnings
     timeout 600 cargo test --manifest-path examples/tokio/Cargo.toml
     timeout 60 cargo run --quiet --manifest-path examples/tokio/Cargo.toml
+}
+
+# Consensus libraries on this one, each in a package of its own.
+adopters() {
+    local adopter
+    for adopter in openraft; do
+        timeout 900 cargo clippy --manifest-path "examples/$adopter/Cargo.toml" --all-targets -- -D warnings
+        timeout 900 cargo test --manifest-path "examples/$adopter/Cargo.toml"
+    done
 }
 
 rust_version() {

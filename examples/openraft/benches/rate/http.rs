@@ -109,7 +109,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 }
 
 /// Handles the requests of other nodes until the task is aborted.
-pub(crate) async fn serve(listener: TcpListener, raft: Raft) {
+pub(crate) async fn serve(listener: std::net::TcpListener, raft: Raft) {
+    listener.set_nonblocking(true).expect("a socket");
+    let listener = TcpListener::from_std(listener).expect("a socket");
     while let Ok((stream, _)) = listener.accept().await {
         let raft = raft.clone();
         tokio::spawn(async move {

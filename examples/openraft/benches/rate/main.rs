@@ -1,4 +1,6 @@
 //! Committed writes a second of three nodes in one process, over links, over HTTP and without a network, in turn.
+//!
+//! Each node has a runtime of its own with one thread, as in a process of its own. The clients are tasks on that of the leader.
 
 mod direct;
 mod http;
@@ -7,6 +9,8 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Cursor,
+    net::TcpListener,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,10 +18,16 @@ use std::{
 use direct::Direct;
 use futures::future::join_all;
 use http::Http;
-use openraft::{Config, network::RaftNetworkFactory};
+use openraft::{
+    Config,
+    network::{NetSnapshot, RaftNetworkFactory},
+};
 use openraft_memstore::{ClientRequest, MemStateMachine, TypeConfig};
 use raft_links::{Network, Rpc, serve};
-use tokio::task::AbortHandle;
+use tokio::{
+    runtime::{self, Runtime},
+    time,
+};
 
 type Raft = openraft::Raft<TypeConfig, Arc<MemStateMachine>>;
 
@@ -27,19 +37,23 @@ const CLIENTS: [usize; 2] = [1, 64];
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEASURED: Duration = Duration::from_secs(2);
 
-/// Three nodes, and the tasks that serve them.
-#[derive(Default)]
-struct Cluster {
-    nodes: Vec<Raft>,
-    tasks: Vec<AbortHandle>,
-    links: Vec<Arc<Rpc>>,
+struct Node {
+    raft: Raft,
+    runtime: Runtime,
+    links: Option<Arc<Rpc>>,
 }
 
-/// A node with the same options and storage for each network.
-async fn node<N>(id: u64, network: N) -> Raft
+fn runtime() -> Runtime {
+    let mut builder = runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all();
+    builder.build().expect("a thread")
+}
+
+/// A Raft with the same options and storage for each network.
+async fn raft<N>(id: u64, network: N) -> Raft
 where
     N: RaftNetworkFactory<TypeConfig>,
-    N::Network: openraft::network::NetSnapshot<TypeConfig, SnapshotData = std::io::Cursor<Vec<u8>>>,
+    N::Network: NetSnapshot<TypeConfig, SnapshotData = Cursor<Vec<u8>>>,
 {
     let config = Config {
         heartbeat_interval: 400,
@@ -54,87 +68,104 @@ where
     raft.expect("the storage is empty")
 }
 
-async fn over_links() -> Cluster {
+fn over_links() -> Vec<Node> {
     let sockets = support::sockets(NODES as usize);
     let addresses = support::addresses(&sockets);
-    let mut cluster = Cluster::default();
-    for (id, socket) in (1..).zip(sockets) {
+    let start = |(id, socket)| {
+        let runtime = runtime();
         let rpc = Rpc::start(support::config(id, &addresses, socket));
         let rpc = Arc::new(rpc.expect("loopback works"));
-        let raft = node(id, Network(Arc::clone(&rpc))).await;
-        let (links, served) = (Arc::clone(&rpc), raft.clone());
-        let task = tokio::spawn(async move { serve(&links, served).await });
-        cluster.tasks.push(task.abort_handle());
-        cluster.links.push(rpc);
-        cluster.nodes.push(raft);
-    }
-    cluster
+        let raft = runtime.block_on(raft(id, Network(Arc::clone(&rpc))));
+        let (links, served) = (Some(Arc::clone(&rpc)), raft.clone());
+        runtime.spawn(async move { serve(&rpc, served).await });
+        Node {
+            raft,
+            runtime,
+            links,
+        }
+    };
+    (1..).zip(sockets).map(start).collect()
 }
 
-async fn over_http() -> Cluster {
+fn over_http() -> Vec<Node> {
     let sockets = support::sockets(NODES as usize);
-    let addresses: BTreeMap<_, _> = (1..).zip(support::addresses(&sockets)).collect();
-    let addresses = Arc::new(addresses);
-    let mut cluster = Cluster::default();
-    for (id, socket) in (1..).zip(sockets) {
+    let addresses = (1..).zip(support::addresses(&sockets));
+    let addresses: Arc<BTreeMap<_, _>> = Arc::new(addresses.collect());
+    let start = |(id, socket): (u64, TcpListener)| {
+        let runtime = runtime();
         let client = reqwest::Client::builder().no_proxy().build();
         let network = Http {
             client: client.expect("it needs no TLS"),
             addresses: Arc::clone(&addresses),
         };
-        let raft = node(id, network).await;
-        socket.set_nonblocking(true).expect("a socket");
-        let listener = tokio::net::TcpListener::from_std(socket).expect("a socket");
-        let task = tokio::spawn(http::serve(listener, raft.clone()));
-        cluster.tasks.push(task.abort_handle());
-        cluster.nodes.push(raft);
-    }
-    cluster
+        let raft = runtime.block_on(raft(id, network));
+        runtime.spawn(http::serve(socket, raft.clone()));
+        Node {
+            raft,
+            runtime,
+            links: None,
+        }
+    };
+    (1..).zip(sockets).map(start).collect()
 }
 
-async fn direct() -> Cluster {
+fn direct() -> Vec<Node> {
     let network = Direct::default();
-    let mut cluster = Cluster::default();
-    for id in 1..=NODES {
-        let raft = node(id, network.clone()).await;
+    let start = |id| {
+        let runtime = runtime();
+        let raft = runtime.block_on(raft(id, network.clone()));
         let mut nodes = network.nodes.lock().expect("nothing panics");
         nodes.insert(id, raft.clone());
-        cluster.nodes.push(raft);
-    }
-    cluster
+        Node {
+            raft,
+            runtime,
+            links: None,
+        }
+    };
+    (1..=NODES).map(start).collect()
 }
 
-impl Cluster {
-    async fn leader(&self) -> &Raft {
+/// Has the nodes elect a leader, and waits until it writes.
+fn leader(nodes: &[Node]) -> &Node {
+    let first = &nodes[0];
+    let elected = first.runtime.block_on(async {
         let members: BTreeSet<u64> = (1..=NODES).collect();
-        let first = &self.nodes[0];
-        first.initialize(members).await.expect("a new cluster");
-        let wait = first.wait(Some(Duration::from_secs(30)));
-        let led = wait.metrics(|metrics| metrics.current_leader.is_some(), "a leader");
-        let leader = led.await.expect("an election").current_leader;
-        &self.nodes[leader.expect("it was awaited") as usize - 1]
-    }
+        let initialized = first.raft.initialize(members).await;
+        initialized.expect("a new cluster");
+        let wait = first.raft.wait(Some(Duration::from_secs(30)));
+        let elected = wait.metrics(|metrics| metrics.current_leader.is_some(), "a leader");
+        elected.await.expect("an election").current_leader
+    });
+    let leader = &nodes[elected.expect("it was awaited") as usize - 1];
+    leader.runtime.block_on(async {
+        // Refused until a quorum has answered the leader.
+        while leader.raft.write_blank().await.is_err() {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    leader
+}
 
-    async fn stop(self) {
-        for raft in &self.nodes {
-            let _ = raft.shutdown().await;
+fn stop(nodes: Vec<Node>) {
+    for node in &nodes {
+        // It fails if a task of the node has panicked, which was reported.
+        let _ = node.runtime.block_on(node.raft.shutdown());
+    }
+    for node in nodes {
+        if let Some(links) = node.links {
+            links.manager().halt();
         }
-        for task in self.tasks {
-            task.abort();
-        }
-        for rpc in self.links {
-            tokio::task::block_in_place(|| rpc.manager().halt());
-        }
+        node.runtime.shutdown_background();
     }
 }
 
 /// Writes a second, and the times that all writes took.
-async fn measure(leader: &Raft, clients: usize) -> (f64, Vec<Duration>) {
+fn measure(leader: &Node, clients: usize) -> (f64, Vec<Duration>) {
     let start = Instant::now() + WARM_UP;
     let end = start + MEASURED;
     let tasks = (0..clients).map(|client| {
-        let leader = leader.clone();
-        tokio::spawn(async move {
+        let raft = leader.raft.clone();
+        leader.runtime.spawn(async move {
             let mut took = Vec::new();
             for serial in 0.. {
                 let command = ClientRequest {
@@ -143,7 +174,7 @@ async fn measure(leader: &Raft, clients: usize) -> (f64, Vec<Duration>) {
                     status: "x".repeat(64),
                 };
                 let began = Instant::now();
-                let written = leader.client_write(command).await;
+                let written = raft.client_write(command).await;
                 written.expect("the leader stays");
                 let now = Instant::now();
                 if now >= end {
@@ -156,7 +187,7 @@ async fn measure(leader: &Raft, clients: usize) -> (f64, Vec<Duration>) {
             took
         })
     });
-    let took = join_all(tasks).await.into_iter();
+    let took = leader.runtime.block_on(join_all(tasks)).into_iter();
     let mut took: Vec<Duration> = took.flat_map(|took| took.expect("a client")).collect();
     took.sort_unstable();
     (took.len() as f64 / MEASURED.as_secs_f64(), took)
@@ -194,27 +225,22 @@ impl Row {
     }
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
-    const NAMES: [&str; 3] = ["quorum-cnx", "HTTP", "no network"];
-    let mut rows: [[Row; CLIENTS.len()]; NAMES.len()] = Default::default();
+fn main() {
+    const NETWORKS: [&str; 3] = ["quorum-cnx", "HTTP", "no network"];
+    let mut rows: [[Row; CLIENTS.len()]; NETWORKS.len()] = Default::default();
     for _ in 0..ROUNDS {
-        for (name, rows) in NAMES.iter().zip(&mut rows) {
-            let cluster = match *name {
-                "quorum-cnx" => over_links().await,
-                "HTTP" => over_http().await,
-                _ => direct().await,
-            };
-            let leader = cluster.leader().await;
+        for (start, rows) in [over_links, over_http, direct].iter().zip(&mut rows) {
+            let nodes = start();
+            let leader = leader(&nodes);
             for (clients, row) in CLIENTS.iter().zip(rows) {
-                row.add(measure(leader, *clients).await);
+                row.add(measure(leader, *clients));
             }
-            cluster.stop().await;
+            stop(nodes);
         }
     }
     println!("| network | clients | writes a second | p50 | p99 |\n|---|---|---|---|---|");
     for (place, clients) in CLIENTS.iter().enumerate() {
-        for (name, rows) in NAMES.iter().zip(&mut rows) {
+        for (name, rows) in NETWORKS.iter().zip(&mut rows) {
             rows[place].print(name, *clients);
         }
     }
