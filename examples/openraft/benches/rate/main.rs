@@ -215,12 +215,12 @@ impl Row {
         self.tails.sort_unstable();
         let middle = ROUNDS / 2;
         println!(
-            "| {name} | {clients} | {:.0} ({:.0} to {:.0}) | {:.0?} | {:.0?} |",
+            "| {name} | {clients} | {:.0} ({:.0} to {:.0}) | {} us | {} us |",
             self.rates[middle],
             self.rates[0],
             self.rates[ROUNDS - 1],
-            self.halves[middle],
-            self.tails[middle],
+            self.halves[middle].as_micros(),
+            self.tails[middle].as_micros(),
         );
     }
 }
