@@ -62,7 +62,7 @@ impl Rpc {
         })
     }
 
-    /// The manager, for its events in the log, its counters, and to halt it.
+    /// The manager: its statistics, its links, and to halt it. `serve` takes its messages and events.
     pub fn manager(&self) -> &CnxManager {
         &self.manager
     }

@@ -79,18 +79,21 @@ async fn each_call_gets_its_own_reply() {
 #[tokio::test]
 async fn late_reply_is_not_taken_for_another() {
     let (one, two) = pair().await;
-    let go = Arc::new(Notify::new());
-    let (server, may_go) = (Arc::clone(&two), Arc::clone(&go));
+    let server = Arc::clone(&two);
     tokio::spawn(async move {
-        // The first request waits for the second one, and is answered before it.
-        let mut first = true;
+        // The first request is answered when the second one has arrived, and before it.
+        let [asked, answered] = [(); 2].map(|()| Arc::new(Notify::new()));
+        let mut is_first = true;
         let handle = |_, body: Bytes| {
-            let go = Arc::clone(&may_go);
-            let is_first = std::mem::take(&mut first);
+            let [asked, answered] = [&asked, &answered].map(Arc::clone);
+            let is_first = std::mem::take(&mut is_first);
             async move {
-                match is_first {
-                    true => go.notified().await,
-                    false => go.notify_one(),
+                if is_first {
+                    asked.notified().await;
+                    answered.notify_one();
+                } else {
+                    asked.notify_one();
+                    answered.notified().await;
                 }
                 body.to_vec()
             }
