@@ -56,6 +56,8 @@ formatting() {
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo fmt --all --check --manifest-path benches/compare/Cargo.toml
     cargo fmt --all --check --manifest-path examples/tokio/Cargo.toml
+    cargo fmt --all --check --manifest-path examples/raft-rs/Cargo.toml
+    cargo fmt --all --check --manifest-path examples/omnipaxos/Cargo.toml
     cargo fmt --all --check --manifest-path examples/openraft/Cargo.toml
 }
 
@@ -201,7 +203,7 @@ runtimes() {
 # Consensus libraries on this one, each in a package of its own.
 adopters() {
     local adopter
-    for adopter in openraft; do
+    for adopter in raft-rs omnipaxos openraft; do
         timeout 900 cargo clippy --manifest-path "examples/$adopter/Cargo.toml" --all-targets -- -D warnings
         timeout 900 cargo test --manifest-path "examples/$adopter/Cargo.toml"
     done
