@@ -2,7 +2,10 @@
 
 use loom::{sync::Arc as LoomArc, thread};
 
-use super::{super::fixture::*, *};
+use super::{
+    super::{fixture::*, writer::Writer},
+    *,
+};
 
 fn queue(bytes_max: usize) -> Writer<Queue> {
     Writer::new(Queue::new(bytes_max), clock(), 2)

@@ -1,12 +1,13 @@
 //! Unit tests of `queue`.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{
-    super::{fixture::*, run::Run},
+    super::{SendOutcome, batch::prefix, fixture::*, run::Run, writer::Writer},
     *,
 };
-use crate::limits::{QUEUE_BYTES, TURN_BYTES};
+use crate::limits::{QUEUE_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES};
 
 fn queue(bytes_max: usize) -> Writer<Queue> {
     Writer::new(Queue::new(bytes_max), clock(), 2)
