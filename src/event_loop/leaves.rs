@@ -9,7 +9,7 @@ use crate::{limits::LEAVE_RECHECK, proto::PeerId};
 #[derive(Debug, Default)]
 pub(super) struct Leaves {
     leaving: BTreeMap<PeerId, Leave>,
-    /// When it is looked again whether frames wait.
+    /// When it is looked again whether frames wait. `None` if no peer leaves.
     recheck: Option<Instant>,
 }
 
@@ -44,7 +44,11 @@ impl Leaves {
 
     /// The loop has parted with the peer. Returns whether it was leaving.
     pub(super) fn remove(&mut self, peer: PeerId) -> bool {
-        self.leaving.remove(&peer).is_some()
+        let has_left = self.leaving.remove(&peer).is_some();
+        if self.leaving.is_empty() {
+            self.recheck = None;
+        }
+        has_left
     }
 
     #[cfg(feature = "tls")]
@@ -83,7 +87,7 @@ impl Leaves {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.recheck.filter(|_| !self.leaving.is_empty())
+        self.recheck
     }
 }
 

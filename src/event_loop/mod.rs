@@ -388,7 +388,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !self.leaves.is_empty() {
             self.look_at_leaves(now);
         }
-        self.apply_all(now);
+        if !self.todo.is_empty() {
+            self.apply_all(now);
+        }
     }
 
     /// Applies all actions of the roster.

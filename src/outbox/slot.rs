@@ -54,7 +54,8 @@ pub(super) struct Deferred {
 }
 
 impl backlog::Deferred for Deferred {
-    #[inline]
+    // Inlined always: else a frame is passed through memory once more.
+    #[inline(always)]
     fn release(self) {
         // Not a loop: this is on the path of every frame.
         if let Some(frame) = self.last {
