@@ -13,12 +13,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{Dial, Handle, Outbox, Reason, SendError, SendOutcome, Sid, Stats};
+use quorum_cnx::{Dial, EventLoop, Handle, Outbox, Reason, SendError, SendOutcome, Sid, Stats};
 use socket2::SockRef;
 use support::{
     LONG, MEMBER_IP, STRANGER_IP, TestConnection, bare, eventually, frame,
-    turned::{OWN, PEER, Recorder, TurnedLoop},
+    turned::{Ignore, OWN, PEER, Recorder, TurnedLoop},
     within,
+};
+
+/// A future that borrows a loop can be spawned on a runtime with several threads.
+const _: fn() = || {
+    fn moves_between_threads<T: Send + Sync>() {}
+    moves_between_threads::<EventLoop<Ignore>>();
 };
 
 /// The first observer.

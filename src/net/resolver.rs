@@ -7,7 +7,10 @@ use std::{
     collections::VecDeque,
     io,
     net::{SocketAddr, ToSocketAddrs},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
 };
 
@@ -16,7 +19,8 @@ use crate::limits::{LOOKUPS_MAX, LOOKUPS_WAITING_MAX, RESOLVER_WORDS_MAX};
 
 /// Lookups under way, and lookups that wait for a thread.
 pub(crate) struct Resolver {
-    answers: (Sender<Found>, Receiver<Found>),
+    /// The mutex is never locked. With it a loop is `Sync`, so that a future that borrows it can move to another thread.
+    answers: (Sender<Found>, Mutex<Receiver<Found>>),
     waiting: VecDeque<(u64, String)>,
     /// Lookups that do not wait for a thread any more, and whose answers were not taken yet.
     running: usize,
@@ -25,8 +29,9 @@ pub(crate) struct Resolver {
 
 impl Resolver {
     pub(crate) fn new(waker: Waker) -> Self {
+        let (sender, receiver) = channel();
         Self {
-            answers: channel(),
+            answers: (sender, Mutex::new(receiver)),
             waiting: VecDeque::new(),
             running: 0,
             waker,
@@ -46,7 +51,11 @@ impl Resolver {
     }
 
     pub(crate) fn found(&mut self) -> Option<Found> {
-        let found = self.answers.1.try_recv().ok()?;
+        let answers = self.answers.1.get_mut();
+        let found = answers
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_recv()
+            .ok()?;
         self.running -= 1;
         self.start();
         Some(found)

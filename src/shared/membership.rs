@@ -130,14 +130,14 @@ impl Membership {
             version,
             ..Changes::default()
         };
-        if own_addresses != self.own_addresses {
+        if !are_same(own_addresses, &self.own_addresses) {
             changes.moved.push(self.own);
         }
         let mut left = self.members.clone();
         for server in servers {
             match left.remove(&server.sid) {
                 None => changes.joined.push(server.sid),
-                Some(member) if member.addresses != server.addresses => {
+                Some(member) if !are_same(&member.addresses, &server.addresses) => {
                     changes.moved.push(server.sid);
                 }
                 Some(_) => {}
@@ -166,4 +166,10 @@ impl Membership {
             leavers: self.leavers.clone(),
         }
     }
+}
+
+/// Whether these are the same addresses in the same order, however they are spelled: ZooKeeper writes `[::1]` as `[0:0:0:0:0:0:0:1]`.
+fn are_same(one: &[Address], other: &[Address]) -> bool {
+    let one = one.iter().map(Address::canonical);
+    one.eq(other.iter().map(Address::canonical))
 }
