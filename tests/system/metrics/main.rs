@@ -93,7 +93,7 @@ fn alert_rules_are_valid_and_fire() {
         Command::new("promtool").args(["check", "rules"]).arg(rules),
         "",
     );
-    assert!(checked.contains("SUCCESS: 4 rules found"), "{checked}");
+    assert!(checked.contains("SUCCESS: 6 rules found"), "{checked}");
     let tests = folder("tests/system/metrics");
     let test = ["test", "rules", "alerts.yml"];
     run(Command::new("promtool").current_dir(tests).args(test), "");
