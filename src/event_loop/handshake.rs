@@ -72,10 +72,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             log::debug!("peer {sid} at {addr} names an address that cannot be dialed: {why}");
         }
         let known = self.roster.find(initial_message.sid);
-        let arrival = self
-            .connections
-            .get_mut(key)
-            .and_then(|connection| connection.arrival);
+        let connection = self.connections.get_mut(key);
+        let (arrival, since) = connection.map_or((None, now), |it| (it.arrival, it.since));
         if let (Some(id), Some(arrival)) = (known, &arrival) {
             // The order matters only for a larger sid: a connection from a smaller sid is a knock, which brings no frames.
             if self.roster.knocks(id) && !self.listeners.is_latest(id, arrival) {
@@ -90,6 +88,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let claim = Claim {
             sid: initial_message.sid,
             link: key,
+            since,
             source: Source { ip, at_home },
             brought: older.map_or(Brought::More, |older| self.connections.brought(older)),
             addresses: &initial_message.addresses,

@@ -324,8 +324,9 @@ impl Roster {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let is_young = |since| now.saturating_duration_since(since) < KNOCK_CROSSING;
-        // The knock was sent before a link as young as that existed: the two merely crossed each other.
+        // Not by now: its handshake may take long, above all one of TLS over a slow path.
+        let is_young = |since| claim.since.saturating_duration_since(since) < KNOCK_CROSSING;
+        // The knock began before a link as young as that existed: the two merely crossed each other.
         let stands = peer.link.as_ref().is_some_and(|link| !is_young(link.since));
         // A young link that has replaced another one does not count as a first link. If knocks continue although the peer was
         // dialed again because of them, a stranger has sent them.

@@ -157,6 +157,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Claim<'a> {
     pub(crate) sid: Sid,
     pub(crate) link: ConnectionKey,
+    /// When the connection was accepted.
+    pub(crate) since: Instant,
     pub(crate) source: Source,
     /// What the link of the claimed peer has brought, if that peer has a link.
     pub(crate) brought: Brought,

@@ -48,7 +48,7 @@ fn roster_accepts_any_id_in_any_call() {
                     let addresses = [Address::new("10.0.0.9", 3888)];
                     let addresses = &addresses[..usize::from(flags & 2 != 0)];
                     let source = source(flags);
-                    let claim = Claim { sid: Sid(sid), link, source, brought, addresses, native };
+                    let claim = Claim { sid: Sid(sid), link, since: now, source, brought, addresses, native };
                     bench.roster.on_initial_message(&claim, now, todo);
                 }
                 8 => bench.roster.on_home(id, source(flags).ip, now, todo),

@@ -40,7 +40,11 @@ fn only_a_knock_that_crossed_the_new_link_is_ignored() {
     bench.todo();
     bench.initial_message(SMALL, true);
     assert_eq!(bench.todo(), []);
+    bench.begun = Some(bench.now);
     bench.pass(KNOCK_CROSSING);
+    bench.initial_message(SMALL, true);
+    assert_eq!(bench.todo(), [], "its handshake has taken a second");
+    bench.begun = None;
     bench.initial_message(SMALL, true);
     let peer = bench.id(SMALL);
     assert_eq!(bench.todo(), [Action::Dial { peer }]);

@@ -54,6 +54,8 @@ struct Bench {
     keys: u32,
     /// The bytes that every link has brought.
     brought: u64,
+    /// When connections are accepted whose initial messages come later. `None`: they come at once.
+    begun: Option<Instant>,
 }
 
 /// The last byte of an address that is not the peer's own.
@@ -70,6 +72,7 @@ impl Bench {
             todo: Vec::new(),
             keys: 0,
             brought: 0,
+            begun: None,
         }
     }
 
@@ -115,6 +118,7 @@ impl Bench {
         let claim = Claim {
             sid,
             link: key,
+            since: self.begun.unwrap_or(self.now),
             source,
             brought: Brought::Bytes(self.brought),
             addresses,
