@@ -31,7 +31,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             Phase::Dialing { .. }
                 if connection.stream.connected_at().is_some_and(|at| at <= now) =>
             {
-                return self.on_connected(key, now);
+                self.on_connected(key, now);
+                let Some(Phase::Dialing { .. }) = self.connections.get_mut(key).map(|it| &it.phase)
+                else {
+                    return;
+                };
+                // It has not become what it promised. Left as it is, it would be overdue for ever, and this turn would not end.
+                Reason::ConnectTimeout
             }
             Phase::Dialing { .. } => Reason::ConnectTimeout,
             _ => Reason::HandshakeTimeout,

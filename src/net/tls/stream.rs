@@ -265,10 +265,11 @@ impl<S: Stream> Stream for TlsStream<S> {
             let read = self.read_tls(session, &mut []);
             session.establish();
             match read {
+                // First: the socket reports its error once, and the wait for the ticket may be over at the same time.
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 _ if session.mode() == mode::ESTABLISHED => {}
                 Ok(_) => return Err(io::Error::other(Reason::ClosedEarly)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
+                Err(_) => return Ok(false),
             }
         }
         self.socket.connected()

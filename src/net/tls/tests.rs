@@ -321,6 +321,23 @@ fn dialer_does_not_wait_for_ever_for_a_ticket() {
 }
 
 #[test]
+fn refusal_that_comes_when_the_wait_for_the_ticket_ends_is_not_lost() {
+    let (own, other, time) = (Authority::new(), Authority::new(), Time::now());
+    let versions = &[&version::TLS13];
+    let dialer = other.believing(&own, "zk2", versions);
+    let pair = Pair::at(dialer, own.tls("zk1", versions), &time);
+    let mut refused = Ok(0);
+    while pair.dialer.connected_at().is_none() {
+        assert!(!pair.dialer.connected().unwrap());
+        refused = pair.acceptor.read(&mut [0; 64]);
+    }
+    assert_eq!(reason(refused), Reason::Tls(TlsFailure::UnknownIssuer));
+    time.pass(TLS_TICKET_WAIT);
+    let told = Reason::Tls(TlsFailure::Alert("unknown_ca".to_owned()));
+    assert_eq!(reason(pair.dialer.connected()), told);
+}
+
+#[test]
 fn plaintext_is_refused_or_accepted_by_its_first_byte() {
     let authority = Authority::new();
     let versions = &[&version::TLS13];
