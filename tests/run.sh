@@ -116,7 +116,7 @@ soak() {
 }
 
 mutants() {
-    timeout 900 tests/sim/mutants.sh
+    timeout 1500 tests/sim/mutants.sh
 }
 
 loom() {
