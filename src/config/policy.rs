@@ -127,7 +127,9 @@ pub enum Outbox {
     /// waits.
     ///
     /// Each lane is in order; between the two there is no order. A receiver that is slower than the queue delays the slot as well: TCP
-    /// has one stream.
+    /// has one stream, and the kernel of the receiver may hold megabytes of it. A bounded
+    /// [`receive_buffer`](crate::ConfigBuilder::receive_buffer) of the receiver limits that, and the rate of the queue with it: to about so
+    /// many bytes in each round trip.
     #[non_exhaustive]
     Lanes {
         /// The limit of the queue for each peer, as that of [`Queue`](Self::Queue).
