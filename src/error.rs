@@ -36,7 +36,10 @@ impl fmt::Display for ReconfigureError {
                 write!(f, "version {given} of the members is older than {current}")
             }
             Self::SameVersion(version) => {
-                write!(f, "other members have version {version} already")
+                write!(
+                    f,
+                    "version {version} of the members is another set already: a change needs a higher version"
+                )
             }
             Self::OwnSid(sid) => write!(
                 f,

@@ -82,9 +82,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let now = self.net.now();
         let Controls { ping, pong } = frames.take_controls();
         peer.counters.controls.add(1);
-        let took = pings.as_mut().zip(pong);
-        if let Some(took) = took.and_then(|(pings, number)| pings.on_answer(number, now)) {
-            peer.on_round_trip(took);
+        if let (Some(pings), Some(number)) = (pings, pong) {
+            if let Some(took) = pings.on_answer(number, now) {
+                peer.on_round_trip(took);
+            }
         }
         if ping.is_some() {
             let (_, request) = peer.outbox.put_controls(Controls {
