@@ -59,6 +59,8 @@ formatting() {
     cargo fmt --all --check --manifest-path examples/raft-rs/Cargo.toml
     cargo fmt --all --check --manifest-path examples/omnipaxos/Cargo.toml
     cargo fmt --all --check --manifest-path examples/openraft/Cargo.toml
+    # A mutant is made by a text of the source: seen here when that has changed, and not only after all other steps.
+    tests/sim/mutants.sh --made
 }
 
 clippy() {
