@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{Dial, EventLoop, Handle, Outbox, Reason, SendError, SendOutcome, Sid, Stats};
+use quorum_cnx::{
+    Dial, Event, EventLoop, Handle, Leave, Outbox, Reason, SendError, SendOutcome, Sid, Stats,
+};
 use socket2::SockRef;
 use support::{
     LONG, MEMBER_IP, STRANGER_IP, TestConnection, bare, eventually, frame,
@@ -113,6 +115,35 @@ fn waiting_frame_causes_a_dial_after_two_ends_in_one_turn() {
     test_loop.until("the peer is dialed for the frame", |handle, _| {
         handle.stats().dials > dials
     });
+}
+
+#[test]
+fn member_comes_up_and_its_time_is_over_in_one_turn() {
+    let mut test_loop = TurnedLoop::passive(|builder| builder.outbox(Outbox::QUEUE));
+    let handle = test_loop.handle();
+    handle.to_send(Sid(PEER), "waits").unwrap();
+    let time = Duration::from_millis(50);
+    handle.remove_server(Sid(PEER), Leave::After(time)).unwrap();
+    let removed = Instant::now();
+    test_loop.turn();
+    let _peer = test_loop.connect(PEER, &[]);
+    while removed.elapsed() <= time {
+        thread::yield_now();
+    }
+    test_loop.until("the member has left", |_, recorder| {
+        let left = |event: &Event| matches!(event, Event::Left { .. });
+        recorder.events.iter().any(left)
+    });
+    let events = &test_loop.handler().events;
+    let up = |event: &&Event| matches!(event, Event::Up { .. });
+    let up = events.iter().find(up);
+    // The member had dialed it.
+    assert!(
+        matches!(up, Some(Event::Up { dialed: false, .. })),
+        "{events:?}"
+    );
+    assert_eq!(test_loop.handler().ends(), [Reason::Removed]);
+    assert!(handle.stats().balances());
 }
 
 #[test]

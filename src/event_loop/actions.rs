@@ -121,8 +121,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if let Some(arrival) = arrival {
             self.listeners.keep(id, arrival);
         }
-        // The larger sid dials. An observer has a negative sid and cannot be dialed.
-        let dialed = !self.roster.knocks(id) && peer.sid.0 >= 0;
+        // Not asked of the roster, which may have removed the peer in this turn.
+        let dialed = arrival.is_none();
         peer.counters.ups.add(1);
         let link = LinkStats {
             number,
