@@ -149,6 +149,9 @@ impl Simulation {
             *until = now.min(*until);
             kernel.wake(host);
         }
+        for conn in &mut self.kernel().conns {
+            conn.is_damaged = [false; 2];
+        }
         while self.change_certificates().is_some() {}
         for mut stranger in std::mem::take(&mut self.strangers) {
             stranger.disconnect(&mut self.kernel());

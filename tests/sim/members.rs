@@ -70,7 +70,8 @@ impl Simulation {
         let mut members = Members::new(version).leave(leave);
         for &it in wanted {
             let own = self.plan.addresses(it);
-            let nobody = format!("10.9.0.{it}:{PORT}");
+            // No host and no stranger is there.
+            let nobody = format!("10.8.0.{it}:{PORT}");
             let addresses = match moves {
                 Some((moved, true)) if moved == it => format!("{nobody}|{own}"),
                 Some((moved, false)) if moved == it => format!("{own}|{nobody}"),

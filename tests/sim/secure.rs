@@ -2,9 +2,14 @@
 //!
 //! The certificates are in `tls`.
 
-use quorum_cnx::Sid;
+use quorum_cnx::{Sid, simulation::limits::RENEWAL_TRIES};
 
-use crate::{plan::Plan, rng::Rng, simulation::Simulation, tls};
+use crate::{
+    plan::{GUESTS, Plan},
+    rng::Rng,
+    simulation::Simulation,
+    tls,
+};
 
 /// How a mesh uses TLS.
 #[derive(Clone, Debug)]
@@ -145,6 +150,10 @@ impl Simulation {
         tls::reload(handle, &self.plan, host);
         if renews {
             handle.renew();
+            // The links of guests too: those that there are, and those whose connection was begun before.
+            let guests = GUESTS + self.plan.pending_max;
+            self.oracle.borrow_mut().hosts[host].guest_dials_max +=
+                guests as u64 * u64::from(RENEWAL_TRIES);
         }
         Some(host)
     }
