@@ -29,6 +29,15 @@ pub struct Failure {
     pub what: String,
 }
 
+impl Failure {
+    /// What two failures of one kind have in common: the property, and the first words without their numbers.
+    pub fn kind(&self) -> (&'static str, String) {
+        let words = self.what.split([':', ';']).next().unwrap_or_default();
+        let words = words.chars().filter(|it| !it.is_ascii_digit()).collect();
+        (self.property, words)
+    }
+}
+
 pub type SharedOracle = Rc<RefCell<Oracle>>;
 
 /// What all applications of a run have done and seen.

@@ -1,4 +1,4 @@
-//! Shrinks a run that fails to a smaller one that fails in the same property.
+//! Shrinks a run that fails to a smaller one that fails in the same property, and in the same way.
 //!
 //! The seed stays the same. Parts of its plan are switched off one after the other, and stay off if the run still fails.
 
@@ -25,7 +25,7 @@ pub struct Shrunk {
 
 struct Shrinker<F> {
     run: F,
-    property: &'static str,
+    kind: (&'static str, String),
     best: Only,
     size: Size,
     tries: u32,
@@ -39,7 +39,7 @@ pub fn shrink(first: &Outcome, run: impl Fn(&Only) -> Outcome) -> Shrunk {
     };
     let mut shrinker = Shrinker {
         run,
-        property: failure.property,
+        kind: failure.kind(),
         best: Only::default(),
         size: first.size.clone(),
         tries: 0,
@@ -128,7 +128,8 @@ impl<F: Fn(&Only) -> Outcome> Shrinker<F> {
         }
     }
 
-    /// Keeps a cut if the run still fails in the same property.
+    /// Keeps a cut if the run still fails in the same way. A mesh without calls, for example, may fail in the same property only
+    /// because nobody dials.
     fn attempt(&mut self, cut: impl FnOnce(&mut Only)) -> bool {
         let mut only = self.best.clone();
         cut(&mut only);
@@ -139,7 +140,7 @@ impl<F: Fn(&Only) -> Outcome> Shrinker<F> {
         let outcome = (self.run)(&only);
         let fails = outcome
             .failure
-            .is_some_and(|failure| failure.property == self.property);
+            .is_some_and(|failure| failure.kind() == self.kind);
         if fails {
             (self.best, self.size) = (only, outcome.size);
         }
