@@ -51,6 +51,11 @@ impl<S> Controlled<S> {
     pub(super) fn forget_controls(&mut self) {
         self.controls = Controls::default();
     }
+
+    fn next_control<F>(&mut self) -> Option<Job<F>> {
+        let bytes = self.controls.encode_next()?;
+        Some(Job::Control(ControlFrame { bytes, done: 0 }))
+    }
 }
 
 impl<S> Deref for Controlled<S> {
@@ -73,8 +78,10 @@ impl<S: Backlog> Backlog for Controlled<S> {
     type InFlight = Job<S::InFlight>;
     type Deferred = S::Deferred;
 
+    /// The first frames, else a control frame: one may wait if a thread was still writing to the older link.
     fn first(&mut self) -> Option<Self::InFlight> {
-        self.backlog.first().map(Job::Frames)
+        let frames = self.backlog.first().map(Job::Frames);
+        frames.or_else(|| self.next_control())
     }
 
     /// What was written in part, else a control frame, else frames.
@@ -88,10 +95,7 @@ impl<S: Backlog> Backlog for Controlled<S> {
             Some(Job::Control(frame)) => return Some(Job::Control(frame)),
             Some(Job::Frames(rest)) => Some(rest),
             None if self.controls.is_empty() => None,
-            None => {
-                let bytes = self.controls.encode_next()?;
-                return Some(Job::Control(ControlFrame { bytes, done: 0 }));
-            }
+            None => return self.next_control(),
         };
         self.backlog.next(rest, deferred).map(Job::Frames)
     }

@@ -149,7 +149,7 @@ fn slot_closed_between_two_frames_has_accepted_the_first() {
     assert_balance(counts);
 }
 
-/// A socket with room, whose outbox is closed while it is written to.
+/// A socket with room. This function is called while it is written to.
 struct Closing<F>(F);
 
 impl<F: Fn() + Send + Sync> Wire for Closing<F> {
@@ -439,6 +439,24 @@ fn control_frames_are_not_kept_for_another_link() {
         let _ = put_and_write(&outbox, 1);
         assert_eq!(pipe.frames(), (bodies(&[1]), true));
         assert_balance(outbox.counts());
+    }
+}
+
+#[test]
+fn control_frame_is_written_to_a_link_that_is_handed_over() {
+    for outbox in all() {
+        let outbox = Arc::new(outbox);
+        let pipe = Pipe::with_room(100);
+        let (new, of) = (pipe.clone(), Arc::downgrade(&outbox));
+        // While a thread writes, the loop replaces the link, and sends a ping over the new one.
+        let replace = move || {
+            let outbox = of.upgrade().expect("it is in use");
+            outbox.attach(new.clone(), false);
+            assert_eq!(outbox.put_controls(ping(1)), (true, LoopRequest::NONE));
+        };
+        outbox.attach(Arc::new(Closing(replace)), false);
+        let _ = put_and_write(&outbox, 1);
+        assert!(pipe.bytes().ends_with(&ping_bytes(1)), "{outbox:?}");
     }
 }
 
