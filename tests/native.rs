@@ -6,7 +6,7 @@ use std::{io::ErrorKind, slice, time::Duration};
 
 use quorum_cnx::{
     Config, ConfigBuilder, ConfigError, Event, EventLoop, Frame, Handle, Handler,
-    InitialMessageVersion, Reason, Refusal, Sid,
+    InitialMessageVersion, Leave, Reason, Refusal, Sid,
     simulation::{
         HostNet, Network, RemoteEnd,
         limits::{BACKOFF_MAX, CONTENDER_MARGIN, HANDSHAKE_TIMEOUT, PEER_DEAD_AFTER, SILENT_AFTER},
@@ -778,6 +778,33 @@ fn both_ends_of_a_link_measure_it_and_no_application_sees_that() {
             assert_eq!(server.handler().frames, []);
         }
     }
+}
+
+/// The far end may still read what was written before, for as long as the server may take to leave.
+#[test]
+fn pings_do_not_reset_the_link_of_a_server_that_leaves() {
+    let mut world = World::with(native(2).ping_every(SECOND));
+    let end = world.arrive("10.0.0.3:40000", &initial_message(3, 2, CLUSTER, 99));
+    let handle = world.server.handle().clone();
+    handle.to_send(Sid(3), "you are removed").unwrap();
+    let leave = Leave::After(60 * SECOND);
+    handle.remove_server(Sid(3), leave).unwrap();
+    world.settle();
+    assert!(end.is_closed());
+    assert!(end.received().ends_with(&frame(b"you are removed")));
+    world.send(&end, &control(-1, 7));
+    world.pass(5 * SECOND);
+    assert!(!end.was_reset());
+    world.send(&end, &frame(b"I know"));
+    assert_eq!(
+        world.server.handler().frames,
+        [(Sid(3), b"I know".to_vec())]
+    );
+    end.shutdown_write().unwrap();
+    world.settle();
+    let ends =
+        |event: &Event| matches!(event, Event::Down { reason, .. } if *reason == Reason::Removed);
+    assert!(world.server.handler().events.iter().any(ends));
 }
 
 /// Its certificate, for instance, is the one that was to be replaced.

@@ -135,6 +135,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// Tells the far end that nothing follows. It reads all that was written before, and then ends the link: closed from here, the link
     /// could be reset, and the last frame lost with it.
     fn close_own_direction(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get(&id) {
+            // A ping that is written after this would break the link, which would then be reset. No frame waits.
+            peer.outbox.close();
+        }
         let link = self.roster.link(id);
         if let Some(connection) = link.and_then(|key| self.connections.get_mut(key)) {
             // If it is broken, its end is reported.
