@@ -51,11 +51,6 @@ impl Leaves {
         has_left
     }
 
-    #[cfg(feature = "tls")]
-    pub(super) fn has(&self, peer: PeerId) -> bool {
-        self.leaving.contains_key(&peer)
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.leaving.is_empty()
     }

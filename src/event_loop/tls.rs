@@ -88,8 +88,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             };
             // Those without a name are checked when they have one. A knock never becomes a link.
             let sid = match &connection.phase {
-                // It has no names any more, and its link ends for another reason, perhaps after its last frames.
-                Phase::Open { peer, .. } if !peer.is_member() && self.leaves.has(peer.id) => None,
+                // It was removed and has no names any more, also if the loop has yet to follow. Its link ends for that reason, perhaps
+                // after its last frames.
+                Phase::Open { peer, .. }
+                    if !peer.is_member() && self.roster.was_member(peer.id) =>
+                {
+                    None
+                }
                 Phase::Open { peer, .. } => Some(peer.sid),
                 Phase::Named { peer, .. } | Phase::AwaitingAnswer { peer, .. } => {
                     self.peers.get(peer).map(|peer| peer.sid)
@@ -130,7 +135,7 @@ mod tests {
         use std::time::Duration;
 
         use crate::{
-            Config, EventLoop, Frame, Handle, Handler, InitialMessageVersion, Reason, Sid,
+            Config, EventLoop, Frame, Handle, Handler, InitialMessageVersion, Leave, Reason, Sid,
             TlsFailure,
             event::Event,
             net::{Net as _, TlsNet},
@@ -139,13 +144,23 @@ mod tests {
         };
 
         #[derive(Default)]
-        struct Events(Vec<Event>);
+        struct Events {
+            all: Vec<Event>,
+            /// When the first of these servers has left, the second one is removed.
+            removes: Option<(Sid, Sid)>,
+        }
 
         impl Handler for Events {
             fn on_frame(&mut self, _: Sid, _: Frame<'_>, _: &Handle) {}
 
-            fn on_event(&mut self, event: &Event, _: &Handle) {
-                self.0.push(event.clone());
+            fn on_event(&mut self, event: &Event, handle: &Handle) {
+                self.all.push(event.clone());
+                if let (Event::Left { sid, .. }, Some((left, removed))) = (event, self.removes) {
+                    if *sid == left {
+                        let leave = Leave::After(Duration::from_secs(60));
+                        handle.remove_server(removed, leave).unwrap();
+                    }
+                }
             }
         }
 
@@ -158,6 +173,25 @@ mod tests {
             )
             .build()
             .unwrap()
+        }
+
+        /// Servers 1 and 2 of three. The third never starts.
+        fn servers(
+            network: &Network,
+            ca: &Ca,
+            form: InitialMessageVersion,
+        ) -> [EventLoop<Events, TlsNet<HostNet>>; 2] {
+            [1, 2].map(|sid| {
+                let servers = (1..=3).map(|n| (Sid(n), format!("10.0.0.{n}:3888")));
+                let config = Config::builder(Sid(sid))
+                    .servers(servers)
+                    .initial_message(form)
+                    .tls(tls(ca, ca, sid))
+                    .build()
+                    .unwrap();
+                let net = TlsNet::new(network.host([10, 0, 0, sid as u8]).net());
+                EventLoop::with_net(config, Events::default(), net).unwrap()
+            })
         }
 
         /// As on the network below: the runs of a simulation are the same each time.
@@ -175,17 +209,7 @@ mod tests {
         fn dialed_connection_that_waits_for_its_answer_is_checked_again() {
             let network = Network::new();
             let [ca, other] = ["CA", "another CA"].map(Ca::new);
-            let [mut small, mut large] = [1, 2].map(|sid| {
-                let config = Config::builder(Sid(sid))
-                    .server(Sid(1), "10.0.0.1:3888")
-                    .server(Sid(2), "10.0.0.2:3888")
-                    .initial_message(InitialMessageVersion::Native)
-                    .tls(tls(&ca, &ca, sid))
-                    .build()
-                    .unwrap();
-                let net = TlsNet::new(network.host([10, 0, 0, sid as u8]).net());
-                EventLoop::with_net(config, Events::default(), net).unwrap()
-            });
+            let [mut small, mut large] = servers(&network, &ca, InitialMessageVersion::Native);
             let turn = |it: &mut EventLoop<Events, TlsNet<HostNet>>| {
                 it.turn(Some(Duration::ZERO)).unwrap();
             };
@@ -205,9 +229,37 @@ mod tests {
             }
             let refused = Reason::Tls(TlsFailure::UnknownIssuer);
             let has_failed = |event: &Event| matches!(event, Event::DialFailed { reason, .. } if *reason == refused);
-            let events = &large.handler().0;
+            let events = &large.handler().all;
             assert!(events.iter().any(has_failed), "{events:?}");
             assert!(!events.iter().any(|event| matches!(event, Event::Up { .. })));
+        }
+
+        /// The loop is about to take names without those of a member whose removal it has not seen yet.
+        #[test]
+        fn link_of_a_member_that_is_removed_meanwhile_is_not_checked_again() {
+            let (network, ca) = (Network::new(), Ca::new("CA"));
+            let mut servers = servers(&network, &ca, InitialMessageVersion::V2);
+            let turn = |servers: &mut [EventLoop<Events, TlsNet<HostNet>>; 2]| {
+                for at in 0..100 {
+                    servers[at % 2].turn(Some(Duration::ZERO)).unwrap();
+                }
+            };
+            turn(&mut servers);
+            let handle = servers[1].handle().clone();
+            assert!(handle.connected_to_peer(Sid(1)));
+            // The handler removes server 1 when it is told that server 3 has left.
+            servers[1].handler_mut().removes = Some((Sid(3), Sid(1)));
+            handle.remove_server(Sid(3), Leave::Now).unwrap();
+            turn(&mut servers);
+            let ends = servers[1]
+                .handler()
+                .all
+                .iter()
+                .filter_map(|event| match event {
+                    Event::Down { reason, .. } => Some(reason.clone()),
+                    _ => None,
+                });
+            assert_eq!(ends.collect::<Vec<_>>(), [Reason::Removed]);
         }
     }
 

@@ -90,11 +90,12 @@ impl Shared {
             return Err(ReconfigureError::SameVersion(current));
         }
         membership.check_room(servers.len(), &changes)?;
+        let gone = self.apply(&mut membership, servers, own_addresses, leave, &changes)?;
+        // Last: the loop that takes names without those of a removed server sees that it is removed.
         #[cfg(feature = "tls")]
         if let Some(names) = names {
             self.tls.set_names(names);
         }
-        let gone = self.apply(&mut membership, servers, own_addresses, leave, &changes)?;
         membership.version = given;
         // Without the lock: this drops payloads, and code of the application that runs then may change the members.
         drop(membership);

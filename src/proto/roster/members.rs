@@ -16,6 +16,14 @@ impl Roster {
             .is_some_and(|peer| peer.kind == Kind::Member)
     }
 
+    /// Whether this peer is a member or leaves.
+    #[cfg(feature = "tls")]
+    pub(crate) fn was_member(&self, id: PeerId) -> bool {
+        self.peers
+            .get(&id)
+            .is_some_and(|peer| matches!(peer.kind, Kind::Member | Kind::Leaving | Kind::Left))
+    }
+
     /// Whether this peer was a member, and only the end of its link is awaited.
     pub(crate) fn has_left(&self, id: PeerId) -> bool {
         self.peers
