@@ -780,6 +780,20 @@ fn both_ends_of_a_link_measure_it_and_no_application_sees_that() {
     }
 }
 
+/// Nobody can dial it: it would hold up the peers behind it, and be counted as given up.
+#[test]
+fn link_of_an_observer_is_not_renewed() {
+    let mut world = World::with(native(2).observers_max(1));
+    let end = world.arrive("10.0.0.9:40000", &i64::MAX.to_be_bytes());
+    assert!(world.is_linked(-1));
+    world.server.handle().renew();
+    for _ in 0..60 {
+        world.pass(SECOND);
+    }
+    assert!(world.is_linked(-1) && end.is_open());
+    assert_eq!(world.server.handle().stats().renewals_given_up, 0);
+}
+
 /// The far end may still read what was written before, for as long as the server may take to leave.
 #[test]
 fn pings_do_not_reset_the_link_of_a_server_that_leaves() {

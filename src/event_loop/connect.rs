@@ -27,7 +27,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Dials the next peer whose link is to be renewed.
     pub(super) fn renew_links(&mut self, now: Instant) {
-        while let Some(renew) = self.renewals.next(now, |id| self.roster.link(id)) {
+        while let Some(renew) = self.renewals.next(now, |id| self.roster.renewable(id)) {
             match renew {
                 Renew::Dial(peer) => self.roster.initiate(peer, now, &mut self.todo),
                 Renew::GiveUp(peer) => {

@@ -77,7 +77,8 @@ impl Renewals {
         self.current.is_none() && self.waiting.is_empty()
     }
 
-    /// The next thing to do, once the peer before has a new link or none, or has had its time. `link`: the current link of a peer.
+    /// The next thing to do, once the peer before has a new link or none, or has had its time. `link`: the current link of a peer, if a
+    /// dial can replace it.
     pub(super) fn next(
         &mut self,
         now: Instant,

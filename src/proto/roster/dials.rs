@@ -47,6 +47,12 @@ impl Roster {
         self.reschedule(id);
     }
 
+    /// The link of this peer, if a dial can replace it.
+    pub(crate) fn renewable(&self, id: PeerId) -> Option<ConnectionKey> {
+        let peer = self.peers.get(&id).filter(|peer| peer.can_be_dialed())?;
+        Some(peer.link.as_ref()?.key)
+    }
+
     /// Dials this peer now, linked or not, because the application asks for it.
     pub(crate) fn initiate(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -60,7 +66,7 @@ impl Roster {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if matches!(peer.kind, Kind::Observer | Kind::Left) || peer.attempt.is_underway() {
+        if !peer.can_be_dialed() || peer.attempt.is_underway() {
             return;
         }
         // Beside a link nothing is wanted: if the dial fails, the link is still there.

@@ -458,6 +458,10 @@ impl Roster {
 }
 
 impl Peer {
+    fn can_be_dialed(&self) -> bool {
+        !matches!(self.kind, Kind::Observer | Kind::Left)
+    }
+
     /// When the link must have brought something. Otherwise the contender takes over.
     fn claim_due(&self) -> Option<Instant> {
         let silence = self.contender.as_ref()?.silence.as_ref()?;
