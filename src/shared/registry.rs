@@ -27,10 +27,16 @@ use crate::proto::Sid;
 #[derive(Debug)]
 pub(super) struct Registry {
     /// The members at the start, sorted by sid, so that they are found without a lock.
-    first: Vec<Arc<Peer>>,
-    /// The [keys](key) of `first`, in the same order. A search reads only these.
-    keys: Vec<AtomicU64>,
+    first: Vec<First>,
     peers: RwLock<Peers>,
+}
+
+/// A member at the start.
+#[derive(Debug)]
+struct First {
+    /// Its [key]. A search reads only these.
+    key: AtomicU64,
+    peer: Arc<Peer>,
 }
 
 #[derive(Debug, Default)]
@@ -59,12 +65,12 @@ impl Registry {
             known: known.collect(),
             ..Peers::default()
         };
+        let first = members.into_iter().map(|peer| First {
+            key: AtomicU64::new(key(peer.sid)),
+            peer,
+        });
         Self {
-            keys: members
-                .iter()
-                .map(|peer| AtomicU64::new(key(peer.sid)))
-                .collect(),
-            first: members,
+            first: first.collect(),
             peers: RwLock::new(peers),
         }
     }
@@ -79,15 +85,16 @@ impl Registry {
     /// The member with this sid, if it was one at the start, and has been ever since.
     #[inline]
     pub(super) fn first_member(&self, sid: Sid) -> Option<&Arc<Peer>> {
-        Some(&self.first[self.first_index(sid)?])
+        Some(&self.first(sid)?.peer)
     }
 
     #[inline]
-    fn first_index(&self, sid: Sid) -> Option<usize> {
+    fn first(&self, sid: Sid) -> Option<&First> {
         let wanted = key(sid);
         // Relaxed: the peer itself never changes. A thread that has not seen yet that it was removed finds its outbox closed.
-        let order = |key: &AtomicU64| key.load(Ordering::Relaxed).cmp(&wanted);
-        self.keys.binary_search_by(order).ok()
+        let order = |first: &First| first.key.load(Ordering::Relaxed).cmp(&wanted);
+        let index = self.first.binary_search_by(order).ok()?;
+        self.first.get(index)
     }
 
     /// The known peers, sorted by sid.
@@ -134,9 +141,9 @@ impl Registry {
         let mut peers = self.write();
         peer.set_member(false);
         peers.retire(peer);
-        if let Some(index) = self.first_index(peer.sid) {
+        if let Some(first) = self.first(peer.sid) {
             // An odd number, which no member has. The order stays.
-            self.keys[index].store(key(peer.sid) | 1, Ordering::Relaxed);
+            first.key.store(key(peer.sid) | 1, Ordering::Relaxed);
         }
     }
 
