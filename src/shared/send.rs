@@ -256,7 +256,7 @@ impl Shared {
     }
 
     /// Puts a frame into an outbox of any kind.
-    #[inline(never)]
+    #[inline(always)]
     fn put_any(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
         let (outcome, request) = peer.outbox.put(frame);
         // In a forked process the frame is now in a copy of the outbox that nothing empties: so the error, and not the outcome.
@@ -416,8 +416,8 @@ impl Shared {
 
 fn check(frame_len: usize) -> Result<(), SendError> {
     match frame_len {
-        0 => Err(SendError::Empty),
         1..=FRAME_BYTES_MAX => Ok(()),
+        0 => Err(SendError::Empty),
         len => Err(SendError::TooLarge(len)),
     }
 }
