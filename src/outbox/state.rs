@@ -6,7 +6,7 @@
 //! - Each accepted frame is in one place: in the backlog, in `Blocked`, or with the thread that has set `Writing`. Else it is
 //!   counted as written, superseded or discarded.
 //! - `in_flight` of `Writing` counts the frames that the writing thread has. The thread itself has them, and the wire.
-//! - A step that takes the state out puts `WRITING` in its place, and puts the next state in before it releases the lock.
+//! - A step that takes the state out puts `Writing` in its place, and puts the next state in before it releases the lock.
 
 use std::{
     io, mem,
@@ -50,14 +50,18 @@ pub(super) enum WriterState<F> {
     /// The socket is full. The loop resumes when it is writable, and a frame that was written in part is finished first.
     Blocked(Arc<dyn Wire>, Option<F>),
     /// A thread writes.
-    Writing {
-        /// True exactly when the socket became writable meanwhile. If this thread finds it full, it tries once more.
-        writable_again: bool,
-        /// Accepted frames that this thread has.
-        in_flight: u64,
-        /// What this thread must do for the loop when its write returns.
-        handover: Option<Handover>,
-    },
+    Writing(Writing),
+}
+
+/// What other threads see of the thread that writes, and leave for it.
+#[derive(Debug, Default)]
+pub(super) struct Writing {
+    /// True exactly when the socket became writable meanwhile. If this thread finds it full, it tries once more.
+    pub(super) writable_again: bool,
+    /// Accepted frames that this thread has.
+    pub(super) in_flight: u64,
+    /// What this thread must do for the loop when its write returns.
+    pub(super) handover: Option<Handover>,
 }
 
 /// What the loop leaves for the thread that writes.
@@ -149,12 +153,12 @@ impl<S: Backlog> DerefMut for Transition<'_, S> {
     }
 }
 
-impl<L> WriterState<L> {
-    pub(super) const WRITING: Self = Self::Writing {
-        writable_again: false,
-        in_flight: 0,
-        handover: None,
-    };
+impl<F> WriterState<F> {
+    /// Puts `Writing` in the place of this state, which is returned.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Self {
+        mem::replace(self, Self::Writing(Writing::default()))
+    }
 }
 
 impl<S: Backlog> State<S> {
@@ -167,7 +171,7 @@ impl<S: Backlog> State<S> {
         if !self.is_idle() {
             return None;
         }
-        match mem::replace(&mut self.writer, WriterState::WRITING) {
+        match self.writer.take() {
             WriterState::Idle(wire) => Some(wire),
             other => {
                 self.writer = other;
@@ -226,14 +230,11 @@ impl<S: Backlog> State<S> {
             in_flight,
             progress,
         } = attempt;
-        let WriterState::Writing {
+        let Writing {
             writable_again,
             handover,
             ..
-        } = mem::replace(&mut self.writer, WriterState::WRITING)
-        else {
-            unreachable!("only the thread that writes, which is this one, ends this state");
-        };
+        } = mem::take(self.writing());
         let rest = if matches!(progress, Progress::Done) {
             if matches!(in_flight, Job::Frames(_)) {
                 self.owed_since = None;
@@ -260,8 +261,8 @@ impl<S: Backlog> State<S> {
                 return Next::Stop(LoopRequest::RESUME);
             }
             (None, Progress::Done) => self.backlog.next(None, deferred),
-            // The edge came after this write had begun, perhaps after it had found the socket full. `mark_writing` resets the
-            // flag, so that each edge causes one more try.
+            // The edge came after this write had begun, perhaps after it had found the socket full. The flag was taken, so that each
+            // edge causes one more try.
             (None, Progress::Full) if writable_again => self.backlog.next(rest, deferred),
             (None, Progress::Full) => {
                 let rest = rest.and_then(|rest| self.backlog.on_blocked(rest, deferred));
@@ -300,15 +301,20 @@ impl<S: Backlog> State<S> {
         }
     }
 
-    /// Records that this thread writes these frames.
+    /// Records that this thread, which is the writer, writes these frames.
     #[inline(always)]
     pub(super) fn mark_writing(&mut self, in_flight: &Job<S::InFlight>) {
-        self.writer = WriterState::Writing {
-            writable_again: false,
-            in_flight: in_flight.frames(),
-            handover: None,
-        };
+        self.writing().in_flight = in_flight.frames();
         self.oldest_in_flight = in_flight.oldest();
+    }
+
+    /// What the other threads have left for this one, which is the writer.
+    #[inline(always)]
+    fn writing(&mut self) -> &mut Writing {
+        match &mut self.writer {
+            WriterState::Writing(writing) => writing,
+            _ => unreachable!("only the thread that writes, which is this one, ends this state"),
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -319,7 +325,7 @@ impl<S: Backlog> State<S> {
     pub(super) fn is_written_to(&self) -> bool {
         match &self.writer {
             WriterState::Idle(_) | WriterState::Blocked(..) => true,
-            WriterState::Writing { handover, .. } => match handover {
+            WriterState::Writing(writing) => match &writing.handover {
                 None => true,
                 Some(Handover::Attach { on_probation, .. }) => !on_probation,
                 Some(Handover::Detach) => false,
@@ -329,7 +335,7 @@ impl<S: Backlog> State<S> {
     }
 
     pub(super) fn is_writing(&self) -> bool {
-        matches!(self.writer, WriterState::Writing { .. })
+        matches!(self.writer, WriterState::Writing(_))
     }
 
     /// Requests a link if there is none, since a frame waits.
@@ -349,11 +355,12 @@ impl<S: Backlog> State<S> {
     }
 
     /// Leaves this for the thread that writes.
-    pub(super) fn hand_over(&mut self, mut writing: WriterState<Job<S::InFlight>>, what: Handover) {
-        if let WriterState::Writing { handover, .. } = &mut writing {
-            *handover = Some(what);
-        }
-        self.writer = writing;
+    pub(super) fn hand_over(&mut self, writing: Writing, what: Handover) {
+        let handover = Some(what);
+        self.writer = WriterState::Writing(Writing {
+            handover,
+            ..writing
+        });
     }
 
     /// A thread has put a frame, or has stopped writing. If frames wait now and no thread writes them, a frame is owed from now on, if
@@ -362,7 +369,7 @@ impl<S: Backlog> State<S> {
     #[cold]
     pub(super) fn start_waiting(&mut self, stamps: &Stamps) {
         let waits = match &self.writer {
-            WriterState::Writing { .. } => false,
+            WriterState::Writing(_) => false,
             WriterState::Blocked(_, Some(rest)) => rest.frames() > 0 || self.backlog.has_waiting(),
             _ => self.backlog.has_waiting(),
         };
@@ -388,7 +395,7 @@ impl<S: Backlog> State<S> {
         match mem::replace(&mut self.writer, WriterState::Detached) {
             // The other thread may be in its system call, and is not waited for. A handover that it has not seen is replaced: only
             // the last word of the loop counts.
-            writing @ WriterState::Writing { .. } => self.hand_over(writing, Handover::Detach),
+            WriterState::Writing(writing) => self.hand_over(writing, Handover::Detach),
             WriterState::Blocked(_, Some(rest)) => self.backlog.requeue(rest, deferred),
             WriterState::Blocked(_, None)
             | WriterState::Detached
@@ -402,7 +409,7 @@ impl<S: Backlog> State<S> {
     pub(super) fn waiting_since(&self) -> Option<Stamp> {
         let in_flight = match &self.writer {
             WriterState::Blocked(_, Some(rest)) => rest.oldest(),
-            WriterState::Writing { .. } => self.oldest_in_flight,
+            WriterState::Writing(_) => self.oldest_in_flight,
             _ => None,
         };
         // What is being written is older than what waits in the backlog.
@@ -413,7 +420,7 @@ impl<S: Backlog> State<S> {
         let in_flight = match &self.writer {
             // A last frame that is written once more was counted the first time, and has no `frames` now.
             WriterState::Blocked(_, Some(rest)) => rest.frames(),
-            WriterState::Writing { in_flight, .. } => *in_flight,
+            WriterState::Writing(writing) => writing.in_flight,
             _ => 0,
         };
         let counts = self.backlog.counts();

@@ -17,7 +17,7 @@
 //!   application, which may send.
 //! - A thread or task that waits for room is notified by every change that makes some ([`Transition`]).
 
-use std::{io, mem, sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use super::{
     backlog::{Backlog, Deferred as _, InFlight as _, Progress},
@@ -96,7 +96,7 @@ impl<S: Backlog> Writer<S> {
         let mut state = self.transition();
         // Before the backlog is looked at, and under the same lock: a frame that is put after this asks the loop again.
         state.backlog.on_loop_resume();
-        let next = match mem::replace(&mut state.writer, WriterState::WRITING) {
+        let next = match state.writer.take() {
             WriterState::Blocked(wire, rest) => {
                 let in_flight = state.backlog.next(rest, &mut deferred);
                 state.proceed(wire, in_flight)
@@ -108,8 +108,8 @@ impl<S: Backlog> Writer<S> {
             mut other => {
                 // If another thread writes, it has the wire. It tries once more if it finds the socket full, and looks at the backlog
                 // again in any case.
-                if let WriterState::Writing { writable_again, .. } = &mut other {
-                    *writable_again = true;
+                if let WriterState::Writing(writing) = &mut other {
+                    writing.writable_again = true;
                 }
                 state.writer = other;
                 Next::Stop(LoopRequest::NONE)
@@ -128,8 +128,8 @@ impl<S: Backlog> Writer<S> {
         // A frame that a thread is still writing to the older link is counted for this one when it is done. So `detach` returns
         // an upper bound.
         state.written_before = state.backlog.counts().sent();
-        let next = match mem::replace(&mut state.writer, WriterState::WRITING) {
-            writing @ WriterState::Writing { .. } => {
+        let next = match state.writer.take() {
+            WriterState::Writing(writing) => {
                 let to = wire;
                 state.hand_over(writing, Handover::Attach { to, on_probation });
                 Next::Stop(LoopRequest::NONE)
@@ -149,14 +149,12 @@ impl<S: Backlog> Writer<S> {
     pub(super) fn end_probation(&self) -> LoopRequest {
         let mut state = self.transition();
         // A thread may still be writing to the older link. It finds the handover when its write returns.
-        if let WriterState::Writing {
-            handover: Some(Handover::Attach { on_probation, .. }),
-            ..
-        } = &mut state.writer
-        {
-            *on_probation = false;
+        if let WriterState::Writing(writing) = &mut state.writer {
+            if let Some(Handover::Attach { on_probation, .. }) = &mut writing.handover {
+                *on_probation = false;
+            }
         }
-        let next = match mem::replace(&mut state.writer, WriterState::WRITING) {
+        let next = match state.writer.take() {
             WriterState::OnProbation(wire) => state.start(wire, false),
             other => {
                 state.writer = other;
@@ -190,8 +188,8 @@ impl<S: Backlog> Writer<S> {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();
         // A thread may be in its system call: whether the kernel takes the frames is not known yet, so they count.
-        let being_written = match state.writer {
-            WriterState::Writing { in_flight, .. } => in_flight,
+        let being_written = match &state.writer {
+            WriterState::Writing(writing) => writing.in_flight,
             _ => 0,
         };
         state.detach(&mut deferred);
