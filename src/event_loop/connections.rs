@@ -394,6 +394,10 @@ impl<S> Connections<S> {
             .collect()
     }
 
+    pub(super) fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
     /// Removes the closed connections.
     pub(super) fn drain_closed(&mut self) -> impl Iterator<Item = Connection<S>> + '_ {
         let Self { slab, closed, .. } = self;

@@ -327,7 +327,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
         // Out.
         self.handle_requests(now);
-        self.write(now);
+        if !self.writable.is_empty() {
+            self.write(now);
+        }
         if !self.handshakes.is_empty() {
             self.continue_handshakes(now);
         }
@@ -336,7 +338,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.decide(now);
 
         // Remove the closed connections: a place in the slab is not reused during a turn.
-        self.reap();
+        if self.connections.has_closed() {
+            self.reap();
+        }
         self.finish(now);
         self.turning = false;
         Ok(!self.halting)
@@ -353,22 +357,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         self.release_unused(now);
         self.listeners
             .tick(&mut self.net, now, &mut self.listener_actions);
-        if let Some(listening) = self.listeners.changed() {
+        if self.listeners.take_changed() {
+            let listening = self.listeners.listening();
             self.handle.shared().set_listening(listening);
         }
-        // Taken out, since `tell` needs all of `self`; put back below, so that the buffer is used again.
-        let mut listener_actions = mem::take(&mut self.listener_actions);
-        for action in listener_actions.drain(..) {
-            match action {
-                ListenerAction::Emit(event) => self.tell(event, now),
-                ListenerAction::ForgetLookup(index) => self.endpoints.forget_own(index),
-                ListenerAction::Lookup(index, host) => {
-                    let lookup_id = self.endpoints.lookup_id(LookupOwner::OwnAddress(index));
-                    self.net.lookup(lookup_id, &host);
-                }
-            }
+        if !self.listener_actions.is_empty() {
+            self.apply_listener_actions(now);
         }
-        self.listener_actions = listener_actions;
         self.tell_drops(now);
         #[cfg(feature = "tls")]
         self.tell_expiry(now);
@@ -391,6 +386,22 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !self.todo.is_empty() {
             self.apply_all(now);
         }
+    }
+
+    fn apply_listener_actions(&mut self, now: Instant) {
+        // Taken out, since `tell` needs all of `self`; put back below, so that the buffer is used again.
+        let mut listener_actions = mem::take(&mut self.listener_actions);
+        for action in listener_actions.drain(..) {
+            match action {
+                ListenerAction::Emit(event) => self.tell(event, now),
+                ListenerAction::ForgetLookup(index) => self.endpoints.forget_own(index),
+                ListenerAction::Lookup(index, host) => {
+                    let lookup_id = self.endpoints.lookup_id(LookupOwner::OwnAddress(index));
+                    self.net.lookup(lookup_id, &host);
+                }
+            }
+        }
+        self.listener_actions = listener_actions;
     }
 
     /// Applies all actions of the roster.

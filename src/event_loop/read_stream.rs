@@ -23,6 +23,7 @@ pub(crate) enum ReadOutcome {
 }
 
 impl ReadOutcome {
+    #[inline]
     pub(crate) fn is_drained(&self) -> bool {
         *self == Self::Drained
     }

@@ -119,12 +119,14 @@ impl Listeners {
         });
     }
 
-    /// The state of each listener, in the order of the configuration, if one has changed since the last call.
-    pub(super) fn changed(&mut self) -> Option<Vec<Listening>> {
-        mem::take(&mut self.changed).then(|| self.listening())
+    /// Whether the state of a listener has changed since the last call.
+    #[inline]
+    pub(super) fn take_changed(&mut self) -> bool {
+        mem::take(&mut self.changed)
     }
 
-    fn listening(&self) -> Vec<Listening> {
+    /// The state of each listener, in the order of the configuration.
+    pub(super) fn listening(&self) -> Vec<Listening> {
         let mut all: Vec<Vec<Listening>> = self.own.iter().map(|_| Vec::new()).collect();
         for listener in &self.listeners {
             let own = &self.own[listener.own];
