@@ -256,6 +256,7 @@ impl Shared {
     }
 
     /// Puts a frame into an outbox of any kind.
+    // Inlined always: where the caller has looked at the kind, it is not looked at again.
     #[inline(always)]
     fn put_any(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<SendOutcome, SendError> {
         let (outcome, request) = peer.outbox.put(frame);
