@@ -2,7 +2,11 @@
 //!
 //! Nothing here knows which server has which id.
 
-use std::{fmt, num::ParseIntError, str::FromStr};
+use std::{
+    fmt,
+    num::{ParseIntError, TryFromIntError},
+    str::FromStr,
+};
 
 /// The id of a server: the signed 64-bit number that ZooKeeper keeps in its `myid` file.
 ///
@@ -60,5 +64,37 @@ impl From<i64> for Sid {
 impl From<Sid> for i64 {
     fn from(sid: Sid) -> Self {
         sid.0
+    }
+}
+
+/// For applications whose ids are unsigned: those beyond `i64::MAX` are the id of no server.
+impl TryFrom<u64> for Sid {
+    type Error = TryFromIntError;
+
+    fn try_from(id: u64) -> Result<Self, TryFromIntError> {
+        i64::try_from(id).map(Self)
+    }
+}
+
+/// Fails for the negative id of an observer.
+impl TryFrom<Sid> for u64 {
+    type Error = TryFromIntError;
+
+    fn try_from(sid: Sid) -> Result<Self, TryFromIntError> {
+        sid.0.try_into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsigned_ids_are_sids_if_they_fit() {
+        for id in [0, 1, i64::MAX as u64] {
+            assert_eq!(Sid::try_from(id).map(u64::try_from), Ok(Ok(id)));
+        }
+        assert!(Sid::try_from(1 << 63).is_err());
+        assert!(u64::try_from(Sid(-1)).is_err());
     }
 }
