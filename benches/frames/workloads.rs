@@ -195,6 +195,7 @@ impl Workload {
                 both(Api::Raw).to_vec(),
                 vec![variant(Api::Raw, Mode::Watch)],
                 [Api::Handler, Api::Loop, Api::Inbox].map(both).concat(),
+                vec![variant(Api::Inbox, Mode::Queue)],
             ]
             .concat(),
             Self::Latest | Self::Lossless => {
@@ -253,6 +254,9 @@ impl Workload {
                 Some(Variant {
                     mode: Mode::Watch, ..
                 }) => Mode::Spin,
+                Some(Variant {
+                    mode: Mode::Queue, ..
+                }) => Mode::Block,
                 Some(Variant { mode, .. }) => mode,
                 None => Mode::Block,
             },

@@ -13,26 +13,39 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorum_cnx::{CnxManager, Config, Event, EventLoop, Frame, Handle, Handler, Sid};
+use quorum_cnx::{
+    CnxManager, Config, ConfigBuilder, Event, EventLoop, Frame, Handle, Handler, Outbox, Sid,
+};
 use serde_json::{Map, Value};
 
-use super::setup::{DRIVER, HaltOnDrop, SERVER, driving, serving, start, wait_linked};
+use super::setup::{
+    DRIVER, HaltOnDrop, SERVER, driver_builder, finish, serving_builder, start, wait_linked,
+};
 use crate::{
     ends::{Control, Task, times::Times, trips, workers::Workers},
     failure::While,
-    variants::Api,
+    variants::{Api, Mode},
 };
 
 /// Timeout of a turn, after which the application checks for a halt.
 const TURN: Duration = Duration::from_millis(100);
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
-    let (config, at) = serving(task, [DRIVER])?;
+    let (builder, at) = serving_builder(task, [DRIVER])?;
+    let config = finish(with_outbox(builder, task))?;
     let mut workers = Workers::default();
     let _halt = start_echo(task, config, control, &mut workers)?;
     control.ready(at);
     control.measure(&mut workers, || {})?;
     Ok(Map::new())
+}
+
+/// A slot, or a queue if that is measured.
+fn with_outbox(builder: ConfigBuilder, task: &Task) -> ConfigBuilder {
+    match task.variant.mode {
+        Mode::Queue => builder.outbox(Outbox::QUEUE),
+        _ => builder,
+    }
 }
 
 /// Starts a receiver that sends every frame back.
@@ -118,7 +131,8 @@ impl Handler for Collect {
 }
 
 pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
-    let (config, at) = driving(task, DRIVER, [SERVER])?;
+    let (builder, at) = driver_builder(task, DRIVER, [SERVER])?;
+    let config = finish(with_outbox(builder, task))?;
     ping(task, config, at, control)
 }
 
