@@ -354,7 +354,9 @@
 //! 1. `Writer::put_all` (`outbox::queue`) takes the lock, and copies the frames into a buffer. (`Writer::put` does not
 //!    copy a frame of 16 KiB or more that it was given as `Bytes`.)
 //! 2. The first frame of many asks the loop to write: `EventLoop::handle_requests` (`event_loop::requests`) calls `Writer::resume`. If
-//!    the link is idle and 1 MiB waits, the sender writes them itself instead (`write_here`), while they are in its cache.
+//!    the loop blocks, and one frame has come from the peer since the loop was last to be asked, as with a reply and with the request after
+//!    it, the sender calls it (`Shared::writes_here`). If the link is idle and 1 MiB waits, the sender writes them itself (`write_here`),
+//!    while they are in its cache.
 //! 3. `Batch::write_to` (`outbox::batch`) writes up to 1 MiB with one system call. What it has not written returns to the front.
 //!
 //! With lanes, `outbox::lanes` chooses whether a frame of its slot or a run of its queue is next.

@@ -117,6 +117,30 @@ fn waiting_frame_causes_a_dial_after_two_ends_in_one_turn() {
     });
 }
 
+/// The loop writes what else is put into a queue: together, and while the sender goes on.
+#[test]
+fn reply_in_a_queue_is_written_by_its_sender() {
+    let mut test_loop = TurnedLoop::passive(|builder| builder.outbox(Outbox::QUEUE));
+    let peer = test_loop.link();
+    let handle = test_loop.handle();
+    // Sends a frame after this many have come in one turn. Returns how many were written then, without a turn.
+    let mut send = |received: usize| {
+        let before = test_loop.handler().frames;
+        (&peer.0).write_all(&frame("?").repeat(received)).unwrap();
+        eventually("they have arrived", || has_arrived(&peer));
+        test_loop.until("they are read", |_, seen| seen.frames == before + received);
+        handle.to_send(Sid(PEER), "!").unwrap();
+        handle.stats().sent.written
+    };
+    assert_eq!(send(0), 0);
+    assert_eq!(send(1), 2, "with the one before");
+    assert_eq!(send(1), 3);
+    assert_eq!(send(0), 3);
+    assert_eq!(send(2), 4);
+    test_loop.turn();
+    assert_eq!(handle.stats().sent.written, 5);
+}
+
 #[test]
 fn member_comes_up_and_its_time_is_over_in_one_turn() {
     let mut test_loop = TurnedLoop::passive(|builder| builder.outbox(Outbox::QUEUE));

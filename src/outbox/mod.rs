@@ -164,7 +164,7 @@ impl PeerOutbox {
         }
     }
 
-    /// Continues to write, since the socket is writable again or the loop was asked to write.
+    /// Continues to write, since the socket is writable again, the loop was asked to write, or a sender does so in its place.
     pub(crate) fn resume(&self) -> LoopRequest {
         of_any!(self, writer => writer.resume())
     }

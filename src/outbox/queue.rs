@@ -1,8 +1,8 @@
 //! A queue: all frames in order, encoded when they are sent, written in large batches.
 //!
-//! Nothing here makes a system call: [`Writer`](super::writer::Writer) does. A sender normally asks the loop to write. Once
-//! [`QUEUE_WRITE_BYTES`] wait, or half of what the queue may hold, the sender writes them itself, while they are still in the cache of
-//! its processor.
+//! Nothing here makes a system call: [`Writer`](super::writer::Writer) does. A sender normally asks the loop to write, or does what it
+//! would ask the loop for (`Shared::writes_here`). Once [`QUEUE_WRITE_BYTES`] wait, or half of what the queue may hold, the sender writes
+//! them itself, while they are still in the cache of its processor.
 //!
 //! Invariants:
 //!
@@ -10,7 +10,8 @@
 //!   hold memory: a queue is full with both.
 //! - Frames are written in the order in which they were put. A batch that returns stands in front of all others again.
 //! - Each frame is written at most once: what a link has taken whole is counted as written when it ends, and never sent again.
-//! - While `resume_requested` is true, the loop has yet to call `resume`. So of many frames, only the first asks for it.
+//! - While `resume_requested` is true, the loop or the sender that has set it has yet to call `resume`. So of many frames, only the first
+//!   asks for it.
 //! - A closed queue holds no piece and no spare buffer.
 //! - If there are spare buffers, the loop was asked to free them, or the thread that writes is about to ask it.
 //! - `bytes` also has what is reserved for a [`Run`](super::run::Run) that a thread collects.
@@ -48,7 +49,7 @@ pub(super) struct Queue {
     spare_used: bool,
     /// True exactly when the loop was asked to call `release_unused`, and has not yet done so.
     release_requested: bool,
-    /// True exactly when the loop was asked to write and has not yet begun to.
+    /// True exactly when a sender was told to have the queue written, and nobody has begun to.
     resume_requested: bool,
     /// True exactly when nothing is accepted any more.
     sealed: bool,

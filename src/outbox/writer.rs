@@ -90,7 +90,7 @@ impl<S: Backlog> Writer<S> {
         look(&lock(&self.state))
     }
 
-    /// Continues to write, since the socket is writable again or the loop was asked to write.
+    /// Continues to write, since the socket is writable again, the loop was asked to write, or a sender does so in its place.
     pub(super) fn resume(&self) -> LoopRequest {
         let mut deferred = S::Deferred::default();
         let mut state = self.transition();

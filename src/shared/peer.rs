@@ -56,6 +56,8 @@ pub(crate) struct Peer {
     discarded: Counter,
     /// The requests to the loop that it has not yet taken.
     requested: AtomicU8,
+    /// The frames that had been received when [`received_one`](Self::received_one) was last called.
+    received_before: Counter,
 }
 
 impl Peer {
@@ -79,6 +81,7 @@ impl Peer {
             is_member: AtomicBool::new(false),
             discarded: Counter::default(),
             requested: AtomicU8::new(0),
+            received_before: Counter::default(),
         }
     }
 
@@ -150,6 +153,14 @@ impl Peer {
 
     fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether exactly one frame was received since the last call. Of calls at the same time, several may return `true`.
+    pub(super) fn received_one(&self) -> bool {
+        let received = self.counters.frames.read();
+        let before = self.received_before.read();
+        self.received_before.set(received);
+        received == before + 1
     }
 
     /// Adds a request to the loop. Returns whether none was pending. If so, the caller adds the peer to the pending requests.

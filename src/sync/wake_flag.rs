@@ -63,6 +63,12 @@ impl WakeFlag {
         self.state.load(Ordering::Relaxed) == NOTIFIED
     }
 
+    /// Whether to notify now would make the system call. Costs one load.
+    pub(crate) fn is_blocked(&self) -> bool {
+        // Relaxed: the answer may be out of date at once.
+        self.state.load(Ordering::Relaxed) == BLOCKED
+    }
+
     /// The loop does not block any more. A notification stays.
     pub(crate) fn mark_running(&self) {
         // Relaxed: the loop looks at no work before `take_notified`.

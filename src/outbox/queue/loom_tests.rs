@@ -67,3 +67,38 @@ fn loom_frames_arrive_once_in_order_while_links_change() {
         assert_balance(queue.counts());
     });
 }
+
+#[test]
+fn loom_two_senders_write_their_frames_themselves() {
+    loom::model(|| {
+        let pipe = Pipe::with_room(usize::MAX);
+        let queue = LoomArc::new(queue(1000));
+        queue.attach(pipe.clone(), false);
+        let other = {
+            let queue = LoomArc::clone(&queue);
+            thread::spawn(move || answer(&queue, queue.put(frame(1)).1))
+        };
+        answer(&queue, queue.put(frame(2)).1);
+        other.join().unwrap();
+        assert_eq!(pipe.frames().0.len(), 2);
+        assert_eq!(queue.counts().waiting, 0);
+    });
+}
+
+#[test]
+fn loom_writable_event_is_not_lost_while_a_sender_resumes() {
+    loom::model(|| {
+        let pipe = Pipe::with_room(3);
+        let queue = LoomArc::new(queue(1000));
+        queue.attach(pipe.clone(), false);
+        let sender = {
+            let queue = LoomArc::clone(&queue);
+            thread::spawn(move || answer(&queue, queue.put(frame(1)).1))
+        };
+        // The loop sees the edge.
+        pipe.make_room(100);
+        queue.resume();
+        sender.join().unwrap();
+        assert_eq!(pipe.frames(), (vec![vec![1, 1]], true));
+    });
+}
