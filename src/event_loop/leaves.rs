@@ -30,9 +30,9 @@ pub(super) enum Step {
 }
 
 impl Leaves {
-    /// The peer leaves, at the latest at this time. Returns whether it did not leave before.
-    pub(super) fn insert(&mut self, peer: PeerId, until: Instant) -> bool {
-        self.recheck = Some(until.min(self.recheck.unwrap_or(until)));
+    /// The peer leaves, at the latest at this time. It is looked at in this turn. Returns whether it did not leave before.
+    pub(super) fn insert(&mut self, peer: PeerId, until: Instant, now: Instant) -> bool {
+        self.recheck = Some(now);
         let is_drained = false;
         let new = Leave { until, is_drained };
         let leave = self.leaving.insert(peer, new);
@@ -49,10 +49,6 @@ impl Leaves {
             self.recheck = None;
         }
         has_left
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.leaving.is_empty()
     }
 
     /// What is to be done now. `is_empty`: whether no frame waits for a peer.
@@ -99,9 +95,10 @@ mod tests {
         let (now, mut leaves) = (Instant::now(), Leaves::default());
         let [early, late] = [PeerId(1), PeerId(2)];
         for peer in [early, late] {
-            assert!(leaves.insert(peer, now + SECOND));
+            assert!(leaves.insert(peer, now + SECOND, now));
         }
-        assert!(!leaves.insert(late, now + SECOND), "it leaves already");
+        assert_eq!(leaves.deadline(), Some(now));
+        assert!(!leaves.insert(late, now + SECOND, now), "it leaves already");
         assert_eq!(leaves.due(now, |_| false), []);
         assert_eq!(leaves.deadline(), Some(now + LEAVE_RECHECK));
         let soon = now + LEAVE_RECHECK;
@@ -114,17 +111,17 @@ mod tests {
         assert!(leaves.remove(early) && !leaves.remove(early));
         assert_eq!(leaves.due(now + SECOND, |_| false), [(late, Step::Over)]);
         leaves.remove(late);
-        assert!(leaves.is_empty() && leaves.deadline().is_none());
+        assert_eq!(leaves.deadline(), None);
     }
 
     #[test]
     fn drained_peer_is_waited_for_until_its_time_is_over() {
         let (now, mut leaves) = (Instant::now(), Leaves::default());
-        leaves.insert(PeerId(1), now + SECOND);
+        leaves.insert(PeerId(1), now + SECOND, now);
         assert_eq!(leaves.due(now, |_| true), [(PeerId(1), Step::Drained)]);
         assert_eq!(leaves.deadline(), Some(now + SECOND));
         // Its sid is that of a new member: it has no more time.
-        assert!(!leaves.insert(PeerId(1), now));
+        assert!(!leaves.insert(PeerId(1), now, now));
         assert_eq!(leaves.deadline(), Some(now));
         assert_eq!(leaves.due(now, |_| true), [(PeerId(1), Step::Over)]);
     }

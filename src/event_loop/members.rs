@@ -82,7 +82,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             self.join(&peer, &addresses, now);
         }
-        if !self.leaves.insert(peer.id, until.unwrap_or(now)) && until.is_some() {
+        if !self.leaves.insert(peer.id, until.unwrap_or(now), now) && until.is_some() {
             return;
         }
         match until {

@@ -380,7 +380,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !self.renewals.is_empty() {
             self.renew_links(now);
         }
-        if !self.leaves.is_empty() {
+        // Not in each turn: a look takes the lock of each outbox.
+        if self.leaves.deadline().is_some_and(|at| at <= now) {
             self.look_at_leaves(now);
         }
         if !self.todo.is_empty() {
