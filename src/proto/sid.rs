@@ -94,7 +94,7 @@ mod tests {
         for id in [0, 1, i64::MAX as u64] {
             assert_eq!(Sid::try_from(id).map(u64::try_from), Ok(Ok(id)));
         }
-        assert!(Sid::try_from(1 << 63).is_err());
+        assert!(Sid::try_from(1_u64 << 63).is_err());
         assert!(u64::try_from(Sid(-1)).is_err());
     }
 }
