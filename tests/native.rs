@@ -794,6 +794,26 @@ fn link_of_an_observer_is_not_renewed() {
     assert_eq!(world.server.handle().stats().renewals_given_up, 0);
 }
 
+/// Its link comes up in the turn in which it is removed.
+#[test]
+fn accepted_link_of_a_server_whose_time_is_over_is_counted() {
+    let mut world = World::new();
+    let handle = world.server.handle().clone();
+    handle.to_send(Sid(3), "never read").unwrap();
+    handle.remove_server(Sid(3), Leave::After(SECOND)).unwrap();
+    world.settle();
+    let (from, to) = ("10.0.0.3:40000", "10.0.0.2:3888");
+    let connect = world
+        .network
+        .connect(from.parse().unwrap(), to.parse().unwrap());
+    let bytes = initial_message(3, 2, CLUSTER, 99);
+    connect.unwrap().send(&bytes).unwrap();
+    world.pass(SECOND);
+    let stats = handle.stats();
+    assert_eq!((stats.ups, stats.kept), (1, 1));
+    assert!(stats.balances(), "{stats:?}");
+}
+
 /// The far end may still read what was written before, for as long as the server may take to leave.
 #[test]
 fn pings_do_not_reset_the_link_of_a_server_that_leaves() {
