@@ -161,6 +161,22 @@ fn frames_for_a_server_that_leaves_now_are_discarded() {
     assert!(stats.peers.is_empty() && stats.balances());
 }
 
+/// They were taken while the server was a member.
+#[test]
+fn frames_that_a_sender_holds_for_a_removed_server_are_counted() {
+    let shape = |builder: ConfigBuilder| builder.outbox(Outbox::QUEUE);
+    let (manager, _) = single_manager(5, &[(9, NOBODY)], shape);
+    let mut sender = manager.sender(Sid(9)).unwrap();
+    for _ in 0..3 {
+        sender.feed(b"never sent").unwrap();
+    }
+    manager.remove_server(Sid(9), Leave::Now).unwrap();
+    assert_eq!(wait_for(&manager, left), (Sid(9), 0));
+    assert_eq!(sender.flush(), Err(SendError::Removed(Sid(9))));
+    let sent = manager.stats().sent;
+    assert_eq!((sent.accepted, sent.discarded), (3, 3));
+}
+
 #[test]
 fn last_word_is_read_by_a_server_that_leaves_in_time() {
     for outbox in [Outbox::Latest, Outbox::QUEUE] {

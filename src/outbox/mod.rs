@@ -155,12 +155,22 @@ impl PeerOutbox {
         }
     }
 
-    /// Puts the frames of this run, and leaves it empty. For a slot it is always empty.
+    /// Puts the frames of this run, and leaves it empty. For a slot it is always empty. If it is refused, [`discard_late`](Self::discard_late)
+    /// counts its frames.
     pub(crate) fn put_run(&self, run: &mut Run) -> (Result<(), Refusal>, LoopRequest) {
         match &self.0 {
             Kind::Latest(_) => (Ok(()), LoopRequest::NONE),
             Kind::Queue(queue) => queue.put_run(run),
             Kind::Lanes(lanes) => lanes.put_run(run),
+        }
+    }
+
+    /// Counts the frames of a run that was refused: they were taken, and are discarded.
+    pub(crate) fn discard_late(&self, frames: u64) {
+        match &self.0 {
+            Kind::Latest(_) => {}
+            Kind::Queue(queue) => queue.discard_late(frames),
+            Kind::Lanes(lanes) => lanes.discard_late(frames),
         }
     }
 

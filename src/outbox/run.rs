@@ -83,7 +83,7 @@ impl<S: HasQueue> Writer<S> {
         (put.map(|()| SendOutcome::Queued), request)
     }
 
-    /// Puts the frames of this run into the queue, and leaves the run empty.
+    /// Puts the frames of this run into the queue, and leaves the run empty. If the queue takes nothing more, the caller counts them.
     pub(super) fn put_run(&self, run: &mut Run) -> (Result<(), Refusal>, LoopRequest) {
         let reserved = mem::take(&mut run.reserved);
         let frames = mem::take(&mut run.frames);
@@ -103,13 +103,14 @@ impl<S: HasQueue> Writer<S> {
             since,
         };
         let put = self.push(state, piece, reserved);
-        if put.0.is_err() {
-            // `feed` has taken them.
-            self.transition().backlog.queue().discard_late(frames);
-        }
         run.bytes.clear();
         run.bytes.reserve(QUEUE_RUN_BYTES);
         put
+    }
+
+    /// Counts frames that were taken before the queue was sealed, and came too late to be put into it.
+    pub(super) fn discard_late(&self, frames: u64) {
+        self.transition().backlog.queue().discard_late(frames);
     }
 
     /// Adds frames for which so many bytes are reserved.

@@ -288,6 +288,8 @@ fn run_that_was_begun_before_the_outbox_was_sealed_is_discarded() {
     run.append(&frame(1));
     outbox.seal();
     assert_eq!(outbox.put_run(&mut run).0, Err(Refusal::Closed));
+    assert_eq!(run.frames(), 0);
+    outbox.discard_late(1);
     assert_eq!(outbox.counts().discarded, 1);
     assert_balance(outbox.counts());
 }

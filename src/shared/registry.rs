@@ -171,6 +171,16 @@ impl Registry {
         peers.received.add(peer.received());
     }
 
+    /// Counts frames that were taken for this peer, and came too late to be put into its outbox.
+    pub(super) fn discard_late(&self, peer: &Peer, frames: u64) {
+        let mut peers = self.write();
+        if peers.all().any(|it| it.id == peer.id) {
+            return peer.outbox.discard_late(frames);
+        }
+        peers.sent.accepted += frames;
+        peers.sent.discarded += frames;
+    }
+
     /// The totals of all peers, known and removed, how many of the removed ones are linked, and the counters of each known peer.
     pub(super) fn stats(&self) -> (SendStats, ReceiveStats, u64, Vec<PeerStats>) {
         // Under one lock, so that a peer that is removed meanwhile is counted once: as known or as removed.

@@ -129,9 +129,13 @@ impl Shared {
 
     /// See [`Sender::flush`](crate::Sender::flush).
     pub(crate) fn put_run(&self, peer: &Arc<Peer>, run: &mut Run) -> Result<(), SendError> {
+        let frames = run.frames();
         let (put, request) = peer.outbox.put_run(run);
         self.ask(peer, request)?;
-        put.map_err(|refusal| self.error_of(peer, refusal))
+        put.map_err(|refusal| {
+            self.peers.discard_late(peer, frames);
+            self.error_of(peer, refusal)
+        })
     }
 
     /// Takes a frame for this run, which is empty. A long frame, and any frame for a slot, is sent at once.
