@@ -198,7 +198,8 @@ impl Handle {
     /// Adds a server to the members, or gives a member other addresses: one step, as [`reconfigure`](Self::reconfigure) makes it, to the
     /// next version. If the server is a member with these addresses, nothing changes, and the version stays.
     ///
-    /// Use either versions of your own or these two calls.
+    /// Use either versions of your own or these two calls. With TLS, a server that is added has the hosts of its addresses as names: only
+    /// [`reconfigure`](Self::reconfigure) gives it others, also if it had some before it was removed.
     ///
     /// # Errors
     ///

@@ -285,6 +285,8 @@ impl CnxManager {
     /// Halts the loop. Returns when the loop's thread has ended and all sockets are closed, the listening sockets included, so that
     /// the port is free. This needs no cooperation from any peer.
     ///
+    /// A thread that looks up a name may end later, with one descriptor of the loop: a call of `getaddrinfo(3)` cannot be given up.
+    ///
     /// Frames that wait for a peer are discarded. Messages that were received can still be taken. On the loop's own thread this
     /// call only asks the loop to halt, as [`Handle::request_halt`] does.
     pub fn halt(&self) {
