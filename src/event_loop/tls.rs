@@ -88,8 +88,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             };
             // Those without a name are checked when they have one. A knock never becomes a link.
             let sid = match &connection.phase {
-                // It was removed and has no names any more, also if the loop has yet to follow. Its link ends for that reason, perhaps
-                // after its last frames.
+                // It was removed, also if the loop has yet to follow, and another server may have its names. Its link ends for that
+                // reason, perhaps after its last frames.
                 Phase::Open { peer, .. }
                     if !peer.is_member() && self.roster.was_member(peer.id) =>
                 {

@@ -108,6 +108,14 @@ impl Membership {
         self.leavers.retain(|leaver| leaver.member.peer.id != peer);
     }
 
+    /// Whether a server with this sid leaves.
+    #[cfg(feature = "tls")]
+    pub(super) fn leaves(&self, sid: Sid) -> bool {
+        self.leavers
+            .iter()
+            .any(|leaver| leaver.member.peer.sid == sid)
+    }
+
     /// The members now, with the next version.
     pub(super) fn next(&self) -> Members {
         let members = self.members.iter();

@@ -133,7 +133,14 @@ impl Shared {
     }
 
     pub(crate) fn part(&self, peer: &Arc<Peer>) {
-        lock(&self.membership).forget(peer.id);
+        let mut membership = lock(&self.membership);
+        membership.forget(peer.id);
+        // Under the lock, so that the server does not become a member in between. Another one with its sid may leave as well.
+        #[cfg(feature = "tls")]
+        if !membership.leaves(peer.sid) && self.tls.forget(peer.sid) {
+            self.wake_flag.notify();
+        }
+        drop(membership);
         self.peers.remove(peer);
     }
 

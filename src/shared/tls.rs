@@ -95,13 +95,28 @@ impl TlsState {
     }
 
     pub(super) fn set_names(&self, identities: Identities) {
+        self.change_names(|_| Some(identities));
+    }
+
+    /// The loop has parted with this server, which is no member: no certificate is one of its any more. Returns whether one was.
+    pub(super) fn forget(&self, sid: Sid) -> bool {
+        self.change_names(|identities| identities.without(sid))
+    }
+
+    /// Returns whether `change` has changed the names.
+    fn change_names(&self, change: impl FnOnce(&Identities) -> Option<Identities>) -> bool {
         let mut state = lock(&self.state);
-        if let Some(newest) = &state.newest {
-            state.newest = Some(Arc::new(newest.with_identities(Arc::new(identities))));
-            state.is_new = true;
-        }
+        let Some(newest) = &state.newest else {
+            return false;
+        };
+        let Some(identities) = change(&newest.identities) else {
+            return false;
+        };
+        state.newest = Some(Arc::new(newest.with_identities(Arc::new(identities))));
+        state.is_new = true;
         drop(state);
         self.set_news();
+        true
     }
 
     /// When the newest certificate of this server expires, if that is known.

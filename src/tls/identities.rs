@@ -14,12 +14,14 @@ use crate::{
 };
 
 /// The names that each server may have. No two servers have one in common, so that no server can be taken for another one.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identities {
     /// The names of each server, canonical. [`Sid::OBSERVER`] stands for all observers without an id.
     names: BTreeMap<Sid, Vec<PeerName>>,
     /// Those that were given for a sid, and do not come from its addresses.
     given: BTreeMap<Sid, Vec<PeerName>>,
+    /// The names of servers that are no members any more, and with which the loop has not parted yet.
+    leaving: BTreeMap<Sid, Vec<PeerName>>,
     /// True exactly when a certificate for `*.example` is one for `zk1.example`.
     wildcards: bool,
 }
@@ -66,12 +68,14 @@ impl Identities {
         Ok(Self {
             names,
             given: given.clone(),
+            leaving: BTreeMap::new(),
             wildcards,
         })
     }
 
     /// The names when these are the members, and those that have `left` are none any more. A server keeps the names that were given for it,
-    /// unless others are given now.
+    /// unless others are given now. One that has left keeps its names until [`without`](Self::without), since it may have to be linked for
+    /// its last frames, but for those that another server has now.
     ///
     /// # Errors
     ///
@@ -85,7 +89,26 @@ impl Identities {
         let mut all = self.given.clone();
         all.retain(|sid, _| !left.contains(sid));
         all.extend(given);
-        Self::new(members, &all, self.wildcards)
+        let mut next = Self::new(members, &all, self.wildcards)?;
+        let leaves = |sid: &Sid| left.contains(sid) || self.leaving.contains_key(sid);
+        let older = self.names.iter().chain(&self.leaving);
+        for (sid, names) in older.filter(|(sid, _)| leaves(sid)) {
+            if !next.names.contains_key(sid) {
+                let mut names = names.clone();
+                names.retain(|name| !next.names.values().any(|taken| taken.contains(name)));
+                next.leaving.insert(*sid, names);
+            }
+        }
+        Ok(next)
+    }
+
+    /// The names when this server has left for good. `None` if they are the same.
+    pub(crate) fn without(&self, sid: Sid) -> Option<Self> {
+        self.leaving.contains_key(&sid).then(|| {
+            let mut next = self.clone();
+            next.leaving.remove(&sid);
+            next
+        })
     }
 
     /// Whether this server has a name, so that a certificate can be its own.
@@ -96,7 +119,8 @@ impl Identities {
     fn names_of(&self, sid: Sid) -> &[PeerName] {
         // An observer without an id has been given a negative one, or says `Sid::OBSERVER`.
         let sid = if sid.0 < 0 { Sid::OBSERVER } else { sid };
-        self.names.get(&sid).map_or(&[], Vec::as_slice)
+        let names = self.names.get(&sid).or_else(|| self.leaving.get(&sid));
+        names.map_or(&[], Vec::as_slice)
     }
 
     /// Checks that the certificate of the far end is one of this server. `certificates` is what the far end has sent, its own

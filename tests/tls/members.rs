@@ -72,6 +72,35 @@ fn last_word_is_read_over_tls() {
     }
 }
 
+/// Its certificate is believed until then, and not any longer.
+#[test]
+fn server_that_leaves_is_linked_for_its_last_word_over_tls() {
+    for leaver in [1, 3] {
+        let servers = Servers::new(&[2, leaver]);
+        let manager = servers.start(2, |builder| builder.unknown(Unknown::admit(1)));
+        manager.to_send(Sid(leaver), "you are removed").unwrap();
+        manager
+            .remove_server(Sid(leaver), Leave::After(LONG * 3))
+            .unwrap();
+        // It starts only now.
+        let other = servers.start(leaver, |builder| builder);
+        expect_message(&other, 2, "you are removed");
+        wait_for(&manager, |event| match event {
+            Event::Left { discarded: 0, .. } => Some(()),
+            _ => None,
+        });
+        // It comes again, and would be admitted with any of its names.
+        wait_for(&manager, |event| match event {
+            Event::Rejected {
+                reason: Reason::Tls(TlsFailure::WrongName { .. }),
+                ..
+            } => Some(()),
+            _ => None,
+        });
+        assert_eq!(manager.linked_peers(), []);
+    }
+}
+
 #[test]
 fn names_without_tls_are_refused() {
     let servers = Servers::new(&[1, 2]);
