@@ -814,6 +814,29 @@ fn accepted_link_of_a_server_whose_time_is_over_is_counted() {
     assert!(stats.balances(), "{stats:?}");
 }
 
+/// Its link ends when nothing waits for it any more, and a dial beside the link is answered in the same turn.
+#[test]
+fn dialed_connection_of_a_removed_server_is_no_rejected_one() {
+    let mut world = World::new();
+    let handle = world.server.handle().clone();
+    let link = dialed(&mut world, CONTROLS);
+    link.set_room(0);
+    handle.to_send(Sid(1), "you are removed").unwrap();
+    handle.initiate_connection(Sid(1)).unwrap();
+    world.settle();
+    let other = world.accept_dial(1);
+    handle.remove_server(Sid(1), Leave::After(SECOND)).unwrap();
+    world.settle();
+    link.make_room(1000);
+    world.settle();
+    link.shutdown_write().unwrap();
+    world.send(&other, &answer(1, 77, 0));
+    assert!(other.is_closed());
+    let stats = handle.stats();
+    assert_eq!((stats.ups, stats.rejected.len()), (1, 0));
+    assert!(stats.balances(), "{stats:?}");
+}
+
 /// The far end may still read what was written before, for as long as the server may take to leave.
 #[test]
 fn pings_do_not_reset_the_link_of_a_server_that_leaves() {

@@ -92,6 +92,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 match sid {
                     // Its answer has arrived in this turn, and it has not become the link yet.
                     Some(sid) if dialed => self.tell_dial_failed(sid, addr, reason, now),
+                    // The same, and its peer was removed before. A dial that is given up with its peer is not told.
+                    None if dialed => {}
                     sid => self.tell(Event::Rejected { addr, sid, reason }, now),
                 }
                 self.on_down(peer, key, now);
