@@ -1,16 +1,16 @@
 //! Members that join, move and leave while the loop runs, over real sockets.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use quorum_cnx::{
-    Changes, CnxManager, ConfigBuilder, ConfigError, Dial, Event, Frame, Handle, Handler,
-    InitialMessageVersion, Leave, Listening, Members, Outbox, Reason, ReconfigureError, Refusal,
-    SendError, SendOutcome, Sid, Unknown,
+    Changes, CnxManager, ConfigBuilder, ConfigError, Dial, Event, EventLoop, Frame, Handle,
+    Handler, InitialMessageVersion, Leave, Listening, Members, Outbox, Reason, ReconfigureError,
+    Refusal, SendError, SendOutcome, Sid, Unknown, simulation::Network,
 };
 use support::{
     LONG, Mesh, NOBODY, ReservedAddress, TestConnection, bare, configure, eventually,
     expect_message, is_free, listener, single_manager,
-    turned::{OWN, PEER, TurnedLoop},
+    turned::{OWN, PEER, Recorder, TurnedLoop},
     wait_for, wait_for_down, wait_for_listening, within,
 };
 
@@ -519,6 +519,73 @@ impl Handler for Steward {
         }
         self.events.push(event.clone());
     }
+}
+
+/// What was reported about members: who joined, who left, who moved.
+fn told(events: &[Event]) -> Vec<(&'static str, Sid)> {
+    let of = |event: &Event| {
+        let left = left(event).map(|(sid, _)| ("left", sid));
+        let joined = joined(event).map(|sid| ("joined", sid));
+        left.or(joined).or(moved(event).map(|sid| ("moved", sid)))
+    };
+    events.iter().filter_map(of).collect()
+}
+
+/// Several steps before one turn. The one that comes back leaves again, and its last word has a time of its own.
+#[test]
+fn sid_that_comes_back_joins_after_the_older_one_has_left() {
+    let mut it = TurnedLoop::passive(|builder| builder);
+    let (handle, peer) = (it.handle(), Sid(PEER));
+    let _link = it.link();
+    handle.remove_server(peer, Leave::After(LONG)).unwrap();
+    handle.set_server(peer, NOBODY).unwrap();
+    handle.remove_server(peer, Leave::After(LONG)).unwrap();
+    it.turn();
+    let events = &it.handler().events;
+    assert_eq!(
+        told(events),
+        [("left", peer), ("joined", peer), ("left", peer)]
+    );
+    assert!(handle.stats().balances());
+}
+
+/// Its connection arrives in the turn in which its time is over.
+#[test]
+fn accepted_link_of_a_leaver_counts_as_accepted_to_the_end() {
+    let network = Network::new();
+    let own: SocketAddr = "10.0.0.5:3888".parse().unwrap();
+    let servers = [(OWN, own.to_string()), (PEER, "10.0.0.9:3888".to_owned())];
+    let config = configure(OWN, &servers).build().unwrap();
+    let net = network.host(own.ip()).net();
+    let mut event_loop = EventLoop::with_net(config, Recorder::new(|_, _, _| {}), net).unwrap();
+    let (handle, peer) = (event_loop.handle().clone(), Sid(PEER));
+    handle.to_send(peer, "you are removed").unwrap();
+    let time = Duration::from_secs(1);
+    handle.remove_server(peer, Leave::After(time)).unwrap();
+    event_loop.turn(None).unwrap();
+    network.advance(time);
+    let end = network.connect("10.0.0.9:1".parse().unwrap(), own).unwrap();
+    end.send(&PEER.to_be_bytes()).unwrap();
+    event_loop.turn(None).unwrap();
+    let is_accepted = |event: &Event| matches!(event, Event::Up { dialed: false, .. });
+    assert!(event_loop.handler().events.iter().any(is_accepted));
+    assert_eq!(event_loop.handler().ends(), [Reason::Removed]);
+    assert!(handle.stats().balances(), "{:?}", handle.stats());
+}
+
+#[test]
+fn other_spelling_is_no_move_beside_another_change() {
+    let mut it = TurnedLoop::passive(|builder| builder);
+    let spelled = |address: &str| address.replace("127.0.0.1", "[::ffff:127.0.0.1]");
+    let servers = [
+        (OWN, spelled(&it.address)),
+        (PEER, spelled(NOBODY)),
+        (7, "127.0.0.1:7".to_owned()),
+    ];
+    let changes = it.handle().reconfigure(members(1, &servers)).unwrap();
+    assert_eq!(lists(&changes), [vec![7], vec![], vec![]]);
+    it.turn();
+    assert_eq!(told(&it.handler().events), [("joined", Sid(7))]);
 }
 
 #[test]

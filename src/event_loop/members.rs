@@ -16,7 +16,7 @@ use crate::{
     handler::Handler,
     net::{Net, Stream as _},
     proto::{Address, PeerId},
-    shared::{Leaver, Member, Peer, View},
+    shared::{Leaver, Member, Peer, View, are_same},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
@@ -29,13 +29,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             members,
             leavers,
         } = self.handle.shared().view();
-        if own_addresses != self.own_addresses {
+        if !are_same(&own_addresses, &self.own_addresses) {
             self.move_self(own_addresses, now);
         }
         for Leaver { member, until } in leavers {
             self.follow_leaver(member, until, now);
+            // Before the next one: it may have the same sid, and must not join before the older one has left.
+            self.apply_all(now);
         }
-        self.apply_all(now);
         members
     }
 
@@ -44,7 +45,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         for Member { peer, addresses } in members {
             if !self.roster.is_member(peer.id) {
                 self.join(&peer, &addresses, now);
-            } else if self.endpoints.addresses(peer.id) != addresses {
+            } else if !are_same(&self.endpoints.addresses(peer.id), &addresses) {
                 self.move_to(&peer, &addresses, now);
             }
         }

@@ -177,7 +177,9 @@ impl Membership {
 }
 
 /// Whether these are the same addresses in the same order, however they are spelled: ZooKeeper writes `[::1]` as `[0:0:0:0:0:0:0:1]`.
-fn are_same(one: &[Address], other: &[Address]) -> bool {
-    let one = one.iter().map(Address::canonical);
-    one.eq(other.iter().map(Address::canonical))
+pub(crate) fn are_same(one: &[Address], other: &[Address]) -> bool {
+    // First the texts, which mostly are the same as well: the loop compares those of all members after each step.
+    let are_same =
+        |(one, other): (&Address, &Address)| one == other || one.canonical() == other.canonical();
+    one.len() == other.len() && one.iter().zip(other).all(are_same)
 }

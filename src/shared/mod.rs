@@ -20,7 +20,7 @@ pub use histogram::Histogram;
 pub(crate) use lifecycle::Life;
 pub use lifecycle::Listening;
 pub use membership::Changes;
-pub(crate) use membership::{Leaver, Member, Membership, View};
+pub(crate) use membership::{Leaver, Member, Membership, View, are_same};
 pub(crate) use peer::Peer;
 #[cfg(test)]
 pub(crate) use process::FORKED;
