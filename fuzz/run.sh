@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-60}
 shift || true
 targets=("$@")
-((${#targets[@]})) || targets=(initial_message answer frames link config notification tls_accept tls_stream certificate_names)
+((${#targets[@]})) || targets=(initial_message answer frames link membership config notification tls_accept tls_stream certificate_names)
 for target in "${targets[@]}"; do
     kept=fuzz/corpus/$target
     found=fuzz/target/found/$target

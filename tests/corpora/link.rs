@@ -14,7 +14,7 @@ use quorum_cnx::{
 
 use crate::{
     input::Input,
-    net::{OWN_ADDRESS, Recorder, Remote, Reported},
+    net::{OWN_ADDRESS, Recorder, Remote, Reported, initial_message_bytes, split},
 };
 
 const OWN: Sid = Sid(5);
@@ -458,25 +458,4 @@ fn frame(number: u32, len: usize) -> Vec<u8> {
         *byte = of;
     }
     frame
-}
-
-/// The whole frames at the front, and the bytes after them.
-fn split(mut bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
-    let mut frames = Vec::new();
-    while let Some((prefix, rest)) = bytes.split_first_chunk() {
-        let len = i32::from_be_bytes(*prefix);
-        if len < 1 || len as usize > limits::FRAME_BYTES_MAX || rest.len() < len as usize {
-            break;
-        }
-        let (frame, rest) = rest.split_at(len as usize);
-        frames.push(frame);
-        bytes = rest;
-    }
-    (frames, bytes)
-}
-
-/// The length of the initial message at the front, of a version with addresses.
-fn initial_message_bytes(received: &[u8]) -> usize {
-    let len = received[16..20].try_into().expect("4 bytes");
-    20 + u32::from_be_bytes(len) as usize
 }

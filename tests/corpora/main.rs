@@ -13,6 +13,8 @@ mod frames;
 mod initial_message;
 mod input;
 mod link;
+mod membership;
+mod membership_model;
 mod net;
 mod notification;
 #[cfg(feature = "tls")]
@@ -62,6 +64,7 @@ fn kept_inputs_pass() {
         scope.spawn(|| replay("answer", answer::check));
         scope.spawn(|| replay("frames", frames::check));
         scope.spawn(|| replay("link", link::check));
+        scope.spawn(|| replay("membership", membership::check));
         scope.spawn(|| replay("config", config::check));
         scope.spawn(|| replay("notification", notification::check));
     });
@@ -137,6 +140,11 @@ proptest! {
             tls_stream::check(&bytes);
             certificate_names::check(&bytes);
         }
+    }
+
+    #[test]
+    fn members_change_as_the_model_says(bytes in prop::collection::vec(any::<u8>(), 0..800)) {
+        membership::check(&bytes);
     }
 
     #[test]

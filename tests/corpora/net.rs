@@ -10,7 +10,7 @@ use std::{
 
 use quorum_cnx::{
     Config, Event, EventLoop, Frame, Handle, Handler, Sid,
-    simulation::{Call, Host, HostNet, Net, Network, RemoteEnd},
+    simulation::{Call, Host, HostNet, Net, Network, RemoteEnd, limits},
 };
 
 /// Where the loop listens. No input is likely to contain it.
@@ -84,7 +84,11 @@ impl Remote {
 
     /// A connection arrives from this address.
     pub(crate) fn arrive(&mut self, from: SocketAddr) -> usize {
-        let to = OWN_ADDRESS.parse().expect("an address");
+        self.arrive_at(from, OWN_ADDRESS.parse().expect("an address"))
+    }
+
+    /// The same at another address.
+    pub(crate) fn arrive_at(&mut self, from: SocketAddr, to: SocketAddr) -> usize {
         let end = self.network.connect(from, to).expect("the loop listens");
         self.push(end)
     }
@@ -171,4 +175,29 @@ impl Handler for Recorder {
             self.reported.push(Reported::Event(event.clone()));
         }
     }
+}
+
+/// The whole frames at the front, and the bytes after them.
+pub(crate) fn split(mut bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
+    let mut frames = Vec::new();
+    while let Some((prefix, rest)) = bytes.split_first_chunk() {
+        let len = i32::from_be_bytes(*prefix);
+        if len < 1 || len as usize > limits::FRAME_BYTES_MAX || rest.len() < len as usize {
+            break;
+        }
+        let (frame, rest) = rest.split_at(len as usize);
+        frames.push(frame);
+        bytes = rest;
+    }
+    (frames, bytes)
+}
+
+/// The length of the initial message at the front: of a version with addresses, or of a server that listens nowhere.
+pub(crate) fn initial_message_bytes(received: &[u8]) -> usize {
+    let is_bare = received[0] & 0x80 == 0;
+    if is_bare {
+        return 8;
+    }
+    let len = received[16..20].try_into().expect("4 bytes");
+    20 + u32::from_be_bytes(len) as usize
 }
