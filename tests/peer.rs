@@ -425,6 +425,27 @@ fn signal_ends_a_peer_whose_output_is_not_read() {
 }
 
 #[test]
+fn members_are_changed_by_commands() {
+    let mut peer = Peer::start(1, &ALONE, &[]);
+    peer.tell("server 2 127.0.0.1:1");
+    let changes = peer.next("members");
+    assert_eq!(
+        (&changes["version"], &changes["joined"]),
+        (&json!(1), &json!([2]))
+    );
+    peer.tell("send 2 never-read\nremove 2");
+    assert_eq!(peer.next("left")["discarded"], 1);
+    peer.tell("send 2 late");
+    assert_eq!(peer.next("error")["message"], "no peer has the id 2");
+    peer.tell("remove 2 soon");
+    let message = "`soon` is no number of milliseconds";
+    assert_eq!(peer.next("error")["message"], message);
+    peer.tell("server 2 nowhere");
+    peer.next("error");
+    peer.quit();
+}
+
+#[test]
 fn help_lists_all_commands() {
     let mut peer = Peer::start(1, &ALONE, &[]);
     peer.tell("help");
@@ -438,6 +459,8 @@ fn help_lists_all_commands() {
         "hex SID HEX",
         "connect SID",
         "connect-all",
+        "server SID HOST:PORT[|HOST:PORT]",
+        "remove SID [MS]",
         "stats",
         "flush",
         "help",

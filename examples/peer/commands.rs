@@ -10,16 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorum_cnx::{Handle, Sid};
+use quorum_cnx::{Changes, Handle, Leave, ReconfigureError, Sid};
 use serde_json::{Value, json};
 
 use crate::{
-    json::{failure, outcome, stats},
+    json::{failure, members, outcome, stats},
     lines::Lines,
 };
 
 /// The commands, each with its description.
-pub(crate) const COMMANDS: [(&str, &str); 8] = [
+pub(crate) const COMMANDS: [(&str, &str); 10] = [
     (
         "send SID TEXT",
         "sends TEXT, the rest of the line, to the server SID",
@@ -27,6 +27,14 @@ pub(crate) const COMMANDS: [(&str, &str); 8] = [
     ("hex SID HEX", "the same with bytes in hexadecimal"),
     ("connect SID", "asks for a link to SID"),
     ("connect-all", "asks for a link to every server"),
+    (
+        "server SID HOST:PORT[|HOST:PORT]",
+        "adds the server SID to the members, or gives it other addresses",
+    ),
+    (
+        "remove SID [MS]",
+        "removes the server SID; frames that wait for it may be written for MS milliseconds",
+    ),
     ("stats", "prints all counters"),
     (
         "flush",
@@ -90,6 +98,14 @@ impl Commands {
                     .map_err(|error| error.to_string())?;
             }
             "connect-all" => self.handle.connect_all(),
+            "server" => {
+                let (sid, addresses) = sid_and(rest)?;
+                self.report(self.handle.set_server(sid, addresses));
+            }
+            "remove" => {
+                let (sid, time) = sid_and(rest)?;
+                self.report(self.handle.remove_server(sid, leave(time)?));
+            }
             "stats" => self
                 .lines
                 .answer(|state| stats(&self.handle.stats(), state)),
@@ -100,6 +116,13 @@ impl Commands {
             other => return Err(format!("there is no command `{other}`")),
         }
         Ok(())
+    }
+
+    fn report(&self, changes: Result<Changes, ReconfigureError>) {
+        self.print(match changes {
+            Ok(changes) => members(&changes),
+            Err(error) => failure(&error.to_string()),
+        });
     }
 
     fn send(&self, sid: Sid, frame: Bytes) {
@@ -131,6 +154,16 @@ fn sid_and(rest: &str) -> Result<(Sid, &str), String> {
         .parse()
         .map_err(|_| format!("`{sid}` is no server id"))?;
     Ok((Sid(sid), rest))
+}
+
+/// How a server leaves, by a number of milliseconds.
+fn leave(text: &str) -> Result<Leave, String> {
+    if text.is_empty() {
+        return Ok(Leave::Now);
+    }
+    let time = text.parse().map(Duration::from_millis);
+    let time = time.map_err(|_| format!("`{text}` is no number of milliseconds"))?;
+    Ok(Leave::After(time))
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>, String> {

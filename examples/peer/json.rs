@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use quorum_cnx::{
-    Event, LinkStats, PeerStats, QueueStats, ReasonKind, ReceiveStats, SendOutcome, SendStats,
-    Stats,
+    Changes, Event, LinkStats, PeerStats, QueueStats, ReasonKind, ReceiveStats, SendOutcome,
+    SendStats, Sid, Stats,
 };
 use serde_json::{Value, json};
 
@@ -18,6 +18,15 @@ pub(crate) fn failure(message: &str) -> Value {
 /// The `metrics` event.
 pub(crate) fn metrics(addr: SocketAddr) -> Value {
     json!({ "event": "metrics", "addr": addr.to_string() })
+}
+
+/// The `members` event: what a step has changed.
+pub(crate) fn members(changes: &Changes) -> Value {
+    let sids = |sids: &[Sid]| sids.iter().map(|sid| sid.0).collect::<Vec<_>>();
+    json!({
+        "event": "members", "version": changes.version, "joined": sids(&changes.joined),
+        "left": sids(&changes.left), "moved": sids(&changes.moved),
+    })
 }
 
 pub(crate) fn outcome(sent: SendOutcome) -> &'static str {
@@ -68,6 +77,11 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "down", "sid": sid.0, "reason": reason.kind().name(), "message": reason.to_string(),
             "link": link, "written": written,
         }),
+        Event::Joined { sid, .. } => json!({ "event": "joined", "sid": sid.0 }),
+        Event::Moved { sid, .. } => json!({ "event": "moved", "sid": sid.0 }),
+        Event::Left { sid, discarded, .. } => {
+            json!({ "event": "left", "sid": sid.0, "discarded": discarded })
+        }
         Event::Dropped {
             messages, senders, ..
         } => json!({
@@ -130,6 +144,7 @@ pub(crate) fn stats(stats: &Stats, lines: &State) -> Value {
         "turns": stats.turns,
         "wakeups": stats.wakeups,
         "connections": stats.connections,
+        "leaving": stats.leaving,
         "peers": stats.peers.iter().map(peer).collect::<Vec<_>>(),
     })
 }

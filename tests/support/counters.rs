@@ -43,7 +43,7 @@ pub fn imbalance(stats: &Value) -> Option<String> {
         (
             "links",
             count(stats, "/ups"),
-            by_reason(stats, "downs") + linked(stats),
+            by_reason(stats, "downs") + linked(stats) + count(stats, "/leaving"),
         ),
         ("frames", pushed, count(stats, "/received/frames")),
         (
