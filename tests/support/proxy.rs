@@ -1,13 +1,15 @@
 //! A TCP proxy that can be stalled, closed and cut.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread::{self, JoinHandle},
 };
 
-use crate::listener;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{MEMBER_IP, ReservedAddress};
 
 pub struct Proxy {
     pub address: String,
@@ -43,11 +45,16 @@ pub enum PathState {
 
 impl Proxy {
     pub fn start(to: &str) -> Self {
-        let (listener, address) = listener();
+        Self::at(MEMBER_IP, to)
+    }
+
+    /// Listens at this address of the machine, and dials from there.
+    pub fn at(ip: Ipv4Addr, to: &str) -> Self {
+        let (listener, address) = ReservedAddress::at(ip).open();
         let shared = Arc::new(Shared::default());
         let thread = thread::spawn({
-            let (shared, to) = (Arc::clone(&shared), to.to_owned());
-            move || shared.serve(&listener, &to)
+            let (shared, to) = (Arc::clone(&shared), to.parse().expect("an address"));
+            move || shared.serve(&listener, ip, to)
         });
         Self {
             address,
@@ -89,12 +96,19 @@ impl Drop for Proxy {
     }
 }
 
+fn dial(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind(&SocketAddr::from((from, 0)).into())?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(self: &Arc<Self>, listener: &TcpListener, to: &str) {
+    fn serve(self: &Arc<Self>, listener: &TcpListener, ip: Ipv4Addr, to: SocketAddr) {
         for near in listener.incoming() {
             let path = self.lock().path;
             match (path, near) {
@@ -102,7 +116,7 @@ impl Shared {
                 (PathState::Closed, _) | (_, Err(_)) => {}
                 (_, Ok(near)) => {
                     // If the member does not listen, the connection is closed.
-                    if let Ok(far) = TcpStream::connect(to) {
+                    if let Ok(far) = dial(ip, to) {
                         self.join(near, far);
                     }
                 }

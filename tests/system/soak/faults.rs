@@ -16,6 +16,8 @@ enum Undo {
     Continue(i64),
     ReadOutput(i64),
     Open((i64, i64)),
+    /// The second one is a member of the first one again.
+    TakeBack((i64, i64)),
 }
 
 pub(crate) struct Faults {
@@ -81,8 +83,12 @@ impl Faults {
                 mesh.log().note(format!("{sid} is killed for {lasts:?}"));
                 mesh.member(sid).kill();
                 // Its other faults end with the process.
-                let is_of_process =
-                    |undo: Undo| undo == Undo::Continue(sid) || undo == Undo::ReadOutput(sid);
+                let is_of_process = |undo: Undo| match undo {
+                    Undo::Continue(of) | Undo::ReadOutput(of) | Undo::TakeBack((of, _)) => {
+                        of == sid
+                    }
+                    Undo::Start(_) | Undo::Open(_) => false,
+                };
                 self.underway.retain(|(_, undo)| !is_of_process(*undo));
                 self.later(lasts, Undo::Start(sid));
             }
@@ -98,26 +104,27 @@ impl Faults {
             }
             36..52 => {
                 mesh.log().note(format!("{pair:?} is cut"));
-                mesh.proxy(pair).cut();
+                mesh.cut(pair);
             }
             52..66 => {
                 mesh.log()
                     .note(format!("{pair:?} is stalled for {lasts:?}"));
-                mesh.proxy(pair).set(PathState::Stalled);
+                mesh.set_path(pair, PathState::Stalled);
                 self.later(lasts, Undo::Open(pair));
             }
             66..78 => {
                 mesh.log().note(format!("{pair:?} is closed for {lasts:?}"));
-                mesh.proxy(pair).set(PathState::Closed);
+                mesh.set_path(pair, PathState::Closed);
                 self.later(lasts, Undo::Open(pair));
             }
             78..82 => {
                 mesh.log().note("all paths are cut");
                 for pair in mesh.pairs() {
-                    mesh.proxy(pair).cut();
+                    mesh.cut(pair);
                 }
             }
-            82..100 => {
+            82..90 => self.change_members(mesh, pair, lasts),
+            90..100 => {
                 let frames = self.rng.between(20, 300);
                 mesh.log().note(format!("{pair:?}: a burst of {frames}"));
                 for _ in 0..frames {
@@ -129,18 +136,41 @@ impl Faults {
         }
     }
 
+    /// The first one removes the second one from its members for a while, or gives it another address.
+    fn change_members(&mut self, mesh: &mut Mesh, (at, sid): (i64, i64), lasts: Duration) {
+        if mesh.member(at).has_removed(sid) {
+            return;
+        }
+        if self.rng.percent(40) {
+            return self.set_server(mesh, (at, sid));
+        }
+        let leave = self.rng.percent(50).then(|| self.rng.millis(0, 1000));
+        mesh.log()
+            .note(format!("{at} removes {sid} for {lasts:?}, leave {leave:?}"));
+        mesh.member(at).remove(sid, leave);
+        self.later(lasts, Undo::TakeBack((at, sid)));
+    }
+
+    /// The second one is a member of the first one at one of its addresses.
+    fn set_server(&mut self, mesh: &mut Mesh, (at, sid): (i64, i64)) {
+        let address = self.rng.pick(mesh.proxies((at, sid))).address.clone();
+        mesh.log().note(format!("{sid} is at {address} for {at}"));
+        mesh.member(at).set_server(sid, &address);
+    }
+
     fn later(&mut self, lasts: Duration, undo: Undo) {
         self.underway.retain(|(_, other)| *other != undo);
         self.underway.push((Instant::now() + lasts, undo));
     }
 
-    fn undo(&self, mesh: &mut Mesh, undo: Undo) {
+    fn undo(&mut self, mesh: &mut Mesh, undo: Undo) {
         mesh.log().note(format!("{undo:?}"));
         match undo {
             Undo::Start(sid) => mesh.member(sid).start(),
             Undo::Continue(sid) => mesh.member(sid).resume(),
             Undo::ReadOutput(sid) => mesh.member(sid).read_output(true),
-            Undo::Open(pair) => mesh.proxy(pair).set(PathState::Open),
+            Undo::TakeBack(pair) => self.set_server(mesh, pair),
+            Undo::Open(pair) => mesh.set_path(pair, PathState::Open),
         }
     }
 
@@ -149,5 +179,6 @@ impl Faults {
         for (_, undo) in std::mem::take(&mut self.underway) {
             self.undo(mesh, undo);
         }
+        mesh.restore_members();
     }
 }

@@ -1,6 +1,6 @@
 //! Runs a mesh of five processes under random faults for a configurable time: members are killed and restarted, stopped and
-//! continued; connections are cut, stalled and refused; output is not read; there are bursts of frames of all sizes, and
-//! strangers of every kind. Whenever the faults pause, the test checks that the mesh is complete and all counters balance.
+//! continued; connections are cut, stalled and refused; members are removed, taken back and given another address; output is not read;
+//! there are bursts of frames of all sizes, and strangers of every kind. Whenever the faults pause, the test checks that the mesh is complete and all counters balance.
 //!
 //! The faults follow from one seed; their effects also depend on the speed of the machine. `SOAK_SECONDS=n` sets the duration
 //! (15), `SOAK_SEED=n` repeats the faults; `tests/soak.sh HOURS` runs it for hours.

@@ -2,14 +2,16 @@
 //! left unread.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel},
     },
     thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -33,6 +35,8 @@ pub(crate) struct Member {
     options: Vec<String>,
     checker: Arc<FrameChecker>,
     process: Option<Process>,
+    /// Those that are no members for its process now.
+    removed: BTreeSet<i64>,
 }
 
 /// A running process of a member.
@@ -54,6 +58,7 @@ impl Member {
             options: Vec::new(),
             checker: Arc::clone(checker),
             process: None,
+            removed: BTreeSet::new(),
         }
     }
 
@@ -111,6 +116,7 @@ impl Member {
 
     /// Kills the process with `SIGKILL`.
     pub(crate) fn kill(&mut self) {
+        self.removed.clear();
         if let Some(mut process) = self.process.take() {
             process.end();
         }
@@ -140,15 +146,48 @@ impl Member {
         }
     }
 
-    /// Tells it to send a frame of this length, unless its command queue is full.
+    /// Tells it to send a frame of this length, unless its command queue is full or the other one is no member.
     pub(crate) fn send(&self, to: i64, bytes: usize) {
-        let Some(process) = &self.process else {
+        if self.removed.contains(&to) || self.process.is_none() {
             return;
-        };
-        let text = self.checker.next(self.sid, to, bytes);
-        match process.commands.try_send(format!("send {to} {text}\n")) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
+        let text = self.checker.next(self.sid, to, bytes);
+        let _ = self.tell(format!("send {to} {text}\n"));
+    }
+
+    /// Returns whether the command will be executed: not if the command queue is full.
+    fn tell(&self, command: String) -> bool {
+        let process = self.process.as_ref();
+        process.is_some_and(|process| process.commands.try_send(command).is_ok())
+    }
+
+    pub(crate) fn has_removed(&self, sid: i64) -> bool {
+        self.removed.contains(&sid)
+    }
+
+    /// Removes another one from its members, with this time for the frames that wait.
+    pub(crate) fn remove(&mut self, sid: i64, leave: Option<Duration>) {
+        let time = leave.map_or_else(String::new, |time| format!(" {}", time.as_millis()));
+        if self.tell(format!("remove {sid}{time}\n")) {
+            self.removed.insert(sid);
+        }
+    }
+
+    /// Takes another one back, or gives it another address.
+    pub(crate) fn set_server(&mut self, sid: i64, address: &str) {
+        if self.tell(format!("server {sid} {address}\n")) {
+            self.removed.remove(&sid);
+        }
+    }
+
+    /// The same, but waits for room in the command queue.
+    #[track_caller]
+    pub(crate) fn set_server_blocking(&mut self, sid: i64, address: &str) {
+        let process = self.process.as_ref().expect("all members run");
+        let command = format!("server {sid} {address}\n");
+        let commands = &process.commands;
+        commands.send(command).expect("the command thread runs");
+        self.removed.remove(&sid);
     }
 
     /// The same, but waits for room in the command queue.

@@ -1,18 +1,22 @@
 //! All members, the paths between them, and what must hold when there are no faults.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use support::{
+    MEMBER_IP,
     counters::{count, imbalance, linked},
     eventually,
     process::{ProcessResources, mebibytes},
-    proxy::Proxy,
+    proxy::{PathState, Proxy},
 };
 
 use crate::{frame_checker::FrameChecker, log::Log, member::Member};
 
 /// Number of members.
 const MEMBERS: i64 = 5;
+
+/// Where members are after a move.
+const OTHER_IP: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Members that are never killed, so that their memory can be compared over the whole run.
 pub(crate) const NEVER_KILLED: [i64; 2] = [2, 4];
@@ -25,8 +29,8 @@ const GRACE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Mesh {
     members: BTreeMap<i64, Member>,
-    /// By sender and receiver.
-    proxies: BTreeMap<(i64, i64), Proxy>,
+    /// By sender and receiver. The receiver is at the first one, and sometimes moves to the other.
+    proxies: BTreeMap<(i64, i64), [Proxy; 2]>,
     checker: Arc<FrameChecker>,
     log: Log,
 }
@@ -66,7 +70,8 @@ impl Mesh {
         let mut proxies = BTreeMap::new();
         for &from in members.keys() {
             for (&to, member) in members.iter().filter(|(to, _)| **to != from) {
-                proxies.insert((from, to), Proxy::start(member.address()));
+                let at = |ip| Proxy::at(ip, member.address());
+                proxies.insert((from, to), [MEMBER_IP, OTHER_IP].map(at));
             }
         }
         let seconds = (lifetime + GRACE).as_secs();
@@ -78,7 +83,9 @@ impl Mesh {
                 format!("--seconds={seconds}"),
             ];
             for to in 1..=MEMBERS {
-                let address = proxies.get(&(sid, to)).map(|proxy| proxy.address.as_str());
+                let address = proxies
+                    .get(&(sid, to))
+                    .map(|[proxy, _]| proxy.address.as_str());
                 let address = address.unwrap_or_else(|| member.address());
                 options.push(format!("--server={to}={address}"));
             }
@@ -118,8 +125,27 @@ impl Mesh {
         self.members.get_mut(&sid).expect("a member's sid")
     }
 
-    pub(crate) fn proxy(&self, pair: (i64, i64)) -> &Proxy {
+    pub(crate) fn proxies(&self, pair: (i64, i64)) -> &[Proxy; 2] {
         &self.proxies[&pair]
+    }
+
+    /// Sets the path between these two, whichever address is in use.
+    pub(crate) fn set_path(&self, pair: (i64, i64), state: PathState) {
+        self.proxies(pair).iter().for_each(|proxy| proxy.set(state));
+    }
+
+    /// Ends all connections between these two.
+    pub(crate) fn cut(&self, pair: (i64, i64)) {
+        self.proxies(pair).iter().for_each(Proxy::cut);
+    }
+
+    /// Every one is a member of every other one again, at its first address.
+    #[track_caller]
+    pub(crate) fn restore_members(&mut self) {
+        for (&(at, sid), [proxy, _]) in &self.proxies {
+            let member = self.members.get_mut(&at).expect("a member's sid");
+            member.set_server_blocking(sid, &proxy.address);
+        }
     }
 
     /// Waits until the mesh is complete, all frames have arrived and all counters balance. Returns what the members hold.
