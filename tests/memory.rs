@@ -13,7 +13,7 @@ use std::{
 use peak_alloc::PeakAlloc;
 use quorum_cnx::{
     Batch, CnxManager, Config, ConfigBuilder, EVENTS_MAX, EventLoop, FRAME_BYTES_MAX, Handle,
-    InboxFull, Outbox, SendOutcome, Sid, Unknown,
+    InboxFull, Leave, Outbox, SendOutcome, Sid, Unknown,
     simulation::limits::{PLACE_BYTES, PREFIX_BYTES},
 };
 use support::{
@@ -282,6 +282,38 @@ fn check_outboxes_and_admitted_servers(outbox: Outbox, bytes: usize) {
         per_peer += FRAME_BYTES_MAX;
     }
     server.verify(waiting * FRAME_BYTES_MAX + peers.len() * per_peer);
+}
+
+/// Servers join and leave again and again. Then each keeps its place with what waits for it, until no more fit.
+#[test]
+fn memory_stays_bounded_while_members_come_and_go() {
+    let (max, bytes) = (9, 2 << 20);
+    let mut server = TestServer::prepare(1, |builder| {
+        let builder = builder.members_max(max).observers_max(0);
+        builder.inbox_bytes(1 << 20).outbox(Outbox::queue(bytes))
+    });
+    let manager = CnxManager::start(server.config.take().unwrap()).unwrap();
+    let join = |sid| manager.set_server(Sid(sid), format!("{MEMBER_IP}:{sid}"));
+    let fill_and_remove = |sid, leave| {
+        fill_queue(&manager.handle(), Sid(sid));
+        manager.remove_server(Sid(sid), leave).unwrap();
+    };
+    for sid in (2..6).cycle().take(60) {
+        eventually("there is room", || join(sid).is_ok());
+        fill_and_remove(sid, Leave::Now);
+    }
+    let first = 100;
+    let mut sid = first;
+    eventually("no more fit", || match join(sid) {
+        Ok(_) => {
+            fill_and_remove(sid, Leave::After(HOUR));
+            sid += 1;
+            false
+        }
+        // One that left at once may still have a place.
+        Err(_) => sid - first == max as i64 - 1,
+    });
+    server.verify((max - 1) * (bytes - (32 << 10)));
 }
 
 #[test]
