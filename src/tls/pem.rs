@@ -5,6 +5,7 @@
 use std::{fmt::Display, fs, path::Path, sync::Arc};
 
 use rustls::{
+    Error,
     crypto::{CryptoProvider, ring},
     pki_types::{
         CertificateDer, PrivateKeyDer,
@@ -47,8 +48,25 @@ pub(crate) fn certified_key(
     key: &Path,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, ConfigError> {
-    let mismatch = |why| bad(chain, format!("with the key in {}: {why}", key.display()));
-    CertifiedKey::from_der(certificates(chain)?, private_key(key)?, provider).map_err(mismatch)
+    let (certificates, own) = (certificates(chain)?, private_key(key)?);
+    let may_lack_public_key = is_of_curve(&own);
+    CertifiedKey::from_der(certificates, own, provider).map_err(|why| match why {
+        Error::General(_) if may_lack_public_key => bad(
+            key,
+            format!(
+                "the private key cannot be used. One that Java has written lacks its public key: `openssl ec -in {} -out ec.pem` \
+                 writes one with it, which must be the first key in this file",
+                key.display()
+            ),
+        ),
+        why => bad(chain, format!("with the key in {}: {why}", key.display())),
+    })
+}
+
+/// Whether it is a key of an elliptic curve in PKCS #8, by the object identifier id-ecPublicKey (RFC 5480).
+fn is_of_curve(key: &PrivateKeyDer<'_>) -> bool {
+    const ID: &[u8] = &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+    matches!(key, PrivateKeyDer::Pkcs8(_)) && key.secret_der().windows(ID.len()).any(|at| at == ID)
 }
 
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {

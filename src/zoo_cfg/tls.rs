@@ -145,24 +145,29 @@ fn check_type(
             other => other.unwrap_or_default().to_ascii_uppercase(),
         },
     };
-    let to_pem = match store {
-        "keyStore" => "openssl pkcs12 -in store.p12 -noenc -out store.pem",
-        _ => "openssl pkcs12 -in store.p12 -nokeys -out store.pem",
+    // Both stores may lie in one folder, so that each command writes a file of its own.
+    let to_pem = |from: &str| match store {
+        "keyStore" => format!("openssl pkcs12 -in {from} -noenc -out keyStore.pem"),
+        _ => format!("openssl pkcs12 -in {from} -nokeys -out {store}.pem"),
     };
     match kind.as_str() {
         "PEM" => Ok(()),
         "PKCS12" => Err(bad(
             &name,
             value,
-            format!("a PKCS12 store is not supported, use PEM: `{to_pem}`"),
+            format!(
+                "a PKCS12 store is not supported, use PEM: `{}`",
+                to_pem(&location.text)
+            ),
         )),
         "JKS" | "BCFKS" => Err(bad(
             &name,
             value,
             format!(
                 "a {kind} store is not supported, use PEM: `keytool -importkeystore -srckeystore {} -srcstoretype {kind} \
-                 -destkeystore store.p12 -deststoretype PKCS12`, then `{to_pem}`",
-                location.text
+                 -destkeystore {store}.p12 -deststoretype PKCS12`, then `{}`",
+                location.text,
+                to_pem(&format!("{store}.p12"))
             ),
         )),
         _ => Err(bad(

@@ -134,7 +134,10 @@ fn unsupported_values_are_refused_by_name() {
     }
     for (name, said) in [
         ("zk.jks", "keytool"),
-        ("zk.p12", "openssl"),
+        (
+            "zk.p12",
+            "`openssl pkcs12 -in zk.p12 -noenc -out keyStore.pem`",
+        ),
         ("zk", "type=PEM"),
     ] {
         let key = "ssl.quorum.keyStore.location";
@@ -216,6 +219,14 @@ fn versions_and_suites_are_those_of_the_file() {
     assert!(cfg.tls().unwrap().is_some());
 }
 
+/// A key as `keytool` writes it.
+const KEY_OF_JAVA: &str = "\
+-----BEGIN PRIVATE KEY-----
+MEECAQAwEwYHKoZIzj0CAQYIKoZIzj0DAQcEJzAlAgEBBCB/bZFa3Wa05RBXQ6LM
++LdleA2mOO8d5n1iqRc8AiOi+w==
+-----END PRIVATE KEY-----
+";
+
 #[test]
 fn files_that_cannot_be_used_are_named() {
     let folder = Folder::new("files");
@@ -237,6 +248,10 @@ fn files_that_cannot_be_used_are_named() {
             "the private key is encrypted",
         ),
         (stranger + &certificates, "with the key in"),
+        (
+            KEY_OF_JAVA.to_owned() + &certificates,
+            "lacks its public key: `openssl ec -in ",
+        ),
         (String::new(), "there is no certificate"),
     ] {
         folder.write("key.pem", &text);
