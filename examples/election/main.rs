@@ -322,7 +322,8 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
             tick,
             tls: cli.tls.clone(),
         };
-        if !cfg.servers.iter().any(|server| server.sid == role.own) {
+        let is_member = |sid| cfg.servers.iter().any(|server| server.sid == sid);
+        if !is_member(role.own) {
             let sids: Vec<String> = cfg
                 .servers
                 .iter()
@@ -333,7 +334,10 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
                 "--myid {own} is not among its servers, which are {sids}"
             )));
         }
-        let builder = cli.tls.configure(connections(cli, &cfg, role.own))?;
+        // A server that is added later gets its names then.
+        let is_known = |sid| !cfg.reconfig_enabled || cli.admit > 0 || is_member(sid);
+        let builder = connections(cli, &cfg, role.own);
+        let builder = cli.tls.configure(builder, is_known)?;
         let config = builder.build();
         members.push((role, config.map_err(|error| in_file(error.to_string()))?));
     }

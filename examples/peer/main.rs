@@ -292,7 +292,7 @@ fn config(cli: &Cli) -> Result<Config, String> {
     if let Some(millis) = cli.handshake_timeout_ms {
         builder = builder.handshake_timeout(Duration::from_millis(millis));
     }
-    builder = cli.tls.configure(builder)?;
+    builder = cli.tls.configure(builder, |_| true)?;
     builder.build().map_err(|error| error.to_string())
 }
 

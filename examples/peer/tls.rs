@@ -57,7 +57,11 @@ impl TlsArgs {
     ///
     /// That TLS is not built in, or which file or name cannot be used.
     #[cfg(not(feature = "tls-ring"))]
-    pub(crate) fn configure(&self, builder: ConfigBuilder) -> Result<ConfigBuilder, String> {
+    pub(crate) fn configure(
+        &self,
+        builder: ConfigBuilder,
+        _: impl Fn(Sid) -> bool,
+    ) -> Result<ConfigBuilder, String> {
         if self.tls_cert.is_some() || !self.tls_names.is_empty() {
             return Err(format!(
                 "this program speaks no TLS: build it with `cargo build --release --example {} --features tls-ring`",
@@ -87,7 +91,7 @@ mod with_tls {
     use super::*;
 
     impl TlsArgs {
-        /// Adds what the options say.
+        /// Adds what the options say, with the names of these servers.
         ///
         /// # Errors
         ///
@@ -95,12 +99,15 @@ mod with_tls {
         pub(crate) fn configure(
             &self,
             mut builder: ConfigBuilder,
+            is_known: impl Fn(Sid) -> bool,
         ) -> Result<ConfigBuilder, String> {
             if let Some(tls) = self.load()? {
                 builder = builder.tls(tls);
             }
             for (sid, names) in self.names()? {
-                builder = builder.peer_names(sid, names);
+                if is_known(sid) {
+                    builder = builder.peer_names(sid, names);
+                }
             }
             Ok(builder)
         }
