@@ -100,7 +100,10 @@ system() {
 
 # Real ZooKeeper with TLS. A package of its own features, so that the other tests have the library without TLS.
 interop-tls() {
+    timeout 300 cargo build --example election --features tls-ring
     timeout 300 cargo test -p system-tests --features tls --test interop_tls
+    # The other tests of the programs are for those without TLS.
+    timeout 300 cargo build --example election
 }
 
 # The same with a release that has the fips-mode. Debian has none.

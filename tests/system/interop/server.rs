@@ -160,13 +160,18 @@ impl Ensemble {
 
     /// Writes the configuration file of this server for an ensemble of only these, whose members may change.
     pub(crate) fn write_members(&self, sid: i64, members: &[i64]) -> PathBuf {
+        self.write_members_lines(sid, members, "")
+    }
+
+    /// The same with more lines.
+    pub(crate) fn write_members_lines(&self, sid: i64, members: &[i64], lines: &str) -> PathBuf {
         let server = |other: &i64| {
             let election = self.election(*other).address;
             self.server_line(*other, *other, election) + "\n"
         };
         let servers: String = members.iter().map(server).collect();
         let changes = "reconfigEnabled=true\nskipACL=yes\nstandaloneEnabled=false\n";
-        self.write(sid, self.options(sid) + changes + &servers)
+        self.write(sid, self.options(sid) + changes + &servers + lines)
     }
 
     /// The text with which `reconfig -add` adds the server `sid`, or moves it to the ports of the server `at`.

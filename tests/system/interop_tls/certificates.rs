@@ -7,9 +7,11 @@ use std::{
     sync::OnceLock,
 };
 
+use quorum_cnx::rustls::pki_types::CertificateRevocationListDer;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CustomExtension, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 /// What kind of key a certificate has.
@@ -70,6 +72,16 @@ impl Ca {
 
     /// Writes a key store: a new key of the CA's kind, a certificate with these alternative names, and the CA's certificate.
     pub(crate) fn write_key_store(&self, path: &Path, names: &[String]) {
+        self.write_key_store_with(path, names, |_| ());
+    }
+
+    /// The same with a certificate that `shape` has changed.
+    pub(crate) fn write_key_store_with(
+        &self,
+        path: &Path,
+        names: &[String],
+        shape: impl FnOnce(&mut CertificateParams),
+    ) {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject("server");
         params.subject_alt_names = names
@@ -79,11 +91,61 @@ impl Ca {
                 Err(_) => SanType::DnsName(name.as_str().try_into().unwrap()),
             })
             .collect();
+        shape(&mut params);
         let key = self.kind.key();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let text = key.serialize_pem() + &certificate.pem() + &self.pem;
         replace(path, &text);
     }
+
+    /// Makes a list that revokes the certificates with these serial numbers.
+    pub(crate) fn revocation_list(&self, revoked: &[u64]) -> CertificateRevocationListDer<'static> {
+        let revoked = revoked.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2026, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().into()
+    }
+
+    /// Writes the certificate and the key of the CA, as `openssl` reads them.
+    pub(crate) fn write(&self, path: &Path) {
+        replace(path, &(self.issuer.key().serialize_pem() + &self.pem));
+    }
+}
+
+/// Makes it a certificate that has expired.
+pub(crate) fn expired(params: &mut CertificateParams) {
+    params.not_after = date_time_ymd(2020, 1, 1);
+}
+
+/// Gives it a serial number, and the URL of its issuer's revocation list.
+pub(crate) fn with_list(params: &mut CertificateParams, serial: u64, url: &str) {
+    params.serial_number = Some(SerialNumber::from(serial));
+    params.crl_distribution_points = vec![CrlDistributionPoint {
+        uris: vec![url.to_owned()],
+    }];
+}
+
+/// Gives it a serial number, and the URL of its issuer's OCSP responder.
+pub(crate) fn with_ocsp(params: &mut CertificateParams, serial: u64, url: &str) {
+    params.serial_number = Some(SerialNumber::from(serial));
+    // RFC 5280, section 4.2.2.1: authorityInfoAccess with one id-ad-ocsp.
+    let element = |tag: u8, content: &[u8]| [&[tag, content.len() as u8], content].concat();
+    let method = element(6, &[0x2b, 6, 1, 5, 5, 7, 0x30, 1]);
+    let description = element(0x30, &[method, element(0x86, url.as_bytes())].concat());
+    let content = element(0x30, &description);
+    let extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], content);
+    params.custom_extensions.push(extension);
 }
 
 /// Writes a trust store with these CAs.

@@ -1,21 +1,28 @@
 //! Tests TLS with real ZooKeeper servers (`sslQuorum=true`), over loopback, with PEM stores that both sides read.
 //!
+//!     cargo build --example election --features tls-ring
 //!     cargo test -p system-tests --features tls --test interop_tls
 //!
-//! takes half a minute. A part of a name selects tests. At the end there is a table of what was seen, also in `target/figures`.
+//! takes a minute and a half. A part of a name selects tests. At the end there is a table of what was seen, also in `target/figures`.
 //!
 //! The release is Debian's, or that of `ZOOKEEPER_CLASSPATH`. What only a release from 3.9 on has is shown as ignored with an older
 //! one, and said at the end. Needs a JDK, ZooKeeper's jars, and openssl, and fails without them.
+//! `cargo build --examples` afterwards makes the program again as the other tests need it.
 
 mod certificates;
 mod member;
 mod release;
+mod responder;
 mod table;
 mod tls_ensemble;
 
 mod elections;
+mod expiry;
 mod matrix;
+mod reconfigurations;
+mod revocation;
 mod rotation;
+mod stores;
 mod unification;
 
 // What the tests without TLS use as well.
@@ -34,6 +41,9 @@ mod process;
 #[path = "../interop/server.rs"]
 #[allow(dead_code, reason = "these tests use one of several ensembles")]
 mod server;
+#[path = "../interop/voter.rs"]
+#[allow(dead_code, reason = "these tests start it in one way")]
+mod voter;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -84,11 +94,19 @@ fn trials(has_fips_mode: bool) -> Vec<Trial> {
         matrix::both_versions_of_tls_without_names,
         matrix::only_tls_1_3,
         matrix::only_tls_1_2,
+        expiry::expired_certificates_of_ours_are_refused,
+        expiry::expired_certificate_of_theirs_is_refused,
+        revocation::real_server_fetches_a_revocation_list,
+        revocation::real_server_asks_by_ocsp,
+        revocation::revoked_certificate_of_theirs_is_refused,
         rotation::certificates_of_both_are_rotated,
         unification::port_unification_in_three_steps,
         unification::servers_without_a_common_step_are_told_so,
         elections::vote_of_a_smaller_sid_elects_a_real_server,
         elections::vote_of_a_larger_sid_elects_a_real_server,
+        reconfigurations::our_voter_follows_servers_that_join_leave_and_move,
+        reconfigurations::added_server_is_believed_with_the_name_given_for_its_sid,
+        stores::jks_stores_are_converted_by_the_commands_in_the_errors,
         elections::our_vote_elects_after_the_leader_dies,
     ];
     all.extend(since_3_9);

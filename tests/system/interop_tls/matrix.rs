@@ -17,16 +17,16 @@ const SERVERS: usize = 20;
 
 /// A version of TLS, and the line with which one of ours speaks no other.
 #[derive(Clone, Copy)]
-struct Version {
-    name: &'static str,
-    lines: &'static str,
+pub(crate) struct Version {
+    pub(crate) name: &'static str,
+    pub(crate) lines: &'static str,
 }
 
-const TLS_1_2: Version = Version {
+pub(crate) const TLS_1_2: Version = Version {
     name: "TLSv1.2",
     lines: "ssl.quorum.enabledProtocols=TLSv1.2\n",
 };
-const TLS_1_3: Version = Version {
+pub(crate) const TLS_1_3: Version = Version {
     name: "TLSv1.3",
     lines: "ssl.quorum.enabledProtocols=TLSv1.3\n",
 };
@@ -41,7 +41,7 @@ struct Setup {
 }
 
 /// Lines for both versions, also in releases before 3.9, which speak 1.2 unless they are told.
-const BOTH: &str = "ssl.quorum.protocol=TLSv1.3\nssl.quorum.enabledProtocols=TLSv1.3,TLSv1.2\nssl.quorum.ciphersuites=\
+pub(crate) const BOTH: &str = "ssl.quorum.protocol=TLSv1.3\nssl.quorum.enabledProtocols=TLSv1.3,TLSv1.2\nssl.quorum.ciphersuites=\
     TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,\
     TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\n";
 

@@ -1,6 +1,7 @@
 //! A server of ours beside one real server: what it sees of it.
 
 use std::{
+    io::ErrorKind,
     sync::atomic::{AtomicI64, Ordering},
     time::{Duration, Instant},
 };
@@ -131,23 +132,55 @@ impl Member {
     /// Waits until three dials have failed because of TLS, and checks that there was no link in between. Returns the last reason.
     #[track_caller]
     pub(crate) fn await_refused(&self) -> TlsFailure {
-        let mut failures = 0;
-        let failure = self.await_event("a failed dial", |event| match event {
-            Event::DialFailed {
-                sid,
-                reason: Reason::Tls(failure),
-                ..
-            } if sid.0 == self.real => {
-                failures += 1;
-                (failures == 3).then(|| failure.clone())
+        self.await_refusals(false).0
+    }
+
+    /// The same, and until a connection of the real server has failed because of TLS. Returns the reasons of both.
+    #[track_caller]
+    pub(crate) fn await_refused_both_ways(&self) -> [TlsFailure; 2] {
+        let (dialed, accepted) = self.await_refusals(true);
+        [dialed, accepted.expect("it was waited for")]
+    }
+
+    /// The same if the real server is the one that refuses. Returns what was seen.
+    #[track_caller]
+    pub(crate) fn await_alerts(&self) -> String {
+        let [dialed, accepted] = self.await_refused_both_ways().map(|failure| match failure {
+            TlsFailure::Alert(alert) => alert,
+            failure => panic!("refused without an alert: {failure}"),
+        });
+        format!("never Up; DialFailed, alert {dialed}; Rejected when they dial, alert {accepted}")
+    }
+
+    #[track_caller]
+    fn await_refusals(&self, both_ways: bool) -> (TlsFailure, Option<TlsFailure>) {
+        let (mut dialed, mut accepted) = (Vec::new(), None);
+        let last = self.await_event("refused connections", |event| {
+            match event {
+                Event::DialFailed {
+                    sid,
+                    reason: Reason::Tls(failure),
+                    ..
+                } if sid.0 == self.real => dialed.push(failure.clone()),
+                // It does not listen yet.
+                Event::DialFailed {
+                    reason: Reason::Io(ErrorKind::ConnectionRefused),
+                    ..
+                } => {}
+                Event::DialFailed { .. } | Event::Up { .. } | Event::Down { .. } => {
+                    panic!("it was not refused by TLS: {event:?}")
+                }
+                Event::Rejected {
+                    reason: Reason::Tls(failure),
+                    ..
+                } => accepted = Some(failure.clone()),
+                _ => {}
             }
-            Event::DialFailed { .. } | Event::Up { .. } | Event::Down { .. } => {
-                panic!("it was not refused by TLS: {event:?}")
-            }
-            _ => None,
+            let is_over = dialed.len() >= 3 && (accepted.is_some() || !both_ways);
+            is_over.then(|| dialed.last().cloned()).flatten()
         });
         let stats = self.manager.stats();
         assert_eq!((stats.ups, stats.downs.len()), (0, 0));
-        failure
+        (last, accepted)
     }
 }

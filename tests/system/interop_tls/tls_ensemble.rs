@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quorum_cnx::{CnxManager, Config, ConfigBuilder, Sid, Tls, ZooCfg};
+use quorum_cnx::{CnxManager, Config, ConfigBuilder, Sid, Tls, TlsBuilder, ZooCfg};
 
 use crate::{
     certificates::{Ca, Kind, file, store_lines, write_trust_store},
@@ -66,6 +66,11 @@ impl TlsEnsemble {
         &self.cas[usize::from(kind == Kind::Rsa)]
     }
 
+    /// A directory for files of this ensemble.
+    pub(crate) fn directory(&self) -> &Path {
+        self.servers.directory()
+    }
+
     /// The path of a file of this ensemble.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         file(self.servers.directory(), name)
@@ -85,13 +90,18 @@ impl TlsEnsemble {
     pub(crate) fn stores(&self, sid: i64, kind: Kind, names: &[String]) -> String {
         let key_store = self.key_store(sid);
         self.ca(kind).write_key_store(&key_store, names);
-        store_lines(&key_store, &self.trust_store)
+        self.lines(sid)
+    }
+
+    /// The lines that name the stores of a server.
+    pub(crate) fn lines(&self, sid: i64) -> String {
+        store_lines(&self.key_store(sid), &self.trust_store)
     }
 
     /// Starts the real server `sid` with these lines. It does not know where `hidden` servers listen.
     pub(crate) fn start(&self, sid: i64, lines: &str, hidden: &[i64]) -> Server {
         let election = |other| {
-            let address = self.servers.election(other).address;
+            let address = self.election(other);
             match hidden.contains(&other) {
                 // Nobody listens there.
                 true => SocketAddr::new(address.ip(), 1),
@@ -100,6 +110,27 @@ impl TlsEnsemble {
         };
         let path = self.servers.write_configuration_lines(sid, election, lines);
         self.servers.start_with(sid, &path)
+    }
+
+    /// Starts the real server `sid` with these lines in an ensemble of only these members, who may change.
+    pub(crate) fn start_member(&self, sid: i64, members: &[i64], lines: &str) -> Server {
+        let path = self.write_members(sid, members, lines);
+        self.servers.start_with(sid, &path)
+    }
+
+    /// Writes the configuration file of that server.
+    pub(crate) fn write_members(&self, sid: i64, members: &[i64], lines: &str) -> PathBuf {
+        self.servers.write_members_lines(sid, members, lines)
+    }
+
+    /// The text with which `reconfig -add` adds the server `sid`, or moves it to the ports of the server `at`.
+    pub(crate) fn server_text(&self, sid: i64, at: i64) -> String {
+        self.servers.server_text(sid, at)
+    }
+
+    /// Where the server `sid` listens for the others.
+    pub(crate) fn election(&self, sid: i64) -> SocketAddr {
+        self.servers.election(sid).address
     }
 
     /// Starts our server `sid` as its `zoo.cfg` with these lines says. It knows no other servers than `real`, of
@@ -111,7 +142,7 @@ impl TlsEnsemble {
         lines: &str,
         shape: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
     ) -> Member {
-        let election = |other| self.servers.election(other).address;
+        let election = |other| self.election(other);
         let path = self.servers.write_configuration_lines(sid, election, lines);
         let text = fs::read_to_string(&path).expect("a file can be read");
         let is_kept = |line: &&str| {
@@ -139,6 +170,12 @@ impl TlsEnsemble {
             .listener(self.servers.election(sid).listen())
             .build();
         Member::new(CnxManager::start(config.unwrap()).unwrap(), real)
+    }
+
+    /// The stores of our server as they are now.
+    pub(crate) fn tls_builder(&self, sid: i64) -> TlsBuilder {
+        let store = self.key_store(sid);
+        Tls::from_pem_files(&store, &store, &self.trust_store).unwrap()
     }
 
     /// Reads the stores of our server again.

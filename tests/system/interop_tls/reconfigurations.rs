@@ -1,0 +1,148 @@
+//! Tests that the program `election` follows an ensemble of real servers with TLS whose members change: certificates are those of the
+//! members as they are now.
+
+use serde_json::{Value, json};
+
+use crate::{
+    certificates::Kind,
+    deadlines::wait_until,
+    server::Server,
+    table::record,
+    tls_ensemble::{TLS_ONLY, TlsEnsemble, ip, names},
+    voter::Voter,
+};
+
+/// The servers at the start. All three real ones are needed for a quorum of four.
+const MEMBERS: [i64; 4] = [1, 2, 3, 4];
+/// Real servers have smaller and larger ids.
+const OURS: i64 = 3;
+const JOINER: i64 = 5;
+/// Its ports are those to which a server moves.
+const ELSEWHERE: i64 = 6;
+
+/// The lines of a server whose certificate has these names.
+fn lines(ensemble: &TlsEnsemble, sid: i64, names: &[String]) -> String {
+    let stores = ensemble.stores(sid, Kind::Ecdsa, names);
+    stores + TLS_ONLY + "fips-mode=false\nsslQuorumReloadCertFiles=true\n"
+}
+
+/// Three real servers, which have elected server 4, and ours, which follows it.
+fn start(ensemble: &TlsEnsemble, options: &[&str]) -> ([Server; 3], Voter) {
+    let servers = [1, 2, 4]
+        .map(|sid| ensemble.start_member(sid, &MEMBERS, &lines(ensemble, sid, &names(sid))));
+    servers[0].await_mode("follower");
+    servers[1].await_mode("follower");
+    servers[2].await_mode("leader");
+    let file = ensemble.write_members(OURS, &MEMBERS, &lines(ensemble, OURS, &names(OURS)));
+    let options = [&["--verbose"], options].concat();
+    let mut voter = Voter::start_with(&file.display().to_string(), OURS, &options);
+    voter.await_event("reconfigured");
+    voter.await_elected(4);
+    await_links(&mut voter, &[1, 2, 4]);
+    (servers, voter)
+}
+
+/// Starts a real server that is no member yet.
+fn start_joiner(ensemble: &TlsEnsemble) -> Server {
+    let members = [&MEMBERS[..], &[JOINER]].concat();
+    let joiner = ensemble.start_member(JOINER, &members, &lines(ensemble, JOINER, &names(JOINER)));
+    joiner.await_in_log("LEADER ELECTION TOOK");
+    joiner
+}
+
+/// Who joined, left and moved.
+fn lists(line: &Value) -> [&Value; 3] {
+    [&line["joined"], &line["left"], &line["moved"]]
+}
+
+/// Waits until ours is linked to these servers and to no other one.
+#[track_caller]
+fn await_links(voter: &mut Voter, sids: &[i64]) {
+    let linked = json!(sids);
+    wait_until("it is linked to the members", || {
+        voter.stats()["linked"] == linked
+    });
+}
+
+/// Waits until ours has logged that a certificate is none of this server.
+#[track_caller]
+fn await_wrong_name(voter: &Voter, sid: i64) {
+    let text = format!("which is no name of server {sid}");
+    wait_until(&text, || voter.process.log_text().contains(&text));
+}
+
+pub(crate) fn our_voter_follows_servers_that_join_leave_and_move() {
+    let ensemble = TlsEnsemble::new(6);
+    let ([first, _second, mut leader], mut voter) = start(&ensemble, &[]);
+    // Its name is the host of its address in the new configuration.
+    let joiner = start_joiner(&ensemble);
+    leader.reconfigure("-add", &ensemble.server_text(JOINER, JOINER));
+    let line = voter.await_event("reconfigured");
+    assert_eq!(lists(&line), [&json!([JOINER]), &json!([]), &json!([])]);
+    await_links(&mut voter, &[1, 2, 4, 5]);
+    record(
+        "reconfig -add",
+        "election, a name for each address",
+        "linked to the added server",
+    );
+
+    leader.reconfigure("-remove", "2");
+    let line = voter.await_event("reconfigured");
+    assert_eq!(lists(&line), [&json!([]), &json!([2]), &json!([])]);
+    await_links(&mut voter, &[1, 4, 5]);
+    record("reconfig -remove", "election", "the others are linked");
+
+    // Its certificate has its former address only.
+    leader.reconfigure("-add", &ensemble.server_text(1, ELSEWHERE));
+    let line = voter.await_event("reconfigured");
+    assert_eq!(lists(&line), [&json!([]), &json!([]), &json!([1])]);
+    await_wrong_name(&voter, 1);
+    await_links(&mut voter, &[4, 5]);
+    let both = [names(1), vec![ip(ELSEWHERE).to_string()]].concat();
+    lines(&ensemble, 1, &both);
+    await_links(&mut voter, &[1, 4, 5]);
+    let elsewhere = ensemble.election(ELSEWHERE);
+    first.await_in_log(&format!("my election bind port: /{elsewhere}"));
+    record(
+        "reconfig -add, an address changes",
+        "election, a name for each address",
+        "WrongName until its certificate has the new address, then linked",
+    );
+
+    // Of the members 1, 3, 4 and 5, three elect the next leader: ours is one of them.
+    leader.process.kill();
+    voter.await_event("leader-lost");
+    voter.await_elected(JOINER);
+    joiner.await_in_log("LEADING - LEADER ELECTION TOOK");
+    await_links(&mut voter, &[1, 5]);
+    assert_eq!(voter.stats()["malformed"], 0);
+    voter.quit();
+}
+
+pub(crate) fn added_server_is_believed_with_the_name_given_for_its_sid() {
+    let ensemble = TlsEnsemble::new(5);
+    let options = ["--admit", "0", "--tls-name", "5=five.example"];
+    let ([_first, _second, leader], mut voter) = start(&ensemble, &options);
+    let _joiner = start_joiner(&ensemble);
+    leader.reconfigure("-add", &ensemble.server_text(JOINER, JOINER));
+    voter.await_event("reconfigured");
+    // Its certificate is valid, and one for its address.
+    await_wrong_name(&voter, JOINER);
+    await_links(&mut voter, &[1, 2, 4]);
+    let all = [names(JOINER), vec!["five.example".to_owned()]].concat();
+    lines(&ensemble, JOINER, &all);
+    await_links(&mut voter, &[1, 2, 4, 5]);
+
+    leader.reconfigure("-remove", "5");
+    voter.await_event("reconfigured");
+    await_links(&mut voter, &[1, 2, 4]);
+    leader.reconfigure("-add", &ensemble.server_text(JOINER, JOINER));
+    voter.await_event("reconfigured");
+    await_links(&mut voter, &[1, 2, 4, 5]);
+    voter.quit();
+    record(
+        "reconfig -add, -remove, -add",
+        "election --tls-name 5=five.example",
+        "WrongName until its certificate has that name, then linked each time",
+    );
+}
