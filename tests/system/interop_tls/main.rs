@@ -105,7 +105,6 @@ fn trials(has_fips_mode: bool) -> Vec<Trial> {
         elections::vote_of_a_smaller_sid_elects_a_real_server,
         elections::vote_of_a_larger_sid_elects_a_real_server,
         reconfigurations::our_voter_follows_servers_that_join_leave_and_move,
-        reconfigurations::added_server_is_believed_with_the_name_given_for_its_sid,
         stores::jks_stores_are_converted_by_the_commands_in_the_errors,
         elections::our_vote_elects_after_the_leader_dies,
     ];

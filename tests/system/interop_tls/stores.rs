@@ -11,7 +11,7 @@ use crate::{
 };
 
 const REAL: i64 = 1;
-/// Ours, with the kinds of their keys.
+/// Ours, with the kinds of their keys. The first one has the stores of the real server.
 const OURS: [(i64, &str); 2] = [(2, "RSA"), (3, "EC")];
 const PASSWORD: &str = "of-the-stores";
 
@@ -19,9 +19,13 @@ pub(crate) fn jks_stores_are_converted_by_the_commands_in_the_errors() {
     let ensemble = TlsEnsemble::new(3);
     let directory = ensemble.directory();
     // As ZooKeeper's guide for administrators says: each server signs its own certificate, and all are in one trust store.
-    for (sid, kind) in [(REAL, "RSA")].into_iter().chain(OURS) {
+    for (sid, kind) in OURS {
         let store = format!("-keystore {sid}.jks -alias zk{sid}");
         let names = format!("san=ip:{},ip:127.0.0.1", ip(sid));
+        let names = match kind {
+            "RSA" => format!("{names},ip:{}", ip(REAL)),
+            _ => names,
+        };
         for line in [
             format!(
                 "-genkeypair {store} -storetype JKS -keyalg {kind} -dname cn=zk{sid} -ext {names} -keypass {PASSWORD}"
@@ -42,7 +46,7 @@ pub(crate) fn jks_stores_are_converted_by_the_commands_in_the_errors() {
             + &passwords.concat()
             + TLS_ONLY
     };
-    let _server = ensemble.start(REAL, &(lines(REAL) + "fips-mode=false\n"), &[]);
+    let _server = ensemble.start(REAL, &(lines(OURS[0].0) + "fips-mode=false\n"), &[]);
     for (sid, kind) in OURS {
         let own = directory.join(format!("pem-{sid}"));
         fs::create_dir(&own).expect("a directory can be created");
