@@ -234,6 +234,7 @@ fn queue_closed_after_a_reservation_takes_nothing_and_balances() {
     assert!(queue.transition().backlog.push_reserved(late, 0).is_err());
     assert_eq!(queue.counts().accepted, 0);
     assert_eq!(queue.put_run(&mut run).0, Err(Refusal::Closed));
+    queue.discard_late(1);
     let counts = queue.counts();
     assert_eq!((counts.accepted, counts.discarded), (1, 1));
     assert_balance(counts);
