@@ -85,7 +85,7 @@ impl TryFrom<Sid> for u64 {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
