@@ -14,6 +14,7 @@ use crate::{
     plan::PORT,
     rng::Rng,
     simulation::Simulation,
+    tls,
 };
 
 /// A host is a member again.
@@ -78,6 +79,7 @@ impl Simulation {
                 _ => own,
             };
             members = members.server(self.plan.hosts[it].sid, addresses);
+            members = tls::name(members, &self.plan, host, it);
         }
         self.kernel()
             .note(host, || format!("sets its members: {members:?}"));

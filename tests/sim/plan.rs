@@ -202,8 +202,8 @@ impl Plan {
             }
             plan.pings = natives.percent(50);
         }
-        // An admitted server that becomes a member is the same peer. With TLS, names would have to be given again.
-        let can_change = !plan.strangers_only && !plan.admits && plan.secure.is_none();
+        // An admitted server that becomes a member is the same peer.
+        let can_change = !plan.strangers_only && !plan.admits;
         plan.changes_members = natives.fork().percent(40) && can_change;
         plan
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use quorum_cnx::{
-    ConfigBuilder, Handle, PeerName, Plaintext, Sid, Tls,
+    ConfigBuilder, Handle, Members, PeerName, Plaintext, Sid, Tls,
     rustls::{
         ClientConfig, ClientConnection, RootCertStore,
         crypto::{CryptoProvider, ring},
@@ -192,6 +192,14 @@ pub fn configure(mut builder: ConfigBuilder, plan: &Plan, me: usize) -> ConfigBu
         }
     }
     builder.tls(tls)
+}
+
+/// Names the certificate of another host that becomes a member. A member that comes back has lost its names.
+pub fn name(members: Members, plan: &Plan, me: usize, host: usize) -> Members {
+    match plan.secure.as_ref().and_then(|secure| tls(secure, me)) {
+        Some(_) => members.peer_names(plan.hosts[host].sid, [PeerName::Dns(host_name(host))]),
+        None => members,
+    }
 }
 
 /// Gives this host, which runs, the certificates that it has by now.
