@@ -1,5 +1,5 @@
 //! Hosts that change their members: each removes others, gives them another address, and takes them back, by itself. At the end of the
-//! storm all hosts are members of each other again.
+//! storm all hosts are members of each other again, and P1 demands links to the addresses that they have then.
 //!
 //! What is known of the name of a removed member is forgotten, which P2 forbids otherwise.
 //!
@@ -48,37 +48,40 @@ impl Simulation {
             60..80 if !is_removed => moves = Some((to, rng.percent(50))),
             _ => return false,
         }
-        self.set_members(host, &wanted, leave, moves);
+        self.set_members(host, &wanted, leave, |it| {
+            let own = self.plan.addresses(it);
+            // No host and no stranger is there.
+            let nobody = format!("10.8.0.{it}:{PORT}");
+            match moves {
+                Some((moved, true)) if moved == it => format!("{nobody}|{own}"),
+                Some((moved, false)) if moved == it => format!("{own}|{nobody}"),
+                _ => own,
+            }
+        });
         true
     }
 
-    /// All hosts are members of this one again, at their own addresses.
+    /// All hosts are members of this one again, each at the last one of its own addresses.
     pub fn restore_members(&self, host: usize) {
         let all: Vec<usize> = (0..self.hosts.len()).collect();
-        self.set_members(host, &all, Leave::Now, None);
+        self.set_members(host, &all, Leave::Now, |it| match it == host {
+            true => self.plan.addresses(it),
+            false => self.plan.last_address(it),
+        });
     }
 
-    /// `moves`: this host has one more address, before its own or behind.
     fn set_members(
         &self,
         host: usize,
         wanted: &[usize],
         leave: Leave,
-        moves: Option<(usize, bool)>,
+        addresses: impl Fn(usize) -> String,
     ) {
         let handle = self.hosts[host].handle.clone().expect("it runs");
         let version = self.oracle.borrow().hosts[host].version + 1;
         let mut members = Members::new(version).leave(leave);
         for &it in wanted {
-            let own = self.plan.addresses(it);
-            // No host and no stranger is there.
-            let nobody = format!("10.8.0.{it}:{PORT}");
-            let addresses = match moves {
-                Some((moved, true)) if moved == it => format!("{nobody}|{own}"),
-                Some((moved, false)) if moved == it => format!("{own}|{nobody}"),
-                _ => own,
-            };
-            members = members.server(self.plan.hosts[it].sid, addresses);
+            members = members.server(self.plan.hosts[it].sid, addresses(it));
             members = tls::name(members, &self.plan, host, it);
         }
         self.kernel()

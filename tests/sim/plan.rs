@@ -217,6 +217,12 @@ impl Plan {
         named.unwrap_or_else(|| all.join("|"))
     }
 
+    /// The last one of them.
+    pub fn last_address(&self, host: usize) -> String {
+        let all = self.addresses(host);
+        all.rsplit('|').next().unwrap_or_default().to_owned()
+    }
+
     /// Whether this host takes only those for a server that have proved to be it.
     pub fn requires_proof(&self, me: usize) -> bool {
         let by_tls = |secure: &Secure| secure.requires_proof(me);

@@ -403,6 +403,11 @@ impl Simulation {
             ));
         }
         let oracle = self.oracle.borrow();
+        // Its members are the last ones that it was given: no other fault follows them.
+        let has_moved = self.plan.changes_members && self.plan.hosts[small].name.is_none();
+        if has_moved && to.to_string() != self.plan.last_address(small) {
+            return fail(format!("host {small} has moved, and its link is at {to}"));
+        }
         let seen = |host: usize, peer: usize| {
             let up = oracle.hosts[host].links.get(&sid(peer))?;
             Some((up.addr, up.dialed))
