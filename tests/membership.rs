@@ -526,7 +526,8 @@ fn told(events: &[Event]) -> Vec<(&'static str, Sid)> {
     let of = |event: &Event| {
         let left = left(event).map(|(sid, _)| ("left", sid));
         let joined = joined(event).map(|sid| ("joined", sid));
-        left.or(joined).or(moved(event).map(|sid| ("moved", sid)))
+        let moved = moved(event).map(|sid| ("moved", sid));
+        left.or(joined).or(moved)
     };
     events.iter().filter_map(of).collect()
 }
