@@ -302,7 +302,7 @@ impl Run {
     }
 
     /// A far end closes its connection or takes more, or the path breaks.
-    fn end_or_make_room(&mut self, input: &mut Input<'_>) {
+    fn end_or_make_room(&self, input: &mut Input<'_>) {
         let (back, what) = (usize::from(input.byte()), input.byte());
         let back = back % self.remote.len().max(1);
         let Some(connection) = self.remote.len().checked_sub(back + 1) else {

@@ -103,13 +103,16 @@ impl From<ReconfigureError> for Refused {
             Config(ConfigError::SharedAddress { first, second, .. }) => {
                 Self::SharedAddress(first, second)
             }
-            Config(ConfigError::BadOption { option, .. }) if option == "leave" => Self::Leave,
-            Config(ConfigError::BadOption { option, .. }) if option == "server" => {
-                Self::CannotBeDialed
-            }
-            Config(ConfigError::BadOption { option, .. }) if option == "members_max" => {
-                Self::NoRoom
-            }
+            Config(ConfigError::BadOption {
+                option: "leave", ..
+            }) => Self::Leave,
+            Config(ConfigError::BadOption {
+                option: "server", ..
+            }) => Self::CannotBeDialed,
+            Config(ConfigError::BadOption {
+                option: "members_max",
+                ..
+            }) => Self::NoRoom,
             other => Self::Other(other.to_string()),
         }
     }
@@ -209,7 +212,9 @@ impl Model {
         if self.is_halted {
             return Err(Refused::Halted);
         }
-        let version = step.version.unwrap_or(self.version.saturating_add(1));
+        let version = step
+            .version
+            .unwrap_or_else(|| self.version.saturating_add(1));
         if version < self.version {
             return Err(Refused::OldVersion(version, self.version));
         }
