@@ -88,8 +88,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.tell(Event::Rejected { addr, sid, reason }, now);
             }
             Some(Phase::Named { peer, .. }) => {
-                let sid = self.peer(peer).map(|peer| peer.sid);
-                match sid {
+                match self.peer(peer).map(|peer| peer.sid) {
                     // Its answer has arrived in this turn, and it has not become the link yet.
                     Some(sid) if dialed => self.tell_dial_failed(sid, addr, reason, now),
                     // The same, and its peer was removed before. A dial that is given up with its peer is not told.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl CnxManager {
-    /// A handle to give to other threads.
+    /// A handle to give to other threads. Some calls are only there, such as [`renew`](Handle::renew).
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()

@@ -451,6 +451,33 @@ fn observers_and_admitted_servers_need_names_of_their_own() {
 }
 
 #[test]
+fn server_that_leaves_has_its_names_until_another_server_gets_them() {
+    let ca = Ca::new("CA");
+    let own = |sid: i64| ca.names(&[&format!("zk{sid}.example")]).chain;
+    let step = |older: &Identities, left: &[i64], given: &[(i64, &str)]| {
+        let name = |name: &str| vec![PeerName::Dns(name.to_owned())];
+        let given = given.iter().map(|(sid, text)| (Sid(*sid), name(text)));
+        let left: Vec<Sid> = left.iter().copied().map(Sid).collect();
+        older.with_members([], given.collect(), &left).unwrap()
+    };
+    let left = step(&identities(), &[2, 3], &[]);
+    for sid in 1..=3 {
+        assert_eq!(left.check(Sid(sid), &own(sid)), Ok(()));
+    }
+    let taken = step(&left, &[], &[(4, "zk2.example")]);
+    assert!(taken.check(Sid(2), &own(2)).is_err());
+    assert_eq!(taken.check(Sid(4), &own(2)), Ok(()));
+    assert_eq!(taken.check(Sid(3), &own(3)), Ok(()));
+    let gone = taken.without(Sid(3)).unwrap();
+    assert!(gone.check(Sid(3), &own(3)).is_err());
+    assert_eq!(gone.without(Sid(3)), None);
+    // One that comes back has no name but those that are given for it now.
+    let back = step(&left, &[], &[(3, "zk9.example")]);
+    assert!(back.check(Sid(3), &own(3)).is_err());
+    assert_eq!(back.without(Sid(3)), None);
+}
+
+#[test]
 fn live_link_is_checked_again_after_a_reload() {
     let (ca, other) = (Ca::new("CA"), Ca::new("other CA"));
     let mut numbered = params(&["zk1.example"]);
