@@ -162,9 +162,9 @@ impl Member {
                     reason: Reason::Tls(failure),
                     ..
                 } if sid.0 == self.real => dialed.push(failure.clone()),
-                // It does not listen yet.
+                // It does not listen yet, or the machine is slow.
                 Event::DialFailed {
-                    reason: Reason::Io(ErrorKind::ConnectionRefused),
+                    reason: Reason::Io(ErrorKind::ConnectionRefused) | Reason::ConnectTimeout,
                     ..
                 } => {}
                 Event::DialFailed { .. } | Event::Up { .. } | Event::Down { .. } => {

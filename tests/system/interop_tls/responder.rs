@@ -2,6 +2,7 @@
 //! (OCSP, which `openssl ocsp` answers).
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -35,6 +36,9 @@ struct State {
     questions: AtomicUsize,
 }
 
+/// The answers to earlier OCSP requests, by path and body: those who are refused ask twice a second, and `openssl` is slow.
+type Answers = HashMap<(String, Vec<u8>), Vec<u8>>;
+
 impl Responder {
     /// Starts it for a CA that has revoked the certificates with the serial numbers `revoked`, and no others. Its thread ends with the process.
     pub(crate) fn start(ca: &Ca, directory: &Path, valid: &[u64], revoked: &[u64]) -> Self {
@@ -58,9 +62,10 @@ impl Responder {
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
+            let mut answers = Answers::new();
             for connection in listener.incoming().map_while(Result::ok) {
                 // Fails if the client goes away early, or with the files at the end of the test.
-                let _ = shared.serve(&connection);
+                let _ = shared.serve(&connection, &mut answers);
             }
         });
         Self { address, state }
@@ -94,7 +99,7 @@ impl Responder {
 
 impl State {
     /// Answers one request, and closes the connection.
-    fn serve(&self, mut connection: &TcpStream) -> io::Result<()> {
+    fn serve(&self, mut connection: &TcpStream, answers: &mut Answers) -> io::Result<()> {
         let mut reader = BufReader::new(connection);
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -118,7 +123,13 @@ impl State {
             }
             Some(question) => {
                 self.questions.fetch_add(1, Ordering::Relaxed);
-                ("200 OK", self.answer(question, &body)?)
+                let question = (question.to_owned(), body);
+                let answer = match answers.get(&question) {
+                    Some(answer) => answer.clone(),
+                    None => self.answer(&question.0, &question.1)?,
+                };
+                answers.insert(question, answer.clone());
+                ("200 OK", answer)
             }
         };
         let length = content.len();
