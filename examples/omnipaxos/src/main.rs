@@ -1,131 +1,36 @@
-//! How many increments five nodes commit, over quorum-cnx and over the channels of the examples of OmniPaxos. `README.md` says more.
+//! How many increments five nodes commit, over quorum-cnx and over channels, as in the examples of OmniPaxos. `README.md` says more.
 
-mod channels;
+#[path = "../../replicated/measure.rs"]
+mod measure;
 
-use std::{
-    error::Error,
-    io,
-    net::TcpListener,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{error::Error, net::TcpListener};
 
-use channels::ChannelServer;
-use on_omnipaxos::{Disk, Replica, Request, Server};
+use measure::NODES;
+use on_omnipaxos::{Disk, Replica, Request, Server, TICK};
 
-const NODES: u64 = 5;
-const ROUNDS: usize = 5;
-const MEASURED: Duration = Duration::from_secs(1);
+type Message = omnipaxos::messages::Message<Request>;
 
-/// How long a thread waits when nothing happens, before it looks whether it is to stop.
-const WAIT: Duration = Duration::from_millis(20);
-
-/// A node on some transport.
-trait Node: Send {
-    fn turn(&mut self, timeout: Duration) -> io::Result<bool>;
-    fn replica(&mut self) -> &mut Replica;
+fn server(
+    id: u64,
+    members: &[(u64, String)],
+    socket: TcpListener,
+) -> Result<Server, Box<dyn Error>> {
+    Server::new(id, members, socket, Disk::default())
 }
 
-impl Node for Server {
-    fn turn(&mut self, timeout: Duration) -> io::Result<bool> {
-        Self::turn(self, timeout)
-    }
-
-    fn replica(&mut self) -> &mut Replica {
-        Self::replica(self)
-    }
+fn replica(id: u64) -> Result<Replica, Box<dyn Error>> {
+    let members = (1..=NODES).collect();
+    Ok(Replica::new(id, members, Disk::default())?)
 }
 
-fn on_sockets() -> Result<Vec<Server>, Box<dyn Error>> {
-    let (mut sockets, mut members) = (Vec::new(), Vec::new());
-    for id in 1..=NODES {
-        let socket = TcpListener::bind("127.0.0.1:0")?;
-        members.push((id, socket.local_addr()?.to_string()));
-        sockets.push((id, socket));
-    }
-    let servers = sockets.into_iter();
-    servers
-        .map(|(id, socket)| Server::new(id, &members, socket, Disk::default()))
-        .collect()
-}
-
-/// The increments of the leader's thread that have been applied.
-#[derive(Default)]
-struct Applied {
-    count: AtomicU64,
-    stop: AtomicBool,
-}
-
-/// Turns a node. While it leads, `window` increments are under way.
-fn run(mut node: impl Node, client: u64, window: u64, applied: &Applied) {
-    let (mut proposed, mut answered) = (0, 0);
-    while !applied.stop.load(Ordering::Relaxed) {
-        node.turn(WAIT).expect("the node works");
-        for answer in node.replica().take_answers() {
-            if answer.request.client == client {
-                answered = answer.request.number;
-                applied.count.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        if !node.replica().is_leader() {
-            // What was under way is lost or not: this is not a client that repeats.
-            answered = proposed;
-            continue;
-        }
-        while proposed < answered + window {
-            proposed += 1;
-            node.replica().request(Request {
-                client,
-                number: proposed,
-                is_increment: true,
-            });
-        }
-    }
-}
-
-/// Increments a second, counted from when the first ones have been applied.
-fn measure(nodes: Vec<impl Node>, window: u64) -> f64 {
-    let applied = Applied::default();
-    thread::scope(|scope| {
-        for (node, client) in nodes.into_iter().zip(1..) {
-            let applied = &applied;
-            scope.spawn(move || run(node, client, window, applied));
-        }
-        while applied.count.load(Ordering::Relaxed) < window {
-            thread::sleep(WAIT);
-        }
-        let (start, before) = (Instant::now(), applied.count.load(Ordering::Relaxed));
-        thread::sleep(MEASURED);
-        let count = applied.count.load(Ordering::Relaxed) - before;
-        let seconds = start.elapsed().as_secs_f64();
-        applied.stop.store(true, Ordering::Relaxed);
-        count as f64 / seconds
-    })
-}
-
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+/// What a node has to say, and to whom.
+fn messages(replica: &mut Replica) -> Result<Vec<(u64, Message)>, Box<dyn Error>> {
+    let messages = replica.advance().into_iter();
+    Ok(messages
+        .map(|message| (message.get_receiver(), message))
+        .collect())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("increments a second, medians of {ROUNDS} rounds");
-    println!(
-        "{:>10} {:>12} {:>12}",
-        "under way", "quorum-cnx", "channels"
-    );
-    for window in [1, 16, 256] {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            ours.push(measure(on_sockets()?, window));
-            theirs.push(measure(ChannelServer::all(NODES)?, window));
-        }
-        println!(
-            "{window:>10} {:>12.0} {:>12.0}",
-            median(ours),
-            median(theirs)
-        );
-    }
-    Ok(())
+    measure::run()
 }

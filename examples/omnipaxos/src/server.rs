@@ -5,8 +5,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
-    io, mem,
+    mem,
     net::TcpListener,
+    num::TryFromIntError,
     time::{Duration, Instant},
 };
 
@@ -44,8 +45,11 @@ impl Server {
         disk: Disk,
     ) -> Result<Self, Box<dyn Error>> {
         let ids = members.iter().map(|(id, _)| *id).collect();
-        let members = members.iter().map(|(id, address)| (sid(*id), address));
-        let config = Config::builder(sid(own))
+        let members = members
+            .iter()
+            .map(|(id, address)| Ok((Sid::try_from(*id)?, address)));
+        let members: Vec<_> = members.collect::<Result<_, TryFromIntError>>()?;
+        let config = Config::builder(Sid::try_from(own)?)
             .servers(members)
             .listener(socket)
             .outbox(Outbox::queue(MESSAGE_BYTES_MAX))
@@ -71,9 +75,9 @@ impl Server {
     /// # Errors
     ///
     /// Those of [`EventLoop::turn`].
-    pub fn turn(&mut self, timeout: Duration) -> io::Result<bool> {
+    pub fn turn(&mut self, timeout: Duration) -> Result<bool, Box<dyn Error>> {
         // What the application has proposed since the last turn.
-        self.mesh.handler_mut().send(&self.handle);
+        self.mesh.handler_mut().send(&self.handle)?;
         let until_tick = self.next_tick.saturating_duration_since(Instant::now());
         let goes_on = self.mesh.turn(Some(timeout.min(until_tick)))?;
         let transport = self.mesh.handler_mut();
@@ -84,7 +88,7 @@ impl Server {
             self.next_tick = now + TICK;
         }
         // Once for all frames of the turn.
-        transport.send(&self.handle);
+        transport.send(&self.handle)?;
         Ok(goes_on)
     }
 
@@ -110,9 +114,9 @@ struct Transport {
 }
 
 impl Transport {
-    fn send(&mut self, handle: &Handle) {
+    fn send(&mut self, handle: &Handle) -> Result<(), Box<dyn Error>> {
         for message in self.replica.advance() {
-            let to = sid(message.get_receiver());
+            let to = Sid::try_from(message.get_receiver())?;
             if !self.links.contains(&to) {
                 // It has no place in the link that follows, whose begin both ends tell OmniPaxos.
                 continue;
@@ -130,11 +134,14 @@ impl Transport {
                 let _ = handle.disconnect(to);
             }
         }
+        Ok(())
     }
 
     fn receive(&mut self, from: Sid, message: &[u8]) {
         match postcard::from_bytes::<Message<Request>>(message) {
-            Ok(message) if sid(message.get_sender()) == from => self.replica.step(message),
+            Ok(message) if Sid::try_from(message.get_sender()) == Ok(from) => {
+                self.replica.step(message)
+            }
             _ => eprintln!("{from} has sent what is not a message of its own"),
         }
     }
@@ -161,7 +168,9 @@ impl Handler for Transport {
         match event {
             Event::Up { sid, .. } => {
                 self.links.insert(*sid);
-                self.replica.on_reconnected(sid.0 as u64);
+                if let Ok(peer) = u64::try_from(*sid) {
+                    self.replica.on_reconnected(peer);
+                }
             }
             Event::Down { sid, .. } => {
                 self.links.remove(sid);
@@ -172,9 +181,4 @@ impl Handler for Transport {
             _ => {}
         }
     }
-}
-
-/// Members have the same number in OmniPaxos and here, from 1 on.
-fn sid(id: u64) -> Sid {
-    Sid(id as i64)
 }

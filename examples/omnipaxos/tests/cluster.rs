@@ -1,285 +1,54 @@
-//! Five nodes over loopback, turned by the thread of the test. Clients count and read while nodes are killed, restarted and paused.
+//! What happens to five nodes while clients count and read.
 
-use std::{
-    collections::BTreeMap,
-    net::TcpListener,
-    time::{Duration, Instant},
-};
+#[path = "../../replicated/cluster.rs"]
+mod cluster;
 
+use cluster::{Cluster, NODES, replace_leaders};
 use on_omnipaxos::{Answer, Disk, Request, Server};
-
-const NODES: usize = 5;
-
-/// After this time without an answer, a client asks the next node.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A deadline for what takes seconds. Reaching it is a failure.
-const LONG: Duration = Duration::from_secs(120);
 
 /// So many requests of one client are proposed at once. Each takes seven bytes.
 const BURST: u64 = 150_000;
 
-/// The place of an operation in the only order that explains its result: an increment before the reads of its value.
-type Place = (u64, bool);
-
-/// A client that reads and counts in turn, one operation at a time.
-struct Client {
-    id: u64,
-    /// The number of the operation. Odd ones are increments.
-    number: u64,
-    /// The node that it asks.
-    node: usize,
-    patience_ends: Instant,
-    /// The last place of all operations that had ended when this one began.
-    began_after: Place,
+fn disk() -> Disk {
+    Disk::default()
 }
 
-impl Client {
-    /// Asks this node next, and at once.
-    fn ask_next(&mut self, node: usize) {
-        self.node = (node + NODES - 1) % NODES;
-        self.patience_ends = Instant::now();
-    }
-
-    fn request(&self) -> Request {
-        Request {
-            client: self.id,
-            number: self.number,
-            is_increment: self.number % 2 == 1,
+/// Proposes many requests at once at the leader, and again whenever another one leads, until the last of them is applied. With `breaks_links`, the
+/// first leader queues its messages and closes its links in its next turn.
+fn run_burst(cluster: &mut Cluster, breaks_links: bool) {
+    let mut asked = None;
+    cluster.run_until("the burst is applied", |cluster| {
+        let leader = cluster.find_leader();
+        if let Some(leader) = leader.filter(|_| leader != asked) {
+            let server = cluster.nodes[leader].running().unwrap();
+            for number in 1..=BURST {
+                server.replica().request(Request {
+                    client: BURST,
+                    number,
+                    is_increment: true,
+                });
+            }
+            if breaks_links && asked.is_none() {
+                server.handle().soft_halt();
+            }
+            asked = Some(leader);
         }
-    }
+        cluster.last.get(&BURST) == Some(&BURST)
+    });
 }
 
-struct Node {
-    /// `None` while it is killed.
-    server: Option<Server>,
-    is_paused: bool,
-    disk: Disk,
-    /// The last value that it has applied.
-    value: u64,
-}
-
-impl Node {
-    fn running(&mut self) -> Option<&mut Server> {
-        self.server.as_mut().filter(|_| !self.is_paused)
-    }
-}
-
-struct Cluster {
-    members: Vec<(u64, String)>,
-    nodes: Vec<Node>,
-    clients: Vec<Client>,
-    /// Which request has led to each value, at every node.
-    order: BTreeMap<u64, Request>,
-    /// The last place of all operations that have ended.
-    ended: Place,
-    operations: usize,
-    /// Whether no client asks any more.
-    is_quiet: bool,
-    is_burst_applied: bool,
-}
-
-impl Cluster {
-    fn start() -> Self {
-        let sockets: Vec<_> = (0..NODES)
-            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-            .collect();
-        let addresses = sockets.iter().map(|socket| socket.local_addr().unwrap());
-        let members: Vec<_> = (1..).zip(addresses.map(|a| a.to_string())).collect();
-        let nodes = sockets.into_iter().zip(1..).map(|(socket, id)| {
-            let disk = Disk::default();
-            let server = Server::new(id, &members, socket, disk.clone()).unwrap();
-            Node {
-                server: Some(server),
-                is_paused: false,
-                disk,
-                value: 0,
-            }
-        });
-        let nodes = nodes.collect();
-        let clients = (0..NODES).map(|node| Client {
-            id: node as u64 + 1,
-            number: 0,
-            node,
-            patience_ends: Instant::now(),
-            began_after: (0, false),
-        });
-        Self {
-            members,
-            nodes,
-            clients: clients.collect(),
-            order: BTreeMap::new(),
-            ended: (0, false),
-            operations: 0,
-            is_quiet: false,
-            is_burst_applied: false,
-        }
-    }
-
-    fn kill(&mut self, node: usize) {
-        self.nodes[node].server = None;
-    }
-
-    /// Starts the node with what is on its disk.
-    fn restart(&mut self, node: usize) {
-        let (id, address) = &self.members[node];
-        let socket = TcpListener::bind(address).unwrap();
-        let node = &mut self.nodes[node];
-        node.value = 0;
-        node.server = Some(Server::new(*id, &self.members, socket, node.disk.clone()).unwrap());
-    }
-
-    fn find_leader(&mut self) -> Option<usize> {
-        let is_leader = |node: &mut Node| node.running().is_some_and(|s| s.replica().is_leader());
-        self.nodes.iter_mut().position(is_leader)
-    }
-
-    /// Waits until a node leads.
-    fn leader(&mut self) -> usize {
-        let mut leader = None;
-        self.run_until("a node leads", |cluster| {
-            leader = cluster.find_leader();
-            leader.is_some()
-        });
-        leader.unwrap()
-    }
-
-    /// Turns the nodes until the condition holds.
-    fn run_until(&mut self, what: &str, mut is_over: impl FnMut(&mut Self) -> bool) {
-        let deadline = Instant::now() + LONG;
-        while !is_over(self) {
-            assert!(Instant::now() < deadline, "not in time: {what}");
-            self.ask();
-            for node in 0..NODES {
-                self.turn(node);
-            }
-        }
-    }
-
-    fn run_operations(&mut self, count: usize) {
-        let end = self.operations + count;
-        self.run_until("operations end", |cluster| cluster.operations >= end);
-    }
-
-    /// Proposes many requests at once at the leader, and again whenever another one leads, until the last of them is applied. With
-    /// `breaks_links`, the first leader queues its messages and closes its links in its next turn.
-    fn run_burst(&mut self, breaks_links: bool) {
-        let mut asked = None;
-        self.run_until("the burst is applied", |cluster| {
-            let leader = cluster.find_leader();
-            if let Some(leader) = leader.filter(|_| leader != asked) {
-                let server = cluster.nodes[leader].running().unwrap();
-                for number in 1..=BURST {
-                    server.replica().request(Request {
-                        client: BURST,
-                        number,
-                        is_increment: true,
-                    });
-                }
-                if breaks_links && asked.is_none() {
-                    server.handle().soft_halt();
-                }
-                asked = Some(leader);
-            }
-            cluster.is_burst_applied
-        });
-    }
-
-    /// Lets the clients whose patience has ended ask again, at the next node.
-    fn ask(&mut self) {
-        if self.is_quiet {
-            return;
-        }
-        let now = Instant::now();
-        for client in &mut self.clients {
-            if client.patience_ends > now {
-                continue;
-            }
-            client.patience_ends = now + PATIENCE;
-            client.node = (client.node + 1) % NODES;
-            // At two nodes at once, as if it had repeated it too early.
-            for node in [client.node, (client.node + 1) % NODES] {
-                if let Some(server) = self.nodes[node].running() {
-                    server.replica().request(client.request());
-                }
-            }
-        }
-    }
-
-    fn turn(&mut self, at: usize) {
-        let Some(server) = self.nodes[at].running() else {
-            return;
-        };
-        assert!(server.turn(Duration::ZERO).unwrap());
-        let answers = server.replica().take_answers();
-        for answer in answers {
-            let Answer { request, value } = answer;
-            self.is_burst_applied |= (request.client, request.number) == (BURST, BURST);
-            if request.is_increment {
-                let first = *self.order.entry(value).or_insert(request);
-                assert_eq!(first, request, "all nodes apply the same at {value}");
-                // A request that was repeated is applied again, without effect.
-                let node = &mut self.nodes[at];
-                assert!(value <= node.value + 1, "{request:?} is out of order");
-                node.value = node.value.max(value);
-            }
-            let mut clients = self.clients.iter_mut();
-            let Some(client) = clients.find(|c| c.node == at && c.request() == request) else {
-                continue;
-            };
-            // Linearizable: no operation takes place before one that had ended when it began.
-            let place = (value, !request.is_increment);
-            assert!(place >= client.began_after, "{answer:?} is out of date");
-            self.ended = self.ended.max(place);
-            self.operations += 1;
-            client.number += 1;
-            client.began_after = self.ended;
-            client.ask_next(at);
-        }
-    }
-
-    /// Without further requests, each node has applied all increments, and each of them is counted once. `others` are not of the clients.
-    fn check(&mut self, others: u64) {
-        let increments = |cluster: &Self| -> u64 {
-            others + cluster.clients.iter().map(|c| c.number / 2).sum::<u64>()
-        };
-        let acknowledged = increments(self);
-        self.is_quiet = true;
-        self.run_until("nodes agree", |cluster| {
-            let last = *cluster.order.keys().last().unwrap();
-            last >= acknowledged && cluster.nodes.iter().all(|node| node.value == last)
-        });
-        let last = self.order.len() as u64;
-        assert!(self.order.keys().copied().eq(1..=last), "each value once");
-        let mut requests: Vec<_> = self.order.values().collect();
-        requests.sort();
-        requests.dedup();
-        assert_eq!(requests.len() as u64, last, "each increment once");
-        // Besides those that were acknowledged, at most one of each client.
-        let acknowledged = increments(self);
-        assert!((acknowledged..=acknowledged + NODES as u64).contains(&last));
-    }
+/// Without further requests, no node lacks any.
+fn check(cluster: &mut Cluster, others: u64) {
+    cluster.is_quiet = true;
+    cluster.check(others);
+    assert!(!cluster.nodes.iter().any(|node| node.has_skipped));
 }
 
 #[test]
 fn counter_is_linearizable_while_leaders_fail() {
     let mut cluster = Cluster::start();
-    cluster.run_operations(150);
-    for _ in 0..2 {
-        let killed = cluster.leader();
-        cluster.kill(killed);
-        cluster.run_operations(150);
-        cluster.restart(killed);
-        cluster.run_operations(150);
-
-        // It takes itself for the leader still when it goes on.
-        let paused = cluster.leader();
-        cluster.nodes[paused].is_paused = true;
-        cluster.run_operations(150);
-        cluster.nodes[paused].is_paused = false;
-        cluster.run_operations(150);
-    }
-    cluster.check(0);
+    replace_leaders(&mut cluster, 150);
+    check(&mut cluster, 0);
 }
 
 #[test]
@@ -289,9 +58,9 @@ fn messages_longer_than_a_frame_arrive() {
     let killed = (cluster.leader() + 1) % NODES;
     cluster.kill(killed);
     // In one message to each follower that is there, and later in one to the other.
-    cluster.run_burst(false);
+    run_burst(&mut cluster, false);
     cluster.restart(killed);
-    cluster.check(BURST);
+    check(&mut cluster, BURST);
 }
 
 #[test]
@@ -300,6 +69,6 @@ fn what_is_lost_with_a_link_is_sent_again() {
     cluster.run_operations(100);
     // Messages that follow would show that one is missing.
     cluster.is_quiet = true;
-    cluster.run_burst(true);
-    cluster.check(BURST);
+    run_burst(&mut cluster, true);
+    check(&mut cluster, BURST);
 }

@@ -7,23 +7,30 @@ use std::collections::BTreeMap;
 /// The clients that the counter remembers. More are not counted: the bound of its memory and of its snapshot, 24 bytes each.
 const CLIENTS_MAX: usize = 1024;
 
-/// A request to count one more. A client numbers its requests from 1, and repeats each of them, at any node, until it is answered.
+/// What a client wants. It numbers its requests, and repeats each of them, at any node, until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Increment {
+pub struct Request {
     /// The client.
     pub client: u64,
     /// The number of the request among those of this client.
     pub number: u64,
+    /// Whether it is to be counted, or only to be answered.
+    pub is_increment: bool,
 }
 
-impl Increment {
+impl Request {
+    /// Without `is_increment`: increments are entries of the log, and reads are not.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         [self.client, self.number].map(u64::to_be_bytes).concat()
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8], is_increment: bool) -> Option<Self> {
         let [client, number] = numbers(bytes)?.try_into().ok()?;
-        Some(Self { client, number })
+        Some(Self {
+            client,
+            number,
+            is_increment,
+        })
     }
 }
 
@@ -39,9 +46,9 @@ impl Counter {
         self.value
     }
 
-    /// Counts the request, unless it has been counted. Returns the value that the counter had after that. `None` if nobody waits for
+    /// Counts this increment, unless it has been counted. Returns the value that the counter had after that. `None` if nobody waits for
     /// the result, since the client has gone on, or if there are too many clients.
-    pub(crate) fn apply(&mut self, increment: Increment) -> Option<u64> {
+    pub(crate) fn apply(&mut self, increment: Request) -> Option<u64> {
         match self.last.get(&increment.client) {
             Some((number, _)) if *number > increment.number => return None,
             Some((number, result)) if *number == increment.number => return Some(*result),

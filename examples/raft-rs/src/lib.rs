@@ -7,7 +7,7 @@ mod disk;
 mod replica;
 mod server;
 
-pub use counter::Increment;
+pub use counter::Request;
 pub use disk::Disk;
 pub use replica::{Answer, Replica};
 pub use server::{Server, TICK};

@@ -9,7 +9,7 @@ use raft::{
 use slog::{Discard, Logger, o};
 
 use crate::{
-    counter::{Counter, Increment},
+    counter::{Counter, Request},
     disk::Disk,
 };
 
@@ -30,23 +30,14 @@ const UNCOMMITTED_BYTES: u64 = 1 << 20;
 /// After so many entries a snapshot is taken. The log has at most twice as many.
 const SNAPSHOT_ENTRIES: u64 = 1_000;
 
-/// What a node tells its clients.
+/// What a node tells its clients: increments that were applied, which every node says in the same order, and reads that were asked for at
+/// this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// This request was applied. Every node says so, in the same order.
-    Incremented {
-        /// The request.
-        increment: Increment,
-        /// The counter after it.
-        value: u64,
-    },
-    /// The answer to [`Replica::read`] at this node.
-    Read {
-        /// What the caller has called the read.
-        id: u64,
-        /// The counter, at some time since the call.
-        value: u64,
-    },
+pub struct Answer {
+    /// The request.
+    pub request: Request,
+    /// The counter after the increment, or at some time since the read was asked for.
+    pub value: u64,
 }
 
 /// A node of raft and its counter.
@@ -56,7 +47,7 @@ pub struct Replica {
     counter: Counter,
     applied: u64,
     /// Reads that are answered when the entry with this index is applied.
-    reads: Vec<(u64, u64)>,
+    reads: Vec<(u64, Request)>,
     answers: Vec<Answer>,
 }
 
@@ -99,14 +90,14 @@ impl Replica {
         self.node.raft.state == StateRole::Leader
     }
 
-    /// Proposes this request. It is lost, for example, if there is no leader: the client repeats it until it is answered.
-    pub fn increment(&mut self, increment: Increment) {
-        let _ = self.node.propose(Vec::new(), increment.to_bytes());
-    }
-
-    /// Asks for the counter. Without an answer the client asks again.
-    pub fn read(&mut self, id: u64) {
-        self.node.read_index(id.to_be_bytes().to_vec());
+    /// Proposes this increment, or asks for the counter. It is lost, for example, if there is no leader: the client repeats it until it is
+    /// answered.
+    pub fn request(&mut self, request: Request) {
+        if request.is_increment {
+            let _ = self.node.propose(Vec::new(), request.to_bytes());
+        } else {
+            self.node.read_index(request.to_bytes());
+        }
     }
 
     /// The answers since the last call.
@@ -155,9 +146,8 @@ impl Replica {
             }
             messages.append(&mut ready.take_persisted_messages());
             for state in ready.take_read_states() {
-                if let Ok(id) = state.request_ctx.try_into() {
-                    self.reads.push((state.index, u64::from_be_bytes(id)));
-                }
+                let read = Request::from_bytes(&state.request_ctx, false);
+                self.reads.extend(read.map(|read| (state.index, read)));
             }
             self.apply(ready.take_committed_entries());
             let mut rest = self.node.advance(ready);
@@ -179,20 +169,20 @@ impl Replica {
         for entry in entries {
             self.applied = entry.index;
             // A new leader commits an empty entry.
-            let Some(increment) = Increment::from_bytes(&entry.data) else {
+            let Some(request) = Request::from_bytes(&entry.data, true) else {
                 continue;
             };
-            if let Some(value) = self.counter.apply(increment) {
-                self.answers.push(Answer::Incremented { increment, value });
+            if let Some(value) = self.counter.apply(request) {
+                self.answers.push(Answer { request, value });
             }
         }
     }
 
     fn answer_reads(&mut self) {
         let (applied, value) = (self.applied, self.counter.value());
-        self.reads.retain(|&(index, id)| {
+        self.reads.retain(|&(index, request)| {
             if index <= applied {
-                self.answers.push(Answer::Read { id, value });
+                self.answers.push(Answer { request, value });
             }
             index > applied
         });

@@ -5,6 +5,7 @@
 use std::{
     error::Error,
     net::TcpListener,
+    num::TryFromIntError,
     time::{Duration, Instant},
 };
 
@@ -38,8 +39,11 @@ impl Server {
         socket: TcpListener,
         disk: Disk,
     ) -> Result<Self, Box<dyn Error>> {
-        let members = members.iter().map(|(id, address)| (sid(*id), address));
-        let config = Config::builder(sid(own))
+        let members = members
+            .iter()
+            .map(|(id, address)| Ok((Sid::try_from(*id)?, address)));
+        let members: Vec<_> = members.collect::<Result<_, TryFromIntError>>()?;
+        let config = Config::builder(Sid::try_from(own)?)
             .servers(members)
             .listener(socket)
             .outbox(Outbox::QUEUE)
@@ -105,7 +109,7 @@ impl Transport {
         for message in self.replica.advance()? {
             self.buffer.clear();
             message.write_to_vec(&mut self.buffer)?;
-            let to = sid(message.to);
+            let to = Sid::try_from(message.to)?;
             // What would wait for a link is out of date when the link is there: raft sends it anew.
             let is_sent =
                 handle.connected_to_peer(to) && handle.to_send_slice(to, &self.buffer).is_ok();
@@ -131,12 +135,9 @@ impl Handler for Transport {
         if let Event::Down { sid, .. } = event {
             // As above. An error means that there is no such peer.
             let _ = handle.discard(*sid);
-            self.replica.on_lost(sid.0 as u64, true);
+            if let Ok(peer) = u64::try_from(*sid) {
+                self.replica.on_lost(peer, true);
+            }
         }
     }
-}
-
-/// Members have the same number in raft and here, from 1 on.
-fn sid(id: u64) -> Sid {
-    Sid(id as i64)
 }
