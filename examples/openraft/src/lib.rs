@@ -13,12 +13,12 @@
 //!     .server(Sid(2), "10.0.0.2:7001")
 //!     .server(Sid(3), "10.0.0.3:7001")
 //!     .cluster_id(*b"an example of us");
-//! let rpc = Arc::new(Rpc::start(config)?);
+//! let (rpc, links) = Rpc::start(config)?;
 //! let (log, state) = openraft_memstore::new_mem_store();
 //! let options = Arc::new(openraft::Config::default().validate()?);
-//! let raft = openraft::Raft::new(1, options, Network(Arc::clone(&rpc)), log, state).await?;
-//! // Ends when the manager has halted.
-//! raft_links::serve::<TypeConfig, _>(&rpc, raft).await;
+//! let raft = openraft::Raft::new(1, options, Network(Arc::new(rpc)), log, state).await?;
+//! // Ends when the links have halted.
+//! raft_links::serve::<TypeConfig, _>(links, raft).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -31,5 +31,5 @@ mod server;
 mod wire;
 
 pub use network::{Network, Peer};
-pub use rpc::{BODY_BYTES_MAX, CallError, PENDING_MAX, Rpc, SERVED_MAX};
+pub use rpc::{BODY_BYTES_MAX, CallError, Links, PENDING_MAX, Rpc, SERVED_MAX};
 pub use server::{SNAPSHOT_BYTES_MAX, serve};

@@ -27,7 +27,7 @@ use crate::{
 const CHUNK_BYTES_MAX: usize = 256 << 10;
 
 /// The factory that openraft asks for the network to each node. All of them share these links. The address of a node is in the
-/// configuration of the manager.
+/// configuration of the links.
 pub struct Network(pub Arc<Rpc>);
 
 impl<C: RaftTypeConfig<NodeId = u64>> RaftNetworkFactory<C> for Network {
@@ -56,14 +56,14 @@ impl Peer {
         C: RaftTypeConfig<NodeId = u64>,
         T: DeserializeOwned,
     {
-        // An id that is no sid is unknown to the manager, and so has no link.
-        let sid = Sid(self.target as i64);
+        let own = u64::try_from(self.rpc.handle().sid()).expect("the sid of a member");
+        let sid = Sid::try_from(self.target).map_err(|error| Unreachable::new(&error))?;
         let timeout = option.soft_ttl();
         let called = self.rpc.call(sid, body, timeout).await;
         let reply = called.map_err(|error| match error {
             CallError::TimedOut => RPCError::Timeout(Timeout {
                 action,
-                id: self.rpc.manager().sid().0 as u64,
+                id: own,
                 target: self.target,
                 timeout,
             }),

@@ -1,4 +1,4 @@
-//! Requests and replies over the links of a manager. Their content is the business of the caller.
+//! Requests and replies over the links of an event loop. Their content is the business of the caller.
 //!
 //! Nothing here is sent twice: after an error it is not known whether the peer has handled the request, unless nothing was sent.
 
@@ -6,8 +6,9 @@ use std::{
     collections::HashMap,
     error::Error,
     hash::{BuildHasher, RandomState},
+    io,
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,10 +16,15 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use quorum_cnx::{
-    CnxManager, ConfigBuilder, Event, FRAME_BYTES_MAX, Handle, InitialMessageVersion, Message,
-    Outbox, Received, SendError, Sid,
+    ConfigBuilder, Event, EventLoop, FRAME_BYTES_MAX, Frame, Handle, Handler,
+    InitialMessageVersion, Outbox, SendError, Sid,
 };
-use tokio::{sync::oneshot, task::JoinSet, time};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::oneshot,
+    task::{self, JoinSet},
+    time,
+};
 
 /// The id in front of each request and reply.
 const ID_BYTES: usize = 8;
@@ -32,39 +38,46 @@ pub const PENDING_MAX: usize = 64;
 /// Requests of all peers that are handled at the same time. Each may hold [`BODY_BYTES_MAX`] bytes: 128 MiB in all.
 pub const SERVED_MAX: usize = 256;
 
-/// The requests that wait for a reply, by peer: a peer can only answer what it was asked.
-type Pending = HashMap<Sid, HashMap<u64, oneshot::Sender<Bytes>>>;
-
-/// Sends requests, and handles those of the peers while [`serve`](Self::serve) runs.
+/// Sends requests. They are written, and their replies read, by the [`Links`] that were made with it.
 pub struct Rpc {
-    manager: CnxManager,
+    handle: Handle,
     next_id: AtomicU64,
-    pending: Mutex<Pending>,
+    calls: Calls,
 }
 
+/// The links of a node, until [`serve`](Self::serve) turns their loop.
+pub struct Links(EventLoop<Incoming>);
+
 impl Rpc {
-    /// Starts a manager with this configuration, and with the settings that requests need: a queue instead of the slot, since a newer
+    /// Listens and dials with this configuration, and with the settings that requests need: a queue instead of the slot, since a newer
     /// request does not replace an older one, and native handshakes, which refuse nodes of other clusters.
     ///
     /// # Errors
     ///
-    /// Those of [`ConfigBuilder::build`] and [`CnxManager::start`].
-    pub fn start(config: ConfigBuilder) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    /// Those of [`ConfigBuilder::build`] and [`EventLoop::new`].
+    pub fn start(config: ConfigBuilder) -> Result<(Self, Links), Box<dyn Error + Send + Sync>> {
         let config = config
             .outbox(Outbox::QUEUE)
             .initial_message(InitialMessageVersion::Native)
             .native_only(true);
-        Ok(Self {
-            manager: CnxManager::start(config.build()?)?,
+        let calls = Calls::default();
+        let incoming = Incoming {
+            calls: calls.clone(),
+            requests: Vec::new(),
+        };
+        let event_loop = EventLoop::new(config.build()?, incoming)?;
+        let rpc = Self {
+            handle: event_loop.handle().clone(),
             // Random, so that no late reply to the process that had this sid before answers a request of this one.
             next_id: AtomicU64::new(RandomState::new().hash_one(0)),
-            pending: Mutex::default(),
-        })
+            calls,
+        };
+        Ok((rpc, Links(event_loop)))
     }
 
-    /// The manager: its statistics, its links, and to halt it. `serve` takes its messages and events.
-    pub fn manager(&self) -> &CnxManager {
-        &self.manager
+    /// The handle of the loop: its statistics, its links, and to halt it.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Sends a request, and returns the reply. The future can be dropped at any time.
@@ -75,12 +88,12 @@ impl Rpc {
     /// deadline.
     pub async fn call(&self, to: Sid, body: &[u8], timeout: Duration) -> Result<Bytes, CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) & !REPLY;
-        let reply = self.register(to, id)?;
-        // After the registration: if the link ends from here on, `serve` finds this call and fails it.
-        if !self.manager.connected_to_peer(to) {
+        let reply = self.calls.add(to, id)?;
+        // After the registration: if the link ends from here on, the loop finds this call and fails it.
+        if !self.handle.connected_to_peer(to) {
             return Err(CallError::NotLinked);
         }
-        let sent = self.manager.to_send(to, frame(id, body));
+        let sent = self.handle.to_send(to, frame(id, body));
         sent.map_err(CallError::NotSent)?;
         match time::timeout(timeout, reply).await {
             Ok(Ok(reply)) if reply.is_empty() => Err(CallError::Refused),
@@ -89,71 +102,97 @@ impl Rpc {
             Err(_) => Err(CallError::TimedOut),
         }
     }
+}
 
-    /// Receives until the manager has halted: replies for the calls of this node, and requests, which `handle` answers with at least one
-    /// byte. It is called for one request after the other, in the order of each peer. The futures that it returns run as tasks at the
-    /// same time. Dropping this future aborts them.
-    pub async fn serve<F>(&self, mut handle: impl FnMut(Sid, Bytes) -> F)
+impl Links {
+    /// Turns the loop on the thread of the runtime until it has halted ([`Handle::request_halt`]). `handle` answers requests with at least
+    /// one byte. It is called for one request after the other, in the order of each peer. The futures that it returns run as tasks at the
+    /// same time. Dropping this future aborts them, closes the links and fails all calls.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`EventLoop::turn`], or if the runtime cannot watch the descriptor of the loop.
+    #[allow(
+        deprecated,
+        reason = "newer versions of tokio offer an unsafe function instead, whose conditions a loop meets: its descriptor stays the same"
+    )]
+    pub async fn serve<F>(self, mut handle: impl FnMut(Sid, Bytes) -> F) -> io::Result<()>
     where
         F: Future<Output = Vec<u8>> + Send + 'static,
     {
+        let links = self.0.handle().clone();
+        let mut watched = AsyncFd::with_interest(self.0, Interest::READABLE)?;
         let mut served = JoinSet::new();
         loop {
-            let received = tokio::select! {
-                received = self.manager.recv_any_async() => received,
-                Some(_) = served.join_next() => continue,
-            };
-            match received {
-                Ok(Received::Message(message)) => {
-                    let from = message.from;
-                    let Some((id, body)) = self.on_message(message) else {
-                        continue;
-                    };
-                    let manager = self.manager.handle();
-                    if served.len() < SERVED_MAX {
-                        let work = handle(from, body);
-                        served.spawn(async move { reply(&manager, from, id, &work.await) });
-                    } else {
-                        reply(&manager, from, id, &[]);
+            match watched.get_ref().timeout() {
+                // More is to be done at once. The runtime is edge-triggered: it may not say so. Other tasks run in between.
+                Some(Duration::ZERO) => task::yield_now().await,
+                Some(timeout) => {
+                    if let Ok(ready) = time::timeout(timeout, watched.readable()).await {
+                        // Before the turn: what becomes ready meanwhile is reported again.
+                        ready?.clear_ready();
                     }
                 }
-                Ok(Received::Event(Event::Down { sid, .. })) => self.on_down(sid),
-                Ok(_) => {}
-                Err(_) => break,
+                None => watched.readable().await?.clear_ready(),
+            }
+            let event_loop = watched.get_mut();
+            if !event_loop.turn(Some(Duration::ZERO))? {
+                return Ok(());
+            }
+            while served.try_join_next().is_some() {}
+            for (from, id, body) in event_loop.handler_mut().requests.drain(..) {
+                if served.len() < SERVED_MAX {
+                    let (links, work) = (links.clone(), handle(from, body));
+                    served.spawn(async move { reply(&links, from, id, &work.await) });
+                } else {
+                    reply(&links, from, id, &[]);
+                }
             }
         }
-        self.pending().clear();
     }
+}
 
-    /// Ends the call that a reply is for. Returns the id and the body of a request.
-    fn on_message(&self, message: Message) -> Option<(u64, Bytes)> {
-        let (from, mut body) = (message.from, message.payload);
-        let Ok(id) = body.try_get_u64() else {
-            tracing::warn!("a frame of node {from} has no id");
-            return None;
-        };
-        if id & REPLY == 0 {
-            return Some((id, body));
+/// What the loop calls.
+struct Incoming {
+    calls: Calls,
+    /// Those of this turn, with their ids. A turn reads 256 KiB or one frame of each peer.
+    requests: Vec<(Sid, u64, Bytes)>,
+}
+
+impl Handler for Incoming {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
+        let mut body = frame.into_bytes();
+        match body.try_get_u64() {
+            Ok(id) if id & REPLY == 0 => self.requests.push((from, id, body)),
+            Ok(id) => self.calls.end(from, id ^ REPLY, body),
+            Err(_) => tracing::warn!("a frame of node {from} has no id"),
         }
-        let mut pending = self.pending();
-        let calls = pending.get_mut(&from);
-        // Without a call it is late: the call has failed before.
-        if let Some(call) = calls.and_then(|calls| calls.remove(&(id ^ REPLY))) {
-            let _ = call.send(body);
+    }
+
+    /// What waits for a peer is of no use on the next link: the peer has failed its calls, too.
+    fn on_event(&mut self, event: &Event, handle: &Handle) {
+        if let Event::Down { sid, .. } = event {
+            // Before the calls: each request that is discarded fails. An error means that there is no such peer.
+            let _ = handle.discard(*sid);
+            self.calls.lock().remove(sid);
         }
-        None
     }
+}
 
-    /// Fails all calls to this peer. What waits for it is of no use on the next link: the peer has failed its calls, too.
-    fn on_down(&self, sid: Sid) {
-        // Before the calls: each request that is discarded fails. An error means that there is no such peer.
-        let _ = self.manager.handle().discard(sid);
-        self.pending().remove(&sid);
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.calls.lock().clear();
     }
+}
 
-    fn register(&self, to: Sid, id: u64) -> Result<oneshot::Receiver<Bytes>, CallError> {
-        let mut pending = self.pending();
-        let calls = pending.entry(to).or_default();
+/// The calls that wait for a reply, by peer: a peer can only answer what it was asked. A clone is the same.
+#[derive(Clone, Default)]
+struct Calls(Arc<Mutex<HashMap<Sid, HashMap<u64, oneshot::Sender<Bytes>>>>>);
+
+impl Calls {
+    fn add(&self, to: Sid, id: u64) -> Result<oneshot::Receiver<Bytes>, CallError> {
+        let mut all = self.lock();
+        let calls = all.entry(to).or_default();
         // Callers that have failed or were dropped wait no more.
         calls.retain(|_, call| !call.is_closed());
         if calls.len() >= PENDING_MAX {
@@ -164,10 +203,17 @@ impl Rpc {
         Ok(receiver)
     }
 
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending
-            .lock()
-            .expect("nothing panics while it is locked")
+    fn end(&self, from: Sid, id: u64, reply: Bytes) {
+        let mut all = self.lock();
+        let calls = all.get_mut(&from);
+        // Without a call it is late: the call has failed before.
+        if let Some(call) = calls.and_then(|calls| calls.remove(&id)) {
+            let _ = call.send(reply);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Sid, HashMap<u64, oneshot::Sender<Bytes>>>> {
+        self.0.lock().expect("nothing panics while it is locked")
     }
 }
 
@@ -175,8 +221,8 @@ fn frame(id: u64, body: &[u8]) -> Vec<u8> {
     [&id.to_be_bytes(), body].concat()
 }
 
-fn reply(manager: &Handle, to: Sid, id: u64, body: &[u8]) {
-    if let Err(error) = manager.to_send(to, frame(id | REPLY, body)) {
+fn reply(handle: &Handle, to: Sid, id: u64, body: &[u8]) {
+    if let Err(error) = handle.to_send(to, frame(id | REPLY, body)) {
         tracing::warn!("no reply to node {to}, whose request fails at its deadline: {error}");
     }
 }
@@ -190,7 +236,7 @@ pub enum CallError {
     /// [`PENDING_MAX`] requests to this peer wait for a reply. Nothing was sent.
     #[error("too many requests to the node wait for a reply")]
     TooMany,
-    /// The manager has not taken the frame, for instance because the queue is full. Nothing was sent.
+    /// The outbox has not taken the frame, for instance because the queue is full. Nothing was sent.
     #[error("the request was not sent: {0}")]
     NotSent(SendError),
     /// The link has ended.

@@ -2,25 +2,33 @@
 //!
 //! Nothing here is stored on a disk.
 
-use std::{error::Error, io::Cursor, mem};
+use std::{
+    error::Error,
+    io::{self, Cursor},
+    mem,
+};
 
 use bytes::{Buf, Bytes};
 use openraft::{Raft, RaftTypeConfig, Snapshot, storage::RaftStateMachine};
 use quorum_cnx::Sid;
 
-use crate::{rpc::Rpc, wire};
+use crate::{rpc::Links, wire};
 
 /// The longest snapshot that a node accepts: it is in memory until it is installed. There is one at a time.
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 
-/// Handles the requests of other nodes until the manager has halted. The network of this node works only while this runs.
-pub async fn serve<C, SM>(rpc: &Rpc, raft: Raft<C, SM>)
+/// Handles the requests of other nodes until the links have halted. The network of this node works only while this runs.
+///
+/// # Errors
+///
+/// Those of [`Links::serve`].
+pub async fn serve<C, SM>(links: Links, raft: Raft<C, SM>) -> io::Result<()>
 where
     C: RaftTypeConfig<NodeId = u64>,
     SM: RaftStateMachine<C, SnapshotData = Cursor<Vec<u8>>>,
 {
     let mut incoming = Incoming::default();
-    rpc.serve(|from, mut body| {
+    let handle = |from, mut body: Bytes| {
         let kind = body.try_get_u8().unwrap_or_default();
         // Here, before the next request is looked at: chunks stay in order.
         let data = match kind {
@@ -30,15 +38,15 @@ where
         };
         let raft = raft.clone();
         async move {
-            let reply = handle(&raft, kind, &body, data).await;
+            let reply = answer(&raft, kind, &body, data).await;
             reply.unwrap_or_else(|error| wire::reply(Err::<(), _>(error)))
         }
-    })
-    .await;
+    };
+    links.serve(handle).await
 }
 
 /// Returns the reply. An error is sent as one.
-async fn handle<C, SM>(
+async fn answer<C, SM>(
     raft: &Raft<C, SM>,
     kind: u8,
     body: &[u8],

@@ -23,6 +23,7 @@ use openraft::{
     network::{NetSnapshot, RaftNetworkFactory},
 };
 use openraft_memstore::{ClientRequest, MemStateMachine, TypeConfig};
+use quorum_cnx::Handle;
 use raft_links::{Network, Rpc, serve};
 use tokio::{
     runtime::{self, Runtime},
@@ -40,7 +41,7 @@ const MEASURED: Duration = Duration::from_secs(2);
 struct Node {
     raft: Raft,
     runtime: Runtime,
-    links: Option<Arc<Rpc>>,
+    links: Option<Handle>,
 }
 
 fn runtime() -> Runtime {
@@ -73,15 +74,15 @@ fn over_links() -> Vec<Node> {
     let addresses = support::addresses(&sockets);
     let start = |(id, socket)| {
         let runtime = runtime();
-        let rpc = Rpc::start(support::config(id, &addresses, socket));
-        let rpc = Arc::new(rpc.expect("loopback works"));
-        let raft = runtime.block_on(raft(id, Network(Arc::clone(&rpc))));
-        let (links, served) = (Some(Arc::clone(&rpc)), raft.clone());
-        runtime.spawn(async move { serve(&rpc, served).await });
+        let started = Rpc::start(support::config(id, &addresses, socket));
+        let (rpc, links) = started.expect("loopback works");
+        let handle = rpc.handle().clone();
+        let raft = runtime.block_on(raft(id, Network(Arc::new(rpc))));
+        runtime.spawn(serve(links, raft.clone()));
         Node {
             raft,
             runtime,
-            links,
+            links: Some(handle),
         }
     };
     (1..).zip(sockets).map(start).collect()
@@ -153,7 +154,7 @@ fn stop(nodes: Vec<Node>) {
     }
     for node in nodes {
         if let Some(links) = node.links {
-            links.manager().halt();
+            links.request_halt();
         }
         node.runtime.shutdown_background();
     }

@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -17,7 +18,7 @@ use openraft::{
     type_config::alias::LogIdOf,
 };
 use openraft_memstore::{ClientRequest, IntoMemClientRequest, MemLogStore, TypeConfig};
-use quorum_cnx::{FRAME_BYTES_MAX, ReasonKind, Sid};
+use quorum_cnx::{FRAME_BYTES_MAX, Handle, ReasonKind, Sid};
 use raft_links::{Network, Rpc, serve};
 use tokio::task::{self, JoinHandle, JoinSet};
 
@@ -37,8 +38,8 @@ struct Disk {
 
 struct Node {
     raft: Raft<TypeConfig, Machine>,
-    rpc: Arc<Rpc>,
-    served: JoinHandle<()>,
+    links: Handle,
+    served: JoinHandle<io::Result<()>>,
 }
 
 struct Cluster {
@@ -60,13 +61,17 @@ async fn start(id: u64, addresses: &[SocketAddr], socket: TcpListener, disk: Dis
         ..Config::default()
     };
     let config = Arc::new(config.validate().unwrap());
-    let rpc = Arc::new(Rpc::start(support::config(id, addresses, socket)).unwrap());
-    let network = Network(Arc::clone(&rpc));
+    let (rpc, turned) = Rpc::start(support::config(id, addresses, socket)).unwrap();
+    let links = rpc.handle().clone();
+    let network = Network(Arc::new(rpc));
     let raft = Raft::new(id, config, network, disk.log, disk.machine).await;
     let raft = raft.unwrap();
-    let (links, node) = (Arc::clone(&rpc), raft.clone());
-    let served = tokio::spawn(async move { serve(&links, node).await });
-    Node { raft, rpc, served }
+    let served = tokio::spawn(serve(turned, raft.clone()));
+    Node {
+        raft,
+        links,
+        served,
+    }
 }
 
 impl Cluster {
@@ -119,9 +124,9 @@ impl Cluster {
     /// Ends a node as if its process had been killed.
     async fn kill(&mut self, id: u64) {
         let node = self.nodes[id as usize - 1].take().unwrap();
-        // Frees the port, too.
-        task::block_in_place(|| node.rpc.manager().halt());
-        node.served.await.unwrap();
+        node.links.request_halt();
+        // The port is free after that.
+        node.served.await.unwrap().unwrap();
         node.raft.shutdown().await.unwrap();
     }
 
@@ -234,23 +239,19 @@ async fn cut_links_heal() {
     for serial in 0..COMMANDS {
         if serial % 10 == 0 {
             let leader = cluster.leader().await;
-            let own = leader.rpc.manager().sid();
+            let own = leader.links.sid();
             // Of two followers in turn.
             let followers = (1..=NODES as i64).map(Sid).filter(|sid| *sid != own);
             let cut: Vec<Sid> = followers.collect();
             let cut = cut[(serial / 10 % 2) as usize];
-            leader.rpc.manager().disconnect(cut).unwrap();
+            leader.links.disconnect(cut).unwrap();
         }
         cluster.write(command("0", serial)).await;
     }
     assert_eq!(cluster.agreed().await["0"], all(COMMANDS));
     let cut = |node: &Node| {
-        node.rpc
-            .manager()
-            .stats()
-            .downs
-            .get(&ReasonKind::Dropped)
-            .copied()
+        let downs = node.links.stats().downs;
+        downs.get(&ReasonKind::Dropped).copied()
     };
     assert!(
         cluster.living().filter_map(cut).sum::<u64>() > 0,

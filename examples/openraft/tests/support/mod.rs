@@ -20,7 +20,7 @@ pub(crate) fn config(id: u64, addresses: &[SocketAddr], socket: TcpListener) -> 
     let servers = (1..)
         .map(Sid)
         .zip(addresses.iter().map(SocketAddr::to_string));
-    Config::builder(Sid(id as i64))
+    Config::builder(Sid::try_from(id).unwrap())
         .servers(servers)
         .listener(socket)
 }
