@@ -185,9 +185,12 @@ impl Drop for Incoming {
     }
 }
 
-/// The calls that wait for a reply, by peer: a peer can only answer what it was asked. A clone is the same.
+/// The calls that wait for a reply, by peer: a peer can only answer what it was asked.
+type Pending = HashMap<Sid, HashMap<u64, oneshot::Sender<Bytes>>>;
+
+/// A clone has the same calls.
 #[derive(Clone, Default)]
-struct Calls(Arc<Mutex<HashMap<Sid, HashMap<u64, oneshot::Sender<Bytes>>>>>);
+struct Calls(Arc<Mutex<Pending>>);
 
 impl Calls {
     fn add(&self, to: Sid, id: u64) -> Result<oneshot::Receiver<Bytes>, CallError> {
@@ -212,7 +215,7 @@ impl Calls {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Sid, HashMap<u64, oneshot::Sender<Bytes>>>> {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
         self.0.lock().expect("nothing panics while it is locked")
     }
 }
