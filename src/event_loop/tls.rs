@@ -13,6 +13,7 @@ use crate::{
     handler::Handler,
     limits::TLS_EXPIRY_CHECKED_EVERY,
     net::{Net, Stream as _},
+    proto::{Reason, TlsFailure},
     tls::TlsContext,
 };
 
@@ -88,22 +89,21 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             };
             // Those without a name are checked when they have one. A knock never becomes a link.
             let sid = match &connection.phase {
-                // It was removed, also if the loop has yet to follow, and another server may have its names. Its link ends for that
-                // reason, perhaps after its last frames.
-                Phase::Open { peer, .. }
-                    if !peer.is_member() && self.roster.was_member(peer.id) =>
-                {
-                    None
-                }
                 Phase::Open { peer, .. } => Some(peer.sid),
                 Phase::Named { peer, .. } | Phase::AwaitingAnswer { peer, .. } => {
                     self.peers.get(peer).map(|peer| peer.sid)
                 }
                 _ => None,
             };
+            // It was removed, also if the loop has yet to follow. Its link ends for that reason, perhaps after its last frames.
+            let leaves = matches!(&connection.phase, Phase::Open { peer, .. }
+                if !peer.is_member() && self.roster.was_member(peer.id));
             let checked = sid.map(|sid| connection.stream.identify(sid));
-            if let Some(Err(reason)) = checked {
-                self.end(key, reason, now);
+            match checked {
+                // Another server may have its names.
+                Some(Err(Reason::Tls(TlsFailure::WrongName { .. }))) if leaves => {}
+                Some(Err(reason)) => self.end(key, reason, now),
+                Some(Ok(_)) | None => {}
             }
         }
     }
