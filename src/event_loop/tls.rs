@@ -90,8 +90,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             // Those without a name are checked when they have one. A knock never becomes a link.
             let sid = match &connection.phase {
                 Phase::Open { peer, .. } => Some(peer.sid),
+                // Asked of the roster: a server that was admitted in this turn is no peer of the loop yet.
                 Phase::Named { peer, .. } | Phase::AwaitingAnswer { peer, .. } => {
-                    self.peers.get(peer).map(|peer| peer.sid)
+                    self.roster.sid(*peer)
                 }
                 _ => None,
             };

@@ -316,6 +316,11 @@ impl Roster {
         self.by_sid.get(&sid).copied()
     }
 
+    #[cfg(feature = "tls")]
+    pub(crate) fn sid(&self, peer: PeerId) -> Option<Sid> {
+        Some(self.peers.get(&peer)?.sid)
+    }
+
     /// The link of a peer.
     pub(crate) fn link(&self, peer: PeerId) -> Option<ConnectionKey> {
         Some(self.peers.get(&peer)?.link.as_ref()?.key)
