@@ -402,12 +402,12 @@ impl Simulation {
                 "hosts {large} and {small} share a link that the smaller sid dialed"
             ));
         }
-        let oracle = self.oracle.borrow();
         // Its members are the last ones that it was given: no other fault follows them.
         let has_moved = self.plan.changes_members && self.plan.hosts[small].name.is_none();
         if has_moved && to.to_string() != self.plan.last_address(small) {
             return fail(format!("host {small} has moved, and its link is at {to}"));
         }
+        let oracle = self.oracle.borrow();
         let seen = |host: usize, peer: usize| {
             let up = oracle.hosts[host].links.get(&sid(peer))?;
             Some((up.addr, up.dialed))
