@@ -137,11 +137,11 @@ mod tests {
 
         use crate::{
             Config, EventLoop, Frame, Handle, Handler, InitialMessageVersion, Leave, Reason, Sid,
-            TlsFailure,
+            TlsFailure, Unknown,
             event::Event,
             net::{Net as _, TlsNet},
             simulation::{HostNet, Network},
-            tls::{Tls, fixture::Ca},
+            tls::{Plaintext, Tls, fixture::Ca},
         };
 
         #[derive(Default)]
@@ -233,6 +233,41 @@ mod tests {
             let events = &large.handler().all;
             assert!(events.iter().any(has_failed), "{events:?}");
             assert!(!events.iter().any(|event| matches!(event, Event::Up { .. })));
+        }
+
+        /// The server that is admitted is no peer of the loop yet when the certificates are replaced.
+        #[test]
+        fn server_that_is_admitted_in_the_turn_of_a_reload_is_checked() {
+            let (network, ca) = (Network::new(), Ca::new("CA"));
+            let config = Config::builder(Sid(1))
+                .server(Sid(1), "10.0.0.1:3888")
+                .unknown(Unknown::admit(1))
+                .tls(tls(&ca, &ca, 1).plaintext(Plaintext::Accept));
+            let net = TlsNet::new(network.host([10, 0, 0, 1]).net());
+            let mut it =
+                EventLoop::with_net(config.build().unwrap(), Events::default(), net).unwrap();
+            let config = Config::builder(Sid(2))
+                .server(Sid(1), "10.0.0.1:3888")
+                .server(Sid(2), "10.0.0.2:3888");
+            let net = network.host([10, 0, 0, 2]).net();
+            let mut guest =
+                EventLoop::with_net(config.build().unwrap(), Events::default(), net).unwrap();
+            it.turn(Some(Duration::ZERO)).unwrap();
+            // Until it has written its initial message.
+            for _ in 0..20 {
+                guest.turn(Some(Duration::ZERO)).unwrap();
+            }
+            assert!(guest.handle().connected_to_peer(Sid(1)));
+            it.handle().set_tls(tls(&ca, &ca, 1)).unwrap();
+            for _ in 0..20 {
+                it.turn(Some(Duration::ZERO)).unwrap();
+            }
+            let refused = Reason::Tls(TlsFailure::Plaintext);
+            let is_refused = |event: &Event| matches!(event, Event::Rejected { reason, .. } if *reason == refused);
+            let events = &it.handler().all;
+            assert!(events.iter().any(is_refused), "{events:?}");
+            assert!(!events.iter().any(|event| matches!(event, Event::Up { .. })));
+            assert!(it.handle().stats().balances());
         }
 
         /// The loop is about to take names without those of a member whose removal it has not seen yet.
