@@ -244,20 +244,18 @@ mod tests {
                 .unknown(Unknown::admit(1))
                 .tls(tls(&ca, &ca, 1).plaintext(Plaintext::Accept));
             let net = TlsNet::new(network.host([10, 0, 0, 1]).net());
-            let mut it =
-                EventLoop::with_net(config.build().unwrap(), Events::default(), net).unwrap();
-            let config = Config::builder(Sid(2))
-                .server(Sid(1), "10.0.0.1:3888")
-                .server(Sid(2), "10.0.0.2:3888");
-            let net = network.host([10, 0, 0, 2]).net();
-            let mut guest =
-                EventLoop::with_net(config.build().unwrap(), Events::default(), net).unwrap();
+            let config = config.build().unwrap();
+            let mut it = EventLoop::with_net(config, Events::default(), net).unwrap();
             it.turn(Some(Duration::ZERO)).unwrap();
-            // Until it has written its initial message.
-            for _ in 0..20 {
-                guest.turn(Some(Duration::ZERO)).unwrap();
+            let from = ([10, 0, 0, 2], 40_000).into();
+            let guest = network.connect(from, ([10, 0, 0, 1], 3888).into()).unwrap();
+            // The first byte says that it is no TLS. The rest is read in the turn of the reload.
+            let (first, rest) = (&2_i64.to_be_bytes()[..1], &2_i64.to_be_bytes()[1..]);
+            guest.send(first).unwrap();
+            for _ in 0..5 {
+                it.turn(Some(Duration::ZERO)).unwrap();
             }
-            assert!(guest.handle().connected_to_peer(Sid(1)));
+            guest.send(rest).unwrap();
             it.handle().set_tls(tls(&ca, &ca, 1)).unwrap();
             for _ in 0..20 {
                 it.turn(Some(Duration::ZERO)).unwrap();
