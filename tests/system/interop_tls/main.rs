@@ -3,7 +3,7 @@
 //!     cargo build --example election --features tls-ring
 //!     cargo test -p system-tests --features tls --test interop_tls
 //!
-//! takes a minute and a half. A part of a name selects tests. At the end there is a table of what was seen, also in `target/figures`.
+//! takes half a minute on an idle machine. A part of a name selects tests. At the end there is a table of what was seen, also in `target/figures`.
 //!
 //! The release is Debian's, or that of `ZOOKEEPER_CLASSPATH`. What only a release from 3.9 on has is shown as ignored with an older
 //! one, and said at the end. Needs a JDK, ZooKeeper's jars, and openssl, and fails without them.
