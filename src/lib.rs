@@ -353,9 +353,9 @@
 //!
 //! 1. `Writer::put_all` (`outbox::queue`) takes the lock, and copies the frames into a buffer. (`Writer::put` does not
 //!    copy a frame of 16 KiB or more that it was given as `Bytes`.)
-//! 2. The first frame of many asks the loop to write: `EventLoop::handle_requests` (`event_loop::requests`) calls `Writer::resume`. If
-//!    the loop blocks, and one frame has come from the peer since the loop was last to be asked, as with a reply and with the request after
-//!    it, the sender calls it (`Shared::writes_here`). If the link is idle and 1 MiB waits, the sender writes them itself (`write_here`),
+//! 2. The first frame of many asks the loop to write: `EventLoop::handle_requests` (`event_loop::requests`) calls `Writer::resume`. A
+//!    reply to a single frame, and the request after such a reply, would wait for the loop to wake: while it blocks, their sender calls
+//!    `Writer::resume` itself (`Shared::writes_here`). If the link is idle and 1 MiB waits, the sender writes them itself (`write_here`),
 //!    while they are in its cache.
 //! 3. `Batch::write_to` (`outbox::batch`) writes up to 1 MiB with one system call. What it has not written returns to the front.
 //!

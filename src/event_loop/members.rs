@@ -118,7 +118,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Ends the links of those that leave, once nothing waits for them or their time is over.
     pub(super) fn look_at_leaves(&mut self, now: Instant) {
-        // The actions of this turn first, as in `follow_leavers`: a link that has just come up must not come up after its removal.
+        // The actions of this turn first, as in `follow_leavers`: else the `Up` of a link is applied after its peer was removed.
         self.apply_all(now);
         let peers = &self.peers;
         let is_empty = |id| peers.get(&id).is_none_or(|peer| peer.outbox.is_empty());

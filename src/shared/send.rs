@@ -417,9 +417,9 @@ impl Shared {
     /// Whether this thread writes what it has put into the idle queue of this peer, rather than wake the loop to write it.
     ///
     /// It does so with the reply to a frame that came alone, and with the request after such a reply. Nothing else is likely to follow
-    /// soon, and to wake the loop takes as long as to write, and then a switch of threads. If no frame or several have come since the loop
-    /// was last to be asked, the sender has probably more to send, which is written together while the loop wakes. A loop that does not
-    /// block looks at its requests anyway.
+    /// soon, and to wake the loop takes as long as to write, and then a switch of threads. If no frame or several have come since a
+    /// sender last had something for the loop, this one has probably more to send, which is written together while the loop wakes. A loop
+    /// that does not block looks at its requests anyway.
     fn writes_here(&self, peer: &Peer) -> bool {
         peer.received_one() && self.wake_flag.is_blocked()
     }
