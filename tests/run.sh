@@ -13,8 +13,8 @@ cd "$(dirname "$0")/.."
 steps=(setup formatting clippy powerset docs targets tests tls system interop-tls soak mutants loom instructions package)
 # Each needs a toolchain or a program of its own.
 tools=(msrv minimal-versions external-types semver deny)
-# These need tools of their own, and take minutes.
-named=(interop-tls-3.9 fuzz miri runtimes adopters)
+# These need tools of their own and take minutes, or need a host that not every machine reaches.
+named=(interop-tls-3.9 fuzz miri runtimes adopters advisories)
 
 # Tools that read what other versions of Rust do not write.
 nightly_of_external_types=nightly-2026-03-20
@@ -178,7 +178,12 @@ semver() {
 }
 
 deny() {
-    timeout 300 cargo deny check
+    timeout 300 cargo deny check bans licenses sources
+}
+
+# The part of cargo deny that reads a database on github.com.
+advisories() {
+    timeout 300 cargo deny check advisories
 }
 
 # Ten seconds of each target, from what earlier runs have kept.
@@ -240,7 +245,7 @@ installer() {
             fi
             ;;
         semver) cargo semver-checks --version >/dev/null 2>&1 || echo 'cargo install cargo-semver-checks --locked' ;;
-        deny) cargo deny --version >/dev/null 2>&1 || echo 'cargo install cargo-deny --locked' ;;
+        deny | advisories) cargo deny --version >/dev/null 2>&1 || echo 'cargo install cargo-deny --locked' ;;
         fuzz) cargo fuzz --version >/dev/null 2>&1 || echo 'cargo install cargo-fuzz --locked' ;;
         miri)
             if ! cargo "+$nightly_of_miri" miri --version >/dev/null 2>&1; then
