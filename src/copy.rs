@@ -33,6 +33,16 @@ fn append_blocks(to: &mut Vec<u8>, from: &[u8]) {
 /// Writes these bytes over others, of which there are as many.
 #[inline(always)]
 pub(crate) fn overwrite(to: &mut [u8], from: &[u8]) {
+    if from.len() <= BLOCK {
+        return to.copy_from_slice(from);
+    }
+    overwrite_blocks(to, from);
+}
+
+// Not inlined, as above.
+#[cold]
+#[inline(never)]
+fn overwrite_blocks(to: &mut [u8], from: &[u8]) {
     debug_assert_eq!(to.len(), from.len(), "the two have the same length");
     for (to, from) in to.chunks_mut(BLOCK).zip(from.chunks(BLOCK)) {
         to.copy_from_slice(from);

@@ -210,7 +210,8 @@
 //!   once, on the thread that sends it, if the socket takes it.
 //! - [`Outbox::Queue`]: a stream. Frames are collected in a buffer, and hundreds are written with one system call. The loop writes
 //!   them when it is notified, or the sender writes them itself once 1 MiB is collected. [`to_send_all`](Handle::to_send_all)
-//!   sends many frames at once, a [`Sender`] collects them one by one, and [`recv_all`](CnxManager::recv_all) takes all messages that
+//!   sends many frames at once, a [`Sender`] collects them one by one (with
+//!   [`feed_with`](Sender::feed_with), without a copy), and [`recv_all`](CnxManager::recv_all) takes all messages that
 //!   have arrived.
 //!   - If the queue is full, [`SendError::Full`] is returned. A slow receiver slows its senders.
 //!   - After a link that ended within a second and had brought no byte, the next link is on probation: nothing of the queue is written

@@ -5,8 +5,8 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
+    copy,
     error::SendError,
-    limits::PREFIX_BYTES,
     outbox::Run,
     proto::Sid,
     shared::{Peer, Shared},
@@ -87,12 +87,39 @@ impl Sender {
     /// [discarded](crate::SendStats::discarded).
     #[inline]
     pub fn feed(&mut self, frame: &[u8]) -> Result<(), SendError> {
-        let need = PREFIX_BYTES + frame.len();
-        if need <= self.run.left() && !frame.is_empty() && !self.shared.halt.is_given() {
-            self.run.append(frame);
+        self.feed_with(frame.len(), |bytes| copy::overwrite(bytes, frame))
+    }
+
+    /// Takes a frame of `len` bytes, which `fill` writes where they are sent from: nothing is copied. `fill` must write all of them.
+    /// Before, they hold zeros, or what earlier frames to this peer have left there. It is called only if the frame is taken. If it
+    /// panics, the frame is not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`feed`](Self::feed).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use quorum_cnx::{SendError, Sender};
+    ///
+    /// /// Byte layout: the index (8 bytes, big-endian), then the entry.
+    /// fn feed_entry(sender: &mut Sender, index: u64, entry: &[u8]) -> Result<(), SendError> {
+    ///     sender.feed_with(8 + entry.len(), |frame| {
+    ///         frame[..8].copy_from_slice(&index.to_be_bytes());
+    ///         frame[8..].copy_from_slice(entry);
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// Writers to `&mut [u8]` take it as well, those of `std::io::Write` and of `bytes::BufMut` among them.
+    #[inline]
+    pub fn feed_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), SendError> {
+        if (1..=self.run.room()).contains(&len) && !self.shared.halt.is_given() {
+            self.run.append_with(len, fill);
             return Ok(());
         }
-        self.begin(frame)
+        self.begin(len, fill)
     }
 
     /// Puts the frames so far into the queue of the peer.
@@ -109,11 +136,11 @@ impl Sender {
 
     /// Takes a frame for which the buffer has no room, or which is refused.
     #[cold]
-    fn begin(&mut self, frame: &[u8]) -> Result<(), SendError> {
+    fn begin(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), SendError> {
         self.flush()?;
         match &self.peer {
-            Some(peer) => self.shared.feed(peer, frame, &mut self.run),
-            None => self.shared.to_send_slice(self.sid, frame).map(drop),
+            Some(peer) => self.shared.feed(peer, len, fill, &mut self.run),
+            None => self.shared.loop_back_with(len, fill),
         }
     }
 }

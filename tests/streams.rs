@@ -6,6 +6,7 @@ use std::{
     mem,
     net::TcpListener,
     os::fd::{AsFd as _, AsRawFd as _},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -151,6 +152,30 @@ fn feeding_a_slot_or_oneself_sends_at_once() {
     assert_eq!((sent.accepted, sent.superseded), (2, 1));
     let nobody = manager.sender(Sid(9)).unwrap_err();
     assert_eq!(nobody, SendError::UnknownPeer(Sid(9)));
+}
+
+#[test]
+fn frame_whose_writer_panics_is_not_sent_and_the_sender_goes_on() {
+    for outbox in [Outbox::Latest, Outbox::QUEUE, Outbox::LANES] {
+        let (manager, _) = single_manager(1, &[(2, NOBODY)], |builder| builder.outbox(outbox));
+        for sid in [NEAR, FAR] {
+            let mut sender = manager.sender(sid).unwrap();
+            for len in [10, 100, 200_000] {
+                let written = || sender.feed_with(len, |_| panic!("part of the test"));
+                assert!(catch_unwind(AssertUnwindSafe(written)).is_err());
+                sender
+                    .feed_with(3, |frame| frame.copy_from_slice(b"one"))
+                    .unwrap();
+            }
+            let unwritten = sender.feed_with(usize::MAX, |_| panic!("part of the test"));
+            assert_eq!(unwritten, Err(SendError::TooLarge(usize::MAX)));
+        }
+        let sent = manager.stats().sent;
+        assert_eq!((sent.accepted, sent.balances()), (3, true), "{outbox:?}");
+        for _ in 0..3 {
+            assert_eq!(manager.recv().unwrap().payload, "one");
+        }
+    }
 }
 
 #[test]

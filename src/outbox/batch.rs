@@ -11,17 +11,18 @@ use bytes::Bytes;
 
 use super::{
     backlog::{self, InFlight, Progress},
+    buffer::Buffer,
     clock::Stamp,
     types::Wire,
 };
-use crate::{copy, limits::PREFIX_BYTES, sync::release};
+use crate::{limits::PREFIX_BYTES, sync::release};
 
 /// Bytes that are written together.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// Small frames, each behind its prefix.
+    /// Small frames, or one that was copied.
     Run {
-        bytes: Vec<u8>,
+        bytes: Buffer,
         frames: u64,
         /// When the first of them was put.
         since: Stamp,
@@ -112,7 +113,7 @@ const BUFS_MAX: usize = 128;
 impl Piece {
     pub(super) fn parts(&self) -> [&[u8]; 2] {
         match self {
-            Self::Run { bytes, .. } => [bytes, &[]],
+            Self::Run { bytes, .. } => [bytes.as_slice(), &[]],
             Self::Whole { prefix, frame, .. } => [prefix, frame],
         }
     }
@@ -140,14 +141,14 @@ impl Piece {
             return (0, 0);
         };
         let (mut count, mut at) = (0, 0);
-        while let Some(prefix) = bytes[at..].first_chunk::<PREFIX_BYTES>() {
+        while let Some(prefix) = bytes.as_slice()[at..].first_chunk::<PREFIX_BYTES>() {
             let end = at + PREFIX_BYTES + u32::from_be_bytes(*prefix) as usize;
             if end > done {
                 break;
             }
             (count, at) = (count + 1, end);
         }
-        bytes.drain(..at);
+        bytes.remove_first(at);
         *frames -= count;
         (count, at)
     }
@@ -157,7 +158,7 @@ impl Piece {
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     pub(super) pieces: Option<VecDeque<Piece>>,
-    pub(super) spare: Option<Vec<Vec<u8>>>,
+    pub(super) spare: Option<Vec<Buffer>>,
 }
 
 fn release_all(pieces: VecDeque<Piece>) {
@@ -176,23 +177,4 @@ impl backlog::Deferred for Deferred {
             release_all(pieces);
         }
     }
-}
-
-#[inline(always)]
-pub(super) fn append(run: &mut Vec<u8>, frame: &[u8]) {
-    // One comparison for both: a block is short enough for its length to be a `u32`.
-    if frame.len() <= copy::BLOCK {
-        run.extend_from_slice(&(frame.len() as u32).to_be_bytes());
-        run.extend_from_slice(frame);
-    } else {
-        run.extend_from_slice(&prefix(frame.len()));
-        copy::append(run, frame);
-    }
-}
-
-pub(super) fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
-    // The public calls refuse longer frames.
-    u32::try_from(len)
-        .expect("a frame is at most 512 KiB long")
-        .to_be_bytes()
 }

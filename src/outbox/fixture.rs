@@ -10,12 +10,17 @@ use std::{
 
 use bytes::Bytes;
 
-#[cfg(not(loom))]
-use super::types::{LoopRequest, Refusal, SendOutcome};
 use super::{
     PeerOutbox,
     clock::Clock,
     types::{SendCounts, Wire},
+};
+#[cfg(not(loom))]
+use super::{
+    queue::HasQueue,
+    run::Run,
+    types::{LoopRequest, Refusal, SendOutcome},
+    writer::Writer,
 };
 use crate::sync::{Mutex, lock};
 
@@ -33,6 +38,22 @@ pub(super) fn queue(bytes_max: usize) -> PeerOutbox {
 
 pub(super) fn lanes(bytes_max: usize) -> PeerOutbox {
     PeerOutbox::lanes(bytes_max, clock())
+}
+
+#[cfg(not(loom))]
+impl Run {
+    /// Adds a copy of this frame.
+    pub(super) fn append_copy(&mut self, frame: &[u8]) {
+        self.append_with(frame.len(), |payload| payload.copy_from_slice(frame));
+    }
+}
+
+#[cfg(not(loom))]
+impl<S: HasQueue> Writer<S> {
+    /// Takes a copy of this long frame.
+    pub(super) fn put_copy(&self, frame: &[u8]) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+        self.put_long(frame.len(), |payload| payload.copy_from_slice(frame))
+    }
 }
 
 /// A socket with room for this many bytes.

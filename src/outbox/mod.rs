@@ -4,6 +4,7 @@
 
 mod backlog;
 mod batch;
+mod buffer;
 mod clock;
 mod control;
 #[cfg(test)]
@@ -113,12 +114,20 @@ impl PeerOutbox {
         }
     }
 
-    /// Takes a long frame of a queue, which is copied.
-    pub(crate) fn put_long(&self, frame: &[u8]) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+    /// Takes a frame of so many bytes that `fill` writes: a long one for a queue, or any for a slot.
+    pub(crate) fn put_long(
+        &self,
+        payload_len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> (Result<SendOutcome, Refusal>, LoopRequest) {
         match &self.0 {
-            Kind::Latest(latest) => latest.put_latest(copy::to_bytes(frame)),
-            Kind::Queue(queue) => queue.put_long(frame),
-            Kind::Lanes(lanes) => lanes.put_long(frame),
+            Kind::Latest(latest) => {
+                let mut frame = vec![0; payload_len];
+                fill(&mut frame);
+                latest.put_latest(frame.into())
+            }
+            Kind::Queue(queue) => queue.put_long(payload_len, fill),
+            Kind::Lanes(lanes) => lanes.put_long(payload_len, fill),
         }
     }
 

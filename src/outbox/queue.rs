@@ -22,7 +22,8 @@ use std::{collections::VecDeque, mem, ops::RangeInclusive};
 
 use super::{
     backlog::Backlog,
-    batch::{Batch, Deferred, Piece, append},
+    batch::{Batch, Deferred, Piece},
+    buffer::Buffer,
     clock::{Stamp, Stamps},
     types::{LoopRequest, Refusal, SendCounts},
 };
@@ -44,7 +45,7 @@ pub(super) struct Queue {
     /// there is none for a thread that waits: it would be refused again at once.
     refused: usize,
     /// Buffers of runs that were written, for the next runs.
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Buffer>,
     /// True exactly when a spare buffer was added or taken since the loop last called `release_unused`.
     spare_used: bool,
     /// True exactly when the loop was asked to call `release_unused`, and has not yet done so.
@@ -129,6 +130,12 @@ impl Queue {
         Ok(())
     }
 
+    /// Gives back what was reserved for frames that do not come.
+    pub(super) fn give_back(&mut self, reserved: usize) {
+        self.bytes -= reserved;
+        self.forget_refused_if_empty();
+    }
+
     /// Counts frames that were taken before the queue was sealed, and came too late to be put into it.
     pub(super) fn discard_late(&mut self, frames: u64) {
         self.counts.accepted += frames;
@@ -154,7 +161,7 @@ impl Queue {
         // before.
         bytes.reserve(need);
         for frame in frames {
-            append(bytes, frame);
+            bytes.append(frame);
         }
         *count += frames.len() as u64;
         self.bytes += need;
@@ -185,15 +192,15 @@ impl Queue {
         self.bytes += need;
         let mut buffer = match self.pieces.back_mut() {
             Some(Piece::Run { bytes, frames, .. }) if bytes.len() + need <= QUEUE_RUN_BYTES => {
-                append(bytes, frame);
+                bytes.append(frame);
                 *frames += 1;
                 return;
             }
             // If another large frame follows, a buffer for many small ones would stay almost empty.
-            Some(Piece::Whole { .. }) => Vec::new(),
+            Some(Piece::Whole { .. }) => Buffer::default(),
             _ => self.take_spare(0..=2 * QUEUE_RUN_BYTES),
         };
-        append(&mut buffer, frame);
+        buffer.append(frame);
         self.pieces.push_back(Piece::Run {
             bytes: buffer,
             frames: 1,
@@ -234,11 +241,11 @@ impl Queue {
     }
 
     /// A buffer that was written, of a size in this range, or else a new one.
-    pub(super) fn take_spare(&mut self, range: RangeInclusive<usize>) -> Vec<u8> {
-        let fits = |spare: &Vec<u8>| range.contains(&spare.capacity());
+    pub(super) fn take_spare(&mut self, range: RangeInclusive<usize>) -> Buffer {
+        let fits = |spare: &Buffer| range.contains(&spare.capacity());
         // From the end: the buffer that was written last is most likely in the cache.
         let spare = self.spare.iter().rposition(fits);
-        spare.map_or_else(Vec::new, |at| {
+        spare.map_or_else(Buffer::default, |at| {
             self.spare_used = true;
             self.spare.remove(at)
         })
@@ -249,7 +256,7 @@ impl Queue {
         let Piece::Run { bytes, .. } = piece else {
             return;
         };
-        let held: usize = self.spare.iter().map(Vec::capacity).sum();
+        let held: usize = self.spare.iter().map(Buffer::capacity).sum();
         if !self.closed && held + bytes.capacity() <= self.bytes_max {
             bytes.clear();
             self.spare.push(mem::take(bytes));

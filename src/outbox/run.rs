@@ -6,7 +6,8 @@
 use std::mem;
 
 use super::{
-    batch::{Piece, append},
+    batch::Piece,
+    buffer::Buffer,
     clock::Stamp,
     queue::HasQueue,
     state::Transition,
@@ -18,7 +19,7 @@ use crate::limits::{PREFIX_BYTES, QUEUE_RUN_BYTES};
 /// A run that is being collected.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     frames: u64,
     /// Bytes of the queue that are kept for this run. Not less than `bytes` has.
     reserved: usize,
@@ -27,16 +28,16 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Bytes, prefix included, for which there is room.
+    /// The longest payload for which there is room.
     #[inline(always)]
-    pub(crate) fn left(&self) -> usize {
-        self.reserved - self.bytes.len()
+    pub(crate) fn room(&self) -> usize {
+        (self.reserved - self.bytes.len()).saturating_sub(PREFIX_BYTES)
     }
 
-    /// Adds a frame for which there is room.
+    /// Adds a frame of so many bytes, for which there is room, and which `fill` writes.
     #[inline(always)]
-    pub(crate) fn append(&mut self, frame: &[u8]) {
-        append(&mut self.bytes, frame);
+    pub(crate) fn append_with(&mut self, payload_len: usize, fill: impl FnOnce(&mut [u8])) {
+        self.bytes.append_with(payload_len, fill);
         self.frames += 1;
     }
 
@@ -59,39 +60,50 @@ impl<S: HasQueue> Writer<S> {
         Ok(())
     }
 
-    /// Takes a long frame. It is copied without the lock, into a buffer that an earlier frame has left.
+    /// Takes a long frame of so many bytes. `fill` writes it without the lock, into a buffer that an earlier frame has left.
     #[cold]
-    pub(super) fn put_long(&self, frame: &[u8]) -> (Result<SendOutcome, Refusal>, LoopRequest) {
-        let need = PREFIX_BYTES + frame.len();
+    pub(super) fn put_long(
+        &self,
+        payload_len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> (Result<SendOutcome, Refusal>, LoopRequest) {
+        let need = PREFIX_BYTES + payload_len;
         let since = self.stamps().now();
         let mut state = self.transition();
-        let reserved = match state.backlog.queue().reserve(need, need) {
-            Ok(reserved) => reserved,
-            Err(refusal) => return (Err(refusal), LoopRequest::NONE),
-        };
+        if let Err(refusal) = state.backlog.queue().reserve(need, need) {
+            return (Err(refusal), LoopRequest::NONE);
+        }
         // At most half of it stays empty: see `Config::max_memory`.
         let mut bytes = state.backlog.queue().take_spare(need..=2 * need);
         drop(state);
+        let reserved = GiveBackOnPanic {
+            writer: self,
+            bytes: need,
+        };
         bytes.reserve_exact(need);
-        append(&mut bytes, frame);
+        bytes.append_with(payload_len, fill);
         let piece = Piece::Run {
             bytes,
             frames: 1,
             since,
         };
-        let (put, request) = self.push(self.transition(), piece, reserved);
+        let (put, request) = self.push(self.transition(), piece, reserved.into_bytes());
         (put.map(|()| SendOutcome::Queued), request)
     }
 
     /// Puts the frames of this run into the queue, and leaves the run empty. If the queue takes nothing more, the caller counts them.
     pub(super) fn put_run(&self, run: &mut Run) -> (Result<(), Refusal>, LoopRequest) {
-        let reserved = mem::take(&mut run.reserved);
-        let frames = mem::take(&mut run.frames);
-        let since = run.since.take().filter(|_| frames > 0);
-        let Some(since) = since else {
+        let Some(since) = run.since.take() else {
             return (Ok(()), LoopRequest::NONE);
         };
+        let reserved = mem::take(&mut run.reserved);
+        let frames = mem::take(&mut run.frames);
         let mut state = self.transition();
+        if frames == 0 {
+            // The application has panicked while it wrote the first one.
+            state.backlog.queue().give_back(reserved);
+            return (Ok(()), LoopRequest::NONE);
+        }
         let spare = state
             .backlog
             .queue()
@@ -103,8 +115,7 @@ impl<S: HasQueue> Writer<S> {
             since,
         };
         let put = self.push(state, piece, reserved);
-        run.bytes.clear();
-        run.bytes.reserve(QUEUE_RUN_BYTES);
+        run.bytes.reserve_exact(QUEUE_RUN_BYTES);
         put
     }
 
@@ -129,5 +140,29 @@ impl<S: HasQueue> Writer<S> {
         let request = state.accepted(frames as usize);
         drop(state);
         (Ok(()), request.unwrap_or_else(|| self.write_here()))
+    }
+}
+
+/// Room that is reserved while the application writes a frame.
+struct GiveBackOnPanic<'a, S: HasQueue> {
+    writer: &'a Writer<S>,
+    bytes: usize,
+}
+
+impl<S: HasQueue> GiveBackOnPanic<'_, S> {
+    fn into_bytes(mut self) -> usize {
+        mem::take(&mut self.bytes)
+    }
+}
+
+impl<S: HasQueue> Drop for GiveBackOnPanic<'_, S> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.writer
+                .transition()
+                .backlog
+                .queue()
+                .give_back(self.bytes);
+        }
     }
 }

@@ -260,7 +260,9 @@ fn sealed_outbox_takes_nothing_and_writes_what_waits() {
         );
         assert_eq!(outbox.put_all(&[&[3]]).0, Err(Refusal::Closed));
         assert_eq!(
-            outbox.put_long(&[3; WHOLE_FRAME_BYTES]).0,
+            outbox
+                .put_long(WHOLE_FRAME_BYTES, |payload| payload.fill(3))
+                .0,
             Err(Refusal::Closed)
         );
         assert_ne!(outbox.reserve(&mut run, 5), Some(Ok(())));
@@ -285,7 +287,7 @@ fn run_that_was_begun_before_the_outbox_was_sealed_is_discarded() {
     let outbox = queue(1000);
     let mut run = Run::default();
     assert_eq!(outbox.reserve(&mut run, 6), Some(Ok(())));
-    run.append(&frame(1));
+    run.append_copy(&frame(1));
     outbox.seal();
     assert_eq!(outbox.put_run(&mut run).0, Err(Refusal::Closed));
     assert_eq!(run.frames(), 0);

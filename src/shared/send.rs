@@ -138,25 +138,38 @@ impl Shared {
         })
     }
 
-    /// Takes a frame for this run, which is empty. A long frame, and any frame for a slot, is sent at once.
+    /// Takes a frame that `fill` writes for this run, which is empty. A long frame, and any frame for a slot, is sent at once.
     pub(crate) fn feed(
         &self,
         peer: &Arc<Peer>,
-        frame: &[u8],
+        payload_len: usize,
+        fill: impl FnOnce(&mut [u8]),
         run: &mut Run,
     ) -> Result<(), SendError> {
-        self.admit(frame.len())?;
-        if is_long(frame.len()) && peer.outbox.has_queue() {
-            return self.put_long(peer, frame).map(drop);
-        }
-        match peer.outbox.reserve(run, PREFIX_BYTES + frame.len()) {
-            Some(Ok(())) => {
-                run.append(frame);
-                Ok(())
+        self.admit(payload_len)?;
+        if !is_long(payload_len) {
+            match peer.outbox.reserve(run, PREFIX_BYTES + payload_len) {
+                Some(Ok(())) => {
+                    run.append_with(payload_len, fill);
+                    return Ok(());
+                }
+                Some(Err(refusal)) => return Err(self.error_of(peer, refusal)),
+                None => {}
             }
-            Some(Err(refusal)) => Err(self.error_of(peer, refusal)),
-            None => self.put(peer, copy::to_bytes(frame)).map(drop),
         }
+        self.put_long_with(peer, payload_len, fill).map(drop)
+    }
+
+    /// Takes a frame that `fill` writes for this server itself.
+    pub(crate) fn loop_back_with(
+        &self,
+        payload_len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), SendError> {
+        self.admit(payload_len)?;
+        let mut frame = vec![0; payload_len];
+        fill(&mut frame);
+        self.loop_back(frame.into()).map(drop)
     }
 
     /// See [`Handle::wait_for_room`](crate::Handle::wait_for_room).
@@ -295,7 +308,16 @@ impl Shared {
     }
 
     fn put_long(&self, peer: &Arc<Peer>, frame: &[u8]) -> Result<SendOutcome, SendError> {
-        let (outcome, request) = peer.outbox.put_long(frame);
+        self.put_long_with(peer, frame.len(), |payload| copy::overwrite(payload, frame))
+    }
+
+    fn put_long_with(
+        &self,
+        peer: &Arc<Peer>,
+        payload_len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<SendOutcome, SendError> {
+        let (outcome, request) = peer.outbox.put_long(payload_len, fill);
         self.ask(peer, request)?;
         outcome.map_err(|refusal| self.error_of(peer, refusal))
     }

@@ -212,7 +212,7 @@ proptest! {
             let mut frame = vec![n; len];
             frame[0] = 0;
             // The queue has room for all of them: 60 times 70 kB is more than 2 MiB, and what is refused leaves a gap.
-            let (_, request) = lanes.put_long(&frame);
+            let (_, request) = lanes.put_long(frame.len(), |payload| payload.copy_from_slice(&frame));
             request
         };
         for step in steps {

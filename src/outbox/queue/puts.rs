@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::{
     super::{
         backlog::Backlog,
-        batch::{Deferred, Piece, prefix},
+        batch::{Deferred, Piece},
+        buffer::prefix_of,
         clock::Stamps,
         state::State,
         types::{LoopRequest, Refusal, SendOutcome},
@@ -47,7 +48,7 @@ impl<S: HasQueue> Writer<S> {
             return (Err(refusal), LoopRequest::NONE);
         }
         state.backlog.queue().pieces.push_back(Piece::Whole {
-            prefix: prefix(frame.len()),
+            prefix: prefix_of(frame.len()),
             frame,
             since,
         });

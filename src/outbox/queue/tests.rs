@@ -1,10 +1,12 @@
 //! Unit tests of `queue`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{
-    super::{SendOutcome, batch::prefix, fixture::*, run::Run, writer::Writer},
+    super::{SendOutcome, buffer::prefix_of, fixture::*, run::Run, writer::Writer},
     *,
 };
 use crate::limits::{QUEUE_BYTES, TURN_BYTES, WHOLE_FRAME_BYTES};
@@ -200,8 +202,8 @@ fn long_frames_are_copied_into_buffers_that_were_written() {
             state.backlog.pieces.iter().map(of).collect::<Vec<_>>()
         })
     };
-    assert_eq!(queue.put_long(&long), queued(LoopRequest::RESUME));
-    assert_eq!(queue.put_long(&long), queued(LoopRequest::NONE));
+    assert_eq!(queue.put_copy(&long), queued(LoopRequest::RESUME));
+    assert_eq!(queue.put_copy(&long), queued(LoopRequest::NONE));
     let written = buffers();
     assert_eq!(queue.resume(), LoopRequest::NONE);
     assert_eq!(pipe.frames().0.len(), 0, "the socket is full");
@@ -210,12 +212,58 @@ fn long_frames_are_copied_into_buffers_that_were_written() {
     assert_eq!(pipe.frames(), (vec![long.to_vec(); 2], true));
     // The loop finds nothing to write, and keeps the buffers.
     assert_eq!(queue.resume(), LoopRequest::NONE);
-    assert_eq!(queue.put_long(&long), queued(LoopRequest::RESUME));
+    assert_eq!(queue.put_copy(&long), queued(LoopRequest::RESUME));
     assert!(written.contains(&buffers()[0]), "its buffer is used again");
     let too_long = vec![0; QUEUE_BYTES];
-    assert_eq!(queue.put_long(&too_long).0, Err(Refusal::Full));
+    assert_eq!(queue.put_copy(&too_long).0, Err(Refusal::Full));
     queue.close();
-    assert_eq!(queue.put_long(&long).0, Err(Refusal::Closed));
+    assert_eq!(queue.put_copy(&long).0, Err(Refusal::Closed));
+}
+
+#[test]
+fn panic_while_a_frame_is_written_gives_its_room_back() {
+    let queue = queue(3 * QUEUE_RUN_BYTES);
+    let panics = |call: &mut dyn FnMut()| catch_unwind(AssertUnwindSafe(call)).unwrap_err();
+    let long = QUEUE_RUN_BYTES;
+    panics(&mut || {
+        let _ = queue.put_long(long, |_| panic!("part of the test"));
+    });
+    assert_eq!(queue.look(|state| state.backlog.bytes), 0);
+    let mut run = Run::default();
+    queue.reserve(&mut run, 10).unwrap();
+    panics(&mut || run.append_with(3, |_| panic!("part of the test")));
+    // It may be used again, or be put without a frame.
+    for frames in [&[&b"one"[..], b"two"][..], &[]] {
+        for frame in frames {
+            run.append_copy(frame);
+        }
+        queue.put_run(&mut run).0.unwrap();
+        let bytes: usize = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
+        assert_eq!(queue.look(|state| state.backlog.bytes), bytes);
+        let pipe = Pipe::with_room(usize::MAX);
+        queue.attach(pipe.clone(), false);
+        assert_eq!(pipe.frames().0, *frames);
+        queue.detach();
+        queue.reserve(&mut run, 10).unwrap();
+    }
+}
+
+#[test]
+fn frame_that_is_written_over_an_older_one_is_that_of_the_application() {
+    let (pipe, queue) = (Pipe::with_room(usize::MAX), queue(QUEUE_BYTES));
+    queue.attach(pipe.clone(), false);
+    let mut run = Run::default();
+    for (byte, len) in [(1, 100), (2, 3), (3, 2000), (4, 1)] {
+        queue.reserve(&mut run, PREFIX_BYTES + len).unwrap();
+        run.append_with(len, |payload| payload.fill(byte));
+        queue.put_run(&mut run).0.unwrap();
+        queue.resume();
+        assert_eq!(pipe.frames().0.last(), Some(&vec![byte; len]));
+    }
+    assert!(
+        queue.look(|state| state.backlog.spare.len()) == 2,
+        "two buffers in turn"
+    );
 }
 
 #[test]
@@ -223,10 +271,10 @@ fn queue_closed_after_a_reservation_takes_nothing_and_balances() {
     let queue = queue(1000);
     let mut run = Run::default();
     queue.reserve(&mut run, 10).unwrap();
-    run.append(b"fed");
+    run.append_copy(b"fed");
     queue.close();
     let late = Piece::Whole {
-        prefix: prefix(1),
+        prefix: prefix_of(1),
         frame: Bytes::from_static(b"x"),
         since: queue.stamps().now(),
     };
