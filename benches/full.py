@@ -39,9 +39,9 @@ DOCS = """
 | newest of a sender that never pauses, 64 B [latest 64 0 delivered_per_s] | {raw/write} | handler {handler/block} | inbox {inbox/block} | {tokio} | | {libzmq}, conflating {libzmq-conflate} | {zookeeper-3.8} |
 | the same, 1 KiB [latest 1024 0 delivered_per_s] | {raw/write} | handler {handler/block} | inbox {inbox/block} | {tokio} | | {libzmq}, conflating {libzmq-conflate} | {zookeeper-3.8} |
 | one slot, nothing lost, 64 B [lossless 64 0 delivered_per_s] | {raw/write} | handler {handler/block} | inbox {inbox/block} | {tokio} | | {libzmq} | {zookeeper-3.8} |
-| stream of 64 B, one a call [stream 64 1 delivered_per_s] | {raw/chunks} | sender {feed/block}, loop {loop/block}, handler {handler/block} | inbox {inbox/block} | {tokio} | {tokio-by-hand} | {libzmq} | |
+| stream of 64 B, one a call [stream 64 1 delivered_per_s] | {raw/chunks} | sender {feed/block}, in place {feed-with/block}, loop {loop/block}, handler {handler/block} | inbox {inbox/block} | {tokio} | {tokio-by-hand} | {libzmq} | |
 | stream of 64 B, 16 a call [stream 64 16 delivered_per_s] | {raw/chunks} | loop {loop/block}, handler {handler/block} | inbox {inbox/block} | {tokio} | {tokio-by-hand} | {libzmq} | |
-| stream of 1 KiB [stream 1024 1 delivered_per_s] | {raw/chunks} | sender {feed/block}, handler {handler/block} | inbox {inbox/block} | {tokio} | {tokio-by-hand} | {libzmq} | |
+| stream of 1 KiB [stream 1024 1 delivered_per_s] | {raw/chunks} | sender {feed/block}, in place {feed-with/block}, handler {handler/block} | inbox {inbox/block} | {tokio} | {tokio-by-hand} | {libzmq} | |
 | stream of 16 KiB [stream 16384 1 delivered_per_s] | {raw/chunks} | loop {loop/block}, handler {handler/block} | inbox {inbox/block} | {tokio} | {tokio-by-hand} | {libzmq} | |
 | stream of 64 KiB [stream 65536 1 delivered_per_s] | {raw/chunks} | loop {loop/block}, handler {handler/block} | inbox {inbox/block} | {tokio} | {tokio-by-hand} | {libzmq} | |
 | stream of 512 KiB [stream 524288 1 delivered_per_s] | {raw/chunks} | loop {loop/block}, handler {handler/block} | inbox {inbox/block} | {tokio} | {tokio-by-hand} | {libzmq} | |
@@ -61,7 +61,7 @@ README = """
 | the same, spinning [latency 64 0 rtt_p50_us] | {raw/spin} | handler {handler/spin}, inbox {inbox/spin} | | |
 | newest of a sender that never pauses, 64 B [latest 64 0 delivered_per_s] | {raw/write} | handler {handler/block}, inbox {inbox/block} | {tokio} | {zookeeper-3.8} |
 | one slot, no frame lost, 64 B [lossless 64 0 delivered_per_s] | {raw/write} | handler {handler/block}, inbox {inbox/block} | {tokio} | {zookeeper-3.8} |
-| stream of 64 B, one a call [stream 64 1 delivered_per_s] | {raw/chunks}, encoded before | `Sender` {feed/block}, inbox {inbox/block} | {tokio}, {tokio-by-hand} | |
+| stream of 64 B, one a call [stream 64 1 delivered_per_s] | {raw/chunks}, encoded before | `Sender` {feed/block}, in place {feed-with/block}, inbox {inbox/block} | {tokio}, {tokio-by-hand} | |
 | stream of 1 KiB, one a call [stream 1024 1 delivered_per_s] | {raw/chunks}, encoded before | handler {handler/block}, inbox {inbox/block} | {tokio}, {tokio-by-hand} | |
 | stream of 64 KiB, one a call [stream 65536 1 delivered_per_s] | {raw/chunks}, encoded before | handler {handler/block}, inbox {inbox/block} | {tokio}, {tokio-by-hand} | |
 | stream of 512 KiB, one a call [stream 524288 1 delivered_per_s] | {raw/chunks}, encoded before | handler {handler/block}, inbox {inbox/block} | {tokio}, {tokio-by-hand} | |

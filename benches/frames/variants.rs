@@ -13,6 +13,8 @@ pub(crate) enum Api {
     Loop,
     /// The same, and a `Sender` that collects frames without a lock.
     Feed,
+    /// The same; frames are written where they are sent from.
+    FeedWith,
     /// A `CnxManager` and its inbox.
     Inbox,
     /// Links without any frames.
@@ -51,11 +53,12 @@ pub(crate) struct Variant {
 /// What the name of a variant with TLS ends with.
 const TLS: &str = "/tls";
 
-const APIS: [(Api, &str); 6] = [
+const APIS: [(Api, &str); 7] = [
     (Api::Raw, "raw"),
     (Api::Handler, "handler"),
     (Api::Loop, "loop"),
     (Api::Feed, "feed"),
+    (Api::FeedWith, "feed-with"),
     (Api::Inbox, "inbox"),
     (Api::Idle, "idle"),
 ];

@@ -206,6 +206,7 @@ impl Workload {
                 [Api::Handler, Api::Loop, Api::Feed, Api::Inbox]
                     .map(both)
                     .concat(),
+                vec![variant(Api::FeedWith, Mode::Block)],
             ]
             .concat(),
             Self::FanOut => vec![

@@ -149,7 +149,7 @@ impl Pending {
 }
 
 async fn drive(context: &EndContext, to: &str) -> io::Result<()> {
-    let variant = context.variant(&["1m", "64k", "256k", "512k"])?;
+    let variant = context.variant(&["in-place", "1m", "64k", "256k", "512k"])?;
     let write_bytes = match variant {
         "64k" => 64 << 10,
         "256k" => 256 << 10,
@@ -167,14 +167,21 @@ async fn drive(context: &EndContext, to: &str) -> io::Result<()> {
     loop {
         for _ in 0..task.frames_per_call {
             number += 1;
-            payload::set_number(&mut payload, number);
             context.meter.offered.add(1);
             if payload.len() >= LONG {
+                payload::set_number(&mut payload, number);
                 write(&stream, [&prefix, &payload]).await?;
                 continue;
             }
             buffer.extend_from_slice(&prefix);
-            buffer.extend_from_slice(&payload);
+            if variant == "in-place" {
+                let start = buffer.len();
+                buffer.extend_from_slice(&payload);
+                payload::set_number(&mut buffer[start..], number);
+            } else {
+                payload::set_number(&mut payload, number);
+                buffer.extend_from_slice(&payload);
+            }
             if buffer.len() >= write_bytes {
                 write(&stream, [&buffer, &[]]).await?;
                 buffer.clear();

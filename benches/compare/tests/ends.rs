@@ -166,7 +166,7 @@ fn every_variant_runs() {
         ),
         ("tokio", "lossless", &["mpsc"]),
         ("tokio", "stream", &["feed-bytes", "flush"]),
-        ("tokio-by-hand", "stream", &["64k", "256k", "512k"]),
+        ("tokio-by-hand", "stream", &["1m", "64k", "256k", "512k"]),
         ("recv-channel", "latency", &["thread"]),
         ("libzmq", "latest", &["dontwait"]),
         ("libzmq", "stream", &["hwm-100000"]),

@@ -240,11 +240,12 @@ fn plain(value: f64) -> String {
 /// Bare sockets are gray, the library is blue and green, other programs have warm colors. Lines of variants that spin, or write
 /// frames one by one, are dashed.
 fn looks(lines: &[Line]) -> Vec<Look> {
-    const COOL: [RGBColor; 4] = [
+    const COOL: [RGBColor; 5] = [
         RGBColor(0, 92, 200),
         RGBColor(0, 150, 110),
         RGBColor(90, 60, 190),
         RGBColor(0, 170, 200),
+        RGBColor(70, 130, 90),
     ];
     const WARM: [RGBColor; 6] = [
         RGBColor(214, 60, 40),
@@ -264,6 +265,7 @@ fn looks(lines: &[Line]) -> Vec<Look> {
             Some("inbox") => COOL[1],
             Some("loop") => COOL[2],
             Some("feed") => COOL[3],
+            Some("feed-with") => COOL[4],
             _ => warm.next().unwrap_or(BLACK),
         };
         let is_ours = COOL.contains(&color);

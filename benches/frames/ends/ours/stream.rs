@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use quorum_cnx::{EventLoop, Handle, Outbox, SendError};
+use quorum_cnx::{EventLoop, Handle, Outbox, SendError, Sender};
 use serde_json::{Map, Value};
 
 use super::{
@@ -28,8 +28,9 @@ use crate::{
 /// Timeout of the sender's wait for room, after which it checks for a halt.
 const ROOM: Duration = Duration::from_millis(100);
 
-/// A sender that turns the loop itself does so once in so many calls, even if there is always room.
-const CALLS_PER_TURN: u32 = 4096;
+/// A sender that turns the loop itself does so once in so many calls, even if there is always room: about once a millisecond if
+/// the frames are short.
+const CALLS_PER_TURN: u32 = 32_768;
 
 pub(super) fn serve(task: &Task, control: &Control) -> io::Result<Map<String, Value>> {
     let (builder, at) = serving_builder(task, [DRIVER])?;
@@ -47,7 +48,7 @@ pub(super) fn drive(task: &Task, control: &Control) -> io::Result<Map<String, Va
     let config = finish(builder.outbox(Outbox::QUEUE))?;
     let mut workers = Workers::default();
     let owned = task.clone();
-    let halt = if matches!(task.variant.api, Api::Loop | Api::Feed) {
+    let halt = if task.variant.api != Api::Handler && task.variant.api != Api::Inbox {
         let mut event_loop = EventLoop::new(config, Ignore).context("starting the loop")?;
         let halt = HaltOnDrop(event_loop.handle().clone());
         workers.spawn("application", move || {
@@ -99,24 +100,36 @@ fn send_by_turns(task: &Task, event_loop: &mut EventLoop<Ignore>) -> io::Result<
         }
         Ok(())
     };
-    ignore_halt(if task.variant.api == Api::Feed {
-        feed(task, &handle, between)
-    } else {
-        send(task, &handle, between)
+    ignore_halt(match task.variant.api {
+        Api::Feed => {
+            let mut payload = vec![b'x'; task.bytes()];
+            feed(&handle, between, |sender, number| {
+                set_number(&mut payload, number);
+                sender.feed(&payload)
+            })
+        }
+        Api::FeedWith => {
+            let rest = vec![b'x'; task.bytes() - HEAD_BYTES];
+            feed(&handle, between, |sender, number| {
+                sender.feed_with(task.bytes(), |frame| {
+                    set_number(frame, number);
+                    frame[HEAD_BYTES..].copy_from_slice(&rest);
+                })
+            })
+        }
+        _ => send(task, &handle, between),
     })
 }
 
 /// Feeds frames to a sender until the loop halts. After each call, `between` is called with whether the queue was full.
 fn feed(
-    task: &Task,
     handle: &Handle,
     mut between: impl FnMut(bool) -> Result<(), SendError>,
+    mut feed: impl FnMut(&mut Sender, u64) -> Result<(), SendError>,
 ) -> Result<(), SendError> {
     let mut sender = handle.sender(SERVER)?;
-    let mut payload = vec![b'x'; task.bytes()];
     for number in 1.. {
-        set_number(&mut payload, number);
-        while let Err(error) = sender.feed(&payload) {
+        while let Err(error) = feed(&mut sender, number) {
             if error != SendError::Full {
                 return Err(error);
             }
