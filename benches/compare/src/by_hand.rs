@@ -127,10 +127,13 @@ impl Pending {
         self.bytes.is_empty()
     }
 
-    pub(crate) fn push(&mut self, payload: &[u8]) {
+    /// Adds a frame, whose bytes can still be changed.
+    pub(crate) fn push(&mut self, payload: &[u8]) -> &mut [u8] {
         self.bytes
             .extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(payload);
+        &mut self.bytes[start..]
     }
 
     /// Returns whether the socket has taken everything.

@@ -228,12 +228,11 @@ struct Link {
 
 impl Link {
     /// Collects the entries for which there is room, and writes what the socket takes.
-    fn send(&mut self, payload: &mut [u8], last: u64) -> io::Result<()> {
+    fn send(&mut self, payload: &[u8], last: u64) -> io::Result<()> {
         loop {
             while self.sent < last && self.out.has_room() {
                 self.sent += 1;
-                payload::set_number(payload, self.sent);
-                self.out.push(payload);
+                payload::set_number(self.out.push(payload), self.sent);
             }
             if !self.out.try_write(&self.stream)? || self.sent == last {
                 return Ok(());
@@ -255,7 +254,7 @@ impl Link {
 
 async fn lead_by_hand(context: &EndContext, streams: Vec<TcpStream>) -> io::Result<()> {
     let mut log = Log::new(context);
-    let mut payload = vec![b'x'; context.role.task().bytes()];
+    let payload = vec![b'x'; context.role.task().bytes()];
     let link = |stream| Link {
         stream,
         out: Pending::default(),
@@ -266,7 +265,7 @@ async fn lead_by_hand(context: &EndContext, streams: Vec<TcpStream>) -> io::Resu
     loop {
         let last = log.last();
         for link in &mut links {
-            link.send(&mut payload, last)?;
+            link.send(&payload, last)?;
         }
         let mut has_read = false;
         for (from, link) in links.iter_mut().enumerate() {

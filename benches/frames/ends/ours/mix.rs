@@ -166,8 +166,11 @@ impl Leader {
                     stamp: 0,
                     number: follower.sent + 1,
                 };
-                self.payload[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
-                if follower.sender.feed(&self.payload).is_err() {
+                let fed = follower.sender.feed_with(self.payload.len(), |entry| {
+                    entry[..HEAD_BYTES].copy_from_slice(&head.to_bytes());
+                    entry[HEAD_BYTES..].copy_from_slice(&self.payload[HEAD_BYTES..]);
+                });
+                if fed.is_err() {
                     break;
                 }
                 follower.sent += 1;
