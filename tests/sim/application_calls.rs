@@ -4,6 +4,8 @@
 
 use std::{rc::Rc, time::Duration};
 
+use quorum_cnx::Handle;
+
 use crate::{
     kernel::SimEvent,
     net::during_next_write,
@@ -100,6 +102,21 @@ impl Simulation {
         for host in 0..self.hosts.len() {
             for to in (0..self.hosts.len()).filter(|&to| to != host) {
                 self.send(host, to);
+            }
+        }
+    }
+
+    /// A link that was renewed or replaced while other connections crowded the host may have ended when everything had arrived.
+    /// Then nobody dials on demand before there is another frame.
+    pub fn send_where_no_link_is_needed(&mut self) {
+        for host in 0..self.hosts.len() {
+            for to in (0..self.hosts.len()).filter(|&to| to != host) {
+                let peer = self.plan.hosts[to].sid;
+                let is_linked = |handle: &Handle| handle.connected_to_peer(peer);
+                let linked = self.hosts[host].handle.as_ref().is_some_and(is_linked);
+                if !linked && self.have_newest(host, to) {
+                    self.send(host, to);
+                }
             }
         }
     }

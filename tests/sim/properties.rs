@@ -441,16 +441,25 @@ impl Simulation {
     /// P2. The current process of the receiver has the newest frame, since every link begins with it.
     fn check_newest(&self, from: usize, to: usize) {
         for lane in Lane::ALL {
-            self.check_newest_of(lane, from, to);
+            if let Some(what) = self.newest_is_missing(lane, from, to) {
+                self.fail("P2", what);
+            }
         }
     }
 
-    fn check_newest_of(&self, lane: Lane, from: usize, to: usize) {
+    /// Whether both hosts have received the newest frames of each other.
+    pub fn have_newest(&self, a: usize, b: usize) -> bool {
+        Lane::ALL.into_iter().all(|lane| {
+            let missing = [(a, b), (b, a)].map(|(from, to)| self.newest_is_missing(lane, from, to));
+            missing == [None, None]
+        })
+    }
+
+    /// What is wrong, if the newest frame has not arrived.
+    fn newest_is_missing(&self, lane: Lane, from: usize, to: usize) -> Option<String> {
         let oracle = self.oracle.borrow();
         let sender = &oracle.hosts[from];
-        let Some((newest, at)) = sender.newest_sent.get(&(to, lane)).copied() else {
-            return;
-        };
+        let (newest, at) = sender.newest_sent.get(&(to, lane)).copied()?;
         if lane == Lane::Queue {
             // A queue promises it only if the link was up at both ends before the frame was sent.
             let since = |host: usize, peer: usize| {
@@ -462,20 +471,16 @@ impl Simulation {
                 .iter()
                 .all(|since| since.is_some_and(|since| since < at))
             {
-                return;
+                return None;
             }
         }
         let received = oracle.hosts[to]
             .newest_received
             .get(&(from, sender.incarnation, lane));
         let received = received.copied();
-        drop(oracle);
-        if received != Some(newest) {
-            let what = format!(
-                "host {to} received {received:?} last from host {from}, which sent {newest}"
-            );
-            self.fail("P2", what);
-        }
+        (received != Some(newest)).then(|| {
+            format!("host {to} received {received:?} last from host {from}, which sent {newest}")
+        })
     }
 
     /// P7: a halt ends in the turn that sees it. It leaves no socket open and no frame waiting.

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_cnx::{EventLoop, Handle, simulation::limits::KNOCK_CROSSING};
+use quorum_cnx::{Dial, EventLoop, Handle, simulation::limits::KNOCK_CROSSING};
 
 use crate::{
     faults::Fault,
@@ -33,6 +33,9 @@ use crate::{
 
 /// From the end of the storm to the final frames, if applications send after the storm.
 const TRAFFIC_AFTER_STORM: Duration = Duration::from_secs(15);
+
+/// From the end of the storm to the frames for peers to which there is no link any more. Nobody sends anything else then.
+const SECOND_FRAMES: Duration = Duration::from_secs(30);
 
 /// From the end of the storm to the time when the mesh must be whole. The longest chain: a dead link is detected
 /// (`peer_dead_after`, 5 s), a contender waits for that (6 s), a connect or a lookup is in progress (5 s each), a knock waits
@@ -218,10 +221,8 @@ impl Simulation {
         if !self.plan.strangers_only {
             kernel.at(storm, SimEvent::Fault);
         }
-        for (phase, when) in [storm, end, end + TRAFFIC_AFTER_STORM, end + SETTLE_TIME]
-            .into_iter()
-            .enumerate()
-        {
+        let after = [TRAFFIC_AFTER_STORM, SECOND_FRAMES, SETTLE_TIME].map(|time| end + time);
+        for (phase, when) in [storm, end].into_iter().chain(after).enumerate() {
             kernel.at(when, SimEvent::Phase(phase));
         }
     }
@@ -291,6 +292,7 @@ impl Simulation {
                     "the storm begins",
                     "the storm is over: all faults are undone",
                     "final frames",
+                    "frames where no link is needed",
                     "final check",
                 ];
                 kernel.log("plan", || names[phase].to_owned());
@@ -325,7 +327,8 @@ impl Simulation {
                 self.send_final_frames();
                 self.sends_frames = false;
             }
-            2 => {}
+            3 if self.plan.dial == Dial::OnDemand => self.send_where_no_link_is_needed(),
+            2 | 3 => {}
             _ => self.over = true,
         }
     }
