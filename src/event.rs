@@ -118,13 +118,14 @@ pub enum Event {
         /// [native](crate::InitialMessageVersion::Native) handshakes, replace each other.
         duplicate: bool,
     },
-    /// All addresses of a peer were tried, and none could be reached. The address and the reason are those of the last one that failed.
-    /// The next attempt follows after the backoff.
+    /// All addresses of a peer were tried, and none could be reached. The address and the reason are those of the last one that failed,
+    /// but of the last one that has refused this server, or is the wrong server, if there was one. The next attempt follows after the backoff, or
+    /// after such a refusal: see [`ConfigBuilder::backoff`](crate::ConfigBuilder::backoff).
     #[non_exhaustive]
     DialFailed {
         /// The peer.
         sid: Sid,
-        /// The address that was tried last. `None` if there was none; the reason is then [`Reason::NoAddress`].
+        /// The address that has failed. `None` if there was none; the reason is then [`Reason::NoAddress`].
         addr: Option<SocketAddr>,
         /// Why this address failed.
         reason: Reason,

@@ -312,7 +312,7 @@ impl Handle {
     /// within 2 seconds does not hold up the others, and is tried again after them, 16 times in all: a peer with a larger sid does not
     /// replace a link that is younger than a second, or that was replaced shortly before.
     ///
-    /// New links have what was changed meanwhile, for example another certificate. A ZooKeeper with a larger sid closes the old link
+    /// A peer whose dials were refused is dialed at once. New links have what was changed meanwhile, for example another certificate. A ZooKeeper with a larger sid closes the old link
     /// before it dials the new one.
     pub fn renew(&self) {
         self.shared.order(&self.shared.renew_links);

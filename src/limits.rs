@@ -223,6 +223,10 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Last upper bound of it: less than the time that an election waits for an answer.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// Longest pause after a dial that was refused for a reason that only an operator changes. Each such dial writes 2 to 4 KB to the log of a
+/// ZooKeeper: 1 MB an hour with this pause, and 20 MB with [`BACKOFF_MAX`]. An operator who has mended the cause waits no longer than this.
+pub const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(10);
+
 /// A link that has lasted this long is proven: its probation ends. If it has lasted this long, or for the last bound of the backoff if
 /// that is shorter, the backoff starts at its first bound again when it ends.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use quorum_cnx::{
-    Config, ConfigBuilder, EventLoop, Idle, Listening, Sid,
+    Config, ConfigBuilder, EventLoop, Idle, InitialMessageVersion, Listening, Sid,
     simulation::limits,
     simulation::{HostNet, Network},
 };
@@ -97,4 +97,46 @@ fn a_lookup_without_an_answer_is_not_repeated() {
     event_loop.turn(Some(Duration::ZERO)).unwrap();
     let open = [Listening::Open("10.0.0.1:3181".parse().unwrap())];
     assert_eq!(event_loop.handle().listening(), open);
+}
+
+/// A server of another cluster, which only an operator changes, and one that is off.
+#[test]
+fn refused_peer_is_dialed_seldom_until_it_is_mended() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let network = Network::new();
+    let start = |sid: u8, cluster| {
+        let servers = (1..=3).map(|n| (Sid(n), format!("10.0.0.{n}:3181")));
+        let config = Config::builder(Sid(sid.into())).servers(servers);
+        let config = config.initial_message(InitialMessageVersion::Native);
+        let config = config.cluster_id(cluster).build().unwrap();
+        EventLoop::with_net(config, Ignore, network.host([10, 0, 0, sid]).net()).unwrap()
+    };
+    let mut servers = vec![start(1, [7; 16]), start(2, [0; 16])];
+    network.host([10, 0, 0, 3]);
+    let handle = servers[1].handle().clone();
+    let dials = |sid| {
+        let peers = handle.stats().peers;
+        let peer = peers.into_iter().find(|peer| peer.sid == Sid(sid));
+        peer.map(|peer| peer.dials).unwrap()
+    };
+    network.run(&mut servers, MINUTE).unwrap();
+    let before = [dials(1), dials(3)];
+    network.run(&mut servers, 2 * MINUTE).unwrap();
+    let [refused, off] = [dials(1) - before[0], dials(3) - before[1]];
+    assert!(
+        (10..=14).contains(&refused),
+        "{refused} dials in two minutes"
+    );
+    assert!(off > 120, "{off} dials in two minutes");
+
+    // The application asks for new links, which dials at once.
+    handle.renew();
+    network.settle(&mut servers).unwrap();
+    assert_eq!(dials(1), before[0] + refused + 1);
+    // The peer is mended and knocks, and no pause is left to wait for.
+    network.run(&mut servers, MINUTE).unwrap();
+    drop(servers.remove(0));
+    servers.push(start(1, [0; 16]));
+    network.settle(&mut servers).unwrap();
+    assert!(handle.connected_to_peer(Sid(1)));
 }

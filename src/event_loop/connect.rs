@@ -55,11 +55,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                     }
                 },
                 Step::Exhausted(addr, reason) => {
+                    let lasts = reason.is_lasting();
                     self.handle.shared().counters.dial_failures.add(1);
                     if let Some(sid) = self.peer(id).map(|peer| peer.sid) {
                         self.tell(Event::DialFailed { sid, addr, reason }, now);
                     }
-                    self.roster.on_dial_failed(id, now, &mut self.todo);
+                    self.roster.on_dial_failed(id, lasts, now, &mut self.todo);
                     return;
                 }
             }

@@ -321,7 +321,11 @@ impl Endpoints {
         let Some(peer_endpoints) = self.dialing(peer) else {
             return Step::Wait;
         };
-        peer_endpoints.failed = Some(failed);
+        // A refusal that lasts says more than an address that does not answer.
+        let lasts = |(_, reason): &(SocketAddr, Reason)| reason.is_lasting();
+        if lasts(&failed) || !peer_endpoints.failed.as_ref().is_some_and(lasts) {
+            peer_endpoints.failed = Some(failed);
+        }
         peer_endpoints.underway.retain(|(it, _)| Some(*it) != key);
         self.advance(peer, now)
     }

@@ -97,6 +97,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         if shared.renew_links.swap(false, Ordering::AcqRel) {
             self.renewals.add_all(self.peers.keys().copied(), now);
+            self.roster.retry_refused(now, &mut self.todo);
         }
         // Read once in a turn, after all else: the turn in which a halt is noticed still does what was asked for before it.
         self.halting = shared.halt.is_given();

@@ -107,6 +107,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 Some(Ok(_)) | None => {}
             }
         }
+        self.roster.retry_refused(now, &mut self.todo);
     }
 
     pub(super) fn watch_expiry(&mut self, context: &TlsContext, now: Instant) {
@@ -233,6 +234,32 @@ mod tests {
             let events = &large.handler().all;
             assert!(events.iter().any(has_failed), "{events:?}");
             assert!(!events.iter().any(|event| matches!(event, Event::Up { .. })));
+        }
+
+        #[test]
+        fn refused_server_is_dialed_at_once_with_other_certificates() {
+            let network = Network::new();
+            let [ca, other] = ["CA", "another CA"].map(Ca::new);
+            let mut servers = servers(&network, &ca, InitialMessageVersion::V2);
+            let handle = servers[1].handle().clone();
+            handle.set_tls(tls(&ca, &other, 2)).unwrap();
+            let run = |servers: &mut [EventLoop<Events, TlsNet<HostNet>>; 2], rounds| {
+                for _ in 0..rounds {
+                    for server in &mut *servers {
+                        server.turn(Some(Duration::ZERO)).unwrap();
+                    }
+                    network.advance(Duration::from_millis(10));
+                }
+            };
+            run(&mut servers, 6000);
+            let refused = TlsFailure::UnknownIssuer;
+            let is_refused = |event: &&Event| matches!(event, Event::DialFailed { reason: Reason::Tls(why), .. } if *why == refused);
+            let refusals = servers[1].handler().all.iter().filter(is_refused).count();
+            assert!((8..20).contains(&refusals), "{refusals} in a minute");
+            handle.set_tls(tls(&ca, &ca, 2)).unwrap();
+            // 300 ms: the next dial that is due by itself is later.
+            run(&mut servers, 30);
+            assert!(handle.connected_to_peer(Sid(1)));
         }
 
         /// The server that is admitted is no peer of the loop yet when the certificates are replaced.

@@ -174,6 +174,18 @@ impl Reason {
         }
     }
 
+    /// Whether a dial that has failed for this reason fails again until an operator changes something.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Tls(_) => true,
+            Self::Refused(refusal) => matches!(
+                refusal,
+                Refusal::WrongServer(_) | Refusal::WrongCluster | Refusal::UnknownSid
+            ),
+            _ => false,
+        }
+    }
+
     /// What the far end of a native handshake is told, if it is refused for this reason by the server `own`.
     pub(crate) fn refusal(&self, own: Sid) -> Refusal {
         match self {

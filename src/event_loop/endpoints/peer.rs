@@ -28,7 +28,7 @@ pub(super) struct PeerEndpoints {
     /// The addresses that the current dial has tried, without those that lost to another one. If none is underway, those of the last
     /// dial.
     pub(super) tried: Vec<SocketAddr>,
-    /// The last failure among these.
+    /// The last failure among these: the last one that [lasts](Reason::is_lasting), if one does.
     pub(super) failed: Option<(SocketAddr, Reason)>,
     /// True exactly when an outstanding answer may show that the dial went to an old address of the peer.
     pub(super) unsure: bool,
@@ -76,7 +76,7 @@ pub(in crate::event_loop) enum Step {
     Wait,
     /// Connect to this address.
     Connect(SocketAddr),
-    /// No address is left to try. The last one that was tried, and why it failed.
+    /// No address is left to try. The last one that has failed, and why: see [`PeerEndpoints::failed`].
     Exhausted(Option<SocketAddr>, Reason),
 }
 

@@ -1,7 +1,7 @@
 //! Unit tests of `endpoints`.
 
 use super::*;
-use crate::limits::NAME_ADDRESSES_MAX;
+use crate::{limits::NAME_ADDRESSES_MAX, proto::Refusal};
 
 const PEER: PeerId = PeerId(3);
 
@@ -92,7 +92,11 @@ impl Bench {
 
     /// One of the connects fails.
     fn fail(&mut self, index: u32) {
-        let failed = (self.dialed[index as usize], Reason::Closed);
+        self.fail_for(index, Reason::Closed);
+    }
+
+    fn fail_for(&mut self, index: u32, reason: Reason) {
+        let failed = (self.dialed[index as usize], reason);
         let step = self
             .endpoints
             .next(PEER, Some(key(index)), failed, self.now);
@@ -106,6 +110,22 @@ impl Bench {
 
     fn underway(&self) -> Vec<ConnectionKey> {
         self.endpoints.underway(PEER).collect()
+    }
+}
+
+#[test]
+fn lasting_refusal_is_reported_whatever_fails_later() {
+    let refused = Reason::Refused(Refusal::WrongCluster);
+    for at in 0..3 {
+        let mut bench = Bench::dialing("10.0.0.1:1|10.0.0.2:1|10.0.0.3:1");
+        for index in 0..3 {
+            match index == at {
+                true => bench.fail_for(index, refused.clone()),
+                false => bench.fail(index),
+            }
+        }
+        let addr = Some(bench.dialed[at as usize]);
+        assert_eq!(bench.end, Some(Step::Exhausted(addr, refused.clone())));
     }
 }
 

@@ -172,6 +172,7 @@ impl Roster {
         // links forever, and each new link begins with a frame.
         if now.saturating_duration_since(link.since) >= PROVEN_AFTER.min(self.rules.backoff_max) {
             peer.backoff.reset();
+            peer.refused_pause = None;
         }
         // Knocks at the ended link say nothing about the next link.
         peer.renewals = Renewals::new();

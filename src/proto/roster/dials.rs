@@ -11,7 +11,7 @@ use super::{
     },
     Action, Attempt, ConnectionKey, FarEnd, Kind, PeerId, Roster,
 };
-use crate::limits::DIAL_BACK_WAIT;
+use crate::limits::{DIAL_BACK_WAIT, REFUSED_PAUSE_MAX};
 
 impl Roster {
     /// The loop has started.
@@ -121,8 +121,14 @@ impl Roster {
         self.retry(id, now, DIAL_BACK_WAIT);
     }
 
-    /// No address of the peer could be reached.
-    pub(crate) fn on_dial_failed(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
+    /// No address of the peer could be reached, or none has accepted this server. `lasts`: for a reason that only an operator changes.
+    pub(crate) fn on_dial_failed(
+        &mut self,
+        id: PeerId,
+        lasts: bool,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -136,7 +142,14 @@ impl Roster {
             Attempt::Underway { since } => since,
             Attempt::Rest | Attempt::Waiting { .. } => now,
         };
-        self.retry(id, since, Duration::ZERO);
+        let at_least = if lasts {
+            let pause = peer.refused_pause.map(|pause| pause * 2);
+            let pause = pause.unwrap_or(self.rules.backoff_min);
+            *peer.refused_pause.insert(pause.min(REFUSED_PAUSE_MAX))
+        } else {
+            Duration::ZERO
+        };
+        self.retry(id, since, at_least);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -146,6 +159,18 @@ impl Roster {
                 doubt.on_dial_failed(until);
             }
             self.reschedule(id);
+        }
+    }
+
+    /// The reasons for which dials were refused may be gone: the refused peers are dialed at once.
+    pub(crate) fn retry_refused(&mut self, now: Instant, todo: &mut Vec<Action>) {
+        let refused = self.peers.iter_mut().filter_map(|(id, peer)| {
+            peer.refused_pause.take()?;
+            peer.retry_not_before = None;
+            peer.wanted.then_some(*id)
+        });
+        for id in refused.collect::<Vec<_>>() {
+            self.dial(id, now, todo);
         }
     }
 

@@ -63,6 +63,7 @@ impl Roster {
         (peer.origin, peer.doubt) = (Origin::default(), None);
         peer.renewals = Renewals::new();
         peer.backoff.reset();
+        peer.refused_pause = None;
         (peer.retry_not_before, peer.ignore_knock_until) = (None, None);
         let is_underway = peer.attempt.is_underway();
         if peer.attempt != Attempt::Rest {

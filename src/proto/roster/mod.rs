@@ -198,6 +198,8 @@ struct Peer {
     /// True exactly when the peer must be linked and is not.
     wanted: bool,
     backoff: Backoff,
+    /// The pause after the last dial, if it was refused for a lasting reason and no link has lasted since.
+    refused_pause: Option<Duration>,
     /// The peer is not dialed before this time, unless it knocks or the application asks for it.
     retry_not_before: Option<Instant>,
     /// Before this time, a knock neither starts nor hurries a dial. `renewals` limits dials beside an established link instead.
@@ -366,6 +368,7 @@ impl Roster {
             attempt: Attempt::Rest,
             wanted: false,
             backoff: Backoff::new(self.rules.backoff_min, self.rules.backoff_max),
+            refused_pause: None,
             retry_not_before: None,
             ignore_knock_until: None,
             origin: Origin::default(),

@@ -14,7 +14,7 @@ fn roster_accepts_any_id_in_any_call() {
     };
     let sid = prop_oneof![-3..12_i64, Just(i64::MAX), Just(i64::MIN)];
     // What is called, for which peer and connection, with which sid, flags and time.
-    let call = (0..17_u8, 0..16_u8, 0..24_u8, sid, any::<u8>(), 0..1500_u16);
+    let call = (0..18_u8, 0..16_u8, 0..24_u8, sid, any::<u8>(), 0..1500_u16);
     proptest!(|(
         calls in proptest::collection::vec(call, 1..200),
         eager: bool, newest: bool, admitted_max in 0..3_usize, observers_max in 0..4_usize,
@@ -39,7 +39,7 @@ fn roster_accepts_any_id_in_any_call() {
                 1 => bench.roster.initiate(id, now, todo),
                 2 => bench.roster.on_linked(id, link, native.map(|native| native.incarnation), now, todo),
                 3 => bench.roster.on_knocked(id, now),
-                4 => bench.roster.on_dial_failed(id, now, todo),
+                4 => bench.roster.on_dial_failed(id, flags & 1 != 0, now, todo),
                 5..=7 => {
                     let brought = match flags >> 6 {
                         0 => Brought::More,
@@ -69,6 +69,7 @@ fn roster_accepts_any_id_in_any_call() {
                 13 => bench.roster.on_moved(id, now, todo),
                 14 => bench.roster.on_leaving(id, now, todo),
                 15 => bench.roster.on_drained(id, todo),
+                16 => bench.roster.retry_refused(now, todo),
                 _ => bench.roster.remove(id, todo),
             }
             let _ = bench.roster.is_moot(id, Brought::Bytes(key.into()), bench.now);

@@ -53,6 +53,57 @@ fn backoff_spaces_dials_until_a_link_lasts() {
     assert!(bench.next() <= Duration::from_millis(50));
 }
 
+#[test]
+fn pause_after_lasting_refusals_doubles_until_a_link_lasts() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(SMALL);
+    let refused = |bench: &mut Bench| {
+        bench
+            .roster
+            .on_dial_failed(peer, true, bench.now, &mut bench.todo);
+        bench.todo.clear();
+        bench.next()
+    };
+    let waited: Vec<_> = (0..12).map(|_| refused(&mut bench)).collect();
+    for (waited, least) in waited
+        .iter()
+        .zip([50, 100, 200, 400, 800, 1600, 3200, 6400])
+    {
+        assert!(*waited >= Duration::from_millis(least), "{waited:?}");
+    }
+    assert_eq!(waited[8..], [REFUSED_PAUSE_MAX; 4]);
+    // A dial that fails otherwise waits for its backoff alone, and a link that ends at once forgets nothing.
+    bench.dial_failed(peer);
+    assert!(bench.next() <= Duration::from_secs(1));
+    let key = bench.linked(SMALL);
+    bench.down(SMALL, key);
+    bench.next();
+    assert_eq!(refused(&mut bench), REFUSED_PAUSE_MAX);
+    let key = bench.linked(SMALL);
+    bench.pass(PROVEN_AFTER);
+    bench.down(SMALL, key);
+    bench.next();
+    assert!(refused(&mut bench) <= Duration::from_millis(100));
+}
+
+#[test]
+fn refused_peers_are_dialed_at_once_when_the_cause_may_be_gone() {
+    let mut bench = Bench::started(rules());
+    let (refused, off) = (bench.id(SMALL), bench.id(LARGE));
+    for peer in [refused, off] {
+        let lasts = peer == refused;
+        bench
+            .roster
+            .on_dial_failed(peer, lasts, bench.now, &mut bench.todo);
+    }
+    bench.roster.retry_refused(bench.now, &mut bench.todo);
+    assert_eq!(bench.todo(), [Action::Dial { peer: refused }]);
+    // Only once.
+    bench.dial_failed(refused);
+    bench.roster.retry_refused(bench.now, &mut bench.todo);
+    assert_eq!(bench.todo(), []);
+}
+
 /// In a silent network an attempt takes long. The network may have recovered in that time.
 #[test]
 fn duration_of_an_unanswered_dial_counts_as_backoff() {

@@ -10,7 +10,9 @@ mod renewals;
 
 use super::*;
 use crate::limits::UNHEARD_RENEWAL_PAUSE;
-use crate::limits::{DIAL_BACK_WAIT, KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX};
+use crate::limits::{
+    DIAL_BACK_WAIT, KNOCK_CROSSING, PROVEN_AFTER, REFUSED_PAUSE_MAX, RENEWAL_PAUSE_MAX,
+};
 
 const OWN: Sid = Sid(5);
 const SMALL: Sid = Sid(2);
@@ -138,7 +140,9 @@ impl Bench {
     }
 
     fn dial_failed(&mut self, peer: PeerId) {
-        self.roster.on_dial_failed(peer, self.now, &mut self.todo);
+        let lasts = false;
+        self.roster
+            .on_dial_failed(peer, lasts, self.now, &mut self.todo);
     }
 
     fn down(&mut self, sid: Sid, key: ConnectionKey) {
