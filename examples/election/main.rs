@@ -43,6 +43,8 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
+#[cfg(feature = "tls-ring")]
+use quorum_cnx::Tls;
 use quorum_cnx::{ConfigBuilder, Replace, Sid, Unknown, ZooCfg, ZooCfgReader};
 use serde_json::json;
 
@@ -110,7 +112,7 @@ struct Cli {
 
     /// Connects to the quorum port of the leader, only to see whether the leader is alive; opens its own quorum port when it
     /// leads. A real leader counts this server among its learners, sends it nothing, and logs an error once, when the
-    /// connection ends, as for any follower
+    /// connection ends, as for any follower. Refused with TLS, which this connection does not speak
     #[arg(long)]
     follow_leader_port: bool,
 
@@ -341,6 +343,14 @@ fn plan(cli: &Cli) -> Result<Plan, String> {
         let config = builder.build();
         members.push((role, config.map_err(|error| in_file(error.to_string()))?));
     }
+    #[cfg(feature = "tls-ring")]
+    if cli.follow_leader_port && load_tls(&cli.tls, &cfg)?.is_some() {
+        return Err(
+            "the servers use TLS (sslQuorum, portUnification or --tls-cert), which --follow-leader-port does not speak: leave this option \
+             away, and the death of a leader is found at its election port"
+                .to_owned(),
+        );
+    }
     if cli.metrics.is_some() && members.len() > 1 {
         let count = members.len();
         return Err(format!(
@@ -489,6 +499,15 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
     })
 }
 
+/// The certificates that the options name, or else those that the file names. `None` without TLS.
+#[cfg(feature = "tls-ring")]
+fn load_tls(args: &TlsArgs, cfg: &ZooCfg) -> Result<Option<Tls>, String> {
+    match args.load()? {
+        None => cfg.tls().map_err(|error| error.to_string()),
+        tls => Ok(tls),
+    }
+}
+
 /// With TLS, SIGHUP reads the certificates again. Without, it ends the process as usual.
 #[cfg(feature = "tls-ring")]
 fn reload_on_hangup(
@@ -498,10 +517,7 @@ fn reload_on_hangup(
     event_log: &Arc<EventLog>,
 ) -> io::Result<()> {
     let (args, cfg, event_log) = (cli.tls.clone(), Arc::clone(cfg), Arc::clone(event_log));
-    let load = move || match args.load()? {
-        None => cfg.tls().map_err(|error| error.to_string()),
-        tls => Ok(tls),
-    };
+    let load = move || load_tls(&args, &cfg);
     if !matches!(load(), Ok(Some(_))) {
         return Ok(());
     }

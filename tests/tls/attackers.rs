@@ -59,6 +59,8 @@ impl Attacked {
     /// Waits until the member that dials the attacker has failed with this reason.
     #[track_caller]
     fn wait_dial_failed(&self, expected: &Reason) {
+        // Not after the pause that follows earlier attackers.
+        self.dialer().initiate_connection(Sid(3)).unwrap();
         wait_for(self.dialer(), |event| match event {
             Event::DialFailed { reason, .. } => (reason == expected).then_some(()),
             _ => None,

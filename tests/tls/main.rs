@@ -29,7 +29,7 @@ use support::process::{ProcessResources, need_descriptors};
 use support::{
     LONG, MEMBER_IP, Mesh, Ring, STRANGER_IP, TestConnection, bare, eventually, expect_message,
     frame,
-    tls::{Servers, client, client_hello, name_of, params},
+    tls::{Ca, Servers, client, client_hello, name_of, params},
     wait_for, wait_for_down, within,
 };
 

@@ -175,6 +175,35 @@ fn ensemble_elects_with_tls() {
     }
 }
 
+/// A leader that requires TLS at its quorum port would close the connection, and log an error, again and again.
+#[test]
+fn election_with_tls_does_not_follow_the_leader_port() {
+    let (ca, at) = (Ca::new("CA"), directory("tls leader port"));
+    write_files(&at, &ca.member(1), &ca);
+    let [key_store, trust_store] = ["both.pem", "ca.pem"].map(|file| at.join(file));
+    let both = ["tls.key", "tls.crt"].map(|file| fs::read_to_string(at.join(file)).unwrap());
+    fs::write(&key_store, both.concat()).unwrap();
+    fs::write(&trust_store, &ca.pem).unwrap();
+    let server = "server.1=127.0.0.1:2888:3888\n";
+    let lines = [("keyStore", &key_store), ("trustStore", &trust_store)]
+        .map(|(store, path)| format!("ssl.quorum.{store}.location={}\n", path.display()));
+    let tls = format!("{server}sslQuorum=true\n{}", lines.concat());
+    for (text, options) in [(tls, vec![]), (server.to_owned(), options(&at, &[1]))] {
+        let cfg = at.join("zoo.cfg");
+        fs::write(&cfg, text).unwrap();
+        let mut command = std::process::Command::new(example_path("election"));
+        command.arg("--zoo-cfg").arg(&cfg).args(["--myid", "1"]);
+        command.arg("--follow-leader-port").args(&options);
+        command.args(["--seconds", "1"]);
+        let output = run(command);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{options:?}: {errors}");
+        let expected = "which --follow-leader-port does not speak: leave this option away";
+        assert!(errors.contains(expected), "{options:?}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+}
+
 #[test]
 fn demonstration_with_tls_refuses_strangers() {
     let mut command = std::process::Command::new(example_path("mesh"));
