@@ -14,7 +14,7 @@ use std::{
 };
 
 use quorum_cnx::{
-    Batch, CnxManager, Config, Dial, Event, EventLoop, Handle, InboxFull, Outbox, Received,
+    Batch, CnxManager, Config, Dial, Event, EventLoop, Handle, InboxFull, Leave, Outbox, Received,
     RecvError, RecvStream, SendError, Sid, TryRecvError,
     simulation::{HostNet, Network},
 };
@@ -376,6 +376,89 @@ fn streams_yield_messages_and_events() {
 }
 
 /// Executors of several threads ask for this.
+/// Calls everything that a waker may call: whoever wakes or drops it must hold no lock.
+struct CallsBack {
+    handle: Handle,
+    wakes: AtomicUsize,
+}
+
+impl CallsBack {
+    fn call(&self) {
+        let handle = &self.handle;
+        // Another address each time, so that each call changes the members. After a halt these fail.
+        let wakes = self.wakes.fetch_add(1, Ordering::SeqCst) as u16;
+        let _ = handle.set_server(Sid(9), format!("127.0.0.1:{}", 9 + wakes));
+        let _ = handle.to_send(handle.sid(), "from a waker");
+        let _ = handle.to_send(Sid(2), "from a waker");
+        let _ = handle.discard(Sid(2));
+        let _ = (handle.stats(), handle.linked_peers(), handle.listening());
+        handle.connect_all();
+        handle.renew();
+    }
+}
+
+impl Wake for CallsBack {
+    fn wake(self: Arc<Self>) {
+        self.call();
+    }
+}
+
+impl Drop for CallsBack {
+    fn drop(&mut self) {
+        self.call();
+    }
+}
+
+#[test]
+fn wakers_may_call_back() {
+    within("wakers that call back", || {
+        let manager = alone();
+        let handle = manager.handle().clone();
+        let wake = |wait: Pin<Box<dyn Future<Output = ()> + '_>>, act: &dyn Fn()| {
+            let calls_back = Arc::new(CallsBack {
+                handle: handle.clone(),
+                wakes: AtomicUsize::new(0),
+            });
+            let mut wait = wait;
+            let waker = Waker::from(Arc::clone(&calls_back));
+            let _ = wait.as_mut().poll(&mut Context::from_waker(&waker));
+            drop(waker);
+            act();
+            eventually("the waker is called", || {
+                calls_back.wakes.load(Ordering::SeqCst) > 0
+            });
+            // The last owner of the waker is the library, which drops it with the future.
+            let waker = Waker::from(calls_back);
+            let _ = wait.as_mut().poll(&mut Context::from_waker(&waker));
+            drop(waker);
+            drop(wait);
+        };
+        let linked = || Box::pin(async { drop(handle.wait_linked_async(1).await) });
+        wake(linked(), &|| {
+            drop(handle.set_server(Sid(3), "127.0.0.1:3").unwrap())
+        });
+        wake(linked(), &|| {
+            drop(handle.remove_server(Sid(3), Leave::Now).unwrap());
+        });
+        let message = Box::pin(async { drop(manager.recv_async().await) });
+        while manager.try_recv().is_ok() {}
+        wake(message, &|| drop(handle.to_send(Sid(1), "message")));
+        let event = Box::pin(async { drop(manager.events().recv_async().await) });
+        while manager.events().try_recv().is_ok() {}
+        wake(event, &|| {
+            drop(handle.set_server(Sid(4), "127.0.0.1:4").unwrap())
+        });
+        let room = || Box::pin(async { drop(handle.wait_for_room_async(Sid(2)).await) });
+        handle.to_send(Sid(2), "fills the slot").unwrap();
+        wake(room(), &|| drop(handle.discard(Sid(2))));
+        handle.to_send(Sid(2), "fills the slot").unwrap();
+        wake(room(), &|| {
+            drop(handle.remove_server(Sid(2), Leave::Now).unwrap());
+        });
+        wake(linked(), &|| manager.halt());
+    });
+}
+
 #[test]
 fn futures_and_streams_are_send() {
     fn send<T: Send>(_: T) {}

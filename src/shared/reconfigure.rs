@@ -19,6 +19,14 @@ use crate::{
     sync::lock,
 };
 
+/// What is left to do after a step, without the lock.
+struct Applied {
+    /// Those that have become members, or have ceased to be.
+    changed: Vec<Arc<Peer>>,
+    /// Those whose outboxes are to be closed.
+    gone: Vec<Arc<Peer>>,
+}
+
 impl Shared {
     /// See [`Handle::reconfigure`](crate::Handle::reconfigure).
     pub(crate) fn reconfigure(&self, members: Members) -> Result<Changes, ReconfigureError> {
@@ -90,15 +98,19 @@ impl Shared {
             return Err(ReconfigureError::SameVersion(current));
         }
         membership.check_room(servers.len(), &changes)?;
-        let gone = self.apply(&mut membership, servers, own_addresses, leave, &changes)?;
+        let Applied { changed, gone } =
+            self.apply(&mut membership, servers, own_addresses, leave, &changes)?;
         // Last: the loop that takes names without those of a removed server sees that it is removed.
         #[cfg(feature = "tls")]
         if let Some(names) = names {
             self.tls.set_names(names);
         }
         membership.version = given;
-        // Without the lock: this drops payloads, and code of the application that runs then may change the members.
+        // Without the lock: this wakes tasks and drops payloads, and code of the application that runs then may change the members.
         drop(membership);
+        for peer in changed {
+            self.count_link_of(&peer);
+        }
         for peer in gone {
             peer.close();
         }
@@ -106,7 +118,7 @@ impl Shared {
         Ok(changes)
     }
 
-    /// Applies the changes. Returns the peers whose outboxes are to be closed.
+    /// Applies the changes.
     fn apply(
         &self,
         membership: &mut Membership,
@@ -114,8 +126,8 @@ impl Shared {
         own_addresses: Vec<Address>,
         leave: Leave,
         changes: &Changes,
-    ) -> Result<Vec<Arc<Peer>>, ReconfigureError> {
-        let mut gone = Vec::new();
+    ) -> Result<Applied, ReconfigureError> {
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
         let until = match leave {
             Leave::Now => None,
             Leave::After(time) => Some(membership.clock.now() + time),
@@ -126,7 +138,7 @@ impl Shared {
             };
             let peer = &member.peer;
             self.peers.leave(peer);
-            self.count_link_of(peer);
+            changed.push(Arc::clone(peer));
             match until {
                 Some(_) => peer.outbox.seal(),
                 None => gone.push(Arc::clone(peer)),
@@ -140,7 +152,7 @@ impl Shared {
             }
             let peer = self.peers.join(membership.peer(sid));
             let peer = peer.ok_or(ReconfigureError::Halted)?;
-            self.count_link_of(&peer);
+            changed.push(Arc::clone(&peer));
             // The older peer with this sid has no more time: a server has one link.
             let same = |leaver: &&mut Leaver| leaver.member.peer.sid == sid;
             for older in membership.leavers.iter_mut().filter(same) {
@@ -150,7 +162,7 @@ impl Shared {
             membership.members.insert(sid, Member { peer, addresses });
         }
         membership.own_addresses = own_addresses;
-        Ok(gone)
+        Ok(Applied { changed, gone })
     }
 
     /// The members as the loop is to follow them.

@@ -137,10 +137,12 @@ impl Shared {
         membership.forget(peer.id);
         // Under the lock, so that the server does not become a member in between. Another one with its sid may leave as well.
         #[cfg(feature = "tls")]
-        if !membership.leaves(peer.sid) && self.tls.forget(peer.sid) {
+        let has_news = !membership.leaves(peer.sid) && self.tls.forget(peer.sid);
+        drop(membership);
+        #[cfg(feature = "tls")]
+        if has_news {
             self.wake_flag.notify();
         }
-        drop(membership);
         self.peers.remove(peer);
     }
 
@@ -150,7 +152,7 @@ impl Shared {
         self.count_link_of(peer);
     }
 
-    /// Counts this peer if it is a linked member. Called after each change of one of the two.
+    /// Counts this peer if it is a linked member. Called after each change of one of the two, without a lock: it wakes tasks.
     pub(super) fn count_link_of(&self, peer: &Peer) {
         let mut linked = lock(&self.linked_members);
         // Looked at under the lock: of two threads that have changed one of them, the later one sees both changes.

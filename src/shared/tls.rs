@@ -57,9 +57,12 @@ impl TlsState {
         let Some(newest) = &state.newest else {
             return false;
         };
-        state.newest = Some(Arc::new(newest.with(tls)));
+        let newest = Arc::new(newest.with(tls));
+        let older = state.newest.replace(newest);
         (state.is_new, state.is_reload) = (true, true);
         drop(state);
+        // Not under the lock: the configurations of rustls have parts of the application.
+        drop(older);
         self.set_news();
         true
     }
@@ -112,6 +115,7 @@ impl TlsState {
         let Some(identities) = change(&newest.identities) else {
             return false;
         };
+        // The configurations of rustls are the same, so that nothing of the application is dropped with the older context.
         state.newest = Some(Arc::new(newest.with_identities(Arc::new(identities))));
         state.is_new = true;
         drop(state);

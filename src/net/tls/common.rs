@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads or writes.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, mem, sync::Arc, time::Instant};
 
 use super::worn::Worn;
 use crate::{
@@ -37,7 +37,9 @@ impl Common {
     }
 
     pub(super) fn set_context(&self, context: Arc<TlsContext>) {
-        *lock(&self.context) = context;
+        let older = mem::replace(&mut *lock(&self.context), context);
+        // Not under the lock: the configurations of rustls have parts of the application.
+        drop(older);
     }
 
     pub(super) fn now(&self) -> Instant {
