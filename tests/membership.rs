@@ -550,6 +550,40 @@ fn sid_that_comes_back_joins_after_the_older_one_has_left() {
     assert!(handle.stats().balances());
 }
 
+/// It was admitted before, and has no link.
+#[test]
+fn admitted_server_that_joins_and_leaves_in_one_turn_gets_its_last_word() {
+    let guest = Sid(12);
+    let (socket, at) = listener();
+    socket.set_nonblocking(true).unwrap();
+    let mut it = TurnedLoop::passive(|builder| builder.unknown(Unknown::admit(1)));
+    let handle = it.handle();
+    for is_linked in [true, false] {
+        let _link = is_linked.then(|| it.connect(guest.0, &[]));
+        it.until("the link comes up and ends", |handle, _| {
+            handle.connected_to_peer(guest) == is_linked
+        });
+    }
+    handle.set_server(guest, &at).unwrap();
+    handle.to_send(guest, "you are removed").unwrap();
+    let leave = Leave::After(LONG * 3);
+    handle.remove_server(guest, leave).unwrap();
+    it.until("it is knocked at", |_, _| socket.accept().is_ok());
+    let link = it.connect(guest.0, &[]);
+    it.until("the last word is written", |handle, _| {
+        handle.stats().sent.written == 1
+    });
+    drop(link);
+    it.until("it has left", |_, handler| {
+        told(&handler.events).contains(&("left", guest))
+    });
+    assert_eq!(
+        told(&it.handler().events),
+        [("joined", guest), ("left", guest)]
+    );
+    assert!(handle.stats().balances());
+}
+
 /// Its connection arrives in the turn in which its time is over.
 #[test]
 fn accepted_link_of_a_leaver_counts_as_accepted_to_the_end() {

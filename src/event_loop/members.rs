@@ -76,11 +76,12 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     /// `until`: `None` if the peer leaves at once.
     fn follow_leaver(&mut self, member: Member, until: Option<Instant>, now: Instant) {
         let Member { peer, addresses } = member;
-        if !self.peers.contains_key(&peer.id) {
+        if !self.roster.was_member(peer.id) {
             // It joined and left since the loop has looked.
-            if until.is_none() {
+            if until.is_none() && !self.peers.contains_key(&peer.id) {
                 return self.handle.shared().part(&peer);
             }
+            // Also if it is an admitted peer, which would not be dialed for its last word.
             self.join(&peer, &addresses, now);
         }
         if !self.leaves.insert(peer.id, until.unwrap_or(now), now) && until.is_some() {

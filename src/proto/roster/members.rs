@@ -17,7 +17,6 @@ impl Roster {
     }
 
     /// Whether this peer is a member or leaves.
-    #[cfg(feature = "tls")]
     pub(crate) fn was_member(&self, id: PeerId) -> bool {
         self.peers
             .get(&id)
