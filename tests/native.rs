@@ -864,6 +864,31 @@ fn pings_do_not_reset_the_link_of_a_server_that_leaves() {
     assert!(world.server.handler().events.iter().any(ends));
 }
 
+/// The last frame may have been lost with the link on which it was written first.
+#[test]
+fn last_frame_is_written_once_more_to_a_server_that_leaves() {
+    let mut world = World::new();
+    let message = initial_message(3, 2, CLUSTER, 99);
+    let older = world.arrive("10.0.0.3:40000", &message);
+    let handle = world.server.handle().clone();
+    handle.to_send(Sid(3), "you are removed").unwrap();
+    assert!(older.received().ends_with(&frame(b"you are removed")));
+    let from = "10.0.0.3:40001".parse().unwrap();
+    let newer = world.network.connect(from, older.peer_addr()).unwrap();
+    // For the answer and a part of the frame.
+    newer.set_room(answer(2, 0, 0).len() + 7);
+    world.send(&newer, &message);
+    assert!(newer.is_blocked());
+    let leave = Leave::After(60 * SECOND);
+    handle.remove_server(Sid(3), leave).unwrap();
+    world.pass(SECOND);
+    assert!(!newer.is_closed());
+    newer.make_room(1000);
+    world.pass(SECOND);
+    assert!(newer.received().ends_with(&frame(b"you are removed")));
+    assert!(newer.is_closed() && !newer.was_reset());
+}
+
 /// Its certificate, for instance, is the one that was to be replaced.
 #[test]
 fn link_of_a_dial_that_was_under_way_at_a_renewal_is_renewed() {

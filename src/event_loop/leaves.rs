@@ -51,7 +51,7 @@ impl Leaves {
         has_left
     }
 
-    /// What is to be done now. `is_empty`: whether no frame waits for a peer.
+    /// What is to be done now. `is_empty`: whether nothing is left to write to a peer.
     pub(super) fn due(
         &mut self,
         now: Instant,

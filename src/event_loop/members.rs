@@ -122,8 +122,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // The actions of this turn first, as in `follow_leavers`: else the `Up` of a link is applied after its peer was removed.
         self.apply_all(now);
         let peers = &self.peers;
-        let is_empty = |id| peers.get(&id).is_none_or(|peer| peer.outbox.is_empty());
-        for (id, step) in self.leaves.due(now, is_empty) {
+        let is_drained = |id| peers.get(&id).is_none_or(|peer| peer.outbox.is_drained());
+        for (id, step) in self.leaves.due(now, is_drained) {
             match step {
                 Step::Over => self.roster.remove(id, &mut self.todo),
                 Step::Drained => {

@@ -250,6 +250,12 @@ impl PeerOutbox {
         self.counts().waiting == 0
     }
 
+    /// Whether nothing is left to write to the link, not even the rest of a frame that no longer counts as waiting: the last frame, which is
+    /// written once more, or a control frame.
+    pub(crate) fn is_drained(&self) -> bool {
+        of_any!(self, writer => writer.is_drained())
+    }
+
     pub(crate) fn counts(&self) -> SendCounts {
         of_any!(self, writer => writer.counts())
     }

@@ -338,6 +338,15 @@ impl<S: Backlog> State<S> {
         matches!(self.writer, WriterState::Writing(_))
     }
 
+    /// Whether something is being written to the link, or will be as soon as its probation ends.
+    pub(super) fn has_begun(&self) -> bool {
+        match &self.writer {
+            WriterState::Writing(_) | WriterState::OnProbation(_) => true,
+            WriterState::Blocked(_, rest) => rest.is_some(),
+            WriterState::Detached | WriterState::Idle(_) | WriterState::Failed(_) => false,
+        }
+    }
+
     /// Requests a link if there is none, since a frame waits.
     pub(super) fn want_link(&mut self) -> LoopRequest {
         match self.writer {

@@ -255,6 +255,10 @@ impl<S: Backlog> Writer<S> {
         })
     }
 
+    pub(super) fn is_drained(&self) -> bool {
+        self.look(|state| state.counts().waiting == 0 && !state.has_begun())
+    }
+
     pub(super) fn counts(&self) -> SendCounts {
         self.look(|state| SendCounts {
             waiting_since: state
