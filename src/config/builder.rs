@@ -11,6 +11,7 @@ use std::{
 #[cfg(feature = "tls")]
 use super::secure::TlsGiven;
 use super::{
+    members::Members,
     options::{Config, Listens, OnLoopStart, Options, Sockets},
     policy::{Dial, Idle, Outbox, Replace, Unknown},
     servers::{Given, addresses_of, check_servers, take_own},
@@ -42,7 +43,7 @@ impl Config {
     pub fn builder(own: Sid) -> ConfigBuilder {
         ConfigBuilder {
             own,
-            servers: Vec::new(),
+            members: Members::new(0),
             listen: None,
             sockets: Sockets::default(),
             listen_on_all_ips: false,
@@ -63,7 +64,7 @@ impl Config {
 #[must_use = "a builder does nothing before `build`"]
 pub struct ConfigBuilder {
     own: Sid,
-    servers: Vec<(Sid, Given)>,
+    members: Members,
     listen: Option<Vec<String>>,
     sockets: Sockets,
     listen_on_all_ips: bool,
@@ -92,21 +93,19 @@ impl ConfigBuilder {
     /// each of them. It listens on each own one with a separate socket. If an own port is 0, the kernel chooses the port. The
     /// sockets of one name share the port that the first of them got.
     pub fn server(mut self, sid: Sid, addresses: impl Into<String>) -> Self {
-        self.servers.push((sid, Given::Text(addresses.into())));
+        self.members = self.members.server(sid, addresses);
         self
     }
 
     /// Adds several servers, each as [`server`](Self::server) does.
     pub fn servers<A: Into<String>>(mut self, servers: impl IntoIterator<Item = (Sid, A)>) -> Self {
-        for (sid, addresses) in servers {
-            self = self.server(sid, addresses);
-        }
+        self.members = self.members.servers(servers);
         self
     }
 
     /// The same, with addresses that are already parsed.
     pub(crate) fn server_at(mut self, sid: Sid, addresses: Vec<Address>) -> Self {
-        self.servers.push((sid, Given::Addresses(addresses)));
+        self.members = self.members.server_at(sid, addresses);
         self
     }
 
@@ -467,7 +466,7 @@ impl ConfigBuilder {
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn peer_names(mut self, sid: Sid, names: impl IntoIterator<Item = PeerName>) -> Self {
-        self.tls.names.insert(sid, names.into_iter().collect());
+        self.members = self.members.peer_names(sid, names);
         self
     }
 
@@ -517,11 +516,13 @@ impl ConfigBuilder {
     pub fn build(mut self) -> Result<Config, ConfigError> {
         self.fill_in();
         check_options(&self.options)?;
-        let mut members = check_servers(self.servers)?;
+        let mut members = check_servers(self.members.servers)?;
         self.options.members_max = check_members_max(self.members_max, members.len())?;
         #[cfg(feature = "tls")]
         {
-            self.options.tls = self.tls.check(self.own, &members, &self.options)?;
+            self.options.tls =
+                self.tls
+                    .check(self.own, &self.members.names, &members, &self.options)?;
         }
         let own = self.own;
         let own_addresses = take_own(own, &mut members)?;

@@ -14,11 +14,10 @@ use crate::{
     tls::{Identities, PeerName, Tls, TlsContext},
 };
 
-/// What was said about TLS.
+/// What was said about TLS, but for the names of the peers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TlsGiven {
     pub(super) tls: Option<Result<Tls, ConfigError>>,
-    pub(super) names: BTreeMap<Sid, Vec<PeerName>>,
     pub(super) wildcards: bool,
 }
 
@@ -27,6 +26,7 @@ impl TlsGiven {
     pub(super) fn check(
         self,
         own: Sid,
+        names: &BTreeMap<Sid, Vec<PeerName>>,
         members: &[Server],
         options: &Options,
     ) -> Result<Option<Arc<TlsContext>>, ConfigError> {
@@ -36,11 +36,11 @@ impl TlsGiven {
             let is_valid = **sid == Sid::OBSERVER || Sid::new(sid.0).is_some();
             !is_valid || (**sid != Sid::OBSERVER && !admits && !is_member(**sid))
         };
-        if let Some(sid) = self.names.keys().find(is_useless) {
+        if let Some(sid) = names.keys().find(is_useless) {
             return bad(format!("server {sid} is not configured"));
         }
         let Some(tls) = self.tls else {
-            return match self.names.is_empty() {
+            return match names.is_empty() {
                 true => Ok(None),
                 false => bad("certificates have names only with tls".to_owned()),
             };
@@ -48,7 +48,7 @@ impl TlsGiven {
         let servers = members
             .iter()
             .map(|server| (server.sid, server.addresses.as_slice()));
-        let identities = Identities::new(servers, &self.names, self.wildcards)?;
+        let identities = Identities::new(servers, names, self.wildcards)?;
         check_named(own, members, &identities)?;
         Ok(Some(Arc::new(TlsContext::new(tls?, Arc::new(identities)))))
     }
