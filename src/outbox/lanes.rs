@@ -1,6 +1,6 @@
 //! Two lanes over one link: a slot, whose frame goes first, and a queue.
 //!
-//! Nothing here makes a system call: [`Writer`] does. Each lane keeps the invariants of its own file, and these hold
+//! Nothing here makes a system call: [`Writer`](super::writer::Writer) does. Each lane keeps the invariants of its own file, and these hold
 //! for both:
 //!
 //! - The queue is written in runs of at most [`LANES_RUN_BYTES`]. What was begun is finished first, a run or a frame of the slot. So at
@@ -14,8 +14,7 @@ use super::{
     clock::Stamp,
     queue::{HasQueue, Queue},
     slot::{self, HasSlot, PartialFrame, Slot},
-    types::{LoopRequest, Refusal, SendCounts, Wire},
-    writer::Writer,
+    types::{LoopRequest, SendCounts, Wire},
 };
 use crate::limits::LANES_RUN_BYTES;
 
@@ -45,15 +44,6 @@ impl backlog::Deferred for Deferred {
     fn release(self) {
         self.slot.release();
         self.queue.release();
-    }
-}
-
-// Not inlined: the callers would save registers for this too when they put a frame into another outbox.
-impl Writer<Lanes> {
-    /// See [`PeerOutbox::put_all`](super::PeerOutbox::put_all).
-    #[inline(never)]
-    pub(super) fn put_all_queued(&self, frames: &[&[u8]]) -> (Result<usize, Refusal>, LoopRequest) {
-        self.put_all(frames)
     }
 }
 

@@ -139,7 +139,7 @@ impl PeerOutbox {
         match &self.0 {
             Kind::Latest(latest) => put_one_by_one(latest, frames),
             Kind::Queue(queue) => queue.put_all(frames),
-            Kind::Lanes(lanes) => lanes.put_all_queued(frames),
+            Kind::Lanes(lanes) => lanes.put_all(frames),
         }
     }
 

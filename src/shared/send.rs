@@ -374,6 +374,8 @@ impl Shared {
         taken.map_err(|refusal| self.error_of(peer, refusal))
     }
 
+    /// Puts frames into the queue of lanes.
+    // Not inlined: the callers would save registers for this too when they put a frame into another outbox.
     #[inline(never)]
     fn put_all_queued(&self, peer: &Arc<Peer>, frames: &[&[u8]]) -> Result<usize, SendError> {
         let (taken, request) = peer.outbox.put_all(frames);
