@@ -433,7 +433,11 @@ fn wakers_may_call_back() {
             drop(waker);
             drop(wait);
         };
-        let linked = || Box::pin(async { drop(handle.wait_linked_async(1).await) });
+        let linked = || {
+            Box::pin(async {
+                let _ = handle.wait_linked_async(1).await;
+            })
+        };
         wake(linked(), &|| {
             drop(handle.set_server(Sid(3), "127.0.0.1:3").unwrap())
         });
@@ -442,15 +446,23 @@ fn wakers_may_call_back() {
         });
         let message = Box::pin(async { drop(manager.recv_async().await) });
         while manager.try_recv().is_ok() {}
-        wake(message, &|| drop(handle.to_send(Sid(1), "message")));
+        wake(message, &|| {
+            handle.to_send(Sid(1), "message").unwrap();
+        });
         let event = Box::pin(async { drop(manager.events().recv_async().await) });
         while manager.events().try_recv().is_ok() {}
         wake(event, &|| {
             drop(handle.set_server(Sid(4), "127.0.0.1:4").unwrap())
         });
-        let room = || Box::pin(async { drop(handle.wait_for_room_async(Sid(2)).await) });
+        let room = || {
+            Box::pin(async {
+                let _ = handle.wait_for_room_async(Sid(2)).await;
+            })
+        };
         handle.to_send(Sid(2), "fills the slot").unwrap();
-        wake(room(), &|| drop(handle.discard(Sid(2))));
+        wake(room(), &|| {
+            handle.discard(Sid(2)).unwrap();
+        });
         handle.to_send(Sid(2), "fills the slot").unwrap();
         wake(room(), &|| {
             drop(handle.remove_server(Sid(2), Leave::Now).unwrap());
