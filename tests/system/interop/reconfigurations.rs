@@ -1,11 +1,10 @@
 //! Tests that the program `election` follows an ensemble of real servers whose members change while all of them run.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    deadlines::wait_until,
     server::{Ensemble, Server},
-    voter::Voter,
+    voter::{Voter, lists},
 };
 
 /// In ticks: longer than any test waits, so that a leader that lacks followers does not give up during a test.
@@ -36,22 +35,8 @@ fn start() -> (Ensemble, [Server; 3], Voter) {
     let first = voter.await_event("reconfigured");
     assert_eq!(lists(&first), [&json!([]), &json!([]), &json!([])]);
     voter.await_elected(4);
-    await_links(&mut voter, &[1, 2, 4]);
+    voter.await_links(&[1, 2, 4]);
     (ensemble, servers, voter)
-}
-
-/// Who joined, left and moved.
-fn lists(line: &Value) -> [&Value; 3] {
-    [&line["joined"], &line["left"], &line["moved"]]
-}
-
-/// Waits until ours is linked to these servers and to no other one.
-#[track_caller]
-fn await_links(voter: &mut Voter, sids: &[i64]) {
-    let linked = json!(sids);
-    wait_until("it is linked to the members", || {
-        voter.stats()["linked"] == linked
-    });
 }
 
 #[test]
@@ -64,27 +49,27 @@ fn our_voter_follows_servers_that_join_leave_and_move() {
     let line = voter.await_event("reconfigured");
     assert_eq!(lists(&line), [&json!([JOINER]), &json!([]), &json!([])]);
     assert_eq!(line["voters"], json!([1, 2, 3, 4, 5]));
-    await_links(&mut voter, &[1, 2, 4, 5]);
+    voter.await_links(&[1, 2, 4, 5]);
 
     // The process of the removed server still runs.
     leader.reconfigure("-remove", "2");
     let line = voter.await_event("reconfigured");
     assert_eq!(lists(&line), [&json!([]), &json!([2]), &json!([])]);
-    await_links(&mut voter, &[1, 4, 5]);
+    voter.await_links(&[1, 4, 5]);
 
     leader.reconfigure("-add", &ensemble.server_text(1, ELSEWHERE));
     let line = voter.await_event("reconfigured");
     assert_eq!(lists(&line), [&json!([]), &json!([]), &json!([1])]);
     let elsewhere = ensemble.election(ELSEWHERE).address;
     first.await_in_log(&format!("my election bind port: /{elsewhere}"));
-    await_links(&mut voter, &[1, 4, 5]);
+    voter.await_links(&[1, 4, 5]);
 
     // Of the members 1, 3, 4 and 5, three elect the next leader: ours is one of them.
     leader.process.kill();
     voter.await_event("leader-lost");
     voter.await_elected(JOINER);
     joiner.await_in_log("LEADING - LEADER ELECTION TOOK");
-    await_links(&mut voter, &[1, 5]);
+    voter.await_links(&[1, 5]);
     assert_eq!(voter.stats()["malformed"], 0);
     voter.quit();
 }
@@ -112,7 +97,7 @@ fn our_voter_is_removed_added_again_and_moved() {
     voter.await_line("its new address", |line| {
         line["event"] == "listening" && line["addr"] == elsewhere
     });
-    await_links(&mut voter, &[1, 2, 4]);
+    voter.await_links(&[1, 2, 4]);
 
     // Servers 1 and 2 are no quorum of four without ours.
     leader.process.kill();

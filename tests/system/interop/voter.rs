@@ -10,10 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::example::example_path;
 
-use crate::{deadlines::DEADLINE, process::Process, server::Ensemble};
+use crate::{
+    deadlines::{DEADLINE, wait_until},
+    process::Process,
+    server::Ensemble,
+};
 
 pub(crate) struct Voter {
     pub(crate) process: Process,
@@ -94,6 +98,15 @@ impl Voter {
         self.await_event("stats")
     }
 
+    /// Waits until it is linked to these servers and to no other one.
+    #[track_caller]
+    pub(crate) fn await_links(&mut self, sids: &[i64]) {
+        let linked = json!(sids);
+        wait_until("it is linked to the members", || {
+            self.stats()["linked"] == linked
+        });
+    }
+
     /// Halts it by a command.
     #[track_caller]
     pub(crate) fn quit(mut self) {
@@ -105,4 +118,9 @@ impl Voter {
     fn command(&mut self, command: &str) {
         writeln!(self.commands, "{command}").expect("the program reads commands");
     }
+}
+
+/// Who joined, left and moved, as `reconfigured` says.
+pub(crate) fn lists(line: &Value) -> [&Value; 3] {
+    [&line["joined"], &line["left"], &line["moved"]]
 }

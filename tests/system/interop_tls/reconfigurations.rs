@@ -1,7 +1,7 @@
 //! Tests that the program `election` follows an ensemble of real servers with TLS whose members change: certificates are those of the
 //! members as they are now.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     certificates::Kind,
@@ -9,7 +9,7 @@ use crate::{
     server::Server,
     table::record,
     tls_ensemble::{TLS_ONLY, TlsEnsemble, ip, names},
-    voter::Voter,
+    voter::{Voter, lists},
 };
 
 /// The servers at the start. All three real ones are needed for a quorum of four.
@@ -41,7 +41,7 @@ fn start(ensemble: &TlsEnsemble) -> ([Server; 3], Voter) {
     let mut voter = Voter::start_with(&file.display().to_string(), OURS, &options);
     voter.await_event("reconfigured");
     voter.await_elected(4);
-    await_links(&mut voter, &[1, 2, 4]);
+    voter.await_links(&[1, 2, 4]);
     (servers, voter)
 }
 
@@ -51,20 +51,6 @@ fn start_joiner(ensemble: &TlsEnsemble) -> Server {
     let joiner = ensemble.start_member(JOINER, &members, &lines(ensemble, JOINER, &names(JOINER)));
     joiner.await_in_log("LEADER ELECTION TOOK");
     joiner
-}
-
-/// Who joined, left and moved.
-fn lists(line: &Value) -> [&Value; 3] {
-    [&line["joined"], &line["left"], &line["moved"]]
-}
-
-/// Waits until ours is linked to these servers and to no other one.
-#[track_caller]
-fn await_links(voter: &mut Voter, sids: &[i64]) {
-    let linked = json!(sids);
-    wait_until("it is linked to the members", || {
-        voter.stats()["linked"] == linked
-    });
 }
 
 /// Waits until ours has logged that a certificate is none of this server.
@@ -83,10 +69,10 @@ pub(crate) fn our_voter_follows_servers_that_join_leave_and_move() {
     assert_eq!(lists(&line), [&json!([JOINER]), &json!([]), &json!([])]);
     // Its certificate is valid, and one for its address.
     await_wrong_name(&voter, JOINER);
-    await_links(&mut voter, &[1, 2, 4]);
+    voter.await_links(&[1, 2, 4]);
     let all = [names(JOINER), vec![GIVEN_NAME.to_owned()]].concat();
     lines(&ensemble, JOINER, &all);
-    await_links(&mut voter, &[1, 2, 4, 5]);
+    voter.await_links(&[1, 2, 4, 5]);
     record(
         "reconfig -add",
         &format!("election --tls-name 5={GIVEN_NAME}"),
@@ -96,12 +82,12 @@ pub(crate) fn our_voter_follows_servers_that_join_leave_and_move() {
     leader.reconfigure("-remove", "2");
     let line = voter.await_event("reconfigured");
     assert_eq!(lists(&line), [&json!([]), &json!([2]), &json!([])]);
-    await_links(&mut voter, &[1, 4, 5]);
+    voter.await_links(&[1, 4, 5]);
     record("reconfig -remove", "election", "the others are linked");
     leader.reconfigure("-add", &ensemble.server_text(2, 2));
     let line = voter.await_event("reconfigured");
     assert_eq!(lists(&line), [&json!([2]), &json!([]), &json!([])]);
-    await_links(&mut voter, &[1, 2, 4, 5]);
+    voter.await_links(&[1, 2, 4, 5]);
     record("reconfig -add", "election", "linked");
 
     // Its certificate has its former address only.
@@ -109,10 +95,10 @@ pub(crate) fn our_voter_follows_servers_that_join_leave_and_move() {
     let line = voter.await_event("reconfigured");
     assert_eq!(lists(&line), [&json!([]), &json!([]), &json!([1])]);
     await_wrong_name(&voter, 1);
-    await_links(&mut voter, &[2, 4, 5]);
+    voter.await_links(&[2, 4, 5]);
     let both = [names(1), vec![ip(ELSEWHERE).to_string()]].concat();
     lines(&ensemble, 1, &both);
-    await_links(&mut voter, &[1, 2, 4, 5]);
+    voter.await_links(&[1, 2, 4, 5]);
     let elsewhere = ensemble.election(ELSEWHERE);
     first.await_in_log(&format!("my election bind port: /{elsewhere}"));
     record(
@@ -124,12 +110,12 @@ pub(crate) fn our_voter_follows_servers_that_join_leave_and_move() {
     // Of the members 1, 3, 4 and 5, three elect the next leader: ours is one of them.
     leader.reconfigure("-remove", "2");
     voter.await_event("reconfigured");
-    await_links(&mut voter, &[1, 4, 5]);
+    voter.await_links(&[1, 4, 5]);
     leader.process.kill();
     voter.await_event("leader-lost");
     voter.await_elected(JOINER);
     joiner.await_in_log("LEADING - LEADER ELECTION TOOK");
-    await_links(&mut voter, &[1, 5]);
+    voter.await_links(&[1, 5]);
     assert_eq!(voter.stats()["malformed"], 0);
     voter.quit();
 }
