@@ -467,6 +467,15 @@ fn wakers_may_call_back() {
         wake(room(), &|| {
             drop(handle.remove_server(Sid(2), Leave::Now).unwrap());
         });
+        handle.set_server(Sid(5), "127.0.0.1:5").unwrap();
+        handle.to_send(Sid(5), "fills the slot").unwrap();
+        let room = Box::pin(async {
+            let _ = handle.wait_for_room_async(Sid(5)).await;
+        });
+        wake(room, &|| {
+            let leave = Leave::After(Duration::from_secs(60));
+            drop(handle.remove_server(Sid(5), leave).unwrap());
+        });
         wake(linked(), &|| manager.halt());
     });
 }

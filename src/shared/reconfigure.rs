@@ -109,6 +109,9 @@ impl Shared {
         // Without the lock: this wakes tasks and drops payloads, and code of the application that runs then may change the members.
         drop(membership);
         for peer in changed {
+            if !peer.is_member() {
+                peer.outbox.seal();
+            }
             self.count_link_of(&peer);
         }
         for peer in gone {
@@ -139,9 +142,8 @@ impl Shared {
             let peer = &member.peer;
             self.peers.leave(peer);
             changed.push(Arc::clone(peer));
-            match until {
-                Some(_) => peer.outbox.seal(),
-                None => gone.push(Arc::clone(peer)),
+            if until.is_none() {
+                gone.push(Arc::clone(peer));
             }
             membership.leavers.push(Leaver { member, until });
         }
