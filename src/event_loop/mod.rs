@@ -46,6 +46,7 @@ use crate::{
     net::{MioNet, Net, Ready, SystemNet, on_system},
     proto::{Action, Address, Brought, ConnectionKey, PeerId, Roster},
     shared::{Life, Peer},
+    sync::assert_none_held,
 };
 use connections::Connections;
 use endpoints::{Endpoints, LookupOwner};
@@ -474,6 +475,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Counts an event, logs it, and passes it to the handler.
     pub(super) fn tell(&mut self, event: Event, now: Instant) {
+        assert_none_held();
         let counters = &self.handle.shared().counters;
         match &event {
             Event::Down { reason, .. } => counters.downs.count(reason.kind()),

@@ -28,7 +28,7 @@ use std::{
 
 use super::shares::{Counts, Entry, Room, State};
 use crate::sync::{
-    Condvar, Mutex, MutexGuard, Tasks, Waiters,
+    Condvar, Guard, Mutex, MutexGuard, Tasks, Waiters,
     atomic::{AtomicBool, Ordering},
     block_on, lock, release, wake,
 };
@@ -181,7 +181,7 @@ impl<P: Entry> Inbox<P> {
 
     /// Wakes threads and tasks for so many new items.
     #[cold]
-    fn wake_for(&self, pushed: usize, mut state: MutexGuard<'_, State<P>>) {
+    fn wake_for(&self, pushed: usize, mut state: Guard<MutexGuard<'_, State<P>>>) {
         // No more threads, and no more tasks, are woken than there are new items. The others of a pool of receivers go on waiting.
         let threads = state.waiting_threads.min(pushed);
         let tasks = state.tasks.take(pushed);
@@ -358,7 +358,7 @@ impl<P: Entry> Inbox<P> {
 
     /// Ends a `take` that has taken something.
     #[inline]
-    fn finish<T>(&self, mut state: MutexGuard<'_, State<P>>, taken: T) -> Popped<T> {
+    fn finish<T>(&self, mut state: Guard<MutexGuard<'_, State<P>>>, taken: T) -> Popped<T> {
         // Under the lock under which the loop was refused: it has left its note, or it finds the room that is made here.
         let wakes = state.wakes();
         self.publish(&state);

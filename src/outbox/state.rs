@@ -20,7 +20,7 @@ use super::{
     control::{Controlled, Job},
     types::{LoopRequest, SendCounts, Wire},
 };
-use crate::sync::{MutexGuard, Waiters};
+use crate::sync::{Guard, MutexGuard, Waiters};
 
 #[derive(Debug)]
 pub(super) struct State<S: Backlog> {
@@ -93,7 +93,7 @@ pub(super) struct Attempt<F> {
 /// threads that wait for room are notified if some was made. No change can forget that.
 pub(super) struct Transition<'a, S: Backlog> {
     had_room: bool,
-    state: MutexGuard<'a, State<S>>,
+    state: Guard<MutexGuard<'a, State<S>>>,
     // After `state`, so that it is dropped when the lock is released.
     notice: RoomNotice<'a>,
 }
@@ -106,7 +106,7 @@ struct RoomNotice<'a> {
 impl<'a, S: Backlog> Transition<'a, S> {
     /// The state is locked; `waiters` are those for its room.
     #[inline(always)]
-    pub(super) fn new(state: MutexGuard<'a, State<S>>, waiters: &'a Waiters) -> Self {
+    pub(super) fn new(state: Guard<MutexGuard<'a, State<S>>>, waiters: &'a Waiters) -> Self {
         Self {
             notice: RoomNotice {
                 waiters,

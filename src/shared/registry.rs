@@ -22,7 +22,7 @@ use super::{
     peer::Peer,
     stats::{PeerStats, ReceiveStats, SendStats},
 };
-use crate::proto::Sid;
+use crate::{proto::Sid, sync::Guard};
 
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -199,12 +199,12 @@ impl Registry {
         (sent, received, leaving, known)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Peers> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> Guard<RwLockReadGuard<'_, Peers>> {
+        Guard::new(self.peers.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Peers> {
-        self.peers.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> Guard<RwLockWriteGuard<'_, Peers>> {
+        Guard::new(self.peers.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod fixture;
+mod held_locks;
 mod loan;
 mod primitives;
 mod tasks;
@@ -13,9 +14,10 @@ mod wake_flag;
 
 #[cfg(test)]
 pub(crate) use fixture::{Signal, complete};
+pub(crate) use held_locks::assert_none_held;
 pub(crate) use loan::{Held, Loan};
 pub(crate) use primitives::{
-    Condvar, Mutex, MutexGuard, atomic, block_on, lock, release, wake, yield_now,
+    Condvar, Guard, Mutex, MutexGuard, atomic, block_on, lock, release, wake, yield_now,
 };
 pub(crate) use tasks::{Tasks, Ticket};
 pub(crate) use waiters::Waiters;

@@ -17,6 +17,7 @@ use std::{
 };
 
 use super::{
+    held_locks::assert_none_held,
     primitives::{
         Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -88,6 +89,7 @@ impl Waiters {
     /// Wakes the waiters, since there is room. Called after the lock under which room was made is released.
     #[inline]
     pub(crate) fn notify(&self) {
+        assert_none_held();
         // Relaxed: see `wait`.
         if self.count.load(Ordering::Relaxed) > 0 {
             self.wake();

@@ -9,7 +9,7 @@ use crate::{
     limits::TLS_SCRATCH_BYTES,
     net::traits::Waker,
     outbox::Clock,
-    sync::{Mutex, MutexGuard, lock},
+    sync::{Guard, Mutex, MutexGuard, lock},
     tls::TlsContext,
 };
 
@@ -46,7 +46,7 @@ impl Common {
         self.clock.now()
     }
 
-    pub(super) fn scratch(&self) -> MutexGuard<'_, Box<[u8]>> {
+    pub(super) fn scratch(&self) -> Guard<MutexGuard<'_, Box<[u8]>>> {
         lock(&self.scratch)
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     net::Identity,
     proto::{Reason, Sid, TlsFailure},
     sync::{
-        Mutex, MutexGuard,
+        Guard, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
         lock,
     },
@@ -144,7 +144,7 @@ impl Session {
         self.mode.store(mode, Ordering::Relaxed);
     }
 
-    pub(super) fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
+    pub(super) fn connection(&self) -> Guard<MutexGuard<'_, Option<Connection>>> {
         lock(&self.connection)
     }
 

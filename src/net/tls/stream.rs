@@ -12,7 +12,7 @@ use std::{
     fmt,
     io::{self, IoSlice},
     net::{IpAddr, Shutdown},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Instant,
 };
 
@@ -26,7 +26,6 @@ use crate::{
     net::{Identity, Stream},
     outbox::Wire,
     proto::{Reason, Sid},
-    sync::lock,
 };
 
 thread_local! {
@@ -80,7 +79,7 @@ impl<S> TlsStream<S> {
     #[cfg(test)]
     pub(super) fn set_records(&self, count: u64) {
         if let Some(session) = &self.session {
-            lock(&session.records).set_count(count);
+            session.records.lock().unwrap().set_count(count);
         }
     }
 
@@ -201,7 +200,11 @@ impl<S: Stream> Wire for TlsStream<S> {
             return self.socket.write(bufs);
         };
         let offered = bufs.iter().map(|buf| buf.len()).sum();
-        let mut records = lock(&session.records);
+        // Not by `sync::lock`, which is for critical sections without a system call: this makes the thread the one that writes.
+        let mut records = session
+            .records
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if !records.has_buffer() {
             // None in a thread that is about to end.
             records.give_buffer(SPARE.try_with(Cell::take).unwrap_or_default());
