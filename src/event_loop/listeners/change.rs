@@ -173,9 +173,11 @@ mod tests {
 
     #[test]
     fn wildcard_takes_the_place_of_an_address_with_its_port() {
-        let [at] = free();
+        // A port that is free at all addresses, and not only at 127.0.0.1.
+        let port = |socket: std::net::TcpListener| socket.local_addr().unwrap().port();
+        let port = port(std::net::TcpListener::bind("0.0.0.0:0").unwrap());
+        let [at, wildcard] = ["127.0.0.1", "0.0.0.0"].map(|ip| format!("{ip}:{port}"));
         let (mut net, mut listeners, now) = start(&[&at]);
-        let wildcard = at.replace("127.0.0.1", "0.0.0.0");
         for text in [&wildcard, &at] {
             listeners.change(&mut net, &[address(text)], now, &mut Vec::new());
             listeners.tick(&mut net, now, &mut Vec::new());
