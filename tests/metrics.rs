@@ -61,6 +61,10 @@ fn other_requests_are_refused() {
         ("GET / HTTP/1.1\r\n\r\n", "404 Not Found"),
         ("GET /metrics/1 HTTP/1.1\r\n\r\n", "404 Not Found"),
         ("POST /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
+        (
+            "POST /metrics HTTP/1.1\r\nContent-Length: 1\r\n\r\nx",
+            "405 Method Not Allowed",
+        ),
         ("GET /metrics\r\n\r\n", "400 Bad Request"),
         ("\r\n\r\n", "400 Bad Request"),
         ("\u{ff}\r\n\r\n", "400 Bad Request"),

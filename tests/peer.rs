@@ -170,8 +170,14 @@ fn invalid_command_is_an_error_and_the_peer_continues() {
     let addresses = reserve_addresses::<2>();
     let mut peer = Peer::start(1, &servers(&addresses), &[]);
     for (command, message) in [
-        ("dance", "there is no command `dance`"),
-        ("send", "`` is no server id"),
+        (
+            "dance",
+            "there is no command `dance`; `help` shows the commands",
+        ),
+        (
+            "send",
+            "the id of a server is missing; `help` shows the commands",
+        ),
         ("send two hello", "`two` is no server id"),
         ("send 7 hello", "no peer has the id 7"),
         ("send 2", "a frame has at least one byte"),
@@ -179,7 +185,10 @@ fn invalid_command_is_an_error_and_the_peer_continues() {
         ("hex 2 abc", "a hexadecimal digit is missing"),
         ("hex 2 xy", "this is not hexadecimal"),
         ("connect 7", "no peer has the id 7"),
-        ("connect", "`` is no server id"),
+        (
+            "connect",
+            "the id of a server is missing; `help` shows the commands",
+        ),
     ] {
         peer.tell(command);
         assert_eq!(
@@ -454,6 +463,8 @@ fn help_lists_all_commands() {
     let (code, help, errors) = run_peer(&["--help"]);
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert!(help.contains("--zoo-cfg"), "{help}");
+    let tls = help.find("TLS, if built").expect("the heading of TLS");
+    assert!(help.find("--verbose").unwrap() < tls, "{help}");
     for usage in [
         "send SID TEXT",
         "hex SID HEX",

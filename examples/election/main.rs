@@ -138,9 +138,6 @@ struct Cli {
     #[arg(long, value_name = "HOST:PORT", value_parser = metrics::address)]
     metrics: Option<String>,
 
-    #[command(flatten)]
-    tls: TlsArgs,
-
     /// Quits after this time
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seconds)]
     seconds: Option<Duration>,
@@ -148,6 +145,10 @@ struct Cli {
     /// Logs what happens to connections to standard error; RUST_LOG chooses in more detail
     #[arg(short, long)]
     verbose: bool,
+
+    // Last, since the options after it would be under its heading.
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 const MORE: &str = "\
@@ -185,7 +186,7 @@ A server listens at its election addresses. After a failure it tries an address 
 them, no server with a larger id can reach it; the program ends with all of its servers, so that its supervisor
 can start it again.
 
-TLS between the servers is configured in the zoo.cfg (sslQuorum) or with the options below. SIGHUP then reads the
+TLS between the servers is configured in the zoo.cfg (sslQuorum) or with the options above. SIGHUP then reads the
 files of the certificates again; if they can be used, all links are renewed one by one, otherwise the old ones stay
 in use.
 

@@ -113,7 +113,11 @@ impl Commands {
             "help" => self.print(help()),
             "quit" => self.handle.request_halt(),
             "" => {}
-            other => return Err(format!("there is no command `{other}`")),
+            other => {
+                return Err(format!(
+                    "there is no command `{other}`; `help` shows the commands"
+                ));
+            }
         }
         Ok(())
     }
@@ -150,6 +154,9 @@ fn help() -> Value {
 /// A server id, and the rest of the line after it.
 fn sid_and(rest: &str) -> Result<(Sid, &str), String> {
     let (sid, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+    if sid.is_empty() {
+        return Err("the id of a server is missing; `help` shows the commands".into());
+    }
     let sid = sid
         .parse()
         .map_err(|_| format!("`{sid}` is no server id"))?;

@@ -105,9 +105,6 @@ struct Cli {
     #[arg(long, value_name = "HOST:PORT", value_parser = metrics::address)]
     metrics: Option<String>,
 
-    #[command(flatten)]
-    tls: TlsArgs,
-
     /// Halts after this time
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seconds)]
     seconds: Option<Duration>,
@@ -115,6 +112,10 @@ struct Cli {
     /// Logs what happens to standard error; RUST_LOG chooses in more detail
     #[arg(short, long)]
     verbose: bool,
+
+    // Last, since the options after it would be under its heading.
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 const MORE: &str = "\

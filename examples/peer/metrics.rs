@@ -93,11 +93,11 @@ fn answer(mut connection: TcpStream, stats: &impl Fn() -> Stats) -> io::Result<(
     connection.shutdown(Shutdown::Write)
 }
 
-/// The request up to the empty line, or `None` if it is too long.
+/// The request, at least up to the empty line, or `None` if it is too long.
 fn read_request(connection: &mut TcpStream, deadline: Instant) -> io::Result<Option<String>> {
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
-    while !request.ends_with(b"\r\n\r\n") {
+    while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
         if request.len() > REQUEST_BYTES_MAX {
             return Ok(None);
         }
