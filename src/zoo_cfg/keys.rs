@@ -60,7 +60,7 @@ pub(crate) fn parse_dynamic(text: &str, origin: Origin) -> Result<ZooCfg, ZooCfg
             VERSION if origin == Origin::Message => draft.cfg.version = version(property)?,
             VERSION => {
                 return Err(property.bad(
-                    "does not belong in a dynamic file, which has its version at the end of its name",
+                    "does not belong in a dynamic file, which has its version at the end of its name: zoo.cfg.dynamic.100000000",
                 ));
             }
             _ => return Err(property.bad("does not belong in a dynamic configuration")),
