@@ -140,7 +140,7 @@ pub enum Event {
         /// Why it was refused.
         reason: Reason,
     },
-    /// One turn of the loop took longer than 100 ms: a handler has blocked it. With
+    /// One turn of the loop took longer than 100 ms: a handler has blocked it, or its thread got no processor. With
     /// [`Idle::Spin`](crate::Idle::Spin), a turn that only reads frames of the most recently active link is not measured.
     #[non_exhaustive]
     SlowTurn {
@@ -222,7 +222,10 @@ impl fmt::Display for Event {
                 write!(f, "refused a connection from {addr}{for_peer}: {reason}")
             }
             Self::SlowTurn { took } => {
-                write!(f, "one turn took {took:?}: a handler has blocked the loop")
+                write!(
+                    f,
+                    "one turn took {took:?}: a handler blocks, or the loop gets no processor"
+                )
             }
             Self::TlsReloaded => f.write_str("certificates reloaded"),
             Self::TlsReloadFailed { error } => {

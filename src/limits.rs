@@ -385,8 +385,8 @@ pub const FLAP_PAUSE: Duration = Duration::from_secs(60);
 /// longer (see "Failure detection" on the crate page), the contender is refused and dials again.
 pub const CONTENDER_MARGIN: Duration = Duration::from_secs(1);
 
-/// A turn that takes longer than this is reported: the handler has blocked the loop. The links that were not read in it are read
-/// first in the next one.
+/// A turn that takes longer than this is reported: the handler has blocked the loop, or its thread got no processor. The links that
+/// were not read in it are read first in the next one.
 pub const SLOW_TURN: Duration = Duration::from_millis(100);
 
 /// Log lines about one peer, about all unknown peers, or about this server, in each [`LOG_WINDOW`]. The next line says how many were

@@ -847,7 +847,7 @@ fn rejection_event_has_address_sid_and_reason() {
         (Some(Sid(77)), Reason::UnknownSid(Sid(77)))
     );
     let (sid, reason) = rejection(&versioned(V1, ABSENT, "nonsense"));
-    assert_eq!((sid, reason.kind().name()), (None, "bad-challenge"));
+    assert_eq!((sid, reason.kind().name()), (None, "bad-initial-message"));
 }
 
 #[test]

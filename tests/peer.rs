@@ -323,11 +323,6 @@ fn invalid_values_of_options_are_refused_with_a_reason() {
             "--initial-message v3",
             "invalid value 'v3' for '--initial-message <INITIAL_MESSAGE>'\n  [possible values: bare, v1, v2]",
         ),
-        // Its older name.
-        (
-            "--challenge v3",
-            "invalid value 'v3' for '--initial-message <INITIAL_MESSAGE>'",
-        ),
         (
             "--capacity 0",
             "invalid value '0' for '--capacity <N>': 0 is not in 1..=1048576",

@@ -65,7 +65,7 @@ struct Cli {
     jvm_flags: Vec<String>,
 
     /// Contents of the initial message: the sid alone, or with one or all addresses of this server [default: v1]
-    #[arg(long, value_enum, alias = "challenge")]
+    #[arg(long, value_enum)]
     initial_message: Option<InitialMessageArg>,
 
     /// Sends each received frame back to its sender

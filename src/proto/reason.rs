@@ -26,9 +26,9 @@ pub enum Fault {
 pub enum Reason {
     /// The far end closed the connection between two frames.
     Closed,
-    /// The far end closed a link that this server had dialed, before it had sent a byte or a second had passed. Either it does not
-    /// know this server, or its configuration differs. If this server sends native initial messages, the far end has not answered one,
-    /// and may not understand it.
+    /// The far end closed a link that this server had dialed, before it had sent a byte or a second had passed. Most likely it
+    /// refuses this server, and its log says why: it does not know this server, its configuration differs, or it does not believe the
+    /// certificate. If this server sends native initial messages, the far end has not answered one, and may not understand it.
     ClosedAtOnce,
     /// The far end closed the connection inside a frame, an initial message or a TLS handshake. A ZooKeeper without TLS does the last.
     ClosedEarly,
@@ -229,7 +229,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Closed => f.write_str("closed by the far end"),
             Self::ClosedAtOnce => f.write_str(
-                "closed by the far end at once: it does not know this server, or its configuration differs",
+                "closed by the far end at once: most likely it refuses this server, and its log says why",
             ),
             Self::ClosedEarly => {
                 f.write_str("closed by the far end inside a message or a handshake")
@@ -429,13 +429,13 @@ impl ReasonKind {
             Self::Io => "io",
             Self::Dead => "dead",
             Self::BadLength => "bad-length",
-            Self::BadInitialMessage => "bad-challenge",
+            Self::BadInitialMessage => "bad-initial-message",
             Self::BadAnswer => "bad-answer",
             Self::RefusedWrongServer => "refused-wrong-server",
             Self::RefusedWrongCluster => "refused-wrong-cluster",
             Self::RefusedUnknownSid => "refused-unknown-sid",
             Self::RefusedDuplicateSid => "refused-duplicate-sid",
-            Self::RefusedOlderLinkAlive => "refused-older-lives",
+            Self::RefusedOlderLinkAlive => "refused-older-link-alive",
             Self::RefusedNoRoom => "refused-no-room",
             Self::RefusedOther => "refused-other",
             Self::WrongServer => "wrong-server",
@@ -457,10 +457,10 @@ impl ReasonKind {
             Self::UnknownSid => "unknown-sid",
             Self::OwnSid => "own-sid",
             Self::ObserversFull => "observers-full",
-            Self::AdmittedFull => "guests-full",
+            Self::AdmittedFull => "admitted-full",
             Self::Replaced => "replaced",
-            Self::OlderLinkAlive => "older-lives",
-            Self::ContenderWaiting => "claim-waiting",
+            Self::OlderLinkAlive => "older-link-alive",
+            Self::ContenderWaiting => "contender-waiting",
             Self::ConnectTimeout => "connect-timeout",
             Self::NoAddress => "no-address",
             Self::Moved => "moved",
@@ -506,6 +506,27 @@ mod tests {
             assert_eq!((&of, of.to_string().as_str()), (&reason, said));
             assert_eq!(of.kind(), reason.kind());
         }
+    }
+
+    #[test]
+    fn names_are_the_variants_in_kebab_case() {
+        let lines = include_str!("reason.rs").lines();
+        let mut count = 0;
+        for (variant, name) in lines.filter_map(|line| {
+            let arm = line.trim().strip_prefix("Self::")?;
+            arm.strip_suffix("\",")?.split_once(" => \"")
+        }) {
+            let mut kebab = String::new();
+            for letter in variant.chars() {
+                if letter.is_ascii_uppercase() && !kebab.is_empty() {
+                    kebab.push('-');
+                }
+                kebab.push(letter.to_ascii_lowercase());
+            }
+            assert_eq!(name, kebab);
+            count += 1;
+        }
+        assert!(count > 40, "{count}");
     }
 
     #[test]

@@ -59,6 +59,10 @@ pub(crate) fn certified_key(
                 key.display()
             ),
         ),
+        Error::InconsistentKeys(_) => bad(
+            chain,
+            format!("it is not the certificate of the key in {}", key.display()),
+        ),
         why => bad(chain, format!("with the key in {}: {why}", key.display())),
     })
 }

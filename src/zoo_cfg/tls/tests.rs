@@ -247,7 +247,10 @@ fn files_that_cannot_be_used_are_named() {
             locked.to_owned() + &certificates,
             "the private key is encrypted",
         ),
-        (stranger + &certificates, "with the key in"),
+        (
+            stranger + &certificates,
+            "is not the certificate of the key in",
+        ),
         (
             KEY_OF_JAVA.to_owned() + &certificates,
             "lacks its public key: `openssl ec -in ",

@@ -60,7 +60,7 @@ pub(crate) fn plans() -> Vec<Plan> {
             &[
                 ("/accepted", 0.9),
                 ("/rejected/unknown-sid", 0.1),
-                ("/rejected/bad-challenge", 0.1),
+                ("/rejected/bad-initial-message", 0.1),
                 ("/rejected/closed-early", 0.01),
             ],
         ),
@@ -70,7 +70,7 @@ pub(crate) fn plans() -> Vec<Plan> {
                 "claims",
                 &[
                     ("/rejected/own-sid", 0.05),
-                    ("/rejected/claim-waiting", SOME),
+                    ("/rejected/contender-waiting", SOME),
                     ("/knocks", 0.05),
                 ],
             )
@@ -78,7 +78,10 @@ pub(crate) fn plans() -> Vec<Plan> {
         plain("knocks", &[("/knocks", 0.9)]),
         plain(
             "lengths",
-            &[("/downs/bad-length", 0.3), ("/rejected/bad-challenge", 0.3)],
+            &[
+                ("/downs/bad-length", 0.3),
+                ("/rejected/bad-initial-message", 0.3),
+            ],
         ),
         Plan {
             pauses_receiving: true,
