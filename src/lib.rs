@@ -129,6 +129,10 @@
 //! - [`halt`](CnxManager::halt) and dropping a manager return at once;
 //! - nothing is written to a socket, so that the links of the parent go on.
 //!
+//! A lock that another thread of the parent held when it forked is locked in the child for ever. [`halt`](CnxManager::halt),
+//! [`request_halt`](Handle::request_halt) and dropping a manager take no lock there. Any other call may wait without end: make none, or fork
+//! before the manager is started.
+//!
 //! A send whose frame would only wait, because the socket was full or the loop was already asked to write, may succeed in the child;
 //! that frame is never sent. On a thread that itself turns an [`EventLoop`] nothing is checked, since the check is a system call:
 //! do not use a handle in a child that was forked by such a thread.

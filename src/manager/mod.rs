@@ -290,15 +290,16 @@ impl CnxManager {
     /// Frames that wait for a peer are discarded. Messages that were received can still be taken. On the loop's own thread this
     /// call only asks the loop to halt, as [`Handle::request_halt`] does.
     pub fn halt(&self) {
+        let shared = self.handle.shared();
         self.handle.request_halt();
-        if self.handle.shared().is_loop_thread(thread::current().id()) {
+        if !shared.is_here() {
+            // `fork(2)` has copied this manager: its thread is in another process, and so may be a thread that holds a lock.
             return;
         }
-        self.handle.shared().wait_for_end();
-        if !self.handle.shared().is_here() {
-            // `fork(2)` has copied this manager: its thread is in another process.
+        if shared.is_loop_thread(thread::current().id()) {
             return;
         }
+        shared.wait_for_end();
         // If two threads call this, the second one waits for the lock until the first has joined the loop's thread.
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
@@ -364,6 +365,26 @@ mod tests {
             // In the parent there is a thread to join.
             manager.handle.request_halt();
         }
+    }
+
+    #[test]
+    fn halt_takes_no_lock_in_a_forked_process() {
+        let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0");
+        let manager = CnxManager::start(config.build().unwrap()).unwrap();
+        let locked = manager.handle.shared().hold_lock();
+        let (ended, end) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                FORKED.set(true);
+                manager.soft_halt();
+                manager.halt();
+                let _ = ended.send(manager.to_send(Sid(1), "x"));
+            });
+            let sent = end.recv_timeout(Duration::from_secs(10));
+            // Before the assertion, so that the thread ends in any case.
+            drop(locked);
+            assert_eq!(sent, Ok(Err(SendError::Halted)));
+        });
     }
 
     /// Each of these may be the first call in the child.

@@ -141,6 +141,11 @@ impl Lifecycle {
         waited.unwrap_or_else(PoisonError::into_inner).0.life
     }
 
+    #[cfg(test)]
+    pub(super) fn hold_lock(&self) -> impl Drop + '_ {
+        self.lock()
+    }
+
     /// Locks the state, also after a thread has panicked while it held the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -210,13 +210,13 @@ impl Shared {
     }
 
     pub(crate) fn order(&self, flag: &AtomicBool) {
-        if !self.is_here() {
-            return self.end(Life::Halted);
-        }
         // Release: pairs with the swap of `drop_links` and `renew_links` in the loop (`handle_requests`). For `halt`, which is read relaxed, the
         // notification below is what orders it.
         flag.store(true, Ordering::Release);
-        self.wake_flag.notify();
+        // In a forked process the waker belongs to the parent. No lock is taken there: a thread of the parent may have held it.
+        if self.is_here() {
+            self.wake_flag.notify();
+        }
     }
 
     pub(crate) fn request_halt(&self) {
@@ -286,6 +286,12 @@ impl Shared {
         self.inbox.close();
         // Last: a thread that has waited for the end finds the outboxes and the inbox closed.
         self.lifecycle.tell_of_the_end();
+    }
+
+    /// Holds a lock, as another thread of the parent may do when it forks.
+    #[cfg(test)]
+    pub(crate) fn hold_lock(&self) -> impl Drop + '_ {
+        self.lifecycle.hold_lock()
     }
 
     pub(crate) fn wait_for_end(&self) {
