@@ -10,6 +10,9 @@ use tokio::time;
 /// How long frames may wait for a slow peer at the end.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The time between two looks at what waits.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Sends each message back to its sender, until `shutdown` is ready or the loop has died. Returns the number of answers.
 pub async fn serve(manager: &CnxManager, shutdown: impl Future<Output = ()>) -> u64 {
     let mut shutdown = pin!(shutdown);
@@ -35,10 +38,14 @@ pub async fn serve(manager: &CnxManager, shutdown: impl Future<Output = ()>) -> 
 
 /// Halts the manager without blocking this thread: waits a while until its frames are written, and then until the loop has ended.
 pub async fn halt(manager: &CnxManager) {
+    // Frames for a peer that is not linked are not waited for.
+    let are_waiting = || {
+        let mut peers = manager.stats().peers.into_iter();
+        peers.any(|peer| peer.link.is_some() && peer.sent.waiting > 0)
+    };
     let written = async {
-        for sid in manager.linked_peers() {
-            // An error means that the peer is not known any more.
-            let _ = manager.wait_for_room_async(sid).await;
+        while are_waiting() {
+            time::sleep(PAUSE).await;
         }
     };
     let _ = time::timeout(LINGER, written).await;

@@ -155,6 +155,29 @@ fn aborted_tasks_leave_the_message_to_others() {
 }
 
 #[test]
+fn halting_waits_until_a_slow_peer_has_taken_the_queue() {
+    // Half of it is more than the kernel takes at once.
+    let [one, two] =
+        configs(Outbox::queue(64 << 20)).map(|config| CnxManager::start(config).unwrap());
+    on_tokio(&mut runtime::Builder::new_current_thread(), async {
+        assert!(one.wait_linked_async(1).await);
+        while one.to_send_slice(TWO, &[0; 4 << 10]).is_ok() {}
+        let receive = async {
+            let mut batch = Batch::new();
+            while two.recv_all_async(&mut batch).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let halted = async {
+            halt(&one).await;
+            two.request_halt();
+        };
+        tokio::join!(halted, receive);
+        assert_eq!(one.stats().sent.discarded, 0);
+    });
+}
+
+#[test]
 fn a_thread_and_tasks_share_an_inbox() {
     let [manager, _peer] = managers();
     let thread = {
