@@ -287,7 +287,8 @@ impl CnxManager {
     ///
     /// A thread that looks up a name may end later, with one descriptor of the loop: a call of `getaddrinfo(3)` cannot be given up.
     ///
-    /// Frames that wait for a peer are discarded. Messages that were received can still be taken. On the loop's own thread this
+    /// Frames that wait for a peer are discarded, and those that the kernel has taken may be lost: see *Shut down* in
+    /// [How to](crate::how_to). Messages that were received can still be taken. On the loop's own thread this
     /// call only asks the loop to halt, as [`Handle::request_halt`] does.
     pub fn halt(&self) {
         let shared = self.handle.shared();

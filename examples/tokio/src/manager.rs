@@ -4,13 +4,13 @@
 
 use std::{pin::pin, time::Duration};
 
-use quorum_cnx::{CnxManager, Received};
+use quorum_cnx::{CnxManager, Leave, Received};
 use tokio::time;
 
-/// How long frames may wait for a slow peer at the end.
+/// How long a slow peer may take to read its last frames.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The time between two looks at what waits.
+/// The time between two looks at whether all peers have left.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Sends each message back to its sender, until `shutdown` is ready or the loop has died. Returns the number of answers.
@@ -36,19 +36,15 @@ pub async fn serve(manager: &CnxManager, shutdown: impl Future<Output = ()>) -> 
     answers
 }
 
-/// Halts the manager without blocking this thread: waits a while until its frames are written, and then until the loop has ended.
+/// Halts the manager without blocking this thread. Before that, waits a while until each linked peer has read all frames for it.
 pub async fn halt(manager: &CnxManager) {
-    // Frames for a peer that is not linked are not waited for.
-    let are_waiting = || {
-        let mut peers = manager.stats().peers.into_iter();
-        peers.any(|peer| peer.link.is_some() && peer.sent.waiting > 0)
-    };
-    let written = async {
-        while are_waiting() {
-            time::sleep(PAUSE).await;
-        }
-    };
-    let _ = time::timeout(LINGER, written).await;
+    for sid in manager.linked_peers() {
+        // An error means that the loop has ended.
+        let _ = manager.remove_server(sid, Leave::After(LINGER));
+    }
+    while manager.stats().leaving > 0 {
+        time::sleep(PAUSE).await;
+    }
     manager.request_halt();
     // The queue of events ends with the loop. When the manager is dropped, its thread is about to end.
     while manager.events().recv_async().await.is_ok() {}

@@ -155,25 +155,23 @@ fn aborted_tasks_leave_the_message_to_others() {
 }
 
 #[test]
-fn halting_waits_until_a_slow_peer_has_taken_the_queue() {
-    // Half of it is more than the kernel takes at once.
-    let [one, two] =
-        configs(Outbox::queue(64 << 20)).map(|config| CnxManager::start(config).unwrap());
+fn halting_waits_until_a_slow_peer_has_read_the_queue() {
+    let [one, two] = managers();
     on_tokio(&mut runtime::Builder::new_current_thread(), async {
         assert!(one.wait_linked_async(1).await);
-        while one.to_send_slice(TWO, &[0; 4 << 10]).is_ok() {}
+        let mut sent = 0;
+        while one.to_send_slice(TWO, &[0; 4 << 10]).is_ok() {
+            sent += 1;
+        }
         let receive = async {
-            let mut batch = Batch::new();
-            while two.recv_all_async(&mut batch).await.is_ok() {
+            for _ in 0..sent {
+                two.recv_async().await.unwrap();
+                // After a halt, this would reset the connection. An error means that the other server has removed this one.
+                let _ = two.to_send(ONE, "heartbeat");
                 tokio::task::yield_now().await;
             }
         };
-        let halted = async {
-            halt(&one).await;
-            two.request_halt();
-        };
-        tokio::join!(halted, receive);
-        assert_eq!(one.stats().sent.discarded, 0);
+        tokio::join!(halt(&one), receive);
     });
 }
 
