@@ -334,6 +334,7 @@
 //! message, event, error
 //! proto            rules, grammars, reasons: no clock, no socket, no thread
 //! sync, limits     locks and what threads and tasks wait for; every bound with its reason
+//! file             files of the configuration, read up to a bound
 //! ```
 //!
 //! A payload on its way out, in a slot ([`Handle::to_send`]):
@@ -398,6 +399,7 @@ mod copy;
 mod error;
 mod event;
 mod event_loop;
+mod file;
 mod handle;
 mod handler;
 mod inbox;

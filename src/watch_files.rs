@@ -2,10 +2,11 @@
 //!
 //! Nothing here knows what is in a file.
 
-use std::{fs, io, path::PathBuf, sync::Arc, thread};
+use std::{io, path::PathBuf, sync::Arc, thread};
 
 use crate::{
     error::ConfigError,
+    file,
     limits::TLS_FILES_READ_EVERY,
     shared::{Life, Shared},
     tls::Tls,
@@ -16,7 +17,7 @@ use crate::{
 type Contents = Vec<Result<Vec<u8>, io::ErrorKind>>;
 
 fn read(files: &[PathBuf]) -> Contents {
-    let read = |file| fs::read(file).map_err(|error: io::Error| error.kind());
+    let read = |path: &PathBuf| file::read(path).map_err(|error| error.kind());
     files.iter().map(read).collect()
 }
 

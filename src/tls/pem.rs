@@ -2,7 +2,7 @@
 //!
 //! Nothing here verifies them.
 
-use std::{fmt::Display, fs, path::Path, sync::Arc};
+use std::{fmt::Display, path::Path, sync::Arc};
 
 use rustls::{
     Error,
@@ -15,7 +15,7 @@ use rustls::{
 };
 
 use super::configs::{Tls, TlsBuilder};
-use crate::error::ConfigError;
+use crate::{error::ConfigError, file};
 
 impl Tls {
     /// Reads PEM files: the own certificate, followed by those of intermediate CAs; its private key; and the certificates of the
@@ -100,12 +100,29 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError> {
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    fs::read(path).map_err(|why| bad(path, why))
+    file::read(path).map_err(|why| bad(path, why))
 }
 
 fn bad(path: &Path, why: impl Display) -> ConfigError {
     ConfigError::BadOption {
         option: "tls",
         why: format!("{}: {why}", path.display()),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{env, fs, process};
+
+    use super::*;
+
+    #[test]
+    fn file_that_is_too_long_is_refused() {
+        let path = env::temp_dir().join(format!("quorum-cnx-long-{}.pem", process::id()));
+        fs::File::create(&path).unwrap().set_len(16 << 21).unwrap();
+        let read = Tls::from_pem_files(&path, &path, &path).map(drop);
+        fs::remove_file(&path).unwrap();
+        let why = read.unwrap_err().to_string();
+        assert!(why.contains("has more than 16777216 bytes"), "{why}");
     }
 }

@@ -2,21 +2,14 @@
 //!
 //! Nothing here knows what a key means.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::Path,
-};
+use std::path::Path;
 
 use super::{
     keys::{Origin, parse, parse_dynamic},
     properties::{Property, decode},
     types::{ZooCfg, ZooCfgError},
 };
-use crate::error::ConfigError;
-
-/// Maximum bytes of a file. The servers of the largest supported ensemble need a tenth of it.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+use crate::{error::ConfigError, file};
 
 impl ZooCfg {
     /// Parses the text of a `zoo.cfg`. For the bytes of a file, which have their own encoding, use [`read`](Self::read).
@@ -173,17 +166,7 @@ fn version_in_name(name: &str) -> Result<i64, String> {
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    let read = || {
-        let mut bytes = Vec::new();
-        let file = File::open(path)?;
-        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            let why = format!("it has more than {FILE_BYTES_MAX} bytes");
-            return Err(io::Error::other(why));
-        }
-        Ok(bytes)
-    };
-    read().map_err(|error: io::Error| ConfigError::ZooCfg {
+    file::read(path).map_err(|error| ConfigError::ZooCfg {
         line: 0,
         why: format!("cannot read {}: {error}", path.display()),
     })
