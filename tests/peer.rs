@@ -207,6 +207,9 @@ fn invalid_command_is_an_error_and_the_peer_continues() {
     peer.tell(&format!("hex 2 {long}"));
     let message = "a frame of 524289 bytes is longer than 524288";
     assert_field(&peer.next("error"), "/message", message);
+    peer.tell(&"x".repeat(2 << 20));
+    let message = "a command is longer than 1048640 bytes";
+    assert_field(&peer.next("error"), "/message", message);
     // An empty line is ignored, and so is a carriage return at the end of a line.
     peer.tell("\r\n\nsend 1 hello\r");
     assert_eq!(peer.next("frame"), frame(1, "hello"));

@@ -5,6 +5,8 @@
 
 mod election;
 mod event_log;
+#[path = "../peer/input.rs"]
+mod input;
 mod leader_listener;
 mod leader_port;
 mod leader_watch;
@@ -30,7 +32,7 @@ mod tls;
 use std::{
     collections::BTreeSet,
     fs::OpenOptions,
-    io::{self, BufRead as _, Write as _},
+    io::{self, Write as _},
     net::TcpListener,
     path::PathBuf,
     process::{self, ExitCode},
@@ -51,6 +53,7 @@ use serde_json::json;
 use crate::{
     election::{RESEND_FIRST, RESEND_LAST, ZXID_OF_NO_DATA},
     event_log::EventLog,
+    input::next_line,
     member::{Command, End, Member, Remote, Role},
     notification::Format,
     quorum::Quorum,
@@ -577,9 +580,16 @@ fn order(remotes: &[Remote], command: &Command) {
 
 /// Executes the commands on standard input. The program goes on after the end of the input.
 fn read_input(remotes: &[Remote], read: impl Fn() -> Result<ZooCfg, String>) {
-    for line in io::stdin().lock().lines() {
-        let Ok(line) = line else {
-            return print_error("a command is not UTF-8: no more commands are read");
+    let mut input = io::stdin().lock();
+    loop {
+        let line = match next_line(&mut input) {
+            Ok(None) => return,
+            Ok(Some(Ok(line))) => line,
+            Ok(Some(Err(why))) => {
+                print_error(&why);
+                continue;
+            }
+            Err(error) => return print_error(&format!("cannot read commands: {error}")),
         };
         match line.trim() {
             "leader-lost" => order(remotes, &Command::LeaderLost),

@@ -2,18 +2,14 @@
 //!
 //! A command that fails prints an `error` event, and the next command is read.
 
-use std::{
-    io::{self, BufRead as _},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use quorum_cnx::{Changes, Handle, Leave, ReconfigureError, Sid};
 use serde_json::{Value, json};
 
 use crate::{
+    input::next_line,
     json::{failure, members, outcome, stats},
     lines::Lines,
 };
@@ -53,31 +49,22 @@ pub(crate) struct Commands {
 impl Commands {
     pub(crate) fn run(&self) {
         let mut input = io::stdin().lock();
-        let mut line = Vec::new();
         loop {
-            line.clear();
-            match input.read_until(b'\n', &mut line) {
-                Ok(0) => return,
-                Ok(_) => self.execute(&line),
+            let done = match next_line(&mut input) {
+                Ok(None) => return,
+                Ok(Some(line)) => line.and_then(|line| self.dispatch(&line)),
                 Err(error) => {
                     return self.print(failure(&format!("cannot read commands: {error}")));
                 }
+            };
+            if let Err(why) = done {
+                self.print(failure(&why));
             }
         }
     }
 
     fn print(&self, value: Value) {
         self.lines.answer(|_| value);
-    }
-
-    fn execute(&self, line: &[u8]) {
-        let line = match std::str::from_utf8(line) {
-            Ok(line) => line.trim_end_matches(['\n', '\r']),
-            Err(_) => return self.print(failure("a command is not UTF-8")),
-        };
-        if let Err(why) = self.dispatch(line) {
-            self.print(failure(&why));
-        }
     }
 
     fn dispatch(&self, line: &str) -> Result<(), String> {

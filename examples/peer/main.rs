@@ -3,6 +3,7 @@
 //! The loop never waits for the reader of the output: lines wait in a bounded queue.
 
 mod commands;
+mod input;
 mod json;
 mod lines;
 mod logging;
