@@ -4,7 +4,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use quorum_cnx::{CnxManager, Leave, Received};
+use quorum_cnx::{Batch, CnxManager, Leave, Received};
 use tokio::time;
 
 /// How long a slow peer may take to read its last frames.
@@ -42,8 +42,10 @@ pub async fn halt(manager: &CnxManager) {
         // An error means that the loop has ended.
         let _ = manager.remove_server(sid, Leave::After(LINGER));
     }
+    let mut rest = Batch::new();
     while manager.stats().leaving > 0 {
-        time::sleep(PAUSE).await;
+        // What still arrives is taken: while the inbox is full, the link is not read, and its end is not seen.
+        let _ = time::timeout(PAUSE, manager.recv_all_async(&mut rest)).await;
     }
     manager.request_halt();
     // The queue of events ends with the loop. When the manager is dropped, its thread is about to end.
