@@ -84,6 +84,11 @@ pub const PENDING_MAX: usize = 256;
 /// How long the renewal of one link may hold up that of the next, if the peer does not take part in it.
 pub const RENEWAL_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a new native link waits for the one before it, which is retired: both ends read all of it first. Most of it is in the buffers of
+/// the sockets, a few MiB, and a slow path or a slow application needs that long. If the old link has brought nothing in this time, the new
+/// one replaces it. Otherwise the old one is still read to its end, and the new one is refused and dialed again.
+pub const RETIRING_MAX: Duration = Duration::from_secs(30);
+
 /// How often the renewal of a link is tried, [`RENEWAL_WAIT`] apart at least. A peer with a larger sid ignores a knock at a link that is
 /// younger than [`KNOCK_CROSSING`], and one that comes too soon after another one. A peer that can no longer be reached keeps its link.
 pub const RENEWAL_TRIES: u32 = 16;

@@ -11,17 +11,21 @@ use std::{
 use super::{EventLoop, connections::Phase, read_stream::read_message};
 use crate::{
     handler::Handler,
-    limits::CONTENDER_MARGIN,
+    limits::{CONTENDER_MARGIN, RETIRING_MAX},
     net::{Net, Stream},
     proto::{Answer, ConnectionKey, PeerId, Reason},
 };
 
 impl<H: Handler, N: Net> EventLoop<H, N> {
     /// How long the answer to a native initial message may take. The far end may let this connection wait until an older one is found
-    /// dead, and it may be configured like this server.
-    pub(super) fn answer_timeout(&self) -> Duration {
+    /// dead, and it may be configured like this server. `retires`: or until it is retired.
+    pub(super) fn answer_timeout(&self, retires: bool) -> Duration {
         let contends = self.options.peer_dead_after + 2 * CONTENDER_MARGIN;
-        contends.max(self.options.handshake_timeout)
+        let retiring = match retires {
+            true => RETIRING_MAX + CONTENDER_MARGIN,
+            false => Duration::ZERO,
+        };
+        contends.max(retiring).max(self.options.handshake_timeout)
     }
 
     /// Tells the dialer of an accepted connection that it is accepted, or why it is refused, if it expects an answer.
@@ -50,11 +54,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         written
     }
 
-    /// Whether this peer is dialed, and has not answered the native initial message yet.
-    pub(super) fn awaits_answer(&mut self, peer: PeerId) -> bool {
+    /// The connection of a dial of this peer that has not been answered yet.
+    pub(super) fn unanswered_dial(&mut self, peer: PeerId) -> Option<ConnectionKey> {
         let mut dialed = self.endpoints.underway(peer);
-        dialed.any(|key| {
-            let dialed = self.connections.get_mut(key);
+        dialed.find(|key| {
+            let dialed = self.connections.get_mut(*key);
             dialed.is_some_and(|it| matches!(it.phase, Phase::AwaitingAnswer { .. }))
         })
     }

@@ -32,6 +32,8 @@ pub(super) struct Connection<S> {
     pub(super) incarnation: Option<u64>,
     /// True exactly when the far end has said in a native handshake that it understands control frames.
     pub(super) controls: bool,
+    /// True exactly when it is a link that is retired: its outbox was given the end frame.
+    pub(super) retired: bool,
     pub(super) phase: Phase,
     /// When the connection is given up, unless its phase has changed by then.
     due: Option<Instant>,
@@ -123,6 +125,13 @@ pub(super) struct Connections<S> {
     order: u64,
 }
 
+impl<S> Connection<S> {
+    /// Whether this link can be retired: both ends understand the end frame, and it can still be written.
+    pub(super) fn can_retire(&self) -> bool {
+        self.controls && self.draining.is_none()
+    }
+}
+
 impl<S> Connections<S> {
     pub(super) fn new() -> Self {
         Self {
@@ -205,6 +214,7 @@ impl<S> Connections<S> {
             since,
             incarnation: None,
             controls: false,
+            retired: false,
             phase,
             due: None,
             generation,

@@ -52,6 +52,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         };
         let (addr, dialed) = (connection.addr, connection.arrival.is_none());
         let is_answered = connection.incarnation.is_some();
+        let was_retired = connection.retired && dialed;
         // The next link begins with the newest frame. The far end may see the two connections in the other order, and must not read
         // an older frame after it: the old link is aborted. After a halt there is no next link, and the last frames should still
         // arrive.
@@ -105,8 +106,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 ..
             }) => {
                 self.paused.remove(&key);
-                let lasted = now.saturating_duration_since(since) >= PROVEN_AFTER;
-                let proven = has_received || lasted;
+                let proven = has_received || now.saturating_duration_since(since) >= PROVEN_AFTER;
                 if proven {
                     self.endpoints.on_proven(peer.id, addr);
                 }
@@ -117,7 +117,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 let reason = if self.roster.has_left(peer.id) {
                     // This server has closed its direction first.
                     Reason::Removed
-                } else if self.awaits_answer(peer.id) {
+                } else if self.goes_on_with_a_dial(peer.id, was_retired, now) {
                     reason_beside_a_dial(reason)
                 } else {
                     reason_of_end(reason, dialed && !proven && !is_answered)
@@ -127,6 +127,20 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             Some(Phase::Closed) | None => {}
         }
+    }
+
+    /// The link of this peer has ended, which was retired or not. A dial whose answer is awaited waits for that no longer. Returns whether
+    /// there is one, or was.
+    fn goes_on_with_a_dial(&mut self, peer: PeerId, was_retired: bool, now: Instant) -> bool {
+        let dial = self.unanswered_dial(peer);
+        if let Some(dial) = dial {
+            let due = now + self.answer_timeout(false);
+            self.connections.set_due_before(dial, due);
+        }
+        if was_retired {
+            self.roster.on_retired(peer, now);
+        }
+        was_retired || dial.is_some()
     }
 
     fn tell_dial_failed(&mut self, sid: Sid, addr: SocketAddr, reason: Reason, now: Instant) {

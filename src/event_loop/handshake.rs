@@ -15,8 +15,8 @@ use crate::{
     handler::Handler,
     net::{Identity, Net, Stream as _},
     proto::{
-        Brought, Claim, ConnectionKey, InitialMessage, InitialMessageVersion, PeerId, Reason, Sid,
-        Source, Verdict, decode, encode,
+        Brought, Claim, ConnectionKey, InitialMessage, InitialMessageVersion, Native, PeerId,
+        Reason, Sid, Source, Verdict, decode, encode,
     },
 };
 
@@ -93,11 +93,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             brought: older.map_or(Brought::More, |older| self.connections.brought(older)),
             addresses: &initial_message.addresses,
             native: initial_message.native.as_ref(),
+            retires: self.can_retire(older, initial_message.native.as_ref()),
         };
         let verdict = self.roster.on_initial_message(&claim, now, &mut self.todo);
         match verdict {
-            Verdict::Keep(peer) | Verdict::Wait(peer) => {
-                if let (Verdict::Keep(_), Some(arrival)) = (&verdict, arrival) {
+            Verdict::Keep(peer) | Verdict::Retire(peer) | Verdict::Wait(peer) => {
+                if let (Verdict::Keep(_) | Verdict::Retire(_), Some(arrival)) = (&verdict, arrival)
+                {
                     self.listeners.keep(peer, arrival);
                 }
                 self.connections
@@ -105,6 +107,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 // If the far end has already closed it, that was reported together with the initial message, and is not reported
                 // again.
                 self.look_at(key);
+                if let (Verdict::Retire(_), Some(link)) = (&verdict, older) {
+                    self.retire(link, now);
+                }
             }
             Verdict::Knock => {
                 self.handle.shared().counters.knocks.add(1);
@@ -114,6 +119,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             }
             Verdict::Reject(reason) => self.reject(key, initial_message.sid, reason, now),
         }
+    }
+
+    /// Whether the dialer asks for this link to be retired, and made it. Another process with its sid has another link.
+    fn can_retire(&mut self, link: Option<ConnectionKey>, by: Option<&Native>) -> bool {
+        let Some(native) = by.filter(|native| native.retires) else {
+            return false;
+        };
+        let link = link.and_then(|link| self.connections.get_mut(link));
+        link.is_some_and(|link| link.can_retire() && link.incarnation == Some(native.incarnation))
     }
 
     /// Closes an accepted connection that has sent its initial message. `end` knows no sid in this phase.
@@ -171,7 +185,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.connections.close(loser);
         }
         // One write: ZooKeeper's acceptor may take a short read for a short message (`InitialMessage.parse`).
-        let initial_message = self.initial_message(peer);
+        let retires = self.can_retire_by_dial(peer);
+        let initial_message = self.initial_message(peer, retires);
         if let Err(reason) = write_whole(&*stream, &initial_message) {
             return self.end(key, reason, now);
         }
@@ -196,7 +211,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.connections.advance(
                 key,
                 Phase::AwaitingAnswer { peer, received },
-                Some(now + self.answer_timeout()),
+                Some(now + self.answer_timeout(retires)),
             );
             self.look_at(key);
         } else {
@@ -224,8 +239,16 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             .on_linked(peer, key, incarnation, now, &mut self.todo);
     }
 
+    /// Whether the link to this peer can be retired for one that is dialed. One that was found silent is not.
+    fn can_retire_by_dial(&mut self, peer: PeerId) -> bool {
+        let link = self.roster.link(peer);
+        let link = link.filter(|_| !self.roster.is_in_doubt(peer));
+        let link = link.and_then(|link| self.connections.get_mut(link));
+        link.is_some_and(|link| link.can_retire())
+    }
+
     /// The initial message of this server to this peer. It contains the ports that the kernel chose in place of 0.
-    fn initial_message(&self, to: PeerId) -> Vec<u8> {
+    fn initial_message(&self, to: PeerId, retires: bool) -> Vec<u8> {
         let addresses = self.listeners.advertised(&self.own_addresses);
         let form = match self.options.initial_message {
             InitialMessageVersion::Native => InitialMessageVersion::Native,
@@ -235,7 +258,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // Every peer that is dialed is known. If it were not, the far end would refuse a connection to this server itself.
         let own = self.handle.sid();
         let to = self.peer(to).map_or(own, |peer| peer.sid);
-        let native = self.roster.native_to(to);
+        let native = self.roster.native_to(to, retires);
         encode(form, own, &addresses, &native)
     }
 

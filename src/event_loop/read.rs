@@ -233,7 +233,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
 
     /// Handles control frames, and has a link read again that may have more. Returns the reason if the link is to be ended.
     fn after_read(&mut self, key: ConnectionKey, outcome: ReadOutcome) -> Option<Reason> {
-        self.on_controls(key);
+        if self.on_controls(key) {
+            return Some(Reason::Replaced);
+        }
         let connection = self.connections.get_mut(key)?;
         match (outcome, &mut connection.draining) {
             (ReadOutcome::Drained, None) => None,

@@ -1,6 +1,6 @@
 //! Control frames beside the frames of the application: written between two writes of those, and never kept for another link.
 //!
-//! Nothing here locks. A [`Backlog`] of either kind is put into a [`Controlled`], which is one itself. At most one ping and one pong wait,
+//! Nothing here locks. A [`Backlog`] of either kind is put into a [`Controlled`], which is one itself. At most one ping, one pong and one end frame wait,
 //! for no longer than what is being written.
 
 use std::{
@@ -34,6 +34,8 @@ pub(super) enum Job<F> {
 pub(super) struct ControlFrame {
     bytes: [u8; CONTROL_BYTES],
     done: usize,
+    /// True exactly when nothing follows it on its link.
+    pub(super) is_end: bool,
 }
 
 impl<S> Controlled<S> {
@@ -53,8 +55,13 @@ impl<S> Controlled<S> {
     }
 
     fn next_control<F>(&mut self) -> Option<Job<F>> {
-        let bytes = self.controls.encode_next()?;
-        Some(Job::Control(ControlFrame { bytes, done: 0 }))
+        let (bytes, is_end) = self.controls.encode_next()?;
+        let done = 0;
+        Some(Job::Control(ControlFrame {
+            bytes,
+            done,
+            is_end,
+        }))
     }
 }
 

@@ -69,7 +69,6 @@ impl Pipe {
         lock(&self.0).0 += more;
     }
 
-    #[cfg(not(loom))]
     pub(super) fn bytes(&self) -> Vec<u8> {
         lock(&self.0).1.clone()
     }

@@ -43,8 +43,8 @@ pub(super) enum WriterState<F> {
     Detached,
     /// No thread writes. If a frame waits, the loop was asked to write it, but another thread may do so before.
     Idle(Arc<dyn Wire>),
-    /// Nothing is written before the loop ends the probation.
-    OnProbation(Arc<dyn Wire>),
+    /// Nothing is written: the loop is to end the probation of the link, or its end frame was written.
+    Held(Arc<dyn Wire>),
     /// The link can no longer be written to, for this reason; the loop is to end it.
     Failed(io::ErrorKind),
     /// The socket is full. The loop resumes when it is writable, and a frame that was written in part is finished first.
@@ -188,7 +188,7 @@ impl<S: Backlog> State<S> {
     ) -> Next<Job<S::InFlight>> {
         if on_probation {
             // Nothing is left for the loop: it ends the probation by itself, when a byte has arrived or the probation is over.
-            self.writer = WriterState::OnProbation(wire);
+            self.writer = WriterState::Held(wire);
             return Next::Stop(LoopRequest::NONE);
         }
         let in_flight = self.backlog.first();
@@ -235,9 +235,11 @@ impl<S: Backlog> State<S> {
             handover,
             ..
         } = mem::take(self.writing());
+        let mut is_end = false;
         let rest = if matches!(progress, Progress::Done) {
-            if matches!(in_flight, Job::Frames(_)) {
-                self.owed_since = None;
+            match &in_flight {
+                Job::Frames(_) => self.owed_since = None,
+                Job::Control(frame) => is_end = frame.is_end,
             }
             // Counted before the handover is looked at: the kernel has the whole frame, whatever has become of the link.
             self.backlog.on_written(in_flight, deferred);
@@ -253,6 +255,11 @@ impl<S: Backlog> State<S> {
                 let next = self.take_over(handover);
                 self.start_waiting(stamps);
                 return next;
+            }
+            (None, Progress::Done) if is_end => {
+                self.writer = WriterState::Held(wire);
+                self.start_waiting(stamps);
+                return Next::Stop(LoopRequest::NONE);
             }
             // A sender that never pauses would keep this thread here for ever.
             (None, Progress::Done) if !may_go_on && self.backlog.has_waiting() => {
@@ -330,7 +337,7 @@ impl<S: Backlog> State<S> {
                 Some(Handover::Attach { on_probation, .. }) => !on_probation,
                 Some(Handover::Detach) => false,
             },
-            WriterState::Detached | WriterState::OnProbation(_) | WriterState::Failed(_) => false,
+            WriterState::Detached | WriterState::Held(_) | WriterState::Failed(_) => false,
         }
     }
 
@@ -338,10 +345,10 @@ impl<S: Backlog> State<S> {
         matches!(self.writer, WriterState::Writing(_))
     }
 
-    /// Whether something is being written to the link, or will be as soon as its probation ends.
+    /// Whether something is being written to the link, or may be as soon as its probation ends or a new link replaces it.
     pub(super) fn has_begun(&self) -> bool {
         match &self.writer {
-            WriterState::Writing(_) | WriterState::OnProbation(_) => true,
+            WriterState::Writing(_) | WriterState::Held(_) => true,
             WriterState::Blocked(_, rest) => rest.is_some(),
             WriterState::Detached | WriterState::Idle(_) | WriterState::Failed(_) => false,
         }
@@ -409,7 +416,7 @@ impl<S: Backlog> State<S> {
             WriterState::Blocked(_, None)
             | WriterState::Detached
             | WriterState::Failed(_)
-            | WriterState::OnProbation(_)
+            | WriterState::Held(_)
             | WriterState::Idle(_) => {}
         }
     }

@@ -43,7 +43,8 @@ use crate::{
 ///                  Blocked
 ///
 ///   Writing --error--> Failed --attach--> as from Detached
-///   Detached --attach, on probation--> OnProbation --end_probation--> as from Detached
+///   Detached --attach, on probation--> Held --end_probation--> as from Detached
+///   Writing --end frame written--> Held --attach--> as from Detached
 ///   each of them --detach--> Detached                                      (from Writing by a handover)
 /// ```
 ///
@@ -162,7 +163,7 @@ impl<S: Backlog> Writer<S> {
             }
         }
         let next = match state.writer.take() {
-            WriterState::OnProbation(wire) => state.start(wire, false),
+            WriterState::Held(wire) => state.start(wire, false),
             other => {
                 state.writer = other;
                 Next::Stop(LoopRequest::NONE)
@@ -172,7 +173,7 @@ impl<S: Backlog> Writer<S> {
     }
 
     /// Writes these control frames as soon as what is being written is finished. Returns whether they are written to the link that was
-    /// attached last. If it is broken or on probation, they are not.
+    /// attached last. If it is broken, on probation or has its end frame, they are not.
     pub(super) fn put_controls(&self, controls: Controls) -> (bool, LoopRequest) {
         let mut state = self.transition();
         if !state.is_written_to() {

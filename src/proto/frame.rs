@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn control_frames_are_found_between_frames_however_they_are_cut() {
         let mut bytes = Vec::new();
-        for (kind, number) in [(-1_i32, 7_u64), (-2, 8)] {
+        for (kind, number) in [(-1_i32, 7_u64), (-2, 8), (-3, 0)] {
             bytes.extend(encode(&[vec![5; 30]]));
             bytes.extend(kind.to_be_bytes());
             bytes.extend(number.to_be_bytes());
@@ -417,17 +417,18 @@ mod tests {
             for piece in bytes.chunks(cut) {
                 drain(&mut assembler, piece, &mut frames).unwrap();
             }
-            assert_eq!(frames, [vec![5; 30], vec![5; 30], vec![6]]);
+            assert_eq!(frames, [vec![5; 30], vec![5; 30], vec![5; 30], vec![6]]);
             assert!(assembler.has_controls() && assembler.is_between_frames());
             let (ping, pong) = (Some(7), Some(8));
-            assert_eq!(assembler.take_controls(), Controls { ping, pong });
+            let end = true;
+            assert_eq!(assembler.take_controls(), Controls { ping, pong, end });
             assert!(!assembler.has_controls());
         }
         // A part of one is not the end of a frame.
         let mut assembler = Assembler::new(true);
         drain(&mut assembler, &bytes[34..45], &mut Vec::new()).unwrap();
         assert!(!assembler.is_between_frames() && !assembler.has_controls());
-        for bad in [0, -3, i32::MIN] {
+        for bad in [0, -4, i32::MIN] {
             let bytes = bad.to_be_bytes();
             let mut assembler = Assembler::new(true);
             let refused = drain(&mut assembler, &bytes, &mut Vec::new());

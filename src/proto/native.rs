@@ -24,6 +24,9 @@ const NO_LENGTH: i32 = -1;
 /// may set it.
 const CONTROLS: u64 = 1;
 
+/// The feature of a dialer that has a link to this server, which is to be [retired](super::control) before the new one replaces it.
+const RETIRES: u64 = 2;
+
 /// Bytes of a native initial message in front of the addresses, with their length.
 pub(super) const NATIVE_HEADER_BYTES: usize = 64;
 
@@ -41,6 +44,8 @@ pub(crate) struct Native {
     pub(crate) incarnation: u64,
     /// True exactly when the dialer understands control frames.
     pub(crate) controls: bool,
+    /// True exactly when the dialer asks for its older link to be retired.
+    pub(crate) retires: bool,
 }
 
 /// The answer to a native initial message.
@@ -64,7 +69,7 @@ pub(super) fn encode_native(native: &Native, from: Sid, len: i32, into: &mut Vec
     into.extend_from_slice(&native.to.0.to_be_bytes());
     into.extend_from_slice(&native.cluster);
     into.extend_from_slice(&native.incarnation.to_be_bytes());
-    into.extend_from_slice(&features(native.controls).to_be_bytes());
+    into.extend_from_slice(&features(native.controls, native.retires).to_be_bytes());
     into.extend_from_slice(&len.to_be_bytes());
 }
 
@@ -76,7 +81,8 @@ pub(super) fn decode_native(bytes: &[u8]) -> Option<(Sid, Native, i32)> {
         to: Sid(i64::from_be_bytes(part(header, 20)?)),
         cluster: part(header, 28)?,
         incarnation: u64::from_be_bytes(part(header, 44)?),
-        controls: has_controls(part(header, 52)?),
+        controls: has(CONTROLS, part(header, 52)?),
+        retires: has(RETIRES, part(header, 52)?),
     };
     let from = Sid(i64::from_be_bytes(part(header, 8)?));
     Some((from, native, i32::from_be_bytes(part(header, 60)?)))
@@ -88,7 +94,7 @@ impl Answer {
         bytes[..8].copy_from_slice(&VERSION.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.sid.0.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.incarnation.to_be_bytes());
-        bytes[24..32].copy_from_slice(&features(self.controls).to_be_bytes());
+        bytes[24..32].copy_from_slice(&features(self.controls, false).to_be_bytes());
         let code = self.refusal.map_or(0, Refusal::code);
         bytes[32..].copy_from_slice(&code.to_be_bytes());
         bytes
@@ -107,7 +113,7 @@ impl Answer {
         let decode = |bytes: &[u8; ANSWER_BYTES]| {
             let sid = Sid(i64::from_be_bytes(part(bytes, 8)?));
             let incarnation = u64::from_be_bytes(part(bytes, 16)?);
-            let controls = has_controls(part(bytes, 24)?);
+            let controls = has(CONTROLS, part(bytes, 24)?);
             let code = i32::from_be_bytes(part(bytes, 32)?);
             let refusal = Refusal::of_code(code, sid);
             Some(Self {
@@ -122,12 +128,12 @@ impl Answer {
     }
 }
 
-fn features(controls: bool) -> u64 {
-    if controls { CONTROLS } else { 0 }
+fn features(controls: bool, retires: bool) -> u64 {
+    (u64::from(controls) * CONTROLS) | (u64::from(retires) * RETIRES)
 }
 
-fn has_controls(features: [u8; 8]) -> bool {
-    u64::from_be_bytes(features) & CONTROLS != 0
+fn has(feature: u64, features: [u8; 8]) -> bool {
+    u64::from_be_bytes(features) & feature != 0
 }
 
 /// The `N` bytes at this place, if they are all there.

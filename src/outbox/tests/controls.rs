@@ -4,7 +4,10 @@ use super::*;
 
 fn ping(number: u8) -> Controls {
     let ping = Some(number.into());
-    Controls { ping, pong: None }
+    Controls {
+        ping,
+        ..Controls::default()
+    }
 }
 
 fn ping_bytes(number: u8) -> [u8; 12] {
@@ -23,7 +26,7 @@ fn control_frames_go_before_the_frames_that_are_not_begun() {
         }
         let pong = Controls {
             pong: Some(9),
-            ping: None,
+            ..Controls::default()
         };
         assert_eq!(outbox.put_controls(pong), (true, LoopRequest::NONE));
         let mut expected = vec![0, 0, 0, 2, 1, 1];
@@ -83,6 +86,56 @@ fn control_frame_is_written_to_a_link_that_is_handed_over() {
         outbox.attach(Arc::new(OnWrite(replace)), false);
         let _ = put_and_write(&outbox, 1);
         assert!(pipe.bytes().ends_with(&ping_bytes(1)), "{outbox:?}");
+    }
+}
+
+const END: Controls = Controls {
+    ping: None,
+    pong: None,
+    end: true,
+};
+
+const END_FRAME: [u8; 12] = [255, 255, 255, 253, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[test]
+fn nothing_is_written_after_the_end_frame() {
+    for outbox in all() {
+        let (old, new) = (Pipe::with_room(3), Pipe::with_room(100));
+        outbox.attach(old.clone(), false);
+        let _ = put_and_write(&outbox, 1);
+        let _ = put_and_write(&outbox, 2);
+        outbox.put_controls(ping(7));
+        assert_eq!(outbox.put_controls(END), (true, LoopRequest::NONE));
+        // The socket is full again in the middle of each. What is being written is finished, and the frame that waits is not begun.
+        let expected = [&[0, 0, 0, 2, 1, 1], &ping_bytes(7)[..], &END_FRAME].concat();
+        for _ in 0..expected.len() {
+            old.make_room(1);
+            outbox.resume();
+        }
+        old.make_room(100);
+        assert_eq!(outbox.put_controls(ping(8)), (false, LoopRequest::NONE));
+        assert_eq!(outbox.put_controls(END), (false, LoopRequest::NONE));
+        let _ = put_and_write(&outbox, 2);
+        assert_eq!(outbox.resume(), LoopRequest::NONE);
+        assert_eq!(old.bytes(), expected);
+        assert!(outbox.counts().waiting_since.is_some());
+        outbox.detach();
+        outbox.attach(new.clone(), false);
+        let frames = if outbox.has_queue() { 2 } else { 1 };
+        assert_eq!(new.bytes(), [0, 0, 0, 2, 2, 2].repeat(frames));
+        assert_balance(outbox.counts());
+    }
+}
+
+#[test]
+fn end_frame_of_an_idle_link_is_written_at_once() {
+    for outbox in all() {
+        let pipe = Pipe::with_room(100);
+        outbox.attach(pipe.clone(), false);
+        let _ = put_and_write(&outbox, 1);
+        assert_eq!(outbox.put_controls(END), (true, LoopRequest::NONE));
+        assert_eq!(pipe.bytes()[6..], END_FRAME);
+        assert_eq!(outbox.detach(), 1);
     }
 }
 

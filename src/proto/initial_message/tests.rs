@@ -38,6 +38,7 @@ fn encoded(form: InitialMessageVersion, sid: Sid, addresses: &[Address]) -> Vec<
         cluster: [0; 16],
         incarnation: 0,
         controls: false,
+        retires: false,
     };
     encode(form, sid, addresses, &native)
 }

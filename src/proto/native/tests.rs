@@ -13,6 +13,7 @@ fn native() -> Native {
         cluster: CLUSTER,
         incarnation: 0x0102_0304_0506_0708,
         controls: true,
+        retires: false,
     }
 }
 
@@ -73,10 +74,13 @@ fn native_initial_message_has_these_bytes() {
 fn unknown_features_and_the_reserved_bytes_are_ignored() {
     let mut bytes = GOLDEN;
     for at in (16..20).chain(52..60) {
-        bytes[at] = 0x5b;
+        bytes[at] = 0x59;
     }
     let whole = decode(&GOLDEN).unwrap().unwrap();
     assert_eq!(decode(&bytes), Ok(Some(whole)));
+    bytes[59] = 2;
+    let native = decode(&bytes).unwrap().unwrap().0.native.unwrap();
+    assert!(native.retires && !native.controls);
     let mut answer = GOLDEN_ANSWER;
     answer[24..32].fill(0xfe);
     assert_eq!(Answer::decode(&answer), Answer::decode(&GOLDEN_ANSWER));
@@ -154,9 +158,10 @@ proptest! {
         cluster in any::<[u8; 16]>(),
         incarnation in any::<u64>(),
         controls in any::<bool>(),
+        retires in any::<bool>(),
         count in 0..33_usize,
     ) {
-        let native = Native { to: Sid(to), cluster, incarnation, controls };
+        let native = Native { to: Sid(to), cluster, incarnation, controls, retires };
         let address = "10.0.0.2:3888".parse().unwrap();
         let addresses = vec![address; count];
         let bytes = encode(InitialMessageVersion::Native, Sid(from), &addresses, &native);

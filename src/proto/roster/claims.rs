@@ -11,12 +11,12 @@ use super::{
     super::{
         Sid,
         reason::Reason,
-        standing::{Brought, Doubt, Origin, Renewals, Silence, Sound, Source},
+        standing::{Brought, Doubt, Origin, Renewals, Silence, Sound},
     },
     Action, Attempt, Claim, ConnectionKey, Contender, FarEnd, Kind, Link, PeerId, Roster, Start,
     Verdict,
 };
-use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX};
+use crate::limits::{KNOCK_CROSSING, PROVEN_AFTER, RENEWAL_PAUSE_MAX, RETIRING_MAX};
 
 impl Roster {
     /// An accepted connection has sent its initial message.
@@ -81,35 +81,48 @@ impl Roster {
         }
         let stands =
             |older: &Link| older.is_home() || older.source.is_none_or(|is| is.ip != source.ip);
-        if trusted || !peer.link.as_ref().is_some_and(stands) {
+        let replaces = trusted || !peer.link.as_ref().is_some_and(stands);
+        if replaces && !(claim.retires && peer.link.is_some()) {
             self.establish(id, link, far_end, now, todo);
             return Verdict::Keep(id);
         }
-        if peer.contender.is_some() {
+        if !replaces && peer.contender.is_some() {
             return Verdict::Reject(Reason::ContenderWaiting);
         }
-        let incarnation = far_end.incarnation;
-        self.contend(id, claim, incarnation, now);
-        Verdict::Wait(id)
+        self.contend(id, claim, replaces, now, todo);
+        match replaces {
+            true => Verdict::Retire(id),
+            false => Verdict::Wait(id),
+        }
     }
 
-    /// Lets this connection wait for the end of the peer's link.
-    fn contend(&mut self, id: PeerId, claim: &Claim<'_>, incarnation: Option<u64>, now: Instant) {
+    /// Lets this connection wait for the end of the peer's link. `retires`: it would replace that at once, but the two ends finish it in
+    /// order.
+    fn contend(
+        &mut self,
+        id: PeerId,
+        claim: &Claim<'_>,
+        retires: bool,
+        now: Instant,
+        todo: &mut Vec<Action>,
+    ) {
         // This is how long the kernel is given to find the older link dead.
         let until = now + self.rules.contender_timeout;
-        let brought = claim.brought;
+        let (brought, incarnation) = (claim.brought, claim.native.map(|it| it.incarnation));
         if let Some(peer) = self.peers.get_mut(&id) {
             // Neither the link nor the claim comes from home: what the link brings decides. A link from home yields to no
-            // silence.
+            // silence, and neither does one that is retired, since it may bring nothing while the far end reads it.
             let is_equal = peer.link.as_ref().is_some_and(|link| !link.is_home());
             peer.incarnations.on_heard(incarnation, brought, now);
-            peer.contender = Some(Contender {
+            let older = peer.contender.replace(Contender {
                 key: claim.link,
                 source: claim.source,
                 incarnation,
-                until,
-                silence: is_equal.then(|| Silence::new(now, brought)),
+                until: until.max(now + retires.then_some(RETIRING_MAX).unwrap_or_default()),
+                silence: (is_equal && !retires).then(|| Silence::new(now, brought)),
+                retires: retires.then_some(brought),
             });
+            todo.extend(older.map(Contender::close));
         }
         self.reschedule(id);
     }
@@ -131,12 +144,14 @@ impl Roster {
                 contender.silence = None;
             }
         }
-        if let Some(contender) = peer.contender.take_if(|is| is.source.ip == ip) {
-            let far_end = FarEnd {
-                source: Some(Source { ip, at_home: true }),
-                incarnation: contender.incarnation,
-            };
-            return self.establish(id, contender.key, far_end, now, todo);
+        let contender = peer.contender.as_mut().filter(|is| is.source.ip == ip);
+        if let Some(contender) = contender {
+            contender.source.at_home = true;
+            let (key, far_end) = (contender.key, contender.far_end());
+            // The end of a link that is retired is awaited.
+            if contender.retires.is_none() {
+                return self.establish(id, key, far_end, now, todo);
+            }
         }
         self.reschedule(id);
     }
@@ -231,6 +246,11 @@ impl Roster {
             if let Some(contender) = peer.contender.take_if(|contender| contender.until <= now) {
                 let link = peer.link.as_ref().map(|link| link.key);
                 let brought = link.map_or(Brought::More, |link| brought(id, link));
+                // A link that is retired and brings nothing is stuck, for example because a proxy acknowledges for a dead path.
+                if matches!(brought, Brought::Bytes(_)) && contender.retires == Some(brought) {
+                    self.establish(id, contender.key, contender.far_end(), now, todo);
+                    continue;
+                }
                 let two = peer
                     .incarnations
                     .on_heard(contender.incarnation, brought, now);
@@ -425,12 +445,8 @@ impl Roster {
             });
         }
         let contender = peer.contender.take();
-        if let Some(contender) = contender.filter(|contender| contender.key != link) {
-            todo.push(Action::Close {
-                link: contender.key,
-                reason: Reason::OlderLinkAlive,
-            });
-        }
+        let contender = contender.filter(|contender| contender.key != link);
+        todo.extend(contender.map(Contender::close));
         if let (Attempt::Underway { since }, true) = (peer.attempt, knocks) {
             // The kernel retransmits a knock that is lost. It could arrive so late that the peer no longer takes it for a knock
             // that has merely crossed the link.

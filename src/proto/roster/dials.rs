@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{
     super::{
         reason::Reason,
-        standing::{Brought, Sound},
+        standing::{Brought, Doubt, Sound},
     },
     Action, Attempt, ConnectionKey, FarEnd, Kind, PeerId, Roster,
 };
@@ -47,9 +47,16 @@ impl Roster {
         self.reschedule(id);
     }
 
-    /// The link of this peer, if a dial can replace it.
+    /// The link of this peer, if a dial can replace it. One that is retired needs no dial: it is about to be replaced.
     pub(crate) fn renewable(&self, id: PeerId) -> Option<ConnectionKey> {
         let peer = self.peers.get(&id).filter(|peer| peer.can_be_dialed())?;
+        if peer
+            .contender
+            .as_ref()
+            .is_some_and(|it| it.retires.is_some())
+        {
+            return None;
+        }
         Some(peer.link.as_ref()?.key)
     }
 
@@ -114,6 +121,23 @@ impl Roster {
         (peer.doubt, peer.attempt) = (None, Attempt::Rest);
         self.reschedule(id);
         true
+    }
+
+    /// Whether the peer is dialed because its link was silent, and not because a new link is planned.
+    pub(crate) fn is_in_doubt(&self, id: PeerId) -> bool {
+        let peer = self.peers.get(&id).filter(|peer| !peer.asked);
+        let doubt = peer.and_then(|peer| peer.doubt.as_ref());
+        doubt.is_some_and(Doubt::is_answered)
+    }
+
+    /// The link of this peer has ended, which was retired for a dial. The answer to that is under way: a knock that arrives first has merely
+    /// crossed it, however long the dial has waited.
+    pub(crate) fn on_retired(&mut self, id: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            if let Attempt::Underway { since } = &mut peer.attempt {
+                *since = now;
+            }
+        }
     }
 
     /// A knock was delivered. The peer has time to dial back before the next knock.

@@ -33,13 +33,14 @@ impl Rules {
 }
 
 impl Roster {
-    /// What this server says of itself to the server `to`.
-    pub(crate) fn native_to(&self, to: Sid) -> Native {
+    /// What this server says of itself to the server `to`. `retires`: its link to that server can be retired.
+    pub(crate) fn native_to(&self, to: Sid, retires: bool) -> Native {
         Native {
             to,
             cluster: self.rules.native.cluster,
             incarnation: self.rules.native.incarnation,
             controls: true,
+            retires,
         }
     }
 

@@ -20,6 +20,8 @@
 //! | the address that the claim comes from | replaces the link |
 //! | a third address | waits until the link ends or is silent for [`SILENT_AFTER`] |
 //!
+//! A claim that would replace the link waits as well if both ends can retire that: it is then the end of the link that is planned.
+//!
 //! | earlier knocks of a smaller peer came from | knocks from another address |
 //! |---|---|
 //! | one of the peer's own addresses | have no effect |
@@ -146,6 +148,8 @@ pub(crate) enum Verdict {
     Keep(PeerId),
     /// It is a contender: it waits, unread, for the older link of this peer to end. [`Action::Up`] or [`Action::Close`] follows.
     Wait(PeerId),
+    /// The same, but the link of this peer is to be retired for it.
+    Retire(PeerId),
     /// It was a knock and is closed. A dial may follow.
     Knock,
     /// It is refused.
@@ -166,6 +170,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) addresses: &'a [Address],
     /// What a native initial message says beside.
     pub(crate) native: Option<&'a Native>,
+    /// True exactly when both ends can retire the link of the claimed peer.
+    pub(crate) retires: bool,
 }
 
 /// The far end of a connection.
@@ -241,6 +247,8 @@ struct Contender {
     /// `Some` exactly when the link does not come from one of the peer's own addresses either. The contender then takes over as
     /// soon as the link is silent.
     silence: Option<Silence>,
+    /// `Some` exactly when the link is retired for it: what that had brought when this began.
+    retires: Option<Brought>,
 }
 
 impl Contender {
@@ -249,6 +257,16 @@ impl Contender {
             source: Some(self.source),
             incarnation: self.incarnation,
         }
+    }
+
+    /// Another connection of the peer is believed. If the link is retired for this one, it was believed as well.
+    fn close(self) -> Action {
+        let reason = match self.retires.is_some() {
+            true => Reason::Replaced,
+            false => Reason::OlderLinkAlive,
+        };
+        let link = self.key;
+        Action::Close { link, reason }
     }
 }
 

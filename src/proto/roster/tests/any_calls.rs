@@ -32,13 +32,14 @@ fn roster_accepts_any_id_in_any_call() {
             bench.brought += u64::from(flags & 4);
             let (now, todo) = (bench.now, &mut bench.todo);
             // Some native handshakes, of a few incarnations.
-            let native = Native { incarnation: u64::from(flags & 3), ..bench.roster.native_to(OWN) };
+            let native = Native { incarnation: u64::from(flags & 3), ..bench.roster.native_to(OWN, false) };
             let native = Some(&native).filter(|_| flags & 8 != 0);
             match what {
                 0 => bench.roster.want(id, now, todo),
                 1 => bench.roster.initiate(id, now, todo),
                 2 => bench.roster.on_linked(id, link, native.map(|native| native.incarnation), now, todo),
                 3 => bench.roster.on_knocked(id, now),
+                4 if flags & 2 != 0 => bench.roster.on_retired(id, now),
                 4 => bench.roster.on_dial_failed(id, flags & 1 != 0, now, todo),
                 5..=7 => {
                     let brought = match flags >> 6 {
@@ -48,7 +49,7 @@ fn roster_accepts_any_id_in_any_call() {
                     let addresses = [Address::new("10.0.0.9", 3888)];
                     let addresses = &addresses[..usize::from(flags & 2 != 0)];
                     let source = source(flags);
-                    let claim = Claim { sid: Sid(sid), link, since: now, source, brought, addresses, native };
+                    let claim = Claim { sid: Sid(sid), link, since: now, source, brought, addresses, native, retires: flags & 32 != 0 };
                     bench.roster.on_initial_message(&claim, now, todo);
                 }
                 8 => bench.roster.on_home(id, source(flags).ip, now, todo),
@@ -74,6 +75,7 @@ fn roster_accepts_any_id_in_any_call() {
             }
             let _ = bench.roster.is_moot(id, Brought::Bytes(key.into()), bench.now);
             let _ = bench.roster.knocks(id);
+            let _ = bench.roster.is_in_doubt(id);
             bench.roster.check();
         }
     });

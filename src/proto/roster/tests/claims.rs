@@ -123,3 +123,88 @@ fn replacement_by_the_application_is_not_reported() {
         duplicate: false,
     }));
 }
+
+#[test]
+fn link_is_retired_before_a_planned_one_replaces_it() {
+    let mut bench = Bench::started(rules());
+    bench.retires = true;
+    // There is no link yet.
+    let (older, verdict) = bench.initial_message(LARGE, true);
+    let peer = bench.id(LARGE);
+    assert_eq!(verdict, Verdict::Keep(peer));
+    bench.todo();
+    let (first, verdict) = bench.initial_message(LARGE, true);
+    assert_eq!(verdict, Verdict::Retire(peer));
+    assert_eq!(bench.todo(), []);
+    assert_eq!(bench.roster.renewable(peer), None);
+    // The dialer has given up, and tries again.
+    let (second, _) = bench.initial_message(LARGE, true);
+    let refused = close(first, Reason::Replaced);
+    assert_eq!(bench.todo(), [refused]);
+    bench.down(LARGE, older);
+    assert_eq!(bench.todo(), [up(peer, second)]);
+    assert_eq!(bench.roster.renewable(peer), Some(second));
+}
+
+#[test]
+fn link_that_is_read_slowly_is_retired_in_a_later_try() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message_from(LARGE, ABROAD);
+    let peer = bench.id(LARGE);
+    bench.retires = true;
+    let (first, _) = bench.initial_message_from(LARGE, ABROAD);
+    bench.todo();
+    bench.brought += 1;
+    assert_eq!(bench.next(), RETIRING_MAX);
+    assert_eq!(bench.todo(), [close(first, Reason::OlderLinkAlive)]);
+    let (second, _) = bench.initial_message_from(LARGE, ABROAD);
+    bench.todo();
+    // It is not given up either because the address is known.
+    let ip = IpAddr::from([10, 0, 0, ABROAD]);
+    bench.roster.on_home(peer, ip, bench.now, &mut bench.todo);
+    assert_eq!(bench.todo(), []);
+    bench.down(LARGE, older);
+    assert_eq!(bench.todo(), [up(peer, second)]);
+}
+
+#[test]
+fn link_that_brings_nothing_while_it_is_retired_is_given_up() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message(LARGE, true);
+    bench.retires = true;
+    let (newer, _) = bench.initial_message(LARGE, true);
+    bench.todo();
+    assert_eq!(bench.next(), RETIRING_MAX);
+    let peer = bench.id(LARGE);
+    let closed = close(older, Reason::Replaced);
+    assert_eq!(bench.todo(), [closed, up(peer, newer)]);
+}
+
+#[test]
+fn unplanned_claim_replaces_a_link_that_is_retired() {
+    let mut bench = Bench::started(rules());
+    let (older, _) = bench.initial_message(LARGE, true);
+    bench.retires = true;
+    let (waiting, _) = bench.initial_message(LARGE, true);
+    bench.todo();
+    bench.retires = false;
+    let (newer, verdict) = bench.initial_message(LARGE, true);
+    let peer = bench.id(LARGE);
+    assert_eq!(verdict, Verdict::Keep(peer));
+    let closed = [
+        close(older, Reason::Replaced),
+        close(waiting, Reason::Replaced),
+    ];
+    assert_eq!(bench.todo(), [&closed[..], &[up(peer, newer)]].concat());
+}
+
+#[test]
+fn link_of_a_stranger_does_not_retire_that_of_a_member() {
+    let mut bench = Bench::started(rules());
+    let (_, _) = bench.initial_message(LARGE, true);
+    bench.todo();
+    bench.retires = true;
+    let peer = bench.id(LARGE);
+    assert_eq!(bench.initial_message(LARGE, false).1, Verdict::Wait(peer));
+    assert_eq!(bench.todo(), [Action::Resolve { peer }]);
+}

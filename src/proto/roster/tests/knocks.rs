@@ -74,6 +74,25 @@ fn knock_moves_an_old_dial_to_the_next_address() {
     assert_eq!(bench.todo(), [up(peer, key)]);
 }
 
+#[test]
+fn knock_does_not_move_a_dial_whose_link_was_just_retired() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(SMALL);
+    let key = bench.linked(SMALL);
+    bench.todo();
+    bench.roster.initiate(peer, bench.now, &mut bench.todo);
+    // It is read for long.
+    bench.pass(2 * KNOCK_CROSSING);
+    bench.roster.on_retired(peer, bench.now);
+    bench.down(SMALL, key);
+    bench.todo();
+    bench.initial_message(SMALL, true);
+    assert_eq!(bench.todo(), []);
+    bench.pass(KNOCK_CROSSING);
+    bench.initial_message(SMALL, true);
+    assert_eq!(bench.todo(), [Action::TryNextAddress { peer }]);
+}
+
 /// ZooKeeper answers a second knock as well: it closes the link that it has just dialed, and dials another one.
 #[test]
 fn knock_is_repeated_once_the_peer_had_time_to_dial_back() {

@@ -12,6 +12,7 @@ use super::*;
 use crate::limits::UNHEARD_RENEWAL_PAUSE;
 use crate::limits::{
     DIAL_BACK_WAIT, KNOCK_CROSSING, PROVEN_AFTER, REFUSED_PAUSE_MAX, RENEWAL_PAUSE_MAX,
+    RETIRING_MAX,
 };
 
 const OWN: Sid = Sid(5);
@@ -58,6 +59,8 @@ struct Bench {
     brought: u64,
     /// When connections are accepted whose initial messages come later. `None`: they come at once.
     begun: Option<Instant>,
+    /// Whether both ends can retire a link that is claimed.
+    retires: bool,
 }
 
 /// The last byte of an address that is not the peer's own.
@@ -75,6 +78,7 @@ impl Bench {
             keys: 0,
             brought: 0,
             begun: None,
+            retires: false,
         }
     }
 
@@ -125,6 +129,7 @@ impl Bench {
             brought: Brought::Bytes(self.brought),
             addresses,
             native: None,
+            retires: self.retires,
         };
         let verdict = self
             .roster
