@@ -4,7 +4,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use quorum_cnx::Handle;
+use quorum_cnx::{Handle, simulation::limits::RENEWAL_TRIES};
 
 use crate::{
     kernel::SimEvent,
@@ -54,6 +54,15 @@ impl Simulation {
             if self.change_members(host, changes) {
                 return;
             }
+        }
+        // The same.
+        let mut renewals = self.rng.clone().fork().fork().fork();
+        if in_storm && renewals.percent(self.plan.renews) {
+            note("renew");
+            let record = &mut self.oracle.borrow_mut().hosts[host];
+            record.unproven_dials.clear();
+            record.guest_dials_max += GUESTS as u64 * u64::from(RENEWAL_TRIES);
+            return handle.renew();
         }
         let is_removed = self.oracle.borrow().hosts[host].removed.contains(&to);
         match what {

@@ -17,6 +17,7 @@
 //!   ends because of TLS if nothing was damaged and all certificates are believed
 //! - P11 with lanes, a frame of the slot does not wait for the queue: at most one run of later frames comes before it
 //! - P12 what was meant for a member that was removed is not sent to the one that has its sid later
+//! - P13 if nothing happens to the links but renewals, and all are native, a queue loses no frame
 //!
 //! In a quarter of the seeds the mesh is *layered*: something that behaves like TLS lies between TCP and the loops, see `layer`. With
 //! the feature `tls`, half of the seeds use the real TLS of the library instead, see `secure`.

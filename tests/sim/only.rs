@@ -32,10 +32,11 @@ pub enum Part {
     Layer,
     Tls,
     Members,
+    Renewals,
 }
 
 impl Part {
-    pub const ALL: [(Self, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::Quirks, "quirks"),
         (Self::Large, "large"),
         (Self::Answers, "answers"),
@@ -43,6 +44,7 @@ impl Part {
         (Self::Layer, "layer"),
         (Self::Tls, "tls"),
         (Self::Members, "members"),
+        (Self::Renewals, "renewals"),
     ];
 }
 
@@ -75,6 +77,7 @@ impl Only {
                 Part::TrafficAfterStorm => plan.traffic_after_storm = false,
                 Part::Layer => plan.layer = None,
                 Part::Members => plan.changes_members = false,
+                Part::Renewals => plan.renews = 0,
                 Part::Tls => plan.secure = None,
             }
         }

@@ -55,6 +55,10 @@ pub struct Oracle {
     pub outbox: Outbox,
     /// There are strangers and no faults: no link of a member may end.
     pub strangers_only: bool,
+    /// Nothing but renewals happens to the links: a queue loses nothing.
+    pub renews_only: bool,
+    /// While that is so: the frames of queues that have not arrived, by sender and receiver.
+    pub due: BTreeMap<(usize, usize), VecDeque<u64>>,
     /// No byte was damaged, and every certificate is believed by every host.
     pub is_steady: bool,
     /// Handlers answer no frames.
@@ -487,6 +491,7 @@ impl Oracle {
                     format!("host {me} received {header:?} after the newer {newest:?}"),
                 );
             }
+            self.check_lossless(me, header);
             // Not the last frame of a slot once more.
             if newest != Some(header.number) {
                 self.check_lanes(me, header, PREFIX_BYTES + payload.len());
@@ -501,6 +506,23 @@ impl Oracle {
 }
 
 impl Oracle {
+    /// P13: no frame is missing before this one.
+    fn check_lossless(&mut self, me: usize, header: FrameHeader) {
+        let due = self.due.get_mut(&(header.from, me));
+        let Some(due) = due.filter(|_| header.lane == Lane::Queue) else {
+            return;
+        };
+        if due.front().is_some_and(|next| *next <= header.number) {
+            let next = due.pop_front();
+            if next != Some(header.number) {
+                self.fail(
+                    "P13",
+                    format!("host {me} lacks frame {next:?} before {header:?}"),
+                );
+            }
+        }
+    }
+
     /// P11: of the frames that were put into the queue after this one into the slot, at most one run comes before it.
     fn check_lanes(&mut self, me: usize, header: FrameHeader, bytes: usize) {
         let key = (header.from, header.incarnation);
@@ -667,9 +689,17 @@ fn put_frame(
             number: record.next,
         }
     };
+    let is_due = oracle.borrow().renews_only && lane == Lane::Queue && to != me;
+    if is_due {
+        let due = &mut oracle.borrow_mut().due;
+        due.entry((me, to)).or_default().push_back(header.number);
+    }
     // Without the borrow: a turn may run in the middle of this call.
     let result = put(header.encode(len));
     let oracle = &mut *oracle.borrow_mut();
+    if let (true, Err(_), Some(due)) = (is_due, &result, oracle.due.get_mut(&(me, to))) {
+        due.retain(|number| *number != header.number);
+    }
     let record = &mut oracle.hosts[me];
     match result {
         Ok(SendOutcome::Loopback) => record.loopback[0] += 1,

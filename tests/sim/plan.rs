@@ -70,6 +70,11 @@ pub struct Plan {
     pub native: bool,
     /// Hosts change their members during the storm, each by itself.
     pub changes_members: bool,
+    /// How many of 100 calls renew all links of their host.
+    pub renews: u32,
+    /// Nothing but renewals happens to the links, all of which are native: a queue must lose nothing. There are no faults, as with
+    /// `strangers_only`, and no strangers either.
+    pub renews_only: bool,
     /// True exactly when all hosts send pings, which only those with native initial messages answer.
     pub pings: bool,
 }
@@ -154,6 +159,8 @@ impl Plan {
             secure: None,
             native: false,
             changes_members: false,
+            renews: 0,
+            renews_only: false,
             pings: false,
         };
         // Drawn last, so that older seeds keep their meaning.
@@ -205,6 +212,23 @@ impl Plan {
         // An admitted server that becomes a member is the same peer.
         let can_change = !plan.strangers_only && !plan.admits;
         plan.changes_members = natives.fork().percent(40) && can_change;
+        // A cloned generator leaves all else as it is.
+        let mut renewals = natives.clone().fork();
+        plan.renews = *renewals.pick(&[0, 2, 10]);
+        plan.renews_only = plan.strangers_only && renewals.percent(50);
+        if plan.strangers_only {
+            // A renewal ends a link.
+            plan.renews = 0;
+        }
+        if plan.renews_only {
+            (plan.renews, plan.strangers, plan.queue) = (5, 0, true);
+            (plan.native, plan.traffic_after_storm) = (true, true);
+            for host in &mut plan.hosts {
+                host.native = true;
+                // Behind a proxy, a knock at a link that is silent looks as if its host had started again.
+                (host.proxied, host.source) = (false, host.ips[host.ips.len() - 1]);
+            }
+        }
         plan
     }
 

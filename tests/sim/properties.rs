@@ -283,6 +283,14 @@ impl Simulation {
                 }
             }
         }
+        let mut due = std::mem::take(&mut self.oracle.borrow_mut().due).into_iter();
+        if let Some((pair, numbers)) = due.find(|(_, numbers)| !numbers.is_empty()) {
+            self.fail(
+                "P13",
+                format!("frames {numbers:?} of {pair:?} have not arrived"),
+            );
+        }
+        self.oracle.borrow_mut().renews_only = false;
         // Last, since it sends frames.
         for from in 0..self.hosts.len() {
             for to in (0..self.hosts.len()).filter(|&to| to != from) {

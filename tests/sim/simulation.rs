@@ -308,9 +308,10 @@ impl Simulation {
             // loop does not recognize it.
             0 => {
                 let no_late_knocks = self.plan.quirks.late_event == 0 || self.has_only_links();
-                let strangers_only =
-                    self.plan.strangers_only && self.is_complete() && no_late_knocks;
-                self.oracle.borrow_mut().strangers_only = strangers_only;
+                let is_calm = self.plan.strangers_only && self.is_complete();
+                let oracle = &mut *self.oracle.borrow_mut();
+                oracle.renews_only = is_calm && self.plan.renews_only;
+                oracle.strangers_only = is_calm && no_late_knocks && !self.plan.renews_only;
             }
             1 => {
                 self.heal();
