@@ -9,7 +9,10 @@ use quorum_cnx::{
     InitialMessageVersion, Leave, Reason, Refusal, Sid,
     simulation::{
         HostNet, Network, RemoteEnd,
-        limits::{BACKOFF_MAX, CONTENDER_MARGIN, HANDSHAKE_TIMEOUT, PEER_DEAD_AFTER, SILENT_AFTER},
+        limits::{
+            BACKOFF_MAX, CONTENDER_MARGIN, HANDSHAKE_TIMEOUT, PEER_DEAD_AFTER, RETIRING_MAX,
+            SILENT_AFTER,
+        },
     },
 };
 
@@ -903,4 +906,215 @@ fn link_of_a_dial_that_was_under_way_at_a_renewal_is_renewed() {
     assert_eq!((stats.ups, stats.renewals_given_up), (2, 0));
     world.pass(60 * SECOND);
     assert_eq!(world.server.handle().stats().ups, 2);
+}
+
+/// The feature of a dialer whose link to this server is to be retired.
+const RETIRES: u64 = 2;
+
+/// The end frame of a link that is retired.
+fn end_frame() -> Vec<u8> {
+    control(-3, 0)
+}
+
+fn received(world: &World) -> Vec<&[u8]> {
+    let frames = world.server.handler().frames.iter();
+    frames.map(|(_, payload)| &payload[..]).collect()
+}
+
+/// The numbers of the links to this peer that came up, and why those that went down did.
+fn links(world: &World, of: i64) -> (usize, Vec<Reason>) {
+    let (mut ups, mut downs) = (0, Vec::new());
+    for event in &world.server.handler().events {
+        match event {
+            Event::Up { sid, .. } if *sid == Sid(of) => ups += 1,
+            Event::Down { sid, reason, .. } if *sid == Sid(of) => downs.push(reason.clone()),
+            _ => {}
+        }
+    }
+    (ups, downs)
+}
+
+/// A link that server 3 has dialed, and a new connection of the process with this incarnation, which asks for it to be retired.
+fn claimed(world: &mut World, incarnation: u64) -> [RemoteEnd; 2] {
+    let mut bytes = initial_message(3, 2, CLUSTER, 99);
+    let old = world.arrive("10.0.0.3:40000", &bytes);
+    assert_eq!(old.take_received(), answer(2, 1, 0));
+    bytes[44..52].copy_from_slice(&incarnation.to_be_bytes());
+    bytes[59] |= RETIRES as u8;
+    let new = world.arrive("10.0.0.3:40001", &bytes);
+    [old, new]
+}
+
+#[test]
+fn accepted_link_is_retired_before_the_new_one_is_answered() {
+    let mut world = World::new();
+    let [old, new] = claimed(&mut world, 99);
+    assert_eq!(old.received(), end_frame());
+    world.server.handle().to_send(Sid(3), "ours").unwrap();
+    let last = [frame(b"one"), frame(b"two"), end_frame()].concat();
+    for byte in last {
+        assert!(old.is_open());
+        assert_eq!(new.received(), b"");
+        world.send(&old, &[byte]);
+    }
+    assert_eq!(received(&world), [b"one", b"two"]);
+    assert!(old.was_reset());
+    assert_eq!(old.received(), end_frame());
+    world.send(&new, &frame(b"three"));
+    assert_eq!(received(&world), [&b"one"[..], b"two", b"three"]);
+    assert_eq!(new.received(), [answer(2, 1, 0), frame(b"ours")].concat());
+    assert_eq!(links(&world, 3), (2, vec![Reason::Replaced]));
+    assert!(world.server.handle().stats().balances());
+}
+
+#[test]
+fn end_frame_waits_for_what_is_being_written() {
+    let mut world = World::new();
+    let bytes = initial_message(3, 2, CLUSTER, 99);
+    let old = world.arrive("10.0.0.3:40000", &bytes);
+    let _ = old.take_received();
+    old.set_room(5);
+    for payload in ["being written", "waits"] {
+        world.server.handle().to_send(Sid(3), payload).unwrap();
+        world.settle();
+    }
+    let mut bytes = bytes;
+    bytes[59] |= RETIRES as u8;
+    let new = world.arrive("10.0.0.3:40001", &bytes);
+    old.set_room(1000);
+    world.settle();
+    let expected = [frame(b"being written"), end_frame()].concat();
+    assert_eq!(old.received(), expected);
+    world.send(&old, &end_frame());
+    assert_eq!(new.received(), [answer(2, 1, 0), frame(b"waits")].concat());
+}
+
+#[test]
+fn link_of_another_process_or_of_one_that_does_not_ask_is_replaced_at_once() {
+    for (incarnation, asks) in [(98, true), (99, false)] {
+        let mut world = World::new();
+        let bytes = initial_message(3, 2, CLUSTER, 99);
+        let old = world.arrive("10.0.0.3:40000", &bytes);
+        let mut bytes = initial_message(3, 2, CLUSTER, incarnation);
+        bytes[59] |= if asks { RETIRES as u8 } else { 0 };
+        let new = world.arrive("10.0.0.3:40001", &bytes);
+        assert_eq!(new.received(), answer(2, 1, 0));
+        assert_eq!(old.received(), answer(2, 1, 0));
+        assert!(old.was_reset());
+    }
+}
+
+#[test]
+fn link_that_breaks_while_it_is_retired_is_replaced() {
+    let mut world = World::new();
+    let [old, new] = claimed(&mut world, 99);
+    world.pass(10 * SECOND);
+    assert_eq!(new.received(), b"");
+    old.reset();
+    world.settle();
+    assert_eq!(new.received(), answer(2, 1, 0));
+    assert!(world.is_linked(3));
+}
+
+#[test]
+fn link_that_brings_nothing_while_it_is_retired_is_replaced() {
+    let mut world = World::new();
+    let [old, new] = claimed(&mut world, 99);
+    world.pass(RETIRING_MAX);
+    assert_eq!(new.received(), answer(2, 1, 0));
+    assert!(old.was_reset() && world.is_linked(3));
+}
+
+#[test]
+fn new_link_is_refused_if_the_older_one_still_brings_frames() {
+    let mut world = World::new();
+    let [old, new] = claimed(&mut world, 99);
+    world.pass(RETIRING_MAX - MILLISECOND);
+    assert_eq!(new.received(), b"");
+    world.send(&old, &frame(b"slow"));
+    world.pass(MILLISECOND);
+    assert_eq!(new.received(), answer(2, 1, 6));
+    // Nothing is lost: it is read to its end nevertheless, and then the peer has no link.
+    world.send(&old, &[frame(b"late"), end_frame()].concat());
+    assert_eq!(received(&world), [b"slow", b"late"]);
+    assert!(old.was_reset() && !world.is_linked(3));
+    assert_eq!(links(&world, 3), (1, vec![Reason::Replaced]));
+}
+
+/// A link to server 1, and the connection that is dialed to renew it, which has asked for it to be retired.
+fn renewed(world: &mut World) -> [RemoteEnd; 2] {
+    let old = dialed(world, CONTROLS);
+    let _ = old.take_received();
+    world.server.handle().renew();
+    world.settle();
+    let new = world.accept_dial(1);
+    let said = new.take_received();
+    assert_eq!(said[52..60], (CONTROLS | RETIRES).to_be_bytes());
+    assert_eq!(old.received(), b"");
+    [old, new]
+}
+
+#[test]
+fn dialed_link_is_retired_when_the_far_end_has_ended_it() {
+    let mut world = World::new();
+    let [old, new] = renewed(&mut world);
+    world.send(&old, &[frame(b"last"), end_frame()].concat());
+    assert_eq!(received(&world), [b"last"]);
+    world.server.handle().to_send(Sid(1), "ours").unwrap();
+    world.settle();
+    assert_eq!(old.received(), end_frame());
+    assert!(world.is_linked(1) && old.is_open());
+    old.reset();
+    world.settle();
+    world.send(&new, &answer(1, 7, 0));
+    assert_eq!(new.received(), frame(b"ours"));
+    assert_eq!(links(&world, 1), (2, vec![Reason::Replaced]));
+    assert!(world.server.handle().stats().balances());
+}
+
+#[test]
+fn answer_may_take_longer_while_a_link_is_retired() {
+    let longest = RETIRING_MAX + CONTENDER_MARGIN;
+    let mut world = World::new();
+    let [_old, new] = renewed(&mut world);
+    world.pass(longest - MILLISECOND);
+    assert!(new.is_open());
+    world.pass(MILLISECOND);
+    assert!(new.was_reset() && world.is_linked(1));
+    // But not when it has ended.
+    let mut world = World::new();
+    let [old, new] = renewed(&mut world);
+    old.reset();
+    world.settle();
+    let usual = PEER_DEAD_AFTER + 2 * CONTENDER_MARGIN;
+    world.pass(usual - MILLISECOND);
+    assert!(new.is_open());
+    world.pass(MILLISECOND);
+    assert!(new.was_reset());
+}
+
+#[test]
+fn far_end_that_does_not_retire_links_has_them_replaced_at_once() {
+    let mut world = World::new();
+    let [old, new] = renewed(&mut world);
+    world.send(&new, &answer(1, 7, 0));
+    assert!(old.was_reset() && world.is_linked(1));
+    assert_eq!(old.received(), b"");
+    assert_eq!(links(&world, 1), (2, vec![Reason::Replaced]));
+}
+
+#[test]
+fn silent_link_is_not_retired() {
+    let mut world = World::new();
+    let old = dialed(&mut world, CONTROLS);
+    // Server 1 seems to have started again behind a proxy.
+    let knock = initial_message(1, 2, CLUSTER, 8);
+    for n in 0..2 {
+        world.pass(SILENT_AFTER);
+        world.arrive(&format!("10.0.0.99:{}", 40_000 + n), &knock);
+    }
+    world.pass(SILENT_AFTER);
+    let new = world.accept_dial(1);
+    assert_eq!(new.received()[52..60], CONTROLS.to_be_bytes());
+    assert!(old.is_open());
 }

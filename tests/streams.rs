@@ -24,7 +24,7 @@ use quorum_cnx::{
 use support::{
     LONG, Mesh, NOBODY, TestConnection, eventually, frame, listener,
     pair::{self, Pair},
-    single_manager,
+    renewed, single_manager,
     turned::{OWN, PEER},
     within,
 };
@@ -212,6 +212,15 @@ fn a_queue_delivers_every_frame_once_and_in_order() {
             near.turns
         );
     });
+}
+
+#[test]
+fn renewals_of_a_native_link_lose_no_frame_of_a_queue() {
+    // The larger sid dials. If the smaller one renews, it knocks, and a link that is young stays.
+    for (renewing, times) in [(1, 20), (0, 3)] {
+        let mesh = Mesh::linked(&[1, 2], &[], renewed::lossless);
+        renewed::check(mesh, renewing, times);
+    }
 }
 
 #[test]

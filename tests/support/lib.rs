@@ -30,6 +30,7 @@ pub mod pair;
 pub mod process;
 pub mod program;
 pub mod proxy;
+pub mod renewed;
 #[path = "../sim/rng.rs"]
 pub mod rng;
 #[cfg(target_os = "linux")]

@@ -10,7 +10,10 @@ use std::{
 
 use quorum_cnx::{InitialMessageVersion, Tls, rustls::pki_types::CertificateDer};
 use rcgen::{SerialNumber, date_time_ymd};
-use support::tls::{directory, server, write_files};
+use support::{
+    renewed,
+    tls::{directory, server, write_files},
+};
 
 use super::*;
 
@@ -243,6 +246,15 @@ fn renewal_replaces_every_link_and_queues_go_on() {
             missing <= lost_at_most[at],
             "{missing} frames of {sid} are missing"
         );
+    }
+}
+
+#[test]
+fn renewals_of_a_native_link_lose_no_frame_of_a_queue() {
+    for (renewing, times) in [(1, 20), (0, 3)] {
+        let servers = Servers::new(&[1, 2]);
+        let mesh = linked(&servers, &[1, 2], renewed::lossless);
+        renewed::check(mesh, renewing, times);
     }
 }
 
