@@ -73,7 +73,8 @@ pub enum Event {
         /// The number of frames that were written to this link. It is an upper bound of the frames that were lost with the link:
         /// the kernel had taken them, and it is not known how many of them the peer has read. With
         /// [`Outbox::Queue`](crate::Outbox::Queue) none of them is sent again. With [`Outbox::Latest`](crate::Outbox::Latest)
-        /// the last one is, unless a newer one waits.
+        /// the last one is, unless a newer one waits. With a native link that was [renewed](crate::Handle::renew) the peer has read all of
+        /// them.
         written: u64,
     },
     /// A server has become a member ([`Handle::reconfigure`](crate::Handle::reconfigure)).

@@ -314,6 +314,11 @@ impl Handle {
     ///
     /// A peer whose dials were refused is dialed at once. New links have what was changed meanwhile, for example another certificate. A ZooKeeper with a larger sid closes the old link
     /// before it dials the new one.
+    ///
+    /// A link between servers with [native](crate::InitialMessageVersion::Native) initial messages loses no frame: it is *retired*. Each end
+    /// finishes the frame that it writes, and reads the old link to its end. Meanwhile, for a round trip or as long as the peer takes to
+    /// read, frames wait. If the old link breaks before that or brings nothing for 30 s, and on any other link, those that are under way are
+    /// lost: [`Event::Down`](crate::Event::Down) says how many at most.
     pub fn renew(&self) {
         self.shared.order(&self.shared.renew_links);
     }

@@ -87,7 +87,8 @@
 //!     id that is used twice. It proves nothing against a stranger, who can send and answer the same bytes.
 //! - No SASL. A `zoo.cfg` that asks for it is refused, and so is one that asks for TLS without the feature `tls-ring`.
 //! - No replay of a queue: frames that the kernel had taken when a link ended may be lost. [`Event::Down`] gives an upper bound of
-//!   their number. A protocol that may lose no frame acknowledges what it has read, and sends the rest again.
+//!   their number. A protocol that may lose no frame acknowledges what it has read, and sends the rest again. A native link that is
+//!   replaced as planned ([`renew`](Handle::renew)) loses none.
 //! - No dependence on the time of day, except for the validity of certificates: all clocks are monotonic.
 //!
 //! # TLS
@@ -146,6 +147,7 @@
 //! | initial message | the first bytes of a connection, in which the dialer says its sid |
 //! | native | of this library: a native initial message names the server that is meant, and is answered |
 //! | ping, pong | a control frame that the loop sends over a native link, and the answer of the loop at the far end. No application sees them |
+//! | retired | of a native link: replaced as planned. Both ends finish it with an end frame, and read it to that, before the new one is up |
 //! | incarnation | a random number that a server chooses when it starts, and says in a native handshake |
 //! | knock | a connection by which a server asks a server with a larger sid to dial back; it carries an initial message and nothing else |
 //! | contender | a second connection that claims the sid of a linked peer, and must wait until the link ends or is found silent |
@@ -170,6 +172,7 @@
 //! | answer to a native one | -65533 (8), sid (8), incarnation (8), features (8), code (4) |
 //! | frame | length (4), payload (length) |
 //! | ping, pong | -1 or -2 (4), number (8): only between servers of which both have said feature 1 |
+//! | end frame | -3 (4), 0 (8): only over a link that is retired. Nothing follows it |
 //!
 //! All integers are signed and big-endian. An initial message of ZooKeeper is not answered, and frames may follow it at once. The text of the
 //! addresses is not trusted: only hosts that can be dialed are used and shown.
@@ -177,7 +180,9 @@
 //! The dialer of a native connection waits for the answer before it sends a frame. Code 0 accepts a link or a knock; frames may follow at
 //! once. Any other code refuses it, and the connection is closed: 2 wrong server, 3 wrong cluster, 4 unknown sid, 5 duplicate sid,
 //! 6 older link alive, 7 no room, others without a reason ([`Refusal`]). In a native message n may be 0. The features are a set of bits:
-//! 1 says that pings are understood and answered; bits that are not known are ignored. The -1 makes ZooKeeper 3.4 refuse the message, which checks no version.
+//! 1 says that pings are understood and answered. 2 is said by a dialer that has a link to the far end, and asks for it to be retired: the
+//! acceptor writes its end frame over that link, the dialer then writes its own, and the acceptor ends the link and answers. It may also
+//! answer at once, and end the older link without an end frame. Bits that are not known are ignored. The -1 makes ZooKeeper 3.4 refuse the message, which checks no version.
 //!
 //! # Limits
 //!
@@ -191,7 +196,7 @@
 //! | [`QUEUE_BYTES`] | frames that wait in a queue: 2 MiB |
 //! | [`EVENTS_MAX`] | events that wait for the application: 1024 |
 //! | [`members_max`](ConfigBuilder::members_max), [`MEMBERS_MAX`] | members, with those that leave: twice as many as are configured, at least 9; at most 16 384 |
-//! | [`handshake_timeout`](ConfigBuilder::handshake_timeout) | an initial message, or the hang-up of a knock: 5 s. The answer of a native link: 7 s, since the far end may wait for an older link to end |
+//! | [`handshake_timeout`](ConfigBuilder::handshake_timeout) | an initial message, or the hang-up of a knock: 5 s. The answer of a native link: 7 s, since the far end may wait for an older link to end; 31 s while that is retired |
 //! | a dial | the next address is tried after 100 ms beside the others, at most 3 at a time; each has [`connect_timeout`](ConfigBuilder::connect_timeout): 5 s |
 //! | [`PEER_DEAD_AFTER`], [`PEER_DEAD_AFTER_MIN`] | time after which a silent peer is dead: 5 s, at least 2 s |
 //!
