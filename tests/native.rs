@@ -1016,6 +1016,24 @@ fn link_that_breaks_while_it_is_retired_is_replaced() {
     assert!(world.is_linked(3));
 }
 
+/// A kernel without memory for 36 bytes may do that.
+#[test]
+fn answer_that_is_written_in_part_loses_no_frame() {
+    let mut world = World::new();
+    let [old, new] = claimed(&mut world, 99);
+    world.server.handle().to_send(Sid(3), "ours").unwrap();
+    new.set_room(10);
+    world.send(&old, &[frame(b"last"), end_frame()].concat());
+    assert_eq!(received(&world), [b"last"]);
+    assert_eq!(new.received(), answer(2, 1, 0)[..10]);
+    assert!(!world.is_linked(3) && !new.is_open());
+    // The dialer tries again.
+    let bytes = initial_message(3, 2, CLUSTER, 99);
+    let newer = world.arrive("10.0.0.3:40002", &bytes);
+    let expected = [answer(2, 1, 0), frame(b"ours")].concat();
+    assert_eq!(newer.received(), expected);
+}
+
 #[test]
 fn link_that_brings_nothing_while_it_is_retired_is_replaced() {
     let mut world = World::new();
