@@ -118,7 +118,7 @@ impl Roster {
                 key: claim.link,
                 source: claim.source,
                 incarnation,
-                until: until.max(now + retires.then_some(RETIRING_MAX).unwrap_or_default()),
+                until: until.max(now + RETIRING_MAX * u32::from(retires)),
                 silence: (is_equal && !retires).then(|| Silence::new(now, brought)),
                 retires: retires.then_some(brought),
             });
@@ -254,13 +254,7 @@ impl Roster {
                 let two = peer
                     .incarnations
                     .on_heard(contender.incarnation, brought, now);
-                todo.push(Action::Close {
-                    link: contender.key,
-                    reason: match two {
-                        true => Reason::DuplicateSid,
-                        false => Reason::OlderLinkAlive,
-                    },
-                });
+                todo.push(contender.expire(two));
             }
             if let Attempt::Waiting { until } = peer.attempt {
                 if until <= now {

@@ -259,6 +259,18 @@ impl Contender {
         }
     }
 
+    /// It has waited for too long. `two`: two processes are known to have the sid of its peer.
+    fn expire(self, two: bool) -> Action {
+        let reason = match two {
+            true => Reason::DuplicateSid,
+            // It is believed, and the link is still read.
+            false if self.retires.is_some() => Reason::HandshakeTimeout,
+            false => Reason::OlderLinkAlive,
+        };
+        let link = self.key;
+        Action::Close { link, reason }
+    }
+
     /// Another connection of the peer is believed. If the link is retired for this one, it was believed as well.
     fn close(self) -> Action {
         let reason = match self.retires.is_some() {

@@ -156,7 +156,7 @@ fn link_that_is_read_slowly_is_retired_in_a_later_try() {
     bench.todo();
     bench.brought += 1;
     assert_eq!(bench.next(), RETIRING_MAX);
-    assert_eq!(bench.todo(), [close(first, Reason::OlderLinkAlive)]);
+    assert_eq!(bench.todo(), [close(first, Reason::HandshakeTimeout)]);
     let (second, _) = bench.initial_message_from(LARGE, ABROAD);
     bench.todo();
     // It is not given up either because the address is known.
