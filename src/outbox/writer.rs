@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     proto::Controls,
-    sync::{Mutex, Waiters, lock, lock_contended},
+    sync::{Mutex, Waiters, lock},
 };
 
 /// A backlog and the right to write it.
@@ -84,13 +84,6 @@ impl<S: Backlog> Writer<S> {
     #[inline(always)]
     pub(super) fn transition(&self) -> Transition<'_, S> {
         Transition::new(lock(&self.state), &self.waiters)
-    }
-
-    /// Locks the state in order to add frames, as many threads may do at the same time.
-    // A slot does without: it would cost each of its frames 14 instructions, and yields after frames that were superseded.
-    #[inline(always)]
-    pub(super) fn contended_transition(&self) -> Transition<'_, S> {
-        Transition::new(lock_contended(&self.state), &self.waiters)
     }
 
     /// Locks the state in order to read it.

@@ -17,8 +17,7 @@ pub(crate) use fixture::{Signal, complete};
 pub(crate) use held_locks::assert_none_held;
 pub(crate) use loan::{Held, Loan};
 pub(crate) use primitives::{
-    Condvar, Guard, Mutex, MutexGuard, atomic, block_on, lock, lock_contended, release, wake,
-    yield_now,
+    Condvar, Guard, Mutex, MutexGuard, atomic, block_on, lock, release, wake, yield_now,
 };
 pub(crate) use tasks::{Tasks, Ticket};
 pub(crate) use waiters::Waiters;

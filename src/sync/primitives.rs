@@ -98,28 +98,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<MutexGuard<'_, T>> {
     )
 }
 
-/// Locks a mutex for which many threads may compete. If one of them holds it, this thread lets others run once before it waits: with more
-/// threads than processors, the one that holds the lock may be among them. Eight threads on two processors then put 1.2 to 1.4 times as
-/// many frames into a queue.
-#[inline(always)]
-pub(crate) fn lock_contended<T>(mutex: &Mutex<T>) -> Guard<MutexGuard<'_, T>> {
-    match mutex.try_lock() {
-        Ok(guard) => Guard::new(guard),
-        Err(_) => yield_and_lock(mutex),
-    }
-}
-
-// Not inlined: most calls find the mutex free.
-#[cold]
-#[inline(never)]
-fn yield_and_lock<T>(mutex: &Mutex<T>) -> Guard<MutexGuard<'_, T>> {
-    // Loom would try one more order of its threads for each call, and find nothing new.
-    if !cfg!(loom) {
-        yield_now();
-    }
-    lock(mutex)
-}
-
 /// Drops a payload that is no longer needed. The caller holds no lock.
 ///
 /// Dropping the last owner of a payload may run code of the application, and that code may panic. The panic hook of the process

@@ -68,9 +68,7 @@ impl<S: HasQueue> Writer<S> {
         frames: &[&[u8]],
     ) -> (Result<usize, Refusal>, LoopRequest) {
         let need = frames.iter().map(|frame| PREFIX_BYTES + frame.len()).sum();
-        let (taken, request) = self
-            .contended_transition()
-            .put_all(frames, need, self.stamps());
+        let (taken, request) = self.transition().put_all(frames, need, self.stamps());
         (taken, request.unwrap_or_else(|| self.write_here()))
     }
 
