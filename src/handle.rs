@@ -318,9 +318,7 @@ impl Handle {
     /// A link between servers with [native](crate::InitialMessageVersion::Native) initial messages loses no frame: it is *retired*. Each end
     /// finishes the frame that it writes, and reads the old link to its end. Meanwhile, for a round trip or as long as the peer takes to
     /// read, frames wait. If the old link breaks before that or brings nothing for 30 s, and on any other link, those that are under way are
-    /// lost: [`Event::Down`](crate::Event::Down) says how many at most. Known fault: if both servers of a link renew it within the time that
-    /// this takes, the dialer may give up the new connection just when the other one has accepted it (1 in 20 000 simulated runs, seed 311669).
-    /// What was written to it is lost then, as counted in that event.
+    /// lost: [`Event::Down`](crate::Event::Down) says how many at most.
     pub fn renew(&self) {
         self.shared.order(&self.shared.renew_links);
     }

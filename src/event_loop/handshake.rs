@@ -85,6 +85,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         let ip = addr.ip().to_canonical();
         // What the link has brought is asked for now: this claim may be judged by whether it changes.
         let older = known.and_then(|id| self.roster.link(id));
+        if let Some(peer) = older.and_then(|older| self.dialed_and_retired(older)) {
+            // A knock has crossed the dial for which that link is retired. If that were given up now, it may just have been accepted.
+            self.roster.on_retired(peer, now);
+        }
         let claim = Claim {
             sid: initial_message.sid,
             link: key,
@@ -118,6 +122,15 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
                 self.connections.close(key);
             }
             Verdict::Reject(reason) => self.reject(key, initial_message.sid, reason, now),
+        }
+    }
+
+    /// The peer of this link, if this server has dialed it, and it is retired for another one that this server dials.
+    fn dialed_and_retired(&mut self, link: ConnectionKey) -> Option<PeerId> {
+        let link = self.connections.get_mut(link)?;
+        match &link.phase {
+            Phase::Open { peer, .. } if link.retired && link.arrival.is_none() => Some(peer.id),
+            _ => None,
         }
     }
 
