@@ -86,7 +86,8 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         // What the link has brought is asked for now: this claim may be judged by whether it changes.
         let older = known.and_then(|id| self.roster.link(id));
         if let Some(peer) = older.and_then(|older| self.dialed_and_retired(older)) {
-            // A knock has crossed the dial for which that link is retired. If that were given up now, it may just have been accepted.
+            // A knock has crossed the dial for which that link is retired. The far end may have accepted that dial already, and have
+            // written to it: it is not given up.
             self.roster.on_retired(peer, now);
         }
         let claim = Claim {
@@ -125,7 +126,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
     }
 
-    /// The peer of this link, if this server has dialed it, and it is retired for another one that this server dials.
+    /// The peer of this link, if this server has dialed it and it is retired.
     fn dialed_and_retired(&mut self, link: ConnectionKey) -> Option<PeerId> {
         let link = self.connections.get_mut(link)?;
         match &link.phase {

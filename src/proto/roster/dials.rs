@@ -130,7 +130,7 @@ impl Roster {
         doubt.is_some_and(Doubt::is_answered)
     }
 
-    /// The link of this peer has ended, which was retired for a dial. The answer to that is under way: a knock that arrives first has merely
+    /// The link of this peer is retired for a dial, or has just ended so. The dial is about to be answered: a knock that arrives now has merely
     /// crossed it, however long the dial has waited.
     pub(crate) fn on_retired(&mut self, id: PeerId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&id) {
