@@ -34,8 +34,7 @@ impl Buffer {
     /// Makes room for so many bytes in all, and not for more.
     pub(super) fn reserve_exact(&mut self, len: usize) {
         if len > self.memory.len() {
-            self.memory.reserve_exact(len - self.memory.len());
-            self.initialize();
+            self.enlarge(len);
         }
     }
 
@@ -50,19 +49,16 @@ impl Buffer {
     #[cold]
     #[inline(never)]
     fn grow(&mut self, more: usize) {
-        // The length is the capacity, so that this at least doubles it.
-        self.memory.reserve(self.len + more - self.memory.len());
-        self.initialize();
+        self.enlarge((self.len + more).max(2 * self.memory.len()));
     }
 
-    fn initialize(&mut self) {
-        let capacity = self.memory.capacity();
+    fn enlarge(&mut self, len: usize) {
         if self.len == 0 {
-            // The allocator has zeroed memory for nothing.
-            self.memory = Vec::new();
-            self.memory = vec![0; capacity];
+            // Not resized: there is nothing to copy, and the allocator often has memory that is zero already.
+            self.memory = vec![0; len];
         } else {
-            self.memory.resize(capacity, 0);
+            self.memory.reserve_exact(len - self.memory.len());
+            self.memory.resize(self.memory.capacity(), 0);
         }
     }
 
