@@ -89,7 +89,8 @@ pub enum Event {
         /// The member.
         sid: Sid,
     },
-    /// A server that was removed from the members has left: it has no link any more.
+    /// A server that was removed from the members has left: it has no link any more. The same for each peer, if this server
+    /// [shuts down](crate::Handle::request_shutdown).
     #[non_exhaustive]
     Left {
         /// The server.

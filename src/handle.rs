@@ -145,7 +145,7 @@ impl Handle {
     ///
     /// [`SendError::UnknownPeer`] if there is no such peer. This server is no peer of itself.
     pub fn peer(&self, sid: Sid) -> Result<PeerHandle, SendError> {
-        let peer = self.shared.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        let peer = self.shared.peer(sid)?;
         Ok(PeerHandle::new(Arc::clone(&self.shared), peer))
     }
 
@@ -369,7 +369,7 @@ impl Handle {
         if self.shared.life() != Life::Running {
             return Err(SendError::Halted);
         }
-        let peer = self.shared.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        let peer = self.shared.peer(sid)?;
         // `life` has asked for the process id, so that it is not asked for again.
         self.shared.ask_here(&peer, request);
         Ok(())
@@ -439,6 +439,38 @@ impl Handle {
     /// Closes all links and keeps running: peers are linked again as [`Dial`](crate::Dial) says.
     pub fn soft_halt(&self) {
         self.shared.order(&self.shared.drop_links);
+    }
+
+    /// Asks the loop to halt once the peers have read what was sent to them, or after `within`, without waiting for it. From now on no frame is
+    /// accepted for a peer, and the members do not change. Frames are received until the loop halts.
+    ///
+    /// As with [`Leave::After`], what waits is written. A peer that is not linked is dialed for it. Then this server closes its direction of
+    /// the link, and the link ends when the peer has closed the other one ([`Event::Left`](crate::Event::Left)), which it does after it
+    /// has read everything. So go on receiving: while the inbox is full and drops nothing, links are not read, and their ends are not
+    /// seen. What a peer was not sent in time is counted as discarded. New connections are refused.
+    ///
+    /// A later call can shorten the time, and [`request_halt`](Self::request_halt) ends it. More than a day (24 hours) is taken as a day.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quorum_cnx::{CnxManager, Config, SendError, Sid};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::builder(Sid(1)).server(Sid(1), "127.0.0.1:0").server(Sid(2), "127.0.0.1:3182");
+    /// let manager = CnxManager::start(config.build()?)?;
+    /// manager.request_shutdown(Duration::from_secs(2));
+    /// assert_eq!(manager.to_send(Sid(2), "too late"), Err(SendError::Halted));
+    /// while let Ok(message) = manager.recv() {
+    ///     println!("{message:?}");
+    /// }
+    /// assert!(manager.is_halted());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn request_shutdown(&self, within: Duration) {
+        self.shared.request_shutdown(within);
     }
 
     /// Asks the loop to halt, without waiting for it. From now on no frame is accepted, and no received frame is delivered.

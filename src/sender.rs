@@ -57,7 +57,7 @@ impl Sender {
         let peer = if sid == shared.own {
             None
         } else {
-            Some(shared.find(sid).ok_or(SendError::UnknownPeer(sid))?)
+            Some(shared.peer(sid)?)
         };
         Ok(Self::to(shared, sid, peer))
     }

@@ -72,6 +72,10 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             log::debug!("peer {sid} at {addr} names an address that cannot be dialed: {why}");
         }
         let known = self.roster.find(initial_message.sid);
+        if known.is_none() && self.shutting_down {
+            // Not as an unknown server, nor as a guest: it is dialed again when this server is back.
+            return self.reject(key, initial_message.sid, Reason::Halted, now);
+        }
         let connection = self.connections.get_mut(key);
         let (arrival, since) = connection.map_or((None, now), |it| (it.arrival, it.since));
         if let (Some(id), Some(arrival)) = (known, &arrival) {

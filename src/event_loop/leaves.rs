@@ -2,7 +2,10 @@
 //!
 //! Nothing here closes a connection: the loop does.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Instant,
+};
 
 use crate::{limits::LEAVE_RECHECK, proto::PeerId};
 
@@ -33,13 +36,18 @@ impl Leaves {
     /// The peer leaves, at the latest at this time. It is looked at in this turn. Returns whether it did not leave before.
     pub(super) fn insert(&mut self, peer: PeerId, until: Instant, now: Instant) -> bool {
         self.recheck = Some(now);
-        let is_drained = false;
-        let new = Leave { until, is_drained };
-        let leave = self.leaving.insert(peer, new);
-        if let (Some(old), Some(leave)) = (leave, self.leaving.get_mut(&peer)) {
-            leave.is_drained = old.is_drained;
+        match self.leaving.entry(peer) {
+            Entry::Vacant(vacant) => {
+                let is_drained = false;
+                vacant.insert(Leave { until, is_drained });
+                true
+            }
+            Entry::Occupied(mut leave) => {
+                let leave = leave.get_mut();
+                leave.until = leave.until.min(until);
+                false
+            }
         }
-        leave.is_none()
     }
 
     /// The loop has parted with the peer. Returns whether it was leaving.
@@ -49,6 +57,10 @@ impl Leaves {
             self.recheck = None;
         }
         has_left
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.leaving.is_empty()
     }
 
     /// What is to be done now. `is_empty`: whether nothing is left to write to a peer.
@@ -122,6 +134,7 @@ mod tests {
         assert_eq!(leaves.deadline(), Some(now + SECOND));
         // Its sid is that of a new member: it has no more time.
         assert!(!leaves.insert(PeerId(1), now, now));
+        assert!(!leaves.insert(PeerId(1), now + SECOND, now));
         assert_eq!(leaves.deadline(), Some(now));
         assert_eq!(leaves.due(now, |_| true), [(PeerId(1), Step::Over)]);
     }

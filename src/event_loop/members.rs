@@ -28,6 +28,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             own_addresses,
             members,
             leavers,
+            shutdown_at,
         } = self.handle.shared().view();
         if !are_same(&own_addresses, &self.own_addresses) {
             self.move_self(own_addresses, now);
@@ -36,6 +37,13 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             self.follow_leaver(member, until, now);
             // Before the next one: it may have the same sid, and must not join before the older one has left.
             self.apply_all(now);
+        }
+        if let Some(until) = shutdown_at {
+            self.shutting_down = true;
+            // Those that are no members as well.
+            for id in self.peers.keys() {
+                self.leaves.insert(*id, until, now);
+            }
         }
         members
     }

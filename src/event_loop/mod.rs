@@ -147,6 +147,8 @@ pub struct EventLoop<H: Handler, N: Net = SystemNet> {
     maybe_more_events: bool,
     /// True exactly when the loop was asked to halt.
     halting: bool,
+    /// True exactly when the loop halts once all peers have left.
+    shutting_down: bool,
     /// True exactly when a turn has begun and has not ended.
     turning: bool,
 }
@@ -387,6 +389,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         if !self.todo.is_empty() {
             self.apply_all(now);
+        }
+        if self.shutting_down && self.leaves.is_empty() {
+            self.handle.request_halt();
         }
     }
 

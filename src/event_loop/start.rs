@@ -85,6 +85,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             loop_thread: None,
             maybe_more_events: false,
             halting: false,
+            shutting_down: false,
             turning: false,
         }
         .begin(now))

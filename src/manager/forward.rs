@@ -218,6 +218,11 @@ impl CnxManager {
         self.handle.soft_halt();
     }
 
+    /// Asks the loop to halt once the peers have read what was sent to them: see [`Handle::request_shutdown`].
+    pub fn request_shutdown(&self, within: Duration) {
+        self.handle.request_shutdown(within);
+    }
+
     /// Asks the loop to halt, without waiting for it: see [`Handle::request_halt`].
     pub fn request_halt(&self) {
         self.handle.request_halt();

@@ -53,6 +53,8 @@ pub(crate) struct View {
     pub(crate) own_addresses: Vec<Address>,
     pub(crate) members: Vec<Member>,
     pub(crate) leavers: Vec<Leaver>,
+    /// When the loop halts at the latest, if it shuts down.
+    pub(crate) shutdown_at: Option<Instant>,
 }
 
 /// The members now. All but this server are in `members`.
@@ -63,6 +65,8 @@ pub(crate) struct Membership {
     pub(super) version: u64,
     pub(super) members: BTreeMap<Sid, Member>,
     pub(super) leavers: Vec<Leaver>,
+    /// When the loop halts at the latest. `Some` if it shuts down: then all members leave, and none joins.
+    pub(super) shutdown_at: Option<Instant>,
     /// How many servers, this one included, may be members or leave at one time.
     max: usize,
     outbox: Outbox,
@@ -79,6 +83,7 @@ impl Membership {
             version: 0,
             members: BTreeMap::new(),
             leavers: Vec::new(),
+            shutdown_at: None,
             max: config.options.members_max,
             outbox: config.options.outbox,
             clock,
@@ -172,6 +177,7 @@ impl Membership {
             own_addresses: self.own_addresses.clone(),
             members: self.members.values().cloned().collect(),
             leavers: self.leavers.clone(),
+            shutdown_at: self.shutdown_at,
         }
     }
 }

@@ -3,7 +3,11 @@
 //! Nothing here is linked, and no link ends: the loop follows. A step is made by the thread that calls for it, under one lock, so that what
 //! it returns is true at once for all threads that send.
 
-use std::sync::Arc;
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use super::{
     lifecycle::Life,
@@ -69,6 +73,9 @@ impl Shared {
             return Err(ReconfigureError::Halted);
         }
         let mut membership = lock(&self.membership);
+        if membership.shutdown_at.is_some() {
+            return Err(ReconfigureError::Halted);
+        }
         let (next, has_version) = next(&membership);
         let (given, current) = (next.version(), membership.version);
         if given < current {
@@ -98,27 +105,54 @@ impl Shared {
             return Err(ReconfigureError::SameVersion(current));
         }
         membership.check_room(servers.len(), &changes)?;
-        let Applied { changed, gone } =
-            self.apply(&mut membership, servers, own_addresses, leave, &changes)?;
+        let applied = self.apply(&mut membership, servers, own_addresses, leave, &changes)?;
         // Last: the loop that takes names without those of a removed server sees that it is removed.
         #[cfg(feature = "tls")]
         if let Some(names) = names {
             self.tls.set_names(names);
         }
         membership.version = given;
-        // Without the lock: this wakes tasks and drops payloads, and code of the application that runs then may change the members.
         drop(membership);
-        for peer in changed {
+        self.follow_up(applied);
+        Ok(changes)
+    }
+
+    /// See [`Handle::request_shutdown`](crate::Handle::request_shutdown).
+    pub(crate) fn request_shutdown(&self, within: Duration) {
+        if self.life() != Life::Running {
+            return;
+        }
+        let mut membership = lock(&self.membership);
+        let at = membership.clock.now() + within.min(LEAVE_MAX);
+        let at = membership.shutdown_at.map_or(at, |earlier| earlier.min(at));
+        membership.shutdown_at = Some(at);
+        // Before any peer is unknown.
+        self.shutting_down.store(true, Ordering::Relaxed);
+        for leaver in &mut membership.leavers {
+            leaver.until = leaver.until.map(|until| until.min(at));
+        }
+        let leavers = mem::take(&mut membership.members).into_values();
+        let applied = self.let_leave(&mut membership, leavers, Some(at));
+        drop(membership);
+        for peer in self.peers() {
+            // Also those that are no members, which stay known until they have left.
+            peer.outbox.seal();
+        }
+        self.follow_up(applied);
+    }
+
+    /// What is done without the lock: this wakes tasks and drops payloads, and code of the application that runs then may change the members.
+    fn follow_up(&self, applied: Applied) {
+        for peer in applied.changed {
             if !peer.is_member() {
                 peer.outbox.seal();
             }
             self.count_link_of(&peer);
         }
-        for peer in gone {
+        for peer in applied.gone {
             peer.close();
         }
         self.order(&self.members_changed);
-        Ok(changes)
     }
 
     /// Applies the changes.
@@ -130,23 +164,19 @@ impl Shared {
         leave: Leave,
         changes: &Changes,
     ) -> Result<Applied, ReconfigureError> {
-        let (mut changed, mut gone) = (Vec::new(), Vec::new());
         let until = match leave {
             Leave::Now => None,
             Leave::After(time) => Some(membership.clock.now() + time),
         };
-        for sid in &changes.left {
-            let Some(member) = membership.members.remove(sid) else {
-                continue;
-            };
-            let peer = &member.peer;
-            self.peers.leave(peer);
-            changed.push(Arc::clone(peer));
-            if until.is_none() {
-                gone.push(Arc::clone(peer));
-            }
-            membership.leavers.push(Leaver { member, until });
-        }
+        let left = &changes.left;
+        let left: Vec<_> = left
+            .iter()
+            .filter_map(|sid| membership.members.remove(sid))
+            .collect();
+        let Applied {
+            mut changed,
+            mut gone,
+        } = self.let_leave(membership, left, until);
         for Server { sid, addresses } in servers {
             if let Some(member) = membership.members.get_mut(&sid) {
                 member.addresses = addresses;
@@ -165,6 +195,26 @@ impl Shared {
         }
         membership.own_addresses = own_addresses;
         Ok(Applied { changed, gone })
+    }
+
+    /// These members are none any more. `until`: as in [`Leaver`].
+    fn let_leave(
+        &self,
+        membership: &mut Membership,
+        members: impl IntoIterator<Item = Member>,
+        until: Option<Instant>,
+    ) -> Applied {
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
+        for member in members {
+            let peer = &member.peer;
+            self.peers.leave(peer);
+            changed.push(Arc::clone(peer));
+            if until.is_none() {
+                gone.push(Arc::clone(peer));
+            }
+            membership.leavers.push(Leaver { member, until });
+        }
+        Applied { changed, gone }
     }
 
     /// The members as the loop is to follow them.

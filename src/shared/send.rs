@@ -31,10 +31,7 @@ impl Shared {
         if sid == self.own {
             return self.loop_back(frame);
         }
-        match self.peers.find(sid) {
-            Some(peer) => self.put(&peer, frame),
-            None => Err(SendError::UnknownPeer(sid)),
-        }
+        self.put(&self.peer(sid)?, frame)
     }
 
     /// See [`Handle::to_send_latest`](crate::Handle::to_send_latest).
@@ -43,7 +40,7 @@ impl Shared {
         if sid == self.own {
             return self.loop_back(frame);
         }
-        let peer = self.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        let peer = self.peer(sid)?;
         self.put_latest(&peer, frame)
     }
 
@@ -121,10 +118,7 @@ impl Shared {
             }
             return Ok(frames.len());
         }
-        match self.peers.find(sid) {
-            Some(peer) => self.put_all(&peer, frames, has_long),
-            None => Err(SendError::UnknownPeer(sid)),
-        }
+        self.put_all(&self.peer(sid)?, frames, has_long)
     }
 
     /// See [`Sender::flush`](crate::Sender::flush).
@@ -178,7 +172,7 @@ impl Shared {
             let owner = Source::loopback(sid).owner();
             return Ok(self.inbox.wait_for_room(owner, self.deadline(timeout)));
         }
-        let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        let peer = self.peer(sid)?;
         Ok(self.wait_for_room_of(&peer, timeout))
     }
 
@@ -205,7 +199,7 @@ impl Shared {
             self.inbox.wait_for_room_async(owner).await;
             return Ok(());
         }
-        let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        let peer = self.peer(sid)?;
         self.wait_for_room_of_async(&peer).await;
         Ok(())
     }
@@ -219,7 +213,7 @@ impl Shared {
 
     /// See [`Handle::discard`](crate::Handle::discard).
     pub(crate) fn discard(&self, sid: Sid) -> Result<u64, SendError> {
-        let peer = self.peers.find(sid).ok_or(SendError::UnknownPeer(sid))?;
+        let peer = self.peer(sid)?;
         Ok(peer.outbox.discard())
     }
 
@@ -388,7 +382,9 @@ impl Shared {
         match refusal {
             Refusal::Full => SendError::Full,
             // Closed while the loop runs: the peer was removed after it was found here.
-            Refusal::Closed if self.life() == Life::Running => SendError::Removed(peer.sid),
+            Refusal::Closed if self.life() == Life::Running && !self.is_shutting_down() => {
+                SendError::Removed(peer.sid)
+            }
             Refusal::Closed => SendError::Halted,
         }
     }

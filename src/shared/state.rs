@@ -33,6 +33,7 @@ use super::{
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::{
+    error::SendError,
     inbox::{Chunk, Inbox},
     proto::{PeerId, Reason, Sid},
     sync::{Mutex, Pending, Waiters, WakeFlag, lock},
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) requests: Pending<Arc<Peer>>,
     /// True exactly when the loop was asked to halt.
     pub(crate) halt: HaltOrder,
+    /// True exactly when the loop was asked to part with all peers, and to halt then.
+    pub(super) shutting_down: AtomicBool,
     /// True exactly when the loop was asked to close its links and has not yet done so.
     pub(crate) drop_links: AtomicBool,
     /// True exactly when the loop was asked to renew its links and has not yet begun.
@@ -101,6 +104,7 @@ impl Shared {
             wake_flag,
             requests: Pending::new(),
             halt: HaltOrder::default(),
+            shutting_down: AtomicBool::new(false),
             drop_links: AtomicBool::new(false),
             renew_links: AtomicBool::new(false),
             #[cfg(feature = "tls")]
@@ -116,6 +120,20 @@ impl Shared {
 
     pub(crate) fn find(&self, sid: Sid) -> Option<Arc<Peer>> {
         self.peers.find(sid)
+    }
+
+    /// The same, or the error of a call that names no peer.
+    pub(crate) fn peer(&self, sid: Sid) -> Result<Arc<Peer>, SendError> {
+        self.find(sid).ok_or_else(|| match self.is_shutting_down() {
+            true => SendError::Halted,
+            false => SendError::UnknownPeer(sid),
+        })
+    }
+
+    /// Whether the loop was asked to part with all peers.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        // Relaxed: it only says why a peer is unknown or closed.
+        self.shutting_down.load(Ordering::Relaxed)
     }
 
     /// The known peers, sorted by sid.

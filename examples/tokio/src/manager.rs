@@ -4,14 +4,10 @@
 
 use std::{pin::pin, time::Duration};
 
-use quorum_cnx::{Batch, CnxManager, Leave, Received};
-use tokio::time;
+use quorum_cnx::{CnxManager, Received};
 
 /// How long a slow peer may take to read its last frames.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// The time between two looks at whether all peers have left.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Sends each message back to its sender, until `shutdown` is ready or the loop has died. Returns the number of answers.
 pub async fn serve(manager: &CnxManager, shutdown: impl Future<Output = ()>) -> u64 {
@@ -36,18 +32,10 @@ pub async fn serve(manager: &CnxManager, shutdown: impl Future<Output = ()>) -> 
     answers
 }
 
-/// Halts the manager without blocking this thread. Before that, waits a while until each linked peer has read all frames for it.
+/// Halts the manager without blocking this thread. Before that, waits a while until each peer has read all frames for it.
 pub async fn halt(manager: &CnxManager) {
-    for sid in manager.linked_peers() {
-        // An error means that the loop has ended.
-        let _ = manager.remove_server(sid, Leave::After(LINGER));
-    }
-    let mut rest = Batch::new();
-    while manager.stats().leaving > 0 {
-        // What still arrives is taken: while the inbox is full, the link is not read, and its end is not seen.
-        let _ = time::timeout(PAUSE, manager.recv_all_async(&mut rest)).await;
-    }
-    manager.request_halt();
-    // The queue of events ends with the loop. When the manager is dropped, its thread is about to end.
-    while manager.events().recv_async().await.is_ok() {}
+    manager.request_shutdown(LINGER);
+    // What still arrives is taken: while the inbox is full, links are not read, and their ends are not seen. When the manager is dropped,
+    // its thread is about to end.
+    while manager.recv_any_async().await.is_ok() {}
 }

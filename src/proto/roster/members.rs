@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows who decides about the members, or which frames wait.
 
-use std::time::Instant;
+use std::{mem, time::Instant};
 
 use super::{
     super::{Sid, reason::Reason, standing::Origin},
@@ -90,13 +90,14 @@ impl Roster {
         }
     }
 
-    /// Nothing waits any more for a peer that leaves. If it has a link, the far end is expected to end it. Else the peer is removed.
+    /// Nothing waits any more for a peer that leaves, or for one that is no member while this server shuts down. If it has a link, the far end is expected to end it. Else the peer is removed.
     pub(crate) fn on_drained(&mut self, id: PeerId, todo: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.kind != Kind::Leaving {
-            return;
+        match peer.kind {
+            Kind::Member | Kind::Left => return,
+            Kind::Leaving | Kind::Admitted | Kind::Observer => {}
         }
         let is_linked = peer.link.is_some();
         self.stop(id, todo);
@@ -104,7 +105,11 @@ impl Roster {
             return self.part(id, todo);
         }
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.kind = Kind::Left;
+            match mem::replace(&mut peer.kind, Kind::Left) {
+                Kind::Admitted => self.admitted -= 1,
+                Kind::Observer => self.observers -= 1,
+                Kind::Member | Kind::Leaving | Kind::Left => {}
+            }
         }
         self.reschedule(id);
     }
