@@ -1090,6 +1090,24 @@ fn dialed_link_is_retired_when_the_far_end_has_ended_it() {
     assert!(world.server.handle().stats().balances());
 }
 
+/// The far end renews its links at the same time. It has accepted the dial, and may have written to it.
+#[test]
+fn knock_does_not_give_up_a_dial_for_which_a_link_is_retired() {
+    let mut world = World::new();
+    let [old, new] = renewed(&mut world);
+    world.send(&old, &end_frame());
+    // It has not read the old link to its end yet. A younger dial would not be given up in any case.
+    world.pass(2 * SECOND);
+    let knock = initial_message(1, 2, CLUSTER, 7);
+    world.arrive("10.0.0.1:40000", &knock);
+    assert!(new.is_open() && old.is_open());
+    old.reset();
+    world.settle();
+    world.send(&new, &[answer(1, 7, 0), frame(b"next")].concat());
+    assert_eq!(received(&world), [b"next"]);
+    assert_eq!(links(&world, 1), (2, vec![Reason::Replaced]));
+}
+
 #[test]
 fn answer_may_take_longer_while_a_link_is_retired() {
     let longest = RETIRING_MAX + CONTENDER_MARGIN;
