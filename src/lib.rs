@@ -61,7 +61,7 @@
 //! 7. Every accepted frame is accounted for: `accepted = written + superseded + discarded + waiting` ([`SendStats`]). So are
 //!    accepted connections and links ([`Stats::balances`]).
 //! 8. [`halt`](CnxManager::halt) returns when the port is free, all sockets are closed and the loop's thread has ended. It needs no
-//!    cooperation from any peer.
+//!    cooperation from any peer. [`request_shutdown`](Handle::request_shutdown) first lets the peers read what was sent to them.
 //!
 //! The members may change while all of this holds ([`Handle::reconfigure`]). A frame is for the peer that has the sid when the frame is
 //! accepted: if the sid is that of another server later, the frame is not sent to it. A frame that waits for a removed server is written in

@@ -473,7 +473,7 @@ fn help_lists_all_commands() {
         "stats",
         "flush",
         "help",
-        "quit",
+        "quit [MS]",
     ] {
         assert!(help.contains(usage), "{usage:?} is not in {help}");
         let command = usage.split(' ').next();
@@ -701,19 +701,21 @@ fn end_of_input_does_not_end_the_peer() {
 }
 
 #[test]
-fn send_flush_quit_delivers_a_frame() {
-    let addresses = reserve_addresses::<2>();
-    let servers = servers(&addresses);
-    let mut sender = Peer::start(2, &servers, &[]);
-    sender.tell("send 1 hello\nflush\nquit");
-    // The receiver starts later, and the sender waits for it.
-    assert_field(&sender.next("sent"), "/outcome", "queued");
-    let receiver = Peer::start(1, &servers, &[]);
-    assert_eq!(receiver.next("frame"), frame(2, "hello"));
-    let (code, rest, errors) = sender.end();
-    assert_eq!((code, errors.as_str()), (Some(0), ""));
-    assert_eq!(rest.last(), Some(&json!({ "event": "halted" })));
-    receiver.quit();
+fn last_frame_is_delivered_before_the_sender_halts() {
+    for end in ["flush\nquit", "quit 60000"] {
+        let addresses = reserve_addresses::<2>();
+        let servers = servers(&addresses);
+        let mut sender = Peer::start(2, &servers, &[]);
+        sender.tell(&format!("send 1 hello\n{end}"));
+        // The receiver starts later, and the sender waits for it.
+        assert_field(&sender.next("sent"), "/outcome", "queued");
+        let receiver = Peer::start(1, &servers, &[]);
+        assert_eq!(receiver.next("frame"), frame(2, "hello"));
+        let (code, rest, errors) = sender.end();
+        assert_eq!((code, errors.as_str()), (Some(0), ""));
+        assert_eq!(rest.last(), Some(&json!({ "event": "halted" })));
+        receiver.quit();
+    }
 }
 
 #[test]

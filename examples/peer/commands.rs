@@ -37,7 +37,10 @@ pub(crate) const COMMANDS: [(&str, &str); 10] = [
         "delays the next command until no frame waits for any peer",
     ),
     ("help", "prints these commands"),
-    ("quit", "halts"),
+    (
+        "quit [MS]",
+        "halts; with MS, once the peers have read what was sent to them, at the latest after MS milliseconds",
+    ),
 ];
 
 /// Reads the commands, and passes them to the loop.
@@ -90,15 +93,19 @@ impl Commands {
                 self.report(self.handle.set_server(sid, addresses));
             }
             "remove" => {
-                let (sid, time) = sid_and(rest)?;
-                self.report(self.handle.remove_server(sid, leave(time)?));
+                let (sid, rest) = sid_and(rest)?;
+                let leave = time(rest)?.map_or(Leave::Now, Leave::After);
+                self.report(self.handle.remove_server(sid, leave));
             }
             "stats" => self
                 .lines
                 .answer(|state| stats(&self.handle.stats(), state)),
             "flush" => self.flush(),
             "help" => self.print(help()),
-            "quit" => self.handle.request_halt(),
+            "quit" => match time(rest)? {
+                None => self.handle.request_halt(),
+                Some(within) => self.handle.request_shutdown(within),
+            },
             "" => {}
             other => {
                 return Err(format!(
@@ -150,14 +157,14 @@ fn sid_and(rest: &str) -> Result<(Sid, &str), String> {
     Ok((Sid(sid), rest))
 }
 
-/// How a server leaves, by a number of milliseconds.
-fn leave(text: &str) -> Result<Leave, String> {
+/// A number of milliseconds, if there is one.
+fn time(text: &str) -> Result<Option<Duration>, String> {
     if text.is_empty() {
-        return Ok(Leave::Now);
+        return Ok(None);
     }
     let time = text.parse().map(Duration::from_millis);
-    let time = time.map_err(|_| format!("`{text}` is no number of milliseconds"))?;
-    Ok(Leave::After(time))
+    time.map(Some)
+        .map_err(|_| format!("`{text}` is no number of milliseconds"))
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>, String> {

@@ -72,7 +72,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
             log::debug!("peer {sid} at {addr} names an address that cannot be dialed: {why}");
         }
         let known = self.roster.find(initial_message.sid);
-        if known.is_none() && self.shutting_down {
+        if self.shutting_down && known.is_none_or(|id| self.roster.has_left(id)) {
             // Not as an unknown server, nor as a guest: it is dialed again when this server is back.
             return self.reject(key, initial_message.sid, Reason::Halted, now);
         }

@@ -18,6 +18,7 @@
 //! - P11 with lanes, a frame of the slot does not wait for the queue: at most one run of later frames comes before it
 //! - P12 what was meant for a member that was removed is not sent to the one that has its sid later
 //! - P13 if nothing happens to the links but renewals, and all are native, a queue loses no frame
+//! - P14 a loop that shuts down, with time enough, halts, and its peers have read all frames of it, also if they send to it
 //!
 //! In a quarter of the seeds the mesh is *layered*: something that behaves like TLS lies between TCP and the loops, see `layer`. With
 //! the feature `tls`, half of the seeds use the real TLS of the library instead, see `secure`.

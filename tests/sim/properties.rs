@@ -304,16 +304,17 @@ impl Simulation {
         }
     }
 
-    /// P9, for one of the hosts: it halts as soon as it has sent its last frames.
+    /// P9 or P14, for one of the hosts: it halts as soon as it has sent its last frames, or shuts down at once.
     pub fn check_halt_after_frames(&mut self) {
+        let shuts_down = self.rng.percent(50);
         {
             // An answer for a process that has ended would reset the connection, as with every TCP.
             let oracle = &mut *self.oracle.borrow_mut();
-            (oracle.calls_ended, oracle.answers_ended) = (true, true);
+            (oracle.calls_ended, oracle.answers_ended) = (true, !shuts_down);
             oracle.strangers_only = false;
         }
         // So would a ping.
-        if self.plan.pings {
+        if self.plan.pings && !shuts_down {
             return;
         }
         self.run_for(QUIET);
@@ -330,9 +331,18 @@ impl Simulation {
             let _ = send_frame(&self.oracle, &handle, from, *to, len);
         }
         let until = self.kernel().now + QUIET;
-        self.run_while(|it| !handle.have_delivered() && it.kernel().now < until);
-        if self.oracle.borrow().failure.is_some() || !handle.have_delivered() {
+        if shuts_down {
+            self.kernel().note(from, || "shuts down".into());
+            handle.request_shutdown(QUIET);
+            self.run_while(|it| !handle.is_halted() && it.kernel().now < until + LATE);
+        } else {
+            self.run_while(|it| !handle.have_delivered() && it.kernel().now < until);
+        }
+        if self.oracle.borrow().failure.is_some() || !(shuts_down || handle.have_delivered()) {
             return;
+        }
+        if shuts_down && !handle.is_halted() {
+            self.fail("P14", format!("host {from} shuts down without an end"));
         }
         self.halt(from);
         self.run_for(QUIET);
@@ -345,14 +355,16 @@ impl Simulation {
             let received = &oracle.hosts[**to].newest_received;
             received.get(&(key.0, key.1, lane)) != sent.map(|(number, _)| number)
         });
-        let what = lost.map(|to| {
-            format!("host {from} has delivered all frames and halted, and host {to} lacks one")
-        });
+        let (property, how) = match shuts_down {
+            true => ("P14", "shut down"),
+            false => ("P9", "delivered all frames and halted"),
+        };
+        let what = lost.map(|to| format!("host {from} has {how}, and host {to} lacks a frame"));
         // Frames of an older link are sent again only if there is a next one.
         let is_same_link = oracle.hosts[from].ups == ups;
         drop(oracle);
         if let Some(what) = what.filter(|_| is_same_link) {
-            self.fail("P9", what);
+            self.fail(property, what);
         }
     }
 
