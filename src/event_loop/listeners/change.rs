@@ -1,9 +1,9 @@
 //! Listens on other addresses, when those of this server change.
 //!
 //! Nothing here opens a socket: the new addresses are opened like all others. An old socket is closed when all new ones are open, or when
-//! it is in their way.
+//! it is in their way. While none of the new ones is open, it stays, whatever changes follow.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{mem, net::SocketAddr, time::Instant};
 
 use super::{
     ListenerAction, Listeners,
@@ -13,8 +13,8 @@ use super::{
 use crate::{net::Net, proto::Address};
 
 impl Listeners {
-    /// Listens on these addresses from now on. Those that were replaced by an earlier change are closed now, so that no more than two sets
-    /// of addresses are listened on.
+    /// Listens on these addresses from now on. Those that were replaced by an earlier change are closed now if one of those after them is
+    /// open. So no more than two sets of addresses are listened on, and always on one, if there was one.
     pub(in crate::event_loop) fn change<N: Net>(
         &mut self,
         net: &mut N,
@@ -22,14 +22,22 @@ impl Listeners {
         now: Instant,
         listener_actions: &mut Vec<ListenerAction>,
     ) {
-        self.close_retired(net, listener_actions);
+        if self.is_any_open() {
+            self.close_retired(net, listener_actions);
+        }
         let mut missing = addresses.to_vec();
         for own in &mut self.own {
             if matches!(own.stage, Stage::Closed) {
                 continue;
             }
             match missing.iter().position(|address| *address == own.address) {
-                Some(at) => drop(missing.swap_remove(at)),
+                Some(at) => {
+                    missing.swap_remove(at);
+                    if mem::take(&mut own.is_retired) {
+                        // Its sockets may have been closed because they were in the way.
+                        own.stage = Stage::Waiting { until: now };
+                    }
+                }
                 None => own.is_retired = true,
             }
         }
@@ -51,16 +59,22 @@ impl Listeners {
         self.reschedule();
     }
 
-    /// Closes the addresses that were replaced, once all others are open.
+    /// Closes the addresses that were replaced, once all others are open. Those of which all tries have failed are not waited for, if another
+    /// one is open.
     pub(super) fn end_change<N: Net>(
         &mut self,
         net: &mut N,
         listener_actions: &mut Vec<ListenerAction>,
     ) {
         let is_awaited = |own: &Own| !own.is_retired && own.is_awaited();
-        if !self.own.iter().any(is_awaited) {
+        if !self.own.iter().any(is_awaited) && self.is_any_open() {
             self.close_retired(net, listener_actions);
         }
+    }
+
+    /// Whether one of the addresses is open that were not replaced.
+    fn is_any_open(&self) -> bool {
+        self.own.iter().any(|own| own.is_open && !own.is_retired)
     }
 
     fn close_retired<N: Net>(&mut self, net: &mut N, listener_actions: &mut Vec<ListenerAction>) {
@@ -120,7 +134,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Config, Sid, net::MioNet};
+    use crate::{Config, Event, Sid, net::MioNet};
 
     fn listening(listeners: &Listeners) -> Vec<SocketAddr> {
         let open = listeners.listeners.iter();
@@ -169,6 +183,56 @@ mod tests {
             Some(ListenerAction::ForgetLookup(0))
         ));
         assert_eq!(listeners.deadline(), None);
+    }
+
+    #[test]
+    fn socket_stays_open_over_changes_to_what_cannot_be_opened() {
+        let [old, one, two] = free();
+        let (mut net, mut listeners, mut now) = start(&[&old]);
+        let (old_at, two_at) = (old.parse().unwrap(), two.parse().unwrap());
+        let _taken = std::net::TcpListener::bind(&one).unwrap();
+        let taken = std::net::TcpListener::bind(&two).unwrap();
+        let mut actions = Vec::new();
+        for text in [&one, &two] {
+            listeners.change(&mut net, &[address(text)], now, &mut actions);
+            listeners.tick(&mut net, now, &mut actions);
+            assert_eq!(listening(&listeners), [old_at]);
+        }
+        // It is one of the addresses again: its socket is used on.
+        actions.clear();
+        let wanted = [address(&old), address(&two)];
+        listeners.change(&mut net, &wanted, now, &mut actions);
+        listeners.tick(&mut net, now, &mut actions);
+        assert_eq!(listening(&listeners), [old_at]);
+        let opened = |action: &ListenerAction| matches!(action, ListenerAction::Emit(Event::Listening { addr }) if *addr == old_at);
+        assert!(!actions.iter().any(opened), "{actions:?}");
+        drop(taken);
+        now = listeners.deadline().unwrap();
+        listeners.tick(&mut net, now, &mut actions);
+        assert_eq!(listening(&listeners), [old_at, two_at]);
+        // No more than two sets of addresses: what was open before the last change but one is closed.
+        listeners.change(&mut net, &[address(&two), address(&one)], now, &mut actions);
+        listeners.tick(&mut net, now, &mut actions);
+        assert_eq!(listening(&listeners), [old_at, two_at]);
+        listeners.change(&mut net, &[address(&one)], now, &mut actions);
+        listeners.tick(&mut net, now, &mut actions);
+        assert_eq!(listening(&listeners), [two_at]);
+    }
+
+    #[test]
+    fn socket_stays_open_if_all_tries_of_the_new_address_fail() {
+        let [old, new] = free();
+        let (mut net, mut listeners, now) = start(&[&old]);
+        listeners.tries_max = 1;
+        let _taken = std::net::TcpListener::bind(&new).unwrap();
+        let mut actions = Vec::new();
+        listeners.change(&mut net, &[address(&new)], now, &mut actions);
+        listeners.tick(&mut net, now, &mut actions);
+        let lost = ListenerAction::Emit(Event::ListenerLost {
+            address: address(&new),
+        });
+        assert_eq!(format!("{:?}", actions.last()), format!("{:?}", Some(lost)));
+        assert_eq!(listening(&listeners), [old.parse().unwrap()]);
     }
 
     #[test]
