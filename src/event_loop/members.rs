@@ -105,14 +105,14 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     fn move_to(&mut self, peer: &Arc<Peer>, addresses: &[Address], now: Instant) {
         let id = peer.id;
         self.endpoints.insert(id, addresses);
-        self.roster.on_moved(id, now, &mut self.todo);
         let link = self.roster.link(id);
         let connection = link.and_then(|key| self.connections.get_mut(key));
-        if let Some(connection) = connection {
-            let (addr, is_dialed) = (connection.addr, connection.arrival.is_none());
-            if !self.is_at(id, addr, is_dialed) {
-                self.renewals.add(id);
-            }
+        let far_end = connection.map(|it| (it.addr, it.arrival.is_none()));
+        let stays = far_end.map(|(addr, is_dialed)| self.is_at(id, addr, is_dialed));
+        let is_back = stays == Some(true) && self.renewals.withdraw(id);
+        self.roster.on_moved(id, is_back, now, &mut self.todo);
+        if stays == Some(false) {
+            self.renewals.add_moved(id);
         }
         self.tell(Event::Moved { sid: peer.sid }, now);
     }

@@ -22,6 +22,8 @@ pub(super) struct Renewals {
 #[derive(Debug)]
 struct Waiting {
     peer: PeerId,
+    /// True exactly when its peer has moved, and its link is as good as a new one otherwise.
+    is_move: bool,
     /// The tries so far and the link that they have not replaced, if there were any.
     tried: Option<(u32, ConnectionKey)>,
 }
@@ -30,6 +32,8 @@ struct Waiting {
 #[derive(Debug)]
 struct Renewal {
     peer: PeerId,
+    /// As in [`Waiting`].
+    is_move: bool,
     /// The link that is to be replaced.
     link: ConnectionKey,
     /// This try is one of them.
@@ -49,18 +53,47 @@ pub(super) enum Renew {
 impl Renewals {
     /// Adds a peer. One whose renewal is under way is renewed once more: its new link may have been begun before what has changed.
     pub(super) fn add(&mut self, peer: PeerId) {
+        self.insert(peer, false);
+    }
+
+    /// Adds a peer that has moved, as [`add`](Self::add) does.
+    pub(super) fn add_moved(&mut self, peer: PeerId) {
+        self.insert(peer, true);
+    }
+
+    /// The peer has moved back to the address of its link, which stays. Returns whether a new one was to be made only because it had moved.
+    pub(super) fn withdraw(&mut self, peer: PeerId) -> bool {
+        let count = self.waiting.len();
+        self.waiting.retain(|one| one.peer != peer || !one.is_move);
+        let current = &mut self.current;
+        let current = current.take_if(|renewal| renewal.peer == peer && renewal.is_move);
+        current.is_some() || self.waiting.len() < count
+    }
+
+    fn insert(&mut self, peer: PeerId, is_move: bool) {
         let tried = None;
         match self.waiting.iter_mut().find(|one| one.peer == peer) {
-            Some(waiting) => waiting.tried = tried,
-            None => self.waiting.push_back(Waiting { peer, tried }),
+            Some(waiting) => {
+                waiting.tried = tried;
+                waiting.is_move &= is_move;
+            }
+            None => self.waiting.push_back(Waiting {
+                peer,
+                is_move,
+                tried,
+            }),
         }
     }
 
     /// Adds all peers, at once: `add` looks for each among those that wait.
     pub(super) fn add_all(&mut self, peers: impl Iterator<Item = PeerId>, now: Instant) {
         self.asked = Some(now);
-        let tried = None;
-        self.waiting = peers.map(|peer| Waiting { peer, tried }).collect();
+        let all = peers.map(|peer| Waiting {
+            peer,
+            is_move: false,
+            tried: None,
+        });
+        self.waiting = all.collect();
     }
 
     /// A link comes up whose connection was begun at `since`. If the renewal of all peers was asked for after that, the link does not have
@@ -85,7 +118,7 @@ impl Renewals {
         link: impl Fn(PeerId) -> Option<ConnectionKey>,
     ) -> Option<Renew> {
         if let Some(renewal) = self.current.take() {
-            let (peer, tries) = (renewal.peer, renewal.tries);
+            let (peer, is_move, tries) = (renewal.peer, renewal.is_move, renewal.tries);
             let is_old = link(peer) == Some(renewal.link);
             if is_old && renewal.due > now {
                 self.current = Some(renewal);
@@ -98,11 +131,19 @@ impl Renewals {
                 }
                 // The peer has ignored the knock: its link was too young, or it was knocked at too often.
                 let tried = Some((tries, renewal.link));
-                self.waiting.push_back(Waiting { peer, tried });
+                self.waiting.push_back(Waiting {
+                    peer,
+                    is_move,
+                    tried,
+                });
             }
         }
         loop {
-            let Waiting { peer, tried } = self.waiting.pop_front()?;
+            let Waiting {
+                peer,
+                is_move,
+                tried,
+            } = self.waiting.pop_front()?;
             // A peer without a link needs no new one: its next link is new.
             let Some(link) = link(peer) else { continue };
             let tries = match tried {
@@ -113,6 +154,7 @@ impl Renewals {
             let due = now + RENEWAL_WAIT;
             self.current = Some(Renewal {
                 peer,
+                is_move,
                 link,
                 tries,
                 due,
@@ -224,5 +266,22 @@ mod tests {
         assert_eq!(renewals.next(now, old), None);
         let new = |PeerId(peer)| Some(key(10 + peer as u32));
         assert_eq!(renewals.next(now, new), dial(1));
+    }
+    #[test]
+    fn peer_that_moves_back_is_renewed_only_if_that_was_asked_for() {
+        let now = Instant::now();
+        let [one, two, three] = [1, 2, 3].map(PeerId);
+        let mut renewals = Renewals::default();
+        let old = |PeerId(peer)| Some(key(peer as u32));
+        renewals.add_all([three].into_iter(), now);
+        for peer in [one, two, three] {
+            renewals.add_moved(peer);
+        }
+        assert_eq!(renewals.next(now, old), dial(3));
+        assert!(renewals.withdraw(one) && !renewals.withdraw(one));
+        assert!(!renewals.withdraw(three), "its renewal is under way");
+        assert_eq!(renewals.next(now + RENEWAL_WAIT, old), dial(2));
+        assert!(renewals.withdraw(two), "its renewal is under way");
+        assert_eq!(renewals.next(now + RENEWAL_WAIT, old), dial(3));
     }
 }
