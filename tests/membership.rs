@@ -452,6 +452,28 @@ fn member_that_moves_away_and_back_keeps_its_link() {
     }
 }
 
+/// From an address to a name of the same host. The name is looked up only then.
+#[test]
+fn link_of_a_member_that_gets_a_name_stays() {
+    for sid in [1, 9] {
+        let network = Network::new();
+        network.set_name("peer.example", [[10, 0, 0, 7], [10, 0, 0, sid as u8]]);
+        let at = |sid: i64| format!("10.0.0.{sid}:3888");
+        let servers = [(OWN, at(OWN)), (sid, at(sid))];
+        let mut loops = [OWN, sid].map(|own| {
+            let net = network.host([10, 0, 0, own as u8]).net();
+            let config = configure(own, &servers).build().unwrap();
+            EventLoop::with_net(config, Recorder::new(|_, _, _| {}), net).unwrap()
+        });
+        let handle = loops[0].handle().clone();
+        network.run(&mut loops, LONG).unwrap();
+        handle.set_server(Sid(sid), "peer.example:3888").unwrap();
+        network.run(&mut loops, LONG * 6).unwrap();
+        let stats = handle.stats();
+        assert_eq!((stats.ups, stats.connections), (1, 1), "{sid}");
+    }
+}
+
 #[test]
 fn own_address_changes_and_links_stay() {
     let servers = [(5, "127.0.0.1:0"), (9, NOBODY)];

@@ -105,6 +105,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !dialed.is_empty() {
             return;
         }
+        self.keep_link_at_home(id);
         let link = self.roster.link(id);
         if let Some(key) = link.filter(|key| self.is_outdated(id, *key)) {
             self.end(key, Reason::Moved, now);

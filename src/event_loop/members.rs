@@ -105,16 +105,27 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
     fn move_to(&mut self, peer: &Arc<Peer>, addresses: &[Address], now: Instant) {
         let id = peer.id;
         self.endpoints.insert(id, addresses);
-        let link = self.roster.link(id);
-        let connection = link.and_then(|key| self.connections.get_mut(key));
-        let far_end = connection.map(|it| (it.addr, it.arrival.is_none()));
-        let stays = far_end.map(|(addr, is_dialed)| self.is_at(id, addr, is_dialed));
-        let is_back = stays == Some(true) && self.renewals.withdraw(id);
-        self.roster.on_moved(id, is_back, now, &mut self.todo);
-        if stays == Some(false) {
+        self.keep_link_at_home(id);
+        self.roster.on_moved(id, now, &mut self.todo);
+        if self.is_link_at_home(id) == Some(false) {
             self.renewals.add_moved(id);
         }
         self.tell(Event::Moved { sid: peer.sid }, now);
+    }
+
+    /// The addresses of this peer have changed, or more of them are known. If its link was to be replaced because it was at none of them, and
+    /// is at one now, it stays.
+    pub(super) fn keep_link_at_home(&mut self, id: PeerId) {
+        if self.is_link_at_home(id) == Some(true) && self.renewals.withdraw(id) {
+            self.roster.on_back(id, &mut self.todo);
+        }
+    }
+
+    /// Whether the link of this peer is at one of its known addresses. `None`: it has no link.
+    fn is_link_at_home(&mut self, id: PeerId) -> Option<bool> {
+        let connection = self.connections.get_mut(self.roster.link(id)?)?;
+        let (addr, is_dialed) = (connection.addr, connection.arrival.is_none());
+        Some(self.is_at(id, addr, is_dialed))
     }
 
     /// Whether the far end of a link is at a known address of its peer. The port of one that the peer has dialed has no meaning.

@@ -53,15 +53,8 @@ impl Roster {
         }
     }
 
-    /// This member has other addresses from now on. A dial of the old ones is given up, and one begins at once where one was due. `is_back`:
-    /// it has moved back to the address of its link, which was to be replaced only because it had moved. Then none begins.
-    pub(crate) fn on_moved(
-        &mut self,
-        id: PeerId,
-        is_back: bool,
-        now: Instant,
-        todo: &mut Vec<Action>,
-    ) {
+    /// This member has other addresses from now on. A dial of the old ones is given up, and one begins at once where one was due.
+    pub(crate) fn on_moved(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -72,18 +65,34 @@ impl Roster {
         peer.refused_pause = None;
         (peer.retry_not_before, peer.ignore_knock_until) = (None, None);
         let is_underway = peer.attempt.is_underway();
-        if is_underway {
+        if peer.attempt != Attempt::Rest {
+            peer.attempt = Attempt::Underway { since: now };
+            if is_underway {
+                todo.push(Action::Cancel {
+                    peer: id,
+                    late: true,
+                });
+            }
+            todo.push(Action::Dial { peer: id });
+        }
+        self.reschedule(id);
+    }
+
+    /// The link of this peer is at one of its addresses after all: the dial by which it was to be replaced is given up.
+    pub(crate) fn on_back(&mut self, id: PeerId, todo: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.link.is_none() {
+            return;
+        }
+        if peer.attempt.is_underway() {
             todo.push(Action::Cancel {
                 peer: id,
                 late: true,
             });
         }
-        if is_back && peer.link.is_some() {
-            (peer.attempt, peer.asked) = (Attempt::Rest, false);
-        } else if peer.attempt != Attempt::Rest {
-            peer.attempt = Attempt::Underway { since: now };
-            todo.push(Action::Dial { peer: id });
-        }
+        (peer.attempt, peer.asked) = (Attempt::Rest, false);
         self.reschedule(id);
     }
 

@@ -67,7 +67,8 @@ fn roster_accepts_any_id_in_any_call() {
                     let id = if flags & 1 != 0 { bench.roster.ids.next() } else { id };
                     bench.roster.on_joined(id, Sid(sid), now, todo);
                 }
-                13 => bench.roster.on_moved(id, flags & 1 != 0, now, todo),
+                13 if flags & 1 != 0 => bench.roster.on_back(id, todo),
+                13 => bench.roster.on_moved(id, now, todo),
                 14 => bench.roster.on_leaving(id, now, todo),
                 15 => bench.roster.on_drained(id, todo),
                 16 => bench.roster.retry_refused(now, todo),

@@ -207,15 +207,15 @@ fn admitted_peer_becomes_a_member_with_its_link() {
 fn moved_member_is_dialed_at_once_if_it_is_not_linked() {
     let mut bench = Bench::started(rules());
     let id = bench.id(SMALL);
-    bench.roster.on_moved(id, false, bench.now, &mut bench.todo);
+    bench.roster.on_moved(id, bench.now, &mut bench.todo);
     assert_eq!(bench.todo(), [cancel(id), dial(id)], "it was being dialed");
     bench.dial_failed(id);
-    bench.roster.on_moved(id, false, bench.now, &mut bench.todo);
+    bench.roster.on_moved(id, bench.now, &mut bench.todo);
     assert_eq!(bench.todo(), [dial(id)], "it waited for the backoff");
     bench.roster.check();
     let (mut bench, link, _) = linked(LARGE);
     let id = bench.id(LARGE);
-    bench.roster.on_moved(id, false, bench.now, &mut bench.todo);
+    bench.roster.on_moved(id, bench.now, &mut bench.todo);
     assert_eq!((bench.todo(), bench.roster.link(id)), (vec![], Some(link)));
 }
 
@@ -225,9 +225,10 @@ fn member_that_moves_back_is_not_dialed_beside_its_link() {
     let id = bench.id(SMALL);
     bench.roster.initiate(id, bench.now, &mut bench.todo);
     assert_eq!(bench.todo(), [dial(id)]);
-    bench.roster.on_moved(id, true, bench.now, &mut bench.todo);
+    bench.roster.on_back(id, &mut bench.todo);
     assert_eq!(bench.todo(), [cancel(id)]);
-    bench.roster.on_moved(id, true, bench.now, &mut bench.todo);
+    bench.roster.on_moved(id, bench.now, &mut bench.todo);
+    bench.roster.on_back(id, &mut bench.todo);
     assert_eq!((bench.todo(), bench.roster.link(id)), (vec![], Some(link)));
     bench.roster.check();
 }
@@ -244,7 +245,7 @@ fn knocks_from_elsewhere_count_again_after_a_move() {
     bench.todo();
     let dials = bench.knock(ABROAD, UNHEARD_RENEWAL_PAUSE * 2);
     assert!(dials.is_empty(), "{dials:?}");
-    bench.roster.on_moved(id, false, bench.now, &mut bench.todo);
+    bench.roster.on_moved(id, bench.now, &mut bench.todo);
     bench.todo();
     let dials = bench.knock(ABROAD, UNHEARD_RENEWAL_PAUSE * 2);
     assert!(!dials.is_empty());
