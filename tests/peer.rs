@@ -482,6 +482,14 @@ fn help_lists_all_commands() {
             lines.any(|line| line.as_str().unwrap().split([' ', ':']).next() == command);
         assert!(is_listed, "{usage:?} is not listed");
     }
+    let (_, events) = help.split_once("the field `event`:").unwrap();
+    let (events, _) = events.split_once("\n\n").unwrap();
+    for event in [
+        "up", "down", "joined", "moved", "left", "members", "dropped", "halted",
+    ] {
+        let mut named = events.split([' ', ',', '.', '\n']);
+        assert!(named.any(|name| name == event), "{event} is not named");
+    }
 }
 
 /// Writes a file for a test.

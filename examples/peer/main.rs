@@ -127,8 +127,9 @@ To send one frame and end:
 
 Standard output has one JSON object a line, with the field `event`: listening, listen-failed,
 listener-lost, accept-failed, up, down, flapping, dial-failed, rejected, frame, sent, stats,
-slow-turn, metrics (where they are served), tls-reloaded, tls-reload-failed, certificate-expires, help,
-error, halted.
+dropped (messages for which the inbox had no room), members (what `server` or `remove` has changed),
+joined, moved, left, slow-turn, metrics (where they are served), tls-reloaded, tls-reload-failed,
+certificate-expires, help, error, halted.
 
 With TLS, SIGHUP reads the files of the certificates again. If they can be used, all links are renewed one by one,
 and those to servers that would be refused now end at once; otherwise the old ones stay in use.
