@@ -28,10 +28,20 @@ pub(super) struct Trust {
     /// Certificates that servers have signed for themselves. Each is believed when a server shows it, but it must not vouch for
     /// another one, as an anchor of webpki would.
     exact: Vec<CertificateDer<'static>>,
-    crls: Vec<CertRevocationList<'static>>,
+    crls: Vec<Crl>,
     algorithms: WebPkiSupportedAlgorithms,
     /// The subjects of the roots, which a dialer that has several certificates chooses by.
     subjects: Vec<DistinguishedName>,
+}
+
+/// A revocation list, and its place among those of its issuer. webpki asks only the first list of an issuer that fits, although an older
+/// list may stand beside a newer one, or that of another key of the CA.
+#[derive(Debug)]
+struct Crl {
+    list: CertRevocationList<'static>,
+    place: usize,
+    /// How many lists this issuer has.
+    places: usize,
 }
 
 impl Trust {
@@ -71,9 +81,22 @@ impl Trust {
         for (number, crl) in (1..).zip(crls) {
             let crl = OwnedCertRevocationList::from_der(crl)
                 .map_err(|why| format!("certificate revocation list {number}: {why}"))?;
-            trust.crls.push(crl.into());
+            trust.add(crl.into());
         }
         Ok(trust)
+    }
+
+    fn add(&mut self, list: CertRevocationList<'static>) {
+        let of_issuer = |crl: &&mut Crl| crl.list.issuer() == list.issuer();
+        let place = self.crls.iter_mut().filter(of_issuer).count();
+        for crl in self.crls.iter_mut().filter(of_issuer) {
+            crl.places = place + 1;
+        }
+        self.crls.push(Crl {
+            list,
+            place,
+            places: place + 1,
+        });
     }
 
     /// Verifies a chain that begins with the certificate of the far end.
@@ -85,41 +108,53 @@ impl Trust {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        usage: impl ExtendedKeyUsageValidator,
+        usage: impl ExtendedKeyUsageValidator + Copy,
         now: UnixTime,
     ) -> Result<(), Error> {
         let certificate = EndEntityCert::try_from(end_entity).map_err(from_webpki)?;
-        let own_anchor;
-        let crls: Vec<&CertRevocationList<'_>>;
-        let (anchors, revocation) = match self.exact.iter().find(|exact| *exact == end_entity) {
-            // It is its own root, which nobody else revokes.
-            Some(exact) => {
-                own_anchor = [anchor_from_trusted_cert(exact).map_err(from_webpki)?];
-                (&own_anchor[..], None)
-            }
-            None => {
-                crls = self.crls.iter().collect();
-                // The defaults: the whole chain is checked, a certificate of an issuer without a CRL is refused, and a CRL counts
-                // after its time of the next update too, since what is revoked stays so.
-                let options = RevocationOptionsBuilder::new(&crls);
-                (
-                    &self.anchors[..],
-                    options.ok().map(RevocationOptionsBuilder::build),
-                )
-            }
-        };
-        certificate
-            .verify_for_usage(
+        let verify = |anchors: &[TrustAnchor<'_>], crls: &[&CertRevocationList<'_>]| {
+            // The defaults: the whole chain is checked, a certificate of an issuer without a CRL is refused, and a CRL counts after its
+            // time of the next update too, since what is revoked stays so. Without any CRL, nothing is revoked.
+            let revocation = RevocationOptionsBuilder::new(crls).ok();
+            let verified = certificate.verify_for_usage(
                 self.algorithms.all,
                 anchors,
                 intermediates,
                 now,
                 usage,
-                revocation,
+                revocation.map(RevocationOptionsBuilder::build),
                 None,
-            )
-            .map_err(from_webpki)?;
-        Ok(())
+            );
+            verified.map(drop)
+        };
+        let verified = match self.exact.iter().find(|exact| *exact == end_entity) {
+            // It is its own root, which nobody else revokes.
+            Some(exact) => {
+                let anchor = anchor_from_trusted_cert(exact).map_err(from_webpki)?;
+                verify(&[anchor], &[])
+            }
+            None => self.ask_each_crl(|crls| verify(&self.anchors, crls)),
+        };
+        verified.map_err(from_webpki)
+    }
+
+    /// Calls `verify` with the lists in such orders that each is the first of its issuer once. What one of them revokes is revoked. One
+    /// with the signature of another key of the CA says nothing.
+    fn ask_each_crl(
+        &self,
+        verify: impl Fn(&[&CertRevocationList<'_>]) -> Result<(), webpki::Error>,
+    ) -> Result<(), webpki::Error> {
+        let judge = |round: usize| {
+            let is_first = |crl: &&Crl| round % crl.places == crl.place;
+            let (first, others): (Vec<_>, Vec<_>) = self.crls.iter().partition(is_first);
+            let crls: Vec<_> = first.iter().chain(&others).map(|crl| &crl.list).collect();
+            verify(&crls)
+        };
+        let rounds = self.crls.iter().map(|crl| crl.places).max();
+        let mut verdicts: Vec<_> = (0..rounds.unwrap_or(1)).map(judge).collect();
+        let at = |wanted| verdicts.iter().position(|verdict| *verdict == wanted);
+        let counts = at(Err(webpki::Error::CertRevoked)).or_else(|| at(Ok(())));
+        verdicts.swap_remove(counts.unwrap_or_default())
     }
 
     /// Verifies the chain of a link again. Its purpose was checked when the link was made, and a certificate does not change.
@@ -139,6 +174,7 @@ impl Trust {
 }
 
 /// Accepts every purpose.
+#[derive(Clone, Copy)]
 struct AnyUsage;
 
 impl ExtendedKeyUsageValidator for AnyUsage {

@@ -70,6 +70,35 @@ fn revoked_certificate_is_refused() {
     );
 }
 
+/// An older list beside a newer one, or those of two keys of one CA: each counts, in any order.
+#[test]
+fn each_of_several_lists_of_one_issuer_revokes() {
+    // Two keys of one CA.
+    let (ca, renewed) = (Ca::new("CA"), Ca::new("CA"));
+    let roots = [ca.root.clone(), renewed.root.clone()];
+    let lists = [ca.revoke(7), ca.revoke(8), renewed.revoke(9)];
+    let own = ca.names(&["zk2.example"]);
+    for first in 0..lists.len() {
+        let mut lists = lists.clone();
+        lists.rotate_left(first);
+        let good = Tls::builder(provider(), own.certified_key(), roots.clone());
+        let good = good.crls(lists).build().unwrap();
+        for (issuer, serial, expected) in [
+            (&ca, 7, Err(TlsFailure::Revoked)),
+            (&ca, 8, Err(TlsFailure::Revoked)),
+            (&ca, 9, Ok(())),
+            (&renewed, 7, Ok(())),
+            (&renewed, 9, Err(TlsFailure::Revoked)),
+        ] {
+            let mut params = params(&["zk1.example"]);
+            params.serial_number = Some(SerialNumber::from_slice(&[serial]));
+            let shown = tls(&issuer.sign(&params), &[&ca.root, &renewed.root]);
+            let end = handshake(&shown, &good).1;
+            assert_eq!(end.map(drop), expected, "{serial}, list {first} is first");
+        }
+    }
+}
+
 #[test]
 fn dialer_without_a_certificate_is_refused() {
     let ca = Ca::new("CA");
