@@ -14,7 +14,7 @@ steps=(setup formatting clippy powerset docs targets tests tls system interop-tl
 # Each needs a toolchain or a program of its own.
 tools=(msrv minimal-versions external-types semver deny)
 # These need tools of their own and take minutes, or need a host that not every machine reaches.
-named=(interop-tls-3.9 fuzz miri runtimes adopters advisories)
+named=(interop-tls-3.9 fuzz miri runtimes providers adopters advisories)
 
 # Tools that read what other versions of Rust do not write.
 nightly_of_external_types=nightly-2026-03-20
@@ -55,6 +55,7 @@ formatting() {
     cargo fmt --all --check
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo fmt --all --check --manifest-path benches/compare/Cargo.toml
+    cargo fmt --all --check --manifest-path examples/aws-lc-rs/Cargo.toml
     cargo fmt --all --check --manifest-path examples/tokio/Cargo.toml
     cargo fmt --all --check --manifest-path examples/raft-rs/Cargo.toml
     cargo fmt --all --check --manifest-path examples/omnipaxos/Cargo.toml
@@ -208,6 +209,12 @@ runtimes() {
     timeout 600 cargo clippy --manifest-path examples/tokio/Cargo.toml --all-targets -- -D warnings
     timeout 600 cargo test --manifest-path examples/tokio/Cargo.toml
     timeout 60 cargo run --quiet --manifest-path examples/tokio/Cargo.toml
+}
+
+# TLS with another provider of cryptography, in a package of its own.
+providers() {
+    timeout 900 cargo clippy --manifest-path examples/aws-lc-rs/Cargo.toml --all-targets -- -D warnings
+    timeout 900 cargo test --manifest-path examples/aws-lc-rs/Cargo.toml
 }
 
 # Consensus libraries on this one, each in a package of its own.
