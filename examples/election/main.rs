@@ -191,7 +191,7 @@ can start it again.
 
 TLS between the servers is configured in the zoo.cfg (sslQuorum) or with the options above. SIGHUP then reads the
 files of the certificates again; if they can be used, all links are renewed one by one, otherwise the old ones stay
-in use.
+in use. With sslQuorumReloadCertFiles=true in the file, its stores are also read when they change, and links stay.
 
 SIGINT (Ctrl-C) and SIGTERM halt as `quit` does.
 
@@ -426,8 +426,8 @@ fn run(cli: &Cli, plan: Plan) -> ExitCode {
         }
     }
     #[cfg(feature = "tls-ring")]
-    if let Err(error) = reload_on_hangup(cli, &plan.cfg, &members, &event_log) {
-        print_error(&format!("SIGHUP cannot be watched: {error}"));
+    if let Err(error) = reload_certificates(cli, &plan.cfg, &members, &event_log) {
+        print_error(&format!("the certificates cannot be watched: {error}"));
         return ExitCode::FAILURE;
     }
     let remotes = Arc::new(remotes);
@@ -512,20 +512,30 @@ fn load_tls(args: &TlsArgs, cfg: &ZooCfg) -> Result<Option<Tls>, String> {
     }
 }
 
-/// With TLS, SIGHUP reads the certificates again. Without, it ends the process as usual.
+/// With TLS, SIGHUP reads the certificates again, and so does a change of the stores that the file names if it says so
+/// (`sslQuorumReloadCertFiles`). Without TLS, SIGHUP ends the process as usual.
 #[cfg(feature = "tls-ring")]
-fn reload_on_hangup(
+fn reload_certificates(
     cli: &Cli,
     cfg: &Arc<ZooCfg>,
     members: &[(Sid, Member)],
     event_log: &Arc<EventLog>,
 ) -> io::Result<()> {
-    let (args, cfg, event_log) = (cli.tls.clone(), Arc::clone(cfg), Arc::clone(event_log));
-    let load = move || load_tls(&args, &cfg);
+    let (args, event_log) = (cli.tls.clone(), Arc::clone(event_log));
+    let of_file = cfg.reload_cert_files && args.tls_cert.is_none();
+    let at_hangup = Arc::clone(cfg);
+    let load = move || load_tls(&args, &at_hangup);
     if !matches!(load(), Ok(Some(_))) {
         return Ok(());
     }
-    let handles = members.iter().map(|(_, member)| member.handle()).collect();
+    let handles: Vec<_> = members.iter().map(|(_, member)| member.handle()).collect();
+    for handle in handles.iter().filter(|_| of_file) {
+        let cfg = Arc::clone(cfg);
+        // As in ZooKeeper, links that exist stay.
+        handle.watch_tls_files(cfg.tls_files(), move || {
+            Ok(cfg.tls()?.expect("it has TLS, as seen above"))
+        })?;
+    }
     let first = members[0].0;
     reload::on_hangup(handles, load, move |why| event_log.error(first, &why))
 }

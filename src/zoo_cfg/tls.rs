@@ -2,7 +2,11 @@
 //!
 //! Only [`ZooCfg::tls`] opens files.
 
-use std::{path::Path, str::FromStr, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
 use rustls::{
     SupportedProtocolVersion,
@@ -51,6 +55,20 @@ impl ZooCfg {
             .build()
             .map_err(at(trust_store))?;
         Ok(Some(tls.plaintext(keys.plaintext)))
+    }
+
+    /// The files of the key store and of the trust store, which [`tls`](Self::tls) reads. None of them if the servers do not speak TLS.
+    /// If [`reload_cert_files`](Self::reload_cert_files) is true, an application gives them to
+    /// [`Handle::watch_tls_files`](crate::Handle::watch_tls_files).
+    #[must_use]
+    pub fn tls_files(&self) -> Vec<PathBuf> {
+        // The keys were checked when the file was parsed.
+        let Ok(Some(keys)) = self.tls_keys() else {
+            return Vec::new();
+        };
+        [keys.key_store.1, keys.trust_store.1]
+            .map(Path::to_path_buf)
+            .into()
     }
 
     /// Checks the keys of TLS. `None` if the servers do not speak it: then ZooKeeper does not look at the other keys either.

@@ -67,7 +67,7 @@ use crate::proto::{Address, Sid};
 /// | Key | Here |
 /// |---|---|
 /// | `sslQuorum`, `portUnification` | whether connections without TLS are accepted and dialed: the three steps of ZooKeeper's upgrade |
-/// | `sslQuorumReloadCertFiles` | no file is watched: the field `reload_cert_files` tells the application |
+/// | `sslQuorumReloadCertFiles` | the field `reload_cert_files`: the application then watches the files of `tls_files` (`Handle::watch_tls_files`) |
 /// | `keyStore.location`, `trustStore.location` | PEM files; the key store has the private key, not encrypted, then the certificate of the server, then those of CAs |
 /// | `keyStore.type`, `trustStore.type` | `PEM`, or a file name that ends with `.pem`; JKS, PKCS12 and BCFKS are refused, and the error has the command that converts them |
 /// | `*.password`, `*.passwordPath` | ignored, since nothing is encrypted |
@@ -123,8 +123,9 @@ pub struct ZooCfg {
     /// `portUnification`: whether a port accepts both TLS and plaintext.
     #[cfg(feature = "tls-ring")]
     pub(crate) port_unification: bool,
-    /// `sslQuorumReloadCertFiles`: whether ZooKeeper reads the stores again when they change. This crate does not watch files. An
-    /// application that is to follow the key calls [`tls`](Self::tls) again.
+    /// `sslQuorumReloadCertFiles`: whether ZooKeeper reads the stores again when they change. This crate does not do so by itself. An
+    /// application that is to follow the key gives [`tls_files`](Self::tls_files) to
+    /// [`Handle::watch_tls_files`](crate::Handle::watch_tls_files), which calls [`tls`](Self::tls).
     #[cfg(feature = "tls-ring")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls-ring")))]
     pub reload_cert_files: bool,

@@ -8,7 +8,7 @@ use support::{
     ensemble::ElectionProcess,
     example::example_path,
     program::{Peer, program},
-    tls::{directory, write_files},
+    tls::{Own, directory, write_files},
 };
 
 use super::*;
@@ -173,6 +173,36 @@ fn ensemble_elects_with_tls() {
     for process in processes {
         process.quit(1);
     }
+}
+
+#[test]
+fn election_reloads_the_stores_of_its_zoo_cfg_when_they_change() {
+    let servers = Servers::new(&[1]);
+    let at = directory("tls watched stores");
+    let [first, second] = [1, 1].map(|sid| servers.ca.member(sid));
+    let store = |own: &Own| fs::write(at.join("own.pem"), own.key.serialize_pem() + &own.pem);
+    store(&first).unwrap();
+    fs::write(at.join("ca.pem"), &servers.ca.pem).unwrap();
+    let (quorum_port, (_, election)) = (
+        ReservedAddress::new(),
+        servers.address(1).split_once(':').unwrap(),
+    );
+    let [own, ca] = ["own.pem", "ca.pem"].map(|file| at.join(file).display().to_string());
+    let text = format!(
+        "tickTime=1000\ninitLimit=5\nsyncLimit=3\nserver.1={}:{election}\nsslQuorum=true\nsslQuorumReloadCertFiles=true\n\
+         ssl.quorum.keyStore.location={own}\nssl.quorum.trustStore.location={ca}\n",
+        quorum_port.address
+    );
+    let cfg = at.join("zoo.cfg").display().to_string();
+    fs::write(&cfg, text).unwrap();
+    let mut process = ElectionProcess::start(&["--zoo-cfg", &cfg, "--myid", "1"]);
+    // It has looked at the files before it is elected.
+    process.await_leader(&[1]);
+    assert_eq!(reloads::shown(&servers, 1), first.certificate);
+    store(&second).unwrap();
+    process.await_events("tls-reloaded", 1);
+    assert_eq!(reloads::shown(&servers, 1), second.certificate);
+    process.quit(1);
 }
 
 /// A leader that requires TLS at its quorum port would close the connection, and log an error, again and again.

@@ -99,7 +99,7 @@ fn watching(servers: &Servers, sid: i64, at: &Path) -> CnxManager {
 }
 
 /// The certificate that a server shows to those who dial it.
-fn shown(servers: &Servers, sid: i64) -> CertificateDer<'static> {
+pub(crate) fn shown(servers: &Servers, sid: i64) -> CertificateDer<'static> {
     let stream = TestConnection::dial(STRANGER_IP, servers.address(sid)).0;
     let mut client = client(stream, &servers.ca, None, sid);
     // Sends the ClientHello, and reads until it is refused.

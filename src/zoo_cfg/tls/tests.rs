@@ -63,6 +63,8 @@ fn stores_are_read_and_used() {
     assert!(cfg.reload_cert_files);
     assert!(!format!("{cfg:?}").contains("secret"));
     assert!(cfg.tls().unwrap().unwrap().not_after().is_some());
+    let files = ["key.pem", "ca.pem"].map(|file| PathBuf::from(folder.path(file)));
+    assert_eq!(cfg.tls_files(), files);
     let config = Config::from_zoo_cfg(&text, Sid(1))
         .unwrap()
         .build()
@@ -101,6 +103,7 @@ fn keys_have_no_effect_without_tls() {
     ] {
         let cfg = ZooCfg::parse(&format!("{line}\n{SERVERS}")).unwrap();
         assert!(cfg.tls().unwrap().is_none(), "{line}");
+        assert!(cfg.tls_files().is_empty(), "{line}");
     }
 }
 
