@@ -89,21 +89,25 @@ impl ZooCfg {
         for (name, value) in &self.ssl {
             check_value(name, value)?;
         }
-        let line = self.ssl_quorum.unwrap_or_default();
+        let (key, line) = match self.ssl_quorum {
+            Some(line) => ("sslQuorum", line),
+            None => ("portUnification", 0),
+        };
         let store = |name: &str| {
             let missing = || ZooCfgError {
                 line,
-                why: format!("sslQuorum: ssl.quorum.{name}.location is missing"),
+                why: format!("{key}: ssl.quorum.{name}.location is missing"),
             };
             let location = ssl(&format!("{name}.location")).ok_or_else(missing)?;
             check_type(name, location, ssl(&format!("{name}.type")))?;
             Ok((location, Path::new(location.text.as_str())))
         };
+        let versions = versions(ssl("protocol"), ssl("enabledProtocols"))?;
         Ok(Some(Keys {
             key_store: store("keyStore")?,
             trust_store: store("trustStore")?,
-            versions: versions(ssl("protocol"), ssl("enabledProtocols"))?,
-            provider: provider(ssl("ciphersuites"))?,
+            provider: provider(ssl("ciphersuites"), &versions)?,
+            versions,
             plaintext,
         }))
     }
@@ -220,8 +224,12 @@ fn versions(
     Ok(versions)
 }
 
-/// The provider with the cipher suites of the list. Those of the list that it does not have are not offered.
-fn provider(suites: Option<&SslValue>) -> Result<CryptoProvider, ZooCfgError> {
+/// The provider with the cipher suites of the list. Those of the list that it does not have are not offered. One at least must be of one
+/// of these versions.
+fn provider(
+    suites: Option<&SslValue>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<CryptoProvider, ZooCfgError> {
     let mut provider = pem::provider();
     let Some(value) = suites else {
         return Ok(provider);
@@ -239,6 +247,14 @@ fn provider(suites: Option<&SslValue>) -> Result<CryptoProvider, ZooCfgError> {
             "ciphersuites",
             value,
             format!("none of them is supported; these are: {names}"),
+        ));
+    }
+    let mut suites = provider.cipher_suites.iter();
+    if !suites.any(|suite| versions.contains(&suite.version())) {
+        return Err(bad(
+            "ciphersuites",
+            value,
+            "none of them belongs to an enabled version of TLS",
         ));
     }
     Ok(provider)

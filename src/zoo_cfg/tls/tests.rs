@@ -152,10 +152,19 @@ fn unsupported_values_are_refused_by_name() {
         );
     }
     let (at, why) = zoo_cfg_error(ZooCfg::parse("\nsslQuorum=true\n"));
+    let missing = "sslQuorum: ssl.quorum.keyStore.location is missing";
+    assert_eq!((at, &why[..]), (2, missing));
+    let first_step = "portUnification=true\nssl.quorum.keyStore.location=zk.pem\n";
+    let (_, why) = zoo_cfg_error(ZooCfg::parse(first_step));
     assert_eq!(
-        (at, why.contains("keyStore.location is missing")),
-        (2, true)
+        why,
+        "portUnification: ssl.quorum.trustStore.location is missing"
     );
+    let no_suite = "ssl.quorum.ciphersuites=TLS_AES_128_GCM_SHA256\n";
+    let no_suite = format!("{no_suite}ssl.quorum.enabledProtocols=TLSv1.2\nsslQuorum=true\n");
+    let (at, why) = zoo_cfg_error(ZooCfg::parse(&folder.cfg(&no_suite)));
+    let belongs = "ssl.quorum.ciphersuites: none of them belongs to an enabled version of TLS";
+    assert_eq!((at, &why[..]), (1, belongs));
 }
 
 #[test]
