@@ -49,9 +49,13 @@ pub(crate) fn certified_key(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, ConfigError> {
     let (certificates, own) = (certificates(chain)?, private_key(key)?);
-    let may_lack_public_key = is_of_curve(&own);
+    let (is_of_curve, may_lack_public_key) = (has(&own, &[CURVE]), has(&own, &[P256, P384]));
     CertifiedKey::from_der(certificates, own, provider).map_err(|why| match why {
-        Error::General(_) if may_lack_public_key => bad(
+        Error::General(_) if is_of_curve && !may_lack_public_key => bad(
+            key,
+            "the private key cannot be used: of the elliptic curves, P-256 and P-384 are supported",
+        ),
+        Error::General(_) if is_of_curve => bad(
             key,
             format!(
                 "the private key cannot be used. One that Java has written lacks its public key: `openssl ec -in {} -out ec.pem` \
@@ -67,10 +71,15 @@ pub(crate) fn certified_key(
     })
 }
 
-/// Whether it is a key of an elliptic curve in PKCS #8, by the object identifier id-ecPublicKey (RFC 5480).
-fn is_of_curve(key: &PrivateKeyDer<'_>) -> bool {
-    const ID: &[u8] = &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
-    matches!(key, PrivateKeyDer::Pkcs8(_)) && key.secret_der().windows(ID.len()).any(|at| at == ID)
+/// Object identifiers (RFC 5480): id-ecPublicKey, secp256r1 and secp384r1.
+const CURVE: &[u8] = &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const P256: &[u8] = &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+const P384: &[u8] = &[6, 5, 0x2b, 0x81, 4, 0, 0x22];
+
+/// Whether one of these object identifiers is in a key in PKCS #8.
+fn has(key: &PrivateKeyDer<'_>, ids: &[&[u8]]) -> bool {
+    let is_in = |id: &&[u8]| key.secret_der().windows(id.len()).any(|at| at == *id);
+    matches!(key, PrivateKeyDer::Pkcs8(_)) && ids.iter().any(is_in)
 }
 
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
@@ -115,6 +124,22 @@ mod tests {
     use std::{env, fs, process};
 
     use super::*;
+    use crate::tls::fixture::Ca;
+
+    #[test]
+    fn key_of_another_curve_is_not_taken_for_one_of_java() {
+        let path = env::temp_dir().join(format!("quorum-cnx-curve-{}.pem", process::id()));
+        let ca = Ca::new("CA");
+        let of_p256 = ca.names(&["zk1.example"]).key_store(&ca);
+        // The end of the identifier of P-256, and of that of prime239v1.
+        let of_another = of_p256.replacen("GSM49AwEH", "GSM49AwEE", 1);
+        assert_ne!(of_p256, of_another);
+        fs::write(&path, of_another).unwrap();
+        let read = Tls::from_pem_files(&path, &path, &path).map(drop);
+        fs::remove_file(&path).unwrap();
+        let why = read.unwrap_err().to_string();
+        assert!(why.ends_with("P-256 and P-384 are supported"), "{why}");
+    }
 
     #[test]
     fn file_that_is_too_long_is_refused() {
