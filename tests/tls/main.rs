@@ -318,6 +318,24 @@ fn others_need_names_of_their_own() {
     drop((admitted, observer));
 }
 
+/// A proxy gives a member the address of a stranger. Its certificate proves who it is, so that it gets its place back at once.
+#[test]
+fn certificate_proves_a_member_at_any_address() {
+    let servers = Servers::new(&[2, 3]);
+    let manager = servers.start(2, |builder| builder);
+    let own = servers.ca.member(3);
+    let connect = |from, text: &str| {
+        let stream = TestConnection::dial(from, servers.address(2)).0;
+        let mut client = client(stream, &servers.ca, Some(&own), 2);
+        client.write_all(&[bare(3), frame(text)].concat()).unwrap();
+        expect_message(&manager, 3, text.to_owned());
+        client
+    };
+    let _older = connect(MEMBER_IP, "from its own address");
+    let _newer = connect(STRANGER_IP, "from another address");
+    assert_eq!(wait_for_down(&manager), (Sid(3), Reason::Replaced));
+}
+
 /// Without names, neither an observer nor a server that is not configured is let in, whatever its certificate is.
 #[test]
 fn others_without_names_are_refused() {
