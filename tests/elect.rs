@@ -454,6 +454,7 @@ fn invalid_arguments_are_refused_with_a_reason() {
             "--myid 1 --tls-key zk1.key",
             "not provided: --tls-ca <FILE> --tls-cert <FILE>",
         ),
+        #[cfg(not(feature = "tls"))]
         (
             Some(&cfg),
             "--myid 1 --tls-cert zk1.pem --tls-ca ca.pem",

@@ -62,6 +62,7 @@ fn too_short_duration_is_refused() {
 
 /// What a build with TLS does, `tls/programs.rs` tests.
 #[test]
+#[cfg(not(feature = "tls"))]
 fn build_without_tls_says_how_to_build_it() {
     let (code, said, errors) = mesh(&["--tls"]);
     assert_eq!((code, said.as_str()), (Some(2), ""));

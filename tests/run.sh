@@ -14,7 +14,7 @@ steps=(setup formatting clippy powerset docs targets tests tls system interop-tl
 # Each needs a toolchain or a program of its own.
 tools=(msrv minimal-versions external-types semver deny)
 # These need tools of their own and take minutes, or need a host that not every machine reaches.
-named=(interop-tls-3.9 fuzz miri runtimes providers adopters advisories)
+named=(interop-tls-3.9 all-features fuzz miri runtimes providers adopters advisories)
 
 # Tools that read what other versions of Rust do not write.
 nightly_of_external_types=nightly-2026-03-20
@@ -90,6 +90,12 @@ tls() {
     timeout 600 cargo build --examples --features tls-ring
     timeout 600 cargo test -p quorum-cnx-tests --features tls --test sim --test corpora --test tls
     # The other tests of the programs are for those without TLS.
+    timeout 600 cargo build --examples
+}
+
+# What `tests` runs, and the tests of TLS, with the programs as they are with TLS.
+all-features() {
+    timeout 1800 cargo test --all-features
     timeout 600 cargo build --examples
 }
 
