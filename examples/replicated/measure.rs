@@ -33,7 +33,8 @@ trait Node: Send {
 
 impl Node for Server {
     fn turn(&mut self, timeout: Duration) -> Result<(), Box<dyn Error>> {
-        Self::turn(self, timeout).map(drop)
+        Self::turn(self, timeout)?;
+        Ok(())
     }
 
     fn replica(&mut self) -> &mut Replica {

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
-    mem,
+    io, mem,
     net::TcpListener,
     num::TryFromIntError,
     time::{Duration, Instant},
@@ -75,9 +75,9 @@ impl Server {
     /// # Errors
     ///
     /// Those of [`EventLoop::turn`].
-    pub fn turn(&mut self, timeout: Duration) -> Result<bool, Box<dyn Error>> {
+    pub fn turn(&mut self, timeout: Duration) -> io::Result<bool> {
         // What the application has proposed since the last turn.
-        self.mesh.handler_mut().send(&self.handle)?;
+        self.mesh.handler_mut().send(&self.handle);
         let until_tick = self.next_tick.saturating_duration_since(Instant::now());
         let goes_on = self.mesh.turn(Some(timeout.min(until_tick)))?;
         let transport = self.mesh.handler_mut();
@@ -88,7 +88,7 @@ impl Server {
             self.next_tick = now + TICK;
         }
         // Once for all frames of the turn.
-        transport.send(&self.handle)?;
+        transport.send(&self.handle);
         Ok(goes_on)
     }
 
@@ -114,13 +114,13 @@ struct Transport {
 }
 
 impl Transport {
-    fn send(&mut self, handle: &Handle) -> Result<(), Box<dyn Error>> {
+    fn send(&mut self, handle: &Handle) {
         for message in self.replica.advance() {
-            let to = Sid::try_from(message.get_receiver())?;
-            if !self.links.contains(&to) {
-                // It has no place in the link that follows, whose begin both ends tell OmniPaxos.
+            let to = Sid::try_from(message.get_receiver());
+            // Without a link, it has no place in the link that follows, whose begin both ends tell OmniPaxos.
+            let Some(to) = to.ok().filter(|to| self.links.contains(to)) else {
                 continue;
-            }
+            };
             let mut bytes = postcard::to_allocvec(&message).expect("a vector takes everything");
             if bytes.len() % FRAME_BYTES_MAX == 0 {
                 // The last frame is shorter. The decoder does not look at what follows a message.
@@ -134,7 +134,6 @@ impl Transport {
                 let _ = handle.disconnect(to);
             }
         }
-        Ok(())
     }
 
     fn receive(&mut self, from: Sid, message: &[u8]) {

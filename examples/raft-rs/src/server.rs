@@ -109,10 +109,11 @@ impl Transport {
         for message in self.replica.advance()? {
             self.buffer.clear();
             message.write_to_vec(&mut self.buffer)?;
-            let to = Sid::try_from(message.to)?;
-            // What would wait for a link is out of date when the link is there: raft sends it anew.
-            let is_sent =
-                handle.connected_to_peer(to) && handle.to_send_slice(to, &self.buffer).is_ok();
+            // What would wait for a link is out of date when the link is there: raft sends it anew. A member could have it sent to an id
+            // that is no sid.
+            let is_sent = Sid::try_from(message.to).is_ok_and(|to| {
+                handle.connected_to_peer(to) && handle.to_send_slice(to, &self.buffer).is_ok()
+            });
             if !is_sent {
                 let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
                 self.replica.on_lost(message.to, is_snapshot);
