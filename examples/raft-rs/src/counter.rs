@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
-/// The clients that the counter remembers. More are not counted: the bound of its memory and of its snapshot, 24 bytes each.
+use serde::{Deserialize, Serialize};
+
+/// The clients that the counter remembers. More are not counted: the bound of its memory and of its snapshot, 30 bytes each at most.
 const CLIENTS_MAX: usize = 1024;
 
 /// What a client wants. It numbers its requests, and repeats each of them, at any node, until it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Request {
     /// The client.
     pub client: u64,
@@ -18,23 +20,7 @@ pub struct Request {
     pub is_increment: bool,
 }
 
-impl Request {
-    /// Without `is_increment`: increments are entries of the log, and reads are not.
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
-        [self.client, self.number].map(u64::to_be_bytes).concat()
-    }
-
-    pub(crate) fn from_bytes(bytes: &[u8], is_increment: bool) -> Option<Self> {
-        let [client, number] = numbers(bytes)?.try_into().ok()?;
-        Some(Self {
-            client,
-            number,
-            is_increment,
-        })
-    }
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counter {
     value: u64,
     /// For each client, the number of its last request and its result.
@@ -59,37 +45,4 @@ impl Counter {
         self.last.insert(increment.client, last);
         Some(self.value)
     }
-
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.value.to_be_bytes().to_vec();
-        for (client, (number, result)) in &self.last {
-            bytes.extend(
-                [*client, *number, *result]
-                    .into_iter()
-                    .flat_map(u64::to_be_bytes),
-            );
-        }
-        bytes
-    }
-
-    /// The counter of a snapshot. A new one if there is no snapshot, which has no bytes.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let mut numbers = numbers(bytes)?.into_iter();
-        let mut counter = Self {
-            value: numbers.next().unwrap_or_default(),
-            ..Self::default()
-        };
-        while let Some(client) = numbers.next() {
-            let last = (numbers.next()?, numbers.next()?);
-            counter.last.insert(client, last);
-        }
-        Some(counter)
-    }
-}
-
-fn numbers(bytes: &[u8]) -> Option<Vec<u64>> {
-    let numbers = bytes
-        .chunks(8)
-        .map(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
-    numbers.collect()
 }

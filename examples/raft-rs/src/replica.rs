@@ -3,9 +3,10 @@
 //! Nothing here sends, waits, or looks at a clock.
 
 use raft::{
-    Config, RawNode, Result, SnapshotStatus, StateRole,
+    Config, RawNode, Result, SnapshotStatus, StateRole, StorageError,
     eraftpb::{Entry, Message, Snapshot},
 };
+use serde::Serialize;
 use slog::{Discard, Logger, o};
 
 use crate::{
@@ -94,9 +95,9 @@ impl Replica {
     /// answered.
     pub fn request(&mut self, request: Request) {
         if request.is_increment {
-            let _ = self.node.propose(Vec::new(), request.to_bytes());
+            let _ = self.node.propose(Vec::new(), encoded(&request));
         } else {
-            self.node.read_index(request.to_bytes());
+            self.node.read_index(encoded(&request));
         }
     }
 
@@ -146,7 +147,7 @@ impl Replica {
             }
             messages.append(&mut ready.take_persisted_messages());
             for state in ready.take_read_states() {
-                let read = Request::from_bytes(&state.request_ctx, false);
+                let read = postcard::from_bytes(&state.request_ctx);
                 self.reads.extend(read.map(|read| (state.index, read)));
             }
             self.apply(ready.take_committed_entries());
@@ -160,7 +161,7 @@ impl Replica {
         }
         self.answer_reads();
         if self.applied - self.disk.snapshot_index() >= SNAPSHOT_ENTRIES {
-            self.disk.compact(self.applied, self.counter.to_bytes())?;
+            self.disk.compact(self.applied, encoded(&self.counter))?;
         }
         Ok(messages)
     }
@@ -169,7 +170,7 @@ impl Replica {
         for entry in entries {
             self.applied = entry.index;
             // A new leader commits an empty entry.
-            let Some(request) = Request::from_bytes(&entry.data, true) else {
+            let Ok(request) = postcard::from_bytes(&entry.data) else {
                 continue;
             };
             if let Some(value) = self.counter.apply(request) {
@@ -189,7 +190,15 @@ impl Replica {
     }
 }
 
+fn encoded(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("a vector takes everything")
+}
+
+/// The counter of this snapshot, or a new one if there is no snapshot.
 fn restored(snapshot: &Snapshot) -> Result<Counter> {
-    Counter::from_bytes(snapshot.get_data())
-        .ok_or_else(|| raft::Error::ConfigInvalid("a snapshot of another program".to_owned()))
+    if snapshot.is_empty() {
+        return Ok(Counter::default());
+    }
+    let counter = postcard::from_bytes(snapshot.get_data());
+    counter.map_err(|error| StorageError::Other(error.into()).into())
 }
