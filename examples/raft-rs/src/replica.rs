@@ -137,8 +137,9 @@ impl Replica {
             // A leader could send these before it has stored its entries.
             messages.append(&mut ready.take_messages());
             if !ready.snapshot().is_empty() {
-                self.disk.install(ready.snapshot())?;
+                // Before it is on the disk: what this program cannot read must not replace what it can.
                 self.counter = restored(ready.snapshot())?;
+                self.disk.install(ready.snapshot())?;
                 self.applied = ready.snapshot().get_metadata().index;
             }
             self.disk.append(ready.entries())?;
