@@ -7,7 +7,6 @@ use std::{
     error::Error,
     io, mem,
     net::TcpListener,
-    num::TryFromIntError,
     time::{Duration, Instant},
 };
 
@@ -45,12 +44,11 @@ impl Server {
         disk: Disk,
     ) -> Result<Self, Box<dyn Error>> {
         let ids = members.iter().map(|(id, _)| *id).collect();
-        let members = members
-            .iter()
-            .map(|(id, address)| Ok((Sid::try_from(*id)?, address)));
-        let members: Vec<_> = members.collect::<Result<_, TryFromIntError>>()?;
-        let config = Config::builder(Sid::try_from(own)?)
-            .servers(members)
+        let mut config = Config::builder(Sid::try_from(own)?);
+        for (id, address) in members {
+            config = config.server(Sid::try_from(*id)?, address);
+        }
+        let config = config
             .listener(socket)
             .outbox(Outbox::queue(MESSAGE_BYTES_MAX))
             // No ZooKeeper takes part: each link is answered, so that a wrong address is found out.

@@ -5,7 +5,6 @@
 use std::{
     error::Error,
     net::TcpListener,
-    num::TryFromIntError,
     time::{Duration, Instant},
 };
 
@@ -39,12 +38,11 @@ impl Server {
         socket: TcpListener,
         disk: Disk,
     ) -> Result<Self, Box<dyn Error>> {
-        let members = members
-            .iter()
-            .map(|(id, address)| Ok((Sid::try_from(*id)?, address)));
-        let members: Vec<_> = members.collect::<Result<_, TryFromIntError>>()?;
-        let config = Config::builder(Sid::try_from(own)?)
-            .servers(members)
+        let mut config = Config::builder(Sid::try_from(own)?);
+        for (id, address) in members {
+            config = config.server(Sid::try_from(*id)?, address);
+        }
+        let config = config
             .listener(socket)
             .outbox(Outbox::QUEUE)
             // No ZooKeeper takes part: each link is answered, so that a wrong address is found out.
