@@ -27,13 +27,6 @@ struct State {
     stop_sign: Option<StopSign>,
 }
 
-impl State {
-    fn append_on_prefix(&mut self, from: usize, entries: Vec<Request>) {
-        self.log.truncate(from);
-        self.log.extend(entries);
-    }
-}
-
 impl Disk {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,7 +45,10 @@ impl Storage<Request> for Disk {
             match operation {
                 StorageOp::AppendEntry(entry) => state.log.push(entry),
                 StorageOp::AppendEntries(entries) => state.log.extend(entries),
-                StorageOp::AppendOnPrefix(from, entries) => state.append_on_prefix(from, entries),
+                StorageOp::AppendOnPrefix(from, entries) => {
+                    state.log.truncate(from);
+                    state.log.extend(entries);
+                }
                 StorageOp::SetPromise(ballot) => state.promise = Some(ballot),
                 StorageOp::SetDecidedIndex(index) => state.decided = index,
                 StorageOp::SetAcceptedRound(ballot) => state.accepted_round = Some(ballot),
@@ -76,8 +72,7 @@ impl Storage<Request> for Disk {
     }
 
     fn append_on_prefix(&mut self, from: usize, entries: Vec<Request>) -> StorageResult<()> {
-        self.lock().append_on_prefix(from, entries);
-        Ok(())
+        self.write_atomically(vec![StorageOp::AppendOnPrefix(from, entries)])
     }
 
     fn set_promise(&mut self, ballot: Ballot) -> StorageResult<()> {

@@ -94,21 +94,15 @@ impl Replica {
 
     /// Applies what is decided, and returns the messages to be sent.
     pub fn advance(&mut self) -> Vec<Message<Request>> {
-        if self.paxos.get_decided_idx() > self.applied {
-            for entry in self
-                .paxos
-                .read_decided_suffix(self.applied)
-                .into_iter()
-                .flatten()
-            {
-                self.applied += 1;
-                // The log has no other entries, since it is neither compacted nor reconfigured.
-                let LogEntry::Decided(request) = entry else {
-                    continue;
-                };
-                if let Some(value) = self.counter.apply(request) {
-                    self.answers.push(Answer { request, value });
-                }
+        let decided = self.paxos.read_decided_suffix(self.applied);
+        for entry in decided.into_iter().flatten() {
+            self.applied += 1;
+            // The log has no other entries, since it is neither compacted nor reconfigured.
+            let LogEntry::Decided(request) = entry else {
+                continue;
+            };
+            if let Some(value) = self.counter.apply(request) {
+                self.answers.push(Answer { request, value });
             }
         }
         let mut messages = Vec::new();
