@@ -83,7 +83,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let answering = serve(&manager, async {
         let _ = stopped.await;
     });
-    let (seconds, answers, event_loop) = tokio::join!(end, answering, turn(event_loop));
+    let (seconds, answers, event_loop) = tokio::join!(end, answering, turn(event_loop, |_| ()));
     let received = event_loop?.handler().answers;
     println!(
         "{answers} answers sent, {received} received: {:.0} a second",

@@ -237,15 +237,18 @@ fn a_loop_turns_on_the_runtime_and_a_manager_answers() {
         let answering = serve(&manager, async {
             let _ = stopped.await;
         });
+        let mut turns = 0;
         let asking = async {
+            let turning = turn(event_loop, |_| turns += 1);
             // The handle waits on the thread that turns the loop.
-            let (linked, event_loop) = tokio::join!(asks.wait_linked_async(1), turn(event_loop));
+            let (linked, event_loop) = tokio::join!(asks.wait_linked_async(1), turning);
             assert!(linked);
             drop(stop);
             event_loop.unwrap()
         };
         let (answers, event_loop) = tokio::join!(answering, asking);
         assert_eq!(event_loop.handler().answers, ANSWERS);
+        assert!(turns > 0, "nothing was called after a turn");
         assert!(answers >= u64::from(ANSWERS));
         assert!(asks.is_halted() && !asks.has_died());
         assert!(manager.is_halted() && !manager.has_died());
@@ -260,7 +263,7 @@ fn dropping_the_future_of_a_loop_ends_it() {
         let handle = event_loop.handle().clone();
         tokio::select! {
             biased;
-            _ = turn(event_loop) => panic!("nobody has halted it"),
+            _ = turn(event_loop, |_| ()) => panic!("nobody has halted it"),
             () = tokio::task::yield_now() => {}
         }
         assert!(handle.has_died());
