@@ -7,8 +7,8 @@ use std::{io::Cursor, sync::Arc};
 use openraft::{
     OptionalSend, RaftTypeConfig,
     entry::RaftEntry,
-    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
-    network::{RPCOption, RPCTypes, RaftNetworkFactory, v2::RaftNetworkV2},
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::{RPCOption, RaftNetworkFactory, v2::RaftNetworkV2},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
         TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -46,27 +46,15 @@ pub struct Peer {
 }
 
 impl Peer {
-    async fn call<C, T>(
-        &self,
-        action: RPCTypes,
-        body: &[u8],
-        option: &RPCOption,
-    ) -> Result<T, RPCError<C>>
+    /// Sends a request, and returns what the node replies.
+    async fn call<C, T>(&self, body: &[u8], option: &RPCOption) -> Result<T, RPCError<C>>
     where
         C: RaftTypeConfig<NodeId = u64>,
         T: DeserializeOwned,
     {
-        let own = u64::try_from(self.rpc.handle().sid()).expect("the sid of a member");
-        let sid = Sid::try_from(self.target).map_err(|error| Unreachable::new(&error))?;
-        let timeout = option.soft_ttl();
-        let called = self.rpc.call(sid, body, timeout).await;
+        let to = Sid::try_from(self.target).map_err(|error| Unreachable::new(&error))?;
+        let called = self.rpc.call(to, body, option.soft_ttl()).await;
         let reply = called.map_err(|error| match error {
-            CallError::TimedOut => RPCError::Timeout(Timeout {
-                action,
-                id: own,
-                target: self.target,
-                timeout,
-            }),
             // What does not go away at once: openraft waits before it tries again.
             CallError::NotLinked | CallError::NotSent(SendError::TooLarge(_)) => {
                 RPCError::Unreachable(Unreachable::new(&error))
@@ -94,15 +82,12 @@ impl<C: RaftTypeConfig<NodeId = u64>> RaftNetworkV2<C> for Peer {
             rpc.entries.truncate(rpc.entries.len() / 2);
             body = wire::request(wire::APPEND, &rpc)?;
         }
-        let action = RPCTypes::AppendEntries;
-        let response: AppendEntriesResponse<C> = self.call(action, &body, &option).await?;
-        match rpc.entries.last() {
-            Some(last) if response.is_success() && rpc.entries.len() < all => {
-                let sent = Some(last.log_id());
-                Ok(AppendEntriesResponse::PartialSuccess(sent))
-            }
-            _ => Ok(response),
+        let response: AppendEntriesResponse<C> = self.call(&body, &option).await?;
+        if response.is_success() && rpc.entries.len() < all {
+            let sent = rpc.entries.last().map(RaftEntry::log_id);
+            return Ok(AppendEntriesResponse::PartialSuccess(sent));
         }
+        Ok(response)
     }
 
     async fn vote(
@@ -111,7 +96,7 @@ impl<C: RaftTypeConfig<NodeId = u64>> RaftNetworkV2<C> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
         let body = wire::request(wire::VOTE, &rpc)?;
-        self.call(RPCTypes::Vote, &body, &option).await
+        self.call(&body, &option).await
     }
 
     async fn pre_vote(
@@ -120,7 +105,7 @@ impl<C: RaftTypeConfig<NodeId = u64>> RaftNetworkV2<C> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
         let body = wire::request(wire::PRE_VOTE, &rpc)?;
-        self.call(RPCTypes::Vote, &body, &option).await
+        self.call(&body, &option).await
     }
 
     async fn transfer_leader(
@@ -129,7 +114,7 @@ impl<C: RaftTypeConfig<NodeId = u64>> RaftNetworkV2<C> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
         let body = wire::request(wire::TRANSFER_LEADER, &rpc)?;
-        self.call(RPCTypes::TransferLeader, &body, &option).await
+        self.call(&body, &option).await
     }
 
     /// Sends one chunk after the other, each when the one before is acknowledged, and then the request to install them.
@@ -140,18 +125,17 @@ impl<C: RaftTypeConfig<NodeId = u64>> RaftNetworkV2<C> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        let action = RPCTypes::InstallSnapshot;
         let chunk_bytes = option.snapshot_chunk_size().unwrap_or(CHUNK_BYTES_MAX);
         let chunk_bytes = chunk_bytes.clamp(1, CHUNK_BYTES_MAX);
         let data = snapshot.snapshot.into_inner();
         let send = async {
             for (n, chunk) in data.chunks(chunk_bytes).enumerate() {
                 let chunk = wire::chunk(n * chunk_bytes, chunk);
-                self.call::<C, ()>(action, &chunk, &option).await?;
+                self.call::<C, ()>(&chunk, &option).await?;
             }
             let install = (vote, snapshot.meta, data.len());
             let install = wire::request(wire::INSTALL, &install)?;
-            self.call(action, &install, &option).await
+            self.call(&install, &option).await
         };
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
