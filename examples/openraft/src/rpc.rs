@@ -19,12 +19,7 @@ use quorum_cnx::{
     ConfigBuilder, Event, EventLoop, FRAME_BYTES_MAX, Frame, Handle, Handler,
     InitialMessageVersion, Outbox, SendError, Sid,
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::oneshot,
-    task::{self, JoinSet},
-    time,
-};
+use tokio::{sync::oneshot, task::JoinSet, time};
 
 /// The id in front of each request and reply.
 const ID_BYTES: usize = 8;
@@ -112,35 +107,15 @@ impl Links {
     /// # Errors
     ///
     /// Those of [`EventLoop::turn`], or if the runtime cannot watch the descriptor of the loop.
-    #[allow(
-        deprecated,
-        reason = "newer versions of tokio offer an unsafe function instead, whose conditions a loop meets: its descriptor stays the same"
-    )]
     pub async fn serve<F>(self, mut handle: impl FnMut(Sid, Bytes) -> F) -> io::Result<()>
     where
         F: Future<Output = Vec<u8>> + Send + 'static,
     {
         let links = self.0.handle().clone();
-        let mut watched = AsyncFd::with_interest(self.0, Interest::READABLE)?;
         let mut served = JoinSet::new();
-        loop {
-            match watched.get_ref().timeout() {
-                // More is to be done at once. The runtime is edge-triggered: it may not say so. Other tasks run in between.
-                Some(Duration::ZERO) => task::yield_now().await,
-                Some(timeout) => {
-                    if let Ok(ready) = time::timeout(timeout, watched.readable()).await {
-                        // Before the turn: what becomes ready meanwhile is reported again.
-                        ready?.clear_ready();
-                    }
-                }
-                None => watched.readable().await?.clear_ready(),
-            }
-            let event_loop = watched.get_mut();
-            if !event_loop.turn(Some(Duration::ZERO))? {
-                return Ok(());
-            }
+        let after_turn = |incoming: &mut Incoming| {
             while served.try_join_next().is_some() {}
-            for (from, id, body) in event_loop.handler_mut().requests.drain(..) {
+            for (from, id, body) in incoming.requests.drain(..) {
                 if served.len() < SERVED_MAX {
                     let (links, work) = (links.clone(), handle(from, body));
                     served.spawn(async move { reply(&links, from, id, &work.await) });
@@ -148,11 +123,14 @@ impl Links {
                     reply(&links, from, id, &[]);
                 }
             }
-        }
+        };
+        on_tokio::turn(self.0, after_turn).await?;
+        Ok(())
     }
 }
 
 /// What the loop calls.
+#[derive(Default)]
 struct Incoming {
     calls: Calls,
     /// Those of this turn, with their ids. A turn reads 256 KiB or one frame of each peer.
