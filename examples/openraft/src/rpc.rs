@@ -55,11 +55,8 @@ impl Rpc {
             .outbox(Outbox::QUEUE)
             .initial_message(InitialMessageVersion::Native)
             .native_only(true);
-        let calls = Calls::default();
-        let incoming = Incoming {
-            calls: calls.clone(),
-            requests: Vec::new(),
-        };
+        let incoming = Incoming::default();
+        let calls = incoming.calls.clone();
         let event_loop = EventLoop::new(config.build()?, incoming)?;
         let rpc = Self {
             handle: event_loop.handle().clone(),
@@ -88,8 +85,7 @@ impl Rpc {
         if !self.handle.connected_to_peer(to) {
             return Err(CallError::NotLinked);
         }
-        let sent = self.handle.to_send(to, frame(id, body));
-        sent.map_err(CallError::NotSent)?;
+        self.handle.to_send(to, frame(id, body))?;
         match time::timeout(timeout, reply).await {
             Ok(Ok(reply)) if reply.is_empty() => Err(CallError::Refused),
             Ok(Ok(reply)) => Ok(reply),
@@ -152,7 +148,7 @@ impl Handler for Incoming {
         if let Event::Down { sid, .. } = event {
             // Before the calls: each request that is discarded fails. An error means that there is no such peer.
             let _ = handle.discard(*sid);
-            self.calls.lock().remove(sid);
+            self.calls.lock().retain(|(to, _), _| to != sid);
         }
     }
 }
@@ -163,8 +159,8 @@ impl Drop for Incoming {
     }
 }
 
-/// The calls that wait for a reply, by peer: a peer can only answer what it was asked.
-type Pending = HashMap<Sid, HashMap<u64, oneshot::Sender<Bytes>>>;
+/// The calls that wait for a reply, by peer and id: a peer can only answer what it was asked.
+type Pending = HashMap<(Sid, u64), oneshot::Sender<Bytes>>;
 
 /// A clone has the same calls.
 #[derive(Clone, Default)]
@@ -172,23 +168,21 @@ struct Calls(Arc<Mutex<Pending>>);
 
 impl Calls {
     fn add(&self, to: Sid, id: u64) -> Result<oneshot::Receiver<Bytes>, CallError> {
-        let mut all = self.lock();
-        let calls = all.entry(to).or_default();
+        let mut calls = self.lock();
         // Callers that have failed or were dropped wait no more.
         calls.retain(|_, call| !call.is_closed());
-        if calls.len() >= PENDING_MAX {
+        if calls.keys().filter(|(sid, _)| *sid == to).count() >= PENDING_MAX {
             return Err(CallError::TooMany);
         }
         let (sender, receiver) = oneshot::channel();
-        calls.insert(id, sender);
+        calls.insert((to, id), sender);
         Ok(receiver)
     }
 
     fn end(&self, from: Sid, id: u64, reply: Bytes) {
-        let mut all = self.lock();
-        let calls = all.get_mut(&from);
+        let call = self.lock().remove(&(from, id));
         // Without a call it is late: the call has failed before.
-        if let Some(call) = calls.and_then(|calls| calls.remove(&id)) {
+        if let Some(call) = call {
             let _ = call.send(reply);
         }
     }
@@ -219,7 +213,7 @@ pub enum CallError {
     TooMany,
     /// The outbox has not taken the frame, for instance because the queue is full. Nothing was sent.
     #[error("the request was not sent: {0}")]
-    NotSent(SendError),
+    NotSent(#[from] SendError),
     /// The link has ended.
     #[error("the link ended before the reply")]
     LinkEnded,
