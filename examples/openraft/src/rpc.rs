@@ -30,8 +30,8 @@ const REPLY: u64 = 1 << 63;
 pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - ID_BYTES;
 /// Requests to one peer that wait for a reply. openraft has about four at a time: entries, a heartbeat, a vote, a snapshot.
 pub const PENDING_MAX: usize = 64;
-/// Requests of all peers that are handled at the same time. Each may hold [`BODY_BYTES_MAX`] bytes: 128 MiB in all.
-pub const SERVED_MAX: usize = 256;
+/// Requests of one peer that are handled at the same time. Each may hold [`BODY_BYTES_MAX`] bytes: 32 MiB for each peer.
+pub const SERVED_MAX: usize = 64;
 
 /// Sends requests. They are written, and their replies read, by the [`Links`] that were made with it.
 pub struct Rpc {
@@ -108,13 +108,17 @@ impl Links {
         F: Future<Output = Vec<u8>> + Send + 'static,
     {
         let links = self.0.handle().clone();
-        let mut served = JoinSet::new();
+        let mut served: HashMap<Sid, JoinSet<()>> = HashMap::new();
         let after_turn = |incoming: &mut Incoming| {
-            while served.try_join_next().is_some() {}
+            served.retain(|_, tasks| {
+                while tasks.try_join_next().is_some() {}
+                !tasks.is_empty()
+            });
             for (from, id, body) in incoming.requests.drain(..) {
-                if served.len() < SERVED_MAX {
+                let tasks = served.entry(from).or_default();
+                if tasks.len() < SERVED_MAX {
                     let (links, work) = (links.clone(), handle(from, body));
-                    served.spawn(async move { reply(&links, from, id, &work.await) });
+                    tasks.spawn(async move { reply(&links, from, id, &work.await) });
                 } else {
                     reply(&links, from, id, &[]);
                 }
@@ -217,8 +221,8 @@ pub enum CallError {
     /// The link has ended.
     #[error("the link ended before the reply")]
     LinkEnded,
-    /// The peer handles [`SERVED_MAX`] requests, and has not handled this one.
-    #[error("the node handles too many requests")]
+    /// The peer handles [`SERVED_MAX`] requests of this node, and has not handled this one.
+    #[error("the node handles too many requests of this one")]
     Refused,
     /// There was no reply in time.
     #[error("there was no reply in time")]

@@ -19,20 +19,30 @@ const TWO: Sid = Sid(2);
 /// A deadline for what takes milliseconds. Reaching it is a failure.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Node 1, and node 2 with its links. They are linked once node 2 serves.
-async fn pair() -> (Arc<Rpc>, Links) {
-    let sockets = support::sockets(2);
+/// So many nodes, from 1 on, with their links.
+fn nodes<const COUNT: usize>() -> [(Rpc, Links); COUNT] {
+    let sockets = support::sockets(COUNT);
     let addresses = support::addresses(&sockets);
     let mut nodes = (1..)
         .zip(sockets)
         .map(|(id, socket)| Rpc::start(support::config(id, &addresses, socket)).unwrap());
-    let ((one, links), (_, two)) = (nodes.next().unwrap(), nodes.next().unwrap());
-    tokio::spawn(links.serve(|_, _| future::ready(vec![0])));
+    [(); COUNT].map(|()| nodes.next().unwrap())
+}
+
+/// Node 1, and node 2 with its links. They are linked once node 2 serves.
+async fn pair() -> (Arc<Rpc>, Links) {
+    let [(one, links), (_, two)] = nodes();
+    echo(links);
     (Arc::new(one), two)
 }
 
 async fn linked(node: &Rpc) {
-    let linked = time::timeout(LONG, node.handle().wait_linked_async(1));
+    linked_to(node, 1).await;
+}
+
+/// Waits until the node is linked to so many others.
+async fn linked_to(node: &Rpc, count: usize) {
+    let linked = time::timeout(LONG, node.handle().wait_linked_async(count));
     assert!(linked.await.unwrap());
 }
 
@@ -162,6 +172,26 @@ async fn one_more_served_request_is_refused() {
         assert_eq!(called, Err(CallError::TimedOut));
     }
     assert_eq!(one.call(TWO, b"?", LONG).await, Err(CallError::Refused));
+}
+
+#[tokio::test]
+async fn node_that_asks_too_much_takes_no_place_of_others() {
+    let [(one, links), (_, two), (three, others)] = nodes();
+    echo(links);
+    echo(others);
+    let mut kept = keep(two);
+    linked_to(&one, 2).await;
+    linked_to(&three, 2).await;
+    for _ in 0..SERVED_MAX {
+        let called = one.call(TWO, b"?", Duration::ZERO).await;
+        assert_eq!(called, Err(CallError::TimedOut));
+    }
+    assert_eq!(one.call(TWO, b"?", LONG).await, Err(CallError::Refused));
+    let served = async { while kept.recv().await.unwrap() != "of three" {} };
+    tokio::select! {
+        called = three.call(TWO, b"of three", LONG) => panic!("{called:?}"),
+        () = served => {}
+    }
 }
 
 #[tokio::test]
