@@ -214,6 +214,8 @@ miri() {
 runtimes() {
     timeout 600 cargo clippy --manifest-path examples/tokio/Cargo.toml --all-targets -- -D warnings
     timeout 600 cargo test --manifest-path examples/tokio/Cargo.toml
+    # Not what the tests have built: without their dependencies, tokio has fewer features.
+    timeout 600 cargo build --manifest-path examples/tokio/Cargo.toml
     timeout 60 cargo run --quiet --manifest-path examples/tokio/Cargo.toml
 }
 
