@@ -122,11 +122,14 @@ impl Transport {
 }
 
 impl Handler for Transport {
-    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, _: &Handle) {
+    fn on_frame(&mut self, from: Sid, frame: Frame<'_>, handle: &Handle) {
         match Message::parse_from_bytes(&frame) {
             // Not always `from` is its `from`: a node that leads no more passes proposals and reads of others on.
             Ok(message) => self.replica.step(message),
-            Err(error) => eprintln!("not a message, from {from}: {error}"),
+            // No node of raft sends this: its link ends. An error means that the loop halts.
+            Err(_) => {
+                let _ = handle.disconnect(from);
+            }
         }
     }
 

@@ -47,11 +47,24 @@ fn pre_vote(from: u64) -> Vec<u8> {
 }
 
 #[test]
+fn bytes_that_are_no_message_end_the_link() {
+    let (members, [one, two]) = members();
+    let mut server = Server::new(1, &members, one, Disk::new(vec![1, 2])).unwrap();
+    let peer = faulty(&members, two);
+    peer.to_send(Sid(1), "no message").unwrap();
+    let deadline = Instant::now() + LONG;
+    while peer.stats().downs.is_empty() {
+        assert!(Instant::now() < deadline, "the link does not end");
+        assert!(server.turn(Duration::from_millis(10)).unwrap());
+    }
+}
+
+#[test]
 fn messages_that_cannot_be_answered_are_ignored() {
     let (members, [one, two]) = members();
     let mut server = Server::new(1, &members, one, Disk::new(vec![1, 2])).unwrap();
     let peer = faulty(&members, two);
-    for frame in [b"no message".to_vec(), pre_vote(u64::MAX), pre_vote(2)] {
+    for frame in [pre_vote(u64::MAX), pre_vote(2)] {
         peer.to_send(Sid(1), frame).unwrap();
     }
     let is_answer = |frame: &[u8]| {
