@@ -134,12 +134,15 @@ impl Transport {
         }
     }
 
-    fn receive(&mut self, from: Sid, message: &[u8]) {
+    fn receive(&mut self, from: Sid, message: &[u8], handle: &Handle) {
         match postcard::from_bytes::<Message<Request>>(message) {
             Ok(message) if Sid::try_from(message.get_sender()) == Ok(from) => {
                 self.replica.step(message)
             }
-            _ => eprintln!("{from} has sent what is not a message of its own"),
+            // Not a message of the peer. The link has a gap now, and ends. An error means that the loop halts.
+            _ => {
+                let _ = handle.disconnect(from);
+            }
         }
     }
 }
@@ -150,14 +153,14 @@ impl Handler for Transport {
         let is_last = frame.len() < FRAME_BYTES_MAX;
         let parts = self.parts.entry(from).or_default();
         if is_last && parts.is_empty() {
-            return self.receive(from, &frame);
+            return self.receive(from, &frame, handle);
         }
         parts.extend_from_slice(&frame);
         if parts.len() > MESSAGE_BYTES_MAX {
             let _ = handle.disconnect(from);
         } else if is_last {
             let message = mem::take(parts);
-            self.receive(from, &message);
+            self.receive(from, &message, handle);
         }
     }
 

@@ -42,23 +42,40 @@ fn is_promise(message: &[u8], leader: u64) -> bool {
     matches!(message.msg, PaxosMsg::Promise(promise) if promise.n.pid == leader)
 }
 
-#[test]
-fn messages_that_name_no_member_are_ignored() {
+/// Node 1, and member 2, which is not OmniPaxos.
+fn pair() -> (Server, CnxManager) {
     let sockets = [1, 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     let address = |socket: &TcpListener| socket.local_addr().unwrap().to_string();
     let addresses = sockets.each_ref().map(address);
     let members: Vec<_> = (1..).zip(addresses).collect();
     let [one, two] = sockets;
-    let mut server = Server::new(1, &members, one, Disk::default()).unwrap();
-    let servers = members
-        .iter()
-        .map(|(id, address)| (Sid(*id as i64), address));
+    let server = Server::new(1, &members, one, Disk::default()).unwrap();
+    let sid = |id: u64| Sid::try_from(id).unwrap();
+    let servers = members.iter().map(|(id, address)| (sid(*id), address));
     let config = Config::builder(Sid(2))
         .servers(servers)
         .listener(two)
         .outbox(Outbox::QUEUE)
         .initial_message(InitialMessageVersion::Native);
-    let peer = CnxManager::start(config.build().unwrap()).unwrap();
+    (server, CnxManager::start(config.build().unwrap()).unwrap())
+}
+
+#[test]
+fn what_is_no_message_of_the_peer_ends_the_link() {
+    for frame in [b"no message".to_vec(), prepare(3, 1_000, 3)] {
+        let (mut server, peer) = pair();
+        peer.to_send(Sid(1), frame).unwrap();
+        let deadline = Instant::now() + LONG;
+        while peer.stats().downs.is_empty() {
+            assert!(Instant::now() < deadline, "the link does not end");
+            assert!(server.turn(Duration::from_millis(10)).unwrap());
+        }
+    }
+}
+
+#[test]
+fn leader_that_is_no_member_is_sent_nothing() {
+    let (mut server, peer) = pair();
     let deadline = Instant::now() + LONG;
     let mut turn_until_promise = |leader| {
         let promised = |frame: &[u8]| is_promise(frame, leader);
@@ -76,15 +93,8 @@ fn messages_that_name_no_member_are_ignored() {
             assert!(server.turn(Duration::from_millis(10)).unwrap());
         }
     };
-    let sent = [
-        b"no message".to_vec(),
-        prepare(3, 1_000, 3),
-        prepare(2, 1_000, u64::MAX),
-    ];
-    for frame in sent {
-        peer.to_send(Sid(1), frame).unwrap();
+    for (n, leader) in [(1_000, u64::MAX), (2_000, 2)] {
+        peer.to_send(Sid(1), prepare(2, n, leader)).unwrap();
+        turn_until_promise(leader);
     }
-    turn_until_promise(u64::MAX);
-    peer.to_send(Sid(1), prepare(2, 2_000, 2)).unwrap();
-    turn_until_promise(2);
 }
