@@ -10,7 +10,7 @@ use quorum_cnx::{SendError, Sid};
 use raft_links::{BODY_BYTES_MAX, CallError, Links, PENDING_MAX, Rpc, SERVED_MAX};
 use tokio::{
     sync::{Notify, mpsc},
-    task::JoinSet,
+    task::{self, JoinSet},
     time,
 };
 
@@ -192,6 +192,20 @@ async fn node_that_asks_too_much_takes_no_place_of_others() {
         called = three.call(TWO, b"of three", LONG) => panic!("{called:?}"),
         () = served => {}
     }
+}
+
+#[tokio::test]
+async fn frame_without_an_id_ends_the_link() {
+    let (one, two) = pair().await;
+    echo(two);
+    linked(&one).await;
+    one.handle().to_send(TWO, "no id").unwrap();
+    let ended = async {
+        while one.handle().stats().downs.is_empty() {
+            task::yield_now().await;
+        }
+    };
+    time::timeout(LONG, ended).await.unwrap();
 }
 
 #[tokio::test]
