@@ -97,6 +97,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) unsent_limit: Option<u32>,
 
+    /// Bytes of the receive buffer of the library's links (SO_RCVBUF) [default: the kernel chooses it]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_073_741_824))]
+    pub(crate) receive_buffer: Option<u32>,
+
     /// The program that runs the other programs [default: benches/compare/target/release/compare]
     #[arg(long, value_name = "PATH")]
     pub(crate) compare: Option<PathBuf>,

@@ -67,6 +67,10 @@ pub(crate) struct Task {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) unsent_limit: Option<u32>,
 
+    /// Bytes of the receive buffer of the library's links (SO_RCVBUF) [default: the kernel chooses it]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_073_741_824))]
+    pub(crate) receive_buffer: Option<u32>,
+
     /// Address at which `serve` listens
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,

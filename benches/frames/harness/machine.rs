@@ -39,11 +39,8 @@ impl Record {
             ("rounds", plan.rounds.to_string()),
             ("time_ms", plan.time.as_millis().to_string()),
             ("spin_us", plan.spin_us.to_string()),
-            (
-                "unsent_limit",
-                plan.unsent_limit
-                    .map_or_else(|| "default".into(), |bytes| bytes.to_string()),
-            ),
+            ("unsent_limit", bytes_or_default(plan.unsent_limit)),
+            ("receive_buffer", bytes_or_default(plan.receive_buffer)),
             (
                 "processes",
                 if plan.one_process { "one" } else { "two" }.into(),
@@ -152,6 +149,10 @@ fn first_line(program: &str, arguments: &[&str]) -> String {
 }
 
 /// The present date and time in UTC.
+fn bytes_or_default(bytes: Option<u32>) -> String {
+    bytes.map_or_else(|| "default".into(), |bytes| bytes.to_string())
+}
+
 fn date() -> String {
     let seconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -271,6 +271,9 @@ fn arguments(
         if let Some(bytes) = plan.unsent_limit {
             add("--unsent-limit", bytes.to_string());
         }
+        if let Some(bytes) = plan.receive_buffer {
+            add("--receive-buffer", bytes.to_string());
+        }
     }
     if let Some(to) = to {
         add("--to", to);
@@ -305,6 +308,7 @@ fn task(
         },
         spin_us: plan.spin_us,
         unsent_limit: plan.unsent_limit,
+        receive_buffer: plan.receive_buffer,
         listen: ([127, 0, 0, 1], 0).into(),
         to,
         at_most: Some((plan.longer() + MARGIN).as_secs() as u32),

@@ -82,6 +82,7 @@ pub(crate) struct Plan {
     pub(crate) is_brief: bool,
     pub(crate) spin_us: u32,
     pub(crate) unsent_limit: Option<u32>,
+    pub(crate) receive_buffer: Option<u32>,
     pub(crate) one_process: bool,
     pub(crate) is_test: bool,
     /// Whether system calls are counted.
@@ -133,6 +134,7 @@ impl Plan {
             is_brief: run.quick || run.test,
             spin_us: run.spin_us,
             unsent_limit: run.unsent_limit,
+            receive_buffer: run.receive_buffer,
             one_process: run.one_process,
             is_test: run.test,
             traces: !run.no_strace && !run.one_process,

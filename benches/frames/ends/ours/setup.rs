@@ -28,6 +28,7 @@ pub(crate) fn builder(task: &Task, own: Sid) -> io::Result<ConfigBuilder> {
     let builder = Config::builder(own)
         .idle(task.idle())
         .unsent_limit(task.unsent_limit())
+        .receive_buffer(task.receive_buffer.map(|bytes| bytes as usize))
         .peer_dead_after(task.dead_after())
         // Eight bytes, which bare sockets send as well.
         .initial_message(InitialMessageVersion::Bare);
