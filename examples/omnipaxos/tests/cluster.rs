@@ -39,7 +39,6 @@ fn run_burst(cluster: &mut Cluster, breaks_links: bool) {
 
 /// Without further requests, no node lacks any.
 fn check(cluster: &mut Cluster, others: u64) {
-    cluster.is_quiet = true;
     cluster.check(others);
     assert!(!cluster.nodes.iter().any(|node| node.has_skipped));
 }

@@ -129,7 +129,7 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// If the disk fails. The node is of no use then.
+    /// If the disk fails, or if a leader has sent a snapshot that is not one of this program. The node is of no use then.
     pub fn advance(&mut self) -> Result<Vec<Message>> {
         let mut messages = Vec::new();
         while self.node.has_ready() {
