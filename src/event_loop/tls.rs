@@ -140,6 +140,7 @@ mod tests {
             Config, EventLoop, Frame, Handle, Handler, InitialMessageVersion, Leave, Reason, Sid,
             TlsFailure, Unknown,
             event::Event,
+            limits::TLS_RENEWED_EVERY_RECORDS,
             net::{Net as _, TlsNet},
             simulation::{HostNet, Network},
             tls::{Plaintext, Tls, fixture::Ca},
@@ -194,6 +195,51 @@ mod tests {
                 let net = TlsNet::new(network.host([10, 0, 0, sid as u8]).net());
                 EventLoop::with_net(config, Events::default(), net).unwrap()
             })
+        }
+
+        /// By the end whose keys they are, the smaller sid with a knock.
+        #[test]
+        fn link_whose_keys_are_nearly_used_up_is_renewed() {
+            for worn in [0, 1] {
+                let (network, ca) = (Network::new(), Ca::new("CA"));
+                let mut servers = [1, 2].map(|sid| {
+                    let own = ca.names(&[&format!("10.0.0.{sid}")]).certified_key();
+                    let provider = crate::tls::fixture::provider();
+                    let tls = Tls::builder(provider, own, [ca.root.clone()]);
+                    // Those of TLS 1.3 last.
+                    let tls = tls.protocol_versions(&[&rustls::version::TLS12]);
+                    let servers = (1..=2).map(|n| (Sid(n), format!("10.0.0.{n}:3888")));
+                    let config = Config::builder(Sid(sid))
+                        .servers(servers)
+                        .tls(tls.build().unwrap());
+                    let net = TlsNet::new(network.host([10, 0, 0, sid as u8]).net());
+                    EventLoop::with_net(config.build().unwrap(), Events::default(), net).unwrap()
+                });
+                let run = |servers: &mut [EventLoop<Events, TlsNet<HostNet>>; 2]| {
+                    for at in 0..400 {
+                        servers[at % 2].turn(Some(Duration::ZERO)).unwrap();
+                        network.advance(Duration::from_millis(5));
+                    }
+                };
+                let ups = |server: &EventLoop<Events, TlsNet<HostNet>>| {
+                    let is_up = |event: &&Event| matches!(event, Event::Up { .. });
+                    server.handler().all.iter().filter(is_up).count()
+                };
+                run(&mut servers);
+                assert_eq!(servers.each_ref().map(ups), [1, 1]);
+                let connections = &mut servers[worn].connections;
+                for key in connections.keys() {
+                    let connection = connections.get_mut(key).unwrap();
+                    connection.stream.set_records(TLS_RENEWED_EVERY_RECORDS - 1);
+                }
+                let other = Sid(2 - worn as i64);
+                servers[worn]
+                    .handle()
+                    .to_send(other, "the last one")
+                    .unwrap();
+                run(&mut servers);
+                assert_eq!(servers.each_ref().map(ups), [2, 2], "{worn}");
+            }
         }
 
         /// As on the network below: the runs of a simulation are the same each time.

@@ -328,7 +328,7 @@ fn certificate_proves_a_member_at_any_address() {
         let stream = TestConnection::dial(from, servers.address(2)).0;
         let mut client = client(stream, &servers.ca, Some(&own), 2);
         client.write_all(&[bare(3), frame(text)].concat()).unwrap();
-        expect_message(&manager, 3, text.to_owned());
+        expect_message(&manager, 3, text);
         client
     };
     let _older = connect(MEMBER_IP, "from its own address");

@@ -77,7 +77,7 @@ impl<S> TlsStream<S> {
 
     /// As if this many records had been written.
     #[cfg(test)]
-    pub(super) fn set_records(&self, count: u64) {
+    pub(crate) fn set_records(&self, count: u64) {
         if let Some(session) = &self.session {
             session.records.lock().unwrap().set_count(count);
         }
