@@ -55,6 +55,7 @@ formatting() {
     cargo fmt --all --check
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo fmt --all --check --manifest-path benches/compare/Cargo.toml
+    cargo fmt --all --check --manifest-path benches/aws-lc-rs/Cargo.toml
     cargo fmt --all --check --manifest-path examples/aws-lc-rs/Cargo.toml
     cargo fmt --all --check --manifest-path examples/tokio/Cargo.toml
     cargo fmt --all --check --manifest-path examples/raft-rs/Cargo.toml
@@ -223,6 +224,7 @@ runtimes() {
 providers() {
     timeout 900 cargo clippy --manifest-path examples/aws-lc-rs/Cargo.toml --all-targets -- -D warnings
     timeout 900 cargo test --manifest-path examples/aws-lc-rs/Cargo.toml
+    timeout 900 cargo clippy --manifest-path benches/aws-lc-rs/Cargo.toml --all-targets -- -D warnings
 }
 
 # Consensus libraries on this one, each in a package of its own.

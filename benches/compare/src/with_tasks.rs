@@ -118,7 +118,7 @@ pub(crate) fn run_async_fd(context: &EndContext) -> io::Result<()> {
         sent: Instant::now(),
     };
     let event_loop = EventLoop::new(config(context)?, handler)?;
-    runtime()?.block_on(turn(event_loop)).map(drop)
+    runtime()?.block_on(turn(event_loop, |_| ())).map(drop)
 }
 
 struct InLoop<'a> {

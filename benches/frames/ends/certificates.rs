@@ -5,9 +5,13 @@
 use std::{error::Error, sync::Arc};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as cryptography;
+#[cfg(not(feature = "aws-lc-rs"))]
+use rustls::crypto::ring as cryptography;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    crypto::{CryptoProvider, ring},
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer},
     server::WebPkiClientVerifier,
     version::TLS13,
@@ -48,9 +52,9 @@ impl Certificates {
         let own = CertificateParams::new([name(sid)])?.signed_by(&key, &authority)?;
         Ok(Self {
             provider: Arc::new(CryptoProvider {
-                cipher_suites: vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
-                kx_groups: vec![ring::kx_group::SECP256R1],
-                ..ring::default_provider()
+                cipher_suites: vec![cryptography::cipher_suite::TLS13_AES_128_GCM_SHA256],
+                kx_groups: vec![cryptography::kx_group::SECP256R1],
+                ..cryptography::default_provider()
             }),
             own: own.der().clone(),
             key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
