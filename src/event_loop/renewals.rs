@@ -65,9 +65,11 @@ impl Renewals {
     pub(super) fn withdraw(&mut self, peer: PeerId) -> bool {
         let count = self.waiting.len();
         self.waiting.retain(|one| one.peer != peer || !one.is_move);
-        let current = &mut self.current;
-        let current = current.take_if(|renewal| renewal.peer == peer && renewal.is_move);
-        current.is_some() || self.waiting.len() < count
+        match &self.current {
+            Some(renewal) if renewal.peer == peer && !renewal.is_move => false,
+            Some(renewal) if renewal.peer == peer => self.current.take().is_some(),
+            _ => self.waiting.len() < count,
+        }
     }
 
     fn insert(&mut self, peer: PeerId, is_move: bool) {
@@ -279,9 +281,12 @@ mod tests {
         }
         assert_eq!(renewals.next(now, old), dial(3));
         assert!(renewals.withdraw(one) && !renewals.withdraw(one));
+        renewals.add_moved(three);
         assert!(!renewals.withdraw(three), "its renewal is under way");
         assert_eq!(renewals.next(now + RENEWAL_WAIT, old), dial(2));
         assert!(renewals.withdraw(two), "its renewal is under way");
         assert_eq!(renewals.next(now + RENEWAL_WAIT, old), dial(3));
+        let later = now + RENEWAL_WAIT * 2;
+        assert_eq!(renewals.next(later, |_| Some(key(7))), None);
     }
 }
