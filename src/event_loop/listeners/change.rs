@@ -3,7 +3,7 @@
 //! Nothing here opens a socket: the new addresses are opened like all others. An old socket is closed when all new ones are open, or when
 //! it is in their way. While none of the new ones is open, it stays, whatever changes follow.
 
-use std::{mem, net::SocketAddr, time::Instant};
+use std::{io, mem, net::SocketAddr, time::Instant};
 
 use super::{
     ListenerAction, Listeners,
@@ -110,22 +110,57 @@ impl Listeners {
         self.changed = true;
     }
 
-    /// Before `at` is bound for an own address: takes over a socket of a replaced address that is bound to it already, and closes those that
-    /// share its port and are in its way.
-    pub(super) fn make_way<N: Net>(&mut self, net: &mut N, index: usize, at: SocketAddr) {
+    /// Before `at` is bound for an own address: takes over a socket of a replaced address that is bound to it already.
+    pub(super) fn take_over(&mut self, index: usize, at: SocketAddr) {
         for listener in 0..self.listeners.len() {
             let is_retired = self.own[self.listeners[listener].own].is_retired;
-            let open = self.listeners[listener].open_at();
-            let Some(open) = open.filter(|open| is_retired && open.port() == at.port()) else {
-                continue;
-            };
-            if open == at {
+            if is_retired && self.listeners[listener].open_at() == Some(at) {
                 self.listeners[listener].own = index;
                 self.changed = true;
-            } else if open.ip().is_unspecified() || at.ip().is_unspecified() {
-                self.close_listener(net, listener);
             }
         }
+    }
+
+    /// Opens a socket. Those of replaced addresses that share its port and are in its way are closed, and opened again if that did not help.
+    pub(super) fn listen<N: Net>(
+        &mut self,
+        net: &mut N,
+        listener: usize,
+        at: SocketAddr,
+    ) -> io::Result<SocketAddr> {
+        let opened = net.listen(listener, at);
+        if !matches!(&opened, Err(error) if error.kind() == io::ErrorKind::AddrInUse) {
+            return opened;
+        }
+        let in_the_way = self.in_the_way(at);
+        if in_the_way.is_empty() {
+            return opened;
+        }
+        for (other, _) in &in_the_way {
+            self.close_listener(net, *other);
+        }
+        let opened = net.listen(listener, at);
+        if opened.is_err() {
+            for (other, open) in in_the_way {
+                if let Ok(at) = net.listen(other, open) {
+                    let other = &mut self.listeners[other];
+                    other.state = State::Open { at, resting: None };
+                    // As when it was opened first.
+                    other.pending_since = Some(self.looked);
+                }
+            }
+        }
+        opened
+    }
+
+    /// The sockets of replaced addresses because of which `at` cannot be bound, and where they are.
+    fn in_the_way(&self, at: SocketAddr) -> Vec<(usize, SocketAddr)> {
+        let all = self.listeners.iter().enumerate();
+        let retired = all.filter(|(_, listener)| self.own[listener.own].is_retired);
+        let open = retired.filter_map(|(number, listener)| Some((number, listener.open_at()?)));
+        let is_any = |at: SocketAddr| at.ip().is_unspecified();
+        open.filter(|(_, open)| open.port() == at.port() && (is_any(*open) || is_any(at)))
+            .collect()
     }
 }
 
@@ -247,6 +282,36 @@ mod tests {
             listeners.tick(&mut net, now, &mut Vec::new());
             assert_eq!(listening(&listeners), [text.parse().unwrap()]);
         }
+    }
+
+    #[test]
+    fn wildcard_stays_open_if_what_replaces_it_cannot_be_opened() {
+        // A port that is free at all addresses.
+        let port = |socket: std::net::TcpListener| socket.local_addr().unwrap().port();
+        let port = port(std::net::TcpListener::bind("0.0.0.0:0").unwrap());
+        // No machine has an address for documentation (RFC 5737).
+        let [wildcard, nobody] = ["0.0.0.0", "192.0.2.1"].map(|ip| format!("{ip}:{port}"));
+        let (mut net, mut listeners, now) = start(&[&wildcard]);
+        listeners.change(&mut net, &[address(&nobody)], now, &mut Vec::new());
+        listeners.tick(&mut net, now, &mut Vec::new());
+        assert_eq!(listening(&listeners), [wildcard.parse().unwrap()]);
+    }
+
+    #[test]
+    fn address_stays_open_if_the_wildcard_cannot_be_opened() {
+        let port = |socket: std::net::TcpListener| socket.local_addr().unwrap().port();
+        let port = port(std::net::TcpListener::bind("0.0.0.0:0").unwrap());
+        let [at, other, wildcard] =
+            ["127.0.0.1", "127.0.0.2", "0.0.0.0"].map(|ip| format!("{ip}:{port}"));
+        let (mut net, mut listeners, now) = start(&[&at]);
+        let taken = std::net::TcpListener::bind(&other).unwrap();
+        listeners.change(&mut net, &[address(&wildcard)], now, &mut Vec::new());
+        listeners.tick(&mut net, now, &mut Vec::new());
+        assert_eq!(listening(&listeners), [at.parse().unwrap()]);
+        drop(taken);
+        let later = listeners.deadline().unwrap();
+        listeners.tick(&mut net, later, &mut Vec::new());
+        assert_eq!(listening(&listeners), [wildcard.parse().unwrap()]);
     }
 
     #[test]

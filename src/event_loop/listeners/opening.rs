@@ -110,8 +110,11 @@ impl Listeners {
         let mut is_taken = false;
         for mut at in addresses {
             at.set_port(self.own[index].port);
-            self.make_way(net, index, at);
-            if at.port() != 0 && self.listeners.iter().any(|listener| listener.takes(at)) {
+            self.take_over(index, at);
+            // A socket of a replaced address does not count: it is about to be closed.
+            let counts = |it: &&Listener| it.own == index || !self.own[it.own].is_retired;
+            let mut others = self.listeners.iter().filter(counts);
+            if at.port() != 0 && others.any(|listener| listener.takes(at)) {
                 is_taken = true;
                 self.changed |= self.vacate(index, at);
                 continue;
@@ -120,7 +123,7 @@ impl Listeners {
                 failures.push(Failure::Crowded);
                 break;
             };
-            match net.listen(listener, at) {
+            match self.listen(net, listener, at) {
                 Ok(at) => {
                     let own = &mut self.own[index];
                     // With port 0 the kernel has chosen one. The other addresses of the name are bound to the same.
