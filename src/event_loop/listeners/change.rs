@@ -33,9 +33,10 @@ impl Listeners {
             match missing.iter().position(|address| *address == own.address) {
                 Some(at) => {
                     missing.swap_remove(at);
-                    if mem::take(&mut own.is_retired) {
-                        // Its sockets may have been closed because they were in the way.
-                        own.stage = Stage::Waiting { until: now };
+                    let is_lost = matches!(own.stage, Stage::Lost);
+                    // Not all of its sockets need be open. Its tries are those since the last change.
+                    if mem::take(&mut own.is_retired) || is_lost {
+                        (own.stage, own.tries) = (Stage::Waiting { until: now }, 0);
                     }
                 }
                 None => own.is_retired = true,
@@ -259,7 +260,7 @@ mod tests {
         let [old, new] = free();
         let (mut net, mut listeners, now) = start(&[&old]);
         listeners.tries_max = 1;
-        let _taken = std::net::TcpListener::bind(&new).unwrap();
+        let taken = std::net::TcpListener::bind(&new).unwrap();
         let mut actions = Vec::new();
         listeners.change(&mut net, &[address(&new)], now, &mut actions);
         listeners.tick(&mut net, now, &mut actions);
@@ -268,6 +269,13 @@ mod tests {
         });
         assert_eq!(format!("{:?}", actions.last()), format!("{:?}", Some(lost)));
         assert_eq!(listening(&listeners), [old.parse().unwrap()]);
+        // The next change gives it new tries.
+        drop(taken);
+        let wanted = [address(&old), address(&new)];
+        listeners.change(&mut net, &wanted, now, &mut actions);
+        listeners.tick(&mut net, now, &mut actions);
+        let open = [&old, &new].map(|at| at.parse().unwrap());
+        assert_eq!(listening(&listeners), open);
     }
 
     #[test]
