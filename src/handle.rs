@@ -158,6 +158,8 @@ impl Handle {
     ///   [admitted](crate::Unknown::Admit) before keeps its link.
     /// - A member with other addresses ([`Event::Moved`](crate::Event::Moved)): a link whose far end is at one of the new addresses stays.
     ///   Another one ends when a new one is there. While that cannot be made, the old one stays, and [`renew`](Self::renew) tries again.
+    /// - This server, if its own addresses change: it listens at the old ones until it listens at all new ones. While none of the new ones can be
+    ///   opened, the old ones stay.
     /// - A server that leaves ([`Event::Left`](crate::Event::Left)): new frames for it are refused. Those that wait are discarded, or written
     ///   first, as [`Leave`] says. Then its link ends with [`Reason::Removed`](crate::Reason::Removed), and its later connections are those of
     ///   an unknown server: refused with [`Reason::UnknownSid`](crate::Reason::UnknownSid), or admitted ([`Unknown`](crate::Unknown)).
