@@ -214,7 +214,8 @@ impl Handle {
         self.shared.set_server(sid, addresses.into())
     }
 
-    /// Removes a server from the members, as [`set_server`](Self::set_server) adds one. If it is no member, nothing changes.
+    /// Removes a server from the members, as [`set_server`](Self::set_server) adds one. If it is no member, nothing changes. But one that
+    /// leaves already has no more time than this call gives it.
     ///
     /// # Errors
     ///

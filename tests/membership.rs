@@ -226,6 +226,29 @@ fn time_of_a_server_that_leaves_is_limited() {
     assert!(manager.stats().balances());
 }
 
+#[test]
+fn time_of_a_server_that_leaves_can_be_shortened_and_not_extended() {
+    let (manager, _) = single_manager(5, &[(9, NOBODY)], |builder| {
+        builder.outbox(Outbox::QUEUE).members_max(3)
+    });
+    let hour = LONG * 180;
+    manager.to_send(Sid(9), "never read").unwrap();
+    manager.remove_server(Sid(9), Leave::After(hour)).unwrap();
+    manager.set_server(Sid(7), NOBODY).unwrap();
+    // Its place is needed.
+    assert!(manager.set_server(Sid(8), "127.0.0.1:8").is_err());
+    let version = manager.remove_server(Sid(9), Leave::Now).unwrap().version;
+    assert_eq!(version, 2, "the members are the same");
+    assert_eq!(wait_for(&manager, left), (Sid(9), 1));
+    manager.to_send(Sid(7), "never read").unwrap();
+    manager.remove_server(Sid(7), Leave::After(hour)).unwrap();
+    for time in [Duration::from_millis(50), hour] {
+        manager.remove_server(Sid(7), Leave::After(time)).unwrap();
+    }
+    assert_eq!(wait_for(&manager, left), (Sid(7), 1));
+    assert!(manager.stats().balances());
+}
+
 /// The far end has the link, and neither reads nor closes it.
 #[test]
 fn far_end_that_stays_is_hung_up_on_in_time() {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use super::peer::Peer;
 use crate::{
-    config::{Config, Members, Outbox, Server},
+    config::{Config, Leave, Members, Outbox, Server},
     error::ConfigError,
     outbox::Clock,
     proto::{Address, PeerId, PeerIds, Sid},
@@ -106,6 +106,14 @@ impl Membership {
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
         let members = self.members.values();
         members.map(|member| Arc::clone(&member.peer)).collect()
+    }
+
+    /// Until when a server that leaves now may take.
+    pub(super) fn until(&self, leave: Leave) -> Option<Instant> {
+        match leave {
+            Leave::Now => None,
+            Leave::After(time) => Some(self.clock.now() + time),
+        }
     }
 
     /// The loop has parted with this peer.

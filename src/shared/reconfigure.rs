@@ -57,11 +57,36 @@ impl Shared {
         sid: Sid,
         leave: Leave,
     ) -> Result<Changes, ReconfigureError> {
-        self.step(|membership| {
+        let changes = self.step(|membership| {
             let mut next = membership.next().leave(leave);
             next.servers.retain(|(other, _)| *other != sid);
             (next, false)
-        })
+        })?;
+        if changes.left.is_empty() {
+            self.hurry(sid, leave);
+        }
+        Ok(changes)
+    }
+
+    /// Shortens the time of a server that leaves already.
+    fn hurry(&self, sid: Sid, leave: Leave) {
+        let (mut gone, mut is_shorter) = (Vec::new(), false);
+        let mut membership = lock(&self.membership);
+        let until = membership.until(leave);
+        for leaver in &mut membership.leavers {
+            let peer = &leaver.member.peer;
+            // `None` is the earliest.
+            if peer.sid == sid && until < leaver.until {
+                leaver.until = until;
+                is_shorter = true;
+                gone.extend(until.is_none().then(|| Arc::clone(peer)));
+            }
+        }
+        drop(membership);
+        if is_shorter {
+            let changed = Vec::new();
+            self.follow_up(Applied { changed, gone });
+        }
     }
 
     /// Makes one step, to the members that `next` returns, and with `true` if the application has chosen their version.
@@ -164,10 +189,7 @@ impl Shared {
         leave: Leave,
         changes: &Changes,
     ) -> Result<Applied, ReconfigureError> {
-        let until = match leave {
-            Leave::Now => None,
-            Leave::After(time) => Some(membership.clock.now() + time),
-        };
+        let until = membership.until(leave);
         let left = &changes.left;
         let left: Vec<_> = left
             .iter()
