@@ -269,6 +269,7 @@ mod tests {
         let new = |PeerId(peer)| Some(key(10 + peer as u32));
         assert_eq!(renewals.next(now, new), dial(1));
     }
+
     #[test]
     fn peer_that_moves_back_is_renewed_only_if_that_was_asked_for() {
         let now = Instant::now();

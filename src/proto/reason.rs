@@ -55,7 +55,8 @@ pub enum Reason {
     /// The initial message is one of ZooKeeper, and this server is [`native_only`](crate::ConfigBuilder::native_only).
     NotNative,
     /// The connection claims the sid of a peer, and the link of that peer, which is alive, belongs to another process. Two processes
-    /// have one sid.
+    /// have one sid. If both come from the addresses of the peer, or prove with one certificate to be it, neither is refused: they replace each
+    /// other ([`Event::Flapping`](crate::Event::Flapping)).
     DuplicateSid,
     /// TLS has refused the connection, or the far end has refused it with an alert.
     Tls(TlsFailure),
