@@ -325,6 +325,10 @@ fn heartbeat_overtakes_a_queue_that_is_blocked() {
     manager.to_send_latest(FAR, "beat").unwrap();
     let sent = manager.stats().sent;
     assert!(sent.waiting > 1000, "{sent:?}");
+    let of_slot = || manager.peer(FAR).unwrap().stats().sent_latest;
+    let (slot, stream_only) = (of_slot(), sent.accepted - 2);
+    assert_eq!((slot.accepted, slot.discarded), (2, 0));
+    assert!(slot.waiting > 0 && slot.balances(), "{slot:?}");
     let mut before = 0;
     loop {
         match &peer.recv()[..] {
@@ -343,7 +347,9 @@ fn heartbeat_overtakes_a_queue_that_is_blocked() {
         assert_eq!(peer.recv(), stream);
     }
     eventually("all is counted", || manager.have_delivered());
-    assert!(manager.stats().sent.balances());
+    let (sent, slot) = (manager.stats().sent, of_slot());
+    assert!(sent.balances() && slot.balances() && slot.waiting == 0);
+    assert_eq!(sent.written - slot.written, stream_only);
 }
 
 #[test]

@@ -79,6 +79,9 @@ pub(super) trait Backlog: fmt::Debug {
 
     /// The counts, without the frames that a writer has.
     fn counts(&self) -> SendCounts;
+
+    /// Those of the slot, which may be all or none of them.
+    fn slot_counts(&self) -> SendCounts;
 }
 
 /// Payloads and buffers to be dropped after the lock is released.

@@ -174,6 +174,10 @@ impl<S: Backlog> Backlog for Controlled<S> {
     fn counts(&self) -> SendCounts {
         self.backlog.counts()
     }
+
+    fn slot_counts(&self) -> SendCounts {
+        self.backlog.slot_counts()
+    }
 }
 
 impl<F: InFlight> InFlight for Job<F> {

@@ -185,6 +185,10 @@ impl Backlog for Lanes {
             waiting_since: None,
         }
     }
+
+    fn slot_counts(&self) -> SendCounts {
+        self.slot.counts()
+    }
 }
 
 impl From<PartialFrame> for LaneInFlight {

@@ -260,6 +260,11 @@ impl PeerOutbox {
         of_any!(self, writer => writer.counts())
     }
 
+    /// The counts, and those of the slot alone, at one time.
+    pub(crate) fn all_counts(&self) -> (SendCounts, SendCounts) {
+        of_any!(self, writer => writer.all_counts())
+    }
+
     /// Blocks until the slot is free, or at least half of the queue, or the deadline has passed (`None`: no deadline). Returns
     /// whether there is room. A closed outbox has room: the next [`put`](Self::put) returns the error.
     pub(crate) fn wait_for_room(&self, deadline: Option<Instant>) -> bool {

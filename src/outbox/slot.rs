@@ -275,6 +275,10 @@ impl Backlog for Slot {
             ..self.counts
         }
     }
+
+    fn slot_counts(&self) -> SendCounts {
+        self.counts()
+    }
 }
 
 impl PartialFrame {

@@ -445,4 +445,13 @@ impl<S: Backlog> State<S> {
             ..counts
         }
     }
+
+    /// The counts of the slot alone.
+    pub(super) fn slot_counts(&self) -> SendCounts {
+        let counts = self.backlog.slot_counts();
+        // With the frame that a writer has: it is not known here which lane that is of.
+        let ended = counts.written + counts.superseded + counts.discarded;
+        let waiting = counts.accepted - ended;
+        SendCounts { waiting, ..counts }
+    }
 }

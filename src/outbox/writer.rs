@@ -261,11 +261,18 @@ impl<S: Backlog> Writer<S> {
     }
 
     pub(super) fn counts(&self) -> SendCounts {
-        self.look(|state| SendCounts {
-            waiting_since: state
-                .waiting_since()
-                .map(|stamp| self.stamps.time_of(stamp)),
-            ..state.counts()
+        self.all_counts().0
+    }
+
+    /// The counts, and those of the slot alone.
+    pub(super) fn all_counts(&self) -> (SendCounts, SendCounts) {
+        self.look(|state| {
+            let since = state.waiting_since();
+            let all = SendCounts {
+                waiting_since: since.map(|stamp| self.stamps.time_of(stamp)),
+                ..state.counts()
+            };
+            (all, state.slot_counts())
         })
     }
 

@@ -196,12 +196,14 @@ impl Peer {
 
     /// The counters now.
     pub(crate) fn stats_now(&self) -> PeerStats {
-        self.stats(self.outbox.counts())
+        self.stats(self.outbox.all_counts())
     }
 
-    pub(super) fn stats(&self, counts: SendCounts) -> PeerStats {
-        let mut sent = SendStats::default();
-        sent.add(counts);
+    /// `counts`: those of all frames, and of the frames of the slot.
+    pub(super) fn stats(&self, counts: (SendCounts, SendCounts)) -> PeerStats {
+        let (mut sent, mut sent_latest) = (SendStats::default(), SendStats::default());
+        sent.add(counts.0);
+        sent_latest.add(counts.1);
         let links = self.links();
         PeerStats {
             sid: self.sid,
@@ -210,6 +212,7 @@ impl Peer {
             last_end: links.last_end.clone(),
             incarnation: links.incarnation,
             sent,
+            sent_latest,
             received: self.received(),
             last_received: self.last_received(),
             ups: self.counters.ups.read(),

@@ -187,8 +187,8 @@ impl Registry {
         let peers = self.read();
         let (mut sent, mut received) = (peers.sent, peers.received);
         let mut stats_of = |peer: &Arc<Peer>| {
-            let counts = peer.outbox.counts();
-            sent.add(counts);
+            let counts = peer.outbox.all_counts();
+            sent.add(counts.0);
             let stats = peer.stats(counts);
             received.add(stats.received);
             stats

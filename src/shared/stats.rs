@@ -135,6 +135,10 @@ pub struct PeerStats {
     pub incarnation: Option<u64>,
     /// Frames to it.
     pub sent: SendStats,
+    /// The part of them that the slot has taken: with [`Outbox::Lanes`](crate::Outbox::Lanes) the frames of
+    /// [`to_send_latest`](crate::Handle::to_send_latest), with a queue none, else all. The rest is that of the queue. Without
+    /// `waiting_since`.
+    pub sent_latest: SendStats,
     /// Frames and bytes from it.
     pub received: ReceiveStats,
     /// When a frame of it was received last, to the precision of a millisecond.
@@ -169,8 +173,8 @@ pub struct LinkStats {
 }
 
 /// What happened to the frames given to `to_send`: `accepted == written + superseded + discarded + waiting`. With
-/// [`Outbox::Lanes`](crate::Outbox::Lanes) these are the sums over the slot and the queue; only the slot has frames that are superseded or
-/// resent.
+/// [`Outbox::Lanes`](crate::Outbox::Lanes) these are the sums over the slot and the queue, and [`PeerStats::sent_latest`] those of the slot;
+/// only the slot has frames that are superseded or resent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendStats {
