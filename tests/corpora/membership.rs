@@ -129,7 +129,11 @@ impl Run {
                 let mut servers = self.model.servers();
                 servers.retain(|(other, _)| *other != sid);
                 let result = self.handle.remove_server(sid, leave);
+                let no_member = result.as_ref().is_ok_and(|it| it.left.is_empty());
                 self.compare(None, leave, servers, result);
+                if no_member {
+                    self.model.hurry(sid, leave, self.remote.time());
+                }
             }
             9 | 10 => self.send(input),
             11 => self.send_to_any(input),

@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use quorum_cnx::{Changes, ConfigError, ReconfigureError, Sid, simulation::limits::LEAVE_MAX};
+use quorum_cnx::{
+    Changes, ConfigError, Leave, ReconfigureError, Sid, simulation::limits::LEAVE_MAX,
+};
 
 pub(crate) const OWN: Sid = Sid(5);
 
@@ -310,6 +312,17 @@ impl Model {
             }
         }
         (told, gone)
+    }
+
+    /// A server that is no member was removed once more. If it leaves, it has no more time than that.
+    pub(crate) fn hurry(&mut self, sid: Sid, leave: Leave, now: Duration) {
+        let until = match leave {
+            Leave::After(time) => Some(now + time),
+            _ => None,
+        };
+        for leaver in self.leavers.iter_mut().filter(|leaver| leaver.sid == sid) {
+            leaver.until = leaver.until.min(until);
+        }
     }
 
     /// The loop has reported that this one has left. Returns it.
