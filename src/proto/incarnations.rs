@@ -34,6 +34,8 @@ struct Other {
     incarnation: u64,
     /// When it was heard first, as far as is known.
     first: Instant,
+    /// Whether it has had a link.
+    was_linked: bool,
     /// When it was heard first beside the link. A single connection may have waited here for long, since its process lived.
     beside: Option<Instant>,
     /// What the link had brought when this one was heard later than `late` after that.
@@ -43,7 +45,7 @@ struct Other {
 /// What a new link says about its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// It is the first link, the same process as before, or that is not known.
+    /// It is the first link, a process that had a link before, or that is not known.
     Same,
     /// The process has started since the last link.
     Restarted,
@@ -84,12 +86,15 @@ impl Incarnations {
         self.other = Some(Other {
             incarnation: last.incarnation,
             first: last.first,
+            was_linked: true,
             beside: None,
             brought: None,
         });
-        match heard.is_some_and(|other| last.up >= other.first + self.late) {
-            true => Start::Duplicate,
-            false => Start::Restarted,
+        match heard {
+            Some(heard) if last.up >= heard.first + self.late => Start::Duplicate,
+            // A connection that the old process had made arrives after one of the new process, or that one is back.
+            Some(heard) if heard.was_linked => Start::Same,
+            _ => Start::Restarted,
         }
     }
 
@@ -112,6 +117,7 @@ impl Incarnations {
             self.other = Some(Other {
                 incarnation,
                 first: now,
+                was_linked: false,
                 beside: Some(now),
                 brought: None,
             });
@@ -168,9 +174,9 @@ mod tests {
         assert_eq!(up(1, 0), Start::Same);
         assert_eq!(up(2, 1), Start::Restarted);
         // This may be an old connection of the first process.
-        assert_eq!(up(1, 1), Start::Restarted);
-        assert_eq!(up(2, 1), Start::Restarted);
-        assert_eq!(up(1, 5), Start::Restarted, "the second was heard before");
+        assert_eq!(up(1, 1), Start::Same);
+        assert_eq!(up(2, 1), Start::Same);
+        assert_eq!(up(1, 5), Start::Same, "the second was heard before");
         assert_eq!(up(2, 1), Start::Duplicate);
         assert_eq!(up(1, 1), Start::Duplicate);
     }
