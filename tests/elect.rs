@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
 };
 
 use quorum_cnx::{Outbox, Sid};
@@ -385,7 +385,8 @@ fn election_reads_quorum_listen_on_all_ips() {
         ("true", "no-such-host.invalid", "[::]"),
         ("false", "127.0.0.1", "127.0.0.1"),
     ] {
-        let vacant = [ReservedAddress::new(), ReservedAddress::new()];
+        // At all addresses: another test may use the port at another one.
+        let vacant = [0, 1].map(|_| ReservedAddress::at(Ipv4Addr::UNSPECIFIED));
         let [quorum, election] = [0, 1].map(|at| vacant[at].address.rsplit_once(':').unwrap().1);
         let more = format!("quorumListenOnAllIPs={key}");
         let addresses = format!("{host}:{quorum}:{election}");
