@@ -22,7 +22,7 @@ nightly_of_miri=nightly-2026-10-28
 
 # The network tests need tools for namespaces, network faults and clocks, the mutants perl, the tests of system calls
 # strace, the count of instructions valgrind, the tests of metrics Prometheus (whose service they do not use) and its Python client, the
-# interop tests a JDK and ZooKeeper, and those with TLS openssl.
+# interop tests a JDK and ZooKeeper, and those with TLS openssl. Without iptables the benchmark prints which row it leaves out.
 setup() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
@@ -31,6 +31,7 @@ setup() {
     command -v perl >/dev/null || packages+=(perl)
     command -v strace >/dev/null || packages+=(strace)
     command -v nft >/dev/null || packages+=(nftables)
+    command -v iptables >/dev/null || packages+=(iptables)
     command -v openssl >/dev/null || packages+=(openssl)
     command -v ethtool >/dev/null || packages+=(ethtool)
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
