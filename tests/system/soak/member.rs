@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -48,6 +48,8 @@ struct Process {
     /// While it is closed, the output of the process is not read.
     gate: Arc<Gate>,
     stats: Receiver<Value>,
+    /// Reads the output. `None` once it was joined.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Member {
@@ -87,7 +89,7 @@ impl Member {
             move || write_commands(stdin, &received, &sent_commands)
         });
         let (answers, stats) = channel();
-        thread::spawn({
+        let reader = thread::spawn({
             let (checker, gate, sid) = (Arc::clone(&self.checker), Arc::clone(&gate), self.sid);
             move || {
                 for line in lines(stdout, &gate) {
@@ -107,6 +109,7 @@ impl Member {
             sent_commands,
             gate,
             stats,
+            reader: Some(reader),
         });
     }
 
@@ -253,6 +256,10 @@ impl Process {
         self.gate.open();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // All of it: the next process gets the newest frames once more, and these are older.
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the output is read to its end");
+        }
     }
 }
 
