@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 use quorum_cnx::{
     Changes, CnxManager, ConfigBuilder, ConfigError, Dial, Event, EventLoop, Frame, Handle,
     Handler, InitialMessageVersion, Leave, LinkStats, Listening, Members, Outbox, Reason,
-    ReconfigureError, Refusal, SendError, SendOutcome, Sid, Unknown, simulation::Network,
+    ReconfigureError, Refusal, SendError, SendOutcome, Sid, Unknown,
+    simulation::{HostNet, Network},
 };
 use support::{
     LONG, Mesh, NOBODY, ReservedAddress, TestConnection, bare, configure, eventually,
@@ -444,25 +445,35 @@ fn link_at_one_of_the_new_addresses_stays() {
     assert_eq!([1, 9].map(|sid| link_number(manager, sid)), before);
 }
 
+/// Where this server is on a simulated network.
+fn simulated(sid: i64) -> String {
+    format!("10.0.0.{sid}:3888")
+}
+
+/// The loops of [`OWN`] and of this server on a simulated network, linked.
+fn linked_loops(network: &Network, sid: i64) -> [EventLoop<Recorder, HostNet>; 2] {
+    let servers = [OWN, sid].map(|sid| (sid, simulated(sid)));
+    let mut loops = [OWN, sid].map(|own| {
+        let net = network.host([10, 0, 0, own as u8]).net();
+        let config = configure(own, &servers).build().unwrap();
+        EventLoop::with_net(config, Recorder::new(|_, _, _| {}), net).unwrap()
+    });
+    network.run(&mut loops, LONG).unwrap();
+    loops
+}
+
 /// Before its new link is there, and from each side of the pair.
 #[test]
 fn member_that_moves_away_and_back_keeps_its_link() {
     // Also while the first dial of the address where nobody is has failed, and the next one is under way.
     for (sid, away) in [(1, 1), (1, 6), (9, 1), (9, 6)] {
         let network = Network::new();
-        let at = |sid: i64| format!("10.0.0.{sid}:3888");
-        let servers = [(OWN, at(OWN)), (sid, at(sid))];
-        let mut loops = [OWN, sid].map(|own| {
-            let net = network.host([10, 0, 0, own as u8]).net();
-            let config = configure(own, &servers).build().unwrap();
-            EventLoop::with_net(config, Recorder::new(|_, _, _| {}), net).unwrap()
-        });
+        let mut loops = linked_loops(&network, sid);
         let handle = loops[0].handle().clone();
-        network.run(&mut loops, LONG).unwrap();
         let before = handle.peer(Sid(sid)).unwrap().stats().link;
         handle.set_server(Sid(sid), "10.0.9.9:3888").unwrap();
         network.run(&mut loops, Duration::from_secs(away)).unwrap();
-        handle.set_server(Sid(sid), at(sid)).unwrap();
+        handle.set_server(Sid(sid), simulated(sid)).unwrap();
         network.run(&mut loops, LONG * 6).unwrap();
         let after = handle.peer(Sid(sid)).unwrap().stats().link;
         let number = |link: Option<LinkStats>| link.map(|link| link.number);
@@ -481,15 +492,8 @@ fn link_of_a_member_that_gets_a_name_stays() {
     for sid in [1, 9] {
         let network = Network::new();
         network.set_name("peer.example", [[10, 0, 0, 7], [10, 0, 0, sid as u8]]);
-        let at = |sid: i64| format!("10.0.0.{sid}:3888");
-        let servers = [(OWN, at(OWN)), (sid, at(sid))];
-        let mut loops = [OWN, sid].map(|own| {
-            let net = network.host([10, 0, 0, own as u8]).net();
-            let config = configure(own, &servers).build().unwrap();
-            EventLoop::with_net(config, Recorder::new(|_, _, _| {}), net).unwrap()
-        });
+        let mut loops = linked_loops(&network, sid);
         let handle = loops[0].handle().clone();
-        network.run(&mut loops, LONG).unwrap();
         handle.set_server(Sid(sid), "peer.example:3888").unwrap();
         network.run(&mut loops, LONG * 6).unwrap();
         let stats = handle.stats();
