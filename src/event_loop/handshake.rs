@@ -73,7 +73,7 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         }
         let known = self.roster.find(initial_message.sid);
         if self.shutting_down && known.is_none_or(|id| self.roster.has_left(id)) {
-            // Not as an unknown server, nor as a guest: it is dialed again when this server is back.
+            // Neither refused as unknown, after which it would dial rarely, nor admitted as a guest.
             return self.reject(key, initial_message.sid, Reason::Halted, now);
         }
         let connection = self.connections.get_mut(key);

@@ -151,7 +151,7 @@ impl Shared {
         let at = membership.clock.now() + within.min(LEAVE_MAX);
         let at = membership.shutdown_at.map_or(at, |earlier| earlier.min(at));
         membership.shutdown_at = Some(at);
-        // Before any peer is unknown.
+        // First: from now on, a call that finds no peer returns `Halted`.
         self.shutting_down.store(true, Ordering::Relaxed);
         for leaver in &mut membership.leavers {
             leaver.until = leaver.until.map(|until| until.min(at));

@@ -30,7 +30,7 @@ const DIALS_TAKE: Duration = Duration::from_secs(5);
 /// closed socket, and otherwise in one of so many turns.
 const UNEVENTFUL_TURNS: u32 = 8;
 
-/// The far end may have closed a knock without its FIN having arrived. By then the knock is given up.
+/// Within this time a knock has ended at both ends, also if the FIN of the far end was lost.
 const KNOCK_TAKES: Duration = Duration::from_secs(5);
 
 /// Frames of a host that halts after them. Some are larger than all buffers between two hosts.
@@ -408,7 +408,7 @@ impl Simulation {
             let dialed = kernel.node_at(conn.to.ip());
             let between = (dialer == large && dialed == Some(small))
                 || (dialer == small && dialed == Some(large));
-            // A renewal that the larger sid does not follow is tried for more than a minute. The knock ends by itself.
+            // A renewal is tried for more than a minute if the larger sid ignores it. Each of its knocks ends by itself.
             let is_knock = dialer == small && kernel.now < conn.begun + KNOCK_TAKES;
             if between && !open.is_empty() && !is_knock {
                 let whole =
