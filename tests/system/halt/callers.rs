@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use quorum_cnx::SendError;
 use support::many::OWN;
 
 use crate::setup::Subject;
@@ -73,8 +74,9 @@ impl Caller {
             } => {
                 if self == Self::Handler {
                     stop.store(true, Ordering::Release);
-                    // A frame to itself, since other frames may never come.
-                    handle.to_send(OWN, "halt").unwrap();
+                    // A frame to itself, since other frames may never come. The loop may have halted already, at a frame of a peer.
+                    let sent = handle.to_send(OWN, "halt");
+                    assert!(matches!(sent, Ok(_) | Err(SendError::Halted)), "{sent:?}");
                     start = requested_at.recv().unwrap();
                 } else {
                     handle.request_halt();
