@@ -349,7 +349,8 @@ impl Handle {
 
     /// Watches these files, and calls `load` after each change of their contents, on a thread that ends with the loop. What it returns
     /// is used as by [`set_tls`](Self::set_tls). If it fails, the loop reports
-    /// [`Event::TlsReloadFailed`](crate::Event::TlsReloadFailed), and the old certificates stay in use.
+    /// [`Event::TlsReloadFailed`](crate::Event::TlsReloadFailed), and the old certificates stay in use. It is then called every 5 seconds
+    /// until it succeeds. The same failure is reported again only after a change.
     ///
     /// The files are read at once, and then every 5 seconds. A change between the application's own load and this call is not seen. The
     /// files may be written one after the other: a certificate without its key is an error, and the key that follows is the next

@@ -131,6 +131,30 @@ fn broken_file_keeps_the_certificates_in_use() {
     drop(peer);
 }
 
+/// The files can be read, and cannot be loaded for a moment: they do not change when that is over.
+#[test]
+fn certificates_that_cannot_be_loaded_are_tried_again() {
+    let servers = Servers::new(&[1]);
+    let at = directory("tls load fails once");
+    let file = at.join("changes");
+    fs::write(&file, "first").unwrap();
+    let manager = servers.start(1, |builder| builder);
+    let second = servers.ca.member(1);
+    let tls = second.tls(&servers.ca).build().unwrap();
+    let has_failed = AtomicBool::new(false);
+    let load = move || match has_failed.swap(true, Ordering::Relaxed) {
+        true => Ok(tls.clone()),
+        false => Tls::from_pem_files("nowhere", "nowhere", "nowhere")?.build(),
+    };
+    let handle = manager.handle();
+    handle.watch_tls_files([file.clone()], load).unwrap();
+    fs::write(&file, "second").unwrap();
+    let error = wait_reload_failed(&manager);
+    assert!(error.contains("nowhere"), "{error}");
+    wait_reloaded(&manager);
+    assert_eq!(shown(&servers, 1), second.certificate);
+}
+
 /// As kubelet does: the files are links to `..data/NAME`, and `..data` is a link to a directory, which is replaced at once.
 #[test]
 fn kubernetes_secret_that_is_swapped_is_reloaded() {
