@@ -21,9 +21,10 @@ use crate::limits;
 
 /// A certificate as far as this crate reads it.
 pub(super) struct Certificate {
-    /// DNS names, IP addresses and URIs among the alternative names, or else the common name. They are as the certificate has them.
+    /// DNS names, IP addresses and URIs among the alternative names; in a certificate without alternative names the common name. They are
+    /// as the certificate has them.
     names: Vec<Name>,
-    /// True exactly when the names are alternative names.
+    /// True exactly when it has alternative names of any kind, also of those that are not read.
     has_alternatives: bool,
     key_hash: [u8; 32],
     pub(super) not_before: UnixTime,
@@ -76,7 +77,7 @@ impl Certificate {
                 _ => {}
             }
         }
-        let has_alternatives = !names.is_empty();
+        let has_alternatives = alternatives.is_some();
         if !has_alternatives {
             names.extend(common_name(certificate.subject()).map(Name::Text));
         }

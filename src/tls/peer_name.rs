@@ -28,8 +28,7 @@ use crate::{error::ConfigError, proto::Address};
 #[non_exhaustive]
 pub enum PeerName {
     /// A DNS name among the subject alternative names, in any case. An internationalized name is written in its ASCII form
-    /// (`xn--`). If a certificate has no alternative name that is a DNS name, an IP address or a URI, the common name of its
-    /// subject counts instead.
+    /// (`xn--`). In a certificate without alternative names of any kind, the common name of its subject counts instead.
     Dns(String),
     /// An IP address among the subject alternative names. The common name counts under the same condition as for
     /// [`Dns`](Self::Dns).

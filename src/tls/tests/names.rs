@@ -42,6 +42,12 @@ fn common_name_counts_only_alone() {
         let own = ca.sign(&common_name(name, alternatives));
         assert_eq!(fate(&ca, &own), expected, "{name:?} {alternatives:?}");
     }
+    // Names of a kind that no server has.
+    let mut mail = common_name("zk1.example", &[]);
+    mail.subject_alt_names = vec![rcgen::SanType::Rfc822Name(
+        "zk1@example".try_into().unwrap(),
+    )];
+    assert_eq!(fate(&ca, &ca.sign(&mail)), wrong_name(""), "e-mail address");
     let mut two = common_name("zk1.example", &[]);
     two.distinguished_name
         .push(rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]), "zk2.example");
