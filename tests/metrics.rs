@@ -2,7 +2,14 @@
 //!
 //! Whether other programs can read them is tested in `system/metrics`.
 
-use std::{collections::BTreeSet, fs, io::Read as _, net::TcpStream, path::Path, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    time::Instant,
+};
 
 use quorum_cnx::Stats;
 use support::{
@@ -79,15 +86,37 @@ fn other_requests_are_refused() {
 }
 
 #[test]
-fn silent_connections_do_not_keep_others_out() {
+fn slow_connections_do_not_keep_others_out() {
     let (peer, addr, _) = start();
-    // As many as are answered at the same time.
-    let silent: Vec<_> = (0..4).map(|_| TcpStream::connect(&addr).unwrap()).collect();
-    assert!(get(&addr, "/metrics").ends_with("# EOF\n"));
-    for mut connection in silent {
-        connection.set_read_timeout(Some(LONG)).unwrap();
-        assert_eq!(connection.read(&mut [0]).unwrap(), 0);
-    }
+    let is_open = |mut connection: &TcpStream| {
+        connection.set_nonblocking(true).unwrap();
+        let read = connection.read(&mut [0]);
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    // A round is repeated if the test was held up until the time of the slow connections was over.
+    eventually("a scrape does not wait for slow connections", || {
+        // More than may be open at a time. Each has sent a part of its request.
+        let slow: Vec<_> = (0..50)
+            .map(|_| {
+                let mut connection = TcpStream::connect(&addr).unwrap();
+                connection.write_all(b"G").unwrap();
+                connection
+            })
+            .collect();
+        assert!(get(&addr, "/metrics").ends_with("# EOF\n"));
+        let open = slow.iter().filter(|connection| is_open(connection)).count();
+        assert!(open < 32, "{open} beside the scrape");
+        open >= 10
+    });
+    peer.quit();
+}
+
+#[test]
+fn silent_connections_are_closed() {
+    let (peer, addr, _) = start();
+    let mut silent = TcpStream::connect(&addr).unwrap();
+    silent.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
     peer.quit();
 }
 

@@ -3,26 +3,27 @@
 //! The loop never waits for a connection here. The other examples use this file, too.
 
 use std::{
+    collections::VecDeque,
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, Weak},
     thread,
     time::{Duration, Instant},
 };
 
 use quorum_cnx::Stats;
 
-/// Connections that are answered at the same time, each by a thread. Prometheus uses one. Others wait in the backlog of the socket,
-/// which the kernel bounds.
-const CONNECTIONS_MAX: usize = 4;
+/// Connections that are open at the same time, each with a thread. Prometheus uses one. When one more arrives, the oldest is closed, so
+/// that none waits for those of strangers.
+const CONNECTIONS_MAX: usize = 32;
 
-/// Time for the whole of a connection, less than the 10 s that Prometheus waits. So silent connections cannot keep it out for long.
+/// Time for the whole of a connection, less than the 10 s that Prometheus waits.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Length of a request with its header. That of Prometheus has some hundred bytes.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
 
-/// Pause after a failed accept: it most likely fails again at once, for example since no descriptors are left.
+/// Pause after a failed accept, or without a thread: it most likely fails again at once, for example since no descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,35 +46,55 @@ pub(crate) fn listen(address: &str) -> Result<TcpListener, String> {
         .map_err(|error| format!("--metrics: cannot listen at {address}: {error}"))
 }
 
-/// Starts the threads that answer, and returns the address. They run until the process ends.
+/// Starts the thread that accepts connections, and returns the address. It runs until the process ends.
 pub(crate) fn serve(
     listener: TcpListener,
     stats: impl Fn() -> Stats + Send + Sync + 'static,
 ) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
-    let shared = Arc::new((listener, stats));
-    for _ in 0..CONNECTIONS_MAX {
-        let shared = Arc::clone(&shared);
-        let answer_all = move || {
-            let (listener, stats) = &*shared;
-            loop {
-                match listener.accept() {
-                    // Whatever goes wrong with a connection: the client asks again.
-                    Ok((connection, _)) => _ = answer(connection, stats),
-                    Err(_) => thread::sleep(ACCEPT_PAUSE),
-                }
+    let stats = Arc::new(stats);
+    let accept_all = move || {
+        let mut connections = VecDeque::new();
+        loop {
+            let accepted = listener.accept();
+            let started = accepted.and_then(|(new, _)| start(new, &mut connections, &stats));
+            if started.is_err() {
+                thread::sleep(ACCEPT_PAUSE);
             }
-        };
-        thread::Builder::new()
-            .name("metrics".into())
-            .spawn(answer_all)?;
-    }
+        }
+    };
+    thread::Builder::new()
+        .name("metrics".into())
+        .spawn(accept_all)?;
     Ok(address)
 }
 
-fn answer(mut connection: TcpStream, stats: &impl Fn() -> Stats) -> io::Result<()> {
+/// Starts the thread that answers a new connection and drops it. If there can be no thread, the connection is closed.
+fn start(
+    new: TcpStream,
+    connections: &mut VecDeque<Weak<TcpStream>>,
+    stats: &Arc<impl Fn() -> Stats + Send + Sync + 'static>,
+) -> io::Result<()> {
+    connections.retain(|connection| connection.strong_count() > 0);
+    if connections.len() >= CONNECTIONS_MAX {
+        if let Some(oldest) = connections.pop_front().and_then(|oldest| oldest.upgrade()) {
+            // Its thread ends, since it can neither read nor write any more.
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+    }
+    let (new, stats) = (Arc::new(new), Arc::clone(stats));
+    let weak = Arc::downgrade(&new);
+    thread::Builder::new()
+        .name("metrics".into())
+        // Whatever goes wrong with a connection: the client asks again.
+        .spawn(move || _ = answer(&new, &*stats))?;
+    connections.push_back(weak);
+    Ok(())
+}
+
+fn answer(mut connection: &TcpStream, stats: &impl Fn() -> Stats) -> io::Result<()> {
     let deadline = Instant::now() + TIMEOUT;
-    let (status, body) = match read_request(&mut connection, deadline)? {
+    let (status, body) = match read_request(connection, deadline)? {
         Some(request) => match check(&request) {
             Ok(()) => ("200 OK", text_of(&stats())),
             Err(status) => (status, String::new()),
@@ -94,7 +115,7 @@ fn answer(mut connection: TcpStream, stats: &impl Fn() -> Stats) -> io::Result<(
 }
 
 /// The request, at least up to the empty line, or `None` if it is too long.
-fn read_request(connection: &mut TcpStream, deadline: Instant) -> io::Result<Option<String>> {
+fn read_request(mut connection: &TcpStream, deadline: Instant) -> io::Result<Option<String>> {
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
     while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
