@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use support::{
     MEMBER_IP, ReservedAddress, STRANGER_IP, TestConnection, V1, V2, bare,
     command::{run, signal},
-    eventually, listener,
+    eventually,
+    example::example_path,
+    listener,
     program::{Peer, program, program_path},
     versioned,
 };
@@ -493,6 +495,19 @@ fn help_lists_all_commands() {
     ] {
         let mut named = events.split([' ', ',', '.', '\n']);
         assert!(named.any(|name| name == event), "{event} is not named");
+    }
+}
+
+/// Without a terminal there are 100 columns.
+#[test]
+fn help_of_all_programs_fits_into_100_columns() {
+    for name in ["peer", "election", "mesh"] {
+        let mut command = Command::new(example_path(name));
+        command.arg("--help").env_remove("COLUMNS");
+        let help = String::from_utf8(run(command).stdout).unwrap();
+        assert!(help.contains("Usage: "), "{name}: {help}");
+        let long = help.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(long, None, "{name}");
     }
 }
 

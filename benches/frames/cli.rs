@@ -31,9 +31,12 @@ Examples:
     cargo bench --bench frames -- --json frames.json --plot plots
   One thing, quickly:
     cargo bench --bench frames -- --workload latency --size 64 --variant handler --rounds 3
-  Two machines, the first of which is 10.0.0.1 (both processes stop by themselves; ages need synchronized clocks):
-    cargo bench --bench frames -- serve --workload latency --variant handler/block --listen 10.0.0.1:7000 --seconds 10
-    cargo bench --bench frames -- drive --workload latency --variant handler/block --to 10.0.0.1:7000 --seconds 10
+  Two machines, the first of which is 10.0.0.1 (both processes stop by themselves; ages need
+  synchronized clocks):
+    cargo bench --bench frames -- serve --workload latency --variant handler/block \\
+      --listen 10.0.0.1:7000 --seconds 10
+    cargo bench --bench frames -- drive --workload latency --variant handler/block \\
+      --to 10.0.0.1:7000 --seconds 10
   The same over bare sockets, for comparison: --variant raw/block";
 
 /// One end of a measurement. The harness starts it, or a user.

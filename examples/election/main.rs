@@ -154,12 +154,13 @@ struct Cli {
     tls: TlsArgs,
 }
 
+/// Each paragraph is one line, which clap wraps to the width of the terminal.
 const MORE: &str = "\
-Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The events are
-started, listening, up, down, looking, vote (the own vote, when it changes), sent, received, elected,
-leader-reached, leader-listening (at its quorum port), leader-lost, malformed, newer-configuration, reconfigured,
-tls-reloaded, stats, metrics (where they are served), timeline, dropped (lines that were not read in time), error and
-halted.
+Standard output has one JSON object a line, with the fields `event`, `myid` and `at_ms`. The \
+events are started, listening, up, down, looking, vote (the own vote, when it changes), sent, \
+received, elected, leader-reached, leader-listening (at its quorum port), leader-lost, malformed, \
+newer-configuration, reconfigured, tls-reloaded, stats, metrics (where they are served), timeline, \
+dropped (lines that were not read in time), error and halted.
 
 Commands on standard input, one a line:
   leader-lost  looks for a new leader, as if the present one had failed
@@ -167,36 +168,41 @@ Commands on standard input, one a line:
   stats        prints the state and counters
   quit         halts
 
-To watch an election: in the place of a voter, with --observe, this server receives every vote, but the ensemble
-lacks that voter. With an `observer` line of its own it receives the answers to what it asks.
+To watch an election: in the place of a voter, with --observe, this server receives every vote, \
+but the ensemble lacks that voter. With an `observer` line of its own it receives the answers to \
+what it asks.
 
-A server that is elected does not serve, so that real followers leave it. When too few of them stay, it steps down
-initLimit ticks after its election, as a real leader does, and is elected again only if no other server can be.
-With the default --zxid it is never elected if a real server can be.
+A server that is elected does not serve, so that real followers leave it. When too few of them \
+stay, it steps down initLimit ticks after its election, as a real leader does, and is elected \
+again only if no other server can be. With the default --zxid it is never elected if a real server \
+can be.
 
-A server that is not in the configuration gets the leader, the round and the configuration as an answer, and its
-vote is not counted. If its id is smaller, it is dialed at the address that it sends, as ZooKeeper does: anyone who
-reaches the election port can make this server dial an address. --admit bounds the number of such servers at one
-time. When one more connects, it takes the place of one that is not linked, or is refused if all are linked.
+A server that is not in the configuration gets the leader, the round and the configuration as an \
+answer, and its vote is not counted. If its id is smaller, it is dialed at the address that it \
+sends, as ZooKeeper does: anyone who reaches the election port can make this server dial an \
+address. --admit bounds the number of such servers at one time. When one more connects, it takes \
+the place of one that is not linked, or is refused if all are linked.
 
-With reconfigEnabled=true in its file, a server follows the ensemble, as ZooKeeper does: when a member sends a newer
-configuration, the servers, their votes and their addresses are those of that one, links to the others stay, and
-`reconfigured` is printed. Without TLS, anyone who reaches the election port can send as a member. The file is not
-written: after a restart, the server learns the configuration from those servers of its file that are still there.
+With reconfigEnabled=true in its file, a server follows the ensemble, as ZooKeeper does: when a \
+member sends a newer configuration, the servers, their votes and their addresses are those of that \
+one, links to the others stay, and `reconfigured` is printed. Without TLS, anyone who reaches the \
+election port can send as a member. The file is not written: after a restart, the server learns \
+the configuration from those servers of its file that are still there.
 
-A server listens at its election addresses. After a failure it tries an address again electionPortBindRetry times
-(default 3, 0 is without limit), a second apart, since a name may become known late. When it has given up all of
-them, no server with a larger id can reach it; the program ends with all of its servers, so that its supervisor
-can start it again.
+A server listens at its election addresses. After a failure it tries an address again \
+electionPortBindRetry times (default 3, 0 is without limit), a second apart, since a name may \
+become known late. When it has given up all of them, no server with a larger id can reach it; the \
+program ends with all of its servers, so that its supervisor can start it again.
 
-TLS between the servers is configured in the zoo.cfg (sslQuorum) or with the options above. SIGHUP then reads the
-files of the certificates again; if they can be used, all links are renewed one by one, otherwise the old ones stay
-in use. With sslQuorumReloadCertFiles=true in the file, its stores are also read when they change, and links stay.
+TLS between the servers is configured in the zoo.cfg (sslQuorum) or with the options above. SIGHUP \
+then reads the files of the certificates again; if they can be used, all links are renewed one by \
+one, otherwise the old ones stay in use. With sslQuorumReloadCertFiles=true in the file, its \
+stores are also read when they change, and links stay.
 
 SIGINT (Ctrl-C) and SIGTERM halt as `quit` does.
 
-Exit code: 0 after `halted`, 2 for a wrong command line or configuration, 14 if a server of this process can listen
-at none of its election addresses, 1 after another failure.";
+Exit code: 0 after `halted`, 2 for a wrong command line or configuration, 14 if a server of this \
+process can listen at none of its election addresses, 1 after another failure.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FormatArg {

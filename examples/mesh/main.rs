@@ -52,12 +52,14 @@ struct Cli {
     tls: bool,
 }
 
+/// Each paragraph is one line, which clap wraps to the width of the terminal.
 const MORE: &str = "\
-On a terminal it draws a table with colours (NO_COLOR=1: none), elsewhere it prints a line each second.
-SIGINT (Ctrl-C) and SIGTERM halt all servers; then the summary of the time until then is printed.
+On a terminal it draws a table with colours (NO_COLOR=1: none), elsewhere it prints a line each \
+second. SIGINT (Ctrl-C) and SIGTERM halt all servers; then the summary of the time until then is \
+printed.
 
-Exit code: 0 if all promises held, 1 if one did not hold or was not checked, 2 for a wrong command line, or for
---tls in a build without TLS.";
+Exit code: 0 if all promises held, 1 if one did not hold or was not checked, 2 for a wrong command \
+line, or for --tls in a build without TLS.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

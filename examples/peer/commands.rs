@@ -25,11 +25,11 @@ pub(crate) const COMMANDS: [(&str, &str); 10] = [
     ("connect-all", "asks for a link to every server"),
     (
         "server SID HOST:PORT[|HOST:PORT]",
-        "adds the server SID to the members, or gives it other addresses",
+        "adds the server SID, or changes its addresses",
     ),
     (
         "remove SID [MS]",
-        "removes the server SID; frames that wait for it may be written for MS milliseconds",
+        "removes the server SID; what waits may be written for MS ms",
     ),
     ("stats", "prints all counters"),
     (
@@ -39,7 +39,7 @@ pub(crate) const COMMANDS: [(&str, &str); 10] = [
     ("help", "prints these commands"),
     (
         "quit [MS]",
-        "halts; with MS, once the peers have read what was sent to them, at the latest after MS milliseconds",
+        "halts; with MS, once the peers have read all, after MS ms at most",
     ),
 ];
 

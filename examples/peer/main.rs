@@ -119,29 +119,34 @@ struct Cli {
     tls: TlsArgs,
 }
 
+/// Each paragraph is one line, which clap wraps to the width of the terminal.
 const MORE: &str = "\
-The peer does not end with standard input. It runs until `quit`, the end of --seconds, or a signal.
+The peer does not end with standard input. It runs until `quit`, the end of --seconds, or a \
+signal.
+
 To send one frame and end:
 
   printf 'send 1 hello\\nflush\\nquit\\n' | peer --sid 2 --server ...
 
-Standard output has one JSON object a line, with the field `event`: listening, listen-failed,
-listener-lost, accept-failed, up, down, flapping, dial-failed, rejected, frame, sent, stats,
-dropped (messages for which the inbox had no room), members (what `server` or `remove` has changed),
-joined, moved, left, slow-turn, metrics (where they are served), tls-reloaded, tls-reload-failed,
-certificate-expires, help, error, halted.
+Standard output has one JSON object a line, with the field `event`: listening, listen-failed, \
+listener-lost, accept-failed, up, down, flapping, dial-failed, rejected, frame, sent, stats, \
+dropped (messages for which the inbox had no room), members (what `server` or `remove` has \
+changed), joined, moved, left, slow-turn, metrics (where they are served), tls-reloaded, \
+tls-reload-failed, certificate-expires, help, error, halted.
 
-With TLS, SIGHUP reads the files of the certificates again. If they can be used, all links are renewed one by one,
-and those to servers that would be refused now end at once; otherwise the old ones stay in use.
+With TLS, SIGHUP reads the files of the certificates again. If they can be used, all links are \
+renewed one by one, and those to servers that would be refused now end at once; otherwise the old \
+ones stay in use.
 
-SIGINT (Ctrl-C) and SIGTERM halt as `quit` does. Lines that are not read within 2 s after it are lost.
+SIGINT (Ctrl-C) and SIGTERM halt as `quit` does. Lines that are not read within 2 s after it are \
+lost.
 
-Exit code: 0 after `halted`, 2 for a wrong command line or configuration, 14 if it has given up listening at
-all of its addresses, 1 if the loop failed or standard output could not be written.";
+Exit code: 0 after `halted`, 2 for a wrong command line or configuration, 14 if it has given up \
+listening at all of its addresses, 1 if the loop failed or standard output could not be written.";
 
 fn more() -> String {
     let commands =
-        COMMANDS.map(|(command, description)| format!("  {command:<13}  {description}\n"));
+        COMMANDS.map(|(command, description)| format!("  {command:<15}  {description}\n"));
     format!(
         "Commands on standard input, one a line:\n{}\n{MORE}",
         commands.concat()

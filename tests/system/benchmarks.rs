@@ -92,6 +92,19 @@ fn directory(name: &str) -> PathBuf {
     directory
 }
 
+/// Without a terminal there are 100 columns.
+#[test]
+fn help_fits_into_100_columns() {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["drive", "--help"]] {
+        let mut command = frames(arguments);
+        command.env_remove("COLUMNS");
+        let (_, help, _) = run(command, Stdio::piped());
+        assert!(help.contains("Usage: "), "{arguments:?}: {help}");
+        let long = help.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(long, None, "{arguments:?}");
+    }
+}
+
 #[test]
 fn benchmark_with_closed_output_ends_without_an_error() {
     let silent = (Some(0), String::new(), String::new());
