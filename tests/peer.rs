@@ -128,6 +128,36 @@ fn two_peers_link_and_exchange_frames() {
     two.quit();
 }
 
+/// Native handshakes: server 3 is of another cluster, and both ends say so.
+#[test]
+fn native_peers_link_only_within_their_cluster() {
+    let addresses = reserve_addresses::<3>();
+    let servers = servers(&addresses);
+    let native = |sid, cluster| Peer::start(sid, &servers, &["--native", cluster]);
+    let one = native(1, "00112233-4455-6677-8899-aabbccddeeff");
+    let two = native(2, "00112233445566778899AABBCCDDEEFF");
+    for (peer, other) in [(&one, 2), (&two, 1)] {
+        assert_field(&peer.next("up"), "/sid", other);
+    }
+    let three = native(3, "staging");
+    for peer in [&one, &two] {
+        let rejected = peer.next("rejected");
+        assert_field(&rejected, "/sid", 3);
+        assert_field(&rejected, "/reason", "wrong-cluster");
+    }
+    for _ in 0..2 {
+        assert_field(
+            &three.next("dial-failed"),
+            "/reason",
+            "refused-wrong-cluster",
+        );
+    }
+    for (mut peer, ups) in [(three, 0), (two, 1), (one, 1)] {
+        assert_field(&peer.stats(), "/ups", ups);
+        peer.quit();
+    }
+}
+
 #[test]
 fn echo_returns_frames_but_not_loopback_ones() {
     let addresses = reserve_addresses::<2>();
@@ -327,6 +357,18 @@ fn invalid_values_of_options_are_refused_with_a_reason() {
         (
             "--initial-message v3",
             "invalid value 'v3' for '--initial-message <INITIAL_MESSAGE>'\n  [possible values: bare, v1, v2]",
+        ),
+        (
+            "--native seventeen-letters",
+            "invalid value 'seventeen-letters' for '--native <CLUSTER>': this is neither a UUID nor a text of 1 to 16 bytes",
+        ),
+        (
+            "--native=",
+            "invalid value '' for '--native <CLUSTER>': this is neither",
+        ),
+        (
+            "--native a --initial-message v1",
+            "the argument '--native <CLUSTER>' cannot be used with '--initial-message",
         ),
         (
             "--capacity 0",

@@ -69,6 +69,11 @@ struct Cli {
     #[arg(long, value_enum)]
     initial_message: Option<InitialMessageArg>,
 
+    /// Sends native initial messages, which the other end answers, for servers of this cluster: a UUID, or a text of 1 to 16
+    /// bytes, the same on all servers. Not understood by ZooKeeper
+    #[arg(long, value_name = "CLUSTER", conflicts_with = "initial_message", value_parser = cluster)]
+    native: Option<[u8; 16]>,
+
     /// Sends each received frame back to its sender
     #[arg(long)]
     echo: bool,
@@ -180,6 +185,20 @@ fn server(text: &str) -> Result<(i64, String), String> {
     Ok((sid, addresses.to_owned()))
 }
 
+/// The 16 bytes of a UUID, with hyphens or without, or those of a text, with zeros behind it.
+fn cluster(text: &str) -> Result<[u8; 16], String> {
+    let digits = text.replace('-', "");
+    if let (32, Ok(uuid)) = (digits.len(), u128::from_str_radix(&digits, 16)) {
+        return Ok(uuid.to_be_bytes());
+    }
+    let mut id = [0; 16];
+    match id.get_mut(..text.len()) {
+        Some(begin) if !text.is_empty() => begin.copy_from_slice(text.as_bytes()),
+        _ => return Err("this is neither a UUID nor a text of 1 to 16 bytes".into()),
+    }
+    Ok(id)
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "this is no number")?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
@@ -287,6 +306,11 @@ fn config(cli: &Cli) -> Result<Config, String> {
             InitialMessageArg::V1 => InitialMessageVersion::V1,
             InitialMessageArg::V2 => InitialMessageVersion::V2,
         });
+    }
+    if let Some(id) = cli.native {
+        builder = builder
+            .initial_message(InitialMessageVersion::Native)
+            .cluster_id(id);
     }
     if let Some(max) = cli.admit {
         builder = builder.unknown(Unknown::admit(max));
