@@ -19,7 +19,7 @@ fn error(builder: ConfigBuilder) -> ConfigError {
 
 #[test]
 fn valid_configurations_are_accepted() {
-    builder().build().unwrap();
+    assert_eq!(builder().build().unwrap().sid(), Sid(1));
     // A single server, with several addresses, names, IPv6 and ports that the kernel chooses.
     Config::builder(Sid(0))
         .server(Sid(0), "localhost:0|[::1]:0|host-name.example:3888")

@@ -55,6 +55,12 @@ impl Config {
             options: Options::default(),
         }
     }
+
+    /// The sid of this server.
+    #[must_use]
+    pub fn sid(&self) -> Sid {
+        self.own
+    }
 }
 
 /// Collects a configuration. [`ConfigBuilder::build`] checks it.
