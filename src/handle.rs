@@ -270,20 +270,24 @@ impl Handle {
         self.shared.wake_flag.notify();
     }
 
-    /// Asks the loop for a link to `sid`, if there is none and the loop is not dialing.
+    /// Asks the loop for a link to `sid`. If there is none and the loop is not dialing, it dials at once, also while it would wait because of
+    /// [`backoff`](crate::ConfigBuilder::backoff). If that dial fails, the wait after it is as long as after any other.
+    ///
+    /// A frame that waits for `sid` asks for a link as well, and for the next dial when it is due: call this only when the peer may have become
+    /// reachable.
     ///
     /// # Errors
     ///
     /// [`SendError::UnknownPeer`], or [`SendError::Halted`].
     pub fn connect_one(&self, sid: Sid) -> Result<(), SendError> {
-        self.ask(sid, LoopRequest::LINK)
+        self.ask(sid, LoopRequest::CONNECT)
     }
 
-    /// Asks the loop for a link to every peer.
+    /// Asks the loop for a link to every peer, as [`connect_one`](Self::connect_one) does.
     pub fn connect_all(&self) {
         for peer in self.shared.peers() {
             // Refused only where there is no loop.
-            let _ = self.shared.ask(&peer, LoopRequest::LINK);
+            let _ = self.shared.ask(&peer, LoopRequest::CONNECT);
         }
     }
 

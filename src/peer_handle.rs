@@ -125,7 +125,7 @@ impl PeerHandle {
         if known.is_none_or(|known| !Arc::ptr_eq(&known, &self.peer)) {
             return Err(SendError::Removed(self.peer.sid));
         }
-        self.shared.ask_here(&self.peer, LoopRequest::LINK);
+        self.shared.ask_here(&self.peer, LoopRequest::CONNECT);
         Ok(())
     }
 

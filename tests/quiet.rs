@@ -129,10 +129,18 @@ fn refused_peer_is_dialed_seldom_until_it_is_mended() {
     );
     assert!(off > 120, "{off} dials in two minutes");
 
-    // The application asks for new links, which dials at once.
-    handle.renew();
-    network.settle(&mut servers).unwrap();
-    assert_eq!(dials(1), before[0] + refused + 1);
+    // The application asks for a link or for new links, which dials at once.
+    let calls: [&dyn Fn(); 4] = [
+        &|| handle.connect_one(Sid(1)).unwrap(),
+        &|| handle.connect_all(),
+        &|| handle.peer(Sid(1)).unwrap().connect().unwrap(),
+        &|| handle.renew(),
+    ];
+    for (call, more) in calls.iter().zip(1..) {
+        call();
+        network.settle(&mut servers).unwrap();
+        assert_eq!(dials(1), before[0] + refused + more);
+    }
     // The peer is mended and knocks, and no pause is left to wait for.
     network.run(&mut servers, MINUTE).unwrap();
     drop(servers.remove(0));

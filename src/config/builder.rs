@@ -228,7 +228,10 @@ impl ConfigBuilder {
     /// After a dial that TLS has refused, or a native answer because of a wrong server, a wrong cluster or an unknown sid, the wait is
     /// longer, since only an operator changes that: it is `first` at least, and doubles with each such dial in a row up to 10 s. A link that
     /// lasts for a second ends this. The peer is dialed at once when it knocks, when it gets other addresses, or when the application calls
-    /// `set_tls`, [`renew`](crate::Handle::renew) or [`initiate_connection`](crate::Handle::initiate_connection).
+    /// `set_tls` or [`renew`](crate::Handle::renew).
+    ///
+    /// [`connect_one`](crate::Handle::connect_one) and [`initiate_connection`](crate::Handle::initiate_connection) dial at once, whatever the
+    /// wait.
     ///
     /// Keep `last` below the election timeout of the protocol on top, so that a peer that is back is linked in time.
     pub fn backoff(mut self, first: Duration, last: Duration) -> Self {

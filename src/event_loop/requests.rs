@@ -129,6 +129,9 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if request.has(LoopRequest::INITIATE) {
             self.roster.initiate(peer.id, now, &mut self.todo);
         }
+        if request.has(LoopRequest::CONNECT) {
+            self.roster.connect(peer.id, now, &mut self.todo);
+        }
         if request.has(LoopRequest::LINK) {
             self.roster.want(peer.id, now, &mut self.todo);
         }

@@ -60,7 +60,7 @@ pub(crate) struct LoopRequest(u8);
 
 impl LoopRequest {
     pub(crate) const NONE: Self = Self(0);
-    /// Link the peer: there is no link.
+    /// Link the peer, now or when its backoff has passed: there is no link.
     pub(crate) const LINK: Self = Self(1);
     /// Dial the peer, even if it has a link.
     pub(crate) const INITIATE: Self = Self(2);
@@ -72,6 +72,8 @@ impl LoopRequest {
     pub(crate) const DISCONNECT: Self = Self(16);
     /// Call `PeerOutbox::release_unused` after a while: there are spare buffers.
     pub(crate) const RELEASE: Self = Self(32);
+    /// Dial the peer now, if it has no link.
+    pub(crate) const CONNECT: Self = Self(64);
 
     pub(crate) fn from_bits(bits: u8) -> Self {
         Self(bits)

@@ -86,12 +86,17 @@ impl Simulation {
             }
             2 if to != host => {
                 note(&format!("connect_one to host {to}"));
+                self.oracle.borrow_mut().hosts[host]
+                    .unproven_dials
+                    .remove(&sid);
                 handle.connect_one(sid).expect("it is a member");
             }
             3 => {
                 note("connect_all");
                 handle.connect_all();
-                self.oracle.borrow_mut().hosts[host].guest_dials_max += GUESTS as u64;
+                let record = &mut self.oracle.borrow_mut().hosts[host];
+                record.unproven_dials.clear();
+                record.guest_dials_max += GUESTS as u64;
             }
             _ => {
                 note("frames");

@@ -33,10 +33,16 @@ pub fn random_call(
         0..=2 => send(oracle, handle, me, sid, is_host, rng),
         3 => {
             handle.connect_all();
-            oracle.borrow_mut().hosts[me].guest_dials_max += GUESTS as u64;
+            let record = &mut oracle.borrow_mut().hosts[me];
+            record.unproven_dials.clear();
+            record.guest_dials_max += GUESTS as u64;
         }
         4 => {
-            oracle.borrow_mut().hosts[me].guest_dials_max += 1;
+            {
+                let record = &mut oracle.borrow_mut().hosts[me];
+                record.guest_dials_max += 1;
+                record.unproven_dials.remove(&sid);
+            }
             check(handle.connect_one(sid));
         }
         5 if !strangers_only => {

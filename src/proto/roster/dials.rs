@@ -69,6 +69,13 @@ impl Roster {
         self.dial(id, now, todo);
     }
 
+    /// Dials this peer now if it has no link, because the application asks for it.
+    pub(crate) fn connect(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
+        if self.link(id).is_none() {
+            self.dial(id, now, todo);
+        }
+    }
+
     pub(super) fn dial(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;

@@ -35,6 +35,7 @@ fn roster_accepts_any_id_in_any_call() {
             let native = Native { incarnation: u64::from(flags & 3), ..bench.roster.native_to(OWN, false) };
             let native = Some(&native).filter(|_| flags & 8 != 0);
             match what {
+                0 if flags & 1 != 0 => bench.roster.connect(id, now, todo),
                 0 => bench.roster.want(id, now, todo),
                 1 => bench.roster.initiate(id, now, todo),
                 2 => bench.roster.on_linked(id, link, native.map(|native| native.incarnation), now, todo),

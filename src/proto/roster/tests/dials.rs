@@ -104,6 +104,38 @@ fn refused_peers_are_dialed_at_once_when_the_cause_may_be_gone() {
     assert_eq!(bench.todo(), []);
 }
 
+#[test]
+fn calls_of_the_application_dial_whatever_the_pause() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(SMALL);
+    for lasts in [false, true] {
+        bench
+            .roster
+            .on_dial_failed(peer, lasts, bench.now, &mut bench.todo);
+        bench.roster.connect(peer, bench.now, &mut bench.todo);
+        // Only once.
+        bench.roster.connect(peer, bench.now, &mut bench.todo);
+        assert_eq!(bench.todo(), [Action::Dial { peer }]);
+    }
+    // The pause goes on doubling.
+    for _ in 0..10 {
+        bench
+            .roster
+            .on_dial_failed(peer, true, bench.now, &mut bench.todo);
+        bench.roster.connect(peer, bench.now, &mut bench.todo);
+    }
+    bench
+        .roster
+        .on_dial_failed(peer, true, bench.now, &mut bench.todo);
+    bench.todo.clear();
+    assert_eq!(bench.next(), REFUSED_PAUSE_MAX);
+    // Beside a link none is needed.
+    bench.linked(SMALL);
+    bench.todo.clear();
+    bench.roster.connect(peer, bench.now, &mut bench.todo);
+    assert_eq!(bench.todo(), []);
+}
+
 /// In a silent network an attempt takes long. The network may have recovered in that time.
 #[test]
 fn duration_of_an_unanswered_dial_counts_as_backoff() {
