@@ -296,7 +296,10 @@ fn wrong_command_line_mentions_help_and_exits_with_2() {
             "--sid one",
             "invalid value 'one' for '--sid <SID>': invalid digit",
         ),
-        ("--sid 1", "server 1 is this server, but it is not among"),
+        (
+            "--sid 1",
+            "server 1 is this server, but it is not among the servers: add --server 1=HOST:PORT, or --zoo-cfg",
+        ),
         (
             "--sid -1 --server 1=127.0.0.1:3181",
             "server -1 is this server, but it is not among",
@@ -538,6 +541,18 @@ fn help_lists_all_commands() {
         let mut named = events.split([' ', ',', '.', '\n']);
         assert!(named.any(|name| name == event), "{event} is not named");
     }
+}
+
+#[test]
+fn commands_in_the_help_fit_into_80_columns() {
+    let table = |columns| {
+        let mut command = program();
+        command.arg("--help").env("COLUMNS", columns);
+        let help = String::from_utf8(run(command).stdout).unwrap();
+        let (_, table) = help.split_once("one a line:\n").unwrap();
+        table.split_once("\n\n").unwrap().0.to_owned()
+    };
+    assert_eq!(table("80"), table("200"), "a line is wrapped");
 }
 
 /// Without a terminal there are 100 columns.

@@ -21,11 +21,11 @@ pub(crate) const COMMANDS: [(&str, &str); 10] = [
         "sends TEXT, the rest of the line, to the server SID",
     ),
     ("hex SID HEX", "the same with bytes in hexadecimal"),
-    ("connect SID", "asks for a link to SID"),
-    ("connect-all", "asks for a link to every server"),
+    ("connect SID", "dials SID now, if it has no link"),
+    ("connect-all", "dials every server without a link now"),
     (
         "server SID HOST:PORT[|HOST:PORT]",
-        "adds the server SID, or changes its addresses",
+        "adds SID, or changes its addresses",
     ),
     (
         "remove SID [MS]",
@@ -39,7 +39,7 @@ pub(crate) const COMMANDS: [(&str, &str); 10] = [
     ("help", "prints these commands"),
     (
         "quit [MS]",
-        "halts; with MS, once the peers have read all, after MS ms at most",
+        "halts; with MS, when the peers have read all, or after MS ms",
     ),
 ];
 

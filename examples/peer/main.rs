@@ -241,8 +241,14 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Puts the name of the option in front of an error that names only the setting of the library.
+/// Adds the name of the option to an error that names only the setting of the library.
 fn with_option(cli: &Cli, error: &str) -> String {
+    if error.ends_with("it is not among the servers") {
+        let sid = cli.sid;
+        return format!(
+            "{error}: add --server {sid}=HOST:PORT, or --zoo-cfg with a file that has it"
+        );
+    }
     let given = [
         ("unknown: ", "--admit", cli.admit.is_some()),
         (
