@@ -352,7 +352,7 @@ impl Handle {
     }
 
     /// Watches these files, and calls `load` after each change of their contents, on a thread that ends with the loop. What it returns
-    /// is used as by [`set_tls`](Self::set_tls). If it fails, the loop reports
+    /// is used as by [`set_tls`](Self::set_tls). If it fails or panics, the loop reports
     /// [`Event::TlsReloadFailed`](crate::Event::TlsReloadFailed), and the old certificates stay in use. It is then called every 5 seconds
     /// until it succeeds. The same failure is reported again only after a change.
     ///

@@ -2,13 +2,20 @@
 //!
 //! Nothing here knows what is in a file.
 
-use std::{io, path::PathBuf, sync::Arc, thread};
+use std::{
+    io,
+    panic::{self, AssertUnwindSafe},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+};
 
 use crate::{
     error::ConfigError,
     file,
     limits::TLS_FILES_READ_EVERY,
     shared::{Life, Shared},
+    sync::release,
     tls::Tls,
 };
 
@@ -41,7 +48,15 @@ impl Watched {
             return None;
         }
         self.contents = now;
-        match load() {
+        // A panic of the application's function is a failure like another: this thread must go on, or later changes would not be seen.
+        let loaded = panic::catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panicked| {
+            release(panicked);
+            Err(ConfigError::BadOption {
+                option: "tls",
+                why: "the function that loads the watched files has panicked".to_owned(),
+            })
+        });
+        match loaded {
             Ok(loaded) => {
                 self.failure = None;
                 Some(Ok(loaded))
@@ -132,5 +147,18 @@ mod tests {
             let found = look(&mut watched, contents, loaded);
             assert_eq!(found, (reported, is_called), "{contents}, {loaded:?}");
         }
+    }
+
+    #[test]
+    fn panic_while_loading_is_a_failure_and_the_files_are_tried_again() {
+        let mut watched = Watched {
+            contents: vec![Ok("first".into())],
+            failure: None,
+        };
+        let second = || vec![Ok("second".into())];
+        let failed = watched.look::<()>(second(), || panic!("in the application"));
+        let why = failed.unwrap().unwrap_err();
+        assert!(why.contains("has panicked"), "{why}");
+        assert_eq!(watched.look(second(), || Ok(())), Some(Ok(())));
     }
 }
