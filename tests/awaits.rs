@@ -193,7 +193,10 @@ fn messages_and_events_are_received_in_turn_by_tasks() {
     for _ in 0..4 {
         manager.to_send(Sid(1), "to itself").unwrap();
     }
-    // `Listening` and `Up` wait as well.
+    // A link is shown as linked before its event is there.
+    eventually("`Listening` and `Up` wait as well", || {
+        manager.stats().events.waiting >= 2
+    });
     let kinds: Vec<bool> = (0..4)
         .map(|_| {
             matches!(

@@ -161,7 +161,10 @@ fn neither_messages_nor_events_hold_up_the_others() {
     for _ in 0..4 {
         manager.to_send(Sid(1), "to itself").unwrap();
     }
-    // `Listening` and `Up` wait as well.
+    // A link is shown as linked before its event is there.
+    eventually("`Listening` and `Up` wait as well", || {
+        manager.stats().events.waiting >= 2
+    });
     let kinds: Vec<bool> = (0..4)
         .map(|_| matches!(manager.recv_any().unwrap(), Received::Message(_)))
         .collect();
