@@ -91,8 +91,9 @@ fn sending_never_blocks_and_the_newest_frame_arrives_whole() {
 fn blocked_peer_does_not_delay_another() {
     let pair = Pair::with(|builder| builder.server(Sid(8), "127.0.0.1:2"));
     let blocked = pair.link();
-    let mut other = TestConnection::member(&pair.address, 8, &[]);
-    eventually("both are linked", || pair.manager.linked_peers().len() == 2);
+    let mut other = TestConnection::member(&pair.address, 8, &["linked"]);
+    // A frame of it shows that its link can be written to. `linked_peers` names it a moment earlier.
+    expect_message(&pair.manager, 8, "linked");
     block(&pair);
     for round in 0..100_u64 {
         let sent = pair.manager.to_send(Sid(8), numbered(round, LARGE));
