@@ -17,8 +17,8 @@ use quorum_cnx::{
     simulation::limits::{PLACE_BYTES, PREFIX_BYTES},
 };
 use support::{
-    MEMBER_IP, STRANGER_IP, TestConnection, V2, bare, claiming, configure, eventually, frame,
-    listener, turned::Ignore,
+    MEMBER_IP, STRANGER_IP, TestConnection, V2, bare, claiming, configure, eventually,
+    fill_with_socket, frame, listener, turned::Ignore,
 };
 
 #[global_allocator]
@@ -269,7 +269,8 @@ fn check_outboxes_and_admitted_servers(outbox: Outbox, bytes: usize) {
     eventually("all are pending", || manager.stats().pending == 16);
     let mut per_peer = FRAME_BYTES_MAX + bytes - (32 << 10);
     for sid in manager.linked_peers() {
-        fill_queue(&manager.handle(), sid);
+        let handle = manager.handle();
+        fill_with_socket(&handle, sid, || fill_queue(&handle, sid));
         if outbox != Outbox::queue(bytes) {
             // The first one waits behind the run that is blocked, and the second one replaces it.
             for outcome in [SendOutcome::Queued, SendOutcome::Superseded] {

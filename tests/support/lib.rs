@@ -56,7 +56,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorum_cnx::{CnxManager, Config, ConfigBuilder, Event, Message, Reason, RecvError, Sid};
+use quorum_cnx::{
+    CnxManager, Config, ConfigBuilder, Event, Handle, Message, Reason, RecvError, Sid,
+};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Deadline of every wait. Only a failure reaches it.
@@ -89,6 +91,30 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         // Leaves the processor to the other threads. Nothing depends on the duration.
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Waits until the loop, which has a thread of its own, has run a whole turn: it has seen what was asked of it before.
+#[track_caller]
+pub fn await_turn(handle: &Handle) {
+    // The first of these may have begun before.
+    for _ in 0..2 {
+        let turns = handle.stats().turns;
+        handle.wake();
+        eventually("the loop turns", || handle.stats().turns > turns);
+    }
+}
+
+/// Fills the outbox of a peer that reads nothing, again and again, until its socket is full as well.
+#[track_caller]
+pub fn fill_with_socket(handle: &Handle, peer: Sid, fill: impl Fn()) {
+    let written = || handle.peer(peer).unwrap().stats().sent.written;
+    eventually("the socket is full", || {
+        fill();
+        let before = written();
+        // However late its thread runs: a loop that could write would do so now.
+        await_turn(handle);
+        written() == before
+    });
 }
 
 /// Does some work on a thread of its own, and fails if it does not end in time.
