@@ -174,11 +174,12 @@ impl Registry {
     /// Counts frames that were taken for this peer, and came too late to be put into its outbox.
     pub(super) fn discard_late(&self, peer: &Peer, frames: u64) {
         let mut peers = self.write();
-        if peers.all().any(|it| it.id == peer.id) {
-            return peer.outbox.discard_late(frames);
+        peer.outbox.discard_late(frames);
+        // `remove` has added the counts of the outbox without these.
+        if !peers.all().any(|it| it.id == peer.id) {
+            peers.sent.accepted += frames;
+            peers.sent.discarded += frames;
         }
-        peers.sent.accepted += frames;
-        peers.sent.discarded += frames;
     }
 
     /// The totals of all peers, known and removed, how many of the removed ones are linked, and the counters of each known peer.
