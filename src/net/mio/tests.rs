@@ -28,6 +28,15 @@ fn accept(net: &mut MioNet) -> MioStream {
     net.accept(0).unwrap().0
 }
 
+/// A socket at a port that the kernel chose. It does not listen.
+fn bound() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    let at: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&at.into()).unwrap();
+    socket
+}
+
 /// Both ends of a connection to a new listener.
 fn link(net: &mut MioNet) -> [MioStream; 2] {
     let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
@@ -149,7 +158,11 @@ fn no_socket_is_inherited_through_exec() {
 #[test]
 fn port_is_reusable_while_old_connections_linger() {
     let mut net = net();
-    let at = net.listen(0, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let reserving = bound();
+    let at = reserving.local_addr().unwrap().as_socket().unwrap();
+    // On Linux it stays reserved: else another test could take the port as soon as the listener is closed.
+    let _reserving = cfg!(target_os = "linux").then_some(reserving);
+    assert_eq!(net.listen(0, at).unwrap(), at);
     let dialed = net.dial(at).unwrap();
     let accepted = accept(&mut net);
     net.close_listeners();
@@ -204,12 +217,8 @@ fn missing_congestion_control_is_named_in_the_error() {
 #[test]
 fn socket_connected_to_itself_is_refused() {
     let mut net = net();
-    let from = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = from.local_addr().unwrap();
-    drop(from);
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-    socket.bind(&at.into()).unwrap();
-    socket.connect(&at.into()).unwrap();
+    let socket = bound();
+    socket.connect(&socket.local_addr().unwrap()).unwrap();
     let itself = net.stream(TcpStream::from_std(socket.into()));
     assert_eq!(
         itself.connected().unwrap_err().kind(),
