@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorum_cnx::{CnxManager, ConfigBuilder, SendOutcome, Sid};
 
 use crate::{
-    NOBODY, TestConnection, eventually, single_manager,
+    NOBODY, TestConnection, await_turn, eventually, single_manager,
     turned::{OWN, PEER},
     within,
 };
@@ -32,7 +32,7 @@ impl Pair {
         }
     }
 
-    /// The peer dials. Waits until it is linked.
+    /// The peer dials. Waits until it is linked, and can be written to.
     #[track_caller]
     pub fn link(&self) -> TestConnection {
         let ups = self.manager.stats().ups;
@@ -40,6 +40,8 @@ impl Pair {
         eventually("the peer is linked", || {
             self.manager.stats().ups > ups && self.manager.connected_to_peer(Sid(PEER))
         });
+        // The link is counted a moment before the outbox has it.
+        await_turn(&self.manager.handle());
         peer
     }
 
