@@ -1271,7 +1271,9 @@ fn spinning_loop_serves_others_beside_a_busy_peer() {
 fn spinning_loop_closes_its_last_active_link_in_one_turn() {
     let no_length = [0; 4];
     for last_bytes in [Vec::new(), [&frame("again")[..], &no_length].concat()] {
-        let (mut test_loop, mut busy_peer) = spinning_loop(|_, _, _| {}, |builder| builder);
+        // On demand: else the peer may be dialed in the turn in which its link ends.
+        let on_demand = |builder: ConfigBuilder| builder.dial(Dial::OnDemand);
+        let (mut test_loop, mut busy_peer) = spinning_loop(|_, _, _| {}, on_demand);
         assert_eq!(test_loop.handle().stats().connections, 1);
         busy_peer.write(&last_bytes);
         drop(busy_peer);
