@@ -221,7 +221,7 @@ fn election_with_tls_does_not_follow_the_leader_port() {
     for (text, options) in [(tls, vec![]), (server.to_owned(), options(&at, &[1]))] {
         let cfg = at.join("zoo.cfg");
         fs::write(&cfg, text).unwrap();
-        let mut command = std::process::Command::new(example_path("election"));
+        let mut command = Command::new(example_path("election"));
         command.arg("--zoo-cfg").arg(&cfg).args(["--myid", "1"]);
         command.arg("--follow-leader-port").args(&options);
         command.args(["--seconds", "1"]);
@@ -236,7 +236,7 @@ fn election_with_tls_does_not_follow_the_leader_port() {
 
 #[test]
 fn demonstration_with_tls_refuses_strangers() {
-    let mut command = std::process::Command::new(example_path("mesh"));
+    let mut command = Command::new(example_path("mesh"));
     command.args(["--tls", "--seconds", "2"]);
     let output = run(command);
     let said = String::from_utf8(output.stdout).unwrap();

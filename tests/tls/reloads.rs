@@ -108,6 +108,13 @@ pub(crate) fn shown(servers: &Servers, sid: i64) -> CertificateDer<'static> {
     shown.expect("it shows a certificate")[0].clone()
 }
 
+/// Writes a file anew, in one step: else the thread that watches it may read it while it is empty, and report that, too.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
 #[test]
 fn broken_file_keeps_the_certificates_in_use() {
     let servers = Servers::new(&[1, 2]);
@@ -120,11 +127,11 @@ fn broken_file_keeps_the_certificates_in_use() {
     let before = links(&manager);
     // The certificate without its key, as if the key were written later.
     let second = servers.ca.member(1);
-    fs::write(at.join("tls.crt"), &second.pem).unwrap();
+    replace(&at.join("tls.crt"), &second.pem);
     let error = wait_reload_failed(&manager);
     assert!(error.contains("tls.crt"), "{error}");
     assert_eq!(shown(&servers, 1), first.certificate);
-    fs::write(at.join("tls.key"), second.key.serialize_pem()).unwrap();
+    replace(&at.join("tls.key"), &second.key.serialize_pem());
     wait_reloaded(&manager);
     assert_eq!(shown(&servers, 1), second.certificate);
     assert_eq!(links(&manager), before);
