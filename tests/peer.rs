@@ -821,8 +821,12 @@ fn huge_seconds_option_never_halts_the_peer() {
 fn closed_output_ends_the_peer_without_an_error() {
     let mut peer = Peer::start_unread(1, &ALONE, &[]);
     drop(peer.child.stdout.take());
-    // Fails if the peer has ended already.
-    let _ = peer.stdin.as_mut().unwrap().write_all(b"stats\n");
+    // More than once: a program that another test is just starting has the other end of the pipe until it executes.
+    eventually("the peer ends", || {
+        // Fails if it has ended already.
+        let _ = peer.stdin.as_mut().unwrap().write_all(b"stats\n");
+        peer.child.try_wait().unwrap().is_some()
+    });
     let (code, _, errors) = peer.end();
     assert_eq!((code, errors.as_str()), (Some(0), ""));
 }
