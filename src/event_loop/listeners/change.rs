@@ -56,6 +56,8 @@ impl Listeners {
                 self.close_own(net, index, listener_actions);
             }
         }
+        // If nothing is to be opened, nothing else would end the change.
+        self.end_change(net, listener_actions);
         self.changed = true;
         self.reschedule();
     }
@@ -218,6 +220,16 @@ mod tests {
             actions.last(),
             Some(ListenerAction::ForgetLookup(0))
         ));
+        assert_eq!(listeners.deadline(), None);
+    }
+
+    #[test]
+    fn socket_of_an_address_that_is_left_out_is_closed_at_once() {
+        let [stays, old] = free();
+        let (mut net, mut listeners, now) = start(&[&stays, &old]);
+        listeners.change(&mut net, &[address(&stays)], now, &mut Vec::new());
+        listeners.tick(&mut net, now, &mut Vec::new());
+        assert_eq!(listening(&listeners), [stays.parse().unwrap()]);
         assert_eq!(listeners.deadline(), None);
     }
 
