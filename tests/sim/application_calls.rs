@@ -50,6 +50,10 @@ impl Simulation {
         let mut changes = self.rng.clone().fork().fork();
         let in_storm = self.kernel().now < self.plan.storm[1];
         if self.plan.changes_members && in_storm && changes.percent(5) {
+            if self.plan.changes_own && changes.clone().fork().percent(50) {
+                note("own addresses");
+                return self.change_own_addresses(host, changes);
+            }
             note("members");
             if self.change_members(host, changes) {
                 return;

@@ -1,6 +1,6 @@
 //! Injects faults, and undoes them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     kernel::{Kernel, SimEvent},
@@ -19,6 +19,8 @@ pub enum Fault {
     Moves(usize),
     NoDescriptors(usize),
     PortTaken(usize),
+    /// The machine does not have this address.
+    NoAddress(IpAddr),
     BadNames,
     Blackhole(IpAddr),
 }
@@ -105,6 +107,10 @@ impl Simulation {
         let time = self
             .fault_rng
             .millis(1, *self.fault_rng.clone().pick(&[100, 2000, 8000]));
+        self.begin_for(fault, time);
+    }
+
+    pub fn begin_for(&mut self, fault: Fault, time: Duration) {
         let index = self.faults.len();
         let mut kernel = self.kernel();
         kernel.log("fault", || format!("{fault:?} for {time:?}"));
@@ -210,6 +216,12 @@ fn set(kernel: &mut Kernel, fault: &Fault, on: bool) {
             kernel.nodes[*host].emfile_at = kernel.now;
         }
         Fault::PortTaken(host) => kernel.nodes[*host].port_taken = on,
+        Fault::NoAddress(ip) if on => {
+            kernel.absent.insert(*ip);
+        }
+        Fault::NoAddress(ip) => {
+            kernel.absent.remove(ip);
+        }
         Fault::BadNames => {
             (kernel.dns.fails, kernel.dns.slow) = if on { (500, 500) } else { (0, 0) }
         }

@@ -17,6 +17,7 @@ use quorum_cnx::{
 };
 
 use crate::{
+    own_addresses::{is_in_the_way, takes},
     rng::Rng,
     tcp::{Conn, Sock},
     trace::Trace,
@@ -161,8 +162,17 @@ pub struct Node {
     pub emfile: bool,
     /// When `emfile` changed last.
     pub emfile_at: Duration,
+    /// Another program has the ports that its process does not listen on.
     pub port_taken: bool,
     pub listeners: Vec<Listener>,
+    /// Calls that have opened or closed a listening socket.
+    pub listen_calls: u64,
+    /// The sockets because of which the last one could not be opened.
+    in_the_way: Vec<usize>,
+    /// The sockets that were closed last, and when.
+    closed: (Vec<SocketAddr>, Duration),
+    /// The last listening socket of a process that goes on was closed, and was not in the way of another one.
+    pub closed_too_early: Option<SocketAddr>,
     pub found: VecDeque<Found>,
     /// Sockets that its process holds, except listening sockets.
     pub held: usize,
@@ -196,6 +206,8 @@ pub struct Kernel {
     pub cut: BTreeMap<(usize, usize), usize>,
     /// Addresses that never answer.
     pub blackholed: BTreeSet<IpAddr>,
+    /// Addresses that no machine has now.
+    pub absent: BTreeSet<IpAddr>,
     pub names: BTreeMap<String, Vec<IpAddr>>,
     pub dns: Dns,
     /// How many of 1000 answers are wrong while lookups fail. The loops must notice it, so only with keys.
@@ -220,6 +232,7 @@ impl Kernel {
             conns: Vec::new(),
             cut: BTreeMap::new(),
             blackholed: BTreeSet::new(),
+            absent: BTreeSet::new(),
             names: BTreeMap::new(),
             dns: Dns::default(),
             wrong_answers: 0,
@@ -249,6 +262,10 @@ impl Kernel {
             emfile_at: Duration::ZERO,
             port_taken: false,
             listeners: Vec::new(),
+            listen_calls: 0,
+            in_the_way: Vec::new(),
+            closed: (Vec::new(), Duration::ZERO),
+            closed_too_early: None,
             found: VecDeque::new(),
             held: 0,
             progress_calls: 0,
@@ -465,17 +482,25 @@ impl Kernel {
     }
 
     pub fn listen(&mut self, node: usize, id: usize, at: SocketAddr) -> io::Result<SocketAddr> {
+        let now = self.now;
         let it = &mut self.nodes[node];
-        if it.port_taken || it.listeners.iter().any(|other| other.at == at) {
-            return Err(io::Error::from_raw_os_error(EADDRINUSE));
-        }
+        // `socket(2)` comes before `bind(2)`.
         if it.emfile {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
-        if !it.ips.contains(&at.ip()) {
+        let is_here = it.ips.contains(&at.ip()) && !self.absent.contains(&at.ip());
+        if !is_here && !at.ip().is_unspecified() {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
+        let in_the_way = (it.listeners.iter()).filter(|other| is_in_the_way(other.at, at));
+        it.in_the_way = in_the_way.map(|other| other.id).collect();
+        // The other program was not as fast.
+        let is_taken = it.port_taken && !(it.closed.1 == now && it.closed.0.contains(&at));
+        if is_taken || !it.in_the_way.is_empty() {
+            return Err(io::Error::from_raw_os_error(EADDRINUSE));
+        }
         it.progress_calls += 1;
+        it.listen_calls += 1;
         it.listeners.push(Listener {
             id,
             at,
@@ -491,7 +516,7 @@ impl Kernel {
         let listener = self.nodes[node]
             .listeners
             .iter_mut()
-            .find(|other| other.at == at);
+            .find(|other| takes(other.at, at));
         let listener = listener.expect("the caller has checked it");
         listener.queue.push_back(sock);
         listener.raise_edge = true;
@@ -529,9 +554,19 @@ impl Kernel {
     }
 
     pub fn close_listener(&mut self, node: usize, id: usize) {
-        let listeners = &mut self.nodes[node].listeners;
-        if let Some(at) = listeners.iter().position(|listener| listener.id == id) {
-            let listener = listeners.remove(at);
+        let now = self.now;
+        let it = &mut self.nodes[node];
+        if let Some(at) = it.listeners.iter().position(|listener| listener.id == id) {
+            let listener = it.listeners.remove(at);
+            it.listen_calls += 1;
+            if it.closed.1 != now {
+                it.closed = (Vec::new(), now);
+            }
+            it.closed.0.push(listener.at);
+            if it.listeners.is_empty() && !it.in_the_way.contains(&id) {
+                it.closed_too_early = Some(listener.at);
+            }
+            self.note(node, || format!("no longer listens at {}", listener.at));
             for sock in listener.queue {
                 self.socks[sock].queued = false;
                 self.abort(sock);
@@ -654,5 +689,6 @@ impl Kernel {
         it.paused_until = Duration::ZERO;
         it.found.clear();
         it.ready.clear();
+        it.closed_too_early = None;
     }
 }

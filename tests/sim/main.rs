@@ -19,6 +19,7 @@
 //! - P12 what was meant for a member that was removed is not sent to the one that has its sid later
 //! - P13 if nothing happens to the links but renewals, and all are native, a queue loses no frame
 //! - P14 a loop that shuts down, with time enough, halts, and its peers have read all frames of it, also if they send to it
+//! - P15 a host whose own addresses change closes its old sockets when the new ones are open, and never listens nowhere meanwhile
 //!
 //! In a quarter of the seeds the mesh is *layered*: something that behaves like TLS lies between TCP and the loops, see `layer`. With
 //! the feature `tls`, half of the seeds use the real TLS of the library instead, see `secure`.
@@ -43,6 +44,7 @@ mod members;
 mod net;
 mod only;
 mod oracle;
+mod own_addresses;
 mod plan;
 mod properties;
 mod random_calls;

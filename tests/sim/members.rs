@@ -5,9 +5,9 @@
 //!
 //! - P12 what was meant for a member that was removed is not sent to the one that has its sid later
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
-use quorum_cnx::{Leave, Members, Reason, ReconfigureError, SendError};
+use quorum_cnx::{Changes, Leave, Members, Reason, ReconfigureError, SendError};
 
 use crate::{
     oracle::{FrameHeader, Oracle},
@@ -31,11 +31,7 @@ impl Simulation {
         let others: Vec<usize> = (0..self.hosts.len()).filter(|&to| to != host).collect();
         let to = *rng.pick(&others);
         let is_removed = self.oracle.borrow().hosts[host].removed.contains(&to);
-        let mut wanted: Vec<usize> = {
-            let removed = &self.oracle.borrow().hosts[host].removed;
-            let is_member = |it: &usize| !removed.contains(it);
-            (0..self.hosts.len()).filter(is_member).collect()
-        };
+        let mut wanted = self.members_of(host);
         let (mut leave, mut moves) = (Leave::Now, None);
         match rng.below(100) {
             0..70 if is_removed => wanted.push(to),
@@ -49,7 +45,7 @@ impl Simulation {
             _ => return false,
         }
         self.set_members(host, &wanted, leave, |it| {
-            let own = self.plan.addresses(it);
+            let own = self.plan.hosts[it].addresses();
             // No host and no stranger is there.
             let nobody = format!("10.8.0.{it}:{PORT}");
             match moves {
@@ -64,13 +60,18 @@ impl Simulation {
     /// All hosts are members of this one again, each at the last one of its own addresses.
     pub fn restore_members(&self, host: usize) {
         let all: Vec<usize> = (0..self.hosts.len()).collect();
-        self.set_members(host, &all, Leave::Now, |it| match it == host {
-            true => self.plan.addresses(it),
-            false => self.plan.last_address(it),
-        });
+        self.set_members(host, &all, Leave::Now, |it| self.plan.last_address(it));
     }
 
-    fn set_members(
+    /// The members of a host, itself included.
+    pub fn members_of(&self, host: usize) -> Vec<usize> {
+        let removed = &self.oracle.borrow().hosts[host].removed;
+        let is_member = |it: &usize| !removed.contains(it);
+        (0..self.hosts.len()).filter(is_member).collect()
+    }
+
+    /// `addresses`: those of the others.
+    pub fn set_members(
         &self,
         host: usize,
         wanted: &[usize],
@@ -81,7 +82,12 @@ impl Simulation {
         let version = self.oracle.borrow().hosts[host].version + 1;
         let mut members = Members::new(version).leave(leave);
         for &it in wanted {
-            members = members.server(self.plan.hosts[it].sid, addresses(it));
+            let plan = &self.plan.hosts[it];
+            let addresses = match it == host {
+                true => plan.own_addresses(),
+                false => addresses(it),
+            };
+            members = members.server(plan.sid, addresses);
             members = tls::name(members, &self.plan, host, it);
         }
         self.kernel()
@@ -91,12 +97,22 @@ impl Simulation {
             Err(ReconfigureError::Halted) => return,
             Err(error) => panic!("host {host} cannot change its members: {error}"),
         };
-        let oracle = Rc::clone(&self.oracle);
-        let oracle = &mut *oracle.borrow_mut();
+        self.note_changes(host, &changes);
+        if let Some(sid) = changes.left.first() {
+            assert_eq!(
+                handle.to_send(*sid, "late"),
+                Err(SendError::UnknownPeer(*sid))
+            );
+        }
+    }
+
+    /// Notes what a step has changed.
+    pub fn note_changes(&self, host: usize, changes: &Changes) {
+        let oracle = &mut *self.oracle.borrow_mut();
         let (now, sids) = (oracle.now, oracle.sids.clone());
         let index = |sid| sids.iter().position(|host| *host == sid).expect("a host");
         let record = &mut oracle.hosts[host];
-        record.version = version;
+        record.version = changes.version;
         for &sid in &changes.left {
             let it = index(sid);
             record.removed.insert(it);
@@ -112,12 +128,6 @@ impl Simulation {
         for sid in changes.joined.iter().chain(&changes.moved) {
             // It is dialed at once.
             record.unproven_dials.remove(sid);
-        }
-        if let Some(sid) = changes.left.first() {
-            assert_eq!(
-                handle.to_send(*sid, "late"),
-                Err(SendError::UnknownPeer(*sid))
-            );
         }
     }
 }

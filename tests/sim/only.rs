@@ -32,11 +32,12 @@ pub enum Part {
     Layer,
     Tls,
     Members,
+    OwnAddresses,
     Renewals,
 }
 
 impl Part {
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::Quirks, "quirks"),
         (Self::Large, "large"),
         (Self::Answers, "answers"),
@@ -44,6 +45,7 @@ impl Part {
         (Self::Layer, "layer"),
         (Self::Tls, "tls"),
         (Self::Members, "members"),
+        (Self::OwnAddresses, "own-addresses"),
         (Self::Renewals, "renewals"),
     ];
 }
@@ -76,7 +78,10 @@ impl Only {
                 Part::Answers => plan.answers = 0,
                 Part::TrafficAfterStorm => plan.traffic_after_storm = false,
                 Part::Layer => plan.layer = None,
-                Part::Members => plan.changes_members = false,
+                Part::Members => {
+                    (plan.changes_members, plan.changes_own) = (false, false);
+                }
+                Part::OwnAddresses => plan.changes_own = false,
                 Part::Renewals => plan.renews = 0,
                 Part::Tls => plan.secure = None,
             }

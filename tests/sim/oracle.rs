@@ -69,6 +69,8 @@ pub struct Oracle {
     pub calls_ended: bool,
     /// Hosts change their members.
     pub changes_members: bool,
+    /// Hosts whose connections have come from another address for a while, which not all others were given at once.
+    pub elsewhere: BTreeSet<usize>,
     /// When a link was dialed again while there were only strangers, by dialer and peer.
     pub redialed: BTreeMap<(Sid, Sid), Duration>,
     pub now: Duration,
@@ -200,7 +202,12 @@ impl Oracle {
     /// Whether this host knows that connections of `sid` come from this address.
     fn knows_source(&self, me: usize, sid: Sid, ip: IpAddr) -> bool {
         let is_known = !self.by_name || self.hosts[me].resolved_ips.contains(&ip);
-        is_known && self.is_configured_ip(sid, ip)
+        is_known && self.is_configured_ip(sid, ip) && !self.was_elsewhere(sid)
+    }
+
+    fn was_elsewhere(&self, sid: Sid) -> bool {
+        self.index_of(sid)
+            .is_some_and(|host| self.elsewhere.contains(&host))
     }
 
     /// Whether this member's connections come from its configured addresses: not from a proxy or a NAT.
@@ -352,7 +359,8 @@ impl Oracle {
                 );
                 // The addresses of a name are known only after a lookup.
                 let claimant = sid.filter(|_| is_doubted && !self.by_name);
-                if claimant.is_some_and(|sid| self.is_configured_ip(sid, addr.ip())) {
+                let is_known = |sid| self.knows_source(me, sid, addr.ip());
+                if claimant.is_some_and(is_known) {
                     let what = format!("host {me} takes {addr} for a stranger: {reason}");
                     self.fail("P1", what);
                 }

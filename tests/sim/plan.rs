@@ -6,7 +6,14 @@ use std::{net::IpAddr, time::Duration};
 
 use quorum_cnx::{Config, Dial, Idle, InitialMessageVersion, Outbox, Replace, Sid, Unknown};
 
-use crate::{kernel::Quirks, layer::Shape, rng::Rng, secure::Secure, tls};
+use crate::{
+    kernel::Quirks,
+    layer::Shape,
+    own_addresses::{Own, other_ip},
+    rng::Rng,
+    secure::Secure,
+    tls,
+};
 
 pub const PORT: u16 = 3888;
 
@@ -70,6 +77,8 @@ pub struct Plan {
     pub native: bool,
     /// Hosts change their members during the storm, each by itself.
     pub changes_members: bool,
+    /// And their own addresses.
+    pub changes_own: bool,
     /// How many of 100 calls renew all links of their host.
     pub renews: u32,
     /// Nothing but renewals happens to the links, all of which are native: a queue must lose nothing. There are no faults, as with
@@ -94,6 +103,10 @@ pub struct HostPlan {
     pub first_is_blackholed: bool,
     /// It sends native initial messages.
     pub native: bool,
+    /// Its own addresses, which may change.
+    pub own: Own,
+    /// An address of its machine that is none of `ips`.
+    pub other_ip: IpAddr,
 }
 
 impl Plan {
@@ -159,6 +172,7 @@ impl Plan {
             secure: None,
             native: false,
             changes_members: false,
+            changes_own: false,
             renews: 0,
             renews_only: false,
             pings: false,
@@ -216,6 +230,8 @@ impl Plan {
         let mut renewals = natives.clone().fork();
         plan.renews = *renewals.pick(&[0, 2, 10]);
         plan.renews_only = plan.strangers_only && renewals.percent(50);
+        // The same.
+        plan.changes_own = plan.changes_members && renewals.clone().fork().percent(50);
         if plan.strangers_only {
             // A renewal ends a link.
             plan.renews = 0;
@@ -232,18 +248,9 @@ impl Plan {
         plan
     }
 
-    /// The configured addresses of a host.
-    pub fn addresses(&self, host: usize) -> String {
-        let host = &self.hosts[host];
-        let address = |ip: &IpAddr| format!("{ip}:{PORT}");
-        let all: Vec<String> = host.ips.iter().map(address).collect();
-        let named = host.name.as_ref().map(|name| format!("{name}:{PORT}"));
-        named.unwrap_or_else(|| all.join("|"))
-    }
-
-    /// The last one of them.
+    /// The last one of the addresses of a host.
     pub fn last_address(&self, host: usize) -> String {
-        let all = self.addresses(host);
+        let all = self.hosts[host].addresses();
         all.rsplit('|').next().unwrap_or_default().to_owned()
     }
 
@@ -300,7 +307,11 @@ impl Plan {
             builder = builder.members_max(1000);
         }
         for (index, host) in self.hosts.iter().enumerate() {
-            builder = builder.server(host.sid, self.addresses(index));
+            let addresses = match index == me {
+                true => host.own_addresses(),
+                false => host.addresses(),
+            };
+            builder = builder.server(host.sid, addresses);
         }
         builder.build().expect("the plan is valid")
     }
@@ -334,6 +345,8 @@ fn hosts(rng: &mut Rng, size: usize) -> Vec<HostPlan> {
                 name: by_name.then(|| format!("host-{n}.sim")),
                 first_is_blackholed: two && rng.percent(50),
                 native: false,
+                own: Own::Home,
+                other_ip: other_ip(n + 1),
             }
         })
         .collect()

@@ -100,7 +100,7 @@ impl Simulation {
         };
         kernel.log("plan", || format!("{plan:?}"));
         for host in &plan.hosts {
-            let mut ips = host.ips.clone();
+            let mut ips = [&host.ips[..], &[host.other_ip]].concat();
             let configured_ips = ips.clone();
             if !ips.contains(&host.source) {
                 ips.push(host.source);
@@ -323,13 +323,18 @@ impl Simulation {
                 self.sends_frames = self.plan.traffic_after_storm;
                 self.oracle.borrow_mut().calls_ended = !self.sends_frames;
             }
-            2 if self.plan.traffic_after_storm => {
-                self.oracle.borrow_mut().calls_ended = true;
-                self.send_final_frames();
-                self.sends_frames = false;
+            2 => {
+                if self.plan.changes_own {
+                    self.end_links_elsewhere();
+                }
+                if self.plan.traffic_after_storm {
+                    self.oracle.borrow_mut().calls_ended = true;
+                    self.send_final_frames();
+                    self.sends_frames = false;
+                }
             }
             3 if self.plan.dial == Dial::OnDemand => self.send_where_no_link_is_needed(),
-            2 | 3 => {}
+            3 => {}
             _ => self.over = true,
         }
     }

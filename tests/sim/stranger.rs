@@ -5,7 +5,7 @@
 use std::{
     collections::VecDeque,
     io::IoSlice,
-    net::{IpAddr, Shutdown, SocketAddr},
+    net::{IpAddr, Shutdown},
     time::Duration,
 };
 
@@ -134,7 +134,7 @@ impl Stranger {
     fn begin(&mut self, kernel: &mut Kernel, plan: &Plan) -> Option<Connection> {
         let rng = &mut self.rng;
         let target = rng.below(plan.hosts.len());
-        let to = SocketAddr::new(*rng.pick(&plan.hosts[target].ips), PORT);
+        let to = *rng.pick(&plan.hosts[target].dialable());
         let claimed = rng.below(plan.hosts.len());
         let (pieces, what) = payload(
             rng,

@@ -6,7 +6,10 @@
 
 use std::{cmp::Ordering, collections::VecDeque, io, net::SocketAddr, time::Duration};
 
-use crate::kernel::{EMFILE, Kernel, SimEvent};
+use crate::{
+    kernel::{EMFILE, Kernel, SimEvent},
+    own_addresses::takes,
+};
 
 pub const EPIPE: i32 = 32;
 pub const ECONNRESET: i32 = 104;
@@ -202,7 +205,7 @@ impl Kernel {
             let open = self.nodes[far]
                 .listeners
                 .iter()
-                .any(|listener| listener.at == to);
+                .any(|listener| takes(listener.at, to));
             let answer = if open || self.nodes[far].accepts_and_closes {
                 SimEvent::SynAck(conn)
             } else {
@@ -266,7 +269,7 @@ impl Kernel {
         if !self.nodes[far]
             .listeners
             .iter()
-            .any(|listener| listener.at == to)
+            .any(|listener| takes(listener.at, to))
         {
             return self.send_reset(conn, 0);
         }
