@@ -335,6 +335,11 @@ impl ConfigBuilder {
     /// Sets how many servers may be members at one time, this one included, with those that were removed and still leave
     /// ([`Handle::reconfigure`](crate::Handle::reconfigure)). Default: twice as many as are configured, and at least 9. Range: the number of those that are
     /// configured to 16 384. [`Config::max_memory`] counts all of them.
+    ///
+    /// A server that was removed counts until the loop has parted with it ([`Event::Left`](crate::Event::Left)), also with
+    /// [`Leave::Now`](crate::Leave::Now): its link is there until the loop's next turn, and a loop that is blocked for long would have any number
+    /// of them to part with. So a step that replaces a server needs room for both. Without that room, remove the old one first, and add the
+    /// new one after `Event::Left`.
     pub fn members_max(mut self, servers: usize) -> Self {
         self.members_max = Some(servers);
         self
