@@ -130,12 +130,16 @@ impl Simulation {
         // The next turn of its loop sees it.
         self.hosts[host].monitor.listen_calls = u64::MAX;
         let time = rng.millis(1, *rng.clone().pick(&[100, 2000, 8000]));
+        let other_ip = self.plan.hosts[host].other_ip;
+        // One that it listens at could not be opened again.
+        let is_used = {
+            let kernel = self.kernel();
+            let listeners = &kernel.nodes[host].listeners;
+            listeners.iter().any(|it| it.at.ip() == other_ip)
+        };
         match rng.below(6) {
             0 => self.begin_for(Fault::PortTaken(host), time),
-            1 => {
-                let other_ip = self.plan.hosts[host].other_ip;
-                self.begin_for(Fault::NoAddress(other_ip), time);
-            }
+            1 if !is_used => self.begin_for(Fault::NoAddress(other_ip), time),
             _ => {}
         }
         let others = (0..self.hosts.len()).filter(|&it| it != host);
