@@ -383,7 +383,7 @@ fn versions_order_the_steps() {
 #[test]
 fn members_fit_into_what_the_configuration_allows() {
     let shape = |builder: ConfigBuilder| builder.members_max(3);
-    let (manager, _) = single_manager(5, &[(9, NOBODY)], shape);
+    let (manager, own) = single_manager(5, &[(9, NOBODY)], shape);
     manager.set_server(Sid(1), "127.0.0.1:2").unwrap();
     let error = manager.set_server(Sid(2), "127.0.0.1:3").unwrap_err();
     assert_eq!(
@@ -395,6 +395,17 @@ fn members_fit_into_what_the_configuration_allows() {
     assert!(
         manager.set_server(Sid(2), "127.0.0.1:3").is_err(),
         "9 still leaves"
+    );
+    manager.remove_server(Sid(9), Leave::Now).unwrap();
+    // The loop has parted with it when this comes.
+    assert_eq!(wait_for(&manager, left).0, Sid(9));
+    manager.set_server(Sid(2), "127.0.0.1:3").unwrap();
+    // One that is removed at once counts as well until then.
+    let next = [(5, &*own), (1, "127.0.0.1:2"), (3, "127.0.0.1:4")];
+    let error = manager.reconfigure(members(100, &next)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "members_max: 3 servers are members and 1 leave, at most 3 fit"
     );
     let few = configure(1, &[(1, NOBODY), (2, "127.0.0.1:2")]).members_max(1);
     assert!(
