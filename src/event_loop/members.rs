@@ -87,7 +87,11 @@ impl<H: Handler, N: Net> EventLoop<H, N> {
         if !self.roster.was_member(peer.id) {
             // It joined and left since the loop has looked.
             if until.is_none() && !self.peers.contains_key(&peer.id) {
-                return self.handle.shared().part(&peer);
+                let (shared, sid) = (self.handle.shared(), peer.sid);
+                shared.part(&peer);
+                let discarded = peer.discarded_at_end();
+                self.tell(Event::Joined { sid }, now);
+                return self.tell(Event::Left { sid, discarded }, now);
             }
             // Also if it is an admitted peer, which would not be dialed for its last word.
             self.join(&peer, &addresses, now);

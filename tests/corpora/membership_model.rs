@@ -293,12 +293,10 @@ impl Model {
         }
         for leaver in &self.leavers {
             let generation = leaver.member.generation;
-            let is_known = self.followed.contains_key(&generation);
-            if !is_known && leaver.until.is_some() {
+            if !self.followed.contains_key(&generation) {
                 told.push(Told::Joined(leaver.sid, generation));
             }
-            let is_over = leaver.until.is_none_or(|until| until <= now);
-            if is_over && (is_known || leaver.until.is_some()) {
+            if leaver.until.is_none_or(|until| until <= now) {
                 gone.push(generation);
             }
         }
@@ -334,8 +332,6 @@ impl Model {
 
     /// After a turn.
     pub(crate) fn follow(&mut self) {
-        // The loop reports nothing of one that has joined and left since its turn before.
-        self.leavers.retain(|leaver| leaver.until.is_some());
         let members = self.members.iter().map(|(sid, member)| (*sid, *member));
         let leavers = self
             .leavers
