@@ -5,10 +5,7 @@ use std::time::Duration;
 use quorum_cnx::{CnxManager, Sid};
 use support::{black_hole::BlackHole, configure};
 
-use crate::{
-    deadlines::wait_until,
-    fixture::{ABOVE, BELOW, Fixture, JAVA},
-};
+use crate::fixture::{ABOVE, BELOW, Fixture, JAVA};
 
 /// A manager of ours that knows two addresses of ZooKeeper, the dead one first. A dial of one address does not end by itself in the time
 /// of the test (the kernel ends it after `peer_dead_after`), so that the link comes from an attempt at the other address beside it.
@@ -36,6 +33,6 @@ fn dead_first_address_holds_up_neither_a_dial_nor_a_knock() {
         ours.initiate_connection(Sid(JAVA)).unwrap();
         fixture.await_resent(&ours);
         drop(ours);
-        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
+        fixture.java.await_no_link();
     }
 }

@@ -13,7 +13,11 @@ use std::{
 
 use support::hex::{from_hex, to_hex};
 
-use crate::{deadlines::DEADLINE, java, process::Process};
+use crate::{
+    deadlines::{DEADLINE, wait_until},
+    java,
+    process::Process,
+};
 
 pub(crate) struct CnxPeer {
     pub(crate) process: Process,
@@ -113,6 +117,15 @@ impl CnxPeer {
     pub(crate) fn thread_count(&mut self) -> usize {
         let answer = self.ask("threads");
         answer.strip_prefix("threads ").unwrap().parse().unwrap()
+    }
+
+    /// Waits until it has no link and has noticed it. Before, the old link's thread may take a message from the queue of a new one, which is
+    /// then lost.
+    #[track_caller]
+    pub(crate) fn await_no_link(&mut self) {
+        wait_until("ZooKeeper has no link", || {
+            self.links().is_empty() && self.thread_count() == 0
+        });
     }
 
     #[track_caller]

@@ -35,7 +35,7 @@ fn restarted_manager_gets_the_last_message_of_zookeeper() {
     for sid in [BELOW, ABOVE] {
         let ours = fixture.linked(sid);
         ours.halt();
-        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
+        fixture.java.await_no_link();
         let ours = fixture.ours(sid, |builder| builder);
         recv_until(&ours, "theirs");
         fixture.exchange(&ours, "again", "again, too");

@@ -3,10 +3,7 @@
 use quorum_cnx::{ConfigBuilder, Dial, InitialMessageVersion, Sid};
 use support::{TestConnection, V1, V2};
 
-use crate::{
-    deadlines::wait_until,
-    fixture::{ABOVE, BELOW, Fixture, JAVA, recv_until},
-};
+use crate::fixture::{ABOVE, BELOW, Fixture, JAVA, recv_until};
 
 #[test]
 fn frames_arrive_for_each_sid_order_version_and_first_sender() {
@@ -39,7 +36,7 @@ fn frames_arrive_for_each_sid_order_version_and_first_sender() {
                 fixture.await_one_connection(&ours);
                 drop(ours);
                 // A frame that ZooKeeper sends before it has noticed the end is lost with the old link, and never repeated.
-                wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
+                fixture.java.await_no_link();
             }
         }
     }
@@ -53,7 +50,7 @@ fn eager_manager_links_without_a_frame() {
         fixture.await_one_connection(&ours);
         assert_eq!(ours.stats().sent.accepted, 0);
         drop(ours);
-        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
+        fixture.java.await_no_link();
     }
 }
 
@@ -70,13 +67,13 @@ fn both_initial_message_versions_of_zookeeper_are_read() {
         assert_eq!(message.addresses, fixture.port(JAVA).address.to_string());
         assert_eq!(connection.recv(), b"first");
         drop((connection, listener));
-        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
+        fixture.java.await_no_link();
 
         for sid in [BELOW, ABOVE] {
             let ours = fixture.linked(sid);
             fixture.await_one_connection(&ours);
             drop(ours);
-            wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
+            fixture.java.await_no_link();
         }
     }
 }

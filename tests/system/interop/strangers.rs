@@ -60,7 +60,7 @@ fn we_join_a_zookeeper_that_is_not_configured_for_us() {
         fixture.exchange(&ours, "let me in", "welcome");
         assert_eq!(ours.linked_peers(), [Sid(JAVA)]);
         drop(ours);
-        wait_until("ZooKeeper has no link", || fixture.java.links().is_empty());
+        fixture.java.await_no_link();
     }
 }
 
