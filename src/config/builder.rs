@@ -230,8 +230,7 @@ impl ConfigBuilder {
     /// lasts for a second ends this. The peer is dialed at once when it knocks, when it gets other addresses, or when the application calls
     /// `set_tls` or [`renew`](crate::Handle::renew).
     ///
-    /// [`connect_one`](crate::Handle::connect_one) and [`initiate_connection`](crate::Handle::initiate_connection) dial at once, whatever the
-    /// wait.
+    /// [`connect_one`](crate::Handle::connect_one) and [`initiate_connection`](crate::Handle::initiate_connection) do not wait for it.
     ///
     /// Keep `last` below the election timeout of the protocol on top, so that a peer that is back is linked in time.
     pub fn backoff(mut self, first: Duration, last: Duration) -> Self {

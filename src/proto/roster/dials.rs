@@ -71,9 +71,14 @@ impl Roster {
 
     /// Dials this peer now if it has no link, because the application asks for it.
     pub(crate) fn connect(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
-        if self.link(id).is_none() {
-            self.dial(id, now, todo);
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.link.is_none()) else {
+            return;
+        };
+        if peer.dial_back_until.is_some_and(|until| until > now) {
+            // A second knock would have ZooKeeper close the link that it is about to dial.
+            return self.want(id, now, todo);
         }
+        self.dial(id, now, todo);
     }
 
     pub(super) fn dial(&mut self, id: PeerId, now: Instant, todo: &mut Vec<Action>) {
@@ -149,6 +154,9 @@ impl Roster {
 
     /// A knock was delivered. The peer has time to dial back before the next knock.
     pub(crate) fn on_knocked(&mut self, id: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.dial_back_until = Some(now + DIAL_BACK_WAIT);
+        }
         self.retry(id, now, DIAL_BACK_WAIT);
     }
 

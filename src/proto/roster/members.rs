@@ -64,6 +64,7 @@ impl Roster {
         peer.backoff.reset();
         peer.refused_pause = None;
         (peer.retry_not_before, peer.ignore_knock_until) = (None, None);
+        peer.dial_back_until = None;
         let is_underway = peer.attempt.is_underway();
         if peer.attempt != Attempt::Rest {
             peer.attempt = Attempt::Underway { since: now };

@@ -208,6 +208,8 @@ struct Peer {
     refused_pause: Option<Duration>,
     /// The peer is not dialed before this time, unless it knocks or the application asks for it.
     retry_not_before: Option<Instant>,
+    /// Until then, the peer may still dial back after a knock that was delivered.
+    dial_back_until: Option<Instant>,
     /// Before this time, a knock neither starts nor hurries a dial. `renewals` limits dials beside an established link instead.
     ignore_knock_until: Option<Instant>,
     origin: Origin,
@@ -400,6 +402,7 @@ impl Roster {
             backoff: Backoff::new(self.rules.backoff_min, self.rules.backoff_max),
             refused_pause: None,
             retry_not_before: None,
+            dial_back_until: None,
             ignore_knock_until: None,
             origin: Origin::default(),
             doubt: None,

@@ -114,6 +114,26 @@ fn knock_is_repeated_once_the_peer_had_time_to_dial_back() {
     assert!(waited.iter().all(|time| *time <= longest), "{waited:?}");
 }
 
+/// As an election does that asks for links whenever it has heard nothing for a while.
+#[test]
+fn application_that_asks_for_a_link_does_not_repeat_a_knock() {
+    let mut bench = Bench::started(rules());
+    let peer = bench.id(LARGE);
+    let connect = |bench: &mut Bench| {
+        bench.roster.connect(peer, bench.now, &mut bench.todo);
+        bench.todo()
+    };
+    bench.roster.on_knocked(peer, bench.now);
+    assert_eq!(connect(&mut bench), []);
+    bench.pass(DIAL_BACK_WAIT - Duration::from_millis(1));
+    assert_eq!(connect(&mut bench), []);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(connect(&mut bench), [Action::Dial { peer }]);
+    // What fails is no knock.
+    bench.dial_failed(peer);
+    assert_eq!(connect(&mut bench), [Action::Dial { peer }]);
+}
+
 /// A knock that fails has not reached the peer, so that nobody dials back.
 #[test]
 fn knock_that_fails_is_repeated_after_the_backoff() {
