@@ -271,8 +271,8 @@ impl Handle {
     }
 
     /// Asks the loop for a link to `sid`. If there is none and the loop is not dialing, it dials at once, also while it would wait because of
-    /// [`backoff`](crate::ConfigBuilder::backoff). If that dial fails, the wait after it is as long as after any other. Only a peer with a
-    /// larger sid, which has been asked to dial back, has 250 ms for it.
+    /// [`backoff`](crate::ConfigBuilder::backoff). If that dial fails, the wait after it is as long as after any other. A peer with a
+    /// larger sid that was just asked to dial back has 250 ms for that first.
     ///
     /// A frame that waits for `sid` asks for a link as well, and for the next dial when it is due: call this only when the peer may have become
     /// reachable.

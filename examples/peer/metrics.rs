@@ -14,7 +14,7 @@ use std::{
 use quorum_cnx::Stats;
 
 /// Connections that are open at the same time, each with a thread. Prometheus uses one. When one more arrives, the oldest is closed, so
-/// that none waits for those of strangers.
+/// that a scrape waits for no slow connection.
 const CONNECTIONS_MAX: usize = 32;
 
 /// Time for the whole of a connection, less than the 10 s that Prometheus waits.
